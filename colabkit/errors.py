@@ -1,0 +1,148 @@
+"""The error tree: every error says what happened, where, and what to do next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class ColabKitError(Exception):
+    """Base of every error colabkit raises on purpose.
+
+    Args:
+        message: What happened and where, one sentence with numbers.
+        hint: What to do next; shown after the message.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(f"{message} {hint}".strip())
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ArgumentError(ColabKitError, ValueError):
+    """An argument cannot be used; ``argument`` names it."""
+
+    def __init__(self, message: str, *, argument: str, hint: str = "") -> None:
+        self.argument = argument
+        super().__init__(message, hint=hint)
+
+
+class MissingPackageError(ColabKitError, ImportError):
+    """A package that this call needs is not installed."""
+
+    def __init__(self, message: str, *, package: str, hint: str = "") -> None:
+        self.package = package
+        super().__init__(message, hint=hint)
+
+
+class StorageError(ColabKitError, OSError):
+    """Reading or writing a file failed; ``path`` and ``operation`` say where."""
+
+    def __init__(
+        self, message: str, *, path: str | Path = "", operation: str = "", hint: str = ""
+    ) -> None:
+        self.path = str(path)
+        self.operation = operation
+        super().__init__(message, hint=hint)
+
+
+class DiskFullError(StorageError):
+    """A disk has too little room for what was about to be written."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | Path = "",
+        needed_bytes: int = 0,
+        free_bytes: int = 0,
+        hint: str = "",
+    ) -> None:
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+        super().__init__(message, path=path, operation="write", hint=hint)
+
+
+class CheckpointError(ColabKitError):
+    """Base of what can go wrong with a checkpoint."""
+
+
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """The run folder holds no checkpoint of the kind asked for."""
+
+    def __init__(self, message: str, *, path: str | Path, hint: str = "") -> None:
+        self.path = str(path)
+        super().__init__(message, hint=hint)
+
+
+class CheckpointCorruptError(CheckpointError, ValueError):
+    """A checkpoint's bytes are not what was written; ``path`` and ``reason`` say which."""
+
+    def __init__(self, message: str, *, path: str | Path, reason: str = "", hint: str = "") -> None:
+        self.path = str(path)
+        self.reason = reason
+        super().__init__(message, hint=hint)
+
+
+class CheckpointMismatchError(CheckpointError, ValueError):
+    """The checkpoint belongs to another model, optimizer or dataset.
+
+    ``differences`` maps what changed to ``(then, now)``.
+    """
+
+    def __init__(
+        self, message: str, *, differences: Mapping[str, tuple[object, object]], hint: str = ""
+    ) -> None:
+        self.differences = dict(differences)
+        super().__init__(message, hint=hint)
+
+
+class CheckpointWriteError(CheckpointError, OSError):
+    """A checkpoint could not be written; the ones before it are untouched."""
+
+    def __init__(self, message: str, *, path: str | Path, step: int, hint: str = "") -> None:
+        self.path = str(path)
+        self.step = step
+        super().__init__(message, hint=hint)
+
+
+class StateError(CheckpointError, TypeError):
+    """An object's state holds something that cannot be stored without pickle."""
+
+    def __init__(self, message: str, *, where: str, hint: str = "") -> None:
+        self.where = where
+        super().__init__(message, hint=hint)
+
+
+class LeaseLostError(ColabKitError, RuntimeError):
+    """A newer session has taken over this run folder; this one must stop."""
+
+    def __init__(self, message: str, *, path: str | Path, hint: str = "") -> None:
+        self.path = str(path)
+        super().__init__(message, hint=hint)
+
+
+class DivergedError(ColabKitError, ArithmeticError):
+    """The loss became NaN or infinite at ``step``; the last good checkpoint is untouched."""
+
+    def __init__(self, message: str, *, step: int, epoch: int, loss: float, hint: str = "") -> None:
+        self.step = step
+        self.epoch = epoch
+        self.loss = loss
+        super().__init__(message, hint=hint)
+
+
+class RunClosedError(ColabKitError, RuntimeError):
+    """A run was used outside its loop, or from two loops at once."""
+
+
+class ResumeProofError(ColabKitError, AssertionError):
+    """``verify_resume`` found that a resumed run differs; ``tensors`` names where."""
+
+    def __init__(self, message: str, *, tensors: Sequence[str], hint: str = "") -> None:
+        self.tensors = tuple(tensors)
+        super().__init__(message, hint=hint)

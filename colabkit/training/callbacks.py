@@ -1,0 +1,180 @@
+"""Callbacks: the field's hook names, plain functions, and early stopping."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from colabkit.errors import ArgumentError
+from colabkit.training.monitor import better_mode, is_better
+
+if TYPE_CHECKING:
+    from colabkit.training.loop import Run
+
+_HOOKS = ("on_train_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end", "on_train_end")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainingEvent:
+    """What a callback that is a plain function is called with.
+
+    Attributes:
+        name: The hook: "train_begin", "epoch_begin", "batch_end", "epoch_end", "train_end".
+        run: The run; ``run.stop()`` ends it after the epoch under way.
+        epoch: Epochs done before this one.
+        step: Batches done, this one included.
+        logs: The values of the batch (scalar tensors) or of the epoch (floats).
+    """
+
+    name: str
+    run: Run
+    epoch: int
+    step: int
+    logs: Mapping[str, Any]
+
+
+class Callback:
+    """Base for callbacks; override the hooks you need.
+
+    State that must survive a disconnect goes through ``state_dict`` and
+    ``load_state_dict``. Any object with some of these methods works as well.
+
+    Example:
+        >>> class Say(Callback):
+        ...     def on_epoch_end(self, run, epoch, logs):
+        ...         print(epoch, logs["loss"])
+    """
+
+    def on_train_begin(self, run: Run) -> None:
+        """Called before the first step of this session."""
+
+    def on_epoch_begin(self, run: Run, epoch: int) -> None:
+        """Called before the first batch of an epoch; not again when resumed in mid-epoch."""
+
+    def on_epoch_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
+        """Called after validation with the epoch's values."""
+
+    def on_train_end(self, run: Run) -> None:
+        """Called after the last epoch."""
+
+
+class EarlyStopping(Callback):
+    """Ends a run when a value has not improved for some epochs.
+
+    Args:
+        monitor: Name of the value, "val_loss" for example.
+        patience: Epochs without improvement before the run ends.
+        min_delta: What counts as an improvement, in the value's own unit.
+        mode: "min", "max", or "auto" by the name.
+
+    Raises:
+        ArgumentError: ``patience`` or ``mode`` cannot be used.
+
+    Example:
+        >>> EarlyStopping("val_accuracy", patience=5).mode
+        'max'
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        patience: int = 3,
+        min_delta: float = 0.0,
+        mode: str = "auto",
+    ) -> None:
+        if mode not in {"auto", "min", "max"}:
+            message = f"mode is {mode!r}."
+            raise ArgumentError(message, argument="mode", hint='Pass "min", "max" or "auto".')
+        if patience < 0:
+            message = f"patience is {patience}."
+            raise ArgumentError(message, argument="patience", hint="Pass 0 or more epochs.")
+        self.monitor = monitor
+        self.patience = patience
+        self.min_delta = min_delta
+        self.mode = better_mode(monitor) if mode == "auto" else mode
+        self.best: float | None = None
+        self.epochs_without_improvement = 0
+
+    def on_epoch_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
+        """Counts the epochs since the best one."""
+        if self.monitor not in logs:
+            known = ", ".join(sorted(logs))
+            message = f"EarlyStopping watches {self.monitor!r}, but an epoch reports {known}."
+            raise ArgumentError(message, argument="monitor", hint="Pass one of these names.")
+        value = float(logs[self.monitor])
+        if is_better(value, self.best, mode=self.mode, min_delta=self.min_delta):
+            self.best, self.epochs_without_improvement = value, 0
+            return
+        self.epochs_without_improvement += 1
+        if self.epochs_without_improvement >= max(1, self.patience):
+            run.stop(f"{self.monitor} has not improved for {self.epochs_without_improvement} epochs")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best value and the count."""
+        return {"best": self.best, "waited": self.epochs_without_improvement}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the best value and the count."""
+        self.best, self.epochs_without_improvement = state["best"], state["waited"]
+
+
+class CallbackList:
+    """Calls every callback's hooks, in the order given."""
+
+    def __init__(self, callbacks: Sequence[Any]) -> None:
+        self.members = tuple(callbacks)
+        for callback in self.members:
+            _check(callback)
+        self._hooks = {
+            hook: [getattr(c, hook) for c in self.members if hasattr(c, hook)] for hook in _HOOKS
+        }
+        self._functions = [c for c in self.members if not any(hasattr(c, h) for h in _HOOKS)]
+        self.watches_batches = bool(self._hooks["on_batch_end"] or self._functions)
+
+    def train_begin(self, run: Run) -> None:
+        """Before the first step of this session."""
+        self._call("on_train_begin", run, (), {})
+
+    def epoch_begin(self, run: Run, epoch: int) -> None:
+        """Before the first batch of an epoch."""
+        self._call("on_epoch_begin", run, (epoch,), {})
+
+    def batch_end(self, run: Run, logs: Mapping[str, Any]) -> None:
+        """After a batch; ``run.step`` does not count it yet."""
+        self._call("on_batch_end", run, (run.step + 1, logs), logs)
+
+    def epoch_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
+        """After the validation of an epoch."""
+        self._call("on_epoch_end", run, (epoch, logs), logs)
+
+    def train_end(self, run: Run) -> None:
+        """After the last epoch."""
+        self._call("on_train_end", run, (), {})
+
+    def _call(self, hook: str, run: Run, rest: tuple[Any, ...], logs: Mapping[str, Any]) -> None:
+        for function in self._hooks[hook]:
+            function(run, *rest)
+        if self._functions:
+            event = TrainingEvent(hook.removeprefix("on_"), run, run.epoch, run.step, logs)
+            for function in self._functions:
+                function(event)
+
+    def stateful(self) -> dict[str, Any]:
+        """Returns the callbacks whose state goes into checkpoints, by name."""
+        return {
+            f"callback {place} {type(callback).__name__}": callback
+            for place, callback in enumerate(self.members)
+            if hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")
+        }
+
+
+def _check(callback: Any) -> None:
+    if isinstance(callback, type):
+        message = f"The callback {callback.__name__} is a class."
+        raise ArgumentError(message, argument="callbacks", hint=f"Pass {callback.__name__}().")
+    if not callable(callback) and not any(hasattr(callback, hook) for hook in _HOOKS):
+        message = f"A {type(callback).__name__} is no callback."
+        hint = f"Pass a function, or an object with one of {', '.join(_HOOKS)}."
+        raise ArgumentError(message, argument="callbacks", hint=hint)

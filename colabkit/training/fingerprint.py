@@ -1,0 +1,38 @@
+"""What of a run changed since its checkpoint, and the ways on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from colabkit.errors import CheckpointMismatchError
+
+_SHOWN_MAX = 6
+
+
+def differences(then: Any, now: Any) -> dict[str, tuple[object, object]]:
+    """Returns what differs between two nested mappings, as name: (then, now)."""
+    return dict(_walk("", then, now))
+
+
+def _walk(path: str, then: Any, now: Any) -> Iterator[tuple[str, tuple[object, object]]]:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in dict.fromkeys([*then, *now]):
+            yield from _walk(f"{path} {key}".strip(), then.get(key), now.get(key))
+    elif then != now:
+        yield path.removeprefix("objects ").removeprefix("data "), (then, now)
+
+
+def mismatch_error(
+    changed: Mapping[str, tuple[object, object]], location: str
+) -> CheckpointMismatchError:
+    """Returns the error that lists what changed and the ways on."""
+    shown = [f"{name}: was {then}, is {now}" for name, (then, now) in changed.items()]
+    more = f"; and {len(shown) - _SHOWN_MAX} more" if len(shown) > _SHOWN_MAX else ""
+    message = f"The checkpoint in {location} does not fit: {'; '.join(shown[:_SHOWN_MAX])}{more}."
+    return CheckpointMismatchError(
+        message,
+        differences=changed,
+        hint='Undo the change; or pass resume="weights" to take the weights that fit, or'
+        " resume=False to start anew beside the old checkpoints, which stay.",
+    )

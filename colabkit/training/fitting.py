@@ -1,0 +1,105 @@
+"""fit: one call that trains any model, and goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from colabkit.errors import ArgumentError, MissingPackageError
+from colabkit.training.records import History
+
+
+def fit(
+    model: Any,
+    data: Any,
+    ckpt_dir: str | Path,
+    *,
+    epochs: int = 1,
+    batch_size: int = 32,
+    validation_data: Any = None,
+    loss: Any = None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    metrics: Any = None,
+    callbacks: Sequence[Any] = (),
+    precision: str = "auto",
+    accumulate: int = 1,
+    clip_grad_norm: float | None = None,
+    device: Any = None,
+    seed: int | None = None,
+    save_every: str | int | None = "auto",
+    keep: int = 2,
+    monitor: str | None = None,
+    resume: bool | str = True,
+    progress: bool = True,
+) -> History:
+    """Trains a model; run again after a disconnect, it goes on at the very batch.
+
+    Args:
+        model: Any ``torch.nn.Module``; moved to the device in place.
+        data: ``(x, y)`` arrays [N, ...]; a Dataset; a DataLoader; any iterable of batches;
+            or a function that returns one. A batch is a tuple (inputs..., target), or a
+            dict that the model is called with by names.
+        ckpt_dir: The run folder, on Drive or any disk; made when missing.
+        epochs: Passes over the data in all, those of earlier sessions included.
+        batch_size: Samples in a batch, for arrays and Datasets.
+        validation_data: The same kinds as ``data``; evaluated after each epoch.
+        loss: A function of (output, target), a name such as "cross_entropy", or None to
+            take the model's own loss or the one that output and target ask for.
+        optimizer: An optimizer, a name such as "sgd", or a function of the parameters.
+            None is AdamW, fused where that runs.
+        scheduler: A scheduler, "cosine", "onecycle", or a function of the optimizer. It
+            steps per epoch; as a tuple (scheduler, "step") per optimizer step.
+        metrics: "accuracy", "mae", "mse", functions of (output, target), objects with
+            ``update`` and ``compute``, a list of these, or a dict by names of your own.
+        callbacks: Objects with some of the methods of ``colabkit.Callback``, or functions
+            of one event. Those with ``state_dict`` are part of the checkpoint.
+        precision: "auto" (fp32 on a CPU; on a GPU bf16, or fp16 with a gradient scaler
+            where bf16 is not native), "fp32", "bf16" or "fp16".
+        accumulate: Batches whose gradients make one optimizer step.
+        clip_grad_norm: Largest norm of all gradients together, or None.
+        device: "cuda", "cpu", ...; None takes the best that works.
+        seed: Any integer; every random draw of the run follows from it. Default 0.
+        save_every: "auto" (as often as costs nothing, at least every 5 minutes), a time
+            such as "90s" or "5min", or a number of steps.
+        keep: How many of the newest checkpoints to keep; 2 at least.
+        monitor: The value whose best epoch is kept too; "val_loss" with validation data.
+        resume: True goes on from the newest checkpoint; False starts anew beside it and
+            deletes nothing; "weights" takes the weights that fit.
+        progress: Whether to show a bar and say what happens.
+
+    Returns:
+        The history of all epochs and steps, those before a disconnect included.
+
+    Raises:
+        ArgumentError: An argument cannot be used, or a loss cannot be inferred.
+        CheckpointMismatchError: The folder's checkpoint is of another model or data.
+        DivergedError: The loss became NaN or infinite.
+        LeaseLostError: Another session has taken the run folder over.
+        CheckpointWriteError: The last checkpoint could not be written.
+
+    Example:
+        >>> import tempfile, torch, colabkit
+        >>> x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))
+        >>> folder = tempfile.mkdtemp()
+        >>> history = colabkit.fit(torch.nn.Linear(4, 3), (x, y), folder, epochs=2, progress=False)
+        >>> len(history.epochs)
+        2
+    """
+    arguments = dict(locals())
+    for name in ("model", "data", "ckpt_dir"):
+        del arguments[name]
+    try:
+        import torch  # noqa: PLC0415  # imported on use
+
+        from colabkit.training.torch_fit import FitOptions, fit_module  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        message = "Training needs PyTorch, which is not installed here."
+        hint = "Run: pip install torch"
+        raise MissingPackageError(message, package="torch", hint=hint) from error
+    if not isinstance(model, torch.nn.Module):
+        message = f"model is a {type(model).__name__}, not a torch.nn.Module."
+        hint = f"Pass {model.__name__}()." if isinstance(model, type) else "Pass a module."
+        raise ArgumentError(message, argument="model", hint=hint)
+    return fit_module(model, data, ckpt_dir, FitOptions(**arguments))

@@ -1,0 +1,102 @@
+"""Finds the random generators that users keep in their own objects."""
+
+from __future__ import annotations
+
+import functools
+import random
+import types
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+_DEPTH_MAX = 5
+_ITEMS_MAX = 64
+_LEAVES = (str, bytes, int, float, bool, type(None), np.ndarray, types.ModuleType, type)
+
+
+def find_generators(root: object, kinds: tuple[type, ...]) -> list[object]:
+    """Returns the generators reachable from an object's attributes.
+
+    Args:
+        root: A dataset, collate function, callback, model or transform.
+        kinds: The framework's own generator classes, besides random's and NumPy's.
+
+    Returns:
+        Each generator once, in the order of attributes.
+    """
+    wanted = (random.Random, np.random.Generator, np.random.RandomState, *kinds)
+    found: dict[int, object] = {}
+    seen: set[int] = set()
+
+    def visit(value: object, depth: int) -> None:
+        if isinstance(value, wanted):
+            found[id(value)] = value
+        elif depth < _DEPTH_MAX and not isinstance(value, _LEAVES) and id(value) not in seen:
+            seen.add(id(value))
+            for child in _children(value):
+                visit(child, depth + 1)
+
+    visit(root, 0)
+    return list(found.values())
+
+
+def _children(value: object) -> Iterator[object]:
+    if isinstance(value, Mapping):
+        yield from list(value.values())[:_ITEMS_MAX]
+    elif isinstance(value, list | tuple | set | frozenset):
+        yield from list(value)[:_ITEMS_MAX]
+    elif isinstance(value, functools.partial):
+        yield from (value.func, value.args, value.keywords)
+    elif isinstance(value, types.MethodType):
+        yield value.__self__
+    elif isinstance(value, types.FunctionType):
+        yield from (cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell))
+        yield from (value.__defaults__ or ())
+    elif hasattr(value, "__dict__"):
+        yield from vars(value).values()
+
+
+def _is_filled(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018  # reading is the only way to ask
+    except ValueError:
+        return False
+    return True
+
+
+def reseed(generator: object, seed: int) -> None:
+    """Puts a generator of random or NumPy into the state a seed names."""
+    if isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        bits.state = type(bits)(seed).state  # type: ignore[call-arg]
+    elif isinstance(generator, np.random.RandomState):
+        generator.seed(seed & 0xFFFFFFFF)
+    elif isinstance(generator, random.Random):
+        generator.seed(seed)
+
+
+def generator_state(generator: object) -> object:
+    """Returns the state of a generator of random or NumPy as plain values and arrays."""
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state(legacy=False)
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    message = f"not a generator: {type(generator).__name__}"
+    raise TypeError(message)
+
+
+def restore_generator(generator: object, state: object) -> None:
+    """Restores what ``generator_state`` gave."""
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, np.random.RandomState):
+        generator.set_state(state)  # type: ignore[arg-type]
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)  # type: ignore[arg-type]
+
+
+def is_unseedable(generator: object) -> bool:
+    """Whether a generator draws from the operating system and cannot be replayed."""
+    return isinstance(generator, random.SystemRandom)

@@ -1,0 +1,148 @@
+"""Keeps a run's checkpoints: opens the run folder, restores, saves when due, finishes."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from colabkit.checkpoint import (
+    LoadedCheckpoint,
+    RunStores,
+    SaveFacts,
+    SavePolicy,
+    Saver,
+    SaveStatus,
+    Section,
+    open_stores,
+)
+from colabkit.training.side import Side
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeeperOptions:
+    """How often to save, and what to keep."""
+
+    save_every: str | int | None = "auto"
+    keep: int = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one checkpoint is made of."""
+
+    sections: list[Section]
+    facts: SaveFacts
+
+
+class Keeper:
+    """Owns the saver of one run; every method is called on the main thread.
+
+    Args:
+        ckpt_dir: The run folder.
+        side: The framework's side of the run.
+        options: How often to save, and what to keep.
+        take: Makes a snapshot of the run as it stands, without copying tensors.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        ckpt_dir: str | Path,
+        side: Side,
+        options: KeeperOptions,
+        *,
+        take: Callable[[], Snapshot],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.stores: RunStores = open_stores(ckpt_dir, keep=options.keep)
+        self._policy = SavePolicy.parse(options.save_every)
+        self._side = side
+        self._take = take
+        self._clock = clock
+        self._saver: Saver | None = None
+        self._last_save_s = clock()
+        self._last_step = -1
+        self._retake = False
+
+    def newest(self) -> LoadedCheckpoint | None:
+        """Returns the newest checkpoint that is whole."""
+        return self.stores.newest_valid(self._side.backend)
+
+    def open(self) -> None:
+        """Takes the lease on the run folder and starts the saver.
+
+        Raises:
+            StorageError: The folder cannot be written.
+            DiskFullError: The disk has no room for two checkpoints.
+        """
+        self._saver = self.stores.open_saver(self._side.backend, clock=self._clock)
+        self._side.open(self.finish_copying)
+        self._last_save_s = self._clock()
+
+    def finish_copying(self) -> None:
+        """Waits until the snapshot under way no longer needs the tensors."""
+        if self._saver is not None and self._saver.copying:
+            self._saver.barrier()
+
+    def save_if_due(self, step: int) -> bool:
+        """Begins a save when the policy asks for one and the last is done.
+
+        Raises:
+            LeaseLostError: Another session has taken the run folder over.
+        """
+        saver = self._opened()
+        saver.raise_if_failed()
+        status = saver.status()
+        waited_s = self._clock() - self._last_save_s
+        due = status.wants_retake or self._policy.due(
+            steps_since=step - self._last_step, seconds_since=waited_s, timings=status.timings
+        )
+        return due and self._offer(step)
+
+    def save(self, step: int, *, wait: bool) -> None:
+        """Saves now, whatever the policy says; ``wait`` until it is on the volume.
+
+        Raises:
+            CheckpointWriteError: It could not be written.
+        """
+        saver = self._opened()
+        while not self._offer(step):
+            saver.flush()
+        if wait:
+            saver.flush()
+            if saver.status().wants_retake:
+                self._offer(step)
+                saver.flush()
+
+    def _offer(self, step: int) -> bool:
+        snapshot = self._take()
+        accepted = self._opened().offer(
+            snapshot.sections,
+            snapshot.facts,
+            is_guarded=self._side.guard(),
+            still_valid=self._side.unchanged(),
+        )
+        if accepted:
+            self._last_save_s, self._last_step = self._clock(), step
+        return accepted
+
+    def _opened(self) -> Saver:
+        assert self._saver is not None, "the keeper is used between open() and close()"  # noqa: S101
+        return self._saver
+
+    def status(self) -> SaveStatus | None:
+        """Returns where the newest save is, None outside a loop."""
+        return self._saver.status() if self._saver is not None else None
+
+    def close(self) -> None:
+        """Finishes the save under way and stops the saver."""
+        saver, self._saver = self._saver, None
+        if saver is not None:
+            try:
+                if saver.copying:
+                    saver.barrier()
+            finally:
+                self._side.close()
+                saver.close()

@@ -1,0 +1,401 @@
+"""Run: any loop over data, made to go on where it stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from colabkit.checkpoint import LoadedCheckpoint, SaveFacts, Section
+from colabkit.errors import ArgumentError
+from colabkit.training.display import Display
+from colabkit.training.feed import Feed, Start
+from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.interrupts import InterruptGuard
+from colabkit.training.items import ItemsFeed
+from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
+from colabkit.training.monitor import Monitor
+from colabkit.training.position import Cursor, Position
+from colabkit.training.records import History
+from colabkit.training.seeding import derive
+from colabkit.training.side import side_for
+from colabkit.training.steplog import StepLog
+from colabkit.training.verdict import ResumeVerdict, environment_changes
+
+_LOOK_EVERY_S = 0.25
+
+
+class Run:
+    """A training loop of your own that survives being killed at any instant.
+
+    Give it every object whose state matters; then loop over epochs and batches through it.
+    When the notebook is run again after a disconnect, the loops begin at the very batch
+    where they stopped, with bitwise the same numbers.
+
+    Args:
+        ckpt_dir: The run folder, on Drive or any disk.
+        seed: Any integer; every random draw of the run follows from it. Default 0.
+        save_every: "auto", a time such as "90s" or "5min", or a number of steps.
+        keep: How many of the newest checkpoints to keep, at least 2.
+        monitor: Name of the value whose best epoch is kept as well, "val_loss" for example.
+        resume: True goes on from the newest checkpoint; False starts anew beside it and
+            deletes nothing; "weights" takes only the weights that fit.
+        progress: Whether to show a progress bar and say what happens.
+        must_be_finite: Names of logged values whose NaN or infinity ends the run.
+        objects: Modules, optimizers, schedulers, and anything with ``state_dict`` and
+            ``load_state_dict``, under names of your own.
+
+    Raises:
+        ArgumentError: An object has no state that could be saved.
+        CheckpointMismatchError: The folder holds a checkpoint of another model or optimizer.
+
+    Example:
+        >>> import tempfile, torch, colabkit
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> data = [(torch.ones(4, 2), torch.ones(4, 1))] * 3
+        >>> run = colabkit.Run(tempfile.mkdtemp(), model=model, optimizer=optimizer, progress=False)
+        >>> for epoch in run.epochs(2):
+        ...     for x, y in run.batches(data):
+        ...         loss = ((model(x) - y) ** 2).mean()
+        ...         optimizer.zero_grad(); loss.backward(); optimizer.step()
+        ...         run.log(loss=loss)
+        >>> run.step
+        6
+    """
+
+    def __init__(
+        self,
+        ckpt_dir: str | Path,
+        *,
+        seed: int | None = None,
+        save_every: str | int | None = "auto",
+        keep: int = 2,
+        monitor: str | None = None,
+        resume: bool | str = True,
+        progress: bool = True,
+        must_be_finite: Sequence[str] = (),
+        **objects: Any,
+    ) -> None:
+        _check_resume(resume)
+        self.history = History()
+        self.should_stop = False
+        self.was_interrupted = False
+        self.seed = 0 if seed is None else seed
+        self._side = side_for(objects)
+        self._position = Position()
+        self._log = StepLog(
+            self.history, self._side.to_floats, must_be_finite=frozenset(must_be_finite)
+        )
+        self._monitor = Monitor(monitor)
+        self._display = Display(shown=progress)
+        self._interrupts = InterruptGuard(self._display.interrupted)
+        self._verdict = ResumeVerdict(reasons=self._side.reasons())
+        self._feeds: dict[int, tuple[object, Feed]] = {}
+        self._open_feeds: dict[int, Feed] = {}
+        self._known_data: dict[int, dict[str, Any]] = {}
+        self._epoch_values: dict[str, float] = {}
+        self._epoch_began_s = time.monotonic()
+        self._announced = False
+        self._is_best = False
+        self._depth = 0
+        self._next_look_s = 0.0
+        self._epochs_total = 1
+        options = KeeperOptions(save_every=save_every, keep=keep)
+        self._keeper = Keeper(ckpt_dir, self._side, options, take=self._snapshot)
+        self._restore(resume)
+
+    # What the user sees of it.
+
+    @property
+    def step(self) -> int:
+        """Batches trained since the run began, over all its sessions."""
+        return self._position.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, from 0."""
+        return self._position.epoch
+
+    @property
+    def verdict(self) -> ResumeVerdict:
+        """How exactly this run goes on after an interruption; complete after the first batch."""
+        verdict = self._verdict
+        for _, feed in self._feeds.values():
+            verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
+        return verdict
+
+    def epochs(self, count: int) -> Iterator[int]:
+        """Yields the epochs still to do, up to ``count`` in all, from 0.
+
+        Raises:
+            ArgumentError: ``count`` is not a whole number of at least 1.
+        """
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            message = f"epochs is {count!r}."
+            raise ArgumentError(message, argument="epochs", hint="Pass a whole number from 1 on.")
+        self._epochs_total = count
+        if self._position.epoch >= count or self.should_stop:
+            self._display.say(f"Nothing left to do: {self.epoch} epochs are trained.")
+            return
+        with self._session():
+            while self._position.epoch < count and not self.should_stop:
+                self._epoch_began_s = time.monotonic()
+                self._side.seed(derive(self.seed, "epoch", self.epoch))
+                yield self.epoch
+                self._end_epoch()
+            self._save_and_wait()
+
+    def batches(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Iterator[Any]:
+        """Yields the batches of one pass that are still to do.
+
+        Args:
+            data: A DataLoader, Dataset, arrays, or any iterable of batches.
+            batch_size: Samples in a batch, for a Dataset or arrays.
+            shuffle: Whether each pass has its own order, for a Dataset or arrays.
+
+        Raises:
+            CheckpointMismatchError: The data is not as long as when the pass began.
+        """
+        kept = self._feeds.get(id(data))
+        if kept is None:
+            feed = self._side.feed(data, batch_size=batch_size, shuffle=shuffle)
+            kept = self._feeds[id(data)] = (data, feed)
+        return self.pass_over(kept[1])
+
+    def items(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yields the items still to do, in their own order; for any long loop.
+
+        Example:
+            >>> import tempfile, colabkit
+            >>> run = colabkit.Run(tempfile.mkdtemp(), progress=False)
+            >>> [item for item in run.items(["a", "b"])]
+            ['a', 'b']
+        """
+        return self.pass_over(ItemsFeed(items))
+
+    def log(self, **values: Any) -> None:
+        """Notes values of the step under way: numbers or scalar tensors, read later.
+
+        Example:
+            >>> run.log(loss=loss, accuracy=0.9)  # doctest: +SKIP
+        """
+        self._log.add(self._position.step, self._position.epoch, values, 1.0)
+
+    def log_weighted(self, values: Mapping[str, Any], samples: int) -> None:
+        """Notes values of the step under way that stand for a number of samples."""
+        self._log.add(self._position.step, self._position.epoch, values, samples)
+
+    def reseed(self, *place: int | str) -> None:
+        """Puts every random stream where the run's seed, step and a place name."""
+        self._side.seed(derive(self.seed, "place", self.step, *place))
+
+    def log_epoch(self, **values: float) -> None:
+        """Notes values of the epoch under way, a validation loss for example."""
+        self._epoch_values.update(values)
+
+    def stop(self, reason: str = "asked to stop") -> None:
+        """Ends the run after the epoch under way."""
+        self.should_stop = True
+        self._display.say(f"Stopping after epoch {self.epoch + 1}: {reason}.")
+
+    @property
+    def epoch_logs(self) -> dict[str, float]:
+        """The means of the epoch under way, and what ``log_epoch`` noted."""
+        self._log.drain()
+        return {**self._log.means(), **self._epoch_values}
+
+    @property
+    def is_mid_epoch(self) -> bool:
+        """Whether part of the epoch under way is already done."""
+        return self._position.is_mid_epoch
+
+    # One pass over data.
+
+    def pass_over(self, feed: Feed) -> Iterator[Any]:
+        """Yields what is still to do of one pass over a feed."""
+        cursor = self._position.enter()
+        if cursor is None:
+            self._seed_after_pass()
+            return
+        with self._session():
+            self._check_same_data(cursor, feed)
+            key = derive(self.seed, "pass", self.epoch, cursor.call)
+            step_key = derive(key, "step")
+            start = Start(
+                key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state
+            )
+            self._open_feeds[cursor.call] = feed
+            position, seed = self._position, self._side.seed
+            try:
+                for batch in feed.batches(start):
+                    if not self._announced:
+                        self._announce(feed)
+                    cursor.batches_done += 1
+                    seed(derive(step_key, cursor.batches_done))
+                    yield batch
+                    if position.open[0] is cursor:
+                        self._boundary()
+            finally:
+                del self._open_feeds[cursor.call]
+                position.leave(cursor)
+            self._seed_after_pass()
+            if self._depth == 1:
+                self._save_and_wait()
+
+    def _seed_after_pass(self) -> None:
+        self._side.seed(derive(self.seed, "after", self.epoch, self._position.outermost_done))
+
+    def _check_same_data(self, cursor: Cursor, feed: Feed) -> None:
+        now = dict(feed.describe())
+        then = self._known_data.setdefault(cursor.call, now)
+        changed = differences({"data": then}, {"data": now})
+        if changed:
+            raise mismatch_error(changed, self._keeper.location)
+
+    def _boundary(self) -> None:
+        """Between two steps: the one place where a run is saved or stopped."""
+        self._position.step += 1
+        now_s = time.monotonic()
+        if now_s >= self._next_look_s or self._keeper.counts_steps or self._interrupts.pending:
+            self._look(now_s)
+        self._side.begin_step()
+
+    def _look(self, now_s: float) -> None:
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + _LOOK_EVERY_S
+            self._log.drain()
+            self._display.update(self._position, self._log.newest, self._keeper.status())
+        if self._interrupts.pending:
+            self._save_and_wait()
+            self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
+            self.was_interrupted = True
+            raise KeyboardInterrupt
+        self._keeper.save_if_due(self.step)
+
+    def _end_epoch(self) -> None:
+        logs = self.epoch_logs
+        seconds = time.monotonic() - self._epoch_began_s
+        self.history.append_epoch(epoch=self.epoch, step=self.step, seconds=seconds, values=logs)
+        self._is_best = self._monitor.improved(logs)
+        self._position.begin_epoch(self.epoch + 1)
+        self._log.begin_epoch()
+        self._epoch_values = {}
+        if self._is_best:
+            self._keeper.save(self.step, wait=False)
+        else:
+            self._keeper.save_if_due(self.step)
+        self._is_best = False
+
+    # The session: from the outermost loop's begin to its end.
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[None]:
+        self._depth += 1
+        try:
+            if self._depth == 1:
+                self._begin_session()
+            yield
+        finally:
+            self._depth -= 1
+            if self._depth == 0:
+                self._end_session()
+
+    def _begin_session(self) -> None:
+        self._interrupts.install()
+        self._keeper.open()
+        self._display.open(self._position, self._epochs_total)
+        if self.step == 0:
+            self._keeper.save(0, wait=False)
+
+    def _end_session(self) -> None:
+        try:
+            self._keeper.close()
+        finally:
+            self._interrupts.restore()
+            self._display.close()
+
+    def _save_and_wait(self) -> None:
+        self._keeper.save(self.step, wait=True)
+        self._keeper.write_history(self.history)
+
+    def _announce(self, feed: Feed) -> None:
+        self._announced = True
+        self.history.verdict = self.verdict
+        self._display.say(str(self.verdict))
+        self._display.pass_length(feed.length)
+
+    # Checkpoints.
+
+    def _snapshot(self) -> Snapshot:
+        self._log.drain()
+        for cursor in self._position.open:
+            cursor.feed_state = self._open_feeds[cursor.call].state()
+        state = {
+            "position": self._position.state_dict(),
+            "history": self.history.state_dict(),
+            "log": self._log.state_dict(),
+            "monitor": self._monitor.state_dict(),
+            "known_data": self._known_data,
+            "epoch_values": self._epoch_values,
+            "should_stop": self.should_stop,
+        }
+        facts = SaveFacts(
+            step=self.step,
+            epoch=self.epoch,
+            batch=self._position.batches_done,
+            metrics=self.history.newest_epoch_values(),
+            is_best=self._is_best,
+            fingerprint={
+                "objects": self._side.fingerprint(),
+                "environment": self._side.environment(),
+                "seed": self.seed,
+            },
+        )
+        sections = [*self._side.sections(), Section(name="run", state=state, weights=False)]
+        return Snapshot(sections=sections, facts=facts)
+
+    def _restore(self, resume: bool | str) -> None:
+        if resume is False:
+            self._keeper.begin_attempt()
+            return
+        loaded = self._keeper.newest()
+        if loaded is None:
+            return
+        for name, reason in loaded.skipped:
+            self._display.say(f"Checkpoint {name} is damaged ({reason}); using the one before.")
+        then = {k: loaded.facts.fingerprint[k] for k in ("objects", "seed")}
+        changed = differences(then, {"objects": self._side.fingerprint(), "seed": self._seed})
+        if not changed:
+            self._resume(loaded)
+        elif resume == "weights":
+            fitted, total = self._side.restore_weights(loaded.sections)
+            self._keeper.begin_attempt()
+            self._display.say(f"Took {fitted} of {total} tensors from step {loaded.facts.step}.")
+        else:
+            raise mismatch_error(changed, self._keeper.location)
+
+    def _resume(self, loaded: LoadedCheckpoint) -> None:
+        self._side.restore(loaded.sections)
+        state = loaded.sections["run"]
+        self._position.load_state_dict(state["position"])
+        self.history.load_state_dict(state["history"])
+        self._log.load_state_dict(state["log"])
+        self._monitor.load_state_dict(state["monitor"])
+        self._known_data = dict(state["known_data"])
+        self._epoch_values = dict(state["epoch_values"])
+        self.should_stop = state["should_stop"]
+        changed = environment_changes(
+            loaded.facts.fingerprint["environment"], self._side.environment()
+        )
+        self._verdict = self._verdict.adding(reasons=changed)
+        self.history.mark_resume(step=self.step, epoch=self.epoch)
+        self._display.resumed(loaded, self._position)
+
+
+def _check_resume(resume: bool | str) -> None:
+    if resume not in {True, False, "weights"}:
+        message = f"resume is {resume!r}."
+        raise ArgumentError(message, argument="resume", hint='Pass True, False or "weights".')

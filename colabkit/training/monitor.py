@@ -1,0 +1,55 @@
+"""Which epoch was the best, by one watched value."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_LARGER_IS_BETTER = ("acc", "auc", "f1", "precision", "recall", "iou", "map", "r2", "score", "dice")
+
+
+def better_mode(monitor: str) -> str:
+    """Returns "max" for values the field wants large, "min" for losses and errors."""
+    words = monitor.lower().removeprefix("val_").replace("-", "_").split("_")
+    larger = any(word.startswith(_LARGER_IS_BETTER) for word in words)
+    return "max" if larger and "loss" not in words else "min"
+
+
+def is_better(value: float, best: float | None, *, mode: str, min_delta: float = 0.0) -> bool:
+    """Whether a value beats the best so far by more than ``min_delta``; NaN never does."""
+    if math.isnan(value):
+        return False
+    if best is None:
+        return True
+    return value > best + min_delta if mode == "max" else value < best - min_delta
+
+
+class Monitor:
+    """Watches one value per epoch.
+
+    Args:
+        name: The value's name in the epoch's logs, or None to watch nothing.
+    """
+
+    def __init__(self, name: str | None) -> None:
+        self.name = name
+        self.best: float | None = None
+
+    def improved(self, logs: Mapping[str, Any]) -> bool:
+        """Takes an epoch's logs; returns whether the epoch is the best so far."""
+        if self.name is None or self.name not in logs:
+            return False
+        value = float(logs[self.name])
+        if not is_better(value, self.best, mode=better_mode(self.name)):
+            return False
+        self.best = value
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the best so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the best so far."""
+        self.best = state["best"]

@@ -1,0 +1,112 @@
+"""Where a run stands in its data: which loops of the epoch are done, which are open, how far."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+
+@dataclasses.dataclass(slots=True)
+class Cursor:
+    """One loop over data that is under way.
+
+    Attributes:
+        call: Number of the loop within the epoch, counted over all loops.
+        batches_done: Batches handed out; all of them count as trained at a boundary.
+        feed_state: What the data source said of itself, for sources that can.
+        feed_description: Length and batch size, compared after a resume.
+        outermost: Whether no other loop was open when this one began.
+    """
+
+    call: int
+    batches_done: int = 0
+    feed_state: object = None
+    feed_description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    outermost: bool = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the cursor as plain values."""
+        return {
+            "call": self.call,
+            "batches_done": self.batches_done,
+            "feed_state": self.feed_state,
+            "feed_description": dict(self.feed_description),
+            "outermost": self.outermost,
+        }
+
+
+class Position:
+    """The place in one epoch, for any nesting of loops over data.
+
+    Loops that stand one after the other are replayed by count: those already done are
+    skipped. Loops that ran side by side (``zip``) or inside another go on where they were.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self.step = 0
+        self.outermost_done = 0
+        self.calls = 0
+        self.open: list[Cursor] = []
+        self._to_skip = 0
+        self._to_reopen: list[Cursor] = []
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Moves to the start of an epoch; a no-op for the epoch just restored."""
+        if epoch == self.epoch:
+            return
+        self.epoch = epoch
+        self.outermost_done = self.calls = self._to_skip = 0
+        self.open, self._to_reopen = [], []
+
+    def enter(self) -> Cursor | None:
+        """Opens the next loop.
+
+        Returns:
+            Its cursor, or None when the loop was finished before the resume.
+        """
+        if not self.open and self._to_skip:
+            self._to_skip -= 1
+            return None
+        if self._to_reopen:
+            cursor = self._to_reopen.pop(0)
+        else:
+            cursor = Cursor(call=self.calls, outermost=not self.open)
+            self.calls += 1
+        self.open.append(cursor)
+        return cursor
+
+    def leave(self, cursor: Cursor) -> None:
+        """Closes a loop, finished or broken off."""
+        self.open.remove(cursor)
+        if cursor.outermost:
+            self.outermost_done += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the position as plain values, for a checkpoint."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "outermost_done": self.outermost_done,
+            "calls": self.calls,
+            "open": [cursor.state_dict() for cursor in self.open],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` gave."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.outermost_done = self._to_skip = state["outermost_done"]
+        self.calls = state["calls"]
+        self.open, self._to_reopen = [], [Cursor(**cursor) for cursor in state["open"]]
+
+    @property
+    def is_mid_epoch(self) -> bool:
+        """Whether any loop of this epoch has begun."""
+        return self.calls > 0
+
+    @property
+    def batches_done(self) -> int:
+        """Batches done in the loop that leads, 0 between loops."""
+        cursors = self.open or self._to_reopen
+        return cursors[0].batches_done if cursors else 0

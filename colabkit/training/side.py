@@ -1,0 +1,90 @@
+"""What the loop needs of a framework; each framework answers in its own modules."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from colabkit.checkpoint import Section, TensorBackend, TensorSpec
+from colabkit.errors import MissingPackageError
+from colabkit.training.feed import Feed
+
+
+class Side(Protocol):
+    """One framework's view of a run's objects, data, random streams and numbers."""
+
+    backend: TensorBackend
+
+    def open(self, before_optimizer_step: Callable[[], None]) -> None:
+        """Watches the optimizers until ``close``."""
+        ...
+
+    def close(self) -> None:
+        """Stops watching."""
+        ...
+
+    def begin_step(self) -> None:
+        """Marks a step boundary."""
+        ...
+
+    def sections(self) -> list[Section]:
+        """Returns all that a checkpoint holds of the user's objects."""
+        ...
+
+    def restore(self, sections: Mapping[str, Any]) -> None:
+        """Puts it back."""
+        ...
+
+    def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
+        """Takes what fits; returns how many tensors did, of how many."""
+        ...
+
+    def guard(self) -> Callable[[TensorSpec], bool]:
+        """Returns which tensors only an optimizer's step changes."""
+        ...
+
+    def unchanged(self) -> Callable[[], bool]:
+        """Returns a check that none of those changed since now."""
+        ...
+
+    def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
+        """Returns the source of batches for whatever the user passed."""
+        ...
+
+    def seed(self, seed: int) -> None:
+        """Puts every global random stream where a seed names."""
+        ...
+
+    def to_floats(self, values: Sequence[Any]) -> list[float]:
+        """Reads scalars."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what must be the same for a checkpoint to fit."""
+        ...
+
+    def environment(self) -> dict[str, Any]:
+        """Returns what must be the same for the same bits."""
+        ...
+
+    def reasons(self) -> tuple[str, ...]:
+        """Returns what of the objects and settings stands against exactness."""
+        ...
+
+
+def side_for(objects: Mapping[str, Any]) -> Side:
+    """Returns the side of the framework the objects come from.
+
+    Raises:
+        MissingPackageError: When no framework is installed.
+    """
+    try:
+        from colabkit.training.torch_side import TorchSide  # noqa: PLC0415  # imported on use
+    except ImportError as error:
+        if "torch" in sys.modules:
+            raise
+        message = "Training needs PyTorch, which is not installed here."
+        hint = "Run: pip install torch"
+        raise MissingPackageError(message, package="torch", hint=hint) from error
+    return TorchSide(objects)

@@ -1,0 +1,99 @@
+"""What the steps of an epoch report: kept as handed over, read only when someone looks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from colabkit.errors import DivergedError
+from colabkit.training.records import History
+
+_PENDING_MAX = 64
+
+
+class StepLog:
+    """Collects each step's values without waiting for the device, and their epoch means.
+
+    Args:
+        history: Where the values of each step go.
+        to_floats: Reads a list of the framework's scalars in one go.
+        must_be_finite: Names whose NaN or infinity ends the run.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        to_floats: Callable[[Sequence[Any]], list[float]],
+        *,
+        must_be_finite: frozenset[str] = frozenset(),
+    ) -> None:
+        self._history = history
+        self._to_floats = to_floats
+        self._must_be_finite = must_be_finite
+        self._pending: list[tuple[int, int, Mapping[str, Any], float]] = []
+        self._sums: dict[str, float] = {}
+        self._weights: dict[str, float] = {}
+        self.newest: dict[str, float] = {}
+
+    def add(self, step: int, epoch: int, values: Mapping[str, Any], weight: float) -> None:
+        """Takes one step's values; ``weight`` is the number of samples they stand for."""
+        self._pending.append((step, epoch, values, weight))
+        if len(self._pending) >= _PENDING_MAX:
+            self.drain()
+
+    def drain(self) -> None:
+        """Reads what is pending into the history and the means.
+
+        Raises:
+            DivergedError: At the first value that must be finite and is not.
+        """
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        names = dict.fromkeys(name for entry in pending for name in entry[2])
+        columns = {
+            name: iter(self._to_floats([entry[2][name] for entry in pending if name in entry[2]]))
+            for name in names
+        }
+        for step, epoch, values, weight in pending:
+            floats = {name: next(columns[name]) for name in values}
+            self._check(step, epoch, floats)
+            self._take(step, floats, weight)
+
+    def _take(self, step: int, floats: dict[str, float], weight: float) -> None:
+        self._history.append_step(step, floats)
+        for name, value in floats.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value * weight
+            self._weights[name] = self._weights.get(name, 0.0) + weight
+        self.newest.update(floats)
+
+    def _check(self, step: int, epoch: int, floats: Mapping[str, float]) -> None:
+        for name in self._must_be_finite & floats.keys():
+            if not math.isfinite(floats[name]):
+                message = f"The {name} became {floats[name]} at step {step} (epoch {epoch + 1})."
+                raise DivergedError(
+                    message,
+                    step=step,
+                    epoch=epoch,
+                    loss=floats[name],
+                    hint="The checkpoint before it is untouched: lower the learning rate, set"
+                    " clip_grad_norm=1.0, or look at the batch of that step; then run again.",
+                )
+
+    def means(self) -> dict[str, float]:
+        """Returns the weighted means of the epoch so far."""
+        return {name: self._sums[name] / (self._weights[name] or 1.0) for name in self._sums}
+
+    def begin_epoch(self) -> None:
+        """Forgets the sums of the epoch before."""
+        self._sums.clear()
+        self._weights.clear()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the sums of the epoch under way."""
+        return {"sums": dict(self._sums), "weights": dict(self._weights)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the sums of the epoch under way."""
+        self._sums, self._weights = dict(state["sums"]), dict(state["weights"])

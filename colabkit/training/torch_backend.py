@@ -1,0 +1,113 @@
+"""How the checkpoint side sees PyTorch's tensors: described, copied to the host, rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from colabkit.checkpoint import TensorSpec
+from colabkit.errors import StateError
+
+_NAMES: dict[torch.dtype, str] = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint64: "U64",
+    torch.uint32: "U32",
+    torch.uint16: "U16",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.complex64: "C64",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+}
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class TorchBackend:
+    """Copies tensors from any device into host memory without stalling the training step.
+
+    Args:
+        device: Where the model is trained; on a GPU the copies run on a stream of their own.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
+        self._stream: Any = torch.cuda.Stream(device) if self._on_gpu else None
+
+    def is_tensor(self, value: object) -> bool:
+        """Whether a value is stored as a tensor."""
+        return isinstance(value, torch.Tensor)
+
+    def describe(self, tensor: Any) -> TensorSpec:
+        """Returns dtype, shape, size and address."""
+        dtype = _NAMES.get(tensor.dtype)
+        if dtype is None or tensor.layout is not torch.strided or tensor.is_quantized:
+            message = f"A tensor of {tensor.dtype} in {tensor.layout} layout cannot be stored."
+            raise StateError(message, where="", hint="Store a dense, unquantized tensor instead.")
+        return TensorSpec(
+            dtype=dtype,
+            shape=tuple(tensor.shape),
+            nbytes=tensor.numel() * tensor.element_size(),
+            address=tensor.data_ptr(),
+        )
+
+    def allocate(self, nbytes: int) -> Bytes:
+        """Returns host memory, pinned where a GPU copies into it."""
+        if self._on_gpu:
+            pinned: Bytes = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy()
+            return pinned
+        return np.empty(nbytes, np.uint8)
+
+    def copy(self, tensors: Sequence[Any], into: Sequence[Bytes]) -> Callable[[], None]:
+        """Starts copying; the function returned waits until all is in place.
+
+        Tensors in host memory are copied before this returns.
+        """
+        if not self._on_gpu:
+            _copy_host(tensors, into)
+            return _nothing
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            for tensor, view in zip(tensors, into, strict=True):
+                _typed(view, tensor).copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+                if tensor.is_cuda:
+                    tensor.record_stream(self._stream)
+            copied = torch.cuda.Event()
+            copied.record(self._stream)
+        return copied.synchronize
+
+    def rebuild(self, spec: TensorSpec, data: Bytes) -> torch.Tensor:
+        """Returns a tensor over memory of its own."""
+        dtype = _DTYPES[spec.dtype]
+        if not spec.nbytes:
+            return torch.empty(spec.shape, dtype=dtype)
+        return torch.from_numpy(data).view(dtype).reshape(spec.shape)
+
+
+def _copy_host(tensors: Sequence[Any], into: Sequence[Bytes]) -> None:
+    for tensor, view in zip(tensors, into, strict=True):
+        plain = tensor.detach()
+        if plain.is_contiguous() and not plain.is_conj() and not plain.is_neg():
+            np.copyto(view, plain.reshape(-1).view(torch.uint8).numpy())
+        else:
+            _typed(view, plain).copy_(plain)
+
+
+def _typed(view: Bytes, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(view).view(like.dtype).reshape(like.shape)
+
+
+def _nothing() -> None:
+    return None

@@ -1,0 +1,88 @@
+"""Device and precision for a PyTorch run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from colabkit.errors import ArgumentError
+
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Precision:
+    """How numbers are kept in the forward pass.
+
+    Attributes:
+        name: "fp32", "bf16" or "fp16".
+        dtype: What autocast lowers to, or None for fp32.
+    """
+
+    name: str
+    dtype: torch.dtype | None
+
+    def autocast(self, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+        """Returns the context of the forward pass."""
+        if self.dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(device.type, dtype=self.dtype)
+
+    def scaler(self, device: torch.device) -> torch.amp.GradScaler | None:
+        """Returns the gradient scaler that fp16 needs, else None."""
+        return torch.amp.GradScaler(device.type) if self.name == "fp16" else None
+
+
+def choose_device(device: str | torch.device | None) -> torch.device:
+    """Returns the device asked for, or the best that works: CUDA, Apple's MPS, CPU.
+
+    Raises:
+        ArgumentError: The device asked for does not exist here.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        message = f"device={device!r} cannot be used here: {str(error).splitlines()[0]}"
+        hint = "Pass device=None to take what works, or device='cpu'."
+        raise ArgumentError(message, argument="device", hint=hint) from error
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> Precision:
+    """Returns the precision asked for; "auto" is fp32 on a CPU, bf16 where native, else fp16.
+
+    Raises:
+        ArgumentError: The name is unknown.
+    """
+    if precision == "auto":
+        if device.type != "cuda":
+            return Precision("fp32", None)
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        precision = "bf16" if native else "fp16"
+    if precision not in _PRECISIONS:
+        message = f"precision is {precision!r}."
+        hint = 'Pass "auto", "fp32", "bf16" or "fp16".'
+        raise ArgumentError(message, argument="precision", hint=hint)
+    return Precision(precision, _PRECISIONS[precision])
+
+
+def moved(batch: Any, device: torch.device) -> Any:
+    """Returns a batch with every tensor on a device."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, Mapping):
+        return {key: moved(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(moved(value, device) for value in batch))
+    if isinstance(batch, list | tuple):
+        return type(batch)(moved(value, device) for value in batch)
+    return batch

@@ -1,0 +1,132 @@
+"""Fetching batches of a map-style or iterable dataset so that each depends on its place alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils import data as torch_data
+
+from colabkit.training.hidden import find_generators, is_unseedable
+from colabkit.training.seeding import derive
+from colabkit.training.torch_random import reseed_generator, seed_everything
+
+
+class Ticket(NamedTuple):
+    """One batch to fetch: its seed and its indices (one index where nothing is collated)."""
+
+    seed: int
+    indices: Any
+
+
+class OwnGenerators:
+    """The random generators a user keeps in a dataset or its transforms."""
+
+    def __init__(self, *roots: object) -> None:
+        self._roots = roots
+        self._signature: tuple[int, ...] = ()
+        self._found: list[object] = []
+
+    def reseed(self, seed: int) -> None:
+        """Seeds each of them by its place; looks again when attributes changed."""
+        signature = tuple(
+            id(value) for root in self._roots for value in getattr(root, "__dict__", {}).values()
+        )
+        if signature != self._signature or not self._signature:
+            self._signature = signature
+            self._found = [g for root in self._roots for g in find_generators(root, (torch.Generator,))]
+        for number, generator in enumerate(self._found):
+            reseed_generator(generator, derive(seed, number))
+
+    def unseedable(self) -> bool:
+        """Whether one of them draws from the operating system."""
+        return any(is_unseedable(g) for root in self._roots for g in find_generators(root, ()))
+
+
+class TicketDataset(torch_data.Dataset[Any]):
+    """A map-style dataset asked by whole batches, every random draw keyed to the batch."""
+
+    def __init__(
+        self, dataset: Any, collate: Callable[[Any], Any] | None, *, whole_batches: bool
+    ) -> None:
+        self.dataset = dataset
+        self._collate = collate
+        self._whole_batches = whole_batches
+        self._generators = OwnGenerators(dataset, collate)
+        plain = collate is None or collate is torch_data.default_collate
+        self._tensors = (
+            dataset.tensors
+            if whole_batches and plain and type(dataset) is torch_data.TensorDataset
+            else None
+        )
+
+    def __getitem__(self, ticket: Ticket) -> Any:
+        """Fetches and collates one batch."""
+        if self._tensors is not None:
+            indices = torch.as_tensor(ticket.indices)
+            return [tensor.index_select(0, indices) for tensor in self._tensors]
+        seed_everything(ticket.seed)
+        self._generators.reseed(ticket.seed)
+        items = self._items(ticket.indices)
+        return items if self._collate is None else self._collate(items)
+
+    def _items(self, indices: Any) -> Any:
+        if not self._whole_batches:
+            return self.dataset[indices]
+        if hasattr(self.dataset, "__getitems__"):
+            return self.dataset.__getitems__(indices)
+        return [self.dataset[index] for index in indices]
+
+
+class KeyedStream(torch_data.IterableDataset[Any]):
+    """An iterable dataset batched where it is read, every random draw keyed to the batch."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        collate: Callable[[Any], Any] | None,
+        *,
+        batch_size: int | None,
+        drop_last: bool,
+        key: int,
+    ) -> None:
+        self.dataset = dataset
+        self._collate = collate
+        self._batch_size = batch_size
+        self._drop_last = drop_last
+        self._key = key
+        self._generators = OwnGenerators(dataset, collate)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.from_batch(0)
+
+    def from_batch(self, first: int) -> Iterator[Any]:
+        """Yields batches, numbering their seeds from ``first``."""
+        worker = torch_data.get_worker_info()
+        key = derive(self._key, worker.id if worker else 0)
+        self._seed(derive(key, "iter"))
+        items = iter(self.dataset)
+        for number in itertools.count(first):
+            self._seed(derive(key, number))
+            batch = self._batch(items)
+            if batch is None:
+                return
+            yield batch[0]
+
+    def _seed(self, seed: int) -> None:
+        seed_everything(seed)
+        self._generators.reseed(seed)
+
+    def _batch(self, items: Iterator[Any]) -> tuple[Any] | None:
+        if self._batch_size is None:
+            found = list(itertools.islice(items, 1))
+            return (self._collated(found[0]),) if found else None
+        found = list(itertools.islice(items, self._batch_size))
+        if not found or (self._drop_last and len(found) < self._batch_size):
+            return None
+        return (self._collated(found),)
+
+    def _collated(self, items: Any) -> Any:
+        return items if self._collate is None else self._collate(items)

@@ -1,0 +1,169 @@
+"""fit for PyTorch modules: a Run whose loop body is a TrainStep."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.errors import ArgumentError
+from colabkit.training.callbacks import CallbackList
+from colabkit.training.feed import Start
+from colabkit.training.loop import Run
+from colabkit.training.records import History
+from colabkit.training.seeding import derive
+from colabkit.training.torch_device import choose_device, choose_precision
+from colabkit.training.torch_loss import named_loss
+from colabkit.training.torch_metrics import Metrics
+from colabkit.training.torch_optimizers import make_optimizer, make_schedule
+from colabkit.training.torch_sources import feed_of
+from colabkit.training.torch_step import Evaluation, Recipe, TrainStep
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions:
+    """The arguments of ``fit`` besides model, data and folder."""
+
+    epochs: int
+    batch_size: int
+    validation_data: Any
+    loss: Any
+    optimizer: Any
+    scheduler: Any
+    metrics: Any
+    callbacks: Sequence[Any]
+    precision: str
+    accumulate: int
+    clip_grad_norm: float | None
+    device: Any
+    seed: int | None
+    save_every: str | int | None
+    keep: int
+    monitor: str | None
+    resume: bool | str
+    progress: bool
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "keep"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                message = f"{name} is {value!r}."
+                raise ArgumentError(message, argument=name, hint="Pass a whole number from 1 on.")
+        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
+            message = f"clip_grad_norm is {self.clip_grad_norm!r}."
+            raise ArgumentError(message, argument="clip_grad_norm", hint="Pass a number above 0.")
+
+
+def fit_module(
+    model: nn.Module, data: Any, ckpt_dir: str | Path, options: FitOptions
+) -> History:
+    """Trains a module; see ``colabkit.fit``."""
+    device = choose_device(options.device)
+    model.to(device)
+    feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
+    if getattr(feed, "reads_once", False) and options.epochs > 1:
+        message = f"data is a generator, which can be read only once, and epochs is {options.epochs}."
+        hint = "Pass the function that makes it (without calling it), a list, or a Dataset."
+        raise ArgumentError(message, argument="data", hint=hint)
+    optimizer = make_optimizer(options.optimizer, model)
+    recipe = Recipe(
+        model=model,
+        optimizer=optimizer,
+        loss=None if options.loss is None else named_loss(options.loss),
+        schedule=make_schedule(
+            options.scheduler, optimizer, epochs=options.epochs, steps_per_epoch=feed.length
+        ),
+        metrics=Metrics(options.metrics),
+        device=device,
+        precision=choose_precision(options.precision, device),
+        accumulate=options.accumulate,
+        clip_grad_norm=options.clip_grad_norm,
+    )
+    return _Fitting(recipe, feed, ckpt_dir, options).train()
+
+
+class _Fitting:
+    def __init__(
+        self, recipe: Recipe, feed: Any, ckpt_dir: str | Path, options: FitOptions
+    ) -> None:
+        self._recipe = recipe
+        self._feed = feed
+        self._options = options
+        self._callbacks = CallbackList(options.callbacks)
+        self._step = TrainStep(recipe)
+        self._evaluate = Evaluation(recipe)
+        self._validation = None
+        if options.validation_data is not None:
+            self._validation = feed_of(
+                options.validation_data,
+                batch_size=options.batch_size,
+                shuffle=False,
+                device=recipe.device,
+            )
+        has_validation = self._validation is not None
+        self._monitor = options.monitor or ("val_loss" if has_validation else None)
+        self._run = Run(
+            ckpt_dir,
+            seed=options.seed,
+            save_every=options.save_every,
+            keep=options.keep,
+            monitor=self._monitor,
+            resume=options.resume,
+            progress=options.progress,
+            must_be_finite=("loss",),
+            **self._objects(),
+        )
+
+    def _objects(self) -> dict[str, Any]:
+        recipe = self._recipe
+        return {
+            "model": recipe.model,
+            "optimizer": recipe.optimizer,
+            "scheduler": recipe.schedule.scheduler,
+            "scaler": self._step.scaler,
+            "step": self._step,
+            **{f"metric {n}": m for n, m in recipe.metrics.accumulating.items()},
+            **self._callbacks.stateful(),
+        }
+
+    def train(self) -> History:
+        run, callbacks = self._run, self._callbacks
+        callbacks.train_begin(run)
+        try:
+            for epoch in run.epochs(self._options.epochs):
+                if not run.is_mid_epoch:
+                    callbacks.epoch_begin(run, epoch)
+                self._train_epoch()
+                run.log_epoch(**self._recipe.metrics.of_epoch(), **self._validate(epoch))
+                run.log_epoch(lr=float(self._recipe.optimizer.param_groups[0]["lr"]))
+                logs = run.epoch_logs
+                self._recipe.schedule.after_epoch(logs, self._monitor)
+                callbacks.epoch_end(run, epoch, logs)
+            callbacks.train_end(run)
+        except KeyboardInterrupt:
+            if not run.was_interrupted:
+                raise
+        return run.history
+
+    def _train_epoch(self) -> None:
+        run, step, callbacks = self._run, self._step, self._callbacks
+        watched = callbacks.watches_batches
+        self._recipe.model.train()
+        for batch in run.pass_over(self._feed):
+            outcome = step(batch)
+            run.log_weighted(outcome.values, outcome.samples)
+            if watched:
+                callbacks.batch_end(run, outcome.values)
+        step.finish_epoch()
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        if self._validation is None:
+            return {}
+        start = Start(key=derive(self._run.seed, "validation", epoch), epoch=epoch)
+        means = self._evaluate(self._validation.batches(start))
+        self._run.reseed("after validation")
+        return {f"val_{name}": value for name, value in means.items()}

@@ -1,0 +1,101 @@
+"""Which loss a model and its targets ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from colabkit.errors import ArgumentError
+
+LossFunction = Callable[[Any, Any], torch.Tensor]
+
+_BY_NAME: dict[str, LossFunction] = {
+    "cross_entropy": functional.cross_entropy,
+    "bce": lambda output, target: binary_loss(output, target),
+    "mse": lambda output, target: functional.mse_loss(output, _shaped(target, output)),
+    "mae": lambda output, target: functional.l1_loss(output, _shaped(target, output)),
+    "l1": lambda output, target: functional.l1_loss(output, _shaped(target, output)),
+    "huber": lambda output, target: functional.huber_loss(output, _shaped(target, output)),
+    "nll": functional.nll_loss,
+}
+
+
+def named_loss(loss: str | LossFunction) -> LossFunction:
+    """Returns a loss by name, or the function given.
+
+    Raises:
+        ArgumentError: The name is unknown, or it is no function.
+    """
+    if isinstance(loss, str):
+        if loss not in _BY_NAME:
+            message = f"loss is {loss!r}, which is no loss known by name."
+            hint = f"Pass one of {', '.join(_BY_NAME)}, or a function of (output, target)."
+            raise ArgumentError(message, argument="loss", hint=hint)
+        return _BY_NAME[loss]
+    if isinstance(loss, type) or not callable(loss):
+        message = f"loss is {loss!r}."
+        hint = "Pass a function of (output, target), an instance such as nn.MSELoss(), or a name."
+        raise ArgumentError(message, argument="loss", hint=hint)
+    return loss
+
+
+def own_loss(output: Any) -> torch.Tensor | None:
+    """Returns the loss that a model computed itself, as Hugging Face's models do, or None."""
+    if isinstance(output, Mapping):
+        found = output.get("loss")
+    else:
+        found = getattr(output, "loss", None)
+    if found is None and isinstance(output, torch.Tensor) and output.ndim == 0:
+        found = output
+    return found if isinstance(found, torch.Tensor) else None
+
+
+def infer_loss(output: Any, target: Any) -> LossFunction:
+    """Returns the loss that the shapes and dtypes of output and target ask for.
+
+    Args:
+        output: What the model gave, [N, C, ...] or [N, ...].
+        target: Whole numbers [N, ...] for classes, floats of the output's shape otherwise.
+
+    Raises:
+        ArgumentError: They fit no loss without ambiguity.
+    """
+    if isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor):
+        whole = not target.is_floating_point() and not target.is_complex()
+        if whole and output.ndim == target.ndim + 1 and output.shape[1] > 1:
+            return functional.cross_entropy
+        if whole and output.numel() == target.numel():
+            return binary_loss
+        if target.is_floating_point() and _same_values(output, target):
+            return _BY_NAME["mse"]
+        if target.is_floating_point() and output.shape == target.shape:
+            return _BY_NAME["mse"]
+    message = f"No loss fits an output of {_form(output)} and a target of {_form(target)}."
+    raise ArgumentError(
+        message, argument="loss", hint="Pass loss=, a function of (output, target) or a name."
+    )
+
+
+def binary_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of logits, for targets of 0 and 1."""
+    return functional.binary_cross_entropy_with_logits(
+        output, _shaped(target, output).to(output.dtype)
+    )
+
+
+def _same_values(output: torch.Tensor, target: torch.Tensor) -> bool:
+    # [N, 1] against [N] would broadcast to [N, N] without a word.
+    return output.numel() == target.numel() and len(output) == len(target)
+
+
+def _shaped(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
+    return target.reshape(output.shape) if _same_values(output, target) else target
+
+
+def _form(value: Any) -> str:
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {list(value.shape)}".removeprefix("torch.")
+    return type(value).__name__

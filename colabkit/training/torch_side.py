@@ -1,0 +1,122 @@
+"""PyTorch behind the loop's one protocol."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+
+from colabkit.checkpoint import Section, TensorBackend, TensorSpec
+from colabkit.training.feed import Feed
+from colabkit.training.torch_backend import TorchBackend
+from colabkit.training.torch_random import seed_everything
+from colabkit.training.torch_sources import feed_of
+from colabkit.training.torch_state import GradientLedger, TorchState
+
+
+class TorchSide:
+    """What the loop needs of a framework, for PyTorch."""
+
+    def __init__(self, objects: Mapping[str, Any]) -> None:
+        self.device = _device_of(objects)
+        self.backend: TensorBackend = TorchBackend(self.device)
+        self._state = TorchState(objects)
+        self._ledger: GradientLedger | None = None
+
+    def open(self, before_optimizer_step: Callable[[], None]) -> None:
+        """Hooks the optimizers, so that a snapshot under way is finished before they step."""
+        self._ledger = GradientLedger(self._state, before_optimizer_step)
+
+    def close(self) -> None:
+        """Takes the hooks away."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+    def begin_step(self) -> None:
+        """Marks a step boundary."""
+        if self._ledger is not None:
+            self._ledger.begin_step()
+
+    def sections(self) -> list[Section]:
+        """Returns all that a checkpoint holds of the user's objects."""
+        pending = self._ledger.pending() if self._ledger is not None else {}
+        return [
+            *self._state.sections(),
+            Section(name="gradients", state=pending, weights=False),
+        ]
+
+    def restore(self, sections: Mapping[str, Any]) -> None:
+        """Puts a checkpoint back into the user's objects."""
+        self._state.restore(sections)
+        GradientLedger.restore(self._state, sections["gradients"])
+
+    def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
+        """Takes what fits; returns how many tensors did, of how many."""
+        return self._state.restore_weights(sections)
+
+    def guard(self) -> Callable[[TensorSpec], bool]:
+        """Returns which tensors only an optimizer's step changes."""
+        addresses = self._state.guarded_addresses()
+        return lambda spec: spec.address in addresses
+
+    def unchanged(self) -> Callable[[], bool]:
+        """Returns a check that nothing changed those tensors since now."""
+        versions = self._state.versions()
+        return lambda: all(p._version == version for p, version in versions)  # noqa: SLF001
+
+    def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
+        """Returns the source of batches for whatever the user passed."""
+        return feed_of(data, batch_size=batch_size, shuffle=shuffle, device=self.device)
+
+    def seed(self, seed: int) -> None:
+        """Puts every global random stream where a seed names."""
+        seed_everything(seed)
+
+    def to_floats(self, values: Sequence[Any]) -> list[float]:
+        """Reads scalars; those on a device in one transfer."""
+        if not self.device.type == "cpu" and all(isinstance(v, torch.Tensor) for v in values):
+            stacked = torch.stack([v.detach().reshape(()).double() for v in values])
+            floats: list[float] = stacked.tolist()
+            return floats
+        return [float(value) for value in values]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what must be the same for a checkpoint to fit."""
+        return self._state.fingerprint()
+
+    def environment(self) -> dict[str, Any]:
+        """Returns what must be the same for the same bits."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            "processor": "" if on_gpu else torch.backends.cpu.get_cpu_capability(),
+            "CPU_threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": ".".join(platform.python_version_tuple()[:2]),
+        }
+
+    def reasons(self) -> tuple[str, ...]:
+        """Returns what of the framework's settings stands against exactness."""
+        found = list(self._state.reasons())
+        if self.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
+            found.append(
+                "GPU kernels may add in any order"
+                " (torch.use_deterministic_algorithms(True) makes them exact)"
+            )
+        return tuple(found)
+
+
+def _device_of(objects: Mapping[str, Any]) -> torch.device:
+    for value in objects.values():
+        if isinstance(value, torch.nn.Module):
+            for parameter in value.parameters():
+                return parameter.device
+    return torch.device("cpu")
+
+

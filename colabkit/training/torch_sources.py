@@ -1,0 +1,111 @@
+"""Turns whatever the user calls data into a source of batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import data as torch_data
+
+from colabkit.errors import ArgumentError
+from colabkit.training.feed import Feed
+from colabkit.training.torch_feed import ArrayFeed, MapFeed, StreamFeed
+
+_GPU_SHARE = 0.25
+
+
+def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) -> Feed:
+    """Returns the feed for arrays, a Dataset, a DataLoader, or any iterable of batches.
+
+    Raises:
+        ArgumentError: When the data is none of these, or empty.
+    """
+    if isinstance(data, torch_data.DataLoader):
+        feed = _of_loader(data, device)
+    elif isinstance(data, torch_data.IterableDataset):
+        feed = _of_loader(torch_data.DataLoader(data, batch_size=batch_size), device)
+    elif _is_arrays(data):
+        feed = _of_arrays(data, batch_size=batch_size, shuffle=shuffle, device=device)
+    elif isinstance(data, torch_data.Dataset) or _is_map_style(data):
+        loader = torch_data.DataLoader(data, batch_size=batch_size, shuffle=shuffle)
+        feed = _of_loader(loader, device)
+    elif callable(data) or isinstance(data, Iterable):
+        feed = StreamFeed(data)
+    else:
+        message = f"data is a {type(data).__name__}, from which no batches can be read."
+        raise ArgumentError(
+            message,
+            argument="data",
+            hint="Pass (x, y) arrays, a Dataset, a DataLoader, or an iterable of batches.",
+        )
+    if feed.length == 0:
+        message = "data holds no batches."
+        hint = "Check the folder it was read from, and drop_last with few samples."
+        raise ArgumentError(message, argument="data", hint=hint)
+    return feed
+
+
+def _of_loader(loader: torch_data.DataLoader[Any], device: torch.device) -> Feed:
+    pin = loader.pin_memory and device.type == "cuda"
+    if isinstance(loader.dataset, torch_data.IterableDataset):
+        if type(loader).__iter__ is not torch_data.DataLoader.__iter__ and hasattr(
+            loader, "state_dict"
+        ):
+            return StreamFeed(loader, loader=loader, pin=False)
+        return StreamFeed(loader.dataset, loader=loader, pin=pin)
+    known = type(loader).__iter__ is torch_data.DataLoader.__iter__
+    if known or type(loader).__module__.startswith("torchdata."):
+        return MapFeed(loader, pin=pin)
+    return StreamFeed(loader)
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, torch.Tensor | np.ndarray)
+
+
+def _is_arrays(data: object) -> bool:
+    if isinstance(data, Mapping):
+        return bool(data) and all(_is_arrays(value) for value in data.values())
+    if isinstance(data, tuple):
+        return bool(data) and all(_is_arrays(value) for value in data)
+    return _is_array(data)
+
+
+def _is_map_style(data: object) -> bool:
+    is_sequence_of_batches = isinstance(data, Sequence)
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not is_sequence_of_batches
+
+
+def _of_arrays(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) -> Feed:
+    tensors: list[torch.Tensor] = []
+    build = _collect(data, tensors)
+    lengths = sorted({len(tensor) if tensor.ndim else -1 for tensor in tensors})
+    if len(lengths) > 1 or lengths[0] < 0:
+        message = f"The arrays in data have different lengths: {lengths}."
+        hint = "The first dimension of each must count the samples."
+        raise ArgumentError(message, argument="data", hint=hint)
+    if _fits_on(device, tensors):
+        tensors = [tensor.to(device) for tensor in tensors]
+    return ArrayFeed(tensors, build, batch_size=batch_size, shuffle=shuffle)
+
+
+def _collect(data: Any, tensors: list[torch.Tensor]) -> Any:
+    """Appends the leaves to ``tensors``; returns what makes the same nesting of a batch."""
+    if isinstance(data, Mapping):
+        parts = {key: _collect(value, tensors) for key, value in data.items()}
+        return lambda batch: {key: part(batch) for key, part in parts.items()}
+    if isinstance(data, tuple):
+        members = [_collect(value, tensors) for value in data]
+        return lambda batch: tuple(member(batch) for member in members)
+    place = len(tensors)
+    tensors.append(torch.as_tensor(data))
+    return lambda batch: batch[place]
+
+
+def _fits_on(device: torch.device, tensors: Sequence[torch.Tensor]) -> bool:
+    if device.type != "cuda":
+        return False
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return sum(tensor.nbytes for tensor in tensors) < _GPU_SHARE * free_bytes

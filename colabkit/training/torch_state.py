@@ -1,0 +1,230 @@
+"""Everything of a PyTorch run that a checkpoint holds, captured and put back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.checkpoint import Section
+from colabkit.errors import ArgumentError
+from colabkit.training.hidden import find_generators, is_unseedable
+from colabkit.training.torch_random import own_generator_state, restore_own_generator
+
+
+class TorchState:
+    """The objects of a run, by name: modules, optimizers, and all with a ``state_dict``."""
+
+    def __init__(self, objects: Mapping[str, Any]) -> None:
+        for name, value in objects.items():
+            _check_can_be_saved(name, value)
+        self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
+        self.optimizers = {
+            n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)
+        }
+        self.others = {
+            n: v
+            for n, v in objects.items()
+            if n not in self.modules and n not in self.optimizers and v is not None
+        }
+
+    def sections(self) -> list[Section]:
+        """Returns the weights of each module and everything else, by reference."""
+        weights, rest = [], {}
+        for name, module in self.modules.items():
+            state = module.state_dict()
+            tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+            extra = {k: v for k, v in state.items() if k not in tensors}
+            weights.append(Section(name=name, state=tensors, weights=True))
+            rest[name] = {
+                "extra": extra,
+                "buffers": _buffers_not_in(module, state),
+                "generators": [own_generator_state(g) for g in _generators_of(module)],
+            }
+        state = {
+            "modules": rest,
+            "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
+            "others": {n: _state_of(o) for n, o in self.others.items()},
+        }
+        return [*weights, Section(name="objects", state=state, weights=False)]
+
+    def restore(self, sections: Mapping[str, Any]) -> None:
+        """Puts back what ``sections`` gave, each tensor to where the object lives now."""
+        objects = sections["objects"]
+        for name, module in self.modules.items():
+            kept = objects["modules"][name]
+            module.load_state_dict({**sections[name], **kept["extra"]})
+            with torch.no_grad():
+                for key, buffer in module.named_buffers():
+                    if key in kept["buffers"]:
+                        buffer.copy_(kept["buffers"][key])
+            for generator, state in zip(_generators_of(module), kept["generators"], strict=False):
+                restore_own_generator(generator, state)
+        for name, optimizer in self.optimizers.items():
+            _load_optimizer(optimizer, objects["optimizers"][name])
+        for name, value in self.others.items():
+            if name in objects["others"]:
+                _load_other(value, objects["others"][name])
+
+    def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
+        """Copies the tensors whose name and shape fit; returns how many did, of how many."""
+        fitted = total = 0
+        for name, module in self.modules.items():
+            own = module.state_dict()
+            kept = sections.get(name, {})
+            fits = {k: v for k, v in kept.items() if k in own and own[k].shape == v.shape}
+            module.load_state_dict(fits, strict=False)
+            fitted, total = fitted + len(fits), total + len(own)
+        return fitted, total
+
+    def reasons(self) -> tuple[str, ...]:
+        """Returns which objects draw random numbers that nothing saves."""
+        return tuple(
+            f"{name} draws from {type(generator).__name__}, which its state_dict may not hold"
+            for name, value in self.others.items()
+            for generator in find_generators(value, (torch.Generator,))
+            if generator is not value and is_unseedable(generator)
+        )
+
+    def guarded_addresses(self) -> frozenset[int]:
+        """Returns where the tensors lie that only an optimizer's step changes."""
+        found = set()
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                found.update(p.data_ptr() for p in group["params"])
+            for state in optimizer.state.values():
+                found.update(v.data_ptr() for v in state.values() if isinstance(v, torch.Tensor))
+        return frozenset(found)
+
+    def versions(self) -> list[tuple[torch.Tensor, int]]:
+        """Returns the optimizers' parameters with the counters of their in-place changes."""
+        return [
+            (p, p._version)  # noqa: SLF001  # PyTorch's own counter, public in all but name
+            for optimizer in self.optimizers.values()
+            for group in optimizer.param_groups
+            for p in group["params"]
+        ]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what must be the same for a checkpoint to fit."""
+        parts: dict[str, Any] = {}
+        for name, module in self.modules.items():
+            for key, tensor in module.state_dict().items():
+                if isinstance(tensor, torch.Tensor):
+                    parts[f"{name}.{key}"] = f"{tensor.dtype} {list(tensor.shape)}"
+        for name, optimizer in self.optimizers.items():
+            parts[f"{name} class"] = type(optimizer).__name__
+            parts[f"{name} groups"] = [len(g["params"]) for g in optimizer.param_groups]
+        return parts
+
+
+class GradientLedger:
+    """Hooks the optimizers: who stepped since the last boundary, and what to wait for before.
+
+    Args:
+        state: The run's objects.
+        before_step: Called before any optimizer changes anything.
+    """
+
+    def __init__(self, state: TorchState, before_step: Callable[[], None]) -> None:
+        self._optimizers = state.optimizers
+        self._before_step = before_step
+        self._stepped: set[str] = set()
+        self._handles = [
+            optimizer.register_step_pre_hook(self._noting(name))
+            for name, optimizer in self._optimizers.items()
+        ]
+
+    def _noting(self, name: str) -> Any:
+        stepped, before_step = self._stepped, self._before_step
+
+        def note(*_: object) -> None:
+            stepped.add(name)
+            before_step()
+
+        return note
+
+    def begin_step(self) -> None:
+        """Called at each step boundary."""
+        self._stepped.clear()
+
+    def pending(self) -> dict[str, dict[int, torch.Tensor]]:
+        """Returns the gradients of optimizers that did not step since the last boundary."""
+        return {
+            name: {
+                index: parameter.grad
+                for index, parameter in enumerate(_parameters(optimizer))
+                if parameter.grad is not None
+            }
+            for name, optimizer in self._optimizers.items()
+            if name not in self._stepped
+        }
+
+    @staticmethod
+    def restore(
+        state: TorchState, gradients: Mapping[str, Mapping[int, torch.Tensor]]
+    ) -> None:
+        """Puts pending gradients back."""
+        for name, kept in gradients.items():
+            for index, parameter in enumerate(_parameters(state.optimizers[name])):
+                if index in kept:
+                    parameter.grad = kept[index].to(parameter.device, parameter.dtype)
+
+    def close(self) -> None:
+        """Takes the hooks away."""
+        for handle in self._handles:
+            handle.remove()
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _check_can_be_saved(name: str, value: Any) -> None:
+    has_state = hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
+    if value is None or has_state or find_generators(value, (torch.Generator,)) == [value]:
+        return
+    message = f"{name} is a {type(value).__name__}, which has no state_dict and load_state_dict."
+    raise ArgumentError(message, argument=name, hint="Give it both, or leave it out of the run.")
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    inner = getattr(module, "_orig_mod", module)
+    if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = inner.module
+    return inner if inner is module else _unwrapped(inner)
+
+
+def _generators_of(module: nn.Module) -> list[object]:
+    return find_generators(list(module.modules())[:64], (torch.Generator,))
+
+
+def _buffers_not_in(module: nn.Module, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {key: buffer for key, buffer in module.named_buffers() if key not in state}
+
+
+def _state_of(value: Any) -> object:
+    if hasattr(value, "persistent") and hasattr(value, "compute"):
+        value.persistent(mode=True)
+    return value.state_dict() if hasattr(value, "state_dict") else own_generator_state(value)
+
+
+def _load_other(value: Any, state: Any) -> None:
+    if hasattr(value, "persistent") and hasattr(value, "compute"):
+        value.persistent(mode=True)
+    if not hasattr(value, "load_state_dict"):
+        restore_own_generator(value, state)
+    elif state or not isinstance(state, dict):
+        value.load_state_dict(state)
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    optimizer.load_state_dict(state)
+    # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments.
+    for index, parameter in enumerate(_parameters(optimizer)):
+        for key, kept in state["state"].get(index, {}).items():
+            loaded = optimizer.state[parameter].get(key)
+            if isinstance(kept, torch.Tensor) and loaded is not None and loaded.dtype != kept.dtype:
+                optimizer.state[parameter][key] = kept.to(loaded.device)

@@ -1,0 +1,189 @@
+"""One training step: forward, loss, backward, and the optimizer when its turn has come."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.training.torch_batches import (
+    caller_for,
+    count_samples,
+    split_batch,
+    target_in,
+    without_target,
+)
+from colabkit.training.torch_device import Precision, moved
+from colabkit.training.torch_loss import LossFunction, infer_loss, own_loss
+from colabkit.training.torch_metrics import Metrics
+from colabkit.training.torch_optimizers import Schedule
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything that decides what a step does."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    loss: LossFunction | None
+    schedule: Schedule
+    metrics: Metrics
+    device: torch.device
+    precision: Precision
+    accumulate: int = 1
+    clip_grad_norm: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a batch gave.
+
+    Attributes:
+        loss: Scalar tensor, still attached to the graph in training.
+        values: Scalar tensors by name, the loss among them.
+        samples: How many samples the values stand for.
+    """
+
+    loss: torch.Tensor
+    values: dict[str, Any]
+    samples: int
+
+
+class Forward:
+    """Calls the model with a batch and finds its loss; learns the form from the first batch."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._move = recipe.device.type != "cpu"
+        self._call: Callable[[Any], Any] | None = None
+        self._own = False
+        self._criterion = recipe.loss
+
+    def __call__(self, batch: Any) -> Outcome:
+        """Returns the outcome of one batch."""
+        recipe = self._recipe
+        if self._move:
+            batch = moved(batch, recipe.device)
+        inputs, target = split_batch(batch)
+        if self._call is None:
+            self._call = caller_for(recipe.model, inputs)
+        if recipe.precision.dtype is None:
+            output, target, loss = self._loss(inputs, target)
+        else:
+            with recipe.precision.autocast(recipe.device):
+                output, target, loss = self._loss(inputs, target)
+        values = {"loss": loss.detach()}
+        if recipe.metrics:
+            values |= recipe.metrics.of_batch(_main_output(output), target)
+        return Outcome(loss=loss, values=values, samples=count_samples(batch))
+
+    def _loss(self, inputs: Any, target: Any) -> tuple[Any, Any, torch.Tensor]:
+        assert self._call is not None  # noqa: S101  # set before the first call
+        if target is None:
+            target = target_in(inputs)
+            if self._criterion is not None and not self._own and target is not None:
+                inputs = without_target(inputs)
+        output = self._call(inputs)
+        if self._criterion is None:
+            loss = own_loss(output)
+            self._own = loss is not None
+            if loss is not None:
+                return output, target, loss
+            self._criterion = infer_loss(_main_output(output), target)
+        if target is None:
+            target = inputs
+        return output, target, self._criterion(output, target)
+
+
+class TrainStep:
+    """Trains on one batch at a time; its state is the count of batches accumulated.
+
+    Args:
+        recipe: Everything that decides what a step does.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._forward = Forward(recipe)
+        self._accumulated = 0
+        self.scaler = recipe.precision.scaler(recipe.device)
+
+    def __call__(self, batch: Any) -> Outcome:
+        """Forward and backward; the optimizer steps after every ``accumulate`` batches."""
+        outcome = self._forward(batch)
+        loss = outcome.loss
+        if self._recipe.accumulate > 1:
+            loss = loss / self._recipe.accumulate
+        if self.scaler is not None:
+            loss = self.scaler.scale(loss)
+        loss.backward()
+        self._accumulated += 1
+        if self._accumulated == self._recipe.accumulate:
+            self._update()
+        return outcome
+
+    def finish_epoch(self) -> None:
+        """Steps with the batches left over, weighing them as a full group."""
+        if self._accumulated:
+            factor = self._recipe.accumulate / self._accumulated
+            for parameter in self._recipe.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(factor)
+            self._update()
+
+    def _update(self) -> None:
+        recipe, scaler = self._recipe, self.scaler
+        self._accumulated = 0
+        if recipe.clip_grad_norm is not None:
+            if scaler is not None:
+                scaler.unscale_(recipe.optimizer)
+            nn.utils.clip_grad_norm_(recipe.model.parameters(), recipe.clip_grad_norm)
+        if scaler is None:
+            recipe.optimizer.step()
+        else:
+            scaler.step(recipe.optimizer)
+            scaler.update()
+        recipe.optimizer.zero_grad()
+        recipe.schedule.after_step()
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns the count of batches accumulated."""
+        return {"accumulated": self._accumulated}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Restores the count of batches accumulated."""
+        self._accumulated = state["accumulated"]
+
+
+class Evaluation:
+    """Means of loss and metrics over validation data, without gradients."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._forward = Forward(recipe)
+
+    @torch.no_grad()
+    def __call__(self, batches: Any) -> dict[str, float]:
+        """Returns the means by name; the model is put back into the mode it was in."""
+        model = self._recipe.model
+        modes = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            outcomes = [(o.values, o.samples) for o in map(self._forward, batches)]
+        finally:
+            for module, training in modes:
+                module.training = training
+        names = outcomes[0][0] if outcomes else {}
+        total = sum(samples for _, samples in outcomes) or 1
+        means = {
+            name: sum(float(values[name]) * samples for values, samples in outcomes) / total
+            for name in names
+        }
+        return means | self._recipe.metrics.of_epoch()
+
+
+def _main_output(output: Any) -> Any:
+    return getattr(output, "logits", output)

@@ -1,0 +1,61 @@
+"""How exactly a run will go on after an interruption, said before its first step."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+
+class Grade(enum.Enum):
+    """How closely a resumed run follows the uninterrupted one."""
+
+    EXACT = "exact"
+    APPROXIMATE = "approximate"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ResumeVerdict:
+    """The grade of a run's resumes, with the reasons.
+
+    Attributes:
+        reasons: Why a resume cannot be bitwise exact; empty when it is.
+        notices: What is exact only under a condition, or costs time at a resume.
+
+    Example:
+        >>> ResumeVerdict().grade
+        <Grade.EXACT: 'exact'>
+    """
+
+    reasons: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+
+    @property
+    def grade(self) -> Grade:
+        """EXACT when there is no reason against it."""
+        return Grade.APPROXIMATE if self.reasons else Grade.EXACT
+
+    def adding(
+        self, *, reasons: tuple[str, ...] = (), notices: tuple[str, ...] = ()
+    ) -> ResumeVerdict:
+        """Returns this verdict with more reasons and notices, each once."""
+        return ResumeVerdict(
+            reasons=tuple(dict.fromkeys(self.reasons + reasons)),
+            notices=tuple(dict.fromkeys(self.notices + notices)),
+        )
+
+    def __str__(self) -> str:
+        if self.reasons:
+            return f"Resume is approximate: {'; '.join(self.reasons)}."
+        notices = f" ({'; '.join(self.notices)})" if self.notices else ""
+        return f"Resume is exact{notices}."
+
+
+def environment_changes(
+    then: dict[str, object], now: dict[str, object]
+) -> tuple[str, ...]:
+    """Returns what of the machine and the libraries changed since a checkpoint."""
+    return tuple(
+        f"{name.replace('_', ' ')} was {then[name]}, is {now.get(name)}"
+        for name in then
+        if then[name] != now.get(name)
+    )
