@@ -99,6 +99,7 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
         """Counts the epochs since the best one."""
+        del epoch
         if self.monitor not in logs:
             known = ", ".join(sorted(logs))
             message = f"EarlyStopping watches {self.monitor!r}, but an epoch reports {known}."
@@ -109,7 +110,9 @@ class EarlyStopping(Callback):
             return
         self.epochs_without_improvement += 1
         if self.epochs_without_improvement >= max(1, self.patience):
-            run.stop(f"{self.monitor} has not improved for {self.epochs_without_improvement} epochs")
+            run.stop(
+                f"{self.monitor} has not improved for {self.epochs_without_improvement} epochs"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value and the count."""

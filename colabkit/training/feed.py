@@ -16,14 +16,12 @@ class Start:
         epoch: Epoch of the pass, for samplers that have ``set_epoch``.
         skip: Batches already trained, not to be given again.
         state: What ``Feed.state`` gave at the checkpoint, or None.
-        probe: Whether to fetch the first batch twice, to see that it can be repeated.
     """
 
     key: int
     epoch: int
     skip: int = 0
     state: object = None
-    probe: bool = False
 
 
 class Feed(Protocol):

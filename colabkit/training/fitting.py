@@ -91,9 +91,9 @@ def fit(
     for name in ("model", "data", "ckpt_dir"):
         del arguments[name]
     try:
-        import torch  # noqa: PLC0415  # imported on use
+        import torch  # imported on use
 
-        from colabkit.training.torch_fit import FitOptions, fit_module  # noqa: PLC0415
+        from colabkit.training.torch_fit import FitOptions, fit_module
     except ModuleNotFoundError as error:
         message = "Training needs PyTorch, which is not installed here."
         hint = "Run: pip install torch"

@@ -21,6 +21,7 @@ from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
 from colabkit.training.seeding import derive
 from colabkit.training.side import side_for
+from colabkit.training.state import RunState
 from colabkit.training.steplog import StepLog
 from colabkit.training.verdict import ResumeVerdict, environment_changes
 
@@ -79,30 +80,30 @@ class Run:
         must_be_finite: Sequence[str] = (),
         **objects: Any,
     ) -> None:
-        _check_resume(resume)
+        if resume not in {True, False, "weights"}:
+            message = f"resume is {resume!r}."
+            raise ArgumentError(message, argument="resume", hint='Pass True, False or "weights".')
         self.history = History()
-        self.should_stop = False
-        self.was_interrupted = False
         self.seed = 0 if seed is None else seed
+        self.was_interrupted = False
         self._side = side_for(objects)
         self._position = Position()
         self._log = StepLog(
             self.history, self._side.to_floats, must_be_finite=frozenset(must_be_finite)
         )
-        self._monitor = Monitor(monitor)
+        self._state = RunState(
+            position=self._position, history=self.history, log=self._log, monitor=Monitor(monitor)
+        )
         self._display = Display(shown=progress)
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._side.reasons())
         self._feeds: dict[int, tuple[object, Feed]] = {}
         self._open_feeds: dict[int, Feed] = {}
-        self._known_data: dict[int, dict[str, Any]] = {}
-        self._epoch_values: dict[str, float] = {}
-        self._epoch_began_s = time.monotonic()
         self._announced = False
         self._is_best = False
         self._depth = 0
         self._next_look_s = 0.0
-        self._epochs_total = 1
+        self._epochs_total: int | None = None
         options = KeeperOptions(save_every=save_every, keep=keep)
         self._keeper = Keeper(ckpt_dir, self._side, options, take=self._snapshot)
         self._restore(resume)
@@ -123,9 +124,19 @@ class Run:
     def verdict(self) -> ResumeVerdict:
         """How exactly this run goes on after an interruption; complete after the first batch."""
         verdict = self._verdict
-        for _, feed in self._feeds.values():
+        for feed in (*(kept for _, kept in self._feeds.values()), *self._open_feeds.values()):
             verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
         return verdict
+
+    @property
+    def epoch_logs(self) -> dict[str, float]:
+        """The means of the epoch under way, and what ``log_epoch`` noted."""
+        return self._state.epoch_logs()
+
+    @property
+    def is_mid_epoch(self) -> bool:
+        """Whether part of the epoch under way is already done."""
+        return self._position.is_mid_epoch
 
     def epochs(self, count: int) -> Iterator[int]:
         """Yields the epochs still to do, up to ``count`` in all, from 0.
@@ -136,16 +147,19 @@ class Run:
         if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             message = f"epochs is {count!r}."
             raise ArgumentError(message, argument="epochs", hint="Pass a whole number from 1 on.")
+        return self._epochs_up_to(count)
+
+    def _epochs_up_to(self, count: int) -> Iterator[int]:
         self._epochs_total = count
-        if self._position.epoch >= count or self.should_stop:
+        if self.epoch >= count or self._state.should_stop:
             self._display.say(f"Nothing left to do: {self.epoch} epochs are trained.")
             return
         with self._session():
-            while self._position.epoch < count and not self.should_stop:
-                self._epoch_began_s = time.monotonic()
+            while self.epoch < count and not self._state.should_stop:
+                began_s = time.monotonic()
                 self._side.seed(derive(self.seed, "epoch", self.epoch))
                 yield self.epoch
-                self._end_epoch()
+                self._end_epoch(time.monotonic() - began_s)
             self._save_and_wait()
 
     def batches(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Iterator[Any]:
@@ -188,72 +202,54 @@ class Run:
         """Notes values of the step under way that stand for a number of samples."""
         self._log.add(self._position.step, self._position.epoch, values, samples)
 
+    def log_epoch(self, **values: float) -> None:
+        """Notes values of the epoch under way, a validation loss for example."""
+        self._state.epoch_values.update(values)
+
+    def stop(self, reason: str = "asked to stop") -> None:
+        """Ends the run after the epoch under way."""
+        self._state.should_stop = True
+        self._display.say(f"Stopping after epoch {self.epoch + 1}: {reason}.")
+
     def reseed(self, *place: int | str) -> None:
         """Puts every random stream where the run's seed, step and a place name."""
         self._side.seed(derive(self.seed, "place", self.step, *place))
 
-    def log_epoch(self, **values: float) -> None:
-        """Notes values of the epoch under way, a validation loss for example."""
-        self._epoch_values.update(values)
-
-    def stop(self, reason: str = "asked to stop") -> None:
-        """Ends the run after the epoch under way."""
-        self.should_stop = True
-        self._display.say(f"Stopping after epoch {self.epoch + 1}: {reason}.")
-
-    @property
-    def epoch_logs(self) -> dict[str, float]:
-        """The means of the epoch under way, and what ``log_epoch`` noted."""
-        self._log.drain()
-        return {**self._log.means(), **self._epoch_values}
-
-    @property
-    def is_mid_epoch(self) -> bool:
-        """Whether part of the epoch under way is already done."""
-        return self._position.is_mid_epoch
-
-    # One pass over data.
-
     def pass_over(self, feed: Feed) -> Iterator[Any]:
         """Yields what is still to do of one pass over a feed."""
         cursor = self._position.enter()
-        if cursor is None:
-            self._seed_after_pass()
-            return
-        with self._session():
-            self._check_same_data(cursor, feed)
-            key = derive(self.seed, "pass", self.epoch, cursor.call)
-            step_key = derive(key, "step")
-            start = Start(
-                key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state
-            )
-            self._open_feeds[cursor.call] = feed
-            position, seed = self._position, self._side.seed
-            try:
-                for batch in feed.batches(start):
-                    if not self._announced:
-                        self._announce(feed)
-                    cursor.batches_done += 1
-                    seed(derive(step_key, cursor.batches_done))
-                    yield batch
-                    if position.open[0] is cursor:
-                        self._boundary()
-            finally:
-                del self._open_feeds[cursor.call]
-                position.leave(cursor)
-            self._seed_after_pass()
-            if self._depth == 1:
-                self._save_and_wait()
+        if cursor is not None:
+            with self._session():
+                self._check_same_data(cursor, feed)
+                self._open_feeds[cursor.call] = feed
+                try:
+                    yield from self._steps(cursor, feed)
+                finally:
+                    del self._open_feeds[cursor.call]
+                    self._position.leave(cursor)
+                if self._depth == 1:
+                    self._save_and_wait()
+        if cursor is None or cursor.outermost:
+            place = ("after", self.epoch, self._position.outermost_passed)
+        else:
+            place = ("after inner", self.epoch, cursor.call)
+        self._side.seed(derive(self.seed, *place))
 
-    def _seed_after_pass(self) -> None:
-        self._side.seed(derive(self.seed, "after", self.epoch, self._position.outermost_done))
+    # Between the steps.
 
-    def _check_same_data(self, cursor: Cursor, feed: Feed) -> None:
-        now = dict(feed.describe())
-        then = self._known_data.setdefault(cursor.call, now)
-        changed = differences({"data": then}, {"data": now})
-        if changed:
-            raise mismatch_error(changed, self._keeper.location)
+    def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
+        key = derive(self.seed, "pass", self.epoch, cursor.call)
+        step_key = derive(key, "step")
+        start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
+        seed, open_cursors = self._side.seed, self._position.open
+        for batch in feed.batches(start):
+            if not self._announced:
+                self._announce(feed)
+            cursor.batches_done += 1
+            seed(derive(step_key, cursor.batches_done))
+            yield batch
+            if open_cursors[0] is cursor:
+                self._boundary()
 
     def _boundary(self) -> None:
         """Between two steps: the one place where a run is saved or stopped."""
@@ -275,21 +271,29 @@ class Run:
             raise KeyboardInterrupt
         self._keeper.save_if_due(self.step)
 
-    def _end_epoch(self) -> None:
-        logs = self.epoch_logs
-        seconds = time.monotonic() - self._epoch_began_s
-        self.history.append_epoch(epoch=self.epoch, step=self.step, seconds=seconds, values=logs)
-        self._is_best = self._monitor.improved(logs)
-        self._position.begin_epoch(self.epoch + 1)
-        self._log.begin_epoch()
-        self._epoch_values = {}
+    def _end_epoch(self, seconds: float) -> None:
+        self._is_best = self._state.end_epoch(seconds=seconds)
         if self._is_best:
             self._keeper.save(self.step, wait=False)
+            self._is_best = False
         else:
             self._keeper.save_if_due(self.step)
-        self._is_best = False
 
-    # The session: from the outermost loop's begin to its end.
+    def _check_same_data(self, cursor: Cursor, feed: Feed) -> None:
+        if not cursor.outermost:
+            return
+        now = dict(feed.describe())
+        then = self._state.known_data.setdefault(cursor.call, now)
+        if changed := differences({"data": then}, {"data": now}):
+            raise mismatch_error(changed, self._keeper.location)
+
+    def _announce(self, feed: Feed) -> None:
+        self._announced = True
+        self.history.verdict = self.verdict
+        self._display.say(str(self.verdict))
+        self._display.length(feed.length)
+
+    # The session: from the begin of the outermost loop to its end.
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
@@ -306,7 +310,7 @@ class Run:
     def _begin_session(self) -> None:
         self._interrupts.install()
         self._keeper.open()
-        self._display.open(self._position, self._epochs_total)
+        self._display.open(self._position, epochs=self._epochs_total)
         if self.step == 0:
             self._keeper.save(0, wait=False)
 
@@ -319,29 +323,14 @@ class Run:
 
     def _save_and_wait(self) -> None:
         self._keeper.save(self.step, wait=True)
-        self._keeper.write_history(self.history)
-
-    def _announce(self, feed: Feed) -> None:
-        self._announced = True
-        self.history.verdict = self.verdict
-        self._display.say(str(self.verdict))
-        self._display.pass_length(feed.length)
+        self._display.update(self._position, self._log.newest, self._keeper.status())
+        self._keeper.publish_history(self.history.csv_text())
 
     # Checkpoints.
 
     def _snapshot(self) -> Snapshot:
-        self._log.drain()
         for cursor in self._position.open:
             cursor.feed_state = self._open_feeds[cursor.call].state()
-        state = {
-            "position": self._position.state_dict(),
-            "history": self.history.state_dict(),
-            "log": self._log.state_dict(),
-            "monitor": self._monitor.state_dict(),
-            "known_data": self._known_data,
-            "epoch_values": self._epoch_values,
-            "should_stop": self.should_stop,
-        }
         facts = SaveFacts(
             step=self.step,
             epoch=self.epoch,
@@ -350,24 +339,22 @@ class Run:
             is_best=self._is_best,
             fingerprint={
                 "objects": self._side.fingerprint(),
-                "environment": self._side.environment(),
                 "seed": self.seed,
+                "environment": self._side.environment(),
             },
         )
-        sections = [*self._side.sections(), Section(name="run", state=state, weights=False)]
-        return Snapshot(sections=sections, facts=facts)
+        own = Section(name="run", state=self._state.state_dict(), weights=False)
+        return Snapshot(sections=[*self._side.sections(), own], facts=facts)
 
     def _restore(self, resume: bool | str) -> None:
-        if resume is False:
-            self._keeper.begin_attempt()
-            return
-        loaded = self._keeper.newest()
+        loaded = None if resume is False else self._keeper.newest()
         if loaded is None:
+            self._keeper.begin_attempt()
             return
         for name, reason in loaded.skipped:
             self._display.say(f"Checkpoint {name} is damaged ({reason}); using the one before.")
-        then = {k: loaded.facts.fingerprint[k] for k in ("objects", "seed")}
-        changed = differences(then, {"objects": self._side.fingerprint(), "seed": self._seed})
+        then = {k: loaded.fingerprint[k] for k in ("objects", "seed")}
+        changed = differences(then, {"objects": self._side.fingerprint(), "seed": self.seed})
         if not changed:
             self._resume(loaded)
         elif resume == "weights":
@@ -379,23 +366,8 @@ class Run:
 
     def _resume(self, loaded: LoadedCheckpoint) -> None:
         self._side.restore(loaded.sections)
-        state = loaded.sections["run"]
-        self._position.load_state_dict(state["position"])
-        self.history.load_state_dict(state["history"])
-        self._log.load_state_dict(state["log"])
-        self._monitor.load_state_dict(state["monitor"])
-        self._known_data = dict(state["known_data"])
-        self._epoch_values = dict(state["epoch_values"])
-        self.should_stop = state["should_stop"]
-        changed = environment_changes(
-            loaded.facts.fingerprint["environment"], self._side.environment()
-        )
+        self._state.load_state_dict(loaded.sections["run"])
+        changed = environment_changes(loaded.fingerprint["environment"], self._side.environment())
         self._verdict = self._verdict.adding(reasons=changed)
         self.history.mark_resume(step=self.step, epoch=self.epoch)
         self._display.resumed(loaded, self._position)
-
-
-def _check_resume(resume: bool | str) -> None:
-    if resume not in {True, False, "weights"}:
-        message = f"resume is {resume!r}."
-        raise ArgumentError(message, argument="resume", hint='Pass True, False or "weights".')

@@ -101,6 +101,11 @@ class Position:
         self.open, self._to_reopen = [], [Cursor(**cursor) for cursor in state["open"]]
 
     @property
+    def outermost_passed(self) -> int:
+        """Outermost loops of this epoch that the program has come past in this session."""
+        return self.outermost_done - self._to_skip
+
+    @property
     def is_mid_epoch(self) -> bool:
         """Whether any loop of this epoch has begun."""
         return self.calls > 0

@@ -80,7 +80,7 @@ def side_for(objects: Mapping[str, Any]) -> Side:
         MissingPackageError: When no framework is installed.
     """
     try:
-        from colabkit.training.torch_side import TorchSide  # noqa: PLC0415  # imported on use
+        from colabkit.training.torch_side import TorchSide  # imported on use
     except ImportError as error:
         if "torch" in sys.modules:
             raise

@@ -33,13 +33,13 @@ def batch_digest(batch: Any) -> str:
     digest = xxhash.xxh3_128()
     for leaf in _leaves(batch):
         if isinstance(leaf, torch.Tensor):
-            digest.update(f"{leaf.dtype}{tuple(leaf.shape)}")
+            digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
             digest.update(_as_bytes(leaf))
         elif isinstance(leaf, np.ndarray):
-            digest.update(f"{leaf.dtype}{leaf.shape}")
+            digest.update(f"{leaf.dtype}{leaf.shape}".encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
         elif isinstance(leaf, str | bytes | int | float | bool | type(None)):
-            digest.update(repr(leaf))
+            digest.update(repr(leaf).encode())
     return digest.hexdigest()
 
 

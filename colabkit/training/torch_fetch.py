@@ -36,7 +36,9 @@ class OwnGenerators:
         )
         if signature != self._signature or not self._signature:
             self._signature = signature
-            self._found = [g for root in self._roots for g in find_generators(root, (torch.Generator,))]
+            self._found = [
+                g for root in self._roots for g in find_generators(root, (torch.Generator,))
+            ]
         for number, generator in enumerate(self._found):
             reseed_generator(generator, derive(seed, number))
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from colabkit.errors import ArgumentError
@@ -58,15 +57,15 @@ class FitOptions:
             raise ArgumentError(message, argument="clip_grad_norm", hint="Pass a number above 0.")
 
 
-def fit_module(
-    model: nn.Module, data: Any, ckpt_dir: str | Path, options: FitOptions
-) -> History:
+def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: FitOptions) -> History:
     """Trains a module; see ``colabkit.fit``."""
     device = choose_device(options.device)
     model.to(device)
     feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
     if getattr(feed, "reads_once", False) and options.epochs > 1:
-        message = f"data is a generator, which can be read only once, and epochs is {options.epochs}."
+        message = (
+            f"data is a generator, which can be read only once, and epochs is {options.epochs}."
+        )
         hint = "Pass the function that makes it (without calling it), a list, or a Dataset."
         raise ArgumentError(message, argument="data", hint=hint)
     optimizer = make_optimizer(options.optimizer, model)

@@ -44,10 +44,8 @@ def named_loss(loss: str | LossFunction) -> LossFunction:
 
 def own_loss(output: Any) -> torch.Tensor | None:
     """Returns the loss that a model computed itself, as Hugging Face's models do, or None."""
-    if isinstance(output, Mapping):
-        found = output.get("loss")
-    else:
-        found = getattr(output, "loss", None)
+    is_mapping = isinstance(output, Mapping)
+    found = output.get("loss") if is_mapping else getattr(output, "loss", None)
     if found is None and isinstance(output, torch.Tensor) and output.ndim == 0:
         found = output
     return found if isinstance(found, torch.Tensor) else None

@@ -16,7 +16,7 @@ def accuracy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Share of samples whose largest output, or sign of the one output, is the target."""
     if output.ndim == target.ndim + 1 and output.shape[1] > 1:
         return (output.argmax(1) == target).float().mean()
-    return ((output.reshape(target.shape) > 0) == (target > 0.5)).float().mean()  # noqa: PLR2004
+    return ((output.reshape(target.shape) > 0) == (target > 0.5)).float().mean()
 
 
 def mean_absolute_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

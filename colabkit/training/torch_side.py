@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 
-
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.training.feed import Feed
 from colabkit.training.torch_backend import TorchBackend
@@ -67,7 +66,7 @@ class TorchSide:
     def unchanged(self) -> Callable[[], bool]:
         """Returns a check that nothing changed those tensors since now."""
         versions = self._state.versions()
-        return lambda: all(p._version == version for p, version in versions)  # noqa: SLF001
+        return lambda: all(p._version == version for p, version in versions)
 
     def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
         """Returns the source of batches for whatever the user passed."""
@@ -79,7 +78,7 @@ class TorchSide:
 
     def to_floats(self, values: Sequence[Any]) -> list[float]:
         """Reads scalars; those on a device in one transfer."""
-        if not self.device.type == "cpu" and all(isinstance(v, torch.Tensor) for v in values):
+        if self.device.type != "cpu" and all(isinstance(v, torch.Tensor) for v in values):
             stacked = torch.stack([v.detach().reshape(()).double() for v in values])
             floats: list[float] = stacked.tolist()
             return floats
@@ -118,5 +117,3 @@ def _device_of(objects: Mapping[str, Any]) -> torch.device:
             for parameter in value.parameters():
                 return parameter.device
     return torch.device("cpu")
-
-

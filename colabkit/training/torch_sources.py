@@ -11,7 +11,9 @@ from torch.utils import data as torch_data
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed
-from colabkit.training.torch_feed import ArrayFeed, MapFeed, StreamFeed
+from colabkit.training.torch_array_feed import ArrayFeed
+from colabkit.training.torch_map_feed import MapFeed
+from colabkit.training.torch_stream_feed import StreamFeed
 
 _GPU_SHARE = 0.25
 
@@ -81,6 +83,8 @@ def _is_map_style(data: object) -> bool:
 def _of_arrays(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) -> Feed:
     tensors: list[torch.Tensor] = []
     build = _collect(data, tensors)
+    if isinstance(data, tuple) and all(_is_array(value) for value in data):
+        build = tuple
     lengths = sorted({len(tensor) if tensor.ndim else -1 for tensor in tensors})
     if len(lengths) > 1 or lengths[0] < 0:
         message = f"The arrays in data have different lengths: {lengths}."

@@ -21,9 +21,7 @@ class TorchState:
         for name, value in objects.items():
             _check_can_be_saved(name, value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
-        self.optimizers = {
-            n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)
-        }
+        self.optimizers = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
         self.others = {
             n: v
             for n, v in objects.items()
@@ -101,7 +99,7 @@ class TorchState:
     def versions(self) -> list[tuple[torch.Tensor, int]]:
         """Returns the optimizers' parameters with the counters of their in-place changes."""
         return [
-            (p, p._version)  # noqa: SLF001  # PyTorch's own counter, public in all but name
+            (p, p._version)  # PyTorch's own counter, public in all but name
             for optimizer in self.optimizers.values()
             for group in optimizer.param_groups
             for p in group["params"]
@@ -163,9 +161,7 @@ class GradientLedger:
         }
 
     @staticmethod
-    def restore(
-        state: TorchState, gradients: Mapping[str, Mapping[int, torch.Tensor]]
-    ) -> None:
+    def restore(state: TorchState, gradients: Mapping[str, Mapping[int, torch.Tensor]]) -> None:
         """Puts pending gradients back."""
         for name, kept in gradients.items():
             for index, parameter in enumerate(_parameters(state.optimizers[name])):

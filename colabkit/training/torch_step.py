@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -37,8 +37,7 @@ class Recipe:
     clip_grad_norm: float | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a batch gave.
 
     Attributes:
@@ -50,6 +49,9 @@ class Outcome:
     loss: torch.Tensor
     values: dict[str, Any]
     samples: int
+
+
+_PAIRS = (tuple, list)
 
 
 class Forward:
@@ -67,7 +69,8 @@ class Forward:
         recipe = self._recipe
         if self._move:
             batch = moved(batch, recipe.device)
-        inputs, target = split_batch(batch)
+        pair = type(batch) in _PAIRS and len(batch) == 2 and type(batch[0]) is torch.Tensor
+        inputs, target = batch if pair else split_batch(batch)
         if self._call is None:
             self._call = caller_for(recipe.model, inputs)
         if recipe.precision.dtype is None:
@@ -78,7 +81,8 @@ class Forward:
         values = {"loss": loss.detach()}
         if recipe.metrics:
             values |= recipe.metrics.of_batch(_main_output(output), target)
-        return Outcome(loss=loss, values=values, samples=count_samples(batch))
+        samples = len(inputs) if pair and inputs.ndim else count_samples(batch)
+        return Outcome(loss, values, samples)
 
     def _loss(self, inputs: Any, target: Any) -> tuple[Any, Any, torch.Tensor]:
         assert self._call is not None  # noqa: S101  # set before the first call
@@ -109,6 +113,7 @@ class TrainStep:
         self._recipe = recipe
         self._forward = Forward(recipe)
         self._accumulated = 0
+        self._zero_grad = _zero_grad_of(recipe.optimizer)
         self.scaler = recipe.precision.scaler(recipe.device)
 
     def __call__(self, batch: Any) -> Outcome:
@@ -146,7 +151,7 @@ class TrainStep:
         else:
             scaler.step(recipe.optimizer)
             scaler.update()
-        recipe.optimizer.zero_grad()
+        self._zero_grad()
         recipe.schedule.after_step()
 
     def state_dict(self) -> dict[str, int]:
@@ -187,3 +192,16 @@ class Evaluation:
 
 def _main_output(output: Any) -> Any:
     return getattr(output, "logits", output)
+
+
+def _zero_grad_of(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
+    """Returns what sets the gradients to None; without PyTorch's profiling hooks where it can."""
+    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
+        return optimizer.zero_grad
+
+    def clear() -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    return clear

@@ -50,9 +50,7 @@ class ResumeVerdict:
         return f"Resume is exact{notices}."
 
 
-def environment_changes(
-    then: dict[str, object], now: dict[str, object]
-) -> tuple[str, ...]:
+def environment_changes(then: dict[str, object], now: dict[str, object]) -> tuple[str, ...]:
     """Returns what of the machine and the libraries changed since a checkpoint."""
     return tuple(
         f"{name.replace('_', ' ')} was {then[name]}, is {now.get(name)}"

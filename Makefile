@@ -1,0 +1,59 @@
+# make demo    train, kill the training, and see it go on bit for bit
+# make test    format, lint, types, floors and all tests
+# make soak    the long sweep of kills
+# make bench   the timings
+# make format  rewrite the source in the house style
+# Everything is installed into .venv; choose an interpreter with PYTHON=python3.12.
+
+VENV := .venv
+BIN := $(VENV)/bin
+# At least two workers, so that tests which share anything are found out.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -ge 2 ] && echo $$n || echo 2)
+TESTS ?= tests
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: demo test lint soak bench format clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m colabkit demo
+
+test: lint
+	$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+soak: $(VENV)/.test
+	COLABKIT_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout=0 -m soak $(TESTS)
+
+bench: $(VENV)/.test
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+
+$(VENV)/.demo: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(BIN)/python
+	$(PIP) --editable '.[test]'
+	@touch $@ $(VENV)/.demo
+
+# The first of these that is Python 3.11 or newer and can make a virtual environment with pip.
+$(BIN)/python:
+	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	  then echo "Making $(VENV) with $$($$python --version)."; \
+	    $$python -m venv --clear $(VENV) && exit 0; rm -rf $(VENV); exit 1; fi; \
+	done; \
+	echo "No Python of at least 3.11 with venv and ensurepip was found;" \
+	  "on Debian run 'apt install python3-venv', or pass PYTHON=/path/to/python3." >&2; exit 1

@@ -1,0 +1,67 @@
+"""The command line: ``python -m colabkit demo`` and ``python -m colabkit checkpoints DIR``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import colabkit
+from colabkit.errors import ColabKitError
+from colabkit.notebook import say, text_table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The words after the program's name; those of this process by default.
+
+    Returns:
+        0 when all went well, 1 when not; wrong usage ends the process with 2.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        if options.command == "demo":
+            return int(importlib.import_module("colabkit.demo").main() or 0)
+        return _show_checkpoints(options.ckpt_dir, verify=options.verify)
+    except ColabKitError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m colabkit", description="Training that goes on where it stopped."
+    )
+    parser.add_argument("--version", action="version", version=colabkit.__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("demo", help="train, kill the training, and see it go on bit for bit")
+    listing = commands.add_parser("checkpoints", help="list the checkpoints of a run folder")
+    listing.add_argument("ckpt_dir", metavar="DIR", help="the run folder")
+    listing.add_argument("--verify", action="store_true", help="read and check every byte")
+    return parser
+
+
+def _show_checkpoints(ckpt_dir: str, *, verify: bool) -> int:
+    # The check reads every byte, so it is asked for only by name.
+    options = {"verify": True} if verify else {}
+    found = colabkit.checkpoints(ckpt_dir, **options)
+    if not found:
+        say(f"{ckpt_dir} holds no checkpoint.")
+        return 1
+    rows = [
+        {
+            "name": info.name,
+            "epoch": info.epoch + 1,
+            "step": info.step,
+            "saved": f"{info.saved_at:%Y-%m-%d %H:%M:%S} UTC",
+            "MB": info.nbytes / 1e6,
+            "best": "yes" if info.is_best else "",
+            "state": info.problem or ("whole" if verify else "listed"),
+        }
+        for info in found
+    ]
+    say(text_table(rows, columns=list(rows[0])))
+    return 1 if any(info.problem for info in found) else 0

@@ -1,0 +1,24 @@
+"""Everything a person sees: sentences, progress bars, tables and curves."""
+
+from colabkit.notebook.bar import TrainingBar
+from colabkit.notebook.curves import plot_history, svg_curves
+from colabkit.notebook.environment import in_notebook
+from colabkit.notebook.messages import Printed, Silent, Speaker, say
+from colabkit.notebook.tables import html_table, text_table
+from colabkit.notebook.words import duration_words, saved_words, value_words
+
+__all__ = [
+    "Printed",
+    "Silent",
+    "Speaker",
+    "TrainingBar",
+    "duration_words",
+    "html_table",
+    "in_notebook",
+    "plot_history",
+    "saved_words",
+    "say",
+    "svg_curves",
+    "text_table",
+    "value_words",
+]

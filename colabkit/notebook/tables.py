@@ -1,0 +1,49 @@
+"""Tables for the eye, as HTML and as text."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+from colabkit.notebook.words import value_words
+
+
+def text_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) -> str:
+    """Returns rows as aligned text, one line each, under the columns' names.
+
+    Args:
+        rows: One mapping a row; a missing value becomes a dash.
+        columns: Names of the values to show, in order.
+
+    Example:
+        >>> print(text_table([{"epoch": 1, "loss": 0.5}], columns=["epoch", "loss"]))
+        epoch  loss
+            1   0.5
+    """
+    cells = [list(columns), *([value_words(row.get(name)) for name in columns] for row in rows)]
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+    )
+
+
+def html_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) -> str:
+    """Returns rows as an HTML table; every name and value is escaped.
+
+    Args:
+        rows: One mapping a row; a missing value becomes a dash.
+        columns: Names of the values to show, in order.
+
+    Example:
+        >>> html_table([{"a<b": 1}], columns=["a<b"])
+        '<table><tr><th>a&lt;b</th></tr><tr><td>1</td></tr></table>'
+    """
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td>{html.escape(value_words(row.get(name)))}</td>" for name in columns)
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><tr>{head}</tr>{body}</table>"

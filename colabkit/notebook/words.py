@@ -1,0 +1,56 @@
+"""Numbers as a person reads them."""
+
+from __future__ import annotations
+
+import math
+
+_MINUTE_S = 60
+_HOUR_S = 3600
+_DAY_S = 86400
+
+
+def duration_words(seconds: float) -> str:
+    """Returns a duration in its largest fitting unit.
+
+    Example:
+        >>> duration_words(12.4), duration_words(150), duration_words(9000)
+        ('12 s', '2 min', '2 h 30 min')
+    """
+    whole_s = max(0, int(seconds))
+    if whole_s < _MINUTE_S:
+        return f"{whole_s} s"
+    if whole_s < _HOUR_S:
+        return f"{whole_s // _MINUTE_S} min"
+    if whole_s < _DAY_S:
+        minutes = whole_s % _HOUR_S // _MINUTE_S
+        return f"{whole_s // _HOUR_S} h {minutes} min" if minutes else f"{whole_s // _HOUR_S} h"
+    return f"{whole_s // _DAY_S} d"
+
+
+def value_words(value: object) -> str:
+    """Returns a value for a table or a bar: floats with four digits, None as a dash.
+
+    Example:
+        >>> value_words(0.43215678), value_words(3), value_words(None)
+        ('0.4322', '3', '–')
+    """
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if math.isfinite(value) else str(value)
+
+
+def saved_words(*, step: int, age_s: float, place: str) -> str:
+    """Returns the bar's short word on the newest save.
+
+    Args:
+        step: The step that is safe.
+        age_s: Seconds since it was saved.
+        place: Where it lies: "on disk", "on Drive".
+
+    Example:
+        >>> saved_words(step=400, age_s=12, place="on disk")
+        'saved step 400, 12 s ago · on disk'
+    """
+    return f"saved step {step:,}, {duration_words(age_s)} ago · {place}"

@@ -1,0 +1,96 @@
+"""Looking into a run folder: its checkpoints, and their weights into a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from colabkit.checkpoint import CheckpointInfo, open_stores
+from colabkit.errors import ArgumentError, CheckpointNotFoundError
+from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.side import side_for
+
+
+def checkpoints(ckpt_dir: str | Path) -> list[CheckpointInfo]:
+    """Returns the checkpoints in a run folder, newest first; writes nothing there.
+
+    Args:
+        ckpt_dir: The folder given to ``fit`` or ``Run``.
+
+    Raises:
+        CheckpointNotFoundError: There is no such folder.
+
+    Example:
+        >>> import tempfile, colabkit
+        >>> colabkit.checkpoints(tempfile.mkdtemp())
+        []
+    """
+    return open_stores(_existing(ckpt_dir), read_only=True).volume.list()
+
+
+def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> CheckpointInfo:
+    """Copies the weights of a checkpoint into a model, verified byte by byte.
+
+    Args:
+        model: The module the run trained, on any device.
+        ckpt_dir: The folder given to ``fit`` or ``Run``.
+        which: "latest", "best", or a step.
+
+    Returns:
+        The checkpoint that was loaded.
+
+    Raises:
+        CheckpointNotFoundError: There is no such checkpoint; the message lists those there.
+        CheckpointMismatchError: The weights are of another model.
+
+    Example:
+        >>> import tempfile, torch, colabkit
+        >>> model, folder = torch.nn.Linear(4, 3), tempfile.mkdtemp()
+        >>> data = (torch.randn(64, 4), torch.randint(0, 3, (64,)))
+        >>> history = colabkit.fit(model, data, folder, progress=False)
+        >>> colabkit.load(torch.nn.Linear(4, 3), folder).step
+        2
+    """
+    stores = open_stores(_existing(ckpt_dir), read_only=True)
+    side = side_for({"model": model})
+    if which == "latest":
+        loaded = stores.newest_valid(side.backend)
+        if loaded is None:
+            raise _none_found(stores.volume.list(), ckpt_dir, which)
+    else:
+        loaded = stores.volume.load(_chosen(stores.volume.list(), ckpt_dir, which), side.backend)
+    names = [name for name in loaded.fingerprint["objects"] if name.startswith("model.")]
+    then = {name: loaded.fingerprint["objects"][name] for name in names}
+    now = {n: v for n, v in side.fingerprint().items() if n.startswith("model.")}
+    if changed := differences({"objects": then}, {"objects": now}):
+        raise mismatch_error(changed, str(ckpt_dir))
+    side.restore_weights(loaded.sections)
+    return loaded.info
+
+
+def _existing(ckpt_dir: str | Path) -> Path:
+    path = Path(ckpt_dir)
+    if not path.is_dir():
+        message = f"There is no run folder {path}."
+        hint = "Check the path; is Drive mounted?"
+        raise CheckpointNotFoundError(message, path=path, hint=hint)
+    return path
+
+
+def _chosen(found: list[CheckpointInfo], ckpt_dir: str | Path, which: str | int) -> CheckpointInfo:
+    if which != "best" and not isinstance(which, int):
+        message = f"which is {which!r}."
+        raise ArgumentError(message, argument="which", hint='Pass "latest", "best" or a step.')
+    for info in found:
+        if not info.problem and (info.is_best if which == "best" else info.step == which):
+            return info
+    raise _none_found(found, ckpt_dir, which)
+
+
+def _none_found(
+    found: list[CheckpointInfo], ckpt_dir: str | Path, which: str | int
+) -> CheckpointNotFoundError:
+    steps = ", ".join(str(info.step) for info in found if not info.problem) or "none"
+    message = f"No checkpoint {which!r} in {ckpt_dir}; whole ones are at steps: {steps}."
+    hint = "The best is kept when fit has validation_data or monitor=."
+    return CheckpointNotFoundError(message, path=ckpt_dir, hint=hint if which == "best" else "")

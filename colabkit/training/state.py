@@ -1,0 +1,64 @@
+"""What a run knows of itself besides the user's objects; all of it goes into checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from colabkit.training.monitor import Monitor
+from colabkit.training.position import Position
+from colabkit.training.records import History
+from colabkit.training.steplog import StepLog
+
+
+class RunState:
+    """Place in the data, history, running means, best value, and whether to stop."""
+
+    def __init__(self, *, position: Position, history: History, log: StepLog, monitor: Monitor):
+        self.position = position
+        self.history = history
+        self.log = log
+        self.monitor = monitor
+        self.known_data: dict[int, dict[str, Any]] = {}
+        self.epoch_values: dict[str, float] = {}
+        self.should_stop = False
+
+    def epoch_logs(self) -> dict[str, float]:
+        """Returns the means of the epoch under way, and what was noted for the epoch."""
+        self.log.drain()
+        return {**self.log.means(), **self.epoch_values}
+
+    def end_epoch(self, *, seconds: float) -> bool:
+        """Closes the epoch under way; returns whether it was the best so far."""
+        logs = self.epoch_logs()
+        position = self.position
+        self.history.append_epoch(
+            epoch=position.epoch, step=position.step, seconds=seconds, values=logs
+        )
+        position.begin_epoch(position.epoch + 1)
+        self.log.begin_epoch()
+        self.epoch_values = {}
+        return self.monitor.improved(logs)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything as plain values and arrays."""
+        self.log.drain()
+        return {
+            "position": self.position.state_dict(),
+            "history": self.history.state_dict(),
+            "log": self.log.state_dict(),
+            "monitor": self.monitor.state_dict(),
+            "known_data": {call: dict(data) for call, data in self.known_data.items()},
+            "epoch_values": dict(self.epoch_values),
+            "should_stop": self.should_stop,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what ``state_dict`` gave."""
+        self.position.load_state_dict(state["position"])
+        self.history.load_state_dict(state["history"])
+        self.log.load_state_dict(state["log"])
+        self.monitor.load_state_dict(state["monitor"])
+        self.known_data = {call: dict(data) for call, data in state["known_data"].items()}
+        self.epoch_values = dict(state["epoch_values"])
+        self.should_stop = state["should_stop"]

@@ -1,0 +1,43 @@
+"""What the sources of batches share in handling a DataLoader's parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils import data as torch_data
+
+
+def identity(value: Any) -> Any:
+    """Returns what it is given: batches arrive collated."""
+    return value
+
+
+class InitInWorker:
+    """Calls the user's worker_init_fn with the user's own dataset in sight."""
+
+    def __init__(self, user_function: Callable[[int], None]) -> None:
+        self._user_function = user_function
+
+    def __call__(self, worker_id: int) -> None:
+        """Runs in each worker as it starts."""
+        info: Any = torch_data.get_worker_info()
+        ours = info.dataset
+        info.dataset = ours.dataset
+        try:
+            self._user_function(worker_id)
+        finally:
+            info.dataset = ours
+
+
+def length_of(value: Any) -> int | None:
+    """Returns the length of a value, None where it does not say."""
+    try:
+        return len(value)
+    except (TypeError, NotImplementedError):
+        return None
+
+
+def pinned(batch: Any) -> Any:
+    """Returns a batch in pinned memory."""
+    return torch_data._utils.pin_memory.pin_memory(batch)  # not public elsewhere

@@ -1,0 +1,176 @@
+"""Iterables as a source of batches: from their own state, or read again from the beginning."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils import data as torch_data
+
+from colabkit.training.feed import Start
+from colabkit.training.seeding import derive
+from colabkit.training.torch_compare import batch_digest, same_batch
+from colabkit.training.torch_fetch import KeyedStream, OwnGenerators
+from colabkit.training.torch_loading import InitInWorker, identity, length_of, pinned
+from colabkit.training.torch_random import seed_everything
+
+
+class StreamFeed:
+    """An iterable dataset, a loader with its own state, or any iterable of batches.
+
+    A source with ``state_dict`` goes on from its state. Any other is read again from its
+    beginning, and the batches already trained are thrown away.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        loader: torch_data.DataLoader[Any] | None = None,
+        pin: bool = False,
+    ) -> None:
+        self._source = source
+        self._loader = loader
+        self._pin = pin
+        self._workers = loader.num_workers if loader is not None else 0
+        has_state = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
+        self._stateful: Any = source if has_state and not self._workers else None
+        self._one_shot = not has_state and isinstance(source, Iterator)
+        self._passes = 0
+        self._probed = False
+        self._fresh_state = self._stateful.state_dict() if self._stateful is not None else None
+        self._first_digest: str | None = None
+        self._last: Any = None
+        self._problems: dict[str, None] = {}
+        self.length: int | None = (
+            None if callable(source) else length_of(source if loader is None else loader)
+        )
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether the source is an iterator, good for one pass only."""
+        return self._one_shot
+
+    def batches(self, start: Start) -> Iterator[Any]:
+        """Yields batches, from the source's own state or by reading again."""
+        if hasattr(self._source, "set_epoch"):
+            self._source.set_epoch(start.epoch)
+        state = start.state if isinstance(start.state, Mapping) else {}
+        stream = self._resumed(start, state) if start.skip else self._from_the_top(start, state)
+        for batch in stream:
+            self._last = batch
+            yield pinned(batch) if self._pin else batch
+
+    def _from_the_top(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
+        if "source" in state and self._passes == 0:
+            self._stateful.load_state_dict(state["source"])
+        self._passes += 1
+        if self._can_probe() and not self._probed:
+            self._probed = True
+            heads = [list(itertools.islice(self._open(start.key, 0), 1)) for _ in range(2)]
+            if not same_batch(heads[0], heads[1]):
+                self._problems["the iterable gave another first batch when read again"] = None
+        stream = self._open(start.key, 0)
+        for number, batch in enumerate(stream):
+            if number == 0:
+                self._first_digest = batch_digest(batch)
+            yield batch
+
+    def _can_probe(self) -> bool:
+        return self._stateful is None and not self._one_shot and not self._workers
+
+    def _resumed(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
+        self._passes += 1
+        self._first_digest = state.get("first")
+        if state.get("workers", self._workers) != self._workers:
+            then = state["workers"]
+            reason = f"the iterable dataset is read by {self._workers} workers, was by {then}"
+            self._problems[reason] = None
+        if "source" in state and self._stateful is not None:
+            self._stateful.load_state_dict(state["source"])
+            yield from self._open(start.key, start.skip)
+            return
+        stream = self._open(start.key, 0)
+        for number, batch in enumerate(itertools.islice(stream, start.skip)):
+            seen = {0: state.get("first"), start.skip - 1: state.get("last")}.get(number)
+            if seen is not None and seen != batch_digest(batch):
+                self._problems["the iterable did not give the same batches again"] = None
+        yield from stream
+
+    def _open(self, key: int, first: int) -> Iterator[Any]:
+        if self._loader is None or self._loader.dataset is not self._source:
+            return self._keyed(key, first)
+        given = self._loader
+        stream = KeyedStream(
+            self._source,
+            given.collate_fn,
+            batch_size=given.batch_size,
+            drop_last=given.drop_last,
+            key=key,
+        )
+        return iter(self._spread(stream)) if self._workers else stream.from_batch(first)
+
+    def _spread(self, stream: KeyedStream) -> torch_data.DataLoader[Any]:
+        given = self._loader
+        assert given is not None  # noqa: S101  # for the type checker
+        return torch_data.DataLoader(
+            stream,
+            batch_size=None,
+            collate_fn=identity,
+            num_workers=given.num_workers,
+            timeout=given.timeout,
+            worker_init_fn=InitInWorker(given.worker_init_fn) if given.worker_init_fn else None,
+            multiprocessing_context=given.multiprocessing_context,
+            generator=torch.Generator().manual_seed(0),
+            prefetch_factor=given.prefetch_factor,
+        )
+
+    def _keyed(self, key: int, first: int) -> Iterator[Any]:
+        generators = OwnGenerators(self._source)
+        self._seed(generators, derive(key, "iter"))
+        stream = iter(self._source() if callable(self._source) else self._source)
+        for number in itertools.count(first):
+            self._seed(generators, derive(key, number))
+            found = list(itertools.islice(stream, 1))
+            if not found:
+                return
+            yield found[0]
+
+    @staticmethod
+    def _seed(generators: OwnGenerators, seed: int) -> None:
+        seed_everything(seed)
+        generators.reseed(seed)
+
+    def state(self) -> object:
+        """The source's own state, or what tells at a resume whether it repeats itself."""
+        state: dict[str, Any] = {"workers": self._workers}
+        if self._stateful is not None:
+            source = self._stateful.state_dict()
+            if source != self._fresh_state:
+                state["source"] = source
+        elif self._last is not None:
+            state |= {"first": self._first_digest, "last": batch_digest(self._last)}
+        return state
+
+    def describe(self) -> Mapping[str, Any]:
+        """Length and batch size, where the source says them."""
+        return {
+            "batches": self.length,
+            "batch_size": getattr(self._loader, "batch_size", None),
+        }
+
+    def reasons(self) -> tuple[str, ...]:
+        """What reading again has shown so far."""
+        return tuple(self._problems)
+
+    def notices(self) -> tuple[str, ...]:
+        """What a resume costs."""
+        if self._stateful is not None:
+            return ()
+        notice = (
+            "this iterable has no state_dict: a resume reads it again from its beginning"
+            " and checks that it gives the same batches"
+        )
+        return (notice,)

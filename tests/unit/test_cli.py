@@ -1,0 +1,50 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import colabkit
+from colabkit import cli
+
+
+def test_an_unknown_command_gives_usage(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["fly"])
+    assert stop.value.code == 2
+    assert "usage: python -m colabkit" in capsys.readouterr().err
+
+
+def test_no_command_gives_usage():
+    done = subprocess.run(
+        [sys.executable, "-m", "colabkit"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "usage: python -m colabkit" in done.stderr
+
+
+def test_version_is_told(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.strip() == colabkit.__version__
+
+
+def test_demo_runs_the_demo(monkeypatch):
+    monkeypatch.setitem(sys.modules, "colabkit.demo", SimpleNamespace(main=lambda: 3))
+    assert cli.main(["demo"]) == 3
+
+
+def test_a_missing_run_folder_is_one_sentence(tmp_path, capsys):
+    assert cli.main(["checkpoints", str(tmp_path / "nowhere")]) == 1
+    assert "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--verify"]])
+def test_an_empty_run_folder_has_no_checkpoints(tmp_path, capsys, options):
+    assert cli.main(["checkpoints", str(tmp_path), *options]) == 1
+    assert capsys.readouterr().out == f"{tmp_path} holds no checkpoint.\n"
