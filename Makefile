@@ -40,20 +40,20 @@ format: $(VENV)/.test
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
+$(VENV)/.demo: pyproject.toml | $(VENV)/.made
 	$(PIP) --editable '.[demo]'
 	@touch $@
 
-$(VENV)/.test: pyproject.toml | $(BIN)/python
+$(VENV)/.test: pyproject.toml | $(VENV)/.made
 	$(PIP) --editable '.[test]'
 	@touch $@ $(VENV)/.demo
 
 # The first of these that is Python 3.11 or newer and can make a virtual environment with pip.
-$(BIN)/python:
+$(VENV)/.made:
 	@for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
 	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
 	  then echo "Making $(VENV) with $$($$python --version)."; \
-	    $$python -m venv --clear $(VENV) && exit 0; rm -rf $(VENV); exit 1; fi; \
+	    $$python -m venv --clear $(VENV) && touch $@ && exit 0; rm -rf $(VENV); exit 1; fi; \
 	done; \
 	echo "No Python of at least 3.11 with venv and ensurepip was found;" \
 	  "on Debian run 'apt install python3-venv', or pass PYTHON=/path/to/python3." >&2; exit 1

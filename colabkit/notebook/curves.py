@@ -14,6 +14,7 @@ from colabkit.notebook.words import value_words
 
 _COLOURS = ("#3567b8", "#d1602f")
 _WIDTH, _HEIGHT, _MARGIN = 320, 200, 44
+_PANELS_IN_ROW = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,10 +83,13 @@ def _points(values: Sequence[float]) -> list[tuple[float, float]]:
 def _figure(panels: Sequence[Panel], resumed_at: Sequence[float]) -> Any:
     base = importlib.import_module("matplotlib.figure").Figure
     # Not made by pyplot: a notebook would draw it twice, and a script would keep it forever.
+    columns = min(_PANELS_IN_ROW, len(panels))
+    rows = math.ceil(len(panels) / columns)
     figure = type("HistoryFigure", (base,), {"_repr_png_": _png_of_figure})(
-        figsize=(4.2 * len(panels), 3.2), layout="constrained"
+        figsize=(4.2 * columns, 3.2 * rows), layout="constrained"
     )
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+    for number, panel in enumerate(panels, start=1):
+        axes = figure.add_subplot(rows, columns, number)
         for (name, points), colour in zip(panel.lines.items(), _COLOURS, strict=False):
             axes.plot(
                 [x for x, _ in points],
@@ -100,6 +104,7 @@ def _figure(panels: Sequence[Panel], resumed_at: Sequence[float]) -> Any:
             )
         axes.set_title(panel.title)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(frameon=False)
     return figure
 
@@ -111,15 +116,17 @@ def _png_of_figure(figure: Any) -> bytes:
 
 
 def _svg(panels: Sequence[Panel], resumed_at: Sequence[float]) -> str:
-    width = max(1, len(panels)) * _WIDTH
+    width = min(_PANELS_IN_ROW, max(1, len(panels))) * _WIDTH
+    height = max(1, math.ceil(len(panels) / _PANELS_IN_ROW)) * _HEIGHT
     drawn = "".join(
-        f'<g transform="translate({place * _WIDTH},0)">{_svg_panel(panel, resumed_at)}</g>'
+        f'<g transform="translate({place % _PANELS_IN_ROW * _WIDTH},'
+        f'{place // _PANELS_IN_ROW * _HEIGHT})">{_svg_panel(panel, resumed_at)}</g>'
         for place, panel in enumerate(panels)
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{_HEIGHT}"'
-        f' viewBox="0 0 {width} {_HEIGHT}" font-family="sans-serif" font-size="11">'
-        f'<rect width="{width}" height="{_HEIGHT}" fill="white"/>{drawn}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}"'
+        f' viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="11">'
+        f'<rect width="{width}" height="{height}" fill="white"/>{drawn}</svg>'
     )
 
 

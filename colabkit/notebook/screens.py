@@ -56,7 +56,7 @@ class TqdmScreen:
             total=total_steps,
             initial=initial_step,
             desc="starting",
-            unit="step",
+            unit=" step",
             mininterval=0,
             miniters=1,
             dynamic_ncols=True,

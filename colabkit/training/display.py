@@ -68,7 +68,7 @@ class Display:
         if self._bar is not None:
             self._bar.update(
                 position.step,
-                position.epoch,
+                max(0, position.epoch - (0 if position.is_mid_epoch else 1)),
                 lambda: {name: value_words(value) for name, value in values.items()},
             )
 

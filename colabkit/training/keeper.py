@@ -9,13 +9,12 @@ from pathlib import Path
 
 from colabkit.checkpoint import (
     LoadedCheckpoint,
-    RunStores,
+    RunFolder,
     SaveFacts,
     SavePolicy,
     Saver,
     SaveStatus,
     Section,
-    open_stores,
 )
 from colabkit.training.side import Side
 
@@ -56,7 +55,8 @@ class Keeper:
         take: Callable[[], Snapshot],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.stores: RunStores = open_stores(ckpt_dir, keep=options.keep)
+        self._folder = RunFolder(ckpt_dir, keep=options.keep)
+        self.location = self._folder.location
         self._policy = SavePolicy.parse(options.save_every)
         self._side = side
         self._take = take
@@ -64,11 +64,24 @@ class Keeper:
         self._saver: Saver | None = None
         self._last_save_s = clock()
         self._last_step = -1
-        self._retake = False
+        self._last_place: tuple[int, int, int] | None = None
 
     def newest(self) -> LoadedCheckpoint | None:
         """Returns the newest checkpoint that is whole."""
-        return self.stores.newest_valid(self._side.backend)
+        return self._folder.newest_valid(self._side.backend)
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether every step must be looked at, because saves are counted in steps."""
+        return self._policy.steps is not None
+
+    def begin_attempt(self) -> None:
+        """Saves beside the checkpoints already there, none of which is touched."""
+        self._folder.begin_attempt()
+
+    def publish_history(self, csv_text: str) -> None:
+        """Writes history.csv into the run folder."""
+        self._folder.publish_text("history.csv", csv_text)
 
     def open(self) -> None:
         """Takes the lease on the run folder and starts the saver.
@@ -77,7 +90,7 @@ class Keeper:
             StorageError: The folder cannot be written.
             DiskFullError: The disk has no room for two checkpoints.
         """
-        self._saver = self.stores.open_saver(self._side.backend, clock=self._clock)
+        self._saver = self._folder.open_saver(self._side.backend, clock=self._clock)
         self._side.open(self.finish_copying)
         self._last_save_s = self._clock()
 
@@ -108,13 +121,18 @@ class Keeper:
             CheckpointWriteError: It could not be written.
         """
         saver = self._opened()
-        while not self._offer(step):
-            saver.flush()
+        if not self._is_saved() or saver.status().error is not None:
+            while not self._offer(step):
+                saver.flush()
         if wait:
             saver.flush()
             if saver.status().wants_retake:
                 self._offer(step)
                 saver.flush()
+
+    def _is_saved(self) -> bool:
+        facts = self._take().facts
+        return (facts.step, facts.epoch, facts.batch) == self._last_place
 
     def _offer(self, step: int) -> bool:
         snapshot = self._take()
@@ -125,6 +143,8 @@ class Keeper:
             still_valid=self._side.unchanged(),
         )
         if accepted:
+            facts = snapshot.facts
+            self._last_place = (facts.step, facts.epoch, facts.batch)
             self._last_save_s, self._last_step = self._clock(), step
         return accepted
 

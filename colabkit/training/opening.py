@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import CheckpointInfo, open_stores
+from colabkit.checkpoint import CheckpointInfo, RunFolder
 from colabkit.errors import ArgumentError, CheckpointNotFoundError
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.side import side_for
 
 
-def checkpoints(ckpt_dir: str | Path) -> list[CheckpointInfo]:
+def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> list[CheckpointInfo]:
     """Returns the checkpoints in a run folder, newest first; writes nothing there.
 
     Args:
         ckpt_dir: The folder given to ``fit`` or ``Run``.
+        verify: Whether to read every byte; ``problem`` then says what is damaged.
 
     Raises:
         CheckpointNotFoundError: There is no such folder.
@@ -25,7 +27,13 @@ def checkpoints(ckpt_dir: str | Path) -> list[CheckpointInfo]:
         >>> colabkit.checkpoints(tempfile.mkdtemp())
         []
     """
-    return open_stores(_existing(ckpt_dir), read_only=True).volume.list()
+    store = RunFolder(_existing(ckpt_dir)).store
+    found = store.list()
+    if not verify:
+        return found
+    return [
+        dataclasses.replace(info, problem=info.problem or store.verify(info.name)) for info in found
+    ]
 
 
 def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> CheckpointInfo:
@@ -51,14 +59,15 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
         >>> colabkit.load(torch.nn.Linear(4, 3), folder).step
         2
     """
-    stores = open_stores(_existing(ckpt_dir), read_only=True)
+    folder = RunFolder(_existing(ckpt_dir))
+    there = folder.store.list()
     side = side_for({"model": model})
     if which == "latest":
-        loaded = stores.newest_valid(side.backend)
+        loaded = folder.newest_valid(side.backend)
         if loaded is None:
-            raise _none_found(stores.volume.list(), ckpt_dir, which)
+            raise _none_found(there, ckpt_dir, which)
     else:
-        loaded = stores.volume.load(_chosen(stores.volume.list(), ckpt_dir, which), side.backend)
+        loaded = folder.load(_chosen(there, ckpt_dir, which), side.backend)
     names = [name for name in loaded.fingerprint["objects"] if name.startswith("model.")]
     then = {name: loaded.fingerprint["objects"][name] for name in names}
     now = {n: v for n, v in side.fingerprint().items() if n.startswith("model.")}

@@ -152,6 +152,6 @@ def _work_and_exit(work: Callable[[], None], report: Path) -> None:
 
 
 def _differing(one: Path, other: Path) -> tuple[str, ...]:
-    first, second = (checkpoints(folder)[0].tensor_hashes() for folder in (one, other))
+    first, second = (checkpoints(folder)[0].hashes for folder in (one, other))
     names = sorted(first.keys() | second.keys())
     return tuple(name for name in names if first.get(name) != second.get(name))

@@ -42,7 +42,7 @@ class TorchBackend:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
+        self.overlaps = self._on_gpu = device.type == "cuda"
         self._stream: Any = torch.cuda.Stream(device) if self._on_gpu else None
 
     def is_tensor(self, value: object) -> bool:

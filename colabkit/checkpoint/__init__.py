@@ -1,0 +1,32 @@
+"""Checkpoints: exact, verified on read, incremental, written while training goes on."""
+
+from colabkit.checkpoint.folder import RunFolder
+from colabkit.checkpoint.lease import Lease
+from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
+from colabkit.checkpoint.policy import SavePolicy, SaveTimings
+from colabkit.checkpoint.saver import Saver, SaveState, SaveStatus
+from colabkit.checkpoint.snapshot import Section
+from colabkit.checkpoint.store import CheckpointInfo, CheckpointStore, LoadedCheckpoint
+from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
+from colabkit.checkpoint.tree import decode, encode
+
+__all__ = [
+    "CheckpointInfo",
+    "CheckpointStore",
+    "Lease",
+    "LoadedCheckpoint",
+    "Manifest",
+    "Name",
+    "RunFolder",
+    "SaveFacts",
+    "SavePolicy",
+    "SaveState",
+    "SaveStatus",
+    "SaveTimings",
+    "Saver",
+    "Section",
+    "TensorBackend",
+    "TensorSpec",
+    "decode",
+    "encode",
+]

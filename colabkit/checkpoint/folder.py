@@ -1,0 +1,123 @@
+"""A run folder: its store, the spool in front of a slow one, and whose it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from colabkit.checkpoint.lease import Lease
+from colabkit.checkpoint.manifest import Manifest, Name
+from colabkit.checkpoint.saver import Saver
+from colabkit.checkpoint.store import CheckpointInfo, CheckpointStore, LoadedCheckpoint
+from colabkit.checkpoint.tensors import TensorBackend
+from colabkit.errors import CheckpointCorruptError, StorageError
+from colabkit.storage import LocalVolume, is_slow
+
+
+class RunFolder:
+    """Opens a run folder; writes nothing until a saver is opened.
+
+    Args:
+        path: The folder given by the user.
+        keep: How many of the newest checkpoints to keep.
+
+    Raises:
+        StorageError: It is a file.
+    """
+
+    def __init__(self, path: str | Path, *, keep: int = 2) -> None:
+        self._volume = LocalVolume(path)
+        self.location = self._volume.location
+        self.store = CheckpointStore(self._volume, keep=keep)
+        self._spool: CheckpointStore | None = None
+        self._local = LocalVolume(_spool_path(path))
+        if is_slow(self._volume.root):
+            self._spool = CheckpointStore(self._local, keep=keep)
+        self._attempt: int | None = None
+        self._loaded: list[Manifest] = []
+
+    def newest_valid(self, backend: TensorBackend) -> LoadedCheckpoint | None:
+        """Returns the newest checkpoint that is whole, on the volume or in the spool.
+
+        Raises:
+            CheckpointCorruptError: There are checkpoints, and none is whole.
+        """
+        stores = [store for store in (self.store, self._spool) if store is not None]
+        places = sorted(
+            ((name, place) for place, store in enumerate(stores) for name in store.names()),
+            key=lambda item: (item[0], -item[1]),
+            reverse=True,
+        )
+        skipped: list[tuple[str, str]] = []
+        for name, place in places:
+            try:
+                loaded = stores[place].load(name, backend)
+            except (CheckpointCorruptError, StorageError) as error:
+                skipped.append((str(name), str(error)))
+                continue
+            self._attempt = name.attempt
+            if stores[place] is self.store:
+                self._loaded = [self.store.manifest(name)]
+            return dataclasses.replace(loaded, skipped=tuple(skipped))
+        if skipped:
+            message = f"None of the {len(skipped)} checkpoints in {self.location} is whole."
+            reasons = "; ".join(reason for _, reason in skipped[:3])
+            raise CheckpointCorruptError(
+                message,
+                path=self.location,
+                reason=reasons,
+                hint="If Drive still uploads from another session, wait and run again;"
+                " resume=False starts anew beside them.",
+            )
+        return None
+
+    def begin_attempt(self) -> None:
+        """Makes the next checkpoints an attempt of their own, beside those there."""
+        self._attempt = max((name.attempt for name in self.store.names()), default=0) + 1
+        self._loaded = []
+
+    def open_saver(
+        self, backend: TensorBackend, *, clock: Callable[[], float] = time.monotonic
+    ) -> Saver:
+        """Takes the lease on the folder and starts a saver.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        self._volume.sweep()
+        lease = Lease(self._volume)
+        names = self.store.names()
+        lease.acquire(max((name.generation for name in names), default=0))
+        return Saver(
+            self.store,
+            backend,
+            lease=lease,
+            attempt=self._attempt or 1,
+            spool=self._spool,
+            trusted=self._loaded,
+            clock=clock,
+        )
+
+    def load(self, info: CheckpointInfo, backend: TensorBackend) -> LoadedCheckpoint:
+        """Reads one checkpoint of the volume and verifies every byte."""
+        return self.store.load(info.name, backend)
+
+    def publish_text(self, name: str, text: str) -> None:
+        """Writes a small file beside the checkpoints."""
+        self._volume.write(name, [np.frombuffer(text.encode(), np.uint8)])
+
+    def names(self) -> list[Name]:
+        """Returns the checkpoints on the volume, newest first."""
+        return self.store.names()
+
+
+def _spool_path(path: str | Path) -> Path:
+    cache = Path(os.environ.get("COLABKIT_CACHE") or Path.home() / ".cache" / "colabkit")
+    told = hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()[:16]
+    return cache / "spool" / told

@@ -1,0 +1,81 @@
+"""Which tensors a save writes, and which it finds in the files of an earlier checkpoint."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+from colabkit.checkpoint.manifest import Manifest, TensorEntry
+from colabkit.checkpoint.tensors import TensorSpec
+
+_OLD_SHARDS_MAX = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hashed:
+    """A tensor of the snapshot with its hash.
+
+    Attributes:
+        steady: Whether it is not expected to change.
+    """
+
+    section: str
+    key: str
+    spec: TensorSpec
+    hash: str
+    steady: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """What to write, and what to refer to.
+
+    Attributes:
+        references: Entries of the earlier checkpoint that hold still.
+        files: Places in the snapshot of the tensors each new file holds, by its label.
+    """
+
+    references: tuple[TensorEntry, ...]
+    files: dict[str, list[int]]
+
+
+def plan_shards(current: Sequence[Hashed], previous: Manifest | None) -> ShardPlan:
+    """Decides without touching anything.
+
+    An old file is referred to only while at least half of its bytes are in use, and at most
+    eight old files are; tensors that did not change but must be written again go into a
+    file apart from those that do change, so that they stay put from then on.
+    """
+    known = {(e.section, e.key): e for e in previous.tensors} if previous else {}
+    same = [_same(tensor, known.get((tensor.section, tensor.key))) for tensor in current]
+    kept = _worth_keeping([entry for entry in same if entry is not None], previous)
+    references = []
+    files: dict[str, list[int]] = collections.defaultdict(list)
+    for place, (tensor, entry) in enumerate(zip(current, same, strict=True)):
+        if entry is not None and entry.shard in kept:
+            references.append(entry)
+        else:
+            steady = tensor.steady if previous is None else entry is not None
+            files[f"{tensor.section}-steady" if steady else tensor.section].append(place)
+    return ShardPlan(tuple(references), dict(files))
+
+
+def _same(tensor: Hashed, entry: TensorEntry | None) -> TensorEntry | None:
+    if entry is None or entry.hash != tensor.hash or not tensor.spec.nbytes:
+        return None
+    same_form = (entry.spec.dtype, entry.spec.shape) == (tensor.spec.dtype, tensor.spec.shape)
+    return entry if same_form else None
+
+
+def _worth_keeping(entries: Sequence[TensorEntry], previous: Manifest | None) -> set[str]:
+    live: dict[str, int] = collections.defaultdict(int)
+    for entry in entries:
+        live[entry.shard] += entry.spec.nbytes
+    total: dict[str, int] = collections.defaultdict(int)
+    for entry in previous.tensors if previous else ():
+        total[entry.shard] += entry.spec.nbytes
+    # The header's few bytes count for the file: a file of tiny tensors is not worth keeping.
+    sizes = {name: previous.shards[name].size for name in live} if previous else {}
+    worth = [name for name in live if 2 * live[name] >= max(total[name], sizes[name])]
+    return set(sorted(worth, key=lambda name: -live[name])[:_OLD_SHARDS_MAX])

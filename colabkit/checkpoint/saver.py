@@ -1,0 +1,344 @@
+"""The saver: one thread that brings snapshots to disk while training goes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from colabkit.checkpoint.incremental import Hashed
+from colabkit.checkpoint.lease import Lease
+from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
+from colabkit.checkpoint.policy import SaveTimings
+from colabkit.checkpoint.snapshot import (
+    Arena,
+    Item,
+    Leaf,
+    Mode,
+    Section,
+    choose_mode,
+    copy_items,
+    find_leaves,
+    streaks_after,
+)
+from colabkit.checkpoint.store import CheckpointStore, Draft
+from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
+from colabkit.errors import CheckpointWriteError
+from colabkit.storage import hash_of
+
+
+class SaveState(enum.Enum):
+    """How far the newest save has come."""
+
+    NONE = "nothing saved yet"
+    STAGED = "copied into memory"
+    SPOOLED = "on the local disk"
+    COMMITTED = "on the volume"
+    CONFIRMED = "uploaded"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SaveStatus:
+    """What a saver is doing, for the progress bar and the policy.
+
+    Attributes:
+        state: How far the newest save has come.
+        step: The step of the newest save that is committed, 0 before the first.
+        age_s: Seconds since it was committed.
+        timings: How long it took.
+        error: Why the newest save failed, None when it did not.
+        wants_retake: Whether a snapshot was torn and thrown away.
+    """
+
+    state: SaveState = SaveState.NONE
+    step: int = 0
+    age_s: float = 0.0
+    timings: SaveTimings = SaveTimings()
+    error: OSError | None = None
+    wants_retake: bool = False
+
+
+@dataclasses.dataclass(slots=True)
+class _Job:
+    items: list[Item]
+    skeletons: dict[str, Any]
+    weights: tuple[str, ...]
+    facts: SaveFacts
+    wait_at_once: Callable[[], None]
+    still_valid: Callable[[], bool]
+    began_s: float
+    stall_s: float
+
+
+class Saver:
+    """Copies, hashes and writes snapshots; all public methods belong to the main thread.
+
+    Args:
+        store: The checkpoints on the volume.
+        backend: The framework's tensors.
+        lease: This session's claim on the run folder.
+        attempt: The attempt the checkpoints belong to.
+        spool: Checkpoints on the local disk in front of a slow volume, or None.
+        trusted: Names of checkpoints already known to be whole.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        store: CheckpointStore,
+        backend: TensorBackend,
+        *,
+        lease: Lease,
+        attempt: int,
+        spool: CheckpointStore | None = None,
+        trusted: Sequence[Manifest] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store, self._spool = store, spool
+        self._backend = backend
+        self._lease = lease
+        self._attempt = attempt
+        self._clock = clock
+        self._arena = Arena(backend)
+        self._trusted = {str(manifest.name) for manifest in trusted}
+        self._previous: Manifest | None = max(trusted, key=lambda m: m.name, default=None)
+        if spool is not None:
+            self._previous = None
+        self._sequence = 0
+        self._streaks: dict[tuple[str, str], tuple[str, int]] = {}
+        self._all_at_once = False
+        self._status = SaveStatus()
+        self._committed_s = clock()
+        self._failure: BaseException | None = None
+        self._job: _Job | None = None
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._copied = threading.Event()
+        self._copied.set()
+        self._thread = threading.Thread(target=self._work, name="colabkit-saver", daemon=True)
+        self._thread.start()
+
+    @property
+    def copying(self) -> bool:
+        """Whether the snapshot under way still needs the tensors unchanged."""
+        return not self._copied.is_set()
+
+    def barrier(self) -> None:
+        """Waits until the snapshot under way no longer needs the tensors."""
+        began_s = self._clock()
+        self._copied.wait()
+        job = self._job
+        if job is not None:
+            job.stall_s += self._clock() - began_s
+
+    def offer(
+        self,
+        sections: Sequence[Section],
+        facts: SaveFacts,
+        *,
+        is_guarded: Callable[[TensorSpec], bool],
+        still_valid: Callable[[], bool] = lambda: True,
+    ) -> bool:
+        """Takes a snapshot unless one is still under way.
+
+        Args:
+            sections: The state, by reference.
+            facts: What the checkpoint is.
+            is_guarded: Which tensors only an optimizer's step changes; it calls ``barrier``.
+            still_valid: Asked after the copy: whether those did not change meanwhile.
+
+        Returns:
+            False when the last save is still under way; nothing was done then.
+
+        Raises:
+            StateError: Something in the state cannot be stored.
+        """
+        if self._job is not None:
+            return False
+        began_s = self._clock()
+        skeletons, leaves = find_leaves(sections, self._backend)
+        items = self._items(leaves, is_guarded)
+        at_once = [item for item in items if item.mode is Mode.AT_ONCE]
+        wait = copy_items(at_once, self._backend)
+        wait()
+        job = _Job(
+            items=items,
+            skeletons=skeletons,
+            weights=tuple(section.name for section in sections if section.weights),
+            facts=facts,
+            wait_at_once=wait,
+            still_valid=still_valid,
+            began_s=began_s,
+            stall_s=0.0,
+        )
+        meanwhile = [item for item in items if item.mode is not Mode.AT_ONCE]
+        if self._backend.overlaps:
+            job.wait_at_once = copy_items(meanwhile, self._backend)
+        self._status = dataclasses.replace(self._status, wants_retake=False)
+        if meanwhile:
+            self._copied.clear()
+        job.stall_s = self._clock() - began_s
+        with self._wake:
+            self._job = job
+            self._wake.notify_all()
+        return True
+
+    def _items(
+        self, leaves: Sequence[Leaf], is_guarded: Callable[[TensorSpec], bool]
+    ) -> list[Item]:
+        views = self._arena.views(leaves)
+        return [
+            Item(
+                section=leaf.section,
+                key=leaf.key,
+                spec=leaf.spec,
+                source=leaf.source,
+                mode=choose_mode(
+                    leaf,
+                    is_guarded=is_guarded,
+                    streak=self._streaks.get((leaf.section, leaf.key), ("", 0))[1],
+                    all_at_once=self._all_at_once,
+                ),
+                view=view,
+                is_array=leaf.is_array,
+            )
+            for leaf, view in zip(leaves, views, strict=True)
+        ]
+
+    def status(self) -> SaveStatus:
+        """Returns how far the newest save has come."""
+        return dataclasses.replace(self._status, age_s=self._clock() - self._committed_s)
+
+    def raise_if_failed(self) -> None:
+        """Raises on this thread what the saver's thread cannot go on from.
+
+        Raises:
+            LeaseLostError: Another session has taken the run folder over.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Waits until the save under way is committed.
+
+        Raises:
+            CheckpointWriteError: It could not be written.
+            LeaseLostError: Another session has taken the run folder over.
+        """
+        with self._wake:
+            self._wake.wait_for(lambda: self._job is None, timeout_s)
+        self.raise_if_failed()
+        error = self._status.error
+        if error is not None:
+            message = f"The last checkpoint could not be written: {error}"
+            raise CheckpointWriteError(
+                message, path=self._store.volume.location, step=self._status.step
+            ) from error
+
+    def close(self) -> None:
+        """Finishes the save under way and stops the thread."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        self._thread.join()
+
+    # On the saver's own thread.
+
+    def _work(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._job is not None or self._stopping)
+                job = self._job
+            if job is None:
+                return
+            try:
+                self._save(job)
+            except OSError as error:
+                self._status = dataclasses.replace(self._status, error=error)
+            except BaseException as error:  # noqa: BLE001  # raised on the main thread
+                self._failure = error
+            finally:
+                self._copied.set()
+                with self._wake:
+                    self._job = None
+                    self._wake.notify_all()
+
+    def _save(self, job: _Job) -> None:
+        if self._failure is not None:
+            return
+        meanwhile = [item for item in job.items if item.mode is not Mode.AT_ONCE]
+        if self._backend.overlaps:
+            job.wait_at_once()
+        else:
+            copy_items(meanwhile, self._backend)()
+        is_whole = not meanwhile or job.still_valid()
+        self._copied.set()
+        copied_s = self._clock()
+        if not is_whole:
+            self._all_at_once = True
+            self._status = dataclasses.replace(self._status, wants_retake=True)
+            return
+        hashes = {(item.section, item.key): hash_of(item.view) for item in job.items}
+        if self._deceived(job, hashes):
+            return
+        self._status = dataclasses.replace(self._status, state=SaveState.STAGED)
+        nbytes = self._commit(job, hashes)
+        self._streaks = streaks_after(self._streaks, hashes)
+        self._committed_s = self._clock()
+        timings = SaveTimings(
+            stall_s=job.stall_s,
+            copy_s=copied_s - job.began_s,
+            write_s=self._committed_s - copied_s,
+            nbytes=nbytes,
+        )
+        self._status = SaveStatus(
+            state=SaveState.COMMITTED,
+            step=job.facts.step,
+            timings=timings,
+            wants_retake=self._status.wants_retake,
+        )
+
+    def _deceived(self, job: _Job, hashes: dict[tuple[str, str], str]) -> bool:
+        """Whether a tensor taken for steady has changed: when it did, nobody can say."""
+        places = [(i.section, i.key) for i in job.items if i.mode is Mode.STEADY]
+        changed = [place for place in places if self._streaks[place][0] != hashes[place]]
+        for place in changed:
+            del self._streaks[place]
+        if changed:
+            self._status = dataclasses.replace(self._status, wants_retake=True)
+        return bool(changed)
+
+    def _commit(self, job: _Job, hashes: dict[tuple[str, str], str]) -> int:
+        self._sequence += 1
+        name = Name(self._attempt, self._lease.generation, self._sequence, self._lease.owner)
+        draft = Draft(
+            facts=job.facts,
+            tensors=[
+                Hashed(
+                    item.section,
+                    item.key,
+                    item.spec,
+                    hashes[item.section, item.key],
+                    steady=item.mode is not Mode.GUARDED and item.spec.nbytes >= 1 << 16,
+                )
+                for item in job.items
+            ],
+            views=[item.view for item in job.items],
+            skeletons=job.skeletons,
+            weights=job.weights,
+        )
+        first = self._spool or self._store
+        check = self._lease.check if self._spool is None else (lambda: None)
+        self._lease.check()
+        manifest, nbytes = first.commit(name, draft, previous=self._previous, check=check)
+        self._previous = manifest
+        if self._spool is not None:
+            self._status = dataclasses.replace(self._status, state=SaveState.SPOOLED)
+            nbytes += self._store.copy_from(self._spool, manifest, self._lease.check)
+        self._trusted.add(str(name))
+        for store in filter(None, (self._spool, self._store)):
+            store.prune(self._attempt, self._trusted)
+        return nbytes

@@ -1,0 +1,151 @@
+"""A snapshot: every tensor of a run copied into one reused block of host memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from colabkit.checkpoint.tensors import ITEM_BYTES, TensorBackend, TensorSpec, describe_array
+from colabkit.checkpoint.tree import encode
+from colabkit.storage import Bytes
+
+_SMALL_BYTES = 64 << 10
+_ALIGN = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Section:
+    """A named part of a run's state.
+
+    Attributes:
+        name: Names the files it lies in.
+        state: Nested Python values and tensors.
+        weights: Whether the state is {parameter name: tensor} of a model.
+    """
+
+    name: str
+    state: Any
+    weights: bool
+
+
+class Mode(enum.Enum):
+    """When a tensor is copied."""
+
+    AT_ONCE = "on the training thread, before it goes on"
+    GUARDED = "meanwhile: only an optimizer's step changes it, and that waits"
+    STEADY = "meanwhile: it has not changed lately, and its hash will show whether it did"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Item:
+    """One tensor of a snapshot."""
+
+    section: str
+    key: str
+    spec: TensorSpec
+    source: Any
+    mode: Mode
+    view: Bytes
+    is_array: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Leaf:
+    """One tensor found in a state."""
+
+    section: str
+    key: str
+    spec: TensorSpec
+    source: Any
+    is_array: bool
+
+
+def find_leaves(
+    sections: Sequence[Section], backend: TensorBackend
+) -> tuple[dict[str, Any], list[Leaf]]:
+    """Returns the skeleton of each section, and all tensors in the order of their files."""
+    skeletons: dict[str, Any] = {}
+    leaves: list[Leaf] = []
+    for section in sections:
+        skeletons[section.name], found = encode(section.state, backend.is_tensor)
+        part = [_leaf(section.name, key, value, backend) for key, value in found.items()]
+        # Wide numbers first, so that each tensor lies at a multiple of its own width.
+        leaves += sorted(part, key=lambda leaf: -ITEM_BYTES[leaf.spec.dtype])
+    return skeletons, leaves
+
+
+def _leaf(section: str, key: str, value: Any, backend: TensorBackend) -> Leaf:
+    spec = describe_array(value) if isinstance(value, np.ndarray) else None
+    if spec is None:
+        return Leaf(section, key, backend.describe(value), value, is_array=False)
+    return Leaf(section, key, spec, value, is_array=True)
+
+
+def choose_mode(
+    leaf: Leaf,
+    *,
+    is_guarded: Callable[[TensorSpec], bool],
+    streak: int,
+    all_at_once: bool,
+) -> Mode:
+    """Decides when a tensor is copied.
+
+    Args:
+        leaf: The tensor.
+        is_guarded: Whether only an optimizer's step changes it.
+        streak: In how many snapshots in a row its hash was the same.
+        all_at_once: Whether the last snapshot was torn, so that nothing may wait.
+    """
+    if all_at_once or leaf.is_array or leaf.spec.nbytes < _SMALL_BYTES:
+        return Mode.AT_ONCE
+    if is_guarded(leaf.spec):
+        return Mode.GUARDED
+    return Mode.STEADY if streak > 1 else Mode.AT_ONCE
+
+
+class Arena:
+    """One block of host memory, reused by every snapshot and grown when it is too small."""
+
+    def __init__(self, backend: TensorBackend) -> None:
+        self._backend = backend
+        self._block: Bytes = np.empty(0, np.uint8)
+
+    def views(self, leaves: Sequence[Leaf]) -> list[Bytes]:
+        """Returns a place for each tensor, those of one section next to each other."""
+        places, end, section = [], 0, ""
+        for leaf in leaves:
+            if leaf.section != section:
+                section, end = leaf.section, -(-end // _ALIGN) * _ALIGN
+            places.append(end)
+            end += leaf.spec.nbytes
+        if end > len(self._block):
+            self._block = np.empty(0, np.uint8)
+            self._block = self._backend.allocate(end)
+        return [
+            self._block[place : place + leaf.spec.nbytes]
+            for place, leaf in zip(places, leaves, strict=True)
+        ]
+
+
+def copy_items(items: Sequence[Item], backend: TensorBackend) -> Callable[[], None]:
+    """Starts copying; the function returned waits until all is in place."""
+    for item in items:
+        if item.is_array and item.spec.nbytes:
+            np.copyto(item.view, np.ascontiguousarray(item.source).reshape(-1).view(np.uint8))
+    tensors = [item for item in items if not item.is_array and item.spec.nbytes]
+    return backend.copy([item.source for item in tensors], [item.view for item in tensors])
+
+
+def streaks_after(
+    before: Mapping[tuple[str, str], tuple[str, int]], hashes: Mapping[tuple[str, str], str]
+) -> dict[tuple[str, str], tuple[str, int]]:
+    """Returns, by tensor, its hash and in how many snapshots in a row it was the same."""
+    after = {}
+    for place, told in hashes.items():
+        last, streak = before.get(place, ("", 0))
+        after[place] = (told, streak + 1 if last == told else 1)
+    return after

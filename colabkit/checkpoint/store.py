@@ -1,0 +1,339 @@
+"""The checkpoints of one run folder: listed, read with every byte verified, committed, pruned."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from colabkit.checkpoint.incremental import Hashed, ShardPlan, plan_shards
+from colabkit.checkpoint.manifest import (
+    SIZE_MAX,
+    Manifest,
+    Name,
+    SaveFacts,
+    ShardEntry,
+    TensorEntry,
+    corrupt,
+)
+from colabkit.checkpoint.retention import superfluous
+from colabkit.checkpoint.shard import header_of, merged, read_shard
+from colabkit.checkpoint.tensors import TensorBackend, TensorSpec, rebuild_array
+from colabkit.checkpoint.tree import decode
+from colabkit.errors import CheckpointCorruptError, StorageError
+from colabkit.storage import Bytes, Volume, hash_of
+
+_MANIFESTS, _SHARDS = "checkpoints", "shards"
+_NO_HASHES: Mapping[str, str] = {}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """One checkpoint in a run folder.
+
+    Attributes:
+        name: Its name; the largest is the newest.
+        step: Batches trained.
+        epoch: Epochs done.
+        batch: Batches done of the epoch under way.
+        saved_at: When, UTC.
+        nbytes: Bytes of its tensors, those shared with other checkpoints included.
+        metrics: Values of the newest epoch.
+        is_best: Whether that epoch was the best so far.
+        weights_files: The files of its weights; each opens with
+            ``safetensors.torch.load_file`` under the model's own parameter names.
+        problem: Why it cannot be used, "" when nothing is known against it.
+        hashes: A hash by tensor, "section.key".
+    """
+
+    name: str
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    saved_at: datetime.datetime = datetime.datetime.fromtimestamp(0, datetime.UTC)
+    nbytes: int = 0
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    is_best: bool = False
+    weights_files: tuple[Path, ...] = ()
+    problem: str = ""
+    hashes: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoadedCheckpoint:
+    """A checkpoint in memory, every byte of it verified.
+
+    Attributes:
+        sections: The states by name.
+        skipped: Newer checkpoints that were damaged, as (name, reason).
+    """
+
+    info: CheckpointInfo
+    facts: SaveFacts
+    sections: Mapping[str, Any]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What must be the same for it to fit."""
+        return self.facts.fingerprint
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draft:
+    """A snapshot ready to be committed.
+
+    Attributes:
+        tensors: Each tensor with its hash.
+        views: Its bytes in host memory, in the same order.
+        skeletons: The rest of each section.
+        weights: Names of the sections that are a model's weights.
+    """
+
+    facts: SaveFacts
+    tensors: Sequence[Hashed]
+    views: Sequence[Bytes]
+    skeletons: Mapping[str, Any]
+    weights: tuple[str, ...]
+
+
+class CheckpointStore:
+    """The checkpoints on one volume.
+
+    Args:
+        volume: The run folder.
+        keep: How many of the newest to keep; 2 at least.
+    """
+
+    def __init__(self, volume: Volume, *, keep: int = 2) -> None:
+        self.volume = volume
+        self._keep = keep
+        self._manifests: dict[str, Manifest] = {}
+
+    # Reading.
+
+    def names(self) -> list[Name]:
+        """Returns the names of the checkpoints there, newest first, from one listing."""
+        found = self.volume.list(_MANIFESTS)
+        stems = (name.removesuffix(".json") for name in found if name.endswith(".json"))
+        return sorted((n for n in map(Name.parse, stems) if n is not None), reverse=True)
+
+    def list(self) -> list[CheckpointInfo]:
+        """Returns the checkpoints there, newest first; unreadable ones carry ``problem``."""
+        infos = []
+        for name in self.names():
+            try:
+                infos.append(self._info(self.manifest(name)))
+            except (CheckpointCorruptError, StorageError) as error:
+                infos.append(CheckpointInfo(name=str(name), problem=str(error)))
+        return infos
+
+    def manifest(self, name: Name) -> Manifest:
+        """Returns a checkpoint's manifest.
+
+        Raises:
+            CheckpointCorruptError: It is not what was written.
+        """
+        known = self._manifests.get(str(name))
+        if known is not None:
+            return known
+        path = f"{_MANIFESTS}/{name}.json"
+        if self.volume.list(_MANIFESTS).get(f"{name}.json", 0) > SIZE_MAX:
+            raise corrupt(path, "a manifest of impossible size")
+        manifest = Manifest.from_bytes(self.volume.read(path), path)
+        if manifest.name != name:
+            raise corrupt(path, f"it calls itself {manifest.name}")
+        self._manifests[str(name)] = manifest
+        return manifest
+
+    def load(self, name: Name | str, backend: TensorBackend) -> LoadedCheckpoint:
+        """Reads a checkpoint and verifies every byte.
+
+        Raises:
+            CheckpointCorruptError: A file is missing or is not what was written.
+        """
+        parsed = Name.parse(name) if isinstance(name, str) else name
+        if parsed is None:
+            raise corrupt(str(name), "no checkpoint's name")
+        manifest = self.manifest(parsed)
+        tensors = self._read_tensors(manifest)
+
+        def leaf_of(section: str) -> Callable[[str, str], Any]:
+            def leaf(kind: str, key: str) -> Any:
+                spec, data = tensors[section, key]
+                return rebuild_array(spec, data) if kind == "array" else backend.rebuild(spec, data)
+
+            return leaf
+
+        sections = {
+            section: decode(skeleton, leaf_of(section))
+            for section, skeleton in manifest.skeletons.items()
+        }
+        return LoadedCheckpoint(self._info(manifest), manifest.facts, sections)
+
+    def verify(self, name: str) -> str:
+        """Reads every byte of a checkpoint; returns what is wrong with it, "" for nothing."""
+        parsed = Name.parse(name)
+        try:
+            if parsed is not None:
+                self._read_tensors(self.manifest(parsed))
+        except (CheckpointCorruptError, StorageError) as error:
+            return str(error)
+        return ""
+
+    def _read_tensors(self, manifest: Manifest) -> dict[tuple[str, str], tuple[TensorSpec, Bytes]]:
+        sizes = self.volume.list(_SHARDS)
+        for name, shard in manifest.shards.items():
+            if sizes.get(name) != shard.size:
+                there = f"{sizes[name]} bytes" if name in sizes else "missing"
+                raise corrupt(f"{_SHARDS}/{name}", f"{there} instead of {shard.size} bytes")
+        files = {name: self._read_shard(name, shard) for name, shard in manifest.shards.items()}
+        tensors = {}
+        for entry in manifest.tensors:
+            spec, data = files[entry.shard].get(entry.key, (None, None))
+            if spec != entry.spec or data is None:
+                raise corrupt(f"{_SHARDS}/{entry.shard}", f"{entry.key!r} is not in it")
+            tensors[entry.section, entry.key] = (spec, data)
+        return tensors
+
+    def _read_shard(self, name: str, shard: ShardEntry) -> dict[str, tuple[TensorSpec, Bytes]]:
+        path = f"{_SHARDS}/{name}"
+        data = self.volume.read(path)
+        if len(data) != shard.size or hash_of(data) != shard.hash:
+            raise corrupt(path, "its bytes are not those that were written")
+        return read_shard(data, path)
+
+    def _info(self, manifest: Manifest) -> CheckpointInfo:
+        facts = manifest.facts
+        weights = {e.shard for e in manifest.tensors if e.section in manifest.weights}
+        root = Path(self.volume.location)
+        return CheckpointInfo(
+            name=str(manifest.name),
+            step=facts.step,
+            epoch=facts.epoch,
+            batch=facts.batch,
+            saved_at=manifest.saved_at,
+            nbytes=sum(entry.spec.nbytes for entry in manifest.tensors),
+            metrics=facts.metrics,
+            is_best=facts.is_best,
+            weights_files=tuple(root / _SHARDS / shard for shard in sorted(weights)),
+            hashes={f"{e.section}.{e.key}": e.hash for e in manifest.tensors},
+        )
+
+    # Writing.
+
+    def commit(
+        self, name: Name, draft: Draft, *, previous: Manifest | None, check: Callable[[], None]
+    ) -> tuple[Manifest, int]:
+        """Writes the files, then the manifest, then removes what is superfluous.
+
+        Args:
+            name: The checkpoint's name.
+            draft: What to write.
+            previous: The checkpoint whose files may be referred to.
+            check: Called right before the manifest; raises when this session may not write.
+
+        Returns:
+            The manifest, and how many bytes were written.
+        """
+        plan = plan_shards(draft.tensors, previous)
+        written: list[str] = []
+        try:
+            entries, shards = self._write_shards(name, draft, plan, written)
+            for entry in plan.references:
+                entries.append(entry)
+                assert previous is not None  # noqa: S101  # references come from it
+                shards[entry.shard] = previous.shards[entry.shard]
+            manifest = Manifest(
+                name=name,
+                saved_at=datetime.datetime.now(datetime.UTC),
+                facts=draft.facts,
+                skeletons=draft.skeletons,
+                weights=draft.weights,
+                tensors=tuple(entries),
+                shards=shards,
+            )
+            check()
+            content = manifest.to_bytes()
+            self.volume.write(f"{_MANIFESTS}/{name}.json", [content])
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                self.volume.delete([f"{_SHARDS}/{shard}" for shard in written])
+            raise
+        self._manifests[str(name)] = manifest
+        return manifest, len(content) + sum(shards[shard].size for shard in written)
+
+    def _write_shards(
+        self, name: Name, draft: Draft, plan: ShardPlan, written: list[str]
+    ) -> tuple[list[TensorEntry], dict[str, ShardEntry]]:
+        entries, shards = [], {}
+        for label, places in plan.files.items():
+            shard = f"{label}-{name}.safetensors"
+            tensors = {draft.tensors[place].key: draft.tensors[place].spec for place in places}
+            parts = [header_of(tensors), *merged(draft.views[place] for place in places)]
+            with ThreadPoolExecutor(1, "colabkit-hash") as hasher:
+                told = hasher.submit(hash_of, *parts)
+                written.append(shard)
+                self.volume.write(f"{_SHARDS}/{shard}", parts)
+                shards[shard] = ShardEntry(sum(map(len, parts)), told.result())
+            for place in places:
+                t = draft.tensors[place]
+                entries.append(TensorEntry(t.section, t.key, t.spec, t.hash, shard))
+        return entries, shards
+
+    def copy_from(
+        self, other: CheckpointStore, manifest: Manifest, check: Callable[[], None]
+    ) -> int:
+        """Copies a checkpoint from another store; returns the bytes written."""
+        there = self.volume.list(_SHARDS)
+        count = 0
+        for shard in manifest.shards:
+            if shard not in there:
+                data = other.volume.read(f"{_SHARDS}/{shard}")
+                self.volume.write(f"{_SHARDS}/{shard}", [data])
+                count += len(data)
+        check()
+        content = manifest.to_bytes()
+        self.volume.write(f"{_MANIFESTS}/{manifest.name}.json", [content])
+        self._manifests[str(manifest.name)] = manifest
+        return count + len(content)
+
+    def prune(self, attempt: int, trusted: set[str]) -> None:
+        """Removes checkpoints of one attempt that are superfluous, manifests first.
+
+        Args:
+            attempt: Other attempts are not touched.
+            trusted: Names of checkpoints known to be whole; only these count as kept.
+        """
+        names = self.names()
+        mine = [n for n in names if n.attempt == attempt]
+        whole = [self._manifests[str(n)] for n in mine if str(n) in trusted]
+        going = superfluous(whole, keep=self._keep)
+        if whole:
+            oldest_kept = min((m.name for m in whole if m not in going), default=mine[0])
+            unproven = [n for n in mine if str(n) not in trusted and n < oldest_kept]
+            going += [m for m in map(self._readable, unproven) if m is not None and not _kept(m)]
+        if not going:
+            return
+        gone = {str(m.name) for m in going}
+        staying = [self._readable(n) for n in names if str(n) not in gone]
+        self.volume.delete([f"{_MANIFESTS}/{name}.json" for name in gone])
+        for name in gone:
+            self._manifests.pop(name, None)
+        used = {shard for m in staying if m is not None for shard in m.shards}
+        dead = {shard for m in going for shard in m.shards} - used
+        self.volume.delete([f"{_SHARDS}/{shard}" for shard in sorted(dead)])
+
+    def _readable(self, name: Name) -> Manifest | None:
+        try:
+            return self.manifest(name)
+        except (CheckpointCorruptError, StorageError):
+            return None
+
+
+def _kept(manifest: Manifest) -> bool:
+    return manifest.facts.is_best or manifest.facts.keep_forever

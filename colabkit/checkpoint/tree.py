@@ -1,0 +1,157 @@
+"""Nested Python state as a JSON skeleton with the tensors and arrays taken out."""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from colabkit.checkpoint.tensors import describe_array
+from colabkit.errors import CheckpointCorruptError, StateError
+
+_TAG = "$"
+_DEPTH_MAX = 64
+
+
+def encode(state: object, is_tensor: Callable[[object], bool]) -> tuple[Any, dict[str, Any]]:
+    """Takes the tensors and arrays out of a state.
+
+    Args:
+        state: Dicts, lists, tuples, sets, numbers, strings, arrays and tensors, nested.
+        is_tensor: Whether a value is a tensor.
+
+    Returns:
+        What JSON can hold, and the tensors and arrays by a name of their own.
+
+    Raises:
+        StateError: Something in it cannot be stored without pickle; ``where`` says what.
+    """
+    encoder = _Encoder(is_tensor)
+    return encoder.encode(state, ()), encoder.leaves
+
+
+class _Encoder:
+    def __init__(self, is_tensor: Callable[[object], bool]) -> None:
+        self._is_tensor = is_tensor
+        self.leaves: dict[str, Any] = {}
+
+    def encode(self, value: Any, path: tuple[str, ...]) -> Any:
+        if len(path) > _DEPTH_MAX:
+            message = f"The state is nested over {_DEPTH_MAX} deep, or holds itself."
+            raise StateError(message, where=".".join(path[:4]))
+        if value is None or type(value) in {bool, int, str}:
+            return value
+        if type(value) is float:
+            return value if math.isfinite(value) else {_TAG: "float", "value": repr(value)}
+        if self._is_tensor(value):
+            return {_TAG: "tensor", "key": self._leaf(value, path)}
+        if isinstance(value, np.ndarray) and describe_array(value) is not None:
+            return {_TAG: "array", "key": self._leaf(np.ascontiguousarray(value), path)}
+        if isinstance(value, np.generic) and value.dtype.kind in "biufc":
+            return {_TAG: "scalar", "dtype": value.dtype.str, "value": value.tobytes().hex()}
+        return self._container(value, path)
+
+    def _container(self, value: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(value, list):
+            return self._items(value, path)
+        if isinstance(value, tuple):
+            return {_TAG: "tuple", "items": self._items(value, path)}
+        if isinstance(value, Mapping):
+            return self._mapping(value, path)
+        if isinstance(value, set | frozenset):
+            return {_TAG: "set", "items": self._items(sorted(value, key=repr), path)}
+        if isinstance(value, collections.deque):
+            items = self._items(value, path)
+            return {_TAG: "deque", "items": items, "maxlen": value.maxlen}
+        if isinstance(value, bytes | bytearray):
+            return {_TAG: "bytes", "value": bytes(value).hex()}
+        if isinstance(value, complex):
+            return {_TAG: "complex", "value": [repr(value.real), repr(value.imag)]}
+        where = ".".join(path) or "the state"
+        message = f"{where} is a {type(value).__name__}, which cannot be stored without pickle."
+        hint = "Leave it out of state_dict(), or store the numbers it is made of."
+        raise StateError(message, where=where, hint=hint)
+
+    def _items(self, items: Any, path: tuple[str, ...]) -> list[Any]:
+        return [self.encode(item, (*path, str(place))) for place, item in enumerate(items)]
+
+    def _mapping(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> Any:
+        kind = "counter" if isinstance(value, collections.Counter) else "dict"
+        if kind == "dict" and all(type(key) is str and key != _TAG for key in value):
+            return {key: self.encode(item, (*path, key)) for key, item in value.items()}
+        pairs = [
+            [self.encode(key, (*path, "key")), self.encode(item, (*path, str(key)))]
+            for key, item in value.items()
+        ]
+        return {_TAG: kind, "items": pairs}
+
+    def _leaf(self, value: Any, path: tuple[str, ...]) -> str:
+        name = wanted = ".".join(path)
+        number = 1
+        while name in self.leaves:
+            number += 1
+            name = f"{wanted}~{number}"
+        self.leaves[name] = value
+        return name
+
+
+def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
+    """Puts a state together again.
+
+    Args:
+        skeleton: What ``encode`` gave.
+        leaf: Returns the tensor or array for (kind, name).
+
+    Raises:
+        CheckpointCorruptError: It is no skeleton.
+    """
+    try:
+        return _decode(skeleton, leaf)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        if isinstance(error, CheckpointCorruptError):
+            raise
+        message = "A checkpoint's state has an unknown form."
+        raise CheckpointCorruptError(message, path="", reason=repr(error)) from error
+
+
+def _decode(value: Any, leaf: Callable[[str, str], Any]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, leaf) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if _TAG not in value:
+        return {key: _decode(item, leaf) for key, item in value.items()}
+    kind = value[_TAG]
+    if kind in {"tensor", "array"}:
+        return leaf(kind, value["key"])
+    return _DECODERS[kind](value, lambda items: (_decode(item, leaf) for item in items))
+
+
+Many = Callable[[Any], Iterator[Any]]
+
+
+def _scalar(value: Any, _many: Many) -> Any:
+    dtype = np.dtype(value["dtype"])
+    if dtype.kind not in "biufc":
+        raise ValueError(value["dtype"])
+    return np.frombuffer(bytes.fromhex(value["value"]), dtype)[0]
+
+
+def _pairs(value: Any, many: Many) -> Any:
+    return {key: item for key, item in many(value["items"])}  # noqa: C416  # pairs are lists
+
+
+_DECODERS: dict[str, Callable[[Any, Many], Any]] = {
+    "float": lambda value, _: float(value["value"]),
+    "scalar": _scalar,
+    "tuple": lambda value, many: tuple(many(value["items"])),
+    "set": lambda value, many: set(many(value["items"])),
+    "deque": lambda value, many: collections.deque(many(value["items"]), value["maxlen"]),
+    "bytes": lambda value, _: bytes.fromhex(value["value"]),
+    "complex": lambda value, _: complex(*map(float, value["value"])),
+    "dict": _pairs,
+    "counter": lambda value, many: collections.Counter(_pairs(value, many)),
+}

@@ -1,0 +1,59 @@
+"""The primitive operations on a file system, in one place so that a test can record them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from colabkit.storage.volume import Bytes
+
+_WRITE_BYTES = 16 << 20
+
+
+class Files:
+    """Operations on the real file system; each is one system call or a loop of one."""
+
+    def create(self, path: Path) -> int:
+        """Opens a new file for writing; an existing one is an error."""
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+
+    def write(self, descriptor: int, data: Bytes | memoryview) -> None:
+        """Writes all of a buffer at the end of what was written."""
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view[:_WRITE_BYTES]) :]
+
+    def fsync(self, descriptor: int) -> None:
+        """Waits until a file's content is durable."""
+        os.fsync(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Closes a descriptor."""
+        os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Gives a file its final name."""
+        source.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Removes a name."""
+        path.unlink()
+
+    def truncate(self, path: Path) -> None:
+        """Empties a file, so that a trash folder keeps no bytes of it."""
+        os.truncate(path, 0)
+
+    def fsync_folder(self, path: Path) -> None:
+        """Waits until a folder's names are durable, where the file system can."""
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError:
+            # Network and FUSE file systems may refuse; the manifest's hashes decide then.
+            return
+        finally:
+            os.close(descriptor)
+
+    def make_folder(self, path: Path) -> None:
+        """Makes a folder and those above it."""
+        path.mkdir(parents=True, exist_ok=True)

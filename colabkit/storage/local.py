@@ -1,0 +1,189 @@
+"""A folder of a mounted file system as a volume."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from colabkit.errors import DiskFullError, StorageError
+from colabkit.storage.files import Files
+from colabkit.storage.volume import Bytes
+
+_ASIDE = ".colabkit-tmp-"
+_READ_BYTES = 8 << 20
+_READERS = 4
+
+
+class LocalVolume:
+    """Blobs in a folder; each is written aside, made durable, then given its name.
+
+    Args:
+        root: The folder, made when the first blob is written.
+        files: The primitive operations.
+
+    Raises:
+        StorageError: ``root`` is a file.
+    """
+
+    def __init__(self, root: str | Path, files: Files | None = None) -> None:
+        self.root = Path(root).expanduser()
+        self.location = str(root)
+        self._files = files or Files()
+        self._folders: set[Path] = set()
+        if self.root.exists() and not self.root.is_dir():
+            message = f"{self.root} is a file, not a folder."
+            hint = "Pass the path of a folder, or one that does not exist yet."
+            raise StorageError(message, path=self.root, operation="open", hint=hint)
+
+    def write(self, name: str, parts: Iterable[Bytes]) -> None:
+        """Publishes a blob under a name; on failure nothing is left under it.
+
+        Raises:
+            DiskFullError: The disk is full.
+            StorageError: The folder cannot be written.
+        """
+        target = self._path(name)
+        with self._explained(target, "write"):
+            self._make_folder(target.parent)
+            thread = threading.get_native_id()
+            aside = target.parent / f"{_ASIDE}{os.getpid()}-{thread}-{uuid.uuid4().hex[:8]}"
+            try:
+                descriptor = self._files.create(aside)
+                try:
+                    for part in parts:
+                        self._files.write(descriptor, part)
+                    self._files.fsync(descriptor)
+                finally:
+                    self._files.close(descriptor)
+                self._files.rename(aside, target)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self._files.unlink(aside)
+                raise
+            self._files.fsync_folder(target.parent)
+
+    def read(self, name: str) -> Bytes:
+        """Returns a blob in memory of its own, read in parallel.
+
+        Raises:
+            StorageError: It is not there or cannot be read.
+        """
+        path = self._path(name)
+        with self._explained(path, "read"):
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                data = np.empty(os.fstat(descriptor).st_size, np.uint8)
+                _read_all(descriptor, data)
+            finally:
+                os.close(descriptor)
+        return data
+
+    def list(self, folder: str) -> dict[str, int]:
+        """Returns the names of the files in a folder and their sizes, {} when there is none."""
+        path = self._path(folder)
+        with self._explained(path, "list"):
+            try:
+                with os.scandir(path) as entries:
+                    return {
+                        entry.name: entry.stat(follow_symlinks=False).st_size
+                        for entry in entries
+                        if entry.is_file(follow_symlinks=False)
+                        and not entry.name.startswith(_ASIDE)
+                    }
+            except FileNotFoundError:
+                return {}
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Empties and removes blobs; those already gone are no error."""
+        folders = set()
+        for name in names:
+            path = self._path(name)
+            with self._explained(path, "delete"), contextlib.suppress(FileNotFoundError):
+                self._files.truncate(path)
+                self._files.unlink(path)
+                folders.add(path.parent)
+        for folder in folders:
+            self._files.fsync_folder(folder)
+
+    def free_bytes(self) -> int | None:
+        """Returns the room left on the disk."""
+        existing = next(p for p in (self.root, *self.root.absolute().parents) if p.exists())
+        return shutil.disk_usage(existing).free
+
+    def sweep(self) -> None:
+        """Removes what writers that are dead have left aside."""
+        for folder in [self.root, *(p for p in self.root.glob("*") if p.is_dir())]:
+            for path in folder.glob(f"{_ASIDE}*"):
+                pid = path.name.removeprefix(_ASIDE).split("-")[0]
+                if not pid.isdigit() or not psutil.pid_exists(int(pid)):
+                    with contextlib.suppress(OSError):
+                        self._files.unlink(path)
+
+    def _path(self, name: str) -> Path:
+        parts = Path(name).parts
+        if not parts or Path(name).is_absolute() or ".." in parts:
+            message = f"The name {name!r} leads out of {self.root}."
+            raise StorageError(message, path=self.root, operation="open")
+        return self.root / name
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder not in self._folders:
+            self._files.make_folder(folder)
+            self._folders.add(folder)
+
+    @contextlib.contextmanager
+    def _explained(self, path: Path, operation: str) -> Iterator[None]:
+        try:
+            yield
+        except StorageError:
+            raise
+        except OSError as error:
+            raise self._explanation(error, path, operation) from error
+
+    def _explanation(self, error: OSError, path: Path, operation: str) -> StorageError:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            with contextlib.suppress(OSError):
+                free = self.free_bytes() or 0
+                message = f"The disk of {self.root} is full ({free / 1e6:.0f} MB free)."
+                return DiskFullError(
+                    message,
+                    path=path,
+                    free_bytes=free,
+                    hint="Delete what you no longer need there, or pass another ckpt_dir.",
+                )
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            hint = "Pass a folder that you may write to."
+        elif error.errno in {errno.ENOTCONN, errno.EIO}:
+            hint = "The mount was lost: mount Drive again."
+        else:
+            hint = "Check the path, and that its disk is mounted."
+        message = f"Could not {operation} {path}: {os.strerror(error.errno or 0)}."
+        return StorageError(message, path=path, operation=operation, hint=hint)
+
+
+def _read_all(descriptor: int, data: Bytes) -> None:
+    def read_piece(start: int) -> None:
+        view = memoryview(data)[start : start + _READ_BYTES]
+        while view:
+            count = os.preadv(descriptor, [view], start)
+            if not count:
+                raise OSError(errno.EIO, "the file became shorter while it was read")
+            view, start = view[count:], start + count
+
+    starts = range(0, len(data), _READ_BYTES)
+    if len(starts) <= 1:
+        for start in starts:
+            read_piece(start)
+        return
+    with ThreadPoolExecutor(min(_READERS, len(starts)), "colabkit-read") as readers:
+        list(readers.map(read_piece, starts))

@@ -1,0 +1,37 @@
+"""What a checkpoint store asks of the place it writes to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+import numpy as np
+
+Bytes = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class Volume(Protocol):
+    """Named blobs that are whole or not there at all."""
+
+    location: str
+    """Where it is, as the user knows it."""
+
+    def write(self, name: str, parts: Iterable[Bytes]) -> None:
+        """Publishes a blob under a name; on failure nothing is left under it."""
+        ...
+
+    def read(self, name: str) -> Bytes:
+        """Returns a blob in memory of its own."""
+        ...
+
+    def list(self, folder: str) -> dict[str, int]:
+        """Returns the names in a folder and their sizes in bytes."""
+        ...
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Removes blobs; those already gone are no error."""
+        ...
+
+    def free_bytes(self) -> int | None:
+        """Returns the room left, None where the place does not say."""
+        ...
