@@ -56,7 +56,7 @@ class SaveStatus:
     state: SaveState = SaveState.NONE
     step: int = 0
     age_s: float = 0.0
-    timings: SaveTimings = SaveTimings()
+    timings: SaveTimings = dataclasses.field(default_factory=SaveTimings)
     error: OSError | None = None
     wants_retake: bool = False
 

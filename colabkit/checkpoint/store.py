@@ -28,7 +28,7 @@ from colabkit.errors import CheckpointCorruptError, StorageError
 from colabkit.storage import Bytes, Volume, hash_of
 
 _MANIFESTS, _SHARDS = "checkpoints", "shards"
-_NO_HASHES: Mapping[str, str] = {}
+_LONG_AGO = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class CheckpointInfo:
     step: int = 0
     epoch: int = 0
     batch: int = 0
-    saved_at: datetime.datetime = datetime.datetime.fromtimestamp(0, datetime.UTC)
+    saved_at: datetime.datetime = _LONG_AGO
     nbytes: int = 0
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     is_best: bool = False
@@ -122,7 +122,7 @@ class CheckpointStore:
         stems = (name.removesuffix(".json") for name in found if name.endswith(".json"))
         return sorted((n for n in map(Name.parse, stems) if n is not None), reverse=True)
 
-    def list(self) -> list[CheckpointInfo]:
+    def infos(self) -> list[CheckpointInfo]:
         """Returns the checkpoints there, newest first; unreadable ones carry ``problem``."""
         infos = []
         for name in self.names():
@@ -190,18 +190,20 @@ class CheckpointStore:
         for name, shard in manifest.shards.items():
             if sizes.get(name) != shard.size:
                 there = f"{sizes[name]} bytes" if name in sizes else "missing"
-                raise corrupt(f"{_SHARDS}/{name}", f"{there} instead of {shard.size} bytes")
+                reason = f"{there} instead of {shard.size} bytes"
+                raise corrupt(_shard_path(name), reason)
         files = {name: self._read_shard(name, shard) for name, shard in manifest.shards.items()}
         tensors = {}
         for entry in manifest.tensors:
             spec, data = files[entry.shard].get(entry.key, (None, None))
             if spec != entry.spec or data is None:
-                raise corrupt(f"{_SHARDS}/{entry.shard}", f"{entry.key!r} is not in it")
+                reason = f"{entry.key!r} is not in it"
+                raise corrupt(_shard_path(entry.shard), reason)
             tensors[entry.section, entry.key] = (spec, data)
         return tensors
 
     def _read_shard(self, name: str, shard: ShardEntry) -> dict[str, tuple[TensorSpec, Bytes]]:
-        path = f"{_SHARDS}/{name}"
+        path = _shard_path(name)
         data = self.volume.read(path)
         if len(data) != shard.size or hash_of(data) != shard.hash:
             raise corrupt(path, "its bytes are not those that were written")
@@ -262,7 +264,7 @@ class CheckpointStore:
             self.volume.write(f"{_MANIFESTS}/{name}.json", [content])
         except BaseException:
             with contextlib.suppress(StorageError):
-                self.volume.delete([f"{_SHARDS}/{shard}" for shard in written])
+                self.volume.delete([_shard_path(shard) for shard in written])
             raise
         self._manifests[str(name)] = manifest
         return manifest, len(content) + sum(shards[shard].size for shard in written)
@@ -278,7 +280,7 @@ class CheckpointStore:
             with ThreadPoolExecutor(1, "colabkit-hash") as hasher:
                 told = hasher.submit(hash_of, *parts)
                 written.append(shard)
-                self.volume.write(f"{_SHARDS}/{shard}", parts)
+                self.volume.write(_shard_path(shard), parts)
                 shards[shard] = ShardEntry(sum(map(len, parts)), told.result())
             for place in places:
                 t = draft.tensors[place]
@@ -293,8 +295,8 @@ class CheckpointStore:
         count = 0
         for shard in manifest.shards:
             if shard not in there:
-                data = other.volume.read(f"{_SHARDS}/{shard}")
-                self.volume.write(f"{_SHARDS}/{shard}", [data])
+                data = other.volume.read(_shard_path(shard))
+                self.volume.write(_shard_path(shard), [data])
                 count += len(data)
         check()
         content = manifest.to_bytes()
@@ -326,13 +328,17 @@ class CheckpointStore:
             self._manifests.pop(name, None)
         used = {shard for m in staying if m is not None for shard in m.shards}
         dead = {shard for m in going for shard in m.shards} - used
-        self.volume.delete([f"{_SHARDS}/{shard}" for shard in sorted(dead)])
+        self.volume.delete([_shard_path(shard) for shard in sorted(dead)])
 
     def _readable(self, name: Name) -> Manifest | None:
         try:
             return self.manifest(name)
         except (CheckpointCorruptError, StorageError):
             return None
+
+
+def _shard_path(name: str) -> str:
+    return f"{_SHARDS}/{name}"
 
 
 def _kept(manifest: Manifest) -> bool:

@@ -19,7 +19,7 @@ class Files:
 
     def write(self, descriptor: int, data: Bytes | memoryview) -> None:
         """Writes all of a buffer at the end of what was written."""
-        view = memoryview(data)
+        view = data if isinstance(data, memoryview) else data.data
         while view:
             view = view[os.write(descriptor, view[:_WRITE_BYTES]) :]
 

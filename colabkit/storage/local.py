@@ -173,7 +173,7 @@ class LocalVolume:
 
 def _read_all(descriptor: int, data: Bytes) -> None:
     def read_piece(start: int) -> None:
-        view = memoryview(data)[start : start + _READ_BYTES]
+        view = data.data[start : start + _READ_BYTES]
         while view:
             count = os.preadv(descriptor, [view], start)
             if not count:

@@ -6,6 +6,7 @@ import functools
 import random
 import types
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,7 @@ def reseed(generator: object, seed: int) -> None:
     """Puts a generator of random or NumPy into the state a seed names."""
     if isinstance(generator, np.random.Generator):
         bits = generator.bit_generator
-        bits.state = type(bits)(seed).state  # type: ignore[call-arg]
+        bits.state = type(bits)(seed).state
     elif isinstance(generator, np.random.RandomState):
         generator.seed(seed & 0xFFFFFFFF)
     elif isinstance(generator, random.Random):
@@ -87,14 +88,14 @@ def generator_state(generator: object) -> object:
     raise TypeError(message)
 
 
-def restore_generator(generator: object, state: object) -> None:
+def restore_generator(generator: object, state: Any) -> None:
     """Restores what ``generator_state`` gave."""
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = state
     elif isinstance(generator, np.random.RandomState):
-        generator.set_state(state)  # type: ignore[arg-type]
+        generator.set_state(state)
     elif isinstance(generator, random.Random):
-        generator.setstate(state)  # type: ignore[arg-type]
+        generator.setstate(state)
 
 
 def is_unseedable(generator: object) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import LoadedCheckpoint, SaveFacts, Section
+from colabkit.checkpoint import SaveFacts, Section
 from colabkit.errors import ArgumentError
 from colabkit.training.display import Display
 from colabkit.training.feed import Feed, Start
@@ -19,11 +19,12 @@ from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
 from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
+from colabkit.training.resuming import restore_run
 from colabkit.training.seeding import derive
 from colabkit.training.side import side_for
 from colabkit.training.state import RunState
 from colabkit.training.steplog import StepLog
-from colabkit.training.verdict import ResumeVerdict, environment_changes
+from colabkit.training.verdict import ResumeVerdict
 
 _LOOK_EVERY_S = 0.25
 
@@ -106,9 +107,15 @@ class Run:
         self._epochs_total: int | None = None
         options = KeeperOptions(save_every=save_every, keep=keep)
         self._keeper = Keeper(ckpt_dir, self._side, options, take=self._snapshot)
-        self._restore(resume)
-
-    # What the user sees of it.
+        changed = restore_run(
+            self._keeper,
+            self._side,
+            self._state,
+            self._display,
+            identity=self._identity(),
+            resume=resume,
+        )
+        self._verdict = self._verdict.adding(reasons=changed)
 
     @property
     def step(self) -> int:
@@ -235,8 +242,6 @@ class Run:
             place = ("after inner", self.epoch, cursor.call)
         self._side.seed(derive(self.seed, *place))
 
-    # Between the steps.
-
     def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
         key = derive(self.seed, "pass", self.epoch, cursor.call)
         step_key = derive(key, "step")
@@ -326,7 +331,8 @@ class Run:
         self._display.update(self._position, self._log.newest, self._keeper.status())
         self._keeper.publish_history(self.history.csv_text())
 
-    # Checkpoints.
+    def _identity(self) -> dict[str, Any]:
+        return {"objects": self._side.fingerprint(), "seed": self.seed}
 
     def _snapshot(self) -> Snapshot:
         for cursor in self._position.open:
@@ -337,37 +343,7 @@ class Run:
             batch=self._position.batches_done,
             metrics=self.history.newest_epoch_values(),
             is_best=self._is_best,
-            fingerprint={
-                "objects": self._side.fingerprint(),
-                "seed": self.seed,
-                "environment": self._side.environment(),
-            },
+            fingerprint={**self._identity(), "environment": self._side.environment()},
         )
         own = Section(name="run", state=self._state.state_dict(), weights=False)
         return Snapshot(sections=[*self._side.sections(), own], facts=facts)
-
-    def _restore(self, resume: bool | str) -> None:
-        loaded = None if resume is False else self._keeper.newest()
-        if loaded is None:
-            self._keeper.begin_attempt()
-            return
-        for name, reason in loaded.skipped:
-            self._display.say(f"Checkpoint {name} is damaged ({reason}); using the one before.")
-        then = {k: loaded.fingerprint[k] for k in ("objects", "seed")}
-        changed = differences(then, {"objects": self._side.fingerprint(), "seed": self.seed})
-        if not changed:
-            self._resume(loaded)
-        elif resume == "weights":
-            fitted, total = self._side.restore_weights(loaded.sections)
-            self._keeper.begin_attempt()
-            self._display.say(f"Took {fitted} of {total} tensors from step {loaded.facts.step}.")
-        else:
-            raise mismatch_error(changed, self._keeper.location)
-
-    def _resume(self, loaded: LoadedCheckpoint) -> None:
-        self._side.restore(loaded.sections)
-        self._state.load_state_dict(loaded.sections["run"])
-        changed = environment_changes(loaded.fingerprint["environment"], self._side.environment())
-        self._verdict = self._verdict.adding(reasons=changed)
-        self.history.mark_resume(step=self.step, epoch=self.epoch)
-        self._display.resumed(loaded, self._position)

@@ -28,7 +28,7 @@ def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> list[Checkpoin
         []
     """
     store = RunFolder(_existing(ckpt_dir)).store
-    found = store.list()
+    found = store.infos()
     if not verify:
         return found
     return [
@@ -60,7 +60,7 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
         2
     """
     folder = RunFolder(_existing(ckpt_dir))
-    there = folder.store.list()
+    there = folder.store.infos()
     side = side_for({"model": model})
     if which == "latest":
         loaded = folder.newest_valid(side.backend)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import random
 import shutil
@@ -106,9 +107,8 @@ def verify_resume(
         chooser = random.Random(seed)  # noqa: S311  # chooses steps, guards nothing
         places = sorted(chooser.sample(range(1, steps + 1), min(kills, steps)))
         for place in places:
-            _in_child(
-                lambda at=place: run(scratch / "killed", (_KillAt(at),), save_every=1), scratch
-            )
+            killer = (_KillAt(place),)
+            _in_child(functools.partial(run, scratch / "killed", killer, save_every=1), scratch)
         _in_child(lambda: run(scratch / "killed", ()), scratch)
         differing = _differing(scratch / "alone", scratch / "killed")
         return ResumeProof(not differing, len(places), steps, differing)

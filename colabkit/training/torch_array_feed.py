@@ -46,7 +46,7 @@ class ArrayFeed:
         order = self._order(start.key)
         for first in range(start.skip * size, self._samples, stride):
             chunk = [self._gather(tensor, order, first, stride) for tensor in self._tensors]
-            for batch in zip(*(tensor.split(size) for tensor in chunk), strict=True):
+            for batch in zip(*(torch.split(tensor, size) for tensor in chunk), strict=True):
                 yield rebuild(batch)
 
     def _order(self, key: int) -> torch.Tensor | None:

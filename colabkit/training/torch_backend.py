@@ -31,6 +31,9 @@ _NAMES: dict[torch.dtype, str] = {
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
+_new_stream: Callable[..., Any] = torch.cuda.Stream
+_new_event: Callable[..., Any] = torch.cuda.Event
+
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -43,7 +46,7 @@ class TorchBackend:
 
     def __init__(self, device: torch.device) -> None:
         self.overlaps = self._on_gpu = device.type == "cuda"
-        self._stream: Any = torch.cuda.Stream(device) if self._on_gpu else None
+        self._stream: Any = _new_stream(device) if self._on_gpu else None
 
     def is_tensor(self, value: object) -> bool:
         """Whether a value is stored as a tensor."""
@@ -84,9 +87,10 @@ class TorchBackend:
                 _typed(view, tensor).copy_(tensor.detach(), non_blocking=tensor.is_cuda)
                 if tensor.is_cuda:
                     tensor.record_stream(self._stream)
-            copied = torch.cuda.Event()
+            copied = _new_event()
             copied.record(self._stream)
-        return copied.synchronize
+        wait: Callable[[], None] = copied.synchronize
+        return wait
 
     def rebuild(self, spec: TensorSpec, data: Bytes) -> torch.Tensor:
         """Returns a tensor over memory of its own."""

@@ -34,7 +34,7 @@ def batch_digest(batch: Any) -> str:
     for leaf in _leaves(batch):
         if isinstance(leaf, torch.Tensor):
             digest.update(f"{leaf.dtype}{tuple(leaf.shape)}".encode())
-            digest.update(_as_bytes(leaf))
+            digest.update(_as_bytes(leaf).data)
         elif isinstance(leaf, np.ndarray):
             digest.update(f"{leaf.dtype}{leaf.shape}".encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())

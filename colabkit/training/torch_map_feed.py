@@ -46,7 +46,7 @@ class MapFeed:
         """Yields batches from the index order replayed under the key."""
         if self._order_repeats is None:
             self._order_repeats = self._same_order_twice(start)
-        tickets = itertools.islice(self._order(start), start.skip, None)
+        tickets: Iterator[Ticket] = itertools.islice(self._order(start), start.skip, None)
         probing = self._repeats is None
         if probing:
             tickets = _first_twice(tickets)

@@ -76,7 +76,9 @@ def _named(metrics: Any) -> Iterable[tuple[str, Any]]:
         return
     if isinstance(metrics, str) or callable(metrics):
         metrics = [metrics]
-    pairs = metrics.items() if isinstance(metrics, Mapping) else ((None, m) for m in metrics)
+    pairs: Iterable[tuple[str | None, Any]] = ((None, m) for m in metrics)
+    if isinstance(metrics, Mapping):
+        pairs = metrics.items()
     for name, metric in pairs:
         if isinstance(metric, str):
             if metric not in _BY_NAME:
@@ -85,4 +87,5 @@ def _named(metrics: Any) -> Iterable[tuple[str, Any]]:
                 raise ArgumentError(message, argument="metrics", hint=hint)
             yield name or metric, _BY_NAME[metric]
         else:
-            yield name or getattr(metric, "__name__", type(metric).__name__.lower()), metric
+            own_name: str = getattr(metric, "__name__", type(metric).__name__.lower())
+            yield name or own_name, metric

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,15 @@ import torch
 
 from colabkit.training.hidden import generator_state, reseed, restore_generator
 
+_cuda_runs: Callable[[], bool] = torch.cuda.is_initialized
+
 
 def seed_everything(seed: int) -> None:
     """Puts every global random stream where a seed names, in about 6 microseconds."""
     random.seed(seed)
     np.random.seed(seed & 0xFFFFFFFF)  # users draw from the global stream
     torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_initialized():
+    if _cuda_runs():
         for generator in torch.cuda.default_generators:
             generator.manual_seed(seed)
 
@@ -28,7 +31,7 @@ def global_states() -> dict[str, Any]:
         "numpy": np.random.get_state(legacy=False),
         "torch": torch.get_rng_state(),
     }
-    if torch.cuda.is_initialized():
+    if _cuda_runs():
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states
 
@@ -38,7 +41,7 @@ def restore_global_states(states: dict[str, Any]) -> None:
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_initialized() and len(states.get("cuda", ())) == torch.cuda.device_count():
+    if _cuda_runs() and len(states.get("cuda", ())) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
 
 

@@ -88,7 +88,7 @@ class TorchState:
 
     def guarded_addresses(self) -> frozenset[int]:
         """Returns where the tensors lie that only an optimizer's step changes."""
-        found = set()
+        found: set[int] = set()
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 found.update(p.data_ptr() for p in group["params"])

@@ -124,7 +124,7 @@ class TrainStep:
             loss = loss / self._recipe.accumulate
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        loss.backward()
+        torch.autograd.backward(loss)
         self._accumulated += 1
         if self._accumulated == self._recipe.accumulate:
             self._update()

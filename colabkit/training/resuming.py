@@ -1,0 +1,67 @@
+"""Putting a checkpoint back into a run, or saying why it does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from colabkit.checkpoint import LoadedCheckpoint
+from colabkit.training.display import Display
+from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.keeper import Keeper
+from colabkit.training.side import Side
+from colabkit.training.state import RunState
+from colabkit.training.verdict import environment_changes
+
+
+def restore_run(
+    keeper: Keeper,
+    side: Side,
+    state: RunState,
+    display: Display,
+    *,
+    identity: Mapping[str, Any],
+    resume: bool | str,
+) -> tuple[str, ...]:
+    """Restores the newest whole checkpoint into the user's objects and the run's state.
+
+    Args:
+        keeper: The run folder.
+        side: The user's objects.
+        state: The run's own state.
+        display: Where the one sentence goes.
+        identity: What must be the same for a checkpoint to fit.
+        resume: True, False to start anew, or "weights" to take what fits.
+
+    Returns:
+        Why the resume is not bitwise exact; empty when it is, or when nothing was restored.
+
+    Raises:
+        CheckpointMismatchError: The checkpoint does not fit, and ``resume`` is True.
+    """
+    loaded = None if resume is False else keeper.newest()
+    if loaded is None:
+        keeper.begin_attempt()
+        return ()
+    for name, reason in loaded.skipped:
+        display.say(f"Checkpoint {name} is not whole ({reason}) The one before is used.")
+    changed = differences({key: loaded.fingerprint[key] for key in identity}, identity)
+    if not changed:
+        return _resume(loaded, side, state, display)
+    if resume != "weights":
+        raise mismatch_error(changed, keeper.location)
+    fitted, total = side.restore_weights(loaded.sections)
+    keeper.begin_attempt()
+    display.say(f"Took {fitted} of {total} tensors from step {loaded.facts.step}.")
+    return ()
+
+
+def _resume(
+    loaded: LoadedCheckpoint, side: Side, state: RunState, display: Display
+) -> tuple[str, ...]:
+    side.restore(loaded.sections)
+    state.load_state_dict(loaded.sections["run"])
+    position = state.position
+    state.history.mark_resume(step=position.step, epoch=position.epoch)
+    display.resumed(loaded, position)
+    return environment_changes(loaded.fingerprint["environment"], side.environment())
