@@ -1,0 +1,74 @@
+"""Runs training in forked children that die by SIGKILL, and reads what they left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import colabkit
+
+
+def in_child(work: Callable[[], None], *, report: Path) -> bool:
+    """Runs ``work`` in a forked child; returns whether it came to its end."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            work()
+            code = 0
+        except BaseException:
+            report.write_text(traceback.format_exc())
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+        return False
+    assert status == 0, report.read_text() if report.exists() else status
+    return True
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillAtStep:
+    """Dies in the middle of a step, after backward and before the next batch."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if step == self.step:
+            kill_self()
+
+
+class KillAtEpochEnd:
+    """Dies after an epoch's validation, before its end is recorded."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_epoch_end(self, run: Any, epoch: int, logs: Any) -> None:
+        if epoch == self.epoch:
+            kill_self()
+
+
+def outcome(folder: Path, history: colabkit.History, target: Path) -> None:
+    """Writes everything a run ended with, in a form that compares bitwise."""
+    newest = colabkit.checkpoints(folder)[0]
+    numbers = history.numbers()
+    steps = {k: v.view(np.uint64).tolist() for k, v in numbers["steps"].items()}
+    epochs = [{k: float(v).hex() for k, v in row.items()} for row in numbers["epochs"]]
+    kept = {k: v for k, v in newest.hashes.items() if not k.startswith("run.")}
+    target.write_text(
+        json.dumps({"hashes": kept, "epochs": epochs, "steps": steps, "step": newest.step})
+    )
