@@ -24,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "demo":
-            return int(importlib.import_module("colabkit.demo").main() or 0)
+            demo = importlib.import_module("colabkit.demo")
+            return int(demo.main(["--framework", options.framework]))
         return _show_checkpoints(options.ckpt_dir, verify=options.verify)
     except ColabKitError as error:
         print(error, file=sys.stderr)
@@ -37,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=colabkit.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("demo", help="train, kill the training, and see it go on bit for bit")
+    demo = commands.add_parser("demo", help="train, kill the training, and see it go on")
+    demo.add_argument("--framework", choices=["torch"], default="torch")
     listing = commands.add_parser("checkpoints", help="list the checkpoints of a run folder")
     listing.add_argument("ckpt_dir", metavar="DIR", help="the run folder")
     listing.add_argument("--verify", action="store_true", help="read and check every byte")
@@ -45,9 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _show_checkpoints(ckpt_dir: str, *, verify: bool) -> int:
-    # The check reads every byte, so it is asked for only by name.
-    options = {"verify": True} if verify else {}
-    found = colabkit.checkpoints(ckpt_dir, **options)
+    found = colabkit.checkpoints(ckpt_dir, verify=verify)
     if not found:
         say(f"{ckpt_dir} holds no checkpoint.")
         return 1

@@ -65,6 +65,7 @@ class Keeper:
         self._last_save_s = clock()
         self._last_step = -1
         self._last_place: tuple[int, int, int] | None = None
+        self._wait_s = 0.0
 
     def newest(self) -> LoadedCheckpoint | None:
         """Returns the newest checkpoint that is whole."""
@@ -97,7 +98,9 @@ class Keeper:
     def finish_copying(self) -> None:
         """Waits until the snapshot under way no longer needs the tensors."""
         if self._saver is not None and self._saver.copying:
+            began_s = time.perf_counter()
             self._saver.barrier()
+            self._wait_s += time.perf_counter() - began_s
 
     def save_if_due(self, step: int) -> bool:
         """Begins a save when the policy asks for one and the last is done.
@@ -135,6 +138,12 @@ class Keeper:
         return (facts.step, facts.epoch, facts.batch) == self._last_place
 
     def _offer(self, step: int) -> bool:
+        began_s = time.perf_counter()
+        accepted = self._offer_now(step)
+        self._wait_s += time.perf_counter() - began_s
+        return accepted
+
+    def _offer_now(self, step: int) -> bool:
         snapshot = self._take()
         accepted = self._opened().offer(
             snapshot.sections,
@@ -151,6 +160,11 @@ class Keeper:
     def _opened(self) -> Saver:
         assert self._saver is not None, "the keeper is used between open() and close()"  # noqa: S101
         return self._saver
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds that saves have held the training thread, the final one left out."""
+        return self._wait_s
 
     def status(self) -> SaveStatus | None:
         """Returns where the newest save is, None outside a loop."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,11 @@ class Run:
         """Whether part of the epoch under way is already done."""
         return self._position.is_mid_epoch
 
+    @property
+    def checkpoint_wait_s(self) -> float:
+        """Seconds that checkpoints have held this session's training thread between steps."""
+        return self._keeper.wait_s
+
     def epochs(self, count: int) -> Iterator[int]:
         """Yields the epochs still to do, up to ``count`` in all, from 0.
 
@@ -197,17 +202,17 @@ class Run:
         """
         return self.pass_over(ItemsFeed(items))
 
-    def log(self, **values: Any) -> None:
+    def log(self, *, weight: float = 1.0, **values: Any) -> None:
         """Notes values of the step under way: numbers or scalar tensors, read later.
+
+        Args:
+            weight: For how much the step counts in the epoch's mean: its samples, say.
+            values: Scalars by name.
 
         Example:
             >>> run.log(loss=loss, accuracy=0.9)  # doctest: +SKIP
         """
-        self._log.add(self._position.step, self._position.epoch, values, 1.0)
-
-    def log_weighted(self, values: Mapping[str, Any], samples: int) -> None:
-        """Notes values of the step under way that stand for a number of samples."""
-        self._log.add(self._position.step, self._position.epoch, values, samples)
+        self._log.add(self._position.step, self._position.epoch, values, weight)
 
     def log_epoch(self, **values: float) -> None:
         """Notes values of the epoch under way, a validation loss for example."""
@@ -224,7 +229,8 @@ class Run:
 
     def pass_over(self, feed: Feed) -> Iterator[Any]:
         """Yields what is still to do of one pass over a feed."""
-        cursor = self._position.enter()
+        position = self._position
+        cursor = position.enter()
         if cursor is not None:
             with self._session():
                 self._check_same_data(cursor, feed)
@@ -233,14 +239,13 @@ class Run:
                     yield from self._steps(cursor, feed)
                 finally:
                     del self._open_feeds[cursor.call]
-                    self._position.leave(cursor)
+                    position.leave(cursor)
                 if self._depth == 1:
                     self._save_and_wait()
-        if cursor is None or cursor.outermost:
-            place = ("after", self.epoch, self._position.outermost_passed)
-        else:
-            place = ("after inner", self.epoch, cursor.call)
-        self._side.seed(derive(self.seed, *place))
+        place = ("after", position.outermost_passed)
+        if cursor is not None and not cursor.outermost:
+            place = ("in", cursor.call)
+        self._side.seed(derive(self.seed, self.epoch, *place))
 
     def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
         key = derive(self.seed, "pass", self.epoch, cursor.call)
@@ -298,8 +303,6 @@ class Run:
         self._display.say(str(self.verdict))
         self._display.length(feed.length)
 
-    # The session: from the begin of the outermost loop to its end.
-
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
         self._depth += 1
@@ -345,5 +348,5 @@ class Run:
             is_best=self._is_best,
             fingerprint={**self._identity(), "environment": self._side.environment()},
         )
-        own = Section(name="run", state=self._state.state_dict(), weights=False)
-        return Snapshot(sections=[*self._side.sections(), own], facts=facts)
+        own = Section("run", self._state.state_dict(), weights=False)
+        return Snapshot([*self._side.sections(), own], facts)

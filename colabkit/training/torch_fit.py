@@ -154,7 +154,7 @@ class _Fitting:
         self._recipe.model.train()
         for batch in run.pass_over(self._feed):
             outcome = step(batch)
-            run.log_weighted(outcome.values, outcome.samples)
+            run.log(weight=outcome.samples, **outcome.values)
             if watched:
                 callbacks.batch_end(run, outcome.values)
         step.finish_epoch()

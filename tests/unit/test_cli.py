@@ -35,7 +35,7 @@ def test_version_is_told(capsys):
 
 
 def test_demo_runs_the_demo(monkeypatch):
-    monkeypatch.setitem(sys.modules, "colabkit.demo", SimpleNamespace(main=lambda: 3))
+    monkeypatch.setitem(sys.modules, "colabkit.demo", SimpleNamespace(main=lambda argv: 3))
     assert cli.main(["demo"]) == 3
 
 
