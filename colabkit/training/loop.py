@@ -19,7 +19,7 @@ from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
 from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
-from colabkit.training.resuming import restore_run
+from colabkit.training.resuming import check_resume, restore_run
 from colabkit.training.seeding import derive
 from colabkit.training.side import side_for
 from colabkit.training.state import RunState
@@ -81,9 +81,7 @@ class Run:
         must_be_finite: Sequence[str] = (),
         **objects: Any,
     ) -> None:
-        if resume not in {True, False, "weights"}:
-            message = f"resume is {resume!r}."
-            raise ArgumentError(message, argument="resume", hint='Pass True, False or "weights".')
+        check_resume(resume)
         self.history = History()
         self.seed = 0 if seed is None else seed
         self.was_interrupted = False

@@ -6,12 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from colabkit.checkpoint import LoadedCheckpoint
+from colabkit.errors import ArgumentError
 from colabkit.training.display import Display
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.keeper import Keeper
 from colabkit.training.side import Side
 from colabkit.training.state import RunState
 from colabkit.training.verdict import environment_changes
+
+
+def check_resume(resume: bool | str) -> None:
+    """Raises ArgumentError unless ``resume`` is one of the three ways."""
+    if resume not in {True, False, "weights"}:
+        message = f"resume is {resume!r}."
+        raise ArgumentError(message, argument="resume", hint='Pass True, False or "weights".')
 
 
 def restore_run(
