@@ -14,6 +14,15 @@ from colabkit.errors import CheckpointCorruptError, StateError
 
 _TAG = "$"
 _DEPTH_MAX = 64
+_WRONG_FORM = (
+    KeyError,
+    TypeError,
+    ValueError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 
 
 def encode(state: object, is_tensor: Callable[[object], bool]) -> tuple[Any, dict[str, Any]]:
@@ -110,7 +119,7 @@ def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
     """
     try:
         return _decode(skeleton, leaf)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except _WRONG_FORM as error:
         if isinstance(error, CheckpointCorruptError):
             raise
         message = "A checkpoint's state has an unknown form."

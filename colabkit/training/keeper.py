@@ -133,6 +133,16 @@ class Keeper:
                 self._offer(step)
                 saver.flush()
 
+    def flush(self) -> None:
+        """Waits until the save under way is on the volume.
+
+        Raises:
+            CheckpointWriteError: It could not be written.
+        """
+        if self._saver is not None:
+            self.finish_copying()
+            self._saver.flush()
+
     def _is_saved(self) -> bool:
         facts = self._take().facts
         return (facts.step, facts.epoch, facts.batch) == self._last_place

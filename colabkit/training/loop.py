@@ -106,12 +106,7 @@ class Run:
         options = KeeperOptions(save_every=save_every, keep=keep)
         self._keeper = Keeper(ckpt_dir, self._side, options, take=self._snapshot)
         changed = restore_run(
-            self._keeper,
-            self._side,
-            self._state,
-            self._display,
-            identity=self._identity(),
-            resume=resume,
+            self._keeper, self._side, self._state, self._display, seed=self.seed, resume=resume
         )
         self._verdict = self._verdict.adding(reasons=changed)
 
@@ -220,6 +215,10 @@ class Run:
         """Ends the run after the epoch under way."""
         self._state.should_stop = True
         self._display.say(f"Stopping after epoch {self.epoch + 1}: {reason}.")
+
+    def flush(self) -> None:
+        """Waits until the newest save is on the volume."""
+        self._keeper.flush()
 
     def reseed(self, *place: int | str) -> None:
         """Puts every random stream where the run's seed, step and a place name."""
@@ -332,9 +331,6 @@ class Run:
         self._display.update(self._position, self._log.newest, self._keeper.status())
         self._keeper.publish_history(self.history.csv_text())
 
-    def _identity(self) -> dict[str, Any]:
-        return {"objects": self._side.fingerprint(), "seed": self.seed}
-
     def _snapshot(self) -> Snapshot:
         for cursor in self._position.open:
             cursor.feed_state = self._open_feeds[cursor.call].state()
@@ -344,7 +340,11 @@ class Run:
             batch=self._position.batches_done,
             metrics=self.history.newest_epoch_values(),
             is_best=self._is_best,
-            fingerprint={**self._identity(), "environment": self._side.environment()},
+            fingerprint={
+                "objects": self._side.fingerprint(),
+                "seed": self.seed,
+                "environment": self._side.environment(),
+            },
         )
         own = Section("run", self._state.state_dict(), weights=False)
         return Snapshot([*self._side.sections(), own], facts)

@@ -56,8 +56,9 @@ class _KillAt:
         self._step = step
 
     def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
-        del run, logs
+        del logs
         if step == self._step:
+            run.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -105,7 +106,7 @@ def verify_resume(
         _in_child(lambda: run(scratch / "alone", ()), scratch)
         steps = checkpoints(scratch / "alone")[0].step
         chooser = random.Random(seed)  # noqa: S311  # chooses steps, guards nothing
-        places = sorted(chooser.sample(range(1, steps + 1), min(kills, steps)))
+        places = sorted(chooser.sample(range(2, steps + 1), min(kills, steps - 1)))
         for place in places:
             killer = (_KillAt(place),)
             _in_child(functools.partial(run, scratch / "killed", killer, save_every=1), scratch)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from colabkit.checkpoint import LoadedCheckpoint
 from colabkit.errors import ArgumentError
 from colabkit.training.display import Display
@@ -28,7 +25,7 @@ def restore_run(
     state: RunState,
     display: Display,
     *,
-    identity: Mapping[str, Any],
+    seed: int,
     resume: bool | str,
 ) -> tuple[str, ...]:
     """Restores the newest whole checkpoint into the user's objects and the run's state.
@@ -38,7 +35,7 @@ def restore_run(
         side: The user's objects.
         state: The run's own state.
         display: Where the one sentence goes.
-        identity: What must be the same for a checkpoint to fit.
+        seed: The run's seed.
         resume: True, False to start anew, or "weights" to take what fits.
 
     Returns:
@@ -53,6 +50,7 @@ def restore_run(
         return ()
     for name, reason in loaded.skipped:
         display.say(f"Checkpoint {name} is not whole ({reason}) The one before is used.")
+    identity = {"objects": side.fingerprint(), "seed": seed}
     changed = differences({key: loaded.fingerprint[key] for key in identity}, identity)
     if not changed:
         return _resume(loaded, side, state, display)

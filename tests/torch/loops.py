@@ -1,0 +1,154 @@
+"""Hand-written loops over a Run that a resume must repeat bit for bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+import colabkit
+from tests.torch.cases import Augmented, arrays, generated, loader, network
+
+Hook = Callable[[int], None]
+Loop = Callable[[Path, str | int | None, Hook], colabkit.Run]
+
+
+def _run(folder: Path, save_every: str | int | None, **objects: Any) -> colabkit.Run:
+    return colabkit.Run(folder, save_every=save_every, progress=False, **objects)
+
+
+def _adam(module: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(module.parameters(), lr=0.01)
+
+
+def gan(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Two networks, two optimizers, two loaders side by side, noise from three streams."""
+    torch.manual_seed(2)
+    maker, judge = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.1), nn.Linear(8, 6)), network()
+    make, judging = _adam(maker), _adam(judge)
+    run = _run(folder, save_every, maker=maker, judge=judge, make=make, judging=judging)
+    real, other = loader(), loader(Augmented(), num_workers=1)
+    for _ in run.epochs(2):
+        for (x, _), (second, _) in zip(run.batches(real), run.batches(other), strict=True):
+            noise = torch.rand(len(x), 4) + random.random() + float(np.random.rand())
+            false = functional.softplus(judge(maker(noise).detach())).mean()
+            judged = false + functional.softplus(-judge(x + 0.1 * second)).mean()
+            judging.zero_grad()
+            judged.backward()
+            judging.step()
+            fooled = functional.softplus(-judge(maker(noise))).mean()
+            make.zero_grad()
+            fooled.backward()
+            make.step()
+            hook(run.step)
+            run.log(judged=judged, fooled=fooled)
+    return run
+
+
+def phases(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Trains on one loader, then another, then validates on a shuffled one, in each epoch."""
+    model = network(norm=True)
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    first, second, held_out = loader(), loader(), loader()
+    for _ in run.epochs(2):
+        for data in (first, second):
+            model.train()
+            for x, y in run.batches(data):
+                optimizer.zero_grad()
+                loss = functional.cross_entropy(model(x + torch.rand(6) * 0.1), y)
+                loss.backward()
+                optimizer.step()
+                hook(run.step)
+                run.log(loss=loss)
+        model.eval()
+        with torch.no_grad():
+            losses = [functional.cross_entropy(model(x), y) for x, y in held_out]
+        run.log_epoch(val_loss=float(torch.stack(losses).mean()))
+    return run
+
+
+def scaled(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """A gradient scaler that meets overflows, a schedule per step, a generator of one's own."""
+    model = network()
+    optimizer = _adam(model)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60, growth_interval=3)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+    noise = torch.Generator().manual_seed(8)
+    objects = {"model": model, "optimizer": optimizer, "scaler": scaler, "noise": noise}
+    run = _run(folder, save_every, scheduler=scheduler, **objects)
+    data = loader()
+    for _ in run.epochs(2):
+        for x, y in run.batches(data):
+            optimizer.zero_grad()
+            with torch.autocast("cpu", torch.float16):
+                output = model(x + 0.1 * torch.rand(x.shape, generator=noise))
+                loss = functional.cross_entropy(output, y)
+            scaler.scale(loss).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            scheduler.step()
+            hook(run.step)
+            run.log(loss=loss, scale=scaler.get_scale())
+    return run
+
+
+def accumulated(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Gradients gathered over three batches, left over from one epoch to the next."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    data = loader()
+    for epoch in run.epochs(3):
+        for number, (x, y) in enumerate(run.batches(data), start=run.step - 6 * epoch):
+            loss = functional.cross_entropy(model(x), y) / 3
+            loss.backward()
+            if (6 * epoch + number) % 4 == 3:
+                optimizer.step()
+                optimizer.zero_grad()
+            hook(run.step)
+            run.log(loss=loss)
+    return run
+
+
+def items(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """A long loop over plain items, with a model that learns from each."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    x, y = arrays()
+    for place in run.items(range(24)):
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(x[place : place + 4]), y[place : place + 4])
+        loss.backward()
+        optimizer.step()
+        hook(run.step)
+        run.log(loss=loss)
+    return run
+
+
+def stream(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """A generator made anew for each epoch."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    for _ in run.epochs(3):
+        for x, y in run.batches(generated):
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            hook(run.step)
+            run.log(loss=loss)
+    return run
+
+
+LOOPS: dict[str, Loop] = {
+    loop.__name__: loop for loop in (gan, phases, scaled, accumulated, items, stream)
+}

@@ -1,0 +1,400 @@
+"""What fit does for the person at the keyboard, beyond exact resumes."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
+from torch.utils import data as torch_data
+
+import colabkit
+from colabkit.errors import (
+    ArgumentError,
+    CheckpointMismatchError,
+    CheckpointNotFoundError,
+    DivergedError,
+    StorageError,
+)
+from tests.torch.cases import SAMPLES, Augmented, arrays, loader, network
+
+QUIET = {"progress": False, "device": "cpu"}
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW])
+def test_nothing_is_added_to_the_arithmetic_of_the_plain_loop(make, tmp_path):
+    plain, ours = network(dropout=0.0), network(dropout=0.0)
+    batches = torch_data.DataLoader(torch_data.TensorDataset(*arrays()), batch_size=8)
+    optimizer = make(plain.parameters(), lr=0.01)
+    losses = []
+    for _ in range(3):
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(plain(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    own = make(ours.parameters(), lr=0.01)
+    history = colabkit.fit(
+        ours, batches, tmp_path, epochs=3, optimizer=own, loss=nn.CrossEntropyLoss(), **QUIET
+    )
+    assert same_weights(plain, ours)
+    assert history.steps["loss"].tolist() == losses
+
+
+def test_running_again_after_the_last_epoch_changes_nothing(tmp_path):
+    first = network()
+    history = colabkit.fit(first, arrays(), tmp_path, epochs=2, **QUIET)
+    again = network()
+    repeated = colabkit.fit(again, arrays(), tmp_path, epochs=2, **QUIET)
+    assert same_weights(first, again)
+    assert repeated.numbers()["epochs"] == history.numbers()["epochs"]
+
+
+def test_more_epochs_train_on_as_if_they_had_been_asked_for_at_once(tmp_path):
+    longer, resumed = network(), network()
+    colabkit.fit(longer, arrays(), tmp_path / "longer", epochs=4, **QUIET)
+    colabkit.fit(network(), arrays(), tmp_path / "short", epochs=2, **QUIET)
+    colabkit.fit(resumed, arrays(), tmp_path / "short", epochs=4, **QUIET)
+    assert same_weights(longer, resumed)
+
+
+class Interrupting:
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_batch_end(self, run, step, logs):
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_an_interrupt_saves_and_returns(tmp_path):
+    alone, resumed = network(), network()
+    colabkit.fit(alone, loader(), tmp_path / "alone", epochs=2, **QUIET)
+    history = colabkit.fit(
+        network(), loader(), tmp_path / "run", epochs=2, callbacks=[Interrupting(8)], **QUIET
+    )
+    assert len(history.epochs) == 1
+    assert colabkit.checkpoints(tmp_path / "run")[0].step == 8
+    colabkit.fit(resumed, loader(), tmp_path / "run", epochs=2, **QUIET)
+    assert same_weights(alone, resumed)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    def twice(event):
+        if event.name == "batch_end" and event.step == 5:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        colabkit.fit(network(), arrays(), tmp_path, epochs=5, callbacks=[twice], **QUIET)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_diverged_loss_names_its_step_and_leaves_the_checkpoint(tmp_path):
+    x, y = arrays()
+    data = [(x[:8], y[:8])] * 5 + [(x[:8] * float("nan"), y[:8])] * 5
+    with pytest.raises(DivergedError, match="step 5") as caught:
+        colabkit.fit(network(), data, tmp_path, save_every=1, **QUIET)
+    assert caught.value.step == 5
+    model = network()
+    assert colabkit.load(model, tmp_path).step <= 5
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_another_model_is_a_mismatch_that_lists_what_changed(tmp_path):
+    colabkit.fit(network(), arrays(), tmp_path, **QUIET)
+    wider = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 3))
+    with pytest.raises(CheckpointMismatchError, match=r"model\.0\.weight") as caught:
+        colabkit.fit(wider, arrays(), tmp_path, epochs=2, **QUIET)
+    then, now = caught.value.differences["model.0.weight"]
+    assert (then, now) == ("torch.float32 [12, 6]", "torch.float32 [20, 6]")
+    assert "resume=False" in str(caught.value)
+
+
+def test_more_data_is_a_mismatch(tmp_path):
+    x, y = arrays()
+    colabkit.fit(network(), (x, y), tmp_path, **QUIET)
+    with pytest.raises(CheckpointMismatchError, match="samples"):
+        colabkit.fit(network(), (x[:40], y[:40]), tmp_path, epochs=2, **QUIET)
+
+
+def test_another_seed_or_optimizer_is_a_mismatch(tmp_path):
+    colabkit.fit(network(), arrays(), tmp_path, **QUIET)
+    with pytest.raises(CheckpointMismatchError, match="seed"):
+        colabkit.fit(network(), arrays(), tmp_path, epochs=2, seed=5, **QUIET)
+    with pytest.raises(CheckpointMismatchError, match="optimizer class"):
+        colabkit.fit(network(), arrays(), tmp_path, epochs=2, optimizer="sgd", **QUIET)
+
+
+def test_resume_false_starts_beside_and_deletes_nothing(tmp_path):
+    colabkit.fit(network(), arrays(), tmp_path, epochs=2, **QUIET)
+    before = {info.name for info in colabkit.checkpoints(tmp_path)}
+    for _ in range(2):
+        history = colabkit.fit(network(), arrays(), tmp_path, epochs=1, resume=False, **QUIET)
+        assert len(history.epochs) == 1
+    after = {info.name for info in colabkit.checkpoints(tmp_path, verify=True) if not info.problem}
+    assert before < after
+
+
+def test_resume_weights_takes_what_fits(tmp_path):
+    first = network()
+    colabkit.fit(first, arrays(), tmp_path, **QUIET)
+    second = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.2), nn.Linear(12, 5))
+    seen = []
+
+    def note(event):
+        if event.name == "train_begin":
+            seen.append(torch.equal(second[0].weight, first[0].weight))
+
+    colabkit.fit(second, arrays(), tmp_path, resume="weights", callbacks=[note], **QUIET)
+    assert seen == [True]
+
+
+def test_load_gives_the_latest_the_best_or_a_step(tmp_path):
+    model = network()
+    x, y = arrays()
+    colabkit.fit(model, (x, y), tmp_path, epochs=3, validation_data=(x, y), **QUIET)
+    other = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.2), nn.Linear(12, 3))
+    assert colabkit.load(other, tmp_path).step == 6
+    assert same_weights(model, other)
+    assert colabkit.load(other, tmp_path, "best").is_best
+    assert colabkit.load(other, tmp_path, 6).step == 6
+    with pytest.raises(CheckpointNotFoundError, match="whole ones are at steps"):
+        colabkit.load(other, tmp_path, 5)
+    with pytest.raises(CheckpointNotFoundError):
+        colabkit.load(other, tmp_path / "nowhere")
+    with pytest.raises(CheckpointMismatchError):
+        colabkit.load(nn.Linear(2, 2), tmp_path)
+
+
+def test_the_weights_open_under_the_models_own_names(tmp_path):
+    model = network()
+    colabkit.fit(model, arrays(), tmp_path, **QUIET)
+    files = colabkit.checkpoints(tmp_path)[0].weights_files
+    tensors = {k: v for path in files for k, v in load_file(path).items()}
+    assert tensors.keys() == model.state_dict().keys()
+    assert all(torch.equal(tensors[k], v) for k, v in model.state_dict().items())
+
+
+def test_the_history_survives_and_lies_in_the_folder(tmp_path):
+    colabkit.fit(network(), arrays(), tmp_path, epochs=2, metrics=["accuracy"], **QUIET)
+    history = colabkit.fit(network(), arrays(), tmp_path, epochs=3, metrics=["accuracy"], **QUIET)
+    assert [row["epoch"] for row in history.epochs] == [0, 1, 2]
+    assert not np.isnan(history.steps["loss"]).any()
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
+
+
+class HuggingFaceLike(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, inputs, labels=None):
+        logits = self.head(inputs)
+        loss = functional.cross_entropy(logits, labels) if labels is not None else None
+        return {"loss": loss, "logits": logits}
+
+
+def test_dicts_go_to_the_model_by_name_and_its_own_loss_is_used(tmp_path):
+    x, y = arrays()
+    data = {"inputs": x, "labels": y}
+    history = colabkit.fit(HuggingFaceLike(), data, tmp_path, epochs=2, **QUIET)
+    assert history.epochs[1]["loss"] < history.epochs[0]["loss"]
+
+
+@pytest.mark.parametrize(
+    ("target", "outputs"),
+    [
+        (lambda y: y.float(), 1),
+        (lambda y: (y > 0).long(), 1),
+        (lambda y: torch.stack([y, y, y], 1).float(), 3),
+        (lambda y: y, 3),
+    ],
+)
+def test_the_loss_follows_from_output_and_target(target, outputs, tmp_path):
+    x, y = arrays()
+    model = nn.Linear(6, outputs)
+    history = colabkit.fit(model, (x, target(y)), tmp_path, epochs=2, **QUIET)
+    assert np.isfinite(history.steps["loss"]).all()
+
+
+WRONG = {
+    "loss that cannot be inferred": ({"data": (torch.rand(8, 6), torch.rand(8, 2))}, "loss"),
+    "unknown loss": ({"loss": "banana"}, "loss"),
+    "a class as the loss": ({"loss": nn.MSELoss}, "loss"),
+    "unknown optimizer": ({"optimizer": "banana"}, "optimizer"),
+    "unknown metric": ({"metrics": ["banana"]}, "metrics"),
+    "unknown scheduler": ({"scheduler": "banana"}, "scheduler"),
+    "unknown precision": ({"precision": "fp8"}, "precision"),
+    "unknown device": ({"device": "banana"}, "device"),
+    "no epochs": ({"epochs": 0}, "epochs"),
+    "epochs of a float": ({"epochs": 1.5}, "epochs"),
+    "no batch": ({"batch_size": 0}, "batch_size"),
+    "a callback class": ({"callbacks": [colabkit.EarlyStopping]}, "callbacks"),
+    "an odd resume": ({"resume": "maybe"}, "resume"),
+    "an odd save_every": ({"save_every": "often"}, "save_every"),
+    "data of nothing": ({"data": 5}, "data"),
+    "empty data": ({"data": []}, "data"),
+    "uneven arrays": ({"data": (torch.rand(8, 6), torch.rand(7))}, "data"),
+    "a batch of no form": ({"data": ["text"]}, "data"),
+    "a model class": ({"model": nn.Linear}, "model"),
+    "a frozen model": ({"model": network().requires_grad_(requires_grad=False)}, "model"),
+    "a generator for two epochs": ({"data": iter([arrays()]), "epochs": 2}, "data"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_argument_is_named_before_the_first_step(name, tmp_path):
+    changed, argument = WRONG[name]
+    made = {"model": network(), "data": arrays(), **QUIET, **changed}
+    with pytest.raises(ArgumentError) as caught:
+        colabkit.fit(made.pop("model"), made.pop("data"), tmp_path / "run", **made)
+    assert caught.value.argument == argument
+    assert caught.value.hint
+
+
+def test_a_run_folder_that_is_a_file_is_an_error(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(StorageError, match="is a file"):
+        colabkit.fit(network(), arrays(), path, **QUIET)
+
+
+class OfTheSystem(Augmented):
+    def __getitem__(self, index):
+        return self.x[index] + random.SystemRandom().random(), self.y[index]
+
+
+class Counting(Augmented):
+    calls = 0
+
+    def __getitem__(self, index):
+        self.calls += 1
+        return self.x[index] + self.calls, self.y[index]
+
+
+class Restless(torch_data.Sampler):
+    start = 0
+
+    def __iter__(self):
+        self.start += 1
+        return iter([(self.start + i) % SAMPLES for i in range(SAMPLES)])
+
+    def __len__(self):
+        return SAMPLES
+
+
+class Unsteady:
+    def __iter__(self):
+        x, y = arrays()
+        for _ in range(4):
+            yield x[:8] + time.perf_counter_ns() % 997, y[:8]
+
+
+INEXACT = {
+    "draws from the system": (lambda: loader(OfTheSystem()), "another batch"),
+    "counts its calls": (lambda: loader(Counting()), "another batch"),
+    "restless sampler": (lambda: loader(sampler=Restless()), "another order"),
+    "unsteady iterable": (Unsteady, "another first batch"),
+}
+
+
+@pytest.mark.parametrize("name", INEXACT)
+def test_what_cannot_be_exact_is_said_with_its_reason(name, tmp_path):
+    make, reason = INEXACT[name]
+    verdict = colabkit.fit(network(), make(), tmp_path, **QUIET).verdict
+    assert verdict.grade.value == "approximate"
+    assert any(reason in said for said in verdict.reasons)
+
+
+def test_another_number_of_threads_is_said(tmp_path):
+    colabkit.fit(network(), arrays(), tmp_path, **QUIET)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        verdict = colabkit.fit(network(), arrays(), tmp_path, epochs=2, **QUIET).verdict
+    finally:
+        torch.set_num_threads(threads)
+    assert any("CPU threads" in said for said in verdict.reasons)
+
+
+def test_a_proof_finds_the_run_exact():
+    proof = colabkit.verify_resume(network(), loader(), kills=2)
+    assert proof.exact
+    assert proof.kills == 2
+
+
+class Forgetful:
+    """Changes the weights by a count that no checkpoint knows."""
+
+    def __init__(self, model):
+        self.model, self.count = model, 0
+
+    def on_batch_end(self, run, step, logs):
+        self.count += 1
+        with torch.no_grad():
+            self.model[0].bias.add_(self.count * 1e-3)
+
+
+def test_a_proof_finds_a_planted_fault():
+    model = network()
+    proof = colabkit.verify_resume(model, arrays(), kills=2, callbacks=[Forgetful(model)])
+    assert not proof.exact
+    assert "model.0.bias" in proof.differences
+    with pytest.raises(AssertionError):
+        proof.raise_if_different()
+
+
+SCRIPT = """
+import sys, torch, colabkit
+sys.path.insert(0, {root!r})
+from tests.torch.cases import loader, network
+torch.set_num_threads(1)
+quiet = {{"progress": False, "device": "cpu"}}
+colabkit.fit(network(), loader(), sys.argv[1], epochs=40, save_every=1, **quiet)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_run_that_goes_on(tmp_path):
+    root = str(Path(__file__).parents[2])
+    script = SCRIPT.format(root=root)
+    alone, killed = network(), network()
+    colabkit.fit(alone, loader(), tmp_path / "alone", epochs=40, **QUIET)
+    chooser = random.Random(3)
+    command = [sys.executable, "-c", script, str(tmp_path / "killed")]
+    deaths = 0
+    for _ in range(6):
+        child = subprocess.Popen(command, cwd=root)
+        time_to_live_s = 1.6 + chooser.random()
+        try:
+            child.wait(time_to_live_s)
+            break
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+            deaths += 1
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        colabkit.fit(killed, loader(), tmp_path / "killed", epochs=40, **QUIET)
+    finally:
+        torch.set_num_threads(threads)
+    assert deaths
+    assert same_weights(alone, killed)
