@@ -31,7 +31,8 @@ soak: $(VENV)/.test
 	COLABKIT_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout=0 -m soak $(TESTS)
 
 bench: $(VENV)/.test
-	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/bench_*.py; do \
+	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix-only .

@@ -8,11 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import SaveFacts, Section
-from colabkit.errors import ArgumentError
+from colabkit.checkpoint import SaveFacts, SaveStatus, Section
+from colabkit.training.checks import require_count
 from colabkit.training.display import Display
 from colabkit.training.feed import Feed, Start
-from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.interrupts import InterruptGuard
 from colabkit.training.items import ItemsFeed
 from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
@@ -140,8 +139,13 @@ class Run:
 
     @property
     def checkpoint_wait_s(self) -> float:
-        """Seconds that checkpoints have held this session's training thread between steps."""
+        """Seconds that checkpoints have held this session's training thread."""
         return self._keeper.wait_s
+
+    @property
+    def save_status(self) -> SaveStatus | None:
+        """Where the newest save is and what it took; None outside a loop."""
+        return self._keeper.status()
 
     def epochs(self, count: int) -> Iterator[int]:
         """Yields the epochs still to do, up to ``count`` in all, from 0.
@@ -149,9 +153,7 @@ class Run:
         Raises:
             ArgumentError: ``count`` is not a whole number of at least 1.
         """
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-            message = f"epochs is {count!r}."
-            raise ArgumentError(message, argument="epochs", hint="Pass a whole number from 1 on.")
+        require_count("epochs", count)
         return self._epochs_up_to(count)
 
     def _epochs_up_to(self, count: int) -> Iterator[int]:
@@ -205,7 +207,9 @@ class Run:
         Example:
             >>> run.log(loss=loss, accuracy=0.9)  # doctest: +SKIP
         """
-        self._log.add(self._position.step, self._position.epoch, values, weight)
+        # Detached, or every step's graph would stay in memory until the value is read.
+        kept = {n: v.detach() if hasattr(v, "detach") else v for n, v in values.items()}
+        self._log.add(self._position.step, self._position.epoch, kept, weight)
 
     def log_epoch(self, **values: float) -> None:
         """Notes values of the epoch under way, a validation loss for example."""
@@ -230,7 +234,7 @@ class Run:
         cursor = position.enter()
         if cursor is not None:
             with self._session():
-                self._check_same_data(cursor, feed)
+                self._state.check_same_data(cursor, feed.describe(), self._keeper.location)
                 self._open_feeds[cursor.call] = feed
                 try:
                     yield from self._steps(cursor, feed)
@@ -285,14 +289,6 @@ class Run:
             self._is_best = False
         else:
             self._keeper.save_if_due(self.step)
-
-    def _check_same_data(self, cursor: Cursor, feed: Feed) -> None:
-        if not cursor.outermost:
-            return
-        now = dict(feed.describe())
-        then = self._state.known_data.setdefault(cursor.call, now)
-        if changed := differences({"data": then}, {"data": now}):
-            raise mismatch_error(changed, self._keeper.location)
 
     def _announce(self, feed: Feed) -> None:
         self._announced = True

@@ -57,8 +57,9 @@ class _KillAt:
 
     def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
         del logs
+        # Each save is waited for, so that the kill is followed by a resume, not a new start.
+        run.flush()
         if step == self._step:
-            run.flush()
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.monitor import Monitor
-from colabkit.training.position import Position
+from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
 from colabkit.training.steplog import StepLog
 
@@ -39,6 +40,13 @@ class RunState:
         self.log.begin_epoch()
         self.epoch_values = {}
         return self.monitor.improved(logs)
+
+    def check_same_data(self, cursor: Cursor, now: Mapping[str, Any], location: str) -> None:
+        """Raises CheckpointMismatchError when a pass is over other data than before."""
+        if cursor.outermost:
+            then = self.known_data.setdefault(cursor.call, dict(now))
+            if changed := differences({"data": then}, {"data": dict(now)}):
+                raise mismatch_error(changed, location)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything as plain values and arrays."""

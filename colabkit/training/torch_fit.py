@@ -11,6 +11,7 @@ from torch import nn
 
 from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
+from colabkit.training.checks import require_count
 from colabkit.training.feed import Start
 from colabkit.training.loop import Run
 from colabkit.training.records import History
@@ -48,10 +49,7 @@ class FitOptions:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "keep"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                message = f"{name} is {value!r}."
-                raise ArgumentError(message, argument=name, hint="Pass a whole number from 1 on.")
+            require_count(name, getattr(self, name))
         if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
             message = f"clip_grad_norm is {self.clip_grad_norm!r}."
             raise ArgumentError(message, argument="clip_grad_norm", hint="Pass a number above 0.")

@@ -82,7 +82,7 @@ class TorchSide:
             stacked = torch.stack([v.detach().reshape(()).double() for v in values])
             floats: list[float] = stacked.tolist()
             return floats
-        return [float(value) for value in values]
+        return [v.item() if isinstance(v, torch.Tensor) else float(v) for v in values]
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""

@@ -48,9 +48,9 @@ class KillAtStep:
 
     def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
         if step == self.step:
-            if self.step % 2:
-                run.flush()
             kill_self()
+        if self.step % 2:
+            run.flush()
 
 
 class KillAtEpochEnd:

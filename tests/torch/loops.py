@@ -91,25 +91,27 @@ def scaled(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.R
                 output = model(x + 0.1 * torch.rand(x.shape, generator=noise))
                 loss = functional.cross_entropy(output, y)
             scaler.scale(loss).backward()
+            before = scaler.get_scale()
             scaler.step(optimizer)
             scaler.update()
-            scheduler.step()
+            if scaler.get_scale() >= before:
+                scheduler.step()
             hook(run.step)
             run.log(loss=loss, scale=scaler.get_scale())
     return run
 
 
 def accumulated(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
-    """Gradients gathered over three batches, left over from one epoch to the next."""
+    """Gradients gathered over four batches, left over from one epoch to the next."""
     model = network()
     optimizer = _adam(model)
     run = _run(folder, save_every, model=model, optimizer=optimizer)
     data = loader()
-    for epoch in run.epochs(3):
-        for number, (x, y) in enumerate(run.batches(data), start=run.step - 6 * epoch):
-            loss = functional.cross_entropy(model(x), y) / 3
+    for _ in run.epochs(3):
+        for x, y in run.batches(data):
+            loss = functional.cross_entropy(model(x), y) / 4
             loss.backward()
-            if (6 * epoch + number) % 4 == 3:
+            if run.step % 4 == 3:
                 optimizer.step()
                 optimizer.zero_grad()
             hook(run.step)
@@ -149,6 +151,65 @@ def stream(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.R
     return run
 
 
+def domains(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """A second loader read by hand with next(), never to its end."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    source, target = loader(drop_last=True), loader()
+    for _ in run.epochs(3):
+        others = run.batches(target)
+        for x, y in run.batches(source):
+            other, _ = next(others)
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(x + 0.1 * other), y)
+            loss.backward()
+            optimizer.step()
+            hook(run.step)
+            run.log(loss=loss)
+    return run
+
+
+def nested(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """A whole inner pass within some of the outer steps."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    outer, inner = loader(), loader()
+    for _ in run.epochs(2):
+        for pair in run.batches(outer):
+            for x, y in [pair, *(run.batches(inner) if run.step % 2 else ())]:
+                optimizer.zero_grad()
+                loss = functional.cross_entropy(model(x), y)
+                loss.backward()
+                optimizer.step()
+            hook(run.step)
+            run.log(loss=loss)
+    return run
+
+
+def validated(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Validates through the run as well, so that a kill in it goes on in it."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    data, held_out = loader(), loader()
+    for _ in run.epochs(2):
+        for x, y in run.batches(data):
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            hook(run.step)
+            run.log(loss=loss)
+        for x, y in run.batches(held_out):
+            with torch.no_grad():
+                run.log(val_loss=functional.cross_entropy(model(x), y))
+            hook(run.step)
+    return run
+
+
 LOOPS: dict[str, Loop] = {
-    loop.__name__: loop for loop in (gan, phases, scaled, accumulated, items, stream)
+    loop.__name__: loop
+    for loop in (gan, phases, scaled, accumulated, items, stream, domains, nested, validated)
 }
