@@ -1,12 +1,13 @@
 """Checkpoints: exact, verified on read, incremental, written while training goes on."""
 
 from colabkit.checkpoint.folder import RunFolder
+from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings
 from colabkit.checkpoint.saver import Saver, SaveState, SaveStatus
 from colabkit.checkpoint.snapshot import Section
-from colabkit.checkpoint.store import CheckpointInfo, CheckpointStore, LoadedCheckpoint
+from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.checkpoint.tree import decode, encode
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.saver import Saver
-from colabkit.checkpoint.store import CheckpointInfo, CheckpointStore, LoadedCheckpoint
+from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.errors import CheckpointCorruptError, StorageError
 from colabkit.storage import LocalVolume, is_slow
@@ -32,12 +33,13 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path, *, keep: int = 2) -> None:
-        self._volume = LocalVolume(path)
+        slow = is_slow(path)
+        self._volume = LocalVolume(path, empty_first=slow)
         self.location = self._volume.location
         self.store = CheckpointStore(self._volume, keep=keep)
         self._spool: CheckpointStore | None = None
         self._local = LocalVolume(_spool_path(path))
-        if is_slow(self._volume.root):
+        if slow:
             self._spool = CheckpointStore(self._local, keep=keep)
         self._attempt: int | None = None
         self._loaded: list[Manifest] = []
@@ -94,6 +96,9 @@ class RunFolder:
         lease = Lease(self._volume)
         names = self.store.names()
         lease.acquire(max((name.generation for name in names), default=0))
+        if self._spool is None:
+            # A slow volume may show a file before the manifest that names it.
+            self.store.sweep()
         return Saver(
             self.store,
             backend,

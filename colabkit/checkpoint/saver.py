@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from colabkit.checkpoint.incremental import Hashed
+from colabkit.checkpoint.info import Draft
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SaveTimings
@@ -24,7 +25,7 @@ from colabkit.checkpoint.snapshot import (
     find_leaves,
     streaks_after,
 )
-from colabkit.checkpoint.store import CheckpointStore, Draft
+from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.errors import CheckpointWriteError
 from colabkit.storage import hash_of

@@ -15,6 +15,7 @@ from colabkit.storage import Bytes
 
 _SMALL_BYTES = 64 << 10
 _ALIGN = 64
+_ROOM_BYTES = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ class Arena:
             end += leaf.spec.nbytes
         if end > len(self._block):
             self._block = np.empty(0, np.uint8)
-            self._block = self._backend.allocate(end)
+            # A little room to grow: histories do, and a new block is slow to touch.
+            self._block = self._backend.allocate(end + max(_ROOM_BYTES, end // 50))
         return [
             self._block[place : place + leaf.spec.nbytes]
             for place, leaf in zip(places, leaves, strict=True)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint.incremental import Hashed, ShardPlan, plan_shards
+from colabkit.checkpoint.incremental import ShardPlan, plan_shards
+from colabkit.checkpoint.info import CheckpointInfo, Draft, LoadedCheckpoint
 from colabkit.checkpoint.manifest import (
     SIZE_MAX,
     Manifest,
     Name,
-    SaveFacts,
     ShardEntry,
     TensorEntry,
     corrupt,
@@ -28,77 +28,7 @@ from colabkit.errors import CheckpointCorruptError, StorageError
 from colabkit.storage import Bytes, Volume, hash_of
 
 _MANIFESTS, _SHARDS = "checkpoints", "shards"
-_LONG_AGO = datetime.datetime.fromtimestamp(0, datetime.UTC)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CheckpointInfo:
-    """One checkpoint in a run folder.
-
-    Attributes:
-        name: Its name; the largest is the newest.
-        step: Batches trained.
-        epoch: Epochs done.
-        batch: Batches done of the epoch under way.
-        saved_at: When, UTC.
-        nbytes: Bytes of its tensors, those shared with other checkpoints included.
-        metrics: Values of the newest epoch.
-        is_best: Whether that epoch was the best so far.
-        weights_files: The files of its weights; each opens with
-            ``safetensors.torch.load_file`` under the model's own parameter names.
-        problem: Why it cannot be used, "" when nothing is known against it.
-        hashes: A hash by tensor, "section.key".
-    """
-
-    name: str
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0
-    saved_at: datetime.datetime = _LONG_AGO
-    nbytes: int = 0
-    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    is_best: bool = False
-    weights_files: tuple[Path, ...] = ()
-    problem: str = ""
-    hashes: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class LoadedCheckpoint:
-    """A checkpoint in memory, every byte of it verified.
-
-    Attributes:
-        sections: The states by name.
-        skipped: Newer checkpoints that were damaged, as (name, reason).
-    """
-
-    info: CheckpointInfo
-    facts: SaveFacts
-    sections: Mapping[str, Any]
-    skipped: tuple[tuple[str, str], ...] = ()
-
-    @property
-    def fingerprint(self) -> Mapping[str, Any]:
-        """What must be the same for it to fit."""
-        return self.facts.fingerprint
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Draft:
-    """A snapshot ready to be committed.
-
-    Attributes:
-        tensors: Each tensor with its hash.
-        views: Its bytes in host memory, in the same order.
-        skeletons: The rest of each section.
-        weights: Names of the sections that are a model's weights.
-    """
-
-    facts: SaveFacts
-    tensors: Sequence[Hashed]
-    views: Sequence[Bytes]
-    skeletons: Mapping[str, Any]
-    weights: tuple[str, ...]
+_OURS = re.compile(r".+-a\d{2,}-g\d{4,}-\d{8,}-[0-9a-f]{8}\.safetensors")
 
 
 class CheckpointStore:
@@ -125,7 +55,11 @@ class CheckpointStore:
     def infos(self) -> list[CheckpointInfo]:
         """Returns the checkpoints there, newest first; unreadable ones carry ``problem``."""
         infos = []
+        sizes = self.volume.list(_MANIFESTS)
         for name in self.names():
+            # An empty one is on its way out: it was emptied, and not yet removed.
+            if not sizes.get(f"{name}.json"):
+                continue
             try:
                 infos.append(self._info(self.manifest(name)))
             except (CheckpointCorruptError, StorageError) as error:
@@ -329,6 +263,15 @@ class CheckpointStore:
         used = {shard for m in staying if m is not None for shard in m.shards}
         dead = {shard for m in going for shard in m.shards} - used
         self.volume.delete([_shard_path(shard) for shard in sorted(dead)])
+
+    def sweep(self) -> None:
+        """Removes files of ours that no checkpoint names: what a killed save left behind."""
+        manifests = [self._readable(name) for name in self.names()]
+        if None in manifests:
+            return
+        used = {shard for m in manifests if m is not None for shard in m.shards}
+        there = (name for name in self.volume.list(_SHARDS) if _OURS.fullmatch(name))
+        self.volume.delete([_shard_path(name) for name in there if name not in used])
 
     def _readable(self, name: Name) -> Manifest | None:
         try:

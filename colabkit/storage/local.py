@@ -30,12 +30,16 @@ class LocalVolume:
     Args:
         root: The folder, made when the first blob is written.
         files: The primitive operations.
+        empty_first: Empty a file before it is removed, where a trash keeps what was removed.
 
     Raises:
         StorageError: ``root`` is a file.
     """
 
-    def __init__(self, root: str | Path, files: Files | None = None) -> None:
+    def __init__(
+        self, root: str | Path, files: Files | None = None, *, empty_first: bool = False
+    ) -> None:
+        self._empty_first = empty_first
         self.root = Path(root).expanduser()
         self.location = str(root)
         self._files = files or Files()
@@ -104,12 +108,13 @@ class LocalVolume:
                 return {}
 
     def delete(self, names: Iterable[str]) -> None:
-        """Empties and removes blobs; those already gone are no error."""
+        """Removes blobs; those already gone are no error."""
         folders = set()
         for name in names:
             path = self._path(name)
             with self._explained(path, "delete"), contextlib.suppress(FileNotFoundError):
-                self._files.truncate(path)
+                if self._empty_first:
+                    self._files.truncate(path)
                 self._files.unlink(path)
                 folders.add(path.parent)
         for folder in folders:

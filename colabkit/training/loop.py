@@ -96,7 +96,6 @@ class Run:
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._side.reasons())
         self._feeds: dict[int, tuple[object, Feed]] = {}
-        self._open_feeds: dict[int, Feed] = {}
         self._announced = False
         self._is_best = False
         self._depth = 0
@@ -123,8 +122,10 @@ class Run:
     def verdict(self) -> ResumeVerdict:
         """How exactly this run goes on after an interruption; complete after the first batch."""
         verdict = self._verdict
-        for feed in (*(kept for _, kept in self._feeds.values()), *self._open_feeds.values()):
-            verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
+        known = [feed for _, feed in self._feeds.values()]
+        for feed in (*known, *(cursor.feed for cursor in self._position.open)):
+            if feed is not None:
+                verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
         return verdict
 
     @property
@@ -233,13 +234,12 @@ class Run:
         position = self._position
         cursor = position.enter()
         if cursor is not None:
+            cursor.feed = feed
             with self._session():
-                self._state.check_same_data(cursor, feed.describe(), self._keeper.location)
-                self._open_feeds[cursor.call] = feed
                 try:
+                    self._state.check_same_data(cursor, feed.describe(), self._keeper.location)
                     yield from self._steps(cursor, feed)
                 finally:
-                    del self._open_feeds[cursor.call]
                     position.leave(cursor)
                 if self._depth == 1:
                     self._save_and_wait()
@@ -252,14 +252,16 @@ class Run:
         key = derive(self.seed, "pass", self.epoch, cursor.call)
         step_key = derive(key, "step")
         start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
-        seed, open_cursors = self._side.seed, self._position.open
+        seed, begin_step, leads = self._side.seed, self._side.begin_step, cursor.outermost
         for batch in feed.batches(start):
             if not self._announced:
                 self._announce(feed)
             cursor.batches_done += 1
             seed(derive(step_key, cursor.batches_done))
+            if leads:
+                begin_step()
             yield batch
-            if open_cursors[0] is cursor:
+            if leads:
                 self._boundary()
 
     def _boundary(self) -> None:
@@ -268,7 +270,6 @@ class Run:
         now_s = time.monotonic()
         if now_s >= self._next_look_s or self._keeper.counts_steps or self._interrupts.pending:
             self._look(now_s)
-        self._side.begin_step()
 
     def _look(self, now_s: float) -> None:
         if now_s >= self._next_look_s:
@@ -329,7 +330,7 @@ class Run:
 
     def _snapshot(self) -> Snapshot:
         for cursor in self._position.open:
-            cursor.feed_state = self._open_feeds[cursor.call].state()
+            cursor.feed_state = cursor.feed.state() if cursor.feed is not None else None
         facts = SaveFacts(
             step=self.step,
             epoch=self.epoch,

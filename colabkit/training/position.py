@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from colabkit.training.feed import Feed
+
 
 @dataclasses.dataclass(slots=True)
 class Cursor:
@@ -17,6 +19,7 @@ class Cursor:
         feed_state: What the data source said of itself, for sources that can.
         feed_description: Length and batch size, compared after a resume.
         outermost: Whether no other loop was open when this one began.
+        feed: The data source while the loop is open.
     """
 
     call: int
@@ -24,6 +27,7 @@ class Cursor:
     feed_state: object = None
     feed_description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     outermost: bool = True
+    feed: Feed | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the cursor as plain values."""
@@ -79,7 +83,10 @@ class Position:
 
     def leave(self, cursor: Cursor) -> None:
         """Closes a loop, finished or broken off."""
-        self.open.remove(cursor)
+        # A generator of an epoch that is over may be closed late.
+        if not any(cursor is other for other in self.open):
+            return
+        self.open = [other for other in self.open if other is not cursor]
         if cursor.outermost:
             self.outermost_done += 1
 

@@ -22,7 +22,7 @@ class Machine:
     def __init__(self, root: Path, *, files: Files | None = None, size: int = 64) -> None:
         self.root, self.size = root, size
         self.backend = NumpyBackend()
-        self.volume = LocalVolume(root, files)
+        self.volume = LocalVolume(root, files, empty_first=True)
         self.store = CheckpointStore(self.volume, keep=2)
         self.frozen = Tensor(weights_of(0, size=4 * size))
         self.weights = Tensor(weights_of(0, size=size))

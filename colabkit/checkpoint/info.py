@@ -1,0 +1,85 @@
+"""What a checkpoint looks like: in a listing, in memory, and on its way to the disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from colabkit.checkpoint.incremental import Hashed
+from colabkit.checkpoint.manifest import SaveFacts
+from colabkit.storage import Bytes
+
+_LONG_AGO = datetime.datetime.fromtimestamp(0, datetime.UTC)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckpointInfo:
+    """One checkpoint in a run folder.
+
+    Attributes:
+        name: Its name; the largest is the newest.
+        step: Batches trained.
+        epoch: Epochs done.
+        batch: Batches done of the epoch under way.
+        saved_at: When, UTC.
+        nbytes: Bytes of its tensors, those shared with other checkpoints included.
+        metrics: Values of the newest epoch.
+        is_best: Whether that epoch was the best so far.
+        weights_files: The files of its weights; each opens with
+            ``safetensors.torch.load_file`` under the model's own parameter names.
+        problem: Why it cannot be used, "" when nothing is known against it.
+        hashes: A hash by tensor, "section.key".
+    """
+
+    name: str
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    saved_at: datetime.datetime = _LONG_AGO
+    nbytes: int = 0
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    is_best: bool = False
+    weights_files: tuple[Path, ...] = ()
+    problem: str = ""
+    hashes: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoadedCheckpoint:
+    """A checkpoint in memory, every byte of it verified.
+
+    Attributes:
+        sections: The states by name.
+        skipped: Newer checkpoints that were damaged, as (name, reason).
+    """
+
+    info: CheckpointInfo
+    facts: SaveFacts
+    sections: Mapping[str, Any]
+    skipped: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def fingerprint(self) -> Mapping[str, Any]:
+        """What must be the same for it to fit."""
+        return self.facts.fingerprint
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Draft:
+    """A snapshot ready to be committed.
+
+    Attributes:
+        tensors: Each tensor with its hash.
+        views: Its bytes in host memory, in the same order.
+        skeletons: The rest of each section.
+        weights: Names of the sections that are a model's weights.
+    """
+
+    facts: SaveFacts
+    tensors: Sequence[Hashed]
+    views: Sequence[Bytes]
+    skeletons: Mapping[str, Any]
+    weights: tuple[str, ...]
