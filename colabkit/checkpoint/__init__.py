@@ -5,8 +5,9 @@ from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings
-from colabkit.checkpoint.saver import Saver, SaveState, SaveStatus
+from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section
+from colabkit.checkpoint.status import SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.checkpoint.tree import decode, encode

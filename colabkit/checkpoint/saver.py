@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -25,41 +25,13 @@ from colabkit.checkpoint.snapshot import (
     find_leaves,
     streaks_after,
 )
+from colabkit.checkpoint.status import SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.errors import CheckpointWriteError
 from colabkit.storage import hash_of
 
-
-class SaveState(enum.Enum):
-    """How far the newest save has come."""
-
-    NONE = "nothing saved yet"
-    STAGED = "copied into memory"
-    SPOOLED = "on the local disk"
-    COMMITTED = "on the volume"
-    CONFIRMED = "uploaded"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class SaveStatus:
-    """What a saver is doing, for the progress bar and the policy.
-
-    Attributes:
-        state: How far the newest save has come.
-        step: The step of the newest save that is committed, 0 before the first.
-        age_s: Seconds since it was committed.
-        timings: How long it took.
-        error: Why the newest save failed, None when it did not.
-        wants_retake: Whether a snapshot was torn and thrown away.
-    """
-
-    state: SaveState = SaveState.NONE
-    step: int = 0
-    age_s: float = 0.0
-    timings: SaveTimings = dataclasses.field(default_factory=SaveTimings)
-    error: OSError | None = None
-    wants_retake: bool = False
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(slots=True)
@@ -117,6 +89,7 @@ class Saver:
         self._job: _Job | None = None
         self._wake = threading.Condition()
         self._stopping = False
+        self._tidying = False
         self._copied = threading.Event()
         self._copied.set()
         self._thread = threading.Thread(target=self._work, name="colabkit-saver", daemon=True)
@@ -239,6 +212,11 @@ class Saver:
                 message, path=self._store.volume.location, step=self._status.step
             ) from error
 
+    def settle(self) -> None:
+        """Waits until nothing is left to do, the removal of old checkpoints included."""
+        with self._wake:
+            self._wake.wait_for(lambda: self._job is None and not self._tidying)
+
     def close(self) -> None:
         """Finishes the save under way and stops the thread."""
         with self._wake:
@@ -249,14 +227,9 @@ class Saver:
     # On the saver's own thread.
 
     def _work(self) -> None:
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._job is not None or self._stopping)
-                job = self._job
-            if job is None:
-                return
+        while self._has_job():
             try:
-                self._save(job)
+                self._save(self._taken())
             except OSError as error:
                 self._status = dataclasses.replace(self._status, error=error)
             except BaseException as error:  # noqa: BLE001  # raised on the main thread
@@ -264,8 +237,30 @@ class Saver:
             finally:
                 self._copied.set()
                 with self._wake:
-                    self._job = None
+                    self._job, self._tidying = None, True
                     self._wake.notify_all()
+            self._prune()
+
+    def _has_job(self) -> bool:
+        with self._wake:
+            self._tidying = False
+            self._wake.notify_all()
+            self._wake.wait_for(lambda: self._job is not None or self._stopping)
+            return self._job is not None
+
+    def _taken(self) -> _Job:
+        assert self._job is not None  # noqa: S101  # asked right before
+        return self._job
+
+    def _prune(self) -> None:
+        """Removes what is superfluous; nobody waits for it."""
+        for store in filter(None, (self._spool, self._store)):
+            try:
+                store.prune(self._attempt, self._trusted)
+            except OSError:
+                _logger.warning("Old checkpoints could not be removed.", exc_info=True)
+            except BaseException as error:  # noqa: BLE001  # raised on the main thread
+                self._failure = error
 
     def _save(self, job: _Job) -> None:
         if self._failure is not None:
@@ -340,6 +335,4 @@ class Saver:
             self._status = dataclasses.replace(self._status, state=SaveState.SPOOLED)
             nbytes += self._store.copy_from(self._spool, manifest, self._lease.check)
         self._trusted.add(str(name))
-        for store in filter(None, (self._spool, self._store)):
-            store.prune(self._attempt, self._trusted)
         return nbytes

@@ -54,6 +54,7 @@ class Machine:
         )
         assert accepted
         self.saver.flush()
+        self.saver.settle()
 
     def close(self) -> None:
         assert self.saver is not None

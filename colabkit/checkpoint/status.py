@@ -1,0 +1,39 @@
+"""How far a save has come."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from colabkit.checkpoint.policy import SaveTimings
+
+
+class SaveState(enum.Enum):
+    """How far the newest save has come."""
+
+    NONE = "nothing saved yet"
+    STAGED = "copied into memory"
+    SPOOLED = "on the local disk"
+    COMMITTED = "on the volume"
+    CONFIRMED = "uploaded"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SaveStatus:
+    """What a saver is doing, for the progress bar and the policy.
+
+    Attributes:
+        state: How far the newest save has come.
+        step: The step of the newest save that is committed, 0 before the first.
+        age_s: Seconds since it was committed.
+        timings: How long it took.
+        error: Why the newest save failed, None when it did not.
+        wants_retake: Whether a snapshot was torn and thrown away.
+    """
+
+    state: SaveState = SaveState.NONE
+    step: int = 0
+    age_s: float = 0.0
+    timings: SaveTimings = dataclasses.field(default_factory=SaveTimings)
+    error: OSError | None = None
+    wants_retake: bool = False
