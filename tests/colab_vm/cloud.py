@@ -43,8 +43,8 @@ class Cloud:
             disk_bytes: The size of its local disk; half the computer's memory by default.
             environ: Variables in addition; None takes one away.
             files: Files that it has from the start, by absolute path; one that begins with
-                ``#!`` may be executed.
-            visible: Folders of the host that it sees under their own paths.
+                ``#!`` may be executed. Not below /usr and /etc, which are the host's, read-only.
+            visible: Folders of the host that it sees, and may write, under their own paths.
         """
         machine = Machine(
             self.folder,

@@ -56,7 +56,12 @@ def main() -> None:
     mounted_at = time.time()
 
     def state() -> dict:
-        return {"waiting": uploader.waiting(), "met": rules.met, "mounted_at": mounted_at}
+        return {
+            "waiting": uploader.waiting(),
+            "met": rules.met,
+            "mounted_at": mounted_at,
+            "failure": uploader.failure,
+        }
 
     def on_start() -> None:
         (control / "drive.pid").write_text(str(os.getpid()))

@@ -85,7 +85,11 @@ class DriveControl:
         """Returns what waits for its upload (path, nbytes, sent, why) and how often faults met."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.connect(str(self._control / "drive.sock"))
-            return json.loads(b"".join(iter(lambda: connection.recv(1 << 16), b"")))
+            state = json.loads(b"".join(iter(lambda: connection.recv(1 << 16), b"")))
+        if state["failure"] is not None:
+            msg = f"the double itself failed: {state['failure']}"
+            raise AssertionError(msg)
+        return state
 
     def waiting(self) -> list[dict]:
         return self.state()["waiting"]

@@ -61,6 +61,7 @@ class DriveFiles(mfusepy.Operations):
         self._on_start = on_start
         self._handles: dict[int, Handle] = {}
         self._fetching = threading.Lock()
+        self._unread: dict[int, tuple[int, OSError]] = {}
 
     def init(self, path: str) -> None:
         self._on_start()
@@ -100,6 +101,11 @@ class DriveFiles(mfusepy.Operations):
         }
 
     @operation("listdir")
+    def opendir(self, path: str) -> int:
+        # Here, because the C library takes an errno 2 of readdir for the end of the folder.
+        return 0
+
+    @operation("readdir")
     def readdir(self, path: str, fh: int) -> list[str]:
         if path == "/":
             return [".", "..", *_TOP]
@@ -159,7 +165,15 @@ class DriveFiles(mfusepy.Operations):
                 self.tree.save(node)
 
     def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
-        self.rules.apply("read", path)
+        failed_at, failure = self._unread.pop(fh, (-1, None))
+        if failed_at == offset and failure is not None:
+            # The kernel asks again after a failed read-ahead: one read of the program fails once.
+            raise failure
+        try:
+            self.rules.apply("read", path)
+        except OSError as error:
+            self._unread[fh] = (offset, error)
+            raise
         return os.pread(fh, size, offset)
 
     def write(self, path: str, data: bytes, offset: int, fh: int) -> int:

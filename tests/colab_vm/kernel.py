@@ -24,6 +24,10 @@ class CellError(RuntimeError):
     """A cell raised; the text is the kernel's traceback without colours."""
 
 
+class _SeenError(Exception):
+    """A text that was waited for has come."""
+
+
 @dataclass
 class CellResult:
     """What a cell showed.
@@ -115,6 +119,22 @@ class Kernel:
             _collect(result, message["msg_type"], content)
             if on_text and message["msg_type"] == "stream":
                 on_text(content["text"])
+
+    def wait_for_text(self, message_id: str, text: str, *, timeout_s: float = 60) -> None:
+        """Waits until a running cell has printed a text; what it printed so far is consumed."""
+        shown: list[str] = []
+
+        def look(part: str) -> None:
+            shown.append(part)
+            if text in "".join(shown):
+                raise _SeenError
+
+        try:
+            self.finish(message_id, timeout_s=timeout_s, on_text=look)
+        except _SeenError:
+            return
+        msg = f"the cell ended without printing {text!r}: {''.join(shown)}"
+        raise CellError(msg)
 
     def close(self) -> None:
         self._client.stop_channels()

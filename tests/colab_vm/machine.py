@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -79,7 +77,8 @@ class Machine:
             "root": str(self._control / "root"),
             "disk_bytes": disk_bytes,
             "gpu": self.platform is Platform.GPU,
-            "visible": [*map(str, (*_needed(), self._control, cloud_folder, *visible))],
+            "needed": [*map(str, _needed())],
+            "visible": [*map(str, (self._control, cloud_folder, *visible))],
             "files": {**look.files, **(files or {})},
             "workdir": look.workdir,
         }
@@ -174,10 +173,14 @@ class Machine:
 
     def kill(self) -> None:
         """Ends everything on the machine with SIGKILL; only what the cloud has survives."""
-        with contextlib.suppress(ProcessLookupError):
-            if self._init.poll() is None and hasattr(self, "_first_pid"):
-                os.kill(self._first_pid, 9)
+        self.pull_the_plug()
         self._clean_up()
+
+    def pull_the_plug(self) -> None:
+        """Kills without waiting; from any thread, while another one waits for a cell."""
+        if self._init.poll() is None:
+            # The first process is a child that dies with it, and takes its PID namespace along.
+            self._init.kill()
 
     def unassign(self) -> None:
         """Gives the machine back from outside, as its menu does: no flush either."""
@@ -210,7 +213,7 @@ def _needed() -> list[Path]:
     executable = Path(sys.executable)
     places = {_REPOSITORY, Path(sys.prefix), Path(sys.base_prefix), executable.resolve().parents[1]}
     places |= {Path(entry).resolve() for entry in sys.path if entry and Path(entry).is_dir()}
-    shared = [Path("/", name) for name in ("usr", "etc", "opt", "bin", "lib", "lib64", "sbin")]
+    shared = [Path("/", name) for name in ("usr", "etc", "bin", "lib", "lib64", "sbin", "nix")]
     outside = [p for p in places if not any(p.is_relative_to(s) for s in shared)]
     # A folder that another one contains needs no mount of its own.
     return sorted(p for p in outside if not any(q != p and p.is_relative_to(q) for q in outside))

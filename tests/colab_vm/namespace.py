@@ -14,8 +14,11 @@ import signal
 import sys
 from pathlib import Path
 
-_MS_BIND, _MS_REC, _MS_PRIVATE = 4096, 16384, 1 << 18
-_SHARED_WITH_HOST = ("bin", "sbin", "lib", "lib32", "lib64", "usr", "etc", "opt", "nix", "sys")
+_MS_RDONLY, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
+# What a mount may not lose when it becomes read-only: nosuid, nodev, noexec, noatime, nodiratime.
+_MS_KEPT = 2 | 4 | 8 | 1024 | 2048
+_ST_RELATIME, _MS_RELATIME = 4096, 1 << 21
+_SHARED_WITH_HOST = ("bin", "sbin", "lib", "lib32", "lib64", "usr", "etc", "nix", "sys")
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "fuse")
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -27,7 +30,7 @@ def mount(source: str, target: Path, kind: str = "", *, flags: int = 0, data: st
         raise OSError(error, f"mount {source} on {target}: {os.strerror(error)}")
 
 
-def bind(source: Path, target: Path) -> None:
+def bind(source: Path, target: Path, *, writable: bool = True) -> None:
     """Shows a host's file or folder, with what is mounted in it, at a place of the machine."""
     if source.is_dir():
         target.mkdir(parents=True, exist_ok=True)
@@ -35,6 +38,10 @@ def bind(source: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
     mount(str(source), target, flags=_MS_BIND | _MS_REC)
+    if not writable:
+        had = os.statvfs(target).f_flag
+        kept = had & _MS_KEPT | (_MS_RELATIME if had & _ST_RELATIME else 0)
+        mount("none", target, flags=_MS_REMOUNT | _MS_BIND | _MS_RDONLY | kept)
 
 
 def build_root(plan: dict) -> Path:
@@ -47,7 +54,7 @@ def build_root(plan: dict) -> Path:
         if source.is_symlink():
             (root / name).symlink_to(source.readlink())
         elif source.is_dir():
-            bind(source, root / name)
+            bind(source, root / name, writable=False)
     made = ("proc", "dev/shm", "dev/pts", "tmp", "var/tmp", "run", "root", plan["workdir"][1:])
     for name in made:
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -55,9 +62,12 @@ def build_root(plan: dict) -> Path:
         (root / name).chmod(0o1777)
     mount("proc", root / "proc", "proc")
     _add_devices(root, gpu=plan["gpu"])
+    for program in () if plan["gpu"] else (root / "usr").glob("*bin/nvidia-smi"):
+        bind(Path("/dev/null"), program)
+    for path in plan["needed"]:
+        bind(Path(path), root / path.lstrip("/"), writable=False)
     for path in plan["visible"]:
-        if not (root / path.lstrip("/")).exists():
-            bind(Path(path), root / path.lstrip("/"))
+        bind(Path(path), root / path.lstrip("/"))
     for path, text in plan["files"].items():
         target = root / path.lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)

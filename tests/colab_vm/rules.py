@@ -32,6 +32,8 @@ class Attributes(enum.StrEnum):
 class Fault:
     """Calls of one kind fail: first with ``errnos[0]``, then the next, the last one repeated.
 
+    Counted are the calls that reach Drive: a large read or write is one for each 128 KiB.
+
     Attributes:
         op: The call as a program knows it: "read", "write", "listdir", "close", "open", "stat",
             "create", "mkdir", "rename", "unlink", "truncate", "fsync", "getxattr" or "*".

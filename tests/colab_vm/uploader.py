@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ class Uploader:
         self._rules = rules
         self._transfers: dict[int, Transfer] = {}
         self._over_quota: set[int] = set()
+        self.failure: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="uploader", daemon=True)
 
@@ -73,15 +75,22 @@ class Uploader:
         while not self._stop.wait(_TICK_S):
             now = time.monotonic()
             rules, elapsed_s, last = self._rules(), now - last, now
-            with self._tree.lock:
-                due = self._due(rules)
-                for node in due:
-                    self._change_names(node)
-                self._forget_stale_transfers(due)
-                for node in due:
-                    if node.dirty and node.id not in self._transfers:
-                        self._begin(node)
-                self._send(rules, elapsed_s)
+            try:
+                with self._tree.lock:
+                    self._step(rules, elapsed_s)
+            except BaseException:
+                self.failure = traceback.format_exc()
+                raise
+
+    def _step(self, rules: DriveRules, elapsed_s: float) -> None:
+        due = self._due(rules)
+        for node in due:
+            self._change_names(node)
+        self._forget_stale_transfers(due)
+        for node in due:
+            if node.dirty and not node.deleted and node.id not in self._transfers:
+                self._begin(node)
+        self._send(rules, elapsed_s)
 
     def _due(self, rules: DriveRules) -> list[Node]:
         if rules.upload_bytes_per_s == 0:
