@@ -231,9 +231,7 @@ class DriveFiles(mfusepy.Operations):
     @operation("mkdir")
     def mkdir(self, path: str, mode: int) -> None:
         folder = self._place(path)
-        node = self.tree.add(folder, PurePosixPath(path).name, is_folder=True)
-        node.changed_at = time.time()
-        self.tree.save(node)
+        self._changed(self.tree.add(folder, PurePosixPath(path).name, is_folder=True))
 
     @operation("unlink")
     def unlink(self, path: str) -> None:
@@ -267,14 +265,15 @@ class DriveFiles(mfusepy.Operations):
             self._place(new)
         elif self.tree.children.get(replaced):
             raise fail(errno.ENOTEMPTY, new)
-        else:
-            self._remove(self.tree.nodes[replaced])
-        del self.tree.children[node.parent][node.name]
-        node.parent, node.name = folder.id, name
-        self.tree.children[folder.id][name] = node.id
-        node.moved = node.cloud_name is not None
-        node.changed_at = time.time()
-        self.tree.save(node)
+        with self.tree.transaction():
+            if replaced is not None:
+                self._remove(self.tree.nodes[replaced])
+            del self.tree.children[node.parent][node.name]
+            node.parent, node.name = folder.id, name
+            self.tree.children[folder.id][name] = node.id
+            node.moved = node.cloud_name is not None
+            node.changed_at = time.time()
+            self.tree.save(node)
 
     @operation("symlink")
     def symlink(self, target: str, source: str) -> None:

@@ -53,26 +53,6 @@ class CloudStore:
     def trash_bytes(self) -> int:
         return _bytes_under(self.trash_folder)
 
-    def make_folder(self, relative: PurePosixPath) -> PurePosixPath:
-        """Makes a folder; beside one of the same name it becomes ``name (1)``."""
-        with self.locked():
-            free = self.free_name(relative)
-            self.path(free).mkdir()
-            return free
-
-    def make_object(self, relative: PurePosixPath) -> PurePosixPath:
-        """Makes an empty object; beside one of the same name it becomes ``name (1)``."""
-        with self.locked():
-            free = self.free_name(relative)
-            self.path(free).touch()
-            return free
-
-    def rename(self, old: PurePosixPath, new: PurePosixPath) -> PurePosixPath:
-        with self.locked():
-            free = self.free_name(new) if new != old else new
-            self.path(old).rename(self.path(free))
-            return free
-
     def trash(self, relative: PurePosixPath) -> None:
         """Moves an object or a folder to the Trash, where it goes on counting."""
         with self.locked():
@@ -87,6 +67,7 @@ class CloudStore:
             self.trash_folder.mkdir()
 
     def free_name(self, relative: PurePosixPath) -> PurePosixPath:
+        """Returns the name itself, or beside one of the same name ``name (1)``."""
         number, free = 0, relative
         while self.path(free).exists():
             number += 1

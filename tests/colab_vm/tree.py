@@ -6,6 +6,7 @@ of the same machine can go on where a killed one stopped.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -35,6 +36,7 @@ class Node:
     cloud_parent: int | None = None
     cloud_name: str | None = None
     cloud_stamp: int = 0
+    moving_from: str | None = None
     cached: bool = False
     dirty: bool = False
     moved: bool = False
@@ -44,8 +46,7 @@ class Node:
     @property
     def is_pending(self) -> bool:
         """Whether the cloud has yet to hear of a change."""
-        new_folder = self.is_folder and self.cloud_name is None
-        return self.dirty or self.moved or self.deleted or new_folder
+        return self.dirty or self.moved or self.deleted or self.moving_from is not None
 
 
 _FIELDS = tuple(f.name for f in dataclasses.fields(Node))
@@ -93,6 +94,15 @@ class Tree:
     def close(self) -> None:
         with self.lock:
             self._database.close()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Lets a killed daemon's successor see all of several changes, or none."""
+        self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._database.execute("COMMIT")
 
     def save(self, node: Node) -> None:
         """Writes a node down, and whether the uploader has to look at it."""
@@ -182,9 +192,15 @@ class Tree:
         return (n for n in nodes if n.cloud_parent == folder.id and n.cloud_name is not None)
 
     def _vanished(self, node: Node) -> None:
-        if not node.is_pending and not self.writers.get(node.id):
-            for child in list(self.children.get(node.id, {}).values()):
-                self._vanished(self.nodes[child])
+        if node.is_pending or self.writers.get(node.id):
+            return
+        for child in list(self.children.get(node.id, {}).values()):
+            self._vanished(self.nodes[child])
+        if self.children.get(node.id):
+            # Something in it is still to be uploaded: the folder is made anew.
+            node.cloud_name, node.dirty = None, True
+            self.save(node)
+        else:
             self.forget(node)
 
     def _maybe_changed(self, node: Node, now: os.stat_result) -> None:
