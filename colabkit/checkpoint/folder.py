@@ -117,6 +117,13 @@ class RunFolder:
         """Writes a small file beside the checkpoints."""
         self._volume.write(name, [np.frombuffer(text.encode(), np.uint8)])
 
+    def tidy(self, name: str, text: str) -> None:
+        """Sweeps what dead writers left, and publishes a small file unless it says so already."""
+        self._volume.sweep()
+        data = text.encode()
+        if name not in self._volume.list(".") or self._volume.read(name).tobytes() != data:
+            self._volume.write(name, [np.frombuffer(data, np.uint8)])
+
     def names(self) -> list[Name]:
         """Returns the checkpoints on the volume, newest first."""
         return self.store.names()

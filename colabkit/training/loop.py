@@ -161,6 +161,7 @@ class Run:
         self._epochs_total = count
         if self.epoch >= count or self._state.should_stop:
             self._display.say(f"Nothing left to do: {self.epoch} epochs are trained.")
+            self._keeper.tidy(self.history.csv_text())
             return
         with self._session():
             while self.epoch < count and not self._state.should_stop:
