@@ -100,8 +100,10 @@ class Keeper:
 
         Raises:
             StorageError: The folder cannot be written.
-            DiskFullError: The disk has no room for two checkpoints.
+            DiskFullError: There is no checkpoint yet, and no room for one.
         """
+        if not self._folder.names():
+            self._folder.require_room(self._take().sections, self._side.backend)
         self._saver = self._folder.open_saver(self._side.backend, clock=self._clock)
         self._side.open(self.finish_copying)
         self._last_save_s = self._clock()
