@@ -126,7 +126,7 @@ def process_words(process: GpuProcess) -> str:
         'process 4321 (python3) holds 14.0 GB'
     """
     name = f" ({process.name})" if process.name else ""
-    held = gigabytes(process.memory_bytes) if process.memory_bytes else "memory"
+    held = gigabytes(process.memory_bytes) if process.memory_bytes else "its memory"
     return f"process {process.pid}{name} holds {held}"
 
 
@@ -145,7 +145,7 @@ def _words(findings: Findings) -> dict[str, str]:
     """Returns what the sentences are filled with."""
     gpu, driver, platform = gpu_in_use(findings), findings.driver, findings.platform
     report = findings.frameworks[0] if findings.frameworks else FrameworkReport("the framework")
-    others = others_on(gpu, findings.pid)
+    others = others_on(gpu, findings)
     able = gpu.compute_capability if gpu is not None else None
     version = f" {driver.version}" if driver is not None and driver.version else ""
     runs = f" (CUDA {driver.cuda_version})" if driver is not None and driver.cuda_version else ""
@@ -173,7 +173,7 @@ def _memory_taken(findings: Findings) -> Explanation:
     gpu, platform = gpu_in_use(findings), findings.platform
     name = gpu.name if gpu is not None else "The GPU"
     size = f" of its {gigabytes(gpu.memory_bytes)}" if gpu and gpu.memory_bytes else ""
-    others = others_on(gpu, findings.pid)
+    others = others_on(gpu, findings)
     own_bytes = own_bytes_on(gpu, findings)
     if own_bytes > sum(process.memory_bytes or 0 for process in others):
         held = f"earlier cells of this session hold {gigabytes(own_bytes)}{size}"
@@ -187,4 +187,5 @@ def _memory_taken(findings: Findings) -> Explanation:
     advice = f"End it if it is yours (kill {pid}), or wait for it."
     if platform.is_hosted:
         advice = f"End it if it is yours (!kill {pid}). {_OTHER_NOTEBOOKS[platform]}"
-    return Explanation(f"{name} is full: {process_words(others[0])}{size}.", advice)
+    told = size if others[0].memory_bytes else ""
+    return Explanation(f"{name} is full: {process_words(others[0])}{told}.", advice)

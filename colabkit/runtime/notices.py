@@ -24,8 +24,8 @@ def notices_for(findings: Findings) -> tuple[str, ...]:
     if count > 1:
         said.append(f"{count} GPUs are here; training uses one of them.")
     if gpu is not None and gpu.mig_enabled:
-        slices = f" ({', '.join(gpu.mig_slices)})" if gpu.mig_slices else ""
-        said.append(f"{gpu.name} is cut into slices (MIG){slices}; a process uses one of them.")
+        slices = ": " + ", ".join(gpu.mig_slices) if gpu.mig_slices else ""
+        said.append(f"{gpu.name} is cut into slices (MIG{slices}); a process uses one of them.")
     return (*said, *_nearly_full(findings))
 
 
@@ -38,7 +38,7 @@ def _nearly_full(findings: Findings) -> list[str]:
         total_bytes = gpu.memory_bytes if total_bytes is None else total_bytes
     if free_bytes is None or total_bytes is None or free_bytes >= _LITTLE * total_bytes:
         return []
-    others = others_on(gpu, findings.pid)
+    others = others_on(gpu, findings)
     own_bytes = own_bytes_on(gpu, findings)
     if own_bytes > sum(process.memory_bytes or 0 for process in others):
         who = f"earlier cells of this session hold {gigabytes(own_bytes)}"

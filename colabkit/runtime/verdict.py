@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
 
 from colabkit.runtime.faults import GpuFault, fault_in
 from colabkit.runtime.frameworks import FrameworkReport
 from colabkit.runtime.gpus import DriverReport, Gpu, GpuProcess
 from colabkit.runtime.platform import Platform
 from colabkit.runtime.tpu import Tpu
+
+_IN_USE = re.compile(r"Process (\d+) has ([\d.]+) (MiB|GiB) memory in use")
+_UNITS = {"MiB": 1 << 20, "GiB": 1 << 30}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,11 +113,20 @@ def gpu_in_use(findings: Findings) -> Gpu | None:
     return findings.gpus[0] if findings.gpus else None
 
 
-def others_on(gpu: Gpu | None, pid: int) -> tuple[GpuProcess, ...]:
-    """Returns the other processes that hold a GPU's memory, the largest first."""
-    if gpu is None:
-        return ()
-    others = [process for process in gpu.processes if process.pid != pid]
+def others_on(gpu: Gpu | None, findings: Findings) -> tuple[GpuProcess, ...]:
+    """Returns the other processes that hold a GPU's memory, the largest first.
+
+    Source:
+        PyTorch's error names them too: "Process 4321 has 14.74 GiB memory in use."
+    """
+    processes = list(gpu.processes) if gpu is not None else []
+    if not processes:
+        told = [_IN_USE.findall(report.said) for report in findings.frameworks]
+        processes = [
+            GpuProcess(int(pid), memory_bytes=int(float(size) * _UNITS[unit]))
+            for pid, size, unit in itertools.chain(*told)
+        ]
+    others = [process for process in processes if process.pid != findings.pid]
     return tuple(sorted(others, key=lambda process: -(process.memory_bytes or 0)))
 
 
