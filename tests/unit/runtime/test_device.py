@@ -156,6 +156,13 @@ CASES = {
         "Tesla T4 is full: earlier cells of this session hold 14.0 GB of its 15.0 GB.",
         "torch.cuda.empty_cache()",
     ),
+    "memory held by earlier cells, under the number the host gives this container's process": (
+        holding(OTHER_PID, ""),
+        (fails(GpuFault.OUT_OF_MEMORY, own_bytes=14 * GB),),
+        GpuFault.OUT_OF_MEMORY,
+        "Tesla T4 is full: earlier cells of this session hold 14.0 GB of its 15.0 GB.",
+        "Restart the session",
+    ),
     "a GPU for one process alone": (
         holding(OTHER_PID, "python3"),
         (fails(GpuFault.BUSY),),
