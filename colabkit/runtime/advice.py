@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 from colabkit.runtime.faults import GpuFault
-from colabkit.runtime.frameworks import FrameworkReport
-from colabkit.runtime.gpus import GpuProcess
-from colabkit.runtime.platform import Platform
-from colabkit.runtime.verdict import (
+from colabkit.runtime.findings import (
     Findings,
     gpu_in_use,
     is_held_by_itself,
     others_on,
     own_bytes_on,
 )
+from colabkit.runtime.frameworks import FrameworkReport
+from colabkit.runtime.gpus import GpuProcess
+from colabkit.runtime.platform import Platform
 
 _GIB = 1 << 30
 

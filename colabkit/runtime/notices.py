@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from colabkit.runtime.advice import gigabytes, process_words
-from colabkit.runtime.verdict import (
+from colabkit.runtime.findings import (
     Findings,
     gpu_in_use,
     is_held_by_itself,
