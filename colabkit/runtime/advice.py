@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 from colabkit.runtime.faults import GpuFault
+from colabkit.runtime.findings import (
+    Findings,
+    gpu_in_use,
+    is_held_by_itself,
+    others_on,
+    own_bytes_on,
+)
 from colabkit.runtime.frameworks import FrameworkReport
 from colabkit.runtime.gpus import GpuProcess
 from colabkit.runtime.platform import Platform
-from colabkit.runtime.verdict import Findings, gpu_in_use, others_on, own_bytes_on
 
 _GIB = 1 << 30
 
@@ -174,9 +180,9 @@ def _memory_taken(findings: Findings) -> Explanation:
     name = gpu.name if gpu is not None else "The GPU"
     size = f" of its {gigabytes(gpu.memory_bytes)}" if gpu and gpu.memory_bytes else ""
     others = others_on(gpu, findings)
-    own_bytes = own_bytes_on(gpu, findings)
-    if own_bytes > sum(process.memory_bytes or 0 for process in others):
-        held = f"earlier cells of this session hold {gigabytes(own_bytes)}{size}"
+    if is_held_by_itself(gpu, findings):
+        own = gigabytes(own_bytes_on(gpu, findings))
+        held = f"earlier cells of this session hold {own}{size}"
         advice = "Restart the session, or delete what they hold (del model), call"
         advice += " torch.cuda.empty_cache() and run setup again."
         return Explanation(f"{name} is full: {held}.", advice)

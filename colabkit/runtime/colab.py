@@ -175,7 +175,7 @@ def _failures(load: Callable[[str], Any]) -> tuple[type[BaseException], ...]:
     ]
     for module, name in (
         ("google.colab._message", "MessageError"),
-        ("google.colab.errors", "RuntimeManagementError"),
+        ("google.colab.errors", "Error"),
         ("pexpect", "TIMEOUT"),
         ("pexpect", "EOF"),
     ):

@@ -13,6 +13,7 @@ from colabkit.errors import ArgumentError, GpuUnavailableError
 from colabkit.runtime.advice import Explanation, explain, gigabytes
 from colabkit.runtime.driver import read_driver
 from colabkit.runtime.faults import GpuFault
+from colabkit.runtime.findings import Findings, gpu_in_use, judge
 from colabkit.runtime.frameworks import Framework, FrameworkReport, to_probe
 from colabkit.runtime.gpus import ComputeCapability, DriverReport
 from colabkit.runtime.host import Host, read_host
@@ -21,7 +22,6 @@ from colabkit.runtime.platform import Platform, detect_platform
 from colabkit.runtime.tensorflow_gpu import TensorFlowFramework
 from colabkit.runtime.torch_gpu import TorchFramework
 from colabkit.runtime.tpu import Tpu, find_tpu
-from colabkit.runtime.verdict import Findings, gpu_in_use, judge
 
 _BF16_FROM = ComputeCapability(8, 0)
 

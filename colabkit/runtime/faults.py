@@ -35,6 +35,7 @@ _SIGNS = (
     ("out_of_memory", GpuFault.OUT_OF_MEMORY),
     ("resource exhausted", GpuFault.OUT_OF_MEMORY),
     ("oom when allocating", GpuFault.OUT_OF_MEMORY),
+    ("dst tensor is not initialized", GpuFault.OUT_OF_MEMORY),
     ("no kernel image is available", GpuFault.GPU_TOO_OLD),
     ("busy or unavailable", GpuFault.BUSY),
     ("no cuda gpus are available", GpuFault.NOT_SEEN),

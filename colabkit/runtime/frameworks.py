@@ -11,6 +11,9 @@ from typing import Protocol
 from colabkit.runtime.faults import GpuFault
 from colabkit.runtime.gpus import ComputeCapability
 
+# A library missing, or a package that does not fit the others, ends an import in any of these.
+IMPORT_FAILURES = (ImportError, OSError, AttributeError, RuntimeError, TypeError, ValueError)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FrameworkReport:

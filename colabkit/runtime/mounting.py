@@ -130,7 +130,9 @@ def refusal_of(error: BaseException, *, waited_s: float, timeout_s: float) -> Re
         timeout_s: How long it was to wait for the person.
     """
     text = str(error).strip()
-    said = text.splitlines()[0] if text else type(error).__name__
+    said = text.splitlines()[0].split(". ")[0].rstrip(".") if text else type(error).__name__
+    if isinstance(error, KeyError):
+        said = f"{error.args[0]} is not set"
     lowered = text.lower()
     for sign, cause in _SIGNS:
         if sign in lowered:

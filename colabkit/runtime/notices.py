@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from colabkit.runtime.advice import gigabytes, process_words
-from colabkit.runtime.verdict import Findings, gpu_in_use, others_on, own_bytes_on
+from colabkit.runtime.findings import (
+    Findings,
+    gpu_in_use,
+    is_held_by_itself,
+    others_on,
+    own_bytes_on,
+)
 
 # Below this part of its memory, a GPU is called nearly full.
 _LITTLE = 0.25
@@ -39,9 +45,8 @@ def _nearly_full(findings: Findings) -> list[str]:
     if free_bytes is None or total_bytes is None or free_bytes >= _LITTLE * total_bytes:
         return []
     others = others_on(gpu, findings)
-    own_bytes = own_bytes_on(gpu, findings)
-    if own_bytes > sum(process.memory_bytes or 0 for process in others):
-        who = f"earlier cells of this session hold {gigabytes(own_bytes)}"
+    if is_held_by_itself(gpu, findings):
+        who = f"earlier cells of this session hold {gigabytes(own_bytes_on(gpu, findings))}"
     else:
         who = process_words(others[0]) if others else "a process not named here holds the rest"
     return [f"Only {gigabytes(free_bytes)} of {gigabytes(total_bytes)} are free: {who}."]

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from colabkit.runtime.faults import GpuFault, fault_in
-from colabkit.runtime.frameworks import FrameworkReport, first_line
+from colabkit.runtime.frameworks import IMPORT_FAILURES, FrameworkReport, first_line
 from colabkit.runtime.gpus import ComputeCapability
 
 _NAME = "TensorFlow"
@@ -36,7 +36,7 @@ class TensorFlowFramework:
         """Imports TensorFlow and computes one number on the GPU."""
         try:
             import tensorflow as tf  # imported on use
-        except (ImportError, OSError) as error:
+        except IMPORT_FAILURES as error:
             return FrameworkReport(_NAME, fault=GpuFault.BROKEN_FRAMEWORK, said=first_line(error))
         version = str(tf.__version__)
         if not (tf.test.is_built_with_cuda() or tf.test.is_built_with_rocm()):

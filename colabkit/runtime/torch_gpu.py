@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from colabkit.runtime.faults import GpuFault, fault_in
-from colabkit.runtime.frameworks import FrameworkReport, first_line
+from colabkit.runtime.frameworks import IMPORT_FAILURES, FrameworkReport, first_line
 from colabkit.runtime.gpus import ComputeCapability
 
 _NAME = "PyTorch"
@@ -25,7 +25,7 @@ class TorchFramework:
         """Imports PyTorch and computes one number on the GPU."""
         try:
             import torch  # imported on use
-        except (ImportError, OSError) as error:
+        except IMPORT_FAILURES as error:
             return FrameworkReport(_NAME, fault=GpuFault.BROKEN_FRAMEWORK, said=first_line(error))
         if sys.platform == "darwin":
             return _on_apple(torch)

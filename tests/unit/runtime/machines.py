@@ -12,6 +12,7 @@ from colabkit.runtime import (
     ComputeCapability,
     DriverReport,
     FrameworkReport,
+    GpuFault,
     Host,
     Probes,
     SmiDriver,
@@ -113,6 +114,15 @@ def works(name: str = "Tesla T4", capability: tuple[int, int] = (7, 5), **more: 
         **told,
     )
     return Said(report)
+
+
+def fails(fault: GpuFault, said: str = "", **more: object) -> Said:
+    facts = {"version": "2.11.0+cu128", "cuda_version": "12.8", **more}
+    return Said(FrameworkReport("PyTorch", fault=fault, said=said, **facts))
+
+
+def holding(pid: int, name: str, mib: str = "14892") -> Smi:
+    return Smi(T4_FULL_LINE, processes=f"{T4}, {pid}, {mib}, {name}\n")
 
 
 def probes(

@@ -21,7 +21,11 @@ from colabkit.errors import (
 from colabkit.runtime import flush_and_unmount, is_interactive, mount, unassign
 
 
-class MessageError(Exception):
+class Error(Exception):
+    pass
+
+
+class MessageError(Error):
     pass
 
 
@@ -29,7 +33,7 @@ class TIMEOUT(Exception):  # noqa: N818  # as pexpect names it
     pass
 
 
-class RuntimeManagementError(Exception):
+class RuntimeManagementError(Error):
     pass
 
 
@@ -49,9 +53,7 @@ class Colab:
             "google.colab.drive": self,
             "google.colab.runtime": self,
             "google.colab._message": types.SimpleNamespace(MessageError=MessageError),
-            "google.colab.errors": types.SimpleNamespace(
-                RuntimeManagementError=RuntimeManagementError
-            ),
+            "google.colab.errors": types.SimpleNamespace(Error=Error),
             "pexpect": types.SimpleNamespace(TIMEOUT=TIMEOUT),
         }
         if name not in modules:
@@ -155,6 +157,18 @@ def test_each_failure_has_its_cause(error, cause, tmp_path):
     assert caught.cause is cause
     assert caught.__cause__ is error
     assert cause.value in caught.message
+
+
+def test_the_message_quotes_no_more_than_a_sentence(tmp_path):
+    long = NotImplementedError(
+        "Mounting drive is unsupported in this environment. Use PyDrive2 instead. See examples."
+    )
+    assert refused(Colab(long), tmp_path).message == (
+        f"Drive is not mounted at {tmp_path}: this machine cannot mount Drive"
+        ' ("Mounting drive is unsupported in this environment").'
+    )
+    unset = refused(Colab(KeyError("TBE_EPHEM_CREDS_ADDR")), tmp_path).message
+    assert unset.endswith('("TBE_EPHEM_CREDS_ADDR is not set").')
 
 
 def test_every_cause_has_a_next_step():

@@ -55,6 +55,13 @@ SAYINGS = [
     ("OOM when allocating tensor with shape[1]", GpuFault.OUT_OF_MEMORY),
     (
         (
+            "Failed copying input tensor from CPU:0 to GPU:0 in order to run Mul: Dst tensor is not"
+            " initialized."
+        ),
+        GpuFault.OUT_OF_MEMORY,
+    ),
+    (
+        (
             "CUDA error: no kernel image is available for execution on the device\nCUDA kernel"
             " errors might be asynchronously reported at some other API call"
         ),
@@ -172,7 +179,15 @@ def test_apples_gpu_is_tried_too(monkeypatch):
 
 
 @pytest.mark.parametrize("framework", [TorchFramework(), TensorFlowFramework()])
-@pytest.mark.parametrize("error", [ImportError("no module"), OSError("libcudart.so.12")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("no module"),
+        OSError("libcudart.so.12"),
+        ValueError("numpy.dtype size changed, may indicate binary incompatibility"),
+        TypeError("Descriptors cannot be created directly."),
+    ],
+)
 def test_a_framework_that_cannot_be_imported_is_quoted(framework, error, monkeypatch):
     real = builtins.__import__
 

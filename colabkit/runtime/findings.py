@@ -134,3 +134,15 @@ def own_bytes_on(gpu: Gpu | None, findings: Findings) -> int:
     """Returns what this very process holds of a GPU's memory."""
     told = [p.memory_bytes or 0 for p in (gpu.processes if gpu else ()) if p.pid == findings.pid]
     return max([*told, *(report.own_bytes for report in findings.frameworks)], default=0)
+
+
+def is_held_by_itself(gpu: Gpu | None, findings: Findings) -> bool:
+    """Whether most of what is taken of a GPU's memory is taken by this very process.
+
+    In a container the driver may list this process under a number it does not know itself
+    by, so sizes are compared before numbers are.
+    """
+    own_bytes = own_bytes_on(gpu, findings)
+    if gpu is not None and gpu.memory_bytes is not None and gpu.free_bytes is not None:
+        return own_bytes > (gpu.memory_bytes - gpu.free_bytes) / 2
+    return own_bytes > sum(process.memory_bytes or 0 for process in others_on(gpu, findings))
