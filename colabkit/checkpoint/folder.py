@@ -6,19 +6,21 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from colabkit.checkpoint.carrier import Carrier
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.saver import Saver
+from colabkit.checkpoint.snapshot import Section, find_leaves
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
-from colabkit.errors import CheckpointCorruptError, StorageError
-from colabkit.storage import LocalVolume, is_slow
+from colabkit.errors import CheckpointCorruptError, DiskFullError, StorageError
+from colabkit.storage import DriveMount, DriveVolume, LocalVolume, volume_at
 
 
 class RunFolder:
@@ -30,17 +32,17 @@ class RunFolder:
 
     Raises:
         StorageError: It is a file.
+        DriveLostError: It is on Drive, which is not mounted.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 2) -> None:
-        slow = is_slow(path)
-        self._volume = LocalVolume(path, empty_first=slow)
+        self._volume = volume_at(path)
         self.location = self._volume.location
         self.store = CheckpointStore(self._volume, keep=keep)
+        self._keep = keep
         self._spool: CheckpointStore | None = None
-        self._local = LocalVolume(_spool_path(path))
-        if slow:
-            self._spool = CheckpointStore(self._local, keep=keep)
+        if self._volume.is_slow:
+            self._spool = CheckpointStore(LocalVolume(_spool_path(self._volume.root)), keep=keep)
         self._attempt: int | None = None
         self._loaded: list[Manifest] = []
 
@@ -81,8 +83,24 @@ class RunFolder:
 
     def begin_attempt(self) -> None:
         """Makes the next checkpoints an attempt of their own, beside those there."""
-        self._attempt = max((name.attempt for name in self.store.names()), default=0) + 1
+        self._attempt = max((name.attempt for name in self._all_names()), default=0) + 1
         self._loaded = []
+
+    def require_room(self, sections: Sequence[Section], backend: TensorBackend) -> None:
+        """Raises DiskFullError unless the volume has room for a checkpoint of this state."""
+        _, leaves = find_leaves(sections, backend)
+        needed = sum(leaf.spec.nbytes for leaf in leaves)
+        free = self._volume.free_bytes()
+        if free is None or free > needed:
+            return
+        message = (
+            f"A checkpoint takes {needed / 1e6:,.0f} MB, and {self.location} has"
+            f" {free / 1e6:,.0f} MB free."
+        )
+        hint = "Delete what you no longer need there, or pass another ckpt_dir."
+        raise DiskFullError(
+            message, path=self.location, needed_bytes=needed, free_bytes=free, hint=hint
+        )
 
     def open_saver(
         self, backend: TensorBackend, *, clock: Callable[[], float] = time.monotonic
@@ -94,20 +112,40 @@ class RunFolder:
         """
         self._volume.sweep()
         lease = Lease(self._volume)
-        names = self.store.names()
-        lease.acquire(max((name.generation for name in names), default=0))
-        if self._spool is None:
-            # A slow volume may show a file before the manifest that names it.
-            self.store.sweep()
+        lease.acquire(max((name.generation for name in self._all_names()), default=0))
+        # A slow volume may show a file before the manifest that names it: it is not swept.
+        (self._spool or self.store).sweep()
         return Saver(
-            self.store,
+            self._spool or self.store,
             backend,
             lease=lease,
             attempt=self._attempt or 1,
-            spool=self._spool,
-            trusted=self._loaded,
+            carrier=self._open_carrier(lease, clock),
+            trusted=() if self._spool is not None else self._loaded,
             clock=clock,
         )
+
+    def _open_carrier(self, lease: Lease, clock: Callable[[], float]) -> Carrier | None:
+        if self._spool is None:
+            return None
+        trusted = {str(manifest.name) for manifest in self._loaded}
+        return Carrier(
+            self._spool, self.store, lease=lease, trusted=trusted, keep=self._keep, clock=clock
+        )
+
+    def _all_names(self) -> list[Name]:
+        stores = (self.store, self._spool)
+        return [name for store in stores if store is not None for name in store.names()]
+
+    @property
+    def mount(self) -> DriveMount | None:
+        """The mount of Drive that the folder lies on, None elsewhere."""
+        return self._volume.mount if isinstance(self._volume, DriveVolume) else None
+
+    @property
+    def spool_location(self) -> str:
+        """Where checkpoints wait on this machine's disk, "" when they do not."""
+        return self._spool.volume.location if self._spool is not None else ""
 
     def load(self, info: CheckpointInfo, backend: TensorBackend) -> LoadedCheckpoint:
         """Reads one checkpoint of the volume and verifies every byte."""
@@ -117,12 +155,19 @@ class RunFolder:
         """Writes a small file beside the checkpoints."""
         self._volume.write(name, [np.frombuffer(text.encode(), np.uint8)])
 
+    def tidy(self, name: str, text: str) -> None:
+        """Sweeps what dead writers left, and publishes a small file unless it says so already."""
+        self._volume.sweep()
+        data = text.encode()
+        if name not in self._volume.list(".") or self._volume.read(name).tobytes() != data:
+            self._volume.write(name, [np.frombuffer(data, np.uint8)])
+
     def names(self) -> list[Name]:
         """Returns the checkpoints on the volume, newest first."""
         return self.store.names()
 
 
-def _spool_path(path: str | Path) -> Path:
+def _spool_path(path: Path) -> Path:
     cache = Path(os.environ.get("COLABKIT_CACHE") or Path.home() / ".cache" / "colabkit")
-    told = hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()[:16]
+    told = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
     return cache / "spool" / told

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from colabkit.checkpoint.shard import header_of, merged, read_shard
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec, rebuild_array
 from colabkit.checkpoint.tree import decode
 from colabkit.errors import CheckpointCorruptError, StorageError
-from colabkit.storage import Bytes, Volume, hash_of
+from colabkit.storage import Bytes, Uploading, Volume, hash_of
 
 _MANIFESTS, _SHARDS = "checkpoints", "shards"
 _OURS = re.compile(r".+-a\d{2,}-g\d{4,}-\d{8,}-[0-9a-f]{8}\.safetensors")
@@ -227,8 +227,8 @@ class CheckpointStore:
         """Copies a checkpoint from another store; returns the bytes written."""
         there = self.volume.list(_SHARDS)
         count = 0
-        for shard in manifest.shards:
-            if shard not in there:
+        for shard, entry in manifest.shards.items():
+            if there.get(shard) != entry.size:
                 data = other.volume.read(_shard_path(shard))
                 self.volume.write(_shard_path(shard), [data])
                 count += len(data)
@@ -238,21 +238,33 @@ class CheckpointStore:
         self._manifests[str(manifest.name)] = manifest
         return count + len(content)
 
-    def prune(self, attempt: int, trusted: set[str]) -> None:
+    def is_confirmed(self, manifest: Manifest) -> bool | None:
+        """Returns whether a checkpoint is uploaded, None where the volume does not say."""
+        if not isinstance(self.volume, Uploading):
+            return True
+        shards = [_shard_path(shard) for shard in manifest.shards]
+        return self.volume.confirmed([*shards, f"{_MANIFESTS}/{manifest.name}.json"])
+
+    def prune(
+        self, attempt: int, trusted: set[str], *, needed: Collection[str] = frozenset()
+    ) -> None:
         """Removes checkpoints of one attempt that are superfluous, manifests first.
 
         Args:
             attempt: Other attempts are not touched.
             trusted: Names of checkpoints known to be whole; only these count as kept.
+            needed: Names of checkpoints that must stay whatever their age.
         """
         names = self.names()
         mine = [n for n in names if n.attempt == attempt]
-        whole = [self._manifests[str(n)] for n in mine if str(n) in trusted]
+        known = (self._readable(n) for n in mine if str(n) in trusted)
+        whole = [m for m in known if m is not None]
         going = superfluous(whole, keep=self._keep)
         if whole:
             oldest_kept = min((m.name for m in whole if m not in going), default=mine[0])
             unproven = [n for n in mine if str(n) not in trusted and n < oldest_kept]
             going += [m for m in map(self._readable, unproven) if m is not None and not _kept(m)]
+        going = [m for m in going if str(m.name) not in needed]
         if not going:
             return
         gone = {str(m.name) for m in going}
