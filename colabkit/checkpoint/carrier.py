@@ -42,6 +42,11 @@ class CarryStatus:
     busy_s: float = 0.0
     unconfirmed_s: float = 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is being copied, and nothing waits for a copy or an upload."""
+        return not (self.waiting or self.busy_s or self.unconfirmed_s or self.error)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Upload:

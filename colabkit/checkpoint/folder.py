@@ -20,7 +20,7 @@ from colabkit.checkpoint.snapshot import Section, find_leaves
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.errors import CheckpointCorruptError, DiskFullError, StorageError
-from colabkit.storage import DriveMount, DriveVolume, LocalVolume, volume_at
+from colabkit.storage import DriveMount, DriveVolume, LocalVolume, volume_at, warning_about
 
 
 class RunFolder:
@@ -37,6 +37,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path, *, keep: int = 2) -> None:
         self._volume = volume_at(path)
+        self.warning = warning_about(path)
         self.location = self._volume.location
         self.store = CheckpointStore(self._volume, keep=keep)
         self._keep = keep

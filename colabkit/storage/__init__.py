@@ -11,6 +11,7 @@ from colabkit.storage.drive_mount import (
 )
 from colabkit.storage.drive_volume import DriveVolume
 from colabkit.storage.files import Files
+from colabkit.storage.giving_back import give_back
 from colabkit.storage.hashing import hash_of
 from colabkit.storage.local import LocalVolume
 from colabkit.storage.mounters import ColabMounter, Mounter
@@ -23,6 +24,7 @@ from colabkit.storage.places import (
     mount_of,
     use_mount,
     volume_at,
+    warning_about,
 )
 from colabkit.storage.volume import Bytes, Uploading, Volume
 
@@ -44,6 +46,7 @@ __all__ = [
     "active_mount",
     "drive_part",
     "filesystem_type",
+    "give_back",
     "hash_of",
     "is_mountpoint",
     "is_slow",
@@ -53,4 +56,5 @@ __all__ = [
     "use_mount",
     "volume_at",
     "wait_before_try_s",
+    "warning_about",
 ]

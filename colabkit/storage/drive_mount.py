@@ -17,6 +17,7 @@ from colabkit.storage.mounts import is_mountpoint
 FIRST_TRY_S, LATER_TRY_S = 30.0, 10.0
 _BACK_OFF_S = (60.0, 300.0, 900.0)
 _PROBE_S = 3.0
+_UNCOMMITTED, _ID = "user.drive.uncommitted", "user.drive.id"
 
 
 class MountState(enum.Enum):
@@ -62,6 +63,7 @@ class Mended(enum.Enum):
 
     FINE = "it is mounted"
     REMOUNTED = "it was lost and is mounted again"
+    RENEWED = "it was old and is mounted anew"
     REFUSED = "it is lost, and a try to mount it failed"
     WAITING = "it is lost, and the next try is not due"
 
@@ -101,12 +103,15 @@ class DriveMount:
         self.mounter = mounter
         self.root = mounter.root(self.mountpoint)
         self.mounted_s: float | None = None
+        self.renew_after_s: float | None = None
         self.times_lost = 0
         self._clock = clock
         self._state = MountState.ABSENT
         self._device = 0
         self._tries_failed = 0
         self._next_try_s = 0.0
+        self._written: set[Path] = set()
+        self._lock = threading.Lock()
 
     @property
     def state(self) -> MountState:
@@ -126,21 +131,42 @@ class DriveMount:
             self.times_lost += 1
         return self._state
 
-    def mount(self, *, timeout_s: float = 120.0) -> MountState:
+    def mount(self, *, timeout_s: float = 120.0, anew: bool = False) -> MountState:
         """Mounts Drive where it is not; on the main thread only.
+
+        Args:
+            timeout_s: How long to wait for the person who allows it.
+            anew: Whether to do so even where it is mounted and alive.
 
         Raises:
             DriveMountError: It could not be mounted; ``cause`` says why.
         """
-        if self.look() is not MountState.MOUNTED:
+        if self.look() is not MountState.MOUNTED or anew:
             self.mounter.mount(
                 self.mountpoint,
                 timeout_s=timeout_s,
                 is_alive=lambda: self.look() is MountState.MOUNTED,
                 is_lost=self._state is MountState.LOST and is_mountpoint(self.mountpoint),
+                anew=anew,
             )
         self._tries_failed = 0
-        return self.look()
+        if self.look() is MountState.MOUNTED and anew:
+            self.mounted_s = self._clock()
+        return self._state
+
+    @property
+    def wants_renewal(self) -> bool:
+        """Whether the mount is older than the user lets one become."""
+        if self.renew_after_s is None or self.mounted_s is None:
+            return False
+        return self._clock() - self.mounted_s >= self.renew_after_s
+
+    @property
+    def age_s(self) -> float | None:
+        """Seconds since Drive was seen to be mounted, None when it is not."""
+        if self._state is not MountState.MOUNTED or self.mounted_s is None:
+            return None
+        return self._clock() - self.mounted_s
 
     def require(self) -> None:
         """Makes sure that what lies under the root is Drive, and not a bare folder.
@@ -185,6 +211,41 @@ class DriveMount:
             return Mending(Mended.REFUSED, error=error, next_try_s=wait_s)
         return Mending(Mended.REMOUNTED)
 
+    def renew(self) -> Mending:
+        """Mounts anew what is mounted and has become old; for when nothing waits.
+
+        A refusal puts the next try off as far as one after a loss.
+        """
+        if self._clock() < self._next_try_s:
+            return Mending(Mended.WAITING, next_try_s=self._next_try_s - self._clock())
+        try:
+            self.mount(timeout_s=FIRST_TRY_S, anew=True)
+        except DriveMountError as error:
+            self._next_try_s = self._clock() + _BACK_OFF_S[-1]
+            return Mending(Mended.REFUSED, error=error, next_try_s=_BACK_OFF_S[-1])
+        return Mending(Mended.RENEWED)
+
+    # What was written and may not be uploaded yet.
+
+    def note_written(self, path: Path) -> None:
+        """Remembers a file until Drive says that it is uploaded."""
+        with self._lock:
+            self._written.add(path)
+
+    def note_gone(self, path: Path) -> None:
+        """Forgets a file that was removed."""
+        with self._lock:
+            self._written.discard(path)
+
+    def pending(self) -> list[Path]:
+        """Returns the files written here that Drive says are not uploaded."""
+        with self._lock:
+            written = set(self._written)
+        waiting = {path for path in written if is_uploaded(path) is False}
+        with self._lock:
+            self._written -= written - waiting
+        return sorted(waiting)
+
     def unmount(self, *, timeout_s: float) -> None:
         """Uploads what Drive's cache holds and takes the mount down; on the main thread.
 
@@ -209,3 +270,23 @@ def _device_of(root: Path) -> int | None:
     asking.start()
     asking.join(_PROBE_S)
     return answer[0] if answer else 0
+
+
+def is_uploaded(path: Path) -> bool | None:
+    """Returns whether Drive has uploaded a file, None where it does not say.
+
+    Source:
+        Drive's files tell by the extended attributes ``user.drive.id``, which begins with
+        ``local-`` before the upload, and ``user.drive.uncommitted``.
+    """
+    told = _attribute(path, _ID)
+    if told is None:
+        return None
+    return not told.startswith(b"local-") and _attribute(path, _UNCOMMITTED) != b"1"
+
+
+def _attribute(path: Path, name: str) -> bytes | None:
+    try:
+        return os.getxattr(path, name)
+    except OSError:
+        return None

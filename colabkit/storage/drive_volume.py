@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from colabkit.errors import DriveLostError
-from colabkit.storage.drive_mount import DriveMount
+from colabkit.storage.drive_mount import DriveMount, is_uploaded
 from colabkit.storage.files import Files
 from colabkit.storage.local import LocalVolume
 from colabkit.storage.volume import Bytes
 
 _READ_PAUSES_S = (0.5, 2.0, 5.0)
-_UNCOMMITTED, _ID = "user.drive.uncommitted", "user.drive.id"
 
 
 class DriveVolume(LocalVolume):
@@ -30,10 +28,6 @@ class DriveVolume(LocalVolume):
         mount: The mount it lies on.
         files: The primitive operations.
         sleep: Waits some seconds, for tests.
-
-    Source:
-        Drive's files tell by the extended attributes ``user.drive.id`` and
-        ``user.drive.uncommitted`` whether they have been uploaded.
     """
 
     is_slow = True
@@ -55,6 +49,14 @@ class DriveVolume(LocalVolume):
         """Publishes a blob under a name; on failure nothing is left under it."""
         self.mount.require()
         super().write(name, parts)
+        self.mount.note_written(self._path(name))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Empties and removes blobs; those already gone are no error."""
+        gone = list(names)
+        super().delete(gone)
+        for name in gone:
+            self.mount.note_gone(self._path(name))
 
     def read(self, name: str) -> Bytes:
         """Returns a blob in memory of its own; tries again where Drive refuses for a while."""
@@ -80,7 +82,7 @@ class DriveVolume(LocalVolume):
 
     def confirmed(self, names: Iterable[str]) -> bool | None:
         """Returns whether all of these are uploaded, None where Drive does not say."""
-        answers = [_is_uploaded(self._path(name)) for name in names]
+        answers = [is_uploaded(self._path(name)) for name in names]
         if any(answer is None for answer in answers):
             return None
         return all(answers)
@@ -110,17 +112,3 @@ class DriveVolume(LocalVolume):
                 if error.errno in {errno.ENOTCONN, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT}:
                     raise self.mount.lost_error() from error
                 raise
-
-
-def _is_uploaded(path: Path) -> bool | None:
-    told = _attribute(path, _ID)
-    if told is None:
-        return None
-    return not told.startswith(b"local-") and _attribute(path, _UNCOMMITTED) != b"1"
-
-
-def _attribute(path: Path, name: str) -> bytes | None:
-    try:
-        return os.getxattr(path, name)
-    except OSError:
-        return None

@@ -20,9 +20,15 @@ class Mounter(Protocol):
         ...
 
     def mount(
-        self, mountpoint: Path, *, timeout_s: float, is_alive: Callable[[], bool], is_lost: bool
+        self,
+        mountpoint: Path,
+        *,
+        timeout_s: float,
+        is_alive: Callable[[], bool],
+        is_lost: bool,
+        anew: bool,
     ) -> None:
-        """Mounts it, taking a lost mount down first; raises DriveMountError."""
+        """Mounts it, taking down first what is lost or to be made anew; raises DriveMountError."""
         ...
 
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
@@ -40,10 +46,18 @@ class ColabMounter:
         return mountpoint / "MyDrive"
 
     def mount(
-        self, mountpoint: Path, *, timeout_s: float, is_alive: Callable[[], bool], is_lost: bool
+        self,
+        mountpoint: Path,
+        *,
+        timeout_s: float,
+        is_alive: Callable[[], bool],
+        is_lost: bool,
+        anew: bool,
     ) -> None:
-        """Mounts it, taking a lost mount down first."""
-        runtime.mount(mountpoint, is_mounted=is_alive, timeout_s=timeout_s, is_lost=is_lost)
+        """Mounts it, taking down first what is lost or to be made anew."""
+        runtime.mount(
+            mountpoint, is_mounted=is_alive, timeout_s=timeout_s, is_lost=is_lost, force=anew
+        )
 
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
         """Uploads what waits and takes the mount down."""

@@ -109,3 +109,25 @@ def volume_at(path: str | Path) -> LocalVolume:
         hint = "Run colabkit.setup() or colabkit.mount() first, then this cell again."
         raise DriveLostError(message, path=where, operation="open", hint=hint)
     return DriveVolume(where, mount)
+
+
+def warning_about(path: str | Path, *, platform: Platform | None = None) -> str:
+    """Returns what to know of a folder that goes away with the machine, "" when it stays.
+
+    Example:
+        >>> warning_about("runs/cats", platform=Platform.OTHER)
+        ''
+    """
+    platform = detect_platform() if platform is None else platform
+    where = locate(path, platform=platform).absolute()
+    if not platform.is_hosted or mount_of(path, platform=platform) is not None or is_slow(where):
+        return ""
+    if platform is Platform.KAGGLE:
+        if where.is_relative_to("/kaggle/working"):
+            return ""
+        better = "'/kaggle/working/run', which a saved version keeps"
+    elif platform is Platform.COLAB_ENTERPRISE:
+        better = "a bucket, 'gs://bucket/run'"
+    else:
+        better = "a folder on Drive, 'MyDrive/runs/cats'"
+    return f"{path} is on this machine's own disk, which goes away with it; take {better}."

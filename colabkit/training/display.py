@@ -16,6 +16,7 @@ from colabkit.notebook import (
     saved_words,
     value_words,
 )
+from colabkit.runtime import detect_platform, session_clock
 from colabkit.storage import Mended, Mending
 from colabkit.training.position import Position
 
@@ -41,6 +42,7 @@ class Display:
         self._status: SaveStatus | None = None
         self._epochs: int | None = None
         self._complaint = ""
+        self._clock = session_clock(detect_platform())
 
     def say(self, sentence: str) -> None:
         """Says one sentence."""
@@ -87,10 +89,13 @@ class Display:
             return
         if mending.outcome is Mended.REMOUNTED:
             self.say("Drive was lost and is mounted again; what waits here is being copied there.")
+        elif mending.outcome is Mended.RENEWED:
+            self.say("Drive was mounted anew, as asked for after some hours.")
         elif mending.outcome is Mended.REFUSED:
             self.say(
-                f"Drive is lost ({mending.error}) Training goes on, and checkpoints are kept on"
-                f" this machine; the next try is in {duration_words(mending.next_try_s)}."
+                f"Drive could not be mounted again ({mending.error}) Training goes on, and"
+                " checkpoints are kept on this machine; the next try is in"
+                f" {duration_words(mending.next_try_s)}."
             )
 
     def interrupted(self) -> None:
@@ -112,11 +117,16 @@ class Display:
         self._complaint = complaint
 
     def _saved_words(self) -> str:
-        status = self._status
-        if status is None or status.state not in _PLACES:
-            return ""
-        words = saved_words(step=status.step, age_s=status.age_s, place=_PLACES[status.state])
-        return words if status.carry is None else f"{words}, {_carried_words(status.carry)}"
+        status, left_s = self._status, self._clock.left_s
+        parts = []
+        if status is not None and status.state in _PLACES:
+            place = _PLACES[status.state]
+            parts.append(saved_words(step=status.step, age_s=status.age_s, place=place))
+            if status.carry is not None:
+                parts.append(_carried_words(status.carry))
+        if left_s is not None:
+            parts.append(f"machine about {duration_words(left_s)} more")
+        return ", ".join(parts)
 
 
 def _carried_words(carry: CarryStatus) -> str:

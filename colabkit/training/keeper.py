@@ -65,6 +65,7 @@ class Keeper:
     ) -> None:
         self._folder = RunFolder(ckpt_dir, keep=options.keep)
         self.location = self._folder.location
+        self.warning = self._folder.warning
         self._policy = SavePolicy.parse(options.save_every)
         self._side = side
         self._take = take
@@ -203,11 +204,14 @@ class Keeper:
         carrier, mount = self._opened().carrier, self._folder.mount
         if carrier is None or mount is None or not (now or self._clock() >= self._next_mend_s):
             return None
-        status = carrier.status()
-        if not isinstance(status.error, DriveLostError) and status.busy_s < _HANGING_S:
-            return None
-        mending = mount.mend(now=now)
         self._next_mend_s = self._clock() + _MEND_EVERY_S
+        status = carrier.status()
+        if isinstance(status.error, DriveLostError) or status.busy_s >= _HANGING_S:
+            mending = mount.mend(now=now)
+        elif mount.wants_renewal and status.is_idle:
+            return mount.renew()
+        else:
+            return None
         if mending.outcome in {Mended.FINE, Mended.REMOUNTED}:
             carrier.hurry()
         return mending
