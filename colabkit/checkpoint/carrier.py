@@ -14,7 +14,6 @@ from colabkit.checkpoint.store import CheckpointStore
 from colabkit.errors import StorageError
 
 _logger = logging.getLogger(__name__)
-_LOOK_S = 2.0
 _REST_MIN_S, _REST_MAX_S = 10.0, 300.0
 _REST_SHARE = 4.0
 # Where the volume does not say what is uploaded, this is how long it is waited for.
@@ -54,14 +53,19 @@ class _Upload:
     since_s: float
 
 
-def rest_s(carry_s: float, *, is_silent: bool) -> float:
+def rest_s(carry_s: float, *, is_silent: bool, least_s: float = _REST_MIN_S) -> float:
     """Returns how long the volume is left alone after a copy that took some time.
+
+    Args:
+        carry_s: How long the copy took.
+        is_silent: Whether the volume does not tell what is uploaded.
+        least_s: The shortest rest.
 
     Example:
         >>> rest_s(5.0, is_silent=False)
         20.0
     """
-    least_s = _SILENT_REST_S if is_silent else _REST_MIN_S
+    least_s = max(least_s, _SILENT_REST_S) if is_silent else least_s
     return min(_REST_MAX_S, max(least_s, _REST_SHARE * carry_s))
 
 
@@ -77,7 +81,9 @@ class Carrier:
         lease: This session's claim on the run folder.
         trusted: Names of checkpoints on the volume already known to be whole.
         keep: How many of the newest wait at most while the volume is out of reach.
+        period_s: How often the user wants a save, None for as often as costs nothing.
         clock: Seconds that only grow.
+        look_s: How often to look at what is on its way, in real seconds.
     """
 
     def __init__(
@@ -88,10 +94,14 @@ class Carrier:
         lease: Lease,
         trusted: set[str],
         keep: int = 2,
+        period_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        look_s: float = 2.0,
     ) -> None:
         self._spool, self._store = spool, store
         self._lease, self._trusted, self._keep = lease, trusted, keep
+        self._least_s = min(period_s or _REST_MIN_S, _REST_MIN_S)
+        self._look_s = min(look_s, self._least_s)
         self._clock = clock
         self.failure: BaseException | None = None
         self._waiting: list[Manifest] = []
@@ -100,7 +110,7 @@ class Carrier:
         self._began_s: float | None = None
         self._next_s = 0.0
         self._tries_failed = 0
-        self._recovering = False
+        self._recovering = self._must_check = False
         self._is_silent = False
         self._is_urgent = False
         self._stopping = False
@@ -117,7 +127,8 @@ class Carrier:
     def needed(self) -> frozenset[str]:
         """Returns the names of the checkpoints that the spool must not remove yet."""
         with self._wake:
-            return frozenset(str(manifest.name) for manifest in self._waiting)
+            uploading = (upload.manifest for upload in self._on_their_way)
+            return frozenset(str(manifest.name) for manifest in (*self._waiting, *uploading))
 
     def status(self) -> CarryStatus:
         """Returns how far the volume is behind the spool."""
@@ -134,7 +145,7 @@ class Carrier:
         """Tries at once, whatever went wrong before; for a volume that is back."""
         with self._wake:
             self._next_s, self._tries_failed = 0.0, 0
-            self._recovering = True
+            self._recovering = self._must_check = True
             self._status = dataclasses.replace(self._status, error=None)
             self._wake.notify_all()
 
@@ -174,7 +185,7 @@ class Carrier:
     def _work(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping or self._is_due(), _LOOK_S)
+                self._wake.wait_for(lambda: self._stopping or self._is_due(), self._look_s)
                 if self._stopping:
                     return
                 manifest = self._next() if self._is_due() else None
@@ -213,7 +224,8 @@ class Carrier:
             self._recovering = self._recovering and bool(self._waiting)
             self._tries_failed = 0
             self._on_their_way.append(_Upload(manifest, self._clock()))
-            self._next_s = self._clock() + rest_s(took_s, is_silent=self._is_silent)
+            rest = rest_s(took_s, is_silent=self._is_silent, least_s=self._least_s)
+            self._next_s = self._clock() + rest
             if self._recovering:
                 self._next_s = 0.0
             self._status = dataclasses.replace(
@@ -240,6 +252,8 @@ class Carrier:
         if not self._on_their_way or self._status.error is not None:
             return
         self._began_s = self._clock()
+        if self._must_check:
+            self._find_the_lost()
         for upload in tuple(self._on_their_way):
             told = self._store.is_confirmed(upload.manifest)
             self._is_silent = told is None
@@ -253,6 +267,14 @@ class Carrier:
                     step = upload.manifest.facts.step
                     self._status = dataclasses.replace(self._status, confirmed_step=step)
             self._store.prune(upload.manifest.name.attempt, self._trusted)
+
+    def _find_the_lost(self) -> None:
+        """After a remount: what its cache has lost on the way is carried once more."""
+        lost = [u.manifest for u in self._on_their_way if not self._store.holds(u.manifest)]
+        with self._wake:
+            self._must_check = False
+            self._on_their_way = [u for u in self._on_their_way if u.manifest not in lost]
+            self._waiting = sorted([*lost, *self._waiting], key=lambda m: m.name)
 
 
 def _worth_carrying(waiting: list[Manifest], newest: int) -> Iterator[Manifest]:

@@ -245,6 +245,12 @@ class CheckpointStore:
         shards = [_shard_path(shard) for shard in manifest.shards]
         return self.volume.confirmed([*shards, f"{_MANIFESTS}/{manifest.name}.json"])
 
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether all files of a checkpoint are there and have their sizes."""
+        sizes = self.volume.list(_SHARDS)
+        there = all(sizes.get(name) == shard.size for name, shard in manifest.shards.items())
+        return there and bool(self.volume.list(_MANIFESTS).get(f"{manifest.name}.json"))
+
     def prune(
         self, attempt: int, trusted: set[str], *, needed: Collection[str] = frozenset()
     ) -> None:
@@ -278,7 +284,10 @@ class CheckpointStore:
 
     def sweep(self) -> None:
         """Removes files of ours that no checkpoint names: what a killed save left behind."""
-        manifests = [self._readable(name) for name in self.names()]
+        try:
+            manifests = [self._readable(name) for name in self.names()]
+        except StorageError:
+            return
         if None in manifests:
             return
         used = {shard for m in manifests if m is not None for shard in m.shards}
@@ -288,7 +297,7 @@ class CheckpointStore:
     def _readable(self, name: Name) -> Manifest | None:
         try:
             return self.manifest(name)
-        except (CheckpointCorruptError, StorageError):
+        except CheckpointCorruptError:
             return None
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from colabkit.errors import DriveLostError, DriveMountError, StorageError
 from colabkit.storage.mounters import Mounter
-from colabkit.storage.mounts import is_mountpoint
 
 FIRST_TRY_S, LATER_TRY_S = 30.0, 10.0
 _BACK_OFF_S = (60.0, 300.0, 900.0)
@@ -120,7 +119,7 @@ class DriveMount:
 
     def look(self) -> MountState:
         """Looks at the mountpoint, with a time-out, since a dead mount may hang whoever asks."""
-        device = _device_of(self.root) if is_mountpoint(self.mountpoint) else None
+        device = _device_of(self.root) if self.mounter.is_listed(self.mountpoint) else None
         seen = Observation(is_listed=device is not None, answers=bool(device))
         before, self._state = self._state, state_after(self._state, seen)
         if self._state is MountState.MOUNTED:
@@ -146,7 +145,7 @@ class DriveMount:
                 self.mountpoint,
                 timeout_s=timeout_s,
                 is_alive=lambda: self.look() is MountState.MOUNTED,
-                is_lost=self._state is MountState.LOST and is_mountpoint(self.mountpoint),
+                is_lost=self._state is MountState.LOST and self.mounter.is_listed(self.mountpoint),
                 anew=anew,
             )
         self._tries_failed = 0
@@ -241,7 +240,7 @@ class DriveMount:
         """Returns the files written here that Drive says are not uploaded."""
         with self._lock:
             written = set(self._written)
-        waiting = {path for path in written if is_uploaded(path) is False}
+        waiting = {path for path in written if is_uploaded(path) is False and path.exists()}
         with self._lock:
             self._written -= written - waiting
         return sorted(waiting)
@@ -273,7 +272,7 @@ def _device_of(root: Path) -> int | None:
 
 
 def is_uploaded(path: Path) -> bool | None:
-    """Returns whether Drive has uploaded a file, None where it does not say.
+    """Returns whether Drive has uploaded a file, None where it does not say; False without it.
 
     Source:
         Drive's files tell by the extended attributes ``user.drive.id``, which begins with
@@ -281,7 +280,7 @@ def is_uploaded(path: Path) -> bool | None:
     """
     told = _attribute(path, _ID)
     if told is None:
-        return None
+        return None if path.exists() else False
     return not told.startswith(b"local-") and _attribute(path, _UNCOMMITTED) != b"1"
 
 

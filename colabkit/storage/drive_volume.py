@@ -82,6 +82,7 @@ class DriveVolume(LocalVolume):
 
     def confirmed(self, names: Iterable[str]) -> bool | None:
         """Returns whether all of these are uploaded, None where Drive does not say."""
+        self.mount.require()
         answers = [is_uploaded(self._path(name)) for name in names]
         if any(answer is None for answer in answers):
             return None

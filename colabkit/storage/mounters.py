@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from colabkit import runtime
+from colabkit.storage.mounts import is_mountpoint
 
 
 class Mounter(Protocol):
@@ -17,6 +18,10 @@ class Mounter(Protocol):
 
     def root(self, mountpoint: Path) -> Path:
         """Returns where My Drive begins under a mountpoint."""
+        ...
+
+    def is_listed(self, mountpoint: Path) -> bool:
+        """Whether something is mounted there, dead or alive; asks nothing of it."""
         ...
 
     def mount(
@@ -44,6 +49,10 @@ class ColabMounter:
     def root(self, mountpoint: Path) -> Path:
         """Returns where My Drive begins under a mountpoint."""
         return mountpoint / "MyDrive"
+
+    def is_listed(self, mountpoint: Path) -> bool:
+        """Whether something is mounted there, dead or alive."""
+        return is_mountpoint(mountpoint)
 
     def mount(
         self,

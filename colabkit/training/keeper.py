@@ -25,6 +25,7 @@ _logger = logging.getLogger(__name__)
 _MEND_EVERY_S = 5.0
 _HANGING_S = 60.0
 _LANDING_S = 1.0
+_TRIES = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,8 +79,19 @@ class Keeper:
         self._next_mend_s = 0.0
 
     def newest(self) -> LoadedCheckpoint | None:
-        """Returns the newest checkpoint that is whole."""
-        return self._folder.newest_valid(self._side.backend)
+        """Returns the newest checkpoint that is whole; mounts Drive again if it is lost.
+
+        Raises:
+            DriveLostError: Drive is lost and cannot be mounted again.
+        """
+        mount, tries = self._folder.mount, _TRIES
+        while True:
+            try:
+                return self._folder.newest_valid(self._side.backend)
+            except DriveLostError:
+                tries -= 1
+                if mount is None or not tries or mount.mend(now=True).outcome is Mended.REFUSED:
+                    raise
 
     @property
     def counts_steps(self) -> bool:
@@ -113,7 +125,9 @@ class Keeper:
         """
         if not self._folder.names():
             self._folder.require_room(self._take().sections, self._side.backend)
-        self._saver = self._folder.open_saver(self._side.backend, clock=self._clock)
+        self._saver = self._folder.open_saver(
+            self._side.backend, period_s=self._policy.seconds, clock=self._clock
+        )
         self._side.open(self.finish_copying)
         self._last_save_s = self._clock()
 

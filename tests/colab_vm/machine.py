@@ -108,6 +108,8 @@ class Machine:
             "PATH": f"{Path(sys.executable).parent}:{_PATH}",
             "PYTHONPATH": f"{_STUB}:{_REPOSITORY}",
             "PYTHONDONTWRITEBYTECODE": "1",
+            # Several machines share one computer: threads that wait by spinning stall each other.
+            "OMP_NUM_THREADS": "1",
             "COLAB_VM_CONTROL": str(self._control),
             "COLAB_VM_CLOUD": str(cloud_folder),
             **look,
