@@ -249,7 +249,8 @@ class Carrier:
 
     def _look_after_uploads(self) -> None:
         """Asks whether what is on its way has arrived; then what is superfluous may go."""
-        if not self._on_their_way or self._status.error is not None:
+        is_put_off = self._status.error is not None and self._clock() < self._next_s
+        if not self._on_their_way or is_put_off:
             return
         self._began_s = self._clock()
         if self._must_check:
@@ -267,6 +268,8 @@ class Carrier:
                     step = upload.manifest.facts.step
                     self._status = dataclasses.replace(self._status, confirmed_step=step)
             self._store.prune(upload.manifest.name.attempt, self._trusted)
+        with self._wake:
+            self._status = dataclasses.replace(self._status, error=None)
 
     def _find_the_lost(self) -> None:
         """After a remount: what its cache has lost on the way is carried once more."""
