@@ -13,8 +13,14 @@ from colabkit.storage.drive_volume import DriveVolume
 from colabkit.storage.files import Files
 from colabkit.storage.hashing import hash_of
 from colabkit.storage.local import LocalVolume
-from colabkit.storage.mounters import ColabMounter, Mounter
+from colabkit.storage.mounters import (
+    ColabMounter,
+    FolderMounter,
+    Mounter,
+    mounter_for,
+)
 from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_slow
+from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.places import (
     DEFAULT_MOUNTPOINT,
     active_mount,
@@ -24,6 +30,7 @@ from colabkit.storage.places import (
     use_mount,
     volume_at,
 )
+from colabkit.storage.rclone_mount import RcloneMounter
 from colabkit.storage.volume import Bytes, Uploading, Volume
 
 __all__ = [
@@ -33,12 +40,15 @@ __all__ = [
     "DriveMount",
     "DriveVolume",
     "Files",
+    "FolderMounter",
     "LocalVolume",
     "Mended",
     "Mending",
     "MountState",
     "Mounter",
     "Observation",
+    "OcamlfuseMounter",
+    "RcloneMounter",
     "Uploading",
     "Volume",
     "active_mount",
@@ -49,6 +59,7 @@ __all__ = [
     "is_slow",
     "locate",
     "mount_of",
+    "mounter_for",
     "state_after",
     "use_mount",
     "volume_at",

@@ -115,7 +115,7 @@ class DriveMount:
 
     def look(self) -> MountState:
         """Looks at the mountpoint, with a time-out, since a dead mount may hang whoever asks."""
-        device = _device_of(self.root) if is_mountpoint(self.mountpoint) else None
+        device = _device_of(self.root) if self.mounter.is_listed(self.mountpoint) else None
         seen = Observation(is_listed=device is not None, answers=bool(device))
         before, self._state = self._state, state_after(self._state, seen)
         if self._state is MountState.MOUNTED:

@@ -13,6 +13,7 @@ from colabkit.errors import DriveLostError
 from colabkit.storage.drive_mount import DriveMount
 from colabkit.storage.files import Files
 from colabkit.storage.local import LocalVolume
+from colabkit.storage.mounters import Telling
 from colabkit.storage.volume import Bytes
 
 _READ_PAUSES_S = (0.5, 2.0, 5.0)
@@ -80,10 +81,16 @@ class DriveVolume(LocalVolume):
 
     def confirmed(self, names: Iterable[str]) -> bool | None:
         """Returns whether all of these are uploaded, None where Drive does not say."""
-        answers = [_is_uploaded(self._path(name)) for name in names]
+        answers = [self._is_uploaded(self._path(name)) for name in names]
         if any(answer is None for answer in answers):
             return None
         return all(answers)
+
+    def _is_uploaded(self, path: Path) -> bool | None:
+        mounter = self.mount.mounter
+        if isinstance(mounter, Telling):
+            return mounter.is_uploaded(self.mount.mountpoint, path)
+        return _is_uploaded(path)
 
     def _make_folder(self, folder: Path) -> None:
         if folder in self._folders:
