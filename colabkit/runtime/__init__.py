@@ -14,6 +14,7 @@ from colabkit.runtime.faults import GpuFault
 from colabkit.runtime.frameworks import Framework, FrameworkReport
 from colabkit.runtime.gpus import ComputeCapability, Driver, DriverReport, Gpu, GpuProcess
 from colabkit.runtime.host import Host, read_host
+from colabkit.runtime.mounting import check_mountpoint
 from colabkit.runtime.nvidia_smi import Answer, SmiDriver
 from colabkit.runtime.nvml import NvmlDriver
 from colabkit.runtime.packages import PackageCheck, PackageState, check_packages, missing
@@ -52,6 +53,7 @@ __all__ = [
     "TensorFlowFramework",
     "TorchFramework",
     "Tpu",
+    "check_mountpoint",
     "check_packages",
     "detect_device",
     "detect_platform",

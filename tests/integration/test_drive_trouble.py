@@ -192,8 +192,7 @@ def test_a_remount_without_a_flush_loses_nothing_either_way(
     cell = machine.kernel.begin(train_cell(diary, epochs=20))
     diary.wait_for(lambda notes: notes[-1].confirmed)
     machine.drive.change(upload_bytes_per_s=0)
-    safe = diary.notes()[-1].committed
-    diary.wait_for(lambda notes: (notes[-1].committed or 0) > safe)
+    diary.wait_for(lambda notes: notes[-1].committed > notes[-1].confirmed)
     machine.drive.kill_mount()
     machine.drive.change(upload_bytes_per_s=None)
     result = machine.kernel.finish(cell, timeout_s=120).check()

@@ -82,7 +82,7 @@ def train_cell(
     epochs: int = 6,
     ckpt_dir: str = "MyDrive/runs/a",
     save_every: str | int = "0.2s",
-    pause_s: float = 0.02,
+    pause_s: float = 0.04,
     width: int = 24,
 ) -> str:
     return TRAIN.format(
