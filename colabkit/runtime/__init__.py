@@ -21,6 +21,7 @@ from colabkit.runtime.platform import Platform, detect_platform
 from colabkit.runtime.tensorflow_gpu import TensorFlowFramework
 from colabkit.runtime.torch_gpu import TorchFramework
 from colabkit.runtime.tpu import Tpu, find_tpu
+from colabkit.runtime.usage import GpuUsage, Usage, UsageReader
 
 __all__ = [
     "Answer",
@@ -34,6 +35,7 @@ __all__ = [
     "Gpu",
     "GpuFault",
     "GpuProcess",
+    "GpuUsage",
     "Host",
     "MountOutcome",
     "NvmlDriver",
@@ -46,6 +48,8 @@ __all__ = [
     "TensorFlowFramework",
     "TorchFramework",
     "Tpu",
+    "Usage",
+    "UsageReader",
     "check_packages",
     "detect_device",
     "detect_platform",

@@ -18,7 +18,7 @@ from colabkit.checkpoint import (
     Section,
 )
 from colabkit.errors import CheckpointWriteError, DriveLostError, StorageError
-from colabkit.storage import Mended, Mending
+from colabkit.storage import DriveMount, Mended, Mending
 from colabkit.training.side import Side
 
 _logger = logging.getLogger(__name__)
@@ -84,6 +84,11 @@ class Keeper:
     def counts_steps(self) -> bool:
         """Whether every step must be looked at, because saves are counted in steps."""
         return self._policy.steps is not None
+
+    @property
+    def mount(self) -> DriveMount | None:
+        """The mount of Drive that the run folder lies on, None elsewhere."""
+        return self._folder.mount
 
     def begin_attempt(self) -> None:
         """Saves beside the checkpoints already there, none of which is touched."""

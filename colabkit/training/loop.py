@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import SaveFacts, SaveStatus
+from colabkit.checkpoint import SaveStatus
 from colabkit.training.checks import require_count, require_free_names
 from colabkit.training.display import Display
 from colabkit.training.feed import Feed, Start
@@ -92,7 +92,7 @@ class Run:
         self._state = RunState(
             position=self._position, history=self.history, log=self._log, monitor=Monitor(monitor)
         )
-        self._display = Display(shown=progress)
+        self._display = Display(self.history, shown=progress)
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._side.reasons())
         self._feeds: dict[int, tuple[object, Feed]] = {}
@@ -316,7 +316,12 @@ class Run:
     def _begin_session(self) -> None:
         self._interrupts.install()
         self._keeper.open()
-        self._display.open(self._position, epochs=self._epochs_total)
+        self._display.open(
+            self._position,
+            epochs=self._epochs_total,
+            title=self._keeper.location,
+            mount=self._keeper.mount,
+        )
         if self.step == 0:
             self._keeper.save(0, wait=False)
 
@@ -333,18 +338,10 @@ class Run:
         self._keeper.publish_history(self.history.csv_text())
 
     def _snapshot(self) -> Snapshot:
-        for cursor in self._position.open:
-            cursor.feed_state = cursor.feed.state() if cursor.feed is not None else None
-        facts = SaveFacts(
-            step=self.step,
-            epoch=self.epoch,
-            batch=self._position.batches_done,
-            metrics=self.history.newest_epoch_values(),
-            is_best=self._is_best,
-            fingerprint={
-                "objects": self._side.fingerprint(),
-                "seed": self.seed,
-                "environment": self._side.environment(),
-            },
-        )
+        fingerprint = {
+            "objects": self._side.fingerprint(),
+            "seed": self.seed,
+            "environment": self._side.environment(),
+        }
+        facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
         return Snapshot([*self._side.sections(), self._state.section()], facts)
