@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from colabkit.checkpoint.info import CheckpointInfo
 from colabkit.notebook import html_table, text_table, themed
 
-_COLUMNS = ("epoch", "step", "saved", "MB", "values", "state")
+_COLUMNS = ("epochs done", "step", "saved", "MB", "state", "values")
 
 
 class CheckpointList(list[CheckpointInfo]):
@@ -38,7 +38,9 @@ class CheckpointList(list[CheckpointInfo]):
     def _rows(self) -> list[Mapping[str, object]]:
         return [
             {
-                "epoch": info.epoch + 1,
+                "epochs done": f"{info.epoch} + {info.batch:,} batches"
+                if info.batch
+                else info.epoch,
                 "step": f"{info.step:,}",
                 "saved": f"{info.saved_at:%Y-%m-%d %H:%M:%S} UTC",
                 "MB": f"{info.nbytes / 1e6:,.1f}",
@@ -52,6 +54,10 @@ class CheckpointList(list[CheckpointInfo]):
         if info.problem:
             return info.problem
         return ("whole" if self.is_verified else "listed") + (", best" if info.is_best else "")
+
+
+def _place_words(info: CheckpointInfo) -> str:
+    return f"{info.epoch}" + (f" + {info.batch:,} batches" if info.batch else "")
 
 
 def _title(count: int) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from colabkit.notebook.theme import LIGHT, colour
 from colabkit.notebook.words import value_words
 
-WIDTH, HEIGHT = 320, 200
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 310, 28, 154
+WIDTH, HEIGHT = 280, 180
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 272, 26, 136
+_LEGEND = 124
 _COLOURS = ("accent", "second")
 _NAME_LENGTH = 22
 _THOUSAND, _MILLION = 1e3, 1e6
@@ -63,7 +64,7 @@ def charts_html(charts: Sequence[Chart]) -> str:
 
 CHARTS_CSS = (
     ".colabkit .ck-charts{display:flex;flex-wrap:wrap;gap:8px 12px;margin-top:8px}"
-    ".colabkit .ck-charts svg{flex:1 1 260px;min-width:0;max-width:420px;height:auto;"
+    ".colabkit .ck-charts svg{flex:1 1 248px;min-width:0;max-width:340px;height:auto;"
     "font-family:inherit}"
 )
 
@@ -85,7 +86,7 @@ def charts_svg(charts: Sequence[Chart], *, columns: int = 3) -> str:
 
 
 def chart_body(chart: Chart, paint: Callable[[str], str]) -> str:
-    """Returns what is inside a chart's frame of 320 × 200.
+    """Returns what is inside a chart's frame of 280 × 180.
 
     Args:
         chart: What to draw.
@@ -93,30 +94,30 @@ def chart_body(chart: Chart, paint: Callable[[str], str]) -> str:
     """
     points = [point for line in chart.lines.values() for point in line]
     low, high = min((y for _, y in points), default=0.0), max((y for _, y in points), default=1.0)
+    levels = ticks(low, high)
     if low == high:
         low, high = low - (abs(low) or 1.0) / 2, high + (abs(high) or 1.0) / 2
     across = _Axis(0.0, max((x for x, _ in points), default=1.0), _LEFT, _RIGHT)
     down = _Axis(low, high, _BOTTOM, _TOP)
     parts = [_text(_LEFT, 16, chart.title, paint("text"), weight="600")]
-    parts += _grid(across, down, chart.unit, paint)
+    parts += _grid(across, down, levels, chart.unit, paint)
     parts += [_mark(across(x), paint("note")) for x in chart.marks if 0 <= x <= across.high]
     for number, (name, line) in enumerate(chart.lines.items()):
         shade = paint(_COLOURS[number % len(_COLOURS)])
         parts.append(_line(line, across, down, shade))
         words = f"{name} {value_words(line[-1][1])}" if line else name
-        parts.append(_text(_LEFT + 134 * number, HEIGHT - 8, words, shade))
+        parts.append(_text(_LEFT - 16 + _LEGEND * number, HEIGHT - 10, words, shade))
     return "".join(parts)
 
 
-def _grid(across: _Axis, down: _Axis, unit: str, paint: Callable[[str], str]) -> list[str]:
-    lines = [f"M{_LEFT},{down(y)}H{_RIGHT}" for y in ticks(down.low, down.high)]
+def _grid(
+    across: _Axis, down: _Axis, levels: Sequence[float], unit: str, paint: Callable[[str], str]
+) -> list[str]:
+    lines = [f"M{_LEFT},{down(y)}H{_RIGHT}" for y in levels]
     parts = [f'<path d="{"".join(lines)}M{_LEFT},{_BOTTOM}H{_RIGHT}" stroke="{paint("edge")}"/>']
     muted = paint("muted")
-    parts += [
-        _text(_LEFT - 6, down(y) + 4, _short(y), muted, anchor="end")
-        for y in ticks(down.low, down.high)
-    ]
-    whole = [x for x in ticks(0.0, across.high) if x == int(x) and x < across.high * 0.8]
+    parts += [_text(_LEFT - 6, down(y) + 4, _short(y), muted, anchor="end") for y in levels]
+    whole = [x for x in ticks(0.0, across.high) if x == int(x) and x < across.high * 0.7]
     parts += [_text(across(x), _BOTTOM + 14, _short(x), muted, anchor="middle") for x in whole]
     end = f"{unit} {_short(across.high)}"
     return [*parts, _text(_RIGHT, _BOTTOM + 14, end, muted, anchor="end")]
@@ -150,7 +151,7 @@ def ticks(low: float, high: float, *, count: int = 4) -> list[float]:
         return [low]
     rough = span / count
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next((m * power for m in (1, 2, 5) if rough <= m * power), 10 * power)
+    step = next((m * power for m in (1, 2, 5) if rough <= 1.25 * m * power), 10 * power)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [float(f"{number * step:.12g}") for number in range(first, last + 1)]
 

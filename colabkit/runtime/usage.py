@@ -14,6 +14,7 @@ from colabkit.runtime.advice import gigabytes
 from colabkit.runtime.nvml import load_nvml
 
 PERIOD_S = 2.0
+_FIRST_S = 0.3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ class UsageReader:
     def _work(self) -> None:
         process = psutil.Process()
         psutil.cpu_percent()
+        if self._stop.wait(min(_FIRST_S, self._period_s)):
+            return
         with contextlib.ExitStack() as stack:
             gpus = _opened_gpus(self._load(), stack)
             while True:

@@ -99,8 +99,11 @@ class Display:
                 lambda: {name: value_words(value) for name, value in values.items()},
             )
 
-    def close(self) -> None:
-        """Leaves the panel or the bar standing."""
+    def close(
+        self, position: Position, values: Mapping[str, float], status: SaveStatus | None
+    ) -> None:
+        """Leaves the panel or the bar standing as the run stands now."""
+        self.update(position, values, status or self._status)
         panel, self._panel = self._panel, None
         bar, self._bar = self._bar, None
         watch, self._watch = self._watch, None

@@ -254,13 +254,15 @@ class Keeper:
         """Returns where the newest save is, None outside a loop."""
         return self._saver.status() if self._saver is not None else None
 
-    def close(self) -> None:
-        """Finishes the save under way and stops the saver."""
+    def close(self) -> SaveStatus | None:
+        """Finishes the save under way and stops the saver; returns what came of it."""
         saver, self._saver = self._saver, None
-        if saver is not None:
-            try:
-                if saver.copying:
-                    saver.barrier()
-            finally:
-                self._side.close()
-                saver.close()
+        if saver is None:
+            return None
+        try:
+            if saver.copying:
+                saver.barrier()
+        finally:
+            self._side.close()
+            saver.close()
+        return saver.status()

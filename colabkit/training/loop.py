@@ -326,11 +326,12 @@ class Run:
             self._keeper.save(0, wait=False)
 
     def _end_session(self) -> None:
+        status = None
         try:
-            self._keeper.close()
+            status = self._keeper.close()
         finally:
             self._interrupts.restore()
-            self._display.close()
+            self._display.close(self._position, self._log.newest, status)
 
     def _save_and_wait(self) -> None:
         self._keeper.save(self.step, wait=True)

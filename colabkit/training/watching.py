@@ -55,6 +55,8 @@ class RunCurves:
             for name, value in row.items():
                 if name not in {"epoch", "step", "seconds"} and math.isfinite(value):
                     lines.setdefault(name, []).append((row["step"], value))
+        if len({value for _, value in lines.get("lr", ())}) == 1:
+            del lines["lr"]
         return lines
 
 

@@ -63,12 +63,12 @@ def test_svg_is_well_formed_and_inside_its_frame(history):
     for polyline in root.iter("{http://www.w3.org/2000/svg}polyline"):
         for corner in polyline.attrib["points"].split():
             x, y = map(float, corner.split(","))
-            assert 0 <= x <= 320
-            assert 0 <= y <= 200
+            assert 0 <= x <= 280
+            assert 0 <= y <= 180
 
 
 def test_many_values_stand_in_rows_of_three():
     history = {f"metric {n}": [1.0, 2.0] for n in range(7)}
     root = ET.fromstring(svg_curves(history))
-    assert (root.attrib["width"], root.attrib["height"]) == ("960", "600")
+    assert (root.attrib["width"], root.attrib["height"]) == ("840", "540")
     assert plot_history(history).get_size_inches()[1] == pytest.approx(9.6)
