@@ -30,8 +30,7 @@ THEMES = ("light", "dark")
 WIDTHS = {"wide": 1000, "narrow": 480}
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"
 TRAIN = """
-import tempfile, torch, colabkit
-from pathlib import Path
+import torch, colabkit
 from torch import nn
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -40,10 +39,12 @@ torch.set_num_threads(1)
 x, y = load_digits(return_X_y=True)
 x = torch.tensor(x / 16, dtype=torch.float32)
 x_train, x_test, y_train, y_test = train_test_split(x, torch.tensor(y), random_state=0)
-folder = Path(tempfile.mkdtemp()) / "runs" / "digits"
+folder = "runs/digits"
 
 def fit(epochs, **options):
-    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, 10))
+    model = nn.Sequential(
+        nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 32, 3), nn.ReLU(),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(512, 10))
     return colabkit.fit(
         model, (x_train, y_train), folder, epochs=epochs, validation_data=(x_test, y_test),
         metrics=["accuracy"], device="cpu", save_every="1s", **options)
@@ -58,17 +59,17 @@ get_ipython().display_pub.register_hook(remember)
 """
 INTERRUPTED = """
 def stop(event):
-    if event.name == "batch_end" and event.step == 4000:
+    if event.name == "batch_end" and event.step == 800:
         raise RuntimeError("the machine is gone")
 try:
-    fit(300, callbacks=[stop])
+    fit(60, callbacks=[stop])
 except RuntimeError as error:
     print(error)
 """
 CELLS = (
     TRAIN,
     INTERRUPTED,
-    "history = fit(300)",
+    "history = fit(60)",
     "from IPython.display import HTML; HTML(seen[len(seen) * 2 // 3])",
     "history",
     "colabkit.checkpoints(folder)",
@@ -87,7 +88,9 @@ def executed() -> nbformat.NotebookNode:
     """Returns the notebook, executed in a kernel."""
     cells = [nbformat.v4.new_code_cell(code.strip()) for code in CELLS]
     document = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(document, timeout=300, kernel_name="python3").execute()
+    with tempfile.TemporaryDirectory() as folder:
+        where = {"metadata": {"path": folder}}
+        NotebookClient(document, timeout=300, kernel_name="python3", resources=where).execute()
     return document
 
 
@@ -101,7 +104,7 @@ def rendered(document: nbformat.NotebookNode, *, theme: str) -> str:
 def only(document: nbformat.NotebookNode, place: int) -> nbformat.NotebookNode:
     """Returns a notebook of one cell's outputs."""
     cell = document.cells[place].copy()
-    cell["source"] = 'history = colabkit.fit(model, data, "runs/digits", epochs=300)'
+    cell["source"] = 'history = colabkit.fit(model, data, "runs/digits", epochs=60)'
     return nbformat.v4.new_notebook(cells=[cell])
 
 
@@ -229,7 +232,7 @@ def main() -> None:
         pages = {
             "gallery": (gallery(theme=theme), 1500),
             "notebook": (rendered(document, theme=theme), 4600),
-            "panel": (rendered(only(document, PANEL_CELL), theme=theme), 640),
+            "panel": (rendered(only(document, PANEL_CELL), theme=theme), 530),
         }
         for name, (page, height) in pages.items():
             for size, width in WIDTHS.items():
