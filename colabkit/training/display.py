@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Mapping
 
-from colabkit.checkpoint import LoadedCheckpoint, SaveStatus
+from colabkit.checkpoint import LoadedCheckpoint, RunFolder, SaveStatus
 from colabkit.notebook import (
     CellOutput,
     Printed,
@@ -17,7 +17,7 @@ from colabkit.notebook import (
     in_notebook,
     value_words,
 )
-from colabkit.storage import DriveMount, Mended, Mending
+from colabkit.storage import Mended, Mending
 from colabkit.training.position import Position
 from colabkit.training.records import History
 from colabkit.training.saves import bar_words, complaint_of
@@ -52,9 +52,7 @@ class Display:
         else:
             self._speaker.say(sentence)
 
-    def open(
-        self, position: Position, *, epochs: int | None, title: str, mount: DriveMount | None
-    ) -> None:
+    def open(self, position: Position, folder: RunFolder, *, epochs: int | None) -> None:
         """Shows the panel or the bar."""
         self._epochs = epochs
         if not self._shown or not in_notebook():
@@ -66,10 +64,10 @@ class Display:
                 progress=self._shown,
             )
             return
-        self._watch = RunWatch(self._history, mount)
+        self._watch = RunWatch(self._history, folder.mount)
         goes_on = self._output.is_of_this_cell()
         self._panel = TrainingPanel(
-            title,
+            folder.location,
             self._watch.sources(),
             epochs=epochs,
             initial_step=position.step,

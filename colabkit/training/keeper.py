@@ -18,7 +18,7 @@ from colabkit.checkpoint import (
     Section,
 )
 from colabkit.errors import CheckpointWriteError, DriveLostError, StorageError
-from colabkit.storage import DriveMount, Mended, Mending
+from colabkit.storage import Mended, Mending
 from colabkit.training.side import Side
 
 _logger = logging.getLogger(__name__)
@@ -86,9 +86,9 @@ class Keeper:
         return self._policy.steps is not None
 
     @property
-    def mount(self) -> DriveMount | None:
-        """The mount of Drive that the run folder lies on, None elsewhere."""
-        return self._folder.mount
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return self._folder
 
     def begin_attempt(self) -> None:
         """Saves beside the checkpoints already there, none of which is touched."""
@@ -97,7 +97,7 @@ class Keeper:
     def publish_history(self, csv_text: str) -> None:
         """Writes history.csv into the run folder, which matters less than going on."""
         try:
-            self._folder.publish_text("history.csv", csv_text)
+            self._folder.publish("history.csv", csv_text.encode())
         except StorageError:
             _logger.warning("history.csv could not be written.", exc_info=True)
 
