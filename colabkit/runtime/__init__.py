@@ -28,6 +28,7 @@ from colabkit.runtime.preferences import (
 from colabkit.runtime.tensorflow_gpu import TensorFlowFramework
 from colabkit.runtime.torch_gpu import TorchFramework
 from colabkit.runtime.tpu import Tpu, find_tpu
+from colabkit.runtime.usage import GpuUsage, Usage, UsageReader
 
 __all__ = [
     "Answer",
@@ -41,6 +42,7 @@ __all__ = [
     "Gpu",
     "GpuFault",
     "GpuProcess",
+    "GpuUsage",
     "Host",
     "MountOutcome",
     "NvmlDriver",
@@ -53,6 +55,8 @@ __all__ = [
     "TensorFlowFramework",
     "TorchFramework",
     "Tpu",
+    "Usage",
+    "UsageReader",
     "check_mountpoint",
     "check_packages",
     "detect_device",
