@@ -78,7 +78,7 @@ class FsspecVolume:
             file.commit()
         except BaseException:
             file.closed = True  # its destructor would publish what there is
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 file.discard()
             raise
 
