@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import shutil
+import threading
 import uuid
 from collections.abc import Iterator
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-EVERYWHERE = ["local", "memory", "file", "s3", "rclone"]
+EVERYWHERE = ["local", "memory", "file", "s3", "gs", "rclone"]
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +50,41 @@ def bucket(signed_in: None) -> str:
     return f"s3://{name}"
 
 
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing of a client that has hung up."""
+
+
+@pytest.fixture(scope="session")
+def gs_endpoint() -> Iterator[str]:
+    """A server that speaks Google Cloud Storage's language, in this process."""
+    from gcp_storage_emulator.server import RequestHandler
+    from gcp_storage_emulator.storage import Storage
+
+    logging.getLogger("gcp_storage_emulator").setLevel(logging.WARNING)
+    handler = functools.partial(RequestHandler, Storage(use_memory_fs=True))
+    with _QuietServer(("127.0.0.1", 0), handler) as server:
+        serving = threading.Thread(target=server.serve_forever, daemon=True)
+        serving.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
+
+
+@pytest.fixture
+def gs_bucket(gs_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A new bucket's URL."""
+    import fsspec
+
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gs_endpoint)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    name = f"b{uuid.uuid4().hex}"
+    fsspec.filesystem("gs", skip_instance_cache=True, project="p").mkdir(name)
+    return f"gs://{name}"
+
+
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a remote of rclone, which is a folder of this disk."""
@@ -68,6 +106,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     kind = request.param
     if kind == "s3":
         return f"{request.getfixturevalue('bucket')}/runs/cats"
+    if kind == "gs":
+        return f"{request.getfixturevalue('gs_bucket')}/runs/cats"
     if kind == "rclone":
         return f"{request.getfixturevalue('remote')}/runs/cats"
     if kind == "memory":

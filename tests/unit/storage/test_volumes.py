@@ -168,6 +168,18 @@ def test_a_bucket_that_does_not_exist_is_no_empty_run_folder(signed_in):
     assert "'no-such-bucket-here'" in error.hint
 
 
+def test_a_bucket_of_google_that_does_not_exist_is_no_empty_run_folder(gs_bucket):
+    error = refused("gs://no-such-bucket-here/run")
+    assert "there is no such bucket" in error.message
+
+
+def test_a_large_blob_goes_to_google_in_parts(gs_bucket):
+    content = np.random.default_rng(0).integers(0, 256, 5_000_001, np.uint8)
+    volume = FsspecVolume(f"{gs_bucket}/run", part_bytes=1 << 20)
+    volume.write("shards/a", [content[:7], content[7:]])
+    assert np.array_equal(volume.read("shards/a"), content)
+
+
 def test_without_credentials_it_says_where_to_put_them(signed_in, monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
