@@ -77,7 +77,7 @@ def gs_bucket(gs_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     import fsspec
 
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", gs_endpoint)
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setitem(fsspec.config.conf, "gs", {"token": "anon"})
     monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
     name = f"b{uuid.uuid4().hex}"

@@ -189,9 +189,14 @@ class FsspecVolume:
     def _require_container(self) -> None:
         if self._container_seen:
             return
+        bucket = self._base.partition("/")[0]
         # Who may not look at the bucket itself has been answered about what is in it.
         with contextlib.suppress(PermissionError):
-            self._files.info(self._base.partition("/")[0])
+            try:
+                self._files.info(bucket)
+            except FileNotFoundError:
+                # Older s3fs says so of an empty bucket, too, but lists it.
+                self._files.ls(bucket)
         self._container_seen = True
 
     def _path(self, name: str) -> str:
