@@ -95,7 +95,8 @@ class KerasBackend:
 
     def rebuild(self, spec: TensorSpec, data: Bytes) -> np.ndarray[Any, Any]:
         """Returns an array over memory of its own."""
-        return data.copy().view(_NUMPY[spec.dtype]).reshape(spec.shape)
+        array: np.ndarray[Any, Any] = data.copy().view(_NUMPY[spec.dtype]).reshape(spec.shape)
+        return array
 
 
 def _bytes_of(held: Held) -> Bytes:

@@ -50,7 +50,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         run: The run.
         model: The compiled model.
         passes: What Keras reads as training data, and as validation data or None.
-        feeds: The sources behind them.
+        feed: The source of the training data.
         progress: What the checkpoint holds of fit.
         callbacks: The user's Keras callbacks.
         states: Their states.
@@ -65,7 +65,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         model: Any,
         *,
         passes: Sequence[Any],
-        feeds: Sequence[Feed],
+        feed: Feed,
         progress: FitProgress,
         callbacks: Sequence[Any],
         states: Sequence[CallbackState],
@@ -75,8 +75,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
     ) -> None:
         self._run = run
         self._passes = passes
-        self._feed, *validation = feeds
-        self._validation: Feed | None = validation[0] if validation else None
+        self._feed = feed
         self._progress = progress
         self._states = states
         self._own = own
@@ -121,9 +120,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         start = run.start()
         run.begin_epoch(self._feed)
         self._skipped = start.skip
-        length = self._feed.length
-        left = None if length is None or start.skip >= length else length - start.skip
-        self._passes[0].begin(start, left)
+        self._passes[0].begin(start)
         if self._resumes_mid_epoch:
             self._resumes_mid_epoch = False
             run.restore_metrics()
@@ -145,14 +142,14 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
             count = min(count, self._feed.length - self._skipped - batch + count - 1)
         values = self._progress.newest = logs or {}
         if self._watched:
-            self._tell(self._skipped + batch, values)
+            self._tell(self._skipped + batch, count, values)
         self._run.end_steps(count, scalars(values))
 
-    def _tell(self, batch: int, values: Logs) -> None:
+    def _tell(self, batch: int, count: int, values: Logs) -> None:
         with STREAMS:
             if self._users_watch:
                 self._users.on_train_batch_end(batch, values)
-            self._own.batch_end(self._run, values)
+            self._own.batch_end(self._run, values, steps=count)
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """After validation: the user's callbacks, then the history, then a checkpoint."""
@@ -178,10 +175,10 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Opens the pass over the validation data."""
-        if self._validation is not None:
+        if len(self._passes) > 1:
             epoch = self._run.epoch
             start = Start(derive(self._run.seed, "validation", epoch), epoch)
-            self._passes[1].begin(start, self._validation.length)
+            self._passes[1].begin(start)
         self._users.on_test_begin(logs)
 
     def on_test_end(self, logs: Logs | None = None) -> None:

@@ -108,9 +108,9 @@ class _Fitting:
     ) -> None:
         self._model = model
         self._options = options
-        feeds = [feed] if validation is None else [feed, validation]
+        self._feeds = [feed] if validation is None else [feed, validation]
         ahead = not model.run_eagerly
-        self._passes = [_passes_over(each, ahead=ahead) for each in feeds]
+        self._passes = [_passes_over(each, ahead=ahead) for each in self._feeds]
         reasons = build(model, _example(self._passes[0], feed))
         users = [c for c in options.callbacks if isinstance(c, keras.callbacks.Callback)]
         own = CallbackList(
@@ -138,7 +138,7 @@ class _Fitting:
             self._run,
             model,
             passes=self._passes,
-            feeds=feeds,
+            feed=feed,
             progress=self._progress,
             callbacks=users,
             states=list(states.values()),
@@ -170,13 +170,18 @@ class _Fitting:
         return self._run.epoch < self._options.epochs and not self._run.should_stop
 
     def _fit(self, *, until: int) -> None:
-        passes, options = self._passes, self._options
+        passes, options, run = self._passes, self._options, self._run
+        for each, feed in zip(passes, self._feeds, strict=True):
+            each.length = feed.length
+        if passes[0].length is not None:
+            # None where nothing is left: Keras takes no epoch of zero steps.
+            passes[0].length = (passes[0].length - run.start().skip) or None
         with warnings.catch_warnings():
             # Keras says so at the end of all data whose length it does not know.
             warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
             self._model.fit(
                 passes[0],
-                initial_epoch=self._run.epoch,
+                initial_epoch=run.epoch,
                 epochs=until,
                 shuffle=False,
                 callbacks=self._bond,

@@ -17,6 +17,11 @@ from colabkit.training.keras_sources import FeedOptions, feed_of
 from colabkit.training.keras_state import KerasState
 from colabkit.training.keras_variables import backend_name
 
+_ANY_ORDER = (
+    "GPU kernels may add in any order"
+    " (tf.config.experimental.enable_op_determinism() makes them exact)"
+)
+
 
 class KerasSide:
     """What the loop needs of a framework, for Keras on TensorFlow or PyTorch."""
@@ -90,10 +95,7 @@ class KerasSide:
         import tensorflow as tf  # imported where it is the backend
 
         if tf.config.list_logical_devices("GPU") and not _is_deterministic():
-            return (
-                "GPU kernels may add in any order"
-                " (tf.config.experimental.enable_op_determinism() makes them exact)",
-            )
+            return (_ANY_ORDER,)
         return ()
 
 

@@ -23,6 +23,9 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
     Keras makes more iterators than it reads. Those get nothing, for to make one from a
     shuffled pipeline is to draw its next order.
 
+    Attributes:
+        length: Batches in each epoch of the coming ``fit``, None where it is not known.
+
     Args:
         template: A dataset of the same elements.
         make: Makes the iterator of an epoch.
@@ -32,13 +35,12 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
         self._template = template
         self._make = make
         self._due: Start | None = None
-        self._length: int | None = None
+        self.length: int | None = None
         super().__init__(tf.data.experimental.to_variant(template))
 
-    def begin(self, start: Start, length: int | None) -> None:
-        """Says which epoch the next iterator is for, and how many batches it has."""
+    def begin(self, start: Start) -> None:
+        """Says where the next iterator begins."""
         self._due = start
-        self._length = length
 
     def __iter__(self) -> Iterator[Any]:
         start, self._due = self._due, None
@@ -49,8 +51,7 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
 
     def cardinality(self) -> Any:
         """The batches of an epoch, where they are known."""
-        length = tf.data.UNKNOWN_CARDINALITY if self._length is None else self._length
-        return tf.constant(length, tf.int64)
+        return tf.constant(self.length or tf.data.UNKNOWN_CARDINALITY, tf.int64)
 
     @property
     def element_spec(self) -> Any:
@@ -83,9 +84,8 @@ def _over_arrays(feed: KerasArrayFeed) -> Passes:
         output_signature=(tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64)),
     )
 
-    def each(order: Any, ends: Any) -> tf.data.Dataset:
-        begins = tf.concat([tf.zeros([1], tf.int64), ends[:-1]], 0)
-        bounds = tf.data.Dataset.from_tensor_slices((begins, ends))
+    def each(order: Any, edges: Any) -> tf.data.Dataset:
+        bounds = tf.data.Dataset.from_tensor_slices((edges[:-1], edges[1:]))
         return bounds.map(lambda begin, end: order[begin:end])
 
     def gathered(taken: Any, arrays: Any) -> Any:
@@ -108,8 +108,8 @@ def _over_arrays(feed: KerasArrayFeed) -> Passes:
 
 def _joined(feed: KerasArrayFeed, start: Start) -> tuple[Any, Any]:
     slices = list(feed.slices(start))
-    ends = np.cumsum([len(taken) for taken in slices], dtype=np.int64)
-    return np.concatenate([np.empty(0, np.int64), *slices]), ends
+    edges = np.cumsum([0, *(len(taken) for taken in slices)], dtype=np.int64)
+    return np.concatenate([np.empty(0, np.int64), *slices]), edges
 
 
 def _over_batches(feed: Feed, *, ahead: bool) -> Passes:

@@ -16,31 +16,29 @@ class _Batches(torch_data.IterableDataset[Any]):
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.due: Start | None = None
-        self.length: int | None = None
 
     def __iter__(self) -> Iterator[Any]:
         start, self.due = self.due, None
         return iter(()) if start is None else map(_tensors, self.feed.batches(start))
 
 
-class _Counted(_Batches):
-    def __len__(self) -> int:
-        return self.length or 0
-
-
 class TorchPasses(torch_data.DataLoader[Any]):
-    """Looks like a DataLoader; each epoch's first iterator begins where the run stands."""
+    """Looks like a DataLoader; each epoch's first iterator begins where the run stands.
+
+    Attributes:
+        length: Batches in each epoch of the coming ``fit``, None where it is not known.
+    """
 
     def __init__(self, feed: Feed) -> None:
-        self.batches = _Batches(feed) if feed.length is None else _Counted(feed)
+        self.length: int | None = None
+        self.batches = _Batches(feed)
         # A generator of its own: to begin a pass must not draw from the global stream.
         generator = torch.Generator().manual_seed(0)
         super().__init__(self.batches, batch_size=None, collate_fn=_same, generator=generator)
 
-    def begin(self, start: Start, length: int | None) -> None:
-        """Says which epoch the next iterator is for, and how many batches it has."""
+    def begin(self, start: Start) -> None:
+        """Says where the next iterator begins."""
         self.batches.due = start
-        self.batches.length = length
 
 
 def _same(batch: Any) -> Any:
