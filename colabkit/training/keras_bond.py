@@ -129,7 +129,9 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         self._own.epoch_begin(run, epoch)
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Before each execution."""
+        """Before each execution; a pass that the resume found complete gets none."""
+        if self._skipped == self._feed.length:
+            raise StopIteration  # as an empty iterator would, but before Keras takes a step
         self._run.begin_step()
         if self._users_watch:
             with STREAMS:

@@ -153,7 +153,11 @@ class _Fitting:
             run.say_done()
             return run.history
         try:
-            with run.training(epochs), _weights_left_open(self._model.optimizer):
+            with (
+                run.training(epochs),
+                _weights_left_open(self._model.optimizer),
+                _steps_end_with_the_data(self._model, self._feeds),
+            ):
                 if self._is_left():
                     self._progress.is_over = False
                 if self._is_left() and run.is_mid_epoch:
@@ -235,6 +239,18 @@ def _weights_left_open(optimizer: Any) -> Iterator[None]:
         yield
     finally:
         del optimizer.finalize_variable_values
+
+
+def _steps_end_with_the_data(
+    model: Any, feeds: Sequence[Feed]
+) -> contextlib.AbstractContextManager[None]:
+    """On PyTorch, a step is given its batch, and needs no such care."""
+    if backend_name() != "tensorflow":
+        return contextlib.nullcontext()
+    from colabkit.training.keras_tf_end import steps_end_with_the_data  # imported where it is
+
+    unknown = [feed.length is None for feed in feeds]
+    return steps_end_with_the_data(model, training=unknown[0], testing=any(unknown[1:]))
 
 
 def _with_weights_and_split(data: Any, options: KerasOptions) -> tuple[Any, Any]:
