@@ -59,14 +59,15 @@ class IterableFeed:
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields the batches of an epoch, after reading those before again."""
-        self.first()
+        if self._live is None:
+            self.first()
         if self._steps_per_epoch is None and not self.reads_once:
             return itertools.islice(self._begin(start.epoch), start.skip, None)
         return self._continued(start)
 
     def _continued(self, start: Start) -> Iterator[Any]:
         """Goes on with the one stream that all epochs share."""
-        if self._live is None or self._peeked:
+        if self._peeked:
             live = self._live or self._begin(0)
             done = start.epoch * (self._steps_per_epoch or 0) + start.skip
             peeked, self._peeked = self._peeked, []

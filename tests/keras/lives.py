@@ -1,4 +1,4 @@
-"""Starts lives of Keras trainings and tells how each ended; loads no framework itself."""
+"""Orders lives of Keras trainings and tells how each ended; loads no framework itself."""
 
 from __future__ import annotations
 
@@ -9,34 +9,73 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-needs_tensorflow = pytest.mark.skipif(
-    importlib.util.find_spec("tensorflow") is None and not os.environ.get("CI"),
-    reason="TensorFlow is not installed",
+IS_THERE = all(importlib.util.find_spec(name) is not None for name in ("keras", "tensorflow"))
+needs_keras = pytest.mark.skipif(
+    not IS_THERE and not os.environ.get("CI"), reason="Keras with TensorFlow is not installed"
 )
-_QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Returns the environment of a child: few threads, no talk."""
-    few = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "2", "OMP_NUM_THREADS": "1"}
-    return {**os.environ, **_QUIET, **few, **more}
+def environment(backend: str) -> dict[str, str]:
+    """Returns the environment of a child: few threads, no talk, no GPU."""
+    return {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
 
 
-def live(folder: Path, *plan: dict[str, Any], **more: str) -> bool:
-    """Runs one life; returns whether it came to its end instead of being killed."""
-    command = [sys.executable, "-m", "tests.keras.living", str(folder), json.dumps(plan)]
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(**more), capture_output=True, text=True, check=False
-    )
-    if done.returncode == -signal.SIGKILL:
-        return False
-    assert done.returncode == 0, done.stderr[-4000:]
-    return True
+class Nursery:
+    """A warm parent of lives on one backend; a context manager.
+
+    Args:
+        backend: Of Keras, "tensorflow" or "torch".
+    """
+
+    def __init__(self, backend: str) -> None:
+        self._parent = subprocess.Popen(
+            [sys.executable, "-m", "tests.keras.nursery"],
+            cwd=ROOT,
+            env=environment(backend),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def live(self, folder: Path, *plan: dict[str, Any], kill_after_s: float | None = None) -> bool:
+        """Runs one life; returns whether it came to its end instead of being killed."""
+        order = {"folder": str(folder), "plan": plan, "kill_after_s": kill_after_s}
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._parent.stdin.write(json.dumps(order) + "\n")
+        self._parent.stdin.flush()
+        status = int(self._parent.stdout.readline())
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            return False
+        assert status == 0, "\n".join(file.read_text() for file in sorted(folder.glob("*.txt")))
+        return True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._parent.communicate()
 
 
 def outcome(folder: Path, run: str) -> dict[str, Any]:

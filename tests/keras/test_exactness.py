@@ -3,49 +3,121 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
-from tests.keras.lives import live, needs_tensorflow, outcome
+from tests.keras.lives import Nursery, needs_keras, outcome
 
-pytestmark = needs_tensorflow
+pytestmark = needs_keras
 
 # By name: the steps of a whole run.
-STEPS = {
+ON_ANY = {
     "arrays_shuffled_with_dropout": 18,
-    "tfdata_shuffled_augmented_cached": 18,
-    "tfdata_that_keeps_its_draws": 18,
-    "tfdata_made_for_each_epoch": 18,
-    "tfdata_without_an_end": 21,
     "pydataset_with_two_workers": 18,
     "generator_function": 18,
     "endless_generator": 15,
     "torch_dataloader": 18,
     "sample_weights": 18,
     "class_weights": 18,
-    "class_weights_of_a_pipeline": 18,
-    "eight_steps_per_execution": 66,
     "learning_rate_schedule": 18,
     "plateau_and_early_stopping": 18,
     "two_inputs_and_two_outputs": 18,
-    "gan_with_its_own_step": 18,
     "mixed_bfloat16": 18,
     "mixed_float16_with_loss_scale": 18,
     "averages_and_batch_norm": 18,
     "eager_with_a_callback_that_draws": 18,
 }
+ON_TENSORFLOW = {
+    **ON_ANY,
+    "tfdata_shuffled_augmented_cached": 18,
+    "tfdata_that_keeps_its_draws": 18,
+    "tfdata_made_for_each_epoch": 18,
+    "tfdata_without_an_end": 21,
+    "class_weights_of_a_pipeline": 18,
+    "eight_steps_per_execution": 66,
+    "gan_with_its_own_step": 18,
+}
+ON_TORCH = {**ON_ANY, "own_step": 18}
 
 
-@pytest.mark.parametrize("name", STEPS)
-def test_a_run_killed_twice_ends_with_the_same_bits(name, tmp_path):
-    chooser = random.Random(name)
-    first, second = sorted(chooser.sample(range(2, STEPS[name]), 2))
-    every = chooser.choice([1, 2, 3])
+def check_killed(nursery: Nursery, folder: Path, name: str, *, steps: int) -> None:
+    """Kills in the first epoch, at its very end, and later."""
+    chooser, epoch = random.Random(name), steps // 3
+    places = [chooser.randint(2, epoch), epoch + 1, chooser.randint(epoch + 2, steps)]
     alone = {"case": name, "run": "alone"}
     killed = {"case": name, "run": "killed"}
-    assert not live(tmp_path, alone, {**killed, "kill_at_step": first, "save_every": every})
-    assert not live(tmp_path, {**killed, "kill_at_step": second, "save_every": 1})
-    assert live(tmp_path, killed)
+    first = {**killed, "kill_at_step": places[0], "save_every": chooser.choice([1, 2, 3])}
+    assert not nursery.live(folder, alone, first)
+    for place in places[1:]:
+        plan = {**killed, "kill_at_step": place, "save_every": 1, "waits": True}
+        assert not nursery.live(folder, plan)
+    assert nursery.live(folder, killed)
+    assert outcome(folder, "killed") == outcome(folder, "alone")
+    assert outcome(folder, "alone")["step"] == steps
+    assert outcome(folder, "alone")["verdict"].startswith("Resume is exact")
+
+
+@pytest.mark.parametrize("name", ON_TENSORFLOW)
+def test_a_run_on_tensorflow_killed_three_times_ends_with_the_same_bits(
+    name, on_tensorflow, tmp_path
+):
+    check_killed(on_tensorflow, tmp_path, name, steps=ON_TENSORFLOW[name])
+
+
+@pytest.mark.parametrize("name", ON_TORCH)
+def test_a_run_on_pytorch_killed_three_times_ends_with_the_same_bits(name, on_torch, tmp_path):
+    check_killed(on_torch, tmp_path, name, steps=ON_TORCH[name])
+
+
+@pytest.mark.parametrize("case", ["averages_and_batch_norm", "gan_with_its_own_step"])
+def test_a_run_killed_after_every_step_ends_with_the_same_bits(case, on_tensorflow, tmp_path):
+    on_tensorflow.live(tmp_path, {"case": case, "run": "alone"})
+    killed = {"case": case, "run": "killed", "save_every": 1}
+    kills = range(3, 19, 2)  # odd ones wait for their saves, and so get on
+    for step in kills:
+        assert not on_tensorflow.live(tmp_path, {**killed, "kill_at_step": step})
+    assert on_tensorflow.live(tmp_path, killed)
     assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
-    assert outcome(tmp_path, "alone")["step"] == STEPS[name]
-    assert outcome(tmp_path, "alone")["verdict"].startswith("Resume is exact")
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_run_killed_after_validation_ends_with_the_same_bits(epoch, on_tensorflow, tmp_path):
+    case = "averages_and_batch_norm"
+    killed = {"case": case, "run": "killed", "save_every": 1}
+    alone = {"case": case, "run": "alone"}
+    assert not on_tensorflow.live(tmp_path, alone, {**killed, "kill_at_epoch_end": epoch})
+    assert on_tensorflow.live(tmp_path, killed)
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
+
+
+def kill_at_random_moments(
+    nursery: Nursery, folder: Path, *, case: str, chooser: random.Random
+) -> int:
+    """Kills from outside until a life gets to its end; returns how many did not."""
+    plan = {"case": case, "run": "killed", "save_every": 1}
+    kills = 0
+    while not nursery.live(folder, plan, kill_after_s=chooser.uniform(0.0, 0.6)):
+        kills += 1
+    return kills
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(on_tensorflow, tmp_path):
+    case = "arrays_shuffled_with_dropout"
+    assert on_tensorflow.live(tmp_path, {"case": case, "run": "alone"})
+    kill_at_random_moments(on_tensorflow, tmp_path, case=case, chooser=random.Random(4))
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("case", ON_TENSORFLOW)
+def test_no_moment_is_a_bad_one_to_be_killed_at(case, on_tensorflow, tmp_path):
+    assert on_tensorflow.live(tmp_path, {"case": case, "run": "alone"})
+    chooser = random.Random(case)
+    kills = 0
+    for number in range(20):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        kills += kill_at_random_moments(on_tensorflow, folder, case=case, chooser=chooser)
+        assert outcome(folder, "killed") == outcome(tmp_path, "alone")
+    assert kills >= 5

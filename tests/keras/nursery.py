@@ -1,0 +1,70 @@
+"""Forks one life after another from a parent that has imported everything and run nothing.
+
+``python -m tests.keras.nursery`` reads an order on each line of its input, JSON with
+``folder``, ``plan`` and perhaps ``kill_after_s``, and answers with the life's status.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from tests.keras import living
+
+
+def forked(folder: Path, plan: list[dict[str, Any]]) -> int:
+    # TensorFlow starts its threads at the first operation: until then a fork is whole.
+    assert len(list(Path("/proc/self/task").iterdir())) == 1
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        with (folder / "said.txt").open("w") as said:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+        living.main(folder, plan)
+        code = 0
+    except BaseException:
+        (folder / "error.txt").write_text(traceback.format_exc())
+    finally:
+        os._exit(code)
+
+
+def killed_after(child: int, seconds: float) -> None:
+    """Waits for the child's end, and kills it when that takes longer."""
+    handle = os.pidfd_open(child)
+    try:
+        waiting = select.poll()
+        waiting.register(handle, select.POLLIN)
+        waiting.poll(1000 * seconds)
+        os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(handle)
+
+
+def main() -> None:
+    living.cases()
+    if keras.backend.backend() == "torch":
+        import torch
+
+        torch.set_num_threads(1)
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = forked(Path(order["folder"]), order["plan"])
+        if order["kill_after_s"] is not None:
+            killed_after(child, order["kill_after_s"])
+        _, status = os.waitpid(child, 0)
+        print(status, flush=True)
+
+
+if __name__ == "__main__":
+    main()
