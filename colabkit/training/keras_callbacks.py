@@ -14,6 +14,8 @@ from colabkit.errors import ArgumentError
 _PLAIN = (bool, int, float, str, type(None), np.generic)
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
 _TEST_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
+# Where callbacks find how to compare, once they know what they watch.
+_FUNCTIONS_OF = {"keras.ops": keras.ops, "numpy": np}
 _NOT_STATE = frozenset({"params", "model", "_model", "validation_data"})
 
 
@@ -33,7 +35,7 @@ class CallbackState:
         """Called after the callback's on_train_begin: what was kept takes its place again."""
         self._at_start = _plain_attributes(self._callback)
         for name, value in self._kept.items():
-            setattr(self._callback, name, _copied(value))
+            setattr(self._callback, name, _restored(value))
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the attributes that are not as on_train_begin left them."""
@@ -89,11 +91,24 @@ def _overrides(callback: Any, hooks: Sequence[str]) -> bool:
 
 
 def _plain_attributes(callback: Any) -> dict[str, Any]:
-    return {
-        name: _copied(value)
-        for name, value in vars(callback).items()
-        if name not in _NOT_STATE and _is_plain(value)
-    }
+    attributes = {name: v for name, v in vars(callback).items() if name not in _NOT_STATE}
+    plain = {name: _copied(value) for name, value in attributes.items() if _is_plain(value)}
+    return plain | {n: f for n, v in attributes.items() if (f := _named_function(v)) is not None}
+
+
+def _named_function(value: Any) -> dict[str, str] | None:
+    """Returns a function's name, where it is one that callbacks choose themselves."""
+    name = getattr(value, "__name__", None)
+    for package, functions in _FUNCTIONS_OF.items():
+        if callable(value) and isinstance(name, str) and getattr(functions, name, None) is value:
+            return {"function_of": package, "name": name}
+    return None
+
+
+def _restored(value: Any) -> Any:
+    if isinstance(value, dict) and value.keys() == {"function_of", "name"}:
+        return getattr(_FUNCTIONS_OF[value["function_of"]], value["name"])
+    return _copied(value)
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
