@@ -15,8 +15,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-import keras
-
 from tests.keras import living
 
 
@@ -53,10 +51,16 @@ def killed_after(child: int, seconds: float) -> None:
 
 def main() -> None:
     living.cases()
-    if keras.backend.backend() == "torch":
-        import torch
+    # Loaded in the first seconds of any life: once here, rather than in each.
+    import tensorflow as tf
+    import torch
+    import torch._dynamo
 
-        torch.set_num_threads(1)
+    from colabkit.training import torch_map_feed
+
+    assert tf is not None
+    assert torch_map_feed is not None
+    torch.set_num_threads(1)
     for line in sys.stdin:
         order = json.loads(line)
         child = forked(Path(order["folder"]), order["plan"])
