@@ -1,6 +1,7 @@
 """Everything a person sees: sentences, progress bars, tables and curves."""
 
 from colabkit.notebook.bar import TrainingBar
+from colabkit.notebook.cards import Card, Row, Tone, card_html, card_text
 from colabkit.notebook.curves import plot_history, svg_curves
 from colabkit.notebook.environment import in_notebook
 from colabkit.notebook.messages import Printed, Silent, Speaker, say
@@ -8,10 +9,15 @@ from colabkit.notebook.tables import html_table, text_table
 from colabkit.notebook.words import duration_words, saved_words, value_words
 
 __all__ = [
+    "Card",
     "Printed",
+    "Row",
     "Silent",
     "Speaker",
+    "Tone",
     "TrainingBar",
+    "card_html",
+    "card_text",
     "duration_words",
     "html_table",
     "in_notebook",
