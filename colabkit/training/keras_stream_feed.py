@@ -67,14 +67,15 @@ class IterableFeed:
 
     def _continued(self, start: Start) -> Iterator[Any]:
         """Goes on with the one stream that all epochs share."""
+        live = self._live or self._begin(0)
         if self._peeked:
-            live = self._live or self._begin(0)
             done = start.epoch * (self._steps_per_epoch or 0) + start.skip
             peeked, self._peeked = self._peeked, []
-            self._live = itertools.islice(itertools.chain(peeked, live), done, None)
+            live = itertools.islice(itertools.chain(peeked, live), done, None)
+        self._live = live
         if self._steps_per_epoch is None:
-            return self._live
-        return itertools.islice(self._live, self._steps_per_epoch - start.skip)
+            return live
+        return itertools.islice(live, self._steps_per_epoch - start.skip)
 
     def _begin(self, turn: int) -> Iterator[Any]:
         with self._draws.at(derive(self._seed, "turn", turn)):

@@ -52,6 +52,8 @@ class Nursery:
             stderr=subprocess.DEVNULL,
             text=True,
         )
+        assert self._parent.stdout is not None
+        assert self._parent.stdout.readline() == "ready\n"
 
     def __enter__(self) -> Nursery:
         return self

@@ -61,6 +61,7 @@ def main() -> None:
     assert tf is not None
     assert torch_map_feed is not None
     torch.set_num_threads(1)
+    print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
         child = forked(Path(order["folder"]), order["plan"])
