@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -59,17 +60,27 @@ class Nursery:
         return self
 
     def live(self, folder: Path, *plan: dict[str, Any], kill_after_s: float | None = None) -> bool:
-        """Runs one life; returns whether it came to its end instead of being killed."""
+        """Trains as planned; returns whether the life came to its end instead of being killed."""
         order = {"folder": str(folder), "plan": plan, "kill_after_s": kill_after_s}
+        status = self._status(order)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            return False
+        assert status == 0, _said(folder)
+        return True
+
+    def check(
+        self, folder: Path, *, module: str, path: list[str], parameters: dict[str, Any]
+    ) -> None:
+        """Runs the body of a test, by its name."""
+        test = {"module": module, "path": path, "parameters": pickle.dumps(parameters).hex()}
+        assert self._status({"folder": str(folder), "test": test}) == 0, _said(folder)
+
+    def _status(self, order: dict[str, Any]) -> int:
         assert self._parent.stdin is not None
         assert self._parent.stdout is not None
         self._parent.stdin.write(json.dumps(order) + "\n")
         self._parent.stdin.flush()
-        status = int(self._parent.stdout.readline())
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-            return False
-        assert status == 0, "\n".join(file.read_text() for file in sorted(folder.glob("*.txt")))
-        return True
+        return int(self._parent.stdout.readline())
 
     def __exit__(
         self,
@@ -78,6 +89,10 @@ class Nursery:
         trace: TracebackType | None,
     ) -> None:
         self._parent.communicate()
+
+
+def _said(folder: Path) -> str:
+    return "\n".join(file.read_text() for file in sorted(folder.glob("*.txt")))
 
 
 def outcome(folder: Path, run: str) -> dict[str, Any]:

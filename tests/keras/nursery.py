@@ -1,24 +1,30 @@
 """Forks one life after another from a parent that has imported everything and run nothing.
 
-``python -m tests.keras.nursery`` reads an order on each line of its input, JSON with
-``folder``, ``plan`` and perhaps ``kill_after_s``, and answers with the life's status.
+``python -m tests.keras.nursery`` reads an order on each line of its input: JSON with
+``folder``, and either ``plan`` and ``kill_after_s`` or ``test``; it answers with a status.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import os
+import pickle
 import select
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.keras import living
 
 
-def forked(folder: Path, plan: list[dict[str, Any]]) -> int:
+def forked(folder: Path, work: Callable[[], None]) -> int:
     # TensorFlow starts its threads at the first operation: until then a fork is whole.
     assert len(list(Path("/proc/self/task").iterdir())) == 1
     child = os.fork()
@@ -29,7 +35,7 @@ def forked(folder: Path, plan: list[dict[str, Any]]) -> int:
         with (folder / "said.txt").open("w") as said:
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
-        living.main(folder, plan)
+        work()
         code = 0
     except BaseException:
         (folder / "error.txt").write_text(traceback.format_exc())
@@ -49,6 +55,20 @@ def killed_after(child: int, seconds: float) -> None:
         os.close(handle)
 
 
+def run_test(folder: Path, test: dict[str, Any]) -> None:
+    found: Any = importlib.import_module(test["module"])
+    for name in test["path"]:
+        found = getattr(found, name)
+        found = found() if isinstance(found, type) else found
+    found(tmp_path=folder, **pickle.loads(bytes.fromhex(test["parameters"])))
+
+
+def work_of(folder: Path, order: dict[str, Any]) -> Callable[[], None]:
+    if "test" in order:
+        return functools.partial(run_test, folder, order["test"])
+    return functools.partial(living.main, folder, order["plan"])
+
+
 def main() -> None:
     living.cases()
     # Loaded in the first seconds of any life: once here, rather than in each.
@@ -59,13 +79,15 @@ def main() -> None:
     from colabkit.training import torch_map_feed
 
     assert tf is not None
+    assert pytest is not None
     assert torch_map_feed is not None
     torch.set_num_threads(1)
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        child = forked(Path(order["folder"]), order["plan"])
-        if order["kill_after_s"] is not None:
+        folder = Path(order["folder"])
+        child = forked(folder, work_of(folder, order))
+        if order.get("kill_after_s") is not None:
             killed_after(child, order["kill_after_s"])
         _, status = os.waitpid(child, 0)
         print(status, flush=True)
