@@ -36,6 +36,7 @@ def build(model: Any, batch: Any) -> tuple[str, ...]:
     Returns:
         Why a resume cannot be bitwise exact, as far as the model's own step shows it.
     """
+    _check_shapes(batch)
     if _is_plain(model):
         model._symbolic_build(data_batch=_symbolic(batch))  # what Keras itself calls
         return ()
@@ -45,11 +46,18 @@ def build(model: Any, batch: Any) -> tuple[str, ...]:
     return ()
 
 
+def _check_shapes(batch: Any) -> None:
+    for leaf in keras.tree.flatten(batch):
+        if getattr(getattr(leaf, "shape", None), "rank", 0) is None:
+            message = "The tf.data pipeline does not say what shape its arrays have."
+            hint = "Say it behind numpy_function and py_function: tf.ensure_shape(x, [28, 28])."
+            raise ArgumentError(message, argument="data", hint=hint)
+
+
 def _is_plain(model: Any) -> bool:
-    """Whether the step is Keras' own, and every layer too."""
+    """Whether the step is Keras' own, and the model and every layer too."""
     own_step = type(model).train_step is not keras.Model.train_step
-    layers = layers_of(model)[1:]
-    known = all(type(layer).__module__.startswith("keras.") for layer in layers)
+    known = all(type(layer).__module__.startswith("keras.") for layer in layers_of(model))
     return not own_step and known and hasattr(model, "_symbolic_build")
 
 

@@ -27,7 +27,7 @@ def on_torch() -> Iterator[Nursery]:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Runs the body of a test marked ``in_nursery`` in a forked life of its own."""
     marker = pyfuncitem.get_closest_marker("in_nursery")
-    if marker is None:
+    if marker is None or not marker.args[0]:
         return None
     nursery: Nursery = pyfuncitem._request.getfixturevalue(marker.args[0])
     folder: Path = pyfuncitem._request.getfixturevalue("tmp_path")
