@@ -83,10 +83,8 @@ class Display:
             self._bar.close()
             self._bar = None
 
-    def mended(self, mending: Mending | None) -> None:
-        """Says what became of a mount that was lost, if there was one."""
-        if mending is None:
-            return
+    def mended(self, mending: Mending) -> None:
+        """Says what became of a mount that was lost or old."""
         if mending.outcome is Mended.REMOUNTED:
             self.say("Drive was lost and is mounted again; what waits here is being copied there.")
         elif mending.outcome is Mended.RENEWED:

@@ -17,15 +17,16 @@ from colabkit.checkpoint import (
     SaveStatus,
     Section,
 )
-from colabkit.errors import CheckpointWriteError, DriveLostError, StorageError
+from colabkit.errors import CheckpointWriteError, DiskFullError, DriveLostError, StorageError
 from colabkit.storage import Mended, Mending
 from colabkit.training.side import Side
 
 _logger = logging.getLogger(__name__)
-_MEND_EVERY_S = 5.0
+_MEND_EVERY_S = 1.0
 _HANGING_S = 60.0
 _LANDING_S = 1.0
 _TRIES = 3
+_FLUSH_PAUSES_S = (0.5, 2.0, 5.0, 15.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Keeper:
         side: The framework's side of the run.
         options: How often to save, and what to keep.
         take: Makes a snapshot of the run as it stands, without copying tensors.
+        told: Tells the user what became of a mount.
         clock: Seconds that only grow.
     """
 
@@ -62,6 +64,7 @@ class Keeper:
         options: KeeperOptions,
         *,
         take: Callable[[], Snapshot],
+        told: Callable[[Mending], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = RunFolder(ckpt_dir, keep=options.keep)
@@ -70,6 +73,7 @@ class Keeper:
         self._policy = SavePolicy.parse(options.save_every)
         self._side = side
         self._take = take
+        self._told = told
         self._clock = clock
         self._saver: Saver | None = None
         self._last_save_s = clock()
@@ -180,10 +184,22 @@ class Keeper:
             return
         self.finish_copying()
         self._saver.flush()
+        pauses_s = iter(_FLUSH_PAUSES_S)
         while not self._has_landed():
             mended = self.mend(now=True)
-            if mended is None or mended.outcome is Mended.REFUSED:
+            if mended is None:
+                self._try_again(next(pauses_s, None))
+            elif mended.outcome is Mended.REFUSED:
                 raise self._stranded()
+
+    def _try_again(self, pause_s: float | None) -> None:
+        """What is not the mount's loss may pass: Drive refuses now and then for a moment."""
+        carrier = self._opened().carrier
+        assert carrier is not None  # noqa: S101  # without one everything has landed
+        if pause_s is None or isinstance(carrier.status().error, DiskFullError):
+            raise self._stranded()
+        time.sleep(pause_s)
+        carrier.hurry()
 
     def _has_landed(self) -> bool:
         saver = self._opened()
@@ -218,15 +234,16 @@ class Keeper:
         carrier, mount = self._opened().carrier, self._folder.mount
         if carrier is None or mount is None or not (now or self._clock() >= self._next_mend_s):
             return None
-        self._next_mend_s = self._clock() + _MEND_EVERY_S
         status = carrier.status()
         if isinstance(status.error, DriveLostError) or status.busy_s >= _HANGING_S:
             mending = mount.mend(now=now)
         elif mount.wants_renewal and status.is_idle:
-            return mount.renew()
+            mending = mount.renew()
         else:
             return None
-        if mending.outcome in {Mended.FINE, Mended.REMOUNTED}:
+        self._told(mending)
+        self._next_mend_s = self._clock() + _MEND_EVERY_S
+        if mending.outcome in {Mended.FINE, Mended.REMOUNTED, Mended.RENEWED}:
             carrier.hurry()
         return mending
 

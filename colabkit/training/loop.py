@@ -86,9 +86,7 @@ class Run:
         self.was_interrupted = False
         self._side = side_for(objects)
         self._position = Position()
-        self._log = StepLog(
-            self.history, self._side.to_floats, must_be_finite=frozenset(must_be_finite)
-        )
+        self._log = StepLog(self.history, self._side.to_floats, must_be_finite=must_be_finite)
         self._state = RunState(
             position=self._position, history=self.history, log=self._log, monitor=Monitor(monitor)
         )
@@ -102,7 +100,9 @@ class Run:
         self._next_look_s = 0.0
         self._epochs_total: int | None = None
         options = KeeperOptions(save_every=save_every, keep=keep)
-        self._keeper = Keeper(ckpt_dir, self._side, options, take=self._snapshot)
+        self._keeper = Keeper(
+            ckpt_dir, self._side, options, take=self._snapshot, told=self._display.mended
+        )
         changed = restore_run(
             self._keeper, self._side, self._state, self._display, seed=self.seed, resume=resume
         )
@@ -285,7 +285,7 @@ class Run:
             self.was_interrupted = True
             raise KeyboardInterrupt
         self._keeper.save_if_due(self.step)
-        self._display.mended(self._keeper.mend())
+        self._keeper.mend()
 
     def _end_epoch(self, seconds: float) -> None:
         self._is_best = self._state.end_epoch(seconds=seconds)
