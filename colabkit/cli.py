@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=colabkit.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="train, kill the training, and see it go on")
-    demo.add_argument("--framework", choices=["torch"], default="torch")
+    demo.add_argument("--framework", choices=["torch", "keras"], default="torch")
     listing = commands.add_parser("checkpoints", help="list the checkpoints of a run folder")
     listing.add_argument("ckpt_dir", metavar="DIR", help="the run folder")
     listing.add_argument("--verify", action="store_true", help="read and check every byte")
