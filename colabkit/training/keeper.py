@@ -102,6 +102,11 @@ class Keeper:
         """Whether every step must be looked at, because saves are counted in steps."""
         return self._policy.steps is not None
 
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return self._folder
+
     def begin_attempt(self) -> None:
         """Saves beside the checkpoints already there, none of which is touched."""
         self._folder.begin_attempt()
@@ -109,7 +114,7 @@ class Keeper:
     def publish_history(self, csv_text: str) -> None:
         """Writes history.csv into the run folder, which matters less than going on."""
         try:
-            self._folder.publish_text("history.csv", csv_text)
+            self._folder.publish("history.csv", csv_text.encode())
         except StorageError:
             _logger.warning("history.csv could not be written.", exc_info=True)
 
@@ -288,13 +293,15 @@ class Keeper:
         """Returns where the newest save is, None outside a loop."""
         return self._saver.status() if self._saver is not None else None
 
-    def close(self) -> None:
-        """Finishes the save under way and stops the saver."""
+    def close(self) -> SaveStatus | None:
+        """Finishes the save under way and stops the saver; returns what came of it."""
         saver, self._saver = self._saver, None
-        if saver is not None:
-            try:
-                if saver.copying:
-                    saver.barrier()
-            finally:
-                self._side.close()
-                saver.close()
+        if saver is None:
+            return None
+        try:
+            if saver.copying:
+                saver.barrier()
+        finally:
+            self._side.close()
+            saver.close()
+        return saver.status()

@@ -39,6 +39,7 @@ class KerasOptions:
     monitor: str | None
     resume: bool | str
     progress: bool
+    tensorboard: bool
     sample_weight: Any = None
     class_weight: Mapping[int, float] | None = None
     shuffle: bool = True
@@ -127,6 +128,7 @@ class _Fitting:
             monitor=options.monitor or ("val_loss" if validation is not None else None),
             resume=options.resume,
             progress=options.progress and options.verbose in {"auto", 1},
+            tensorboard=options.tensorboard,
             must_be_finite=("loss",),
             model=model,
             fit=self._progress,

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.integration.training import SETUP, Diary, digest_in, train_cell
+from tests.integration.training import SETUP, Diary, digest_in, said_in, train_cell
 
 LIVES = 5
 
@@ -20,7 +20,7 @@ def uninterrupted(cloud, diary, **options) -> str:
     machine = cloud.machine(visible=[diary.folder])
     machine.run_cell(SETUP).check()
     cell = train_cell(diary, **{"ckpt_dir": "MyDrive/runs/whole", "pause_s": 0, **options})
-    digest = digest_in(machine.run_cell(cell).check().stdout)
+    digest = digest_in(machine.run_cell(cell).check())
     machine.kill()
     diary.clear()
     return digest
@@ -49,6 +49,6 @@ def test_killed_at_random_instants_a_run_ends_as_if_it_never_was(cloud, diary, s
     machine = cloud.machine(visible=[diary.folder])
     machine.run_cell(SETUP).check()
     last = machine.run_cell(train_cell(diary, epochs=40, pause_s=0)).check()
-    assert "Resumed at epoch" in last.stdout
+    assert "Resumed at epoch" in said_in(last)
     assert diary.notes()[0].step - 1 >= safe
-    assert digest_in(last.stdout) == expected
+    assert digest_in(last) == expected

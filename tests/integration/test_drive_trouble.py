@@ -10,7 +10,7 @@ import pytest
 
 import colabkit
 from tests.colab_vm import Answer, DriveRules, Fault, MountOutcome
-from tests.integration.training import SETUP, Diary, digest_in, train_cell
+from tests.integration.training import SETUP, Diary, digest_in, said_in, train_cell
 
 # The mount's clock runs faster than the wall, so that 1, 5 and 15 minutes pass within a test.
 HASTE = """
@@ -33,7 +33,7 @@ def expected(cloud, diary):
     machine = cloud.machine(visible=[diary.folder])
     machine.run_cell(SETUP).check()
     cell = train_cell(diary, epochs=20, ckpt_dir="MyDrive/runs/whole", pause_s=0)
-    digest = digest_in(machine.run_cell(cell).check().stdout)
+    digest = digest_in(machine.run_cell(cell).check())
     machine.kill()
     diary.clear()
     return digest
@@ -63,8 +63,8 @@ def test_a_mount_that_dies_in_training_is_back_at_once(cloud, diary, expected, m
     diary.wait_for(lambda notes: notes[-1].confirmed)
     machine.drive.kill_mount()
     result = machine.kernel.finish(cell, timeout_s=120).check()
-    assert digest_in(result.stdout) == expected
-    assert result.stdout.count("Drive was lost and is mounted again") == 1
+    assert digest_in(result) == expected
+    assert said_in(result).count("Drive was lost and is mounted again") == 1
     machine.drive.wait_until_uploaded()
     assert sum(name.startswith("runs/a/checkpoints/") for name in cloud.files()) >= 2
     assert bare(machine) == []
@@ -83,8 +83,8 @@ def test_a_mount_that_is_refused_three_times_is_tried_1_5_and_15_minutes_later(
     machine.interrupt()
     result = machine.kernel.finish(cell, timeout_s=120).check()
     for words in ("1 min", "5 min", "15 min"):
-        assert f"the next try is in {words}" in result.stdout
-    assert result.stdout.count("Drive was lost and is mounted again") == 1
+        assert f"the next try is in {words}" in said_in(result)
+    assert said_in(result).count("Drive was lost and is mounted again") == 1
     machine.drive.wait_until_uploaded()
     assert bare(machine) == []
 
@@ -104,12 +104,12 @@ def test_a_mount_that_never_comes_back_costs_the_upload_and_nothing_else(
     machine.drive.will_mount()
     machine.run_cell("colabkit.mount()").check()
     again = machine.run_cell(train_cell(diary, epochs=20)).check()
-    assert digest_in(again.stdout) == expected
+    assert digest_in(again) == expected
     machine.drive.wait_until_uploaded()
     machine.kill()
     fresh = cloud.machine(visible=[diary.folder])
     fresh.run_cell(SETUP).check()
-    assert digest_in(fresh.run_cell(train_cell(diary, epochs=20)).check().stdout) == expected
+    assert digest_in(fresh.run_cell(train_cell(diary, epochs=20)).check()) == expected
 
 
 def test_with_nobody_at_the_browser_only_the_first_try_holds_training_long(cloud, diary, machine):
@@ -149,7 +149,7 @@ def test_an_error_in_a_save_is_overcome(cloud, diary, expected, machine, fault):
     machine.drive.inject(fault)
     # Tried again after 5 s: the run must last longer than that.
     result = machine.run_cell(train_cell(diary, epochs=20, pause_s=0.06)).check()
-    assert digest_in(result.stdout) == expected
+    assert digest_in(result) == expected
     machine.drive.wait_until_uploaded()
     assert max(cloud_steps(cloud)) == 200
 
@@ -162,8 +162,8 @@ def test_a_mount_that_dies_while_a_resume_reads_is_mounted_again(cloud, diary, e
     machine.run_cell(SETUP).check()
     machine.drive.inject(Fault("read", "MyDrive/runs/a/shards/*", (errno.ENOTCONN,), count=1))
     result = machine.run_cell(train_cell(diary, epochs=20, pause_s=0)).check()
-    assert "Resumed at epoch" in result.stdout
-    assert digest_in(result.stdout) == expected
+    assert "Resumed at epoch" in said_in(result)
+    assert digest_in(result) == expected
 
 
 def test_a_newest_checkpoint_cut_short_in_the_cloud_is_told_and_the_one_before_used(
@@ -179,9 +179,9 @@ def test_a_newest_checkpoint_cut_short_in_the_cloud_is_told_and_the_one_before_u
     machine = cloud.machine(visible=[diary.folder])
     machine.run_cell(SETUP).check()
     result = machine.run_cell(train_cell(diary, epochs=20, pause_s=0)).check()
-    assert "is not whole" in result.stdout
-    assert "The one before is used." in result.stdout
-    assert digest_in(result.stdout) == expected
+    assert "is not whole" in said_in(result)
+    assert "The one before is used." in said_in(result)
+    assert digest_in(result) == expected
 
 
 @pytest.mark.parametrize("survives", [True, False])
@@ -192,12 +192,11 @@ def test_a_remount_without_a_flush_loses_nothing_either_way(
     cell = machine.kernel.begin(train_cell(diary, epochs=20))
     diary.wait_for(lambda notes: notes[-1].confirmed)
     machine.drive.change(upload_bytes_per_s=0)
-    safe = diary.notes()[-1].committed
-    diary.wait_for(lambda notes: (notes[-1].committed or 0) > safe)
+    diary.wait_for(lambda notes: notes[-1].committed > notes[-1].confirmed)
     machine.drive.kill_mount()
     machine.drive.change(upload_bytes_per_s=None)
     result = machine.kernel.finish(cell, timeout_s=120).check()
-    assert digest_in(result.stdout) == expected
+    assert digest_in(result) == expected
     machine.drive.wait_until_uploaded()
     assert max(cloud_steps(cloud)) == 200
 
@@ -217,7 +216,7 @@ def test_over_quota_the_uploaded_one_stays_and_is_resumed(cloud, diary, expected
     machine.run_cell(SETUP).check()
     result = machine.run_cell(train_cell(diary, epochs=20, pause_s=0)).check()
     assert diary.notes()[0].step - 1 >= safe
-    assert digest_in(result.stdout) == expected
+    assert digest_in(result) == expected
 
 
 def fill(path) -> None:
@@ -238,9 +237,9 @@ def test_a_full_local_disk_is_told_and_training_goes_on(cloud, diary, expected):
     diary.wait_for(lambda notes: len(notes) > count + 40)
     filler.unlink()
     result = machine.kernel.finish(cell, timeout_s=120).check()
-    assert "could not be saved: The disk of" in result.stdout
-    assert "Training goes on." in result.stdout
-    assert digest_in(result.stdout) == expected
+    assert "could not be saved: The disk of" in said_in(result)
+    assert "Training goes on." in said_in(result)
+    assert digest_in(result) == expected
     machine.drive.wait_until_uploaded()
     assert max(cloud_steps(cloud)) == 200
 
@@ -256,7 +255,7 @@ def test_thousands_of_entries_beside_the_run_do_not_matter(cloud, diary, expecte
     assert listing.error.startswith("OSError: [Errno 5]")
     cloud.path("runs/a").mkdir(parents=True)
     result = machine.run_cell(train_cell(diary, epochs=20, pause_s=0)).check()
-    assert digest_in(result.stdout) == expected
+    assert digest_in(result) == expected
 
 
 def test_copies_that_drive_numbered_are_no_checkpoints(cloud, diary, expected, machine):
@@ -270,8 +269,8 @@ def test_copies_that_drive_numbered_are_no_checkpoints(cloud, diary, expected, m
     machine = cloud.machine(visible=[diary.folder])
     machine.run_cell(SETUP).check()
     result = machine.run_cell(train_cell(diary, epochs=20, pause_s=0)).check()
-    assert "Resumed at epoch" in result.stdout
-    assert digest_in(result.stdout) == expected
+    assert "Resumed at epoch" in said_in(result)
+    assert digest_in(result) == expected
     assert (folder / "lease (1).json").exists()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tests.colab_vm import CellResult
 
 SETUP = "import colabkit\nsession = colabkit.setup()\nsession"
 
@@ -82,7 +85,7 @@ def train_cell(
     epochs: int = 6,
     ckpt_dir: str = "MyDrive/runs/a",
     save_every: str | int = "0.2s",
-    pause_s: float = 0.02,
+    pause_s: float = 0.04,
     width: int = 24,
 ) -> str:
     return TRAIN.format(
@@ -95,5 +98,12 @@ def train_cell(
     )
 
 
-def digest_in(text: str) -> str:
-    return next(line for line in text.splitlines() if line.startswith("DIGEST"))
+def digest_in(result: CellResult) -> str:
+    return next(line for line in result.stdout.splitlines() if line.startswith("DIGEST"))
+
+
+def said_in(result: CellResult) -> str:
+    """Returns what a cell told its reader: its lines, and the panel as it was left standing."""
+    shown = [*result.data, *result.updates]
+    panels = [html.unescape(data["text/html"]) for data in shown if "text/html" in data]
+    return result.stdout + "".join(panels[-1:])
