@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import colabkit
-from colabkit.errors import ArgumentError
+from colabkit.errors import ArgumentError, DivergedError
 from tests.keras.lives import ROOT, environment, needs_keras
 
 pytestmark = [needs_keras, pytest.mark.in_nursery("on_tensorflow")]
@@ -32,7 +32,7 @@ def network(**compiled: Any) -> Any:
     layers = [keras.layers.Dense(12, "relu"), keras.layers.Dense(3)]
     model = keras.Sequential([keras.Input((6,)), *layers])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, **{"metrics": ["accuracy"], **compiled})
+    model.compile(loss=loss, **{"optimizer": "adam", "metrics": ["accuracy"], **compiled})
     return model
 
 
@@ -121,6 +121,20 @@ def test_the_loaded_weights_are_those_that_keras_saves(tmp_path):
     opened.load_weights(tmp_path / "my.weights.h5")
     for a, b in zip(trained.get_weights(), opened.get_weights(), strict=True):
         assert a.tobytes() == b.tobytes()
+
+
+def test_a_diverged_loss_names_its_step_and_leaves_the_checkpoint(tmp_path):
+    import keras
+
+    model = network(optimizer=keras.optimizers.SGD(1e30))
+    with pytest.raises(DivergedError) as caught:
+        fit(model, arrays(), tmp_path, epochs=3, save_every=1)
+    assert colabkit.load(network(), tmp_path).step <= caught.value.step
+
+
+def test_event_files_are_written_for_keras_too(tmp_path):
+    fit(network(), arrays(), tmp_path, tensorboard=True)
+    assert list((tmp_path / "tensorboard").iterdir())
 
 
 def not_compiled() -> dict[str, Any]:
