@@ -191,6 +191,13 @@ def test_an_error_while_removing_old_ones_costs_nothing(machine, clock):
     eventually(lambda: len(machine.far_steps()) == 2)
 
 
+def mended(machine, step) -> bool:
+    """Does what the main thread does between steps; returns whether the step is uploaded."""
+    if machine.carrier.status().error is not None:
+        machine.carrier.hurry()
+    return machine.carrier.status().confirmed_step == step
+
+
 def test_twelve_hours_with_the_mount_lost_every_four_lose_nothing(machine, clock):
     step, began_s = 0, clock.now_s
     lost_at_s = [4 * _HOUR_S, 8 * _HOUR_S, 11.5 * _HOUR_S]
@@ -203,9 +210,7 @@ def test_twelve_hours_with_the_mount_lost_every_four_lose_nothing(machine, clock
         if machine.drive.lost:
             eventually(lambda: machine.carrier.status().error is not None)
         else:
-            if machine.carrier.status().error is not None:
-                machine.carrier.hurry()
-            eventually(lambda step=step: machine.carrier.status().confirmed_step == step)
+            eventually(lambda step=step: mended(machine, step))
         assert len(machine.spooled_steps()) <= 5
         assert machine.carrier.status().waiting <= 3
         assert machine.saver.status().step == step
