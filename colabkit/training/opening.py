@@ -42,7 +42,7 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
     """Copies the weights of a checkpoint into a model, verified byte by byte.
 
     Args:
-        model: The module the run trained, on any device.
+        model: The module or ``keras.Model`` the run trained, on any device.
         ckpt_dir: The folder given to ``fit`` or ``Run``.
         which: "latest", "best", or a step.
 
