@@ -5,13 +5,17 @@ from colabkit.notebook.curves import plot_history, svg_curves
 from colabkit.notebook.environment import in_notebook
 from colabkit.notebook.messages import Printed, Silent, Speaker, say
 from colabkit.notebook.tables import html_table, text_table
-from colabkit.notebook.words import duration_words, saved_words, value_words
+from colabkit.notebook.transfer import Transfer, TransferBar
+from colabkit.notebook.words import bytes_words, duration_words, saved_words, value_words
 
 __all__ = [
     "Printed",
     "Silent",
     "Speaker",
     "TrainingBar",
+    "Transfer",
+    "TransferBar",
+    "bytes_words",
     "duration_words",
     "html_table",
     "in_notebook",
