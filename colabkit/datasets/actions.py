@@ -36,7 +36,8 @@ class Wanted:
 
     Attributes:
         source: The source's absolute name.
-        stamp: Its size and time of change as one word, None when it cannot be reached.
+        stamp: Its size and time of change as one word, "" when it tells none, None when it
+            cannot be reached.
         digest: Hash of its table of contents, None while that was not read.
         selection: The members asked for, None for all.
         sha256: What the archive's SHA-256 has to be.
@@ -80,8 +81,30 @@ def _by_source(known: Header, wanted: Wanted) -> CacheAction:
     if wanted.sha256 is not None:
         # The content is named by its hash: what the source looks like now says nothing more.
         return CacheAction.USE if known.sha256 == wanted.sha256 else CacheAction.REPLACE
-    if wanted.stamp is None or wanted.stamp == known.stamp:
+    if wanted.stamp is None or (wanted.stamp and wanted.stamp == known.stamp):
         return CacheAction.USE
     if wanted.digest is None:
         return CacheAction.IDENTIFY
     return CacheAction.RESTAMP if wanted.digest == known.digest else CacheAction.REPLACE
+
+
+def replace_reason(known: Header, folder: FolderState, wanted: Wanted) -> str:
+    """Returns why a dataset is made anew, in words.
+
+    Example:
+        >>> from colabkit.datasets.manifest import Header
+        >>> known = Header("/cats.zip", "1", "d", None, None, 3, 9, 1, "", True, 0.0)
+        >>> replace_reason(known, FolderState.WHOLE, Wanted("/cats.zip", "2", digest="e"))
+        'its source has changed'
+    """
+    if wanted.refresh:
+        return "refresh is asked for"
+    if folder is FolderState.DAMAGED:
+        return "files of it are missing or changed"
+    if known.selection != wanted.selection:
+        return "other members are asked for"
+    if wanted.sha256 is not None and known.sha256 is None:
+        return "its SHA-256 was not checked before"
+    if wanted.sha256 is not None:
+        return "another SHA-256 is asked for"
+    return "its source has changed"

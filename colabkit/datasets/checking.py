@@ -53,10 +53,20 @@ def sizes_state(folder: Path, members: Sequence[Member]) -> FolderState:
     return FolderState.WHOLE if whole else FolderState.DAMAGED
 
 
-def damaged_members(folder: Path, members: Sequence[Member]) -> list[str]:
-    """Returns the files that are missing or not what they were, by reading all of them."""
+def damaged_members(
+    folder: Path, members: Sequence[Member], *, count: Callable[..., None] | None = None
+) -> list[str]:
+    """Returns the files that are missing or not what they were, by reading all of them.
+
+    Args:
+        folder: Where they lie.
+        members: What they have to be.
+        count: Is told ``nbytes=`` and ``files=`` of each that was read.
+    """
 
     def differs(member: Member) -> bool:
+        if count is not None:
+            count(nbytes=member.nbytes, files=1)
         try:
             nbytes, crc32 = measure(folder / member.path)
         except OSError:

@@ -82,7 +82,11 @@ def cache_folder(
 
 
 def slot_for(
-    source: str, selection: tuple[str, ...] | None, dest: str | Path | None, *, cache: Path
+    source: str,
+    selection: tuple[str, ...] | None,
+    dest: str | os.PathLike[str] | None,
+    *,
+    cache: Path,
 ) -> Slot:
     """Returns the place of a dataset: ``dest``, or one of its own in the cache.
 

@@ -3,6 +3,7 @@
 from colabkit.notebook.bar import TrainingBar
 from colabkit.notebook.curves import plot_history, svg_curves
 from colabkit.notebook.environment import in_notebook
+from colabkit.notebook.folders import folder_card
 from colabkit.notebook.messages import Printed, Silent, Speaker, say
 from colabkit.notebook.tables import html_table, text_table
 from colabkit.notebook.transfer import Transfer, TransferBar
@@ -17,6 +18,7 @@ __all__ = [
     "TransferBar",
     "bytes_words",
     "duration_words",
+    "folder_card",
     "html_table",
     "in_notebook",
     "plot_history",

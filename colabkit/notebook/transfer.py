@@ -78,8 +78,12 @@ class TransferBar:
         self._next_s = now_s + REFRESH_PERIOD_S
         try:
             if self._surface is None:
-                self._surface = _surface_for(self._stream)
-            self._surface.draw(now, transfer_words(self._name, now, self._rate.at(now_s, now)))
+                self._surface = _surface_for(self._stream, self._clock)
+            words = transfer_words(self._name, now, self._rate.at(now_s, now))
+            if now.bytes_total:
+                self._surface.draw(words, now.bytes_done, now.bytes_total)
+            else:
+                self._surface.draw(words, now.files_done, now.files_total)
         except (OSError, ValueError):
             # The work outlives the terminal or page that watched it.
             _logger.debug("The progress bar's output is closed.", exc_info=True)
@@ -136,7 +140,7 @@ class _Rate:
 class _Surface(Protocol):
     """Draws where a transfer stands."""
 
-    def draw(self, now: Transfer, words: str) -> None:
+    def draw(self, words: str, done: int, total: int | None, /) -> None:
         """Shows the newest state."""
 
     def close(self) -> None:
@@ -156,13 +160,12 @@ class _BarSurface:
             bar_format="{desc} |{bar:10}|",
         )
 
-    def draw(self, now: Transfer, words: str) -> None:
-        total = now.bytes_total or now.files_total
+    def draw(self, words: str, done: int, total: int | None) -> None:
         self._bar.total = total
         if hasattr(self._bar, "container") and total:
             progress = self._bar.container.children[1]
             progress.max, progress.bar_style = total, ""
-        self._bar.n = now.bytes_done if now.bytes_total else now.files_done
+        self._bar.n = done
         self._bar.set_description_str(words, refresh=False)
         self._bar.refresh()
 
@@ -173,21 +176,22 @@ class _BarSurface:
 class _LineSurface:
     """One line now and then, for output that cannot redraw."""
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
         self._stream = stream
-        self._next_s = time.monotonic() + LOG_PERIOD_S
+        self._clock = clock
+        self._next_s = clock() + LOG_PERIOD_S
 
-    def draw(self, now: Transfer, words: str) -> None:
-        now_s = time.monotonic()
+    def draw(self, words: str, _done: int, _total: int | None) -> None:
+        now_s = self._clock()
         if now_s >= self._next_s:
             self._next_s = now_s + LOG_PERIOD_S
             self._stream.write(words + "\n")
             self._stream.flush()
 
     def close(self) -> None:
-        pass
+        """Has nothing to let go of."""
 
 
-def _surface_for(stream: TextIO) -> _Surface:
+def _surface_for(stream: TextIO, clock: Callable[[], float]) -> _Surface:
     place = place_of(stream)
-    return _LineSurface(stream) if place is Place.LOG else _BarSurface(stream, place)
+    return _LineSurface(stream, clock) if place is Place.LOG else _BarSurface(stream, place)

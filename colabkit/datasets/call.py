@@ -1,0 +1,192 @@
+"""One call of ``dataset``: decide, act, say what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from colabkit.datasets.actions import CacheAction
+from colabkit.datasets.checking import boot_id, folder_times
+from colabkit.datasets.deciding import Verdict, decide
+from colabkit.datasets.eviction import mark_used
+from colabkit.datasets.folder import DatasetPath
+from colabkit.datasets.making import Made, Recipe, make
+from colabkit.datasets.manifest import Manifest
+from colabkit.datasets.publishing import (
+    Published,
+    empty_trash,
+    finish,
+    look,
+    taken,
+    write_manifest,
+)
+from colabkit.datasets.slots import Slot
+from colabkit.datasets.supply import Request, Supply
+from colabkit.datasets.trouble import Retrier
+from colabkit.datasets.use import hold
+from colabkit.datasets.waiting import attended, locked
+from colabkit.datasets.watch import Watch
+from colabkit.errors import DestinationTakenError
+from colabkit.notebook import (
+    Printed,
+    Silent,
+    Speaker,
+    TransferBar,
+    bytes_words,
+    duration_words,
+)
+from colabkit.runtime import detect_platform
+
+Result = TypeVar("Result")
+_BRIEF_S = 1.0
+
+
+class Call:
+    """One call of ``dataset``.
+
+    Args:
+        request: What was asked for.
+        slot: Where the dataset belongs.
+        progress: False shows and says nothing.
+    """
+
+    def __init__(self, request: Request, slot: Slot, *, progress: bool) -> None:
+        self._began_s = time.monotonic()
+        self._request = request
+        self._slot = slot
+        self._speaker: Speaker = Printed() if progress else Silent()
+        name = request.found.name
+        self._label = name.rpartition("/")[2] or name
+        self._bar = TransferBar(self._label, progress=progress)
+        self._watch = Watch()
+        self._retrier = Retrier(self._watch, location=name)
+        self._supply = Supply(request, watch=self._watch, retry=self._retrier.retry)
+
+    def run(self) -> Path:
+        """Returns the folder, made or found.
+
+        Raises:
+            ColabKitError: It can be neither.
+        """
+        try:
+            verdict = self._attended(self._decide)
+            if verdict.action is CacheAction.USE and not verdict.renew:
+                self._say_used(verdict)
+                return self._taken_into_use()
+            if verdict.action is CacheAction.REFUSE:
+                raise self._refusal(verdict.published)
+            with locked(self._slot, self._bar) as waited:
+                finish(self._slot)
+                if waited:
+                    verdict = self._attended(self._decide)
+                self._act(verdict)
+                path = self._taken_into_use()
+            empty_trash(self._slot)
+            return path
+        finally:
+            self._bar.close()
+
+    def _decide(self) -> Verdict:
+        return decide(self._request, self._slot, self._supply, self._watch)
+
+    def _act(self, verdict: Verdict) -> None:
+        if verdict.action is CacheAction.REFUSE:
+            raise self._refusal(verdict.published)
+        if verdict.action is CacheAction.USE:
+            self._renew(verdict)
+            self._say_used(verdict)
+            return
+        if verdict.reason:
+            self._speaker.say(f"{self._label}: {verdict.reason}; it is made anew.")
+        made = self._attended(lambda: self._make(verdict.published))
+        self._say_made(made)
+
+    def _make(self, before: Published) -> Made:
+        request = self._request
+        contents = self._supply.contents()
+        recipe = Recipe(
+            slot=self._slot,
+            name=request.found.name,
+            origin=self._supply.origin,
+            selection=request.selection,
+            sha256=request.sha256,
+            evict=request.evict,
+            # A hosted machine's disk goes with the machine: nothing is won by waiting for it.
+            sync=not detect_platform().is_hosted,
+        )
+        return make(recipe, before, contents, self._supply.stamp() or "", self._watch)
+
+    def _renew(self, verdict: Verdict) -> None:
+        published = look(self._slot)
+        if not verdict.renew or published.manifest is None:
+            return
+        header = published.manifest.header
+        stamp = self._supply.stamp() or header.stamp
+        header = dataclasses.replace(header, stamp=stamp, boot=boot_id())
+        times = folder_times(self._slot.folder)
+        write_manifest(
+            self._slot.manifest, Manifest(header, times, published.manifest.packed_members)
+        )
+
+    def _attended(self, work: Callable[[], Result]) -> Result:
+        return attended(
+            work,
+            watch=self._watch,
+            retrier=self._retrier,
+            bar=self._bar,
+            doing=self._slot.doing if self._slot.side.is_dir() else None,
+        )
+
+    def _taken_into_use(self) -> Path:
+        hold(self._slot.folder)
+        mark_used(self._slot)
+        return DatasetPath(self._slot.folder)
+
+    def _refusal(self, published: Published) -> DestinationTakenError:
+        if published.manifest is None:
+            return taken(self._slot)
+        there = published.manifest.header.source
+        message = f"{self._slot.folder} holds another dataset, from {there}."
+        return DestinationTakenError(
+            message,
+            path=self._slot.folder,
+            hint="Pass another dest, or refresh=True to put this one in its place.",
+        )
+
+    def _say_used(self, verdict: Verdict) -> None:
+        if verdict.published.manifest is None:
+            return
+        header = verdict.published.manifest.header
+        self._bar.close()
+        away = " The source cannot be reached now." if self._supply.unreachable else ""
+        self._speaker.say(
+            f"{self._label} is there already: {header.n_files:,} files"
+            f" ({bytes_words(header.nbytes)}) in {self._slot.folder},"
+            f" checked in {self._lasted()}.{away}"
+        )
+
+    def _say_made(self, made: Made) -> None:
+        self._bar.close()
+        if made.evicted:
+            freed = sum(one.nbytes for one in made.evicted)
+            names = ", ".join(one.folder.name for one in made.evicted)
+            self._speaker.say(f"Deleted to make room ({bytes_words(freed)}): {names}.")
+        if made.swap.kept is not None:
+            self._speaker.say(
+                f"The folder before held files that are not the dataset's: it is kept as"
+                f" {made.swap.kept}."
+            )
+        kept = f", {made.files_kept:,} of them from a call before" if made.files_kept else ""
+        lasted_s = max(1e-3, time.monotonic() - self._began_s)
+        self._speaker.say(
+            f"{made.verb} {made.n_files:,} files ({bytes_words(made.nbytes)}{kept}) of"
+            f" {self._label} into {self._slot.folder} in {self._lasted()}"
+            f" ({bytes_words(made.nbytes / lasted_s)}/s)."
+        )
+
+    def _lasted(self) -> str:
+        lasted_s = time.monotonic() - self._began_s
+        return f"{lasted_s * 1e3:.0f} ms" if lasted_s < _BRIEF_S else duration_words(lasted_s)

@@ -1,0 +1,164 @@
+"""What a user's source means: archives, a folder, URLs; and what to say when it is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import errno
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from colabkit.errors import ArgumentError, DatasetNotFoundError
+from colabkit.runtime import Platform, detect_platform
+from colabkit.storage import DEFAULT_MOUNTPOINT, drive_part, locate
+
+SourceLike = str | os.PathLike[str]
+_NAMES_SHOWN = 5
+_MAGIC = ("*", "?", "[")
+
+
+class SourceKind(enum.Enum):
+    """What a dataset comes from."""
+
+    ARCHIVES = "one archive or several"
+    FOLDER = "a folder"
+    MISSING = "nothing that can be reached now"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """What a source turned out to be.
+
+    Attributes:
+        name: Its absolute name, the same in every session.
+        kind: What it is.
+        paths: The archives' paths or URLs in order, or the one folder.
+        error: Why it cannot be reached; None when it can.
+    """
+
+    name: str
+    kind: SourceKind
+    paths: tuple[str, ...]
+    error: Exception | None = None
+
+
+def is_url(source: str) -> bool:
+    """Whether a source is a URL.
+
+    Example:
+        >>> is_url("https://example.org/cats.zip"), is_url("MyDrive/cats.zip")
+        (True, False)
+    """
+    return "://" in source
+
+
+def find_source(
+    source: SourceLike | Sequence[SourceLike], *, platform: Platform | None = None
+) -> Found:
+    """Returns what a source means on this machine.
+
+    Args:
+        source: A path, a path on Drive by any of its names, a URL, a pattern with ``*``, or
+            a list of these.
+        platform: The kind of machine; found out by default.
+
+    Raises:
+        ArgumentError: It is no source at all.
+    """
+    platform = detect_platform() if platform is None else platform
+    if isinstance(source, str | os.PathLike):
+        return _find_one(os.fspath(source), platform)
+    if not isinstance(source, Sequence) or not source:
+        message = f"source is a path, a URL or a list of them, not {source!r}."
+        raise ArgumentError(message, argument="source")
+    found = [_find_one(os.fspath(item), platform) for item in source]
+    names = [one.name for one in found]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        message = f"source names {twice} twice."
+        raise ArgumentError(message, argument="source")
+    for one in found:
+        if one.kind is SourceKind.FOLDER:
+            message = f"source is a list and names the folder {one.name}; a list is of archives."
+            raise ArgumentError(message, argument="source", hint="Pass the folder alone.")
+    error = next((one.error for one in found if one.error is not None), None)
+    kind = SourceKind.ARCHIVES if error is None else SourceKind.MISSING
+    return Found("|".join(names), kind, tuple(p for one in found for p in one.paths), error)
+
+
+def _find_one(text: str, platform: Platform) -> Found:
+    if not text:
+        message = "source is empty."
+        raise ArgumentError(message, argument="source", hint="Pass a path or a URL.")
+    if is_url(text):
+        return Found(text, SourceKind.ARCHIVES, (text,))
+    path = locate(text, platform=platform).absolute()
+    name = str(path)
+    try:
+        if path.is_dir():
+            return Found(name, SourceKind.FOLDER, (name,))
+        path.stat()
+    except OSError as reason:
+        is_pattern = any(sign in name for sign in _MAGIC)
+        matches = sorted(glob.glob(name)) if is_pattern else []  # noqa: PTH207 - absolute
+        if matches:
+            return Found(name, SourceKind.ARCHIVES, tuple(matches))
+        return Found(name, SourceKind.MISSING, (), _missing(text, path, reason, platform))
+    return Found(name, SourceKind.ARCHIVES, (name,))
+
+
+def _missing(text: str, path: Path, reason: OSError, platform: Platform) -> Exception:
+    on_drive = platform is Platform.COLAB and drive_part(text) is not None
+    if on_drive and not is_mounted(DEFAULT_MOUNTPOINT):
+        message = f"{text} cannot be reached: Google Drive is not mounted."
+        hint = "Mount it first: from google.colab import drive; drive.mount('/content/drive')."
+        return DatasetNotFoundError(message, path=path, hint=hint)
+    if reason.errno in {errno.ENOTCONN, errno.EIO}:
+        message = f"{text} cannot be reached: {os.strerror(reason.errno)}."
+        return DatasetNotFoundError(message, path=path, hint="Mount Drive again.")
+    above = next((p for p in path.parents if p.is_dir()), Path("/"))
+    wanted = path.relative_to(above).parts[0]
+    near = near_names(wanted, _names_in(above))
+    message = f"There is no {text}"
+    if str(path) != text:
+        message += f" ({path})"
+    message += "; Google Drive is mounted." if on_drive else "."
+    if path.parent != above:
+        message += f" The folder {above} is there, {wanted!r} in it is not."
+    if near:
+        hint = f"In {above} there is {', '.join(repr(name) for name in near)}."
+    else:
+        hint = f"Nothing in {above} has a name like {wanted!r}."
+    return DatasetNotFoundError(message, path=path, near_names=near, hint=hint)
+
+
+def near_names(wanted: str, names: Sequence[str]) -> list[str]:
+    """Returns the names most like the one wanted, the nearest first.
+
+    Example:
+        >>> near_names("cat.zip", ["Cats.zip", "dogs.zip", "notes.txt"])[0]
+        'Cats.zip'
+    """
+    by_folded: dict[str, str] = {}
+    for name in names:
+        by_folded.setdefault(name.casefold(), name)
+    near = difflib.get_close_matches(wanted.casefold(), list(by_folded), _NAMES_SHOWN, 0.6)
+    return [by_folded[folded] for folded in near]
+
+
+def is_mounted(mountpoint: str | Path) -> bool:
+    """Whether something is mounted there, by the mount table: a dead mount may hang a look."""
+    wanted = str(mountpoint)
+    return any(part.mountpoint == wanted for part in psutil.disk_partitions(all=True))
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are wanted
+    except OSError:
+        return []

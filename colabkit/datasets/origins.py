@@ -1,0 +1,132 @@
+"""The two things a dataset is made from, behind one contract: a folder, and archives."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from colabkit.datasets.listing import FolderReader, Listing, list_folder
+from colabkit.datasets.manifest import Member
+from colabkit.datasets.mirror import Before, mirror
+from colabkit.datasets.staging import Staging
+from colabkit.datasets.watch import Phase, Watch
+
+Retry = Callable[[OSError], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contents:
+    """What a source holds, known before its first file is read.
+
+    Attributes:
+        digest: One word that changes when the content does.
+        staging_key: What was staged under another key is of no use.
+        files: Every file; without sizes where the source does not tell them beforehand.
+        n_folders: Number of folders.
+        nbytes: The files' sizes added up, None where unknown.
+        verb: What making the folder is called: "Copied", "Unpacked".
+    """
+
+    digest: str
+    staging_key: str
+    files: Sequence[Member]
+    n_folders: int
+    nbytes: int | None
+    verb: str
+
+
+class Origin(Protocol):
+    """What a dataset is made from."""
+
+    def stamp(self) -> str:
+        """Returns the source's size and time of change as one word, "" when it tells none."""
+        ...
+
+    def contents(self) -> Contents:
+        """Reads the source's table of contents."""
+        ...
+
+    def fill(self, staging: Staging, before: Before | None) -> list[Member]:
+        """Makes every file that is not yet whole, and returns all of them."""
+        ...
+
+    def sha256(self) -> str | None:
+        """Returns the hash of all bytes read, None where none was asked for."""
+        ...
+
+
+class FolderOrigin:
+    """A folder, copied file by file.
+
+    Args:
+        root: The folder.
+        watch: Is told how far it is.
+        retry: Called when the folder does not answer.
+        selects: Says which paths to take.
+        reader: The calls to read the folder by.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        watch: Watch,
+        retry: Retry,
+        selects: Callable[[str], bool] | None = None,
+        reader: FolderReader | None = None,
+    ) -> None:
+        self._root = root
+        self._watch = watch
+        self._retry = retry
+        self._selects = selects
+        self._reader = reader or FolderReader()
+        self._listing: Listing | None = None
+
+    def listing(self) -> Listing:
+        """Returns what the folder holds, listed once."""
+        if self._listing is None:
+            listing = list_folder(
+                self._root, reader=self._reader, check=self._watch.check, retry=self._retry
+            )
+            if self._selects is not None:
+                files = [file for file in listing.files if self._selects(file.path)]
+                above = {str(parent) for file in files for parent in Path(file.path).parents}
+                listing = Listing(files, [name for name in listing.folders if name in above])
+            self._listing = listing
+        return self._listing
+
+    def stamp(self) -> str:
+        """Returns the listing's hash: a folder on Drive has no time of change to trust."""
+        return self.listing().digest
+
+    def contents(self) -> Contents:
+        """Returns the listing."""
+        listing = self.listing()
+        return Contents(
+            digest=listing.digest,
+            staging_key="folder",
+            files=listing.files,
+            n_folders=len(listing.folders),
+            nbytes=listing.nbytes,
+            verb="Copied",
+        )
+
+    def fill(self, staging: Staging, before: Before | None) -> list[Member]:
+        """Copies what is new."""
+        listing = self.listing()
+        self._watch.begin(Phase.COPYING, bytes_total=listing.nbytes, files_total=len(listing.files))
+        return mirror(
+            self._root,
+            listing,
+            staging,
+            watch=self._watch,
+            reader=self._reader,
+            retry=self._retry,
+            before=before,
+        )
+
+    def sha256(self) -> str | None:
+        """Has no single hash."""
+        return None
