@@ -184,6 +184,42 @@ class StateError(CheckpointError, TypeError):
         super().__init__(message, hint=hint)
 
 
+class ArchiveError(ColabKitError):
+    """Base of what can go wrong with an archive."""
+
+
+class ArchiveUnsafeError(ArchiveError, ValueError):
+    """An archive asks for something that must not be done; ``member`` names where."""
+
+    def __init__(self, message: str, *, member: str = "", hint: str = "") -> None:
+        self.member = member
+        super().__init__(message, hint=hint)
+
+
+class ArchiveCorruptError(ArchiveError, ValueError):
+    """An archive's bytes are damaged, or it is none; ``member`` names where, "" for the whole."""
+
+    def __init__(self, message: str, *, member: str = "", hint: str = "") -> None:
+        self.member = member
+        super().__init__(message, hint=hint)
+
+
+class ArchivePasswordError(ArchiveError, ValueError):
+    """A member is encrypted and the password is missing or wrong; ``member`` names it."""
+
+    def __init__(self, message: str, *, member: str = "", hint: str = "") -> None:
+        self.member = member
+        super().__init__(message, hint=hint)
+
+
+class ArchiveUnsupportedError(ArchiveError, ValueError):
+    """An archive is sound but packed in a way that is not read here; ``member`` names where."""
+
+    def __init__(self, message: str, *, member: str = "", hint: str = "") -> None:
+        self.member = member
+        super().__init__(message, hint=hint)
+
+
 class LeaseLostError(ColabKitError, RuntimeError):
     """A newer session has taken over this run folder; this one must stop."""
 

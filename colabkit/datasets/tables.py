@@ -1,0 +1,130 @@
+"""Members in columns: a million of them take tens of megabytes, not hundreds."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+Column = np.ndarray[Any, np.dtype[Any]]
+
+
+class ArchiveFile(NamedTuple):
+    """A regular file in an archive, as its directory declares it."""
+
+    path: str
+    nbytes: int
+    crc: int | None
+    mode: int
+
+
+class UnpackedFile(NamedTuple):
+    """A file that was unpacked and checked."""
+
+    path: str
+    nbytes: int
+    crc32: int
+
+
+class Link(NamedTuple):
+    """A symbolic or hard link in an archive; ``target`` is a path within it."""
+
+    path: str
+    target: str
+
+
+class PathColumn(Sequence[str]):
+    """Paths in one buffer."""
+
+    __slots__ = ("_ends", "_text")
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("Q")
+
+    def append(self, path: str) -> None:
+        """Adds a path."""
+        self._text += path.encode()
+        self._ends.append(len(self._text))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        begin = self._ends[index - 1] if index else 0
+        return self._text[begin : self._ends[index]].decode()
+
+    def __iter__(self) -> Iterator[str]:
+        begin = 0
+        for end in self._ends:
+            yield self._text[begin:end].decode()
+            begin = end
+
+
+class FileTable(Sequence[ArchiveFile]):
+    """What an archive's directory says of its regular files."""
+
+    __slots__ = ("crcs", "modes", "nbytes", "paths")
+
+    def __init__(self, paths: PathColumn, nbytes: Column, crcs: Column | None, modes: Column):
+        self.paths = paths
+        self.nbytes = nbytes
+        self.crcs = crcs
+        self.modes = modes
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> ArchiveFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ArchiveFile]: ...
+    def __getitem__(self, index: int | slice) -> ArchiveFile | Sequence[ArchiveFile]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        crc = None if self.crcs is None else int(self.crcs[index])
+        return ArchiveFile(self.paths[index], int(self.nbytes[index]), crc, int(self.modes[index]))
+
+
+class Manifest(Sequence[UnpackedFile]):
+    """Every file that was unpacked, with its size and CRC-32."""
+
+    __slots__ = ("_crcs", "_nbytes", "_paths")
+
+    def __init__(self) -> None:
+        self._paths = PathColumn()
+        self._nbytes = array("Q")
+        self._crcs = array("L")
+
+    def add(self, path: str, nbytes: int, crc32: int) -> None:
+        """Adds a file."""
+        self._paths.append(path)
+        self._nbytes.append(nbytes)
+        self._crcs.append(crc32)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> UnpackedFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[UnpackedFile]: ...
+    def __getitem__(self, index: int | slice) -> UnpackedFile | Sequence[UnpackedFile]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return UnpackedFile(self._paths[index], self._nbytes[index], self._crcs[index])
+
+    def __iter__(self) -> Iterator[UnpackedFile]:
+        return map(UnpackedFile._make, zip(self._paths, self._nbytes, self._crcs, strict=True))

@@ -1,0 +1,148 @@
+"""Unpacks a planned archive straight from its source; the caller's thread keeps watch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container
+from pathlib import Path
+
+from colabkit.datasets.crew import Crew
+from colabkit.datasets.kinds import ArchiveKind
+from colabkit.datasets.links import Resolved
+from colabkit.datasets.plan import Plan
+from colabkit.datasets.progress import Counter, Progress
+from colabkit.datasets.reading import ReadAhead
+from colabkit.datasets.source import Source
+from colabkit.datasets.tables import FileTable, Manifest
+from colabkit.datasets.tree import Tree
+from colabkit.datasets.zip_unpack import ZipUnpacker
+from colabkit.errors import ArchiveUnsupportedError, StorageError
+
+_TICK_S = 0.1
+
+Retry = Callable[[OSError], None]
+OnProgress = Callable[[Progress], None]
+
+
+def unpack(
+    plan: Plan,
+    source: Source,
+    into: Path,
+    *,
+    done: Container[str] = (),
+    on_progress: OnProgress | None = None,
+    retry: Retry | None = None,
+    password: str | None = None,
+) -> Manifest:
+    """Unpacks an archive into a folder, every CRC checked.
+
+    Args:
+        plan: What ``plan_archive`` said of it.
+        source: The archive.
+        into: An existing folder that only this call writes to, empty or filled in part by an
+            earlier call that was killed.
+        done: Paths that are known to be whole; they are kept and not read again.
+        on_progress: Called on this thread about ten times a second.
+        retry: Called on this thread when the source fails as a lost mount does; reading goes on
+            at the byte where it broke when it returns, and ends with what it raises.
+        password: For an encrypted archive.
+
+    Returns:
+        Every file with its size and CRC-32.
+
+    Raises:
+        ArchiveUnsafeError: A member of a tar would lead outside, or the archive is a bomb.
+        ArchiveCorruptError: A member is damaged.
+        StorageError: The source or the folder failed.
+    """
+    if password is not None:
+        message = "Encrypted archives are not unpacked yet."
+        raise ArchiveUnsupportedError(message)
+    tree = Tree(into)
+    watch = _Watch(plan, source, on_progress, retry)
+    if plan.kind is ArchiveKind.ZIP:
+        return _unpack_zip(plan, source, tree, done, watch)
+    message = f"A {plan.kind.value} is not unpacked yet."
+    raise ArchiveUnsupportedError(message)
+
+
+class _Watch:
+    """What the caller's thread does while the crew works."""
+
+    def __init__(
+        self, plan: Plan, source: Source, on_progress: OnProgress | None, retry: Retry | None
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._on_progress = on_progress
+        self.retry = retry
+
+    def over(self, crew: Crew, ahead: ReadAhead, counter: Counter) -> None:
+        """Waits for the crew to end, handles outages and tells the progress."""
+        try:
+            while not crew.done(_TICK_S):
+                if ahead.outage is not None and self.retry is not None:
+                    self.retry(ahead.outage)
+                    ahead.resume()
+                self.tell(ahead.bytes_read, counter)
+        except StorageError:
+            raise
+        except OSError as error:
+            message = (
+                f"Reading {self._source.name} failed ({error.strerror or error}) after "
+                f"{ahead.bytes_read:,} of {self._source.nbytes:,} bytes."
+            )
+            raise StorageError(
+                message,
+                path=self._source.name,
+                operation="read",
+                hint="Check that the mount or the connection is there, then run the cell again.",
+            ) from error
+        finally:
+            crew.stop()
+        self.tell(ahead.bytes_read, counter)
+
+    def tell(self, bytes_read: int, counter: Counter) -> None:
+        """Passes the progress on."""
+        if self._on_progress is not None:
+            self._on_progress(
+                Progress(
+                    bytes_read=bytes_read,
+                    archive_bytes=self._source.nbytes,
+                    bytes_written=counter.bytes_written,
+                    nbytes=self._plan.nbytes,
+                    files_done=counter.files_done,
+                    n_files=self._plan.n_files,
+                )
+            )
+
+
+def _unpack_zip(
+    plan: Plan, source: Source, tree: Tree, done: Container[str], watch: _Watch
+) -> Manifest:
+    if plan.layout is None or not isinstance(plan.files, FileTable):
+        raise TypeError(plan)
+    cores = os.cpu_count() or 1
+    tree.make_folders(plan.folders)
+    unpacker = ZipUnpacker(plan.files, plan.layout, tree, done, cores)
+    crew = Crew()
+    ahead = ReadAhead(source, unpacker.stretches, crew, retries=watch.retry is not None)
+    ahead.start(total_bytes=unpacker.total_bytes)
+    for number in range(cores):
+        crew.start(f"unpack-{number}", lambda: unpacker.work(ahead, crew), awaited=True)
+    watch.over(crew, ahead, unpacker.counter)
+    manifest = unpacker.manifest()
+    _make_links(plan.links, tree, manifest)
+    return manifest
+
+
+def _make_links(links: Resolved, tree: Tree, manifest: Manifest) -> None:
+    if not links.to_files and not links.to_folders:
+        return
+    wanted = {link.target for link in links.to_files}
+    facts = {file.path: file for file in manifest if file.path in wanted}
+    for link in links.to_files:
+        tree.link(link.path, link.target)
+        manifest.add(link.path, facts[link.target].nbytes, facts[link.target].crc32)
+    for link in links.to_folders:
+        tree.symlink(link.path, link.target)

@@ -1,0 +1,202 @@
+"""Decides from a zip's directory alone what will be unpacked, or why nothing will."""
+
+from __future__ import annotations
+
+import stat
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from colabkit.datasets.clashes import check_clashes, folders_of
+from colabkit.datasets.decoders import needed
+from colabkit.datasets.limits import Limits
+from colabkit.datasets.links import LINK_BYTES_MAX, Resolved, resolve
+from colabkit.datasets.paths import check_mode, is_junk, parents, safe_path
+from colabkit.datasets.source import Source
+from colabkit.datasets.tables import Column, FileTable, PathColumn
+from colabkit.datasets.zip_directory import LOCAL_BYTES, ZipEntries, is_folder, read_entries
+from colabkit.datasets.zip_end import Tail, zip_end
+from colabkit.datasets.zip_members import ZipMethod, unpacked
+from colabkit.errors import (
+    ArchiveCorruptError,
+    ArchivePasswordError,
+    ArchiveUnsafeError,
+    ArchiveUnsupportedError,
+)
+from colabkit.storage import hash_of
+
+_ENCRYPTED, _STRONG = 0x1, 0x2040
+_AES_METHOD = 99
+_LINKS_MAX = 100_000
+_METHODS = {method.value for method in ZipMethod}
+
+
+@dataclass(frozen=True, slots=True)
+class ZipLayout:
+    """Where the members that were kept lie: ``rows`` are their places in the directory."""
+
+    entries: ZipEntries
+    rows: Column
+    bounds: Column
+    encrypted: bool
+
+
+@dataclass(slots=True)
+class _Kept:
+    """What a walk over the directory sorts out."""
+
+    paths: PathColumn
+    rows: array[int]
+    folders: dict[str, None]
+    links: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ZipPlan:
+    """What a zip's directory comes to."""
+
+    files: FileTable
+    folders: tuple[str, ...]
+    links: Resolved
+    digest: str
+    layout: ZipLayout
+
+
+def plan_zip(
+    source: Source,
+    wanted: Callable[[str], bool] | None,
+    limits: Limits,
+    password: str | None,
+) -> ZipPlan:
+    """Reads a zip's directory and checks every member."""
+    tail = Tail(source)
+    end = zip_end(source, tail)
+    limits.check_counts(end.n_entries, 0)
+    raw = tail.read(end.directory_offset, end.directory_bytes)
+    if len(raw) != end.directory_bytes:
+        message = f"{source.name} ends within its directory."
+        raise ArchiveCorruptError(message, hint="Upload or download it again.")
+    entries = read_entries(raw, end, archive=source.name)
+    bounds = _check_places(entries, end.directory_offset)
+    kept = _sort_out(entries, wanted)
+    rows = np.array(kept.rows, np.int64)
+    encrypted = _check_packing(entries, rows, kept.paths, password)
+    files = FileTable(
+        kept.paths, entries.nbytes[rows], entries.crcs[rows], entries.modes[rows] & 0o777
+    )
+    _check_limits(files, limits, source.nbytes)
+    folders = folders_of(kept.paths) | folders_of(kept.links) | kept.folders
+    check_clashes(
+        [*kept.paths, *kept.links] if kept.links else kept.paths,
+        folders,
+        case_clashes=limits.case_clashes,
+    )
+    layout = ZipLayout(entries, rows, bounds[rows], encrypted)
+    texts = {path: _link_text(source, layout, bounds, row) for path, row in kept.links.items()}
+    links = resolve(texts, kept.paths, folders)
+    digest = hash_of(raw, str(source.nbytes).encode())
+    return ZipPlan(files, tuple(folders), links, digest, layout)
+
+
+def _check_places(entries: ZipEntries, directory_offset: int) -> Column:
+    """Returns up to where each member may reach; raises where two share bytes."""
+    order = np.argsort(entries.offsets, kind="stable")
+    begins = entries.offsets[order]
+    ends = begins + LOCAL_BYTES + entries.name_bytes[order] + entries.packed_bytes[order]
+    limits = np.append(begins[1:], directory_offset)[: len(begins)]
+    wrong = np.flatnonzero((ends > limits) | (begins < 0))
+    if len(wrong):
+        row = int(order[wrong[0]])
+        name = entries.raw_name(row).decode("utf-8", "replace")
+        if wrong[0] == len(order) - 1 or begins[wrong[0]] < 0:
+            message = f"Member {name!r} reaches beyond the {directory_offset:,} bytes of data."
+            raise ArchiveCorruptError(message, member=name, hint="Upload or download it again.")
+        message = f"Member {name!r} overlaps the next one, as in a bomb."
+        raise ArchiveUnsafeError(message, member=name, hint="Don't unpack this archive.")
+    bounds = np.empty(len(order), np.int64)
+    bounds[order] = limits
+    return bounds
+
+
+def _sort_out(entries: ZipEntries, wanted: Callable[[str], bool] | None) -> _Kept:
+    kept = _Kept(PathColumn(), array("q"), {}, {})
+    for row, (name, mode) in enumerate(zip(entries.names(), entries.modes.data, strict=True)):
+        path = safe_path(name)
+        if mode:
+            check_mode(name, mode)
+        if not path or is_junk(path):
+            continue
+        if is_folder(name, mode):
+            if wanted is None or wanted(path):
+                kept.folders.update(dict.fromkeys(reversed(list(parents(path)))))
+                kept.folders[path] = None
+        elif wanted is None or wanted(path):
+            if stat.S_ISLNK(mode):
+                _check_link(path, int(entries.nbytes[row]), kept)
+                kept.links[path] = row
+            else:
+                kept.paths.append(path)
+                kept.rows.append(row)
+    return kept
+
+
+def _check_link(path: str, nbytes: int, kept: _Kept) -> None:
+    if nbytes > LINK_BYTES_MAX or len(kept.links) >= _LINKS_MAX or path in kept.links:
+        message = f"Member {path!r} is a link of {nbytes:,} bytes, or one of too many."
+        raise ArchiveUnsafeError(message, member=path, hint="Pack the files themselves.")
+
+
+def _check_packing(
+    entries: ZipEntries, rows: Column, paths: PathColumn, password: str | None
+) -> bool:
+    """Checks that every member can be unpacked; returns whether any is encrypted."""
+    methods, flags = entries.methods[rows], entries.flags[rows]
+    for index in np.flatnonzero((methods == _AES_METHOD) | (flags & _STRONG != 0)).tolist():
+        message = f"Member {paths[index]!r} is encrypted with AES, which is not read here."
+        hint = "Unpack it with 7-Zip and pack it again without a password."
+        raise ArchiveUnsupportedError(message, member=paths[index], hint=hint)
+    for index in np.flatnonzero(~np.isin(methods, list(_METHODS))).tolist():
+        message = f"Member {paths[index]!r} is packed with method {methods[index]}."
+        hint = "Pack it again with deflate, which every program writes."
+        raise ArchiveUnsupportedError(message, member=paths[index], hint=hint)
+    if (methods == ZipMethod.DEFLATE64.value).any():
+        needed("inflate64", "a zip packed with deflate64")
+    encrypted = flags & _ENCRYPTED != 0
+    stored = (methods == ZipMethod.STORED.value) & ~encrypted
+    for index in np.flatnonzero(
+        stored & (entries.nbytes[rows] != entries.packed_bytes[rows])
+    ).tolist():
+        message = f"Member {paths[index]!r} is stored, but lies about its size."
+        raise ArchiveCorruptError(message, member=paths[index], hint="Download it again.")
+    if encrypted.any() and password is None:
+        first = paths[int(np.argmax(encrypted))]
+        message = f"Member {first!r} is encrypted."
+        raise ArchivePasswordError(message, member=first, hint="Pass password=.")
+    return bool(encrypted.any())
+
+
+def _check_limits(files: FileTable, limits: Limits, archive_bytes: int) -> None:
+    if not len(files):
+        return
+    largest = int(np.argmax(files.nbytes))
+    limits.check_bytes(int(files.nbytes[largest]), archive_bytes, member=files.paths[largest])
+    total_bytes = sum(map(int, np.add.reduceat(files.nbytes, np.arange(0, len(files), 4096))))
+    limits.check_bytes(total_bytes, archive_bytes, member=files.paths[largest])
+    empty = files.nbytes == 0
+    limits.check_counts(
+        len(files), int(np.count_nonzero(empty)), member=files.paths[int(np.argmax(empty))]
+    )
+
+
+def _link_text(source: Source, layout: ZipLayout, bounds: Column, row: int) -> str:
+    entries = layout.entries
+    begin = int(entries.offsets[row])
+    bound = int(bounds[row]) - begin
+    data = source.read(begin, min(bound, 1 << 18))
+    name = entries.raw_name(row).decode("utf-8", "replace")
+    if int(entries.flags[row]) & _ENCRYPTED or int(entries.methods[row]) not in _METHODS:
+        message = f"Member {name!r} is an encrypted link."
+        raise ArchiveUnsupportedError(message, member=name, hint="Pack the files themselves.")
+    return bytes(unpacked(data, 0, entries, row, name, bound)).decode("utf-8", "replace")

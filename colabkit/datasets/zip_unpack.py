@@ -1,0 +1,203 @@
+"""Unpacks a zip: readers feed as many unpackers as there are cores, large members first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+
+from colabkit.datasets.codecs import crc32
+from colabkit.datasets.crew import Crew
+from colabkit.datasets.progress import Counter
+from colabkit.datasets.reading import CHUNK_BYTES, ReadAhead
+from colabkit.datasets.tables import FileTable, Manifest
+from colabkit.datasets.tree import Tree
+from colabkit.datasets.zip_directory import LOCAL_BYTES
+from colabkit.datasets.zip_members import corrupt, data_begin, overlap, pieces, unpacked
+from colabkit.datasets.zip_plan import ZipLayout
+
+_LARGE_PACKED_BYTES = 2 << 20
+_LARGE_BYTES = 8 << 20
+_SPAN_FILES = 2048
+_SPAN_BYTES_MIN = 256 << 10
+_SPAN_UNPACKED_BYTES = 64 << 20
+# A local header may carry more extra fields than the directory tells.
+_EXTRA_BYTES_MAX = 65535
+_HEAD_BYTES = LOCAL_BYTES + 2 * _EXTRA_BYTES_MAX
+# Skipping less than this costs more than reading it.
+_GAP_BYTES = 64 << 10
+_ROWS = 1 << 16
+_COUNT_EVERY = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one unpacker takes: neighbouring small members, or one large one.
+
+    ``first`` and ``last`` delimit places in the order of the archive.
+    """
+
+    begin: int
+    end: int
+    first: int
+    last: int
+    large: bool
+
+
+class ZipUnpacker:
+    """The unpacking side of one zip."""
+
+    def __init__(
+        self, files: FileTable, layout: ZipLayout, tree: Tree, done: Container[str], cores: int
+    ) -> None:
+        self._files = files
+        self._layout = layout
+        self._tree = tree
+        self.counter = Counter()
+        offsets = layout.entries.offsets[layout.rows]
+        order = np.argsort(offsets, kind="stable")
+        if done != ():
+            whole = np.fromiter((path in done for path in files.paths), np.bool_, len(files))
+            order = order[~whole[order]]
+            self.counter.files_done = int(np.count_nonzero(whole))
+            self.counter.bytes_written = int(files.nbytes[whole].sum())
+        self._order = order
+        self._jobs = self._plan_jobs(cores)
+        self.total_bytes = sum(job.end - job.begin for job in self._jobs)
+
+    @property
+    def stretches(self) -> list[tuple[int, int]]:
+        """What to read, in the order of the jobs."""
+        return [(job.begin, job.end) for job in self._jobs]
+
+    def work(self, ahead: ReadAhead, crew: Crew) -> None:
+        """Takes jobs until none is left; one thread's work."""
+        while (stretch := ahead.take()) is not None:
+            job = self._jobs[stretch.order]
+            chunks = ahead.chunks(stretch)
+            if job.large:
+                self._unpack_large(job, chunks, crew)
+                for _ in chunks:
+                    pass
+            else:
+                self._unpack_span(job, b"".join(chunks), crew)
+
+    def manifest(self) -> Manifest:
+        """Returns every file with the size and CRC it was checked against."""
+        manifest = Manifest()
+        for path, nbytes, crc, _ in self._files:
+            manifest.add(path, nbytes, crc or 0)
+        return manifest
+
+    def _unpack_span(self, job: Job, data: bytes, crew: Crew) -> None:
+        entries = self._layout.entries
+        chosen = self._order[job.first : job.last]
+        rows = self._layout.rows[chosen]
+        places = (entries.offsets[rows] - job.begin).tolist()
+        bounds = (self._layout.bounds[chosen] - job.begin).tolist()
+        modes = self._files.modes[chosen].tolist()
+        paths, put = self._files.paths, self._tree.put
+        bytes_written = files_done = 0
+        for at, (index, row) in enumerate(zip(chosen.tolist(), rows.tolist(), strict=True)):
+            path = paths[index]
+            content = unpacked(data, places[at], entries, row, path, bounds[at])
+            put(path, content, modes[at])
+            bytes_written += len(content)
+            files_done += 1
+            if not files_done % _COUNT_EVERY:
+                self._count(crew, bytes_written, _COUNT_EVERY)
+                bytes_written = 0
+        self._count(crew, bytes_written, files_done % _COUNT_EVERY)
+
+    def _unpack_large(self, job: Job, chunks: Iterator[bytes], crew: Crew) -> None:
+        index = int(self._order[job.first])
+        row = int(self._layout.rows[index])
+        entries = self._layout.entries
+        path, nbytes = self._files.paths[index], int(self._files.nbytes[index])
+        packed = self._packed(job, chunks, index, path)
+        descriptor = self._tree.create(path, int(self._files.modes[index]))
+        try:
+            crc = 0
+            for piece in pieces(packed, int(entries.methods[row]), nbytes, path):
+                crc = crc32(piece, crc)
+                self._tree.write(descriptor, piece, path)
+                self._count(crew, len(piece), 0)
+        finally:
+            os.close(descriptor)
+        if crc != entries.crcs[row]:
+            raise corrupt(path, "has another CRC-32 than the directory says")
+        self._count(crew, 0, 1)
+
+    def _packed(
+        self, job: Job, chunks: Iterator[bytes], index: int, path: str
+    ) -> Iterator[memoryview]:
+        """Yields a large member's packed bytes, without its header and what follows."""
+        row = int(self._layout.rows[index])
+        head = b""
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= min(_HEAD_BYTES, job.end - job.begin):
+                break
+        begin = data_begin(head, 0, self._layout.entries, row, path)
+        left = int(self._layout.entries.packed_bytes[row])
+        if job.begin + begin + left > int(self._layout.bounds[index]):
+            raise overlap(path)
+        for data in chain([memoryview(head)[begin:]], map(memoryview, chunks)):
+            yield data[:left]
+            left -= min(left, len(data))
+        if left:
+            raise corrupt(path, "is cut short")
+
+    def _plan_jobs(self, cores: int) -> list[Job]:
+        """Groups members into jobs, the largest members first."""
+        large: list[tuple[int, Job]] = []
+        spans: list[Job] = []
+        packed_total = int(self._layout.entries.packed_bytes[self._layout.rows].sum())
+        span_bytes = min(CHUNK_BYTES, max(_SPAN_BYTES_MIN, packed_total // (cores * 8)))
+        first, begin, end, unpacked_bytes = 0, 0, -1, 0
+        for at, (place, bound, packed, nbytes) in enumerate(self._places()):
+            until = min(bound, place + packed + _HEAD_BYTES)
+            if packed > _LARGE_PACKED_BYTES or nbytes > _LARGE_BYTES:
+                if end >= 0:
+                    spans.append(Job(begin, end, first, at, large=False))
+                large.append((nbytes, Job(place, until, at, at + 1, large=True)))
+                end = -1
+                continue
+            full = (
+                until - begin > span_bytes
+                or at - first >= _SPAN_FILES
+                or unpacked_bytes + nbytes > _SPAN_UNPACKED_BYTES
+                or place - end > _GAP_BYTES
+            )
+            if end >= 0 and full:
+                spans.append(Job(begin, end, first, at, large=False))
+            if end < 0 or full:
+                first, begin, unpacked_bytes = at, place, 0
+            end = until
+            unpacked_bytes += nbytes
+        if end >= 0:
+            spans.append(Job(begin, end, first, len(self._order), large=False))
+        large.sort(key=lambda pair: -pair[0])
+        return [job for _, job in large] + spans
+
+    def _places(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yields (offset, bound, packed bytes, unpacked bytes) in the archive's order."""
+        layout = self._layout
+        for begin in range(0, len(self._order), _ROWS):
+            chosen = self._order[begin : begin + _ROWS]
+            rows = layout.rows[chosen]
+            yield from zip(
+                layout.entries.offsets[rows].tolist(),
+                layout.bounds[chosen].tolist(),
+                layout.entries.packed_bytes[rows].tolist(),
+                self._files.nbytes[chosen].tolist(),
+                strict=True,
+            )
+
+    def _count(self, crew: Crew, nbytes: int, files: int) -> None:
+        with crew.lock:
+            self.counter.bytes_written += nbytes
+            self.counter.files_done += files
