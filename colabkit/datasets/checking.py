@@ -93,9 +93,9 @@ def folder_times(folder: Path) -> dict[str, int]:
 
 
 def walk_sizes(folder: Path) -> Iterator[tuple[str, int]]:
-    """Yields (path with slashes, size) of everything in a folder that is not a folder."""
+    """Yields (path with slashes, size) of every file in a folder; links are none."""
     for path, entry in _walk(folder):
-        if not entry.is_dir(follow_symlinks=False):
+        if not entry.is_dir(follow_symlinks=False) and not entry.is_symlink():
             yield path, entry.stat(follow_symlinks=False).st_size
 
 

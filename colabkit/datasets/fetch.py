@@ -80,7 +80,7 @@ def dataset(
         read_all=verify == "full",
         pack=pack,
         evict=evict,
-        password=password.encode() if isinstance(password, str) else password,
+        password=password.decode() if isinstance(password, bytes) else password,
     )
     slot = slot_for(request.found.name, request.selection, dest, cache=cache_folder())
     return Call(request, slot, progress=progress).run()

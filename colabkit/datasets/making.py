@@ -80,7 +80,7 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
     """
     slot, origin = recipe.slot, recipe.origin
     slot.side.mkdir(parents=True, exist_ok=True)
-    with Staging(slot, key=contents.staging_key) as staging:
+    with Staging(slot, key=contents.staging_key, planned=contents.files) as staging:
         evicted = _make_room(recipe, contents, staging)
         files_kept = len(staging.done)
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,28 +78,18 @@ class Manifest:
 
     def members(self) -> list[Member]:
         """Returns every file."""
-        columns = json.loads(self.packed_members)
-        return [
-            Member(*row)
-            for row in zip(
-                columns["path"],
-                columns["nbytes"],
-                columns["crc32"],
-                columns["mtime_ns"],
-                strict=True,
-            )
-        ]
+        return [Member(*row) for row in json.loads(self.packed_members)]
 
 
-def pack_members(members: Sequence[Member]) -> bytes:
-    """Returns members as text, column by column."""
-    columns = {
-        "path": [member.path for member in members],
-        "nbytes": [member.nbytes for member in members],
-        "crc32": [member.crc32 for member in members],
-        "mtime_ns": [member.mtime_ns for member in members],
-    }
-    return json.dumps(columns, separators=(",", ":")).encode()
+def pack_members(members: Iterable[Member]) -> bytes:
+    """Returns members as text; holds no second copy of them."""
+    text = bytearray(b"[")
+    for member in members:
+        row = (member.path, member.nbytes, member.crc32, member.mtime_ns)
+        text += json.dumps(row, separators=(",", ":")).encode() + b","
+    if text.endswith(b","):
+        text.pop()
+    return bytes(text + b"]")
 
 
 def encode(manifest: Manifest) -> bytes:

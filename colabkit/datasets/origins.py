@@ -48,7 +48,7 @@ class Origin(Protocol):
         """Reads the source's table of contents."""
         ...
 
-    def fill(self, staging: Staging, before: Before | None) -> list[Member]:
+    def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:
         """Makes every file that is not yet whole, and returns all of them."""
         ...
 

@@ -19,8 +19,14 @@ _SAMPLE_BYTES = 64 << 10
 _WORTH = 0.95
 _LEVEL = 6
 _PACKED_SUFFIXES = frozenset(
-    ".jpg .jpeg .png .gif .webp .heic .avif .mp3 .m4a .ogg .opus .flac .aac .mp4 .mkv .webm .mov"
-    " .zip .gz .tgz .bz2 .xz .zst .7z .rar .npz .parquet .whl .pt .pth .safetensors".split()
+    f".{name}"
+    for names in (
+        ("jpg", "jpeg", "png", "gif", "webp", "heic", "avif"),
+        ("mp3", "m4a", "ogg", "opus", "flac", "aac", "mp4", "mkv", "webm", "mov"),
+        ("zip", "gz", "tgz", "bz2", "xz", "zst", "7z", "rar", "whl"),
+        ("npz", "parquet", "pt", "pth", "safetensors"),
+    )
+    for name in names
 )
 
 Retry = Callable[[OSError], None]

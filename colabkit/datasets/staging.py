@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -22,13 +22,15 @@ class Staging:
     Args:
         slot: The dataset's place; the caller holds its lock.
         key: Names what is being built; what another key built is thrown away.
+        planned: What is to be built: a file there that has the size and the CRC it should
+            have is whole, noted or not.
 
     Attributes:
         tree: The folder that becomes the dataset.
         done: The files that are whole, by path.
     """
 
-    def __init__(self, slot: Slot, *, key: str) -> None:
+    def __init__(self, slot: Slot, *, key: str, planned: Iterable[Member] = ()) -> None:
         self._slot = slot
         self._journal_path = slot.work / "journal"
         self._guard = threading.Lock()
@@ -36,7 +38,7 @@ class Staging:
         self.done: dict[str, Member] = {}
         begun = _read_journal(self._journal_path)
         if begun is not None and begun.key == key and self.tree.is_dir():
-            self.done = _still_whole(self.tree, begun)
+            self.done = _still_whole(self.tree, begun, planned)
             _remove_others(self.tree, self.done)
         else:
             move_to_trash(slot, slot.work)
@@ -127,14 +129,20 @@ def _line(member: Member) -> bytes:
     return json.dumps(row, separators=(",", ":")).encode() + b"\n"
 
 
-def _still_whole(tree: Path, begun: _Journal) -> dict[str, Member]:
+def _still_whole(tree: Path, begun: _Journal, planned: Iterable[Member]) -> dict[str, Member]:
     sizes = dict(walk_sizes(tree))
-    whole = [m for m in begun.members.values() if sizes.get(m.path) == m.nbytes]
-    damaged: set[str] = set()
+    noted = [m for m in begun.members.values() if sizes.get(m.path) == m.nbytes]
+    known = {m.path for m in noted}
+    to_read = [
+        m
+        for m in planned
+        if m.crc32 is not None and sizes.get(m.path) == m.nbytes and m.path not in known
+    ]
     if not begun.boot or begun.boot != boot_id():
         # The machine went down since: a size may be there without the bytes.
-        damaged = set(damaged_members(tree, whole))
-    return {member.path: member for member in whole if member.path not in damaged}
+        to_read += noted
+    damaged = set(damaged_members(tree, to_read))
+    return {m.path: m for m in [*noted, *to_read] if m.path not in damaged}
 
 
 def _remove_others(tree: Path, done: Mapping[str, Member]) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+from colabkit.datasets.archives import ArchiveOrigin
 from colabkit.datasets.finding import Found, SourceKind
 from colabkit.datasets.origins import Contents, FolderOrigin, Origin, Retry
+from colabkit.datasets.plan import chosen
 from colabkit.datasets.watch import Phase, Watch
 from colabkit.errors import ArgumentError, ColabKitError
 
@@ -33,7 +35,7 @@ class Request:
     read_all: bool = False
     pack: bool = False
     evict: bool = False
-    password: bytes | None = None
+    password: str | None = None
 
 
 class Supply:
@@ -84,8 +86,6 @@ class Supply:
             OSError: It cannot be read.
         """
         if self._contents is None:
-            if self.unreachable is not None:
-                raise self.unreachable
             self._watch.begin(Phase.LOOKING)
             self._contents = self.origin.contents()
         return self._contents
@@ -98,5 +98,17 @@ class Supply:
             if request.sha256 is not None:
                 message = "sha256 is of one archive, and the source is a folder."
                 raise ArgumentError(message, argument="sha256")
-            return FolderOrigin(Path(request.found.paths[0]), watch=self._watch, retry=self._retry)
-        raise NotImplementedError
+            return FolderOrigin(
+                Path(request.found.paths[0]),
+                watch=self._watch,
+                retry=self._retry,
+                selects=chosen(request.selection),
+            )
+        return ArchiveOrigin(
+            request.found.paths,
+            watch=self._watch,
+            retry=self._retry,
+            selection=request.selection,
+            password=request.password,
+            hashed=request.sha256 is not None,
+        )
