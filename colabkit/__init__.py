@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colabkit import errors
+    from colabkit.datasets import dataset, pack
     from colabkit.training import (
         Callback,
         EarlyStopping,
@@ -34,11 +35,15 @@ __all__ = [
     "Run",
     "__version__",
     "checkpoints",
+    "dataset",
     "errors",
     "fit",
     "load",
+    "pack",
     "verify_resume",
 ]
+
+_OF_DATASETS = frozenset({"dataset", "pack"})
 
 
 def __getattr__(name: str) -> Any:
@@ -47,7 +52,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    value = getattr(importlib.import_module("colabkit.training"), name)
+    home = "colabkit.datasets" if name in _OF_DATASETS else "colabkit.training"
+    value = getattr(importlib.import_module(home), name)
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m colabkit demo`` and ``python -m colabkit checkpoints DIR``."""
+"""The command line: ``python -m colabkit demo``, ``checkpoints DIR``, ``pack FOLDER ARCHIVE``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "demo":
             demo = importlib.import_module("colabkit.demo")
             return int(demo.main(["--framework", options.framework]))
+        if options.command == "pack":
+            colabkit.pack(options.folder, options.archive)
+            return 0
         return _show_checkpoints(options.ckpt_dir, verify=options.verify)
     except ColabKitError as error:
         print(error, file=sys.stderr)
@@ -43,6 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("checkpoints", help="list the checkpoints of a run folder")
     listing.add_argument("ckpt_dir", metavar="DIR", help="the run folder")
     listing.add_argument("--verify", action="store_true", help="read and check every byte")
+    packing = commands.add_parser("pack", help="pack a folder of small files into one archive")
+    packing.add_argument("folder", metavar="FOLDER", help="the folder")
+    packing.add_argument("archive", metavar="ARCHIVE", help="the zip archive to write")
     return parser
 
 

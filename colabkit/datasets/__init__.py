@@ -3,6 +3,7 @@
 from colabkit.datasets.fetch import dataset
 from colabkit.datasets.kinds import ArchiveKind
 from colabkit.datasets.limits import Limits
+from colabkit.datasets.pack_call import pack
 from colabkit.datasets.plan import Plan, plan_archive
 from colabkit.datasets.progress import Progress
 from colabkit.datasets.source import FileSource, FsspecSource, Source, open_source
@@ -22,6 +23,7 @@ __all__ = [
     "UnpackedFile",
     "dataset",
     "open_source",
+    "pack",
     "plan_archive",
     "unpack",
 ]

@@ -36,12 +36,11 @@ from colabkit.notebook import (
     Speaker,
     TransferBar,
     bytes_words,
-    duration_words,
+    lasted_words,
 )
 from colabkit.runtime import detect_platform
 
 Result = TypeVar("Result")
-_BRIEF_S = 1.0
 
 
 class Call:
@@ -102,6 +101,9 @@ class Call:
         if verdict.reason:
             self._speaker.say(f"{self._label}: {verdict.reason}; it is made anew.")
         made = self._attended(lambda: self._make(verdict.published))
+        self._bar.close()
+        if note := self._supply.note():
+            self._speaker.say(note)
         self._say_made(made)
 
     def _make(self, before: Published) -> Made:
@@ -165,11 +167,10 @@ class Call:
         self._speaker.say(
             f"{self._label} is there already: {header.n_files:,} files"
             f" ({bytes_words(header.nbytes)}) in {self._slot.folder},"
-            f" checked in {self._lasted()}.{away}"
+            f" checked in {lasted_words(time.monotonic() - self._began_s)}.{away}"
         )
 
     def _say_made(self, made: Made) -> None:
-        self._bar.close()
         if made.evicted:
             freed = sum(one.nbytes for one in made.evicted)
             names = ", ".join(one.folder.name for one in made.evicted)
@@ -183,10 +184,6 @@ class Call:
         lasted_s = max(1e-3, time.monotonic() - self._began_s)
         self._speaker.say(
             f"{made.verb} {made.n_files:,} files ({bytes_words(made.nbytes)}{kept}) of"
-            f" {self._label} into {self._slot.folder} in {self._lasted()}"
+            f" {self._label} into {self._slot.folder} in {lasted_words(lasted_s)}"
             f" ({bytes_words(made.nbytes / lasted_s)}/s)."
         )
-
-    def _lasted(self) -> str:
-        lasted_s = time.monotonic() - self._began_s
-        return f"{lasted_s * 1e3:.0f} ms" if lasted_s < _BRIEF_S else duration_words(lasted_s)

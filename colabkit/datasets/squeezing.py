@@ -40,13 +40,15 @@ class Piece:
         method: How the file is packed.
         packed: The bytes of the archive.
         raw_nbytes: How many bytes of the file they are.
-        crc32: CRC of those bytes alone.
+        crc32: CRC of the file up to here, None where only the one who has all can tell.
+        raw: The bytes of the file, where the CRC is not told.
     """
 
     method: Method
     packed: bytes
     raw_nbytes: int
-    crc32: int
+    crc32: int | None
+    raw: bytes = b""
 
 
 class Squeezer:
@@ -88,15 +90,15 @@ class Squeezer:
             message = f"{self._path} changed while it was read."
             hint = "Run this again once nobody writes to it."
             raise DatasetChangedError(message, path=self._path, hint=hint)
-        crc32 = zlib.crc32(data)
         if self.pieces == 1:
+            crc32 = zlib.crc32(data)
             packed = _deflated(data, last=True) if self._may_pay() and data else data
             if len(packed) < _WORTH * len(data):
                 return Piece(Method.DEFLATED, packed, len(data), crc32)
             return Piece(Method.STORED, data, len(data), crc32)
         if self._method_of_all() is Method.STORED:
-            return Piece(Method.STORED, data, len(data), crc32)
-        return Piece(Method.DEFLATED, _deflated(data, last=last), len(data), crc32)
+            return Piece(Method.STORED, data, len(data), None, data)
+        return Piece(Method.DEFLATED, _deflated(data, last=last), len(data), None, data)
 
     def _method_of_all(self) -> Method:
         with self._guard:

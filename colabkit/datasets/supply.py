@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from colabkit.datasets.archives import ArchiveOrigin
 from colabkit.datasets.finding import Found, SourceKind
+from colabkit.datasets.older_pack import is_pack
 from colabkit.datasets.origins import Contents, FolderOrigin, Origin, Retry
+from colabkit.datasets.packed_origin import PackedOrigin, packed_path
 from colabkit.datasets.plan import chosen
 from colabkit.datasets.watch import Phase, Watch
 from colabkit.errors import ArgumentError, ColabKitError
+from colabkit.storage import drive_part, is_slow
+
+_MANY_FILES = 300
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,20 +96,29 @@ class Supply:
             self._contents = self.origin.contents()
         return self._contents
 
+    def note(self) -> str:
+        """Returns a sentence for the user on where the files came from, "" for none."""
+        if isinstance(self._origin, PackedOrigin):
+            return self._origin.note
+        if isinstance(self._origin, FolderOrigin):
+            root = Path(self._request.found.paths[0])
+            n_files = len(self._origin.listing().files)
+            if n_files > _MANY_FILES and (is_slow(root) or drive_part(root) is not None):
+                return (
+                    f"{n_files:,} files one by one are slow: with pack=True they are packed once"
+                    f" into {packed_path(root).name} beside the folder, and read from there."
+                )
+        return ""
+
     def _open(self) -> Origin:
         request = self._request
         if request.found.error is not None:
             raise request.found.error
         if request.found.kind is SourceKind.FOLDER:
-            if request.sha256 is not None:
-                message = "sha256 is of one archive, and the source is a folder."
-                raise ArgumentError(message, argument="sha256")
-            return FolderOrigin(
-                Path(request.found.paths[0]),
-                watch=self._watch,
-                retry=self._retry,
-                selects=chosen(request.selection),
-            )
+            return self._open_folder(Path(request.found.paths[0]))
+        if request.pack:
+            message = "pack=True packs a folder, and the source is an archive already."
+            raise ArgumentError(message, argument="pack", hint="Leave it out.")
         return ArchiveOrigin(
             request.found.paths,
             watch=self._watch,
@@ -111,4 +126,18 @@ class Supply:
             selection=request.selection,
             password=request.password,
             hashed=request.sha256 is not None,
+        )
+
+    def _open_folder(self, root: Path) -> Origin:
+        request = self._request
+        if request.sha256 is not None:
+            message = "sha256 is of one archive, and the source is a folder."
+            raise ArgumentError(message, argument="sha256")
+        was_packed = is_pack(packed_path(root)) and os.access(root.parent, os.W_OK)
+        if request.pack or was_packed:
+            return PackedOrigin(
+                root, watch=self._watch, retry=self._retry, selection=request.selection
+            )
+        return FolderOrigin(
+            root, watch=self._watch, retry=self._retry, selects=chosen(request.selection)
         )

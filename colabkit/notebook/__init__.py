@@ -7,7 +7,13 @@ from colabkit.notebook.folders import folder_card
 from colabkit.notebook.messages import Printed, Silent, Speaker, say
 from colabkit.notebook.tables import html_table, text_table
 from colabkit.notebook.transfer import Transfer, TransferBar
-from colabkit.notebook.words import bytes_words, duration_words, saved_words, value_words
+from colabkit.notebook.words import (
+    bytes_words,
+    duration_words,
+    lasted_words,
+    saved_words,
+    value_words,
+)
 
 __all__ = [
     "Printed",
@@ -21,6 +27,7 @@ __all__ = [
     "folder_card",
     "html_table",
     "in_notebook",
+    "lasted_words",
     "plot_history",
     "saved_words",
     "say",
