@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,51 @@ class DiskFullError(StorageError):
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
         super().__init__(message, path=path, operation="write", hint=hint)
+
+
+class MountFailure(enum.Enum):
+    """Why Drive could not be mounted."""
+
+    DENIED = "access to Drive was refused"
+    NOBODY_THERE = "nobody answered the question for access"
+    TIMED_OUT = "Drive answered too late"
+    MOUNTPOINT_IN_USE = "the mountpoint cannot be used"
+    NOT_SUPPORTED = "this machine cannot mount Drive"
+    POLICY = "the account's administrator has switched Drive off here"
+    NO_KERNEL = "there is no notebook to ask for access"
+    WRONG_THREAD = "only the main thread may mount"
+    FAILED = "Drive's own program failed"
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same call can succeed a little later."""
+        return self in {MountFailure.NOBODY_THERE, MountFailure.TIMED_OUT, MountFailure.FAILED}
+
+
+class DriveMountError(StorageError):
+    """Drive could not be mounted; ``cause`` says why."""
+
+    def __init__(
+        self, message: str, *, cause: MountFailure, path: str | Path = "", hint: str = ""
+    ) -> None:
+        self.cause = cause
+        super().__init__(message, path=path, operation="mount", hint=hint)
+
+
+class MachineReleaseError(ColabKitError, RuntimeError):
+    """The machine could not be given back."""
+
+
+class GpuUnavailableError(ColabKitError, RuntimeError):
+    """A GPU was required and none can be used.
+
+    ``reason`` says why in one sentence, ``advice`` what changes it.
+    """
+
+    def __init__(self, *, reason: str, advice: str) -> None:
+        self.reason = reason
+        self.advice = advice
+        super().__init__(f'gpu="require" found no GPU to train on. {reason}', hint=advice)
 
 
 class CheckpointError(ColabKitError):

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +15,10 @@ from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.saver import Saver
+from colabkit.checkpoint.snapshot import Section, find_leaves
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
-from colabkit.errors import CheckpointCorruptError, StorageError
+from colabkit.errors import CheckpointCorruptError, DiskFullError, StorageError
 from colabkit.storage import LocalVolume, is_slow
 
 
@@ -84,6 +85,22 @@ class RunFolder:
         self._attempt = max((name.attempt for name in self.store.names()), default=0) + 1
         self._loaded = []
 
+    def require_room(self, sections: Sequence[Section], backend: TensorBackend) -> None:
+        """Raises DiskFullError unless the volume has room for a checkpoint of this state."""
+        _, leaves = find_leaves(sections, backend)
+        needed = sum(leaf.spec.nbytes for leaf in leaves)
+        free = self._volume.free_bytes()
+        if free is None or free > needed:
+            return
+        message = (
+            f"A checkpoint takes {needed / 1e6:,.0f} MB, and {self.location} has"
+            f" {free / 1e6:,.0f} MB free."
+        )
+        hint = "Delete what you no longer need there, or pass another ckpt_dir."
+        raise DiskFullError(
+            message, path=self.location, needed_bytes=needed, free_bytes=free, hint=hint
+        )
+
     def open_saver(
         self, backend: TensorBackend, *, clock: Callable[[], float] = time.monotonic
     ) -> Saver:
@@ -116,6 +133,13 @@ class RunFolder:
     def publish_text(self, name: str, text: str) -> None:
         """Writes a small file beside the checkpoints."""
         self._volume.write(name, [np.frombuffer(text.encode(), np.uint8)])
+
+    def tidy(self, name: str, text: str) -> None:
+        """Sweeps what dead writers left, and publishes a small file unless it says so already."""
+        self._volume.sweep()
+        data = text.encode()
+        if name not in self._volume.list(".") or self._volume.read(name).tobytes() != data:
+            self._volume.write(name, [np.frombuffer(data, np.uint8)])
 
     def names(self) -> list[Name]:
         """Returns the checkpoints on the volume, newest first."""

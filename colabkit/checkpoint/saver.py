@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from colabkit.checkpoint.incremental import Hashed
@@ -32,6 +33,7 @@ from colabkit.errors import CheckpointWriteError
 from colabkit.storage import hash_of
 
 _logger = logging.getLogger(__name__)
+_HASHERS = 2
 
 
 @dataclasses.dataclass(slots=True)
@@ -277,7 +279,7 @@ class Saver:
             self._all_at_once = True
             self._status = dataclasses.replace(self._status, wants_retake=True)
             return
-        hashes = {(item.section, item.key): hash_of(item.view) for item in job.items}
+        hashes = _hashes(job.items)
         if self._deceived(job, hashes):
             return
         self._status = dataclasses.replace(self._status, state=SaveState.STAGED)
@@ -336,3 +338,9 @@ class Saver:
             nbytes += self._store.copy_from(self._spool, manifest, self._lease.check)
         self._trusted.add(str(name))
         return nbytes
+
+
+def _hashes(items: Sequence[Item]) -> dict[tuple[str, str], str]:
+    with ThreadPoolExecutor(_HASHERS, "colabkit-hash") as hashers:
+        told = hashers.map(lambda item: hash_of(item.view), items)
+        return {(item.section, item.key): one for item, one in zip(items, told, strict=True)}

@@ -1,5 +1,62 @@
 """Which machine this is and what it has."""
 
+from colabkit.runtime.clock import SessionClock, machine_started_s, session_clock
+from colabkit.runtime.colab import (
+    MountOutcome,
+    flush_and_unmount,
+    is_interactive,
+    mount,
+    unassign,
+)
+from colabkit.runtime.device import Device, DeviceKind, Probes, detect_device
+from colabkit.runtime.driver import read_driver
+from colabkit.runtime.faults import GpuFault
+from colabkit.runtime.frameworks import Framework, FrameworkReport
+from colabkit.runtime.gpus import ComputeCapability, Driver, DriverReport, Gpu, GpuProcess
+from colabkit.runtime.host import Host, read_host
+from colabkit.runtime.nvidia_smi import Answer, SmiDriver
+from colabkit.runtime.nvml import NvmlDriver
+from colabkit.runtime.packages import PackageCheck, PackageState, check_packages, missing
 from colabkit.runtime.platform import Platform, detect_platform
+from colabkit.runtime.tensorflow_gpu import TensorFlowFramework
+from colabkit.runtime.torch_gpu import TorchFramework
+from colabkit.runtime.tpu import Tpu, find_tpu
 
-__all__ = ["Platform", "detect_platform"]
+__all__ = [
+    "Answer",
+    "ComputeCapability",
+    "Device",
+    "DeviceKind",
+    "Driver",
+    "DriverReport",
+    "Framework",
+    "FrameworkReport",
+    "Gpu",
+    "GpuFault",
+    "GpuProcess",
+    "Host",
+    "MountOutcome",
+    "NvmlDriver",
+    "PackageCheck",
+    "PackageState",
+    "Platform",
+    "Probes",
+    "SessionClock",
+    "SmiDriver",
+    "TensorFlowFramework",
+    "TorchFramework",
+    "Tpu",
+    "check_packages",
+    "detect_device",
+    "detect_platform",
+    "find_tpu",
+    "flush_and_unmount",
+    "is_interactive",
+    "machine_started_s",
+    "missing",
+    "mount",
+    "read_driver",
+    "read_host",
+    "session_clock",
+    "unassign",
+]

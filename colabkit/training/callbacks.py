@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import ArgumentError
+from colabkit.training.hidden import find_generators
 from colabkit.training.monitor import better_mode, is_better
 
 if TYPE_CHECKING:
@@ -169,8 +170,21 @@ class CallbackList:
         return {
             f"callback {place} {type(callback).__name__}": callback
             for place, callback in enumerate(self.members)
-            if hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")
+            if _is_stateful(callback)
         }
+
+    def generators(self, kinds: tuple[type, ...]) -> dict[str, object]:
+        """Returns the random generators of the callbacks that save nothing themselves."""
+        return {
+            f"generator {number} of callback {place} {type(callback).__name__}": generator
+            for place, callback in enumerate(self.members)
+            if not _is_stateful(callback)
+            for number, generator in enumerate(find_generators(callback, kinds))
+        }
+
+
+def _is_stateful(callback: Any) -> bool:
+    return hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")
 
 
 def _check(callback: Any) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from colabkit.errors import ArgumentError
+
+PLACE_NAMES = frozenset({"epoch", "step", "seconds"})
 
 
 def require_count(name: str, value: object) -> None:
@@ -10,3 +14,11 @@ def require_count(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         message = f"{name} is {value!r}."
         raise ArgumentError(message, argument=name, hint="Pass a whole number from 1 on.")
+
+
+def require_free_names(names: Iterable[str]) -> None:
+    """Raises ArgumentError when a value would have the name of a column of every history."""
+    if not PLACE_NAMES.isdisjoint(names):
+        taken = ", ".join(sorted(PLACE_NAMES.intersection(names)))
+        message = f"A value cannot be called {taken}: the history has a column of that name."
+        raise ArgumentError(message, argument=taken, hint="Choose another name.")

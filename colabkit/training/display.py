@@ -19,8 +19,8 @@ from colabkit.training.position import Position
 
 _PLACES = {
     SaveState.SPOOLED: "on this machine only",
-    SaveState.COMMITTED: "saved",
-    SaveState.CONFIRMED: "on the volume",
+    SaveState.COMMITTED: "in the run folder",
+    SaveState.CONFIRMED: "uploaded",
 }
 
 

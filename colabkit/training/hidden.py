@@ -77,7 +77,9 @@ def reseed(generator: object, seed: int) -> None:
 
 
 def generator_state(generator: object) -> object:
-    """Returns the state of a generator of random or NumPy as plain values and arrays."""
+    """Returns a generator's state as plain values and arrays; None where it has none."""
+    if is_unseedable(generator):
+        return None
     if isinstance(generator, np.random.Generator):
         return generator.bit_generator.state
     if isinstance(generator, np.random.RandomState):
@@ -90,6 +92,8 @@ def generator_state(generator: object) -> object:
 
 def restore_generator(generator: object, state: Any) -> None:
     """Restores what ``generator_state`` gave."""
+    if state is None:
+        return
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = state
     elif isinstance(generator, np.random.RandomState):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,10 @@ from colabkit.checkpoint import (
     SaveStatus,
     Section,
 )
+from colabkit.errors import StorageError
 from colabkit.training.side import Side
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,13 +88,22 @@ class Keeper:
         """Writes history.csv into the run folder."""
         self._folder.publish_text("history.csv", csv_text)
 
+    def tidy(self, csv_text: str) -> None:
+        """Finishes what a session killed at the very end of a run left undone, if it may."""
+        try:
+            self._folder.tidy("history.csv", csv_text)
+        except StorageError:
+            _logger.info("The run folder could not be tidied.", exc_info=True)
+
     def open(self) -> None:
         """Takes the lease on the run folder and starts the saver.
 
         Raises:
             StorageError: The folder cannot be written.
-            DiskFullError: The disk has no room for two checkpoints.
+            DiskFullError: There is no checkpoint yet, and no room for one.
         """
+        if not self._folder.names():
+            self._folder.require_room(self._take().sections, self._side.backend)
         self._saver = self._folder.open_saver(self._side.backend, clock=self._clock)
         self._side.open(self.finish_copying)
         self._last_save_s = self._clock()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveFacts, SaveStatus, Section
-from colabkit.training.checks import require_count
+from colabkit.training.checks import require_count, require_free_names
 from colabkit.training.display import Display
 from colabkit.training.feed import Feed, Start
 from colabkit.training.interrupts import InterruptGuard
@@ -161,6 +161,7 @@ class Run:
         self._epochs_total = count
         if self.epoch >= count or self._state.should_stop:
             self._display.say(f"Nothing left to do: {self.epoch} epochs are trained.")
+            self._keeper.tidy(self.history.csv_text())
             return
         with self._session():
             while self.epoch < count and not self._state.should_stop:
@@ -208,12 +209,14 @@ class Run:
         Example:
             >>> run.log(loss=loss, accuracy=0.9)  # doctest: +SKIP
         """
+        require_free_names(values)
         # Detached, or every step's graph would stay in memory until the value is read.
         kept = {n: v.detach() if hasattr(v, "detach") else v for n, v in values.items()}
         self._log.add(self._position.step, self._position.epoch, kept, weight)
 
     def log_epoch(self, **values: float) -> None:
         """Notes values of the epoch under way, a validation loss for example."""
+        require_free_names(values)
         self._state.epoch_values.update(values)
 
     def stop(self, reason: str = "asked to stop") -> None:

@@ -22,7 +22,7 @@ from colabkit.training.monitor import better_mode
 from colabkit.training.series import StepSeries
 from colabkit.training.verdict import ResumeVerdict
 
-_PLACE = ("epoch", "step", "seconds")
+_PLACE = ("epoch", "step", "seconds")  # the names that checks.py keeps free
 _ROWS_SHOWN = 20
 
 

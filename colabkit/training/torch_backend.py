@@ -45,6 +45,7 @@ class TorchBackend:
     """
 
     def __init__(self, device: torch.device) -> None:
+        self._device = device
         self.overlaps = self._on_gpu = device.type == "cuda"
         self._stream: Any = _new_stream(device) if self._on_gpu else None
 
@@ -80,8 +81,7 @@ class TorchBackend:
         if not self._on_gpu:
             _copy_host(tensors, into)
             return _nothing
-        current = torch.cuda.current_stream()
-        self._stream.wait_stream(current)
+        self._stream.wait_stream(torch.cuda.current_stream(self._device))
         with torch.cuda.stream(self._stream):
             for tensor, view in zip(tensors, into, strict=True):
                 _typed(view, tensor).copy_(tensor.detach(), non_blocking=tensor.is_cuda)

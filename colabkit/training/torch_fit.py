@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from colabkit.errors import ArgumentError
@@ -125,6 +126,7 @@ class _Fitting:
             "step": self._step,
             **{f"metric {n}": m for n, m in recipe.metrics.accumulating.items()},
             **self._callbacks.stateful(),
+            **self._callbacks.generators((torch.Generator,)),
         }
 
     def train(self) -> History:

@@ -78,12 +78,16 @@ class TorchState:
         return fitted, total
 
     def reasons(self) -> tuple[str, ...]:
-        """Returns which objects draw random numbers that nothing saves."""
+        """Returns which objects draw random numbers that cannot be drawn again."""
+        held = {
+            name: find_generators(value, (torch.Generator,)) for name, value in self.others.items()
+        }
+        held |= {name: _generators_of(module) for name, module in self.modules.items()}
         return tuple(
-            f"{name} draws from {type(generator).__name__}, which its state_dict may not hold"
-            for name, value in self.others.items()
-            for generator in find_generators(value, (torch.Generator,))
-            if generator is not value and is_unseedable(generator)
+            f"{name} draws from {type(generator).__name__}, which cannot be replayed"
+            for name, generators in held.items()
+            for generator in generators
+            if is_unseedable(generator)
         )
 
     def guarded_addresses(self) -> frozenset[int]:

@@ -137,6 +137,21 @@ class Drawing:
         torch.rand(7)
 
 
+class Disturbing:
+    """Moves the weights by draws of its own, and saves nothing of itself."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.source = np.random.default_rng(8)
+        self.torch = torch.Generator().manual_seed(8)
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.add_(1e-3 * torch.rand(parameter.shape, generator=self.torch))
+                parameter.mul_(1 + 1e-3 * self.source.random())
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     """How to build a run from nothing, the same each time."""
@@ -153,6 +168,11 @@ def loader(dataset: Any = None, **options: Any) -> torch_data.DataLoader:
 
 def case(make_data: Callable[[], Any], **fit: Any) -> Case:
     return Case(lambda: {"model": network(), "data": make_data(), **fit})
+
+
+def disturbed() -> dict[str, Any]:
+    model = network()
+    return {"model": model, "data": loader(), "callbacks": [Disturbing(model)]}
 
 
 def averaged() -> dict[str, Any]:
@@ -224,6 +244,7 @@ CASES: dict[str, Case] = {
     ),
     "moving_average": Case(averaged),
     "callback_that_draws": case(loader, callbacks=[Drawing()]),
+    "callback_with_a_generator_of_its_own": Case(disturbed),
     "batch_norm": Case(lambda: {"model": network(norm=True), "data": loader()}),
 }
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+from tests.torch.killing import forked, reaped
 
 _WATCHED = ("open", "write", "fsync", "replace", "truncate", "unlink", "mkdir")
 
@@ -58,23 +60,17 @@ class SystemCalls:
                 setattr(os, name, original)
 
 
-def dies_after(work: Callable[[], None], *, seconds: float) -> bool:
+def dies_after(work: Callable[[], None], *, seconds: float, report: Path) -> bool:
     """Runs ``work`` in a forked child and kills it; returns whether it was still alive."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the child has one thread
-        child = os.fork()
-    if child == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
+    child = forked(work, report=report)
     handle = os.pidfd_open(child)
     try:
         waiting = select.poll()
         waiting.register(handle, select.POLLIN)
         waiting.poll(1000 * seconds)
         os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
     finally:
         os.close(handle)
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    status = reaped(child)
+    assert os.WIFSIGNALED(status) or status == 0, report.read_text()
+    return os.WIFSIGNALED(status)

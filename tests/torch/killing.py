@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import traceback
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # optimizers load it: once here, rather than in each child
 
 import colabkit
 
 
+def forked(work: Callable[[], None], *, report: Path) -> int:
+    """Starts ``work`` in a forked child that leads a group of its own; returns its number."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child uses one thread
+        child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        torch.set_num_threads(1)
+        work()
+        code = 0
+    except BaseException:
+        report.write_text(traceback.format_exc())
+    finally:
+        os._exit(code)
+
+
+def reaped(child: int) -> int:
+    """Waits for a child and ends what it left running; returns its status."""
+    _, status = os.waitpid(child, 0)
+    # A DataLoader's worker that starts while its parent is killed would wait forever.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    return status
+
+
 def in_child(work: Callable[[], None], *, report: Path) -> bool:
     """Runs ``work`` in a forked child; returns whether it came to its end."""
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            torch.set_num_threads(1)
-            work()
-            code = 0
-        except BaseException:
-            report.write_text(traceback.format_exc())
-        finally:
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
+    status = reaped(forked(work, report=report))
     if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
         return False
     assert status == 0, report.read_text() if report.exists() else status

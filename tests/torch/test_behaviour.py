@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,10 @@ from colabkit.errors import (
     ArgumentError,
     CheckpointMismatchError,
     CheckpointNotFoundError,
+    CheckpointWriteError,
+    DiskFullError,
     DivergedError,
+    LeaseLostError,
     StorageError,
 )
 from tests.torch.cases import SAMPLES, Augmented, arrays, loader, network
@@ -398,3 +404,83 @@ def test_a_kill_at_any_moment_leaves_a_run_that_goes_on(tmp_path):
         torch.set_num_threads(threads)
     assert deaths
     assert same_weights(alone, killed)
+
+
+def test_a_value_may_not_take_the_name_of_a_column(tmp_path):
+    run = colabkit.Run(tmp_path, progress=False)
+    with pytest.raises(ArgumentError, match="cannot be called epoch"):
+        run.log_epoch(epoch=3)
+    with pytest.raises(ArgumentError, match="seconds, step"):
+        run.log(step=1, seconds=2.0)
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, *, size: str) -> Iterator[None]:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("this machine may not mount a small file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(tmp_path):
+    model = nn.Linear(6, 40_000)
+    with small_disk(tmp_path, size="200k"), pytest.raises(DiskFullError, match="takes 1 MB"):
+        colabkit.fit(model, arrays(), tmp_path / "run", loss=lambda o, _: o.mean(), **QUIET)
+
+
+def test_a_disk_that_fills_up_costs_checkpoints_and_no_training(tmp_path):
+    """The optimizer's state, three times the weights, finds no room from step 1 on."""
+    model = nn.Linear(6, 8000)
+    with small_disk(tmp_path, size="500k"):
+        with pytest.raises(CheckpointWriteError, match="is full"):
+            colabkit.fit(
+                model,
+                arrays(),
+                tmp_path / "run",
+                loss=lambda output, _: output.mean(),
+                device="cpu",
+                batch_size=8,
+                epochs=3,
+                save_every=1,
+            )
+        assert [info.step for info in colabkit.checkpoints(tmp_path / "run", verify=True)] == [0]
+
+
+def test_a_folder_that_may_not_be_written_is_said_before_the_first_step(tmp_path):
+    with small_disk(tmp_path, size="1m"):
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
+        with pytest.raises(StorageError, match="may write to"):
+            colabkit.fit(network(), arrays(), tmp_path / "run", **QUIET)
+
+
+class NewerSession:
+    """Lets a second session go on in the same folder while the first one trains."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_batch_end(self, run, step, logs):
+        if step == 5:
+            run.flush()
+            colabkit.fit(network(), loader(), self.folder, epochs=2, **QUIET)
+
+
+def test_of_two_sessions_the_newer_goes_on_and_the_older_stops(tmp_path):
+    alone = network()
+    colabkit.fit(alone, loader(), tmp_path / "alone", epochs=2, **QUIET)
+    with pytest.raises(LeaseLostError, match="taken over"):
+        colabkit.fit(
+            network(),
+            loader(),
+            tmp_path / "run",
+            epochs=2,
+            save_every=1,
+            callbacks=[NewerSession(tmp_path / "run")],
+            **QUIET,
+        )
+    kept = network()
+    colabkit.load(kept, tmp_path / "run")
+    assert same_weights(kept, alone)

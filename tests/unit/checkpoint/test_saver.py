@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -157,6 +159,27 @@ def test_the_cost_of_a_save_stays_flat_over_many(tmp_path):
     assert max(calls[300:]) <= max(calls[5:50])
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
     assert len(list((tmp_path / "shards").iterdir())) <= 12
+
+
+@pytest.mark.soak
+def test_ten_thousand_saves_cost_no_more_at_their_end(tmp_path):
+    """The folder stays small, and so do what one save and finding the newest touch."""
+    count = 10_000 if os.environ.get("COLABKIT_SOAK") else 1_000
+    machine = Machine(tmp_path, size=8)
+    machine.open()
+    seconds: list[tuple[float, float]] = []
+    for step in range(count):
+        began_s = time.perf_counter()
+        machine.save(step % 5)
+        saved_s = time.perf_counter()
+        assert machine.store.names()
+        seconds.append((saved_s - began_s, time.perf_counter() - saved_s))
+    machine.close()
+    files = sum(1 for path in tmp_path.rglob("*") if path.is_file())
+    assert files <= 16
+    if count == 10_000:
+        early, late = np.median(seconds[500:2500], axis=0), np.median(seconds[-2000:], axis=0)
+        print(f"a save {late[0] / early[0]:.2f}×, finding the newest {late[1] / early[1]:.2f}×")
 
 
 def test_the_newer_session_takes_over_and_the_older_stops(tmp_path):

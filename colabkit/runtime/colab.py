@@ -1,0 +1,198 @@
+"""google.colab behind typed functions: each of its failures becomes one of colabkit's."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from colabkit.errors import MachineReleaseError, MountFailure, StorageError
+from colabkit.runtime.mounting import (
+    Refusal,
+    check_mountpoint,
+    mount_error,
+    refusal_of,
+    wrong_thread,
+)
+
+_logger = logging.getLogger(__name__)
+_DAY_S = 24 * 3600.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class MountOutcome:
+    """What a call of ``mount`` did.
+
+    Attributes:
+        mountpoint: Where Drive is.
+        was_mounted: Whether it was there already, so that nothing was done.
+        took_s: How long the call took.
+    """
+
+    mountpoint: str
+    was_mounted: bool
+    took_s: float
+
+
+def is_interactive() -> bool:
+    """Whether this is a notebook of Colab's, with a person's browser to ask; imports nothing.
+
+    Example:
+        >>> is_interactive()
+        False
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return any(kind.__module__.startswith("google.colab.") for kind in type(shell).__mro__)
+
+
+def mount(
+    mountpoint: str | Path,
+    *,
+    is_mounted: Callable[[], bool],
+    timeout_s: float = 120.0,
+    force: bool = False,
+    is_lost: bool = False,
+    others: tuple[str, ...] = (),
+    load: Callable[[str], Any] = importlib.import_module,
+    clock: Callable[[], float] = time.monotonic,
+) -> MountOutcome:
+    """Mounts Drive, after everything that can be wrong was looked at.
+
+    Nothing is asked of google.colab while the call cannot succeed: it takes a live mount
+    down before it checks its arguments. Whether it succeeded is read in the mount table,
+    since it says nothing when nobody answers its question for access.
+
+    Args:
+        mountpoint: Where Drive is to be.
+        is_mounted: Whether Drive is mounted there, and alive.
+        timeout_s: How long to wait for the person, and again for Drive; whole seconds.
+        force: Whether to mount anew what is mounted.
+        is_lost: Whether a dead mount lies there: it is not looked at, which may take for ever.
+        others: Where Drive is mounted besides; mounting here would cut it off there.
+        load: Imports a module by name, for tests.
+        clock: Seconds that only grow.
+
+    Raises:
+        DriveMountError: Drive is not mounted; ``cause`` says why.
+        ArgumentError: ``timeout_s`` is below a second, which google.colab takes for "for ever".
+    """
+    target = str(mountpoint)
+    wrong_thread(target, threading.current_thread() is threading.main_thread())
+    is_there = not is_lost and is_mounted()
+    is_covered = is_there or is_lost
+    check_mountpoint(target, timeout_s=timeout_s, is_covered=is_covered, others=others)
+    began_s = clock()
+    if is_there and not force:
+        return MountOutcome(target, was_mounted=True, took_s=0.0)
+    drive = _drive(load, target)
+    failures = _failures(load)
+    try:
+        with _listening("drive.mount"):
+            drive.mount(target, force_remount=force, timeout_ms=int(timeout_s) * 1000)
+    except failures as error:
+        refusal = refusal_of(error, waited_s=clock() - began_s, timeout_s=timeout_s)
+        raise mount_error(refusal, target) from error
+    took_s = clock() - began_s
+    if not is_mounted():
+        is_late = took_s >= int(timeout_s)
+        cause = MountFailure.NOBODY_THERE if is_late else MountFailure.FAILED
+        raise mount_error(Refusal(cause, "it is not in the mount table"), target)
+    return MountOutcome(target, was_mounted=False, took_s=took_s)
+
+
+def flush_and_unmount(
+    mountpoint: str | Path,
+    *,
+    timeout_s: float = _DAY_S,
+    load: Callable[[str], Any] = importlib.import_module,
+) -> None:
+    """Uploads what Drive's cache holds and takes the mount down; there is no other flush.
+
+    Raises:
+        DriveMountError: This is not the main thread, or not Colab.
+        StorageError: It failed or took too long; what is not uploaded yet is at risk.
+    """
+    target = str(mountpoint)
+    wrong_thread(target, threading.current_thread() is threading.main_thread())
+    drive = _drive(load, target)
+    try:
+        with _listening("drive.flush_and_unmount"):
+            drive.flush_and_unmount(timeout_ms=max(1, int(timeout_s)) * 1000)
+    except _failures(load) as error:
+        message = f'Drive at {target} could not be flushed and unmounted ("{error}").'
+        hint = "Keep this machine, and look in drive.google.com for what has arrived."
+        raise StorageError(
+            message, path=target, operation="flush and unmount", hint=hint
+        ) from error
+
+
+def unassign(*, load: Callable[[str], Any] = importlib.import_module) -> None:
+    """Gives the machine back; whatever Drive has not uploaded by then is lost.
+
+    Raises:
+        MachineReleaseError: It could not be given back, or this is not Colab.
+    """
+    hint = "Runtime → Disconnect and delete runtime gives it back by hand."
+    try:
+        runtime = load("google.colab.runtime")
+    except ImportError as error:
+        message = "Only a machine of Google Colab can be given back, and this is none."
+        raise MachineReleaseError(message) from error
+    try:
+        with _listening("runtime.unassign"):
+            runtime.unassign()
+    except _failures(load) as error:
+        message = f'The machine could not be given back ("{error}").'
+        raise MachineReleaseError(message, hint=hint) from error
+
+
+def _drive(load: Callable[[str], Any], mountpoint: str) -> Any:
+    try:
+        return load("google.colab.drive")
+    except ImportError as error:
+        refusal = Refusal(MountFailure.NOT_SUPPORTED, "google.colab cannot be imported")
+        raise mount_error(refusal, mountpoint) from error
+
+
+def _failures(load: Callable[[str], Any]) -> tuple[type[BaseException], ...]:
+    """Returns what google.colab is known to raise."""
+    found: list[type[BaseException]] = [
+        ValueError,
+        KeyError,
+        TypeError,
+        NotImplementedError,
+        AttributeError,
+        OSError,
+    ]
+    for module, name in (
+        ("google.colab._message", "MessageError"),
+        ("google.colab.errors", "Error"),
+        ("pexpect", "TIMEOUT"),
+        ("pexpect", "EOF"),
+    ):
+        with contextlib.suppress(ImportError):
+            kind = getattr(load(module), name, None)
+            if isinstance(kind, type) and issubclass(kind, BaseException):
+                found.append(kind)
+    return tuple(found)
+
+
+@contextlib.contextmanager
+def _listening(call: str) -> Iterator[None]:
+    """Sends what google.colab prints to the log; colabkit says it in its own words."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            yield
+    finally:
+        if said.getvalue():
+            _logger.debug("%s said: %s", call, said.getvalue().strip())

@@ -1,0 +1,149 @@
+"""Judges a mount of Drive: what forbids it beforehand, and what a failure meant."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from colabkit.errors import ArgumentError, DriveMountError, MountFailure
+
+_HINTS = {
+    MountFailure.DENIED: (
+        "Run the cell again and allow access in the window that opens, with the account"
+        " whose Drive it is; if no window opens, allow pop-ups and third-party cookies."
+    ),
+    MountFailure.NOBODY_THERE: "Run the cell again with the notebook's tab open, and answer there.",
+    MountFailure.TIMED_OUT: (
+        "Run the cell again: the second try is often quicker."
+        " Thousands of entries in My Drive itself slow it down; move them into folders."
+    ),
+    MountFailure.MOUNTPOINT_IN_USE: 'Take another mountpoint, such as "/content/drive".',
+    MountFailure.NOT_SUPPORTED: (
+        "Save to a local folder here, or mount Drive with backend='rclone'."
+    ),
+    MountFailure.POLICY: ("Ask the administrator for Drive for desktop, or use a private account."),
+    MountFailure.NO_KERNEL: "Mount in a notebook's cell first; a script started with ! cannot.",
+    MountFailure.WRONG_THREAD: "Call it from the notebook's cell, not from a thread.",
+    MountFailure.FAILED: (
+        "Run the cell again; if it fails each time, Runtime → Disconnect and delete runtime."
+    ),
+}
+# The first that is found in google.colab's words decides.
+_SIGNS = (
+    ("unsupported in this environment", MountFailure.NOT_SUPPORTED),
+    ("not supported in colab enterprise", MountFailure.NOT_SUPPORTED),
+    ("tbe_ephem_creds_addr", MountFailure.NOT_SUPPORTED),
+    ("domain policy", MountFailure.POLICY),
+    ("timeout during initial read", MountFailure.TIMED_OUT),
+    ("credential propagation was unsuccessful", MountFailure.DENIED),
+    ("'kernel'", MountFailure.NO_KERNEL),
+    ("mountpoint must", MountFailure.MOUNTPOINT_IN_USE),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a mount failed.
+
+    Attributes:
+        cause: One of the known causes.
+        said: What was said of it.
+    """
+
+    cause: MountFailure
+    said: str
+
+
+def mount_error(refusal: Refusal, mountpoint: str) -> DriveMountError:
+    """Returns the error for a refusal."""
+    message = f'Drive is not mounted at {mountpoint}: {refusal.cause.value} ("{refusal.said}").'
+    hint = _HINTS[refusal.cause]
+    return DriveMountError(message, cause=refusal.cause, path=mountpoint, hint=hint)
+
+
+def wrong_thread(mountpoint: str, is_main: bool) -> None:
+    """Refuses any thread but the main one: another would wait for Colab's answer for ever.
+
+    Raises:
+        DriveMountError: This is not the main thread.
+    """
+    if not is_main:
+        refusal = Refusal(MountFailure.WRONG_THREAD, "called from another thread")
+        raise mount_error(refusal, mountpoint)
+
+
+def check_mountpoint(
+    mountpoint: str, *, timeout_s: float, is_covered: bool, others: Sequence[str] = ()
+) -> None:
+    """Refuses what google.colab would refuse, but before it has taken a live mount down.
+
+    Args:
+        mountpoint: Where Drive is to be.
+        timeout_s: How long to wait for the person.
+        is_covered: Whether a mount lies there now, alive or dead.
+        others: Where Drive is mounted besides.
+
+    Raises:
+        ArgumentError: ``timeout_s`` is below a second.
+        DriveMountError: Nothing can be mounted there.
+    """
+    if not timeout_s >= 1:
+        message = f"timeout_s is {timeout_s!r}."
+        raise ArgumentError(message, argument="timeout_s", hint="Pass at least 1 second.")
+    said = _unusable(mountpoint, is_covered=is_covered)
+    elsewhere = [other for other in others if Path(other) != Path(mountpoint)]
+    if not said and elsewhere:
+        said = f"Drive is mounted at {elsewhere[0]}, and mounting it twice would cut it off there"
+    if said:
+        raise mount_error(Refusal(MountFailure.MOUNTPOINT_IN_USE, said), mountpoint)
+
+
+def _unusable(mountpoint: str, *, is_covered: bool) -> str:
+    path = Path(mountpoint)
+    if " " in mountpoint:
+        return "it has a space in its name"
+    if not path.is_absolute():
+        return "it is no absolute path"
+    if is_covered:
+        return ""
+    if path.is_symlink():
+        return "it is a symbolic link"
+    if path.exists() and not path.is_dir():
+        return "it is a file"
+    if not path.exists() and not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist"
+    entries = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
+    if entries:
+        return f"it is not empty: it holds {entries[0]!r}" + (
+            f" and {len(entries) - 1} more" if len(entries) > 1 else ""
+        )
+    return ""
+
+
+def refusal_of(error: BaseException, *, waited_s: float, timeout_s: float) -> Refusal:
+    """Returns what a failure of google.colab's mount meant.
+
+    Args:
+        error: What it raised.
+        waited_s: How long the call took.
+        timeout_s: How long it was to wait for the person.
+    """
+    text = str(error).strip()
+    said = text.splitlines()[0].split(". ")[0].rstrip(".") if text else type(error).__name__
+    if isinstance(error, KeyError):
+        said = f"{error.args[0]} is not set"
+    lowered = text.lower()
+    for sign, cause in _SIGNS:
+        if sign in lowered:
+            return Refusal(cause, said)
+    if isinstance(error, NotImplementedError):
+        return Refusal(MountFailure.NOT_SUPPORTED, said)
+    if type(error).__name__ == "MessageError":
+        return Refusal(MountFailure.DENIED, said)
+    # It goes on without an answer once its time is up, and then Drive's program fails.
+    if waited_s >= int(timeout_s) and text == "mount failed":
+        return Refusal(MountFailure.NOBODY_THERE, said)
+    if type(error).__name__ == "TIMEOUT":
+        return Refusal(MountFailure.TIMED_OUT, "Drive's own program gave no sign in time")
+    return Refusal(MountFailure.FAILED, said)

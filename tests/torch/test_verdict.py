@@ -1,0 +1,174 @@
+"""The verdict names what stands against an exact resume, before the first step."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import secrets
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils import data as torch_data
+
+import colabkit
+from tests.torch.cases import Augmented, Stream, arrays, generated, loader, network
+
+QUIET: dict[str, Any] = {"progress": False, "device": "cpu", "batch_size": 8}
+OUTSIDE = np.random.default_rng(5)
+
+
+class FromTheSystem(Augmented):
+    def __getitem__(self, index):
+        return self.x[index] + int.from_bytes(os.urandom(2), "big") / 65536, self.y[index]
+
+
+class HoldsSystemRandom(Augmented):
+    def __init__(self):
+        super().__init__()
+        self.source = random.SystemRandom()
+
+    def __getitem__(self, index):
+        return self.x[index] + self.source.random(), self.y[index]
+
+
+class FromOutside(Augmented):
+    def __getitem__(self, index):
+        return self.x[index] + OUTSIDE.random(), self.y[index]
+
+
+def collated_with_secrets(items):
+    x, y = torch_data.default_collate(items)
+    return x + secrets.randbelow(1000), y
+
+
+class Returning:
+    """Gives something else each time that it is read."""
+
+    def __init__(self):
+        self.readings = 0
+
+    def __iter__(self):
+        self.readings += 1
+        for x, y in generated():
+            yield x + self.readings, y
+
+
+class OnlyLaterBatches:
+    """Gives the same first batch always, and another second one each time."""
+
+    def __init__(self, shift: float):
+        self.shift = shift
+
+    def __iter__(self):
+        for number, (x, y) in enumerate(generated()):
+            yield x + self.shift * number, y
+
+
+class SecretCallback:
+    def __init__(self):
+        self.source = random.SystemRandom()
+
+    def on_batch_end(self, run, step, logs):
+        self.source.random()
+
+
+class SecretLayer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.source = random.SystemRandom()
+
+    def forward(self, x):
+        return self.layer(x) * self.source.random()
+
+
+class Interrupt:
+    def __init__(self, step):
+        self.step = step
+
+    def on_batch_end(self, run, step, logs):
+        if step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def reasons(data: Any, folder: Path, model: nn.Module | None = None, **options: Any) -> str:
+    verdict = colabkit.fit(model or network(), data, folder, **(QUIET | options)).verdict
+    assert (verdict.grade.value == "approximate") == bool(verdict.reasons)
+    return "; ".join(verdict.reasons)
+
+
+NOT_EXACT = {
+    "os.urandom": (lambda: loader(FromTheSystem()), "another batch"),
+    "os.urandom in workers": (lambda: loader(FromTheSystem(), num_workers=2), "another batch"),
+    "a SystemRandom attribute": (lambda: loader(HoldsSystemRandom()), "SystemRandom"),
+    "a generator of the module": (lambda: loader(FromOutside()), "another batch"),
+    "secrets in collate": (lambda: loader(collate_fn=collated_with_secrets), "another batch"),
+    "an iterable that counts": (Returning, "another first batch"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_EXACT)
+def test_data_that_cannot_be_replayed_is_named(name, tmp_path):
+    make, reason = NOT_EXACT[name]
+    assert reason in reasons(make(), tmp_path)
+
+
+def test_a_callback_that_draws_from_the_system_is_named(tmp_path):
+    assert "SecretCallback" in reasons(loader(), tmp_path, callbacks=[SecretCallback()])
+
+
+def test_a_model_that_draws_from_the_system_is_named(tmp_path):
+    assert "SystemRandom" in reasons(arrays(), tmp_path, SecretLayer())
+
+
+def test_an_iterable_that_differs_after_its_first_batch_is_named_at_the_resume(tmp_path):
+    assert not reasons(OnlyLaterBatches(1.0), tmp_path, callbacks=[Interrupt(4)])
+    assert "same batches" in reasons(OnlyLaterBatches(2.0), tmp_path)
+
+
+def test_an_iterable_dataset_read_by_other_workers_after_the_resume_is_named(tmp_path):
+    two = torch_data.DataLoader(Stream(), batch_size=8, num_workers=2)
+    assert not reasons(two, tmp_path, callbacks=[Interrupt(3)])
+    one = torch_data.DataLoader(Stream(), batch_size=8)
+    assert "read by 0 workers, was by 2" in reasons(one, tmp_path)
+
+
+def rewritten(folder: Path, **environment: object) -> None:
+    """Makes every checkpoint in a folder say that it was made in another environment."""
+    from colabkit.checkpoint import CheckpointStore
+    from colabkit.storage import LocalVolume
+
+    volume = LocalVolume(folder)
+    store = CheckpointStore(volume)
+    for name in store.names():
+        manifest = store.manifest(name)
+        manifest.facts.fingerprint["environment"].update(environment)
+        volume.write(f"checkpoints/{name}.json", [manifest.to_bytes()])
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"device": "NVIDIA A100"}, "device was NVIDIA A100, is cpu"),
+        ({"torch": "2.4.0"}, f"torch was 2.4.0, is {torch.__version__}"),
+        ({"processor": "AVX"}, "processor was AVX"),
+    ],
+)
+def test_another_machine_or_library_is_named(environment, told, tmp_path):
+    colabkit.fit(network(), arrays(), tmp_path, **QUIET)
+    rewritten(tmp_path, **environment)
+    assert told in reasons(arrays(), tmp_path, epochs=2)
+
+
+def test_the_grade_is_noted_with_the_resume(tmp_path):
+    colabkit.fit(network(), arrays(), tmp_path, **QUIET)
+    rewritten(tmp_path, torch="2.4.0")
+    history = colabkit.fit(network(), arrays(), tmp_path, epochs=2, **QUIET)
+    assert [resume.grade for resume in history.resumes] == ["approximate"]
+    assert json.dumps(history.verdict.reasons)
