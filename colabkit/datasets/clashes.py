@@ -101,3 +101,47 @@ def _clash(path: str, other: str) -> ArchiveUnsafeError:
         return ArchiveUnsafeError(message, member=path, hint=_HINT)
     message = f"Members {path!r} and {other!r} are one name where case does not count."
     return ArchiveUnsafeError(message, member=path, hint=_CASE_HINT)
+
+
+class Names:
+    """The same checks for members that come one by one."""
+
+    def __init__(self, *, case_clashes: bool) -> None:
+        self._key: _Key = str if case_clashes else folded
+        self._files: set[str] = set()
+        self._folders: dict[str, str] = {"": ""}
+
+    def add_file(self, path: str) -> list[str]:
+        """Takes a file's or link's name; returns the folders that it is the first to need."""
+        fresh = self.add_folder(path.rpartition("/")[0])
+        key = self._key(path)
+        if key in self._files:
+            raise _clash(path, path)
+        if key in self._folders:
+            raise _clash(path, self._folders[key] + "/")
+        self._files.add(key)
+        return fresh
+
+    def add_folder(self, path: str) -> list[str]:
+        """Takes a folder's name; returns those not there yet, the upper ones first."""
+        known = self._folders.get(self._key(path))
+        if known == path:
+            return []
+        fresh = []
+        for folder in (path, *parents(path)):
+            key = self._key(folder)
+            if key in self._files:
+                raise _clash(folder, folder + "/")
+            known = self._folders.get(key)
+            if known is not None and known != folder:
+                raise _clash(folder + "/", known + "/")
+            if known is not None:
+                break
+            self._folders[key] = folder
+            fresh.append(folder)
+        return fresh[::-1]
+
+    @property
+    def folders(self) -> list[str]:
+        """Every folder so far."""
+        return [folder for folder in self._folders.values() if folder]

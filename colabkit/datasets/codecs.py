@@ -7,7 +7,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
-from colabkit.datasets.decoders import Decoder, Zlib, Zstandard, needed, optional
+from colabkit.datasets.decoders import Decoder, Zlib, needed, optional
 
 _isal, _igzip, _libdeflate = (
     optional("isal.isal_zlib"),
@@ -18,6 +18,7 @@ _isal, _igzip, _libdeflate = (
 RAW_DEFLATE, GZIP = -15, 31
 PIECE_BYTES = 64 << 10
 _LZMA_MEMORY_BYTES = 1 << 30
+_ZSTD_WINDOW_BYTES = 1 << 27
 
 crc32: Callable[[bytes | memoryview, int], int] = (_isal or zlib).crc32
 
@@ -36,12 +37,48 @@ def deflate_decoder(wbits: int) -> Decoder:
 
 
 def zstd_decoder() -> Decoder:
-    """Returns a decoder of one or more Zstandard frames."""
-    package = optional("compression.zstd")
-    if package is None:
-        return Zstandard(needed("zstandard", "a tar.zst"))
+    """Returns a decoder of one Zstandard frame, from the standard library or its backport."""
+    package = optional("compression.zstd") or needed("backports.zstd", "a zip packed with zstd")
     decoder: Decoder = package.ZstdDecompressor()
     return decoder
+
+
+def pull_zstd(packed: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields what Zstandard frames unpack to, through the package zstandard.
+
+    Raises:
+        CodecError: A frame is damaged.
+    """
+    package = needed("zstandard", "a tar.zst")
+    decompressor = package.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    # Only what it pulls has a bound: fed with 64 KiB, it may give out gigabytes.
+    reader = decompressor.stream_reader(_Pulled(iter(packed)), read_across_frames=True)
+    while True:
+        try:
+            piece = reader.read(PIECE_BYTES)
+        except package.ZstdError as error:
+            raise CodecError(str(error)) from error
+        if not piece:
+            return
+        yield piece
+
+
+class _Pulled:
+    """Chunks as the file that zstandard reads from."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._view = memoryview(b"")
+
+    def read(self, nbytes: int) -> memoryview:
+        """Returns at most so many bytes, none only at the end."""
+        while not self._view:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return self._view
+            self._view = memoryview(chunk)
+        part, self._view = self._view[:nbytes], self._view[nbytes:]
+        return part
 
 
 def bz2_decoder() -> Decoder:
@@ -117,7 +154,7 @@ def _errors() -> tuple[type[Exception], ...]:
         kinds.append(_igzip.error)
     if _libdeflate is not None:
         kinds.append(_libdeflate.DeflateError)
-    kinds += [m.ZstdError for m in map(optional, ("zstandard", "compression.zstd")) if m]
+    kinds += [m.ZstdError for m in map(optional, ("compression.zstd", "backports.zstd")) if m]
     return tuple(kinds)
 
 

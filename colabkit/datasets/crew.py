@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
 
 _JOIN_TIMEOUT_S = 10.0
+_ITEMS_MAX = 1024
+
+Item = TypeVar("Item")
 
 
 class CrewStoppedError(Exception):
@@ -92,3 +97,44 @@ class Crew:
             self.stopped = True
             for condition in self._conditions:
                 condition.notify_all()
+
+
+class Pipe(Generic[Item]):
+    """Hands items from one thread of a crew to another, within so many bytes."""
+
+    def __init__(self, crew: Crew, nbytes_max: int) -> None:
+        self._crew = crew
+        self._nbytes_max = nbytes_max
+        self._items: deque[tuple[Item, int]] = deque()
+        self._nbytes = 0
+        self._closed = False
+        self._room = crew.condition()
+        self._filled = crew.condition()
+
+    def put(self, item: Item, nbytes: int) -> None:
+        """Adds an item, waiting while there are too many bytes before it."""
+        with self._crew.lock:
+            self._crew.wait_for(self._room, lambda: not self._items or self._has_room())
+            self._items.append((item, nbytes))
+            self._nbytes += nbytes
+            self._filled.notify()
+
+    def close(self) -> None:
+        """Says that no more will come."""
+        with self._crew.lock:
+            self._closed = True
+            self._filled.notify()
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            with self._crew.lock:
+                self._crew.wait_for(self._filled, lambda: bool(self._items) or self._closed)
+                if not self._items:
+                    return
+                item, nbytes = self._items.popleft()
+                self._nbytes -= nbytes
+                self._room.notify()
+            yield item
+
+    def _has_room(self) -> bool:
+        return self._nbytes < self._nbytes_max and len(self._items) < _ITEMS_MAX

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from colabkit.errors import MissingPackageError
 
 _DEFLATE64_STEP = 4 << 10
-_ZSTD_WINDOW_BYTES = 1 << 27
 
 
 class Decoder(Protocol):
@@ -135,37 +134,6 @@ class ZipLzma:
             | {"pb": pb}
         ]
         return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
-
-
-class Zstandard:
-    """Zstandard through the package of that name, which bounds output only when it pulls."""
-
-    def __init__(self, package: Any) -> None:
-        self._waiting = _Waiting()
-        stream = package.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-        self._stream: Any = stream.stream_reader(self._waiting, read_across_frames=True)
-        self.unused_data = b""
-        self.eof = False
-        self.needs_input = True
-
-    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
-        """Takes packed bytes, returns at most ``max_length`` unpacked ones."""
-        self._waiting.data += data
-        out: bytes = self._stream.read(max_length)
-        self.needs_input = len(out) < max_length
-        return out
-
-
-class _Waiting:
-    """The packed bytes at hand, as the file that zstandard wants to read from."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def read(self, nbytes: int) -> bytes:
-        """Returns what is there."""
-        out, self.data = self.data[:nbytes], self.data[nbytes:]
-        return out
 
 
 def needed(package: str, what: str) -> Any:

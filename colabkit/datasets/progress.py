@@ -28,3 +28,8 @@ class Counter:
     def __init__(self) -> None:
         self.bytes_written = 0
         self.files_done = 0
+
+    def add_done(self, nbytes: int) -> None:
+        """Counts a file that was whole before."""
+        self.bytes_written += nbytes
+        self.files_done += 1

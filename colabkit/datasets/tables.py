@@ -66,6 +66,11 @@ class PathColumn(Sequence[str]):
         begin = self._ends[index - 1] if index else 0
         return self._text[begin : self._ends[index]].decode()
 
+    def at(self, indices: Column) -> list[str]:
+        """Returns the paths at these places."""
+        text, ends = self._text, self._ends
+        return [text[ends[i - 1] if i else 0 : ends[i]].decode() for i in indices.tolist()]
+
     def __iter__(self) -> Iterator[str]:
         begin = 0
         for end in self._ends:

@@ -14,6 +14,7 @@ from colabkit.datasets.progress import Counter, Progress
 from colabkit.datasets.reading import ReadAhead
 from colabkit.datasets.source import Source
 from colabkit.datasets.tables import FileTable, Manifest
+from colabkit.datasets.tar_unpack import TarUnpacker
 from colabkit.datasets.tree import Tree
 from colabkit.datasets.zip_unpack import ZipUnpacker
 from colabkit.errors import ArchiveUnsupportedError, StorageError
@@ -62,6 +63,8 @@ def unpack(
     watch = _Watch(plan, source, on_progress, retry)
     if plan.kind is ArchiveKind.ZIP:
         return _unpack_zip(plan, source, tree, done, watch)
+    if plan.kind.is_tar:
+        return _unpack_tar(plan, source, tree, done, watch)
     message = f"A {plan.kind.value} is not unpacked yet."
     raise ArchiveUnsupportedError(message)
 
@@ -134,6 +137,20 @@ def _unpack_zip(
     manifest = unpacker.manifest()
     _make_links(plan.links, tree, manifest)
     return manifest
+
+
+def _unpack_tar(
+    plan: Plan, source: Source, tree: Tree, done: Container[str], watch: _Watch
+) -> Manifest:
+    unpacker = TarUnpacker(plan.kind, source.nbytes, tree, done, plan.limits, plan.wanted)
+    crew = Crew()
+    whole = [(0, source.nbytes)]
+    ahead = ReadAhead(source, whole, crew, retries=watch.retry is not None)
+    ahead.start(total_bytes=source.nbytes)
+    unpacker.start(ahead, crew)
+    watch.over(crew, ahead, unpacker.counter)
+    _make_links(unpacker.links(), tree, unpacker.manifest)
+    return unpacker.manifest
 
 
 def _make_links(links: Resolved, tree: Tree, manifest: Manifest) -> None:

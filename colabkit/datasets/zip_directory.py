@@ -47,6 +47,7 @@ _UNIX, _MACOS = 3, 19
 _UTF8_FLAG = 0x800
 _ZIP64_EXTRA, _UNICODE_PATH_EXTRA = 0x0001, 0x7075
 LOCAL_BYTES = 30
+ENTRY_BYTES = _FIXED.itemsize
 
 
 @dataclass(slots=True)
@@ -73,12 +74,12 @@ class ZipEntries:
 
     def raw_name(self, index: int) -> bytes:
         """Returns a name as it is stored."""
-        begin = int(self.starts[index]) + _FIXED.itemsize
+        begin = int(self.starts[index]) + ENTRY_BYTES
         return self.raw[begin : begin + int(self.name_bytes[index])]
 
     def raw_names(self) -> Iterator[bytes]:
         """Yields every name as it is stored."""
-        raw, fixed = self.raw, _FIXED.itemsize
+        raw, fixed = self.raw, ENTRY_BYTES
         for chunk in range(0, len(self), _CHUNK):
             begins = (self.starts[chunk : chunk + _CHUNK] + fixed).tolist()
             sizes = self.name_bytes[chunk : chunk + _CHUNK].tolist()
@@ -103,7 +104,7 @@ class ZipEntries:
         return decoded(name, "utf-8" if int(self.flags[index]) & _UTF8_FLAG else encoding)
 
     def _extra(self, index: int) -> bytes:
-        begin = int(self.starts[index]) + _FIXED.itemsize + int(self.name_bytes[index])
+        begin = int(self.starts[index]) + ENTRY_BYTES + int(self.name_bytes[index])
         return self.raw[begin : begin + int(self.extra_bytes[index])]
 
     def widen(self) -> None:
@@ -144,12 +145,12 @@ def read_entries(raw: bytes, end: ZipEnd, *, archive: str) -> ZipEntries:
 def _starts(raw: bytes, n_entries: int) -> Column:
     """Walks the entries, which vary in length; returns where each begins."""
     starts = array("q")
-    place, limit, unpack = 0, len(raw) - _FIXED.itemsize, _LENGTHS.unpack_from
+    place, limit, unpack = 0, len(raw) - ENTRY_BYTES, _LENGTHS.unpack_from
     while place <= limit and raw.startswith(_MAGIC, place):
         starts.append(place)
         if len(starts) > n_entries:
             break
-        place += sum(unpack(raw, place + _LENGTHS_AT)) + _FIXED.itemsize
+        place += sum(unpack(raw, place + _LENGTHS_AT)) + ENTRY_BYTES
     if place > len(raw):
         starts.pop()
     return np.frombuffer(starts, np.int64) if starts else np.empty(0, np.int64)
@@ -172,7 +173,7 @@ def _columns(raw: bytes, starts: Column) -> dict[str, Column]:
     every = np.frombuffer(raw, np.uint8)
     for begin in range(0, count, _CHUNK):
         rows = slice(begin, begin + _CHUNK)
-        chunk = every[starts[rows, None] + np.arange(_FIXED.itemsize)].view(_FIXED)[:, 0]
+        chunk = every[starts[rows, None] + np.arange(ENTRY_BYTES)].view(_FIXED)[:, 0]
         for name, column in columns.items():
             if name != "modes":
                 column[rows] = chunk[fields.get(name, name)]

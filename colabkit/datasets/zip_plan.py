@@ -18,7 +18,7 @@ from colabkit.datasets.source import Source
 from colabkit.datasets.tables import Column, FileTable, PathColumn
 from colabkit.datasets.zip_directory import LOCAL_BYTES, ZipEntries, is_folder, read_entries
 from colabkit.datasets.zip_end import Tail, zip_end
-from colabkit.datasets.zip_members import ZipMethod, unpacked
+from colabkit.datasets.zip_members import ZipMethod, data_ranges, unpacked
 from colabkit.errors import (
     ArchiveCorruptError,
     ArchivePasswordError,
@@ -199,4 +199,9 @@ def _link_text(source: Source, layout: ZipLayout, bounds: Column, row: int) -> s
     if int(entries.flags[row]) & _ENCRYPTED or int(entries.methods[row]) not in _METHODS:
         message = f"Member {name!r} is an encrypted link."
         raise ArchiveUnsupportedError(message, member=name, hint="Pack the files themselves.")
-    return bytes(unpacked(data, 0, entries, row, name, bound)).decode("utf-8", "replace")
+    one = np.array([row])
+    places = np.zeros(1, np.int64)
+    ((start, end),) = data_ranges(data, places, places + bound, entries, one, [name])
+    packed = memoryview(data)[start:end]
+    facts = (int(entries.methods[row]), int(entries.nbytes[row]), int(entries.crcs[row]))
+    return bytes(unpacked(packed, *facts, name)).decode("utf-8", "replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -16,7 +17,14 @@ from colabkit.datasets.reading import CHUNK_BYTES, ReadAhead
 from colabkit.datasets.tables import FileTable, Manifest
 from colabkit.datasets.tree import Tree
 from colabkit.datasets.zip_directory import LOCAL_BYTES
-from colabkit.datasets.zip_members import corrupt, data_begin, overlap, pieces, unpacked
+from colabkit.datasets.zip_members import (
+    corrupt,
+    data_begin,
+    data_ranges,
+    overlap,
+    pieces,
+    unpacked,
+)
 from colabkit.datasets.zip_plan import ZipLayout
 
 _LARGE_PACKED_BYTES = 2 << 20
@@ -30,7 +38,7 @@ _HEAD_BYTES = LOCAL_BYTES + 2 * _EXTRA_BYTES_MAX
 # Skipping less than this costs more than reading it.
 _GAP_BYTES = 64 << 10
 _ROWS = 1 << 16
-_COUNT_EVERY = 64
+_BATCH_FILES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +64,7 @@ class ZipUnpacker:
         self._files = files
         self._layout = layout
         self._tree = tree
+        self._writing = threading.Lock()
         self.counter = Counter()
         offsets = layout.entries.offsets[layout.rows]
         order = np.argsort(offsets, kind="stable")
@@ -93,24 +102,43 @@ class ZipUnpacker:
         return manifest
 
     def _unpack_span(self, job: Job, data: bytes, crew: Crew) -> None:
-        entries = self._layout.entries
+        layout = self._layout
+        entries = layout.entries
         chosen = self._order[job.first : job.last]
-        rows = self._layout.rows[chosen]
-        places = (entries.offsets[rows] - job.begin).tolist()
-        bounds = (self._layout.bounds[chosen] - job.begin).tolist()
-        modes = self._files.modes[chosen].tolist()
-        paths, put = self._files.paths, self._tree.put
-        bytes_written = files_done = 0
-        for at, (index, row) in enumerate(zip(chosen.tolist(), rows.tolist(), strict=True)):
-            path = paths[index]
-            content = unpacked(data, places[at], entries, row, path, bounds[at])
-            put(path, content, modes[at])
-            bytes_written += len(content)
-            files_done += 1
-            if not files_done % _COUNT_EVERY:
-                self._count(crew, bytes_written, _COUNT_EVERY)
-                bytes_written = 0
-        self._count(crew, bytes_written, files_done % _COUNT_EVERY)
+        rows = layout.rows[chosen]
+        paths = self._files.paths.at(chosen)
+        ranges = data_ranges(
+            data,
+            entries.offsets[rows] - job.begin,
+            layout.bounds[chosen] - job.begin,
+            entries,
+            rows,
+            paths,
+        )
+        facts = zip(
+            paths,
+            ranges,
+            entries.methods[rows].tolist(),
+            entries.nbytes[rows].tolist(),
+            entries.crcs[rows].tolist(),
+            self._files.modes[chosen].tolist(),
+            strict=True,
+        )
+        view = memoryview(data)
+        batch: list[tuple[str, bytes | memoryview, int]] = []
+        for path, (begin, end), method, nbytes, crc, mode in facts:
+            batch.append((path, unpacked(view[begin:end], method, nbytes, crc, path), mode))
+            if len(batch) == _BATCH_FILES:
+                self._put(batch, crew)
+        self._put(batch, crew)
+
+    def _put(self, batch: list[tuple[str, bytes | memoryview, int]], crew: Crew) -> None:
+        """Writes files; one thread at a time, as they would only wait for each other."""
+        with self._writing:
+            for path, content, mode in batch:
+                self._tree.put(path, content, mode)
+        self._count(crew, sum(len(content) for _, content, _ in batch), len(batch))
+        batch.clear()
 
     def _unpack_large(self, job: Job, chunks: Iterator[bytes], crew: Crew) -> None:
         index = int(self._order[job.first])
