@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import importlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Container, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, overload
 
+from colabkit.datasets.checking import damaged_members
 from colabkit.datasets.hashed_source import HashedSource
+from colabkit.datasets.limits import Limits
 from colabkit.datasets.manifest import Member
 from colabkit.datasets.mirror import Before
 from colabkit.datasets.origins import Contents, Retry
@@ -17,12 +20,14 @@ from colabkit.datasets.plan import Plan, plan_archive
 from colabkit.datasets.progress import Progress
 from colabkit.datasets.source import Source, open_source
 from colabkit.datasets.staging import Staging
+from colabkit.datasets.tables import Manifest
 from colabkit.datasets.unpack import unpack
-from colabkit.datasets.watch import Phase, Standing, Watch
+from colabkit.datasets.watch import Phase, Standing, StoppedError, Watch
 from colabkit.errors import ArgumentError, DatasetClashError
 from colabkit.storage import hash_of
 
 _PLANNERS = 8
+_SIDE_BY_SIDE = 3
 _VALIDATORS = ("ETag", "etag", "Last-Modified", "LastModified", "md5Hash", "mtime", "updated")
 
 
@@ -66,6 +71,7 @@ class ArchiveOrigin:
         selection: Members wanted, None for all.
         password: For encrypted archives.
         hashed: Whether to find out the SHA-256 of the one archive.
+        limits: What counts as a bomb, None for the usual.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class ArchiveOrigin:
         selection: tuple[str, ...] | None,
         password: str | None,
         hashed: bool,
+        limits: Limits | None = None,
     ) -> None:
         if hashed and len(paths) != 1:
             message = f"sha256 is of one archive, and the source is {len(paths):,}."
@@ -87,12 +94,15 @@ class ArchiveOrigin:
         self._selection = selection
         self._password = password
         self._hashed = hashed
+        self._limits = limits
         self._sha256: str | None = None
         self._plans: list[Plan] = []
+        self._tables: list[Manifest] = []
 
     def stamp(self) -> str:
         """Returns sizes and times of change."""
-        stamps = [_stamp_of(path) for path in self._paths]
+        with ThreadPoolExecutor(_PLANNERS, "colabkit-stamp") as pool:
+            stamps = list(pool.map(_stamp_of, self._paths))
         if not all(stamps):
             return ""
         return stamps[0] if len(stamps) == 1 else hash_of("|".join(stamps).encode())
@@ -103,44 +113,83 @@ class ArchiveOrigin:
             self._plans = list(pool.map(self._plan, self._paths))
         folders = [plan.folders for plan in self._plans]
         _check_clashes(self._paths, [plan.files for plan in self._plans], folders)
-        known = all(plan.nbytes is not None for plan in self._plans)
+        is_listed = all(plan.nbytes is not None for plan in self._plans)
         digests = "|".join(plan.digest for plan in self._plans)
         digest = self._plans[0].digest if len(self._plans) == 1 else hash_of(digests.encode())
         return Contents(
             digest=digest,
             staging_key=f"{digest} {self._selection}",
-            files=MemberView([plan.files for plan in self._plans]),
+            files=MemberView([plan.files for plan in self._plans]) if is_listed else None,
             n_folders=sum(len(plan.folders) for plan in self._plans),
-            nbytes=sum(plan.nbytes or 0 for plan in self._plans) if known else None,
+            nbytes_least=sum(map(_nbytes_least, self._plans)),
             verb="Unpacked",
         )
 
     def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:  # noqa: ARG002
-        """Unpacks what is not yet whole."""
+        """Unpacks what is not yet whole, several archives side by side."""
         totals = _Totals(self._plans)
-        tables = []
-        for path, plan in zip(self._paths, self._plans, strict=True):
-            source = self._open(path)
-            try:
-                table = unpack(
-                    plan,
-                    source,
-                    staging.tree,
-                    done=staging.done,
-                    on_progress=lambda now: self._watch.tell(totals.standing(now)),
-                    retry=self._retry,
-                    password=self._password,
-                )
-                if isinstance(source, HashedSource):
-                    self._watch.begin(Phase.CHECKING)
-                    self._sha256 = source.sha256()
-            finally:
-                source.close()
-            totals.finished(sum(file.nbytes for file in table), len(table))
-            tables.append(table)
+        self._unpack_all(staging, totals)
+        if damaged := self._damaged(staging):
+            # A call before was killed while it wrote them.
+            staging.remove(damaged)
+            self._unpack_all(staging, _Totals(self._plans))
         # A tar tells its names only when it is read.
-        _check_clashes(self._paths, tables, [plan.folders for plan in self._plans])
-        return MemberView(tables)
+        _check_clashes(self._paths, self._tables, [plan.folders for plan in self._plans])
+        return MemberView(self._tables)
+
+    def _unpack_all(self, staging: Staging, totals: _Totals) -> None:
+        done = staging.done.keys() | staging.unproven
+        jobs = range(len(self._plans))
+        if len(jobs) == 1:
+            self._tables = [self._unpack(0, staging, done, totals)]
+            return
+        with ThreadPoolExecutor(_SIDE_BY_SIDE, "colabkit-archive") as pool:
+            futures = [pool.submit(self._unpack, job, staging, done, totals) for job in jobs]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                failed = any(future.done() and future.exception() for future in futures)
+                if failed:
+                    totals.given_up.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+            self._tables = [future.result() for future in _failed_first(futures)]
+
+    def _unpack(
+        self, number: int, staging: Staging, done: Container[str], totals: _Totals
+    ) -> Manifest:
+        source = self._open(self._paths[number])
+
+        def tell(now: Progress) -> None:
+            if totals.given_up.is_set():
+                raise StoppedError
+            self._watch.tell(totals.standing(number, now))
+
+        try:
+            table = unpack(
+                self._plans[number],
+                source,
+                staging.tree,
+                done=done,
+                on_progress=tell,
+                retry=self._retry,
+                password=self._password,
+            )
+            if isinstance(source, HashedSource):
+                self._watch.begin(Phase.CHECKING)
+                self._sha256 = source.sha256()
+        finally:
+            source.close()
+        return table
+
+    def _damaged(self, staging: Staging) -> list[str]:
+        """Returns the files of a call before that are not what the archives hold."""
+        if not staging.unproven:
+            return []
+        kept = [member for member in MemberView(self._tables) if member.path in staging.unproven]
+        extra = staging.unproven - {member.path for member in kept}
+        damaged = damaged_members(staging.tree, kept)
+        staging.proven(member for member in kept if member.path not in set(damaged))
+        return [*damaged, *extra]
 
     def sha256(self) -> str | None:
         """Returns the archive's hash where it was asked for."""
@@ -152,7 +201,12 @@ class ArchiveOrigin:
             while True:
                 self._watch.check()
                 try:
-                    return plan_archive(source, password=self._password, members=self._selection)
+                    return plan_archive(
+                        source,
+                        password=self._password,
+                        members=self._selection,
+                        limits=self._limits,
+                    )
                 except OSError as error:
                     self._retry(error)
         finally:
@@ -164,32 +218,49 @@ class ArchiveOrigin:
 
 
 class _Totals:
-    """Adds up the progress of one archive after the other."""
+    """Adds up the progress of archives that are unpacked side by side."""
 
     def __init__(self, plans: Sequence[Plan]) -> None:
+        self._guard = threading.Lock()
+        self._news: dict[int, Progress] = {}
         self._nbytes: int | None = None
         self._files: int | None = None
         if all(plan.nbytes is not None for plan in plans):
             self._nbytes = sum(plan.nbytes or 0 for plan in plans)
             self._files = sum(plan.n_files or 0 for plan in plans)
         self._archive_bytes = sum(plan.archive_bytes for plan in plans)
-        self._done_bytes = self._done_files = self._read_bytes = 0
-        self._last: Progress | None = None
+        self.given_up = threading.Event()
 
-    def standing(self, now: Progress) -> Standing:
-        self._last = now
+    def standing(self, number: int, now: Progress) -> Standing:
+        """Returns how far all are, one of them being as far as said."""
+        with self._guard:
+            self._news[number] = now
+            news = list(self._news.values())
+        files = sum(one.files_done for one in news)
         if self._nbytes is None:
-            # What it unpacks to is not known: how much of the archive was read is.
-            done, total = self._read_bytes + now.bytes_read, self._archive_bytes
-        else:
-            done, total = self._done_bytes + now.bytes_written, self._nbytes
-        files = self._done_files + now.files_done
-        return Standing(Phase.UNPACKING, done, total, files, self._files)
+            # What it unpacks to is not known: how much of the archives was read is.
+            read = sum(one.bytes_read for one in news)
+            return Standing(Phase.UNPACKING, read, self._archive_bytes, files, None)
+        written = sum(one.bytes_written for one in news)
+        return Standing(Phase.UNPACKING, written, self._nbytes, files, self._files)
 
-    def finished(self, nbytes: int, files: int) -> None:
-        self._done_bytes += nbytes
-        self._done_files += files
-        self._read_bytes += self._last.bytes_read if self._last is not None else 0
+
+def _failed_first(futures: Sequence[Future[Manifest]]) -> Sequence[Future[Manifest]]:
+    """Returns the futures as they are, once it is sure that none failed.
+
+    The first failure is raised; that others were stopped because of it says nothing.
+    """
+    errors = [f.exception() for f in futures if not f.cancelled() and f.exception() is not None]
+    if errors:
+        raise next((e for e in errors if not isinstance(e, StoppedError)), errors[0])  # type: ignore[misc]
+    return futures
+
+
+def _nbytes_least(plan: Plan) -> int:
+    if plan.nbytes is not None:
+        return plan.nbytes
+    # What unpacks to an unknown size takes at least about its own; of a selection nothing is known.
+    return plan.archive_bytes if plan.wanted is None else 0
 
 
 def _stamp_of(path: str) -> str:

@@ -11,7 +11,9 @@ from typing import TypeVar
 from colabkit.datasets.actions import CacheAction
 from colabkit.datasets.checking import boot_id, folder_times
 from colabkit.datasets.deciding import Verdict, decide
+from colabkit.datasets.drive import mount_under
 from colabkit.datasets.eviction import mark_used
+from colabkit.datasets.finding import Found, is_url
 from colabkit.datasets.folder import DatasetPath
 from colabkit.datasets.making import Made, Recipe, make
 from colabkit.datasets.manifest import Manifest
@@ -25,7 +27,7 @@ from colabkit.datasets.publishing import (
 )
 from colabkit.datasets.slots import Slot
 from colabkit.datasets.supply import Request, Supply
-from colabkit.datasets.trouble import Retrier
+from colabkit.datasets.trouble import URL_PATIENCE_S, Retrier
 from colabkit.datasets.use import hold
 from colabkit.datasets.waiting import attended, locked
 from colabkit.datasets.watch import Watch
@@ -54,14 +56,14 @@ class Call:
 
     def __init__(self, request: Request, slot: Slot, *, progress: bool) -> None:
         self._began_s = time.monotonic()
+        self._verdict: Verdict | None = None
         self._request = request
         self._slot = slot
         self._speaker: Speaker = Printed() if progress else Silent()
-        name = request.found.name
-        self._label = name.rpartition("/")[2] or name
+        self._label = request.found.label
         self._bar = TransferBar(self._label, progress=progress)
         self._watch = Watch()
-        self._retrier = Retrier(self._watch, location=name)
+        self._retrier = retrier_for(request.found, self._watch)
         self._supply = Supply(request, watch=self._watch, retry=self._retrier.retry)
 
     def run(self) -> Path:
@@ -71,22 +73,33 @@ class Call:
             ColabKitError: It can be neither.
         """
         try:
-            verdict = self._attended(self._decide)
-            if verdict.action is CacheAction.USE and not verdict.renew:
-                self._say_used(verdict)
-                return self._taken_into_use()
-            if verdict.action is CacheAction.REFUSE:
-                raise self._refusal(verdict.published)
-            with locked(self._slot, self._bar) as waited:
-                finish(self._slot)
-                if waited:
-                    verdict = self._attended(self._decide)
-                self._act(verdict)
-                path = self._taken_into_use()
+            path = self._used() or self._made()
             empty_trash(self._slot)
             return path
         finally:
             self._bar.close()
+
+    def _used(self) -> Path | None:
+        """Returns the folder when it can be taken as it is, without the lock."""
+        if self._request.pack:
+            # Finding out whether the pack is fresh writes it when it is not.
+            return None
+        verdict = self._attended(self._decide)
+        if verdict.action is CacheAction.REFUSE:
+            raise self._refusal(verdict.published)
+        if verdict.action is not CacheAction.USE or verdict.renew:
+            self._verdict = verdict
+            return None
+        self._say_used(verdict)
+        return self._taken_into_use()
+
+    def _made(self) -> Path:
+        with locked(self._slot, self._bar) as waited:
+            finish(self._slot)
+            if waited or self._verdict is None:
+                self._verdict = self._attended(self._decide)
+            self._act(self._verdict)
+            return self._taken_into_use()
 
     def _decide(self) -> Verdict:
         return decide(self._request, self._slot, self._supply, self._watch)
@@ -102,7 +115,7 @@ class Call:
             self._speaker.say(f"{self._label}: {verdict.reason}; it is made anew.")
         made = self._attended(lambda: self._make(verdict.published))
         self._bar.close()
-        if note := self._supply.note():
+        for note in self._supply.notes():
             self._speaker.say(note)
         self._say_made(made)
 
@@ -169,6 +182,8 @@ class Call:
             f" ({bytes_words(header.nbytes)}) in {self._slot.folder},"
             f" checked in {lasted_words(time.monotonic() - self._began_s)}.{away}"
         )
+        for note in self._supply.notes():
+            self._speaker.say(note)
 
     def _say_made(self, made: Made) -> None:
         if made.evicted:
@@ -187,3 +202,10 @@ class Call:
             f" {self._label} into {self._slot.folder} in {lasted_words(lasted_s)}"
             f" ({bytes_words(made.nbytes / lasted_s)}/s)."
         )
+
+
+def retrier_for(found: Found, watch: Watch) -> Retrier:
+    """Returns what to do when a source fails in the middle."""
+    if any(map(is_url, found.paths)):
+        return Retrier(watch, location=found.name, patience_s=URL_PATIENCE_S)
+    return Retrier(watch, location=found.name, mount=mount_under(found.name))

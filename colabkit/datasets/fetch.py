@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 from colabkit.datasets.call import Call
-from colabkit.datasets.finding import SourceLike, find_source
+from colabkit.datasets.finding import Found, SourceKind, SourceLike, find_source
+from colabkit.datasets.limits import Limits
 from colabkit.datasets.slots import cache_folder, slot_for
 from colabkit.datasets.supply import Request
 from colabkit.errors import ArgumentError
+from colabkit.runtime import Platform, detect_platform
+from colabkit.storage import drive_part
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -29,6 +32,7 @@ def dataset(
     pack: bool = False,
     evict: bool = False,
     password: str | bytes | None = None,
+    limits: Limits | None = None,
 ) -> Path:
     """Makes an archive or a folder a verified folder on the local disk, once.
 
@@ -37,7 +41,9 @@ def dataset(
 
     Args:
         source: An archive (zip, tar, ...), a folder, a URL, a pattern such as
-            ``"MyDrive/shards/*.tar"``, or a list of archives, unpacked into one tree.
+            ``"MyDrive/shards/*.tar"``, or a list. Several archives are unpacked into one
+            tree; files that are none, as ``"MyDrive/export/*.tif"``, are copied. Files that
+            are still being written are left out, and said.
         dest: The folder to make; one in the machine's cache by default.
         sha256: The archive's SHA-256 in hex; another archive is refused.
         refresh: Make it anew even when it is there already.
@@ -49,6 +55,7 @@ def dataset(
             from then on.
         evict: Delete older unpacked datasets when room is short, never one in use.
         password: For encrypted archives.
+        limits: What counts as a bomb; pass larger ones for an unusual archive that you trust.
 
     Returns:
         The folder. A notebook shows it as a card.
@@ -69,9 +76,6 @@ def dataset(
     if verify not in {"quick", "full"}:
         message = f'verify is "quick" or "full", not {verify!r}.'
         raise ArgumentError(message, argument="verify")
-    if dest is not None and not os.fspath(dest):
-        message = "dest is empty."
-        raise ArgumentError(message, argument="dest", hint="Pass a folder, or leave it out.")
     request = Request(
         found=find_source(source),
         selection=_selection(members),
@@ -81,9 +85,27 @@ def dataset(
         pack=pack,
         evict=evict,
         password=password.decode() if isinstance(password, bytes) else password,
+        limits=limits,
     )
+    if dest is not None:
+        _check_dest(dest, request.found)
     slot = slot_for(request.found.name, request.selection, dest, cache=cache_folder())
     return Call(request, slot, progress=progress).run()
+
+
+def _check_dest(dest: str | os.PathLike[str], found: Found) -> None:
+    text = os.fspath(dest)
+    if not text:
+        message = "dest is empty."
+        raise ArgumentError(message, argument="dest", hint="Pass a folder, or leave it out.")
+    if detect_platform() is Platform.COLAB and drive_part(text) is not None:
+        message = f"dest is {text}, on Google Drive: reading from there is what takes long."
+        raise ArgumentError(message, argument="dest", hint="Leave it out, or pass a local folder.")
+    if found.kind is SourceKind.FOLDER:
+        folder, root = Path(text).expanduser().resolve(), Path(found.paths[0]).resolve()
+        if folder.is_relative_to(root) or root.is_relative_to(folder):
+            message = f"dest {folder} and the folder {root} lie in one another."
+            raise ArgumentError(message, argument="dest", hint="Pass another dest.")
 
 
 def _selection(members: str | Sequence[str] | None) -> tuple[str, ...] | None:

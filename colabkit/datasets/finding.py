@@ -8,24 +8,25 @@ import enum
 import errno
 import glob
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import psutil
-
+from colabkit.datasets.drive import is_mounted
+from colabkit.datasets.listing import LEFT_OUT
 from colabkit.errors import ArgumentError, DatasetNotFoundError
 from colabkit.runtime import Platform, detect_platform
 from colabkit.storage import DEFAULT_MOUNTPOINT, drive_part, locate
 
 SourceLike = str | os.PathLike[str]
 _NAMES_SHOWN = 5
-_MAGIC = ("*", "?", "[")
 
 
 class SourceKind(enum.Enum):
     """What a dataset comes from."""
 
     ARCHIVES = "one archive or several"
+    PARTS = "files named by a pattern or a list"
     FOLDER = "a folder"
     MISSING = "nothing that can be reached now"
 
@@ -36,12 +37,14 @@ class Found:
 
     Attributes:
         name: Its absolute name, the same in every session.
+        label: A short name for the user.
         kind: What it is.
         paths: The archives' paths or URLs in order, or the one folder.
         error: Why it cannot be reached; None when it can.
     """
 
     name: str
+    label: str
     kind: SourceKind
     paths: tuple[str, ...]
     error: Exception | None = None
@@ -77,6 +80,8 @@ def find_source(
         message = f"source is a path, a URL or a list of them, not {source!r}."
         raise ArgumentError(message, argument="source")
     found = [_find_one(os.fspath(item), platform) for item in source]
+    if len(found) == 1:
+        return found[0]
     names = [one.name for one in found]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -84,11 +89,13 @@ def find_source(
         raise ArgumentError(message, argument="source")
     for one in found:
         if one.kind is SourceKind.FOLDER:
-            message = f"source is a list and names the folder {one.name}; a list is of archives."
+            message = f"source is a list and names the folder {one.name}; a list is of files."
             raise ArgumentError(message, argument="source", hint="Pass the folder alone.")
     error = next((one.error for one in found if one.error is not None), None)
-    kind = SourceKind.ARCHIVES if error is None else SourceKind.MISSING
-    return Found("|".join(names), kind, tuple(p for one in found for p in one.paths), error)
+    paths = tuple(path for one in found for path in one.paths)
+    kind = SourceKind.ARCHIVES if any(map(is_url, paths)) else SourceKind.PARTS
+    kind = kind if error is None else SourceKind.MISSING
+    return Found("|".join(names), f"{len(paths):,} files", kind, paths, error)
 
 
 def _find_one(text: str, platform: Platform) -> Found:
@@ -96,20 +103,31 @@ def _find_one(text: str, platform: Platform) -> Found:
         message = "source is empty."
         raise ArgumentError(message, argument="source", hint="Pass a path or a URL.")
     if is_url(text):
-        return Found(text, SourceKind.ARCHIVES, (text,))
+        return Found(text, _label(text), SourceKind.ARCHIVES, (text,))
     path = locate(text, platform=platform).absolute()
     name = str(path)
     try:
         if path.is_dir():
-            return Found(name, SourceKind.FOLDER, (name,))
+            return Found(name, path.name, SourceKind.FOLDER, (name,))
         path.stat()
     except OSError as reason:
-        is_pattern = any(sign in name for sign in _MAGIC)
-        matches = sorted(glob.glob(name)) if is_pattern else []  # noqa: PTH207 - absolute
-        if matches:
-            return Found(name, SourceKind.ARCHIVES, tuple(matches))
-        return Found(name, SourceKind.MISSING, (), _missing(text, path, reason, platform))
-    return Found(name, SourceKind.ARCHIVES, (name,))
+        if glob.has_magic(name) and (matches := _matches(name)):
+            is_folder = len(matches) == 1 and Path(matches[0]).is_dir()
+            kind = SourceKind.FOLDER if is_folder else SourceKind.PARTS
+            return Found(name, path.name, kind, matches)
+        error = _missing(text, path, reason, platform)
+        return Found(name, path.name, SourceKind.MISSING, (), error)
+    return Found(name, path.name, SourceKind.ARCHIVES, (name,))
+
+
+def _matches(name: str) -> tuple[str, ...]:
+    """Returns what a pattern names; what a folder's listing leaves out is nothing."""
+    found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - absolute names are wanted
+    return tuple(path for path in found if os.path.basename(path) not in LEFT_OUT)  # noqa: PTH119
+
+
+def _label(url: str) -> str:
+    return re.split(r"[?#]", url.rstrip("/"))[0].rpartition("/")[2] or url
 
 
 def _missing(text: str, path: Path, reason: OSError, platform: Platform) -> Exception:
@@ -149,12 +167,6 @@ def near_names(wanted: str, names: Sequence[str]) -> list[str]:
         by_folded.setdefault(name.casefold(), name)
     near = difflib.get_close_matches(wanted.casefold(), list(by_folded), _NAMES_SHOWN, 0.6)
     return [by_folded[folded] for folded in near]
-
-
-def is_mounted(mountpoint: str | Path) -> bool:
-    """Whether something is mounted there, by the mount table: a dead mount may hang a look."""
-    wanted = str(mountpoint)
-    return any(part.mountpoint == wanted for part in psutil.disk_partitions(all=True))
 
 
 def _names_in(folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ import xxhash
 
 from colabkit.datasets.manifest import Member
 from colabkit.datasets.slots import SIDE_NAME
-from colabkit.errors import UnsafeLinkError
+from colabkit.errors import ArgumentError, UnsafeLinkError
 
 LEFT_OUT = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", SIDE_NAME})
 THREADS = 32
@@ -118,6 +118,40 @@ def list_folder(
     return Listing(sorted(files, key=lambda file: file.path), sorted(folders))
 
 
+def list_files(
+    root: Path,
+    names: Sequence[str],
+    *,
+    reader: FolderReader | None = None,
+    threads: int = THREADS,
+    check: Callable[[], None] = lambda: None,
+    retry: Callable[[OSError], None] | None = None,
+) -> list[Member]:
+    """Returns the size and time of change of certain files in a folder.
+
+    Args:
+        root: The folder.
+        names: The files' paths inside it.
+        reader: The calls to read it by.
+        threads: How many calls wait at the same time.
+        check: Called now and then; raises to stop.
+        retry: Called on a failure; returns to try again, raises to give up.
+
+    Raises:
+        UnsafeLinkError: Something is not a file.
+        OSError: It cannot be read.
+    """
+    lister = _Lister(root, reader or FolderReader(), retry or _give_up)
+
+    def statuses(batch: Sequence[str]) -> list[Member]:
+        check()
+        return lister.statuses(batch).files
+
+    batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
+    with ThreadPoolExecutor(threads, "colabkit-list") as pool:
+        return [file for files in pool.map(statuses, batches) for file in files]
+
+
 def _give_up(error: OSError) -> None:
     raise error
 
@@ -160,6 +194,10 @@ class _Lister:
                 break
             except OSError as error:
                 self._retry(error)
+        if stat.S_ISDIR(status.st_mode):
+            message = f"The pattern names the folder {self._root / path} beside files."
+            hint = "Pass the folder itself, or a pattern with a suffix as in *.tif."
+            raise ArgumentError(message, argument="source", hint=hint)
         if not stat.S_ISREG(status.st_mode):
             message = f"{self._root / path} is no file: a device, a pipe or a socket."
             raise UnsafeLinkError(message, path=path, hint="Take it out of the folder.")

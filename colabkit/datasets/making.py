@@ -19,6 +19,7 @@ from colabkit.datasets.slots import Slot
 from colabkit.datasets.staging import Staging, move_to_trash
 from colabkit.datasets.watch import Phase, Watch
 from colabkit.errors import (
+    ArgumentError,
     DatasetChangedError,
     DatasetMismatchError,
     DiskFullError,
@@ -82,9 +83,11 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
     slot.side.mkdir(parents=True, exist_ok=True)
     with Staging(slot, key=contents.staging_key, planned=contents.files) as staging:
         evicted = _make_room(recipe, contents, staging)
-        files_kept = len(staging.done)
+        files_kept = len(staging.done) + len(staging.unproven)
         try:
             members = origin.fill(staging, _older_copy(slot, recipe.name, before))
+            if recipe.selection is not None and not members:
+                raise _nothing_selected(recipe)
         except OSError as error:
             if error.errno in {errno.ENOSPC, errno.EDQUOT} and not isinstance(error, DiskFullError):
                 raise _full(slot) from error
@@ -118,10 +121,14 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
 
 def _make_room(recipe: Recipe, contents: Contents, staging: Staging) -> list[Evicted]:
     folder = recipe.slot.folder
-    left = [file for file in contents.files if file.path not in staging.done]
     room = room_at(folder.parent)
-    needed_bytes = bytes_on_disk((file.nbytes for file in left), room.block_bytes)
-    needed_files = len(left) + contents.n_folders
+    needed_bytes, needed_files = contents.nbytes_least, contents.n_folders
+    if contents.files is not None:
+        left = [file for file in contents.files if file.path not in staging.done]
+        needed_bytes = bytes_on_disk((file.nbytes for file in left), room.block_bytes)
+        needed_files += len(left)
+    elif staging.unproven:
+        needed_bytes = 0
     evicted: list[Evicted] = []
 
     def enough() -> bool:
@@ -143,6 +150,13 @@ def _older_copy(slot: Slot, name: str, before: Published) -> Before | None:
         return None
     members = {member.path: member for member in before.manifest.members()}
     return Before(slot.folder, members)
+
+
+def _nothing_selected(recipe: Recipe) -> ArgumentError:
+    asked = ", ".join(repr(name) for name in recipe.selection or ())
+    message = f"members={asked} names nothing in {recipe.name}."
+    hint = 'Give paths as the archive has them: a file, a folder, or a pattern as "train/*".'
+    return ArgumentError(message, argument="members", hint=hint)
 
 
 def _full(slot: Slot) -> DiskFullError:

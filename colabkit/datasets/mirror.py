@@ -165,9 +165,11 @@ class _Copier:
             else:
                 crc32 = self._copy_range(file, descriptor, 0, file.nbytes)
             os.utime(descriptor, ns=(file.mtime_ns or 0, file.mtime_ns or 0))
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(OSError):
                 target.unlink()
+            if isinstance(error, FileNotFoundError):
+                raise self._changed(file) from error
             raise
         finally:
             os.close(descriptor)

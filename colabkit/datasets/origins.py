@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from colabkit.datasets.listing import FolderReader, Listing, list_folder
+from colabkit.datasets.listing import FolderReader, Listing, list_files, list_folder
 from colabkit.datasets.manifest import Member
 from colabkit.datasets.mirror import Before, mirror
+from colabkit.datasets.settling import settle
 from colabkit.datasets.staging import Staging
 from colabkit.datasets.watch import Phase, Watch
 
@@ -23,17 +24,17 @@ class Contents:
     Attributes:
         digest: One word that changes when the content does.
         staging_key: What was staged under another key is of no use.
-        files: Every file; without sizes where the source does not tell them beforehand.
+        files: Every file, None where only reading the source tells.
         n_folders: Number of folders.
-        nbytes: The files' sizes added up, None where unknown.
+        nbytes_least: How many bytes the files have at least.
         verb: What making the folder is called: "Copied", "Unpacked".
     """
 
     digest: str
     staging_key: str
-    files: Sequence[Member]
+    files: Sequence[Member] | None
     n_folders: int
-    nbytes: int | None
+    nbytes_least: int
     verb: str
 
 
@@ -65,7 +66,11 @@ class FolderOrigin:
         watch: Is told how far it is.
         retry: Called when the folder does not answer.
         selects: Says which paths to take.
+        names: The files to take, as paths inside the folder; all that are in it by default.
         reader: The calls to read the folder by.
+
+    Attributes:
+        unfinished: Paths of the files that are left out because they are still being written.
     """
 
     def __init__(
@@ -75,26 +80,33 @@ class FolderOrigin:
         watch: Watch,
         retry: Retry,
         selects: Callable[[str], bool] | None = None,
+        names: Sequence[str] | None = None,
         reader: FolderReader | None = None,
     ) -> None:
         self._root = root
+        self._names = names
         self._watch = watch
         self._retry = retry
         self._selects = selects
         self._reader = reader or FolderReader()
         self._listing: Listing | None = None
+        self.unfinished: tuple[str, ...] = ()
 
     def listing(self) -> Listing:
         """Returns what the folder holds, listed once."""
         if self._listing is None:
-            listing = list_folder(
-                self._root, reader=self._reader, check=self._watch.check, retry=self._retry
-            )
+            listing = self._listed()
             if self._selects is not None:
                 files = [file for file in listing.files if self._selects(file.path)]
                 above = {str(parent) for file in files for parent in Path(file.path).parents}
                 listing = Listing(files, [name for name in listing.folders if name in above])
-            self._listing = listing
+            settled = settle(
+                listing,
+                look=self._look_again,
+                pause=self._watch.pause,
+                empty_is_unfinished=self._names is not None,
+            )
+            self._listing, self.unfinished = settled.listing, settled.unfinished
         return self._listing
 
     def stamp(self) -> str:
@@ -109,7 +121,7 @@ class FolderOrigin:
             staging_key="folder",
             files=listing.files,
             n_folders=len(listing.folders),
-            nbytes=listing.nbytes,
+            nbytes_least=listing.nbytes,
             verb="Copied",
         )
 
@@ -130,3 +142,27 @@ class FolderOrigin:
     def sha256(self) -> str | None:
         """Has no single hash."""
         return None
+
+    def _listed(self) -> Listing:
+        if self._names is None:
+            return list_folder(
+                self._root, reader=self._reader, check=self._watch.check, retry=self._retry
+            )
+        files = list_files(
+            self._root,
+            self._names,
+            reader=self._reader,
+            check=self._watch.check,
+            retry=self._retry,
+        )
+        above = {str(parent) for name in self._names for parent in PurePosixPath(name).parents}
+        return Listing(sorted(files, key=lambda file: file.path), sorted(above - {"."}))
+
+    def _look_again(self, paths: Sequence[str]) -> list[Member | None]:
+        return [self._member(path) for path in paths]
+
+    def _member(self, path: str) -> Member | None:
+        try:
+            return list_files(self._root, [path], reader=self._reader, threads=1)[0]
+        except FileNotFoundError:
+            return None

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from colabkit.datasets.drive import mount_under
 from colabkit.datasets.finding import SourceKind, find_source
 from colabkit.datasets.listing import FolderReader, Listing, list_folder
 from colabkit.datasets.older_pack import OlderPack, is_pack
@@ -90,7 +91,7 @@ def pack(
     began_s = time.monotonic()
     speaker: Speaker = Printed() if progress else Silent()
     watch = Watch()
-    retrier = Retrier(watch, location=str(root))
+    retrier = Retrier(watch, location=str(root), mount=mount_under(str(root)))
     bar = TransferBar(target.name, progress=progress)
 
     def work() -> Packed:

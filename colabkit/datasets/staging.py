@@ -23,23 +23,28 @@ class Staging:
         slot: The dataset's place; the caller holds its lock.
         key: Names what is being built; what another key built is thrown away.
         planned: What is to be built: a file there that has the size and the CRC it should
-            have is whole, noted or not.
+            have is whole, noted or not. None where only reading the source tells.
 
     Attributes:
         tree: The folder that becomes the dataset.
         done: The files that are whole, by path.
+        unproven: Paths of files of a call before, whole or not, where nothing was planned.
     """
 
-    def __init__(self, slot: Slot, *, key: str, planned: Iterable[Member] = ()) -> None:
+    def __init__(self, slot: Slot, *, key: str, planned: Iterable[Member] | None = ()) -> None:
         self._slot = slot
         self._journal_path = slot.work / "journal"
         self._guard = threading.Lock()
         self.tree = slot.work / "tree"
         self.done: dict[str, Member] = {}
+        self.unproven: set[str] = set()
         begun = _read_journal(self._journal_path)
         if begun is not None and begun.key == key and self.tree.is_dir():
-            self.done = _still_whole(self.tree, begun, planned)
-            _remove_others(self.tree, self.done)
+            self.done = _still_whole(self.tree, begun, planned or ())
+            if planned is None:
+                self.unproven = {path for path, _ in walk_sizes(self.tree)} - self.done.keys()
+            else:
+                _remove_others(self.tree, self.done)
         else:
             move_to_trash(slot, slot.work)
             self.tree.mkdir(parents=True)
@@ -55,6 +60,18 @@ class Staging:
         """Forgets and removes files that do not belong to the dataset any more."""
         for path in paths & self.done.keys():
             del self.done[path]
+            (self.tree / path).unlink()
+
+    def proven(self, members: Iterable[Member]) -> None:
+        """Takes note that files of a call before are whole."""
+        for member in members:
+            self.unproven.discard(member.path)
+            self.note(member)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Removes files of a call before that are not whole."""
+        for path in paths:
+            self.unproven.discard(path)
             (self.tree / path).unlink()
 
     def close(self) -> None:

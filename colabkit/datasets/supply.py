@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from colabkit.datasets.archives import ArchiveOrigin
 from colabkit.datasets.finding import Found, SourceKind
+from colabkit.datasets.limits import Limits
 from colabkit.datasets.older_pack import is_pack
 from colabkit.datasets.origins import Contents, FolderOrigin, Origin, Retry
 from colabkit.datasets.packed_origin import PackedOrigin, packed_path
+from colabkit.datasets.parts import PartsOrigin
 from colabkit.datasets.plan import chosen
 from colabkit.datasets.watch import Phase, Watch
 from colabkit.errors import ArgumentError, ColabKitError
 from colabkit.storage import drive_part, is_slow
 
 _MANY_FILES = 300
+_NAMES_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -32,6 +36,7 @@ class Request:
         pack: Whether to pack a folder into an archive beside it.
         evict: Whether older datasets may go when room is short.
         password: For encrypted archives.
+        limits: What counts as a bomb, None for the usual.
     """
 
     found: Found
@@ -42,6 +47,7 @@ class Request:
     pack: bool = False
     evict: bool = False
     password: str | None = None
+    limits: Limits | None = None
 
 
 class Supply:
@@ -96,8 +102,12 @@ class Supply:
             self._contents = self.origin.contents()
         return self._contents
 
-    def note(self) -> str:
-        """Returns a sentence for the user on where the files came from, "" for none."""
+    def notes(self) -> list[str]:
+        """Returns sentences for the user on where the files came from."""
+        unfinished = getattr(self._origin, "unfinished", ())
+        return [note for note in (self._note(), _unfinished_words(unfinished)) if note]
+
+    def _note(self) -> str:
         if isinstance(self._origin, PackedOrigin):
             return self._origin.note
         if isinstance(self._origin, FolderOrigin):
@@ -119,6 +129,18 @@ class Supply:
         if request.pack:
             message = "pack=True packs a folder, and the source is an archive already."
             raise ArgumentError(message, argument="pack", hint="Leave it out.")
+        if request.found.kind is SourceKind.PARTS and request.sha256 is None:
+            return PartsOrigin(
+                request.found.paths,
+                watch=self._watch,
+                retry=self._retry,
+                selects=chosen(request.selection),
+                as_archives=self._open_archives,
+            )
+        return self._open_archives()
+
+    def _open_archives(self) -> ArchiveOrigin:
+        request = self._request
         return ArchiveOrigin(
             request.found.paths,
             watch=self._watch,
@@ -126,6 +148,7 @@ class Supply:
             selection=request.selection,
             password=request.password,
             hashed=request.sha256 is not None,
+            limits=request.limits,
         )
 
     def _open_folder(self, root: Path) -> Origin:
@@ -141,3 +164,11 @@ class Supply:
         return FolderOrigin(
             root, watch=self._watch, retry=self._retry, selects=chosen(request.selection)
         )
+
+
+def _unfinished_words(paths: Sequence[str]) -> str:
+    if not paths:
+        return ""
+    names = ", ".join(paths[:_NAMES_SHOWN]) + (", ..." if len(paths) > _NAMES_SHOWN else "")
+    many = f"{len(paths):,} files are" if len(paths) > 1 else "1 file is"
+    return f"{many} still being written and left out ({names}): run this cell again later."

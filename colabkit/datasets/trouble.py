@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
+import logging
 import os
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from colabkit.datasets.watch import Watch
-from colabkit.errors import StorageError
+from colabkit.errors import ColabKitError, DriveMountError, StorageError
 from colabkit.notebook import duration_words
+
+_logger = logging.getLogger(__name__)
 
 PASSING = frozenset(
     {
@@ -24,21 +29,35 @@ PASSING = frozenset(
         errno.ENETUNREACH,
     }
 )
-_LOST = frozenset({errno.ENOTCONN, errno.ESTALE, errno.ENOENT})
+_LOST = frozenset({errno.ENOTCONN, errno.ESTALE})
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 PATIENCE_S = 600.0
+# A server that answers with failures for a minute means them.
+URL_PATIENCE_S = 60.0
+
+
+class Mount(Protocol):
+    """The mount that a source lies on."""
+
+    def is_alive(self) -> bool:
+        """Returns whether it answers; any thread may ask."""
+        ...
+
+    def mount(self) -> None:
+        """Mounts it again; only the main thread may."""
+        ...
 
 
 class Retrier:
     """Lets reading go on after a failure that may pass.
 
-    Workers call ``retry``; only the main thread mounts, so ``tend`` is called there.
+    Workers call ``retry``; only the main thread mounts, so ``tend`` is called there. Workers
+    that fail together wait together: an outage has one back-off, however many meet it.
 
     Args:
         watch: Shows the trouble, and says when to stop waiting.
         location: What is being read, for the message.
-        is_lost: Says whether the source's mount is gone; then a missing file is no verdict.
-        remount: Mounts it again, None where only the user can.
+        mount: The mount that the source lies on, None where there is none to tend.
         pauses_s: Back-off between tries; the last one repeats.
         patience_s: How long a failure may last.
         clock: Seconds that only grow.
@@ -49,25 +68,20 @@ class Retrier:
         watch: Watch,
         *,
         location: str,
-        is_lost: Callable[[], bool] = lambda: False,
-        remount: Callable[[], None] | None = None,
+        mount: Mount | None = None,
         pauses_s: tuple[float, ...] = PAUSES_S,
         patience_s: float = PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._watch = watch
         self._location = location
-        self._is_lost = is_lost
-        self._remount = remount
+        self._mount = mount
         self._pauses_s = pauses_s
         self._patience_s = patience_s
         self._clock = clock
         self._guard = threading.Lock()
         self._wants_mount = threading.Event()
-        self._failing_since_s: float | None = None
-        self._tries = 0
-        self._bytes_then = -1
-        self.count = 0
+        self._outage: _Outage | None = None
 
     def retry(self, error: OSError) -> None:
         """Returns when it is worth trying again.
@@ -78,44 +92,89 @@ class Retrier:
             StoppedError: The caller wants no more.
         """
         self._watch.check()
-        lost = error.errno in _LOST and (error.errno != errno.ENOENT or self._is_lost())
-        if not lost and error.errno not in PASSING:
+        if isinstance(error, ColabKitError):
             raise error
-        pause_s = self._next_pause(error)
-        self._watch.trouble(f"{os.strerror(error.errno or 0)}, trying again")
+        lost = self._says_lost(error)
+        passes = error.errno in PASSING or isinstance(error, ConnectionError | TimeoutError)
+        if not (lost or passes):
+            raise error
+        pause_s = self._pause_s(error)
+        self._watch.trouble(f"{_words(error)}, trying again")
         if lost:
             self._wants_mount.set()
         self._watch.stopped.wait(pause_s)
         self._watch.check()
 
     def tend(self) -> None:
-        """Mounts the source again when a worker found it lost; called on the main thread."""
-        if self._wants_mount.is_set():
-            self._wants_mount.clear()
-            if self._remount is not None and self._is_lost():
-                self._remount()
+        """Mounts the source again when a worker found it lost; called on the main thread.
 
-    def _next_pause(self, error: OSError) -> float:
+        Raises:
+            DriveMountError: It cannot be mounted, and trying again will not help.
+        """
+        if not self._wants_mount.is_set() or self._mount is None:
+            return
+        self._wants_mount.clear()
+        if self._mount.is_alive():
+            return
+        try:
+            self._mount.mount()
+        except DriveMountError as error:
+            if not error.cause.may_pass:
+                raise
+            _logger.warning("Drive could not be mounted again yet: %s", error)
+
+    def _says_lost(self, error: OSError) -> bool:
+        if error.errno == errno.ENOENT:
+            # A lost mount shows an empty folder: what is missing there is not gone.
+            return self._mount is not None and not self._mount.is_alive()
+        return error.errno in _LOST
+
+    def _pause_s(self, error: OSError) -> float:
         with self._guard:
-            now_s = self._clock()
-            bytes_now = self._watch.standing().bytes_done
-            if self._failing_since_s is None or bytes_now > self._bytes_then:
-                self._failing_since_s, self._tries = now_s, 0
-            self._bytes_then = bytes_now
-            lasted_s = now_s - self._failing_since_s
+            now_s, bytes_now = self._clock(), self._watch.standing().bytes_done
+            outage = self._outage
+            if outage is None or outage.bytes_then != bytes_now:
+                outage = _Outage(began_s=now_s, bytes_then=bytes_now, next_try_s=now_s)
+            lasted_s = now_s - outage.began_s
             if lasted_s > self._patience_s:
-                message = (
-                    f"{self._location} could not be read for {duration_words(lasted_s)}:"
-                    f" {os.strerror(error.errno or 0)}."
+                raise self._too_long(error, lasted_s) from error
+            if now_s >= outage.next_try_s:
+                pause_s = self._pauses_s[min(outage.tries, len(self._pauses_s) - 1)]
+                outage = dataclasses.replace(
+                    outage, tries=outage.tries + 1, next_try_s=now_s + pause_s
                 )
-                raise StorageError(
-                    message,
-                    path=self._location,
-                    operation="read",
-                    hint="Mount Drive again and run this cell again: it goes on where it stopped."
-                    " Drive also answers so when a file was read too often in one day.",
-                ) from error
-            pause_s = self._pauses_s[min(self._tries, len(self._pauses_s) - 1)]
-            self._tries += 1
-            self.count += 1
-            return pause_s
+            self._outage = outage
+            return outage.next_try_s - now_s
+
+    def _too_long(self, error: OSError, lasted_s: float) -> StorageError:
+        message = (
+            f"{self._location} could not be read for {duration_words(lasted_s)}: {_words(error)}."
+        )
+        return StorageError(
+            message,
+            path=self._location,
+            operation="read",
+            hint="Mount Drive again and run this cell again: it goes on where it stopped."
+            " Drive also answers so when a file was read too often in one day.",
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Outage:
+    """A time in which nothing could be read.
+
+    Attributes:
+        began_s: When it was first met.
+        bytes_then: What had been read by then; once it is another number, it was overcome.
+        next_try_s: When everybody tries again.
+        tries: How many times that was put off.
+    """
+
+    began_s: float
+    bytes_then: int
+    next_try_s: float
+    tries: int = 0
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__

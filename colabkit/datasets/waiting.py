@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from colabkit.datasets.slots import Slot
 from colabkit.datasets.trouble import Retrier
 from colabkit.datasets.watch import Phase, Standing, Watch
+from colabkit.errors import StorageError
 from colabkit.notebook import Transfer, TransferBar
 
 Result = TypeVar("Result")
@@ -31,20 +32,29 @@ def locked(slot: Slot, bar: TransferBar) -> Iterator[bool]:
     Yields:
         Whether it had to wait.
     """
-    slot.side.mkdir(parents=True, exist_ok=True)
     lock = FileLock(slot.lock)
     waited = False
-    while True:
-        try:
-            lock.acquire(timeout=_POLL_S if waited else 0)
-            break
-        except Timeout:
+    try:
+        slot.side.mkdir(parents=True, exist_ok=True)
+        while not _acquired(lock, timeout_s=_POLL_S if waited else 0):
             waited = True
             bar.update(_transfer(_told(slot.doing), waiting=True))
+    except OSError as error:
+        message = f"{slot.folder.parent} cannot be written to: {error.strerror or error}."
+        hint = "Pass dest= in a folder that you may write to, or set COLABKIT_CACHE to one."
+        raise StorageError(message, path=slot.folder, operation="write", hint=hint) from error
     try:
         yield waited
     finally:
         lock.release()
+
+
+def _acquired(lock: FileLock, *, timeout_s: float) -> bool:
+    try:
+        lock.acquire(timeout=timeout_s)
+    except Timeout:
+        return False
+    return True
 
 
 def attended(

@@ -95,6 +95,15 @@ class Watch:
         with self._guard:
             return self._standing
 
+    def pause(self, pause_s: float) -> None:
+        """Waits.
+
+        Raises:
+            StoppedError: The caller wants no more.
+        """
+        self.stopped.wait(pause_s)
+        self.check()
+
     def check(self) -> None:
         """Ends the worker that calls it when the caller wants no more.
 
