@@ -18,7 +18,8 @@ from colabkit.datasets.mirror import Before
 from colabkit.datasets.origins import Contents, Retry
 from colabkit.datasets.plan import Plan, plan_archive
 from colabkit.datasets.progress import Progress
-from colabkit.datasets.source import Source, open_source
+from colabkit.datasets.retried_source import RetriedSource, open_retried
+from colabkit.datasets.source import Source
 from colabkit.datasets.staging import Staging
 from colabkit.datasets.tables import Manifest
 from colabkit.datasets.unpack import unpack
@@ -196,24 +197,20 @@ class ArchiveOrigin:
         return self._sha256
 
     def _plan(self, path: str) -> Plan:
-        source = self._open(path)
+        self._watch.check()
+        source = RetriedSource(open_retried(path, self._retry), self._retry)
         try:
-            while True:
-                self._watch.check()
-                try:
-                    return plan_archive(
-                        source,
-                        password=self._password,
-                        members=self._selection,
-                        limits=self._limits,
-                    )
-                except OSError as error:
-                    self._retry(error)
+            return plan_archive(
+                source,
+                password=self._password,
+                members=self._selection,
+                limits=self._limits,
+            )
         finally:
             source.close()
 
     def _open(self, path: str) -> Source:
-        source = open_source(path)
+        source = open_retried(path, self._retry)
         return HashedSource(source, retry=self._retry) if self._hashed else source
 
 

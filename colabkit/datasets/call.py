@@ -121,18 +121,20 @@ class Call:
 
     def _make(self, before: Published) -> Made:
         request = self._request
+        stamp = self._supply.stamp() or self._supply.stamp_now()
         contents = self._supply.contents()
         recipe = Recipe(
             slot=self._slot,
             name=request.found.name,
             origin=self._supply.origin,
+            stamp_now=self._supply.stamp_now,
             selection=request.selection,
             sha256=request.sha256,
             evict=request.evict,
             # A hosted machine's disk goes with the machine: nothing is won by waiting for it.
             sync=not detect_platform().is_hosted,
         )
-        return make(recipe, before, contents, self._supply.stamp() or "", self._watch)
+        return make(recipe, before, contents, stamp, self._watch)
 
     def _renew(self, verdict: Verdict) -> None:
         published = look(self._slot)

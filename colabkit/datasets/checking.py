@@ -39,7 +39,7 @@ def folder_state(folder: Path, manifest: Manifest | None) -> FolderState:
     """
     try:
         status = os.lstat(folder)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return FolderState.ABSENT
     if not _is_folder(folder) or manifest is None or status.st_ino != manifest.header.inode:
         return FolderState.ABSENT if _is_empty_folder(folder) else FolderState.FOREIGN

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from colabkit.datasets.actions import FolderState
 from colabkit.datasets.checking import boot_id
@@ -35,6 +35,7 @@ class Recipe:
         slot: Where; its lock is held.
         name: The source's absolute name.
         origin: What it is made from.
+        stamp_now: Returns the source's stamp as it is now.
         selection: The members asked for, None for all.
         sha256: What the archive's SHA-256 has to be, None for any.
         evict: Whether older datasets may go when room is short.
@@ -44,6 +45,7 @@ class Recipe:
     slot: Slot
     name: str
     origin: Origin
+    stamp_now: Callable[[], str]
     selection: tuple[str, ...] | None
     sha256: str | None
     evict: bool
@@ -97,7 +99,7 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
         move_to_trash(slot, slot.work)
         raise _mismatch(recipe, actual or "")
     watch.begin(Phase.PUBLISHING, files_total=len(members))
-    if stamp and origin.stamp() != stamp:
+    if stamp and recipe.stamp_now() != stamp:
         message = f"{recipe.name} changed while it was read."
         hint = "Run this cell again once nobody writes to it; nothing was published."
         raise DatasetChangedError(message, path=recipe.name, hint=hint)

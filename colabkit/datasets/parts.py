@@ -12,7 +12,8 @@ from colabkit.datasets.listing import THREADS
 from colabkit.datasets.manifest import Member
 from colabkit.datasets.mirror import Before
 from colabkit.datasets.origins import Contents, FolderOrigin, Origin, Retry
-from colabkit.datasets.source import Source, open_source
+from colabkit.datasets.retried_source import RetriedSource, open_retried
+from colabkit.datasets.source import Source
 from colabkit.datasets.staging import Staging
 from colabkit.datasets.tar_stream import unpacked_pieces
 from colabkit.datasets.watch import Watch
@@ -90,16 +91,12 @@ class PartsOrigin:
         return self._chosen
 
     def _is_archive(self, path: str) -> bool:
-        while True:
-            self._watch.check()
-            try:
-                source = open_source(path)
-                try:
-                    return holds_archive(source)
-                finally:
-                    source.close()
-            except OSError as error:
-                self._retry(error)
+        self._watch.check()
+        source = RetriedSource(open_retried(path, self._retry), self._retry)
+        try:
+            return holds_archive(source)
+        finally:
+            source.close()
 
 
 def holds_archive(source: Source) -> bool:

@@ -16,7 +16,7 @@ from colabkit.datasets.packed_origin import PackedOrigin, packed_path
 from colabkit.datasets.parts import PartsOrigin
 from colabkit.datasets.plan import chosen
 from colabkit.datasets.watch import Phase, Watch
-from colabkit.errors import ArgumentError, ColabKitError
+from colabkit.errors import ArgumentError, ColabKitError, StorageError
 from colabkit.storage import drive_part, is_slow
 
 _MANY_FILES = 300
@@ -89,6 +89,29 @@ class Supply:
             except OSError as error:
                 self.unreachable = error
         return self._stamp
+
+    def stamp_now(self) -> str:
+        """Returns the source's stamp as it is now, waiting out what fails.
+
+        Raises:
+            ColabKitError: The source is missing or failed for too long.
+        """
+        while True:
+            try:
+                return self.origin.stamp()
+            except OSError as error:
+                self._wait_out(error)
+
+    def _wait_out(self, error: OSError) -> None:
+        try:
+            self._retry(error)
+        except ColabKitError:
+            raise
+        except OSError as final:
+            name = self._request.found.name
+            message = f"{name} cannot be opened ({final.strerror or final})."
+            hint = "Check the path or the address, and that it can be reached from here."
+            raise StorageError(message, path=name, operation="open", hint=hint) from final
 
     def contents(self) -> Contents:
         """Returns what the source holds.
