@@ -40,7 +40,6 @@ from colabkit.notebook import (
     bytes_words,
     lasted_words,
 )
-from colabkit.runtime import detect_platform
 
 Result = TypeVar("Result")
 
@@ -131,8 +130,8 @@ class Call:
             selection=request.selection,
             sha256=request.sha256,
             evict=request.evict,
-            # A hosted machine's disk goes with the machine: nothing is won by waiting for it.
-            sync=not detect_platform().is_hosted,
+            # Where a crash of the machine is seen later, all is read then: nobody waits now.
+            sync=not boot_id(),
         )
         return make(recipe, before, contents, stamp, self._watch)
 

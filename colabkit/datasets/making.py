@@ -91,7 +91,7 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
             if recipe.selection is not None and not members:
                 raise _nothing_selected(recipe)
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT} and not isinstance(error, DiskFullError):
+            if isinstance(error, DiskFullError) or error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise _full(slot) from error
             raise
     actual = origin.sha256()
