@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import time
 
+import pytest
+
 import colabkit
+from colabkit import errors
 from tests.integration.making_datasets import Caller
 from tests.unit.datasets.sources import (
     content_of,
@@ -97,13 +100,9 @@ def test_eviction_is_asked_for_and_takes_the_longest_unused_that_nobody_uses(tmp
         return os.statvfs_result(fields)
 
     monkeypatch.setattr("os.statvfs", nearly_full)
-    try:
+    with pytest.raises(errors.DiskFullError, match="evict=True") as caught:
         colabkit.dataset(sources["wanted"], progress=False)
-    except colabkit.errors.DiskFullError as error:
-        assert error.free_bytes < error.needed_bytes
-        assert "evict=True" in str(error)
-    else:
-        raise AssertionError
+    assert caught.value.free_bytes < caught.value.needed_bytes
     assert all(folder.is_dir() for folder in made.values())
     colabkit.dataset(sources["wanted"], progress=False, evict=True)
     assert {name for name, folder in made.items() if folder.is_dir()} == {"used", "newer"}
