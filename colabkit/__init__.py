@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from colabkit import errors
     from colabkit.datasets import dataset, pack
+    from colabkit.session import Session, mount, release, setup
     from colabkit.training import (
         Callback,
         EarlyStopping,
@@ -33,17 +34,22 @@ __all__ = [
     "History",
     "ResumeVerdict",
     "Run",
+    "Session",
     "__version__",
     "checkpoints",
     "dataset",
     "errors",
     "fit",
     "load",
+    "mount",
     "pack",
+    "release",
+    "setup",
     "verify_resume",
 ]
 
-_OF_DATASETS = frozenset({"dataset", "pack"})
+_DATASETS = {"dataset", "pack"}
+_SESSION = {"Session", "mount", "release", "setup"}
 
 
 def __getattr__(name: str) -> Any:
@@ -52,8 +58,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    home = "colabkit.datasets" if name in _OF_DATASETS else "colabkit.training"
-    value = getattr(importlib.import_module(home), name)
+    room = "session" if name in _SESSION else "datasets" if name in _DATASETS else "training"
+    value = getattr(importlib.import_module(f"colabkit.{room}"), name)
     globals()[name] = value
     return value
 

@@ -163,6 +163,10 @@ class DriveMountError(StorageError):
         super().__init__(message, path=path, operation="mount", hint=hint)
 
 
+class DriveLostError(StorageError):
+    """Drive was mounted and is not any more, or it does not answer."""
+
+
 class MachineReleaseError(ColabKitError, RuntimeError):
     """The machine could not be given back."""
 

@@ -1,5 +1,6 @@
 """Checkpoints: exact, verified on read, incremental, written while training goes on."""
 
+from colabkit.checkpoint.carrier import Carrier, CarryStatus
 from colabkit.checkpoint.folder import RunFolder
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
@@ -13,6 +14,8 @@ from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.checkpoint.tree import decode, encode
 
 __all__ = [
+    "Carrier",
+    "CarryStatus",
     "CheckpointInfo",
     "CheckpointStore",
     "Lease",

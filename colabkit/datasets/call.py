@@ -11,7 +11,6 @@ from typing import TypeVar
 from colabkit.datasets.actions import CacheAction
 from colabkit.datasets.checking import boot_id, folder_times
 from colabkit.datasets.deciding import Verdict, decide
-from colabkit.datasets.drive import mount_under
 from colabkit.datasets.eviction import mark_used
 from colabkit.datasets.finding import Found, is_url
 from colabkit.datasets.folder import DatasetPath
@@ -40,6 +39,7 @@ from colabkit.notebook import (
     bytes_words,
     lasted_words,
 )
+from colabkit.storage import mount_of
 
 Result = TypeVar("Result")
 
@@ -209,4 +209,4 @@ def retrier_for(found: Found, watch: Watch) -> Retrier:
     """Returns what to do when a source fails in the middle."""
     if any(map(is_url, found.paths)):
         return Retrier(watch, location=found.name, patience_s=URL_PATIENCE_S)
-    return Retrier(watch, location=found.name, mount=mount_under(found.name))
+    return Retrier(watch, location=found.name, mount=mount_of(found.name))

@@ -14,8 +14,7 @@ from colabkit.datasets.limits import Limits
 from colabkit.datasets.slots import cache_folder, slot_for
 from colabkit.datasets.supply import Request
 from colabkit.errors import ArgumentError
-from colabkit.runtime import Platform, detect_platform
-from colabkit.storage import drive_part
+from colabkit.storage import mount_of
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -98,7 +97,7 @@ def _check_dest(dest: str | os.PathLike[str], found: Found) -> None:
     if not text:
         message = "dest is empty."
         raise ArgumentError(message, argument="dest", hint="Pass a folder, or leave it out.")
-    if detect_platform() is Platform.COLAB and drive_part(text) is not None:
+    if mount_of(text) is not None:
         message = f"dest is {text}, on Google Drive: reading from there is what takes long."
         raise ArgumentError(message, argument="dest", hint="Leave it out, or pass a local folder.")
     if found.kind is SourceKind.FOLDER:

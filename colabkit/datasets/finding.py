@@ -9,14 +9,15 @@ import errno
 import glob
 import os
 import re
+import stat
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.drive import is_mounted
 from colabkit.datasets.listing import LEFT_OUT
 from colabkit.errors import ArgumentError, DatasetNotFoundError
 from colabkit.runtime import Platform, detect_platform
-from colabkit.storage import DEFAULT_MOUNTPOINT, drive_part, locate
+from colabkit.storage import DriveMount, MountState, locate, mount_of
 
 SourceLike = str | os.PathLike[str]
 _NAMES_SHOWN = 5
@@ -107,9 +108,9 @@ def _find_one(text: str, platform: Platform) -> Found:
     path = locate(text, platform=platform).absolute()
     name = str(path)
     try:
-        if path.is_dir():
+        mode = _mode_of(path, mount_of(path, platform=platform))
+        if stat.S_ISDIR(mode):
             return Found(name, path.name, SourceKind.FOLDER, (name,))
-        path.stat()
     except OSError as reason:
         if glob.has_magic(name) and (matches := _matches(name)):
             is_folder = len(matches) == 1 and Path(matches[0]).is_dir()
@@ -118,6 +119,18 @@ def _find_one(text: str, platform: Platform) -> Found:
         error = _missing(text, path, reason, platform)
         return Found(name, path.name, SourceKind.MISSING, (), error)
     return Found(name, path.name, SourceKind.ARCHIVES, (name,))
+
+
+def _mode_of(path: Path, mount: DriveMount | None) -> int:
+    """Returns what a path is; a mount that is lost is mounted again first."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        on_main = threading.current_thread() is threading.main_thread()
+        if mount is None or not on_main or mount.look() is not MountState.LOST:
+            raise
+        mount.mend()
+        return path.stat().st_mode
 
 
 def _matches(name: str) -> tuple[str, ...]:
@@ -131,21 +144,21 @@ def _label(url: str) -> str:
 
 
 def _missing(text: str, path: Path, reason: OSError, platform: Platform) -> Exception:
-    on_drive = platform is Platform.COLAB and drive_part(text) is not None
-    if on_drive and not is_mounted(DEFAULT_MOUNTPOINT):
-        message = f"{text} cannot be reached: Google Drive is not mounted."
-        hint = "Mount it first: from google.colab import drive; drive.mount('/content/drive')."
+    mount = mount_of(text, platform=platform)
+    hint = "Run colabkit.mount(), then this cell again."
+    if mount is not None and mount.state is not MountState.MOUNTED:
+        message = f"{text} cannot be reached: Google Drive is {mount.state.value}."
         return DatasetNotFoundError(message, path=path, hint=hint)
     if reason.errno in {errno.ENOTCONN, errno.EIO}:
         message = f"{text} cannot be reached: {os.strerror(reason.errno)}."
-        return DatasetNotFoundError(message, path=path, hint="Mount Drive again.")
+        return DatasetNotFoundError(message, path=path, hint=hint)
     above = next((p for p in path.parents if p.is_dir()), Path("/"))
     wanted = path.relative_to(above).parts[0]
     near = near_names(wanted, _names_in(above))
     message = f"There is no {text}"
     if str(path) != text:
         message += f" ({path})"
-    message += "; Google Drive is mounted." if on_drive else "."
+    message += "; Google Drive is mounted." if mount is not None else "."
     if path.parent != above:
         message += f" The folder {above} is there, {wanted!r} in it is not."
     if near:

@@ -12,7 +12,6 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from colabkit.datasets.drive import mount_under
 from colabkit.datasets.finding import SourceKind, find_source
 from colabkit.datasets.listing import FolderReader, Listing, list_folder
 from colabkit.datasets.older_pack import OlderPack, is_pack
@@ -30,7 +29,7 @@ from colabkit.errors import (
     StorageError,
 )
 from colabkit.notebook import Printed, Silent, Speaker, TransferBar, bytes_words, lasted_words
-from colabkit.storage import locate
+from colabkit.storage import locate, mount_of
 
 _ASIDE = ".colabkit-pack-"
 _STALE_S = 3600.0
@@ -91,7 +90,7 @@ def pack(
     began_s = time.monotonic()
     speaker: Speaker = Printed() if progress else Silent()
     watch = Watch()
-    retrier = Retrier(watch, location=str(root), mount=mount_under(str(root)))
+    retrier = Retrier(watch, location=str(root), mount=mount_of(root))
     bar = TransferBar(target.name, progress=progress)
 
     def work() -> Packed:

@@ -17,7 +17,7 @@ from colabkit.datasets.parts import PartsOrigin
 from colabkit.datasets.plan import chosen
 from colabkit.datasets.watch import Phase, Watch
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
-from colabkit.storage import drive_part, is_slow
+from colabkit.storage import is_slow, mount_of
 
 _MANY_FILES = 300
 _NAMES_SHOWN = 3
@@ -136,7 +136,7 @@ class Supply:
         if isinstance(self._origin, FolderOrigin):
             root = Path(self._request.found.paths[0])
             n_files = len(self._origin.listing().files)
-            if n_files > _MANY_FILES and (is_slow(root) or drive_part(root) is not None):
+            if n_files > _MANY_FILES and (is_slow(root) or mount_of(root) is not None):
                 return (
                     f"{n_files:,} files one by one are slow: with pack=True they are packed once"
                     f" into {packed_path(root).name} beside the folder, and read from there."

@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from colabkit.datasets.watch import Watch
-from colabkit.errors import ColabKitError, DriveMountError, StorageError
+from colabkit.errors import ColabKitError, DriveLostError, DriveMountError, StorageError
 from colabkit.notebook import duration_words
+from colabkit.storage import Mending
 
 _logger = logging.getLogger(__name__)
 
@@ -39,12 +40,12 @@ URL_PATIENCE_S = 60.0
 class Mount(Protocol):
     """The mount that a source lies on."""
 
-    def is_alive(self) -> bool:
-        """Returns whether it answers; any thread may ask."""
+    def require(self) -> None:
+        """Raises DriveLostError when it is lost; any thread may ask."""
         ...
 
-    def mount(self) -> None:
-        """Mounts it again; only the main thread may."""
+    def mend(self) -> Mending:
+        """Mounts it again when it is lost and a try is due; only the main thread may."""
         ...
 
 
@@ -114,19 +115,17 @@ class Retrier:
         if not self._wants_mount.is_set() or self._mount is None:
             return
         self._wants_mount.clear()
-        if self._mount.is_alive():
+        error = self._mount.mend().error
+        if error is None:
             return
-        try:
-            self._mount.mount()
-        except DriveMountError as error:
-            if not error.cause.may_pass:
-                raise
-            _logger.warning("Drive could not be mounted again yet: %s", error)
+        if isinstance(error, DriveMountError) and not error.cause.may_pass:
+            raise error
+        _logger.warning("Drive could not be mounted again yet: %s", error)
 
     def _says_lost(self, error: OSError) -> bool:
         if error.errno == errno.ENOENT:
             # A lost mount shows an empty folder: what is missing there is not gone.
-            return self._mount is not None and not self._mount.is_alive()
+            return self._mount is not None and _is_lost(self._mount)
         return error.errno in _LOST
 
     def _pause_s(self, error: OSError) -> float:
@@ -174,6 +173,14 @@ class _Outage:
     bytes_then: int
     next_try_s: float
     tries: int = 0
+
+
+def _is_lost(mount: Mount) -> bool:
+    try:
+        mount.require()
+    except DriveLostError:
+        return True
+    return False
 
 
 def _words(error: OSError) -> str:

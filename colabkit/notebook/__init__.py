@@ -1,6 +1,7 @@
 """Everything a person sees: sentences, progress bars, tables and curves."""
 
 from colabkit.notebook.bar import TrainingBar
+from colabkit.notebook.cards import Card, Row, Tone, card_html, card_text
 from colabkit.notebook.curves import plot_history, svg_curves
 from colabkit.notebook.environment import in_notebook
 from colabkit.notebook.folders import folder_card
@@ -16,13 +17,18 @@ from colabkit.notebook.words import (
 )
 
 __all__ = [
+    "Card",
     "Printed",
+    "Row",
     "Silent",
     "Speaker",
+    "Tone",
     "TrainingBar",
     "Transfer",
     "TransferBar",
     "bytes_words",
+    "card_html",
+    "card_text",
     "duration_words",
     "folder_card",
     "html_table",

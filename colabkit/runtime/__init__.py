@@ -18,6 +18,12 @@ from colabkit.runtime.nvidia_smi import Answer, SmiDriver
 from colabkit.runtime.nvml import NvmlDriver
 from colabkit.runtime.packages import PackageCheck, PackageState, check_packages, missing
 from colabkit.runtime.platform import Platform, detect_platform
+from colabkit.runtime.preferences import (
+    expect_hours,
+    expected_limit_s,
+    prefer_device,
+    preferred_device,
+)
 from colabkit.runtime.tensorflow_gpu import TensorFlowFramework
 from colabkit.runtime.torch_gpu import TorchFramework
 from colabkit.runtime.tpu import Tpu, find_tpu
@@ -49,12 +55,16 @@ __all__ = [
     "check_packages",
     "detect_device",
     "detect_platform",
+    "expect_hours",
+    "expected_limit_s",
     "find_tpu",
     "flush_and_unmount",
     "is_interactive",
     "machine_started_s",
     "missing",
     "mount",
+    "prefer_device",
+    "preferred_device",
     "read_driver",
     "read_host",
     "session_clock",

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import SaveFacts, SaveStatus, Section
+from colabkit.checkpoint import SaveFacts, SaveStatus
 from colabkit.training.checks import require_count, require_free_names
 from colabkit.training.display import Display
 from colabkit.training.feed import Feed, Start
@@ -123,9 +123,9 @@ class Run:
         """How exactly this run goes on after an interruption; complete after the first batch."""
         verdict = self._verdict
         known = [feed for _, feed in self._feeds.values()]
-        for feed in (*known, *(cursor.feed for cursor in self._position.open)):
-            if feed is not None:
-                verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
+        known += [cursor.feed for cursor in self._position.open if cursor.feed is not None]
+        for feed in known:
+            verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
         return verdict
 
     @property
@@ -285,6 +285,7 @@ class Run:
             self.was_interrupted = True
             raise KeyboardInterrupt
         self._keeper.save_if_due(self.step)
+        self._display.mended(self._keeper.mend())
 
     def _end_epoch(self, seconds: float) -> None:
         self._is_best = self._state.end_epoch(seconds=seconds)
@@ -346,5 +347,4 @@ class Run:
                 "environment": self._side.environment(),
             },
         )
-        own = Section("run", self._state.state_dict(), weights=False)
-        return Snapshot([*self._side.sections(), own], facts)
+        return Snapshot([*self._side.sections(), self._state.section()], facts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from colabkit.checkpoint import CheckpointInfo, RunFolder
 from colabkit.errors import ArgumentError, CheckpointNotFoundError
+from colabkit.storage import locate, volume_at
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.side import side_for
 
@@ -78,10 +79,11 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
 
 
 def _existing(ckpt_dir: str | Path) -> Path:
-    path = Path(ckpt_dir)
+    path = locate(ckpt_dir)
+    volume_at(path)
     if not path.is_dir():
         message = f"There is no run folder {path}."
-        hint = "Check the path; is Drive mounted?"
+        hint = "Check the path."
         raise CheckpointNotFoundError(message, path=path, hint=hint)
     return path
 

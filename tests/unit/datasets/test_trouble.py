@@ -20,6 +20,7 @@ from colabkit.datasets.staging import Staging
 from colabkit.datasets.trouble import Retrier
 from colabkit.datasets.watch import StoppedError, Watch
 from colabkit.errors import MountFailure
+from colabkit.storage import Mended, Mending
 from tests.unit.datasets.sources import content_of, make_folder, make_tar, make_zip, some_files
 
 FILES = some_files(60)
@@ -37,19 +38,24 @@ class Clock:
 class Mount:
     """A mount that is lost until it is mounted again."""
 
-    def __init__(self, *, alive: bool = False, failures: tuple[Exception, ...] = ()) -> None:
-        self.alive = alive
+    def __init__(self, *failures: errors.StorageError) -> None:
+        self.alive = False
         self.mounts = 0
         self._failures = list(failures)
 
-    def is_alive(self) -> bool:
-        return self.alive
+    def require(self) -> None:
+        if not self.alive:
+            message = "lost"
+            raise errors.DriveLostError(message, path="/d", operation="read")
 
-    def mount(self) -> None:
+    def mend(self) -> Mending:
+        if self.alive:
+            return Mending(Mended.FINE)
         self.mounts += 1
         if self._failures:
-            raise self._failures.pop(0)
+            return Mending(Mended.REFUSED, error=self._failures.pop(0))
         self.alive = True
+        return Mending(Mended.REMOUNTED)
 
 
 def retrier(watch: Watch | None = None, **options) -> Retrier:
@@ -89,7 +95,7 @@ class TestRetrier:
 
     def test_mounting_that_may_succeed_later_is_tried_later(self):
         nobody = errors.DriveMountError("nobody", cause=MountFailure.NOBODY_THERE)
-        mount = Mount(failures=(nobody,))
+        mount = Mount(nobody)
         one = retrier(mount=mount)
         for _ in range(2):
             one.retry(OSError(LOST, "lost"))
@@ -98,7 +104,7 @@ class TestRetrier:
 
     def test_mounting_that_was_refused_ends_it(self):
         refused = errors.DriveMountError("denied", cause=MountFailure.DENIED)
-        one = retrier(mount=Mount(failures=(refused,)))
+        one = retrier(mount=Mount(refused))
         one.retry(OSError(LOST, "lost"))
         with pytest.raises(errors.DriveMountError):
             one.tend()
