@@ -30,7 +30,7 @@ from colabkit.datasets.trouble import URL_PATIENCE_S, Retrier
 from colabkit.datasets.use import hold
 from colabkit.datasets.waiting import attended, locked
 from colabkit.datasets.watch import Watch
-from colabkit.errors import DestinationTakenError
+from colabkit.errors import ColabKitError, DestinationTakenError, StorageError
 from colabkit.notebook import (
     Printed,
     Silent,
@@ -75,6 +75,15 @@ class Call:
             path = self._used() or self._made()
             empty_trash(self._slot)
             return path
+        except ColabKitError:
+            raise
+        except OSError as error:
+            # What no room foresaw: it still says what it was about.
+            message = f"{self._label} cannot be brought to {self._slot.folder}: {error}."
+            hint = "Nothing was published; run this cell again, it goes on where it stopped."
+            raise StorageError(
+                message, path=error.filename or self._slot.folder, operation="make", hint=hint
+            ) from error
         finally:
             self._bar.close()
 

@@ -91,7 +91,7 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
             if recipe.selection is not None and not members:
                 raise _nothing_selected(recipe)
         except OSError as error:
-            if isinstance(error, DiskFullError) or error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if _says_full(error) or _says_full(error.__cause__):
                 raise _full(slot) from error
             raise
     actual = origin.sha256()
@@ -159,6 +159,12 @@ def _nothing_selected(recipe: Recipe) -> ArgumentError:
     message = f"members={asked} names nothing in {recipe.name}."
     hint = 'Give paths as the archive has them: a file, a folder, or a pattern as "train/*".'
     return ArgumentError(message, argument="members", hint=hint)
+
+
+def _says_full(error: BaseException | None) -> bool:
+    if isinstance(error, DiskFullError):
+        return True
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 def _full(slot: Slot) -> DiskFullError:

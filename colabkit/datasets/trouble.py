@@ -12,7 +12,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from colabkit.datasets.watch import Watch
-from colabkit.errors import ColabKitError, DriveLostError, DriveMountError, StorageError
+from colabkit.errors import (
+    ColabKitError,
+    DiskFullError,
+    DriveLostError,
+    DriveMountError,
+    StorageError,
+)
 from colabkit.notebook import duration_words
 from colabkit.storage import Mending
 
@@ -30,6 +36,7 @@ PASSING = frozenset(
         errno.ENETUNREACH,
     }
 )
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _LOST = frozenset({errno.ENOTCONN, errno.ESTALE})
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 PATIENCE_S = 600.0
@@ -88,6 +95,7 @@ class Retrier:
         """Returns when it is worth trying again.
 
         Raises:
+            DiskFullError: The disk is full that Drive keeps what it reads on.
             StorageError: The failure has lasted too long.
             OSError: ``error`` itself, when it is of a kind that does not pass.
             StoppedError: The caller wants no more.
@@ -95,6 +103,8 @@ class Retrier:
         self._watch.check()
         if isinstance(error, ColabKitError):
             raise error
+        if error.errno in FULL:
+            raise self._full() from error
         lost = self._says_lost(error)
         passes = error.errno in PASSING or isinstance(error, ConnectionError | TimeoutError)
         if not (lost or passes):
@@ -121,6 +131,11 @@ class Retrier:
         if isinstance(error, DriveMountError) and not error.cause.may_pass:
             raise error
         _logger.warning("Drive could not be mounted again yet: %s", error)
+
+    def _full(self) -> DiskFullError:
+        message = f"{self._location} cannot be read: this machine's disk is full."
+        hint = "Drive keeps what it reads on the disk for a while: make room, and run this again."
+        return DiskFullError(message, path=self._location, hint=hint)
 
     def _says_lost(self, error: OSError) -> bool:
         if error.errno == errno.ENOENT:
