@@ -73,8 +73,6 @@ class Call:
         """
         try:
             path = self._used() or self._made()
-            empty_trash(self._slot)
-            return path
         except ColabKitError:
             raise
         except OSError as error:
@@ -86,6 +84,8 @@ class Call:
             ) from error
         finally:
             self._bar.close()
+        empty_trash(self._slot)
+        return path
 
     def _used(self) -> Path | None:
         """Returns the folder when it can be taken as it is, without the lock."""
