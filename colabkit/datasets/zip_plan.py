@@ -86,7 +86,7 @@ def plan_zip(
     files = FileTable(
         kept.paths, entries.nbytes[rows], entries.crcs[rows], entries.modes[rows] & 0o777
     )
-    _check_limits(files, limits, source.nbytes)
+    limits.check_table(kept.paths, files.nbytes, source.nbytes)
     folders = folders_of(kept.paths) | folders_of(kept.links) | kept.folders
     check_clashes(
         [*kept.paths, *kept.links] if kept.links else kept.paths,
@@ -175,19 +175,6 @@ def _check_packing(
         message = f"Member {first!r} is encrypted."
         raise ArchivePasswordError(message, member=first, hint="Pass password=.")
     return bool(encrypted.any())
-
-
-def _check_limits(files: FileTable, limits: Limits, archive_bytes: int) -> None:
-    if not len(files):
-        return
-    largest = int(np.argmax(files.nbytes))
-    limits.check_bytes(int(files.nbytes[largest]), archive_bytes, member=files.paths[largest])
-    total_bytes = sum(map(int, np.add.reduceat(files.nbytes, np.arange(0, len(files), 4096))))
-    limits.check_bytes(total_bytes, archive_bytes, member=files.paths[largest])
-    empty = files.nbytes == 0
-    limits.check_counts(
-        len(files), int(np.count_nonzero(empty)), member=files.paths[int(np.argmax(empty))]
-    )
 
 
 def _link_text(source: Source, layout: ZipLayout, bounds: Column, row: int) -> str:
