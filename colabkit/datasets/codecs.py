@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 from colabkit.datasets.decoders import Decoder, Zlib, needed, optional
 
@@ -51,16 +53,30 @@ def pull_zstd(packed: Iterable[bytes]) -> Iterator[bytes]:
     """
     package = needed("zstandard", "a tar.zst")
     decompressor = package.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    # The reader takes a cut frame for a whole one; a last frame of our own tells them apart.
+    mark = os.urandom(16)
+    last = package.ZstdCompressor(write_checksum=True).compress(mark)
     # Only what it pulls has a bound: fed with 64 KiB, it may give out gigabytes.
-    reader = decompressor.stream_reader(_Pulled(iter(packed)), read_across_frames=True)
+    reader = decompressor.stream_reader(_Pulled(chain(packed, [last])), read_across_frames=True)
+    held = b""
     while True:
         try:
             piece = reader.read(PIECE_BYTES)
         except package.ZstdError as error:
             raise CodecError(str(error)) from error
         if not piece:
-            return
-        yield piece
+            break
+        if len(piece) < len(mark):
+            held += piece
+            yield held[: -len(mark)]
+            held = held[-len(mark) :]
+        else:
+            yield held
+            yield piece[: -len(mark)]
+            held = piece[-len(mark) :]
+    if held != mark:
+        message = "it ends too early"
+        raise CodecError(message)
 
 
 class _Pulled:
