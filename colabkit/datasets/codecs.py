@@ -143,6 +143,8 @@ def decode(
 ) -> Iterator[bytes]:
     """Yields what a stream unpacks to in small pieces, ``nbytes_max`` + 1 bytes at most.
 
+    Chunks behind the one in which the stream ends are not taken.
+
     Raises:
         CodecError: The stream is damaged.
     """
@@ -161,6 +163,8 @@ def decode(
             if piece:
                 left -= len(piece)
                 yield piece
+        if decoder.eof or not left:
+            return
 
 
 def _errors() -> tuple[type[Exception], ...]:

@@ -33,7 +33,7 @@ from tests.unit.datasets.building import (
 )
 
 SOAK = os.environ.get("COLABKIT_SOAK") == "1"
-EXAMPLES = 20_000 if SOAK else 250
+EXAMPLES = 20_000 if SOAK else 1000
 TIME_S = 5.0
 GROWTH_KB = 300 << 10
 ALLOWED = (
