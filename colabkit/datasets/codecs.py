@@ -9,20 +9,17 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
+from colabkit.datasets import small_files
 from colabkit.datasets.decoders import Decoder, Zlib, needed, optional
 
-_isal, _igzip, _libdeflate = (
-    optional("isal.isal_zlib"),
-    optional("isal.igzip_lib"),
-    optional("deflate"),
-)
+_isal, _igzip = optional("isal.isal_zlib"), optional("isal.igzip_lib")
 
 RAW_DEFLATE, GZIP = -15, 31
 PIECE_BYTES = 64 << 10
 _LZMA_MEMORY_BYTES = 1 << 30
 _ZSTD_WINDOW_BYTES = 1 << 27
 
-crc32: Callable[[bytes | memoryview, int], int] = (_isal or zlib).crc32
+crc32: Callable[[small_files.Content, int], int] = (_isal or zlib).crc32
 
 
 class CodecError(Exception):
@@ -107,35 +104,16 @@ def xz_decoder() -> Decoder:
     return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY_BYTES)
 
 
-def inflate(packed: memoryview, nbytes: int) -> bytes:
+def inflate(packed: memoryview, nbytes: int) -> small_files.Content:
     """Unpacks a small raw deflate stream that should give ``nbytes``, never much more.
 
     Raises:
         CodecError: It gives more or less, or is damaged.
     """
     try:
-        if _libdeflate is not None:
-            content = bytes(_libdeflate.deflate_decompress(packed, nbytes))
-        else:
-            content = _inflate(packed, nbytes)
+        return small_files.inflate(packed, nbytes)
     except ERRORS as error:
         raise CodecError(str(error)) from error
-    if len(content) != nbytes:
-        message = f"gives {len(content):,} bytes instead of {nbytes:,}"
-        raise CodecError(message)
-    return content
-
-
-def _inflate(packed: memoryview, nbytes: int) -> bytes:
-    stream = deflate_decoder(RAW_DEFLATE)
-    content = stream.decompress(packed, nbytes + 1)
-    if not stream.eof and len(content) == nbytes:
-        # The end mark may need one more call once the output is full.
-        content += stream.decompress(b"", 1)
-    if not stream.eof:
-        message = "does not end where it should"
-        raise CodecError(message)
-    return content
 
 
 def decode(
@@ -169,11 +147,9 @@ def decode(
 
 def _errors() -> tuple[type[Exception], ...]:
     kinds: list[type[Exception]] = [zlib.error, lzma.LZMAError, EOFError, OSError, ValueError]
-    kinds += [CodecError, MemoryError, OverflowError]
+    kinds += [CodecError, *small_files.DAMAGES]
     if _igzip is not None:
         kinds.append(_igzip.error)
-    if _libdeflate is not None:
-        kinds.append(_libdeflate.DeflateError)
     kinds += [m.ZstdError for m in map(optional, ("compression.zstd", "backports.zstd")) if m]
     return tuple(kinds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +21,7 @@ from colabkit.datasets.streamed import EncryptedZip, Members, Rar, StreamUnpacke
 from colabkit.datasets.tables import FileTable, Manifest
 from colabkit.datasets.tar_unpack import TarUnpacker
 from colabkit.datasets.tree import Tree
+from colabkit.datasets.writer_process import started
 from colabkit.datasets.zip_plan import ZipLayout
 from colabkit.datasets.zip_unpack import ZipUnpacker
 from colabkit.errors import ArchivePasswordError, StorageError
@@ -133,13 +135,19 @@ def _unpack_zip(
     if not isinstance(plan.files, FileTable):
         raise TypeError(plan.files)
     cores = os.cpu_count() or 1
+    processes = started(tree, cores, n_files=len(plan.files))
     unpacker = ZipUnpacker(plan.files, layout, tree, done, cores)
     crew = Crew()
     ahead = ReadAhead(source, unpacker.stretches, crew, retries=watch.retry is not None)
-    ahead.start(total_bytes=unpacker.total_bytes)
-    for number in range(cores):
-        crew.start(f"unpack-{number}", lambda: unpacker.work(ahead, crew), awaited=True)
-    watch.over(crew, ahead, unpacker.counter)
+    try:
+        for number, process in enumerate(processes):
+            work = partial(unpacker.work, ahead, crew, process)
+            crew.start(f"unpack-{number}", work, awaited=True)
+        ahead.start(total_bytes=unpacker.total_bytes)
+        watch.over(crew, ahead, unpacker.counter)
+    finally:
+        for process in processes:
+            process.close()
     manifest = unpacker.manifest()
     _make_links(plan.links, tree, manifest)
     return manifest

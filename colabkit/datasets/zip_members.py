@@ -20,6 +20,7 @@ from colabkit.datasets.codecs import (
     zstd_decoder,
 )
 from colabkit.datasets.decoders import Decoder, Deflate64, ZipLzma
+from colabkit.datasets.small_files import Content
 from colabkit.datasets.tables import Column
 from colabkit.datasets.zip_directory import ENTRY_BYTES, LOCAL_BYTES, ZipEntries
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
@@ -140,11 +141,9 @@ def data_ranges(
         yield begin, end
 
 
-def unpacked(
-    packed: memoryview, method: int, nbytes: int, crc: int, path: str
-) -> bytes | memoryview:
+def unpacked(packed: memoryview, method: int, nbytes: int, crc: int, path: str) -> Content:
     """Returns a small member's content, checked; a stored one without a copy."""
-    content: bytes | memoryview
+    content: Content
     if method == _STORED:
         content = packed
     elif method == _DEFLATE:

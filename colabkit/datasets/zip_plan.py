@@ -13,7 +13,7 @@ from colabkit.datasets.clashes import check_clashes, folders_of
 from colabkit.datasets.decoders import needed
 from colabkit.datasets.limits import Limits
 from colabkit.datasets.links import LINK_BYTES_MAX, Resolved, resolve
-from colabkit.datasets.paths import check_mode, is_junk, parents, safe_path
+from colabkit.datasets.paths import all_plain, check_mode, is_junk, parents, safe_path
 from colabkit.datasets.source import Source
 from colabkit.datasets.tables import Column, FileTable, PathColumn
 from colabkit.datasets.zip_directory import LOCAL_BYTES, ZipEntries, is_folder, read_entries
@@ -30,6 +30,8 @@ from colabkit.storage import hash_of
 _ENCRYPTED, _STRONG = 0x1, 0x2040
 _AES_METHOD = 99
 _LINKS_MAX = 100_000
+_NAME_BYTES_MAX = 255
+_ROWS = 1 << 14
 _METHODS = {method.value for method in ZipMethod}
 
 
@@ -122,7 +124,11 @@ def _check_places(entries: ZipEntries, directory_offset: int) -> Column:
 
 def _sort_out(entries: ZipEntries, wanted: Callable[[str], bool] | None) -> _Kept:
     kept = _Kept(PathColumn(), array("q"), {}, {})
-    for row, (name, mode) in enumerate(zip(entries.names(), entries.modes.data, strict=True)):
+    rows = np.arange(len(entries))
+    if wanted is None:
+        rows = _take_plain(entries, kept)
+    for name, row in zip(entries.names(rows), rows.tolist(), strict=True):
+        mode = int(entries.modes[row])
         path = safe_path(name)
         if mode:
             check_mode(name, mode)
@@ -140,6 +146,24 @@ def _sort_out(entries: ZipEntries, wanted: Callable[[str], bool] | None) -> _Kep
                 kept.paths.append(path)
                 kept.rows.append(row)
     return kept
+
+
+def _take_plain(entries: ZipEntries, kept: _Kept) -> Column:
+    """Takes the regular files where all have plain names; returns the rows left to look at."""
+    modes, sizes = entries.modes, entries.name_bytes
+    plain = (modes & ~np.uint16(0o777) == 0) | (modes & ~np.uint16(0o777) == stat.S_IFREG)
+    plain &= ~entries.ends_with_slash() & (sizes <= _NAME_BYTES_MAX)
+    rows = np.flatnonzero(plain)
+    for first in range(0, len(rows), _ROWS):
+        chosen = rows[first : first + _ROWS]
+        lines = entries.lines(chosen)
+        if all_plain(lines) and lines.count(b"\n") == len(chosen):
+            kept.paths.extend(lines, sizes[chosen])
+            kept.rows.extend(chosen.tolist())
+        else:
+            plain[rows[first:]] = False
+            break
+    return np.flatnonzero(~plain)
 
 
 def _check_link(path: str, nbytes: int, kept: _Kept) -> None:
