@@ -121,10 +121,14 @@ class Names:
         self._key: _Key = str if case_clashes else folded
         self._files: set[str] = set()
         self._folders: dict[str, str] = {"": ""}
+        self._last = ""
 
     def add_file(self, path: str) -> list[str]:
         """Takes a file's or link's name; returns the folders that it is the first to need."""
-        fresh = self.add_folder(path.rpartition("/")[0])
+        folder = path.rpartition("/")[0]
+        # Most lie in the folder of the one before.
+        fresh = [] if folder == self._last else self.add_folder(folder)
+        self._last = folder
         key = self._key(path)
         if key in self._files:
             raise _clash(path, path)

@@ -30,8 +30,9 @@ def safe_path(name: str) -> str:
     Raises:
         ArchiveUnsafeError: It leads outside, or no file system can hold it.
     """
-    if _PLAIN.fullmatch(name):
-        return name
+    plain = name.removeprefix("./")
+    if _PLAIN.fullmatch(plain):
+        return plain
     if "\0" in name:
         raise _unsafe(name, "has a NUL byte in its name")
     if name.startswith("/"):

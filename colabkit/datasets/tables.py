@@ -84,6 +84,12 @@ class PathColumn(Sequence[str]):
 
     def at(self, indices: Column) -> list[str]:
         """Returns the paths at these places."""
+        if len(indices) > 1 and (np.diff(indices) == 1).all():
+            first = int(indices[0])
+            begin = self._ends[first - 1] + 1 if first else 0
+            paths = self._text[begin : self._ends[int(indices[-1])]].decode().split("\n")
+            if len(paths) == len(indices):
+                return paths
         text, ends = self._text, self._ends
         return [text[ends[i - 1] + 1 if i else 0 : ends[i]].decode() for i in indices.tolist()]
 
@@ -102,7 +108,7 @@ class PathColumn(Sequence[str]):
                 yield lines
             else:
                 # A name with a line end in it.
-                yield self.at(np.arange(first, last))
+                yield [self[index] for index in range(first, last)]
             begin = end + 1
 
 

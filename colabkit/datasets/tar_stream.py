@@ -95,7 +95,27 @@ class Blocks:
         Raises:
             ArchiveCorruptError: The archive ends before.
         """
-        return b"".join(self.views(nbytes, member))
+        if len(self._view) < nbytes:
+            return b"".join(self.views(nbytes, member))
+        part = self._view[:nbytes].tobytes()
+        self._view = self._view[nbytes:]
+        return part
+
+    def pieces(self, nbytes: int, member: str) -> list[memoryview[Any]]:
+        """Returns so many bytes without a copy."""
+        if not nbytes or len(self._view) < nbytes:
+            return list(self.views(nbytes, member))
+        part = self._view[:nbytes]
+        self._view = self._view[nbytes:]
+        return [part]
+
+    def skip(self, nbytes: int, member: str) -> None:
+        """Passes over so many bytes."""
+        if nbytes <= len(self._view):
+            self._view = self._view[nbytes:]
+        else:
+            for _ in self.views(nbytes, member):
+                pass
 
     def views(self, nbytes: int, member: str) -> Iterator[memoryview[Any]]:
         """Yields so many bytes without a copy."""

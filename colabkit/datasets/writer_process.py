@@ -35,7 +35,7 @@ class WriterProcess:
         self._tree = tree
         self._memory: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        if wanted:
+        if wanted and sys.executable:
             self._start()
 
     @property
@@ -43,17 +43,17 @@ class WriterProcess:
         """Whether there is a process."""
         return self._process is not None
 
-    def put(self, items: Sequence[Item], data: Content) -> int | None:
+    def put(self, items: Sequence[Item], pieces: Sequence[Content]) -> int | None:
         """Unpacks and writes files; returns how many bytes, None where no process could.
 
         Raises:
             ArchiveCorruptError: A file's bytes are damaged.
             StorageError: One cannot be written.
         """
-        if self._process is None or self._memory is None or len(data) > _MEMORY_BYTES:
+        if self._process is None or sum(map(len, pieces)) > _MEMORY_BYTES:
             return None
         try:
-            answer = self._ask(items, data)
+            answer = self._ask(items, pieces)
         except (OSError, EOFError, ValueError) as error:
             _log.warning("A writing process was lost (%r); its work is done again here.", error)
             self.close()
@@ -100,12 +100,11 @@ class WriterProcess:
             _log.info("Files are written by threads, as no process can be started (%r).", error)
             self.close()
 
-    def _ask(self, items: Sequence[Item], data: Content) -> tuple[int, str, str, int]:
+    def _ask(self, items: Sequence[Item], pieces: Sequence[Content]) -> tuple[int, str, str, int]:
         process, memory = self._process, self._memory
         if process is None or memory is None or process.stdin is None or process.stdout is None:
             raise EOFError
-        done = os.pwrite(memory, data, 0)
-        if done != len(data):
+        if os.pwritev(memory, pieces, 0) != sum(map(len, pieces)):
             raise EOFError
         request = marshal.dumps(list(items))
         process.stdin.write(len(request).to_bytes(8, "little") + request)

@@ -212,7 +212,8 @@ def _link_text(source: Source, layout: ZipLayout, bounds: Column, row: int) -> s
         raise ArchiveUnsupportedError(message, member=name, hint="Pack the files themselves.")
     one = np.array([row])
     places = np.zeros(1, np.int64)
-    ((start, end),) = data_ranges(data, places, places + bound, entries, one, [name])
+    ranges = data_ranges(data, places, places + bound, entries, one, [name])
+    start, end = ranges[:, 0].tolist()
     packed = memoryview(data)[start:end]
     facts = (int(entries.methods[row]), int(entries.nbytes[row]), int(entries.crcs[row]))
     return bytes(unpacked(packed, *facts, name)).decode("utf-8", "replace")

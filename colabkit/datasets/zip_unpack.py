@@ -106,7 +106,7 @@ class ZipUnpacker:
         chosen = self._order[job.first : job.last]
         rows = layout.rows[chosen]
         paths = self._files.paths.at(chosen)
-        ranges = data_ranges(
+        begins, ends = data_ranges(
             data,
             entries.offsets[rows] - job.begin,
             layout.bounds[chosen] - job.begin,
@@ -115,19 +115,12 @@ class ZipUnpacker:
             paths,
         )
         methods = entries.methods[rows]
-        columns = zip(
-            paths,
-            ranges,
-            methods.tolist(),
-            entries.nbytes[rows].tolist(),
-            entries.crcs[rows].tolist(),
-            self._files.modes[chosen].tolist(),
-            strict=True,
-        )
-        items = [(path, *range_, *facts) for path, range_, *facts in columns]
+        columns = (begins, ends, methods, entries.nbytes[rows], entries.crcs[rows])
+        facts = [column.tolist() for column in (*columns, self._files.modes[chosen])]
+        items: list[Item] = list(zip(paths, *facts, strict=True))
         nbytes = None
         if np.isin(methods, (STORED, DEFLATE)).all():
-            nbytes = process.put(items, data)
+            nbytes = process.put(items, [data])
         if nbytes is None:
             self._put(items, memoryview(data), crew)
         else:
