@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.datasets.paths import parents
+from colabkit.datasets.tables import PathColumn
 from colabkit.errors import ArchiveUnsafeError
 
 _Key = Callable[[str], str]
@@ -19,18 +20,12 @@ _CASE_HINT = "Rename one of them, or pass Limits(case_clashes=True) on a disk th
 
 def folders_of(paths: Iterable[str]) -> dict[str, None]:
     """Returns the folders that these paths need, those above before those below."""
-    folders: dict[str, None] = {}
-    last = ""
-    for path in paths:
-        folder = path.rpartition("/")[0]
-        if folder != last:
-            last = folder
-            if folder not in folders:
-                for above in reversed(list(parents(folder))):
-                    folders[above] = None
-                if folder:
-                    folders[folder] = None
-    return folders
+    found: set[str] = set()
+    for chunk in _chunks(paths):
+        found.update({path.rpartition("/")[0] for path in chunk})
+    found.update([above for folder in found for above in parents(folder)])
+    found.discard("")
+    return dict.fromkeys(sorted(found))
 
 
 def folded(path: str) -> str:
@@ -52,15 +47,31 @@ def check_clashes(
         ArchiveUnsafeError: A name comes twice, or is both a file and a folder.
     """
     folders = list(folders)
+    key = str if case_clashes else folded
     # Sorted hashes take 8 bytes a member where a set of names takes a hundred.
-    exact = np.fromiter(map(hash, paths), np.int64, len(paths))
-    _check_twice(paths, exact, str)
-    _check_both(paths, exact, folders, str)
+    hashes = _hashes(paths, key)
+    _check_twice(paths, hashes, key)
+    _check_both(paths, hashes, folders, key)
     if not case_clashes:
-        same_case = np.fromiter((hash(folded(p)) for p in paths), np.int64, len(paths))
-        _check_twice(paths, same_case, folded)
-        _check_both(paths, same_case, folders, folded)
         _check_folders(folders)
+
+
+def _chunks(paths: Iterable[str]) -> Iterable[Iterable[str]]:
+    return paths.chunks() if isinstance(paths, PathColumn) else [paths]
+
+
+def _hashes(paths: Sequence[str], key: _Key) -> _Hashes:
+    out = np.empty(len(paths), np.int64)
+    done = 0
+    for chunk in _chunks(paths):
+        names = list(chunk)
+        if key is folded and "".join(names).isascii():
+            keys: Iterable[str] = map(str.lower, names)
+        else:
+            keys = map(key, names)
+        out[done : done + len(names)] = np.fromiter(map(hash, keys), np.int64, len(names))
+        done += len(names)
+    return out
 
 
 def _check_twice(paths: Sequence[str], hashes: _Hashes, key: _Key) -> None:
@@ -110,10 +121,14 @@ class Names:
         self._key: _Key = str if case_clashes else folded
         self._files: set[str] = set()
         self._folders: dict[str, str] = {"": ""}
+        self._last = ""
 
     def add_file(self, path: str) -> list[str]:
         """Takes a file's or link's name; returns the folders that it is the first to need."""
-        fresh = self.add_folder(path.rpartition("/")[0])
+        folder = path.rpartition("/")[0]
+        # Most lie in the folder of the one before.
+        fresh = [] if folder == self._last else self.add_folder(folder)
+        self._last = folder
         key = self._key(path)
         if key in self._files:
             raise _clash(path, path)

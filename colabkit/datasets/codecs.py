@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
+from colabkit.datasets import small_files
 from colabkit.datasets.decoders import Decoder, Zlib, needed, optional
 
-_isal, _igzip, _libdeflate = (
-    optional("isal.isal_zlib"),
-    optional("isal.igzip_lib"),
-    optional("deflate"),
-)
+_isal, _igzip = optional("isal.isal_zlib"), optional("isal.igzip_lib")
 
 RAW_DEFLATE, GZIP = -15, 31
 PIECE_BYTES = 64 << 10
 _LZMA_MEMORY_BYTES = 1 << 30
 _ZSTD_WINDOW_BYTES = 1 << 27
 
-crc32: Callable[[bytes | memoryview, int], int] = (_isal or zlib).crc32
+crc32: Callable[[small_files.Content, int], int] = (_isal or zlib).crc32
 
 
 class CodecError(Exception):
@@ -51,16 +50,30 @@ def pull_zstd(packed: Iterable[bytes]) -> Iterator[bytes]:
     """
     package = needed("zstandard", "a tar.zst")
     decompressor = package.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    # The reader takes a cut frame for a whole one; a last frame of our own tells them apart.
+    mark = os.urandom(16)
+    last = package.ZstdCompressor(write_checksum=True).compress(mark)
     # Only what it pulls has a bound: fed with 64 KiB, it may give out gigabytes.
-    reader = decompressor.stream_reader(_Pulled(iter(packed)), read_across_frames=True)
+    reader = decompressor.stream_reader(_Pulled(chain(packed, [last])), read_across_frames=True)
+    held = b""
     while True:
         try:
             piece = reader.read(PIECE_BYTES)
         except package.ZstdError as error:
             raise CodecError(str(error)) from error
         if not piece:
-            return
-        yield piece
+            break
+        if len(piece) < len(mark):
+            held += piece
+            yield held[: -len(mark)]
+            held = held[-len(mark) :]
+        else:
+            yield held
+            yield piece[: -len(mark)]
+            held = piece[-len(mark) :]
+    if held != mark:
+        message = "it ends too early"
+        raise CodecError(message)
 
 
 class _Pulled:
@@ -91,41 +104,24 @@ def xz_decoder() -> Decoder:
     return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY_BYTES)
 
 
-def inflate(packed: memoryview, nbytes: int) -> bytes:
+def inflate(packed: memoryview, nbytes: int) -> small_files.Content:
     """Unpacks a small raw deflate stream that should give ``nbytes``, never much more.
 
     Raises:
         CodecError: It gives more or less, or is damaged.
     """
     try:
-        if _libdeflate is not None:
-            content = bytes(_libdeflate.deflate_decompress(packed, nbytes))
-        else:
-            content = _inflate(packed, nbytes)
+        return small_files.inflate(packed, nbytes)
     except ERRORS as error:
         raise CodecError(str(error)) from error
-    if len(content) != nbytes:
-        message = f"gives {len(content):,} bytes instead of {nbytes:,}"
-        raise CodecError(message)
-    return content
-
-
-def _inflate(packed: memoryview, nbytes: int) -> bytes:
-    stream = deflate_decoder(RAW_DEFLATE)
-    content = stream.decompress(packed, nbytes + 1)
-    if not stream.eof and len(content) == nbytes:
-        # The end mark may need one more call once the output is full.
-        content += stream.decompress(b"", 1)
-    if not stream.eof:
-        message = "does not end where it should"
-        raise CodecError(message)
-    return content
 
 
 def decode(
     decoder: Decoder, packed: Iterable[bytes | memoryview], nbytes_max: int
 ) -> Iterator[bytes]:
     """Yields what a stream unpacks to in small pieces, ``nbytes_max`` + 1 bytes at most.
+
+    Chunks behind the one in which the stream ends are not taken.
 
     Raises:
         CodecError: The stream is damaged.
@@ -145,15 +141,15 @@ def decode(
             if piece:
                 left -= len(piece)
                 yield piece
+        if decoder.eof or not left:
+            return
 
 
 def _errors() -> tuple[type[Exception], ...]:
     kinds: list[type[Exception]] = [zlib.error, lzma.LZMAError, EOFError, OSError, ValueError]
-    kinds += [CodecError, MemoryError, OverflowError]
+    kinds += [CodecError, *small_files.DAMAGES]
     if _igzip is not None:
         kinds.append(_igzip.error)
-    if _libdeflate is not None:
-        kinds.append(_libdeflate.DeflateError)
     kinds += [m.ZstdError for m in map(optional, ("compression.zstd", "backports.zstd")) if m]
     return tuple(kinds)
 

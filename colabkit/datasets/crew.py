@@ -100,7 +100,7 @@ class Crew:
 
 
 class Pipe(Generic[Item]):
-    """Hands items from one thread of a crew to another, within so many bytes."""
+    """Hands items from one thread of a crew to others, within so many bytes."""
 
     def __init__(self, crew: Crew, nbytes_max: int) -> None:
         self._crew = crew
@@ -123,7 +123,7 @@ class Pipe(Generic[Item]):
         """Says that no more will come."""
         with self._crew.lock:
             self._closed = True
-            self._filled.notify()
+            self._filled.notify_all()
 
     def __iter__(self) -> Iterator[Item]:
         while True:

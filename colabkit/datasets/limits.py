@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from colabkit.datasets.tables import Column
 from colabkit.errors import ArchiveUnsafeError
 
 _RAISE = "Pass Limits with a larger {} if you trust where it comes from."
@@ -59,3 +63,17 @@ class Limits:
                 f"more than {self.empty_files:,}: it looks like a bomb."
             )
             raise ArchiveUnsafeError(message, member=member, hint=_RAISE.format("empty_files"))
+
+    def check_table(self, paths: Sequence[str], nbytes: Column, archive_bytes: int) -> None:
+        """Raises where all members together are too much."""
+        if not len(paths):
+            return
+        largest = int(np.argmax(nbytes))
+        self.check_bytes(int(nbytes[largest]), archive_bytes, member=paths[largest])
+        # No single sum: a lying archive overflows 64 bits.
+        total_bytes = int((nbytes >> 20).sum()) << 20
+        total_bytes += int((nbytes & 0xFFFFF).sum())
+        self.check_bytes(total_bytes, archive_bytes, member=paths[largest])
+        empty = nbytes == 0
+        first_empty = paths[int(np.argmax(empty))]
+        self.check_counts(len(paths), int(np.count_nonzero(empty)), member=first_empty)

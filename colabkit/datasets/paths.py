@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import stat
+import string
 from collections.abc import Iterable
 
 from colabkit.errors import ArchiveUnsafeError
@@ -19,6 +20,8 @@ _PLAIN = re.compile(
 _DRIVE = re.compile(r"[A-Za-z]:")
 _JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db"})
 _JUNK_FOLDER = "__MACOSX"
+_PLAIN_BYTES = (string.ascii_letters + string.digits + " _@+=,()[].-/\n").encode()
+_JUNK_BYTES = (b"__MACOSX", b"Thumbs.db")
 
 
 def safe_path(name: str) -> str:
@@ -27,8 +30,9 @@ def safe_path(name: str) -> str:
     Raises:
         ArchiveUnsafeError: It leads outside, or no file system can hold it.
     """
-    if _PLAIN.fullmatch(name):
-        return name
+    plain = name.removeprefix("./")
+    if _PLAIN.fullmatch(plain):
+        return plain
     if "\0" in name:
         raise _unsafe(name, "has a NUL byte in its name")
     if name.startswith("/"):
@@ -42,6 +46,20 @@ def safe_path(name: str) -> str:
         raise _unsafe(name, "leads outside through '..'")
     _check_lengths(name, parts)
     return "/".join(parts)
+
+
+def all_plain(lines: bytes) -> bool:
+    """Whether names need no second look: all are safe, as they are, and none is junk.
+
+    Args:
+        lines: The names, none over 255 bytes, each with a line end behind it.
+    """
+    if lines.translate(None, _PLAIN_BYTES) or lines.startswith((b"/", b".", b"\n")):
+        return False
+    return not any(
+        text in lines
+        for text in (b"\n/", b"\n.", b"\n\n", b"//", b"/\n", b"/.", b"..", *_JUNK_BYTES)
+    )
 
 
 def is_junk(path: str) -> bool:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from colabkit.datasets.kinds import ArchiveKind, kind_of
 from colabkit.datasets.limits import Limits
 from colabkit.datasets.links import Resolved
+from colabkit.datasets.seven_zip import plan_7z
 from colabkit.datasets.source import Source
+from colabkit.datasets.streamed import plan_rar
 from colabkit.datasets.tables import ArchiveFile
 from colabkit.datasets.zip_plan import ZipLayout, plan_zip
 from colabkit.storage import hash_of
@@ -24,7 +26,8 @@ class Plan:
     """What an archive holds.
 
     ``nbytes`` and ``n_files`` are None, and ``files`` is empty, where only reading the archive
-    tells, as with a tar. ``digest`` changes when any member does.
+    tells, as with a tar. ``digest`` changes when any member does. ``names`` are the members as
+    the package knows them that reads a 7z or a rar.
     """
 
     kind: ArchiveKind
@@ -38,6 +41,7 @@ class Plan:
     links: Resolved = field(default_factory=Resolved)
     wanted: Wanted | None = None
     layout: ZipLayout | None = None
+    names: tuple[str, ...] = ()
 
 
 def plan_archive(
@@ -78,6 +82,21 @@ def plan_archive(
             links=parts.links,
             wanted=wanted,
             layout=parts.layout,
+        )
+    if not kind.is_tar:
+        plan_listed = plan_7z if kind is ArchiveKind.SEVEN_ZIP else plan_rar
+        listed = plan_listed(source, wanted, limits, password)
+        return Plan(
+            kind=kind,
+            files=listed.files,
+            nbytes=int(listed.files.nbytes.sum()),
+            n_files=len(listed.files),
+            digest=listed.digest,
+            limits=limits,
+            archive_bytes=source.nbytes,
+            folders=listed.folders,
+            wanted=wanted,
+            names=listed.names,
         )
     return Plan(
         kind=kind,

@@ -99,15 +99,15 @@ class ReadAhead:
         self._held_bytes = 0
         self._exhausted = False
         self._pace = Pace()
+        self._readers = self._readers_max = 0
         self._measured_from: tuple[float, int] | None = None
         with crew.lock:
             self._refill()
 
     def start(self, *, total_bytes: int) -> None:
         """Starts the readers, no more than there are chunks."""
-        chunks = -(-total_bytes // CHUNK_BYTES) + 1
-        for number in range(min(_READERS_MAX, max(chunks, 1))):
-            self._crew.start(f"read-{number}", partial(self._read, number), awaited=False)
+        self._readers_max = min(_READERS_MAX, max(1, -(-total_bytes // CHUNK_BYTES) + 1))
+        self._start_readers()
 
     def take(self) -> Stretch | None:
         """Returns the next stretch to unpack, None when all are taken."""
@@ -140,6 +140,12 @@ class ReadAhead:
             self.outage = None
             self._measured_from = None
             self._room.notify_all()
+
+    def _start_readers(self) -> None:
+        """Starts those that the pace asks for and that are not there yet."""
+        for number in range(self._readers, min(self._pace.readers, self._readers_max)):
+            self._readers += 1
+            self._crew.start(f"read-{number}", partial(self._read, number), awaited=False)
 
     def _refill(self) -> None:
         while len(self._untaken) < _WINDOW and not self._exhausted:
@@ -213,6 +219,7 @@ class ReadAhead:
         if self.bytes_read - before >= self._pace.readers * CHUNK_BYTES and now_s > since_s:
             self._pace = self._pace.after((self.bytes_read - before) / (now_s - since_s))
             self._measured_from = now_s, self.bytes_read
+            self._start_readers()
             self._room.notify_all()
 
 

@@ -11,6 +11,9 @@ import numpy as np
 Column = np.ndarray[Any, np.dtype[Any]]
 
 
+_CHUNK = 1 << 14
+
+
 class ArchiveFile(NamedTuple):
     """A regular file in an archive, as its directory declares it."""
 
@@ -36,7 +39,7 @@ class Link(NamedTuple):
 
 
 class PathColumn(Sequence[str]):
-    """Paths in one buffer."""
+    """Paths in one buffer, each with a line end behind it."""
 
     __slots__ = ("_ends", "_text")
 
@@ -48,6 +51,19 @@ class PathColumn(Sequence[str]):
         """Adds a path."""
         self._text += path.encode()
         self._ends.append(len(self._text))
+        self._text += b"\n"
+
+    def extend(self, lines: bytes, sizes: Column) -> None:
+        """Adds paths that are in one buffer already, each with a line end behind it."""
+        ends = np.cumsum(sizes.astype(np.uint64) + np.uint64(1)) + np.uint64(len(self._text))
+        self._ends.frombytes((ends - np.uint64(1)).tobytes())
+        self._text += lines
+
+    def copy(self) -> PathColumn:
+        """Returns the same paths, to add others to."""
+        other = PathColumn()
+        other._text, other._ends = self._text[:], self._ends[:]
+        return other
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -63,19 +79,37 @@ class PathColumn(Sequence[str]):
             index += len(self)
         if not 0 <= index < len(self):
             raise IndexError(index)
-        begin = self._ends[index - 1] if index else 0
+        begin = self._ends[index - 1] + 1 if index else 0
         return self._text[begin : self._ends[index]].decode()
 
     def at(self, indices: Column) -> list[str]:
         """Returns the paths at these places."""
+        if len(indices) > 1 and (np.diff(indices) == 1).all():
+            first = int(indices[0])
+            begin = self._ends[first - 1] + 1 if first else 0
+            paths = self._text[begin : self._ends[int(indices[-1])]].decode().split("\n")
+            if len(paths) == len(indices):
+                return paths
         text, ends = self._text, self._ends
-        return [text[ends[i - 1] if i else 0 : ends[i]].decode() for i in indices.tolist()]
+        return [text[ends[i - 1] + 1 if i else 0 : ends[i]].decode() for i in indices.tolist()]
 
     def __iter__(self) -> Iterator[str]:
+        for chunk in self.chunks():
+            yield from chunk
+
+    def chunks(self) -> Iterator[list[str]]:
+        """Yields the paths, some thousands at a time."""
         begin = 0
-        for end in self._ends:
-            yield self._text[begin:end].decode()
-            begin = end
+        for first in range(0, len(self), _CHUNK):
+            last = min(first + _CHUNK, len(self))
+            end = self._ends[last - 1]
+            lines = self._text[begin:end].decode().split("\n")
+            if len(lines) == last - first:
+                yield lines
+            else:
+                # A name with a line end in it.
+                yield [self[index] for index in range(first, last)]
+            begin = end + 1
 
 
 class FileTable(Sequence[ArchiveFile]):
@@ -112,6 +146,17 @@ class Manifest(Sequence[UnpackedFile]):
         self._paths = PathColumn()
         self._nbytes = array("Q")
         self._crcs = array("L")
+
+    @classmethod
+    def of(cls, files: FileTable) -> Manifest:
+        """Returns a manifest of files whose CRCs are known."""
+        if files.crcs is None:
+            raise TypeError(files)
+        manifest = cls()
+        manifest._paths = files.paths.copy()
+        manifest._nbytes = array("Q", files.nbytes.astype(np.uint64).tobytes())
+        manifest._crcs = array("L", files.crcs.astype(f"u{array('L').itemsize}").tobytes())
+        return manifest
 
     def add(self, path: str, nbytes: int, crc32: int) -> None:
         """Adds a file."""

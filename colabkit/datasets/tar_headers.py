@@ -12,10 +12,11 @@ from colabkit.datasets.encodings import decoded, encoding_of
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError, ArchiveUnsupportedError
 
 BLOCK_BYTES = 512
-_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s2s32s32s8s8s155s12x")
+_HEADER = struct.Struct("100s8s16x12s12x8sc100s6s82x155s12x")
 _POSIX_MAGIC = b"ustar\0"
 _CHECKSUM_SPACES = 8 * 32
 _BASE256 = 0x80
+_OCTAL = b"01234567"
 _UNNAMED = ""
 
 
@@ -50,7 +51,7 @@ _DEVICES = (b"3", b"4", b"6")
 WITHOUT_DATA = frozenset({TarType.FOLDER, TarType.HARD_LINK, TarType.SYMLINK, TarType.LABEL})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TarHeader:
     """One header; ``nbytes`` is the size of the data that follows it."""
 
@@ -86,7 +87,7 @@ class Extended:
         return replace(self, **changes)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TarMember:
     """A member with all its headers put together."""
 
@@ -105,8 +106,7 @@ def read_header(block: bytes) -> TarHeader:
         ArchiveUnsafeError: It announces a device or a pipe.
         ArchiveUnsupportedError: It announces a sparse file or a part of a series.
     """
-    fields = _HEADER.unpack(block)
-    name, mode, _, _, size, _, checksum, kind_byte, link, magic, _, _, _, _, _, prefix = fields
+    name, mode, size, checksum, kind_byte, link, magic, prefix = _HEADER.unpack(block)
     name, link = _text(name), _text(link)
     if magic == _POSIX_MAGIC and (head := _text(prefix)):
         name = head + b"/" + name
@@ -138,6 +138,9 @@ def merged(header: TarHeader, extended: Extended) -> TarMember:
     if extended.nbytes is not None and header.kind not in WITHOUT_DATA:
         nbytes = extended.nbytes
     return TarMember(header.kind, name, link, nbytes, header.mode)
+
+
+NOTHING = Extended()
 
 
 def long_text(data: bytes) -> str:
@@ -183,11 +186,9 @@ def _number(digits: bytes, shown: str) -> int:
             raise _corrupt(shown, "has a negative number in its header")
         return int.from_bytes(digits[1:], "big")
     text = digits.partition(b"\0")[0].strip(b" ")
-    if not text:
-        return 0
-    if any(digit not in b"01234567" for digit in text):
+    if text.translate(None, _OCTAL):
         raise _corrupt(shown, "has a number in its header that is none")
-    return int(text, 8)
+    return int(text, 8) if text else 0
 
 
 def _signed_sum(block: bytes, checksum: bytes, shown: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from colabkit.datasets.codecs import (
@@ -48,7 +49,7 @@ def unpacked_pieces(kind: ArchiveKind, chunks: Iterable[bytes]) -> Iterator[byte
         if kind is ArchiveKind.TAR_ZST and optional("compression.zstd") is None:
             yield from pull_zstd(chunks)
         else:
-            yield from _streams(kind, iter(chunks))
+            yield from _streams(kind, _small(chunks))
     except CodecError as error:
         message = f"The {kind.value} is damaged ({error})."
         raise ArchiveCorruptError(message, hint="Upload or download it again.") from error
@@ -58,7 +59,7 @@ def _streams(kind: ArchiveKind, chunks: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
     while True:
         decoder = _DECODERS[kind]()
-        yield from decode(decoder, _first(rest, chunks), _NO_BOUND)
+        yield from decode(decoder, chain(_small([rest]), chunks), _NO_BOUND)
         if not decoder.eof:
             message = "it ends too early"
             raise CodecError(message)
@@ -73,10 +74,11 @@ def _streams(kind: ArchiveKind, chunks: Iterator[bytes]) -> Iterator[bytes]:
             raise CodecError(message)
 
 
-def _first(rest: bytes, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    if rest:
-        yield rest
-    yield from chunks
+def _small(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields the chunks in parts that a decoder takes whole, so that it holds what is left."""
+    for chunk in chunks:
+        for begin in range(0, len(chunk), PIECE_BYTES):
+            yield chunk[begin : begin + PIECE_BYTES]
 
 
 class Blocks:
@@ -93,7 +95,27 @@ class Blocks:
         Raises:
             ArchiveCorruptError: The archive ends before.
         """
-        return b"".join(self.views(nbytes, member))
+        if len(self._view) < nbytes:
+            return b"".join(self.views(nbytes, member))
+        part = self._view[:nbytes].tobytes()
+        self._view = self._view[nbytes:]
+        return part
+
+    def pieces(self, nbytes: int, member: str) -> list[memoryview[Any]]:
+        """Returns so many bytes without a copy."""
+        if not nbytes or len(self._view) < nbytes:
+            return list(self.views(nbytes, member))
+        part = self._view[:nbytes]
+        self._view = self._view[nbytes:]
+        return [part]
+
+    def skip(self, nbytes: int, member: str) -> None:
+        """Passes over so many bytes."""
+        if nbytes <= len(self._view):
+            self._view = self._view[nbytes:]
+        else:
+            for _ in self.views(nbytes, member):
+                pass
 
     def views(self, nbytes: int, member: str) -> Iterator[memoryview[Any]]:
         """Yields so many bytes without a copy."""

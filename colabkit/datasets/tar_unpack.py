@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
+from typing import Any
 
 from colabkit.datasets.clashes import Names
 from colabkit.datasets.codecs import crc32
 from colabkit.datasets.crew import Crew, Pipe
+from colabkit.datasets.file_batches import SMALL_BYTES, FileBatches
 from colabkit.datasets.kinds import ArchiveKind
 from colabkit.datasets.limits import Limits
 from colabkit.datasets.links import LINK_BYTES_MAX, Resolved, resolve
@@ -18,6 +20,7 @@ from colabkit.datasets.reading import ReadAhead
 from colabkit.datasets.tables import Manifest
 from colabkit.datasets.tar_headers import (
     BLOCK_BYTES,
+    NOTHING,
     Extended,
     TarMember,
     TarType,
@@ -34,6 +37,8 @@ _PIPE_BYTES = 32 << 20
 _HEADER_DATA_BYTES_MAX = 1 << 20
 _LINKS_MAX = 100_000
 _PERMISSIONS = 0o7777
+_EMPTY_BLOCK = bytes(BLOCK_BYTES)
+_PIECES_AT_ONCE = 16
 
 
 class TarUnpacker:
@@ -66,7 +71,7 @@ class TarUnpacker:
         """Starts the threads."""
         batches: Pipe[list[bytes]] = Pipe(crew, _PIPE_BYTES)
         crew.start("inflate", lambda: self._inflate(ahead, batches), awaited=True)
-        crew.start("write", lambda: self._write(batches), awaited=True)
+        crew.start("write", lambda: self._write(batches, crew), awaited=True)
 
     def links(self) -> Resolved:
         """Returns the links, followed on paper; to be asked when all files are there."""
@@ -88,11 +93,12 @@ class TarUnpacker:
         batches.put(batch, nbytes)
         batches.close()
 
-    def _write(self, batches: Pipe[list[bytes]]) -> None:
-        # Cutting and writing take turns on the interpreter anyway: two threads are slower.
+    def _write(self, batches: Pipe[list[bytes]], crew: Crew) -> None:
+        self._small = FileBatches(self._tree, self.counter, crew)
         blocks = Blocks((piece for batch in batches for piece in batch), self._on_piece)
         while (member := self._next_member(blocks)) is not None:
             self._take(member, blocks)
+        self._small.close()
         blocks.drain()
 
     def _on_piece(self, nbytes: int) -> None:
@@ -101,12 +107,12 @@ class TarUnpacker:
 
     def _next_member(self, blocks: Blocks) -> TarMember | None:
         """Reads headers up to and with that of a member; None at the end mark."""
-        extended = Extended()
+        extended = NOTHING
         while True:
             block = blocks.exactly(BLOCK_BYTES, "")
-            if not any(block):
+            if block == _EMPTY_BLOCK:
                 # Two empty blocks end a tar.
-                if any(blocks.exactly(BLOCK_BYTES, "")):
+                if blocks.exactly(BLOCK_BYTES, "") != _EMPTY_BLOCK:
                     message = "An empty block stands between two members."
                     raise ArchiveCorruptError(message, hint="Upload or download it again.")
                 return None
@@ -135,7 +141,7 @@ class TarUnpacker:
             message = f"A header claims {nbytes:,} bytes."
             raise ArchiveUnsafeError(message, hint="Pack the data again.")
         data = blocks.exactly(nbytes, "")
-        blocks.exactly(-nbytes % BLOCK_BYTES, "")
+        blocks.skip(-nbytes % BLOCK_BYTES, "")
         return data
 
     def _take(self, member: TarMember, blocks: Blocks) -> None:
@@ -143,7 +149,8 @@ class TarUnpacker:
         self._members += 1
         if member.kind is TarType.FILE:
             check_mode(member.name, member.mode & _PERMISSIONS)
-            self._empty += not member.nbytes
+            if not member.nbytes:
+                self._empty += 1
         self._limits.check_counts(self._members, self._empty, member=path)
         self._check_size(member)
         left_out = not path or is_junk(path)
@@ -153,7 +160,7 @@ class TarUnpacker:
                 _skip(member, blocks)
             else:
                 self._take_file(member, path, blocks)
-            blocks.exactly(-member.nbytes % BLOCK_BYTES, path)
+            blocks.skip(-member.nbytes % BLOCK_BYTES, path)
         elif not left_out and member.kind is TarType.FOLDER:
             self._tree.make_folders(self._names.add_folder(path))
         elif not left_out:
@@ -171,23 +178,33 @@ class TarUnpacker:
         self._tree.make_folders(self._names.add_file(path))
         if path in self._done:
             crc = _skip(member, blocks)
-            self.counter.bytes_written += member.nbytes
+            self.counter.add_done(member.nbytes)
+        elif member.nbytes <= SMALL_BYTES:
+            pieces = blocks.pieces(member.nbytes, path)
+            crc = 0
+            for piece in pieces:
+                crc = crc32(piece, crc)
+            self._small.put(path, pieces, member.nbytes, crc, member.mode)
         else:
-            descriptor = self._tree.create(path, member.mode)
-            try:
-                crc = self._copy(member.nbytes, path, blocks, descriptor)
-            finally:
-                os.close(descriptor)
-        self.counter.files_done += 1
+            crc = self._copy(member, path, blocks)
+            self.counter.files_done += 1
         self.manifest.add(path, member.nbytes, crc)
 
-    def _copy(self, nbytes: int, path: str, blocks: Blocks, descriptor: int) -> int:
-        """Writes a member's content piece by piece; returns its CRC."""
+    def _copy(self, member: TarMember, path: str, blocks: Blocks) -> int:
+        """Writes a large member's content piece by piece; returns its CRC."""
         crc = 0
-        for view in blocks.views(nbytes, path):
-            crc = crc32(view, crc)
-            self._tree.write(descriptor, view, path)
-            self.counter.bytes_written += len(view)
+        pieces: list[memoryview[Any]] = []
+        descriptor = self._tree.create(path, member.mode)
+        try:
+            for piece in blocks.views(member.nbytes, path):
+                crc = crc32(piece, crc)
+                pieces.append(piece)
+                if len(pieces) == _PIECES_AT_ONCE:
+                    self.counter.bytes_written += self._tree.write_all(descriptor, pieces, path)
+                    pieces = []
+            self.counter.bytes_written += self._tree.write_all(descriptor, pieces, path)
+        finally:
+            os.close(descriptor)
         return crc
 
     def _take_link(self, member: TarMember, path: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from colabkit.datasets import small_files
 from colabkit.errors import DiskFullError, StorageError
 
-_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -19,7 +19,7 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._prefix = f"{root}/"
+        self.prefix = f"{root.absolute()}/"
         self._folders: set[str] = {""}
 
     def make_folders(self, folders: Iterable[str]) -> None:
@@ -27,27 +27,19 @@ class Tree:
         for folder in folders:
             if folder not in self._folders:
                 try:
-                    Path(self._prefix + folder).mkdir()
+                    Path(self.prefix + folder).mkdir()
                 except FileExistsError:
                     self._check_folder(folder)
                 except OSError as error:
-                    raise self._failure(folder, error) from error
+                    raise self.failure(folder, error) from error
                 self._folders.add(folder)
 
     def create(self, path: str, mode: int) -> int:
         """Opens a new file for writing; what an earlier, killed call left there is replaced."""
-        permissions = 0o755 if mode & 0o111 else 0o644
-        name = self._prefix + path
         try:
-            return os.open(name, _FLAGS, permissions)
-        except FileExistsError:
-            try:
-                Path(name).unlink()
-                return os.open(name, _FLAGS, permissions)
-            except OSError as error:
-                raise self._failure(path, error) from error
+            return small_files.create(self.prefix + path, small_files.permissions_of(mode))
         except OSError as error:
-            raise self._failure(path, error) from error
+            raise self.failure(path, error) from error
 
     def write(self, descriptor: int, data: bytes | memoryview, path: str) -> None:
         """Appends all of a buffer; one system call as a rule."""
@@ -56,46 +48,58 @@ class Tree:
             while done < len(data):
                 done += os.write(descriptor, memoryview(data)[done:])
         except OSError as error:
-            raise self._failure(path, error) from error
+            raise self.failure(path, error) from error
 
-    def put(self, path: str, data: bytes | memoryview, mode: int) -> None:
-        """Writes a whole small file."""
-        descriptor = self.create(path, mode)
+    def write_all(self, descriptor: int, pieces: Sequence[small_files.Content], path: str) -> int:
+        """Appends several buffers in one system call as a rule; returns how many bytes."""
+        nbytes = sum(map(len, pieces))
+        if not nbytes:
+            return 0
         try:
-            if data:
-                self.write(descriptor, data, path)
-        finally:
-            os.close(descriptor)
+            done = os.writev(descriptor, pieces)
+        except OSError as error:
+            raise self.failure(path, error) from error
+        if done < nbytes:
+            self.write(descriptor, memoryview(b"".join(pieces))[done:], path)
+        return nbytes
+
+    def put(self, path: str, data: small_files.Content, mode: int) -> None:
+        """Writes a whole small file."""
+        try:
+            small_files.put(self.prefix + path, data, mode)
+        except OSError as error:
+            raise self.failure(path, error) from error
 
     def link(self, path: str, target: str) -> None:
         """Gives a file that was unpacked a second name."""
         try:
             self._unlink(path)
-            os.link(self._prefix + target, self._prefix + path, follow_symlinks=False)
+            os.link(self.prefix + target, self.prefix + path, follow_symlinks=False)
         except OSError as error:
-            raise self._failure(path, error) from error
+            raise self.failure(path, error) from error
 
     def symlink(self, path: str, target: str) -> None:
         """Makes a link to a folder of the tree."""
         depth = path.count("/")
         try:
             self._unlink(path)
-            Path(self._prefix + path).symlink_to("../" * depth + target)
+            Path(self.prefix + path).symlink_to("../" * depth + target)
         except OSError as error:
-            raise self._failure(path, error) from error
+            raise self.failure(path, error) from error
 
     def _unlink(self, path: str) -> None:
-        Path(self._prefix + path).unlink(missing_ok=True)
+        Path(self.prefix + path).unlink(missing_ok=True)
 
     def _check_folder(self, folder: str) -> None:
-        if not stat.S_ISDIR(os.lstat(self._prefix + folder).st_mode):
-            message = f"{self._prefix}{folder} is in the way: a folder is to be made there."
+        if not stat.S_ISDIR(os.lstat(self.prefix + folder).st_mode):
+            message = f"{self.prefix}{folder} is in the way: a folder is to be made there."
             raise StorageError(
-                message, path=self._prefix + folder, operation="mkdir", hint="Remove it."
+                message, path=self.prefix + folder, operation="mkdir", hint="Remove it."
             )
 
-    def _failure(self, path: str, error: OSError) -> StorageError:
-        where = self._prefix + path
+    def failure(self, path: str, error: OSError) -> StorageError:
+        """Returns the error for a file that cannot be written."""
+        where = self.prefix + path
         if error.errno in _FULL:
             status = os.statvfs(self._root)
             message = f"The disk is full: {where} cannot be written."

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Container
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from colabkit.datasets.crew import Crew
 from colabkit.datasets.kinds import ArchiveKind
@@ -12,12 +14,17 @@ from colabkit.datasets.links import Resolved
 from colabkit.datasets.plan import Plan
 from colabkit.datasets.progress import Counter, Progress
 from colabkit.datasets.reading import ReadAhead
+from colabkit.datasets.seven_zip import SevenZipUnpacker
 from colabkit.datasets.source import Source
+from colabkit.datasets.source_file import SourceFile
+from colabkit.datasets.streamed import EncryptedZip, Members, Rar, StreamUnpacker
 from colabkit.datasets.tables import FileTable, Manifest
 from colabkit.datasets.tar_unpack import TarUnpacker
 from colabkit.datasets.tree import Tree
+from colabkit.datasets.writer_process import started
+from colabkit.datasets.zip_plan import ZipLayout
 from colabkit.datasets.zip_unpack import ZipUnpacker
-from colabkit.errors import ArchiveUnsupportedError, StorageError
+from colabkit.errors import ArchivePasswordError, StorageError
 
 _TICK_S = 0.1
 
@@ -56,17 +63,14 @@ def unpack(
         ArchiveCorruptError: A member is damaged.
         StorageError: The source or the folder failed.
     """
-    if password is not None:
-        message = "Encrypted archives are not unpacked yet."
-        raise ArchiveUnsupportedError(message)
     tree = Tree(into)
     watch = _Watch(plan, source, on_progress, retry)
-    if plan.kind is ArchiveKind.ZIP:
-        return _unpack_zip(plan, source, tree, done, watch)
     if plan.kind.is_tar:
         return _unpack_tar(plan, source, tree, done, watch)
-    message = f"A {plan.kind.value} is not unpacked yet."
-    raise ArchiveUnsupportedError(message)
+    tree.make_folders(plan.folders)
+    if plan.layout is None or plan.layout.encrypted:
+        return _unpack_members(plan, source, tree, done, password, watch)
+    return _unpack_zip(plan, plan.layout, source, tree, done, watch)
 
 
 class _Watch:
@@ -80,7 +84,7 @@ class _Watch:
         self._on_progress = on_progress
         self.retry = retry
 
-    def over(self, crew: Crew, ahead: ReadAhead, counter: Counter) -> None:
+    def over(self, crew: Crew, ahead: ReadAhead | SourceFile, counter: Counter) -> None:
         """Waits for the crew to end, handles outages and tells the progress."""
         try:
             while not crew.done(_TICK_S):
@@ -121,19 +125,29 @@ class _Watch:
 
 
 def _unpack_zip(
-    plan: Plan, source: Source, tree: Tree, done: Container[str], watch: _Watch
+    plan: Plan,
+    layout: ZipLayout,
+    source: Source,
+    tree: Tree,
+    done: Container[str],
+    watch: _Watch,
 ) -> Manifest:
-    if plan.layout is None or not isinstance(plan.files, FileTable):
-        raise TypeError(plan)
+    if not isinstance(plan.files, FileTable):
+        raise TypeError(plan.files)
     cores = os.cpu_count() or 1
-    tree.make_folders(plan.folders)
-    unpacker = ZipUnpacker(plan.files, plan.layout, tree, done, cores)
+    processes = started(tree, cores, n_files=len(plan.files))
+    unpacker = ZipUnpacker(plan.files, layout, tree, done, cores)
     crew = Crew()
     ahead = ReadAhead(source, unpacker.stretches, crew, retries=watch.retry is not None)
-    ahead.start(total_bytes=unpacker.total_bytes)
-    for number in range(cores):
-        crew.start(f"unpack-{number}", lambda: unpacker.work(ahead, crew), awaited=True)
-    watch.over(crew, ahead, unpacker.counter)
+    try:
+        for number, process in enumerate(processes):
+            work = partial(unpacker.work, ahead, crew, process)
+            crew.start(f"unpack-{number}", work, awaited=True)
+        ahead.start(total_bytes=unpacker.total_bytes)
+        watch.over(crew, ahead, unpacker.counter)
+    finally:
+        for process in processes:
+            process.close()
     manifest = unpacker.manifest()
     _make_links(plan.links, tree, manifest)
     return manifest
@@ -151,6 +165,41 @@ def _unpack_tar(
     watch.over(crew, ahead, unpacker.counter)
     _make_links(unpacker.links(), tree, unpacker.manifest)
     return unpacker.manifest
+
+
+def _unpack_members(
+    plan: Plan,
+    source: Source,
+    tree: Tree,
+    done: Container[str],
+    password: str | None,
+    watch: _Watch,
+) -> Manifest:
+    """Unpacks what other packages read, one member after the other."""
+    crew = Crew()
+    file = SourceFile(source, crew, retries=watch.retry is not None)
+    stream = file.buffered()
+    unpacker: SevenZipUnpacker | StreamUnpacker
+    if plan.kind is ArchiveKind.SEVEN_ZIP:
+        unpacker = seven = SevenZipUnpacker(plan.files, plan.names, tree, done, password)
+        crew.start("unpack", lambda: seven.work(stream), awaited=True)
+    else:
+        unpacker = streams = StreamUnpacker(plan.files, tree, done)
+        crew.start(
+            "unpack", lambda: streams.work(_members(plan, source, stream, password)), awaited=True
+        )
+    watch.over(crew, file, unpacker.counter)
+    _make_links(plan.links, tree, unpacker.manifest)
+    return unpacker.manifest
+
+
+def _members(plan: Plan, source: Source, stream: BinaryIO, password: str | None) -> Members:
+    if plan.layout is None:
+        return Rar(source, stream, plan.names, password)
+    if password is None:
+        message = f"{source.name} is encrypted."
+        raise ArchivePasswordError(message, hint="Pass password=.")
+    return EncryptedZip(stream, plan.layout.rows.tolist(), password)
 
 
 def _make_links(links: Resolved, tree: Tree, manifest: Manifest) -> None:

@@ -86,11 +86,28 @@ class ZipEntries:
             for begin, size in zip(begins, sizes, strict=True):
                 yield raw[begin : begin + size]
 
-    def names(self) -> Iterator[str]:
-        """Yields every name as text, in the encoding it was most likely written in."""
+    def lines(self, rows: Column) -> bytes:
+        """Returns the names of some rows as they are stored, each with a line end behind it."""
+        raw = self.raw
+        begins = self.starts[rows] + ENTRY_BYTES
+        ends = begins + self.name_bytes[rows]
+        pairs = zip(begins.tolist(), ends.tolist(), strict=True)
+        return b"\n".join([*(raw[begin:end] for begin, end in pairs), b""])
+
+    def names(self, rows: Column) -> Iterator[str]:
+        """Yields the names of some rows as text, in the encoding they were likely written in."""
         encoding = encoding_of(self._unsaid_names())
-        for index, name in enumerate(self.raw_names()):
-            yield name.decode("ascii") if name.isascii() else self._text(index, name, encoding)
+        for row in rows.tolist():
+            name = self.raw_name(row)
+            yield name.decode("ascii") if name.isascii() else self._text(row, name, encoding)
+
+    def ends_with_slash(self) -> Column:
+        """Returns which names end as those of folders do."""
+        last = self.starts + (ENTRY_BYTES - 1) + self.name_bytes
+        found: Column = (np.frombuffer(self.raw, np.uint8)[last] == ord("/")) & (
+            self.name_bytes > 0
+        )
+        return found
 
     def _unsaid_names(self) -> Iterable[bytes]:
         """Yields the names beyond ASCII whose encoding the zip does not tell."""

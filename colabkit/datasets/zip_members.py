@@ -20,6 +20,7 @@ from colabkit.datasets.codecs import (
     zstd_decoder,
 )
 from colabkit.datasets.decoders import Decoder, Deflate64, ZipLzma
+from colabkit.datasets.small_files import Content
 from colabkit.datasets.tables import Column
 from colabkit.datasets.zip_directory import ENTRY_BYTES, LOCAL_BYTES, ZipEntries
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
@@ -99,8 +100,8 @@ def data_ranges(
     entries: ZipEntries,
     rows: Column,
     paths: Sequence[str],
-) -> Iterator[tuple[int, int]]:
-    """Yields where each member's data begins and ends, all local headers checked at once.
+) -> Column:
+    """Returns where each member's data begins and ends [2, n], all local headers checked.
 
     Args:
         data: Bytes that hold the members whole.
@@ -133,18 +134,16 @@ def data_ranges(
         raise overlap(paths[at]) if ends[at] > bounds[at] else corrupt(paths[at], "is cut short")
     listed = (entries.starts[rows] + ENTRY_BYTES).tolist()
     sizes, raw = heads["name_bytes"].tolist(), entries.raw
-    steps = zip(names.tolist(), listed, sizes, begins.tolist(), ends.tolist(), strict=True)
-    for at, (here, there, size, begin, end) in enumerate(steps):
+    steps = zip(names.tolist(), listed, sizes, paths, strict=True)
+    for here, there, size, path in steps:
         if data[here : here + size] != raw[there : there + size]:
-            raise corrupt(paths[at], "is another one than the directory says")
-        yield begin, end
+            raise corrupt(path, "is another one than the directory says")
+    return np.stack([begins, ends])
 
 
-def unpacked(
-    packed: memoryview, method: int, nbytes: int, crc: int, path: str
-) -> bytes | memoryview:
+def unpacked(packed: memoryview, method: int, nbytes: int, crc: int, path: str) -> Content:
     """Returns a small member's content, checked; a stored one without a copy."""
-    content: bytes | memoryview
+    content: Content
     if method == _STORED:
         content = packed
     elif method == _DEFLATE:

@@ -13,7 +13,7 @@ from colabkit.datasets.clashes import check_clashes, folders_of
 from colabkit.datasets.decoders import needed
 from colabkit.datasets.limits import Limits
 from colabkit.datasets.links import LINK_BYTES_MAX, Resolved, resolve
-from colabkit.datasets.paths import check_mode, is_junk, parents, safe_path
+from colabkit.datasets.paths import all_plain, check_mode, is_junk, parents, safe_path
 from colabkit.datasets.source import Source
 from colabkit.datasets.tables import Column, FileTable, PathColumn
 from colabkit.datasets.zip_directory import LOCAL_BYTES, ZipEntries, is_folder, read_entries
@@ -30,6 +30,8 @@ from colabkit.storage import hash_of
 _ENCRYPTED, _STRONG = 0x1, 0x2040
 _AES_METHOD = 99
 _LINKS_MAX = 100_000
+_NAME_BYTES_MAX = 255
+_ROWS = 1 << 14
 _METHODS = {method.value for method in ZipMethod}
 
 
@@ -86,7 +88,7 @@ def plan_zip(
     files = FileTable(
         kept.paths, entries.nbytes[rows], entries.crcs[rows], entries.modes[rows] & 0o777
     )
-    _check_limits(files, limits, source.nbytes)
+    limits.check_table(kept.paths, files.nbytes, source.nbytes)
     folders = folders_of(kept.paths) | folders_of(kept.links) | kept.folders
     check_clashes(
         [*kept.paths, *kept.links] if kept.links else kept.paths,
@@ -122,7 +124,11 @@ def _check_places(entries: ZipEntries, directory_offset: int) -> Column:
 
 def _sort_out(entries: ZipEntries, wanted: Callable[[str], bool] | None) -> _Kept:
     kept = _Kept(PathColumn(), array("q"), {}, {})
-    for row, (name, mode) in enumerate(zip(entries.names(), entries.modes.data, strict=True)):
+    rows = np.arange(len(entries))
+    if wanted is None:
+        rows = _take_plain(entries, kept)
+    for name, row in zip(entries.names(rows), rows.tolist(), strict=True):
+        mode = int(entries.modes[row])
         path = safe_path(name)
         if mode:
             check_mode(name, mode)
@@ -140,6 +146,24 @@ def _sort_out(entries: ZipEntries, wanted: Callable[[str], bool] | None) -> _Kep
                 kept.paths.append(path)
                 kept.rows.append(row)
     return kept
+
+
+def _take_plain(entries: ZipEntries, kept: _Kept) -> Column:
+    """Takes the regular files where all have plain names; returns the rows left to look at."""
+    modes, sizes = entries.modes, entries.name_bytes
+    plain = (modes & ~np.uint16(0o777) == 0) | (modes & ~np.uint16(0o777) == stat.S_IFREG)
+    plain &= ~entries.ends_with_slash() & (sizes <= _NAME_BYTES_MAX)
+    rows = np.flatnonzero(plain)
+    for first in range(0, len(rows), _ROWS):
+        chosen = rows[first : first + _ROWS]
+        lines = entries.lines(chosen)
+        if all_plain(lines) and lines.count(b"\n") == len(chosen):
+            kept.paths.extend(lines, sizes[chosen])
+            kept.rows.extend(chosen.tolist())
+        else:
+            plain[rows[first:]] = False
+            break
+    return np.flatnonzero(~plain)
 
 
 def _check_link(path: str, nbytes: int, kept: _Kept) -> None:
@@ -177,19 +201,6 @@ def _check_packing(
     return bool(encrypted.any())
 
 
-def _check_limits(files: FileTable, limits: Limits, archive_bytes: int) -> None:
-    if not len(files):
-        return
-    largest = int(np.argmax(files.nbytes))
-    limits.check_bytes(int(files.nbytes[largest]), archive_bytes, member=files.paths[largest])
-    total_bytes = sum(map(int, np.add.reduceat(files.nbytes, np.arange(0, len(files), 4096))))
-    limits.check_bytes(total_bytes, archive_bytes, member=files.paths[largest])
-    empty = files.nbytes == 0
-    limits.check_counts(
-        len(files), int(np.count_nonzero(empty)), member=files.paths[int(np.argmax(empty))]
-    )
-
-
 def _link_text(source: Source, layout: ZipLayout, bounds: Column, row: int) -> str:
     entries = layout.entries
     begin = int(entries.offsets[row])
@@ -201,7 +212,8 @@ def _link_text(source: Source, layout: ZipLayout, bounds: Column, row: int) -> s
         raise ArchiveUnsupportedError(message, member=name, hint="Pack the files themselves.")
     one = np.array([row])
     places = np.zeros(1, np.int64)
-    ((start, end),) = data_ranges(data, places, places + bound, entries, one, [name])
+    ranges = data_ranges(data, places, places + bound, entries, one, [name])
+    start, end = ranges[:, 0].tolist()
     packed = memoryview(data)[start:end]
     facts = (int(entries.methods[row]), int(entries.nbytes[row]), int(entries.crcs[row]))
     return bytes(unpacked(packed, *facts, name)).decode("utf-8", "replace")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -14,8 +14,10 @@ from colabkit.datasets.codecs import crc32
 from colabkit.datasets.crew import Crew
 from colabkit.datasets.progress import Counter
 from colabkit.datasets.reading import CHUNK_BYTES, ReadAhead
+from colabkit.datasets.small_files import DEFLATE, STORED, Item
 from colabkit.datasets.tables import FileTable, Manifest
 from colabkit.datasets.tree import Tree
+from colabkit.datasets.writer_process import WriterProcess
 from colabkit.datasets.zip_directory import LOCAL_BYTES
 from colabkit.datasets.zip_members import (
     corrupt,
@@ -82,7 +84,7 @@ class ZipUnpacker:
         """What to read, in the order of the jobs."""
         return [(job.begin, job.end) for job in self._jobs]
 
-    def work(self, ahead: ReadAhead, crew: Crew) -> None:
+    def work(self, ahead: ReadAhead, crew: Crew, process: WriterProcess) -> None:
         """Takes jobs until none is left; one thread's work."""
         while (stretch := ahead.take()) is not None:
             job = self._jobs[stretch.order]
@@ -92,22 +94,19 @@ class ZipUnpacker:
                 for _ in chunks:
                     pass
             else:
-                self._unpack_span(job, b"".join(chunks), crew)
+                self._unpack_span(job, b"".join(chunks), crew, process)
 
     def manifest(self) -> Manifest:
         """Returns every file with the size and CRC it was checked against."""
-        manifest = Manifest()
-        for path, nbytes, crc, _ in self._files:
-            manifest.add(path, nbytes, crc or 0)
-        return manifest
+        return Manifest.of(self._files)
 
-    def _unpack_span(self, job: Job, data: bytes, crew: Crew) -> None:
+    def _unpack_span(self, job: Job, data: bytes, crew: Crew, process: WriterProcess) -> None:
         layout = self._layout
         entries = layout.entries
         chosen = self._order[job.first : job.last]
         rows = layout.rows[chosen]
         paths = self._files.paths.at(chosen)
-        ranges = data_ranges(
+        begins, ends = data_ranges(
             data,
             entries.offsets[rows] - job.begin,
             layout.bounds[chosen] - job.begin,
@@ -115,30 +114,30 @@ class ZipUnpacker:
             rows,
             paths,
         )
-        facts = zip(
-            paths,
-            ranges,
-            entries.methods[rows].tolist(),
-            entries.nbytes[rows].tolist(),
-            entries.crcs[rows].tolist(),
-            self._files.modes[chosen].tolist(),
-            strict=True,
-        )
-        view = memoryview(data)
-        batch: list[tuple[str, bytes | memoryview, int]] = []
-        for path, (begin, end), method, nbytes, crc, mode in facts:
-            batch.append((path, unpacked(view[begin:end], method, nbytes, crc, path), mode))
-            if len(batch) == _BATCH_FILES:
-                self._put(batch, crew)
-        self._put(batch, crew)
+        methods = entries.methods[rows]
+        columns = (begins, ends, methods, entries.nbytes[rows], entries.crcs[rows])
+        facts = [column.tolist() for column in (*columns, self._files.modes[chosen])]
+        items: list[Item] = list(zip(paths, *facts, strict=True))
+        nbytes = None
+        if np.isin(methods, (STORED, DEFLATE)).all():
+            nbytes = process.put(items, [data])
+        if nbytes is None:
+            self._put(items, memoryview(data), crew)
+        else:
+            self._count(crew, nbytes, len(items))
 
-    def _put(self, batch: list[tuple[str, bytes | memoryview, int]], crew: Crew) -> None:
-        """Writes files; one thread at a time, as they would only wait for each other."""
-        with self._writing:
-            for path, content, mode in batch:
-                self._tree.put(path, content, mode)
-        self._count(crew, sum(len(content) for _, content, _ in batch), len(batch))
-        batch.clear()
+    def _put(self, items: Sequence[Item], data: memoryview, crew: Crew) -> None:
+        """Unpacks files here; one thread writes at a time, as all would wait for each other."""
+        for first in range(0, len(items), _BATCH_FILES):
+            batch = items[first : first + _BATCH_FILES]
+            contents = [
+                unpacked(data[begin:end], method, nbytes, crc, path)
+                for path, begin, end, method, nbytes, crc, _ in batch
+            ]
+            with self._writing:
+                for item, content in zip(batch, contents, strict=True):
+                    self._tree.put(item[0], content, item[6])
+            self._count(crew, sum(map(len, contents)), len(batch))
 
     def _unpack_large(self, job: Job, chunks: Iterator[bytes], crew: Crew) -> None:
         index = int(self._order[job.first])
