@@ -18,7 +18,7 @@ from colabkit.datasets.actions import FolderState
 from colabkit.datasets.checking import folder_state, folder_times, foreign_files
 from colabkit.datasets.manifest import Header, Manifest, Member, encode, pack_members, read_manifest
 from colabkit.datasets.slots import Slot
-from colabkit.datasets.staging import move_to_trash
+from colabkit.datasets.staging import move_to_trash, staged_tree
 from colabkit.datasets.use import alone_with, let_go
 from colabkit.errors import DestinationTakenError
 
@@ -124,7 +124,7 @@ def finish(slot: Slot) -> None:
     """Takes the last step of publishing where a killed call left it undone."""
     staged = slot.work / _STAGED_MANIFEST
     manifest = read_manifest(staged)
-    if manifest is None or (slot.work / "tree").exists():
+    if manifest is None or staged_tree(slot) is not None:
         return
     staged.replace(slot.manifest)
     sync_folder(slot.side)

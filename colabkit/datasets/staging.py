@@ -15,6 +15,8 @@ from colabkit.datasets.checking import boot_id, damaged_members, walk_sizes
 from colabkit.datasets.manifest import Member
 from colabkit.datasets.slots import Slot
 
+_TREE = "tree-"
+
 
 class Staging:
     """A dataset in the making; what a killed call left whole is kept by the next.
@@ -35,11 +37,14 @@ class Staging:
         self._slot = slot
         self._journal_path = slot.work / "journal"
         self._guard = threading.Lock()
-        self.tree = slot.work / "tree"
+        # A process that a killed call left behind may write for a moment yet: not in here.
+        self.tree = slot.work / f"{_TREE}{uuid.uuid4().hex[:8]}"
         self.done: dict[str, Member] = {}
         self.unproven: set[str] = set()
         begun = _read_journal(self._journal_path)
-        if begun is not None and begun.key == key and self.tree.is_dir():
+        staged = staged_tree(slot)
+        if begun is not None and begun.key == key and staged is not None:
+            staged.rename(self.tree)
             self.done = _still_whole(self.tree, begun, planned or ())
             if planned is None:
                 self.unproven = {path for path, _ in walk_sizes(self.tree)} - self.done.keys()
@@ -105,6 +110,11 @@ class Staging:
                 aside.unlink()
             raise
         return descriptor
+
+
+def staged_tree(slot: Slot) -> Path | None:
+    """Returns the folder that a call left unfinished, None when there is none."""
+    return next(slot.work.glob(f"{_TREE}*"), None)
 
 
 def move_to_trash(slot: Slot, folder: Path) -> Path | None:

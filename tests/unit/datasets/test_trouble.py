@@ -68,10 +68,14 @@ class TestRetrier:
     def test_lets_a_failure_that_passes_be_tried_again(self, code):
         retrier().retry(OSError(code, "failed"))
 
-    @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.ENOENT])
+    @pytest.mark.parametrize("code", [errno.EINVAL, errno.EACCES, errno.ENOENT])
     def test_passes_on_what_will_not_pass(self, code):
         with pytest.raises(OSError, match="failed"):
             retrier().retry(OSError(code, "failed"))
+
+    def test_a_disk_filled_by_what_drive_keeps_on_it_is_told(self):
+        with pytest.raises(errors.DiskFullError, match="Drive keeps what it reads on the disk"):
+            retrier().retry(OSError(errno.ENOSPC, "full"))
 
     def test_takes_a_missing_file_for_a_lost_mount_when_the_mount_is_lost(self):
         mount = Mount()
