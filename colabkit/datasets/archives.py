@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
-import importlib
-import threading
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from pathlib import Path
-from typing import Any, overload
 
+from colabkit.datasets.archive_members import MemberView, check_clashes
+from colabkit.datasets.archive_stamps import stamp_of
+from colabkit.datasets.archive_totals import Totals
 from colabkit.datasets.checking import damaged_members
 from colabkit.datasets.hashed_source import HashedSource
 from colabkit.datasets.limits import Limits
@@ -23,43 +21,12 @@ from colabkit.datasets.source import Source
 from colabkit.datasets.staging import Staging
 from colabkit.datasets.tables import Manifest
 from colabkit.datasets.unpack import unpack
-from colabkit.datasets.watch import Phase, Standing, StoppedError, Watch
-from colabkit.errors import ArgumentError, DatasetClashError
+from colabkit.datasets.watch import Phase, StoppedError, Watch
+from colabkit.errors import ArgumentError
 from colabkit.storage import hash_of
 
 _PLANNERS = 8
 _SIDE_BY_SIDE = 3
-_VALIDATORS = ("ETag", "etag", "Last-Modified", "LastModified", "md5Hash", "mtime", "updated")
-
-
-class MemberView(Sequence[Member]):
-    """The files of several tables as members, each made when it is asked for."""
-
-    def __init__(self, tables: Sequence[Sequence[Any]]) -> None:
-        self._tables = tables
-
-    def __len__(self) -> int:
-        return sum(len(table) for table in self._tables)
-
-    def __iter__(self) -> Iterator[Member]:
-        for table in self._tables:
-            for path, nbytes, crc32, *_ in table:
-                yield Member(path, nbytes, crc32)
-
-    @overload
-    def __getitem__(self, index: int) -> Member: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Member]: ...
-    def __getitem__(self, index: int | slice) -> Member | Sequence[Member]:
-        if isinstance(index, slice):
-            return list(self)[index]
-        index = range(len(self))[index]
-        for table in self._tables:
-            if index < len(table):
-                path, nbytes, crc32, *_ = table[index]
-                return Member(path, nbytes, crc32)
-            index -= len(table)
-        raise IndexError(index)
 
 
 class ArchiveOrigin:
@@ -103,7 +70,7 @@ class ArchiveOrigin:
     def stamp(self) -> str:
         """Returns sizes and times of change."""
         with ThreadPoolExecutor(_PLANNERS, "colabkit-stamp") as pool:
-            stamps = list(pool.map(_stamp_of, self._paths))
+            stamps = list(pool.map(stamp_of, self._paths))
         if not all(stamps):
             return ""
         return stamps[0] if len(stamps) == 1 else hash_of("|".join(stamps).encode())
@@ -113,7 +80,7 @@ class ArchiveOrigin:
         with ThreadPoolExecutor(_PLANNERS, "colabkit-plan") as pool:
             self._plans = list(pool.map(self._plan, self._paths))
         folders = [plan.folders for plan in self._plans]
-        _check_clashes(self._paths, [plan.files for plan in self._plans], folders)
+        check_clashes(self._paths, [plan.files for plan in self._plans], folders)
         is_listed = all(plan.nbytes is not None for plan in self._plans)
         digests = "|".join(plan.digest for plan in self._plans)
         digest = self._plans[0].digest if len(self._plans) == 1 else hash_of(digests.encode())
@@ -128,17 +95,17 @@ class ArchiveOrigin:
 
     def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:  # noqa: ARG002
         """Unpacks what is not yet whole, several archives side by side."""
-        totals = _Totals(self._plans)
+        totals = Totals(self._plans)
         self._unpack_all(staging, totals)
         if damaged := self._damaged(staging):
             # A call before was killed while it wrote them.
             staging.remove(damaged)
-            self._unpack_all(staging, _Totals(self._plans))
+            self._unpack_all(staging, Totals(self._plans))
         # A tar tells its names only when it is read.
-        _check_clashes(self._paths, self._tables, [plan.folders for plan in self._plans])
+        check_clashes(self._paths, self._tables, [plan.folders for plan in self._plans])
         return MemberView(self._tables)
 
-    def _unpack_all(self, staging: Staging, totals: _Totals) -> None:
+    def _unpack_all(self, staging: Staging, totals: Totals) -> None:
         done = staging.done.keys() | staging.unproven
         jobs = range(len(self._plans))
         if len(jobs) == 1:
@@ -156,7 +123,7 @@ class ArchiveOrigin:
             self._tables = [future.result() for future in _failed_first(futures)]
 
     def _unpack(
-        self, number: int, staging: Staging, done: Container[str], totals: _Totals
+        self, number: int, staging: Staging, done: Container[str], totals: Totals
     ) -> Manifest:
         source = self._open(self._paths[number])
 
@@ -214,34 +181,6 @@ class ArchiveOrigin:
         return HashedSource(source, retry=self._retry) if self._hashed else source
 
 
-class _Totals:
-    """Adds up the progress of archives that are unpacked side by side."""
-
-    def __init__(self, plans: Sequence[Plan]) -> None:
-        self._guard = threading.Lock()
-        self._news: dict[int, Progress] = {}
-        self._nbytes: int | None = None
-        self._files: int | None = None
-        if all(plan.nbytes is not None for plan in plans):
-            self._nbytes = sum(plan.nbytes or 0 for plan in plans)
-            self._files = sum(plan.n_files or 0 for plan in plans)
-        self._archive_bytes = sum(plan.archive_bytes for plan in plans)
-        self.given_up = threading.Event()
-
-    def standing(self, number: int, now: Progress) -> Standing:
-        """Returns how far all are, one of them being as far as said."""
-        with self._guard:
-            self._news[number] = now
-            news = list(self._news.values())
-        files = sum(one.files_done for one in news)
-        if self._nbytes is None:
-            # What it unpacks to is not known: how much of the archives was read is.
-            read = sum(one.bytes_read for one in news)
-            return Standing(Phase.UNPACKING, read, self._archive_bytes, files, None)
-        written = sum(one.bytes_written for one in news)
-        return Standing(Phase.UNPACKING, written, self._nbytes, files, self._files)
-
-
 def _failed_first(futures: Sequence[Future[Manifest]]) -> Sequence[Future[Manifest]]:
     """Returns the futures as they are, once it is sure that none failed.
 
@@ -258,47 +197,3 @@ def _nbytes_least(plan: Plan) -> int:
         return plan.nbytes
     # What unpacks to an unknown size takes at least about its own; of a selection nothing is known.
     return plan.archive_bytes if plan.wanted is None else 0
-
-
-def _stamp_of(path: str) -> str:
-    if "://" not in path:
-        status = Path(path).stat()
-        return f"{status.st_size}:{status.st_mtime_ns}"
-    fsspec = importlib.import_module("fsspec")
-    try:
-        files, inside = fsspec.core.url_to_fs(path)
-        facts = files.info(inside)
-    except OSError:
-        raise
-    except Exception as error:
-        # Each file system behind fsspec has errors of its own; to a reader they are one.
-        raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
-    told = [f"{name}={facts[name]}" for name in _VALIDATORS if facts.get(name)]
-    return f"{facts.get('size')}:{','.join(told)}" if told else ""
-
-
-def _check_clashes(
-    paths: Sequence[str], tables: Sequence[Sequence[Any]], folders: Sequence[Sequence[str]]
-) -> None:
-    """Refuses a name that two archives give, in whatever case, or as file and as folder."""
-    if len(paths) == 1:
-        return
-    owners: dict[str, int] = {}
-    folder_owners: dict[str, int] = {}
-    for number, names in enumerate(folders):
-        for name in names:
-            folder_owners.setdefault(name.casefold(), number)
-    for number, table in enumerate(tables):
-        for path, *_ in table:
-            folded = path.casefold()
-            others = (owners.setdefault(folded, number), folder_owners.get(folded, number))
-            other = next((other for other in others if other != number), None)
-            if other is None:
-                continue
-            message = f"{path!r} is in {paths[other]} and in {paths[number]}."
-            raise DatasetClashError(
-                message,
-                path=path,
-                sources=(paths[other], paths[number]),
-                hint="Unpack them into folders of their own: one call of dataset for each.",
-            )

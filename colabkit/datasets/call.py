@@ -11,6 +11,7 @@ from typing import TypeVar
 from colabkit.datasets.actions import CacheAction
 from colabkit.datasets.checking import boot_id, folder_times
 from colabkit.datasets.deciding import Verdict, decide
+from colabkit.datasets.durability import durability_here
 from colabkit.datasets.eviction import mark_used
 from colabkit.datasets.finding import Found, is_url
 from colabkit.datasets.folder import DatasetPath
@@ -139,8 +140,7 @@ class Call:
             selection=request.selection,
             sha256=request.sha256,
             evict=request.evict,
-            # Where a crash of the machine is seen later, all is read then: nobody waits now.
-            sync=not boot_id(),
+            durability=durability_here(),
         )
         return make(recipe, before, contents, stamp, self._watch)
 
@@ -152,9 +152,8 @@ class Call:
         stamp = self._supply.stamp() or header.stamp
         header = dataclasses.replace(header, stamp=stamp, boot=boot_id())
         times = folder_times(self._slot.folder)
-        write_manifest(
-            self._slot.manifest, Manifest(header, times, published.manifest.packed_members)
-        )
+        manifest = Manifest(header, times, published.manifest.packed_members)
+        write_manifest(self._slot.manifest, manifest, durability_here())
 
     def _attended(self, work: Callable[[], Result]) -> Result:
         return attended(

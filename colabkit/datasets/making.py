@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from colabkit.datasets.actions import FolderState
 from colabkit.datasets.checking import boot_id
+from colabkit.datasets.durability import Durability
 from colabkit.datasets.eviction import Evicted, evict
 from colabkit.datasets.manifest import Header
 from colabkit.datasets.mirror import Before
@@ -39,7 +40,7 @@ class Recipe:
         selection: The members asked for, None for all.
         sha256: What the archive's SHA-256 has to be, None for any.
         evict: Whether older datasets may go when room is short.
-        sync: Whether to wait until every byte is durable.
+        durability: What to wait for before it gets its name.
     """
 
     slot: Slot
@@ -49,7 +50,7 @@ class Recipe:
     selection: tuple[str, ...] | None
     sha256: str | None
     evict: bool
-    sync: bool
+    durability: Durability
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
         synced=False,
         published_s=0.0,
     )
-    swap = publish(slot, staging.tree, members, header, sync=recipe.sync)
+    swap = publish(slot, staging.tree, members, header, recipe.durability)
     nbytes = sum(member.nbytes for member in members)
     return Made(contents.verb, len(members), nbytes, swap, evicted, files_kept)
 

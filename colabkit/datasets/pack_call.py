@@ -12,10 +12,10 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from colabkit.datasets.durability import sync_folder
 from colabkit.datasets.finding import SourceKind, find_source
 from colabkit.datasets.listing import FolderReader, Listing, list_folder
 from colabkit.datasets.older_pack import OlderPack, is_pack
-from colabkit.datasets.publishing import sync_folder
 from colabkit.datasets.squeezing import Retry
 from colabkit.datasets.trouble import Retrier
 from colabkit.datasets.waiting import attended

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import errno
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from colabkit.datasets.actions import FolderState
 from colabkit.datasets.checking import folder_state, folder_times, foreign_files
+from colabkit.datasets.durability import Durability, sync_file_system, sync_folder
 from colabkit.datasets.manifest import Header, Manifest, Member, encode, pack_members, read_manifest
 from colabkit.datasets.slots import Slot
 from colabkit.datasets.staging import move_to_trash, staged_tree
@@ -64,24 +64,26 @@ def look(slot: Slot) -> Published:
     return found
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
+def write_manifest(path: Path, manifest: Manifest, durability: Durability) -> None:
     """Writes a manifest aside, makes it durable, and gives it its name."""
     aside = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
         with aside.open("xb") as file:
             file.write(encode(manifest))
             file.flush()
-            os.fsync(file.fileno())
+            if durability is not Durability.NONE:
+                os.fsync(file.fileno())
         aside.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink()
         raise
-    sync_folder(path.parent)
+    if durability is not Durability.NONE:
+        sync_folder(path.parent)
 
 
 def publish(
-    slot: Slot, tree: Path, members: Sequence[Member], header: Header, *, sync: bool
+    slot: Slot, tree: Path, members: Sequence[Member], header: Header, durability: Durability
 ) -> Swap:
     """Gives a finished tree the dataset's name; whoever looks sees all of it or none.
 
@@ -90,32 +92,34 @@ def publish(
         tree: The finished tree, on the same file system.
         members: Every file in it.
         header: What it is; number, sizes and inode are filled in here.
-        sync: Whether to wait until every byte is durable.
+        durability: What to wait for.
 
     Raises:
         DestinationTakenError: Something that is not colabkit's came to lie there.
     """
-    if sync:
+    if durability is Durability.ALL:
         sync_file_system(tree)
     header = dataclasses.replace(
         header,
         n_files=len(members),
         nbytes=sum(member.nbytes for member in members),
         inode=os.lstat(tree).st_ino,
-        synced=sync,
+        synced=durability is Durability.ALL,
         published_s=time.time(),
     )
     before = look(slot)
     swap = _move_away(slot, before)
     staged = slot.work / _STAGED_MANIFEST
-    write_manifest(staged, Manifest(header, folder_times(tree), pack_members(members)))
+    manifest = Manifest(header, folder_times(tree), pack_members(members))
+    write_manifest(staged, manifest, durability)
     try:
         tree.rename(slot.folder)
     except OSError as error:
         if error.errno in {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR, errno.EBUSY}:
             raise taken(slot) from error
         raise
-    sync_folder(slot.folder.parent)
+    if durability is not Durability.NONE:
+        sync_folder(slot.folder.parent)
     finish(slot)
     return swap
 
@@ -127,7 +131,6 @@ def finish(slot: Slot) -> None:
     if manifest is None or staged_tree(slot) is not None:
         return
     staged.replace(slot.manifest)
-    sync_folder(slot.side)
     move_to_trash(slot, slot.work)
 
 
@@ -152,30 +155,6 @@ def empty_trash(slot: Slot) -> None:
 def delete_now(slot: Slot) -> None:
     """Deletes what waits in the trash, save what a process still uses."""
     _delete_all(slot.trash)
-
-
-def sync_file_system(folder: Path) -> None:
-    """Waits until everything written to a folder's file system is durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-        if syncfs is None:
-            os.sync()
-        elif syncfs(descriptor):
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code), str(folder))
-    finally:
-        os.close(descriptor)
-
-
-def sync_folder(folder: Path) -> None:
-    """Waits until a folder's names are durable, where its file system can."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _move_away(slot: Slot, before: Published) -> Swap:

@@ -193,7 +193,7 @@ class TestSecondCall:
         assert "The source cannot be reached now." in capsys.readouterr().out
 
     def test_a_damaged_manifest_is_not_believed(self, archive, cache):
-        made = dataset(archive, "here-only") if False else dataset(archive)
+        made = dataset(archive)
         manifest = cache / ".colabkit" / made.name / "manifest"
         data = bytearray(manifest.read_bytes())
         data[-10] ^= 1
@@ -245,3 +245,30 @@ class TestPath:
         copied = pickle.loads(pickle.dumps(made))
         assert copied == made
         assert type(copied) is type(Path())
+
+
+class TestCrashOfTheMachine:
+    """What a machine wrote before it went down may not be there: all is read once after."""
+
+    def crash(self, monkeypatch, made: Path) -> None:
+        monkeypatch.setattr("colabkit.datasets.checking._BOOT_ID", put(made.parent / "id", b"next"))
+
+    def test_a_lost_file_is_found_and_made_again(self, archive, monkeypatch):
+        made = dataset(archive)
+        largest = max(made.rglob("*.bin"), key=lambda path: path.stat().st_size)
+        status = largest.stat()
+        largest.write_bytes(bytes(status.st_size))
+        self.crash(monkeypatch, made)
+        assert content_of(dataset(archive)) == FILES
+
+    def test_all_is_read_only_once(self, archive, monkeypatch):
+        made = dataset(archive)
+        self.crash(monkeypatch, made)
+        before = inodes_of(made)
+        began = bytes_read()
+        dataset(archive)
+        once = bytes_read() - began
+        began = bytes_read()
+        dataset(archive)
+        assert bytes_read() - began < sum(map(len, FILES.values())) <= once
+        assert inodes_of(made) == before
