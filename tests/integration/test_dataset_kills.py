@@ -16,7 +16,7 @@ from tests.integration.making_datasets import Caller
 from tests.unit.datasets.sources import content_of, inodes_of, make_folder, make_tar, make_zip
 
 SOAK = bool(os.environ.get("COLABKIT_SOAK"))
-SEEDS = range(50 if SOAK else 3)
+SEEDS = range(50 if SOAK else 2)
 KILLS = 3
 THREADS = 32
 Content = Mapping[str, bytes]
