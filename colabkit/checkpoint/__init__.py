@@ -4,6 +4,7 @@ from colabkit.checkpoint.carrier import Carrier, CarryStatus
 from colabkit.checkpoint.folder import RunFolder
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
+from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings
 from colabkit.checkpoint.saver import Saver
@@ -17,6 +18,7 @@ __all__ = [
     "Carrier",
     "CarryStatus",
     "CheckpointInfo",
+    "CheckpointList",
     "CheckpointStore",
     "Lease",
     "LoadedCheckpoint",

@@ -177,9 +177,22 @@ class RunFolder:
         """Reads one checkpoint of the volume and verifies every byte."""
         return self.store.load(info.name, backend)
 
-    def publish_text(self, name: str, text: str) -> None:
-        """Writes a small file beside the checkpoints."""
-        self._volume.write(name, [np.frombuffer(text.encode(), np.uint8)])
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt that is under way, from 1."""
+        return self._attempt or 1
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Writes a file beside the checkpoints; it is whole at every instant."""
+        self._volume.write(name, [np.frombuffer(data, np.uint8)])
+
+    def list_files(self, folder: str) -> list[str]:
+        """Returns the names of the files in a folder beside the checkpoints."""
+        return sorted(self._volume.list(folder))
+
+    def remove_files(self, names: Sequence[str]) -> None:
+        """Removes files beside the checkpoints."""
+        self._volume.delete(names)
 
     def tidy(self, name: str, text: str) -> None:
         """Sweeps what dead writers left, copies what was stranded here, publishes a small file."""

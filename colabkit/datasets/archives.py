@@ -9,6 +9,7 @@ from colabkit.datasets.archive_members import MemberView, check_clashes
 from colabkit.datasets.archive_stamps import stamp_of
 from colabkit.datasets.archive_totals import Totals
 from colabkit.datasets.checking import damaged_members
+from colabkit.datasets.downloads import Downloads, is_web
 from colabkit.datasets.hashed_source import HashedSource
 from colabkit.datasets.limits import Limits
 from colabkit.datasets.manifest import Member
@@ -22,7 +23,7 @@ from colabkit.datasets.staging import Staging
 from colabkit.datasets.tables import Manifest
 from colabkit.datasets.unpack import unpack
 from colabkit.datasets.watch import Phase, StoppedError, Watch
-from colabkit.errors import ArgumentError
+from colabkit.errors import ArgumentError, StorageError
 from colabkit.storage import hash_of
 
 _PLANNERS = 8
@@ -64,6 +65,7 @@ class ArchiveOrigin:
         self._hashed = hashed
         self._limits = limits
         self._sha256: str | None = None
+        self._downloads = Downloads(watch=watch, retry=retry)
         self._plans: list[Plan] = []
         self._tables: list[Manifest] = []
 
@@ -163,9 +165,13 @@ class ArchiveOrigin:
         """Returns the archive's hash where it was asked for."""
         return self._sha256
 
+    def close(self) -> None:
+        """Deletes what had to be downloaded."""
+        self._downloads.close()
+
     def _plan(self, path: str) -> Plan:
         self._watch.check()
-        source = RetriedSource(open_retried(path, self._retry), self._retry)
+        source = RetriedSource(self._opened(path), self._retry)
         try:
             return plan_archive(
                 source,
@@ -176,8 +182,20 @@ class ArchiveOrigin:
         finally:
             source.close()
 
+    def _opened(self, path: str) -> Source:
+        if not is_web(path):
+            return open_retried(path, self._retry)
+        try:
+            source = open_retried(path, self._retry)
+        except StorageError as error:
+            if error.__cause__ is not None:
+                raise
+            # The server does not tell the size.
+            return self._downloads.source(path, None) or open_retried(path, self._retry)
+        return self._downloads.source(path, source) or source
+
     def _open(self, path: str) -> Source:
-        source = open_retried(path, self._retry)
+        source = self._opened(path)
         return HashedSource(source, retry=self._retry) if self._hashed else source
 
 

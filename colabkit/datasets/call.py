@@ -85,6 +85,7 @@ class Call:
             ) from error
         finally:
             self._bar.close()
+            self._supply.close()
         empty_trash(self._slot)
         return path
 

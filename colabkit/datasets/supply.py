@@ -125,6 +125,11 @@ class Supply:
             self._contents = self.origin.contents()
         return self._contents
 
+    def close(self) -> None:
+        """Gives back what was needed only while the call lasted."""
+        if isinstance(self._origin, ArchiveOrigin):
+            self._origin.close()
+
     def notes(self) -> list[str]:
         """Returns sentences for the user on where the files came from."""
         unfinished = getattr(self._origin, "unfinished", ())

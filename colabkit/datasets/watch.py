@@ -12,6 +12,7 @@ class Phase(enum.Enum):
 
     WAITING = "waiting for another process"
     LOOKING = "reading the table of contents"
+    DOWNLOADING = "downloading"
     COPYING = "copying"
     UNPACKING = "unpacking"
     PACKING = "packing"

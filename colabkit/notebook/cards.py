@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import html
+from collections.abc import Sequence
+
+from colabkit.notebook.theme import themed
 
 
 class Tone(enum.Enum):
@@ -59,7 +62,7 @@ def card_text(card: Card) -> str:
           GPU    none
     """
     width = max((len(row.name) for row in card.rows), default=0)
-    lines = [card.title]
+    lines = [card.title] if card.title else []
     for row in card.rows:
         lines.append(f"  {row.name:<{width}}  {row.value}".rstrip())
         if row.advice:
@@ -69,11 +72,25 @@ def card_text(card: Card) -> str:
 
 def card_html(card: Card) -> str:
     """Returns a card as HTML; every text in it is escaped."""
-    rows = "".join(_row_html(row) for row in card.rows)
-    return f"<div><strong>{html.escape(card.title)}</strong><table>{rows}</table></div>"
+    title = f'<div class="ck-title">{html.escape(card.title)}</div>' if card.title else ""
+    return themed(title + rows_html(card.rows))
+
+
+def rows_html(rows: Sequence[Row]) -> str:
+    """Returns lines as an HTML table, for use inside the theme."""
+    if not rows:
+        return ""
+    lines = "".join(_row_html(row) for row in rows)
+    return f'<div class="ck-scroll"><table class="ck-table">{lines}</table></div>'
 
 
 def _row_html(row: Row) -> str:
-    advice = f"<br><small>→ {html.escape(row.advice)}</small>" if row.advice else ""
-    cells = (_MARKS[row.tone], html.escape(row.name), html.escape(row.value) + advice)
-    return "<tr>" + "".join(f'<td style="text-align:left">{cell}</td>' for cell in cells) + "</tr>"
+    kind = "" if row.tone is Tone.PLAIN else f' class="ck-{row.tone.value}"'
+    advice = ""
+    if row.advice:
+        advice = f'<br><span class="ck-muted">→ {html.escape(row.advice)}</span>'
+    return (
+        f"<tr><td{kind}>{_MARKS[row.tone]}</td>"
+        f'<th scope="row">{html.escape(row.name)}</th>'
+        f"<td>{html.escape(row.value)}{advice}</td></tr>"
+    )

@@ -14,6 +14,7 @@ from colabkit.runtime.faults import GpuFault
 from colabkit.runtime.frameworks import Framework, FrameworkReport
 from colabkit.runtime.gpus import ComputeCapability, Driver, DriverReport, Gpu, GpuProcess
 from colabkit.runtime.host import Host, read_host
+from colabkit.runtime.mounting import check_mountpoint
 from colabkit.runtime.nvidia_smi import Answer, SmiDriver
 from colabkit.runtime.nvml import NvmlDriver
 from colabkit.runtime.packages import PackageCheck, PackageState, check_packages, missing
@@ -27,6 +28,7 @@ from colabkit.runtime.preferences import (
 from colabkit.runtime.tensorflow_gpu import TensorFlowFramework
 from colabkit.runtime.torch_gpu import TorchFramework
 from colabkit.runtime.tpu import Tpu, find_tpu
+from colabkit.runtime.usage import GpuUsage, Usage, UsageReader
 
 __all__ = [
     "Answer",
@@ -40,6 +42,7 @@ __all__ = [
     "Gpu",
     "GpuFault",
     "GpuProcess",
+    "GpuUsage",
     "Host",
     "MountOutcome",
     "NvmlDriver",
@@ -52,6 +55,9 @@ __all__ = [
     "TensorFlowFramework",
     "TorchFramework",
     "Tpu",
+    "Usage",
+    "UsageReader",
+    "check_mountpoint",
     "check_packages",
     "detect_device",
     "detect_platform",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from colabkit.errors import ArgumentError, DriveMountError
 from colabkit.runtime import Platform, detect_platform
 from colabkit.session.records import DriveStatus
 from colabkit.storage import (
     DEFAULT_MOUNTPOINT,
-    ColabMounter,
     DriveMount,
     Mounter,
     MountState,
     active_mount,
+    mounter_for,
     use_mount,
 )
 
@@ -35,15 +36,18 @@ def mount(
     backend: str | Mounter | None = None,
     timeout_s: float = 120.0,
     remount_after_hours: float | None = None,
+    **options: Any,
 ) -> DriveStatus:
     """Mounts Drive; where it is mounted and alive, nothing is done.
 
     Args:
         mountpoint: Where Drive is to be; "/content/drive" by default.
-        backend: The program that mounts it; google.colab's own by default.
+        backend: The program that mounts it: "colab", google.colab's own, by default;
+            "rclone", "ocamlfuse", or "folder" for one that you have mounted yourself.
         timeout_s: How long to wait for you to allow access, in seconds.
         remount_after_hours: Mounts it anew between two steps when the mount is that old and
             nothing waits to be copied; None waits until it is lost.
+        **options: What the backend takes, such as ``remote="gdrive:"`` for rclone.
 
     Raises:
         DriveMountError: It could not be mounted; ``cause`` says why.
@@ -58,7 +62,7 @@ def mount(
         message = f"remount_after_hours is {remount_after_hours!r}."
         hint = "Pass hours, as 11.5, or None."
         raise ArgumentError(message, argument="remount_after_hours", hint=hint)
-    drive = chosen_mount(mountpoint, backend=backend)
+    drive = chosen_mount(mountpoint, backend=backend, **options)
     drive.mount(timeout_s=timeout_s)
     drive.renew_after_s = None if remount_after_hours is None else remount_after_hours * 3600
     use_mount(drive)
@@ -66,16 +70,16 @@ def mount(
 
 
 def chosen_mount(
-    mountpoint: str | Path | None = None, *, backend: str | Mounter | None = None
+    mountpoint: str | Path | None = None,
+    *,
+    backend: str | Mounter | None = None,
+    **options: Any,
 ) -> DriveMount:
     """Returns the mount in use when it is the one asked for, else a new one, not mounted yet."""
     there = active_mount()
     if there is not None and backend is None and mountpoint in {None, str(there.mountpoint)}:
         return there
-    mounter = ColabMounter() if backend is None or backend == "colab" else backend
-    if isinstance(mounter, str):
-        message = f"backend is {mounter!r}."
-        raise ArgumentError(message, argument="backend", hint='Pass "colab" or a Mounter.')
+    mounter = mounter_for("colab" if backend is None else backend, **options)
     return DriveMount(mountpoint or DEFAULT_MOUNTPOINT, mounter)
 
 

@@ -14,8 +14,14 @@ from colabkit.storage.files import Files
 from colabkit.storage.giving_back import give_back
 from colabkit.storage.hashing import hash_of
 from colabkit.storage.local import LocalVolume
-from colabkit.storage.mounters import ColabMounter, Mounter
+from colabkit.storage.mounters import (
+    ColabMounter,
+    FolderMounter,
+    Mounter,
+    mounter_for,
+)
 from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_slow
+from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.places import (
     DEFAULT_MOUNTPOINT,
     active_mount,
@@ -26,6 +32,7 @@ from colabkit.storage.places import (
     volume_at,
     warning_about,
 )
+from colabkit.storage.rclone_mount import RcloneMounter
 from colabkit.storage.volume import Bytes, Uploading, Volume
 
 __all__ = [
@@ -35,12 +42,15 @@ __all__ = [
     "DriveMount",
     "DriveVolume",
     "Files",
+    "FolderMounter",
     "LocalVolume",
     "Mended",
     "Mending",
     "MountState",
     "Mounter",
     "Observation",
+    "OcamlfuseMounter",
+    "RcloneMounter",
     "Uploading",
     "Volume",
     "active_mount",
@@ -52,6 +62,7 @@ __all__ = [
     "is_slow",
     "locate",
     "mount_of",
+    "mounter_for",
     "state_after",
     "use_mount",
     "volume_at",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from colabkit.errors import DriveLostError, DriveMountError, StorageError
-from colabkit.storage.mounters import Mounter
+from colabkit.storage.mounters import Mounter, Telling
 
 FIRST_TRY_S, LATER_TRY_S = 30.0, 10.0
 _BACK_OFF_S = (60.0, 300.0, 900.0)
@@ -236,11 +236,25 @@ class DriveMount:
         with self._lock:
             self._written.discard(path)
 
+    def is_uploaded(self, path: Path) -> bool | None:
+        """Returns whether Drive has uploaded a file, None where it does not say; False without it.
+
+        Source:
+            Drive's own program tells by the extended attributes ``user.drive.id``, which
+            begins with ``local-`` before the upload, and ``user.drive.uncommitted``.
+        """
+        if isinstance(self.mounter, Telling):
+            return self.mounter.is_uploaded(self.mountpoint, path)
+        told = _attribute(path, _ID)
+        if told is None:
+            return None if path.exists() else False
+        return not told.startswith(b"local-") and _attribute(path, _UNCOMMITTED) != b"1"
+
     def pending(self) -> list[Path]:
         """Returns the files written here that Drive says are not uploaded."""
         with self._lock:
             written = set(self._written)
-        waiting = {path for path in written if is_uploaded(path) is False and path.exists()}
+        waiting = {path for path in written if self.is_uploaded(path) is False and path.exists()}
         with self._lock:
             self._written -= written - waiting
         return sorted(waiting)
@@ -269,19 +283,6 @@ def _device_of(root: Path) -> int | None:
     asking.start()
     asking.join(_PROBE_S)
     return answer[0] if answer else 0
-
-
-def is_uploaded(path: Path) -> bool | None:
-    """Returns whether Drive has uploaded a file, None where it does not say; False without it.
-
-    Source:
-        Drive's files tell by the extended attributes ``user.drive.id``, which begins with
-        ``local-`` before the upload, and ``user.drive.uncommitted``.
-    """
-    told = _attribute(path, _ID)
-    if told is None:
-        return None if path.exists() else False
-    return not told.startswith(b"local-") and _attribute(path, _UNCOMMITTED) != b"1"
 
 
 def _attribute(path: Path, name: str) -> bytes | None:

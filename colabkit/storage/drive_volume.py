@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from colabkit.errors import DriveLostError
-from colabkit.storage.drive_mount import DriveMount, is_uploaded
+from colabkit.storage.drive_mount import DriveMount
 from colabkit.storage.files import Files
 from colabkit.storage.local import LocalVolume
 from colabkit.storage.volume import Bytes
@@ -83,7 +83,7 @@ class DriveVolume(LocalVolume):
     def confirmed(self, names: Iterable[str]) -> bool | None:
         """Returns whether all of these are uploaded, None where Drive does not say."""
         self.mount.require()
-        answers = [is_uploaded(self._path(name)) for name in names]
+        answers = [self.mount.is_uploaded(self._path(name)) for name in names]
         if any(answer is None for answer in answers):
             return None
         return all(answers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -30,15 +31,33 @@ def _unescaped(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
 
 
-def filesystem_type(path: str | Path) -> str:
-    """Returns the type of the file system a path lies on, "" when unknown."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mounted:
+    """What a path lies on.
+
+    Attributes:
+        mountpoint: Where it is mounted.
+        kind: The type of the file system, "" when unknown.
+    """
+
+    mountpoint: str
+    kind: str
+
+
+def mounted_below(path: str | Path) -> Mounted:
+    """Returns the file system that a path lies on."""
     resolved = Path(path).resolve()
-    best = ("", "")
+    best = Mounted("/", "")
     for partition in psutil.disk_partitions(all=True):
         mountpoint = partition.mountpoint
-        if resolved.is_relative_to(mountpoint) and len(mountpoint) >= len(best[0]):
-            best = (mountpoint, partition.fstype)
-    return best[1]
+        if resolved.is_relative_to(mountpoint) and len(mountpoint) >= len(best.mountpoint):
+            best = Mounted(mountpoint, partition.fstype)
+    return best
+
+
+def filesystem_type(path: str | Path) -> str:
+    """Returns the type of the file system a path lies on, "" when unknown."""
+    return mounted_below(path).kind
 
 
 def is_slow(path: str | Path) -> bool:

@@ -1,44 +1,47 @@
-"""What a run tells the person at the keyboard: sentences and one progress bar."""
+"""What a run tells the person at the keyboard: sentences, and a panel or a progress bar."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
 
-from colabkit.checkpoint import CarryStatus, LoadedCheckpoint, SaveState, SaveStatus
-from colabkit.errors import DriveLostError
+from colabkit.checkpoint import LoadedCheckpoint, RunFolder, SaveStatus
 from colabkit.notebook import (
+    CellOutput,
     Printed,
     Silent,
     Speaker,
     TrainingBar,
+    TrainingPanel,
     duration_words,
-    saved_words,
+    in_notebook,
     value_words,
 )
 from colabkit.runtime import detect_platform, session_clock
 from colabkit.storage import Mended, Mending
 from colabkit.training.position import Position
-
-_UPLOAD_PATIENCE_S = 600.0
-_PLACES = {
-    SaveState.SPOOLED: "on this machine only",
-    SaveState.COMMITTED: "in the run folder",
-    SaveState.CONFIRMED: "uploaded",
-}
+from colabkit.training.records import History
+from colabkit.training.saves import bar_words, complaint_of
+from colabkit.training.watching import RunWatch
 
 
 class Display:
-    """Shows a run's progress, or nothing at all.
+    """Shows a run's progress: a panel in a notebook, else a bar, or nothing at all.
 
     Args:
+        history: What the run reports.
         shown: False is silent.
     """
 
-    def __init__(self, *, shown: bool) -> None:
+    def __init__(self, history: History, *, shown: bool) -> None:
+        self._history = history
         self._shown = shown
         self._speaker: Speaker = Printed() if shown else Silent()
         self._bar: TrainingBar | None = None
+        self._panel: TrainingPanel | None = None
+        self._watch: RunWatch | None = None
+        self._output = CellOutput()
+        self._said: tuple[str, ...] = ()
         self._status: SaveStatus | None = None
         self._epochs: int | None = None
         self._complaint = ""
@@ -46,23 +49,39 @@ class Display:
 
     def say(self, sentence: str) -> None:
         """Says one sentence."""
-        self._speaker.say(sentence)
+        if self._panel is not None:
+            self._panel.note(sentence)
+        else:
+            self._speaker.say(sentence)
 
-    def open(self, position: Position, *, epochs: int | None) -> None:
-        """Shows the bar."""
+    def open(self, position: Position, folder: RunFolder, *, epochs: int | None) -> None:
+        """Shows the panel or the bar."""
         self._epochs = epochs
-        self._bar = TrainingBar(
-            total_steps=None,
+        if not self._shown or not in_notebook():
+            self._bar = TrainingBar(
+                total_steps=None,
+                epochs=epochs,
+                initial_step=position.step,
+                saved=self._bar_words,
+                progress=self._shown,
+            )
+            return
+        self._watch = RunWatch(self._history, folder.mount)
+        goes_on = self._output.is_of_this_cell()
+        self._panel = TrainingPanel(
+            folder.location,
+            self._watch.sources(),
             epochs=epochs,
             initial_step=position.step,
-            saved=self._saved_words,
-            progress=self._shown,
+            notes=self._said if goes_on else (),
+            canvas=self._output,
         )
 
     def length(self, batches: int | None) -> None:
         """Says how many batches an epoch has, once that is known."""
-        if self._bar is not None and batches and self._epochs:
-            self._bar.set_length(total_steps=batches * self._epochs, steps_per_epoch=batches)
+        view = self._panel or self._bar
+        if view is not None and batches and self._epochs:
+            view.set_length(total_steps=batches * self._epochs, steps_per_epoch=batches)
 
     def update(
         self, position: Position, values: Mapping[str, float], status: SaveStatus | None
@@ -70,23 +89,36 @@ class Display:
         """Shows where the run stands."""
         self._status = status
         self._complain(status)
-        if self._bar is not None:
-            self._bar.update(
+        if self._watch is not None:
+            self._watch.follow(status)
+        view = self._panel or self._bar
+        if view is not None:
+            view.update(
                 position.step,
                 max(0, position.epoch - (0 if position.is_mid_epoch else 1)),
                 lambda: {name: value_words(value) for name, value in values.items()},
             )
 
-    def close(self) -> None:
-        """Leaves the bar standing."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def close(
+        self, position: Position, values: Mapping[str, float], status: SaveStatus | None
+    ) -> None:
+        """Leaves the panel or the bar standing as the run stands now."""
+        self.update(position, values, status or self._status)
+        panel, self._panel = self._panel, None
+        bar, self._bar = self._bar, None
+        watch, self._watch = self._watch, None
+        if bar is not None:
+            bar.close()
+        try:
+            if panel is not None:
+                self._said = panel.notes
+                panel.close()
+        finally:
+            if watch is not None:
+                watch.close()
 
-    def mended(self, mending: Mending | None) -> None:
-        """Says what became of a mount that was lost, if there was one."""
-        if mending is None:
-            return
+    def mended(self, mending: Mending) -> None:
+        """Says what became of a mount that was lost or old."""
         if mending.outcome is Mended.REMOUNTED:
             self.say("Drive was lost and is mounted again; what waits here is being copied there.")
         elif mending.outcome is Mended.RENEWED:
@@ -111,45 +143,12 @@ class Display:
         )
 
     def _complain(self, status: SaveStatus | None) -> None:
-        complaint = _complaint(status) if status is not None else ""
+        complaint = complaint_of(status) if status is not None else ""
         if complaint and complaint != self._complaint:
             self.say(f"{complaint} Training goes on.")
         self._complaint = complaint
 
-    def _saved_words(self) -> str:
-        status, left_s = self._status, self._clock.left_s
-        parts = []
-        if status is not None and status.state in _PLACES:
-            place = _PLACES[status.state]
-            parts.append(saved_words(step=status.step, age_s=status.age_s, place=place))
-            if status.carry is not None:
-                parts.append(_carried_words(status.carry))
-        if left_s is not None:
-            parts.append(f"machine about {duration_words(left_s)} more")
-        return ", ".join(parts)
-
-
-def _carried_words(carry: CarryStatus) -> str:
-    """Returns how far the volume is behind this machine."""
-    if carry.committed_step is None:
-        return "nothing on the volume yet"
-    if carry.confirmed_step == carry.committed_step:
-        return f"step {carry.committed_step:,} uploaded"
-    known = "" if carry.confirmed_step is None else f", step {carry.confirmed_step:,} uploaded"
-    return f"step {carry.committed_step:,} on the volume{known}"
-
-
-def _complaint(status: SaveStatus) -> str:
-    carry = status.carry
-    if status.error is not None:
-        return f"The last checkpoint could not be saved: {status.error}"
-    if carry is None:
-        return ""
-    if carry.error is not None and not isinstance(carry.error, DriveLostError):
-        return f"Checkpoints stay on this machine for now: {carry.error}"
-    if carry.unconfirmed_s > _UPLOAD_PATIENCE_S:
-        return (
-            f"Drive has not uploaded the checkpoint of step {carry.committed_step} for"
-            f" {duration_words(_UPLOAD_PATIENCE_S)}; look whether your Drive or its trash is full."
-        )
-    return ""
+    def _bar_words(self) -> str:
+        words, left_s = bar_words(self._status), self._clock.left_s
+        left = "" if left_s is None else f"machine about {duration_words(left_s)} more"
+        return ", ".join(filter(None, (words, left)))

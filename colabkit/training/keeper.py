@@ -17,15 +17,16 @@ from colabkit.checkpoint import (
     SaveStatus,
     Section,
 )
-from colabkit.errors import CheckpointWriteError, DriveLostError, StorageError
+from colabkit.errors import CheckpointWriteError, DiskFullError, DriveLostError, StorageError
 from colabkit.storage import Mended, Mending
 from colabkit.training.side import Side
 
 _logger = logging.getLogger(__name__)
-_MEND_EVERY_S = 5.0
+_MEND_EVERY_S = 1.0
 _HANGING_S = 60.0
 _LANDING_S = 1.0
 _TRIES = 3
+_FLUSH_PAUSES_S = (0.5, 2.0, 5.0, 15.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Keeper:
         side: The framework's side of the run.
         options: How often to save, and what to keep.
         take: Makes a snapshot of the run as it stands, without copying tensors.
+        told: Tells the user what became of a mount.
         clock: Seconds that only grow.
     """
 
@@ -62,6 +64,7 @@ class Keeper:
         options: KeeperOptions,
         *,
         take: Callable[[], Snapshot],
+        told: Callable[[Mending], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = RunFolder(ckpt_dir, keep=options.keep)
@@ -70,6 +73,7 @@ class Keeper:
         self._policy = SavePolicy.parse(options.save_every)
         self._side = side
         self._take = take
+        self._told = told
         self._clock = clock
         self._saver: Saver | None = None
         self._last_save_s = clock()
@@ -98,6 +102,11 @@ class Keeper:
         """Whether every step must be looked at, because saves are counted in steps."""
         return self._policy.steps is not None
 
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return self._folder
+
     def begin_attempt(self) -> None:
         """Saves beside the checkpoints already there, none of which is touched."""
         self._folder.begin_attempt()
@@ -105,7 +114,7 @@ class Keeper:
     def publish_history(self, csv_text: str) -> None:
         """Writes history.csv into the run folder, which matters less than going on."""
         try:
-            self._folder.publish_text("history.csv", csv_text)
+            self._folder.publish("history.csv", csv_text.encode())
         except StorageError:
             _logger.warning("history.csv could not be written.", exc_info=True)
 
@@ -180,10 +189,22 @@ class Keeper:
             return
         self.finish_copying()
         self._saver.flush()
+        pauses_s = iter(_FLUSH_PAUSES_S)
         while not self._has_landed():
             mended = self.mend(now=True)
-            if mended is None or mended.outcome is Mended.REFUSED:
+            if mended is None:
+                self._try_again(next(pauses_s, None))
+            elif mended.outcome is Mended.REFUSED:
                 raise self._stranded()
+
+    def _try_again(self, pause_s: float | None) -> None:
+        """What is not the mount's loss may pass: Drive refuses now and then for a moment."""
+        carrier = self._opened().carrier
+        assert carrier is not None  # noqa: S101  # without one everything has landed
+        if pause_s is None or isinstance(carrier.status().error, DiskFullError):
+            raise self._stranded()
+        time.sleep(pause_s)
+        carrier.hurry()
 
     def _has_landed(self) -> bool:
         saver = self._opened()
@@ -218,15 +239,16 @@ class Keeper:
         carrier, mount = self._opened().carrier, self._folder.mount
         if carrier is None or mount is None or not (now or self._clock() >= self._next_mend_s):
             return None
-        self._next_mend_s = self._clock() + _MEND_EVERY_S
         status = carrier.status()
         if isinstance(status.error, DriveLostError) or status.busy_s >= _HANGING_S:
             mending = mount.mend(now=now)
         elif mount.wants_renewal and status.is_idle:
-            return mount.renew()
+            mending = mount.renew()
         else:
             return None
-        if mending.outcome in {Mended.FINE, Mended.REMOUNTED}:
+        self._told(mending)
+        self._next_mend_s = self._clock() + _MEND_EVERY_S
+        if mending.outcome in {Mended.FINE, Mended.REMOUNTED, Mended.RENEWED}:
             carrier.hurry()
         return mending
 
@@ -267,13 +289,15 @@ class Keeper:
         """Returns where the newest save is, None outside a loop."""
         return self._saver.status() if self._saver is not None else None
 
-    def close(self) -> None:
-        """Finishes the save under way and stops the saver."""
+    def close(self) -> SaveStatus | None:
+        """Finishes the save under way and stops the saver; returns what came of it."""
         saver, self._saver = self._saver, None
-        if saver is not None:
-            try:
-                if saver.copying:
-                    saver.barrier()
-            finally:
-                self._side.close()
-                saver.close()
+        if saver is None:
+            return None
+        try:
+            if saver.copying:
+                saver.barrier()
+        finally:
+            self._side.close()
+            saver.close()
+        return saver.status()

@@ -37,6 +37,7 @@ class CellResult:
         stderr: Its standard error.
         result: The text of its last expression, "" when it had none.
         data: The MIME bundles that it displayed, the result's included.
+        updates: Those that took the place of one displayed before.
         error: "TypeName: message" when it raised, else None.
         traceback: The traceback as plain text.
     """
@@ -45,6 +46,7 @@ class CellResult:
     stderr: str = ""
     result: str = ""
     data: list[Mapping[str, Any]] = field(default_factory=list)
+    updates: list[Mapping[str, Any]] = field(default_factory=list)
     error: str | None = None
     traceback: str = ""
 
@@ -150,6 +152,8 @@ def _collect(result: CellResult, kind: str, content: Mapping[str, Any]) -> None:
         case "stream":
             name = content["name"]
             setattr(result, name, getattr(result, name) + content["text"])
+        case "update_display_data":
+            result.updates.append(content["data"])
         case "execute_result" | "display_data":
             result.data.append(content["data"])
             if kind == "execute_result":

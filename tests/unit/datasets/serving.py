@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     data = b""
+    gives_parts = True
+    tells_size = True
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -23,14 +25,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         data, status = self.data, 200
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        wanted = self.gives_parts and re.fullmatch(
+            r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")
+        )
         if wanted:
             begin, end = int(wanted[1]), int(wanted[2] or len(data) - 1)
             data, status = data[begin : end + 1], 206
         self.send_response(status)
-        self.send_header("Accept-Ranges", "bytes")
+        if self.gives_parts:
+            self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", '"1"')
-        self.send_header("Content-Length", str(len(data)))
+        if self.tells_size:
+            self.send_header("Content-Length", str(len(data)))
         if wanted:
             self.send_header("Content-Range", f"bytes {begin}-{end}/{len(self.data)}")
         self.end_headers()
@@ -42,9 +48,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(data: bytes) -> Iterator[str]:
+def serving(data: bytes, **manners: bool) -> Iterator[str]:
     """Yields the address of a zip on a server of this machine."""
-    handler = type("Handler", (_Handler,), {"data": data})
+    handler = type("Handler", (_Handler,), {"data": data, **manners})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

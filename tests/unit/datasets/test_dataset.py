@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import tempfile
 from pathlib import Path
 
 import fsspec
@@ -110,6 +111,18 @@ class TestSources:
             made = dataset(url)
         # The server is gone: what is there is taken.
         assert dataset(url) == made
+
+    @pytest.mark.parametrize("tells_size", [True, False])
+    def test_web_address_that_gives_no_parts_is_downloaded_once(
+        self, archive, tells_size, tmp_path
+    ):
+        manners = {"gives_parts": False, "tells_size": tells_size}
+        with serving(archive.read_bytes(), **manners) as url:
+            made = dataset(url)
+            assert content_of(made) == FILES
+            before = inodes_of(made)
+            assert inodes_of(dataset(url)) == before
+        assert not list(Path(tempfile.gettempdir()).glob(f"colabkit-download-*/{tmp_path.name}"))
 
     def test_some_members_are_taken(self, archive):
         expected = {name: data for name, data in FILES.items() if name.startswith("cats/")}

@@ -13,6 +13,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
+from colabkit.cli import main
 from colabkit.datasets.listing import list_folder
 from colabkit.datasets.pack_call import Packed, pack_listed
 from colabkit.datasets.watch import Watch
@@ -188,3 +189,12 @@ def test_dataset_packs_once_and_uses_the_archive_from_then_on(folder, tmp_path, 
     said = capsys.readouterr().out
     assert "of them taken from the one before" in said
     assert archive.stat().st_ino != before
+
+
+def test_the_command_line_packs(folder, tmp_path, capsys):
+    archive = tmp_path / "cats.zip"
+    assert main(["pack", str(folder), str(archive)]) == 0
+    assert zipfile.is_zipfile(archive)
+    assert f"into {archive}" in capsys.readouterr().out
+    assert main(["pack", str(folder), str(tmp_path / "cats.tar")]) == 1
+    assert "does not end in .zip" in capsys.readouterr().err
