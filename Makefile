@@ -2,6 +2,7 @@
 # make test    format, lint, types, floors and all tests
 # make soak    the long sweep of kills
 # make bench   the timings
+# make screenshots  pictures of panels and cards in a browser, and README's
 # make format  rewrite the source in the house style
 # Everything is installed into .venv; choose an interpreter with PYTHON=python3.12.
 
@@ -12,13 +13,13 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -ge 2 ] && echo $$n 
 TESTS ?= tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint soak bench format clean
+.PHONY: demo test lint fuse soak bench screenshots format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m colabkit demo
 
-test: lint
+test: lint fuse
 	$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
 
 lint: $(VENV)/.test
@@ -27,12 +28,24 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(VENV)/.test
+soak: $(VENV)/.test fuse
 	COLABKIT_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout=0 -m soak $(TESTS)
 
 bench: $(VENV)/.test
 	@for file in benchmarks/bench_*.py; do \
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+screenshots: $(VENV)/.test fuse
+	$(BIN)/python -m notebooks.screenshots build/screenshots
+	cp build/screenshots/panel-light-wide.png notebooks/images/panel.png
+
+# The Colab double's Drive is a FUSE file system: installed where it is missing and we may.
+fuse:
+	@command -v fusermount3 >/dev/null || ! command -v apt-get >/dev/null || { \
+	  as=$$([ $$(id -u) -eq 0 ] || echo sudo -n); \
+	  $$as apt-get install -qq -y fuse3 || { $$as apt-get update -qq \
+	    && $$as apt-get install -qq -y fuse3; }; } >/dev/null 2>&1 \
+	  || echo "fuse3 could not be installed: tests that need it are skipped." >&2
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix-only .

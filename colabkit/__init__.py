@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colabkit import errors
+    from colabkit.session import Session, mount, release, setup
     from colabkit.training import (
         Callback,
         EarlyStopping,
@@ -32,13 +33,19 @@ __all__ = [
     "History",
     "ResumeVerdict",
     "Run",
+    "Session",
     "__version__",
     "checkpoints",
     "errors",
     "fit",
     "load",
+    "mount",
+    "release",
+    "setup",
     "verify_resume",
 ]
+
+_SESSION = {"Session", "mount", "release", "setup"}
 
 
 def __getattr__(name: str) -> Any:
@@ -47,7 +54,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    value = getattr(importlib.import_module("colabkit.training"), name)
+    room = "session" if name in _SESSION else "training"
+    value = getattr(importlib.import_module(f"colabkit.{room}"), name)
     globals()[name] = value
     return value
 

@@ -1,15 +1,20 @@
-"""The command line: ``python -m colabkit demo`` and ``python -m colabkit checkpoints DIR``."""
+"""The command line: ``python -m colabkit`` demo, doctor and checkpoints."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import colabkit
 from colabkit.errors import ColabKitError
-from colabkit.notebook import say, text_table
+from colabkit.notebook import card_text, say
+
+if TYPE_CHECKING:
+    from colabkit.checkpoint import CheckpointInfo
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,12 +28,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "demo":
-            demo = importlib.import_module("colabkit.demo")
-            return int(demo.main(["--framework", options.framework]))
-        return _show_checkpoints(options.ckpt_dir, verify=options.verify)
+        return int(options.run(options))
     except ColabKitError as error:
-        print(error, file=sys.stderr)
+        if getattr(options, "as_json", False):
+            say(json.dumps({"error": error.message, "hint": error.hint}))
+        else:
+            print(error, file=sys.stderr)
         return 1
 
 
@@ -40,28 +45,53 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="train, kill the training, and see it go on")
     demo.add_argument("--framework", choices=["torch"], default="torch")
+    demo.set_defaults(run=_run_demo)
+    doctor = commands.add_parser("doctor", help="say whether training can start here")
+    doctor.add_argument(
+        "ckpt_dir", metavar="DIR", nargs="?", help="look at this run folder as well"
+    )
+    doctor.add_argument("--gpu", action="store_true", help="no GPU is a failure")
+    doctor.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
+    doctor.set_defaults(run=_run_doctor)
     listing = commands.add_parser("checkpoints", help="list the checkpoints of a run folder")
     listing.add_argument("ckpt_dir", metavar="DIR", help="the run folder")
     listing.add_argument("--verify", action="store_true", help="read and check every byte")
+    listing.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
+    listing.set_defaults(run=_show_checkpoints)
     return parser
 
 
-def _show_checkpoints(ckpt_dir: str, *, verify: bool) -> int:
-    found = colabkit.checkpoints(ckpt_dir, verify=verify)
-    if not found:
-        say(f"{ckpt_dir} holds no checkpoint.")
-        return 1
-    rows = [
-        {
-            "name": info.name,
-            "epoch": info.epoch + 1,
-            "step": info.step,
-            "saved": f"{info.saved_at:%Y-%m-%d %H:%M:%S} UTC",
-            "MB": info.nbytes / 1e6,
-            "best": "yes" if info.is_best else "",
-            "state": info.problem or ("whole" if verify else "listed"),
-        }
-        for info in found
-    ]
-    say(text_table(rows, columns=list(rows[0])))
-    return 1 if any(info.problem for info in found) else 0
+def _run_demo(options: argparse.Namespace) -> int:
+    demo = importlib.import_module("colabkit.demo")
+    return int(demo.main(["--framework", options.framework]))
+
+
+def _run_doctor(options: argparse.Namespace) -> int:
+    doctor = importlib.import_module("colabkit.doctor")
+    examination = doctor.examine(options.ckpt_dir, needs_gpu=options.gpu)
+    if options.as_json:
+        say(json.dumps(examination.json_value(), indent=2))
+    else:
+        say(card_text(examination.card))
+    return 0 if examination.can_start else 1
+
+
+def _show_checkpoints(options: argparse.Namespace) -> int:
+    found = colabkit.checkpoints(options.ckpt_dir, verify=options.verify)
+    if options.as_json:
+        say(json.dumps([_json_value(info) for info in found], indent=2))
+    elif not found:
+        say(f"{options.ckpt_dir} holds no checkpoint.")
+    else:
+        say(repr(found))
+    return 1 if not found or any(info.problem for info in found) else 0
+
+
+def _json_value(info: CheckpointInfo) -> dict[str, Any]:
+    names = ("name", "step", "epoch", "batch", "nbytes", "is_best", "problem")
+    return {
+        **{name: getattr(info, name) for name in names},
+        "saved_at": info.saved_at.isoformat(),
+        "metrics": dict(info.metrics),
+        "weights_files": [str(path) for path in info.weights_files],
+    }

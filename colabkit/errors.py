@@ -79,6 +79,9 @@ class MountFailure(enum.Enum):
     POLICY = "the account's administrator has switched Drive off here"
     NO_KERNEL = "there is no notebook to ask for access"
     WRONG_THREAD = "only the main thread may mount"
+    NO_PROGRAM = "a program that mounts it is not installed"
+    NOT_SIGNED_IN = "nobody has signed in to Drive for this program"
+    NOT_OURS = "it was mounted by hand, and only a hand can mount it again"
     FAILED = "Drive's own program failed"
 
     @property
@@ -95,6 +98,10 @@ class DriveMountError(StorageError):
     ) -> None:
         self.cause = cause
         super().__init__(message, path=path, operation="mount", hint=hint)
+
+
+class DriveLostError(StorageError):
+    """Drive was mounted and is not any more, or it does not answer."""
 
 
 class MachineReleaseError(ColabKitError, RuntimeError):

@@ -1,8 +1,10 @@
 """Checkpoints: exact, verified on read, incremental, written while training goes on."""
 
+from colabkit.checkpoint.carrier import Carrier, CarryStatus
 from colabkit.checkpoint.folder import RunFolder
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
+from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings
 from colabkit.checkpoint.saver import Saver
@@ -13,7 +15,10 @@ from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.checkpoint.tree import decode, encode
 
 __all__ = [
+    "Carrier",
+    "CarryStatus",
     "CheckpointInfo",
+    "CheckpointList",
     "CheckpointStore",
     "Lease",
     "LoadedCheckpoint",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from colabkit.checkpoint.carrier import Carrier
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
@@ -18,8 +19,8 @@ from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, find_leaves
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
-from colabkit.errors import CheckpointCorruptError, DiskFullError, StorageError
-from colabkit.storage import LocalVolume, is_slow
+from colabkit.errors import CheckpointCorruptError, DiskFullError, DriveLostError, StorageError
+from colabkit.storage import DriveMount, DriveVolume, LocalVolume, volume_at, warning_about
 
 
 class RunFolder:
@@ -31,25 +32,28 @@ class RunFolder:
 
     Raises:
         StorageError: It is a file.
+        DriveLostError: It is on Drive, which is not mounted.
     """
 
     def __init__(self, path: str | Path, *, keep: int = 2) -> None:
-        slow = is_slow(path)
-        self._volume = LocalVolume(path, empty_first=slow)
+        self._volume = volume_at(path)
+        self.warning = warning_about(path)
         self.location = self._volume.location
         self.store = CheckpointStore(self._volume, keep=keep)
+        self._keep = keep
         self._spool: CheckpointStore | None = None
-        self._local = LocalVolume(_spool_path(path))
-        if slow:
-            self._spool = CheckpointStore(self._local, keep=keep)
+        if self._volume.is_slow:
+            self._spool = CheckpointStore(LocalVolume(_spool_path(self._volume.root)), keep=keep)
         self._attempt: int | None = None
         self._loaded: list[Manifest] = []
+        self._stranded: list[Manifest] = []
 
     def newest_valid(self, backend: TensorBackend) -> LoadedCheckpoint | None:
         """Returns the newest checkpoint that is whole, on the volume or in the spool.
 
         Raises:
             CheckpointCorruptError: There are checkpoints, and none is whole.
+            DriveLostError: Drive was lost meanwhile, which says nothing about checkpoints.
         """
         stores = [store for store in (self.store, self._spool) if store is not None]
         places = sorted(
@@ -61,12 +65,15 @@ class RunFolder:
         for name, place in places:
             try:
                 loaded = stores[place].load(name, backend)
+            except DriveLostError:
+                raise
             except (CheckpointCorruptError, StorageError) as error:
                 skipped.append((str(name), str(error)))
                 continue
             self._attempt = name.attempt
-            if stores[place] is self.store:
-                self._loaded = [self.store.manifest(name)]
+            manifest = stores[place].manifest(name)
+            is_carried = stores[place] is self.store
+            self._loaded, self._stranded = ([manifest], []) if is_carried else ([], [manifest])
             return dataclasses.replace(loaded, skipped=tuple(skipped))
         if skipped:
             message = f"None of the {len(skipped)} checkpoints in {self.location} is whole."
@@ -82,8 +89,8 @@ class RunFolder:
 
     def begin_attempt(self) -> None:
         """Makes the next checkpoints an attempt of their own, beside those there."""
-        self._attempt = max((name.attempt for name in self.store.names()), default=0) + 1
-        self._loaded = []
+        self._attempt = max((name.attempt for name in self._all_names()), default=0) + 1
+        self._loaded = self._stranded = []
 
     def require_room(self, sections: Sequence[Section], backend: TensorBackend) -> None:
         """Raises DiskFullError unless the volume has room for a checkpoint of this state."""
@@ -102,41 +109,97 @@ class RunFolder:
         )
 
     def open_saver(
-        self, backend: TensorBackend, *, clock: Callable[[], float] = time.monotonic
+        self,
+        backend: TensorBackend,
+        *,
+        period_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Saver:
         """Takes the lease on the folder and starts a saver.
+
+        Args:
+            backend: The framework's tensors.
+            period_s: How often the user wants a save, None for as often as costs nothing.
+            clock: Seconds that only grow.
 
         Raises:
             StorageError: The folder cannot be written.
         """
         self._volume.sweep()
         lease = Lease(self._volume)
-        names = self.store.names()
-        lease.acquire(max((name.generation for name in names), default=0))
-        if self._spool is None:
-            # A slow volume may show a file before the manifest that names it.
-            self.store.sweep()
+        lease.acquire(max((name.generation for name in self._all_names()), default=0))
+        # A slow volume may show a file before the manifest that names it: it is not swept.
+        (self._spool or self.store).sweep()
         return Saver(
-            self.store,
+            self._spool or self.store,
             backend,
             lease=lease,
             attempt=self._attempt or 1,
-            spool=self._spool,
-            trusted=self._loaded,
+            carrier=self._open_carrier(lease, period_s, clock),
+            trusted=() if self._spool is not None else self._loaded,
             clock=clock,
         )
+
+    def _open_carrier(
+        self, lease: Lease, period_s: float | None, clock: Callable[[], float]
+    ) -> Carrier | None:
+        if self._spool is None:
+            return None
+        trusted = {str(manifest.name) for manifest in self._loaded}
+        carrier = Carrier(
+            self._spool,
+            self.store,
+            lease=lease,
+            trusted=trusted,
+            keep=self._keep,
+            period_s=period_s,
+            clock=clock,
+        )
+        for manifest in self._stranded:
+            carrier.carry(manifest)
+        return carrier
+
+    def _all_names(self) -> list[Name]:
+        stores = (self.store, self._spool)
+        return [name for store in stores if store is not None for name in store.names()]
+
+    @property
+    def mount(self) -> DriveMount | None:
+        """The mount of Drive that the folder lies on, None elsewhere."""
+        return self._volume.mount if isinstance(self._volume, DriveVolume) else None
+
+    @property
+    def spool_location(self) -> str:
+        """Where checkpoints wait on this machine's disk, "" when they do not."""
+        return self._spool.volume.location if self._spool is not None else ""
 
     def load(self, info: CheckpointInfo, backend: TensorBackend) -> LoadedCheckpoint:
         """Reads one checkpoint of the volume and verifies every byte."""
         return self.store.load(info.name, backend)
 
-    def publish_text(self, name: str, text: str) -> None:
-        """Writes a small file beside the checkpoints."""
-        self._volume.write(name, [np.frombuffer(text.encode(), np.uint8)])
+    @property
+    def attempt(self) -> int:
+        """Number of the attempt that is under way, from 1."""
+        return self._attempt or 1
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Writes a file beside the checkpoints; it is whole at every instant."""
+        self._volume.write(name, [np.frombuffer(data, np.uint8)])
+
+    def list_files(self, folder: str) -> list[str]:
+        """Returns the names of the files in a folder beside the checkpoints."""
+        return sorted(self._volume.list(folder))
+
+    def remove_files(self, names: Sequence[str]) -> None:
+        """Removes files beside the checkpoints."""
+        self._volume.delete(names)
 
     def tidy(self, name: str, text: str) -> None:
-        """Sweeps what dead writers left, and publishes a small file unless it says so already."""
+        """Sweeps what dead writers left, copies what was stranded here, publishes a small file."""
         self._volume.sweep()
+        for manifest in self._stranded:
+            assert self._spool is not None  # noqa: S101  # where the stranded are
+            self.store.copy_from(self._spool, manifest, lambda: None)
         data = text.encode()
         if name not in self._volume.list(".") or self._volume.read(name).tobytes() != data:
             self._volume.write(name, [np.frombuffer(data, np.uint8)])
@@ -146,7 +209,7 @@ class RunFolder:
         return self.store.names()
 
 
-def _spool_path(path: str | Path) -> Path:
+def _spool_path(path: Path) -> Path:
     cache = Path(os.environ.get("COLABKIT_CACHE") or Path.home() / ".cache" / "colabkit")
-    told = hashlib.sha256(str(Path(path).absolute()).encode()).hexdigest()[:16]
+    told = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
     return cache / "spool" / told

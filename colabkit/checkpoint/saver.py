@@ -7,9 +7,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from colabkit.checkpoint.carrier import Carrier
 from colabkit.checkpoint.incremental import Hashed
 from colabkit.checkpoint.info import Draft
 from colabkit.checkpoint.lease import Lease
@@ -24,16 +24,15 @@ from colabkit.checkpoint.snapshot import (
     choose_mode,
     copy_items,
     find_leaves,
+    hashes_of,
     streaks_after,
 )
 from colabkit.checkpoint.status import SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.errors import CheckpointWriteError
-from colabkit.storage import hash_of
 
 _logger = logging.getLogger(__name__)
-_HASHERS = 2
 
 
 @dataclasses.dataclass(slots=True)
@@ -52,12 +51,12 @@ class Saver:
     """Copies, hashes and writes snapshots; all public methods belong to the main thread.
 
     Args:
-        store: The checkpoints on the volume.
+        store: Where checkpoints are written: the volume, or the spool in front of a slow one.
         backend: The framework's tensors.
         lease: This session's claim on the run folder.
         attempt: The attempt the checkpoints belong to.
-        spool: Checkpoints on the local disk in front of a slow volume, or None.
-        trusted: Names of checkpoints already known to be whole.
+        carrier: Brings what is in the spool to the volume; None without a spool.
+        trusted: Checkpoints in the store already known to be whole.
         clock: Seconds that only grow.
     """
 
@@ -68,11 +67,12 @@ class Saver:
         *,
         lease: Lease,
         attempt: int,
-        spool: CheckpointStore | None = None,
+        carrier: Carrier | None = None,
         trusted: Sequence[Manifest] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._spool = store, spool
+        self._store = store
+        self.carrier = carrier
         self._backend = backend
         self._lease = lease
         self._attempt = attempt
@@ -80,8 +80,6 @@ class Saver:
         self._arena = Arena(backend)
         self._trusted = {str(manifest.name) for manifest in trusted}
         self._previous: Manifest | None = max(trusted, key=lambda m: m.name, default=None)
-        if spool is not None:
-            self._previous = None
         self._sequence = 0
         self._streaks: dict[tuple[str, str], tuple[str, int]] = {}
         self._all_at_once = False
@@ -186,7 +184,10 @@ class Saver:
 
     def status(self) -> SaveStatus:
         """Returns how far the newest save has come."""
-        return dataclasses.replace(self._status, age_s=self._clock() - self._committed_s)
+        status = dataclasses.replace(self._status, age_s=self._clock() - self._committed_s)
+        if self.carrier is None:
+            return status
+        return dataclasses.replace(status, carry=self.carrier.status())
 
     def raise_if_failed(self) -> None:
         """Raises on this thread what the saver's thread cannot go on from.
@@ -194,11 +195,12 @@ class Saver:
         Raises:
             LeaseLostError: Another session has taken the run folder over.
         """
-        if self._failure is not None:
-            raise self._failure
+        failure = self._failure or (self.carrier.failure if self.carrier else None)
+        if failure is not None:
+            raise failure
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Waits until the save under way is committed.
+        """Waits until the save under way is committed, in the spool where there is one.
 
         Raises:
             CheckpointWriteError: It could not be written.
@@ -225,6 +227,8 @@ class Saver:
             self._stopping = True
             self._wake.notify_all()
         self._thread.join()
+        if self.carrier is not None:
+            self.carrier.close()
 
     # On the saver's own thread.
 
@@ -256,13 +260,13 @@ class Saver:
 
     def _prune(self) -> None:
         """Removes what is superfluous; nobody waits for it."""
-        for store in filter(None, (self._spool, self._store)):
-            try:
-                store.prune(self._attempt, self._trusted)
-            except OSError:
-                _logger.warning("Old checkpoints could not be removed.", exc_info=True)
-            except BaseException as error:  # noqa: BLE001  # raised on the main thread
-                self._failure = error
+        needed = self.carrier.needed() if self.carrier is not None else ()
+        try:
+            self._store.prune(self._attempt, self._trusted, needed=needed)
+        except OSError:
+            _logger.warning("Old checkpoints could not be removed.", exc_info=True)
+        except BaseException as error:  # noqa: BLE001  # raised on the main thread
+            self._failure = error
 
     def _save(self, job: _Job) -> None:
         if self._failure is not None:
@@ -279,7 +283,7 @@ class Saver:
             self._all_at_once = True
             self._status = dataclasses.replace(self._status, wants_retake=True)
             return
-        hashes = _hashes(job.items)
+        hashes = hashes_of(job.items)
         if self._deceived(job, hashes):
             return
         self._status = dataclasses.replace(self._status, state=SaveState.STAGED)
@@ -293,7 +297,7 @@ class Saver:
             nbytes=nbytes,
         )
         self._status = SaveStatus(
-            state=SaveState.COMMITTED,
+            state=SaveState.COMMITTED if self.carrier is None else SaveState.SPOOLED,
             step=job.facts.step,
             timings=timings,
             wants_retake=self._status.wants_retake,
@@ -328,19 +332,16 @@ class Saver:
             skeletons=job.skeletons,
             weights=job.weights,
         )
-        first = self._spool or self._store
-        check = self._lease.check if self._spool is None else (lambda: None)
-        self._lease.check()
-        manifest, nbytes = first.commit(name, draft, previous=self._previous, check=check)
+        # Behind a spool it is the carrier that asks whose the folder is: Drive may be away.
+        check = self._lease.check if self.carrier is None else _no_check
+        check()
+        manifest, nbytes = self._store.commit(name, draft, previous=self._previous, check=check)
         self._previous = manifest
-        if self._spool is not None:
-            self._status = dataclasses.replace(self._status, state=SaveState.SPOOLED)
-            nbytes += self._store.copy_from(self._spool, manifest, self._lease.check)
         self._trusted.add(str(name))
+        if self.carrier is not None:
+            self.carrier.carry(manifest)
         return nbytes
 
 
-def _hashes(items: Sequence[Item]) -> dict[tuple[str, str], str]:
-    with ThreadPoolExecutor(_HASHERS, "colabkit-hash") as hashers:
-        told = hashers.map(lambda item: hash_of(item.view), items)
-        return {(item.section, item.key): one for item, one in zip(items, told, strict=True)}
+def _no_check() -> None:
+    return None

@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
 from colabkit.checkpoint.tensors import ITEM_BYTES, TensorBackend, TensorSpec, describe_array
 from colabkit.checkpoint.tree import encode
-from colabkit.storage import Bytes
+from colabkit.storage import Bytes, hash_of
 
 _SMALL_BYTES = 64 << 10
 _ALIGN = 64
+_HASHERS = 2
 _ROOM_BYTES = 1 << 20
 
 
@@ -140,6 +142,13 @@ def copy_items(items: Sequence[Item], backend: TensorBackend) -> Callable[[], No
             np.copyto(item.view, np.ascontiguousarray(item.source).reshape(-1).view(np.uint8))
     tensors = [item for item in items if not item.is_array and item.spec.nbytes]
     return backend.copy([item.source for item in tensors], [item.view for item in tensors])
+
+
+def hashes_of(items: Sequence[Item]) -> dict[tuple[str, str], str]:
+    """Returns the hash of each tensor's copy, by section and key."""
+    with ThreadPoolExecutor(_HASHERS, "colabkit-hash") as hashers:
+        told = hashers.map(lambda item: hash_of(item.view), items)
+        return {(item.section, item.key): one for item, one in zip(items, told, strict=True)}
 
 
 def streaks_after(

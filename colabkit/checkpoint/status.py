@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
+from colabkit.checkpoint.carrier import CarryStatus
 from colabkit.checkpoint.policy import SaveTimings
 
 
@@ -29,6 +30,7 @@ class SaveStatus:
         timings: How long it took.
         error: Why the newest save failed, None when it did not.
         wants_retake: Whether a snapshot was torn and thrown away.
+        carry: How far a slow volume is behind the local disk, None without a spool.
     """
 
     state: SaveState = SaveState.NONE
@@ -37,3 +39,4 @@ class SaveStatus:
     timings: SaveTimings = dataclasses.field(default_factory=SaveTimings)
     error: OSError | None = None
     wants_retake: bool = False
+    carry: CarryStatus | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from colabkit.checkpoint.shard import header_of, merged, read_shard
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec, rebuild_array
 from colabkit.checkpoint.tree import decode
 from colabkit.errors import CheckpointCorruptError, StorageError
-from colabkit.storage import Bytes, Volume, hash_of
+from colabkit.storage import Bytes, Uploading, Volume, hash_of
 
 _MANIFESTS, _SHARDS = "checkpoints", "shards"
 _OURS = re.compile(r".+-a\d{2,}-g\d{4,}-\d{8,}-[0-9a-f]{8}\.safetensors")
@@ -227,8 +227,8 @@ class CheckpointStore:
         """Copies a checkpoint from another store; returns the bytes written."""
         there = self.volume.list(_SHARDS)
         count = 0
-        for shard in manifest.shards:
-            if shard not in there:
+        for shard, entry in manifest.shards.items():
+            if there.get(shard) != entry.size:
                 data = other.volume.read(_shard_path(shard))
                 self.volume.write(_shard_path(shard), [data])
                 count += len(data)
@@ -238,21 +238,39 @@ class CheckpointStore:
         self._manifests[str(manifest.name)] = manifest
         return count + len(content)
 
-    def prune(self, attempt: int, trusted: set[str]) -> None:
+    def is_confirmed(self, manifest: Manifest) -> bool | None:
+        """Returns whether a checkpoint is uploaded, None where the volume does not say."""
+        if not isinstance(self.volume, Uploading):
+            return True
+        shards = [_shard_path(shard) for shard in manifest.shards]
+        return self.volume.confirmed([*shards, f"{_MANIFESTS}/{manifest.name}.json"])
+
+    def holds(self, manifest: Manifest) -> bool:
+        """Whether all files of a checkpoint are there and have their sizes."""
+        sizes = self.volume.list(_SHARDS)
+        there = all(sizes.get(name) == shard.size for name, shard in manifest.shards.items())
+        return there and bool(self.volume.list(_MANIFESTS).get(f"{manifest.name}.json"))
+
+    def prune(
+        self, attempt: int, trusted: set[str], *, needed: Collection[str] = frozenset()
+    ) -> None:
         """Removes checkpoints of one attempt that are superfluous, manifests first.
 
         Args:
             attempt: Other attempts are not touched.
             trusted: Names of checkpoints known to be whole; only these count as kept.
+            needed: Names of checkpoints that must stay whatever their age.
         """
         names = self.names()
         mine = [n for n in names if n.attempt == attempt]
-        whole = [self._manifests[str(n)] for n in mine if str(n) in trusted]
+        known = (self._readable(n) for n in mine if str(n) in trusted)
+        whole = [m for m in known if m is not None]
         going = superfluous(whole, keep=self._keep)
         if whole:
             oldest_kept = min((m.name for m in whole if m not in going), default=mine[0])
             unproven = [n for n in mine if str(n) not in trusted and n < oldest_kept]
             going += [m for m in map(self._readable, unproven) if m is not None and not _kept(m)]
+        going = [m for m in going if str(m.name) not in needed]
         if not going:
             return
         gone = {str(m.name) for m in going}
@@ -266,7 +284,10 @@ class CheckpointStore:
 
     def sweep(self) -> None:
         """Removes files of ours that no checkpoint names: what a killed save left behind."""
-        manifests = [self._readable(name) for name in self.names()]
+        try:
+            manifests = [self._readable(name) for name in self.names()]
+        except StorageError:
+            return
         if None in manifests:
             return
         used = {shard for m in manifests if m is not None for shard in m.shards}
@@ -276,7 +297,7 @@ class CheckpointStore:
     def _readable(self, name: Name) -> Manifest | None:
         try:
             return self.manifest(name)
-        except (CheckpointCorruptError, StorageError):
+        except CheckpointCorruptError:
             return None
 
 

@@ -31,13 +31,13 @@ class TensorSpec:
         dtype: The name safetensors gives it: "F32", "BF16", "I64", ...
         shape: Its dimensions.
         nbytes: Size in bytes.
-        address: Where its memory begins; tells tensors apart within a process.
+        address: Where its memory begins; it tells tensors apart, and is no part of the form.
     """
 
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
-    address: int = 0
+    address: int = dataclasses.field(default=0, compare=False)
 
 
 class TensorBackend(Protocol):

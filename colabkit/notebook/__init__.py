@@ -1,17 +1,37 @@
-"""Everything a person sees: sentences, progress bars, tables and curves."""
+"""Everything a person sees: sentences, progress, cards, tables and curves."""
 
 from colabkit.notebook.bar import TrainingBar
-from colabkit.notebook.curves import plot_history, svg_curves
+from colabkit.notebook.cards import Card, Row, Tone, card_html, card_text
+from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
+from colabkit.notebook.curves import charts_of, plot_history, svg_curves
 from colabkit.notebook.environment import in_notebook
 from colabkit.notebook.messages import Printed, Silent, Speaker, say
+from colabkit.notebook.panel import CellOutput, PanelSources, TrainingPanel
+from colabkit.notebook.panel_html import Stage
 from colabkit.notebook.tables import html_table, text_table
+from colabkit.notebook.theme import themed
+from colabkit.notebook.thinning import ThinnedLine
 from colabkit.notebook.words import duration_words, saved_words, value_words
 
 __all__ = [
+    "CHARTS_CSS",
+    "Card",
+    "CellOutput",
+    "Chart",
+    "PanelSources",
     "Printed",
+    "Row",
     "Silent",
     "Speaker",
+    "Stage",
+    "ThinnedLine",
+    "Tone",
     "TrainingBar",
+    "TrainingPanel",
+    "card_html",
+    "card_text",
+    "charts_html",
+    "charts_of",
     "duration_words",
     "html_table",
     "in_notebook",
@@ -20,5 +40,6 @@ __all__ = [
     "say",
     "svg_curves",
     "text_table",
+    "themed",
     "value_words",
 ]

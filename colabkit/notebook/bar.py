@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TextIO
 
 from colabkit.notebook.environment import in_notebook
+from colabkit.notebook.progress import Progress
 from colabkit.notebook.screens import NoScreen, Screen, screen_for
 
 _logger = logging.getLogger(__name__)
@@ -119,19 +120,15 @@ class TrainingBar:
         try:
             self._screen.draw(
                 step=step,
-                description=self._position_words(step, epoch),
+                description=Progress(
+                    step=step,
+                    epoch=epoch,
+                    epochs=self._epochs,
+                    steps_per_epoch=self._steps_per_epoch,
+                ).words(),
                 postfix=" · ".join([*parts, saved] if saved else parts),
             )
         except (OSError, ValueError):
             # Training outlives the terminal or page that watched it.
             _logger.debug("The progress bar's output is closed.", exc_info=True)
             self._screen, self._next_s = NoScreen(), float("inf")
-
-    def _position_words(self, step: int, epoch: int) -> str:
-        words = f"epoch {epoch + 1}" + (f"/{self._epochs}" if self._epochs else "")
-        if not self._steps_per_epoch:
-            return words
-        batch = step - epoch * self._steps_per_epoch
-        if not 0 <= batch <= self._steps_per_epoch:
-            return words
-        return f"{words} · {batch:,}/{self._steps_per_epoch:,}"

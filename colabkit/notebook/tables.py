@@ -29,15 +29,15 @@ def text_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) 
 
 
 def html_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) -> str:
-    """Returns rows as an HTML table; every name and value is escaped.
+    """Returns rows as an HTML table for use inside the theme; all in it is escaped.
 
     Args:
         rows: One mapping a row; a missing value becomes a dash.
         columns: Names of the values to show, in order.
 
     Example:
-        >>> html_table([{"a<b": 1}], columns=["a<b"])
-        '<table><tr><th>a&lt;b</th></tr><tr><td>1</td></tr></table>'
+        >>> "<th>a&lt;b</th>" in html_table([{"a<b": 1}], columns=["a<b"])
+        True
     """
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     body = "".join(
@@ -46,4 +46,5 @@ def html_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) 
         + "</tr>"
         for row in rows
     )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    table = f'<table class="ck-table ck-numbers"><tr>{head}</tr>{body}</table>'
+    return f'<div class="ck-scroll">{table}</div>'

@@ -14,13 +14,21 @@ from colabkit.runtime.faults import GpuFault
 from colabkit.runtime.frameworks import Framework, FrameworkReport
 from colabkit.runtime.gpus import ComputeCapability, Driver, DriverReport, Gpu, GpuProcess
 from colabkit.runtime.host import Host, read_host
+from colabkit.runtime.mounting import check_mountpoint
 from colabkit.runtime.nvidia_smi import Answer, SmiDriver
 from colabkit.runtime.nvml import NvmlDriver
 from colabkit.runtime.packages import PackageCheck, PackageState, check_packages, missing
 from colabkit.runtime.platform import Platform, detect_platform
+from colabkit.runtime.preferences import (
+    expect_hours,
+    expected_limit_s,
+    prefer_device,
+    preferred_device,
+)
 from colabkit.runtime.tensorflow_gpu import TensorFlowFramework
 from colabkit.runtime.torch_gpu import TorchFramework
 from colabkit.runtime.tpu import Tpu, find_tpu
+from colabkit.runtime.usage import GpuUsage, Usage, UsageReader
 
 __all__ = [
     "Answer",
@@ -34,6 +42,7 @@ __all__ = [
     "Gpu",
     "GpuFault",
     "GpuProcess",
+    "GpuUsage",
     "Host",
     "MountOutcome",
     "NvmlDriver",
@@ -46,15 +55,22 @@ __all__ = [
     "TensorFlowFramework",
     "TorchFramework",
     "Tpu",
+    "Usage",
+    "UsageReader",
+    "check_mountpoint",
     "check_packages",
     "detect_device",
     "detect_platform",
+    "expect_hours",
+    "expected_limit_s",
     "find_tpu",
     "flush_and_unmount",
     "is_interactive",
     "machine_started_s",
     "missing",
     "mount",
+    "prefer_device",
+    "preferred_device",
     "read_driver",
     "read_host",
     "session_clock",

@@ -11,6 +11,7 @@ import psutil
 
 from colabkit.errors import ArgumentError
 from colabkit.runtime.platform import Platform
+from colabkit.runtime.preferences import expected_limit_s
 
 _MINUTE_S = 60
 _HOUR_S = 3600
@@ -104,6 +105,7 @@ def session_clock(
     if limit_s is not None and not limit_s > 0:
         message = f"limit_s is {limit_s!r}."
         raise ArgumentError(message, argument="limit_s", hint="Pass seconds, as 24 * 3600.")
+    limit_s = expected_limit_s() if limit_s is None else limit_s
     if limit_s is None:
         is_short = platform is Platform.KAGGLE and on_tpu
         limit_s = _KAGGLE_TPU_LIMIT_S if is_short else _LIMITS_S.get(platform)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from colabkit.errors import ArgumentError, GpuUnavailableError
 from colabkit.runtime.advice import Explanation, explain, gigabytes
+from colabkit.runtime.device_card import device_card_html
 from colabkit.runtime.driver import read_driver
 from colabkit.runtime.faults import GpuFault
 from colabkit.runtime.findings import Findings, gpu_in_use, judge
@@ -103,6 +104,9 @@ class Device:
 
     def __repr__(self) -> str:
         return f"<Device {self.kind.value}: {self.describe()}>"
+
+    def _repr_html_(self) -> str:
+        return device_card_html(self)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -25,6 +25,9 @@ _HINTS = {
     MountFailure.POLICY: ("Ask the administrator for Drive for desktop, or use a private account."),
     MountFailure.NO_KERNEL: "Mount in a notebook's cell first; a script started with ! cannot.",
     MountFailure.WRONG_THREAD: "Call it from the notebook's cell, not from a thread.",
+    MountFailure.NO_PROGRAM: "Install it, or take backend='colab' on Colab.",
+    MountFailure.NOT_SIGNED_IN: "Sign in on your own computer and copy its settings to here.",
+    MountFailure.NOT_OURS: "Mount it again as you did the first time, and run the cell again.",
     MountFailure.FAILED: (
         "Run the cell again; if it fails each time, Runtime → Disconnect and delete runtime."
     ),

@@ -1,21 +1,71 @@
 """Volumes: where checkpoints lie, written so that a name means whole content."""
 
+from colabkit.storage.drive_mount import (
+    DriveMount,
+    Mended,
+    Mending,
+    MountState,
+    Observation,
+    state_after,
+    wait_before_try_s,
+)
+from colabkit.storage.drive_volume import DriveVolume
 from colabkit.storage.files import Files
+from colabkit.storage.giving_back import give_back
 from colabkit.storage.hashing import hash_of
 from colabkit.storage.local import LocalVolume
-from colabkit.storage.mounts import filesystem_type, is_slow
-from colabkit.storage.places import DEFAULT_MOUNTPOINT, drive_part, locate
-from colabkit.storage.volume import Bytes, Volume
+from colabkit.storage.mounters import (
+    ColabMounter,
+    FolderMounter,
+    Mounter,
+    mounter_for,
+)
+from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_slow
+from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
+from colabkit.storage.places import (
+    DEFAULT_MOUNTPOINT,
+    active_mount,
+    drive_part,
+    locate,
+    mount_of,
+    use_mount,
+    volume_at,
+    warning_about,
+)
+from colabkit.storage.rclone_mount import RcloneMounter
+from colabkit.storage.volume import Bytes, Uploading, Volume
 
 __all__ = [
     "DEFAULT_MOUNTPOINT",
     "Bytes",
+    "ColabMounter",
+    "DriveMount",
+    "DriveVolume",
     "Files",
+    "FolderMounter",
     "LocalVolume",
+    "Mended",
+    "Mending",
+    "MountState",
+    "Mounter",
+    "Observation",
+    "OcamlfuseMounter",
+    "RcloneMounter",
+    "Uploading",
     "Volume",
+    "active_mount",
     "drive_part",
     "filesystem_type",
+    "give_back",
     "hash_of",
+    "is_mountpoint",
     "is_slow",
     "locate",
+    "mount_of",
+    "mounter_for",
+    "state_after",
+    "use_mount",
+    "volume_at",
+    "wait_before_try_s",
+    "warning_about",
 ]

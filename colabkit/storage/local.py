@@ -40,6 +40,7 @@ class LocalVolume:
         self, root: str | Path, files: Files | None = None, *, empty_first: bool = False
     ) -> None:
         self._empty_first = empty_first
+        self.is_slow = empty_first
         self.root = Path(root).expanduser()
         self.location = str(root)
         self._files = files or Files()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,4 +34,13 @@ class Volume(Protocol):
 
     def free_bytes(self) -> int | None:
         """Returns the room left, None where the place does not say."""
+        ...
+
+
+@runtime_checkable
+class Uploading(Protocol):
+    """A volume whose blobs are durable only some time after they were written."""
+
+    def confirmed(self, names: Iterable[str]) -> bool | None:
+        """Returns whether all of these are uploaded, None where the volume does not say."""
         ...

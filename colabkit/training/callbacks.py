@@ -161,7 +161,8 @@ class CallbackList:
         for function in self._hooks[hook]:
             function(run, *rest)
         if self._functions:
-            event = TrainingEvent(hook.removeprefix("on_"), run, run.epoch, run.step, logs)
+            step = run.step + (hook == "on_batch_end")
+            event = TrainingEvent(hook.removeprefix("on_"), run, run.epoch, step, logs)
             for function in self._functions:
                 function(event)
 

@@ -1,63 +1,87 @@
-"""What a run tells the person at the keyboard: sentences and one progress bar."""
+"""What a run tells the person at the keyboard: sentences, and a panel or a progress bar."""
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
 
-from colabkit.checkpoint import LoadedCheckpoint, SaveState, SaveStatus
+from colabkit.checkpoint import LoadedCheckpoint, RunFolder, SaveStatus
 from colabkit.notebook import (
+    CellOutput,
     Printed,
     Silent,
     Speaker,
     TrainingBar,
+    TrainingPanel,
     duration_words,
-    saved_words,
+    in_notebook,
     value_words,
 )
+from colabkit.runtime import detect_platform, session_clock
+from colabkit.storage import Mended, Mending
 from colabkit.training.position import Position
-
-_PLACES = {
-    SaveState.SPOOLED: "on this machine only",
-    SaveState.COMMITTED: "in the run folder",
-    SaveState.CONFIRMED: "uploaded",
-}
+from colabkit.training.records import History
+from colabkit.training.saves import bar_words, complaint_of
+from colabkit.training.watching import RunWatch
 
 
 class Display:
-    """Shows a run's progress, or nothing at all.
+    """Shows a run's progress: a panel in a notebook, else a bar, or nothing at all.
 
     Args:
+        history: What the run reports.
         shown: False is silent.
     """
 
-    def __init__(self, *, shown: bool) -> None:
+    def __init__(self, history: History, *, shown: bool) -> None:
+        self._history = history
         self._shown = shown
         self._speaker: Speaker = Printed() if shown else Silent()
         self._bar: TrainingBar | None = None
+        self._panel: TrainingPanel | None = None
+        self._watch: RunWatch | None = None
+        self._output = CellOutput()
+        self._said: tuple[str, ...] = ()
         self._status: SaveStatus | None = None
         self._epochs: int | None = None
         self._complaint = ""
+        self._clock = session_clock(detect_platform())
 
     def say(self, sentence: str) -> None:
         """Says one sentence."""
-        self._speaker.say(sentence)
+        if self._panel is not None:
+            self._panel.note(sentence)
+        else:
+            self._speaker.say(sentence)
 
-    def open(self, position: Position, *, epochs: int | None) -> None:
-        """Shows the bar."""
+    def open(self, position: Position, folder: RunFolder, *, epochs: int | None) -> None:
+        """Shows the panel or the bar."""
         self._epochs = epochs
-        self._bar = TrainingBar(
-            total_steps=None,
+        if not self._shown or not in_notebook():
+            self._bar = TrainingBar(
+                total_steps=None,
+                epochs=epochs,
+                initial_step=position.step,
+                saved=self._bar_words,
+                progress=self._shown,
+            )
+            return
+        self._watch = RunWatch(self._history, folder.mount)
+        goes_on = self._output.is_of_this_cell()
+        self._panel = TrainingPanel(
+            folder.location,
+            self._watch.sources(),
             epochs=epochs,
             initial_step=position.step,
-            saved=self._saved_words,
-            progress=self._shown,
+            notes=self._said if goes_on else (),
+            canvas=self._output,
         )
 
     def length(self, batches: int | None) -> None:
         """Says how many batches an epoch has, once that is known."""
-        if self._bar is not None and batches and self._epochs:
-            self._bar.set_length(total_steps=batches * self._epochs, steps_per_epoch=batches)
+        view = self._panel or self._bar
+        if view is not None and batches and self._epochs:
+            view.set_length(total_steps=batches * self._epochs, steps_per_epoch=batches)
 
     def update(
         self, position: Position, values: Mapping[str, float], status: SaveStatus | None
@@ -65,18 +89,46 @@ class Display:
         """Shows where the run stands."""
         self._status = status
         self._complain(status)
-        if self._bar is not None:
-            self._bar.update(
+        if self._watch is not None:
+            self._watch.follow(status)
+        view = self._panel or self._bar
+        if view is not None:
+            view.update(
                 position.step,
                 max(0, position.epoch - (0 if position.is_mid_epoch else 1)),
                 lambda: {name: value_words(value) for name, value in values.items()},
             )
 
-    def close(self) -> None:
-        """Leaves the bar standing."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def close(
+        self, position: Position, values: Mapping[str, float], status: SaveStatus | None
+    ) -> None:
+        """Leaves the panel or the bar standing as the run stands now."""
+        self.update(position, values, status or self._status)
+        panel, self._panel = self._panel, None
+        bar, self._bar = self._bar, None
+        watch, self._watch = self._watch, None
+        if bar is not None:
+            bar.close()
+        try:
+            if panel is not None:
+                self._said = panel.notes
+                panel.close()
+        finally:
+            if watch is not None:
+                watch.close()
+
+    def mended(self, mending: Mending) -> None:
+        """Says what became of a mount that was lost or old."""
+        if mending.outcome is Mended.REMOUNTED:
+            self.say("Drive was lost and is mounted again; what waits here is being copied there.")
+        elif mending.outcome is Mended.RENEWED:
+            self.say("Drive was mounted anew, as asked for after some hours.")
+        elif mending.outcome is Mended.REFUSED:
+            self.say(
+                f"Drive could not be mounted again ({mending.error}) Training goes on, and"
+                " checkpoints are kept on this machine; the next try is in"
+                f" {duration_words(mending.next_try_s)}."
+            )
 
     def interrupted(self) -> None:
         """Answers the first Ctrl-C."""
@@ -91,13 +143,12 @@ class Display:
         )
 
     def _complain(self, status: SaveStatus | None) -> None:
-        complaint = str(status.error) if status is not None and status.error else ""
+        complaint = complaint_of(status) if status is not None else ""
         if complaint and complaint != self._complaint:
-            self.say(f"The last checkpoint could not be saved: {complaint} Training goes on.")
+            self.say(f"{complaint} Training goes on.")
         self._complaint = complaint
 
-    def _saved_words(self) -> str:
-        status = self._status
-        if status is None or status.state not in _PLACES:
-            return ""
-        return saved_words(step=status.step, age_s=status.age_s, place=_PLACES[status.state])
+    def _bar_words(self) -> str:
+        words, left_s = bar_words(self._status), self._clock.left_s
+        left = "" if left_s is None else f"machine about {duration_words(left_s)} more"
+        return ", ".join(filter(None, (words, left)))

@@ -6,8 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import CheckpointMismatchError
+from colabkit.training.side import Side
 
 _SHOWN_MAX = 6
+
+
+def fingerprint_of(side: Side, *, seed: int) -> dict[str, Any]:
+    """Returns what must be the same for a checkpoint to fit, and for the same bits."""
+    return {"objects": side.fingerprint(), "seed": seed, "environment": side.environment()}
 
 
 def differences(then: Any, now: Any) -> dict[str, tuple[object, object]]:

@@ -33,6 +33,7 @@ def fit(
     monitor: str | None = None,
     resume: bool | str = True,
     progress: bool = True,
+    tensorboard: bool = False,
 ) -> History:
     """Trains a model; run again after a disconnect, it goes on at the very batch.
 
@@ -67,7 +68,9 @@ def fit(
         monitor: The value whose best epoch is kept too; "val_loss" with validation data.
         resume: True goes on from the newest checkpoint; False starts anew beside it and
             deletes nothing; "weights" takes the weights that fit.
-        progress: Whether to show a bar and say what happens.
+        progress: Whether to show progress and say what happens.
+        tensorboard: Whether to write event files into the run folder; then
+            ``%tensorboard --logdir`` on it shows the curves, on this machine or the next.
 
     Returns:
         The history of all epochs and steps, those before a disconnect included.

@@ -17,10 +17,16 @@ from colabkit.checkpoint import (
     SaveStatus,
     Section,
 )
-from colabkit.errors import StorageError
+from colabkit.errors import CheckpointWriteError, DiskFullError, DriveLostError, StorageError
+from colabkit.storage import Mended, Mending
 from colabkit.training.side import Side
 
 _logger = logging.getLogger(__name__)
+_MEND_EVERY_S = 1.0
+_HANGING_S = 60.0
+_LANDING_S = 1.0
+_TRIES = 3
+_FLUSH_PAUSES_S = (0.5, 2.0, 5.0, 15.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Keeper:
         side: The framework's side of the run.
         options: How often to save, and what to keep.
         take: Makes a snapshot of the run as it stands, without copying tensors.
+        told: Tells the user what became of a mount.
         clock: Seconds that only grow.
     """
 
@@ -57,36 +64,59 @@ class Keeper:
         options: KeeperOptions,
         *,
         take: Callable[[], Snapshot],
+        told: Callable[[Mending], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = RunFolder(ckpt_dir, keep=options.keep)
         self.location = self._folder.location
+        self.warning = self._folder.warning
         self._policy = SavePolicy.parse(options.save_every)
         self._side = side
         self._take = take
+        self._told = told
         self._clock = clock
         self._saver: Saver | None = None
         self._last_save_s = clock()
         self._last_step = -1
         self._last_place: tuple[int, int, int] | None = None
         self._wait_s = 0.0
+        self._next_mend_s = 0.0
 
     def newest(self) -> LoadedCheckpoint | None:
-        """Returns the newest checkpoint that is whole."""
-        return self._folder.newest_valid(self._side.backend)
+        """Returns the newest checkpoint that is whole; mounts Drive again if it is lost.
+
+        Raises:
+            DriveLostError: Drive is lost and cannot be mounted again.
+        """
+        mount, tries = self._folder.mount, _TRIES
+        while True:
+            try:
+                return self._folder.newest_valid(self._side.backend)
+            except DriveLostError:
+                tries -= 1
+                if mount is None or not tries or mount.mend(now=True).outcome is Mended.REFUSED:
+                    raise
 
     @property
     def counts_steps(self) -> bool:
         """Whether every step must be looked at, because saves are counted in steps."""
         return self._policy.steps is not None
 
+    @property
+    def folder(self) -> RunFolder:
+        """The run folder."""
+        return self._folder
+
     def begin_attempt(self) -> None:
         """Saves beside the checkpoints already there, none of which is touched."""
         self._folder.begin_attempt()
 
     def publish_history(self, csv_text: str) -> None:
-        """Writes history.csv into the run folder."""
-        self._folder.publish_text("history.csv", csv_text)
+        """Writes history.csv into the run folder, which matters less than going on."""
+        try:
+            self._folder.publish("history.csv", csv_text.encode())
+        except StorageError:
+            _logger.warning("history.csv could not be written.", exc_info=True)
 
     def tidy(self, csv_text: str) -> None:
         """Finishes what a session killed at the very end of a run left undone, if it may."""
@@ -104,7 +134,9 @@ class Keeper:
         """
         if not self._folder.names():
             self._folder.require_room(self._take().sections, self._side.backend)
-        self._saver = self._folder.open_saver(self._side.backend, clock=self._clock)
+        self._saver = self._folder.open_saver(
+            self._side.backend, period_s=self._policy.seconds, clock=self._clock
+        )
         self._side.open(self.finish_copying)
         self._last_save_s = self._clock()
 
@@ -144,17 +176,81 @@ class Keeper:
             saver.flush()
             if saver.status().wants_retake:
                 self._offer(step)
-                saver.flush()
+            self.flush()
 
     def flush(self) -> None:
         """Waits until the save under way is on the volume.
 
         Raises:
-            CheckpointWriteError: It could not be written.
+            CheckpointWriteError: It could not be written; where Drive is lost for good, it
+                lies on this machine's disk.
         """
-        if self._saver is not None:
-            self.finish_copying()
-            self._saver.flush()
+        if self._saver is None:
+            return
+        self.finish_copying()
+        self._saver.flush()
+        pauses_s = iter(_FLUSH_PAUSES_S)
+        while not self._has_landed():
+            mended = self.mend(now=True)
+            if mended is None:
+                self._try_again(next(pauses_s, None))
+            elif mended.outcome is Mended.REFUSED:
+                raise self._stranded()
+
+    def _try_again(self, pause_s: float | None) -> None:
+        """What is not the mount's loss may pass: Drive refuses now and then for a moment."""
+        carrier = self._opened().carrier
+        assert carrier is not None  # noqa: S101  # without one everything has landed
+        if pause_s is None or isinstance(carrier.status().error, DiskFullError):
+            raise self._stranded()
+        time.sleep(pause_s)
+        carrier.hurry()
+
+    def _has_landed(self) -> bool:
+        saver = self._opened()
+        carrier = saver.carrier
+        if carrier is None:
+            return True
+        while not carrier.landed(timeout_s=_LANDING_S):
+            if carrier.status().busy_s > _HANGING_S:
+                return False
+        saver.raise_if_failed()
+        return carrier.status().error is None
+
+    def _stranded(self) -> CheckpointWriteError:
+        status = self._opened().status()
+        error = status.carry.error if status.carry is not None else None
+        message = f"The checkpoint of step {status.step} is not in {self.location}: {error}"
+        hint = (
+            f"It is whole in {self._folder.spool_location} on this machine: run the cell again"
+            " here once that is put right, and it is copied."
+        )
+        return CheckpointWriteError(message, path=self.location, step=status.step, hint=hint)
+
+    def mend(self, *, now: bool = False) -> Mending | None:
+        """Mounts Drive again where it was lost, between two steps.
+
+        Args:
+            now: Whether to look and to try at once, whatever the last tries came to.
+
+        Returns:
+            What was done, None when there is nothing to mend.
+        """
+        carrier, mount = self._opened().carrier, self._folder.mount
+        if carrier is None or mount is None or not (now or self._clock() >= self._next_mend_s):
+            return None
+        status = carrier.status()
+        if isinstance(status.error, DriveLostError) or status.busy_s >= _HANGING_S:
+            mending = mount.mend(now=now)
+        elif mount.wants_renewal and status.is_idle:
+            mending = mount.renew()
+        else:
+            return None
+        self._told(mending)
+        self._next_mend_s = self._clock() + _MEND_EVERY_S
+        if mending.outcome in {Mended.FINE, Mended.REMOUNTED, Mended.RENEWED}:
+            carrier.hurry()
+        return mending
 
     def _is_saved(self) -> bool:
         facts = self._take().facts
@@ -193,13 +289,15 @@ class Keeper:
         """Returns where the newest save is, None outside a loop."""
         return self._saver.status() if self._saver is not None else None
 
-    def close(self) -> None:
-        """Finishes the save under way and stops the saver."""
+    def close(self) -> SaveStatus | None:
+        """Finishes the save under way and stops the saver; returns what came of it."""
         saver, self._saver = self._saver, None
-        if saver is not None:
-            try:
-                if saver.copying:
-                    saver.barrier()
-            finally:
-                self._side.close()
-                saver.close()
+        if saver is None:
+            return None
+        try:
+            if saver.copying:
+                saver.barrier()
+        finally:
+            self._side.close()
+            saver.close()
+        return saver.status()

@@ -8,10 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import SaveFacts, SaveStatus, Section
+from colabkit.checkpoint import SaveStatus
 from colabkit.training.checks import require_count, require_free_names
 from colabkit.training.display import Display
+from colabkit.training.event_log import events_for
 from colabkit.training.feed import Feed, Start
+from colabkit.training.fingerprint import fingerprint_of
 from colabkit.training.interrupts import InterruptGuard
 from colabkit.training.items import ItemsFeed
 from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
@@ -43,7 +45,8 @@ class Run:
         monitor: Name of the value whose best epoch is kept as well, "val_loss" for example.
         resume: True goes on from the newest checkpoint; False starts anew beside it and
             deletes nothing; "weights" takes only the weights that fit.
-        progress: Whether to show a progress bar and say what happens.
+        progress: Whether to show progress and say what happens.
+        tensorboard: Whether to write event files, for ``%tensorboard --logdir`` on the folder.
         must_be_finite: Names of logged values whose NaN or infinity ends the run.
         objects: Modules, optimizers, schedulers, and anything with ``state_dict`` and
             ``load_state_dict``, under names of your own.
@@ -77,6 +80,7 @@ class Run:
         monitor: str | None = None,
         resume: bool | str = True,
         progress: bool = True,
+        tensorboard: bool = False,
         must_be_finite: Sequence[str] = (),
         **objects: Any,
     ) -> None:
@@ -86,13 +90,11 @@ class Run:
         self.was_interrupted = False
         self._side = side_for(objects)
         self._position = Position()
-        self._log = StepLog(
-            self.history, self._side.to_floats, must_be_finite=frozenset(must_be_finite)
-        )
+        self._log = StepLog(self.history, self._side.to_floats, must_be_finite=must_be_finite)
         self._state = RunState(
             position=self._position, history=self.history, log=self._log, monitor=Monitor(monitor)
         )
-        self._display = Display(shown=progress)
+        self._display = Display(self.history, shown=progress)
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._side.reasons())
         self._feeds: dict[int, tuple[object, Feed]] = {}
@@ -102,7 +104,10 @@ class Run:
         self._next_look_s = 0.0
         self._epochs_total: int | None = None
         options = KeeperOptions(save_every=save_every, keep=keep)
-        self._keeper = Keeper(ckpt_dir, self._side, options, take=self._snapshot)
+        self._keeper = Keeper(
+            ckpt_dir, self._side, options, take=self._snapshot, told=self._display.mended
+        )
+        self._events = events_for(tensorboard, self.history, self._keeper.folder)
         changed = restore_run(
             self._keeper, self._side, self._state, self._display, seed=self.seed, resume=resume
         )
@@ -123,9 +128,9 @@ class Run:
         """How exactly this run goes on after an interruption; complete after the first batch."""
         verdict = self._verdict
         known = [feed for _, feed in self._feeds.values()]
-        for feed in (*known, *(cursor.feed for cursor in self._position.open)):
-            if feed is not None:
-                verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
+        known += [cursor.feed for cursor in self._position.open if cursor.feed is not None]
+        for feed in known:
+            verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
         return verdict
 
     @property
@@ -162,6 +167,7 @@ class Run:
         if self.epoch >= count or self._state.should_stop:
             self._display.say(f"Nothing left to do: {self.epoch} epochs are trained.")
             self._keeper.tidy(self.history.csv_text())
+            self._events.finish(self.step)
             return
         with self._session():
             while self.epoch < count and not self._state.should_stop:
@@ -278,13 +284,16 @@ class Run:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + _LOOK_EVERY_S
             self._log.drain()
-            self._display.update(self._position, self._log.newest, self._keeper.status())
+            status = self._keeper.status()
+            self._display.update(self._position, self._log.newest, status)
+            self._events.follow(status)
         if self._interrupts.pending:
             self._save_and_wait()
             self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
             self.was_interrupted = True
             raise KeyboardInterrupt
         self._keeper.save_if_due(self.step)
+        self._keeper.mend()
 
     def _end_epoch(self, seconds: float) -> None:
         self._is_best = self._state.end_epoch(seconds=seconds)
@@ -315,36 +324,26 @@ class Run:
     def _begin_session(self) -> None:
         self._interrupts.install()
         self._keeper.open()
-        self._display.open(self._position, epochs=self._epochs_total)
+        self._display.open(self._position, self._keeper.folder, epochs=self._epochs_total)
+        self._events.open(self.step)
         if self.step == 0:
             self._keeper.save(0, wait=False)
 
     def _end_session(self) -> None:
+        status = None
         try:
-            self._keeper.close()
+            status = self._keeper.close()
         finally:
             self._interrupts.restore()
-            self._display.close()
+            self._display.close(self._position, self._log.newest, status)
 
     def _save_and_wait(self) -> None:
         self._keeper.save(self.step, wait=True)
         self._display.update(self._position, self._log.newest, self._keeper.status())
         self._keeper.publish_history(self.history.csv_text())
+        self._events.finish(self.step)
 
     def _snapshot(self) -> Snapshot:
-        for cursor in self._position.open:
-            cursor.feed_state = cursor.feed.state() if cursor.feed is not None else None
-        facts = SaveFacts(
-            step=self.step,
-            epoch=self.epoch,
-            batch=self._position.batches_done,
-            metrics=self.history.newest_epoch_values(),
-            is_best=self._is_best,
-            fingerprint={
-                "objects": self._side.fingerprint(),
-                "seed": self.seed,
-                "environment": self._side.environment(),
-            },
-        )
-        own = Section("run", self._state.state_dict(), weights=False)
-        return Snapshot([*self._side.sections(), own], facts)
+        fingerprint = fingerprint_of(self._side, seed=self.seed)
+        facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
+        return Snapshot([*self._side.sections(), self._state.section()], facts)

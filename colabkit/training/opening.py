@@ -6,13 +6,14 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import CheckpointInfo, RunFolder
+from colabkit.checkpoint import CheckpointInfo, CheckpointList, RunFolder
 from colabkit.errors import ArgumentError, CheckpointNotFoundError
+from colabkit.storage import locate, volume_at
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.side import side_for
 
 
-def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> list[CheckpointInfo]:
+def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> CheckpointList:
     """Returns the checkpoints in a run folder, newest first; writes nothing there.
 
     Args:
@@ -25,15 +26,16 @@ def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> list[Checkpoin
     Example:
         >>> import tempfile, colabkit
         >>> colabkit.checkpoints(tempfile.mkdtemp())
-        []
+        <no checkpoints>
     """
     store = RunFolder(_existing(ckpt_dir)).store
-    found = store.infos()
+    found = CheckpointList(store.infos())
     if not verify:
         return found
-    return [
+    checked = [
         dataclasses.replace(info, problem=info.problem or store.verify(info.name)) for info in found
     ]
+    return CheckpointList(checked, is_verified=True)
 
 
 def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> CheckpointInfo:
@@ -78,10 +80,11 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
 
 
 def _existing(ckpt_dir: str | Path) -> Path:
-    path = Path(ckpt_dir)
+    path = locate(ckpt_dir)
+    volume_at(path)
     if not path.is_dir():
         message = f"There is no run folder {path}."
-        hint = "Check the path; is Drive mounted?"
+        hint = "Check the path."
         raise CheckpointNotFoundError(message, path=path, hint=hint)
     return path
 

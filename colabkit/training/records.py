@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import datetime
+import html
 import io
 import math
 import os
@@ -17,7 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from colabkit.errors import ArgumentError, StorageError
-from colabkit.notebook import html_table, plot_history, svg_curves
+from colabkit.notebook import (
+    CHARTS_CSS,
+    charts_html,
+    charts_of,
+    html_table,
+    plot_history,
+    themed,
+)
 from colabkit.training.monitor import better_mode
 from colabkit.training.series import StepSeries
 from colabkit.training.verdict import ResumeVerdict
@@ -86,6 +94,10 @@ class History:
     def steps(self) -> dict[str, npt.NDArray[np.float64]]:
         """The values of each step: by name, [steps] float64, NaN where none was logged."""
         return self._series.arrays()
+
+    def steps_since(self, first: int) -> dict[str, npt.NDArray[np.float64]]:
+        """Returns ``steps`` from step ``first`` on, without a copy of those before."""
+        return self._series.since(first)
 
     @property
     def history(self) -> dict[str, list[float]]:
@@ -186,12 +198,16 @@ class History:
 
     def _repr_html_(self) -> str:
         rows = [{**row, "epoch": row["epoch"] + 1} for row in self.epochs[-_ROWS_SHOWN:]]
-        hidden = len(self._rows) - len(rows)
-        caption = f"<p>The newest {len(rows)} of {len(self._rows)} epochs.</p>" if hidden else ""
-        table = html_table(rows, columns=[*_PLACE, *self._names()])
-        if not self._rows:
-            return table
-        return f"{svg_curves(self.history, resumed_at=self._resumed_at())}{caption}{table}"
+        title = repr(self).strip("<>")
+        charts = charts_html(charts_of(self.history, resumed_at=self._resumed_at()))
+        count = len(self._rows)
+        caption = f"The newest {len(rows)} of {count} epochs." if len(rows) < count else ""
+        return themed(
+            f'<div class="ck-title">{html.escape(title)}</div>{charts}'
+            f'<div class="ck-muted">{caption}</div>'
+            f"{html_table(rows, columns=[*_PLACE, *self._names()])}",
+            rules=CHARTS_CSS,
+        )
 
     # What the loop writes.
 

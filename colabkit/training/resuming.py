@@ -44,6 +44,8 @@ def restore_run(
     Raises:
         CheckpointMismatchError: The checkpoint does not fit, and ``resume`` is True.
     """
+    if keeper.warning:
+        display.say(keeper.warning)
     loaded = None if resume is False else keeper.newest()
     if loaded is None:
         keeper.begin_attempt()

@@ -53,7 +53,16 @@ class StepSeries:
 
     def arrays(self) -> dict[str, Floats]:
         """Returns a copy of all values: by name, [steps] float64."""
-        return {name: self._array(chunks) for name, chunks in self._chunks.items()}
+        return {name: self._array(chunks, self._end) for name, chunks in self._chunks.items()}
+
+    def since(self, first: int) -> dict[str, Floats]:
+        """Returns a copy of the values from step ``first`` on: by name, float64."""
+        index = min(first, self._end) // CHUNK_STEPS
+        start = index * CHUNK_STEPS
+        return {
+            name: self._array(chunks[index:], self._end - start)[max(0, first - start) :]
+            for name, chunks in self._chunks.items()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the chunks: full ones as they are, a copy of what the open one holds."""
@@ -91,8 +100,8 @@ class StepSeries:
         self._open[name] = _empty_chunk()
         chunks.append(self._open[name])
 
-    def _array(self, chunks: list[Floats | None]) -> Floats:
-        array = np.full(self._end, np.nan)
+    def _array(self, chunks: list[Floats | None], length: int) -> Floats:
+        array = np.full(length, np.nan)
         for index, chunk in enumerate(chunks):
             if chunk is not None:
                 place = array[index * CHUNK_STEPS : (index + 1) * CHUNK_STEPS]

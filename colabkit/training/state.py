@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from colabkit.checkpoint import SaveFacts, Section
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
@@ -47,6 +48,24 @@ class RunState:
             then = self.known_data.setdefault(cursor.call, dict(now))
             if changed := differences({"data": then}, {"data": dict(now)}):
                 raise mismatch_error(changed, location)
+
+    def facts(self, *, is_best: bool, fingerprint: Mapping[str, Any]) -> SaveFacts:
+        """Returns what a checkpoint of this moment is, the place in each feed noted."""
+        position = self.position
+        for cursor in position.open:
+            cursor.feed_state = cursor.feed.state() if cursor.feed is not None else None
+        return SaveFacts(
+            step=position.step,
+            epoch=position.epoch,
+            batch=position.batches_done,
+            metrics=self.history.newest_epoch_values(),
+            is_best=is_best,
+            fingerprint=fingerprint,
+        )
+
+    def section(self) -> Section:
+        """Returns the part of a checkpoint that is the run's own."""
+        return Section("run", self.state_dict(), weights=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything as plain values and arrays."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from colabkit.errors import DivergedError
@@ -26,11 +26,11 @@ class StepLog:
         history: History,
         to_floats: Callable[[Sequence[Any]], list[float]],
         *,
-        must_be_finite: frozenset[str] = frozenset(),
+        must_be_finite: Iterable[str] = (),
     ) -> None:
         self._history = history
         self._to_floats = to_floats
-        self._must_be_finite = must_be_finite
+        self._must_be_finite = frozenset(must_be_finite)
         self._pending: list[tuple[int, int, Mapping[str, Any], float]] = []
         self._sums: dict[str, float] = {}
         self._weights: dict[str, float] = {}

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from colabkit.errors import ArgumentError
+from colabkit.runtime import preferred_device
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,11 +39,12 @@ class Precision:
 
 
 def choose_device(device: str | torch.device | None) -> torch.device:
-    """Returns the device asked for, or the best that works: CUDA, Apple's MPS, CPU.
+    """Returns the device asked for, or what setup() settled on, or the best that works.
 
     Raises:
         ArgumentError: The device asked for does not exist here.
     """
+    device = preferred_device() if device is None else device
     if device is None:
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())

@@ -47,6 +47,7 @@ class FitOptions:
     monitor: str | None
     resume: bool | str
     progress: bool
+    tensorboard: bool
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "keep"):
@@ -112,6 +113,7 @@ class _Fitting:
             monitor=self._monitor,
             resume=options.resume,
             progress=options.progress,
+            tensorboard=options.tensorboard,
             must_be_finite=("loss",),
             **self._objects(),
         )

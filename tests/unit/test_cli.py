@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -48,3 +49,10 @@ def test_a_missing_run_folder_is_one_sentence(tmp_path, capsys):
 def test_an_empty_run_folder_has_no_checkpoints(tmp_path, capsys, options):
     assert cli.main(["checkpoints", str(tmp_path), *options]) == 1
     assert capsys.readouterr().out == f"{tmp_path} holds no checkpoint.\n"
+
+
+def test_checkpoints_come_as_json_too(tmp_path, capsys):
+    assert cli.main(["checkpoints", str(tmp_path), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == []
+    assert cli.main(["checkpoints", str(tmp_path / "nowhere"), "--json"]) == 1
+    assert "nowhere" in json.loads(capsys.readouterr().out)["error"]

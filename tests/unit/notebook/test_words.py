@@ -54,9 +54,8 @@ def test_a_text_table_is_aligned_and_may_have_no_rows():
 
 def test_an_html_table_escapes_names_and_values():
     table = html_table([{"<b>": "<script>&"}], columns=["<b>"])
-    assert (
-        table == "<table><tr><th>&lt;b&gt;</th></tr><tr><td>&lt;script&gt;&amp;</td></tr></table>"
-    )
+    assert "<tr><th>&lt;b&gt;</th></tr><tr><td>&lt;script&gt;&amp;</td></tr></table>" in table
+    assert "<script>" not in table
 
 
 def test_printed_says_and_silent_does_not(capsys):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from colabkit.runtime import Platform
-from colabkit.storage import drive_part, locate
+from colabkit.storage import ColabMounter, DriveMount, drive_part, locate, use_mount
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,12 @@ def test_a_path_elsewhere_stays_what_it_is(path):
 
 def test_another_mountpoint_is_known():
     assert drive_part("/mnt/d/MyDrive/a", "/mnt/d") == "a"
-    expected = Path("/mnt/d/MyDrive/a")
-    assert locate("MyDrive/a", mountpoint="/mnt/d", platform=Platform.COLAB) == expected
+    use_mount(DriveMount("/mnt/d", ColabMounter()))
+    try:
+        assert locate("MyDrive/a", platform=Platform.OTHER) == Path("/mnt/d/MyDrive/a")
+        assert locate("/content/drive/My Drive/a") == Path("/mnt/d/MyDrive/a")
+    finally:
+        use_mount(None)
 
 
 def test_without_drive_a_name_of_drive_is_a_folder_like_any_other():

@@ -125,3 +125,13 @@ def test_an_append_costs_little():
             series.append(step, values)
         best_s = min(best_s, (time.perf_counter() - began_s) / 500 / len(values))
     assert best_s < 1e-6, f"{best_s * 1e9:.0f} ns per name"
+
+
+@pytest.mark.parametrize("first", [0, 1, CHUNK_STEPS - 1, CHUNK_STEPS, CHUNK_STEPS + 5, 10**6])
+def test_the_values_since_a_step_are_the_tail_of_all(first):
+    series = StepSeries()
+    for step in range(0, 2 * CHUNK_STEPS + 7, 3):
+        series.append(step, {"loss": float(step)} if step % 2 else {"late": 1.0})
+    everything = series.arrays()
+    for name, values in series.since(first).items():
+        assert np.array_equal(values, everything[name][first:], equal_nan=True)

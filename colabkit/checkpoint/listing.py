@@ -1,0 +1,66 @@
+"""The checkpoints of a run folder as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from colabkit.checkpoint.info import CheckpointInfo
+from colabkit.notebook import html_table, text_table, themed
+
+_COLUMNS = ("epochs done", "step", "saved", "MB", "state", "values")
+
+
+class CheckpointList(list[CheckpointInfo]):
+    """Checkpoints, the newest first; a notebook shows them as a table.
+
+    Args:
+        infos: The checkpoints.
+        is_verified: Whether every byte of them was read.
+
+    Example:
+        >>> CheckpointList()
+        <no checkpoints>
+    """
+
+    def __init__(self, infos: Iterable[CheckpointInfo] = (), *, is_verified: bool = False) -> None:
+        super().__init__(infos)
+        self.is_verified = is_verified
+
+    def __repr__(self) -> str:
+        if not self:
+            return "<no checkpoints>"
+        return f"{_title(len(self))}\n{text_table(self._rows(), columns=_COLUMNS)}"
+
+    def _repr_html_(self) -> str:
+        table = html_table(self._rows(), columns=_COLUMNS) if self else ""
+        return themed(f'<div class="ck-title">{_title(len(self))}</div>{table}')
+
+    def _rows(self) -> list[Mapping[str, object]]:
+        return [
+            {
+                "epochs done": f"{info.epoch} + {info.batch:,} batches"
+                if info.batch
+                else info.epoch,
+                "step": f"{info.step:,}",
+                "saved": f"{info.saved_at:%Y-%m-%d %H:%M:%S} UTC",
+                "MB": f"{info.nbytes / 1e6:,.1f}",
+                "values": ", ".join(f"{n} {v:.4g}" for n, v in info.metrics.items()),
+                "state": self._state_words(info),
+            }
+            for info in self
+        ]
+
+    def _state_words(self, info: CheckpointInfo) -> str:
+        if info.problem:
+            return info.problem
+        return ("whole" if self.is_verified else "listed") + (", best" if info.is_best else "")
+
+
+def _place_words(info: CheckpointInfo) -> str:
+    return f"{info.epoch}" + (f" + {info.batch:,} batches" if info.batch else "")
+
+
+def _title(count: int) -> str:
+    if count == 0:
+        return "No checkpoints"
+    return "1 checkpoint" if count == 1 else f"{count} checkpoints, the newest first"

@@ -1,0 +1,52 @@
+"""Where a run stands, as plain numbers and as words."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        step: Steps done in all.
+        epoch: Epochs done before the one under way.
+        epochs: Epochs of the run, None when unknown.
+        total_steps: All steps of the run, None when unknown.
+        steps_per_epoch: Batches in an epoch, None when unknown.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    epochs: int | None = None
+    total_steps: int | None = None
+    steps_per_epoch: int | None = None
+
+    @property
+    def share(self) -> float | None:
+        """How much of the run is done, from 0 to 1; None when its length is unknown."""
+        if not self.total_steps:
+            return None
+        return min(1.0, max(0.0, self.step / self.total_steps))
+
+    def left_s(self, steps_per_s: float) -> float | None:
+        """Returns how long the rest takes at a rate, None when that cannot be told."""
+        if not self.total_steps or steps_per_s <= 0:
+            return None
+        return max(0.0, (self.total_steps - self.step) / steps_per_s)
+
+    def words(self) -> str:
+        """Returns epoch and batch in short.
+
+        Example:
+            >>> Progress(step=112, epoch=2, epochs=20, steps_per_epoch=50).words()
+            'epoch 3/20 · 12/50'
+        """
+        words = f"epoch {self.epoch + 1}" + (f"/{self.epochs}" if self.epochs else "")
+        if not self.steps_per_epoch:
+            return words
+        batch = self.step - self.epoch * self.steps_per_epoch
+        if not 0 <= batch <= self.steps_per_epoch:
+            return words
+        return f"{words} · {batch:,}/{self.steps_per_epoch:,}"

@@ -1,0 +1,112 @@
+"""mount(): Drive where it can be had, and one line where it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from colabkit.errors import ArgumentError, DriveMountError
+from colabkit.runtime import Platform, detect_platform
+from colabkit.session.records import DriveStatus
+from colabkit.storage import (
+    DEFAULT_MOUNTPOINT,
+    DriveMount,
+    Mounter,
+    MountState,
+    active_mount,
+    mounter_for,
+    use_mount,
+)
+
+_LOCAL_ADVICE = {
+    Platform.COLAB: (
+        "Until Drive is mounted, what you save goes away with this machine; training works."
+    ),
+    Platform.COLAB_ENTERPRISE: (
+        "Pass a bucket, ckpt_dir='gs://bucket/run': this machine's disk goes away with it."
+    ),
+    Platform.KAGGLE: ("Pass ckpt_dir='/kaggle/working/run': it is kept when a version is saved."),
+    Platform.OTHER: "Pass any folder as ckpt_dir; on this machine it stays.",
+}
+
+
+def mount(
+    mountpoint: str | Path | None = None,
+    *,
+    backend: str | Mounter | None = None,
+    timeout_s: float = 120.0,
+    remount_after_hours: float | None = None,
+    **options: Any,
+) -> DriveStatus:
+    """Mounts Drive; where it is mounted and alive, nothing is done.
+
+    Args:
+        mountpoint: Where Drive is to be; "/content/drive" by default.
+        backend: The program that mounts it: "colab", google.colab's own, by default;
+            "rclone", "ocamlfuse", or "folder" for one that you have mounted yourself.
+        timeout_s: How long to wait for you to allow access, in seconds.
+        remount_after_hours: Mounts it anew between two steps when the mount is that old and
+            nothing waits to be copied; None waits until it is lost.
+        **options: What the backend takes, such as ``remote="gdrive:"`` for rclone.
+
+    Raises:
+        DriveMountError: It could not be mounted; ``cause`` says why.
+        ArgumentError: An argument cannot be used.
+
+    Example:
+        >>> colabkit.mount()  # doctest: +SKIP
+        Google Drive
+          Drive  mounted, /content/drive/MyDrive
+    """
+    if remount_after_hours is not None and not remount_after_hours > 0:
+        message = f"remount_after_hours is {remount_after_hours!r}."
+        hint = "Pass hours, as 11.5, or None."
+        raise ArgumentError(message, argument="remount_after_hours", hint=hint)
+    drive = chosen_mount(mountpoint, backend=backend, **options)
+    drive.mount(timeout_s=timeout_s)
+    drive.renew_after_s = None if remount_after_hours is None else remount_after_hours * 3600
+    use_mount(drive)
+    return status_of(drive)
+
+
+def chosen_mount(
+    mountpoint: str | Path | None = None,
+    *,
+    backend: str | Mounter | None = None,
+    **options: Any,
+) -> DriveMount:
+    """Returns the mount in use when it is the one asked for, else a new one, not mounted yet."""
+    there = active_mount()
+    if there is not None and backend is None and mountpoint in {None, str(there.mountpoint)}:
+        return there
+    mounter = mounter_for("colab" if backend is None else backend, **options)
+    return DriveMount(mountpoint or DEFAULT_MOUNTPOINT, mounter)
+
+
+def status_of(drive: DriveMount) -> DriveStatus:
+    """Returns how a mount stands, with a look at it."""
+    state = drive.look()
+    if state is not MountState.MOUNTED:
+        reason = f"{state.value} at {drive.mountpoint}"
+        return DriveStatus(state, backend=drive.mounter.name, reason=reason)
+    return DriveStatus(state, drive.root, drive.mounter.name)
+
+
+def status_without(reason: str, platform: Platform | None = None) -> DriveStatus:
+    """Returns the status of a machine without Drive, with what works instead."""
+    platform = detect_platform() if platform is None else platform
+    return DriveStatus(MountState.ABSENT, reason=reason, advice=_LOCAL_ADVICE[platform])
+
+
+def mounted_or_why(
+    mountpoint: str | Path, *, remount_after_hours: float | None = None
+) -> DriveStatus:
+    """Mounts Drive for setup(), which goes on without where that cannot be."""
+    platform = detect_platform()
+    if active_mount() is None and platform is not Platform.COLAB:
+        return status_without(f"none on {platform.value}", platform)
+    try:
+        return mount(mountpoint, remount_after_hours=remount_after_hours)
+    except DriveMountError as error:
+        status = status_without(str(error).splitlines()[0], platform)
+        return DriveStatus(status.state, reason=status.reason, advice=error.hint)

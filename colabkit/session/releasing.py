@@ -1,0 +1,26 @@
+"""release(): gives the machine back when all that was saved is safe."""
+
+from __future__ import annotations
+
+from colabkit.notebook import say
+from colabkit.storage import give_back
+
+
+def release(*, timeout_s: float = 3600.0) -> None:
+    """Waits until Drive has uploaded everything, unmounts it, and gives the machine back.
+
+    Off Colab it says that there is nothing to give back. A machine given back has lost its
+    local disk and ends this kernel; compute units stop counting.
+
+    Args:
+        timeout_s: How long to wait for the upload, in seconds.
+
+    Raises:
+        StorageError: Drive did not upload everything in time; the machine is kept.
+        MachineReleaseError: The machine could not be given back.
+
+    Example:
+        >>> release()
+        This machine is not lent by Colab: there is nothing to give back.
+    """
+    give_back(say=say, timeout_s=timeout_s)

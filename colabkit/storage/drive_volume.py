@@ -1,0 +1,115 @@
+"""A folder on Drive as a volume: nothing is written but into a live mount."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from colabkit.errors import DriveLostError
+from colabkit.storage.drive_mount import DriveMount
+from colabkit.storage.files import Files
+from colabkit.storage.local import LocalVolume
+from colabkit.storage.volume import Bytes
+
+_READ_PAUSES_S = (0.5, 2.0, 5.0)
+
+
+class DriveVolume(LocalVolume):
+    """Blobs in a folder on Drive.
+
+    A folder is made only below the root of My Drive, which a bare mountpoint lacks, so that
+    nothing ever lands there and stands in the way of the next mount.
+
+    Args:
+        root: The folder, as a path of this machine.
+        mount: The mount it lies on.
+        files: The primitive operations.
+        sleep: Waits some seconds, for tests.
+    """
+
+    is_slow = True
+
+    def __init__(
+        self,
+        root: Path,
+        mount: DriveMount,
+        files: Files | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        # Drive keeps what is removed in its trash, and that counts: files are emptied first.
+        super().__init__(root, files, empty_first=True)
+        self.mount = mount
+        self._sleep = sleep
+
+    def write(self, name: str, parts: Iterable[Bytes]) -> None:
+        """Publishes a blob under a name; on failure nothing is left under it."""
+        self.mount.require()
+        super().write(name, parts)
+        self.mount.note_written(self._path(name))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Empties and removes blobs; those already gone are no error."""
+        gone = list(names)
+        super().delete(gone)
+        for name in gone:
+            self.mount.note_gone(self._path(name))
+
+    def read(self, name: str) -> Bytes:
+        """Returns a blob in memory of its own; tries again where Drive refuses for a while."""
+        for pause_s in _READ_PAUSES_S:
+            try:
+                return super().read(name)
+            except DriveLostError:
+                raise
+            except OSError as error:
+                cause = error.__cause__
+                if not isinstance(cause, OSError) or cause.errno != errno.EIO:
+                    raise
+                self._sleep(pause_s)
+        return super().read(name)
+
+    def list(self, folder: str) -> dict[str, int]:
+        """Returns the names of the files in a folder and their sizes, {} when there is none."""
+        found = super().list(folder)
+        if not found:
+            # A dead mount may say that a folder does not exist: missing is not lost.
+            self.mount.require()
+        return found
+
+    def confirmed(self, names: Iterable[str]) -> bool | None:
+        """Returns whether all of these are uploaded, None where Drive does not say."""
+        self.mount.require()
+        answers = [self.mount.is_uploaded(self._path(name)) for name in names]
+        if any(answer is None for answer in answers):
+            return None
+        return all(answers)
+
+    def _make_folder(self, folder: Path) -> None:
+        if folder in self._folders:
+            return
+        missing = []
+        while folder != self.mount.root and not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        self.mount.require()
+        for each in reversed(missing):
+            with contextlib.suppress(FileExistsError):
+                each.mkdir()
+        self._folders.update(missing[:1])
+
+    @contextlib.contextmanager
+    def _explained(self, path: Path, operation: str) -> Iterator[None]:
+        with super()._explained(path, operation):
+            try:
+                yield
+            except FileNotFoundError:
+                self.mount.require()
+                raise
+            except OSError as error:
+                if error.errno in {errno.ENOTCONN, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT}:
+                    raise self.mount.lost_error() from error
+                raise

@@ -1,0 +1,69 @@
+"""Gives a lent machine back, after Drive has uploaded what was written to it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from colabkit.errors import StorageError
+from colabkit.runtime import Platform, detect_platform, unassign
+from colabkit.storage.drive_mount import DriveMount, MountState
+from colabkit.storage.places import active_mount
+
+_LOOK_S = 1.0
+_SAY_S = 60.0
+
+
+def give_back(
+    *,
+    say: Callable[[str], None],
+    timeout_s: float = 3600.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Waits until all is uploaded, unmounts Drive and gives the machine back.
+
+    Args:
+        say: Tells the user a sentence.
+        timeout_s: How long to wait for the upload.
+        clock: Seconds that only grow.
+        sleep: Waits some seconds.
+
+    Raises:
+        StorageError: Not everything was uploaded in time; the machine is kept.
+        MachineReleaseError: The machine could not be given back.
+    """
+    if detect_platform() is not Platform.COLAB:
+        say("This machine is not lent by Colab: there is nothing to give back.")
+        return
+    mount = active_mount()
+    if mount is not None and mount.look() is not MountState.ABSENT:
+        if mount.state is MountState.LOST:
+            raise mount.lost_error()
+        _wait_for_upload(mount, say, timeout_s, clock, sleep)
+        mount.unmount(timeout_s=timeout_s)
+    say("Everything is on Drive. The machine is given back; this notebook disconnects now.")
+    unassign()
+
+
+def _wait_for_upload(
+    mount: DriveMount,
+    say: Callable[[str], None],
+    timeout_s: float,
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> None:
+    began_s = said_s = clock()
+    while waiting := mount.pending():
+        now_s = clock()
+        if now_s - began_s >= timeout_s:
+            message = (
+                f"After {timeout_s:.0f} s Drive has not uploaded {len(waiting)} of the files"
+                f" written, {waiting[0]} among them."
+            )
+            hint = "The machine is kept. Look whether your Drive or its trash is full."
+            raise StorageError(message, path=waiting[0], operation="upload", hint=hint)
+        if now_s == began_s or now_s - said_s >= _SAY_S:
+            say(f"Waiting for Drive to upload {len(waiting)} files.")
+            said_s = now_s
+        sleep(_LOOK_S)

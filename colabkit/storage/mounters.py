@@ -1,0 +1,174 @@
+"""The programs that put Drive into a folder of this machine."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from colabkit import runtime
+from colabkit.errors import ArgumentError, DriveMountError, MountFailure, StorageError
+from colabkit.storage.mounts import is_mountpoint, mounted_below
+from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
+from colabkit.storage.rclone_mount import RcloneMounter
+
+
+class Mounter(Protocol):
+    """One way to mount Drive."""
+
+    name: str
+    """What the user calls it: "colab", "rclone"."""
+
+    def root(self, mountpoint: Path) -> Path:
+        """Returns where My Drive begins under a mountpoint."""
+        ...
+
+    def is_listed(self, mountpoint: Path) -> bool:
+        """Whether something is mounted there, dead or alive; asks nothing of it."""
+        ...
+
+    def mount(
+        self,
+        mountpoint: Path,
+        *,
+        timeout_s: float,
+        is_alive: Callable[[], bool],
+        is_lost: bool,
+        anew: bool,
+    ) -> None:
+        """Mounts it, taking down first what is lost or to be made anew; raises DriveMountError."""
+        ...
+
+    def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
+        """Uploads what waits and takes the mount down; raises StorageError."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A mounter whose program says itself what is uploaded."""
+
+    def is_uploaded(self, mountpoint: Path, path: Path) -> bool | None:
+        """Returns whether a file is on Drive, None when the program does not say."""
+        ...
+
+
+class ColabMounter:
+    """google.colab's own mount: asks the person in the notebook's page for access."""
+
+    name = "colab"
+
+    def root(self, mountpoint: Path) -> Path:
+        """Returns where My Drive begins under a mountpoint."""
+        return mountpoint / "MyDrive"
+
+    def is_listed(self, mountpoint: Path) -> bool:
+        """Whether something is mounted there, dead or alive."""
+        return is_mountpoint(mountpoint)
+
+    def mount(
+        self,
+        mountpoint: Path,
+        *,
+        timeout_s: float,
+        is_alive: Callable[[], bool],
+        is_lost: bool,
+        anew: bool,
+    ) -> None:
+        """Mounts it, taking down first what is lost or to be made anew."""
+        runtime.mount(
+            mountpoint, is_mounted=is_alive, timeout_s=timeout_s, is_lost=is_lost, force=anew
+        )
+
+    def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
+        """Uploads what waits and takes the mount down."""
+        runtime.flush_and_unmount(mountpoint, timeout_s=timeout_s)
+
+
+class FolderMounter:
+    """A folder where you have mounted Drive yourself, by whatever means.
+
+    What it lies on when it is first seen is Drive; once that leaves the mount table, Drive is
+    lost, though the folder may still be there.
+    """
+
+    name = "folder"
+
+    def __init__(self) -> None:
+        self._below: Path | None = None
+
+    def root(self, mountpoint: Path) -> Path:
+        """Returns its folder MyDrive, or the folder itself where it has none."""
+        inside = mountpoint / "MyDrive"
+        return inside if inside.is_dir() else mountpoint
+
+    def is_listed(self, mountpoint: Path) -> bool:
+        """Returns whether what it lay on at first is mounted still."""
+        if self._below is None:
+            if not mountpoint.is_dir():
+                return False
+            self._below = Path(mounted_below(mountpoint).mountpoint)
+        return is_mountpoint(self._below)
+
+    def mount(
+        self,
+        mountpoint: Path,
+        *,
+        timeout_s: float,
+        is_alive: Callable[[], bool],
+        is_lost: bool,
+        anew: bool,
+    ) -> None:
+        """Raises DriveMountError: only you know how it is mounted."""
+        del timeout_s, is_alive, anew
+        what = "What you mounted there is gone" if is_lost or self._below else "There is no folder"
+        message = f"{what}: {mountpoint}; with backend='folder' you mount Drive yourself."
+        hint = "Mount it as you did the first time: training goes on, and so do the uploads then."
+        cause = MountFailure.NOT_OURS
+        raise DriveMountError(message, cause=cause, path=mountpoint, hint=hint)
+
+    def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
+        """Raises StorageError: what you mounted is yours to unmount."""
+        del timeout_s
+        message = f"{mountpoint} was mounted by you, and stays mounted."
+        hint = "Unmount it as its program wants it, so that it uploads what waits."
+        raise StorageError(message, path=mountpoint, operation="unmount", hint=hint)
+
+
+_BACKENDS: dict[str, Callable[..., Mounter]] = {
+    "colab": ColabMounter,
+    "rclone": RcloneMounter,
+    "ocamlfuse": OcamlfuseMounter,
+    "folder": FolderMounter,
+}
+
+
+def mounter_for(backend: str | Mounter, **options: Any) -> Mounter:
+    """Returns the program that mounts Drive.
+
+    Args:
+        backend: "colab", "rclone", "ocamlfuse", "folder", or a mounter.
+        **options: What the backend takes, such as ``remote`` for rclone.
+
+    Raises:
+        ArgumentError: There is no such backend, or it takes no such option.
+
+    Example:
+        >>> mounter_for("rclone", remote="gdrive").remote
+        'gdrive:'
+    """
+    if not isinstance(backend, str):
+        return backend
+    if backend not in _BACKENDS:
+        message = f"backend is {backend!r}."
+        hint = f"Pass one of {', '.join(map(repr, _BACKENDS))}."
+        raise ArgumentError(message, argument="backend", hint=hint)
+    made_by = _BACKENDS[backend]
+    known = list(inspect.signature(made_by).parameters)
+    for option in options:
+        if option not in known:
+            message = f"backend {backend!r} takes no {option}."
+            hint = f"It takes {', '.join(known)}." if known else "It takes no options."
+            raise ArgumentError(message, argument=option, hint=hint)
+    return made_by(**options)

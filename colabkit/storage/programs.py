@@ -1,0 +1,77 @@
+"""Runs other programs: found or not, ended or stopped, and what they said."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended.
+
+    Attributes:
+        code: Its exit status, None when it was stopped because its time was up.
+        stdout: What it wrote.
+        stderr: What it complained of.
+    """
+
+    code: int | None
+    stdout: str
+    stderr: str
+
+    @property
+    def said(self) -> str:
+        """The last line it said, which most often is the reason."""
+        if self.code is None:
+            return "it gave no sign in time"
+        lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        return lines[-1].strip() if lines else f"it ended with status {self.code}"
+
+
+def is_installed(program: str) -> bool:
+    """Whether a program can be started by its name."""
+    return shutil.which(program) is not None
+
+
+def run_program(
+    command: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> Ended:
+    """Runs a program that is installed and waits for its end; it gets nothing to read.
+
+    Args:
+        command: The program's name and its arguments.
+        timeout_s: After this it is stopped.
+        environment: Variables besides those of this process.
+    """
+    # Files and no pipes: what it leaves in the background would hold a pipe open for ever.
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        try:
+            code = subprocess.run(  # noqa: S603  # no shell, and every argument is ours
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                timeout=timeout_s,
+                env={**os.environ, **(environment or {})},
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            code = None
+        return Ended(code, _text(stdout), _text(stderr))
+
+
+def cache_folder() -> Path:
+    """Returns where colabkit keeps what may be lost with the machine."""
+    return Path(os.environ.get("COLABKIT_CACHE") or Path.home() / ".cache" / "colabkit")
+
+
+def _text(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode(errors="replace")

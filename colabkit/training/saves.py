@@ -1,0 +1,110 @@
+"""Where a run's checkpoints are, in words and as the stages of a panel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from colabkit.checkpoint import CarryStatus, SaveState, SaveStatus
+from colabkit.errors import DriveLostError
+from colabkit.notebook import Stage, Tone, duration_words, saved_words
+
+_UPLOAD_PATIENCE_S = 600.0
+_LONG_COPY_S = 2.0
+_PLACES = {
+    SaveState.SPOOLED: "on this machine only",
+    SaveState.COMMITTED: "in the run folder",
+    SaveState.CONFIRMED: "uploaded",
+}
+
+
+def bar_words(status: SaveStatus | None) -> str:
+    """Returns the bar's short word on the newest save, "" before the first."""
+    if status is None or status.state not in _PLACES:
+        return ""
+    words = saved_words(step=status.step, age_s=status.age_s, place=_PLACES[status.state])
+    return words if status.carry is None else f"{words}, {_carried_words(status.carry)}"
+
+
+def complaint_of(status: SaveStatus) -> str:
+    """Returns what stands in the way of the run's saves, "" when nothing does."""
+    carry = status.carry
+    if status.error is not None:
+        return f"The last checkpoint could not be saved: {status.error}"
+    if carry is None:
+        return ""
+    if carry.error is not None and not isinstance(carry.error, DriveLostError):
+        return f"Checkpoints stay on this machine for now: {carry.error}"
+    if carry.unconfirmed_s > _UPLOAD_PATIENCE_S:
+        return (
+            f"Drive has not uploaded the checkpoint of step {carry.committed_step} for"
+            f" {duration_words(_UPLOAD_PATIENCE_S)}; look whether your Drive or its trash is full."
+        )
+    return ""
+
+
+class SaveTrail:
+    """Follows checkpoints from place to place, to tell how old each place's newest is.
+
+    Args:
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._saved_s: dict[int, float] = {}
+
+    def follow(self, status: SaveStatus) -> None:
+        """Notes when the newest save was made."""
+        if status.state in _PLACES:
+            self._saved_s[status.step] = self._clock() - status.age_s
+        carried = status.carry.confirmed_step if status.carry is not None else status.step
+        if carried is not None and len(self._saved_s) > 1:
+            self._saved_s = {s: at for s, at in self._saved_s.items() if s >= carried}
+
+    def stages(self, status: SaveStatus | None, *, volume: str) -> list[Stage]:
+        """Returns where the checkpoints are, the safest place last.
+
+        Args:
+            status: What the saver says, None outside a loop.
+            volume: What the user calls the place of the run folder: "Drive".
+        """
+        if status is None:
+            return []
+        step = status.step if status.step in self._saved_s else None
+        remark = "writing the next" if status.state is SaveState.STAGED else ""
+        tone = Tone.BAD if status.error is not None else Tone.PLAIN
+        carry = status.carry
+        if carry is None:
+            return [self._stage(volume, step, tone, remark)]
+        return [
+            self._stage("this machine", step, tone, remark),
+            self._stage(volume, carry.committed_step, *_state_of(carry)),
+            self._stage(f"{volume}: uploaded", carry.confirmed_step),
+        ]
+
+    def _stage(
+        self, name: str, step: int | None, tone: Tone = Tone.PLAIN, remark: str = ""
+    ) -> Stage:
+        saved_s = self._saved_s.get(step) if step is not None else None
+        age_s = None if saved_s is None else max(0.0, self._clock() - saved_s)
+        return Stage(name, step, age_s, tone, remark)
+
+
+def _state_of(carry: CarryStatus) -> tuple[Tone, str]:
+    waiting = f"{carry.waiting} waiting" if carry.waiting else ""
+    if carry.error is not None:
+        return Tone.BAD, waiting or "cannot be reached"
+    if carry.busy_s > _LONG_COPY_S:
+        return Tone.NOTE, f"copying for {duration_words(carry.busy_s)}"
+    return Tone.PLAIN, waiting
+
+
+def _carried_words(carry: CarryStatus) -> str:
+    """Returns how far the volume is behind this machine."""
+    if carry.committed_step is None:
+        return "nothing on the volume yet"
+    if carry.confirmed_step == carry.committed_step:
+        return f"step {carry.committed_step:,} uploaded"
+    known = "" if carry.confirmed_step is None else f", step {carry.confirmed_step:,} uploaded"
+    return f"step {carry.committed_step:,} on the volume{known}"

@@ -1,0 +1,76 @@
+"""The browser tab of a machine's notebook: who answers, and what it was asked."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+
+from tests.colab_vm.rules import write_json
+
+
+class Answer(enum.StrEnum):
+    """What the front end does with a request for authorisation."""
+
+    SILENT = "silent"  # credentials propagate again, no pop-up
+    CONSENT = "consent"  # somebody clicks after ``consent_s``
+    DENIED = "denied"
+    NOBODY = "nobody"  # the request times out and gives None
+
+
+_SETTINGS = (
+    "answer",
+    "clock_rate",
+    "consent_s",
+    "keeps_credentials",
+    "refuses_unassign",
+    "secrets",
+)
+
+
+class FrontEnd:
+    """Settings that a test may change at any time.
+
+    Attributes:
+        answer: What happens to a request.
+        consent_s: When the click comes, in seconds of the machine's clock.
+        clock_rate: Seconds of the machine's clock per second: 60 makes a time-out of two minutes
+            pass in two seconds.
+        keeps_credentials: Whether a mount works with nobody there, when one was authorised before
+            on this machine.
+        secrets: What ``userdata.get`` finds.
+        refuses_unassign: Whether ``runtime.unassign`` fails.
+    """
+
+    answer = Answer.SILENT
+    consent_s = 1.0
+    clock_rate = 1.0
+    keeps_credentials = False
+    refuses_unassign = False
+
+    def __init__(self, control: Path) -> None:
+        self.__dict__["_control"] = control
+        self.__dict__["secrets"] = {}
+        self._write()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in _SETTINGS:
+            raise AttributeError(name)
+        self.__dict__[name] = Answer(value) if name == "answer" else value
+        self._write()
+
+    def add_secret(self, name: str, value: str, *, access: bool = True) -> None:
+        self.secrets = self.secrets | {name: {"exists": True, "access": access, "payload": value}}
+
+    @property
+    def requests(self) -> list[dict]:
+        """Everything the machine asked for, in order, off the main thread included."""
+        try:
+            lines = (self._control / "requests.jsonl").read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [json.loads(line) for line in lines]
+
+    def _write(self) -> None:
+        settings = {name: getattr(self, name) for name in _SETTINGS}
+        write_json(self._control / "front_end.json", settings)

@@ -1,0 +1,13 @@
+"""The exceptions of google.colab."""
+
+
+class Error(Exception):
+    pass
+
+
+class AuthorizationError(Error):
+    pass
+
+
+class RuntimeManagementError(Error):
+    pass

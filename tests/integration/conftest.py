@@ -1,0 +1,20 @@
+"""What tests on the Colab double share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.colab_vm import Cloud, missing_ability
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> Iterator[Cloud]:
+    """An empty Drive account; its machines end with the test."""
+    reason = missing_ability()
+    if reason is not None:
+        pytest.skip(reason)
+    with Cloud(tmp_path / "cloud") as cloud:
+        yield cloud

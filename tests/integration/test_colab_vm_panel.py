@@ -1,0 +1,83 @@
+"""The panel and TensorBoard's files on Colab's double, with a real FUSE Drive."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+pytest.importorskip("torch")
+
+PREPARE = """
+import time, torch, colabkit
+torch.set_num_threads(1)
+torch.manual_seed(0)
+x, y = torch.randn(1280, 8), torch.randint(0, 3, (1280,))
+texts, pages = [], []
+def remember(message):
+    data = message["content"].get("data", {})
+    if "text/html" in data:
+        texts.append(data["text/plain"])
+        pages.append(data["text/html"])
+    return message
+get_ipython().display_pub.register_hook(remember)
+from google.colab import drive; drive.mount('/content/drive')
+folder = "MyDrive/runs/<b>cats"
+def slowly(event):
+    if event.name == "batch_end":
+        time.sleep(0.02)
+def fit(epochs):
+    return colabkit.fit(
+        torch.nn.Linear(8, 3), (x, y), folder, epochs=epochs, save_every="1s", device="cpu",
+        tensorboard=True, callbacks=[slowly])
+"""
+READ = """
+import warnings; warnings.simplefilter("ignore")
+from google.colab import drive; drive.mount('/content/drive')
+from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+reader = EventMultiplexer(size_guidance={"scalars": 0})
+reader.AddRunsFromDirectory("/content/drive/MyDrive/runs/<b>cats").Reload()
+{run: [e.step for e in reader.Scalars(run, "step/loss")] for run in reader.Runs()}
+"""
+
+
+@pytest.fixture
+def machine(cloud):
+    machine = cloud.machine()
+    machine.run_cell(PREPARE).check()
+    return machine
+
+
+def told(machine, code: str) -> object:
+    return ast.literal_eval(machine.run_cell(code).check().result)
+
+
+def test_the_panel_follows_checkpoints_from_this_machine_to_drive(machine):
+    shown = machine.run_cell("history = fit(4)").check()
+    assert shown.stderr == ""
+    assert len(shown.data) == 1
+    first, last = told(machine, "texts[1]"), told(machine, "texts[-1]")
+    assert first.startswith("/content/drive/MyDrive/runs/<b>cats: training\n")
+    for words in (
+        "this machine",
+        "Drive: uploaded",
+        "mounted ",
+        "machine up ",
+        "left (an estimate)",
+    ):
+        assert words in first
+    lines = [line.split("  ") for line in last.splitlines()]
+    places = {line[1]: line[-1].strip() for line in lines if len(line) > 2}
+    assert places["this machine"].startswith("step 160, saved ")
+    assert places["Drive: uploaded"]
+    assert "step 160, saved" in last.partition("\n  Drive ")[2]
+    pages = told(machine, "pages")
+    assert not any("<b>" in page for page in pages)
+    assert "&lt;b&gt;cats" in pages[-1]
+
+
+def test_tensorboard_shows_the_run_on_the_next_machine(machine, cloud):
+    pytest.importorskip("tensorboard")
+    machine.run_cell("history = fit(2)").check()
+    machine.run_cell("drive.flush_and_unmount()").check()
+    assert told(cloud.machine(), READ) == {"tensorboard": list(range(80))}

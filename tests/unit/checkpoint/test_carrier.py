@@ -1,0 +1,229 @@
+"""What is spooled reaches the volume, in order, whatever the volume does meanwhile."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from colabkit.checkpoint import SaveState
+from colabkit.errors import DiskFullError, LeaseLostError, StorageError
+from tests.unit.checkpoint.slow_volume import Clock, SpoolingMachine, eventually
+
+_HOUR_S = 3600.0
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def machine(tmp_path, clock):
+    made = SpoolingMachine(tmp_path, clock=clock)
+    made.open()
+    yield made
+    made.drive.gate.set()
+    made.close()
+
+
+def test_a_save_is_spooled_then_on_the_volume_then_uploaded(machine):
+    machine.drive.gate.clear()
+    machine.drive.uploads = False
+    machine.save(1)
+    assert machine.saver.status().state is SaveState.SPOOLED
+    assert machine.saver.status().carry.committed_step is None
+    machine.drive.gate.set()
+    eventually(lambda: machine.saver.status().carry.committed_step == 1)
+    assert machine.saver.status().carry.confirmed_step is None
+    machine.drive.uploads = True
+    eventually(lambda: machine.saver.status().carry.confirmed_step == 1)
+    assert machine.saver.status().carry.is_idle
+
+
+def test_saving_does_not_wait_for_the_volume(machine):
+    machine.drive.gate.clear()
+    for step in range(1, 6):
+        machine.save(step)
+    assert machine.far_steps() == []
+    assert machine.saver.status().step == 5
+
+
+def test_the_newest_overtakes_those_that_have_not_left_yet(machine, clock):
+    machine.save(1)
+    eventually(lambda: machine.carrier.status().confirmed_step == 1)
+    for step in (2, 3, 4):
+        machine.save(step)
+    clock.now_s += 100
+    eventually(lambda: machine.carrier.status().confirmed_step == 4)
+    assert machine.far_steps() == [4, 1]
+
+
+def test_nothing_is_removed_from_the_volume_before_its_successor_is_uploaded(machine, clock):
+    for step in (1, 2):
+        clock.now_s += 100
+        machine.save(step)
+        eventually(lambda step=step: machine.carrier.status().confirmed_step == step)
+    machine.drive.uploads = False
+    for step in (3, 4, 5):
+        clock.now_s += 100
+        machine.save(step)
+        eventually(lambda: machine.carrier.status().committed_step == 3)
+    assert machine.far_steps() == [3, 2, 1]
+    machine.drive.uploads = True
+    eventually(lambda: machine.carrier.status().confirmed_step == 5)
+    eventually(lambda: machine.far_steps() == [5, 3])
+
+
+def test_a_lost_volume_keeps_everything_here_and_gets_it_in_order_when_it_is_back(machine, clock):
+    machine.save(1)
+    eventually(lambda: machine.carrier.status().confirmed_step == 1)
+    machine.drive.lost = True
+    for step in range(2, 8):
+        clock.now_s += 100
+        machine.save(step)
+        eventually(lambda: machine.carrier.status().error is not None)
+    status = machine.carrier.status()
+    assert status.waiting == 2
+    assert status.committed_step == 1
+    machine.drive.lost = False
+    machine.carrier.hurry()
+    eventually(lambda: machine.carrier.status().confirmed_step == 7)
+    assert machine.carrier.status().error is None
+    order = [name.split("-")[2] for name in machine.drive.manifests]
+    assert order == sorted(order)
+    eventually(lambda: machine.far_steps() == [7, 6])
+
+
+def test_what_a_remount_lost_on_its_way_is_carried_once_more(machine, clock):
+    machine.save(1)
+    eventually(lambda: machine.carrier.status().confirmed_step == 1)
+    machine.drive.uploads = False
+    clock.now_s += 100
+    machine.save(2)
+    eventually(lambda: machine.carrier.status().committed_step == 2)
+    machine.drive.lost = True
+    newest = machine.drive.manifests[-1]
+    machine.drive.forget(newest)
+    machine.drive.lost = False
+    machine.drive.uploads = True
+    machine.drive.uploaded.clear()
+    machine.carrier.hurry()
+    eventually(lambda: machine.drive.manifests.count(newest) == 2)
+    eventually(lambda: machine.carrier.status().confirmed_step == 2)
+    assert machine.far.verify(newest.removeprefix("checkpoints/").removesuffix(".json")) == ""
+
+
+def test_the_spool_keeps_what_is_not_uploaded_yet(machine, clock):
+    machine.drive.uploads = False
+    machine.save(1)
+    eventually(lambda: machine.carrier.status().committed_step == 1)
+    for step in range(2, 7):
+        machine.save(step)
+    assert set(machine.spooled_steps()) >= {1, 5, 6}
+    assert len(machine.spooled_steps()) <= 4
+
+
+def test_a_volume_that_does_not_say_what_is_uploaded_is_trusted_after_a_while(machine, clock):
+    machine.drive.silent = True
+    for step in (1, 2, 3):
+        machine.save(step)
+        eventually(lambda step=step: machine.carrier.status().committed_step == step)
+        assert machine.carrier.status().confirmed_step is None
+        clock.now_s += 400
+    eventually(lambda: len(machine.far_steps()) == 2)
+
+
+def test_a_full_volume_is_tried_again_and_again(machine, clock):
+    machine.drive.failure = DiskFullError("full", path=machine.drive.root)
+    machine.save(1)
+    eventually(lambda: machine.carrier.status().error is not None)
+    assert not machine.carrier.status().is_idle
+    machine.drive.failure = None
+    clock.now_s += 5
+    eventually(lambda: machine.carrier.status().confirmed_step == 1)
+
+
+def test_landing_says_whether_it_came_in_time(machine):
+    machine.drive.gate.clear()
+    machine.save(1)
+    assert not machine.carrier.landed(timeout_s=0.05)
+    machine.drive.gate.set()
+    assert machine.carrier.landed(timeout_s=20)
+    assert machine.carrier.confirmed(timeout_s=20)
+
+
+def test_landing_ends_at_an_error(machine):
+    machine.drive.failure = StorageError("no", path=machine.drive.root)
+    machine.save(1)
+    assert machine.carrier.landed(timeout_s=20)
+    assert machine.carrier.status().error is not None
+
+
+def test_a_folder_taken_over_by_another_session_ends_this_one(machine, tmp_path, clock):
+    other = SpoolingMachine(tmp_path, clock=clock)
+    other.root = tmp_path / "other"
+    other.open()
+    machine.save(1)
+    eventually(lambda: machine.carrier.failure is not None)
+    with pytest.raises(LeaseLostError, match="taken over"):
+        machine.saver.raise_if_failed()
+    other.close()
+
+
+def test_an_error_while_removing_old_ones_costs_nothing(machine, clock):
+    for step in (1, 2, 3):
+        clock.now_s += 100
+        machine.save(step)
+        eventually(lambda step=step: machine.carrier.status().confirmed_step == step)
+    eventually(lambda: machine.far_steps() == [3, 2])
+    plain = machine.drive.delete
+    machine.drive.delete = lambda names: (_ for _ in ()).throw(
+        StorageError("errno 107", path=machine.drive.root)
+    )
+    machine.save(4)
+    clock.now_s += 100
+    eventually(lambda: machine.carrier.status().error is not None)
+    machine.drive.delete = plain
+    machine.save(5)
+    clock.now_s += 100
+    eventually(lambda: machine.carrier.status().confirmed_step == 5)
+    eventually(lambda: len(machine.far_steps()) == 2)
+
+
+def test_twelve_hours_with_the_mount_lost_every_four_lose_nothing(machine, clock):
+    step, began_s = 0, clock.now_s
+    lost_at_s = [4 * _HOUR_S, 8 * _HOUR_S, 11.5 * _HOUR_S]
+    while clock.now_s - began_s < 12 * _HOUR_S:
+        now_s = clock.now_s - began_s
+        machine.drive.lost = any(t <= now_s < t + 0.4 * _HOUR_S for t in lost_at_s)
+        step += 1
+        clock.now_s += 300
+        machine.save(step)
+        if machine.drive.lost:
+            eventually(lambda: machine.carrier.status().error is not None)
+        else:
+            if machine.carrier.status().error is not None:
+                machine.carrier.hurry()
+            eventually(lambda step=step: machine.carrier.status().confirmed_step == step)
+        assert len(machine.spooled_steps()) <= 5
+        assert machine.carrier.status().waiting <= 3
+        assert machine.saver.status().step == step
+    assert step == 144
+    eventually(lambda: machine.far_steps() == [144, 143])
+    assert all(machine.far.verify(str(name)) == "" for name in machine.far.names())
+
+
+def test_a_failing_look_at_the_uploads_is_told_and_gets_better(machine, clock):
+    machine.drive.uploads = False
+    machine.save(1)
+    eventually(lambda: machine.carrier.status().committed_step == 1)
+    machine.drive.failure = StorageError("x", path=machine.drive.root)
+    machine.drive.failure.errno = errno.EIO
+    eventually(lambda: machine.carrier.status().error is not None)
+    machine.drive.failure, machine.drive.uploads = None, True
+    clock.now_s += 100
+    eventually(lambda: machine.carrier.status().error is None)
+    clock.now_s += 100
+    machine.save(2)
+    eventually(lambda: machine.carrier.status().confirmed_step == 2)

@@ -1,0 +1,250 @@
+"""The panel that a notebook shows of a run."""
+
+from __future__ import annotations
+
+import datetime
+import html.parser
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from colabkit.notebook import PanelSources, Row, Stage, ThinnedLine, Tone, TrainingPanel
+from colabkit.notebook.charts import Chart, ticks
+from colabkit.notebook.panel import REFRESH_PERIOD_S
+from colabkit.notebook.panel_html import PanelState, Phase, panel_html, panel_text
+from colabkit.notebook.progress import Progress
+
+HOSTILE = "<img src=x onerror=alert(1)>\"'&"
+AT = datetime.datetime(2026, 1, 2, 14, 3, 12, tzinfo=datetime.UTC)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Page:
+    """Stands for the cell's output: keeps every drawing."""
+
+    def __init__(self, clock: Clock | None = None, *, takes_s: float = 0.0) -> None:
+        self.begun = 0
+        self.drawn: list[dict[str, str]] = []
+        self.clock, self.takes_s = clock, takes_s
+
+    def begin(self, bundle):
+        self.begun += 1
+        self.update(bundle)
+
+    def update(self, bundle):
+        self.drawn.append(bundle)
+        if self.clock is not None:
+            self.clock.now_s += self.takes_s
+
+    @property
+    def text(self) -> str:
+        return self.drawn[-1]["text/plain"]
+
+    @property
+    def html(self) -> str:
+        return self.drawn[-1]["text/html"]
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.names.add(tag)
+        assert not any(name.startswith("on") for name, _ in attrs)
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def panel_on(page: Page, clock: Clock, *, sources=None, **options) -> TrainingPanel:
+    sources = sources if sources is not None else PanelSources()
+    return TrainingPanel(
+        "runs/cats", sources, canvas=page, clock=clock, now=lambda: AT, **{"epochs": 20, **options}
+    )
+
+
+def loss() -> dict[str, str]:
+    return {"loss": "0.43"}
+
+
+def test_it_shows_place_pace_values_saves_curves_and_machine():
+    page, clock = Page(), Clock()
+    sources = PanelSources(
+        stages=lambda: [Stage("this machine", 110, 2.0), Stage("Drive", 100, 62.0)],
+        charts=lambda: [Chart("loss", {"loss": [(1.0, 2.0), (112.0, 0.43)]}, unit="step")],
+        rows=lambda: [Row("GPU", "Tesla T4, 3.1 GB of 15.0 GB, 87% busy")],
+    )
+    panel = panel_on(page, clock, sources=sources)
+    panel.set_length(total_steps=1000, steps_per_epoch=50)
+    panel.note("Resume is exact.")
+    clock.now_s += 10
+    panel.update(112, 2, loss)
+    for words in (
+        "runs/cats",
+        "training",
+        "epoch 3/20 · 12/50",
+        "step 112 of 1,000",
+        "11%",
+        "11.2 steps/s",
+        "1 min left",
+        "0.43",
+        "step 110, 2 s ago",
+        "step 100, 1 min ago",
+        "Tesla T4, 3.1 GB of 15.0 GB, 87% busy",
+        "Resume is exact.",
+    ):
+        assert words in " ".join(Tags(page.html).words)
+        assert words in page.text or words in {"0.43", "training"}
+    assert "<polyline" in page.html
+    assert 'aria-valuenow="11.2"' in page.html
+
+
+def test_it_is_drawn_in_one_place_and_at_most_twice_a_second():
+    page, clock, times = Page(), Clock(), []
+    panel = panel_on(page, clock)
+    for step in range(1000):
+        clock.now_s = 100.0 + step / 100
+        before = len(page.drawn)
+        panel.update(step, 0, loss)
+        times += [clock.now_s] * (len(page.drawn) - before)
+    assert page.begun == 1
+    assert len(times) == 20
+    assert all(b - a >= REFRESH_PERIOD_S for a, b in itertools.pairwise(times))
+
+
+def test_a_slow_page_is_drawn_more_rarely_so_that_training_loses_half_a_percent():
+    clock = Clock()
+    page = Page(clock, takes_s=0.05)
+    panel = panel_on(page, clock)
+    began_s = clock.now_s
+    for step in range(10_000):
+        panel.update(step, 0, loss)
+        clock.now_s += 0.01
+    assert len(page.drawn) * 0.05 <= 0.006 * (clock.now_s - began_s) + 0.05
+
+
+def test_the_rate_is_that_of_lately_and_in_the_end_that_of_the_session():
+    page, clock = Page(), Clock()
+    panel = panel_on(page, clock, initial_step=500)
+    for second in range(1, 101):
+        clock.now_s = 100.0 + second
+        panel.update(500 + second * (1 if second <= 50 else 3) - (second > 50) * 100, 0, loss)
+    assert "3.0 steps/s" in page.text
+    panel.close()
+    assert "2.0 steps/s" in page.text
+
+
+@pytest.mark.parametrize(
+    ("step", "length", "words"),
+    [(100, 100, "finished"), (40, 100, "stopped before its end"), (40, None, "ended")],
+)
+def test_what_is_left_standing_says_how_it_ended_and_when(step, length, words):
+    page, clock = Page(), Clock()
+    sources = PanelSources(stages=lambda: [Stage("Drive", 40, 72.0)])
+    panel = panel_on(page, clock, sources=sources)
+    panel.set_length(total_steps=length, steps_per_epoch=length)
+    panel.update(step, 0, loss)
+    panel.close()
+    panel.close()
+    assert page.text.startswith(f"runs/cats: {words}")
+    assert "saved 14:02:00" in page.text
+    assert "As of 2026-01-02 14:03:12 UTC." in page.html
+    assert " ago" not in page.html
+    assert len(page.drawn) == 2
+    assert not panel.due(1e12)
+
+
+def test_notes_are_kept_to_the_newest_few():
+    page, clock = Page(), Clock()
+    panel = panel_on(page, clock, notes=["Resume is exact."])
+    for number in range(1000):
+        panel.note(f"Note {number}.")
+    panel.update(1, 0, loss)
+    assert "Note 999." in page.html
+    assert "Note 900." not in page.html
+    assert len(panel.notes) <= 20
+
+
+def test_every_word_from_outside_stays_text():
+    state = PanelState(
+        title=HOSTILE,
+        progress=Progress(total_steps=2),
+        phase=Phase.STOPPED,
+        values={HOSTILE: HOSTILE},
+        stages=(Stage(HOSTILE, 3, 1.0, Tone.BAD, HOSTILE),),
+        charts=(Chart(HOSTILE, {HOSTILE: [(1.0, 2.0)]}, unit=HOSTILE, marks=[1.0]),),
+        rows=(Row(HOSTILE, HOSTILE, Tone.NOTE, HOSTILE),),
+        notes=(HOSTILE,),
+        drawn_at=AT,
+    )
+    shown = Tags(panel_html(state))
+    assert "img" not in shown.names
+    assert "script" not in shown.names
+    assert "".join(shown.words).count(HOSTILE) >= 8
+    assert HOSTILE in panel_text(state)
+
+
+def test_a_panel_of_very_many_values_stays_small():
+    names = [f"metric {n}" for n in range(200)]
+    line = [(float(x), math.sin(x)) for x in range(240)]
+    state = PanelState(
+        title="runs/cats",
+        progress=Progress(),
+        values=dict.fromkeys(names, "0.1234"),
+        charts=[Chart(n, {n: line, f"val_{n}": line}) for n in names],
+        notes=["A sentence of some length, said again and again." * 3] * 1000,
+    )
+    assert len(panel_html(state)) + len(panel_text(state)) < 80_000
+
+
+def test_a_thinned_line_keeps_the_mean_of_all_and_a_few_hundred_points():
+    line, values = ThinnedLine(), np.sin(np.arange(100_000) / 5000)
+    for first in range(0, 100_000, 777):
+        line.extend(first, values[first : first + 777])
+    points = line.points()
+    assert 120 <= len(points) <= 240
+    assert points[-1][0] == 100_000
+    xs, ys = np.array(points[:-1]).T
+    assert np.abs(ys - np.sin((xs - 1) / 5000)).max() < 0.01
+
+
+def test_a_thinned_line_is_the_same_however_it_is_fed():
+    values = np.random.default_rng(0).normal(size=5000)
+    whole, piecewise = ThinnedLine(), ThinnedLine()
+    whole.extend(0, values)
+    for step, value in enumerate(values):
+        piecewise.extend(step, np.array([value]))
+    assert np.allclose(whole.points(), piecewise.points())
+
+
+def test_a_thinned_line_leaves_out_what_is_no_number():
+    line = ThinnedLine()
+    line.extend(0, np.array([1.0, math.nan, math.inf, 4.0]))
+    line.extend(4, np.array([math.nan]))
+    assert line.points() == [(1.0, 1.0), (4.0, 4.0)]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.9), (0.013, 2.4), (-3.0, 7.0), (0, 123_456)])
+def test_ticks_are_a_few_round_values_inside(low, high):
+    found = ticks(low, high)
+    assert 3 <= len(found) <= 6
+    assert low <= found[0]
+    assert found[-1] <= high
+
+
+def test_ticks_of_nothing_are_one():
+    assert ticks(1.5, 1.5) == [1.5]
+    assert ticks(0.0, math.inf) == [0.0]

@@ -1,0 +1,149 @@
+"""Drive's mount as a state: watched, waited for, mounted again."""
+
+from __future__ import annotations
+
+import pytest
+
+from colabkit.errors import DriveLostError, DriveMountError, MountFailure
+from colabkit.storage import (
+    DriveMount,
+    Mended,
+    MountState,
+    Observation,
+    state_after,
+    wait_before_try_s,
+)
+
+_MINUTE_S = 60.0
+
+
+class Moody:
+    """A mounter whose mount is a folder that is there or not."""
+
+    name = "moody"
+
+    def __init__(self) -> None:
+        self.refusals = 0
+        self.calls: list[float] = []
+
+    def root(self, mountpoint):
+        return mountpoint / "MyDrive"
+
+    def is_listed(self, mountpoint):
+        return (mountpoint / "MyDrive").exists()
+
+    def mount(self, mountpoint, *, timeout_s, is_alive, is_lost, anew):
+        self.calls.append(timeout_s)
+        if self.refusals:
+            self.refusals -= 1
+            raise DriveMountError("no", cause=MountFailure.NOBODY_THERE, path=mountpoint)
+        (mountpoint / "MyDrive").mkdir(parents=True, exist_ok=True)
+
+    def unmount(self, mountpoint, *, timeout_s):
+        (mountpoint / "MyDrive").rmdir()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def mounter():
+    return Moody()
+
+
+@pytest.fixture
+def mount(tmp_path, mounter, clock):
+    return DriveMount(tmp_path / "drive", mounter, clock=clock)
+
+
+@pytest.mark.parametrize("before", list(MountState))
+def test_what_is_listed_and_answers_is_mounted(before):
+    assert state_after(before, Observation(is_listed=True, answers=True)) is MountState.MOUNTED
+
+
+@pytest.mark.parametrize("before", list(MountState))
+def test_what_is_listed_and_does_not_answer_is_lost(before):
+    assert state_after(before, Observation(is_listed=True, answers=False)) is MountState.LOST
+
+
+def test_what_was_mounted_and_is_not_listed_is_lost_until_it_is_back():
+    gone = Observation(is_listed=False, answers=False)
+    assert state_after(MountState.ABSENT, gone) is MountState.ABSENT
+    assert state_after(MountState.MOUNTED, gone) is MountState.LOST
+    assert state_after(MountState.LOST, gone) is MountState.LOST
+
+
+def test_tries_are_put_off_by_1_5_and_15_minutes():
+    assert [wait_before_try_s(n) / _MINUTE_S for n in range(6)] == [0, 1, 5, 15, 15, 15]
+
+
+def test_a_lost_mount_is_mounted_again_at_once(mount, mounter):
+    mount.mount()
+    mounter.unmount(mount.mountpoint, timeout_s=1)
+    assert mount.mend().outcome is Mended.REMOUNTED
+    assert mount.times_lost == 1
+    assert mount.mend().outcome is Mended.FINE
+
+
+def test_refused_tries_come_further_and_further_apart_and_wait_shorter(mount, mounter, clock):
+    mount.mount()
+    mounter.unmount(mount.mountpoint, timeout_s=1)
+    mounter.refusals, mounter.calls = 4, []
+    tried_s = []
+    began_s = clock.now_s
+    while (mending := mount.mend()).outcome is not Mended.REMOUNTED:
+        if mending.outcome is Mended.REFUSED:
+            tried_s.append(clock.now_s - began_s)
+            assert isinstance(mending.error, DriveMountError)
+        clock.now_s += 5
+    assert tried_s == [0, 1 * _MINUTE_S, 6 * _MINUTE_S, 21 * _MINUTE_S]
+    assert mounter.calls == [30, 10, 10, 10, 10]
+
+
+def test_who_asks_for_it_need_not_wait(mount, mounter):
+    mount.mount()
+    mounter.unmount(mount.mountpoint, timeout_s=1)
+    mounter.refusals = 1
+    assert mount.mend().outcome is Mended.REFUSED
+    assert mount.mend().outcome is Mended.WAITING
+    assert mount.mend(now=True).outcome is Mended.REMOUNTED
+
+
+def test_a_folder_where_drive_was_is_not_taken_for_drive(mount, mounter):
+    mount.mount()
+    mount.require()
+    mounter.unmount(mount.mountpoint, timeout_s=1)
+    with pytest.raises(DriveLostError, match="not mounted"):
+        mount.require()
+
+
+def test_a_mount_becomes_old_only_where_that_is_asked_for(mount, mounter, clock):
+    mount.mount()
+    clock.now_s += 11 * 3600
+    assert not mount.wants_renewal
+    mount.renew_after_s = 10 * 3600.0
+    assert mount.wants_renewal
+    assert mount.renew().outcome is Mended.RENEWED
+    assert not mount.wants_renewal
+    assert mount.age_s == 0
+
+
+def test_a_refused_renewal_is_put_off(mount, mounter, clock):
+    mount.mount()
+    mount.renew_after_s = 10.0
+    clock.now_s += 20
+    mounter.refusals = 1
+    assert mount.renew().outcome is Mended.REFUSED
+    assert mount.renew().outcome is Mended.WAITING
+    clock.now_s += 15 * _MINUTE_S
+    assert mount.renew().outcome is Mended.RENEWED

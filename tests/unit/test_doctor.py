@@ -1,0 +1,138 @@
+"""Whether training can start here."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import types
+from pathlib import Path
+
+import pytest
+
+from colabkit import cli, doctor
+from colabkit.notebook import Row, Tone
+from colabkit.runtime import (
+    Device,
+    DeviceKind,
+    Host,
+    PackageCheck,
+    PackageState,
+    Platform,
+    SessionClock,
+)
+
+GIB = 1 << 30
+HOST = Host("<CPU> 2.2GHz", 2, 12 * GIB, 8 * GIB)
+CPU = Device(DeviceKind.CPU, "CPU", reason="There is no GPU.", advice="Choose a T4.")
+T4 = Device(DeviceKind.CUDA, "Tesla T4", 15 * GIB)
+
+
+def disk(free_bytes: int):
+    return lambda path: types.SimpleNamespace(free=free_bytes, total=100 * GIB)
+
+
+def check(name: str, version: str | None) -> PackageCheck:
+    state = PackageState.PRESENT if version else PackageState.MISSING
+    return PackageCheck(name, name, state, version)
+
+
+def test_this_machine_can_train():
+    found = doctor.examine()
+    assert found.can_start
+    assert {row.name for row in found.rows} >= {"Machine", "Device", "Memory", "Disk"}
+    assert found.card.title.endswith("training can start")
+
+
+def test_looking_changes_nothing(tmp_path):
+    doctor.examine(tmp_path / "runs" / "cats")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_machine_says_how_long_it_has():
+    clock = SessionClock(0, 12 * 3600, clock=lambda: 3600)
+    found = doctor.machine_finding(Platform.COLAB, HOST, clock)
+    assert "machine up 1 h, about 11 h left (an estimate)" in found.row.value
+    assert found.facts["left_s"] == 11 * 3600
+
+
+@pytest.mark.parametrize(
+    ("device", "needs_gpu", "tone"),
+    [
+        (T4, True, Tone.GOOD),
+        (T4, False, Tone.GOOD),
+        (CPU, False, Tone.NOTE),
+        (CPU, True, Tone.BAD),
+    ],
+)
+def test_no_gpu_is_a_failure_only_where_one_is_needed(device, needs_gpu, tone):
+    row = doctor.device_finding(device, needs_gpu=needs_gpu).row
+    assert row.tone is tone
+    assert row.advice == device.advice
+    assert device.reason in row.value
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "tone"), [(50 * GIB, Tone.GOOD), (GIB, Tone.NOTE), (GIB // 8, Tone.BAD)]
+)
+def test_a_full_disk_keeps_training_from_starting(tmp_path, free_bytes, tone):
+    row = doctor.disk_finding(tmp_path, usage=disk(free_bytes)).row
+    assert row.tone is tone
+    assert bool(row.advice) == (tone is not Tone.GOOD)
+
+
+def test_little_memory_is_worth_a_note():
+    assert doctor.memory_finding(HOST).row.tone is Tone.GOOD
+    scarce = dataclasses.replace(HOST, free_bytes=GIB // 2)
+    assert doctor.memory_finding(scarce).row.tone is Tone.NOTE
+
+
+def test_without_a_framework_there_is_nothing_to_train_with():
+    some = [check("torch", "2.9.0"), check("keras", None)]
+    assert doctor.frameworks_finding(some).row == Row("Frameworks", "torch 2.9.0", Tone.GOOD)
+    none = doctor.frameworks_finding([check("torch", None), check("keras", None)])
+    assert none.row.tone is Tone.BAD
+    assert none.facts["frameworks"] == {"torch": None, "keras": None}
+
+
+def test_a_package_in_another_version_is_named_with_the_remedy():
+    old = PackageCheck("numpy>=2.0", "numpy", PackageState.OTHER_VERSION, "1.26.0")
+    row = doctor.packages_finding([check("tqdm", "4.66"), old]).row
+    assert row.tone is Tone.BAD
+    assert "numpy>=2.0: installed in another version" in row.value
+    assert row.advice == "Run: pip install 'numpy>=2.0'"
+
+
+def test_drive_is_looked_at_on_colab_only():
+    assert doctor.drive_finding(Platform.OTHER) is None
+
+
+def test_a_run_folder_must_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    row = doctor.folder_finding(tmp_path / "file").row
+    assert row.tone is Tone.BAD
+    assert "is a file, not a folder" in row.value
+    assert doctor.folder_finding(tmp_path / "new").row.tone is Tone.GOOD
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_run_folder_must_be_writable(tmp_path):
+    Path(tmp_path).chmod(0o500)
+    assert doctor.folder_finding(tmp_path / "new").row.tone is Tone.BAD
+
+
+def test_the_command_says_it_in_its_exit_status(tmp_path, capsys):
+    assert cli.main(["doctor"]) == 0
+    assert "training can start" in capsys.readouterr().out
+    (tmp_path / "file").write_text("")
+    assert cli.main(["doctor", str(tmp_path / "file")]) == 1
+    assert "training cannot start" in capsys.readouterr().out
+
+
+def test_the_command_gives_json(tmp_path, capsys):
+    assert cli.main(["doctor", str(tmp_path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["can_start"] is True
+    assert told["run_folder"]["is_writable"] is True
+    assert told["device"]["kind"] in {kind.value for kind in DeviceKind}
+    assert {finding["name"] for finding in told["findings"]} >= {"Machine", "Run folder"}
