@@ -110,15 +110,16 @@ def bench(case: Case, place: Place, rounds: int) -> None:
     for name, run in others(case).items():
         results[name] = [once(run, place, original) for _ in range(2)]
     print(f"{case.name} ({case.archive.stat().st_size / 1e6:.0f} MB)")
+    print(f"  {'':<40} {'median':>9} {'noise':>6} {'best':>9}    of {case.base}: {'best':>10}")
     wanted = {"colabkit": case.wanted, "colabkit, standard library alone": case.wanted_plain}
+    base = results[case.base]
     for name, seconds in results.items():
         median_s, spread_s = statistics.median(seconds), max(seconds) - min(seconds)
-        row = f"  {name:<40} {median_s:7.2f} s  ±{spread_s / 2 / median_s:4.0%}"
-        if name in main:
-            faster = ratio(results, case.base, name)
-            row += f"  {faster:5.2f}x {case.base}"
-        else:
-            row += f"  {statistics.median(results[case.base]) / median_s:5.2f}x {case.base}"
+        faster = ratio(results, case.base, name) if name in main else min(base) / median_s
+        row = (
+            f"  {name:<40} {median_s:7.2f} s  ±{spread_s / 2 / median_s:4.0%} {min(seconds):7.2f} s"
+        )
+        row += f"  {faster:8.2f}x  {min(base) / min(seconds):8.2f}x"
         if wanted.get(name):
             row += f"  (wanted {wanted[name]}x)"
         print(row, flush=True)

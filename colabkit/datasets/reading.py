@@ -134,6 +134,14 @@ class ReadAhead:
                 self._held_bytes -= len(data)
                 self._room.notify_all()
 
+    def hurry(self) -> None:
+        """Lets all readers begin where the first ones have brought nothing for a while."""
+        with self._crew.lock:
+            if not self.bytes_read and self._readers_max:
+                self._pace = replace(self._pace, readers=_READERS_MAX)
+                self._start_readers()
+                self._room.notify_all()
+
     def resume(self) -> None:
         """Lets the readers go on after an outage."""
         with self._crew.lock:

@@ -53,6 +53,9 @@ class SourceFile(io.RawIOBase):
         self.bytes_read += len(data)
         return len(data)
 
+    def hurry(self) -> None:
+        """Has one reader only."""
+
     def resume(self) -> None:
         """Goes on after an outage."""
         with self._crew.lock:

@@ -91,6 +91,7 @@ class _Watch:
                 if ahead.outage is not None and self.retry is not None:
                     self.retry(ahead.outage)
                     ahead.resume()
+                ahead.hurry()
                 self.tell(ahead.bytes_read, counter)
         except StorageError:
             raise

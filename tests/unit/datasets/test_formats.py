@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import shutil
@@ -293,6 +294,26 @@ def test_a_folder_named_in_gbk_by_tar_comes_out_right(tmp_path):
         for name in NAMES["gbk"]:
             packed.addfile(tarfile.TarInfo(name))
     assert unpacked(archive, tmp_path / "ours") == dict.fromkeys(NAMES["gbk"], b"")
+
+
+ODD = ["a\nb", "x/.hidden", ".top", "a..b", "...", "x/ lead", "tail ", "50%#&!~", "n" * 255, "é/ü"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("plain", [[], [f"plain/{n}" for n in range(6000)]], ids=["few", "many"])
+def test_odd_but_harmless_names_come_out(tmp_path, kind, plain):
+    names = [*plain, *ODD]
+    archive = tmp_path / "archive"
+    if kind == "zip":
+        members = [ZipMember(name.encode(), name.encode(), flags=0x800) for name in names]
+        archive.write_bytes(raw_zip(members))
+    else:
+        with tarfile.open(archive, "w") as packed:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = len(name.encode())
+                packed.addfile(info, io.BytesIO(name.encode()))
+    assert unpacked(archive, tmp_path / "ours") == {name: name.encode() for name in names}
 
 
 def test_what_desktops_leave_behind_is_left_out_and_a_single_top_folder_kept(tmp_path):
