@@ -154,7 +154,12 @@ def _missing(text: str, path: Path, reason: OSError, platform: Platform) -> Exce
         return DatasetNotFoundError(message, path=path, hint=hint)
     above = next((p for p in path.parents if p.is_dir()), Path("/"))
     wanted = path.relative_to(above).parts[0]
-    near = near_names(wanted, _names_in(above))
+    names = _names_in(above)
+    if wanted in names:
+        message = f"{text} cannot be reached: {reason.strerror} ({path})."
+        hint = f"{above / wanted} is there: check that it can be read, and is no broken link."
+        return DatasetNotFoundError(message, path=path, hint=hint)
+    near = near_names(wanted, names)
     message = f"There is no {text}"
     if str(path) != text:
         message += f" ({path})"

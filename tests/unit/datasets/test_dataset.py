@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 import fsspec
+import py7zr
 import pytest
 
 import colabkit
@@ -123,6 +124,19 @@ class TestSources:
             before = inodes_of(made)
             assert inodes_of(dataset(url)) == before
         assert not list(Path(tempfile.gettempdir()).glob(f"colabkit-download-*/{tmp_path.name}"))
+
+    def test_encrypted_archive_is_opened_with_its_password_only(self, tmp_path, cache):
+        path = tmp_path / "cats.7z"
+        with py7zr.SevenZipFile(path, "w", password="meow") as z:
+            for name, data in FILES.items():
+                z.writestr(data, name)
+        with pytest.raises(errors.ArchivePasswordError):
+            dataset(path)
+        with pytest.raises(errors.ArchiveError, match="password"):
+            dataset(path, password="woof")
+        assert content_of(dataset(path, password="meow")) == FILES
+        # What is unpacked is not asked for its password again.
+        assert content_of(dataset(path)) == FILES
 
     def test_some_members_are_taken(self, archive):
         expected = {name: data for name, data in FILES.items() if name.startswith("cats/")}

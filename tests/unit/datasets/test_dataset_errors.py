@@ -52,6 +52,12 @@ class TestMissing:
             FileNotFoundError, "cats.zip"
         )
 
+    def test_a_broken_link_is_told_from_a_wrong_name(self, tmp_path):
+        (tmp_path / "cats.zip").symlink_to(tmp_path / "gone")
+        said = refused(FileNotFoundError, tmp_path / "cats.zip")
+        assert "cannot be reached" in said
+        assert "is no broken link" in said
+
     def test_a_pattern_that_matches_nothing(self, tmp_path):
         assert "There is no" in refused(FileNotFoundError, tmp_path / "*.tif")
 
