@@ -14,7 +14,7 @@ from pathlib import Path
 
 import colabkit
 from benchmarks.measuring import interleaved, ratio, show, timed
-from benchmarks.slow_folder import slowed
+from benchmarks.slow_folder import MountRefusedError, slowed
 
 N_FILES, N_CLASSES = 20_000, 100
 N_SMALL, N_FOLDERS, SMALL_BYTES, LATENCY_S = 2_000, 40, 4_000, 0.040
@@ -104,8 +104,11 @@ def small_files(folder: Path) -> list[tuple[str, str, str]]:
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         show("datasets", second_call(Path(name)))
-    with tempfile.TemporaryDirectory() as name:
-        show("many small files", small_files(Path(name)))
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            show("many small files", small_files(Path(name)))
+    except MountRefusedError as error:
+        print(f"many small files\n  not timed: {error}")
 
 
 if __name__ == "__main__":

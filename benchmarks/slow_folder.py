@@ -13,6 +13,10 @@ from pathlib import Path
 import mfusepy
 
 
+class MountRefusedError(RuntimeError):
+    """No FUSE file system can be mounted here."""
+
+
 class SlowFiles(mfusepy.Operations):
     """Gives another folder's files, each call after a wait.
 
@@ -63,8 +67,8 @@ def slowed(root: Path, mountpoint: Path, *, latency_s: float) -> Iterator[Path]:
     try:
         while not mountpoint.is_mount():
             if server.poll() is not None:
-                message = "FUSE file systems cannot be mounted here."
-                raise RuntimeError(message)
+                message = "this machine mounts no FUSE file systems"
+                raise MountRefusedError(message)
             time.sleep(0.05)
         yield mountpoint
     finally:
