@@ -12,7 +12,7 @@ from colabkit.datasets.actions import CacheAction
 from colabkit.datasets.checking import boot_id, folder_times
 from colabkit.datasets.deciding import Verdict, decide
 from colabkit.datasets.durability import durability_here
-from colabkit.datasets.eviction import mark_used
+from colabkit.datasets.eviction import mark_used, sweep
 from colabkit.datasets.finding import Found, is_url
 from colabkit.datasets.folder import DatasetPath
 from colabkit.datasets.making import Made, Recipe, make
@@ -101,7 +101,9 @@ class Call:
             self._verdict = verdict
             return None
         self._say_used(verdict)
-        return self._taken_into_use()
+        path = self._taken_into_use()
+        sweep(self._slot)
+        return path
 
     def _made(self) -> Path:
         with locked(self._slot, self._bar) as waited:

@@ -1,4 +1,4 @@
-"""Making room: older unpacked datasets are deleted when asked, never one in use."""
+"""Making room: leftovers go; older datasets go when asked, never one that is in use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from colabkit.datasets.checking import foreign_files
-from colabkit.datasets.publishing import delete_now, look
+from colabkit.datasets.publishing import delete_now, finish, look
 from colabkit.datasets.slots import SIDE_NAME, Slot
 from colabkit.datasets.staging import move_to_trash
 from colabkit.datasets.use import alone_with
@@ -56,6 +56,22 @@ def evict(slot: Slot, *, enough: Callable[[], bool]) -> list[Evicted]:
             delete_now(slot)
             evicted.append(gone)
     return evicted
+
+
+def sweep(slot: Slot) -> None:
+    """Throws away what a killed call left beside a whole dataset, unless somebody works on it."""
+    if not slot.work.exists():
+        return
+    lock = FileLock(slot.lock)
+    try:
+        lock.acquire(timeout=0)
+    except (Timeout, OSError):
+        return
+    try:
+        finish(slot)
+        move_to_trash(slot, slot.work)
+    finally:
+        lock.release()
 
 
 def _others(slot: Slot) -> Iterator[Slot]:

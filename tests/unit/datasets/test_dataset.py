@@ -213,6 +213,14 @@ class TestSecondCall:
         assert after.keys() == before.keys()
         assert set(after.values()).isdisjoint(before.values())
 
+    def test_sweeps_what_a_killed_call_left(self, archive):
+        made = dataset(archive)
+        work = made.parent / ".colabkit" / made.name / "work"
+        put(work / "tree-1/half.bin", b"half")
+        dataset(archive)
+        assert not work.exists()
+        assert content_of(made) == FILES
+
     def test_takes_what_is_there_when_the_source_is_gone(self, archive, capsys):
         made = dataset(archive)
         archive.unlink()
