@@ -63,7 +63,6 @@ def once(run: Callable[[Path], float], place: Place, original: Path) -> float:
     """Times one unpacking into a new folder, which must then equal the original."""
     into = place.fresh()
     seconds = run(into)
-    os.sync()
     check_same(original, into)
     shutil.rmtree(into)
     return seconds

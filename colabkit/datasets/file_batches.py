@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from colabkit.datasets.crew import Crew, Pipe
+from colabkit.datasets.crew import Crew, CrewStoppedError, Pipe
 from colabkit.datasets.progress import Counter
 from colabkit.datasets.small_files import STORED, Content, Item
 from colabkit.datasets.tree import Tree
@@ -92,4 +92,6 @@ class FileBatches:
     def _write_here(self, batch: _Batch) -> None:
         data = memoryview(b"".join(batch.pieces))
         for path, begin, end, _, _, _, mode in batch.items:
+            if self._crew.stopped:
+                raise CrewStoppedError
             self._tree.put(path, data[begin:end], mode)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colabkit.datasets import small_files
+from colabkit.datasets.crew import CrewStoppedError
 from colabkit.datasets.small_files import Content, Item
 from colabkit.datasets.tree import Tree
 from colabkit.datasets.zip_members import corrupt
@@ -35,13 +36,9 @@ class WriterProcess:
         self._tree = tree
         self._memory: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
         if wanted and sys.executable:
             self._start()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether there is a process."""
-        return self._process is not None
 
     def put(self, items: Sequence[Item], pieces: Sequence[Content]) -> int | None:
         """Unpacks and writes files; returns how many bytes, None where no process could.
@@ -55,8 +52,10 @@ class WriterProcess:
         try:
             answer = self._ask(items, pieces)
         except (OSError, EOFError, ValueError) as error:
+            if self._closed:
+                raise CrewStoppedError from error
             _log.warning("A writing process was lost (%r); its work is done again here.", error)
-            self.close()
+            self._end()
             return None
         nbytes, path, why, number = answer
         if why:
@@ -67,6 +66,10 @@ class WriterProcess:
 
     def close(self) -> None:
         """Ends the process; when this returns, it writes nothing any more."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.stdin is not None and process.stdout is not None:
             process.kill()
@@ -98,7 +101,7 @@ class WriterProcess:
             )
         except (AttributeError, OSError) as error:
             _log.info("Files are written by threads, as no process can be started (%r).", error)
-            self.close()
+            self._end()
 
     def _ask(self, items: Sequence[Item], pieces: Sequence[Content]) -> tuple[int, str, str, int]:
         process, memory = self._process, self._memory

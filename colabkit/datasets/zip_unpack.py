@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 
 from colabkit.datasets.codecs import crc32
-from colabkit.datasets.crew import Crew
+from colabkit.datasets.crew import Crew, CrewStoppedError
 from colabkit.datasets.progress import Counter
 from colabkit.datasets.reading import CHUNK_BYTES, ReadAhead
 from colabkit.datasets.small_files import DEFLATE, STORED, Item
@@ -134,6 +134,8 @@ class ZipUnpacker:
                 unpacked(data[begin:end], method, nbytes, crc, path)
                 for path, begin, end, method, nbytes, crc, _ in batch
             ]
+            if crew.stopped:
+                raise CrewStoppedError
             with self._writing:
                 for item, content in zip(batch, contents, strict=True):
                     self._tree.put(item[0], content, item[6])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import tarfile
 import threading
 import zlib
@@ -121,6 +124,32 @@ def test_a_file_that_cannot_be_written_is_named_by_a_process(tmp_path):
     with pytest.raises(StorageError) as caught:
         unpack_into(zipped(), tmp_path)
     assert caught.value.path.endswith(path)
+
+
+PROGRAM = """
+import pathlib, sys
+from colabkit.datasets import open_source, plan_archive, unpack
+source = open_source(sys.argv[1])
+unpack(plan_archive(source), source, pathlib.Path(sys.argv[2]), on_progress=lambda now: None)
+"""
+
+
+@pytest.mark.parametrize("build", [zipped, tarred], ids=["zip", "tar"])
+def test_processes_end_when_their_caller_is_killed(tmp_path, build):
+    archive = tmp_path / "archive"
+    archive.write_bytes(build())
+    for _ in range(3):
+        (tmp_path / "out").mkdir()
+        caller = subprocess.Popen([sys.executable, "-c", PROGRAM, archive, tmp_path / "out"])
+        process = psutil.Process(caller.pid)
+        writers: list[psutil.Process] = []
+        while not writers and caller.poll() is None:
+            writers = process.children()
+        caller.kill()
+        caller.wait()
+        _, alive = psutil.wait_procs(writers, timeout=20)
+        assert not alive
+        shutil.rmtree(tmp_path / "out")
 
 
 def test_a_tar_gz_with_large_members_among_small_ones_comes_out(tmp_path):
