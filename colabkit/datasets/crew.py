@@ -1,0 +1,140 @@
+"""Named threads that stop together; the first failure is raised on the caller's thread."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+_JOIN_TIMEOUT_S = 10.0
+_ITEMS_MAX = 1024
+
+Item = TypeVar("Item")
+
+
+class CrewStoppedError(Exception):
+    """Another thread failed, or the caller gave up: end quietly."""
+
+
+class Crew:
+    """Threads with one owner.
+
+    ``lock`` guards what they share, ``changed`` is notified when the owner should look.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self._conditions = [self.changed]
+        self._threads: list[threading.Thread] = []
+        self._running = 0
+        self._failure: BaseException | None = None
+        self.stopped = False
+
+    def condition(self) -> threading.Condition:
+        """Returns a condition on the crew's lock that is notified when the crew stops."""
+        condition = threading.Condition(self.lock)
+        self._conditions.append(condition)
+        return condition
+
+    def start(self, name: str, work: Callable[[], None], *, awaited: bool) -> None:
+        """Starts a thread; the crew is done when all awaited ones are."""
+
+        def run() -> None:
+            try:
+                work()
+            except CrewStoppedError:
+                pass
+            except BaseException as error:  # noqa: BLE001 - raised on the owner's thread
+                self._fail(error)
+            finally:
+                with self.lock:
+                    self._running -= awaited
+                    self.changed.notify_all()
+
+        thread = threading.Thread(target=run, name=f"colabkit-{name}", daemon=True)
+        with self.lock:
+            self._running += awaited
+            self._threads.append(thread)
+        thread.start()
+
+    def wait(self, condition: threading.Condition) -> None:
+        """Waits for news; raises CrewStoppedError once the crew has stopped. Holds the lock."""
+        if self.stopped:
+            raise CrewStoppedError
+        condition.wait()
+        if self.stopped:
+            raise CrewStoppedError
+
+    def wait_for(self, condition: threading.Condition, ready: Callable[[], bool]) -> None:
+        """Waits until something holds."""
+        while not ready():
+            self.wait(condition)
+
+    def done(self, timeout_s: float) -> bool:
+        """Waits for news on the owner's thread; raises a worker's failure."""
+        with self.lock:
+            if self._running and self._failure is None:
+                self.changed.wait(timeout_s)
+            if self._failure is not None:
+                raise self._failure
+            return not self._running
+
+    def stop(self) -> None:
+        """Ends all threads; one that hangs in a dead mount is left behind."""
+        with self.lock:
+            self.stopped = True
+            for condition in self._conditions:
+                condition.notify_all()
+        for thread in self._threads:
+            thread.join(_JOIN_TIMEOUT_S)
+
+    def _fail(self, error: BaseException) -> None:
+        with self.lock:
+            if self._failure is None:
+                self._failure = error
+            self.stopped = True
+            for condition in self._conditions:
+                condition.notify_all()
+
+
+class Pipe(Generic[Item]):
+    """Hands items from one thread of a crew to others, within so many bytes."""
+
+    def __init__(self, crew: Crew, nbytes_max: int) -> None:
+        self._crew = crew
+        self._nbytes_max = nbytes_max
+        self._items: deque[tuple[Item, int]] = deque()
+        self._nbytes = 0
+        self._closed = False
+        self._room = crew.condition()
+        self._filled = crew.condition()
+
+    def put(self, item: Item, nbytes: int) -> None:
+        """Adds an item, waiting while there are too many bytes before it."""
+        with self._crew.lock:
+            self._crew.wait_for(self._room, lambda: not self._items or self._has_room())
+            self._items.append((item, nbytes))
+            self._nbytes += nbytes
+            self._filled.notify()
+
+    def close(self) -> None:
+        """Says that no more will come."""
+        with self._crew.lock:
+            self._closed = True
+            self._filled.notify_all()
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            with self._crew.lock:
+                self._crew.wait_for(self._filled, lambda: bool(self._items) or self._closed)
+                if not self._items:
+                    return
+                item, nbytes = self._items.popleft()
+                self._nbytes -= nbytes
+                self._room.notify()
+            yield item
+
+    def _has_room(self) -> bool:
+        return self._nbytes < self._nbytes_max and len(self._items) < _ITEMS_MAX

@@ -1,0 +1,179 @@
+"""Builds archives byte by byte, also such as no program writes, and unpacks them under guard."""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from colabkit.datasets import Limits, Manifest, open_source, plan_archive, unpack
+
+STORED, DEFLATE = 0, 8
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMember:
+    """A member; what is left None is told as it is, anything else is a lie."""
+
+    name: bytes
+    data: bytes = b""
+    method: int = STORED
+    mode: int = 0o100644
+    flags: int = 0
+    packed: bytes | None = None
+    nbytes: int | None = None
+    packed_bytes: int | None = None
+    crc: int | None = None
+    offset: int | None = None
+    local_name: bytes | None = None
+
+
+def deflated(data: bytes) -> bytes:
+    """Returns a raw deflate stream."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(data) + packer.flush()
+
+
+def raw_zip(members: Sequence[ZipMember], *, n_entries: int | None = None) -> bytes:
+    """Returns a zip."""
+    body, directory = bytearray(), bytearray()
+    for member in members:
+        packed = member.packed
+        if packed is None:
+            packed = deflated(member.data) if member.method == DEFLATE else member.data
+        nbytes = len(member.data) if member.nbytes is None else member.nbytes
+        packed_bytes = len(packed) if member.packed_bytes is None else member.packed_bytes
+        crc = zlib.crc32(member.data) if member.crc is None else member.crc
+        offset = len(body) if member.offset is None else member.offset
+        local = member.name if member.local_name is None else member.local_name
+        facts = (member.flags, member.method, 0, 33, crc, packed_bytes, nbytes)
+        if member.offset is None:
+            body += struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, *facts, len(local), 0)
+            body += local + packed
+        directory += struct.pack("<4s6H3L", b"PK\x01\x02", 0x0314, 20, *facts)
+        directory += struct.pack("<5H2L", len(member.name), 0, 0, 0, 0, member.mode << 16, offset)
+        directory += member.name
+    count = len(members) if n_entries is None else n_entries
+    sizes = (count & 0xFFFF, count & 0xFFFF, len(directory), len(body))
+    end = b""
+    if count > 0xFFFF:
+        end = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, count, count, *sizes[2:])
+        end += struct.pack("<4sLQL", b"PK\x06\x07", 0, len(body) + len(directory), 1)
+        sizes = (0xFFFF, 0xFFFF, *sizes[2:])
+    return bytes(body + directory) + end + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *sizes, 0)
+
+
+def tar_header(
+    name: bytes,
+    nbytes: int = 0,
+    kind: bytes = b"0",
+    *,
+    link: bytes = b"",
+    mode: int = 0o644,
+    size_field: bytes | None = None,
+    checksum: bytes | None = None,
+) -> bytes:
+    """Returns one header block."""
+    block = bytearray(512)
+    struct.pack_into(
+        "100s8s8s8s12s8x8xc100s6s2s",
+        block,
+        0,
+        name,
+        b"%07o" % mode,
+        b"0000000",
+        b"0000000",
+        size_field or b"%011o" % nbytes,
+        kind,
+        link,
+        b"ustar\0",
+        b"00",
+    )
+    # The format above has no room for the time, so the rest is placed by hand.
+    block[124:136] = (size_field or b"%011o\0" % nbytes).ljust(12, b"\0")
+    block[136:148] = b"00000000000\0"
+    block[156:157] = kind
+    block[157:257] = link.ljust(100, b"\0")
+    block[257:265] = b"ustar\00000"
+    block[265:] = bytes(512 - 265)
+    block[148:156] = b" " * 8
+    block[148:156] = checksum or b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def tar_entry(name: bytes, data: bytes = b"", kind: bytes = b"0", **options: object) -> bytes:
+    """Returns a header with its data, padded."""
+    return tar_header(name, len(data), kind, **options) + padded(data)  # type: ignore[arg-type]
+
+
+def padded(data: bytes) -> bytes:
+    """Returns data up to the end of its last block."""
+    return data + bytes(-len(data) % 512)
+
+
+def raw_tar(*entries: bytes) -> bytes:
+    """Returns a tar with its end mark."""
+    return b"".join(entries) + bytes(1024)
+
+
+def pax(**records: str) -> bytes:
+    """Returns a pax header with these records."""
+    data = b""
+    for key, value in records.items():
+        record = f" {key}={value}\n".encode()
+        size = len(record) + 1
+        while len(str(size)) + len(record) != size:
+            size += 1
+        data += b"%d" % size + record
+    return tar_entry(b"pax", data, b"x")
+
+
+def attempt(
+    archive: bytes | Path, folder: Path, *, limits: Limits | None = None, **options: object
+) -> tuple[Manifest | None, Exception | None]:
+    """Unpacks within a folder and checks that nothing was written beside it."""
+    outer = folder / "outer"
+    into = outer / "into"
+    into.mkdir(parents=True)
+    (outer / "canary").write_bytes(b"alive")
+    path = archive if isinstance(archive, Path) else folder / "archive"
+    if isinstance(archive, bytes):
+        path.write_bytes(archive)
+    before = _beside(folder)
+    manifest, error = None, None
+    source = open_source(path)
+    try:
+        plan = plan_archive(source, limits=limits, **options)  # type: ignore[arg-type]
+        manifest = unpack(plan, source, into, password=options.get("password"))  # type: ignore[arg-type]
+    except Exception as raised:
+        error = raised
+    finally:
+        source.close()
+    assert _beside(folder) == before, "something was written outside"
+    _check_inside(into)
+    return manifest, error
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Returns every file below a folder."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def _beside(folder: Path) -> dict[str, bytes]:
+    into = folder / "outer" / "into"
+    return {
+        str(path): path.read_bytes() if path.is_file() else b""
+        for path in folder.rglob("*")
+        if path != into and into not in path.parents
+    }
+
+
+def _check_inside(into: Path) -> None:
+    for path in into.rglob("*"):
+        assert path.resolve().is_relative_to(into.resolve())
+        status = os.lstat(path)
+        assert not status.st_mode & 0o6000
