@@ -2,6 +2,7 @@
 # make test    format, lint, types, floors and all tests
 # make soak    the long sweep of kills
 # make bench   the timings
+# make wheel   the one file to install from, into dist/
 # make screenshots  pictures of panels and cards in a browser, and README's
 # make format  rewrite the source in the house style
 # Everything is installed into .venv; choose an interpreter with PYTHON=python3.12.
@@ -13,7 +14,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -ge 2 ] && echo $$n 
 TESTS ?= tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint fuse soak bench screenshots format clean
+.PHONY: demo test lint fuse soak bench wheel screenshots format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -34,6 +35,9 @@ soak: $(VENV)/.test fuse
 bench: $(VENV)/.test fuse
 	@for file in benchmarks/bench_*.py; do \
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+wheel: $(VENV)/.made
+	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 
 screenshots: $(VENV)/.test fuse
 	$(BIN)/python -m notebooks.screenshots build/screenshots
