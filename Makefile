@@ -41,11 +41,12 @@ screenshots: $(VENV)/.test fuse
 
 # The Colab double's Drive is a FUSE file system: installed where it is missing and we may.
 fuse:
-	@command -v fusermount3 >/dev/null || ! command -v apt-get >/dev/null || { \
+	@! command -v apt-get >/dev/null || for need in fusermount3:fuse3 rclone:rclone; do \
+	  package=$${need#*:}; command -v $${need%:*} >/dev/null || { \
 	  as=$$([ $$(id -u) -eq 0 ] || echo sudo -n); \
-	  $$as apt-get install -qq -y fuse3 || { $$as apt-get update -qq \
-	    && $$as apt-get install -qq -y fuse3; }; } >/dev/null 2>&1 \
-	  || echo "fuse3 could not be installed: tests that need it are skipped." >&2
+	  $$as apt-get install -qq -y $$package || { $$as apt-get update -qq \
+	    && $$as apt-get install -qq -y $$package; }; } >/dev/null 2>&1 \
+	  || echo "$$package could not be installed: tests that need it are skipped." >&2; done
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix-only .

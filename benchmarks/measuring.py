@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import torch
+_FRAMEWORKS = ("torch", "tensorflow", "keras")
 
 
 def machine() -> str:
@@ -19,7 +20,11 @@ def machine() -> str:
     if cpuinfo.exists():
         names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
         model = names[0].split(":")[1].strip() if names else model
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    loaded = [(name, sys.modules[name]) for name in _FRAMEWORKS if name in sys.modules]
+    versions = ", ".join(
+        [f"Python {platform.python_version()}"]
+        + [f"{name} {module.__version__}" for name, module in loaded]
+    )
     return f"{model}, {os.cpu_count()} cores, {versions}"
 
 

@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=colabkit.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="train, kill the training, and see it go on")
-    demo.add_argument("--framework", choices=["torch"], default="torch")
+    demo.add_argument("--framework", choices=["torch", "keras"], default="torch")
     demo.set_defaults(run=_run_demo)
     doctor = commands.add_parser("doctor", help="say whether training can start here")
     doctor.add_argument(

@@ -1,7 +1,8 @@
 """The demo: training on handwritten digits, killed twice, and bit for bit what it would be.
 
-``python -m colabkit demo`` runs it. Each training runs in a process of its own; the parent
-kills it with SIGKILL in the middle of an epoch, and then in the middle of a checkpoint write.
+``python -m colabkit demo`` runs it with PyTorch, ``--framework keras`` with Keras. Each
+training runs in a process of its own; the parent kills it with SIGKILL in the middle of an
+epoch, and then in the middle of a checkpoint write.
 """
 
 from __future__ import annotations
@@ -23,10 +24,25 @@ from typing import Any
 
 from colabkit.notebook import text_table
 
+_NEEDED = {"torch": ("torch",), "keras": ("keras", "tensorflow")}
+# Without its greetings, and on the CPU: on a GPU it may add in any order.
+_OF_TENSORFLOW = {
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "CUDA_VISIBLE_DEVICES": "-1",
+}
 _EPOCHS = 20
 _ACCURACY_WANTED = 0.97
 _POLL_S = 0.0005
 _CHILD_TIMEOUT_S = 300.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Training:
+    """What every session of the demo trains, and for how many epochs in all."""
+
+    framework: str
+    epochs: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,28 +74,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when the killed run ended with the same bits and enough digits recognised, else 1.
     """
     parser = argparse.ArgumentParser(prog="colabkit demo", description="Kill, resume, compare.")
-    parser.add_argument("--framework", choices=["torch"], default="torch")
+    parser.add_argument("--framework", choices=list(_NEEDED), default="torch")
+    parser.add_argument("--epochs", type=int, default=_EPOCHS, help=argparse.SUPPRESS)
     parser.add_argument("--child", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    missing = [name for name in ("torch", "sklearn") if importlib.util.find_spec(name) is None]
+    training = Training(options.framework, options.epochs)
+    needed = (*_NEEDED[options.framework], "sklearn")
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         print(f'The demo needs {" and ".join(missing)}: pip install "colabkit[demo]"')
         return 1
     if options.child:
-        _train(Path(options.child))
+        _train(Path(options.child), training)
         return 0
     with tempfile.TemporaryDirectory(prefix="colabkit-demo-") as scratch:
-        return _compare(Path(scratch))
+        return _compare(Path(scratch), training)
 
 
-def _compare(scratch: Path) -> int:
+def _compare(scratch: Path, training: Training) -> int:
     print("Training on 1,437 of scikit-learn's 1,797 handwritten digits, left alone ...")
-    alone = _finish(scratch / "alone", "left alone")
+    alone = _finish(scratch / "alone", "left alone", training)
     print("The same, killed in the middle of an epoch and of a checkpoint write ...")
     killed = scratch / "killed"
-    first = _kill(killed, "killed in mid-epoch", _mid_epoch(killed))
-    second = _kill(killed, "killed in mid-write", _mid_write(killed))
-    last = _finish(killed, "resumed to the end")
+    first = _kill(killed, "killed in mid-epoch", training, _mid_epoch(killed))
+    second = _kill(killed, "killed in mid-write", training, _mid_write(killed))
+    last = _finish(killed, "resumed to the end", training)
     same = _result(killed)["hashes"] == _result(scratch / "alone")["hashes"]
     enough = (last.accuracy or 0.0) >= _ACCURACY_WANTED
     print()
@@ -111,14 +130,16 @@ def _table(sessions: Sequence[Session]) -> str:
 # The parent: starts sessions, kills them, and reads what they wrote.
 
 
-def _start(folder: Path) -> subprocess.Popen[bytes]:
+def _start(folder: Path, training: Training) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "colabkit.demo", "--child", str(folder)]
-    return subprocess.Popen(command)  # noqa: S603  # our own module
+    words = ["--framework", training.framework, "--epochs", str(training.epochs)]
+    command = [sys.executable, "-m", "colabkit.demo", *words, "--child", str(folder)]
+    environment = {**os.environ, **(_OF_TENSORFLOW if training.framework == "keras" else {})}
+    return subprocess.Popen(command, env=environment)  # noqa: S603  # our own module
 
 
-def _finish(folder: Path, name: str) -> Session:
-    code = _start(folder).wait(_CHILD_TIMEOUT_S)
+def _finish(folder: Path, name: str, training: Training) -> Session:
+    code = _start(folder, training).wait(_CHILD_TIMEOUT_S)
     if code:
         message = f"the training process ended with status {code}"
         raise SystemExit(message)
@@ -131,8 +152,8 @@ def _finish(folder: Path, name: str) -> Session:
     )
 
 
-def _kill(folder: Path, name: str, is_time: Callable[[], bool]) -> Session:
-    child = _start(folder)
+def _kill(folder: Path, name: str, training: Training, is_time: Callable[[], bool]) -> Session:
+    child = _start(folder, training)
     until_s = time.monotonic() + _CHILD_TIMEOUT_S
     while child.poll() is None and not is_time():
         if time.monotonic() > until_s:
@@ -185,10 +206,13 @@ def _result(folder: Path) -> dict[str, Any]:
 # The child: one training session.
 
 
-def _train(folder: Path) -> None:
-    from colabkit.demo_digits import train  # needs torch and scikit-learn
+def _train(folder: Path, training: Training) -> None:
+    if training.framework == "keras":
+        from colabkit.demo_keras import train  # needs Keras and scikit-learn
+    else:
+        from colabkit.demo_torch import train  # needs torch and scikit-learn
 
-    train(folder, epochs=_EPOCHS)
+    train(folder, epochs=training.epochs)
 
 
 if __name__ == "__main__":

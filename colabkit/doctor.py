@@ -25,7 +25,7 @@ from colabkit.runtime import (
     read_host,
     session_clock,
 )
-from colabkit.storage import MountState, mount_of, volume_at
+from colabkit.storage import LocalVolume, MountState, mount_of, volume_at
 
 _FRAMEWORKS = ("torch", "keras", "tensorflow")
 _GIB = 1 << 30
@@ -199,6 +199,9 @@ def folder_finding(ckpt_dir: str | Path) -> Finding:
     except ColabKitError as error:
         row = Row("Run folder", error.message, Tone.BAD, error.hint)
         return Finding(row, {"run_folder": {"path": str(ckpt_dir), "is_writable": False}})
+    if not isinstance(volume, LocalVolume):
+        row = Row("Run folder", f"{volume.location}, written to when training starts", Tone.PLAIN)
+        return Finding(row, {"run_folder": {"path": volume.location, "is_writable": None}})
     existing = next(p for p in (volume.root, *volume.root.absolute().parents) if p.exists())
     is_writable = os.access(existing, os.W_OK | os.X_OK)
     room = "" if free is None else f", {_gib(free)} free"

@@ -260,7 +260,7 @@ def main() -> None:
         pages = {
             "gallery": (gallery(theme=theme), 1500),
             "notebook": (rendered(document, theme=theme), 4600),
-            "panel": (rendered(panel, theme=theme), 560),
+            "panel": (rendered(panel, theme=theme), 590),
         }
         for name, (page, height) in pages.items():
             for size, width in WIDTHS.items():

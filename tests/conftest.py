@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 _JOIN_TIMEOUT_S = 2.0
+pytest_plugins = ["tests.places"]
 
 
 @pytest.fixture(autouse=True)

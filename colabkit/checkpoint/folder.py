@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,14 +19,22 @@ from colabkit.checkpoint.snapshot import Section, find_leaves
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.errors import CheckpointCorruptError, DiskFullError, DriveLostError, StorageError
-from colabkit.storage import DriveMount, DriveVolume, LocalVolume, volume_at, warning_about
+from colabkit.storage import (
+    AnyVolume,
+    DriveMount,
+    DriveVolume,
+    LocalVolume,
+    cache_folder,
+    volume_at,
+    warning_about,
+)
 
 
 class RunFolder:
     """Opens a run folder; writes nothing until a saver is opened.
 
     Args:
-        path: The folder given by the user.
+        path: The folder or the URL given by the user.
         keep: How many of the newest checkpoints to keep.
 
     Raises:
@@ -43,7 +50,7 @@ class RunFolder:
         self._keep = keep
         self._spool: CheckpointStore | None = None
         if self._volume.is_slow:
-            self._spool = CheckpointStore(LocalVolume(_spool_path(self._volume.root)), keep=keep)
+            self._spool = CheckpointStore(LocalVolume(_spool_path(self._volume)), keep=keep)
         self._attempt: int | None = None
         self._loaded: list[Manifest] = []
         self._stranded: list[Manifest] = []
@@ -209,7 +216,6 @@ class RunFolder:
         return self.store.names()
 
 
-def _spool_path(path: Path) -> Path:
-    cache = Path(os.environ.get("COLABKIT_CACHE") or Path.home() / ".cache" / "colabkit")
-    told = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:16]
-    return cache / "spool" / told
+def _spool_path(volume: AnyVolume) -> Path:
+    place = str(volume.root.absolute()) if isinstance(volume, LocalVolume) else volume.location
+    return cache_folder() / "spool" / hashlib.sha256(place.encode()).hexdigest()[:16]

@@ -29,7 +29,8 @@ class CheckpointInfo:
         metrics: Values of the newest epoch.
         is_best: Whether that epoch was the best so far.
         weights_files: The files of its weights; each opens with
-            ``safetensors.torch.load_file`` under the model's own parameter names.
+            ``safetensors.torch.load_file`` under the model's own parameter names; URLs where
+            the run folder is one.
         problem: Why it cannot be used, "" when nothing is known against it.
         hashes: A hash by tensor, "section.key".
     """
@@ -42,7 +43,7 @@ class CheckpointInfo:
     nbytes: int = 0
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     is_best: bool = False
-    weights_files: tuple[Path, ...] = ()
+    weights_files: tuple[Path | str, ...] = ()
     problem: str = ""
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 

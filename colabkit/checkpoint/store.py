@@ -7,7 +7,6 @@ import datetime
 import re
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint.incremental import ShardPlan, plan_shards
@@ -25,7 +24,7 @@ from colabkit.checkpoint.shard import header_of, merged, read_shard
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec, rebuild_array
 from colabkit.checkpoint.tree import decode
 from colabkit.errors import CheckpointCorruptError, StorageError
-from colabkit.storage import Bytes, Uploading, Volume, hash_of
+from colabkit.storage import Bytes, Uploading, Volume, hash_of, joined
 
 _MANIFESTS, _SHARDS = "checkpoints", "shards"
 _OURS = re.compile(r".+-a\d{2,}-g\d{4,}-\d{8,}-[0-9a-f]{8}\.safetensors")
@@ -146,7 +145,6 @@ class CheckpointStore:
     def _info(self, manifest: Manifest) -> CheckpointInfo:
         facts = manifest.facts
         weights = {e.shard for e in manifest.tensors if e.section in manifest.weights}
-        root = Path(self.volume.location)
         return CheckpointInfo(
             name=str(manifest.name),
             step=facts.step,
@@ -156,7 +154,9 @@ class CheckpointStore:
             nbytes=sum(entry.spec.nbytes for entry in manifest.tensors),
             metrics=facts.metrics,
             is_best=facts.is_best,
-            weights_files=tuple(root / _SHARDS / shard for shard in sorted(weights)),
+            weights_files=tuple(
+                joined(self.volume.location, _shard_path(shard)) for shard in sorted(weights)
+            ),
             hashes={f"{e.section}.{e.key}": e.hash for e in manifest.tensors},
         )
 

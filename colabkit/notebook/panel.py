@@ -8,7 +8,7 @@ import datetime
 import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from colabkit.notebook.cards import Row
 from colabkit.notebook.charts import Chart
@@ -32,7 +32,14 @@ class Canvas(Protocol):
 
 
 class CellOutput:
-    """One place in the output of the cell that runs, however often it is drawn."""
+    """One place in the output of the cell that runs, however often it is drawn.
+
+    A cell that trains again and again gets a few places; then the last one is drawn over.
+    """
+
+    PLACES_MAX = 8
+    _cell_of_places: ClassVar[object] = None
+    _places: ClassVar[list[Any]] = []
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -52,9 +59,17 @@ class CellOutput:
         if self.is_of_this_cell():
             self.update(bundle)
             return
-        show = importlib.import_module("IPython.display").display
-        self._handle = show(dict(bundle), raw=True, display_id=True)
         self._cell = _running_cell()
+        if self._cell != CellOutput._cell_of_places:
+            CellOutput._cell_of_places = self._cell
+            CellOutput._places.clear()
+        if len(CellOutput._places) < self.PLACES_MAX:
+            show = importlib.import_module("IPython.display").display
+            self._handle = show(dict(bundle), raw=True, display_id=True)
+            CellOutput._places.append(self._handle)
+        else:
+            self._handle = CellOutput._places[-1]
+            self.update(bundle)
 
 
 def _running_cell() -> object:

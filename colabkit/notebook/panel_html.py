@@ -87,6 +87,7 @@ def panel_html(state: PanelState) -> str:
         _stages(state),
         rows_html(state.rows),
         "".join(f'<div class="ck-said">{html.escape(note)}</div>' for note in _notes(state)),
+        f'<div class="ck-said ck-muted">{html.escape(_as_of(state))}</div>',
     )
     return themed("".join(parts), rules=_CSS)
 
@@ -97,7 +98,7 @@ def panel_text(state: PanelState) -> str:
     if state.values:
         rows.append(Row("values", ", ".join(f"{n} {v}" for n, v in state.values.items())))
     rows += [Row(stage.name, _stage_words(stage, state)) for stage in state.stages]
-    rows += [*state.rows, *(Row("", note) for note in _notes(state))]
+    rows += [*state.rows, *(Row("", note) for note in [*_notes(state), _as_of(state)] if note)]
     return card_text(Card(f"{state.title}: {state.phase.value}", tuple(rows)))
 
 
@@ -202,8 +203,10 @@ def _when(age_s: float, state: PanelState) -> str:
     return f"saved {state.drawn_at - datetime.timedelta(seconds=age_s):%H:%M:%S}"
 
 
-def _notes(state: PanelState) -> list[str]:
-    notes = list(state.notes[-NOTES_MAX:])
-    if state.phase is not Phase.TRAINING and state.drawn_at is not None:
-        notes.append(f"As of {state.drawn_at:%Y-%m-%d %H:%M:%S %Z}.")
-    return notes
+def _notes(state: PanelState) -> Sequence[str]:
+    return state.notes[-NOTES_MAX:]
+
+
+def _as_of(state: PanelState) -> str:
+    # A session that is killed leaves its last drawing in the notebook, with ages in it.
+    return "" if state.drawn_at is None else f"As of {state.drawn_at:%Y-%m-%d %H:%M:%S %Z}."

@@ -11,6 +11,7 @@ from colabkit.storage.drive_mount import (
 )
 from colabkit.storage.drive_volume import DriveVolume
 from colabkit.storage.files import Files
+from colabkit.storage.fsspec_volume import FsspecVolume
 from colabkit.storage.giving_back import give_back
 from colabkit.storage.hashing import hash_of
 from colabkit.storage.local import LocalVolume
@@ -24,6 +25,7 @@ from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_slow
 from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.places import (
     DEFAULT_MOUNTPOINT,
+    AnyVolume,
     active_mount,
     drive_part,
     locate,
@@ -32,17 +34,22 @@ from colabkit.storage.places import (
     volume_at,
     warning_about,
 )
+from colabkit.storage.programs import cache_folder
 from colabkit.storage.rclone_mount import RcloneMounter
+from colabkit.storage.rclone_volume import RcloneVolume
+from colabkit.storage.urls import joined, url_of
 from colabkit.storage.volume import Bytes, Uploading, Volume
 
 __all__ = [
     "DEFAULT_MOUNTPOINT",
+    "AnyVolume",
     "Bytes",
     "ColabMounter",
     "DriveMount",
     "DriveVolume",
     "Files",
     "FolderMounter",
+    "FsspecVolume",
     "LocalVolume",
     "Mended",
     "Mending",
@@ -51,19 +58,23 @@ __all__ = [
     "Observation",
     "OcamlfuseMounter",
     "RcloneMounter",
+    "RcloneVolume",
     "Uploading",
     "Volume",
     "active_mount",
+    "cache_folder",
     "drive_part",
     "filesystem_type",
     "give_back",
     "hash_of",
     "is_mountpoint",
     "is_slow",
+    "joined",
     "locate",
     "mount_of",
     "mounter_for",
     "state_after",
+    "url_of",
     "use_mount",
     "volume_at",
     "wait_before_try_s",

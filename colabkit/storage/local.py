@@ -137,7 +137,7 @@ class LocalVolume:
 
     def _path(self, name: str) -> Path:
         parts = Path(name).parts
-        if not parts or Path(name).is_absolute() or ".." in parts:
+        if not name or Path(name).is_absolute() or ".." in parts:
             message = f"The name {name!r} leads out of {self.root}."
             raise StorageError(message, path=self.root, operation="open")
         return self.root / name

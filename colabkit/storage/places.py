@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
-from colabkit.errors import DriveLostError
+from colabkit.errors import ArgumentError, DriveLostError
 from colabkit.runtime import Platform, detect_platform
 from colabkit.storage.drive_mount import DriveMount, MountState
 from colabkit.storage.drive_volume import DriveVolume
+from colabkit.storage.fsspec_volume import FsspecVolume
 from colabkit.storage.local import LocalVolume
 from colabkit.storage.mounters import ColabMounter
 from colabkit.storage.mounts import is_slow
+from colabkit.storage.rclone_volume import RcloneVolume
+from colabkit.storage.urls import RCLONE, protocol_of, url_of
+
+AnyVolume = LocalVolume | FsspecVolume | RcloneVolume
 
 DEFAULT_MOUNTPOINT = "/content/drive"
 _ROOT_NAMES = ("MyDrive", "My Drive")
@@ -62,7 +68,16 @@ def locate(path: str | Path, *, platform: Platform | None = None) -> Path:
         PosixPath('/content/drive/MyDrive/cats.zip')
         >>> locate("MyDrive/cats.zip", platform=Platform.OTHER)
         PosixPath('MyDrive/cats.zip')
+
+    Raises:
+        ArgumentError: It is a URL of another place than this machine.
     """
+    if url_of(path) is not None:
+        message = f"{path} is no place on this machine."
+        hint = "Pass a folder; only ckpt_dir may be a URL."
+        raise ArgumentError(message, argument="path", hint=hint)
+    if isinstance(path, str) and path.startswith("file://"):
+        path = unquote(urlsplit(path).path)
     mount = active_mount()
     if mount is not None:
         inside = drive_part(path, mount.mountpoint)
@@ -93,13 +108,17 @@ def mount_of(path: str | Path, *, platform: Platform | None = None) -> DriveMoun
     return adopted
 
 
-def volume_at(path: str | Path) -> LocalVolume:
-    """Returns a folder as a volume, the one that fits where it lies.
+def volume_at(path: str | Path) -> AnyVolume:
+    """Returns a folder or a URL as a volume, the one that fits where it lies.
 
     Raises:
         DriveLostError: It is on Drive, and Drive is not mounted.
         StorageError: It is a file.
+        MissingPackageError: The package or the program for the URL is not installed.
     """
+    url = url_of(path)
+    if url is not None:
+        return RcloneVolume(url) if protocol_of(url) == RCLONE else FsspecVolume(url)
     where = locate(path)
     mount = mount_of(path)
     if mount is None:
@@ -119,8 +138,10 @@ def warning_about(path: str | Path, *, platform: Platform | None = None) -> str:
         ''
     """
     platform = detect_platform() if platform is None else platform
+    if not platform.is_hosted or url_of(path) is not None:
+        return ""
     where = locate(path, platform=platform).absolute()
-    if not platform.is_hosted or mount_of(path, platform=platform) is not None or is_slow(where):
+    if mount_of(path, platform=platform) is not None or is_slow(where):
         return ""
     if platform is Platform.KAGGLE:
         if where.is_relative_to("/kaggle/working"):

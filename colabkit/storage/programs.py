@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -65,6 +66,34 @@ def run_program(
         except subprocess.TimeoutExpired:
             code = None
         return Ended(code, _text(stdout), _text(stderr))
+
+
+@contextlib.contextmanager
+def stopped_program(
+    command: Sequence[str], *, feeds: bool = False
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Starts a program whose output is read as it comes; it does not outlive the block.
+
+    Args:
+        command: The program's name and its arguments.
+        feeds: Whether it is given something to read.
+    """
+    running = subprocess.Popen(  # noqa: S603  # no shell, and every argument is ours
+        command,
+        stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL if feeds else subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        yield running
+    finally:
+        # Killed before its input ends, or it would take what it has for the whole.
+        running.kill()
+        for pipe in (running.stdin, running.stdout, running.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        running.wait()
 
 
 def cache_folder() -> Path:

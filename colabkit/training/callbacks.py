@@ -145,9 +145,9 @@ class CallbackList:
         """Before the first batch of an epoch."""
         self._call("on_epoch_begin", run, (epoch,), {})
 
-    def batch_end(self, run: Run, logs: Mapping[str, Any]) -> None:
-        """After a batch; ``run.step`` does not count it yet."""
-        self._call("on_batch_end", run, (run.step + 1, logs), logs)
+    def batch_end(self, run: Run, logs: Mapping[str, Any], *, steps: int = 1) -> None:
+        """After a batch, or several taken as one; ``run.step`` does not count them yet."""
+        self._call("on_batch_end", run, (run.step + steps, logs), logs)
 
     def epoch_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
         """After the validation of an epoch."""

@@ -142,7 +142,7 @@ class EventLog:
             last, doomed = chain_of(names, step=step, epochs=len(self._history))
             self._folder.remove_files([f"{where}/{name}" for name in doomed])
         except StorageError:
-            _logger.warning("TensorBoard's files could not be looked at.", exc_info=True)
+            _logger.info("TensorBoard's files could not be looked at.", exc_info=True)
             return
         self._last = last
 
@@ -164,11 +164,13 @@ class EventLog:
         self._join()
         if self._last is None:
             self.open(step)
-        if self._is_busy() or self._last is None:
-            return
-        if (step, len(self._history)) != (self._last.end, self._last.end_epoch):
-            self._publish(self._last, step, len(self._history))
-        self._join()
+        all_of_it = step, len(self._history)
+        if not self._is_busy() and self._last is not None and self._told() != all_of_it:
+            self._publish(self._last, *all_of_it)
+            self._join()
+        if self._told() != all_of_it:
+            # Said once, at the end; while a run goes on it is tried again and again.
+            _logger.warning("TensorBoard's files in %s are not complete.", self._folder.location)
 
     def _publish(self, last: Part, step: int, epochs: int) -> None:
         part = Part(last.end, step, last.end_epoch, max(epochs, last.end_epoch))
@@ -188,13 +190,16 @@ class EventLog:
         try:
             self._folder.publish(f"{self._where()}/{part.name}", data)
         except StorageError:
-            _logger.warning("TensorBoard's files could not be written.", exc_info=True)
+            _logger.info("TensorBoard's files could not be written; tried again.", exc_info=True)
             return
         self._last, self._told_at = part, ended
 
     def _where(self) -> str:
         attempt = self._folder.attempt
         return "tensorboard" if attempt == 1 else f"tensorboard-attempt-{attempt}"
+
+    def _told(self) -> tuple[int, int] | None:
+        return None if self._last is None else (self._last.end, self._last.end_epoch)
 
     def _is_busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()

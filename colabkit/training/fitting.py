@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from colabkit.errors import ArgumentError, MissingPackageError
+from colabkit.errors import ArgumentError
+from colabkit.training.frameworks import Framework, framework_of
 from colabkit.training.records import History
+from colabkit.training.side import no_framework_error
+
+_OF_KERAS = frozenset(
+    {
+        "class_weight",
+        "sample_weight",
+        "shuffle",
+        "steps_per_epoch",
+        "validation_batch_size",
+        "validation_freq",
+        "validation_split",
+        "validation_steps",
+        "verbose",
+    }
+)
+_COMPILED = {
+    "loss": "Pass it to model.compile(loss=...).",
+    "optimizer": "Pass it to model.compile(optimizer=...).",
+    "scheduler": "Pass a keras.optimizers.schedules schedule as the optimizer's learning_rate.",
+    "metrics": "Pass them to model.compile(metrics=...).",
+    "precision": "Call keras.mixed_precision.set_global_policy(...) before building the model.",
+    "accumulate": "Pass gradient_accumulation_steps to the optimizer.",
+    "clip_grad_norm": "Pass global_clipnorm to the optimizer.",
+    "device": "Keras places the model when it is built.",
+}
 
 
 def fit(
@@ -34,14 +62,17 @@ def fit(
     resume: bool | str = True,
     progress: bool = True,
     tensorboard: bool = False,
+    **keras_arguments: Any,
 ) -> History:
     """Trains a model; run again after a disconnect, it goes on at the very batch.
 
     Args:
-        model: Any ``torch.nn.Module``; moved to the device in place.
+        model: Any ``torch.nn.Module``, moved to the device in place; or a compiled
+            ``keras.Model``, whose own ``fit`` then trains it.
         data: ``(x, y)`` arrays [N, ...]; a Dataset; a DataLoader; any iterable of batches;
             or a function that returns one. A batch is a tuple (inputs..., target), or a
-            dict that the model is called with by names.
+            dict that the model is called with by names. For Keras also x alone,
+            ``(x, y, sample_weight)``, a ``tf.data.Dataset`` or a ``PyDataset``.
         ckpt_dir: The run folder, on Drive or any disk; made when missing.
         epochs: Passes over the data in all, those of earlier sessions included.
         batch_size: Samples in a batch, for arrays and Datasets.
@@ -55,7 +86,8 @@ def fit(
         metrics: "accuracy", "mae", "mse", functions of (output, target), objects with
             ``update`` and ``compute``, a list of these, or a dict by names of your own.
         callbacks: Objects with some of the methods of ``colabkit.Callback``, or functions
-            of one event. Those with ``state_dict`` are part of the checkpoint.
+            of one event. Those with ``state_dict`` are part of the checkpoint. For a Keras
+            model also Keras' own callbacks, whose attributes are.
         precision: "auto" (fp32 on a CPU; on a GPU bf16, or fp16 with a gradient scaler
             where bf16 is not native), "fp32", "bf16" or "fp16".
         accumulate: Batches whose gradients make one optimizer step.
@@ -71,6 +103,9 @@ def fit(
         progress: Whether to show progress and say what happens.
         tensorboard: Whether to write event files into the run folder; then
             ``%tensorboard --logdir`` on it shows the curves, on this machine or the next.
+        keras_arguments: For a Keras model only, with the meaning they have in Keras:
+            sample_weight, class_weight, shuffle, steps_per_epoch, validation_split,
+            validation_steps, validation_batch_size, validation_freq, verbose.
 
     Returns:
         The history of all epochs and steps, those before a disconnect included.
@@ -91,18 +126,47 @@ def fit(
         2
     """
     arguments = dict(locals())
-    for name in ("model", "data", "ckpt_dir"):
+    for name in ("model", "data", "ckpt_dir", "keras_arguments"):
         del arguments[name]
+    if framework_of([model]) is Framework.KERAS:
+        from colabkit.training.keras_fit import KerasOptions, fit_keras  # imported on use
+
+        chosen = _for_keras(arguments, keras_arguments)
+        return fit_keras(model, data, ckpt_dir, KerasOptions(**chosen))
+    if keras_arguments:
+        raise _unknown(next(iter(keras_arguments)))
     try:
         import torch  # imported on use
 
         from colabkit.training.torch_fit import FitOptions, fit_module
     except ModuleNotFoundError as error:
-        message = "Training needs PyTorch, which is not installed here."
-        hint = "Run: pip install torch"
-        raise MissingPackageError(message, package="torch", hint=hint) from error
+        raise no_framework_error() from error
     if not isinstance(model, torch.nn.Module):
-        message = f"model is a {type(model).__name__}, not a torch.nn.Module."
+        message = f"model is a {type(model).__name__}, not a torch.nn.Module or a keras.Model."
         hint = f"Pass {model.__name__}()." if isinstance(model, type) else "Pass a module."
         raise ArgumentError(message, argument="model", hint=hint)
     return fit_module(model, data, ckpt_dir, FitOptions(**arguments))
+
+
+def _for_keras(arguments: dict[str, Any], keras_arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments a Keras model takes; what ``compile`` decides must be left alone."""
+    parameters = inspect.signature(fit).parameters
+    for name, instead in _COMPILED.items():
+        if arguments.pop(name) is not parameters[name].default:
+            message = f"{name} is given, and the model is a keras.Model."
+            raise ArgumentError(message, argument=name, hint=instead)
+    for name in keras_arguments:
+        if name not in _OF_KERAS:
+            raise _unknown(name)
+    return {**arguments, **keras_arguments}
+
+
+def _unknown(name: str) -> ArgumentError:
+    if name in _OF_KERAS:
+        message = f"{name} is given, and the model is not a keras.Model."
+        hint = "Leave it out; weights, splits and lengths are the DataLoader's business here."
+    else:
+        message = f"fit has no argument {name!r}."
+        close = difflib.get_close_matches(name, [*inspect.signature(fit).parameters, *_OF_KERAS], 1)
+        hint = f"Did you mean {close[0]!r}?" if close else "Look at help(colabkit.fit)."
+    return ArgumentError(message, argument=name, hint=hint)

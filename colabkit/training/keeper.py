@@ -252,6 +252,10 @@ class Keeper:
             carrier.hurry()
         return mending
 
+    def forget_place(self) -> None:
+        """Has the next ``save`` write, although no step was taken since the last."""
+        self._last_place = None
+
     def _is_saved(self) -> bool:
         facts = self._take().facts
         return (facts.step, facts.epoch, facts.batch) == self._last_place

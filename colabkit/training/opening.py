@@ -8,7 +8,7 @@ from typing import Any
 
 from colabkit.checkpoint import CheckpointInfo, CheckpointList, RunFolder
 from colabkit.errors import ArgumentError, CheckpointNotFoundError
-from colabkit.storage import locate, volume_at
+from colabkit.storage import locate, url_of, volume_at
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.side import side_for
 
@@ -42,7 +42,7 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
     """Copies the weights of a checkpoint into a model, verified byte by byte.
 
     Args:
-        model: The module the run trained, on any device.
+        model: The module or ``keras.Model`` the run trained, on any device.
         ckpt_dir: The folder given to ``fit`` or ``Run``.
         which: "latest", "best", or a step.
 
@@ -79,7 +79,14 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
     return loaded.info
 
 
-def _existing(ckpt_dir: str | Path) -> Path:
+def _existing(ckpt_dir: str | Path) -> str | Path:
+    url = url_of(ckpt_dir)
+    if url is not None:
+        volume = volume_at(url)
+        if not volume.list(".") and not volume.list("checkpoints"):
+            message = f"There is no run folder {url}."
+            raise CheckpointNotFoundError(message, path=url, hint="Check the URL.")
+        return url
     path = locate(ckpt_dir)
     volume_at(path)
     if not path.is_dir():

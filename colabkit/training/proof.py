@@ -17,6 +17,7 @@ from typing import Any
 
 from colabkit.errors import ArgumentError, ColabKitError, ResumeProofError
 from colabkit.training.fitting import fit
+from colabkit.training.frameworks import Framework, framework_of
 from colabkit.training.opening import checkpoints
 
 _ATTEMPTS_MAX = 50
@@ -84,7 +85,8 @@ def verify_resume(
         The proof: exact or not, and which tensors differ.
 
     Raises:
-        ArgumentError: This machine cannot fork, or the run fails by itself.
+        ArgumentError: This machine cannot fork, the model is of Keras, or the run fails by
+            itself.
 
     Example:
         >>> import torch, colabkit
@@ -92,6 +94,13 @@ def verify_resume(
         >>> colabkit.verify_resume(torch.nn.Linear(4, 3), data, kills=1).exact
         True
     """
+    if framework_of([model]) is Framework.KERAS:
+        message = "verify_resume forks this process, which a model of Keras does not survive."
+        hint = (
+            "Interrupt a short fit and run it again, run one alone into another folder, and"
+            " compare the hashes of colabkit.checkpoints(folder)[0]."
+        )
+        raise ArgumentError(message, argument="model", hint=hint)
     if not hasattr(os, "fork"):
         message = "verify_resume needs a system that can fork; this one cannot."
         raise ArgumentError(message, argument="model", hint="Run it on Colab, Linux or macOS.")

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.errors import MissingPackageError
 from colabkit.training.feed import Feed
+from colabkit.training.frameworks import Framework, framework_of
 
 
 class Side(Protocol):
@@ -77,14 +78,24 @@ def side_for(objects: Mapping[str, Any]) -> Side:
     """Returns the side of the framework the objects come from.
 
     Raises:
+        ArgumentError: A model is of a framework that cannot be resumed.
         MissingPackageError: When no framework is installed.
     """
+    if framework_of(objects.values()) is Framework.KERAS:
+        from colabkit.training.keras_side import KerasSide  # imported on use
+
+        return KerasSide(objects)
     try:
         from colabkit.training.torch_side import TorchSide  # imported on use
     except ImportError as error:
         if "torch" in sys.modules:
             raise
-        message = "Training needs PyTorch, which is not installed here."
-        hint = "Run: pip install torch"
-        raise MissingPackageError(message, package="torch", hint=hint) from error
+        raise no_framework_error() from error
     return TorchSide(objects)
+
+
+def no_framework_error() -> MissingPackageError:
+    """Returns the error that says what to install."""
+    message = "Training needs PyTorch or a Keras model, and PyTorch is not installed here."
+    hint = "Run: pip install torch (or tensorflow, and pass a keras.Model)"
+    return MissingPackageError(message, package="torch", hint=hint)

@@ -9,11 +9,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+import torch
 
+import colabkit
 from colabkit.errors import (
     ArgumentError,
     DriveLostError,
@@ -316,3 +319,39 @@ def test_a_backend_is_chosen_by_name():
         mounter_for("rclone", label="x")
     with pytest.raises(ArgumentError, match="Only one of client_id and client_secret"):
         mounter_for("ocamlfuse", client_id="x")
+
+
+class KillsRclone:
+    """Kills what serves Drive in the middle of training."""
+
+    def __init__(self, remote: Remote) -> None:
+        self.remote = remote
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if step == 10:
+            run.flush()
+            self.remote.server().kill()
+            until(lambda: self.remote.mount.look() is MountState.LOST)
+
+
+def test_a_run_whose_rclone_is_killed_goes_on_and_ends_with_the_same_bits(remote, tmp_path):
+    def trained(folder: str | Path, *callbacks: Any) -> torch.nn.Module:
+        torch.manual_seed(0)
+        data = (torch.randn(160, 4), torch.randint(0, 3, (160,)))
+        model = torch.nn.Linear(4, 3)
+        colabkit.fit(
+            model, data, folder, epochs=2, batch_size=8, save_every=5, progress=False,
+            callbacks=callbacks,
+        )  # fmt: skip
+        return model
+
+    expected = trained(tmp_path / "undisturbed")
+    remote.mount.mount()
+    use_mount(remote.mount)
+    model = trained("MyDrive/run", KillsRclone(remote))
+    assert remote.mount.look() is MountState.MOUNTED
+    assert remote.mount.times_lost == 1
+    assert torch.equal(model.weight, expected.weight)
+    remote.mount.unmount(timeout_s=30)
+    newest = colabkit.checkpoints(remote.cloud / "run", verify=True)[0]
+    assert (newest.step, newest.problem) == (40, "")

@@ -47,6 +47,11 @@ RESUMED = """
 history = colabkit.fit(torch.nn.Linear(4, 3), (x, y), folder / name, epochs=3, device="cpu",
     validation_data=(x, y), metrics={name: lambda output, target: output.mean()})
 """
+SEARCH = """
+for number in range(12):
+    for item in colabkit.Run(folder / f"search {number}").items(range(number)):
+        pass
+"""
 CELLS = {
     "setup": SETUP,
     "long": LONG,
@@ -54,6 +59,7 @@ CELLS = {
     "silent": SILENT,
     "twice": TWICE,
     "broken": BROKEN,
+    "search": SEARCH,
     "resumed": RESUMED,
     "history": "history",
 }
@@ -124,3 +130,9 @@ def test_a_resume_is_said_and_marked(outputs):
     assert printed(outputs["resumed"]).startswith("Resumed at epoch 3, step 4 (saved ")
     assert "<title>resumed</title>" in panels(outputs["resumed"])[0]["text/html"]
     assert "<title>resumed</title>" in outputs["history"][0].data["text/html"]
+
+
+def test_a_cell_that_trains_again_and_again_keeps_a_few_panels_and_the_last(outputs):
+    shown = panels(outputs["search"])
+    assert len(shown) == 8
+    assert "search 11" in shown[-1]["text/plain"]

@@ -19,10 +19,12 @@ def weights_of(step: int, *, size: int = 64) -> np.ndarray:
 class Machine:
     """A session on a run folder: a model that a step replaces, and a frozen part."""
 
-    def __init__(self, root: Path, *, files: Files | None = None, size: int = 64) -> None:
+    def __init__(
+        self, root: Path | str, *, files: Files | None = None, size: int = 64, volume: Any = None
+    ) -> None:
         self.root, self.size = root, size
         self.backend = NumpyBackend()
-        self.volume = LocalVolume(root, files, empty_first=True)
+        self.volume = volume or LocalVolume(root, files, empty_first=True)
         self.store = CheckpointStore(self.volume, keep=2)
         self.frozen = Tensor(weights_of(0, size=4 * size))
         self.weights = Tensor(weights_of(0, size=size))
@@ -61,7 +63,7 @@ class Machine:
         self.saver.close()
 
 
-def loaded_step(root: Path, *, size: int = 64) -> int | None:
+def loaded_step(root: Path | str, *, size: int = 64) -> int | None:
     """Returns the step of the newest whole checkpoint, having compared every bit."""
     from colabkit.checkpoint import RunFolder
 

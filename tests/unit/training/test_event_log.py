@@ -197,3 +197,13 @@ def test_tensorboard_is_asked_for_with_true(tmp_path):
     assert isinstance(events_for(False, History(), folder), NoEvents)
     with pytest.raises(ArgumentError, match="'logs'"):
         events_for("logs", History(), folder)
+
+
+def test_what_could_not_be_written_at_the_end_is_said_in_one_sentence(tmp_path, caplog):
+    history = History()
+    grown(history, 0, 20)
+    (tmp_path / "tensorboard").write_text("a file in the way")
+    EventLog(history, RunFolder(tmp_path)).finish(20)
+    said = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [record.exc_info for record in said] == [None]
+    assert "are not complete" in said[0].getMessage()

@@ -1,0 +1,186 @@
+"""A folder of any service that rclone knows as a volume, without FUSE."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import numpy as np
+
+from colabkit.errors import ArgumentError, MissingPackageError, StorageError
+from colabkit.storage.asides import aside_name, is_aside, is_left_behind
+from colabkit.storage.programs import Ended, is_installed, run_program, stopped_program
+from colabkit.storage.rclone_mount import INSTALL_RCLONE
+from colabkit.storage.refusals import Attempt, Refusal, refusal_of, storage_error
+from colabkit.storage.urls import url_of
+from colabkit.storage.volume import Bytes
+
+_MISSING_CODES = {3, 4}
+_SHORT_S = 180.0
+_PIECE_BYTES = 8 << 20
+_OPTIONS = (
+    "--retries=1",
+    "--low-level-retries=3",
+    "--contimeout=15s",
+    "--timeout=60s",
+    "--ask-password=false",
+    "--drive-use-trash=false",
+    "--log-level=ERROR",
+)
+
+
+class RcloneVolume:
+    """Blobs below a remote's folder, each moved by a run of rclone.
+
+    A blob is streamed to a name aside, its size there is looked at, and then it is given its
+    own name by the service.
+
+    Args:
+        url: "rclone://REMOTE/FOLDER", with the name that ``rclone config`` gave the remote.
+
+    Raises:
+        ArgumentError: It names no remote.
+        MissingPackageError: rclone is not installed.
+    """
+
+    is_slow = True
+
+    def __init__(self, url: str) -> None:
+        self.location = url_of(url) or url
+        remote, _, folder = self.location.partition("://")[2].partition("/")
+        if not remote.strip(":"):
+            message = f"{url!r} names no remote."
+            raise ArgumentError(message, argument="path", hint='Pass "rclone://drive/folder".')
+        if not is_installed("rclone"):
+            message = f"{url!r} needs the program rclone, which is not installed."
+            raise MissingPackageError(message, package="rclone", hint=INSTALL_RCLONE)
+        self._remote = remote.rstrip(":") + ":"
+        self._base = folder
+
+    def write(self, name: str, parts: Iterable[Bytes]) -> None:
+        """Publishes a blob under a name; on failure nothing is left under it.
+
+        Raises:
+            DiskFullError: There is no room left.
+            StorageError: It cannot be written.
+        """
+        target = self._target(name)
+        pieces = list(parts)
+        nbytes = sum(map(len, pieces))
+        aside = f"{target.rpartition('/')[0] or self._remote}/{aside_name()}".replace(":/", ":")
+        try:
+            self._stream(["rcat", f"--size={nbytes}", aside], name, pieces)
+            self._require_size(aside, nbytes, name)
+            self._told(self._run("moveto", aside, target), name, "write")
+        except BaseException:
+            with contextlib.suppress(StorageError):
+                self._run("deletefile", aside)
+            raise
+
+    def _require_size(self, aside: str, nbytes: int, name: str) -> None:
+        """Looks at what arrived: a stream that was cut off is taken for whole."""
+        found = self._size(aside, name, "write")
+        if found != nbytes:
+            message = f"{found} bytes arrived of {nbytes}"
+            raise storage_error(self._attempt(name, "write"), Refusal.FAILED, message)
+
+    def _stream(self, command: list[str], name: str, pieces: list[Bytes]) -> None:
+        with stopped_program(["rclone", *command, *_OPTIONS], feeds=True) as running:
+            with contextlib.suppress(BrokenPipeError):
+                for piece in pieces:
+                    for start in range(0, len(piece), _PIECE_BYTES):
+                        _pipe(running.stdin).write(piece[start : start + _PIECE_BYTES].data)
+                _pipe(running.stdin).close()
+            complaint = _pipe(running.stderr).read().decode(errors="replace")
+            self._told(Ended(running.wait(), "", complaint), name, "write")
+
+    def read(self, name: str) -> Bytes:
+        """Returns a blob in memory of its own.
+
+        Raises:
+            StorageError: It is not there or cannot be read.
+        """
+        content = bytearray()
+        with stopped_program(["rclone", "cat", self._target(name), *_OPTIONS]) as running:
+            while piece := _pipe(running.stdout).read(_PIECE_BYTES):
+                content += piece
+            complaint = _pipe(running.stderr).read().decode(errors="replace")
+            self._told(Ended(running.wait(), "", complaint), name, "read")
+        if not content:
+            # Of a bucket, what is missing reads like an empty folder.
+            self._size(self._target(name), name, "read")
+        return np.frombuffer(content, np.uint8)
+
+    def list(self, folder: str) -> dict[str, int]:
+        """Returns the names of the files in a folder and their sizes, {} when there is none."""
+        return {k: v for k, v in self._listed(folder).items() if not is_aside(k)}
+
+    def _listed(self, folder: str) -> dict[str, int]:
+        ended = self._run(
+            "lsjson", "--files-only", "--no-modtime", "--no-mimetype", self._target(folder)
+        )
+        if ended.code in _MISSING_CODES:
+            return {}
+        self._told(ended, folder, "list")
+        return {entry["Name"]: int(entry["Size"]) for entry in json.loads(ended.stdout)}
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Removes blobs; those already gone are no error."""
+        for name in names:
+            ended = self._run("deletefile", self._target(name))
+            if ended.code and refusal_of(ended.stderr) is not Refusal.MISSING:
+                self._told(ended, name, "delete")
+
+    def free_bytes(self) -> int | None:
+        """Returns the room left, None where the service does not say."""
+        ended = self._run("about", "--json", self._remote)
+        if ended.code != 0:
+            return None
+        free: Any = json.loads(ended.stdout).get("free")
+        return free if isinstance(free, int) else None
+
+    def sweep(self) -> None:
+        """Removes what writers that are gone have left unfinished."""
+        with contextlib.suppress(StorageError):
+            for folder in (".", "checkpoints", "shards"):
+                left = [name for name in self._listed(folder) if is_left_behind(name)]
+                self.delete(f"{folder}/{name}" for name in left)
+
+    def _size(self, target: str, name: str, operation: str) -> int:
+        ended = self._run("lsjson", "--stat", "--no-modtime", "--no-mimetype", target)
+        self._told(ended, name, operation)
+        entry = json.loads(ended.stdout)
+        if entry is None or entry["IsDir"]:
+            raise storage_error(self._attempt(name, operation), Refusal.MISSING, "")
+        return int(entry["Size"])
+
+    def _run(self, *command: str) -> Ended:
+        return run_program(["rclone", *command, *_OPTIONS], timeout_s=_SHORT_S)
+
+    def _told(self, ended: Ended, name: str, operation: str) -> None:
+        """Raises what a run of rclone complained of."""
+        if ended.code == 0:
+            return
+        is_missing = ended.code in _MISSING_CODES
+        words = f"{ended.said} {ended.stderr}".replace(self._base or "/", "")
+        refusal = Refusal.MISSING if is_missing else refusal_of(words)
+        raise storage_error(self._attempt(name, operation), refusal, ended.said)
+
+    def _attempt(self, name: str, operation: str) -> Attempt:
+        place = f"{self.location}/{name}".removesuffix("/.")
+        return Attempt(self.location, place, operation)
+
+    def _target(self, name: str) -> str:
+        parts = PurePosixPath(name).parts
+        if name.startswith("/") or ".." in parts:
+            message = f"The name {name!r} leads out of {self.location}."
+            raise StorageError(message, path=self.location, operation="open")
+        return self._remote + "/".join(part for part in (self._base, *parts) if part)
+
+
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    assert pipe is not None  # noqa: S101  # it was asked for
+    return pipe

@@ -1,0 +1,110 @@
+"""Arrays in memory as a source of Keras batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from colabkit.errors import ArgumentError
+from colabkit.training.feed import Start
+from colabkit.training.keras_places import Route
+from colabkit.training.seeding import derive
+
+
+class KerasArrayFeed:
+    """Arrays of equal first dimension [N, ...], in an order drawn for each pass.
+
+    Args:
+        arrays: x, (x, y) or (x, y, sample_weight); each an array, or dicts and lists of them.
+        batch_size: Samples in a batch; the last one may be smaller.
+        shuffle: Whether each pass has its own order.
+        seed: The run's seed.
+        steps_per_epoch: Batches in an epoch, or None for a pass.
+    """
+
+    def __init__(
+        self,
+        arrays: Any,
+        *,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        self.arrays = keras.tree.map_structure(as_array, arrays)
+        self._batch_size = batch_size
+        self._shuffle = shuffle
+        self._seed = seed
+        self._samples = _samples(self.arrays)
+        batches = -(-self._samples // batch_size)
+        self._route = Route(batches=batches, steps_per_epoch=steps_per_epoch)
+        self.length = self._route.length
+
+    def slices(self, start: Start) -> Iterator[npt.NDArray[np.int64]]:
+        """Yields the indices of each batch."""
+        size, turn, order = self._batch_size, -1, np.empty(0, np.int64)
+        for place in self._route.places(start.epoch, start.skip):
+            if place.turn != turn:
+                turn, order = place.turn, self._order(place.turn)
+            yield order[place.batch * size : (place.batch + 1) * size]
+
+    def _order(self, turn: int) -> npt.NDArray[np.int64]:
+        if not self._shuffle:
+            return np.arange(self._samples)
+        return np.random.default_rng(derive(self._seed, "order", turn)).permutation(self._samples)
+
+    def batches(self, start: Start) -> Iterator[Any]:
+        """Yields the batches of an epoch from ``start.skip`` on."""
+        for indices in self.slices(start):
+            yield self.take(indices)
+
+    def take(self, indices: npt.NDArray[np.int64]) -> Any:
+        """Returns the batch of some indices."""
+        return keras.tree.map_structure(lambda array: array[indices], self.arrays)
+
+    def state(self) -> object:
+        """The order follows from the seed: nothing to keep."""
+        return None
+
+    def describe(self) -> Mapping[str, Any]:
+        """Samples and batch size."""
+        described = {"samples": self._samples, "batch_size": self._batch_size}
+        if self._route.steps_per_epoch:
+            described["steps_per_epoch"] = self._route.steps_per_epoch
+        return described
+
+    def reasons(self) -> tuple[str, ...]:
+        """Nothing stands against exactness."""
+        return ()
+
+    def notices(self) -> tuple[str, ...]:
+        """Nothing to say."""
+        return ()
+
+
+def as_array(value: Any) -> npt.NDArray[Any]:
+    """Returns an array, tensor or data frame as a NumPy array that Keras takes as it is."""
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    if array.dtype == object:
+        message = f"data holds a {type(value).__name__} of Python objects, not of numbers."
+        hint = "Give every sample the same shape, or pass a tf.data.Dataset."
+        raise ArgumentError(message, argument="data", hint=hint)
+    # As Keras does with arrays.
+    if array.dtype.kind == "f" and array.dtype != keras.backend.floatx():
+        return array.astype(keras.backend.floatx())
+    return array
+
+
+def _samples(arrays: Any) -> int:
+    lengths = [len(a) if a.ndim else 0 for a in keras.tree.flatten(arrays)]
+    if len(set(lengths)) > 1:
+        message = f"The arrays in data have {', '.join(map(str, lengths))} samples."
+        raise ArgumentError(message, argument="data", hint="Give them the same first dimension.")
+    if not lengths or not lengths[0]:
+        message = "data holds no samples."
+        raise ArgumentError(message, argument="data", hint="Check what it was read from.")
+    return lengths[0]

@@ -1,0 +1,115 @@
+"""Makes every variable of a Keras run exist before the first step, so that all can be restored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from colabkit.errors import ArgumentError
+from colabkit.training.keras_names import layers_of
+from colabkit.training.keras_structure import Parts
+from colabkit.training.keras_variables import backend_name, optimizers_of
+
+_UNSEEN = (
+    "the model's own step draws from tf.random, whose place nothing can save"
+    " (draw with keras.random and a keras.random.SeedGenerator)"
+)
+_RANDOM = ("Random", "Multinomial", "TruncatedNormal", "ParameterizedTruncatedNormal")
+
+
+def check_is_compiled(model: Any) -> None:
+    """Raises ArgumentError unless the model was compiled."""
+    if not model.compiled:
+        message = "The model is not compiled: it has no loss and no optimizer."
+        hint = 'Call model.compile(optimizer="adam", loss=...) first.'
+        raise ArgumentError(message, argument="model", hint=hint)
+
+
+def build(model: Any, batch: Any) -> tuple[str, ...]:
+    """Builds the model, its optimizers and metrics, without a step.
+
+    Args:
+        model: The compiled model.
+        batch: A batch, or the specs of one.
+
+    Returns:
+        Why a resume cannot be bitwise exact, as far as the model's own step shows it.
+    """
+    _check_shapes(batch)
+    if _is_plain(model):
+        model._symbolic_build(data_batch=_symbolic(batch))  # what Keras itself calls
+        return ()
+    if backend_name() == "tensorflow":
+        return _trace(model, batch)
+    _call_on(model, batch)
+    return ()
+
+
+def _check_shapes(batch: Any) -> None:
+    for leaf in keras.tree.flatten(batch):
+        if getattr(getattr(leaf, "shape", None), "rank", 0) is None:
+            message = "The tf.data pipeline does not say what shape its arrays have."
+            hint = "Say it behind numpy_function and py_function: tf.ensure_shape(x, [28, 28])."
+            raise ArgumentError(message, argument="data", hint=hint)
+
+
+def _is_plain(model: Any) -> bool:
+    """Whether the step is Keras' own, and the model and every layer too."""
+    own_step = type(model).train_step is not keras.Model.train_step
+    known = all(type(layer).__module__.startswith("keras.") for layer in layers_of(model))
+    return not own_step and known and hasattr(model, "_symbolic_build")
+
+
+def _symbolic(batch: Any) -> Any:
+    return keras.tree.map_structure(_symbol, batch)
+
+
+def _symbol(leaf: Any) -> Any:
+    if leaf is None:
+        return None
+    shape = (None, *tuple(leaf.shape)[1:])
+    return keras.KerasTensor(shape, keras.backend.standardize_dtype(leaf.dtype))
+
+
+def _trace(model: Any, batch: Any) -> tuple[str, ...]:
+    """Traces one step without running it; all it makes is made then."""
+    import tensorflow as tf  # imported where it is the backend
+
+    specs = keras.tree.map_structure(_tensor_spec, batch)
+    reasons: tuple[str, ...] = ()
+    if not model.run_eagerly:
+        step = tf.function(model.train_step, autograph=False)
+        concrete = step.get_concrete_function(specs)
+        if _draws_unseen(concrete.graph):
+            reasons = (_UNSEEN,)
+    else:
+        _call_on(model, batch)
+    for optimizer in optimizers_of(layers_of(model)).values():
+        if not optimizer.built and optimizer is model.optimizer:
+            optimizer.build(model.trainable_variables)
+    return reasons
+
+
+def _tensor_spec(leaf: Any) -> Any:
+    import tensorflow as tf  # imported where it is the backend
+
+    if leaf is None or isinstance(leaf, tf.TypeSpec):
+        return leaf
+    return tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype)
+
+
+def _draws_unseen(graph: Any) -> bool:
+    """Whether the graph holds operations that keep the state of their draws to themselves."""
+    names = {node.op for node in graph.as_graph_def().node}
+    for function in graph.as_graph_def().library.function:
+        names |= {node.op for node in function.node_def}
+    return any(name.startswith(_RANDOM) for name in names)
+
+
+def _call_on(model: Any, batch: Any) -> None:
+    """Lets the model see what inputs look like, where it has a call of its own."""
+    if not model.built or not model.weights:
+        model(_symbolic(Parts.of(batch).x))
+    if model.optimizer is not None and not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)

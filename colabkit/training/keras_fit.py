@@ -1,0 +1,304 @@
+"""fit for Keras models: Keras' own training loop, bound to a run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from colabkit.errors import ArgumentError
+from colabkit.training.callbacks import CallbackList
+from colabkit.training.checks import require_count
+from colabkit.training.feed import Feed, Start
+from colabkit.training.keras_bond import Bond, FitProgress
+from colabkit.training.keras_build import build, check_is_compiled
+from colabkit.training.keras_callbacks import callback_states, check_callbacks
+from colabkit.training.keras_run import KerasRun
+from colabkit.training.keras_sources import FeedOptions, feed_of, is_loaded_dataset
+from colabkit.training.keras_structure import ClassWeights, Parts, is_arrays, split_off
+from colabkit.training.keras_variables import backend_name
+from colabkit.training.records import History
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KerasOptions:
+    """The arguments of ``fit`` that a Keras model takes besides model, data and folder."""
+
+    epochs: int
+    batch_size: int
+    validation_data: Any
+    callbacks: Sequence[Any]
+    seed: int | None
+    save_every: str | int | None
+    keep: int
+    monitor: str | None
+    resume: bool | str
+    progress: bool
+    tensorboard: bool
+    sample_weight: Any = None
+    class_weight: Mapping[int, float] | None = None
+    shuffle: bool = True
+    steps_per_epoch: int | None = None
+    validation_split: float = 0.0
+    validation_steps: int | None = None
+    validation_batch_size: int | None = None
+    validation_freq: int | Sequence[int] = 1
+    verbose: str | int = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "keep"):
+            require_count(name, getattr(self, name))
+        for name in ("steps_per_epoch", "validation_steps", "validation_batch_size"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name))
+        if self.verbose not in {"auto", 0, 1, 2}:
+            message = f"verbose is {self.verbose!r}."
+            raise ArgumentError(message, argument="verbose", hint='Pass "auto", 0, 1 or 2.')
+
+    @property
+    def run_seed(self) -> int:
+        """The seed that every random draw of the run follows from."""
+        return 0 if self.seed is None else self.seed
+
+
+def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions) -> History:
+    """Trains a compiled Keras model; see ``colabkit.fit``."""
+    backend_name()
+    check_is_compiled(model)
+    _check_is_on_one_device(model)
+    check_callbacks(options.callbacks)
+    data, validation_data = _with_weights_and_split(data, options)
+    weights = ClassWeights(options.class_weight) if options.class_weight is not None else None
+    feed = feed_of(
+        data,
+        FeedOptions(
+            batch_size=options.batch_size,
+            shuffle=options.shuffle,
+            seed=options.run_seed,
+            steps_per_epoch=options.steps_per_epoch,
+            class_weights=weights,
+        ),
+    )
+    _check_is_read_often_enough(feed, options)
+    validation = None
+    if validation_data is not None:
+        validation = feed_of(
+            validation_data,
+            FeedOptions(
+                batch_size=options.validation_batch_size or options.batch_size,
+                shuffle=False,
+                seed=options.run_seed,
+            ),
+        )
+    return _Fitting(model, feed, validation, ckpt_dir, options).train()
+
+
+class _Fitting:
+    def __init__(
+        self,
+        model: Any,
+        feed: Feed,
+        validation: Feed | None,
+        ckpt_dir: str | Path,
+        options: KerasOptions,
+    ) -> None:
+        self._model = model
+        self._options = options
+        self._feeds = [feed] if validation is None else [feed, validation]
+        ahead = not model.run_eagerly
+        self._passes = [_passes_over(each, ahead=ahead) for each in self._feeds]
+        reasons = build(model, _example(self._passes[0], feed))
+        users = [c for c in options.callbacks if isinstance(c, keras.callbacks.Callback)]
+        own = CallbackList(
+            [c for c in options.callbacks if not isinstance(c, keras.callbacks.Callback)]
+        )
+        states = callback_states(users)
+        self._has_an_end = bool(users or own.members or _averages(model.optimizer))
+        self._progress = FitProgress()
+        self._run = KerasRun(
+            ckpt_dir,
+            seed=options.seed,
+            save_every=options.save_every,
+            keep=options.keep,
+            monitor=options.monitor or ("val_loss" if validation is not None else None),
+            resume=options.resume,
+            progress=options.progress and options.verbose in {"auto", 1},
+            tensorboard=options.tensorboard,
+            must_be_finite=("loss",),
+            model=model,
+            fit=self._progress,
+            **states,
+            **own.stateful(),
+        )
+        self._run.note(reasons)
+        self._bond = Bond(
+            self._run,
+            model,
+            passes=self._passes,
+            feed=feed,
+            progress=self._progress,
+            callbacks=users,
+            states=list(states.values()),
+            own=own,
+            verbose=2 if options.verbose == 2 and options.progress else 0,
+            epochs=options.epochs,
+        )
+
+    def train(self) -> History:
+        run, epochs = self._run, self._options.epochs
+        if not self._is_left() and (self._progress.is_over or not self._has_an_end):
+            run.say_done()
+            return run.history
+        try:
+            with (
+                run.training(epochs),
+                _weights_left_open(self._model.optimizer),
+                _steps_end_with_the_data(self._model, self._feeds),
+            ):
+                if self._is_left():
+                    self._progress.is_over = False
+                if self._is_left() and run.is_mid_epoch:
+                    self._fit(until=run.epoch + 1)
+                if self._is_left():
+                    self._fit(until=epochs)
+                self._end()
+        except KeyboardInterrupt:
+            if not run.was_interrupted:
+                raise
+        return run.history
+
+    def _is_left(self) -> bool:
+        return self._run.epoch < self._options.epochs and not self._run.should_stop
+
+    def _fit(self, *, until: int) -> None:
+        passes, options, run = self._passes, self._options, self._run
+        for each, feed in zip(passes, self._feeds, strict=True):
+            each.length = feed.length
+        if passes[0].length is not None:
+            # None where nothing is left: Keras takes no epoch of zero steps.
+            passes[0].length = (passes[0].length - run.start().skip) or None
+        with warnings.catch_warnings():
+            # Keras says so at the end of all data whose length it does not know.
+            warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+            self._model.fit(
+                passes[0],
+                initial_epoch=run.epoch,
+                epochs=until,
+                shuffle=False,
+                callbacks=self._bond,
+                validation_data=passes[1] if len(passes) > 1 else None,
+                validation_freq=options.validation_freq,
+            )
+
+    def _end(self) -> None:
+        """What Keras does once after the last epoch, and a checkpoint of what it changed."""
+        if not self._has_an_end:
+            return
+        model = self._model
+        if _averages(model.optimizer):
+            type(model.optimizer).finalize_variable_values(model.optimizer, model.trainable_weights)
+        self._bond.finish()
+        self._progress.is_over = True
+        self._run.save_anew()
+
+
+def _passes_over(feed: Feed, *, ahead: bool) -> Any:
+    if backend_name() == "tensorflow":
+        from colabkit.training.keras_tf_passes import passes_over  # imported where it is
+
+        return passes_over(feed, ahead=ahead)
+    from colabkit.training.keras_torch_passes import TorchPasses  # imported where it is
+
+    return TorchPasses(feed)
+
+
+def _example(passes: Any, feed: Any) -> Any:
+    """Returns what a batch looks like: the specs of one, or the first."""
+    if hasattr(passes, "element_spec"):
+        return passes.element_spec
+    if hasattr(feed, "first"):
+        return feed.first()
+    return next(iter(feed.batches(Start(key=0, epoch=0))))
+
+
+def _averages(optimizer: Any) -> bool:
+    return bool(getattr(optimizer, "use_ema", False))
+
+
+@contextlib.contextmanager
+def _weights_left_open(optimizer: Any) -> Iterator[None]:
+    """Keeps ``model.fit`` from writing averages over the weights before the training is over."""
+    if not _averages(optimizer):
+        yield
+        return
+    optimizer.finalize_variable_values = lambda *_: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
+
+
+def _steps_end_with_the_data(
+    model: Any, feeds: Sequence[Feed]
+) -> contextlib.AbstractContextManager[None]:
+    """On PyTorch, a step is given its batch, and needs no such care."""
+    if backend_name() != "tensorflow":
+        return contextlib.nullcontext()
+    from colabkit.training.keras_tf_end import steps_end_with_the_data  # imported where it is
+
+    unknown = [feed.length is None for feed in feeds]
+    return steps_end_with_the_data(model, training=unknown[0], testing=any(unknown[1:]))
+
+
+def _with_weights_and_split(data: Any, options: KerasOptions) -> tuple[Any, Any]:
+    validation_data = options.validation_data
+    if options.sample_weight is not None:
+        parts = Parts.of(data) if is_arrays(data) else None
+        if parts is None or parts.y is None or parts.sample_weight is not None:
+            message = "sample_weight needs data of two parts, (x, y) arrays."
+            hint = "Let each batch be (x, y, sample_weight) instead."
+            raise ArgumentError(message, argument="sample_weight", hint=hint)
+        data = (parts.x, parts.y, options.sample_weight)
+    if options.validation_split:
+        if not is_arrays(data) or validation_data is not None:
+            message = "validation_split needs arrays as data, and no validation_data."
+            hint = "Pass validation_data, or set validation_split=0."
+            raise ArgumentError(message, argument="validation_split", hint=hint)
+        training, held_out = split_off(Parts.of(data), options.validation_split)
+        data, validation_data = training.as_tuple(), held_out.as_tuple()
+    return data, _limited(validation_data, options)
+
+
+def _limited(validation_data: Any, options: KerasOptions) -> Any:
+    """Cuts the validation data to ``validation_steps`` batches, where it can be cut."""
+    steps = options.validation_steps
+    if steps is None or validation_data is None:
+        return validation_data
+    if is_loaded_dataset(validation_data):
+        return validation_data.take(steps)
+    if is_arrays(validation_data):
+        size = options.validation_batch_size or options.batch_size
+        return Parts.of(validation_data).first(steps * size).as_tuple()
+    return validation_data
+
+
+def _check_is_read_often_enough(feed: Any, options: KerasOptions) -> None:
+    once = getattr(feed, "reads_once", False) and options.steps_per_epoch is None
+    if once and options.epochs > 1:
+        message = (
+            f"data is a generator, which can be read only once, and epochs is {options.epochs}."
+        )
+        hint = "Pass the function that makes it (without calling it), or steps_per_epoch."
+        raise ArgumentError(message, argument="data", hint=hint)
+
+
+def _check_is_on_one_device(model: Any) -> None:
+    if getattr(model, "_distribute_strategy", None) is not None:
+        message = "The model was made under a tf.distribute strategy, whose runs cannot resume yet."
+        hint = "Build it outside strategy.scope(), on one device."
+        raise ArgumentError(message, argument="model", hint=hint)

@@ -1,0 +1,95 @@
+"""A run whose steps Keras takes: told of each from within ``model.fit``."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from colabkit.training.feed import Feed, Start
+from colabkit.training.keras_side import KerasSide
+from colabkit.training.loop import Run
+from colabkit.training.position import Cursor
+from colabkit.training.seeding import derive
+
+
+class KerasRun(Run):
+    """The same run as a loop of one's own, entered from callbacks instead of a ``for``."""
+
+    _side: KerasSide
+    _cursor: Cursor | None = None
+    _began_s = 0.0
+    draws_at_steps = False
+
+    def training(self, epochs: int) -> contextlib.AbstractContextManager[None]:
+        """Opens the run folder for a training up to ``epochs`` in all."""
+        self._epochs_total = epochs
+        return self._session()
+
+    def say_done(self) -> None:
+        """Says that nothing is left to train."""
+        self._display.say(f"Nothing left to do: {self.epoch} epochs are trained.")
+
+    def note(self, reasons: tuple[str, ...]) -> None:
+        """Takes up more reasons why a resume is not exact."""
+        self._verdict = self._verdict.adding(reasons=reasons)
+
+    def restore_metrics(self) -> None:
+        """Puts the running epoch's metrics back, which Keras has just reset."""
+        self._side.state.restore_metrics()
+
+    def start(self) -> Start:
+        """Returns where the data of the epoch under way begins."""
+        position = self._position
+        return Start(self._pass_key(), position.epoch, position.batches_done)
+
+    def begin_epoch(self, feed: Feed) -> None:
+        """Opens the epoch's pass over the data."""
+        self._began_s = time.monotonic()
+        self._side.seed(derive(self.seed, "epoch", self.epoch))
+        cursor = self._position.enter()
+        assert cursor is not None, "an epoch of Keras has one pass over the data"  # noqa: S101
+        cursor.feed = feed
+        self._cursor = cursor
+        self._state.check_same_data(cursor, feed.describe(), self._keeper.location)
+        if not self._announced:
+            self._announce(feed)
+
+    def begin_step(self) -> None:
+        """Puts the streams where the step's number names, if anyone draws from them."""
+        if self.draws_at_steps:
+            self._side.seed(derive(self.seed, "step", self.step))
+
+    def end_steps(self, count: int, values: Mapping[str, Any]) -> None:
+        """Counts the steps of one execution, and saves when it is due."""
+        position, cursor = self._position, self._cursor
+        assert cursor is not None, "a step lies within an epoch"  # noqa: S101
+        self._log.add(position.step + count - 1, position.epoch, values, 1.0)
+        cursor.batches_done += count
+        position.step += count - 1
+        self._boundary()
+
+    def end_epoch(self, values: Mapping[str, float], *, stops: bool, finished: bool) -> None:
+        """Closes the epoch; when it was the last, everything is saved."""
+        if self._cursor is not None:
+            self._position.leave(self._cursor)
+            self._cursor = None
+        self._state.should_stop |= stops
+        self.log_epoch(**values)
+        self._end_epoch(time.monotonic() - self._began_s)
+        if finished or self._state.should_stop:
+            self._save_and_wait()
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether someone asked to end after the epoch under way."""
+        return self._state.should_stop
+
+    def save_anew(self) -> None:
+        """Saves once more at the same step: what ended the training changed the weights."""
+        self._keeper.forget_place()
+        self._save_and_wait()
+
+    def _pass_key(self) -> int:
+        return derive(self.seed, "pass", self.epoch, 0)

@@ -1,0 +1,165 @@
+"""Keras behind the loop's one protocol."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from colabkit.checkpoint import Section, TensorBackend, TensorSpec
+from colabkit.training.feed import Feed
+from colabkit.training.keras_random import seed_streams
+from colabkit.training.keras_sources import FeedOptions, feed_of
+from colabkit.training.keras_state import KerasState
+from colabkit.training.keras_variables import backend_name
+
+_ANY_ORDER = (
+    "GPU kernels may add in any order"
+    " (tf.config.experimental.enable_op_determinism() makes them exact)"
+)
+
+
+class KerasSide:
+    """What the loop needs of a framework, for Keras on TensorFlow or PyTorch."""
+
+    def __init__(self, objects: Mapping[str, Any]) -> None:
+        self._on_tensorflow = backend_name() == "tensorflow"
+        self.state = KerasState(objects)
+        self.backend: TensorBackend = _tensors(self.state)
+
+    def open(self, before_optimizer_step: Callable[[], None]) -> None:
+        """Nothing to watch: what is held keeps its value."""
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+    def begin_step(self) -> None:
+        """Nothing to mark."""
+
+    def sections(self) -> list[Section]:
+        """Returns all that a checkpoint holds of the user's objects."""
+        return self.state.sections()
+
+    def restore(self, sections: Mapping[str, Any]) -> None:
+        """Puts a checkpoint back into the user's objects."""
+        self.state.restore(sections)
+
+    def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
+        """Takes what fits; returns how many tensors did, of how many."""
+        return self.state.restore_weights(sections)
+
+    def guard(self) -> Callable[[TensorSpec], bool]:
+        """Held values never change, so all may be copied later; PyTorch's tensors may not."""
+        held = self._on_tensorflow
+        return lambda _: held
+
+    def unchanged(self) -> Callable[[], bool]:
+        """Held values never change."""
+        return lambda: True
+
+    def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
+        """Returns the source of batches for whatever the user passed."""
+        return feed_of(data, FeedOptions(batch_size=batch_size, shuffle=shuffle, seed=0))
+
+    def seed(self, seed: int) -> None:
+        """Puts every global random stream where a seed names."""
+        seed_streams(seed)
+
+    def to_floats(self, values: Sequence[Any]) -> list[float]:
+        """Reads scalars."""
+        return [value if isinstance(value, float) else _as_float(value) for value in values]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what must be the same for a checkpoint to fit."""
+        return self.state.fingerprint()
+
+    def environment(self) -> dict[str, Any]:
+        """Returns what must be the same for the same bits."""
+        return {
+            **(
+                _tensorflow_environment() if self._on_tensorflow else _torch_environment(self.state)
+            ),
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "python": ".".join(platform.python_version_tuple()[:2]),
+        }
+
+    def reasons(self) -> tuple[str, ...]:
+        """Returns what of the framework's settings stands against exactness."""
+        if not self._on_tensorflow:
+            return ()
+        import tensorflow as tf  # imported where it is the backend
+
+        if tf.config.list_logical_devices("GPU") and not _is_deterministic():
+            return (_ANY_ORDER,)
+        return ()
+
+
+def _as_float(value: Any) -> float:
+    if hasattr(value, "numpy") and not hasattr(value, "detach"):
+        return float(value.numpy())
+    return float(value)
+
+
+def _tensors(state: KerasState) -> TensorBackend:
+    if backend_name() == "tensorflow":
+        from colabkit.training.keras_backend import KerasBackend  # imported where it is
+
+        return KerasBackend()
+    from colabkit.training.torch_backend import TorchBackend  # imported where it is
+
+    return TorchBackend(_torch_device(state))
+
+
+def _torch_device(state: KerasState) -> Any:
+    import torch  # imported where it is the backend
+
+    for model in state.models.values():
+        for variable in model.weights:
+            return variable.value.device
+    return torch.device("cpu")
+
+
+def _is_deterministic() -> bool:
+    """Whether deterministic kernels are asked for; TensorFlow tells only inside itself."""
+    try:
+        from tensorflow.python.framework.config import is_op_determinism_enabled
+    except ImportError:
+        return os.environ.get("TF_DETERMINISTIC_OPS", "") in {"1", "true"}
+    return bool(is_op_determinism_enabled())
+
+
+def _tensorflow_environment() -> dict[str, Any]:
+    import tensorflow as tf  # imported where it is the backend
+
+    gpus = tf.config.list_logical_devices("GPU")
+    device = "cpu"
+    if gpus:
+        physical = tf.config.list_physical_devices("GPU")[0]
+        details = tf.config.experimental.get_device_details(physical)
+        device = str(details.get("device_name", "GPU"))
+    return {
+        "device": device,
+        "CPU_threads": _threads(tf.config.threading.get_intra_op_parallelism_threads()),
+        "tensorflow": tf.__version__,
+    }
+
+
+def _torch_environment(state: KerasState) -> dict[str, Any]:
+    import torch  # imported where it is the backend
+
+    device = _torch_device(state)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "CPU_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _threads(asked: int) -> int:
+    # 0 lets TensorFlow take as many as this process may use.
+    return asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked

@@ -1,0 +1,160 @@
+"""One object that Keras on TensorFlow reads epoch after epoch, each from where it should begin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from colabkit.errors import ArgumentError
+from colabkit.training.feed import Feed, Start
+from colabkit.training.keras_array_feed import KerasArrayFeed
+from colabkit.training.keras_tfdata_feed import TfDataFeed
+
+_SAMPLED = 2
+
+
+class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
+    """Looks like a dataset; each epoch's first iterator begins where the run stands.
+
+    Keras makes more iterators than it reads. Those get nothing, for to make one from a
+    shuffled pipeline is to draw its next order.
+
+    Attributes:
+        length: Batches in each epoch of the coming ``fit``, None where it is not known.
+
+    Args:
+        template: A dataset of the same elements.
+        make: Makes the iterator of an epoch.
+    """
+
+    def __init__(self, template: tf.data.Dataset, make: Callable[[Start], Any]) -> None:
+        self._template = template
+        self._make = make
+        self._due: Start | None = None
+        self.length: int | None = None
+        super().__init__(tf.data.experimental.to_variant(template))
+
+    def begin(self, start: Start) -> None:
+        """Says where the next iterator begins."""
+        self._due = start
+
+    def __iter__(self) -> Iterator[Any]:
+        start, self._due = self._due, None
+        if start is None:
+            return iter(self._template.take(0))
+        iterator: Iterator[Any] = self._make(start)
+        return iterator
+
+    def cardinality(self) -> Any:
+        """The batches of an epoch, where they are known."""
+        return tf.constant(self.length or tf.data.UNKNOWN_CARDINALITY, tf.int64)
+
+    @property
+    def element_spec(self) -> Any:
+        """What a batch looks like."""
+        return self._template.element_spec
+
+    def _inputs(self) -> list[Any]:
+        return []
+
+
+def passes_over(feed: Feed, *, ahead: bool) -> Passes:
+    """Returns the object to hand to Keras for a feed.
+
+    Args:
+        feed: The source of batches.
+        ahead: Whether batches may be fetched while a step runs.
+    """
+    if isinstance(feed, TfDataFeed):
+        return Passes(feed.template, feed.iterator)
+    if isinstance(feed, KerasArrayFeed):
+        return _over_arrays(feed)
+    return _over_batches(feed, ahead=ahead)
+
+
+def _over_arrays(feed: KerasArrayFeed) -> Passes:
+    starts: list[Start] = []
+
+    indices = tf.data.Dataset.from_generator(
+        lambda: iter([_joined(feed, starts[-1])]),
+        output_signature=(tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.int64)),
+    )
+
+    def each(order: Any, edges: Any) -> tf.data.Dataset:
+        bounds = tf.data.Dataset.from_tensor_slices((edges[:-1], edges[1:]))
+        return bounds.map(lambda begin, end: order[begin:end])
+
+    def gathered(taken: Any, arrays: Any) -> Any:
+        return keras.tree.map_structure(lambda array: tf.gather(array, taken, axis=0), arrays)
+
+    arrays = tf.data.Dataset.from_tensors(feed.arrays).repeat()
+    dataset = tf.data.Dataset.zip((indices.flat_map(each), arrays))
+    dataset = dataset.map(gathered, num_parallel_calls=tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    # The rewriting of graphs copies whole arrays, and has nothing to gain here.
+    options.experimental_optimization.apply_default_optimizations = False
+    dataset = dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
+
+    def make(start: Start) -> Any:
+        starts[:] = [start]
+        return iter(dataset)
+
+    return Passes(dataset, make)
+
+
+def _joined(feed: KerasArrayFeed, start: Start) -> tuple[Any, Any]:
+    slices = list(feed.slices(start))
+    edges = np.cumsum([0, *(len(taken) for taken in slices)], dtype=np.int64)
+    return np.concatenate([np.empty(0, np.int64), *slices]), edges
+
+
+def _over_batches(feed: Feed, *, ahead: bool) -> Passes:
+    starts: list[Start] = []
+    dataset = tf.data.Dataset.from_generator(
+        lambda: map(_tupled, feed.batches(starts[-1])), output_signature=_signature(feed)
+    )
+    if ahead:
+        dataset = dataset.prefetch(tf.data.AUTOTUNE)
+
+    def make(start: Start) -> Any:
+        starts[:] = [start]
+        return iter(dataset)
+
+    return Passes(dataset, make)
+
+
+def _signature(feed: Any) -> Any:
+    """Reads what batches look like off the first."""
+    if hasattr(feed, "first"):
+        sampled = [feed.first()]
+    else:
+        batches = feed.batches(Start(key=0, epoch=0))
+        sampled = [batch for batch, _ in zip(batches, range(_SAMPLED), strict=False)]
+    if not sampled:
+        message = "data holds no batches."
+        raise ArgumentError(message, argument="data", hint="Check what it was read from.")
+    return keras.tree.map_structure(_spec, *map(_tupled, sampled))
+
+
+def _spec(*leaves: Any) -> Any:
+    shapes = [np.shape(leaf) for leaf in leaves]
+    if len({len(shape) for shape in shapes}) > 1:
+        message = f"The batches in data have arrays of {len(shapes[0])} and more dimensions."
+        raise ArgumentError(message, argument="data", hint="Give every batch the same form.")
+    same = [sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True)]
+    return tf.TensorSpec([None, *same[1:]] if same else [], tf.as_dtype(_dtype(leaves[0])))
+
+
+def _dtype(leaf: Any) -> Any:
+    return keras.backend.standardize_dtype(getattr(leaf, "dtype", np.asarray(leaf).dtype))
+
+
+def _tupled(batch: Any) -> Any:
+    # tf.data would stack a list of arrays into one.
+    if isinstance(batch, list | tuple):
+        return tuple(map(_tupled, batch))
+    return batch

@@ -1,0 +1,55 @@
+"""One object that Keras on PyTorch reads epoch after epoch, each from where it should begin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import torch
+from torch.utils import data as torch_data
+
+from colabkit.training.feed import Feed, Start
+
+
+class _Batches(torch_data.IterableDataset[Any]):
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+        self.due: Start | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        start, self.due = self.due, None
+        return iter(()) if start is None else map(_tensors, self.feed.batches(start))
+
+
+class TorchPasses(torch_data.DataLoader[Any]):
+    """Looks like a DataLoader; each epoch's first iterator begins where the run stands.
+
+    Attributes:
+        length: Batches in each epoch of the coming ``fit``, None where it is not known.
+    """
+
+    def __init__(self, feed: Feed) -> None:
+        self.length: int | None = None
+        self.batches = _Batches(feed)
+        # A generator of its own: to begin a pass must not draw from the global stream.
+        generator = torch.Generator().manual_seed(0)
+        super().__init__(self.batches, batch_size=None, collate_fn=_same, generator=generator)
+
+    def begin(self, start: Start) -> None:
+        """Says where the next iterator begins."""
+        self.batches.due = start
+
+
+def _same(batch: Any) -> Any:
+    return batch
+
+
+def _tensors(batch: Any) -> Any:
+    return keras.tree.map_structure(_tensor, batch)
+
+
+def _tensor(value: Any) -> Any:
+    if value is None or isinstance(value, torch.Tensor):
+        return value
+    return torch.as_tensor(keras.ops.convert_to_numpy(value))

@@ -1,0 +1,93 @@
+"""Reading and writing a Keras variable on either backend, and who trains the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+
+from colabkit.errors import ArgumentError
+
+BACKENDS = ("tensorflow", "torch")
+
+
+def backend_name() -> str:
+    """Returns "tensorflow" or "torch".
+
+    Raises:
+        ArgumentError: Keras runs on another backend.
+    """
+    name: str = keras.backend.backend()
+    if name not in BACKENDS:
+        message = f"Keras runs on the backend {name!r}, whose training cannot be resumed yet."
+        hint = 'Set os.environ["KERAS_BACKEND"] = "tensorflow" (or "torch") before importing keras.'
+        raise ArgumentError(message, argument="model", hint=hint)
+    return name
+
+
+def reader() -> Callable[[Any], Any]:
+    """Returns the function that gives a variable's value as a checkpoint takes it."""
+    if backend_name() == "tensorflow":
+        from colabkit.training.keras_backend import hold  # imported where TensorFlow is
+
+        return hold
+    return _torch_value
+
+
+def _torch_value(variable: Any) -> Any:
+    return variable.value.detach()
+
+
+def assign(variable: Any, value: Any) -> None:
+    """Gives a variable a value that a checkpoint held."""
+    if backend_name() == "tensorflow":
+        variable.assign(value)
+        return
+    import torch  # imported where the backend is PyTorch
+
+    # Straight into the memory: assign would convert through the default dtype.
+    with torch.no_grad():
+        variable.value.data.copy_(value)
+
+
+def form(variable: Any) -> str:
+    """Returns dtype and shape in words."""
+    return f"{keras.backend.standardize_dtype(variable.dtype)} {list(variable.shape)}"
+
+
+def optimizers_of(owners: Iterable[Any]) -> dict[str, Any]:
+    """Returns every optimizer that the models and layers keep, by the attribute's name.
+
+    Args:
+        owners: Models and layers, the compiled one first.
+    """
+    found: dict[int, tuple[str, Any]] = {}
+    for owner in owners:
+        attributes = {"optimizer": getattr(owner, "optimizer", None), **vars(owner)}
+        for name, value in attributes.items():
+            for path, candidate in _spread(name.strip("_"), value):
+                if isinstance(candidate, keras.optimizers.Optimizer):
+                    found.setdefault(id(candidate), (path, candidate))
+    inner = {id(o.inner_optimizer) for _, o in found.values() if hasattr(o, "inner_optimizer")}
+    return _named(found[key] for key in found if key not in inner)
+
+
+def _named(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for path, value in pairs:
+        name, number = path, 1
+        while name in named:
+            number += 1
+            name = f"{path} {number}"
+        named[name] = value
+    return named
+
+
+def _spread(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((f"{name}.{key}", item) for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        yield from ((f"{name}.{place}", item) for place, item in enumerate(value))
+    else:
+        yield name, value

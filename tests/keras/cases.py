@@ -1,0 +1,178 @@
+"""One run per way of training Keras that a resume must repeat bit for bit, on any backend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+SAMPLES, EPOCHS, BATCH = 44, 3, 8
+
+
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(5).normal(size=(SAMPLES, 6)).astype("float32")
+    return x, (x.sum(1) > 0).astype("int64") + (x[:, 0] > 1)
+
+
+def network(*, norm: bool = False, **compiled: Any) -> keras.Model:
+    """Returns the compiled network with its first weights, the same in every session."""
+    keras.utils.set_random_seed(11)
+    middle = [keras.layers.BatchNormalization()] if norm else []
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(12),
+            *middle,
+            keras.layers.Activation("relu"),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(3),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(**{"optimizer": "adam", "loss": loss, "metrics": ["accuracy"], **compiled})
+    return model
+
+
+class Augmented(keras.utils.PyDataset):
+    """Draws from NumPy's global stream and from a generator of its own; shuffles itself."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.x, self.y = arrays()
+        self.own = np.random.default_rng(7)
+        self.order = np.arange(SAMPLES)
+
+    def __len__(self) -> int:
+        return -(-SAMPLES // BATCH)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        taken = self.order[index * BATCH : (index + 1) * BATCH]
+        noise = np.random.rand(len(taken), 6) * 0.1 + self.own.normal() * 0.1
+        return (self.x[taken] + noise).astype("float32"), self.y[taken]
+
+    def on_epoch_end(self) -> None:
+        np.random.shuffle(self.order)
+
+
+def generated() -> Any:
+    x, y = arrays()
+    for first in range(0, SAMPLES, BATCH):
+        noise = np.random.rand(6) * 0.1
+        yield (x[first : first + BATCH] + noise).astype("float32"), y[first : first + BATCH]
+
+
+def endless() -> Any:
+    while True:
+        yield from generated()
+
+
+def two_of_each() -> dict[str, Any]:
+    keras.utils.set_random_seed(11)
+    wide, deep = keras.Input((6,), name="wide"), keras.Input((3,), name="deep")
+    joined = keras.layers.concatenate([keras.layers.Dense(6)(wide), deep])
+    hidden = keras.layers.Dropout(0.2)(keras.layers.Dense(8, activation="relu")(joined))
+    outputs = {
+        "kind": keras.layers.Dense(3, name="kind")(hidden),
+        "size": keras.layers.Dense(1, name="size")(hidden),
+    }
+    model = keras.Model({"wide": wide, "deep": deep}, outputs)
+    model.compile(
+        "adam",
+        {
+            "kind": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            "size": "mse",
+        },
+        metrics={"kind": ["accuracy"], "size": ["mae"]},
+    )
+    x, y = arrays()
+    inputs = {"wide": x, "deep": x[:, :3]}
+    return {"model": model, "data": (inputs, {"kind": y, "size": x.sum(1, keepdims=True)})}
+
+
+def decaying() -> keras.optimizers.Optimizer:
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.1, 5, 0.9)
+    return keras.optimizers.SGD(schedule, momentum=0.9)
+
+
+def mixed(policy: str) -> dict[str, Any]:
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        return {"model": network(), "data": arrays()}
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+def watched() -> dict[str, Any]:
+    plateau = keras.callbacks.ReduceLROnPlateau("loss", patience=0, min_delta=0.5, factor=0.5)
+    stopping = keras.callbacks.EarlyStopping(
+        "val_loss", patience=2, min_delta=0.5, restore_best_weights=True
+    )
+    return {
+        "model": network(),
+        "data": arrays(),
+        "callbacks": [plateau, stopping],
+        "validation_data": arrays(),
+        "epochs": 6,
+    }
+
+
+class Drawing(keras.callbacks.Callback):
+    """Draws from the global stream between the steps, as a callback that shows samples does."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        np.random.rand(3 + batch % 2)
+
+
+def eager() -> dict[str, Any]:
+    return {"model": network(run_eagerly=True), "data": arrays(), "callbacks": [Drawing()]}
+
+
+def loaded() -> dict[str, Any]:
+    import torch
+    from torch.utils import data as torch_data
+
+    x, y = (torch.from_numpy(a) for a in arrays())
+    loader = torch_data.DataLoader(torch_data.TensorDataset(x, y), batch_size=8, shuffle=True)
+    return {"model": network(), "data": loader}
+
+
+def weights_of_samples() -> np.ndarray:
+    return np.linspace(0.1, 2.0, SAMPLES).astype("float32")
+
+
+CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "arrays_shuffled_with_dropout": lambda: {"model": network(), "data": arrays()},
+    "pydataset_with_two_workers": lambda: {
+        "model": network(),
+        "data": Augmented(workers=2),
+        "validation_data": Augmented(),
+    },
+    "generator_function": lambda: {"model": network(), "data": generated},
+    "endless_generator": lambda: {"model": network(), "data": endless(), "steps_per_epoch": 5},
+    "torch_dataloader": loaded,
+    "sample_weights": lambda: {
+        "model": network(weighted_metrics=["accuracy"]),
+        "data": arrays(),
+        "sample_weight": weights_of_samples(),
+    },
+    "class_weights": lambda: {
+        "model": network(),
+        "data": arrays(),
+        "class_weight": {0: 0.5, 2: 3.0},
+    },
+    "learning_rate_schedule": lambda: {"model": network(optimizer=decaying()), "data": arrays()},
+    "plateau_and_early_stopping": watched,
+    "two_inputs_and_two_outputs": two_of_each,
+    "mixed_bfloat16": lambda: mixed("mixed_bfloat16"),
+    "mixed_float16_with_loss_scale": lambda: mixed("mixed_float16"),
+    "averages_and_batch_norm": lambda: {
+        "model": network(
+            norm=True, optimizer=keras.optimizers.Adam(use_ema=True, ema_momentum=0.9)
+        ),
+        "data": arrays(),
+        "validation_data": arrays(),
+    },
+    "eager_with_a_callback_that_draws": eager,
+}

@@ -1,0 +1,101 @@
+"""Orders lives of Keras trainings and tells how each ended; loads no framework itself."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+IS_THERE = all(importlib.util.find_spec(name) is not None for name in ("keras", "tensorflow"))
+needs_keras = pytest.mark.skipif(
+    not IS_THERE and not os.environ.get("CI"), reason="Keras with TensorFlow is not installed"
+)
+
+
+def environment(backend: str) -> dict[str, str]:
+    """Returns the environment of a child: few threads, no talk, no GPU."""
+    return {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "CUDA_VISIBLE_DEVICES": "-1",
+        "TF_NUM_INTRAOP_THREADS": "1",
+        "TF_NUM_INTEROP_THREADS": "2",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+class Nursery:
+    """A warm parent of lives on one backend; a context manager.
+
+    Args:
+        backend: Of Keras, "tensorflow" or "torch".
+    """
+
+    def __init__(self, backend: str) -> None:
+        self._parent = subprocess.Popen(
+            [sys.executable, "-m", "tests.keras.nursery"],
+            cwd=ROOT,
+            env=environment(backend),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._parent.stdout is not None
+        assert self._parent.stdout.readline() == "ready\n"
+
+    def __enter__(self) -> Nursery:
+        return self
+
+    def live(self, folder: Path, *plan: dict[str, Any], kill_after_s: float | None = None) -> bool:
+        """Trains as planned; returns whether the life came to its end instead of being killed."""
+        order = {"folder": str(folder), "plan": plan, "kill_after_s": kill_after_s}
+        status = self._status(order)
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            return False
+        assert status == 0, _said(folder)
+        return True
+
+    def check(
+        self, folder: Path, *, module: str, path: list[str], parameters: dict[str, Any]
+    ) -> None:
+        """Runs the body of a test, by its name."""
+        test = {"module": module, "path": path, "parameters": pickle.dumps(parameters).hex()}
+        assert self._status({"folder": str(folder), "test": test}) == 0, _said(folder)
+
+    def _status(self, order: dict[str, Any]) -> int:
+        assert self._parent.stdin is not None
+        assert self._parent.stdout is not None
+        self._parent.stdin.write(json.dumps(order) + "\n")
+        self._parent.stdin.flush()
+        return int(self._parent.stdout.readline())
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._parent.communicate()
+
+
+def _said(folder: Path) -> str:
+    return "\n".join(file.read_text() for file in sorted(folder.glob("*.txt")))
+
+
+def outcome(folder: Path, run: str) -> dict[str, Any]:
+    """Returns what a run ended with."""
+    found: dict[str, Any] = json.loads((folder / f"{run}.json").read_text())
+    return found

@@ -1,0 +1,96 @@
+"""One life of a Keras training, which dies by SIGKILL where it is told to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+import colabkit
+from colabkit.training import keras_fit  # loaded once in the parent of all lives
+from tests.keras.cases import BATCH, CASES, EPOCHS
+
+assert keras_fit is not None
+
+
+def cases() -> dict[str, Callable[[], dict[str, Any]]]:
+    """Returns the cases that the backend has."""
+    if keras.backend.backend() == "torch":
+        from colabkit.training import keras_torch_passes, torch_backend
+        from tests.keras.torch_cases import TORCH_CASES
+
+        assert keras_torch_passes is not None
+        assert torch_backend is not None
+        return {**CASES, **TORCH_CASES}
+    from colabkit.training import keras_backend, keras_tf_end, keras_tf_passes
+    from tests.keras.tf_cases import TENSORFLOW_CASES
+
+    assert keras_tf_passes is not None
+    assert keras_backend is not None
+    assert keras_tf_end is not None
+    return {**CASES, **TENSORFLOW_CASES}
+
+
+def kill_self() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillAtStep:
+    """Dies after a step, before the next batch; every other time its saves are waited for."""
+
+    def __init__(self, step: int, *, waits: bool) -> None:
+        self.step = step
+        self.waits = waits
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if self.waits:
+            run.flush()
+        if step >= self.step:
+            kill_self()
+
+
+class KillAtEpochEnd:
+    """Dies after an epoch's validation, before its end is recorded."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_epoch_end(self, run: Any, epoch: int, logs: Any) -> None:
+        if epoch == self.epoch:
+            kill_self()
+
+
+def train(name: str, folder: Path, callbacks: list[Any], **options: Any) -> dict[str, Any]:
+    """Trains a case, and returns everything it ended with in a form that compares bitwise."""
+    made = {"epochs": EPOCHS, "batch_size": BATCH, "progress": False, **cases()[name]()}
+    model, data = made.pop("model"), made.pop("data")
+    callbacks = [*made.pop("callbacks", []), *callbacks]
+    history = colabkit.fit(model, data, folder, callbacks=callbacks, **{**made, **options})
+    newest = colabkit.checkpoints(folder)[0]
+    numbers = history.numbers()
+    return {
+        "hashes": {k: v for k, v in newest.hashes.items() if not k.startswith("run.")},
+        "epochs": [{k: float(v).hex() for k, v in row.items()} for row in numbers["epochs"]],
+        "steps": {k: v.view(np.uint64).tolist() for k, v in numbers["steps"].items()},
+        "step": newest.step,
+        "verdict": str(history.verdict),
+    }
+
+
+def main(folder: Path, plan: list[dict[str, Any]]) -> None:
+    for part in plan:
+        callbacks: list[Any] = []
+        if "kill_at_step" in part:
+            step = part["kill_at_step"]
+            callbacks = [KillAtStep(step, waits=part.get("waits", step % 2 == 1))]
+        if "kill_at_epoch_end" in part:
+            callbacks = [KillAtEpochEnd(part["kill_at_epoch_end"])]
+        every = {"save_every": part["save_every"]} if "save_every" in part else {}
+        ended = train(part["case"], folder / part["run"], callbacks, **every)
+        (folder / f"{part['run']}.json").write_text(json.dumps(ended))

@@ -1,0 +1,97 @@
+"""Forks one life after another from a parent that has imported everything and run nothing.
+
+``python -m tests.keras.nursery`` reads an order on each line of its input: JSON with
+``folder``, and either ``plan`` and ``kill_after_s`` or ``test``; it answers with a status.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+import pickle
+import select
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.keras import living
+
+
+def forked(folder: Path, work: Callable[[], None]) -> int:
+    # TensorFlow starts its threads at the first operation: until then a fork is whole.
+    assert len(list(Path("/proc/self/task").iterdir())) == 1
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        with (folder / "said.txt").open("w") as said:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+        work()
+        code = 0
+    except BaseException:
+        (folder / "error.txt").write_text(traceback.format_exc())
+    finally:
+        os._exit(code)
+
+
+def killed_after(child: int, seconds: float) -> None:
+    """Waits for the child's end, and kills it when that takes longer."""
+    handle = os.pidfd_open(child)
+    try:
+        waiting = select.poll()
+        waiting.register(handle, select.POLLIN)
+        waiting.poll(1000 * seconds)
+        os.kill(child, signal.SIGKILL)
+    finally:
+        os.close(handle)
+
+
+def run_test(folder: Path, test: dict[str, Any]) -> None:
+    found: Any = importlib.import_module(test["module"])
+    for name in test["path"]:
+        found = getattr(found, name)
+        found = found() if isinstance(found, type) else found
+    found(tmp_path=folder, **pickle.loads(bytes.fromhex(test["parameters"])))
+
+
+def work_of(folder: Path, order: dict[str, Any]) -> Callable[[], None]:
+    if "test" in order:
+        return functools.partial(run_test, folder, order["test"])
+    return functools.partial(living.main, folder, order["plan"])
+
+
+def main() -> None:
+    living.cases()
+    # Loaded in the first seconds of any life: once here, rather than in each.
+    import tensorflow as tf
+    import torch
+    import torch._dynamo
+
+    from colabkit.training import torch_map_feed
+
+    assert tf is not None
+    assert pytest is not None
+    assert torch_map_feed is not None
+    torch.set_num_threads(1)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        order = json.loads(line)
+        folder = Path(order["folder"])
+        child = forked(folder, work_of(folder, order))
+        if order.get("kill_after_s") is not None:
+            killed_after(child, order["kill_after_s"])
+        _, status = os.waitpid(child, 0)
+        print(status, flush=True)
+
+
+if __name__ == "__main__":
+    main()

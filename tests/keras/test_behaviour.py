@@ -1,0 +1,386 @@
+"""What fit does for a Keras user beyond the contract: Keras' words, and honest ones."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+
+import colabkit
+from colabkit.errors import ArgumentError, DivergedError
+from tests.keras.lives import ROOT, environment, needs_keras
+
+pytestmark = [needs_keras, pytest.mark.in_nursery("on_tensorflow")]
+SAMPLES = 44
+
+
+def arrays() -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(5).normal(size=(SAMPLES, 6)).astype("float32")
+    return x, (x.sum(1) > 0).astype("int64") + (x[:, 0] > 1)
+
+
+def network(**compiled: Any) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(11)
+    layers = [keras.layers.Dense(12, "relu"), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(loss=loss, **{"optimizer": "adam", "metrics": ["accuracy"], **compiled})
+    return model
+
+
+def fit(model: Any, data: Any, folder: Any, **more: Any) -> colabkit.History:
+    return colabkit.fit(model, data, folder, **{"batch_size": 8, "progress": False, **more})
+
+
+COMPILED = {
+    "as it is": ({}, {}),
+    "four steps an execution": ({"steps_per_execution": 4}, {}),
+    "compiled by XLA": ({"jit_compile": True}, {}),
+    "run eagerly": ({"run_eagerly": True}, {}),
+    "class weights": ({}, {"class_weight": {0: 0.5, 1: 1.0, 2: 3.0}}),
+    "sample weights": ({}, {"sample_weight": np.linspace(0.1, 2, SAMPLES).astype("float32")}),
+    "a split": ({}, {"validation_split": 0.25}),
+    "steps in an epoch": ({}, {"steps_per_epoch": 4}),
+    "validation at times": ({}, {"validation_split": 0.25, "validation_freq": 2}),
+}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_nothing_is_added_to_the_arithmetic_of_keras_own_fit(name, tmp_path):
+    compiled, given = COMPILED[name]
+    plain, ours = network(**compiled), network(**compiled)
+    given = {"epochs": 2, "batch_size": 8, "shuffle": False, **given}
+    if "steps_per_epoch" in given:
+        given["epochs"] = 1
+    expected = plain.fit(*arrays(), verbose=0, **given)
+    history = fit(ours, arrays(), tmp_path, **given)
+    for a, b in zip(plain.get_weights(), ours.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+    for metric, values in expected.history.items():
+        found = [value for value in history.history[metric] if not np.isnan(value)]
+        assert found == values, metric
+
+
+def test_the_users_callbacks_see_one_training(tmp_path):
+    import keras
+
+    class Recording(keras.callbacks.Callback):
+        def __init__(self, session: list[Any], stop_after: int | None = None) -> None:
+            super().__init__()
+            self.seen: list[Any] = []
+            self.session = {"not plain, and so not kept": session}.values()
+            self.stop_after = stop_after
+
+        def note(self, event: Any) -> None:
+            self.seen.append(event)
+            for session in self.session:
+                session.append(event)
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            self.note("train")
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.note(f"epoch {epoch}")
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.note(batch)
+            if len(self.seen) == self.stop_after:
+                os.kill(os.getpid(), signal.SIGINT)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.note(f"epoch {epoch} ends")
+
+        def on_train_end(self, logs: Any = None) -> None:
+            self.note("end")
+
+    before: list[Any] = []
+    after: list[Any] = []
+    interrupted, resumed = Recording(before, stop_after=11), Recording(after)
+    fit(network(), arrays(), tmp_path, epochs=2, callbacks=[interrupted])
+    fit(network(), arrays(), tmp_path, epochs=2, callbacks=[resumed])
+    assert before == ["train", "epoch 0", *range(6), "epoch 0 ends", "epoch 1", 0]
+    rest = [1, 2, 3, 4, 5, "epoch 1 ends", "end"]
+    assert after == ["train", *rest]
+    # What the callback itself knew goes on: to it, there was no interruption.
+    assert resumed.seen == before + rest
+
+
+def test_the_loaded_weights_are_those_that_keras_saves(tmp_path):
+    trained, loaded, opened = network(), network(), network()
+    fit(trained, arrays(), tmp_path / "run", epochs=2)
+    colabkit.load(loaded, tmp_path / "run")
+    loaded.save_weights(tmp_path / "my.weights.h5")
+    opened.load_weights(tmp_path / "my.weights.h5")
+    for a, b in zip(trained.get_weights(), opened.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_a_diverged_loss_names_its_step_and_leaves_the_checkpoint(tmp_path):
+    import keras
+
+    model = network(optimizer=keras.optimizers.SGD(1e30))
+    with pytest.raises(DivergedError) as caught:
+        fit(model, arrays(), tmp_path, epochs=3, save_every=1)
+    assert colabkit.load(network(), tmp_path).step <= caught.value.step
+
+
+def test_event_files_are_written_for_keras_too(tmp_path):
+    fit(network(), arrays(), tmp_path, tensorboard=True)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def not_compiled() -> dict[str, Any]:
+    import keras
+
+    return {"model": keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])}
+
+
+def backup() -> dict[str, Any]:
+    import keras
+
+    return {"callbacks": [keras.callbacks.BackupAndRestore("there")]}
+
+
+def callback_class() -> dict[str, Any]:
+    import keras
+
+    return {"callbacks": [keras.callbacks.EarlyStopping]}
+
+
+def distributed() -> dict[str, Any]:
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        return {"model": network()}
+
+
+def of_keras_2() -> dict[str, Any]:
+    # Stands for the package, which is not needed to tell its models by.
+    package = type(sys)("tf_keras")
+    package.Model = type("Model", (), {})
+    sys.modules["tf_keras"] = package
+    return {"model": package.Model()}
+
+
+def endless() -> dict[str, Any]:
+    import tensorflow as tf
+
+    return {"data": tf.data.Dataset.from_tensor_slices(arrays()).batch(8).repeat()}
+
+
+def split_pipeline() -> dict[str, Any]:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(arrays()).batch(8)
+    return {"data": data, "validation_split": 0.5}
+
+
+WRONG = {
+    "not compiled": (not_compiled, "model", "compile"),
+    "a second backup": (backup, "callbacks", "Leave it out"),
+    "a callback class": (callback_class, "callbacks", "EarlyStopping()"),
+    "a strategy": (distributed, "model", "one device"),
+    "a model of Keras 2": (of_keras_2, "model", "import keras"),
+    "a pipeline without an end": (endless, "steps_per_epoch", "repeat"),
+    "a split of a pipeline": (split_pipeline, "validation_split", "validation_data"),
+    "a loss": (lambda: {"loss": "mse"}, "loss", "compile"),
+    "a device": (lambda: {"device": "cpu"}, "device", "built"),
+    "a word too much": (lambda: {"sample_wieght": 1}, "sample_wieght", "sample_weight"),
+    "an odd verbose": (lambda: {"verbose": 3}, "verbose", "auto"),
+    "an odd split": (lambda: {"validation_split": 1.5}, "validation_split", "between"),
+    "both weights": (
+        lambda: {"sample_weight": np.ones(SAMPLES), "class_weight": {0: 1.0}},
+        "class_weight",
+        "sample weights",
+    ),
+    "a generator for two epochs": (
+        lambda: {"data": iter([arrays()]), "epochs": 2},
+        "data",
+        "function",
+    ),
+    "uneven arrays": (lambda: {"data": (arrays()[0], arrays()[1][:5])}, "data", "same"),
+    "no samples": (lambda: {"data": (np.empty((0, 6)), np.empty(0))}, "data", "read from"),
+    "batches of no known shape": (lambda: shapeless(), "data", "ensure_shape"),
+    "four parts": (lambda: {"data": (*arrays(), *arrays())}, "data", "sample_weight"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_trained_is_said_with_the_way_on(name, tmp_path):
+    make, argument, hint = WRONG[name]
+    given = {"data": arrays(), **make()}
+    model = given.pop("model", None) or network()
+    with pytest.raises(ArgumentError) as caught:
+        fit(model, given.pop("data"), tmp_path / "run", **given)
+    assert caught.value.argument == argument
+    assert hint in caught.value.hint
+    assert not (tmp_path / "run").exists() or not colabkit.checkpoints(tmp_path / "run")
+
+
+def of_tensors(*, parallel: int | None = None, seeded: bool = True) -> Any:
+    import keras
+    import tensorflow as tf
+
+    if seeded:
+        keras.utils.set_random_seed(3)
+    data = tf.data.Dataset.from_tensor_slices(arrays()).shuffle(20)
+    noisy = data.map(lambda x, y: (x + tf.random.normal([6]) * 0.1, y), num_parallel_calls=parallel)
+    return noisy.batch(8)
+
+
+def unseeded() -> Any:
+    import tensorflow as tf
+
+    tf.random.set_seed(None)
+    return tf.data.Dataset.from_tensor_slices(arrays()).shuffle(20).batch(8)
+
+
+def python_within() -> Any:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(arrays())
+    drawn = lambda: np.random.rand(6).astype("float32")  # noqa: E731
+    noise = lambda: tf.ensure_shape(tf.numpy_function(drawn, [], tf.float32), [6])  # noqa: E731
+    return data.map(lambda x, y: (x + noise(), y)).batch(8)
+
+
+def shapeless() -> dict[str, Any]:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.from_tensor_slices(arrays())
+    same = lambda x, y: (tf.numpy_function(lambda a: a, [x], tf.float32), y)  # noqa: E731
+    return {"data": data.map(same).batch(8)}
+
+
+def unsteady() -> Any:
+    x, y = arrays()
+    for _ in range(4):
+        yield x[:8] + np.float32(time.perf_counter_ns() % 997), y[:8]
+
+
+def restless() -> Any:
+    import keras
+
+    class Restless(keras.utils.PyDataset):
+        calls = 0
+
+        def __len__(self) -> int:
+            return 5
+
+        def __getitem__(self, index: int) -> Any:
+            self.calls += 1
+            return arrays()[0][:8] + np.float32(self.calls), arrays()[1][:8]
+
+    return Restless()
+
+
+INEXACT = {
+    "a parallel map that draws": (lambda: of_tensors(parallel=2), "no fixed order"),
+    "a pipeline without a seed": (lambda: unseeded(), "no fixed seed"),
+    "Python in a pipeline": (python_within, "calls Python"),
+    "an unsteady generator": (lambda: unsteady, "another first batch"),
+    "a PyDataset that counts": (restless, "another batch"),
+}
+
+
+@pytest.mark.parametrize("name", INEXACT)
+def test_what_cannot_be_exact_is_said_with_its_reason(name, tmp_path):
+    make, reason = INEXACT[name]
+    said = []
+
+    def note(event: Any) -> None:
+        if event.name == "batch_end" and event.step == 1:
+            said.append(event.run.history.verdict)
+
+    fit(network(), make(), tmp_path, callbacks=[note])
+    assert said[0].grade.value == "approximate"
+    assert any(reason in words for words in said[0].reasons), said[0].reasons
+
+
+def test_a_step_that_draws_unseen_is_said(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    class Noisy(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, x: Any) -> Any:
+            return self.dense(x + tf.random.normal([6]))
+
+    model = Noisy()
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    verdict = fit(model, arrays(), tmp_path).verdict
+    assert "SeedGenerator" in str(verdict.reasons)
+
+
+def test_a_proof_in_forked_processes_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="Keras"):
+        colabkit.verify_resume(network(), arrays())
+
+
+BLOCKED = """
+import sys
+from importlib.machinery import PathFinder
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *rest):
+        return None if name.partition(".")[0] in {blocked!r} else super().find_spec(name, *rest)
+sys.meta_path[:] = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+import numpy as np, tempfile, colabkit
+x = np.random.default_rng(0).normal(size=(40, 6)).astype("float32")
+y = (x.sum(1) > 0).astype("int64")
+folder = tempfile.mkdtemp(dir={folder!r})
+{make}
+for epochs in (1, 2):
+    colabkit.fit(model, data, folder, epochs=epochs, progress=False)
+assert colabkit.load(model, folder).step == 4
+assert colabkit.checkpoints(folder, verify=True)[0].problem == ""
+assert not set({blocked!r}) & set(sys.modules)
+"""
+KERAS = """
+import keras
+model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+data = (x, y)
+"""
+TORCH = """
+import torch
+model = torch.nn.Linear(6, 2)
+data = (torch.from_numpy(x), torch.from_numpy(y))
+"""
+
+
+class TestAlone:
+    """Runs in a process of its own, where the other framework cannot be imported."""
+
+    pytestmark = pytest.mark.in_nursery("")
+
+    @pytest.mark.parametrize(
+        ("blocked", "make", "backend"),
+        [
+            (["torch"], KERAS, "tensorflow"),
+            (["tensorflow"], KERAS, "torch"),
+            (["tensorflow", "keras"], TORCH, "torch"),
+        ],
+    )
+    def test_neither_framework_needs_the_other(self, blocked, make, backend, tmp_path):
+        code = BLOCKED.format(blocked=blocked, make=make, folder=str(tmp_path))
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            env=environment(backend),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]

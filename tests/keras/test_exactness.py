@@ -1,0 +1,150 @@
+"""A killed Keras run ends with bitwise the numbers of one left alone, for every way of training."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.keras.lives import Nursery, needs_keras, outcome
+
+pytestmark = needs_keras
+
+SOAK = bool(os.environ.get("COLABKIT_SOAK"))
+
+# By name: the steps of a whole run.
+ON_ANY = {
+    "arrays_shuffled_with_dropout": 18,
+    "pydataset_with_two_workers": 18,
+    "generator_function": 18,
+    "endless_generator": 15,
+    "torch_dataloader": 18,
+    "sample_weights": 18,
+    "class_weights": 18,
+    "learning_rate_schedule": 18,
+    "plateau_and_early_stopping": 18,
+    "two_inputs_and_two_outputs": 18,
+    "mixed_bfloat16": 18,
+    "mixed_float16_with_loss_scale": 18,
+    "averages_and_batch_norm": 18,
+    "eager_with_a_callback_that_draws": 18,
+}
+ON_TENSORFLOW = {
+    **ON_ANY,
+    "tfdata_shuffled_augmented_cached": 18,
+    "tfdata_that_keeps_its_draws": 18,
+    "tfdata_made_for_each_epoch": 18,
+    "tfdata_without_an_end": 21,
+    "class_weights_of_a_pipeline": 18,
+    "eight_steps_per_execution": 66,
+    "gan_with_its_own_step": 18,
+}
+# What of the code the backends do not share.
+ON_TORCH = {
+    "arrays_shuffled_with_dropout": 18,
+    "averages_and_batch_norm": 18,
+    "learning_rate_schedule": 18,
+    "mixed_float16_with_loss_scale": 18,
+    "own_step": 18,
+    "pydataset_with_two_workers": 18,
+    "torch_dataloader": 18,
+    "two_inputs_and_two_outputs": 18,
+}
+
+
+def check_killed(nursery: Nursery, folder: Path, name: str, *, steps: int) -> None:
+    """Kills at the very end of the first epoch, and either before that or later."""
+    chooser, epoch = random.Random(name), steps // 3
+    another = chooser.choice([chooser.randint(2, epoch), chooser.randint(epoch + 2, steps)])
+    first, second = sorted([epoch + 1, another])
+    alone = {"case": name, "run": "alone"}
+    killed = {"case": name, "run": "killed", "waits": True}
+    plan = {**killed, "kill_at_step": first, "save_every": chooser.choice([1, 2, 3])}
+    assert not nursery.live(folder, alone, plan)
+    assert not nursery.live(folder, {**killed, "kill_at_step": second, "save_every": 1})
+    assert nursery.live(folder, killed)
+    assert outcome(folder, "killed") == outcome(folder, "alone")
+    assert outcome(folder, "alone")["step"] == steps
+    assert outcome(folder, "alone")["verdict"].startswith("Resume is exact")
+
+
+@pytest.mark.parametrize("name", ON_TENSORFLOW)
+def test_a_run_on_tensorflow_killed_twice_ends_with_the_same_bits(name, on_tensorflow, tmp_path):
+    check_killed(on_tensorflow, tmp_path, name, steps=ON_TENSORFLOW[name])
+
+
+@pytest.mark.parametrize("name", ON_TORCH)
+def test_a_run_on_pytorch_killed_twice_ends_with_the_same_bits(name, on_torch, tmp_path):
+    check_killed(on_torch, tmp_path, name, steps=ON_TORCH[name])
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not SOAK, reason="make soak runs it")
+@pytest.mark.parametrize("name", sorted(ON_ANY.keys() - ON_TORCH.keys()))
+def test_the_other_runs_on_pytorch_end_with_the_same_bits(name, on_torch, tmp_path):
+    check_killed(on_torch, tmp_path, name, steps=ON_ANY[name])
+
+
+def test_a_run_killed_after_every_step_ends_with_the_same_bits(on_tensorflow, tmp_path):
+    case = "averages_and_batch_norm"
+    on_tensorflow.live(tmp_path, {"case": case, "run": "alone"})
+    killed = {"case": case, "run": "killed", "save_every": 1}
+    kills = range(3, 19, 2)  # odd ones wait for their saves, and so get on
+    for step in kills:
+        assert not on_tensorflow.live(tmp_path, {**killed, "kill_at_step": step})
+    assert on_tensorflow.live(tmp_path, killed)
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_run_killed_after_validation_ends_with_the_same_bits(epoch, on_tensorflow, tmp_path):
+    case = "averages_and_batch_norm"
+    killed = {"case": case, "run": "killed", "save_every": 1}
+    alone = {"case": case, "run": "alone"}
+    assert not on_tensorflow.live(tmp_path, alone, {**killed, "kill_at_epoch_end": epoch})
+    assert on_tensorflow.live(tmp_path, killed)
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
+
+
+def kill_at_random_moments(
+    nursery: Nursery, folder: Path, *, case: str, alone_s: float, chooser: random.Random
+) -> int:
+    """Kills from outside until a life gets to its end; returns how many did not."""
+    plan = {"case": case, "run": "killed", "save_every": 1}
+    kills = 0
+    # Longer each time, so that a machine which slows down comes to an end as well.
+    while not nursery.live(
+        folder, plan, kill_after_s=chooser.uniform(0.3, 1.2) * alone_s * 1.1**kills
+    ):
+        kills += 1
+    return kills
+
+
+def check_killed_at_random(nursery: Nursery, folder: Path, *, case: str, runs: int) -> None:
+    began_s = time.monotonic()
+    assert nursery.live(folder, {"case": case, "run": "alone"})
+    alone_s = time.monotonic() - began_s
+    chooser, kills = random.Random(case), 0
+    for number in range(runs):
+        run = folder / str(number)
+        run.mkdir()
+        kills += kill_at_random_moments(nursery, run, case=case, alone_s=alone_s, chooser=chooser)
+        # A life that finds nothing left to train gives no verdict.
+        verdict = {"verdict": outcome(folder, "alone")["verdict"]}
+        assert outcome(run, "killed") | verdict == outcome(folder, "alone")
+    assert kills
+
+
+@pytest.mark.parametrize("case", ["arrays_shuffled_with_dropout", "pydataset_with_two_workers"])
+def test_a_run_killed_at_any_moment_ends_with_the_same_bits(case, on_tensorflow, tmp_path):
+    check_killed_at_random(on_tensorflow, tmp_path, case=case, runs=3)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(not SOAK, reason="make soak runs it")
+@pytest.mark.parametrize("case", ON_TENSORFLOW)
+def test_no_moment_is_a_bad_one_to_be_killed_at(case, on_tensorflow, tmp_path):
+    check_killed_at_random(on_tensorflow, tmp_path, case=case, runs=20)

@@ -1,0 +1,285 @@
+"""Every volume keeps the same contract: a name means whole content."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.registry import _registry
+
+from colabkit.errors import (
+    ArgumentError,
+    DiskFullError,
+    MissingPackageError,
+    StorageError,
+)
+from colabkit.storage import (
+    FsspecVolume,
+    LocalVolume,
+    RcloneVolume,
+    joined,
+    locate,
+    url_of,
+    volume_at,
+)
+
+
+def blob(content: bytes) -> np.ndarray:
+    return np.frombuffer(content, np.uint8)
+
+
+def volume_in(place: str) -> Any:
+    """The volume there; fsspec's own for a file, in place of the quicker one it stands for."""
+    return FsspecVolume(place) if place.startswith("file://") else volume_at(place)
+
+
+def test_what_is_written_is_read_back_bit_for_bit(place):
+    volume = volume_in(place)
+    large = np.random.default_rng(0).integers(0, 256, 17 << 20, np.uint8)
+    volume.write("shards/a", [blob(b"one"), blob(b""), blob(b"two")])
+    volume.write("shards/b", [large[:5], large[5:]])
+    volume.write("shards/empty", [])
+    assert volume.read("shards/a").tobytes() == b"onetwo"
+    read = volume.read("shards/b")
+    assert np.array_equal(read, large)
+    assert read.flags.writeable
+    assert len(volume.read("shards/empty")) == 0
+    assert volume.list("shards") == {"a": 6, "b": len(large), "empty": 0}
+
+
+def test_a_second_write_replaces_the_first(place):
+    volume, other = volume_in(place), volume_in(place)
+    volume.write("lease.json", [blob(b"mine and long")])
+    assert other.read("lease.json").tobytes() == b"mine and long"
+    other.write("lease.json", [blob(b"theirs")])
+    assert volume.read("lease.json").tobytes() == b"theirs"
+    assert volume.list(".") == {"lease.json": 6}
+
+
+def test_what_was_never_written_is_not_there(place):
+    volume = volume_in(place)
+    assert volume.list("shards") == {}
+    assert volume.list(".") == {}
+    with pytest.raises(StorageError, match="Could not read"):
+        volume.read("shards/nothing")
+    volume.delete(["shards/nothing"])
+
+
+def test_deleting_removes_just_what_was_named(place):
+    volume = volume_in(place)
+    for name in ("a", "b", "c"):
+        volume.write(f"shards/{name}", [blob(b"x")])
+    volume.delete(["shards/a", "shards/missing", "shards/c"])
+    assert volume.list("shards") == {"b": 1}
+    assert volume.list(".") == {}
+
+
+def test_a_name_that_leads_out_is_refused(place):
+    volume = volume_in(place)
+    for name in ("../elsewhere", "/etc/passwd", "shards/../../x"):
+        with pytest.raises(StorageError, match="leads out of"):
+            volume.write(name, [blob(b"x")])
+        with pytest.raises(StorageError, match="leads out of"):
+            volume.read(name)
+
+
+class Breaking:
+    """Content whose second half cannot be had, as when memory or a disk gives out."""
+
+    def __init__(self, content: np.ndarray, at: int) -> None:
+        self.content, self.at = content, at
+        self.data = self
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __getitem__(self, where: slice) -> np.ndarray:
+        if where.stop > self.at:
+            raise OSError("the second half is gone")
+        return self.content[where]
+
+
+@pytest.mark.parametrize("kind", ["file", "s3"])
+def test_a_write_that_breaks_off_leaves_nothing(kind, tmp_path, request):
+    content = np.random.default_rng(0).integers(0, 256, 40 << 20, np.uint8)
+    url = f"file://{tmp_path}" if kind == "file" else request.getfixturevalue("bucket")
+    volume = FsspecVolume(f"{url}/run", part_bytes=5 << 20)
+    with pytest.raises(StorageError, match="the second half is gone"):
+        volume.write("shards/a", [Breaking(content, 20 << 20)])
+    assert volume.list("shards") == {}
+    assert volume._listed("shards") == {}
+    if kind == "s3":
+        assert volume._files.list_multipart_uploads(url.removeprefix("s3://")) == []
+    volume.write("shards/a", [content])
+    assert np.array_equal(volume.read("shards/a"), content)
+
+
+def test_a_stream_to_rclone_that_breaks_off_leaves_nothing(remote, tmp_path):
+    volume = volume_at(f"{remote}/run")
+    content = np.zeros(32 << 20, np.uint8)
+    with pytest.raises(OSError, match="the second half is gone"):
+        volume.write("shards/a", [Breaking(content, 16 << 20)])
+    assert volume.list("shards") == {}
+    assert not [path for path in (tmp_path / "remote").rglob("*") if path.is_file()]
+
+
+def test_what_dead_writers_left_aside_is_swept_and_never_listed(tmp_path, remote):
+    for url, folder in [(f"file://{tmp_path}/f", "f"), (f"{remote}/r", "remote/r")]:
+        left = tmp_path / folder / "shards" / ".colabkit-tmp-0123456789ab-77-deadbeef"
+        left.parent.mkdir(parents=True)
+        left.write_bytes(b"half of it")
+        volume = volume_in(url)
+        assert volume.list("shards") == {}
+        volume.sweep()
+        assert not left.exists()
+
+
+def test_uploads_that_were_cut_off_are_given_up_and_those_of_other_runs_are_not(bucket):
+    files = fsspec.filesystem("s3", skip_instance_cache=True)
+    for run in ("cats", "dogs"):
+        file = files.open(f"{bucket}/{run}/shards/a", "wb", block_size=5 << 20, autocommit=False)
+        file.write(bytes(6 << 20))
+        file.closed = True  # as if its process had died
+    FsspecVolume(f"{bucket}/cats").sweep()
+    left = files.list_multipart_uploads(bucket.removeprefix("s3://"))
+    assert [upload["Key"] for upload in left] == ["dogs/shards/a"]
+
+
+# What goes wrong is said, with what to do.
+
+
+def refused(place: str) -> StorageError:
+    with pytest.raises(StorageError) as listing:
+        volume_at(place).list("checkpoints")
+    with pytest.raises(StorageError) as writing:
+        volume_at(place).write("lease.json", [blob(b"x")])
+    assert listing.value.hint == writing.value.hint
+    return listing.value
+
+
+def test_a_bucket_that_does_not_exist_is_no_empty_run_folder(signed_in):
+    error = refused("s3://no-such-bucket-here/run")
+    assert "there is no such bucket" in error.message
+    assert "'no-such-bucket-here'" in error.hint
+
+
+def test_a_bucket_of_google_that_does_not_exist_is_no_empty_run_folder(gs_bucket):
+    error = refused("gs://no-such-bucket-here/run")
+    assert "there is no such bucket" in error.message
+
+
+def test_a_large_blob_goes_to_google_in_parts(gs_bucket):
+    content = np.random.default_rng(0).integers(0, 256, 5_000_001, np.uint8)
+    volume = FsspecVolume(f"{gs_bucket}/run", part_bytes=1 << 20)
+    volume.write("shards/a", [content[:7], content[7:]])
+    assert np.array_equal(volume.read("shards/a"), content)
+
+
+def test_without_credentials_it_says_where_to_put_them(signed_in, monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    error = refused("s3://bucket/run")
+    assert "nobody is signed in" in error.message
+    assert "AWS_ACCESS_KEY_ID" in error.hint
+
+
+def test_without_a_network_it_says_so(signed_in, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    error = refused("s3://bucket/run")
+    assert "cannot be reached" in error.message
+    assert "network" in error.hint
+
+
+@pytest.mark.parametrize("package", ["s3fs", "gcsfs"])
+def test_a_missing_package_is_named_in_the_version_that_fits_fsspec(package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    protocol = {"s3fs": "s3", "gcsfs": "gs"}[package]
+    monkeypatch.delitem(_registry, protocol, raising=False)
+    with pytest.raises(MissingPackageError) as caught:
+        volume_at(f"{protocol}://bucket/run")
+    assert caught.value.package == package
+    assert f'pip install "{package}=={fsspec.__version__}"' in caught.value.hint
+
+
+def test_an_unknown_protocol_is_refused():
+    with pytest.raises(ArgumentError, match="fsspec does not know"):
+        volume_at("gdrive3://x/y")
+    with pytest.raises(ArgumentError, match="names no place"):
+        volume_at("s3://")
+    with pytest.raises(ArgumentError, match="chains"):
+        volume_at("simplecache::s3://bucket/run")
+
+
+def test_a_place_that_takes_no_files_says_so():
+    with pytest.raises(StorageError, match="nothing can be written there"):
+        FsspecVolume("http://127.0.0.1:9/run").write("a", [blob(b"x")])
+
+
+def test_rclone_says_what_is_missing(remote, tmp_path, monkeypatch):
+    with pytest.raises(StorageError, match="nobody is signed in") as caught:
+        volume_at("rclone://unheard/of").list(".")
+    assert "rclone config" in caught.value.hint
+    with pytest.raises(ArgumentError, match="names no remote"):
+        volume_at("rclone:///run")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingPackageError, match="rclone, which is not installed"):
+        volume_at("rclone://gdrive/run")
+
+
+def test_a_remote_without_room_is_a_full_disk(remote, tmp_path, monkeypatch):
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "rclone").write_text(
+        "#!/bin/sh\ncat >/dev/null\n"
+        "echo \"googleapi: Error 403: The user's Drive storage quota has been exceeded.,"
+        ' storageQuotaExceeded" >&2\nexit 1\n'
+    )
+    (programs / "rclone").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    with pytest.raises(DiskFullError, match="no room left"):
+        volume_at("rclone://gdrive/run").write("a", [blob(b"x")])
+
+
+def test_rclone_tells_how_much_room_is_left(remote):
+    assert volume_at(f"{remote}/run").free_bytes() > 0
+
+
+# What a path means.
+
+
+def test_a_url_leads_to_the_volume_that_fits(tmp_path, remote):
+    assert isinstance(volume_at("memory://x"), FsspecVolume)
+    assert isinstance(volume_at(f"{remote}/x"), RcloneVolume)
+    here = volume_at(f"file://{tmp_path}/my%20run")
+    assert isinstance(here, LocalVolume)
+    assert here.root == tmp_path / "my run"
+
+
+@pytest.mark.parametrize("spoiled", [Path("gs://bucket/run"), "s3:/bucket/run"])
+def test_a_url_that_lost_a_slash_is_no_folder_of_this_machine(spoiled):
+    with pytest.raises(ArgumentError, match="has lost a slash") as caught:
+        volume_at(spoiled)
+    assert "://bucket/run" in caught.value.hint
+
+
+def test_a_url_is_no_place_on_this_machine():
+    with pytest.raises(ArgumentError, match="no place on this machine"):
+        locate("gs://bucket/run")
+    assert url_of("S3://Bucket/Run/") == "s3://Bucket/Run"
+    assert url_of("C:/runs") is None
+    assert url_of("runs:2/cats") is None
+    assert joined("s3://bucket/run", "a/b") == "s3://bucket/run/a/b"
+    assert joined("runs/cats", "a") == Path("runs/cats/a")
+
+
+@pytest.fixture(autouse=True)
+def memory_is_emptied() -> Iterator[None]:
+    yield
+    fsspec.filesystem("memory").store.clear()
