@@ -31,7 +31,7 @@ lint: $(VENV)/.test
 soak: $(VENV)/.test fuse
 	COLABKIT_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout=0 -m soak $(TESTS)
 
-bench: $(VENV)/.test
+bench: $(VENV)/.test fuse
 	@for file in benchmarks/bench_*.py; do \
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from colabkit import errors
+    from colabkit.datasets import dataset, pack
     from colabkit.session import Session, mount, release, setup
     from colabkit.training import (
         Callback,
@@ -36,15 +37,18 @@ __all__ = [
     "Session",
     "__version__",
     "checkpoints",
+    "dataset",
     "errors",
     "fit",
     "load",
     "mount",
+    "pack",
     "release",
     "setup",
     "verify_resume",
 ]
 
+_DATASETS = {"dataset", "pack"}
 _SESSION = {"Session", "mount", "release", "setup"}
 
 
@@ -54,7 +58,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    room = "session" if name in _SESSION else "training"
+    room = "session" if name in _SESSION else "datasets" if name in _DATASETS else "training"
     value = getattr(importlib.import_module(f"colabkit.{room}"), name)
     globals()[name] = value
     return value

@@ -1,4 +1,4 @@
-"""The command line: ``python -m colabkit`` demo, doctor and checkpoints."""
+"""The command line: ``python -m colabkit`` demo, doctor, checkpoints and pack."""
 
 from __future__ import annotations
 
@@ -58,6 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--verify", action="store_true", help="read and check every byte")
     listing.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
     listing.set_defaults(run=_show_checkpoints)
+    packing = commands.add_parser("pack", help="pack a folder of small files into one archive")
+    packing.add_argument("folder", metavar="FOLDER", help="the folder")
+    packing.add_argument("archive", metavar="ARCHIVE", help="the zip archive to write")
+    packing.set_defaults(run=_pack)
     return parser
 
 
@@ -74,6 +78,11 @@ def _run_doctor(options: argparse.Namespace) -> int:
     else:
         say(card_text(examination.card))
     return 0 if examination.can_start else 1
+
+
+def _pack(options: argparse.Namespace) -> int:
+    colabkit.pack(options.folder, options.archive)
+    return 0
 
 
 def _show_checkpoints(options: argparse.Namespace) -> int:

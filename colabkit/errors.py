@@ -61,11 +61,77 @@ class DiskFullError(StorageError):
         path: str | Path = "",
         needed_bytes: int = 0,
         free_bytes: int = 0,
+        needed_files: int = 0,
+        free_files: int = 0,
         hint: str = "",
     ) -> None:
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+        self.needed_files = needed_files
+        self.free_files = free_files
         super().__init__(message, path=path, operation="write", hint=hint)
+
+
+class DatasetError(ColabKitError):
+    """Base of what can go wrong with a dataset."""
+
+
+class DatasetNotFoundError(DatasetError, FileNotFoundError):
+    """There is no such archive or folder; ``near_names`` are those like it."""
+
+    def __init__(
+        self, message: str, *, path: str | Path, near_names: Sequence[str] = (), hint: str = ""
+    ) -> None:
+        self.path = str(path)
+        self.near_names = tuple(near_names)
+        super().__init__(message, hint=hint)
+
+
+class DatasetMismatchError(DatasetError, ValueError):
+    """The archive is not the one whose SHA-256 was given."""
+
+    def __init__(
+        self, message: str, *, path: str | Path, expected: str, actual: str, hint: str = ""
+    ) -> None:
+        self.path = str(path)
+        self.expected = expected
+        self.actual = actual
+        super().__init__(message, hint=hint)
+
+
+class DatasetChangedError(DatasetError, OSError):
+    """An archive or folder changed while it was read."""
+
+    def __init__(self, message: str, *, path: str | Path, hint: str = "") -> None:
+        self.path = str(path)
+        super().__init__(message, hint=hint)
+
+
+class DatasetClashError(DatasetError, ValueError):
+    """Two archives of one dataset hold different files of one name."""
+
+    def __init__(
+        self, message: str, *, path: str, sources: Sequence[str] = (), hint: str = ""
+    ) -> None:
+        self.path = path
+        self.sources = tuple(sources)
+        super().__init__(message, hint=hint)
+
+
+class DestinationTakenError(DatasetError, FileExistsError):
+    """The place is taken by something that is not colabkit's to replace."""
+
+    def __init__(self, message: str, *, path: str | Path, hint: str = "") -> None:
+        self.path = str(path)
+        super().__init__(message, hint=hint)
+
+
+class UnsafeLinkError(DatasetError, ValueError):
+    """A folder holds a link that leads outside it, or something that is not a file."""
+
+    def __init__(self, message: str, *, path: str | Path, hint: str = "") -> None:
+        self.path = str(path)
+        super().__init__(message, hint=hint)
 
 
 class MountFailure(enum.Enum):

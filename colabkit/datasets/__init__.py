@@ -1,7 +1,9 @@
-"""Datasets: an archive becomes a verified folder on local disk, at the speed of the disk."""
+"""Datasets: an archive or a folder becomes a verified folder on local disk, once."""
 
+from colabkit.datasets.fetch import dataset
 from colabkit.datasets.kinds import ArchiveKind
 from colabkit.datasets.limits import Limits
+from colabkit.datasets.pack_call import pack
 from colabkit.datasets.plan import Plan, plan_archive
 from colabkit.datasets.progress import Progress
 from colabkit.datasets.source import FileSource, FsspecSource, Source, open_source
@@ -19,7 +21,9 @@ __all__ = [
     "Progress",
     "Source",
     "UnpackedFile",
+    "dataset",
     "open_source",
+    "pack",
     "plan_archive",
     "unpack",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -100,7 +101,7 @@ class FileSource:
         """Closes every thread's descriptor; no thread may be reading."""
         with self._lock:
             for descriptor in self._descriptors:
-                os.close(descriptor)
+                _close(descriptor)
             self._descriptors.clear()
         self._here = _Place()
 
@@ -123,7 +124,13 @@ class FileSource:
         if descriptor is not None:
             with self._lock:
                 self._descriptors.discard(descriptor)
-            os.close(descriptor)
+            _close(descriptor)
+
+
+def _close(descriptor: int) -> None:
+    # On a mount that died even this fails; the descriptor is gone all the same.
+    with contextlib.suppress(OSError):
+        os.close(descriptor)
 
 
 class FsspecSource:

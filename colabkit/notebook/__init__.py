@@ -5,13 +5,21 @@ from colabkit.notebook.cards import Card, Row, Tone, card_html, card_text
 from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
 from colabkit.notebook.curves import charts_of, plot_history, svg_curves
 from colabkit.notebook.environment import in_notebook
+from colabkit.notebook.folders import folder_card
 from colabkit.notebook.messages import Printed, Silent, Speaker, say
 from colabkit.notebook.panel import CellOutput, PanelSources, TrainingPanel
 from colabkit.notebook.panel_html import Stage
 from colabkit.notebook.tables import html_table, text_table
 from colabkit.notebook.theme import themed
 from colabkit.notebook.thinning import ThinnedLine
-from colabkit.notebook.words import duration_words, saved_words, value_words
+from colabkit.notebook.transfer import Transfer, TransferBar
+from colabkit.notebook.words import (
+    bytes_words,
+    duration_words,
+    lasted_words,
+    saved_words,
+    value_words,
+)
 
 __all__ = [
     "CHARTS_CSS",
@@ -28,13 +36,18 @@ __all__ = [
     "Tone",
     "TrainingBar",
     "TrainingPanel",
+    "Transfer",
+    "TransferBar",
+    "bytes_words",
     "card_html",
     "card_text",
     "charts_html",
     "charts_of",
     "duration_words",
+    "folder_card",
     "html_table",
     "in_notebook",
+    "lasted_words",
     "plot_history",
     "saved_words",
     "say",

@@ -161,12 +161,19 @@ def screen_for(
     place = place_of(stream)
     if place is Place.LOG:
         return LineScreen(stream, total_steps=total_steps, initial_step=initial_step, clock=clock)
-    bar_type: type[Any] = TextBar
-    if place is Place.WIDGETS:
-        widget_bar = importlib.import_module("tqdm.notebook").tqdm_notebook
-        bar_type = type("WidgetBar", (widget_bar,), {"monitor_interval": 0})
-        bar_type.set_lock(threading.RLock())
-    return TqdmScreen(stream, bar_type=bar_type, total_steps=total_steps, initial_step=initial_step)
+    return TqdmScreen(
+        stream, bar_type=bar_type_for(place), total_steps=total_steps, initial_step=initial_step
+    )
+
+
+def bar_type_for(place: Place) -> type[Any]:
+    """Returns the kind of tqdm bar that a place shows."""
+    if place is not Place.WIDGETS:
+        return TextBar
+    widget_bar = importlib.import_module("tqdm.notebook").tqdm_notebook
+    bar_type: type[Any] = type("WidgetBar", (widget_bar,), {"monitor_interval": 0})
+    bar_type.set_lock(threading.RLock())
+    return bar_type
 
 
 def _format_for(total_steps: int | None) -> str:

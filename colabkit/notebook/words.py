@@ -7,6 +7,8 @@ import math
 _MINUTE_S = 60
 _HOUR_S = 3600
 _DAY_S = 86400
+_KILO = 1000
+_SOON_S = 10
 
 
 def duration_words(seconds: float) -> str:
@@ -25,6 +27,33 @@ def duration_words(seconds: float) -> str:
         minutes = whole_s % _HOUR_S // _MINUTE_S
         return f"{whole_s // _HOUR_S} h {minutes} min" if minutes else f"{whole_s // _HOUR_S} h"
     return f"{whole_s // _DAY_S} d"
+
+
+def lasted_words(seconds: float) -> str:
+    """Returns how long something took, in milliseconds where it was brief.
+
+    Example:
+        >>> lasted_words(0.0124), lasted_words(3.44), lasted_words(150)
+        ('12 ms', '3.4 s', '2 min')
+    """
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    return f"{seconds:.1f} s" if seconds < _SOON_S else duration_words(seconds)
+
+
+def bytes_words(nbytes: float) -> str:
+    """Returns a size in its largest fitting decimal unit.
+
+    Example:
+        >>> bytes_words(312), bytes_words(4_096), bytes_words(12_345_678_901)
+        ('312 B', '4.1 kB', '12.3 GB')
+    """
+    size = float(nbytes)
+    for unit in ("B", "kB", "MB"):
+        if abs(size) < _KILO:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= _KILO
+    return f"{size:,.1f} GB"
 
 
 def value_words(value: object) -> str:

@@ -1,0 +1,223 @@
+"""One call of ``dataset``: decide, act, say what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from colabkit.datasets.actions import CacheAction
+from colabkit.datasets.checking import boot_id, folder_times
+from colabkit.datasets.deciding import Verdict, decide
+from colabkit.datasets.durability import durability_here
+from colabkit.datasets.eviction import mark_used, sweep
+from colabkit.datasets.finding import Found, is_url
+from colabkit.datasets.folder import DatasetPath
+from colabkit.datasets.making import Made, Recipe, make
+from colabkit.datasets.manifest import Manifest
+from colabkit.datasets.publishing import (
+    Published,
+    empty_trash,
+    finish,
+    look,
+    taken,
+    write_manifest,
+)
+from colabkit.datasets.slots import Slot
+from colabkit.datasets.supply import Request, Supply
+from colabkit.datasets.trouble import URL_PATIENCE_S, Retrier
+from colabkit.datasets.use import hold
+from colabkit.datasets.waiting import attended, locked
+from colabkit.datasets.watch import Watch
+from colabkit.errors import ColabKitError, DestinationTakenError, StorageError
+from colabkit.notebook import (
+    Printed,
+    Silent,
+    Speaker,
+    TransferBar,
+    bytes_words,
+    lasted_words,
+)
+from colabkit.storage import mount_of
+
+Result = TypeVar("Result")
+
+
+class Call:
+    """One call of ``dataset``.
+
+    Args:
+        request: What was asked for.
+        slot: Where the dataset belongs.
+        progress: False shows and says nothing.
+    """
+
+    def __init__(self, request: Request, slot: Slot, *, progress: bool) -> None:
+        self._began_s = time.monotonic()
+        self._verdict: Verdict | None = None
+        self._request = request
+        self._slot = slot
+        self._speaker: Speaker = Printed() if progress else Silent()
+        self._label = request.found.label
+        self._bar = TransferBar(self._label, progress=progress)
+        self._watch = Watch()
+        self._retrier = retrier_for(request.found, self._watch)
+        self._supply = Supply(request, watch=self._watch, retry=self._retrier.retry)
+
+    def run(self) -> Path:
+        """Returns the folder, made or found.
+
+        Raises:
+            ColabKitError: It can be neither.
+        """
+        try:
+            path = self._used() or self._made()
+        except ColabKitError:
+            raise
+        except OSError as error:
+            # What no room foresaw: it still says what it was about.
+            message = f"{self._label} cannot be brought to {self._slot.folder}: {error}."
+            hint = "Nothing was published; run this cell again, it goes on where it stopped."
+            raise StorageError(
+                message, path=error.filename or self._slot.folder, operation="make", hint=hint
+            ) from error
+        finally:
+            self._bar.close()
+            self._supply.close()
+        empty_trash(self._slot)
+        return path
+
+    def _used(self) -> Path | None:
+        """Returns the folder when it can be taken as it is, without the lock."""
+        if self._request.pack:
+            # Finding out whether the pack is fresh writes it when it is not.
+            return None
+        verdict = self._attended(self._decide)
+        if verdict.action is CacheAction.REFUSE:
+            raise self._refusal(verdict.published)
+        if verdict.action is not CacheAction.USE or verdict.renew:
+            self._verdict = verdict
+            return None
+        self._say_used(verdict)
+        path = self._taken_into_use()
+        sweep(self._slot)
+        return path
+
+    def _made(self) -> Path:
+        with locked(self._slot, self._bar) as waited:
+            finish(self._slot)
+            if waited or self._verdict is None:
+                self._verdict = self._attended(self._decide)
+            self._act(self._verdict)
+            return self._taken_into_use()
+
+    def _decide(self) -> Verdict:
+        return decide(self._request, self._slot, self._supply, self._watch)
+
+    def _act(self, verdict: Verdict) -> None:
+        if verdict.action is CacheAction.REFUSE:
+            raise self._refusal(verdict.published)
+        if verdict.action is CacheAction.USE:
+            self._renew(verdict)
+            self._say_used(verdict)
+            return
+        if verdict.reason:
+            self._speaker.say(f"{self._label}: {verdict.reason}; it is made anew.")
+        made = self._attended(lambda: self._make(verdict.published))
+        self._bar.close()
+        for note in self._supply.notes():
+            self._speaker.say(note)
+        self._say_made(made)
+
+    def _make(self, before: Published) -> Made:
+        request = self._request
+        stamp = self._supply.stamp() or self._supply.stamp_now()
+        contents = self._supply.contents()
+        recipe = Recipe(
+            slot=self._slot,
+            name=request.found.name,
+            origin=self._supply.origin,
+            stamp_now=self._supply.stamp_now,
+            selection=request.selection,
+            sha256=request.sha256,
+            evict=request.evict,
+            durability=durability_here(),
+        )
+        return make(recipe, before, contents, stamp, self._watch)
+
+    def _renew(self, verdict: Verdict) -> None:
+        published = look(self._slot)
+        if not verdict.renew or published.manifest is None:
+            return
+        header = published.manifest.header
+        stamp = self._supply.stamp() or header.stamp
+        header = dataclasses.replace(header, stamp=stamp, boot=boot_id())
+        times = folder_times(self._slot.folder)
+        manifest = Manifest(header, times, published.manifest.packed_members)
+        write_manifest(self._slot.manifest, manifest, durability_here())
+
+    def _attended(self, work: Callable[[], Result]) -> Result:
+        return attended(
+            work,
+            watch=self._watch,
+            retrier=self._retrier,
+            bar=self._bar,
+            doing=self._slot.doing if self._slot.side.is_dir() else None,
+        )
+
+    def _taken_into_use(self) -> Path:
+        hold(self._slot.folder)
+        mark_used(self._slot)
+        return DatasetPath(self._slot.folder)
+
+    def _refusal(self, published: Published) -> DestinationTakenError:
+        if published.manifest is None:
+            return taken(self._slot)
+        there = published.manifest.header.source
+        message = f"{self._slot.folder} holds another dataset, from {there}."
+        return DestinationTakenError(
+            message,
+            path=self._slot.folder,
+            hint="Pass another dest, or refresh=True to put this one in its place.",
+        )
+
+    def _say_used(self, verdict: Verdict) -> None:
+        if verdict.published.manifest is None:
+            return
+        header = verdict.published.manifest.header
+        self._bar.close()
+        away = " The source cannot be reached now." if self._supply.unreachable else ""
+        self._speaker.say(
+            f"{self._label} is there already: {header.n_files:,} files"
+            f" ({bytes_words(header.nbytes)}) in {self._slot.folder},"
+            f" checked in {lasted_words(time.monotonic() - self._began_s)}.{away}"
+        )
+        for note in self._supply.notes():
+            self._speaker.say(note)
+
+    def _say_made(self, made: Made) -> None:
+        if made.evicted:
+            freed = sum(one.nbytes for one in made.evicted)
+            names = ", ".join(one.folder.name for one in made.evicted)
+            self._speaker.say(f"Deleted to make room ({bytes_words(freed)}): {names}.")
+        if made.swap.kept is not None:
+            self._speaker.say(
+                f"The folder before held files that are not the dataset's: it is kept as"
+                f" {made.swap.kept}."
+            )
+        kept = f", {made.files_kept:,} of them from a call before" if made.files_kept else ""
+        lasted_s = max(1e-3, time.monotonic() - self._began_s)
+        self._speaker.say(
+            f"{made.verb} {made.n_files:,} files ({bytes_words(made.nbytes)}{kept}) of"
+            f" {self._label} into {self._slot.folder} in {lasted_words(lasted_s)}"
+            f" ({bytes_words(made.nbytes / lasted_s)}/s)."
+        )
+
+
+def retrier_for(found: Found, watch: Watch) -> Retrier:
+    """Returns what to do when a source fails in the middle."""
+    if any(map(is_url, found.paths)):
+        return Retrier(watch, location=found.name, patience_s=URL_PATIENCE_S)
+    return Retrier(watch, location=found.name, mount=mount_of(found.name))

@@ -1,0 +1,117 @@
+"""dataset(): an archive or a folder becomes a verified folder on the local disk, once."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from colabkit.datasets.call import Call
+from colabkit.datasets.finding import Found, SourceKind, SourceLike, find_source
+from colabkit.datasets.limits import Limits
+from colabkit.datasets.slots import cache_folder, slot_for
+from colabkit.datasets.supply import Request
+from colabkit.errors import ArgumentError
+from colabkit.storage import mount_of
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def dataset(
+    source: SourceLike | Sequence[SourceLike],
+    dest: str | os.PathLike[str] | None = None,
+    *,
+    sha256: str | None = None,
+    refresh: bool = False,
+    members: str | Sequence[str] | None = None,
+    progress: bool = True,
+    verify: Literal["quick", "full"] = "quick",
+    pack: bool = False,
+    evict: bool = False,
+    password: str | bytes | None = None,
+    limits: Limits | None = None,
+) -> Path:
+    """Makes an archive or a folder a verified folder on the local disk, once.
+
+    The second call verifies what is there and returns within milliseconds. A call that was
+    killed is continued by the next. Of two processes one works and the other waits.
+
+    Args:
+        source: An archive (zip, tar, ...), a folder, a URL, a pattern such as
+            ``"MyDrive/shards/*.tar"``, or a list. Several archives are unpacked into one
+            tree; files that are none, as ``"MyDrive/export/*.tif"``, are copied. Files that
+            are still being written are left out, and said.
+        dest: The folder to make; one in the machine's cache by default.
+        sha256: The archive's SHA-256 in hex; another archive is refused.
+        refresh: Make it anew even when it is there already.
+        members: Take only these: names or patterns, as ``"train/*"``.
+        progress: False shows and says nothing.
+        verify: "quick" checks the manifest and every folder against it, and sees every file
+            that came, went or was renamed; "full" reads every byte and sees changes in place.
+        pack: Pack a folder of many small files once into one archive beside it, and use that
+            from then on.
+        evict: Delete older unpacked datasets when room is short, never one in use.
+        password: For encrypted archives.
+        limits: What counts as a bomb; pass larger ones for an unusual archive that you trust.
+
+    Returns:
+        The folder. A notebook shows it as a card.
+
+    Raises:
+        DatasetNotFoundError: There is no such source; the message lists near names.
+        DatasetMismatchError: Its SHA-256 is another.
+        DestinationTakenError: ``dest`` holds something that was not unpacked there.
+        DiskFullError: There is too little room.
+        ColabKitError: The archive is unsafe or corrupt, or the source failed for too long.
+
+    Example:
+        >>> data_dir = colabkit.dataset("MyDrive/cats.zip")  # doctest: +SKIP
+    """
+    if sha256 is not None and not _SHA256.fullmatch(sha256.lower()):
+        message = f"sha256 is 64 hex digits, not {sha256!r}."
+        raise ArgumentError(message, argument="sha256")
+    if verify not in {"quick", "full"}:
+        message = f'verify is "quick" or "full", not {verify!r}.'
+        raise ArgumentError(message, argument="verify")
+    request = Request(
+        found=find_source(source),
+        selection=_selection(members),
+        sha256=sha256.lower() if sha256 else None,
+        refresh=refresh,
+        read_all=verify == "full",
+        pack=pack,
+        evict=evict,
+        password=password.decode() if isinstance(password, bytes) else password,
+        limits=limits,
+    )
+    if dest is not None:
+        _check_dest(dest, request.found)
+    slot = slot_for(request.found.name, request.selection, dest, cache=cache_folder())
+    return Call(request, slot, progress=progress).run()
+
+
+def _check_dest(dest: str | os.PathLike[str], found: Found) -> None:
+    text = os.fspath(dest)
+    if not text:
+        message = "dest is empty."
+        raise ArgumentError(message, argument="dest", hint="Pass a folder, or leave it out.")
+    if mount_of(text) is not None:
+        message = f"dest is {text}, on Google Drive: reading from there is what takes long."
+        raise ArgumentError(message, argument="dest", hint="Leave it out, or pass a local folder.")
+    if found.kind is SourceKind.FOLDER:
+        folder, root = Path(text).expanduser().resolve(), Path(found.paths[0]).resolve()
+        if folder.is_relative_to(root) or root.is_relative_to(folder):
+            message = f"dest {folder} and the folder {root} lie in one another."
+            raise ArgumentError(message, argument="dest", hint="Pass another dest.")
+
+
+def _selection(members: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    if members is None:
+        return None
+    chosen = (members,) if isinstance(members, str) else tuple(members)
+    if not chosen or not all(isinstance(name, str) and name for name in chosen):
+        message = f"members is a name, a pattern or a list of them, not {members!r}."
+        raise ArgumentError(message, argument="members", hint="Leave it out to take all.")
+    return chosen

@@ -1,0 +1,194 @@
+"""What a user's source means: archives, a folder, URLs; and what to say when it is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import errno
+import glob
+import os
+import re
+import stat
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from colabkit.datasets.listing import LEFT_OUT
+from colabkit.errors import ArgumentError, DatasetNotFoundError
+from colabkit.runtime import Platform, detect_platform
+from colabkit.storage import DriveMount, MountState, locate, mount_of
+
+SourceLike = str | os.PathLike[str]
+_NAMES_SHOWN = 5
+
+
+class SourceKind(enum.Enum):
+    """What a dataset comes from."""
+
+    ARCHIVES = "one archive or several"
+    PARTS = "files named by a pattern or a list"
+    FOLDER = "a folder"
+    MISSING = "nothing that can be reached now"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Found:
+    """What a source turned out to be.
+
+    Attributes:
+        name: Its absolute name, the same in every session.
+        label: A short name for the user.
+        kind: What it is.
+        paths: The archives' paths or URLs in order, or the one folder.
+        error: Why it cannot be reached; None when it can.
+    """
+
+    name: str
+    label: str
+    kind: SourceKind
+    paths: tuple[str, ...]
+    error: Exception | None = None
+
+
+def is_url(source: str) -> bool:
+    """Whether a source is a URL.
+
+    Example:
+        >>> is_url("https://example.org/cats.zip"), is_url("MyDrive/cats.zip")
+        (True, False)
+    """
+    return "://" in source
+
+
+def find_source(
+    source: SourceLike | Sequence[SourceLike], *, platform: Platform | None = None
+) -> Found:
+    """Returns what a source means on this machine.
+
+    Args:
+        source: A path, a path on Drive by any of its names, a URL, a pattern with ``*``, or
+            a list of these.
+        platform: The kind of machine; found out by default.
+
+    Raises:
+        ArgumentError: It is no source at all.
+    """
+    platform = detect_platform() if platform is None else platform
+    if isinstance(source, str | os.PathLike):
+        return _find_one(os.fspath(source), platform)
+    if not isinstance(source, Sequence) or not source:
+        message = f"source is a path, a URL or a list of them, not {source!r}."
+        raise ArgumentError(message, argument="source")
+    found = [_find_one(os.fspath(item), platform) for item in source]
+    if len(found) == 1:
+        return found[0]
+    names = [one.name for one in found]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        message = f"source names {twice} twice."
+        raise ArgumentError(message, argument="source")
+    for one in found:
+        if one.kind is SourceKind.FOLDER:
+            message = f"source is a list and names the folder {one.name}; a list is of files."
+            raise ArgumentError(message, argument="source", hint="Pass the folder alone.")
+    error = next((one.error for one in found if one.error is not None), None)
+    paths = tuple(path for one in found for path in one.paths)
+    kind = SourceKind.ARCHIVES if any(map(is_url, paths)) else SourceKind.PARTS
+    kind = kind if error is None else SourceKind.MISSING
+    return Found("|".join(names), f"{len(paths):,} files", kind, paths, error)
+
+
+def _find_one(text: str, platform: Platform) -> Found:
+    if not text:
+        message = "source is empty."
+        raise ArgumentError(message, argument="source", hint="Pass a path or a URL.")
+    if is_url(text):
+        return Found(text, _label(text), SourceKind.ARCHIVES, (text,))
+    path = locate(text, platform=platform).absolute()
+    name = str(path)
+    try:
+        mode = _mode_of(path, mount_of(path, platform=platform))
+        if stat.S_ISDIR(mode):
+            return Found(name, path.name, SourceKind.FOLDER, (name,))
+    except OSError as reason:
+        if glob.has_magic(name) and (matches := _matches(name)):
+            is_folder = len(matches) == 1 and Path(matches[0]).is_dir()
+            kind = SourceKind.FOLDER if is_folder else SourceKind.PARTS
+            return Found(name, path.name, kind, matches)
+        error = _missing(text, path, reason, platform)
+        return Found(name, path.name, SourceKind.MISSING, (), error)
+    return Found(name, path.name, SourceKind.ARCHIVES, (name,))
+
+
+def _mode_of(path: Path, mount: DriveMount | None) -> int:
+    """Returns what a path is; a mount that is lost is mounted again first."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        on_main = threading.current_thread() is threading.main_thread()
+        if mount is None or not on_main or mount.look() is not MountState.LOST:
+            raise
+        mount.mend()
+        return path.stat().st_mode
+
+
+def _matches(name: str) -> tuple[str, ...]:
+    """Returns what a pattern names; what a folder's listing leaves out is nothing."""
+    found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - absolute names are wanted
+    return tuple(path for path in found if os.path.basename(path) not in LEFT_OUT)  # noqa: PTH119
+
+
+def _label(url: str) -> str:
+    return re.split(r"[?#]", url.rstrip("/"))[0].rpartition("/")[2] or url
+
+
+def _missing(text: str, path: Path, reason: OSError, platform: Platform) -> Exception:
+    mount = mount_of(text, platform=platform)
+    hint = "Run colabkit.mount(), then this cell again."
+    if mount is not None and mount.state is not MountState.MOUNTED:
+        message = f"{text} cannot be reached: Google Drive is {mount.state.value}."
+        return DatasetNotFoundError(message, path=path, hint=hint)
+    if reason.errno in {errno.ENOTCONN, errno.EIO}:
+        message = f"{text} cannot be reached: {os.strerror(reason.errno)}."
+        return DatasetNotFoundError(message, path=path, hint=hint)
+    above = next((p for p in path.parents if p.is_dir()), Path("/"))
+    wanted = path.relative_to(above).parts[0]
+    names = _names_in(above)
+    if wanted in names:
+        message = f"{text} cannot be reached: {reason.strerror} ({path})."
+        hint = f"{above / wanted} is there: check that it can be read, and is no broken link."
+        return DatasetNotFoundError(message, path=path, hint=hint)
+    near = near_names(wanted, names)
+    message = f"There is no {text}"
+    if str(path) != text:
+        message += f" ({path})"
+    message += "; Google Drive is mounted." if mount is not None else "."
+    if path.parent != above:
+        message += f" The folder {above} is there, {wanted!r} in it is not."
+    if near:
+        hint = f"In {above} there is {', '.join(repr(name) for name in near)}."
+    else:
+        hint = f"Nothing in {above} has a name like {wanted!r}."
+    return DatasetNotFoundError(message, path=path, near_names=near, hint=hint)
+
+
+def near_names(wanted: str, names: Sequence[str]) -> list[str]:
+    """Returns the names most like the one wanted, the nearest first.
+
+    Example:
+        >>> near_names("cat.zip", ["Cats.zip", "dogs.zip", "notes.txt"])[0]
+        'Cats.zip'
+    """
+    by_folded: dict[str, str] = {}
+    for name in names:
+        by_folded.setdefault(name.casefold(), name)
+    near = difflib.get_close_matches(wanted.casefold(), list(by_folded), _NAMES_SHOWN, 0.6)
+    return [by_folded[folded] for folded in near]
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - names are wanted
+    except OSError:
+        return []

@@ -1,0 +1,194 @@
+"""Making a dataset: room, every file, a second look at the source, and the name."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from collections.abc import Callable, Sequence
+
+from colabkit.datasets.actions import FolderState
+from colabkit.datasets.checking import boot_id
+from colabkit.datasets.durability import Durability
+from colabkit.datasets.eviction import Evicted, evict
+from colabkit.datasets.manifest import Header
+from colabkit.datasets.mirror import Before
+from colabkit.datasets.origins import Contents, Origin
+from colabkit.datasets.publishing import Published, Swap, publish
+from colabkit.datasets.room import bytes_on_disk, check_room, room_at
+from colabkit.datasets.slots import Slot
+from colabkit.datasets.staging import Staging, move_to_trash
+from colabkit.datasets.watch import Phase, Watch
+from colabkit.errors import (
+    ArgumentError,
+    DatasetChangedError,
+    DatasetMismatchError,
+    DiskFullError,
+)
+from colabkit.notebook import bytes_words
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """What to make, and how.
+
+    Attributes:
+        slot: Where; its lock is held.
+        name: The source's absolute name.
+        origin: What it is made from.
+        stamp_now: Returns the source's stamp as it is now.
+        selection: The members asked for, None for all.
+        sha256: What the archive's SHA-256 has to be, None for any.
+        evict: Whether older datasets may go when room is short.
+        durability: What to wait for before it gets its name.
+    """
+
+    slot: Slot
+    name: str
+    origin: Origin
+    stamp_now: Callable[[], str]
+    selection: tuple[str, ...] | None
+    sha256: str | None
+    evict: bool
+    durability: Durability
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Made:
+    """What making a dataset did.
+
+    Attributes:
+        verb: What making it is called.
+        n_files: Number of files published.
+        nbytes: Their sizes added up.
+        swap: What became of the folder that was there before.
+        evicted: What was deleted to make room.
+        files_kept: Files that an earlier call had made whole.
+    """
+
+    verb: str
+    n_files: int
+    nbytes: int
+    swap: Swap
+    evicted: Sequence[Evicted]
+    files_kept: int
+
+
+def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watch: Watch) -> Made:
+    """Makes a dataset and publishes it.
+
+    Raises:
+        DiskFullError: There is too little room; nothing was published.
+        DatasetChangedError: The source changed meanwhile.
+        DatasetMismatchError: It is not the archive whose SHA-256 was given.
+    """
+    slot, origin = recipe.slot, recipe.origin
+    slot.side.mkdir(parents=True, exist_ok=True)
+    with Staging(slot, key=contents.staging_key, planned=contents.files) as staging:
+        evicted = _make_room(recipe, contents, staging)
+        files_kept = len(staging.done) + len(staging.unproven)
+        try:
+            members = origin.fill(staging, _older_copy(slot, recipe.name, before))
+            if recipe.selection is not None and not members:
+                raise _nothing_selected(recipe)
+        except OSError as error:
+            if _says_full(error) or _says_full(error.__cause__):
+                raise _full(slot) from error
+            raise
+    actual = origin.sha256()
+    if recipe.sha256 is not None and actual != recipe.sha256:
+        move_to_trash(slot, slot.work)
+        raise _mismatch(recipe, actual or "")
+    watch.begin(Phase.PUBLISHING, files_total=len(members))
+    if stamp and recipe.stamp_now() != stamp:
+        message = f"{recipe.name} changed while it was read."
+        hint = "Run this cell again once nobody writes to it; nothing was published."
+        raise DatasetChangedError(message, path=recipe.name, hint=hint)
+    header = Header(
+        source=recipe.name,
+        stamp=stamp,
+        digest=contents.digest,
+        selection=recipe.selection,
+        sha256=recipe.sha256,
+        n_files=0,
+        nbytes=0,
+        inode=0,
+        boot=boot_id(),
+        synced=False,
+        published_s=0.0,
+    )
+    swap = publish(slot, staging.tree, members, header, recipe.durability)
+    nbytes = sum(member.nbytes for member in members)
+    return Made(contents.verb, len(members), nbytes, swap, evicted, files_kept)
+
+
+def _make_room(recipe: Recipe, contents: Contents, staging: Staging) -> list[Evicted]:
+    folder = recipe.slot.folder
+    room = room_at(folder.parent)
+    needed_bytes, needed_files = contents.nbytes_least, contents.n_folders
+    if contents.files is not None:
+        left = [file for file in contents.files if file.path not in staging.done]
+        needed_bytes = bytes_on_disk((file.nbytes for file in left), room.block_bytes)
+        needed_files += len(left)
+    elif staging.unproven:
+        needed_bytes = 0
+    evicted: list[Evicted] = []
+
+    def enough() -> bool:
+        now = room_at(folder.parent)
+        files_fit = now.free_files is None or now.free_files >= needed_files
+        return files_fit and now.free_bytes >= needed_bytes
+
+    if recipe.evict and not enough():
+        evicted = evict(recipe.slot, enough=enough)
+        room = room_at(folder.parent)
+    check_room(room, folder=folder, needed_bytes=needed_bytes, needed_files=needed_files)
+    return evicted
+
+
+def _older_copy(slot: Slot, name: str, before: Published) -> Before | None:
+    if before.manifest is None or before.state is FolderState.FOREIGN:
+        return None
+    if before.manifest.header.source != name:
+        return None
+    members = {member.path: member for member in before.manifest.members()}
+    return Before(slot.folder, members)
+
+
+def _nothing_selected(recipe: Recipe) -> ArgumentError:
+    asked = ", ".join(repr(name) for name in recipe.selection or ())
+    message = f"members={asked} names nothing in {recipe.name}."
+    hint = 'Give paths as the archive has them: a file, a folder, or a pattern as "train/*".'
+    return ArgumentError(message, argument="members", hint=hint)
+
+
+def _says_full(error: BaseException | None) -> bool:
+    if isinstance(error, DiskFullError):
+        return True
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+
+
+def _full(slot: Slot) -> DiskFullError:
+    free_bytes = room_at(slot.side).free_bytes
+    message = (
+        f"The disk of {slot.folder} became full ({bytes_words(free_bytes)} free);"
+        " nothing was published."
+    )
+    return DiskFullError(
+        message,
+        path=slot.folder,
+        free_bytes=free_bytes,
+        hint="Make room and run this cell again: it goes on with what is already whole."
+        f" To give up, delete {os.fspath(slot.work)}.",
+    )
+
+
+def _mismatch(recipe: Recipe, actual: str) -> DatasetMismatchError:
+    message = f"{recipe.name} has the SHA-256 {actual}, not {recipe.sha256}."
+    return DatasetMismatchError(
+        message,
+        path=recipe.name,
+        expected=recipe.sha256 or "",
+        actual=actual,
+        hint="It is another file, or damaged: upload it again. Nothing was published.",
+    )

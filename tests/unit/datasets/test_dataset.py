@@ -1,0 +1,309 @@
+"""dataset(): whatever it comes from, the folder holds its files, and a second call is quick."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import tempfile
+from pathlib import Path
+
+import fsspec
+import py7zr
+import pytest
+
+import colabkit
+from colabkit import errors
+from tests.unit.datasets.serving import serving
+from tests.unit.datasets.sources import (
+    aged,
+    content_of,
+    inodes_of,
+    make_folder,
+    make_tar,
+    make_zip,
+    put,
+    some_files,
+)
+
+FILES = some_files()
+
+
+def dataset(source, *args, **options) -> Path:
+    return colabkit.dataset(source, *args, progress=False, **options)
+
+
+@pytest.fixture
+def archive(tmp_path, cache) -> Path:
+    return make_zip(tmp_path / "cats.zip", FILES)
+
+
+def garble(path: Path) -> None:
+    """Changes a file's bytes, and neither its size nor its time."""
+    status = path.stat()
+    path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def bytes_read() -> int:
+    """Returns how many bytes this process has read by now, from wherever."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+class TestSources:
+    @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "tar.bz2", "tar.xz"])
+    def test_tar_is_unpacked_whatever_it_is_called(self, tmp_path, cache, suffix):
+        packing = suffix.partition(".")[2]
+        path = make_tar(tmp_path / "misnamed.zip", FILES, mode=f"w:{packing}")
+        assert content_of(dataset(path)) == FILES
+        assert cache in dataset(path).parents
+
+    def test_zip_is_unpacked(self, archive):
+        assert content_of(dataset(archive)) == FILES
+
+    def test_folder_is_copied_with_its_empty_folders_and_without_leavings(self, tmp_path, cache):
+        folder = make_folder(
+            tmp_path / "photos", {**FILES, "__MACOSX/x": b"", "cats/.DS_Store": b""}
+        )
+        (folder / "empty/inside").mkdir(parents=True)
+        made = dataset(folder)
+        assert content_of(made) == FILES
+        assert (made / "empty/inside").is_dir()
+        assert made.parent == cache
+
+    @pytest.mark.parametrize("as_list", [True, False])
+    def test_shards_are_unpacked_side_by_side(self, tmp_path, cache, as_list):
+        shards = [some_files(20, seed=seed) for seed in range(5)]
+        shards = [{f"{n}/{name}": data for name, data in s.items()} for n, s in enumerate(shards)]
+        paths = [
+            make_zip(tmp_path / f"s{n}.shard", shard)
+            if n % 2
+            else make_tar(tmp_path / f"s{n}.shard", shard)
+            for n, shard in enumerate(shards)
+        ]
+        made = dataset(paths if as_list else tmp_path / "s*.shard")
+        assert content_of(made) == {name: data for shard in shards for name, data in shard.items()}
+
+    def test_files_of_a_pattern_that_are_no_archives_are_copied(self, tmp_path, cache):
+        make_folder(tmp_path / "export", {"a.tif": b"1", "b.tif": b"22", "notes.txt": b"no"})
+        assert content_of(dataset(tmp_path / "export/*.tif")) == {"a.tif": b"1", "b.tif": b"22"}
+
+    def test_packed_tables_are_no_archives(self, tmp_path, cache):
+        import gzip
+
+        files = {f"{n}.csv.gz": gzip.compress(b"1,2\n" * 50_000) for n in range(3)}
+        make_folder(tmp_path / "tables", files)
+        assert content_of(dataset(tmp_path / "tables/*.gz")) == files
+
+    def test_archives_and_other_files_in_one_pattern_are_refused_by_name(self, archive, tmp_path):
+        put(tmp_path / "half.zip", b"<html>please sign in</html>")
+        with pytest.raises(errors.ArgumentError, match=r"1 of the 2 files .* \(half.zip\)"):
+            dataset(tmp_path / "*.zip")
+        assert archive.exists()
+
+    def test_fsspec_url_is_read_where_it_lies(self, archive):
+        with fsspec.open("memory://bucket/cats.zip", "wb") as file:
+            file.write(archive.read_bytes())
+        assert content_of(dataset("memory://bucket/cats.zip")) == FILES
+
+    def test_web_address_is_read_in_ranges(self, archive):
+        with serving(archive.read_bytes()) as url:
+            assert content_of(dataset(url)) == FILES
+            made = dataset(url)
+        # The server is gone: what is there is taken.
+        assert dataset(url) == made
+
+    @pytest.mark.parametrize("tells_size", [True, False])
+    def test_web_address_that_gives_no_parts_is_downloaded_once(
+        self, archive, tells_size, tmp_path
+    ):
+        manners = {"gives_parts": False, "tells_size": tells_size}
+        with serving(archive.read_bytes(), **manners) as url:
+            made = dataset(url)
+            assert content_of(made) == FILES
+            before = inodes_of(made)
+            assert inodes_of(dataset(url)) == before
+        assert not list(Path(tempfile.gettempdir()).glob(f"colabkit-download-*/{tmp_path.name}"))
+
+    def test_encrypted_archive_is_opened_with_its_password_only(self, tmp_path, cache):
+        path = tmp_path / "cats.7z"
+        with py7zr.SevenZipFile(path, "w", password="meow") as z:
+            for name, data in FILES.items():
+                z.writestr(data, name)
+        with pytest.raises(errors.ArchivePasswordError):
+            dataset(path)
+        with pytest.raises(errors.ArchiveError, match="password"):
+            dataset(path, password="woof")
+        assert content_of(dataset(path, password="meow")) == FILES
+        # What is unpacked is not asked for its password again.
+        assert content_of(dataset(path)) == FILES
+
+    def test_some_members_are_taken(self, archive):
+        expected = {name: data for name, data in FILES.items() if name.startswith("cats/")}
+        assert content_of(dataset(archive, members="cats")) == expected
+        assert content_of(dataset(archive, members=["cats/*"])) == expected
+        assert content_of(dataset(archive)) == FILES
+
+    def test_dest_is_made(self, archive, tmp_path):
+        made = dataset(archive, tmp_path / "here/it/is")
+        assert made == tmp_path / "here/it/is"
+        assert content_of(made) == FILES
+
+
+class TestSecondCall:
+    def test_reads_neither_archive_nor_files(self, archive):
+        made = dataset(archive)
+        before = inodes_of(made)
+        garble(archive)
+        began = bytes_read()
+        assert dataset(archive) == made
+        # The manifest, the mount table and the like.
+        assert bytes_read() - began < 50_000 < archive.stat().st_size
+        assert inodes_of(made) == before
+
+    def test_recognises_an_archive_with_a_new_time_by_its_directory(self, archive):
+        made = dataset(archive)
+        before = inodes_of(made)
+        aged(archive)
+        assert inodes_of(dataset(archive)) == before
+
+    def test_recognises_a_tar_with_a_new_time_by_its_ends(self, tmp_path, cache):
+        archive = make_tar(tmp_path / "t.tar", FILES)
+        before = inodes_of(dataset(archive))
+        aged(archive)
+        assert inodes_of(dataset(archive)) == before
+
+    def test_makes_it_anew_when_the_archive_changed_and_says_so(self, archive, capsys):
+        made = dataset(archive)
+        new = {**FILES, "cats/0000.bin": b"new"}
+        make_zip(archive, new)
+        assert colabkit.dataset(archive) == made
+        assert content_of(made) == new
+        assert "cats.zip: its source has changed; it is made anew." in capsys.readouterr().out
+
+    def test_makes_it_anew_when_a_file_is_missing(self, archive):
+        made = dataset(archive)
+        next(path for path in made.rglob("*.bin")).unlink()
+        assert content_of(dataset(archive)) == FILES
+
+    def test_keeps_a_folder_that_got_files_of_the_users(self, archive):
+        made = dataset(archive)
+        put(made / "notes.txt", b"mine")
+        assert content_of(dataset(archive)) == {**FILES, "notes.txt": b"mine"}
+
+    def test_puts_a_folder_with_files_of_the_users_aside_before_it_swaps(self, archive, capsys):
+        made = dataset(archive)
+        put(made / "notes.txt", b"mine")
+        make_zip(archive, {"other.txt": b"other"})
+        colabkit.dataset(archive)
+        assert content_of(made) == {"other.txt": b"other"}
+        (kept,) = made.parent.glob(f"{made.name}.kept-*")
+        assert content_of(kept) == {**FILES, "notes.txt": b"mine"}
+        assert str(kept) in capsys.readouterr().out
+
+    def test_full_verification_finds_a_change_in_place_and_mends_it(self, archive):
+        made = dataset(archive)
+        garble(max(made.rglob("*.bin"), key=lambda path: path.stat().st_size))
+        assert content_of(dataset(archive)) != FILES
+        assert content_of(dataset(archive, verify="full")) == FILES
+
+    def test_refresh_makes_it_anew(self, archive):
+        before = inodes_of(dataset(archive))
+        after = inodes_of(dataset(archive, refresh=True))
+        assert after.keys() == before.keys()
+        assert set(after.values()).isdisjoint(before.values())
+
+    def test_sweeps_what_a_killed_call_left(self, archive):
+        made = dataset(archive)
+        work = made.parent / ".colabkit" / made.name / "work"
+        put(work / "tree-1/half.bin", b"half")
+        dataset(archive)
+        assert not work.exists()
+        assert content_of(made) == FILES
+
+    def test_takes_what_is_there_when_the_source_is_gone(self, archive, capsys):
+        made = dataset(archive)
+        archive.unlink()
+        assert colabkit.dataset(archive) == made
+        assert "The source cannot be reached now." in capsys.readouterr().out
+
+    def test_a_damaged_manifest_is_not_believed(self, archive, cache):
+        made = dataset(archive)
+        manifest = cache / ".colabkit" / made.name / "manifest"
+        data = bytearray(manifest.read_bytes())
+        data[-10] ^= 1
+        manifest.write_bytes(data)
+        with pytest.raises(errors.DestinationTakenError):
+            dataset(archive)
+        assert content_of(made) == FILES
+
+    def test_copies_only_what_is_new_in_a_folder(self, tmp_path, cache):
+        folder = make_folder(tmp_path / "photos", FILES)
+        before = inodes_of(dataset(folder))
+        put(folder / "cats/new.bin", b"new")
+        after = inodes_of(dataset(folder))
+        assert after.pop("cats/new.bin")
+        assert after == before
+
+
+class TestSha256:
+    def test_right_hash_is_accepted_and_names_the_content(self, archive):
+        digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+        made = dataset(archive, sha256=digest.upper())
+        before = inodes_of(made)
+        aged(archive)
+        garble(archive)
+        assert inodes_of(dataset(archive, sha256=digest)) == before
+
+    @pytest.mark.parametrize("make", [make_zip, make_tar])
+    def test_wrong_hash_publishes_nothing(self, tmp_path, cache, make):
+        archive = make(tmp_path / "cats", FILES)
+        with pytest.raises(errors.DatasetMismatchError) as caught:
+            dataset(archive, sha256="0" * 64)
+        assert caught.value.actual == hashlib.sha256(archive.read_bytes()).hexdigest()
+        assert [path.name for path in cache.iterdir()] == [".colabkit"]
+
+    def test_wrong_hash_leaves_what_was_there(self, archive):
+        made = dataset(archive)
+        with pytest.raises(errors.DatasetMismatchError):
+            dataset(archive, sha256="0" * 64)
+        assert content_of(made) == FILES
+
+
+class TestPath:
+    def test_is_a_path_for_everybody(self, archive):
+        made = dataset(archive)
+        assert isinstance(made, Path)
+        assert os.fspath(made) == str(made)
+        assert made / "cats" == Path(str(made)) / "cats"
+        assert hash(made) == hash(Path(made))
+        copied = pickle.loads(pickle.dumps(made))
+        assert copied == made
+        assert type(copied) is type(Path())
+
+
+class TestCrashOfTheMachine:
+    """What a machine wrote before it went down may not be there: all is read once after."""
+
+    def crash(self, monkeypatch, made: Path) -> None:
+        monkeypatch.setattr("colabkit.datasets.checking._BOOT_ID", put(made.parent / "id", b"next"))
+
+    def test_a_lost_file_is_found_and_made_again(self, archive, monkeypatch):
+        made = dataset(archive)
+        largest = max(made.rglob("*.bin"), key=lambda path: path.stat().st_size)
+        status = largest.stat()
+        largest.write_bytes(bytes(status.st_size))
+        self.crash(monkeypatch, made)
+        assert content_of(dataset(archive)) == FILES
+
+    def test_all_is_read_only_once(self, archive, monkeypatch):
+        made = dataset(archive)
+        self.crash(monkeypatch, made)
+        before = inodes_of(made)
+        began = bytes_read()
+        dataset(archive)
+        once = bytes_read() - began
+        began = bytes_read()
+        dataset(archive)
+        assert bytes_read() - began < sum(map(len, FILES.values())) <= once
+        assert inodes_of(made) == before

@@ -1,0 +1,184 @@
+"""What cannot be made is refused with what happened, where, and what to do; nothing is harmed."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import colabkit
+from colabkit import errors
+from tests.unit.datasets.sources import content_of, make_folder, make_zip, put, some_files
+
+FILES = some_files(6)
+
+
+def dataset(source, *args, **options) -> Path:
+    return colabkit.dataset(source, *args, progress=False, **options)
+
+
+def refused(kind: type[Exception], source, *args, **options) -> str:
+    """Returns the message with which a call is refused."""
+    with pytest.raises(kind) as caught:
+        dataset(source, *args, **options)
+    assert isinstance(caught.value, errors.ColabKitError)
+    return str(caught.value)
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path, cache, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+class TestMissing:
+    def test_names_like_it_are_told(self, tmp_path):
+        make_zip(tmp_path / "Cats.zip", FILES)
+        said = refused(FileNotFoundError, tmp_path / "cats.zip")
+        assert f"There is no {tmp_path}/cats.zip." in said
+        assert "there is 'Cats.zip'" in said
+
+    def test_the_folder_that_is_missing_on_the_way_is_told(self, tmp_path):
+        (tmp_path / "data").mkdir()
+        said = refused(errors.DatasetNotFoundError, tmp_path / "dta/cats.zip")
+        assert (
+            f"The folder {tmp_path} is there, 'dta' in it is not. In {tmp_path} there is 'data'."
+            in said
+        )
+
+    def test_a_relative_path_says_where_it_was_looked_for(self, tmp_path):
+        assert f"There is no cats.zip ({tmp_path}/cats.zip)." in refused(
+            FileNotFoundError, "cats.zip"
+        )
+
+    def test_a_broken_link_is_told_from_a_wrong_name(self, tmp_path):
+        (tmp_path / "cats.zip").symlink_to(tmp_path / "gone")
+        said = refused(FileNotFoundError, tmp_path / "cats.zip")
+        assert "cannot be reached" in said
+        assert "is no broken link" in said
+
+    def test_a_pattern_that_matches_nothing(self, tmp_path):
+        assert "There is no" in refused(FileNotFoundError, tmp_path / "*.tif")
+
+    def test_a_url_that_is_not_there(self):
+        assert "memory://nowhere/cats.zip cannot be opened" in refused(
+            OSError, "memory://nowhere/cats.zip"
+        )
+
+    def test_a_shard_that_is_missing_in_a_list(self, tmp_path):
+        first = make_zip(tmp_path / "1.zip", FILES)
+        assert "There is no" in refused(FileNotFoundError, [first, tmp_path / "9.zip"])
+
+
+class TestNoArchive:
+    def test_a_web_page_is_called_one(self, tmp_path):
+        page = put(tmp_path / "cats.zip", b"<!DOCTYPE html><title>Sign in</title>")
+        said = refused(errors.ArchiveCorruptError, page)
+        assert "It is a web page" in said
+        assert not list(tmp_path.glob("cache/datasets/[!.]*"))
+
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+    def test_a_truncated_archive_publishes_nothing(self, tmp_path, share):
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        data = archive.read_bytes()
+        put(archive, data[: int(share * len(data))])
+        refused(errors.ArchiveError, archive)
+        assert not list(tmp_path.glob("cache/datasets/[!.]*"))
+
+    def test_a_damaged_member_is_named_and_nothing_published(self, tmp_path):
+        archive = tmp_path / "cats.zip"
+        with zipfile.ZipFile(archive, "w") as z:
+            z.writestr("good.txt", b"good")
+            z.writestr("bad.txt", b"x" * 1000)
+        put(archive, archive.read_bytes().replace(b"xxx", b"xyx", 1))
+        assert "bad.txt" in refused(errors.ArchiveCorruptError, archive)
+        assert not list(tmp_path.glob("cache/datasets/[!.]*"))
+
+    def test_an_archive_that_unpacks_too_far_asks_for_larger_limits(self, tmp_path):
+        archive = make_zip(tmp_path / "cats.zip", {"a": b"1" * 5000})
+        limits = colabkit.datasets.Limits(total_bytes=4000)
+        assert "total_bytes" in refused(errors.ArchiveUnsafeError, archive, limits=limits)
+        assert dataset(archive).is_dir()
+
+
+class TestDestination:
+    def test_a_folder_of_somebody_elses_is_left_alone(self, tmp_path):
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        mine = make_folder(tmp_path / "mine", {"thesis.txt": b"years"})
+        said = refused(FileExistsError, archive, mine, refresh=True)
+        assert "holds something that colabkit did not unpack there" in said
+        assert content_of(mine) == {"thesis.txt": b"years"}
+
+    def test_a_file_in_the_way_is_left_alone(self, tmp_path):
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        refused(FileExistsError, archive, put(tmp_path / "mine", b"years"))
+        assert (tmp_path / "mine").read_bytes() == b"years"
+
+    def test_another_dataset_is_named(self, tmp_path):
+        first = make_zip(tmp_path / "first.zip", FILES)
+        second = make_zip(tmp_path / "second.zip", {"other": b"1"})
+        made = dataset(first, tmp_path / "data")
+        assert f"holds another dataset, from {first}" in refused(FileExistsError, second, made)
+        assert content_of(made) == FILES
+        assert content_of(dataset(second, made, refresh=True)) == {"other": b"1"}
+
+    def test_a_folder_is_not_copied_into_itself(self, tmp_path):
+        folder = make_folder(tmp_path / "photos", FILES)
+        for dest in (folder, folder / "copy", tmp_path):
+            assert "lie in one another" in refused(ValueError, folder, dest)
+
+    def test_an_empty_folder_is_taken(self, tmp_path):
+        (tmp_path / "data").mkdir()
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        assert content_of(dataset(archive, tmp_path / "data")) == FILES
+
+    def test_a_place_that_cannot_be_written_to_is_told(self, tmp_path):
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        put(tmp_path / "file", b"")
+        said = refused(OSError, archive, tmp_path / "file/data")
+        assert "cannot be written to" in said
+        assert "COLABKIT_CACHE" in said
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("source", "options", "words"),
+        [
+            ("", {}, "source is empty"),
+            ([], {}, "a list of them"),
+            (7, {}, "not 7"),
+            ("a.zip", {"sha256": "abc"}, "64 hex digits"),
+            ("a.zip", {"verify": "maybe"}, '"quick" or "full"'),
+            ("a.zip", {"dest": ""}, "dest is empty"),
+            ("a.zip", {"members": []}, "members is"),
+            ("a.zip", {"pack": True}, "the source is an archive"),
+            (["a.zip", "a.zip"], {}, "twice"),
+            (["a.zip", "."], {}, "names the folder"),
+            (["a.zip", "b.zip"], {"sha256": "0" * 64}, "sha256 is of one archive"),
+            ("a.zip", {"members": "nothing/*"}, "'nothing/*' names nothing"),
+            (".", {"sha256": "0" * 64}, "the source is a folder"),
+        ],
+    )
+    def test_what_makes_no_sense_is_refused(self, tmp_path, source, options, words):
+        make_zip(tmp_path / "a.zip", FILES)
+        make_zip(tmp_path / "b.zip", {"other": b""})
+        assert words in refused(ValueError, source, **options)
+        assert not list(tmp_path.glob("cache/datasets/[!.]*"))
+
+    def test_shards_with_files_of_one_name_are_told_apart(self, tmp_path):
+        for name in ("1.zip", "2.zip"):
+            make_zip(tmp_path / name, {"same.txt": name.encode()})
+        said = refused(errors.DatasetClashError, tmp_path / "*.zip")
+        assert f"'same.txt' is in {tmp_path}/1.zip and in {tmp_path}/2.zip" in said
+
+    def test_a_link_out_of_a_folder_is_refused(self, tmp_path):
+        folder = make_folder(tmp_path / "photos", FILES)
+        put(tmp_path / "secret", b"")
+        (folder / "elsewhere").symlink_to(tmp_path / "secret")
+        assert "leads outside the folder" in refused(errors.UnsafeLinkError, folder)
+
+    def test_a_pipe_in_a_folder_is_refused(self, tmp_path):
+        folder = make_folder(tmp_path / "photos", FILES)
+        os.mkfifo(folder / "pipe")
+        assert "is no file" in refused(errors.UnsafeLinkError, folder)
