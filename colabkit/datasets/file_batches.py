@@ -19,7 +19,7 @@ _PIECES_MAX = 900
 _BATCH_BYTES = 1 << 20
 _PIPE_BYTES = 16 << 20
 # An archive that had so many small files will have more.
-_START_AFTER = 1000
+_START_AFTER = 500
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class _Batch:
 
 
 class FileBatches:
-    """Takes small files; from the thousandth on, processes write them."""
+    """Takes small files; after some hundreds, processes write them."""
 
     def __init__(self, tree: Tree, counter: Counter, crew: Crew) -> None:
         self._tree = tree
@@ -71,8 +71,8 @@ class FileBatches:
         pipe.put(batch, batch.nbytes)
 
     def _start(self) -> None:
-        # One core unpacks the stream, and most of another cuts it.
-        count = max(1, (os.cpu_count() or 1) - 2)
+        # Cutting takes a core or two, but on a disk a writer waits more than it works.
+        count = os.cpu_count() or 1
         self._pipe = Pipe(self._crew, _PIPE_BYTES)
         for number in range(count):
             work = partial(self._write, self._pipe, WriterProcess(self._tree, wanted=True))

@@ -1,0 +1,60 @@
+"""What a long run leaves on Drive, its Trash included."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+SETUP = "import colabkit\nsession = colabkit.setup()"
+TRAIN = """
+import time, torch
+model = torch.nn.Linear({width}, {width})
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+run = colabkit.Run(
+    "MyDrive/runs/a", model=model, optimizer=optimizer, save_every="0.01s", progress=False
+)
+seen = set()
+for _ in run.items(range(1_000_000)):
+    with torch.no_grad():
+        model.weight += 1
+    optimizer.step()
+    time.sleep(0.01)
+    carry = run.save_status.carry
+    seen.add(carry.confirmed_step)
+    if len(seen) > {count}:
+        break
+print("carried", len(seen) - 1)
+"""
+SCALES = {
+    "small": {"width": 500, "count": 25},
+    "whole": {"width": 2236, "count": 200},
+}
+
+
+@pytest.mark.parametrize("scale", ["small", pytest.param("whole", marks=pytest.mark.soak)])
+def test_old_checkpoints_fill_neither_drive_nor_its_trash(cloud, scale):
+    if scale == "whole" and not os.environ.get("COLABKIT_SOAK"):
+        pytest.skip("make soak runs it")
+    machine = cloud.machine()
+    machine.run_cell(SETUP).check()
+    nbytes = SCALES[scale]["width"] ** 2 * 4
+    peaks, ended = [0], threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(0.02):
+            peaks.append(cloud.used_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        done = machine.run_cell(TRAIN.format(**SCALES[scale]), timeout_s=900)
+    finally:
+        ended.set()
+        watcher.join()
+    assert f"carried {SCALES[scale]['count']}" in done.check().stdout
+    machine.drive.wait_until_uploaded()
+    assert cloud.used_bytes() <= 3.1 * nbytes
+    assert max(peaks) <= 4.1 * nbytes
+    assert sum(cloud.trash().values()) <= 0.1 * nbytes
