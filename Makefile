@@ -2,6 +2,7 @@
 # make test    format, lint, types, floors and all tests
 # make soak    the long sweep of kills
 # make bench   the timings
+# make docs    the API reference, into build/docs
 # make wheel   the one file to install from, into dist/
 # make screenshots  pictures of panels and cards in a browser, and README's
 # make format  rewrite the source in the house style
@@ -14,7 +15,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -ge 2 ] && echo $$n 
 TESTS ?= tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint fuse soak bench wheel screenshots format clean
+.PHONY: demo test lint fuse soak bench docs wheel screenshots format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo
@@ -35,6 +36,9 @@ soak: $(VENV)/.test fuse
 bench: $(VENV)/.test fuse
 	@for file in benchmarks/bench_*.py; do \
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+
+docs: $(VENV)/.test
+	$(BIN)/pdoc --docformat google --output-directory build/docs colabkit
 
 wheel: $(VENV)/.made
 	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .

@@ -92,7 +92,7 @@ def slot_for(
 
     Example:
         >>> slot_for("/d/cats.tar.gz", None, None, cache=Path("/content/datasets")).folder.name
-        'cats-0b6ab573'
+        'cats-bf737672'
     """
     if dest is not None:
         return Slot(Path(dest).expanduser().resolve())

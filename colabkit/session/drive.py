@@ -49,6 +49,9 @@ def mount(
             nothing waits to be copied; None waits until it is lost.
         **options: What the backend takes, such as ``remote="gdrive:"`` for rclone.
 
+    Returns:
+        How Drive stands, and where it is; a notebook shows it as a card.
+
     Raises:
         DriveMountError: It could not be mounted; ``cause`` says why.
         ArgumentError: An argument cannot be used.

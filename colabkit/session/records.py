@@ -69,6 +69,12 @@ class Session:
         clock: How long the machine has been up, and about how long it has left.
         packages: How each package that was asked for stands.
         notes: What else there is to know, one sentence each.
+
+    Example:
+        >>> import colabkit
+        >>> session = colabkit.setup(gpu=False, drive=False)
+        >>> session.device.torch_device, session.drive.is_mounted
+        ('cpu', False)
     """
 
     platform: Platform

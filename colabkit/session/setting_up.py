@@ -63,6 +63,9 @@ def setup(
             and nothing waits to be copied; by default only when it is lost.
         session_hours: How long such a machine lasts, when you know better than 12 hours.
 
+    Returns:
+        What the machine is and has; a notebook shows it as a card.
+
     Raises:
         ArgumentError: An argument cannot be used; nothing was done.
         GpuUnavailableError: A GPU is required and none works.

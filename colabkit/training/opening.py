@@ -20,6 +20,9 @@ def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> CheckpointList
         ckpt_dir: The folder given to ``fit`` or ``Run``.
         verify: Whether to read every byte; ``problem`` then says what is damaged.
 
+    Returns:
+        A list of ``CheckpointInfo``; a notebook shows it as a table.
+
     Raises:
         CheckpointNotFoundError: There is no such folder.
 
