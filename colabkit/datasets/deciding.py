@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 
-from colabkit.datasets.actions import (
+from colabkit.datasets.cache import (
     CacheAction,
     FolderState,
+    Published,
+    Slot,
     Wanted,
+    boot_id,
     cache_action,
+    damaged_members,
+    look,
     replace_reason,
+    sizes_state,
 )
-from colabkit.datasets.checking import boot_id, damaged_members, sizes_state
-from colabkit.datasets.publishing import Published, look
-from colabkit.datasets.slots import Slot
-from colabkit.datasets.supply import Request, Supply
-from colabkit.datasets.watch import Phase, Watch
+from colabkit.datasets.origins import Request, Supply
+from colabkit.datasets.transfer import Phase, Watch
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
