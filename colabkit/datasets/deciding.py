@@ -62,7 +62,10 @@ def decide(request: Request, slot: Slot, supply: Supply, watch: Watch) -> Verdic
         if action is CacheAction.INSPECT and manifest is not None:
             state, renew = sizes_state(slot.folder, manifest.members()), True
         elif action is CacheAction.IDENTIFY:
-            wanted = dataclasses.replace(wanted, digest=supply.contents().digest)
+            contents = supply.contents()
+            is_copy = known is not None and known.digest == contents.digest_as_folder
+            digest = contents.digest_as_folder if is_copy else contents.digest
+            wanted = dataclasses.replace(wanted, digest=digest)
         else:
             break
     if action is CacheAction.RESTAMP:

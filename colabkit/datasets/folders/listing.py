@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import xxhash
 
@@ -64,6 +64,12 @@ class Listing:
         rows = [[file.path, file.nbytes, file.mtime_ns] for file in self.files]
         text = json.dumps([rows, list(self.folders)], separators=(",", ":"))
         return xxhash.xxh3_128_hexdigest(text.encode())
+
+    def selected(self, selects: Callable[[str], bool]) -> Listing:
+        """Returns what is left of it when only some paths are taken."""
+        files = [file for file in self.files if selects(file.path)]
+        above = {str(parent) for file in files for parent in PurePosixPath(file.path).parents}
+        return Listing(files, [name for name in self.folders if name in above])
 
 
 @dataclasses.dataclass(slots=True)

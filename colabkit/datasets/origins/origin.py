@@ -31,6 +31,7 @@ class Contents:
         n_folders: Number of folders.
         nbytes_least: How many bytes the files have at least.
         verb: What making the folder is called: "Copied", "Unpacked".
+        digest_as_folder: The digest that the same content has as a folder, "" where it is none.
     """
 
     digest: str
@@ -39,6 +40,7 @@ class Contents:
     n_folders: int
     nbytes_least: int
     verb: str
+    digest_as_folder: str = ""
 
 
 class Origin(Protocol):
@@ -100,9 +102,7 @@ class FolderOrigin:
         if self._listing is None:
             listing = self._listed()
             if self._selects is not None:
-                files = [file for file in listing.files if self._selects(file.path)]
-                above = {str(parent) for file in files for parent in Path(file.path).parents}
-                listing = Listing(files, [name for name in listing.folders if name in above])
+                listing = listing.selected(self._selects)
             settled = settle(
                 listing,
                 look=self._look_again,

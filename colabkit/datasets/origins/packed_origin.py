@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from colabkit.datasets.cache import Member, Staging
-from colabkit.datasets.folders import Before, FolderReader, list_folder
+from colabkit.datasets.folders import Before, FolderReader, Listing, list_folder
+from colabkit.datasets.members import chosen
 from colabkit.datasets.origins.archive_origin import ArchiveOrigin
 from colabkit.datasets.origins.origin import Contents
-from colabkit.datasets.packing import Packed, check_target, pack_listed, pack_words
+from colabkit.datasets.packing import check_target, pack_listed, pack_words
 from colabkit.datasets.transfer import Retry, Watch
 
 
@@ -49,7 +51,8 @@ class PackedOrigin:
         self._watch = watch
         self._retry = retry
         self._reader = reader or FolderReader()
-        self._packed: Packed | None = None
+        self._selection = selection
+        self._listing: Listing | None = None
         self._archive = ArchiveOrigin(
             (str(self._target),),
             watch=watch,
@@ -67,8 +70,9 @@ class PackedOrigin:
 
     def contents(self) -> Contents:
         """Reads the fresh archive's table of contents."""
-        self._freshen()
-        return self._archive.contents()
+        listing = self._freshen()
+        contents = self._archive.contents()
+        return dataclasses.replace(contents, digest_as_folder=listing.digest)
 
     def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:
         """Unpacks the archive."""
@@ -78,15 +82,16 @@ class PackedOrigin:
         """Has no hash that was asked for."""
         return None
 
-    def _freshen(self) -> None:
-        if self._packed is not None:
-            return
+    def _freshen(self) -> Listing:
+        """Packs what changed since; returns what was asked for of the folder."""
+        if self._listing is not None:
+            return self._listing
         began_s, listed_ns = time.monotonic(), time.time_ns()
         check_target(self._target)
         listing = list_folder(
             self._root, reader=self._reader, check=self._watch.check, retry=self._retry
         )
-        self._packed = pack_listed(
+        packed = pack_listed(
             self._root,
             listing,
             self._target,
@@ -95,6 +100,9 @@ class PackedOrigin:
             retry=self._retry,
             reader=self._reader,
         )
-        if self._packed.is_new:
+        if packed.is_new:
             lasted_s = time.monotonic() - began_s
-            self.note = pack_words(self._packed, self._target, lasted_s=lasted_s)
+            self.note = pack_words(packed, self._target, lasted_s=lasted_s)
+        selects = chosen(self._selection)
+        self._listing = listing if selects is None else listing.selected(selects)
+        return self._listing

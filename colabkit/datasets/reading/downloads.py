@@ -67,16 +67,6 @@ class Downloads:
                 return
 
 
-def is_web(path: str) -> bool:
-    """Whether a source is on a web server.
-
-    Example:
-        >>> is_web("https://example.org/cats.zip"), is_web("gs://bucket/cats.zip")
-        (True, False)
-    """
-    return path.startswith(("http://", "https://"))
-
-
 def _gives_parts(source: Source) -> bool:
     if source.nbytes <= 1:
         return True

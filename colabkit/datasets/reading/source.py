@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import stat
 import threading
 from pathlib import Path
 from typing import Any, Protocol
 
-from colabkit.errors import ArgumentError, MissingPackageError, StorageError
+from colabkit.datasets.reading.urls import as_os_error, located
+from colabkit.errors import ArgumentError, StorageError
 
 
 class Source(Protocol):
@@ -137,22 +137,10 @@ class FsspecSource:
     """A file behind a URL, read in ranges."""
 
     def __init__(self, name: str) -> None:
-        import fsspec
-
         self.name = name
         try:
-            self._fs, self._path = fsspec.core.url_to_fs(name)
-            size = self._fs.info(self._path).get("size")
-        except ImportError as error:
-            message = f"{name} needs a package that is not installed ({error})."
-            raise MissingPackageError(
-                message,
-                package=error.name or "fsspec",
-                hint="Install it with %pip install, then run the cell again.",
-            ) from error
-        except ValueError as error:
-            message = f"{name} is not a URL that can be opened ({error})."
-            raise ArgumentError(message, argument="source") from error
+            self._place = located(name)
+            size = self._place.files.info(self._place.inside).get("size")
         except OSError as error:
             message = f"{name} cannot be opened ({error or type(error).__name__})."
             raise StorageError(
@@ -185,11 +173,9 @@ class FsspecSource:
         """Holds no descriptor of its own."""
 
     def _fetch(self, offset: int, end: int) -> bytes:
+        place = self._place
         try:
-            data: Any = self._fs.cat_file(self._path, start=offset, end=end)
-        except OSError:
-            raise
+            data: Any = place.files.cat_file(place.inside, start=offset, end=end)
         except Exception as error:
-            # Each file system behind fsspec has errors of its own; to a reader they are one.
-            raise OSError(errno.EIO, f"{type(error).__name__}: {error}", self.name) from error
+            raise as_os_error(error, self.name) from error
         return bytes(data)

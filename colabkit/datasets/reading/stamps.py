@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import importlib
 from pathlib import Path
+
+from colabkit.datasets.reading.urls import as_os_error, located
 
 _VALIDATORS = ("ETag", "etag", "Last-Modified", "LastModified", "md5Hash", "mtime", "updated")
 
@@ -13,19 +13,16 @@ def stamp_of(path: str) -> str:
     """Returns the stamp of a path or URL, "" where a server tells nothing to go by.
 
     Raises:
+        MissingPackageError: The URL needs a package that is not installed.
         OSError: It cannot be looked at.
     """
     if "://" not in path:
         status = Path(path).stat()
         return f"{status.st_size}:{status.st_mtime_ns}"
-    fsspec = importlib.import_module("fsspec")
+    place = located(path)
     try:
-        files, inside = fsspec.core.url_to_fs(path)
-        facts = files.info(inside)
-    except OSError:
-        raise
+        facts = place.files.info(place.inside)
     except Exception as error:
-        # Each file system behind fsspec has errors of its own; to a reader they are one.
-        raise OSError(errno.EIO, f"{type(error).__name__}: {error}", path) from error
+        raise as_os_error(error, path) from error
     told = [f"{name}={facts[name]}" for name in _VALIDATORS if facts.get(name)]
     return f"{facts.get('size')}:{','.join(told)}" if told else ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -141,6 +140,16 @@ class Retrier:
         hint = "Drive keeps what it reads on the disk for a while: make room, and run this again."
         return DiskFullError(message, path=self._location, hint=hint)
 
+    def _hint(self) -> str:
+        if "://" in self._location:
+            return "Check the address and the network, and run this again: it goes on from here."
+        if self._mount is None:
+            return "Check its disk or mount, and run this again: it goes on where it stopped."
+        return (
+            "Mount Drive again and run this cell again: it goes on where it stopped."
+            " Drive also answers so when a file was read too often in one day."
+        )
+
     def _says_lost(self, error: OSError) -> bool:
         if error.errno == errno.ENOENT:
             # A lost mount shows an empty folder: what is missing there is not gone.
@@ -172,8 +181,7 @@ class Retrier:
             message,
             path=self._location,
             operation="read",
-            hint="Mount Drive again and run this cell again: it goes on where it stopped."
-            " Drive also answers so when a file was read too often in one day.",
+            hint=self._hint(),
         )
 
 
@@ -203,4 +211,4 @@ def _is_lost(mount: Mount) -> bool:
 
 
 def _words(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
+    return error.strerror or str(error) or type(error).__name__

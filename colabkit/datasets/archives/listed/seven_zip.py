@@ -109,29 +109,53 @@ class SevenZipUnpacker:
 def _opened(stream: BinaryIO, password: str | None) -> Iterator[Any]:
     """Opens a 7z; what py7zr raises for damaged bytes becomes one error."""
     py7zr = needed("py7zr", "a 7z")
+    begin = stream.tell()
     try:
         with py7zr.SevenZipFile(stream, "r", password=password) as archive:
             yield archive
-    except (ColabKitError, CrewStoppedError):
+    except CrewStoppedError:
         raise
     except py7zr.PasswordRequired as error:
         message = "The 7z is encrypted."
         raise ArchivePasswordError(message, hint="Pass password=.") from error
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise _damaged(error, password) from error
     except Exception as error:
         # A parser in Python that is fed with damaged bytes may raise anything.
-        raise _damaged(error, password) from error
+        from_disk = isinstance(error, OSError) and error.errno is not None
+        is_damage = isinstance(error, ArchiveCorruptError)
+        if not is_damage and (from_disk or isinstance(error, ColabKitError)):
+            raise
+        stream.seek(begin)
+        if password is not None and _is_encrypted(stream):
+            raise _refused(error) from error
+        if is_damage:
+            raise
+        message = f"The 7z cannot be unpacked ({_words(error)})."
+        raise ArchiveCorruptError(message, hint="Upload or download it again.") from error
 
 
-def _damaged(error: Exception, password: str | None) -> ArchiveCorruptError:
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    message = f"The 7z cannot be unpacked ({reason})."
-    if password is not None:
-        return ArchiveCorruptError(message, hint="Is the password right? Else download it again.")
-    return ArchiveCorruptError(message, hint="Upload or download it again.")
+def _is_encrypted(stream: BinaryIO) -> bool:
+    """Whether a 7z that fails with a password asks for one at all."""
+    py7zr = needed("py7zr", "a 7z")
+    try:
+        with py7zr.SevenZipFile(stream, "r") as archive:
+            return bool(archive.needs_password())
+    except py7zr.PasswordRequired:
+        return True
+    except Exception:  # noqa: BLE001 - damaged bytes: the error that is known already says so
+        return False
+
+
+def _refused(error: Exception) -> ArchivePasswordError:
+    """Returns the error for a wrong password: a 7z has nothing to tell it by but its content."""
+    message = f"The 7z cannot be unpacked with this password ({_words(error)})."
+    hint = "Check the password. If it is right, the archive is damaged: upload it again."
+    return ArchivePasswordError(message, hint=hint)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ColabKitError):
+        return str(error.args[0]).rstrip(".") if error.args else type(error).__name__
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _factory(write: Callable[[str, bytes | bytearray], None]) -> Any:

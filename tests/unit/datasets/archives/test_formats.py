@@ -15,7 +15,12 @@ from pathlib import Path
 import pytest
 
 from colabkit.datasets import open_source, plan_archive, unpack
-from colabkit.errors import ArchivePasswordError, ArchiveUnsupportedError, MissingPackageError
+from colabkit.errors import (
+    ArchiveCorruptError,
+    ArchivePasswordError,
+    ArchiveUnsupportedError,
+    MissingPackageError,
+)
 from tests.unit.datasets.building import DEFLATE, ZipMember, raw_zip, tree
 
 
@@ -198,6 +203,30 @@ def test_a_7z_comes_out_with_and_without_a_password(tmp_path, original):
                 unpacked(archive, into)
         password = "secret" if options else None
         assert unpacked(archive, into, password=password) == tree(original.parent)
+
+
+@pytest.mark.skipif(not shutil.which("7z"), reason="written by 7z")
+@pytest.mark.parametrize("options", [[], ["-mhe=on"], ["-mx=0"], ["-mx=0", "-mhe=on"]])
+def test_a_wrong_password_of_a_7z_is_said(tmp_path, original, options):
+    pytest.importorskip("py7zr")
+    archive = tmp_path / "archive.7z"
+    command = ["7z", "a", "-bd", "-psecret", *options, archive, original]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    with pytest.raises(ArchivePasswordError, match="password"):
+        unpacked(archive, tmp_path / "ours", password="wrong")
+
+
+@pytest.mark.skipif(not shutil.which("7z"), reason="written by 7z")
+def test_a_damaged_7z_that_is_not_encrypted_is_corrupt_whatever_the_password(tmp_path, original):
+    pytest.importorskip("py7zr")
+    archive = tmp_path / "archive.7z"
+    command = ["7z", "a", "-bd", "-mx=1", archive, original]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    archive.write_bytes(data)
+    with pytest.raises(ArchiveCorruptError):
+        unpacked(archive, tmp_path / "ours", password="needless")
 
 
 def stored_rar(files: dict[str, bytes]) -> bytes:

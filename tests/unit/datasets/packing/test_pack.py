@@ -17,7 +17,14 @@ from colabkit.cli import main
 from colabkit.datasets.folders.listing import list_folder
 from colabkit.datasets.packing.pack_call import Packed, pack_listed
 from colabkit.datasets.transfer.watch import Watch
-from tests.unit.datasets.sources import LONG_AGO_S, content_of, make_folder, put, some_files
+from tests.unit.datasets.sources import (
+    LONG_AGO_S,
+    content_of,
+    inodes_of,
+    make_folder,
+    put,
+    some_files,
+)
 
 FILES = {
     **some_files(),
@@ -189,6 +196,26 @@ def test_dataset_packs_once_and_uses_the_archive_from_then_on(folder, tmp_path, 
     said = capsys.readouterr().out
     assert "of them taken from the one before" in said
     assert archive.stat().st_ino != before
+
+
+@pytest.mark.parametrize("members", [None, "*.txt"])
+def test_packing_what_was_copied_before_keeps_the_copy(folder, cache, capsys, members):
+    made = colabkit.dataset(folder, members=members)
+    before, content = inodes_of(made), content_of(made)
+    capsys.readouterr()
+    assert colabkit.dataset(folder, members=members, pack=True) == made
+    said = capsys.readouterr().out
+    assert "Packed" in said
+    assert "is there already" in said
+    assert "changed" not in said
+    assert (inodes_of(made), content_of(made)) == (before, content)
+    assert colabkit.dataset(folder, members=members) == made
+    assert "is there already" in capsys.readouterr().out
+    for file in folder.rglob("*.txt"):
+        put(file, b"changed since")
+    colabkit.dataset(folder, members=members)
+    assert "its source has changed" in capsys.readouterr().out
+    assert content_of(made) != content
 
 
 def test_the_command_line_packs(folder, tmp_path, capsys):

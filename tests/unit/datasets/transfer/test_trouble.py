@@ -124,12 +124,21 @@ class TestRetrier:
             one.retry(OSError(BROKEN, "failed"))
         assert pauses == [1.0, 0.75, 0.5, 2.0, 1.5, 4.0]
 
-    def test_gives_up_after_its_patience_and_says_what_to_do(self):
+    @pytest.mark.parametrize(
+        ("facts", "advice"),
+        [
+            ({"mount": Mount()}, "Mount Drive"),
+            ({}, "disk or mount"),
+            ({"location": "gs://bucket/cats.zip"}, "address"),
+        ],
+    )
+    def test_gives_up_after_its_patience_and_says_what_to_do(self, facts, advice):
         clock = Clock()
-        one = retrier(clock=clock, patience_s=600.0)
+        one = retrier(clock=clock, patience_s=600.0, **facts)
         one.retry(OSError(BROKEN, "failed"))
         clock.now_s = 601.0
-        with pytest.raises(errors.StorageError, match=r"could not be read for 10 min.*Mount Drive"):
+        expected = rf"could not be read for 10 min.*{advice}"
+        with pytest.raises(errors.StorageError, match=expected):
             one.retry(OSError(BROKEN, "failed"))
 
     def test_is_patient_again_once_bytes_came(self):
