@@ -291,6 +291,14 @@ class DivergedError(ColabKitError, ArithmeticError):
         super().__init__(message, hint=hint)
 
 
+class TrainingMemoryError(ColabKitError, MemoryError):
+    """A step does not fit in memory, taken in parts of ``samples`` samples."""
+
+    def __init__(self, message: str, *, samples: int, hint: str = "") -> None:
+        self.samples = samples
+        super().__init__(message, hint=hint)
+
+
 class RunClosedError(ColabKitError, RuntimeError):
     """A run was used outside its loop, or from two loops at once."""
 

@@ -124,7 +124,8 @@ class FitContract:
         assert not newest.problem
         damaged = newest.weights_files[0]
         damaged.chmod(0o644)
-        damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+        content = damaged.read_bytes()
+        damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
         found = colabkit.checkpoints(tmp_path, verify=True)
         assert found[0].problem
         assert not found[1].problem

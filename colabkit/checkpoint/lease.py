@@ -44,7 +44,10 @@ class Lease:
         Raises:
             StorageError: The folder cannot be written.
         """
-        there = self._read()
+        there: dict[str, Any] = {}
+        with contextlib.suppress(StorageError):
+            # A lease that cannot be read keeps nobody out: the run's owner asked for it.
+            there = self._read()
         self.generation = max(newest_generation, there.get("generation", 0)) + 1
         self._write()
 
@@ -53,9 +56,10 @@ class Lease:
 
         Raises:
             LeaseLostError: A newer session has taken it over.
+            StorageError: Whose it is cannot be read at the moment.
         """
         there = self._read()
-        if there and there.get("owner") != self.owner:
+        if self._is_newer(there):
             host, pid = there.get("host", "another machine"), there.get("pid")
             message = (
                 f"Another session (process {pid} on {host}) has taken over {self._volume.location}."
@@ -66,12 +70,27 @@ class Lease:
                 hint="This one stops saving, so that neither harms the other. Go on there, or"
                 " stop it and run this cell again.",
             )
-        if not there or self._wall_clock() - self._beat_s > _HEARTBEAT_S:
+        is_mine = there.get("owner") == self.owner
+        if not is_mine or self._wall_clock() - self._beat_s > _HEARTBEAT_S:
             self._write()
 
+    def _is_newer(self, there: dict[str, Any]) -> bool:
+        """Whether a lease is of a session that began later.
+
+        An older one may reach the cloud after it: each machine's Drive uploads in its own time.
+        """
+        mine = (self.generation, self.owner)
+        return bool(there) and (there["generation"], str(there.get("owner"))) > mine
+
     def _read(self) -> dict[str, Any]:
-        with contextlib.suppress(StorageError, ValueError):
-            found = json.loads(self._volume.read(_FILE).tobytes())
+        try:
+            content = self._volume.read(_FILE)
+        except StorageError:
+            if _FILE in self._volume.list("."):
+                raise
+            return {}
+        with contextlib.suppress(ValueError):
+            found = json.loads(content.tobytes())
             if isinstance(found, dict) and type(found.get("generation")) is int:
                 return found
         return {}

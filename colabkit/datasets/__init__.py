@@ -1,14 +1,11 @@
 """Datasets: an archive or a folder becomes a verified folder on local disk, once."""
 
+from colabkit.datasets.archives import ArchiveKind, Plan, plan_archive, unpack
 from colabkit.datasets.fetch import dataset
-from colabkit.datasets.kinds import ArchiveKind
-from colabkit.datasets.limits import Limits
-from colabkit.datasets.pack_call import pack
-from colabkit.datasets.plan import Plan, plan_archive
-from colabkit.datasets.progress import Progress
-from colabkit.datasets.source import FileSource, FsspecSource, Source, open_source
-from colabkit.datasets.tables import ArchiveFile, Manifest, UnpackedFile
-from colabkit.datasets.unpack import unpack
+from colabkit.datasets.members import ArchiveFile, Limits, UnpackedFile, UnpackedTable
+from colabkit.datasets.packing import pack
+from colabkit.datasets.reading import FileSource, FsspecSource, Source, open_source
+from colabkit.datasets.transfer import Progress
 
 __all__ = [
     "ArchiveFile",
@@ -16,11 +13,11 @@ __all__ = [
     "FileSource",
     "FsspecSource",
     "Limits",
-    "Manifest",
     "Plan",
     "Progress",
     "Source",
     "UnpackedFile",
+    "UnpackedTable",
     "dataset",
     "open_source",
     "pack",

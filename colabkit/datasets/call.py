@@ -8,29 +8,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from colabkit.datasets.actions import CacheAction
-from colabkit.datasets.checking import boot_id, folder_times
-from colabkit.datasets.deciding import Verdict, decide
-from colabkit.datasets.durability import durability_here
-from colabkit.datasets.eviction import mark_used, sweep
-from colabkit.datasets.finding import Found, is_url
-from colabkit.datasets.folder import DatasetPath
-from colabkit.datasets.making import Made, Recipe, make
-from colabkit.datasets.manifest import Manifest
-from colabkit.datasets.publishing import (
+from colabkit.datasets.cache import (
+    CacheAction,
+    Manifest,
     Published,
+    Slot,
+    attended,
+    boot_id,
+    durability_here,
     empty_trash,
     finish,
+    folder_times,
+    hold,
+    locked,
     look,
+    mark_used,
+    sweep,
     taken,
     write_manifest,
 )
-from colabkit.datasets.slots import Slot
-from colabkit.datasets.supply import Request, Supply
-from colabkit.datasets.trouble import URL_PATIENCE_S, Retrier
-from colabkit.datasets.use import hold
-from colabkit.datasets.waiting import attended, locked
-from colabkit.datasets.watch import Watch
+from colabkit.datasets.deciding import Verdict, decide
+from colabkit.datasets.finding import Found, is_url
+from colabkit.datasets.folder import DatasetPath
+from colabkit.datasets.making import Made, Recipe, make
+from colabkit.datasets.origins import Request, Supply
+from colabkit.datasets.transfer import URL_PATIENCE_S, Retrier, Watch
 from colabkit.errors import ColabKitError, DestinationTakenError, StorageError
 from colabkit.notebook import (
     Printed,

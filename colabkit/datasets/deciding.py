@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 
-from colabkit.datasets.actions import (
+from colabkit.datasets.cache import (
     CacheAction,
     FolderState,
+    Published,
+    Slot,
     Wanted,
+    boot_id,
     cache_action,
+    damaged_members,
+    look,
     replace_reason,
+    sizes_state,
 )
-from colabkit.datasets.checking import boot_id, damaged_members, sizes_state
-from colabkit.datasets.publishing import Published, look
-from colabkit.datasets.slots import Slot
-from colabkit.datasets.supply import Request, Supply
-from colabkit.datasets.watch import Phase, Watch
+from colabkit.datasets.origins import Request, Supply
+from colabkit.datasets.transfer import Phase, Watch
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,7 +62,10 @@ def decide(request: Request, slot: Slot, supply: Supply, watch: Watch) -> Verdic
         if action is CacheAction.INSPECT and manifest is not None:
             state, renew = sizes_state(slot.folder, manifest.members()), True
         elif action is CacheAction.IDENTIFY:
-            wanted = dataclasses.replace(wanted, digest=supply.contents().digest)
+            contents = supply.contents()
+            is_copy = known is not None and known.digest == contents.digest_as_folder
+            digest = contents.digest_as_folder if is_copy else contents.digest
+            wanted = dataclasses.replace(wanted, digest=digest)
         else:
             break
     if action is CacheAction.RESTAMP:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from colabkit.datasets.cache import cache_folder, slot_for
 from colabkit.datasets.call import Call
 from colabkit.datasets.finding import Found, SourceKind, SourceLike, find_source
-from colabkit.datasets.limits import Limits
-from colabkit.datasets.slots import cache_folder, slot_for
-from colabkit.datasets.supply import Request
+from colabkit.datasets.members import Limits
+from colabkit.datasets.origins import Request
 from colabkit.errors import ArgumentError
 from colabkit.storage import mount_of
 

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.listing import LEFT_OUT
+from colabkit.datasets.folders import LEFT_OUT
 from colabkit.errors import ArgumentError, DatasetNotFoundError
 from colabkit.runtime import Platform, detect_platform
 from colabkit.storage import DriveMount, MountState, locate, mount_of

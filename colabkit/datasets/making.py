@@ -7,18 +7,26 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 
-from colabkit.datasets.actions import FolderState
-from colabkit.datasets.checking import boot_id
-from colabkit.datasets.durability import Durability
-from colabkit.datasets.eviction import Evicted, evict
-from colabkit.datasets.manifest import Header
-from colabkit.datasets.mirror import Before
+from colabkit.datasets.cache import (
+    Durability,
+    Evicted,
+    FolderState,
+    Header,
+    Published,
+    Slot,
+    Staging,
+    Swap,
+    boot_id,
+    bytes_on_disk,
+    check_room,
+    evict,
+    move_to_trash,
+    publish,
+    room_at,
+)
+from colabkit.datasets.folders import Before
 from colabkit.datasets.origins import Contents, Origin
-from colabkit.datasets.publishing import Published, Swap, publish
-from colabkit.datasets.room import bytes_on_disk, check_room, room_at
-from colabkit.datasets.slots import Slot
-from colabkit.datasets.staging import Staging, move_to_trash
-from colabkit.datasets.watch import Phase, Watch
+from colabkit.datasets.transfer import Phase, Watch
 from colabkit.errors import (
     ArgumentError,
     DatasetChangedError,

@@ -32,6 +32,8 @@ _COMPILED = {
     "scheduler": "Pass a keras.optimizers.schedules schedule as the optimizer's learning_rate.",
     "metrics": "Pass them to model.compile(metrics=...).",
     "precision": "Call keras.mixed_precision.set_global_policy(...) before building the model.",
+    "microbatch": "Pass a smaller batch_size to fit, and gradient_accumulation_steps to the"
+    " optimizer.",
     "accumulate": "Pass gradient_accumulation_steps to the optimizer.",
     "clip_grad_norm": "Pass global_clipnorm to the optimizer.",
     "device": "Keras places the model when it is built.",
@@ -52,6 +54,7 @@ def fit(
     metrics: Any = None,
     callbacks: Sequence[Any] = (),
     precision: str = "auto",
+    microbatch: int | str | None = None,
     accumulate: int = 1,
     clip_grad_norm: float | None = None,
     device: Any = None,
@@ -90,6 +93,10 @@ def fit(
             model also Keras' own callbacks, whose attributes are.
         precision: "auto" (fp32 on a CPU; on a GPU bf16, or fp16 with a gradient scaler
             where bf16 is not native), "fp32", "bf16" or "fp16".
+        microbatch: "auto" goes on where memory runs out in a step: the step is repeated in
+            halves, with the gradient of the whole batch, and so are the steps after it. A
+            number: parts of at most so many samples from the start. BatchNorm then sees
+            parts. None: each batch in one piece.
         accumulate: Batches whose gradients make one optimizer step.
         clip_grad_norm: Largest norm of all gradients together, or None.
         device: "cuda", "cpu", ...; None takes the best that works.
@@ -114,6 +121,7 @@ def fit(
         ArgumentError: An argument cannot be used, or a loss cannot be inferred.
         CheckpointMismatchError: The folder's checkpoint is of another model or data.
         DivergedError: The loss became NaN or infinite.
+        TrainingMemoryError: With ``microbatch``: one sample, or so many, need too much memory.
         LeaseLostError: Another session has taken the run folder over.
         CheckpointWriteError: The last checkpoint could not be written.
 

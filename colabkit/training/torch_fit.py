@@ -14,13 +14,14 @@ from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
 from colabkit.training.checks import require_count
 from colabkit.training.feed import Start
-from colabkit.training.loop import Run
 from colabkit.training.records import History
 from colabkit.training.seeding import derive
 from colabkit.training.torch_device import choose_device, choose_precision
 from colabkit.training.torch_loss import named_loss
 from colabkit.training.torch_metrics import Metrics
+from colabkit.training.torch_microbatch import SplitStep, require_size
 from colabkit.training.torch_optimizers import make_optimizer, make_schedule
+from colabkit.training.torch_run import TorchRun
 from colabkit.training.torch_sources import feed_of
 from colabkit.training.torch_step import Evaluation, Recipe, TrainStep
 
@@ -38,6 +39,7 @@ class FitOptions:
     metrics: Any
     callbacks: Sequence[Any]
     precision: str
+    microbatch: int | str | None
     accumulate: int
     clip_grad_norm: float | None
     device: Any
@@ -52,6 +54,8 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "keep"):
             require_count(name, getattr(self, name))
+        if self.microbatch is not None and self.microbatch != "auto":
+            require_size(self.microbatch)
         if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
             message = f"clip_grad_norm is {self.clip_grad_norm!r}."
             raise ArgumentError(message, argument="clip_grad_norm", hint="Pass a number above 0.")
@@ -93,7 +97,7 @@ class _Fitting:
         self._feed = feed
         self._options = options
         self._callbacks = CallbackList(options.callbacks)
-        self._step = TrainStep(recipe)
+        self._step = self._make_step(options.microbatch)
         self._evaluate = Evaluation(recipe)
         self._validation = None
         if options.validation_data is not None:
@@ -105,7 +109,7 @@ class _Fitting:
             )
         has_validation = self._validation is not None
         self._monitor = options.monitor or ("val_loss" if has_validation else None)
-        self._run = Run(
+        self._run = TorchRun(
             ckpt_dir,
             seed=options.seed,
             save_every=options.save_every,
@@ -117,6 +121,13 @@ class _Fitting:
             must_be_finite=("loss",),
             **self._objects(),
         )
+        self._run.note(self._step.verdict())
+
+    def _make_step(self, microbatch: int | str | None) -> TrainStep:
+        if microbatch is None:
+            return TrainStep(self._recipe)
+        size = None if isinstance(microbatch, str) else microbatch
+        return SplitStep(self._recipe, size=size, say=lambda sentence: self._run.say(sentence))
 
     def _objects(self) -> dict[str, Any]:
         recipe = self._recipe

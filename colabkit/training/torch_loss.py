@@ -42,6 +42,11 @@ def named_loss(loss: str | LossFunction) -> LossFunction:
     return loss
 
 
+def is_known_by_name(loss: Any) -> bool:
+    """Whether a function is one of the losses that ``fit`` knows by name."""
+    return any(loss is each for each in (binary_loss, *_BY_NAME.values()))
+
+
 def own_loss(output: Any) -> torch.Tensor | None:
     """Returns the loss that a model computed itself, as Hugging Face's models do, or None."""
     is_mapping = isinstance(output, Mapping)

@@ -21,6 +21,7 @@ from colabkit.training.torch_device import Precision, moved
 from colabkit.training.torch_loss import LossFunction, infer_loss, own_loss
 from colabkit.training.torch_metrics import Metrics
 from colabkit.training.torch_optimizers import Schedule
+from colabkit.training.verdict import ResumeVerdict
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +37,22 @@ class Recipe:
     precision: Precision
     accumulate: int = 1
     clip_grad_norm: float | None = None
+
+
+class Passed(NamedTuple):
+    """What a forward pass gave.
+
+    Attributes:
+        output: What the model returned.
+        target: What it is to be compared with.
+        loss: Scalar tensor, attached to the graph in training.
+        samples: How many samples the batch has.
+    """
+
+    output: Any
+    target: Any
+    loss: torch.Tensor
+    samples: int
 
 
 class Outcome(NamedTuple):
@@ -67,6 +84,18 @@ class Forward:
 
     def __call__(self, batch: Any) -> Outcome:
         """Returns the outcome of one batch."""
+        passed = self.pass_through(batch)
+        return Outcome(passed.loss, self.values_of(passed), passed.samples)
+
+    def values_of(self, passed: Passed) -> dict[str, Any]:
+        """Returns the loss and the metrics of a forward pass, by name."""
+        values = {"loss": passed.loss.detach()}
+        if self._recipe.metrics:
+            values |= self._recipe.metrics.of_batch(main_output(passed.output), passed.target)
+        return values
+
+    def pass_through(self, batch: Any) -> Passed:
+        """Returns what model and loss give for a batch."""
         recipe = self._recipe
         if self._move:
             batch = moved(batch, recipe.device)
@@ -79,11 +108,8 @@ class Forward:
         else:
             with recipe.precision.autocast(recipe.device):
                 output, target, loss = self._loss(inputs, target)
-        values = {"loss": loss.detach()}
-        if recipe.metrics:
-            values |= recipe.metrics.of_batch(_main_output(output), target)
         samples = len(inputs) if pair and inputs.ndim else count_samples(batch)
-        return Outcome(loss, values, samples)
+        return Passed(output, target, loss, samples)
 
     def _loss(self, inputs: Any, target: Any) -> tuple[Any, Any, torch.Tensor]:
         assert self._call is not None  # noqa: S101  # set before the first call
@@ -97,10 +123,13 @@ class Forward:
             self._own = loss is not None
             if loss is not None:
                 return output, target, loss
-            self._criterion = infer_loss(_main_output(output), target)
+            self._criterion = infer_loss(main_output(output), target)
         if target is None:
             target = inputs
-        return output, target, self._criterion(output, target)
+        return output, target, self._compare(self._criterion, output, target)
+
+    def _compare(self, criterion: LossFunction, output: Any, target: Any) -> torch.Tensor:
+        return criterion(output, target)
 
 
 class TrainStep:
@@ -114,6 +143,7 @@ class TrainStep:
         self._recipe = recipe
         self._forward = Forward(recipe)
         self._accumulated = 0
+        self._changed: tuple[str, ...] = ()
         self._zero_grad = _zero_grad_of(recipe.optimizer)
         self._optimizer_step = _step_of(recipe.optimizer)
         self.scaler = recipe.precision.scaler(recipe.device)
@@ -121,16 +151,21 @@ class TrainStep:
     def __call__(self, batch: Any) -> Outcome:
         """Forward and backward; the optimizer steps after every ``accumulate`` batches."""
         outcome = self._forward(batch)
-        loss = outcome.loss
+        self._backward(outcome.loss)
+        self._count()
+        return outcome
+
+    def _backward(self, loss: torch.Tensor) -> None:
         if self._recipe.accumulate > 1:
             loss = loss / self._recipe.accumulate
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         torch.autograd.backward(loss)
+
+    def _count(self) -> None:
         self._accumulated += 1
         if self._accumulated == self._recipe.accumulate:
             self._update()
-        return outcome
 
     def finish_epoch(self) -> None:
         """Steps with the batches left over, weighing them as a full group."""
@@ -156,13 +191,18 @@ class TrainStep:
         self._zero_grad()
         recipe.schedule.after_step()
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, int | None]:
         """Returns the count of batches accumulated."""
         return {"accumulated": self._accumulated}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the count of batches accumulated."""
         self._accumulated = state["accumulated"]
+        self._changed = size_changes(state.get("microbatch"), None)
+
+    def verdict(self) -> ResumeVerdict:
+        """Returns what the size of the parts says on how exactly the run resumes."""
+        return ResumeVerdict(reasons=self._changed)
 
 
 class Evaluation:
@@ -192,7 +232,14 @@ class Evaluation:
         return means | self._recipe.metrics.of_epoch()
 
 
-def _main_output(output: Any) -> Any:
+def size_changes(then: int | None, now: int | None) -> tuple[str, ...]:
+    """Returns why another size of the parts than at the checkpoint is not exact."""
+    words = ["the whole batch" if size is None else f"{size}" for size in (then, now)]
+    return () if then == now else (f"microbatch was {words[0]}, is {words[1]}",)
+
+
+def main_output(output: Any) -> Any:
+    """Returns what losses and metrics look at, of what a model returned."""
     return getattr(output, "logits", output)
 
 

@@ -274,11 +274,16 @@ def test_copies_that_drive_numbered_are_no_checkpoints(cloud, diary, expected, m
     assert (folder / "lease (1).json").exists()
 
 
-def test_two_machines_on_one_folder_the_older_stops(cloud, diary, tmp_path, machine):
+@pytest.mark.parametrize("upload_delay_s", [0.02, 1.5])
+def test_two_machines_on_one_folder_the_older_stops(
+    cloud, diary, tmp_path, machine, upload_delay_s
+):
+    machine.drive.change(upload_delay_s=upload_delay_s)
     old_cell = machine.kernel.begin(train_cell(diary, epochs=400))
     diary.wait_for(lambda notes: notes[-1].confirmed)
     other = Diary(tmp_path / "other")
-    new = cloud.machine(visible=[other.folder])
+    rules = DriveRules(upload_delay_s=upload_delay_s)
+    new = cloud.machine(visible=[other.folder], rules=rules)
     new.run_cell(SETUP).check()
     new_cell = new.kernel.begin(train_cell(other, epochs=400))
     result = machine.kernel.finish(old_cell, timeout_s=60)

@@ -223,6 +223,7 @@ CASES: dict[str, Case] = {
     "generator_function": dataclasses.replace(case(lambda: generated), notices=1),
     "one_shot_generator": dataclasses.replace(case(generated, epochs=1), notices=1),
     "accumulation_that_does_not_divide": case(arrays, batch_size=8, accumulate=4),
+    "parts_of_batches": case(arrays, batch_size=8, microbatch=3, accumulate=2),
     "gradient_clipping": case(loader, clip_grad_norm=0.1),
     "scheduler_per_step": case(
         arrays,

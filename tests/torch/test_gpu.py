@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import os
 import subprocess
@@ -146,6 +147,46 @@ def test_a_save_of_600_mb_holds_the_training_thread_for_no_more_than_10_ms(tmp_p
             f" {np.median(steps_s[places]) * 1e3:.1f} ms"
         )
     assert np.median(held_s[places]) <= STALL_MAX_S
+
+
+class Deep(nn.Module):
+    """Keeps 256 times its input for backward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = nn.ModuleList(nn.Linear(256, 256) for _ in range(256))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = x + layer(torch.relu(x))
+        return x
+
+
+def test_a_batch_too_large_for_the_gpu_is_trained_in_parts(tmp_path):
+    free_bytes, _ = torch.cuda.mem_get_info()
+    # Whole, the activations would take 1.5 times what is free; a quarter fits with room to spare.
+    samples = int(1.5 * free_bytes / (256 * 256 * 4))
+    x = torch.randn(samples, 256) / 16
+    options = {"optimizer": "sgd", "loss": "mse", "precision": "fp32", "progress": False}
+
+    def train(folder: str, microbatch: int | str | None) -> tuple[nn.Module, colabkit.History]:
+        model = Deep()
+        history = colabkit.fit(
+            model, [(x, x)] * 3, tmp_path / folder, microbatch=microbatch, device="cuda", **options
+        )
+        torch.cuda.empty_cache()
+        return model, history
+
+    with pytest.raises(torch.OutOfMemoryError):
+        train("whole", None)
+    gc.collect()
+    torch.cuda.empty_cache()
+    halved, first = train("auto", "auto")
+    small, second = train("eighths", -(-samples // 8))
+    assert first.steps["loss"] == pytest.approx(second.steps["loss"], rel=1e-4)
+    for one, other in zip(halved.parameters(), small.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_snapshots_are_staged_in_pinned_memory_on_a_stream_of_their_own():

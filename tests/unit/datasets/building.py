@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from colabkit.datasets import Limits, Manifest, open_source, plan_archive, unpack
+from colabkit.datasets import Limits, UnpackedTable, open_source, plan_archive, unpack
 
 STORED, DEFLATE = 0, 8
 
@@ -133,7 +133,7 @@ def pax(**records: str) -> bytes:
 
 def attempt(
     archive: bytes | Path, folder: Path, *, limits: Limits | None = None, **options: object
-) -> tuple[Manifest | None, Exception | None]:
+) -> tuple[UnpackedTable | None, Exception | None]:
     """Unpacks within a folder and checks that nothing was written beside it."""
     outer = folder / "outer"
     into = outer / "into"

@@ -286,7 +286,9 @@ class TestCrashOfTheMachine:
     """What a machine wrote before it went down may not be there: all is read once after."""
 
     def crash(self, monkeypatch, made: Path) -> None:
-        monkeypatch.setattr("colabkit.datasets.checking._BOOT_ID", put(made.parent / "id", b"next"))
+        monkeypatch.setattr(
+            "colabkit.datasets.cache.checking._BOOT_ID", put(made.parent / "id", b"next")
+        )
 
     def test_a_lost_file_is_found_and_made_again(self, archive, monkeypatch):
         made = dataset(archive)

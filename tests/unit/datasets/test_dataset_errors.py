@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
 import zipfile
 from pathlib import Path
 
@@ -65,6 +67,20 @@ class TestMissing:
         assert "memory://nowhere/cats.zip cannot be opened" in refused(
             OSError, "memory://nowhere/cats.zip"
         )
+
+    def test_a_web_address_says_which_packages_it_needs(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "aiohttp", None)
+        monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)
+        said = refused(errors.MissingPackageError, "https://example.org/cats.zip")
+        assert "pip install requests aiohttp" in said
+
+    def test_a_web_address_that_nobody_answers_says_so(self, monkeypatch):
+        monkeypatch.setattr("colabkit.datasets.call.URL_PATIENCE_S", 0.1)
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        said = refused(errors.StorageError, f"http://127.0.0.1:{port}/cats.zip")
+        assert "Cannot connect" in said
+        assert "Check the address and the network" in said
 
     def test_a_shard_that_is_missing_in_a_list(self, tmp_path):
         first = make_zip(tmp_path / "1.zip", FILES)

@@ -1,0 +1,86 @@
+"""Which kind of archive it is, by its first bytes and never by its name."""
+
+from __future__ import annotations
+
+import enum
+
+from colabkit.datasets.reading import Source
+from colabkit.errors import ArchiveCorruptError
+
+_TAR_MAGIC_AT = 257
+_BLOCK_BYTES = 512
+
+
+class ArchiveKind(enum.Enum):
+    """A kind of archive."""
+
+    ZIP = "zip"
+    TAR = "tar"
+    TAR_GZ = "tar.gz"
+    TAR_BZ2 = "tar.bz2"
+    TAR_XZ = "tar.xz"
+    TAR_ZST = "tar.zst"
+    SEVEN_ZIP = "7z"
+    RAR = "rar"
+
+    @property
+    def is_tar(self) -> bool:
+        """Whether it is a tar, packed or not."""
+        return self.value.startswith("tar")
+
+
+_MAGIC = (
+    (b"PK\x03\x04", ArchiveKind.ZIP),
+    (b"PK\x05\x06", ArchiveKind.ZIP),
+    (b"\x1f\x8b", ArchiveKind.TAR_GZ),
+    (b"BZh", ArchiveKind.TAR_BZ2),
+    (b"\xfd7zXZ\x00", ArchiveKind.TAR_XZ),
+    (b"\x28\xb5\x2f\xfd", ArchiveKind.TAR_ZST),
+    (b"7z\xbc\xaf\x27\x1c", ArchiveKind.SEVEN_ZIP),
+    (b"Rar!\x1a\x07", ArchiveKind.RAR),
+)
+
+
+def kind_of(source: Source) -> ArchiveKind:
+    """Returns an archive's kind; raises ArchiveCorruptError where it is none that is known."""
+    head = source.read(0, _BLOCK_BYTES)
+    for magic, kind in _MAGIC:
+        if head.startswith(magic):
+            return kind
+    if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar" or _is_old_tar(head):
+        return ArchiveKind.TAR
+    if _ends_like_a_zip(source):
+        return ArchiveKind.ZIP
+    raise ArchiveCorruptError(_not_an_archive(source, head), hint=_hint(head))
+
+
+def _is_old_tar(head: bytes) -> bool:
+    """Whether a block's checksum is that of a tar header, for tars older than ustar."""
+    if len(head) < _BLOCK_BYTES or not head[0]:
+        return False
+    try:
+        declared = int(head[148:156].strip(b" \0"), 8)
+    except ValueError:
+        return False
+    return declared == sum(head[:148]) + sum(head[156:]) + 8 * 32
+
+
+def _ends_like_a_zip(source: Source) -> bool:
+    """Whether a zip follows something else, as in a self-extracting program."""
+    tail_bytes = min(source.nbytes, 1 << 16)
+    return b"PK\x05\x06" in source.read(source.nbytes - tail_bytes, tail_bytes)
+
+
+def _not_an_archive(source: Source, head: bytes) -> str:
+    if not head:
+        return f"{source.name} is empty."
+    return (
+        f"{source.name} ({source.nbytes:,} bytes) is no zip, tar, 7z or rar: "
+        f"it starts with {head[:16]!r}."
+    )
+
+
+def _hint(head: bytes) -> str:
+    if head[:256].lstrip().lower().startswith((b"<!doctype", b"<html")):
+        return "It is a web page, perhaps one that asks to sign in; download the file itself."
+    return "Was it downloaded or uploaded whole?"

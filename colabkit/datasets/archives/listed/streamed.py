@@ -1,0 +1,179 @@
+"""Archives that another package unpacks member by member: rar, and encrypted zip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any, BinaryIO, Protocol
+
+from colabkit.datasets.archives.listed.member_file import MemberFile
+from colabkit.datasets.archives.listed.planning import ListedMember, ListedPlan, plan_listed
+from colabkit.datasets.codecs import ERRORS, PIECE_BYTES, needed
+from colabkit.datasets.members import ArchiveFile, Limits, UnpackedTable
+from colabkit.datasets.reading import FileSource, Source, SourceFile
+from colabkit.datasets.transfer import Counter
+from colabkit.datasets.writing import Tree
+from colabkit.errors import (
+    ArchiveCorruptError,
+    ArchivePasswordError,
+    ColabKitError,
+    MissingPackageError,
+)
+
+_HINT = "Upload or download the archive again."
+
+
+class Members(Protocol):
+    """An open archive whose members are read one by one."""
+
+    def open(self, index: int, path: str) -> AbstractContextManager[BinaryIO]:
+        """Opens a member; raises one of the archive errors where it cannot."""
+        ...
+
+
+class StreamUnpacker:
+    """Unpacks one member after the other."""
+
+    def __init__(self, files: Sequence[ArchiveFile], tree: Tree, done: Container[str]) -> None:
+        self.counter = Counter()
+        self.manifest = UnpackedTable()
+        self._files = files
+        self._tree = tree
+        self._done = done
+
+    def work(self, members: Members) -> None:
+        """Unpacks all members; one thread's work."""
+        for index, file in enumerate(self._files):
+            if file.path in self._done and file.crc is not None:
+                self.counter.add_done(file.nbytes)
+                self.manifest.add(file.path, file.nbytes, file.crc)
+                continue
+            member = MemberFile(self._tree, file, self.counter, self.manifest)
+            with closing(member), members.open(index, file.path) as stream:
+                while piece := stream.read(PIECE_BYTES):
+                    member.write(piece)
+                member.finish()
+
+
+class EncryptedZip:
+    """A zip with the old encryption, read through the standard library: some MB a second."""
+
+    def __init__(self, stream: BinaryIO, rows: Sequence[int], password: str) -> None:
+        import zipfile
+
+        try:
+            self._zip = zipfile.ZipFile(stream)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
+            message = f"The encrypted zip cannot be read ({error})."
+            raise ArchiveCorruptError(message, hint=_HINT) from error
+        self._infos = self._zip.infolist()
+        self._rows = rows
+        self._password = password.encode()
+
+    @contextmanager
+    def open(self, index: int, path: str) -> Iterator[BinaryIO]:
+        """Opens a member."""
+        import zipfile
+
+        damages: tuple[type[Exception], ...] = (zipfile.BadZipFile, NotImplementedError)
+        damages += (IndexError, *_DAMAGES)
+        try:
+            info = self._infos[self._rows[index]]
+            with self._zip.open(info, pwd=self._password) as stream:
+                yield stream  # type: ignore[misc]
+        except ColabKitError:
+            raise
+        except damages as error:
+            message = f"Member {path!r} cannot be unpacked ({error}), or the password is wrong."
+            raise ArchiveCorruptError(message, member=path, hint=_HINT) from error
+        except RuntimeError as error:
+            message = f"The password is wrong for member {path!r}."
+            hint = "Pass the right one as password=."
+            raise ArchivePasswordError(message, member=path, hint=hint) from error
+
+
+class Rar:
+    """A rar, read through the package rarfile and the program that it calls."""
+
+    def __init__(
+        self, source: Source, stream: BinaryIO, names: Sequence[str], password: str | None
+    ) -> None:
+        # The program reads the file itself; of anything else rarfile makes a copy.
+        with _rar_errors(""):
+            self.rar: Any = _rarfile().RarFile(
+                source.name if isinstance(source, FileSource) else stream
+            )
+            if password is not None:
+                self.rar.setpassword(password)
+        self._names = names
+
+    @contextmanager
+    def open(self, index: int, path: str) -> Iterator[BinaryIO]:
+        """Opens a member."""
+        with _rar_errors(path), self.rar.open(self._names[index]) as stream:
+            yield stream
+
+
+def plan_rar(
+    source: Source,
+    wanted: Callable[[str], bool] | None,
+    limits: Limits,
+    password: str | None,
+) -> ListedPlan:
+    """Reads a rar's directory and checks every member.
+
+    Raises:
+        MissingPackageError: rarfile is not installed.
+    """
+    rar = Rar(source, SourceFile(source).buffered(), (), password).rar
+    with rar, _rar_errors(""):
+        if rar.needs_password() and password is None:
+            message = f"{source.name} is encrypted."
+            raise ArchivePasswordError(message, hint="Pass password=.")
+        members = [
+            ListedMember(
+                name=info.filename or "",
+                nbytes=-1 if info.file_size is None else info.file_size,
+                crc=info.CRC,
+                mode=_unix_mode(info),
+                is_folder=info.is_dir(),
+                is_link=info.is_symlink() or bool(getattr(info, "file_redir", None)),
+            )
+            for info in rar.infolist()
+        ]
+    return plan_listed(members, wanted, limits, source.nbytes)
+
+
+def _unix_mode(info: Any) -> int:
+    """Returns a member's mode where it was packed on Unix."""
+    unix = 3 if type(info).__name__.startswith("Rar3") else 1
+    return (info.mode or 0) & 0xFFFF if info.host_os == unix else 0
+
+
+def _rarfile() -> Any:
+    return needed("rarfile", "a rar")
+
+
+@contextmanager
+def _rar_errors(path: str) -> Iterator[None]:
+    """Turns what rarfile raises into the errors of archives."""
+    rarfile = _rarfile()
+    where = f"Member {path!r}" if path else "The rar"
+    try:
+        yield
+    except ColabKitError:
+        raise
+    except rarfile.RarCannotExec as error:
+        message = f"{where} is packed; reading it needs the program unrar."
+        hint = "Run !apt-get install -y unrar, then run the cell again."
+        raise MissingPackageError(message, package="unrar", hint=hint) from error
+    except (rarfile.PasswordRequired, rarfile.RarWrongPassword) as error:
+        message = f"{where} needs another password."
+        raise ArchivePasswordError(message, member=path, hint="Pass password=.") from error
+    except (rarfile.Error, *_DAMAGES) as error:
+        message = f"{where} cannot be unpacked ({type(error).__name__}: {error})."
+        raise ArchiveCorruptError(message, member=path, hint=_HINT) from error
+
+
+# An OSError is the disk's or the mount's here, as neither package decodes with one.
+_DAMAGES = tuple(kind for kind in ERRORS if kind is not OSError)

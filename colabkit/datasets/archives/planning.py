@@ -1,0 +1,111 @@
+"""What an archive would unpack to, decided from its directory before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
+from colabkit.datasets.archives.listed import plan_7z, plan_rar
+from colabkit.datasets.archives.zip import ZipLayout, plan_zip
+from colabkit.datasets.members import ArchiveFile, Limits, Resolved, Wanted, chosen
+from colabkit.datasets.reading import Source
+from colabkit.storage import hash_of
+
+_END_BLOCK_BYTES = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What an archive holds.
+
+    ``nbytes`` and ``n_files`` are None, and ``files`` is empty, where only reading the archive
+    tells, as with a tar. ``digest`` changes when any member does. ``names`` are the members as
+    the package knows them that reads a 7z or a rar.
+    """
+
+    kind: ArchiveKind
+    files: Sequence[ArchiveFile]
+    nbytes: int | None
+    n_files: int | None
+    digest: str
+    limits: Limits
+    archive_bytes: int
+    folders: tuple[str, ...] = ()
+    links: Resolved = field(default_factory=Resolved)
+    wanted: Wanted | None = None
+    layout: ZipLayout | None = None
+    names: tuple[str, ...] = ()
+
+
+def plan_archive(
+    source: Source,
+    *,
+    password: str | None = None,
+    members: Callable[[str], bool] | Sequence[str] | None = None,
+    limits: Limits | None = None,
+) -> Plan:
+    """Reads an archive's directory and checks every member in it.
+
+    Args:
+        source: The archive.
+        password: For an encrypted one.
+        members: Which members to unpack: a function of the path, or a list of paths, folders
+            and patterns such as ``"train/*.jpg"``; all if left out.
+        limits: What counts as a bomb.
+
+    Raises:
+        ArchiveUnsafeError: A member would lead outside, or the archive is a bomb.
+        ArchiveCorruptError: It is damaged, or no archive.
+        ArchivePasswordError: It is encrypted and no password was given.
+    """
+    limits = limits or Limits()
+    wanted = chosen(members)
+    kind = kind_of(source)
+    if kind is ArchiveKind.ZIP:
+        parts = plan_zip(source, wanted, limits, password)
+        return Plan(
+            kind=kind,
+            files=parts.files,
+            nbytes=int(parts.files.nbytes.sum()),
+            n_files=len(parts.files) + len(parts.links.to_files),
+            digest=parts.digest,
+            limits=limits,
+            archive_bytes=source.nbytes,
+            folders=parts.folders,
+            links=parts.links,
+            wanted=wanted,
+            layout=parts.layout,
+        )
+    if not kind.is_tar:
+        plan_listed = plan_7z if kind is ArchiveKind.SEVEN_ZIP else plan_rar
+        listed = plan_listed(source, wanted, limits, password)
+        return Plan(
+            kind=kind,
+            files=listed.files,
+            nbytes=int(listed.files.nbytes.sum()),
+            n_files=len(listed.files),
+            digest=listed.digest,
+            limits=limits,
+            archive_bytes=source.nbytes,
+            folders=listed.folders,
+            wanted=wanted,
+            names=listed.names,
+        )
+    return Plan(
+        kind=kind,
+        files=(),
+        nbytes=None,
+        n_files=None,
+        digest=_digest_of_ends(source),
+        limits=limits,
+        archive_bytes=source.nbytes,
+        wanted=wanted,
+    )
+
+
+def _digest_of_ends(source: Source) -> str:
+    """Returns a hash of the size and of the first and last blocks."""
+    first = source.read(0, _END_BLOCK_BYTES)
+    last = source.read(max(0, source.nbytes - _END_BLOCK_BYTES), _END_BLOCK_BYTES)
+    return hash_of(first, last, str(source.nbytes).encode())

@@ -1,0 +1,213 @@
+"""Unpacks a planned archive straight from its source; the caller's thread keeps watch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+from colabkit.datasets.archives.kinds import ArchiveKind
+from colabkit.datasets.archives.listed import (
+    EncryptedZip,
+    Members,
+    Rar,
+    SevenZipUnpacker,
+    StreamUnpacker,
+)
+from colabkit.datasets.archives.planning import Plan
+from colabkit.datasets.archives.tar import TarUnpacker
+from colabkit.datasets.archives.zip import ZipLayout, ZipUnpacker
+from colabkit.datasets.members import FileTable, Resolved, UnpackedTable
+from colabkit.datasets.reading import ReadAhead, Source, SourceFile
+from colabkit.datasets.transfer import Counter, Crew, Progress, Retry
+from colabkit.datasets.writing import Tree, started
+from colabkit.errors import ArchivePasswordError, StorageError
+
+_TICK_S = 0.1
+
+OnProgress = Callable[[Progress], None]
+
+
+def unpack(
+    plan: Plan,
+    source: Source,
+    into: Path,
+    *,
+    done: Container[str] = (),
+    on_progress: OnProgress | None = None,
+    retry: Retry | None = None,
+    password: str | None = None,
+) -> UnpackedTable:
+    """Unpacks an archive into a folder, every CRC checked.
+
+    Args:
+        plan: What ``plan_archive`` said of it.
+        source: The archive.
+        into: An existing folder that only this call writes to, empty or filled in part by an
+            earlier call that was killed.
+        done: Paths that are known to be whole; they are kept and not read again.
+        on_progress: Called on this thread about ten times a second.
+        retry: Called on this thread when the source fails as a lost mount does; reading goes on
+            at the byte where it broke when it returns, and ends with what it raises.
+        password: For an encrypted archive.
+
+    Returns:
+        Every file with its size and CRC-32.
+
+    Raises:
+        ArchiveUnsafeError: A member of a tar would lead outside, or the archive is a bomb.
+        ArchiveCorruptError: A member is damaged.
+        StorageError: The source or the folder failed.
+    """
+    tree = Tree(into)
+    watch = _Watch(plan, source, on_progress, retry)
+    if plan.kind.is_tar:
+        return _unpack_tar(plan, source, tree, done, watch)
+    tree.make_folders(plan.folders)
+    if plan.layout is None or plan.layout.encrypted:
+        return _unpack_members(plan, source, tree, done, password, watch)
+    return _unpack_zip(plan, plan.layout, source, tree, done, watch)
+
+
+class _Watch:
+    """What the caller's thread does while the crew works."""
+
+    def __init__(
+        self, plan: Plan, source: Source, on_progress: OnProgress | None, retry: Retry | None
+    ) -> None:
+        self._plan = plan
+        self._source = source
+        self._on_progress = on_progress
+        self.retry = retry
+
+    def over(self, crew: Crew, ahead: ReadAhead | SourceFile, counter: Counter) -> None:
+        """Waits for the crew to end, handles outages and tells the progress."""
+        try:
+            while not crew.done(_TICK_S):
+                if ahead.outage is not None and self.retry is not None:
+                    self.retry(ahead.outage)
+                    ahead.resume()
+                ahead.hurry()
+                self.tell(ahead.bytes_read, counter)
+        except StorageError:
+            raise
+        except OSError as error:
+            message = (
+                f"Reading {self._source.name} failed ({error.strerror or error}) after "
+                f"{ahead.bytes_read:,} of {self._source.nbytes:,} bytes."
+            )
+            raise StorageError(
+                message,
+                path=self._source.name,
+                operation="read",
+                hint="Check that the mount or the connection is there, then run the cell again.",
+            ) from error
+        finally:
+            crew.stop()
+        self.tell(ahead.bytes_read, counter)
+
+    def tell(self, bytes_read: int, counter: Counter) -> None:
+        """Passes the progress on."""
+        if self._on_progress is not None:
+            self._on_progress(
+                Progress(
+                    bytes_read=bytes_read,
+                    archive_bytes=self._source.nbytes,
+                    bytes_written=counter.bytes_written,
+                    nbytes=self._plan.nbytes,
+                    files_done=counter.files_done,
+                    n_files=self._plan.n_files,
+                )
+            )
+
+
+def _unpack_zip(
+    plan: Plan,
+    layout: ZipLayout,
+    source: Source,
+    tree: Tree,
+    done: Container[str],
+    watch: _Watch,
+) -> UnpackedTable:
+    if not isinstance(plan.files, FileTable):
+        raise TypeError(plan.files)
+    cores = os.cpu_count() or 1
+    processes = started(tree, cores, n_files=len(plan.files))
+    unpacker = ZipUnpacker(plan.files, layout, tree, done, cores)
+    crew = Crew()
+    ahead = ReadAhead(source, unpacker.stretches, crew, retries=watch.retry is not None)
+    try:
+        for number, process in enumerate(processes):
+            work = partial(unpacker.work, ahead, crew, process)
+            crew.start(f"unpack-{number}", work, awaited=True)
+        ahead.start(total_bytes=unpacker.total_bytes)
+        watch.over(crew, ahead, unpacker.counter)
+    finally:
+        for process in processes:
+            process.close()
+    manifest = unpacker.manifest()
+    _make_links(plan.links, tree, manifest)
+    return manifest
+
+
+def _unpack_tar(
+    plan: Plan, source: Source, tree: Tree, done: Container[str], watch: _Watch
+) -> UnpackedTable:
+    unpacker = TarUnpacker(plan.kind, source.nbytes, tree, done, plan.limits, plan.wanted)
+    crew = Crew()
+    whole = [(0, source.nbytes)]
+    ahead = ReadAhead(source, whole, crew, retries=watch.retry is not None)
+    ahead.start(total_bytes=source.nbytes)
+    unpacker.start(ahead, crew)
+    watch.over(crew, ahead, unpacker.counter)
+    _make_links(unpacker.links(), tree, unpacker.manifest)
+    return unpacker.manifest
+
+
+def _unpack_members(
+    plan: Plan,
+    source: Source,
+    tree: Tree,
+    done: Container[str],
+    password: str | None,
+    watch: _Watch,
+) -> UnpackedTable:
+    """Unpacks what other packages read, one member after the other."""
+    crew = Crew()
+    file = SourceFile(source, crew, retries=watch.retry is not None)
+    stream = file.buffered()
+    unpacker: SevenZipUnpacker | StreamUnpacker
+    if plan.kind is ArchiveKind.SEVEN_ZIP:
+        unpacker = seven = SevenZipUnpacker(plan.files, plan.names, tree, done, password)
+        crew.start("unpack", lambda: seven.work(stream), awaited=True)
+    else:
+        unpacker = streams = StreamUnpacker(plan.files, tree, done)
+        crew.start(
+            "unpack", lambda: streams.work(_members(plan, source, stream, password)), awaited=True
+        )
+    watch.over(crew, file, unpacker.counter)
+    _make_links(plan.links, tree, unpacker.manifest)
+    return unpacker.manifest
+
+
+def _members(plan: Plan, source: Source, stream: BinaryIO, password: str | None) -> Members:
+    if plan.layout is None:
+        return Rar(source, stream, plan.names, password)
+    if password is None:
+        message = f"{source.name} is encrypted."
+        raise ArchivePasswordError(message, hint="Pass password=.")
+    return EncryptedZip(stream, plan.layout.rows.tolist(), password)
+
+
+def _make_links(links: Resolved, tree: Tree, manifest: UnpackedTable) -> None:
+    if not links.to_files and not links.to_folders:
+        return
+    wanted = {link.target for link in links.to_files}
+    facts = {file.path: file for file in manifest if file.path in wanted}
+    for link in links.to_files:
+        tree.link(link.path, link.target)
+        manifest.add(link.path, facts[link.target].nbytes, facts[link.target].crc32)
+    for link in links.to_folders:
+        tree.symlink(link.path, link.target)

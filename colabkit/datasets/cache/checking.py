@@ -1,0 +1,154 @@
+"""Whether a folder is what was published there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from colabkit.datasets.cache.actions import FolderState
+from colabkit.datasets.cache.manifest import Manifest, Member
+
+_READ_BYTES = 1 << 20
+_BATCH = 64
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """Returns which run of this machine it is, "" where it does not say.
+
+    What a killed process wrote is still there; what a machine wrote before it went down may
+    not be.
+    """
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def folder_state(folder: Path, manifest: Manifest | None) -> FolderState:
+    """Returns the state of a folder by looking at its folders only, never at its files.
+
+    It sees every file that came, went or was renamed, and none that was changed in place.
+    """
+    try:
+        status = os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return FolderState.ABSENT
+    if not _is_folder(folder) or manifest is None or status.st_ino != manifest.header.inode:
+        return FolderState.ABSENT if _is_empty_folder(folder) else FolderState.FOREIGN
+    return FolderState.WHOLE if _times_equal(folder, manifest.folders) else FolderState.TOUCHED
+
+
+def sizes_state(folder: Path, members: Sequence[Member]) -> FolderState:
+    """Returns WHOLE or DAMAGED by the presence and size of every file; reads no data."""
+    present = dict(walk_sizes(folder))
+    whole = all(present.get(member.path) == member.nbytes for member in members)
+    return FolderState.WHOLE if whole else FolderState.DAMAGED
+
+
+def damaged_members(
+    folder: Path, members: Sequence[Member], *, count: Callable[..., None] | None = None
+) -> list[str]:
+    """Returns the files that are missing or not what they were, by reading all of them.
+
+    Args:
+        folder: Where they lie.
+        members: What they have to be.
+        count: Is told ``nbytes=`` and ``files=`` of each that was read.
+    """
+
+    def differs(member: Member) -> bool:
+        if count is not None:
+            count(nbytes=member.nbytes, files=1)
+        try:
+            nbytes, crc32 = measure(folder / member.path)
+        except OSError:
+            return True
+        return nbytes != member.nbytes or (member.crc32 is not None and crc32 != member.crc32)
+
+    found = parallel(differs, members, threads=os.cpu_count() or 2, name="colabkit-check")
+    return [member.path for member, bad in zip(members, found, strict=True) if bad]
+
+
+def foreign_files(folder: Path, members: Sequence[Member]) -> list[str]:
+    """Returns the files that were not published here, or have another size by now."""
+    known = {member.path: member.nbytes for member in members}
+    return [path for path, nbytes in walk_sizes(folder) if known.get(path) != nbytes]
+
+
+def folder_times(folder: Path) -> dict[str, int]:
+    """Returns the time of change in ns of a folder and of each below it, by path."""
+    times = {"": os.lstat(folder).st_mtime_ns}
+    for path, entry in _walk(folder):
+        if entry.is_dir(follow_symlinks=False):
+            times[path] = entry.stat(follow_symlinks=False).st_mtime_ns
+    return times
+
+
+def walk_sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yields (path with slashes, size) of every file in a folder; links are none."""
+    for path, entry in _walk(folder):
+        if not entry.is_dir(follow_symlinks=False) and not entry.is_symlink():
+            yield path, entry.stat(follow_symlinks=False).st_size
+
+
+def measure(path: Path) -> tuple[int, int]:
+    """Returns a file's size and CRC-32 by reading it."""
+    nbytes = crc32 = 0
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        while piece := os.read(descriptor, _READ_BYTES):
+            nbytes, crc32 = nbytes + len(piece), zlib.crc32(piece, crc32)
+    finally:
+        os.close(descriptor)
+    return nbytes, crc32
+
+
+def parallel(
+    work: Callable[[Item], Result], items: Sequence[Item], *, threads: int, name: str
+) -> list[Result]:
+    """Returns what ``work`` gives for each item, in order, from several threads."""
+    batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+    if len(batches) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads, name) as pool:
+        done = pool.map(lambda batch: [work(item) for item in batch], batches)
+        return list(itertools.chain.from_iterable(done))
+
+
+def _times_equal(folder: Path, times: Mapping[str, int]) -> bool:
+    base = f"{folder}/"
+    try:
+        return all(os.lstat(base + path).st_mtime_ns == time for path, time in times.items())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_empty_folder(path: Path) -> bool:
+    if not _is_folder(path):
+        return False
+    with os.scandir(path) as entries:
+        return next(entries, None) is None
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(folder / inside) as entries:
+            for entry in entries:
+                path = f"{inside}/{entry.name}" if inside else entry.name
+                yield path, entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)

@@ -1,0 +1,148 @@
+"""One process works on a dataset; the others wait and show how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+
+from colabkit.datasets.cache.slots import Slot
+from colabkit.datasets.transfer import Phase, Retrier, Standing, Watch
+from colabkit.errors import StorageError
+from colabkit.notebook import Transfer, TransferBar
+
+Result = TypeVar("Result")
+
+_POLL_S = 0.1
+_TELL_PERIOD_S = 0.5
+
+
+@contextlib.contextmanager
+def locked(slot: Slot, bar: TransferBar) -> Iterator[bool]:
+    """Holds a dataset's lock; shows how far its holder is while it waits.
+
+    Yields:
+        Whether it had to wait.
+    """
+    lock = FileLock(slot.lock)
+    waited = False
+    try:
+        slot.side.mkdir(parents=True, exist_ok=True)
+        while not _acquired(lock, timeout_s=_POLL_S if waited else 0):
+            waited = True
+            bar.update(_transfer(_told(slot.doing), waiting=True))
+    except OSError as error:
+        message = f"{slot.folder.parent} cannot be written to: {error.strerror or error}."
+        hint = "Pass dest= in a folder that you may write to, or set COLABKIT_CACHE to one."
+        raise StorageError(message, path=slot.folder, operation="write", hint=hint) from error
+    try:
+        yield waited
+    finally:
+        lock.release()
+
+
+def _acquired(lock: FileLock, *, timeout_s: float) -> bool:
+    try:
+        lock.acquire(timeout=timeout_s)
+    except Timeout:
+        return False
+    return True
+
+
+def attended(
+    work: Callable[[], Result],
+    *,
+    watch: Watch,
+    retrier: Retrier,
+    bar: TransferBar,
+    doing: Path | None = None,
+) -> Result:
+    """Does the work on a thread, while this one shows it, mounts again, and heeds Ctrl-C.
+
+    Args:
+        work: What to do; it passes ``watch`` often.
+        watch: Says how far it is.
+        retrier: Mounts again on this thread.
+        bar: Shows it.
+        doing: Where to note it for processes that wait.
+
+    Raises:
+        BaseException: What the work raised.
+    """
+    results: list[Result] = []
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
+            failures.append(error)
+
+    worker = threading.Thread(target=run, name="colabkit-dataset", daemon=True)
+    worker.start()
+    told_s = 0.0
+    try:
+        while worker.is_alive():
+            worker.join(_POLL_S)
+            standing = watch.standing()
+            bar.update(_transfer(standing))
+            if threading.current_thread() is threading.main_thread():
+                retrier.tend()
+            if doing is not None and time.monotonic() - told_s > _TELL_PERIOD_S:
+                told_s = time.monotonic()
+                _tell(doing, standing)
+    except BaseException:
+        watch.stopped.set()
+        worker.join()
+        raise
+    finally:
+        if doing is not None:
+            with contextlib.suppress(OSError):
+                doing.unlink()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _transfer(standing: Standing, *, waiting: bool = False) -> Transfer:
+    phase = standing.phase.value
+    if waiting:
+        phase = Phase.WAITING.value
+        if standing.phase is not Phase.WAITING:
+            phase += f" ({standing.phase.value})"
+    return Transfer(
+        phase,
+        standing.bytes_done,
+        standing.bytes_total,
+        standing.files_done,
+        standing.files_total,
+        standing.trouble,
+    )
+
+
+def _tell(path: Path, standing: Standing) -> None:
+    aside = path.with_name(f"{path.name}.{os.getpid()}")
+    content = {
+        "phase": standing.phase.name,
+        "bytes": [standing.bytes_done, standing.bytes_total],
+        "files": [standing.files_done, standing.files_total],
+    }
+    # Nothing depends on it but what another process shows while it waits.
+    with contextlib.suppress(OSError):
+        aside.write_text(json.dumps(content))
+        aside.replace(path)
+
+
+def _told(path: Path) -> Standing:
+    try:
+        content = json.loads(path.read_text())
+        return Standing(Phase[content["phase"]], *content["bytes"], *content["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Standing(Phase.WAITING)

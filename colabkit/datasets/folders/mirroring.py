@@ -1,0 +1,218 @@
+"""Copying a folder of many small files by many threads, only what is new."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from colabkit.datasets.cache import Member, Staging, measure
+from colabkit.datasets.folders.listing import THREADS, FolderReader, Listing
+from colabkit.datasets.transfer import Watch
+from colabkit.errors import DatasetChangedError
+
+_READ_BYTES = 4 << 20
+_LARGE_BYTES = 32 << 20
+_RANGE_BYTES = 8 << 20
+_RANGE_THREADS = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Before:
+    """An older copy of the same folder on this disk.
+
+    Attributes:
+        folder: Where it lies.
+        members: Its files by path, with their own times of change.
+    """
+
+    folder: Path
+    members: Mapping[str, Member]
+
+
+def mirror(
+    root: Path,
+    listing: Listing,
+    staging: Staging,
+    *,
+    watch: Watch,
+    reader: FolderReader | None = None,
+    retry: Callable[[OSError], None] | None = None,
+    before: Before | None = None,
+    threads: int = THREADS,
+) -> list[Member]:
+    """Copies the files of a folder that are not yet there.
+
+    Args:
+        root: The folder to copy.
+        listing: What it holds.
+        staging: Where the copy is built; what is whole there is left alone.
+        watch: Is told every byte.
+        reader: The calls to read the folder by.
+        retry: Called on a failure; returns to go on at the same byte, raises to give up.
+        before: An older copy, whose unchanged files are linked instead of read again.
+        threads: How many files wait for the source at the same time.
+
+    Returns:
+        Every file, as copied.
+
+    Raises:
+        DatasetChangedError: A file changed while it was read.
+        OSError: The folder cannot be read, or the copy not be written.
+    """
+    wanted = {file.path: file for file in listing.files}
+    staging.drop({path for path, done in staging.done.items() if not _same(done, wanted.get(path))})
+    for folder in listing.folders:
+        (staging.tree / folder).mkdir(parents=True, exist_ok=True)
+    if before is not None:
+        _link_unchanged(before, wanted, staging)
+    done = [staging.done[path] for path in wanted if path in staging.done]
+    watch.add(nbytes=sum(member.nbytes for member in done), files=len(done))
+    copier = _Copier(root, staging, watch, reader or FolderReader(), retry or _give_up)
+    left = [file for file in listing.files if file.path not in staging.done]
+    # The largest first: none of them is then still under way when all others are done.
+    _run(copier.copy, sorted(left, key=lambda file: -file.nbytes), threads=threads)
+    return [staging.done[path] for path in wanted]
+
+
+def _same(done: Member, wanted: Member | None) -> bool:
+    return wanted is not None and (done.nbytes, done.mtime_ns) == (wanted.nbytes, wanted.mtime_ns)
+
+
+def _link_unchanged(before: Before, wanted: Mapping[str, Member], staging: Staging) -> None:
+    for path, member in before.members.items():
+        if path in staging.done or not _same(member, wanted.get(path)):
+            continue
+        with contextlib.suppress(OSError):
+            status = os.lstat(before.folder / path)
+            if (status.st_size, status.st_mtime_ns) == (member.nbytes, member.mtime_ns):
+                os.link(before.folder / path, staging.tree / path, follow_symlinks=False)
+                staging.note(member)
+
+
+def _run(work: Callable[[Member], None], files: Sequence[Member], *, threads: int) -> None:
+    with ThreadPoolExecutor(threads, "colabkit-copy") as pool:
+        futures = [pool.submit(work, file) for file in files]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        for future in futures:
+            if not future.cancelled():
+                future.result()
+
+
+def _give_up(error: OSError) -> None:
+    raise error
+
+
+class _Source:
+    """A file that is opened again at the same byte when reading it fails."""
+
+    def __init__(self, path: Path, reader: FolderReader, retry: Callable[[OSError], None]) -> None:
+        self._path = path
+        self._reader = reader
+        self._retry = retry
+        self._descriptor = -1
+
+    def read(self, nbytes: int, offset: int) -> bytes:
+        while True:
+            try:
+                if self._descriptor < 0:
+                    self._descriptor = self._reader.open(self._path)
+                return self._reader.read(self._descriptor, nbytes, offset)
+            except OSError as error:
+                self.close()
+                self._retry(error)
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class _Copier:
+    def __init__(
+        self,
+        root: Path,
+        staging: Staging,
+        watch: Watch,
+        reader: FolderReader,
+        retry: Callable[[OSError], None],
+    ) -> None:
+        self._root = root
+        self._staging = staging
+        self._watch = watch
+        self._reader = reader
+        self._retry = retry
+
+    def copy(self, file: Member) -> None:
+        self._watch.check()
+        target = self._staging.tree / file.path
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(target, flags, 0o644)
+        try:
+            if file.nbytes > _LARGE_BYTES:
+                self._copy_ranges(file, descriptor)
+                crc32 = measure(target)[1]
+            else:
+                crc32 = self._copy_range(file, descriptor, 0, file.nbytes)
+            os.utime(descriptor, ns=(file.mtime_ns or 0, file.mtime_ns or 0))
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                target.unlink()
+            if isinstance(error, FileNotFoundError):
+                raise self._changed(file) from error
+            raise
+        finally:
+            os.close(descriptor)
+        self._staging.note(Member(file.path, file.nbytes, crc32, file.mtime_ns))
+        self._watch.add(files=1)
+
+    def _copy_ranges(self, file: Member, descriptor: int) -> None:
+        starts = range(0, file.nbytes, _RANGE_BYTES)
+        with ThreadPoolExecutor(min(_RANGE_THREADS, len(starts)), "colabkit-range") as pool:
+            ends = [min(start + _RANGE_BYTES, file.nbytes) for start in starts]
+            list(pool.map(lambda a, b: self._copy_range(file, descriptor, a, b), starts, ends))
+
+    def _copy_range(self, file: Member, descriptor: int, offset: int, end: int) -> int:
+        source = _Source(self._root / file.path, self._reader, self._retry)
+        crc32 = 0
+        try:
+            while True:
+                # One byte more than expected at the file's end shows that it has grown.
+                more = end == file.nbytes
+                piece = source.read(min(_READ_BYTES, end - offset + more), offset)
+                if not piece:
+                    break
+                if offset + len(piece) > end:
+                    raise self._changed(file)
+                _write_all(descriptor, piece, offset)
+                offset, crc32 = offset + len(piece), zlib.crc32(piece, crc32)
+                self._watch.add(nbytes=len(piece))
+                if offset == end:
+                    break
+        finally:
+            source.close()
+        if offset != end:
+            raise self._changed(file)
+        return crc32
+
+    def _changed(self, file: Member) -> DatasetChangedError:
+        path = self._root / file.path
+        message = f"{path} changed while it was read; it had {file.nbytes:,} bytes before."
+        return DatasetChangedError(
+            message, path=path, hint="Run this cell again once nobody writes to it."
+        )
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view, offset = view[count:], offset + count

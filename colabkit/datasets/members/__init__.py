@@ -1,0 +1,44 @@
+"""Members of an archive: what they are called and may be, checked before any is written."""
+
+from colabkit.datasets.members.clashes import Names, check_clashes, folders_of
+from colabkit.datasets.members.damage import corrupt
+from colabkit.datasets.members.encodings import FALLBACK, decoded, encoding_of
+from colabkit.datasets.members.limits import Limits
+from colabkit.datasets.members.links import LINK_BYTES_MAX, Resolved, resolve
+from colabkit.datasets.members.paths import all_plain, check_mode, is_junk, parents, safe_path
+from colabkit.datasets.members.selection import Wanted, chosen
+from colabkit.datasets.members.tables import (
+    ArchiveFile,
+    Column,
+    FileTable,
+    PathColumn,
+    UnpackedFile,
+    UnpackedTable,
+)
+
+__all__ = [
+    "FALLBACK",
+    "LINK_BYTES_MAX",
+    "ArchiveFile",
+    "Column",
+    "FileTable",
+    "Limits",
+    "Names",
+    "PathColumn",
+    "Resolved",
+    "UnpackedFile",
+    "UnpackedTable",
+    "Wanted",
+    "all_plain",
+    "check_clashes",
+    "check_mode",
+    "chosen",
+    "corrupt",
+    "decoded",
+    "encoding_of",
+    "folders_of",
+    "is_junk",
+    "parents",
+    "resolve",
+    "safe_path",
+]

@@ -1,0 +1,180 @@
+"""Members in columns: a million of them take tens of megabytes, not hundreds."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+Column = np.ndarray[Any, np.dtype[Any]]
+
+
+_CHUNK = 1 << 14
+
+
+class ArchiveFile(NamedTuple):
+    """A regular file in an archive, as its directory declares it."""
+
+    path: str
+    nbytes: int
+    crc: int | None
+    mode: int
+
+
+class UnpackedFile(NamedTuple):
+    """A file that was unpacked and checked."""
+
+    path: str
+    nbytes: int
+    crc32: int
+
+
+class Link(NamedTuple):
+    """A symbolic or hard link in an archive; ``target`` is a path within it."""
+
+    path: str
+    target: str
+
+
+class PathColumn(Sequence[str]):
+    """Paths in one buffer, each with a line end behind it."""
+
+    __slots__ = ("_ends", "_text")
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._ends = array("Q")
+
+    def append(self, path: str) -> None:
+        """Adds a path."""
+        self._text += path.encode()
+        self._ends.append(len(self._text))
+        self._text += b"\n"
+
+    def extend(self, lines: bytes, sizes: Column) -> None:
+        """Adds paths that are in one buffer already, each with a line end behind it."""
+        ends = np.cumsum(sizes.astype(np.uint64) + np.uint64(1)) + np.uint64(len(self._text))
+        self._ends.frombytes((ends - np.uint64(1)).tobytes())
+        self._text += lines
+
+    def copy(self) -> PathColumn:
+        """Returns the same paths, to add others to."""
+        other = PathColumn()
+        other._text, other._ends = self._text[:], self._ends[:]
+        return other
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        begin = self._ends[index - 1] + 1 if index else 0
+        return self._text[begin : self._ends[index]].decode()
+
+    def at(self, indices: Column) -> list[str]:
+        """Returns the paths at these places."""
+        if len(indices) > 1 and (np.diff(indices) == 1).all():
+            first = int(indices[0])
+            begin = self._ends[first - 1] + 1 if first else 0
+            paths = self._text[begin : self._ends[int(indices[-1])]].decode().split("\n")
+            if len(paths) == len(indices):
+                return paths
+        text, ends = self._text, self._ends
+        return [text[ends[i - 1] + 1 if i else 0 : ends[i]].decode() for i in indices.tolist()]
+
+    def __iter__(self) -> Iterator[str]:
+        for chunk in self.chunks():
+            yield from chunk
+
+    def chunks(self) -> Iterator[list[str]]:
+        """Yields the paths, some thousands at a time."""
+        begin = 0
+        for first in range(0, len(self), _CHUNK):
+            last = min(first + _CHUNK, len(self))
+            end = self._ends[last - 1]
+            lines = self._text[begin:end].decode().split("\n")
+            if len(lines) == last - first:
+                yield lines
+            else:
+                # A name with a line end in it.
+                yield [self[index] for index in range(first, last)]
+            begin = end + 1
+
+
+class FileTable(Sequence[ArchiveFile]):
+    """What an archive's directory says of its regular files."""
+
+    __slots__ = ("crcs", "modes", "nbytes", "paths")
+
+    def __init__(self, paths: PathColumn, nbytes: Column, crcs: Column | None, modes: Column):
+        self.paths = paths
+        self.nbytes = nbytes
+        self.crcs = crcs
+        self.modes = modes
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, index: int) -> ArchiveFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[ArchiveFile]: ...
+    def __getitem__(self, index: int | slice) -> ArchiveFile | Sequence[ArchiveFile]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        crc = None if self.crcs is None else int(self.crcs[index])
+        return ArchiveFile(self.paths[index], int(self.nbytes[index]), crc, int(self.modes[index]))
+
+
+class UnpackedTable(Sequence[UnpackedFile]):
+    """Every file that was unpacked, with its size and CRC-32."""
+
+    __slots__ = ("_crcs", "_nbytes", "_paths")
+
+    def __init__(self) -> None:
+        self._paths = PathColumn()
+        self._nbytes = array("Q")
+        self._crcs = array("L")
+
+    @classmethod
+    def of(cls, files: FileTable) -> UnpackedTable:
+        """Returns a manifest of files whose CRCs are known."""
+        if files.crcs is None:
+            raise TypeError(files)
+        manifest = cls()
+        manifest._paths = files.paths.copy()
+        manifest._nbytes = array("Q", files.nbytes.astype(np.uint64).tobytes())
+        manifest._crcs = array("L", files.crcs.astype(f"u{array('L').itemsize}").tobytes())
+        return manifest
+
+    def add(self, path: str, nbytes: int, crc32: int) -> None:
+        """Adds a file."""
+        self._paths.append(path)
+        self._nbytes.append(nbytes)
+        self._crcs.append(crc32)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, index: int) -> UnpackedFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[UnpackedFile]: ...
+    def __getitem__(self, index: int | slice) -> UnpackedFile | Sequence[UnpackedFile]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return UnpackedFile(self._paths[index], self._nbytes[index], self._crcs[index])
+
+    def __iter__(self) -> Iterator[UnpackedFile]:
+        return map(UnpackedFile._make, zip(self._paths, self._nbytes, self._crcs, strict=True))

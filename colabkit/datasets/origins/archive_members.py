@@ -1,0 +1,66 @@
+"""The files of several archives as those of one dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, overload
+
+from colabkit.datasets.cache import Member
+from colabkit.errors import DatasetClashError
+
+
+class MemberView(Sequence[Member]):
+    """The files of several tables as members, each made when it is asked for."""
+
+    def __init__(self, tables: Sequence[Sequence[Any]]) -> None:
+        self._tables = tables
+
+    def __len__(self) -> int:
+        return sum(len(table) for table in self._tables)
+
+    def __iter__(self) -> Iterator[Member]:
+        for table in self._tables:
+            for path, nbytes, crc32, *_ in table:
+                yield Member(path, nbytes, crc32)
+
+    @overload
+    def __getitem__(self, index: int) -> Member: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Member]: ...
+    def __getitem__(self, index: int | slice) -> Member | Sequence[Member]:
+        if isinstance(index, slice):
+            return list(self)[index]
+        index = range(len(self))[index]
+        for table in self._tables:
+            if index < len(table):
+                path, nbytes, crc32, *_ = table[index]
+                return Member(path, nbytes, crc32)
+            index -= len(table)
+        raise IndexError(index)
+
+
+def check_clashes(
+    paths: Sequence[str], tables: Sequence[Sequence[Any]], folders: Sequence[Sequence[str]]
+) -> None:
+    """Refuses a name that two archives give, in whatever case, or as file and as folder."""
+    if len(paths) == 1:
+        return
+    owners: dict[str, int] = {}
+    folder_owners: dict[str, int] = {}
+    for number, names in enumerate(folders):
+        for name in names:
+            folder_owners.setdefault(name.casefold(), number)
+    for number, table in enumerate(tables):
+        for path, *_ in table:
+            folded = path.casefold()
+            others = (owners.setdefault(folded, number), folder_owners.get(folded, number))
+            other = next((other for other in others if other != number), None)
+            if other is None:
+                continue
+            message = f"{path!r} is in {paths[other]} and in {paths[number]}."
+            raise DatasetClashError(
+                message,
+                path=path,
+                sources=(paths[other], paths[number]),
+                hint="Unpack them into folders of their own: one call of dataset for each.",
+            )

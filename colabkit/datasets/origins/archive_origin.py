@@ -1,0 +1,216 @@
+"""Archives as what a dataset is made from: one, or several unpacked into one tree."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
+from colabkit.datasets.archives import Plan, plan_archive, unpack
+from colabkit.datasets.cache import Member, Staging, damaged_members
+from colabkit.datasets.folders import Before
+from colabkit.datasets.members import Limits, UnpackedTable
+from colabkit.datasets.origins.archive_members import MemberView, check_clashes
+from colabkit.datasets.origins.archive_totals import Totals
+from colabkit.datasets.origins.origin import Contents
+from colabkit.datasets.reading import (
+    Downloads,
+    HashedSource,
+    RetriedSource,
+    Source,
+    is_web,
+    open_retried,
+    stamp_of,
+)
+from colabkit.datasets.transfer import Phase, Progress, Retry, StoppedError, Watch
+from colabkit.errors import ArgumentError, StorageError
+from colabkit.storage import hash_of
+
+_PLANNERS = 8
+_SIDE_BY_SIDE = 3
+
+
+class ArchiveOrigin:
+    """Archives, unpacked one after the other into one tree.
+
+    Args:
+        paths: Paths or URLs.
+        watch: Is told how far it is.
+        retry: Called when the source does not answer.
+        selection: Members wanted, None for all.
+        password: For encrypted archives.
+        hashed: Whether to find out the SHA-256 of the one archive.
+        limits: What counts as a bomb, None for the usual.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        watch: Watch,
+        retry: Retry,
+        selection: tuple[str, ...] | None,
+        password: str | None,
+        hashed: bool,
+        limits: Limits | None = None,
+    ) -> None:
+        if hashed and len(paths) != 1:
+            message = f"sha256 is of one archive, and the source is {len(paths):,}."
+            raise ArgumentError(message, argument="sha256")
+        self._paths = tuple(paths)
+        self._watch = watch
+        self._retry = retry
+        self._selection = selection
+        self._password = password
+        self._hashed = hashed
+        self._limits = limits
+        self._sha256: str | None = None
+        self._downloads = Downloads(watch=watch, retry=retry)
+        self._plans: list[Plan] = []
+        self._tables: list[UnpackedTable] = []
+
+    def stamp(self) -> str:
+        """Returns sizes and times of change."""
+        with ThreadPoolExecutor(_PLANNERS, "colabkit-stamp") as pool:
+            stamps = list(pool.map(stamp_of, self._paths))
+        if not all(stamps):
+            return ""
+        return stamps[0] if len(stamps) == 1 else hash_of("|".join(stamps).encode())
+
+    def contents(self) -> Contents:
+        """Plans every archive, several at a time: each is a few slow reads."""
+        with ThreadPoolExecutor(_PLANNERS, "colabkit-plan") as pool:
+            self._plans = list(pool.map(self._plan, self._paths))
+        folders = [plan.folders for plan in self._plans]
+        check_clashes(self._paths, [plan.files for plan in self._plans], folders)
+        is_listed = all(plan.nbytes is not None for plan in self._plans)
+        digests = "|".join(plan.digest for plan in self._plans)
+        digest = self._plans[0].digest if len(self._plans) == 1 else hash_of(digests.encode())
+        return Contents(
+            digest=digest,
+            staging_key=f"{digest} {self._selection}",
+            files=MemberView([plan.files for plan in self._plans]) if is_listed else None,
+            n_folders=sum(len(plan.folders) for plan in self._plans),
+            nbytes_least=sum(map(_nbytes_least, self._plans)),
+            verb="Unpacked",
+        )
+
+    def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:  # noqa: ARG002
+        """Unpacks what is not yet whole, several archives side by side."""
+        totals = Totals(self._plans)
+        self._unpack_all(staging, totals)
+        if damaged := self._damaged(staging):
+            # A call before was killed while it wrote them.
+            staging.remove(damaged)
+            self._unpack_all(staging, Totals(self._plans))
+        # A tar tells its names only when it is read.
+        check_clashes(self._paths, self._tables, [plan.folders for plan in self._plans])
+        return MemberView(self._tables)
+
+    def _unpack_all(self, staging: Staging, totals: Totals) -> None:
+        done = staging.done.keys() | staging.unproven
+        jobs = range(len(self._plans))
+        if len(jobs) == 1:
+            self._tables = [self._unpack(0, staging, done, totals)]
+            return
+        with ThreadPoolExecutor(_SIDE_BY_SIDE, "colabkit-archive") as pool:
+            futures = [pool.submit(self._unpack, job, staging, done, totals) for job in jobs]
+            try:
+                wait(futures, return_when=FIRST_EXCEPTION)
+            finally:
+                failed = any(future.done() and future.exception() for future in futures)
+                if failed:
+                    totals.given_up.set()
+                pool.shutdown(wait=True, cancel_futures=True)
+            self._tables = [future.result() for future in _failed_first(futures)]
+
+    def _unpack(
+        self, number: int, staging: Staging, done: Container[str], totals: Totals
+    ) -> UnpackedTable:
+        source = self._open(self._paths[number])
+
+        def tell(now: Progress) -> None:
+            if totals.given_up.is_set():
+                raise StoppedError
+            self._watch.tell(totals.standing(number, now))
+
+        try:
+            table = unpack(
+                self._plans[number],
+                source,
+                staging.tree,
+                done=done,
+                on_progress=tell,
+                retry=self._retry,
+                password=self._password,
+            )
+            if isinstance(source, HashedSource):
+                self._watch.begin(Phase.CHECKING)
+                self._sha256 = source.sha256()
+        finally:
+            source.close()
+        return table
+
+    def _damaged(self, staging: Staging) -> list[str]:
+        """Returns the files of a call before that are not what the archives hold."""
+        if not staging.unproven:
+            return []
+        kept = [member for member in MemberView(self._tables) if member.path in staging.unproven]
+        extra = staging.unproven - {member.path for member in kept}
+        damaged = damaged_members(staging.tree, kept)
+        staging.proven(member for member in kept if member.path not in set(damaged))
+        return [*damaged, *extra]
+
+    def sha256(self) -> str | None:
+        """Returns the archive's hash where it was asked for."""
+        return self._sha256
+
+    def close(self) -> None:
+        """Deletes what had to be downloaded."""
+        self._downloads.close()
+
+    def _plan(self, path: str) -> Plan:
+        self._watch.check()
+        source = RetriedSource(self._opened(path), self._retry)
+        try:
+            return plan_archive(
+                source,
+                password=self._password,
+                members=self._selection,
+                limits=self._limits,
+            )
+        finally:
+            source.close()
+
+    def _opened(self, path: str) -> Source:
+        if not is_web(path):
+            return open_retried(path, self._retry)
+        try:
+            source = open_retried(path, self._retry)
+        except StorageError as error:
+            if error.__cause__ is not None:
+                raise
+            # The server does not tell the size.
+            return self._downloads.source(path, None) or open_retried(path, self._retry)
+        return self._downloads.source(path, source) or source
+
+    def _open(self, path: str) -> Source:
+        source = self._opened(path)
+        return HashedSource(source, retry=self._retry) if self._hashed else source
+
+
+def _failed_first(futures: Sequence[Future[UnpackedTable]]) -> Sequence[Future[UnpackedTable]]:
+    """Returns the futures as they are, once it is sure that none failed.
+
+    The first failure is raised; that others were stopped because of it says nothing.
+    """
+    errors = [f.exception() for f in futures if not f.cancelled() and f.exception() is not None]
+    if errors:
+        raise next((e for e in errors if not isinstance(e, StoppedError)), errors[0])  # type: ignore[misc]
+    return futures
+
+
+def _nbytes_least(plan: Plan) -> int:
+    if plan.nbytes is not None:
+        return plan.nbytes
+    # What unpacks to an unknown size takes at least about its own; of a selection nothing is known.
+    return plan.archive_bytes if plan.wanted is None else 0

@@ -1,0 +1,108 @@
+"""A folder that is packed once into an archive beside it, and unpacked from there."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from colabkit.datasets.cache import Member, Staging
+from colabkit.datasets.folders import Before, FolderReader, Listing, list_folder
+from colabkit.datasets.members import chosen
+from colabkit.datasets.origins.archive_origin import ArchiveOrigin
+from colabkit.datasets.origins.origin import Contents
+from colabkit.datasets.packing import check_target, pack_listed, pack_words
+from colabkit.datasets.transfer import Retry, Watch
+
+
+def packed_path(root: Path) -> Path:
+    """Returns where the archive of a folder lies.
+
+    Example:
+        >>> packed_path(Path("/content/drive/MyDrive/cats")).name
+        'cats.packed.zip'
+    """
+    return root.with_name(f"{root.name}.packed.zip")
+
+
+class PackedOrigin:
+    """A folder through its archive, which is made or made fresh first.
+
+    Args:
+        root: The folder.
+        watch: Is told how far it is.
+        retry: Called when the folder does not answer.
+        selection: Members wanted, None for all.
+        reader: The calls to read the folder by.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        watch: Watch,
+        retry: Retry,
+        selection: tuple[str, ...] | None,
+        reader: FolderReader | None = None,
+    ) -> None:
+        self._root = root
+        self._target = packed_path(root)
+        self._watch = watch
+        self._retry = retry
+        self._reader = reader or FolderReader()
+        self._selection = selection
+        self._listing: Listing | None = None
+        self._archive = ArchiveOrigin(
+            (str(self._target),),
+            watch=watch,
+            retry=retry,
+            selection=selection,
+            password=None,
+            hashed=False,
+        )
+        self.note = ""
+
+    def stamp(self) -> str:
+        """Returns the fresh archive's stamp."""
+        self._freshen()
+        return self._archive.stamp()
+
+    def contents(self) -> Contents:
+        """Reads the fresh archive's table of contents."""
+        listing = self._freshen()
+        contents = self._archive.contents()
+        return dataclasses.replace(contents, digest_as_folder=listing.digest)
+
+    def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:
+        """Unpacks the archive."""
+        return self._archive.fill(staging, before)
+
+    def sha256(self) -> str | None:
+        """Has no hash that was asked for."""
+        return None
+
+    def _freshen(self) -> Listing:
+        """Packs what changed since; returns what was asked for of the folder."""
+        if self._listing is not None:
+            return self._listing
+        began_s, listed_ns = time.monotonic(), time.time_ns()
+        check_target(self._target)
+        listing = list_folder(
+            self._root, reader=self._reader, check=self._watch.check, retry=self._retry
+        )
+        packed = pack_listed(
+            self._root,
+            listing,
+            self._target,
+            listed_ns=listed_ns,
+            watch=self._watch,
+            retry=self._retry,
+            reader=self._reader,
+        )
+        if packed.is_new:
+            lasted_s = time.monotonic() - began_s
+            self.note = pack_words(packed, self._target, lasted_s=lasted_s)
+        selects = chosen(self._selection)
+        self._listing = listing if selects is None else listing.selected(selects)
+        return self._listing

@@ -1,0 +1,201 @@
+"""The source of one call, opened when it is first needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from colabkit.datasets.finding import Found, SourceKind
+from colabkit.datasets.members import Limits, chosen
+from colabkit.datasets.origins.archive_origin import ArchiveOrigin
+from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin
+from colabkit.datasets.origins.packed_origin import PackedOrigin, packed_path
+from colabkit.datasets.origins.parts_origin import PartsOrigin
+from colabkit.datasets.packing import is_pack
+from colabkit.datasets.transfer import Phase, Retry, Watch
+from colabkit.errors import ArgumentError, ColabKitError, StorageError
+from colabkit.storage import is_slow, mount_of
+
+_MANY_FILES = 300
+_NAMES_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Request:
+    """What a call asked for.
+
+    Attributes:
+        found: The source.
+        selection: The members wanted, None for all.
+        sha256: What the archive's SHA-256 has to be, None for any.
+        refresh: Whether to make it anew in any case.
+        read_all: Whether to verify by reading every byte.
+        pack: Whether to pack a folder into an archive beside it.
+        evict: Whether older datasets may go when room is short.
+        password: For encrypted archives.
+        limits: What counts as a bomb, None for the usual.
+    """
+
+    found: Found
+    selection: tuple[str, ...] | None = None
+    sha256: str | None = None
+    refresh: bool = False
+    read_all: bool = False
+    pack: bool = False
+    evict: bool = False
+    password: str | None = None
+    limits: Limits | None = None
+
+
+class Supply:
+    """Gives a source's stamp and contents, each found out once.
+
+    Args:
+        request: What the call asked for.
+        watch: Is told how far it is.
+        retry: Called when the source does not answer.
+    """
+
+    def __init__(self, request: Request, *, watch: Watch, retry: Retry) -> None:
+        self._request = request
+        self._watch = watch
+        self._retry = retry
+        self._origin: Origin | None = None
+        self._stamp: str | None = None
+        self._contents: Contents | None = None
+        self.unreachable: Exception | None = request.found.error
+
+    @property
+    def origin(self) -> Origin:
+        """The source.
+
+        Raises:
+            ColabKitError: It is missing or cannot be used.
+        """
+        if self._origin is None:
+            self._origin = self._open()
+        return self._origin
+
+    def stamp(self) -> str | None:
+        """Returns the source's stamp, None when it cannot be reached now."""
+        if self._stamp is None and self.unreachable is None:
+            try:
+                self._stamp = self.origin.stamp()
+            except ColabKitError:
+                raise
+            except OSError as error:
+                self.unreachable = error
+        return self._stamp
+
+    def stamp_now(self) -> str:
+        """Returns the source's stamp as it is now, waiting out what fails.
+
+        Raises:
+            ColabKitError: The source is missing or failed for too long.
+        """
+        while True:
+            try:
+                return self.origin.stamp()
+            except OSError as error:
+                self._wait_out(error)
+
+    def _wait_out(self, error: OSError) -> None:
+        try:
+            self._retry(error)
+        except ColabKitError:
+            raise
+        except OSError as final:
+            name = self._request.found.name
+            message = f"{name} cannot be opened ({final.strerror or final})."
+            hint = "Check the path or the address, and that it can be reached from here."
+            raise StorageError(message, path=name, operation="open", hint=hint) from final
+
+    def contents(self) -> Contents:
+        """Returns what the source holds.
+
+        Raises:
+            ColabKitError: It is missing, unsafe or corrupt.
+            OSError: It cannot be read.
+        """
+        if self._contents is None:
+            self._watch.begin(Phase.LOOKING)
+            self._contents = self.origin.contents()
+        return self._contents
+
+    def close(self) -> None:
+        """Gives back what was needed only while the call lasted."""
+        if isinstance(self._origin, ArchiveOrigin):
+            self._origin.close()
+
+    def notes(self) -> list[str]:
+        """Returns sentences for the user on where the files came from."""
+        unfinished = getattr(self._origin, "unfinished", ())
+        return [note for note in (self._note(), _unfinished_words(unfinished)) if note]
+
+    def _note(self) -> str:
+        if isinstance(self._origin, PackedOrigin):
+            return self._origin.note
+        if isinstance(self._origin, FolderOrigin):
+            root = Path(self._request.found.paths[0])
+            n_files = len(self._origin.listing().files)
+            if n_files > _MANY_FILES and (is_slow(root) or mount_of(root) is not None):
+                return (
+                    f"{n_files:,} files one by one are slow: with pack=True they are packed once"
+                    f" into {packed_path(root).name} beside the folder, and read from there."
+                )
+        return ""
+
+    def _open(self) -> Origin:
+        request = self._request
+        if request.found.error is not None:
+            raise request.found.error
+        if request.found.kind is SourceKind.FOLDER:
+            return self._open_folder(Path(request.found.paths[0]))
+        if request.pack:
+            message = "pack=True packs a folder, and the source is an archive already."
+            raise ArgumentError(message, argument="pack", hint="Leave it out.")
+        if request.found.kind is SourceKind.PARTS and request.sha256 is None:
+            return PartsOrigin(
+                request.found.paths,
+                watch=self._watch,
+                retry=self._retry,
+                selects=chosen(request.selection),
+                as_archives=self._open_archives,
+            )
+        return self._open_archives()
+
+    def _open_archives(self) -> ArchiveOrigin:
+        request = self._request
+        return ArchiveOrigin(
+            request.found.paths,
+            watch=self._watch,
+            retry=self._retry,
+            selection=request.selection,
+            password=request.password,
+            hashed=request.sha256 is not None,
+            limits=request.limits,
+        )
+
+    def _open_folder(self, root: Path) -> Origin:
+        request = self._request
+        if request.sha256 is not None:
+            message = "sha256 is of one archive, and the source is a folder."
+            raise ArgumentError(message, argument="sha256")
+        was_packed = is_pack(packed_path(root)) and os.access(root.parent, os.W_OK)
+        if request.pack or was_packed:
+            return PackedOrigin(
+                root, watch=self._watch, retry=self._retry, selection=request.selection
+            )
+        return FolderOrigin(
+            root, watch=self._watch, retry=self._retry, selects=chosen(request.selection)
+        )
+
+
+def _unfinished_words(paths: Sequence[str]) -> str:
+    if not paths:
+        return ""
+    names = ", ".join(paths[:_NAMES_SHOWN]) + (", ..." if len(paths) > _NAMES_SHOWN else "")
+    many = f"{len(paths):,} files are" if len(paths) > 1 else "1 file is"
+    return f"{many} still being written and left out ({names}): run this cell again later."

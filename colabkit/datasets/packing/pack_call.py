@@ -1,0 +1,243 @@
+"""pack(): a folder of many small files becomes one archive, kept fresh."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import os
+import time
+import uuid
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from colabkit.datasets.cache import attended, sync_folder
+from colabkit.datasets.finding import SourceKind, find_source
+from colabkit.datasets.folders import FolderReader, Listing, list_folder
+from colabkit.datasets.packing.older_pack import OlderPack, is_pack
+from colabkit.datasets.packing.zip_packer import ZipPacker
+from colabkit.datasets.transfer import Phase, Retrier, Retry, Watch
+from colabkit.errors import (
+    ArgumentError,
+    DatasetNotFoundError,
+    DestinationTakenError,
+    DiskFullError,
+    StorageError,
+)
+from colabkit.notebook import Printed, Silent, Speaker, TransferBar, bytes_words, lasted_words
+from colabkit.storage import locate, mount_of
+
+_ASIDE = ".colabkit-pack-"
+_STALE_S = 3600.0
+# A file system's clock may lag by a tick: a file written just before counts as written later.
+_CLOCK_LAG_NS = 10_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Packed:
+    """What packing did.
+
+    Attributes:
+        is_new: Whether an archive was written; False when the one there was fresh.
+        n_files: Number of files in it.
+        nbytes: Their sizes added up.
+        archive_bytes: The archive's size.
+        reused: Files taken over from the archive that was there before.
+    """
+
+    is_new: bool
+    n_files: int
+    nbytes: int
+    archive_bytes: int
+    reused: int
+
+
+def pack(
+    folder: str | os.PathLike[str],
+    archive: str | os.PathLike[str],
+    *,
+    progress: bool = True,
+) -> Path:
+    """Packs a folder of many small files into one zip archive.
+
+    Text is deflated and what does not shrink is stored; the same files give the same bytes.
+    The archive is verified and appears under its name when it is whole. When it is there
+    already and no file has changed, nothing is written; when some have, only these are read.
+
+    Args:
+        folder: The folder.
+        archive: The archive to write, named ``*.zip``; one that was packed before is replaced.
+        progress: False shows and says nothing.
+
+    Returns:
+        The archive.
+
+    Raises:
+        DatasetNotFoundError: There is no such folder.
+        DestinationTakenError: The archive is there and was not packed by colabkit.
+        UnsafeLinkError: A link in the folder leads outside.
+        DatasetChangedError: A file changed while it was read.
+        DiskFullError: The archive's disk is full.
+
+    Example:
+        >>> colabkit.pack("MyDrive/cats", "MyDrive/cats.zip")  # doctest: +SKIP
+    """
+    root, target = _checked(folder, archive)
+    began_s = time.monotonic()
+    speaker: Speaker = Printed() if progress else Silent()
+    watch = Watch()
+    retrier = Retrier(watch, location=str(root), mount=mount_of(root))
+    bar = TransferBar(target.name, progress=progress)
+
+    def work() -> Packed:
+        listing, listed_ns = _listed(root, watch, retrier.retry)
+        return pack_listed(
+            root, listing, target, listed_ns=listed_ns, watch=watch, retry=retrier.retry
+        )
+
+    try:
+        packed = attended(work, watch=watch, retrier=retrier, bar=bar)
+    finally:
+        bar.close()
+    speaker.say(pack_words(packed, target, lasted_s=time.monotonic() - began_s))
+    return target
+
+
+def pack_listed(
+    root: Path,
+    listing: Listing,
+    target: Path,
+    *,
+    listed_ns: int,
+    watch: Watch,
+    retry: Retry,
+    reader: FolderReader | None = None,
+) -> Packed:
+    """Writes the archive of a folder that was listed, unless the one there is fresh.
+
+    Args:
+        root: The folder.
+        listing: What it holds.
+        target: The archive.
+        listed_ns: When listing it began, in ns since the epoch.
+        watch: Is told how far it is.
+        retry: Called when the folder does not answer.
+        reader: The calls to read the folder by.
+    """
+    n_files, nbytes = len(listing.files), listing.nbytes
+    with _older(target) as older:
+        if older is not None and older.is_fresh(listing):
+            return Packed(False, n_files, nbytes, target.stat().st_size, n_files)
+        watch.begin(Phase.PACKING, bytes_total=nbytes, files_total=n_files)
+        with _aside(target) as (aside, descriptor):
+            packer = ZipPacker(
+                descriptor,
+                watch=watch,
+                retry=retry,
+                reader=reader or FolderReader(),
+                older=older,
+            )
+            packer.write(root, listing)
+            watch.begin(Phase.CHECKING, bytes_total=packer.nbytes)
+            packer.verify()
+            # The time of the listing, not of now: what changed since then is not in it.
+            os.utime(descriptor, ns=(listed_ns, listed_ns - _CLOCK_LAG_NS))
+            aside.replace(target)
+    sync_folder(target.parent)
+    return Packed(True, n_files, nbytes, packer.nbytes, packer.reused)
+
+
+def pack_words(packed: Packed, target: Path, *, lasted_s: float) -> str:
+    """Returns what packing did, as one sentence."""
+    size = f"{packed.n_files:,} files ({bytes_words(packed.nbytes)})"
+    if not packed.is_new:
+        return f"{target} is fresh: {size}, none of them changed."
+    reused = f", {packed.reused:,} of them taken from the one before" if packed.reused else ""
+    return (
+        f"Packed {size}{reused} into {target} ({bytes_words(packed.archive_bytes)})"
+        f" in {lasted_words(lasted_s)}."
+    )
+
+
+def _checked(folder: str | os.PathLike[str], archive: str | os.PathLike[str]) -> tuple[Path, Path]:
+    found = find_source(os.fspath(folder))
+    if found.error is not None:
+        raise found.error
+    if found.kind is not SourceKind.FOLDER:
+        message = f"{os.fspath(folder)} is not a folder."
+        raise ArgumentError(message, argument="folder", hint="Pass the folder to pack.")
+    root, target = Path(found.paths[0]), locate(os.fspath(archive)).absolute()
+    if target.suffix.lower() != ".zip":
+        message = f"The archive is a zip, and {target.name!r} does not end in .zip."
+        raise ArgumentError(message, argument="archive")
+    if target.resolve().is_relative_to(root.resolve()):
+        message = f"The archive {target} would lie in the folder that it packs."
+        raise ArgumentError(message, argument="archive", hint="Put it beside the folder.")
+    if not target.parent.is_dir():
+        message = f"There is no folder {target.parent} for the archive."
+        raise DatasetNotFoundError(message, path=target.parent, hint="Make it first.")
+    check_target(target)
+    return root, target
+
+
+def check_target(target: Path) -> None:
+    """Refuses to replace anything but an archive that was packed before.
+
+    Raises:
+        DestinationTakenError: Something else lies there.
+    """
+    if os.path.lexists(target) and not is_pack(target):
+        message = f"{target} is there and was not packed by colabkit."
+        raise DestinationTakenError(
+            message, path=target, hint="It is left as it is: pass another name."
+        )
+
+
+def _listed(root: Path, watch: Watch, retry: Retry) -> tuple[Listing, int]:
+    listed_ns = time.time_ns()
+    return list_folder(root, check=watch.check, retry=retry), listed_ns
+
+
+@contextlib.contextmanager
+def _older(target: Path) -> Iterator[OlderPack | None]:
+    try:
+        older = OlderPack(target)
+    except (FileNotFoundError, zipfile.BadZipFile):
+        yield None
+        return
+    try:
+        yield older
+    finally:
+        older.close()
+
+
+@contextlib.contextmanager
+def _aside(target: Path) -> Iterator[tuple[Path, int]]:
+    """Yields a new file beside the target; it is removed unless it got the target's name."""
+    for stale in target.parent.glob(f"{_ASIDE}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - stale.stat().st_mtime > _STALE_S:
+                stale.unlink()
+    aside = target.parent / f"{_ASIDE}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            yield aside, descriptor
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if isinstance(error, StorageError):
+            raise
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            message = f"The disk of {target} is full; no archive was written."
+            hint = "Make room there, or pack to another disk."
+            raise DiskFullError(message, path=target, hint=hint) from error
+        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+            message = f"{target.parent} cannot be written to: {os.strerror(error.errno)}."
+            hint = "Pass an archive in a folder that you may write to."
+            raise StorageError(message, path=target, operation="write", hint=hint) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink()

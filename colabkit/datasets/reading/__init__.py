@@ -1,0 +1,26 @@
+"""Reading: where bytes come from, read ahead in parallel and again after a failure."""
+
+from colabkit.datasets.reading.downloads import Downloads
+from colabkit.datasets.reading.hashed_source import HashedSource
+from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead
+from colabkit.datasets.reading.retried_source import RetriedSource, open_retried
+from colabkit.datasets.reading.source import FileSource, FsspecSource, Source, open_source
+from colabkit.datasets.reading.source_file import SourceFile
+from colabkit.datasets.reading.stamps import stamp_of
+from colabkit.datasets.reading.urls import is_web
+
+__all__ = [
+    "CHUNK_BYTES",
+    "Downloads",
+    "FileSource",
+    "FsspecSource",
+    "HashedSource",
+    "ReadAhead",
+    "RetriedSource",
+    "Source",
+    "SourceFile",
+    "is_web",
+    "open_retried",
+    "open_source",
+    "stamp_of",
+]

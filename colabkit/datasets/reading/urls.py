@@ -1,0 +1,78 @@
+"""URLs as fsspec reads them, and what is said where one cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import importlib
+from typing import Any
+
+from colabkit.errors import ArgumentError, MissingPackageError
+
+# What fsspec itself needs for a protocol does not tell all that has to be installed for it.
+_PACKAGES = {"http": "requests aiohttp", "https": "requests aiohttp"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Located:
+    """A URL as fsspec sees it.
+
+    Attributes:
+        files: The file system.
+        inside: The path in it.
+    """
+
+    files: Any
+    inside: str
+
+
+def located(url: str) -> Located:
+    """Returns where a URL leads; most protocols are not asked anything yet.
+
+    Raises:
+        MissingPackageError: Its protocol needs a package that is not installed.
+        ArgumentError: It is no URL.
+        OSError: The service refused.
+    """
+    fsspec = importlib.import_module("fsspec")
+    try:
+        files, inside = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        packages = _packages(url, error)
+        message = f"{url} needs a package that is not installed ({error})."
+        hint = f"Run %pip install {packages}, then run the cell again."
+        raise MissingPackageError(message, package=packages, hint=hint) from error
+    except ValueError as error:
+        message = f"{url} is not a URL that can be opened ({error})."
+        raise ArgumentError(message, argument="source") from error
+    except Exception as error:
+        raise as_os_error(error, url) from error
+    return Located(files, inside)
+
+
+def as_os_error(error: Exception, url: str) -> OSError:
+    """Returns an error as a reader knows it: each file system of fsspec has its own."""
+    cause = error.__cause__
+    if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
+        # To fsspec a web server that cannot be reached or refuses is a missing file.
+        number = cause.errno if isinstance(cause, OSError) and cause.errno else errno.ENOENT
+        return OSError(number, str(cause) or type(cause).__name__, url)
+    if isinstance(error, OSError):
+        return error
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return OSError(errno.EIO, words, url)
+
+
+def is_web(path: str) -> bool:
+    """Whether a source is on a web server.
+
+    Example:
+        >>> is_web("https://example.org/cats.zip"), is_web("gs://bucket/cats.zip")
+        (True, False)
+    """
+    return path.startswith(("http://", "https://"))
+
+
+def _packages(url: str, error: ImportError) -> str:
+    missing = error.name or getattr(error.__cause__, "name", None) or "fsspec"
+    return _PACKAGES.get(url.partition("://")[0], missing)

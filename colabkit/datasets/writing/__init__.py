@@ -1,0 +1,29 @@
+"""Writing: the folder that is unpacked into, and the processes that fill it."""
+
+from colabkit.datasets.writing.file_batches import SMALL_BYTES, FileBatches
+from colabkit.datasets.writing.small_files import (
+    DAMAGES,
+    DEFLATE,
+    STORED,
+    Content,
+    Item,
+    crc32,
+    inflate_whole,
+)
+from colabkit.datasets.writing.tree import Tree
+from colabkit.datasets.writing.writer_process import WriterProcess, started
+
+__all__ = [
+    "DAMAGES",
+    "DEFLATE",
+    "SMALL_BYTES",
+    "STORED",
+    "Content",
+    "FileBatches",
+    "Item",
+    "Tree",
+    "WriterProcess",
+    "crc32",
+    "inflate_whole",
+    "started",
+]

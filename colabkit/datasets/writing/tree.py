@@ -1,0 +1,111 @@
+"""The folder that is unpacked into: new files only, and nothing through a link."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from colabkit.datasets.writing import small_files
+from colabkit.errors import DiskFullError, StorageError
+
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Tree:
+    """A folder that only its owner writes to while it is filled."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self.prefix = f"{root.absolute()}/"
+        self._folders: set[str] = {""}
+
+    def make_folders(self, folders: Iterable[str]) -> None:
+        """Makes folders, those above before those below."""
+        for folder in folders:
+            if folder not in self._folders:
+                try:
+                    Path(self.prefix + folder).mkdir()
+                except FileExistsError:
+                    self._check_folder(folder)
+                except OSError as error:
+                    raise self.failure(folder, error) from error
+                self._folders.add(folder)
+
+    def create(self, path: str, mode: int) -> int:
+        """Opens a new file for writing; what an earlier, killed call left there is replaced."""
+        try:
+            return small_files.create(self.prefix + path, small_files.permissions_of(mode))
+        except OSError as error:
+            raise self.failure(path, error) from error
+
+    def write(self, descriptor: int, data: bytes | memoryview, path: str) -> None:
+        """Appends all of a buffer; one system call as a rule."""
+        try:
+            done = os.write(descriptor, data)
+            while done < len(data):
+                done += os.write(descriptor, memoryview(data)[done:])
+        except OSError as error:
+            raise self.failure(path, error) from error
+
+    def write_all(self, descriptor: int, pieces: Sequence[small_files.Content], path: str) -> int:
+        """Appends several buffers in one system call as a rule; returns how many bytes."""
+        nbytes = sum(map(len, pieces))
+        if not nbytes:
+            return 0
+        try:
+            done = os.writev(descriptor, pieces)
+        except OSError as error:
+            raise self.failure(path, error) from error
+        if done < nbytes:
+            self.write(descriptor, memoryview(b"".join(pieces))[done:], path)
+        return nbytes
+
+    def put(self, path: str, data: small_files.Content, mode: int) -> None:
+        """Writes a whole small file."""
+        try:
+            small_files.put(self.prefix + path, data, mode)
+        except OSError as error:
+            raise self.failure(path, error) from error
+
+    def link(self, path: str, target: str) -> None:
+        """Gives a file that was unpacked a second name."""
+        try:
+            self._unlink(path)
+            os.link(self.prefix + target, self.prefix + path, follow_symlinks=False)
+        except OSError as error:
+            raise self.failure(path, error) from error
+
+    def symlink(self, path: str, target: str) -> None:
+        """Makes a link to a folder of the tree."""
+        depth = path.count("/")
+        try:
+            self._unlink(path)
+            Path(self.prefix + path).symlink_to("../" * depth + target)
+        except OSError as error:
+            raise self.failure(path, error) from error
+
+    def _unlink(self, path: str) -> None:
+        Path(self.prefix + path).unlink(missing_ok=True)
+
+    def _check_folder(self, folder: str) -> None:
+        if not stat.S_ISDIR(os.lstat(self.prefix + folder).st_mode):
+            message = f"{self.prefix}{folder} is in the way: a folder is to be made there."
+            raise StorageError(
+                message, path=self.prefix + folder, operation="mkdir", hint="Remove it."
+            )
+
+    def failure(self, path: str, error: OSError) -> StorageError:
+        """Returns the error for a file that cannot be written."""
+        where = self.prefix + path
+        if error.errno in _FULL:
+            status = os.statvfs(self._root)
+            message = f"The disk is full: {where} cannot be written."
+            hint = "Free some space, then run the cell again; what is whole is kept."
+            return DiskFullError(
+                message, path=where, free_bytes=status.f_bavail * status.f_frsize, hint=hint
+            )
+        message = f"{where} cannot be written ({error.strerror})."
+        return StorageError(message, path=where, operation="write")

@@ -1,0 +1,134 @@
+"""Processes that unpack and write small files, where threads would wait for the interpreter."""
+
+from __future__ import annotations
+
+import logging
+import marshal
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from colabkit.datasets.members import corrupt
+from colabkit.datasets.transfer import CrewStoppedError
+from colabkit.datasets.writing import small_files
+from colabkit.datasets.writing.small_files import Content, Item
+from colabkit.datasets.writing.tree import Tree
+
+_log = logging.getLogger(__name__)
+# Fewer are written sooner than a process has started.
+FROM_FILES = 5000
+_MEMORY_BYTES = 8 << 20
+_STOP_TIMEOUT_S = 5.0
+_PACKAGES = ("deflate", "isal")
+
+
+class WriterProcess:
+    """One process with shared memory; without it, or once it is lost, this thread does the work.
+
+    Args:
+        tree: Where to write.
+        wanted: Whether to start a process at all.
+    """
+
+    def __init__(self, tree: Tree, *, wanted: bool) -> None:
+        self._tree = tree
+        self._memory: int | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closed = False
+        if wanted and sys.executable:
+            self._start()
+
+    def put(self, items: Sequence[Item], pieces: Sequence[Content]) -> int | None:
+        """Unpacks and writes files; returns how many bytes, None where no process could.
+
+        Raises:
+            ArchiveCorruptError: A file's bytes are damaged.
+            StorageError: One cannot be written.
+        """
+        if self._process is None or sum(map(len, pieces)) > _MEMORY_BYTES:
+            return None
+        try:
+            answer = self._ask(items, pieces)
+        except (OSError, EOFError, ValueError) as error:
+            if self._closed:
+                raise CrewStoppedError from error
+            _log.warning("A writing process was lost (%r); its work is done again here.", error)
+            self._end()
+            return None
+        nbytes, path, why, number = answer
+        if why:
+            raise corrupt(path, why)
+        if path:
+            raise self._tree.failure(path, OSError(number, os.strerror(number)))
+        return nbytes
+
+    def close(self) -> None:
+        """Ends the process; when this returns, it writes nothing any more."""
+        self._closed = True
+        self._end()
+
+    def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None and process.stdout is not None:
+            process.kill()
+            process.wait(_STOP_TIMEOUT_S)
+            process.stdout.close()
+            try:
+                process.stdin.close()
+            except OSError:
+                _log.debug("What waited for a lost process is dropped.")
+        memory, self._memory = self._memory, None
+        if memory is not None:
+            os.close(memory)
+
+    def _start(self) -> None:
+        try:
+            self._memory = os.memfd_create("colabkit")
+            os.ftruncate(self._memory, _MEMORY_BYTES)
+            self._process = subprocess.Popen(  # noqa: S603 - our own module
+                [
+                    *(sys.executable, "-I", "-S", small_files.__file__),
+                    *(str(self._memory), self._tree.prefix, *_package_folders()),
+                ],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[self._memory],
+                # A Ctrl-C is for the notebook alone.
+                start_new_session=True,
+            )
+        except (AttributeError, OSError) as error:
+            _log.info("Files are written by threads, as no process can be started (%r).", error)
+            self._end()
+
+    def _ask(self, items: Sequence[Item], pieces: Sequence[Content]) -> tuple[int, str, str, int]:
+        process, memory = self._process, self._memory
+        if process is None or memory is None or process.stdin is None or process.stdout is None:
+            raise EOFError
+        if os.pwritev(memory, pieces, 0) != sum(map(len, pieces)):
+            raise EOFError
+        request = marshal.dumps(list(items))
+        process.stdin.write(len(request).to_bytes(8, "little") + request)
+        process.stdin.flush()
+        head = process.stdout.read(8)
+        body = process.stdout.read(int.from_bytes(head, "little"))
+        answer: tuple[int, str, str, int] = marshal.loads(body)  # noqa: S302 - from our child
+        return answer
+
+
+def started(tree: Tree, count: int, *, n_files: int) -> list[WriterProcess]:
+    """Returns as many as there are cores; they have processes where that is worth it."""
+    return [WriterProcess(tree, wanted=n_files >= FROM_FILES) for _ in range(count)]
+
+
+def _package_folders() -> list[str]:
+    """Returns where the packages for faster inflating lie."""
+    folders = set()
+    for package in _PACKAGES:
+        found = sys.modules.get(package)
+        if found is not None and found.__spec__ is not None and found.__spec__.origin:
+            is_folder = bool(found.__spec__.submodule_search_locations)
+            folders.add(str(Path(found.__spec__.origin).parents[1 if is_folder else 0]))
+    return sorted(folders)

@@ -1,0 +1,18 @@
+"""A run whose loop body belongs to ``fit``, which has more to say than a loop of one's own."""
+
+from __future__ import annotations
+
+from colabkit.training.loop import Run
+from colabkit.training.verdict import ResumeVerdict
+
+
+class TorchRun(Run):
+    """The same run, with a voice."""
+
+    def say(self, sentence: str) -> None:
+        """Says one sentence to the person at the keyboard."""
+        self._display.say(sentence)
+
+    def note(self, verdict: ResumeVerdict) -> None:
+        """Takes up more of what decides how exactly a resume goes on."""
+        self._verdict = self._verdict.adding(reasons=verdict.reasons, notices=verdict.notices)

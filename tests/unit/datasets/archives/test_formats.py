@@ -1,0 +1,382 @@
+"""Every kind of archive comes out byte for byte as the system's own programs unpack it."""
+
+from __future__ import annotations
+
+import io
+import os
+import random
+import shutil
+import subprocess
+import tarfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from colabkit.datasets import open_source, plan_archive, unpack
+from colabkit.errors import (
+    ArchiveCorruptError,
+    ArchivePasswordError,
+    ArchiveUnsupportedError,
+    MissingPackageError,
+)
+from tests.unit.datasets.building import DEFLATE, ZipMember, raw_zip, tree
+
+
+def unpacked(archive: Path, into: Path, **options: object) -> dict[str, bytes]:
+    """Unpacks an archive; returns what lies there, which must be what the manifest says."""
+    into.mkdir(exist_ok=True)
+    source = open_source(archive)
+    try:
+        plan = plan_archive(source, **options)
+        manifest = unpack(plan, source, into, password=options.get("password"))
+    finally:
+        source.close()
+    found = tree(into)
+    assert sorted((f.path, f.nbytes, f.crc32) for f in manifest) == sorted(
+        (path, len(data), zlib.crc32(data)) for path, data in found.items()
+    )
+    return found
+
+
+def content(number: int) -> bytes:
+    """Returns bytes that differ for each number: some pack well, some not, some are long."""
+    draw = random.Random(number)
+    nbytes = draw.choice([0, 1, 100, 5000, 70_000, 200_000])
+    return draw.randbytes(nbytes) if number % 2 else (b"%d;" % number * nbytes)[:nbytes]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("original") / "top"
+    for number in range(90):
+        path = folder / f"class {number % 7}" / f"{number:03}.bin"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content(number))
+    (folder / "empty").mkdir()
+    (folder / "run.sh").write_text("#!/bin/sh\n")
+    (folder / "run.sh").chmod(0o755)
+    part = b"".join(b"%d,%d\n" % (n, n * n) for n in range(30_000))
+    (folder / "large.csv").write_bytes(part * 22)
+    (folder / ("é" * 60)).mkdir()
+    (folder / ("é" * 60) / ("n" * 150)).write_bytes(b"long")
+    return folder
+
+
+def by_program(archive: Path, into: Path) -> dict[str, bytes]:
+    """Unpacks with unzip or tar, or with the standard library where they are missing."""
+    into.mkdir()
+    if archive.suffix == ".zip":
+        # unzip tells with 1 that it warns, as of names in another encoding.
+        if not shutil.which("unzip") or subprocess.run(
+            ["unzip", "-q", archive, "-d", into]
+        ).returncode not in {0, 1}:
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(into)
+    elif shutil.which("tar"):
+        subprocess.run(["tar", "-xf", archive, "-C", into], check=True)
+    else:
+        with tarfile.open(archive) as packed:
+            packed.extractall(into, filter="data")
+    return tree(into)
+
+
+METHODS = {
+    "stored": zipfile.ZIP_STORED,
+    "deflate": zipfile.ZIP_DEFLATED,
+    "bzip2": zipfile.ZIP_BZIP2,
+    "lzma": zipfile.ZIP_LZMA,
+}
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
+def test_a_zip_of_each_method_comes_out_as_unzip_says(tmp_path, original, method):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", method, compresslevel=1) as packed:
+        for path in sorted(original.rglob("*")):
+            packed.write(path, Path("top") / path.relative_to(original))
+    ours = unpacked(archive, tmp_path / "ours")
+    # Debian's unzip has no lzma; zipfile reads it.
+    if method == zipfile.ZIP_LZMA:
+        assert ours == tree(original.parent)
+    else:
+        assert ours == by_program(archive, tmp_path / "theirs") == tree(original.parent)
+    assert (tmp_path / "ours/top/empty").is_dir()
+    assert os.access(tmp_path / "ours/top/run.sh", os.X_OK)
+    assert not os.access(tmp_path / "ours/top/large.csv", os.X_OK)
+
+
+def test_a_zip64_with_streamed_members_comes_out(tmp_path, original):
+    archive = tmp_path / "a.zip"
+    read, write = os.pipe()
+    with archive.open("wb") as out:
+        reader = subprocess.Popen(["cat"], stdin=read, stdout=out)
+    os.close(read)
+    # A pipe cannot be sought in, so sizes follow the data and each header is a 64-bit one.
+    with os.fdopen(write, "wb") as pipe, zipfile.ZipFile(pipe, "w", DEFLATE) as packed:
+        for path in sorted(original.rglob("*")):
+            if path.is_file():
+                with packed.open(f"top/{path.relative_to(original)}", "w", force_zip64=True) as f:
+                    f.write(path.read_bytes())
+    assert reader.wait() == 0
+    assert unpacked(archive, tmp_path / "ours") == by_program(archive, tmp_path / "theirs")
+
+
+def test_more_members_than_a_plain_zip_can_count_come_out(tmp_path):
+    archive = tmp_path / "a.zip"
+    names = [f"{n % 50}/{n}" for n in range(66_000)]
+    archive.write_bytes(raw_zip([ZipMember(name.encode(), b"x") for name in names]))
+    assert unpacked(archive, tmp_path / "ours") == dict.fromkeys(names, b"x")
+
+
+@pytest.mark.skipif(not shutil.which("7z"), reason="deflate64 is written by 7z")
+def test_deflate64_comes_out(tmp_path, original):
+    pytest.importorskip("inflate64")
+    archive = tmp_path / "a.zip"
+    subprocess.run(
+        ["7z", "a", "-bd", "-mm=Deflate64", archive, original], check=True, stdout=subprocess.PIPE
+    )
+    assert unpacked(archive, tmp_path / "ours") == tree(original.parent)
+
+
+TARS = {
+    "tar": "tar",
+    "gz": "tar.gz",
+    "bz2": "tar.bz2",
+    "xz": "tar.xz",
+}
+
+
+@pytest.mark.parametrize("layout", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("packing", TARS)
+def test_a_tar_of_each_kind_comes_out_as_tar_says(tmp_path, original, packing, layout):
+    archive = tmp_path / "archive"
+    mode = "w" if packing == "tar" else f"w:{packing}"
+    level = {"gz": {"compresslevel": 1}, "bz2": {"compresslevel": 1}, "xz": {"preset": 0}}
+    with tarfile.open(archive, mode, format=layout, **level.get(packing, {})) as packed:
+        for path in sorted(original.rglob("*")):
+            name = Path("top") / path.relative_to(original)
+            if layout != tarfile.USTAR_FORMAT or len(path.name) < 100:
+                packed.add(path, name, recursive=False)
+    theirs = by_program(archive, tmp_path / "theirs")
+    assert unpacked(archive, tmp_path / "ours") == theirs
+    assert (tmp_path / "ours/top/empty").is_dir()
+    assert os.access(tmp_path / "ours/top/run.sh", os.X_OK)
+
+
+def test_a_tar_zst_of_several_frames_comes_out(tmp_path, original):
+    zstandard = pytest.importorskip("zstandard")
+    plain = tmp_path / "plain.tar"
+    with tarfile.open(plain, "w") as packed:
+        packed.add(original, "top")
+    data = plain.read_bytes()
+    frames = [zstandard.compress(data[i : i + (1 << 20)]) for i in range(0, len(data), 1 << 20)]
+    archive = tmp_path / "archive"
+    archive.write_bytes(b"".join(frames))
+    assert unpacked(archive, tmp_path / "ours") == tree(original.parent)
+
+
+def test_a_tar_gz_of_several_streams_comes_out(tmp_path, original):
+    import gzip
+
+    plain = tmp_path / "plain.tar"
+    with tarfile.open(plain, "w") as packed:
+        packed.add(original, "top")
+    data = plain.read_bytes()
+    parts = [gzip.compress(data[i : i + (1 << 20)], 1) for i in range(0, len(data), 1 << 20)]
+    archive = tmp_path / "archive"
+    archive.write_bytes(b"".join(parts) + bytes(512))
+    assert unpacked(archive, tmp_path / "ours") == tree(original.parent)
+
+
+@pytest.mark.skipif(not shutil.which("7z"), reason="written by 7z")
+def test_a_7z_comes_out_with_and_without_a_password(tmp_path, original):
+    pytest.importorskip("py7zr")
+    for number, options in enumerate([[], ["-psecret", "-mhe=on"], ["-psecret"]]):
+        archive = tmp_path / f"{number}.7z"
+        command = ["7z", "a", "-bd", "-mx=1", *options, archive, original]
+        subprocess.run(command, check=True, stdout=subprocess.PIPE)
+        into = tmp_path / f"ours{number}"
+        if options:
+            with pytest.raises(ArchivePasswordError):
+                unpacked(archive, into)
+        password = "secret" if options else None
+        assert unpacked(archive, into, password=password) == tree(original.parent)
+
+
+@pytest.mark.skipif(not shutil.which("7z"), reason="written by 7z")
+@pytest.mark.parametrize("options", [[], ["-mhe=on"], ["-mx=0"], ["-mx=0", "-mhe=on"]])
+def test_a_wrong_password_of_a_7z_is_said(tmp_path, original, options):
+    pytest.importorskip("py7zr")
+    archive = tmp_path / "archive.7z"
+    command = ["7z", "a", "-bd", "-psecret", *options, archive, original]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    with pytest.raises(ArchivePasswordError, match="password"):
+        unpacked(archive, tmp_path / "ours", password="wrong")
+
+
+@pytest.mark.skipif(not shutil.which("7z"), reason="written by 7z")
+def test_a_damaged_7z_that_is_not_encrypted_is_corrupt_whatever_the_password(tmp_path, original):
+    pytest.importorskip("py7zr")
+    archive = tmp_path / "archive.7z"
+    command = ["7z", "a", "-bd", "-mx=1", archive, original]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    data = bytearray(archive.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    archive.write_bytes(data)
+    with pytest.raises(ArchiveCorruptError):
+        unpacked(archive, tmp_path / "ours", password="needless")
+
+
+def stored_rar(files: dict[str, bytes]) -> bytes:
+    """Returns a rar (version 5) with its members stored."""
+
+    def number(value: int) -> bytes:
+        out = b""
+        while value > 0x7F:
+            out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
+        return out + bytes([value])
+
+    def block(kind: int, flags: int, fields: bytes, data: bytes = b"") -> bytes:
+        body = number(kind) + number(flags | (2 if data else 0))
+        body += (number(len(data)) if data else b"") + fields
+        body = number(len(body)) + body
+        return zlib.crc32(body).to_bytes(4, "little") + body + data
+
+    out = b"Rar!\x1a\x07\x01\x00" + block(1, 0, number(0))
+    for name, data in files.items():
+        fields = number(4) + number(len(data)) + number(0o100644)
+        fields += zlib.crc32(data).to_bytes(4, "little") + number(0) + number(1)
+        out += block(2, 0, fields + number(len(name)) + name.encode(), data)
+    return out + block(5, 0, number(0))
+
+
+def test_a_rar_comes_out(tmp_path):
+    pytest.importorskip("rarfile")
+    files = {"top/a.txt": b"text" * 100, "top/b.bin": bytes(range(256))}
+    archive = tmp_path / "archive"
+    archive.write_bytes(stored_rar(files))
+    assert unpacked(archive, tmp_path / "ours") == files
+
+
+@pytest.mark.parametrize(
+    ("magic", "package"),
+    [
+        (b"7z\xbc\xaf\x27\x1c" + bytes(32), "py7zr"),
+        (b"Rar!\x1a\x07\x01\x00" + bytes(32), "rarfile"),
+    ],
+)
+def test_a_missing_package_is_named(tmp_path, monkeypatch, magic, package):
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    archive = tmp_path / "archive"
+    archive.write_bytes(magic + bytes(32))
+    with pytest.raises(MissingPackageError, match=package):
+        unpacked(archive, tmp_path / "ours")
+
+
+@pytest.mark.skipif(not shutil.which("7z"), reason="encrypted zips are written by 7z")
+def test_an_encrypted_zip_needs_its_password(tmp_path, original):
+    small = original / "class 1"
+    archive = tmp_path / "a.zip"
+    command = ["7z", "a", "-bd", "-psecret", "-mem=ZipCrypto", archive, small / "001.bin"]
+    command += [small / "008.bin", small / "015.bin"]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    with pytest.raises(ArchivePasswordError, match=r"001\.bin"):
+        unpacked(archive, tmp_path / "none")
+    with pytest.raises(ArchivePasswordError, match="bin"):
+        unpacked(archive, tmp_path / "wrong", password="wrong")
+    found = unpacked(archive, tmp_path / "ours", password="secret")
+    assert found == {name: (small / name).read_bytes() for name in found}
+    assert len(found) == 3
+
+
+@pytest.mark.skipif(not shutil.which("7z"), reason="encrypted zips are written by 7z")
+def test_an_aes_zip_is_refused_clearly(tmp_path, original):
+    archive = tmp_path / "a.zip"
+    command = ["7z", "a", "-bd", "-psecret", "-mem=AES256", archive, original / "run.sh"]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE)
+    with pytest.raises(ArchiveUnsupportedError, match="AES"):
+        unpacked(archive, tmp_path / "ours", password="secret")
+
+
+NAMES = {
+    "gbk": ["数据集/训练/图片 一.jpg", "数据集/测试/猫和狗.txt"],
+    "cp932": ["データ/画像/ねこ.jpg", "データ/訓練/テスト.txt"],
+    "utf-8": ["données/été.txt", "数据/图.jpg"],
+    "cp437": ["données/été.txt", "Größe/übung.txt"],
+}
+
+
+@pytest.mark.parametrize("encoding", NAMES)
+def test_names_without_a_flag_come_out_right(tmp_path, encoding):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(
+        raw_zip([ZipMember(n.encode(encoding), n.encode()) for n in NAMES[encoding]])
+    )
+    assert unpacked(archive, tmp_path / "ours") == {n: n.encode() for n in NAMES[encoding]}
+
+
+def test_a_folder_named_in_gbk_by_tar_comes_out_right(tmp_path):
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w", format=tarfile.GNU_FORMAT, encoding="gbk") as packed:
+        for name in NAMES["gbk"]:
+            packed.addfile(tarfile.TarInfo(name))
+    assert unpacked(archive, tmp_path / "ours") == dict.fromkeys(NAMES["gbk"], b"")
+
+
+ODD = ["a\nb", "x/.hidden", ".top", "a..b", "...", "x/ lead", "tail ", "50%#&!~", "n" * 255, "é/ü"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+@pytest.mark.parametrize("plain", [[], [f"plain/{n}" for n in range(6000)]], ids=["few", "many"])
+def test_odd_but_harmless_names_come_out(tmp_path, kind, plain):
+    names = [*plain, *ODD]
+    archive = tmp_path / "archive"
+    if kind == "zip":
+        members = [ZipMember(name.encode(), name.encode(), flags=0x800) for name in names]
+        archive.write_bytes(raw_zip(members))
+    else:
+        with tarfile.open(archive, "w") as packed:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = len(name.encode())
+                packed.addfile(info, io.BytesIO(name.encode()))
+    assert unpacked(archive, tmp_path / "ours") == {name: name.encode() for name in names}
+
+
+def test_what_desktops_leave_behind_is_left_out_and_a_single_top_folder_kept(tmp_path):
+    kept = {"data/a.jpg": b"a", "data/sub/b.jpg": b"b"}
+    junk = ["__MACOSX/data/._a.jpg", "data/.DS_Store", "data/sub/Thumbs.db", "__MACOSX/._data"]
+    archive, plain = tmp_path / "a.zip", tmp_path / "a.tar"
+    with zipfile.ZipFile(archive, "w") as packed, tarfile.open(plain, "w") as tarred:
+        for name in [*kept, *junk]:
+            packed.writestr(name, kept.get(name, b"junk"))
+            source = tmp_path / "member"
+            source.write_bytes(kept.get(name, b"junk"))
+            tarred.add(source, name)
+    assert unpacked(archive, tmp_path / "zip") == kept
+    assert unpacked(plain, tmp_path / "tar") == kept
+
+
+def test_members_chooses_files_folders_and_patterns(tmp_path):
+    names = ["train/a.jpg", "train/b.txt", "test/c.jpg", "readme"]
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(raw_zip([ZipMember(name.encode(), b"x") for name in names]))
+    for number, (chosen, expected) in enumerate(
+        [
+            (["train"], ["train/a.jpg", "train/b.txt"]),
+            (["*.jpg"], ["train/a.jpg", "test/c.jpg"]),
+            (["readme"], ["readme"]),
+            (lambda path: path.endswith("b.txt"), ["train/b.txt"]),
+        ]
+    ):
+        found = unpacked(archive, tmp_path / str(number), members=chosen)
+        assert sorted(found) == sorted(expected)
+
+
+def test_the_type_is_told_by_content_not_by_name(tmp_path, original):
+    archive = tmp_path / "photos.zip"
+    with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
+        packed.add(original / "run.sh", "run.sh")
+    assert set(unpacked(archive, tmp_path / "ours")) == {"run.sh"}

@@ -1,0 +1,227 @@
+"""pack(): the same files give the same bytes, what is written is verified, and it stays fresh."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import colabkit
+from colabkit import errors
+from colabkit.cli import main
+from colabkit.datasets.folders.listing import list_folder
+from colabkit.datasets.packing.pack_call import Packed, pack_listed
+from colabkit.datasets.transfer.watch import Watch
+from tests.unit.datasets.sources import (
+    LONG_AGO_S,
+    content_of,
+    inodes_of,
+    make_folder,
+    put,
+    some_files,
+)
+
+FILES = {
+    **some_files(),
+    "text/notes.txt": b"the same again " * 4000,
+    "text/long.csv": b"".join(b"%d,%d\n" % (n, n * n) for n in range(300_000)),
+    "photo.jpg": random.Random(1).randbytes(3_000_000),
+    "名前/猫.txt": b"neko",
+    "empty.txt": b"",
+}
+
+
+def pack(folder: Path, archive: Path) -> Path:
+    return colabkit.pack(folder, archive, progress=False)
+
+
+def packed(folder: Path, archive: Path) -> Packed:
+    """Packs, and returns what was done."""
+
+    def give_up(error: OSError) -> None:
+        raise error
+
+    listing = list_folder(folder)
+    return pack_listed(
+        folder, listing, archive, listed_ns=LONG_AGO_S * 2 * 10**9, watch=Watch(), retry=give_up
+    )
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return make_folder(tmp_path / "cats", FILES)
+
+
+def test_holds_every_file_as_other_programs_see_it(folder, tmp_path):
+    (folder / "nothing/inside").mkdir(parents=True)
+    archive = pack(folder, tmp_path / "cats.zip")
+    with zipfile.ZipFile(archive) as z:
+        assert z.testzip() is None
+        assert "nothing/inside/" in z.namelist()
+        assert {n: z.read(n) for n in z.namelist() if not n.endswith("/")} == FILES
+    if shutil.which("unzip"):
+        subprocess.run(["unzip", "-tq", archive], check=True, capture_output=True)
+
+
+def test_text_is_deflated_and_what_does_not_shrink_is_stored(folder, tmp_path):
+    with zipfile.ZipFile(pack(folder, tmp_path / "cats.zip")) as z:
+        methods = {info.filename: info.compress_type for info in z.infolist()}
+    assert methods["text/notes.txt"] == methods["text/long.csv"] == zipfile.ZIP_DEFLATED
+    assert methods["photo.jpg"] == methods["empty.txt"] == zipfile.ZIP_STORED
+    assert all(methods[n] == zipfile.ZIP_STORED for n in FILES if n.endswith(".bin"))
+
+
+def test_the_same_files_give_the_same_bytes(folder, tmp_path):
+    again = make_folder(tmp_path / "other", dict(reversed(FILES.items())))
+    first = pack(folder, tmp_path / "1.zip").read_bytes()
+    assert pack(again, tmp_path / "2.zip").read_bytes() == first
+
+
+def test_a_fresh_archive_is_left_alone(folder, tmp_path):
+    archive = tmp_path / "cats.zip"
+    assert packed(folder, archive).is_new
+    before = archive.stat()
+    assert not packed(folder, archive).is_new
+    assert (archive.stat().st_ino, archive.stat().st_mtime_ns) == (
+        before.st_ino,
+        before.st_mtime_ns,
+    )
+
+
+def test_only_what_changed_is_read_again(folder, tmp_path):
+    archive = tmp_path / "cats.zip"
+    packed(folder, archive)
+    (folder / "empty.txt").write_bytes(b"no more")
+    os.utime(folder / "empty.txt", (LONG_AGO_S * 2 + 1,) * 2)
+    again = packed(folder, archive)
+    small = sum(len(data) <= 1 << 20 for data in FILES.values())
+    assert again.reused == small - 1
+    assert archive.read_bytes() == pack(folder, tmp_path / "anew.zip").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["add", "remove", "rename", "grow"])
+def test_every_change_is_seen(folder, tmp_path, change):
+    archive = pack(folder, tmp_path / "cats.zip")
+    target = folder / "text/notes.txt"
+    if change == "add":
+        put(folder / "text/new.txt", b"new")
+    elif change == "remove":
+        target.unlink()
+    elif change == "rename":
+        target.rename(folder / "text/other.txt")
+    else:
+        put(target, FILES["text/notes.txt"] + b"more")
+    pack(folder, archive)
+    with zipfile.ZipFile(archive) as z:
+        assert {n: z.read(n) for n in z.namelist()} == content_of(folder)
+
+
+def test_a_damaged_archive_gives_nothing_to_the_next(folder, tmp_path):
+    archive = pack(folder, tmp_path / "cats.zip")
+    good = archive.read_bytes()
+    at = good.index(FILES["photo.jpg"][:100])
+    small = good.index(b"cats/") + 300
+    bad = bytearray(good)
+    bad[small] ^= 1
+    bad[at] ^= 1
+    archive.write_bytes(bad)
+    put(folder / "text/new.txt", b"new")
+    pack(folder, archive)
+    with zipfile.ZipFile(archive) as z:
+        assert {n: z.read(n) for n in z.namelist()} == {**FILES, "text/new.txt": b"new"}
+
+
+def test_a_file_that_changes_meanwhile_publishes_nothing(folder, tmp_path):
+    archive = pack(folder, tmp_path / "cats.zip")
+    before = archive.read_bytes()
+
+    def give_up(error: OSError) -> None:
+        raise error
+
+    put(folder / "new.txt", b"")
+    listing = list_folder(folder)
+    put(folder / "new.txt", b"grown")
+    with pytest.raises(errors.DatasetChangedError, match=r"new\.txt"):
+        pack_listed(folder, listing, archive, listed_ns=1, watch=Watch(), retry=give_up)
+    assert archive.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cats", "cats.zip"]
+
+
+def test_somebody_elses_archive_is_never_replaced(folder, tmp_path):
+    archive = tmp_path / "cats.zip"
+    with zipfile.ZipFile(archive, "w") as z:
+        z.writestr("thesis.txt", "years")
+    before = archive.read_bytes()
+    with pytest.raises(errors.DestinationTakenError, match="was not packed by colabkit"):
+        pack(folder, archive)
+    assert archive.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("archive", "words"),
+    [
+        ("cats.tar", "does not end in .zip"),
+        ("cats/inside.zip", "would lie in the folder"),
+        ("nowhere/cats.zip", "There is no folder"),
+    ],
+)
+def test_a_wrong_archive_is_refused(folder, tmp_path, archive, words):
+    with pytest.raises(errors.ColabKitError, match=words):
+        pack(folder, tmp_path / archive)
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(errors.DatasetNotFoundError, match="There is no"):
+        pack(tmp_path / "cats", tmp_path / "cats.zip")
+    put(tmp_path / "file", b"")
+    with pytest.raises(errors.ArgumentError, match="is not a folder"):
+        pack(tmp_path / "file", tmp_path / "cats.zip")
+
+
+def test_dataset_packs_once_and_uses_the_archive_from_then_on(folder, tmp_path, cache, capsys):
+    made = colabkit.dataset(folder, pack=True)
+    assert content_of(made) == FILES
+    archive = tmp_path / "cats.packed.zip"
+    assert f"Packed {len(FILES)} files" in capsys.readouterr().out
+    before = archive.stat().st_ino
+    assert colabkit.dataset(folder) == made
+    assert "is there already" in capsys.readouterr().out
+    put(folder / "new.txt", b"new")
+    assert content_of(colabkit.dataset(folder)) == {**FILES, "new.txt": b"new"}
+    said = capsys.readouterr().out
+    assert "of them taken from the one before" in said
+    assert archive.stat().st_ino != before
+
+
+@pytest.mark.parametrize("members", [None, "*.txt"])
+def test_packing_what_was_copied_before_keeps_the_copy(folder, cache, capsys, members):
+    made = colabkit.dataset(folder, members=members)
+    before, content = inodes_of(made), content_of(made)
+    capsys.readouterr()
+    assert colabkit.dataset(folder, members=members, pack=True) == made
+    said = capsys.readouterr().out
+    assert "Packed" in said
+    assert "is there already" in said
+    assert "changed" not in said
+    assert (inodes_of(made), content_of(made)) == (before, content)
+    assert colabkit.dataset(folder, members=members) == made
+    assert "is there already" in capsys.readouterr().out
+    for file in folder.rglob("*.txt"):
+        put(file, b"changed since")
+    colabkit.dataset(folder, members=members)
+    assert "its source has changed" in capsys.readouterr().out
+    assert content_of(made) != content
+
+
+def test_the_command_line_packs(folder, tmp_path, capsys):
+    archive = tmp_path / "cats.zip"
+    assert main(["pack", str(folder), str(archive)]) == 0
+    assert zipfile.is_zipfile(archive)
+    assert f"into {archive}" in capsys.readouterr().out
+    assert main(["pack", str(folder), str(tmp_path / "cats.tar")]) == 1
+    assert "does not end in .zip" in capsys.readouterr().err
