@@ -92,7 +92,6 @@ def replace_reason(known: Header, folder: FolderState, wanted: Wanted) -> str:
     """Returns why a dataset is made anew, in words.
 
     Example:
-        >>> from colabkit.datasets.manifest import Header
         >>> known = Header("/cats.zip", "1", "d", None, None, 3, 9, 1, "", True, 0.0)
         >>> replace_reason(known, FolderState.WHOLE, Wanted("/cats.zip", "2", digest="e"))
         'its source has changed'
