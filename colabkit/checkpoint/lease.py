@@ -44,8 +44,13 @@ class Lease:
         Raises:
             StorageError: The folder cannot be written.
         """
-        there = self._read()
-        self.generation = max(newest_generation, there.get("generation", 0)) + 1
+        try:
+            there = self._read()
+        except StorageError:
+            # Writing shows whether the folder can be used; what is there is replaced anyway.
+            there = None
+        before = there["generation"] if there is not None else 0
+        self.generation = max(newest_generation, before) + 1
         self._write()
 
     def check(self) -> None:
@@ -53,9 +58,10 @@ class Lease:
 
         Raises:
             LeaseLostError: A newer session has taken it over.
+            StorageError: Whose it is cannot be told, for now.
         """
         there = self._read()
-        if there and there.get("owner") != self.owner:
+        if there is not None and there.get("owner") != self.owner:
             host, pid = there.get("host", "another machine"), there.get("pid")
             message = (
                 f"Another session (process {pid} on {host}) has taken over {self._volume.location}."
@@ -66,15 +72,29 @@ class Lease:
                 hint="This one stops saving, so that neither harms the other. Go on there, or"
                 " stop it and run this cell again.",
             )
-        if not there or self._wall_clock() - self._beat_s > _HEARTBEAT_S:
+        if there is None or self._wall_clock() - self._beat_s > _HEARTBEAT_S:
             self._write()
 
-    def _read(self) -> dict[str, Any]:
-        with contextlib.suppress(StorageError, ValueError):
-            found = json.loads(self._volume.read(_FILE).tobytes())
+    def _read(self) -> dict[str, Any] | None:
+        """Returns the lease that is there, None when there is none.
+
+        Raises:
+            StorageError: Whether there is one cannot be told.
+        """
+        try:
+            content = self._volume.read(_FILE).tobytes()
+        except StorageError:
+            # A volume that does not answer is no folder without a lease.
+            if _FILE in self._volume.list("."):
+                raise
+            return None
+        with contextlib.suppress(ValueError):
+            found = json.loads(content)
             if isinstance(found, dict) and type(found.get("generation")) is int:
                 return found
-        return {}
+        message = f"The lease of {self._volume.location} is not what was written."
+        hint = f"Delete {_FILE} there if no other session uses the folder."
+        raise StorageError(message, path=self._volume.location, operation="read", hint=hint)
 
     def _write(self) -> None:
         self._beat_s = self._wall_clock()
