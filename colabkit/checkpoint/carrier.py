@@ -105,6 +105,7 @@ class Carrier:
         self._clock = clock
         self.failure: BaseException | None = None
         self._waiting: list[Manifest] = []
+        self._carried: Manifest | None = None
         self._on_their_way: list[_Upload] = []
         self._status = CarryStatus()
         self._began_s: float | None = None
@@ -128,7 +129,10 @@ class Carrier:
         """Returns the names of the checkpoints that the spool must not remove yet."""
         with self._wake:
             uploading = (upload.manifest for upload in self._on_their_way)
-            return frozenset(str(manifest.name) for manifest in (*self._waiting, *uploading))
+            # What is being copied may have been overtaken, and is read from the spool still.
+            copied = () if self._carried is None else (self._carried,)
+            needed = (*self._waiting, *copied, *uploading)
+            return frozenset(str(manifest.name) for manifest in needed)
 
     def status(self) -> CarryStatus:
         """Returns how far the volume is behind the spool."""
@@ -188,7 +192,7 @@ class Carrier:
                 self._wake.wait_for(lambda: self._stopping or self._is_due(), self._look_s)
                 if self._stopping:
                     return
-                manifest = self._next() if self._is_due() else None
+                manifest = self._carried = self._next() if self._is_due() else None
             try:
                 self._look_after_uploads()
                 if manifest is not None:
@@ -199,7 +203,7 @@ class Carrier:
                 self.failure = error
             finally:
                 with self._wake:
-                    self._began_s = None
+                    self._began_s = self._carried = None
                     self._wake.notify_all()
 
     def _is_due(self) -> bool:

@@ -269,7 +269,9 @@ class CheckpointStore:
         if whole:
             oldest_kept = min((m.name for m in whole if m not in going), default=mine[0])
             unproven = [n for n in mine if str(n) not in trusted and n < oldest_kept]
-            going += [m for m in map(self._readable, unproven) if m is not None and not _kept(m)]
+            has_best = any(m.facts.is_best for m in whole)
+            old = (m for m in map(self._readable, unproven) if m is not None)
+            going += [m for m in old if not _kept(m, has_newer_best=has_best)]
         going = [m for m in going if str(m.name) not in needed]
         if not going:
             return
@@ -305,5 +307,5 @@ def _shard_path(name: str) -> str:
     return f"{_SHARDS}/{name}"
 
 
-def _kept(manifest: Manifest) -> bool:
-    return manifest.facts.is_best or manifest.facts.keep_forever
+def _kept(manifest: Manifest, *, has_newer_best: bool) -> bool:
+    return manifest.facts.keep_forever or (manifest.facts.is_best and not has_newer_best)

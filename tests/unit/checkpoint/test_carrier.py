@@ -6,8 +6,10 @@ import errno
 
 import pytest
 
-from colabkit.checkpoint import SaveState
+from colabkit.checkpoint import CheckpointStore, SaveState
 from colabkit.errors import DiskFullError, LeaseLostError, StorageError
+from colabkit.storage import LocalVolume
+from tests.unit.checkpoint.saving import Machine
 from tests.unit.checkpoint.slow_volume import Clock, SpoolingMachine, eventually
 
 _HOUR_S = 3600.0
@@ -235,3 +237,30 @@ def test_a_failing_look_at_the_uploads_is_told_and_gets_better(machine, clock):
     clock.now_s += 100
     machine.save(2)
     eventually(lambda: machine.carrier.status().confirmed_step == 2)
+
+
+def copying(machine, clock) -> bool:
+    clock.now_s += 0.01
+    return machine.carrier.status().busy_s > 0
+
+
+def test_what_is_being_copied_stays_until_it_has_arrived(machine, clock):
+    machine.drive.gate.clear()
+    machine.save(1)
+    eventually(lambda: copying(machine, clock))
+    for step in (2, 3, 4, 5):
+        machine.save(step)
+    assert 1 in machine.spooled_steps()
+    machine.drive.gate.set()
+    eventually(lambda: machine.carrier.status().committed_step == 1)
+
+
+def test_the_newest_best_replaces_the_best_of_earlier_sessions(tmp_path):
+    for session in range(3):
+        machine = Machine(tmp_path)
+        machine.open()
+        for place in range(3):
+            machine.save(10 * session + place, is_best=place == 0)
+        machine.close()
+    store = CheckpointStore(LocalVolume(tmp_path))
+    assert [store.manifest(name).facts.step for name in store.names()] == [22, 21, 20]
