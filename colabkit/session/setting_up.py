@@ -18,13 +18,13 @@ from colabkit.runtime import (
     Device,
     DeviceKind,
     Platform,
-    check_packages,
     detect_device,
     detect_platform,
     expect_hours,
     prefer_device,
     session_clock,
 )
+from colabkit.session.adding_packages import add_packages, check_request
 from colabkit.session.drive import mounted_or_why, status_without
 from colabkit.session.records import DriveStatus, Session
 from colabkit.storage import DEFAULT_MOUNTPOINT, active_mount, locate
@@ -38,7 +38,8 @@ def setup(
     *,
     drive: bool = True,
     workdir: str | Path | None = None,
-    packages: str | Iterable[str] = (),
+    packages: str | Path | Iterable[str] = (),
+    allow_changes: bool = False,
     seed: int | None = None,
     mountpoint: str | Path = DEFAULT_MOUNTPOINT,
     remount_after_hours: float | None = None,
@@ -55,7 +56,11 @@ def setup(
         drive: Whether to mount Drive where there is one to mount.
         workdir: A folder to work in: it becomes the current one, and its modules can be
             imported. Names of Drive, "MyDrive/project", work.
-        packages: Requirements as pip takes them, to be looked at.
+        packages: Requirements as pip takes them, or the path of a requirements file, on Drive
+            too. What is missing is installed, and its wheels are kept on Drive, so that the
+            next machine installs them without the network.
+        allow_changes: Whether packages may change the versions of the frameworks that are
+            installed: torch, tensorflow, numpy, jax, keras.
         seed: Seeds Python's, NumPy's and PyTorch's generators, for the weights a new model
             begins with; 0 to 2**32 - 1. ``fit`` has a seed of its own.
         mountpoint: Where Drive is to be.
@@ -66,7 +71,8 @@ def setup(
     Raises:
         ArgumentError: An argument cannot be used; nothing was done.
         GpuUnavailableError: A GPU is required and none works.
-        StorageError: ``workdir`` is no folder.
+        PackageChangeError: A package would change a framework; nothing was installed.
+        StorageError: ``workdir`` is no folder, or a requirements file is not there.
 
     Example:
         >>> session = setup(gpu=False, drive=False)
@@ -74,12 +80,16 @@ def setup(
         'fp32'
     """
     _check(seed, session_hours, remount_after_hours)
-    found = check_packages(packages)
+    packages = check_request(packages)
     platform = detect_platform()
     device = _device(gpu, platform)
     if session_hours is not None:
         expect_hours(session_hours)
     status = _drive(mountpoint, platform, remount_after_hours, wanted=drive)
+    installed = add_packages(packages, status, platform, allow_changes=allow_changes)
+    if installed.has_new_framework:
+        _devices.clear()
+        device = _device(gpu, platform)
     folder = _work_in(workdir) if workdir is not None else Path.cwd()
     if seed is not None:
         _seed(seed)
@@ -92,7 +102,8 @@ def setup(
         drive=status,
         workdir=folder,
         clock=clock.mounted(None if age_s is None else clock.clock() - age_s),
-        packages=found,
+        packages=installed.checks,
+        notes=installed.notes,
     )
 
 

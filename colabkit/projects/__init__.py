@@ -1,0 +1,1 @@
+"""Projects: a folder of code on Drive, run here, its output brought back."""
