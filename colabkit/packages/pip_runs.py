@@ -114,6 +114,8 @@ def plan(
         )  # fmt: skip
         if ended.code == 0:
             installs = json.loads(report.read_text(encoding="utf-8"))["install"]
+            # What was asked for comes first, then what it needs.
+            installs.sort(key=lambda item: (not item["requested"], item["metadata"]["name"]))
             return Answer(tuple(_planned(item) for item in installs))
     return Answer(failure=_failure(ended))
 

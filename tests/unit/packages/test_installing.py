@@ -106,12 +106,12 @@ def wheels_in(kept):
 def test_installs_once_and_then_on_other_machines_without_the_network(tmp_path, machine, kept):
     first = machine.install("tinytool>=1", places=[kept])
     assert first["states"] == {"tinytool": "PRESENT"}
-    assert first["notes"][0].startswith("Installed tinyneed 2.1, tinytool 1.5 from the network in ")
+    assert first["notes"][0].startswith("Installed tinytool 1.5, tinyneed 2.1 from the network in ")
     assert machine.version("tinytool") == "1.5"
     assert wheels_in(kept) == ["tinyneed-2.1-py3-none-any.whl", "tinytool-1.5-py3-none-any.whl"]
     other = Machine(tmp_path / "other", network=None)
     second = other.install("tinytool >= 1", places=[kept])
-    assert second["notes"][0].startswith("Installed tinyneed 2.1, tinytool 1.5 from kept wheels")
+    assert second["notes"][0].startswith("Installed tinytool 1.5, tinyneed 2.1 from kept wheels")
     assert second["said"] == []
     assert other.version("tinytool") == "1.5"
 
@@ -179,7 +179,7 @@ def test_a_damaged_wheel_is_noticed_and_fetched_anew(tmp_path, machine, kept, da
     other = Machine(tmp_path / "other", machine.network)
     told = other.install("tinytool", places=[kept])
     assert "so fetched anew: tinyneed-2.1-py3-none-any.whl." in told["notes"][0]
-    assert told["notes"][1].startswith("Installed tinyneed 2.1, tinytool 1.5 from the network")
+    assert told["notes"][1].startswith("Installed tinytool 1.5, tinyneed 2.1 from the network")
     assert wheel.read_bytes() == whole
     third = Machine(tmp_path / "third", network=None)
     assert "from kept wheels" in third.install("tinytool", places=[kept])["notes"][0]
