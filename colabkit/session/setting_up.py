@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from colabkit.errors import ArgumentError, StorageError
+from colabkit.projects import watch_folder
 from colabkit.runtime import (
     Device,
     DeviceKind,
@@ -55,7 +56,8 @@ def setup(
             False takes the CPU. ``fit`` follows it.
         drive: Whether to mount Drive where there is one to mount.
         workdir: A folder to work in: it becomes the current one, and its modules can be
-            imported. Names of Drive, "MyDrive/project", work.
+            imported; ``reload`` takes up what was edited. Names of Drive, "MyDrive/project",
+            work.
         packages: Requirements as pip takes them, or the path of a requirements file, on Drive
             too. What is missing is installed, and its wheels are kept on Drive, so that the
             next machine installs them without the network.
@@ -147,6 +149,7 @@ def _work_in(workdir: str | Path) -> Path:
     os.chdir(folder)
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+    watch_folder(folder)
     return folder
 
 

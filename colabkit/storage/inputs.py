@@ -14,7 +14,7 @@ from colabkit.storage.places import drive_part, locate
 
 _KAGGLE_INPUT = Path("/kaggle/input")
 # /kaggle/input/NAME, or /kaggle/input/datasets/OWNER/NAME; what is looked for may lie in it.
-_DEPTH = 4
+_DEPTH = 5
 _ENTRIES_MAX = 2_000
 _NAMES_SHOWN = 5
 
@@ -63,7 +63,7 @@ def find_below(root: Path, name: str) -> list[Path]:
         return []
     entries = list(itertools.islice(_entries(root, _DEPTH), _ENTRIES_MAX))
     for wanted in (parts, parts[-1:]):
-        stem = (*wanted[:-1], Path(wanted[-1]).stem)
+        stem = (*wanted[:-1], Path(wanted[-1]).stem.removesuffix(".tar"))
         for ending, must_be_folder in ((wanted, False), (stem, True)):
             found = [
                 entry
