@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from colabkit import errors
     from colabkit.datasets import dataset, pack
+    from colabkit.projects import reload, run_script
     from colabkit.session import Session, mount, release, setup
     from colabkit.training import (
         Callback,
@@ -44,12 +45,17 @@ __all__ = [
     "mount",
     "pack",
     "release",
+    "reload",
+    "run_script",
     "setup",
     "verify_resume",
 ]
 
-_DATASETS = {"dataset", "pack"}
-_SESSION = {"Session", "mount", "release", "setup"}
+_ROOMS = {
+    **dict.fromkeys(("dataset", "pack"), "datasets"),
+    **dict.fromkeys(("reload", "run_script"), "projects"),
+    **dict.fromkeys(("Session", "mount", "release", "setup"), "session"),
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -58,8 +64,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
-    room = "session" if name in _SESSION else "datasets" if name in _DATASETS else "training"
-    value = getattr(importlib.import_module(f"colabkit.{room}"), name)
+    room = importlib.import_module(f"colabkit.{_ROOMS.get(name, 'training')}")
+    value = getattr(room, name)
     globals()[name] = value
     return value
 

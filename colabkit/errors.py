@@ -309,3 +309,48 @@ class ResumeProofError(ColabKitError, AssertionError):
     def __init__(self, message: str, *, tensors: Sequence[str], hint: str = "") -> None:
         self.tensors = tuple(tensors)
         super().__init__(message, hint=hint)
+
+
+class PackageChangeError(ColabKitError, ValueError):
+    """A package that was asked for would change a framework; nothing was installed.
+
+    ``changes`` maps each framework to ``(installed, wanted)``.
+    """
+
+    def __init__(
+        self, message: str, *, changes: Mapping[str, tuple[str, str]], hint: str = ""
+    ) -> None:
+        self.changes = dict(changes)
+        super().__init__(message, hint=hint)
+
+
+class ScriptNotFoundError(ColabKitError, FileNotFoundError):
+    """There is no such script; ``near_names`` are those most like it."""
+
+    def __init__(
+        self, message: str, *, path: str | Path, near_names: Sequence[str] = (), hint: str = ""
+    ) -> None:
+        self.path = str(path)
+        self.near_names = tuple(near_names)
+        super().__init__(message, hint=hint)
+
+
+class ScriptError(ColabKitError, RuntimeError):
+    """A script ended badly; ``returncode`` is its exit status, below 0 the signal that ended it.
+
+    ``unsaved`` names the files that could not be copied back.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | Path,
+        returncode: int,
+        unsaved: Sequence[str] = (),
+        hint: str = "",
+    ) -> None:
+        self.path = str(path)
+        self.returncode = returncode
+        self.unsaved = tuple(unsaved)
+        super().__init__(message, hint=hint)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import errno
 import glob
@@ -17,10 +16,16 @@ from pathlib import Path
 from colabkit.datasets.folders import LEFT_OUT
 from colabkit.errors import ArgumentError, DatasetNotFoundError
 from colabkit.runtime import Platform, detect_platform
-from colabkit.storage import DriveMount, MountState, locate, mount_of
+from colabkit.storage import (
+    DriveMount,
+    MountState,
+    locate_input,
+    mount_of,
+    names_in,
+    near_names,
+)
 
 SourceLike = str | os.PathLike[str]
-_NAMES_SHOWN = 5
 
 
 class SourceKind(enum.Enum):
@@ -105,7 +110,7 @@ def _find_one(text: str, platform: Platform) -> Found:
         raise ArgumentError(message, argument="source", hint="Pass a path or a URL.")
     if is_url(text):
         return Found(text, _label(text), SourceKind.ARCHIVES, (text,))
-    path = locate(text, platform=platform).absolute()
+    path = locate_input(text, platform=platform).absolute()
     name = str(path)
     try:
         mode = _mode_of(path, mount_of(path, platform=platform))
@@ -154,7 +159,7 @@ def _missing(text: str, path: Path, reason: OSError, platform: Platform) -> Exce
         return DatasetNotFoundError(message, path=path, hint=hint)
     above = next((p for p in path.parents if p.is_dir()), Path("/"))
     wanted = path.relative_to(above).parts[0]
-    names = _names_in(above)
+    names = names_in(above)
     if wanted in names:
         message = f"{text} cannot be reached: {reason.strerror} ({path})."
         hint = f"{above / wanted} is there: check that it can be read, and is no broken link."
@@ -171,24 +176,3 @@ def _missing(text: str, path: Path, reason: OSError, platform: Platform) -> Exce
     else:
         hint = f"Nothing in {above} has a name like {wanted!r}."
     return DatasetNotFoundError(message, path=path, near_names=near, hint=hint)
-
-
-def near_names(wanted: str, names: Sequence[str]) -> list[str]:
-    """Returns the names most like the one wanted, the nearest first.
-
-    Example:
-        >>> near_names("cat.zip", ["Cats.zip", "dogs.zip", "notes.txt"])[0]
-        'Cats.zip'
-    """
-    by_folded: dict[str, str] = {}
-    for name in names:
-        by_folded.setdefault(name.casefold(), name)
-    near = difflib.get_close_matches(wanted.casefold(), list(by_folded), _NAMES_SHOWN, 0.6)
-    return [by_folded[folded] for folded in near]
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)  # noqa: PTH208 - names are wanted
-    except OSError:
-        return []

@@ -9,6 +9,7 @@ from colabkit.notebook.folders import folder_card
 from colabkit.notebook.messages import Printed, Silent, Speaker, say
 from colabkit.notebook.panel import CellOutput, PanelSources, TrainingPanel
 from colabkit.notebook.panel_html import Stage
+from colabkit.notebook.streams import show_output
 from colabkit.notebook.tables import html_table, text_table
 from colabkit.notebook.theme import themed
 from colabkit.notebook.thinning import ThinnedLine
@@ -51,6 +52,7 @@ __all__ = [
     "plot_history",
     "saved_words",
     "say",
+    "show_output",
     "svg_curves",
     "text_table",
     "themed",

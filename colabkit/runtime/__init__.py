@@ -17,7 +17,13 @@ from colabkit.runtime.host import Host, read_host
 from colabkit.runtime.mounting import check_mountpoint
 from colabkit.runtime.nvidia_smi import Answer, SmiDriver
 from colabkit.runtime.nvml import NvmlDriver
-from colabkit.runtime.packages import PackageCheck, PackageState, check_packages, missing
+from colabkit.runtime.packages import (
+    PackageCheck,
+    PackageState,
+    check_packages,
+    missing,
+    requirement_allows,
+)
 from colabkit.runtime.platform import Platform, detect_platform
 from colabkit.runtime.preferences import (
     expect_hours,
@@ -73,6 +79,7 @@ __all__ = [
     "preferred_device",
     "read_driver",
     "read_host",
+    "requirement_allows",
     "session_clock",
     "unassign",
 ]

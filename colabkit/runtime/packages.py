@@ -34,12 +34,16 @@ class PackageCheck:
         name: The package's name: "timm".
         state: How it stands.
         version: The version that is installed, None without one.
+        reason: Why it could not be installed, "" when nobody tried or it could.
+        advice: What to do about it.
     """
 
     requirement: str
     name: str
     state: PackageState
     version: str | None = None
+    reason: str = ""
+    advice: str = ""
 
     @property
     def is_satisfied(self) -> bool:
@@ -71,6 +75,21 @@ def missing(packages: str | Iterable[str]) -> tuple[PackageCheck, ...]:
         ArgumentError: One of them is no requirement.
     """
     return tuple(check for check in check_packages(packages) if not check.is_satisfied)
+
+
+def requirement_allows(requirement: str, name: str, version: str) -> bool | None:
+    """Returns whether a requirement is content with a version, None when it is of another package.
+
+    Example:
+        >>> requirement_allows("numpy<2", "numpy", "2.4.1")
+        False
+    """
+    requirements = importlib.import_module("packaging.requirements")
+    wanted = requirements.Requirement(requirement)
+    names = {re.sub(r"[-_.]+", "-", each).lower() for each in (wanted.name, name)}
+    if len(names) > 1 or (wanted.marker is not None and not wanted.marker.evaluate({"extra": ""})):
+        return None
+    return bool(wanted.specifier.contains(version, prereleases=True))
 
 
 def _check(requirement: object) -> PackageCheck:

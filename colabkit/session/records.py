@@ -122,5 +122,8 @@ def _package_row(check: PackageCheck) -> Row:
     version = f" {check.version}" if check.version else ""
     if check.is_satisfied:
         return Row("Package", f"{check.name}{version}", Tone.GOOD)
-    advice = f"Run in a cell: %pip install {check.requirement!r}"
-    return Row("Package", f"{check.requirement}: {check.state.value}{version}", Tone.BAD, advice)
+    advice = check.advice or f"Run in a cell: %pip install {check.requirement!r}"
+    value = f"{check.requirement}: {check.state.value}{version}"
+    if check.reason:
+        value += f", because {check.reason}"
+    return Row("Package", value, Tone.BAD, advice)

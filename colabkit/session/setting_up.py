@@ -14,17 +14,18 @@ from typing import Literal
 import numpy as np
 
 from colabkit.errors import ArgumentError, StorageError
+from colabkit.projects import watch_folder
 from colabkit.runtime import (
     Device,
     DeviceKind,
     Platform,
-    check_packages,
     detect_device,
     detect_platform,
     expect_hours,
     prefer_device,
     session_clock,
 )
+from colabkit.session.adding_packages import add_packages, check_request
 from colabkit.session.drive import mounted_or_why, status_without
 from colabkit.session.records import DriveStatus, Session
 from colabkit.storage import DEFAULT_MOUNTPOINT, active_mount, locate
@@ -38,7 +39,8 @@ def setup(
     *,
     drive: bool = True,
     workdir: str | Path | None = None,
-    packages: str | Iterable[str] = (),
+    packages: str | Path | Iterable[str] = (),
+    allow_changes: bool = False,
     seed: int | None = None,
     mountpoint: str | Path = DEFAULT_MOUNTPOINT,
     remount_after_hours: float | None = None,
@@ -54,8 +56,13 @@ def setup(
             False takes the CPU. ``fit`` follows it.
         drive: Whether to mount Drive where there is one to mount.
         workdir: A folder to work in: it becomes the current one, and its modules can be
-            imported. Names of Drive, "MyDrive/project", work.
-        packages: Requirements as pip takes them, to be looked at.
+            imported; ``reload`` takes up what was edited. Names of Drive, "MyDrive/project",
+            work.
+        packages: Requirements as pip takes them, or the path of a requirements file, on Drive
+            too. What is missing is installed, and its wheels are kept on Drive, so that the
+            next machine installs them without the network.
+        allow_changes: Whether packages may change the versions of the frameworks that are
+            installed: torch, tensorflow, numpy, jax, keras.
         seed: Seeds Python's, NumPy's and PyTorch's generators, for the weights a new model
             begins with; 0 to 2**32 - 1. ``fit`` has a seed of its own.
         mountpoint: Where Drive is to be.
@@ -69,7 +76,8 @@ def setup(
     Raises:
         ArgumentError: An argument cannot be used; nothing was done.
         GpuUnavailableError: A GPU is required and none works.
-        StorageError: ``workdir`` is no folder.
+        PackageChangeError: A package would change a framework; nothing was installed.
+        StorageError: ``workdir`` is no folder, or a requirements file is not there.
 
     Example:
         >>> session = setup(gpu=False, drive=False)
@@ -77,12 +85,16 @@ def setup(
         'fp32'
     """
     _check(seed, session_hours, remount_after_hours)
-    found = check_packages(packages)
+    packages = check_request(packages)
     platform = detect_platform()
     device = _device(gpu, platform)
     if session_hours is not None:
         expect_hours(session_hours)
     status = _drive(mountpoint, platform, remount_after_hours, wanted=drive)
+    installed = add_packages(packages, status, platform, allow_changes=allow_changes)
+    if installed.has_new_framework:
+        _devices.clear()
+        device = _device(gpu, platform)
     folder = _work_in(workdir) if workdir is not None else Path.cwd()
     if seed is not None:
         _seed(seed)
@@ -95,7 +107,8 @@ def setup(
         drive=status,
         workdir=folder,
         clock=clock.mounted(None if age_s is None else clock.clock() - age_s),
-        packages=found,
+        packages=installed.checks,
+        notes=installed.notes,
     )
 
 
@@ -139,6 +152,7 @@ def _work_in(workdir: str | Path) -> Path:
     os.chdir(folder)
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
+    watch_folder(folder)
     return folder
 
 

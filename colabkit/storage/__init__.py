@@ -14,6 +14,7 @@ from colabkit.storage.files import Files
 from colabkit.storage.fsspec_volume import FsspecVolume
 from colabkit.storage.giving_back import give_back
 from colabkit.storage.hashing import hash_of
+from colabkit.storage.inputs import locate_input, names_in, near_names
 from colabkit.storage.local import LocalVolume
 from colabkit.storage.mounters import (
     ColabMounter,
@@ -34,7 +35,7 @@ from colabkit.storage.places import (
     volume_at,
     warning_about,
 )
-from colabkit.storage.programs import cache_folder
+from colabkit.storage.programs import Ended, cache_folder, run_program
 from colabkit.storage.rclone_mount import RcloneMounter
 from colabkit.storage.rclone_volume import RcloneVolume
 from colabkit.storage.urls import joined, url_of
@@ -47,6 +48,7 @@ __all__ = [
     "ColabMounter",
     "DriveMount",
     "DriveVolume",
+    "Ended",
     "Files",
     "FolderMounter",
     "FsspecVolume",
@@ -71,8 +73,12 @@ __all__ = [
     "is_slow",
     "joined",
     "locate",
+    "locate_input",
     "mount_of",
     "mounter_for",
+    "names_in",
+    "near_names",
+    "run_program",
     "state_after",
     "url_of",
     "use_mount",

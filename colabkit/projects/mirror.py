@@ -1,0 +1,312 @@
+"""A project on this machine's disk: brought here as far as it changed, and its output back."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colabkit.errors import DiskFullError, StorageError
+from colabkit.projects.finding_scripts import Script
+from colabkit.projects.trees import ASIDE, Stamp, Tree, is_left_out, read_tree, walk
+from colabkit.storage import AnyVolume, Bytes, cache_folder, hash_of, volume_at
+
+_logger = logging.getLogger(__name__)
+_COPIERS = 8
+_PART_BYTES = 8 << 20
+_SPARE_BYTES = 200_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Synced:
+    """One file that is the same here and there.
+
+    Attributes:
+        here: Its stamp on this machine.
+        source: Its stamp in the project when it was copied, None for what was made here.
+        there: Its stamp where output belongs, None when it was never written there.
+        is_ours: Whether the script made it.
+    """
+
+    here: Stamp
+    source: Stamp | None
+    there: Stamp | None
+    is_ours: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Brought:
+    """What one call copied here.
+
+    Attributes:
+        copied: How many files.
+        nbytes: Their size.
+        files: How many files the project has.
+        links: What is read where it lies.
+    """
+
+    copied: int
+    nbytes: int
+    files: int
+    links: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What one pass wrote where output belongs.
+
+    Attributes:
+        saved: The files that are there now, by their paths in the project.
+        unsaved: Why the others are not, by their paths.
+        beside: Where a file was written beside one that somebody else had changed.
+    """
+
+    saved: tuple[str, ...] = ()
+    unsaved: dict[str, StorageError] = dataclasses.field(default_factory=dict)
+    beside: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Mirror:
+    """A project's copy on this machine's disk.
+
+    Args:
+        script: What is run.
+        cache: Where mirrors lie.
+    """
+
+    def __init__(self, script: Script, cache: Path | None = None) -> None:
+        assert script.home is not None, "a project that is worked in place has no mirror"  # noqa: S101
+        name = hash_of(str(script.project).encode())[:12]
+        self.root = (cache or cache_folder()) / "projects" / name
+        self._source = script.project
+        self._home = script.home
+        self._is_root = script.is_root
+        self.project = self.root / "tree" / script.project.name
+        self._lock = threading.Lock()
+        self._synced: dict[str, Synced] = {}
+        self._seen: dict[str, Stamp] = {}
+        self._volume: AnyVolume | None = None
+
+    def bring(self) -> Brought:
+        """Copies what changed in the project, and links what is large.
+
+        Raises:
+            DiskFullError: This machine's disk has too little room.
+            StorageError: The project cannot be read.
+        """
+        try:
+            tree = read_tree(self._source, links_folders=self._is_root)
+            self._open()
+            return self._brought(tree)
+        except StorageError:
+            raise
+        except OSError as error:
+            message = f"The project {self._source} could not be copied: {error.strerror}."
+            hint = "Run colabkit.mount() if it is on Drive, then this cell again."
+            raise StorageError(message, path=self._source, operation="copy", hint=hint) from error
+
+    def _open(self) -> None:
+        self.project.mkdir(parents=True, exist_ok=True)
+        self._synced = self._read_list()
+        if self._synced:
+            # A kernel that ended in the middle of a script left output here.
+            self.take_back()
+
+    def _brought(self, tree: Tree) -> Brought:
+        wanted = {name: s for name, s in tree.files.items() if self._is_stale(name, s)}
+        nbytes = sum(stamp.nbytes for stamp in wanted.values())
+        self._check_room(nbytes)
+        self._forget_gone(tree)
+        same_place = self._home == self._source
+        with ThreadPoolExecutor(_COPIERS, "colabkit-mirror") as copiers:
+            stamps = list(copiers.map(self._copy, wanted))
+        for name, here in zip(wanted, stamps, strict=True):
+            source = wanted[name]
+            there = source if same_place else getattr(self._synced.get(name), "there", None)
+            self._synced[name] = Synced(here, source, there)
+        for name in tree.links:
+            _link(self.project / name, self._source / name)
+        if not self._is_root:
+            self._link_siblings()
+        self._write_list()
+        return Brought(len(wanted), nbytes, len(tree.files), tree.links)
+
+    def _is_stale(self, name: str, source: Stamp) -> bool:
+        """Whether a file must be copied; what was made here and is not yet there never is."""
+        known, here = self._synced.get(name), Stamp.of(self.project / name)
+        if known is not None and here == known.here:
+            return known.source != source
+        return here is None or here == source
+
+    def _check_room(self, nbytes: int) -> None:
+        free = shutil.disk_usage(self.root).free
+        if nbytes and nbytes + _SPARE_BYTES > free:
+            message = (
+                f"The project needs {nbytes / 1e6:.0f} MB on this machine's disk, of which"
+                f" {free / 1e6:.0f} MB are free."
+            )
+            hint = "Delete what you no longer need in /content, or restart on a fresh machine."
+            raise DiskFullError(
+                message, path=self.root, needed_bytes=nbytes, free_bytes=free, hint=hint
+            )
+
+    def _forget_gone(self, tree: Tree) -> None:
+        """Removes here what was removed in the project, and nothing that was made here."""
+        for name in [n for n, synced in self._synced.items() if n not in tree.files]:
+            path = self.project / name
+            if self._synced[name].source is not None and Stamp.of(path) == self._synced[name].here:
+                path.unlink(missing_ok=True)
+                del self._synced[name]
+
+    def _copy(self, name: str) -> Stamp:
+        source, target = self._source / name, self.project / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.is_symlink() or target.is_dir():
+            _remove(target)
+        aside = target.with_name(f"{ASIDE}{os.getpid()}-{target.name}")
+        shutil.copyfile(source, aside)
+        shutil.copystat(source, aside)
+        aside.replace(target)
+        stamp = Stamp.of(target)
+        assert stamp is not None, "it was just written"  # noqa: S101
+        return stamp
+
+    def _link_siblings(self) -> None:
+        """Makes ``../data`` mean here what it means in the project's own place."""
+        for entry in os.scandir(self._source.parent):
+            if entry.name != self._source.name and not is_left_out(entry.name):
+                _link(self.project.parent / entry.name, Path(entry.path))
+
+    def take_back(self, *, only_settled: bool = False) -> TakenBack:
+        """Writes new and changed files where output belongs, each of them whole.
+
+        Args:
+            only_settled: Leave out what changed since the pass before: it may be half written.
+        """
+        saved: list[str] = []
+        beside: dict[str, str] = {}
+        unsaved: dict[str, StorageError] = {}
+        with self._lock:
+            for name, stamp in self._changed():
+                if only_settled and self._seen.get(name) != stamp:
+                    self._seen[name] = stamp
+                    continue
+                try:
+                    target = self._write(name, stamp)
+                except StorageError as error:
+                    unsaved[name] = error
+                    continue
+                saved.append(name)
+                if target != name:
+                    beside[name] = target
+            self._remove_gone()
+            self._write_list()
+        return TakenBack(tuple(saved), unsaved, beside)
+
+    def _changed(self) -> list[tuple[str, Stamp]]:
+        found = []
+        for path, stat in walk(self.project):
+            name, stamp = str(path.relative_to(self.project)), Stamp(stat.st_size, stat.st_mtime_ns)
+            known = self._synced.get(name)
+            if known is None or known.here != stamp:
+                found.append((name, stamp))
+        return sorted(found)
+
+    def _write(self, name: str, stamp: Stamp) -> str:
+        known, target = self._synced.get(name), name
+        try:
+            there = Stamp.of(self._home / name)
+        except OSError as error:
+            message = f"{self._home / name} could not be looked at: {error.strerror}."
+            raise StorageError(message, path=name, operation="stat") from error
+        expected = known.there if known is not None else None
+        if self._home == self._source and there is not None and there != expected:
+            target = self._free_name(name)
+        self._opened().write(target, _parts(self.project / name))
+        source = known.source if known is not None else None
+        if target == name:
+            there = Stamp.of(self._home / name)
+            source = there if self._home == self._source else source
+        is_ours = known is None or known.is_ours
+        self._synced[name] = Synced(stamp, source, there, is_ours and target == name)
+        return target
+
+    def _free_name(self, name: str) -> str:
+        """Returns a name beside one that somebody else has changed meanwhile."""
+        path = Path(name)
+        number = 1
+        while True:
+            free = path.with_name(f"{path.stem}.from-run-{number}{path.suffix}")
+            if not (self._home / free).exists():
+                return str(free)
+            number += 1
+
+    def _remove_gone(self) -> None:
+        """What was made here, written there and removed here again is removed there too."""
+        for name, synced in list(self._synced.items()):
+            if not synced.is_ours or (self.project / name).exists():
+                continue
+            with contextlib.suppress(OSError):
+                if Stamp.of(self._home / name) == synced.there:
+                    self._opened().delete([name])
+                del self._synced[name]
+
+    def _opened(self) -> AnyVolume:
+        if self._volume is None:
+            self._volume = volume_at(self._home)
+        return self._volume
+
+    def _read_list(self) -> dict[str, Synced]:
+        try:
+            value = json.loads((self.root / "list.json").read_text())
+            return {name: _synced(entry) for name, entry in value.items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, KeyError, TypeError, AttributeError):
+            _logger.warning("The list of %s is damaged.", self.root, exc_info=True)
+            return {}
+
+    def _write_list(self) -> None:
+        files = {name: dataclasses.asdict(synced) for name, synced in self._synced.items()}
+        aside = self.root / f"list-{os.getpid()}.json"
+        aside.write_text(json.dumps(files))
+        aside.replace(self.root / "list.json")
+
+
+def _parts(path: Path) -> Iterator[Bytes]:
+    try:
+        with path.open("rb") as file:
+            while data := file.read(_PART_BYTES):
+                yield np.frombuffer(data, np.uint8)
+    except FileNotFoundError as error:
+        message = f"{path} was removed while it was copied."
+        raise StorageError(message, path=path, operation="read") from error
+
+
+def _link(link: Path, target: Path) -> None:
+    if link.is_symlink() and link.readlink() == target:
+        return
+    _remove(link)
+    link.symlink_to(target)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _synced(entry: dict[str, Any]) -> Synced:
+    stamps = {key: Stamp(**entry[key]) if entry[key] else None for key in ("source", "there")}
+    return Synced(Stamp(**entry["here"]), **stamps, is_ours=bool(entry["is_ours"]))

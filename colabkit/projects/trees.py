@@ -1,0 +1,106 @@
+"""What lies in a project: small files one by one, large folders as a whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# What is larger than this is data: it is read where it lies, and colabkit.dataset is for it.
+FILE_BYTES_MAX = 50_000_000
+FOLDER_BYTES_MAX = 200_000_000
+FOLDER_FILES_MAX = 1_000
+_LEFT_OUT = frozenset({"__pycache__", ".git", ".ipynb_checkpoints", ".Trash", ".venv"})
+ASIDE = ".colabkit-tmp-"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells one state of a file from another."""
+
+    nbytes: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp | None:
+        """Returns a file's stamp, None when there is no such file."""
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            return None
+        return cls(stat.st_size, stat.st_mtime_ns)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tree:
+    """What a project holds.
+
+    Attributes:
+        files: What is copied, by its path in the project.
+        links: What is read where it lies: large files, and folders with much in them.
+    """
+
+    files: dict[str, Stamp]
+    links: tuple[str, ...]
+
+
+def read_tree(project: Path, *, links_folders: bool = False) -> Tree:
+    """Returns what a project holds.
+
+    Args:
+        project: The folder.
+        links_folders: Whether every folder in it is read where it lies.
+    """
+    files: dict[str, Stamp] = {}
+    links: list[str] = []
+    with os.scandir(project) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if is_left_out(entry.name):
+                continue
+            if not entry.is_dir():
+                stat = entry.stat()
+                if stat.st_size > FILE_BYTES_MAX:
+                    links.append(entry.name)
+                else:
+                    files[entry.name] = Stamp(stat.st_size, stat.st_mtime_ns)
+                continue
+            inner = None if links_folders else _files_of(Path(entry.path), project)
+            if inner is None:
+                links.append(entry.name)
+            else:
+                files |= inner
+    return Tree(files, tuple(links))
+
+
+def _files_of(folder: Path, project: Path) -> dict[str, Stamp] | None:
+    """Returns what is copied of a folder, None when there is too much in it."""
+    found: dict[str, Stamp] = {}
+    nbytes = 0
+    for path, stat in walk(folder):
+        nbytes += stat.st_size
+        if stat.st_size > FILE_BYTES_MAX or nbytes > FOLDER_BYTES_MAX:
+            return None
+        found[str(path.relative_to(project))] = Stamp(stat.st_size, stat.st_mtime_ns)
+        if len(found) > FOLDER_FILES_MAX:
+            return None
+    return found
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yields the files below a folder; follows no link."""
+    waiting = [folder]
+    while waiting:
+        with os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if is_left_out(entry.name) or entry.is_symlink():
+                    continue
+                if entry.is_dir():
+                    waiting.append(Path(entry.path))
+                elif entry.is_file():
+                    yield Path(entry.path), entry.stat()
+
+
+def is_left_out(name: str) -> bool:
+    """Whether a name is of no project: caches, and what is being written."""
+    return name in _LEFT_OUT or name.startswith(ASIDE) or name.endswith(".pyc")

@@ -1,0 +1,146 @@
+"""run_script on the double: a project on Drive runs on local disk, and its output is safe."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.colab_vm import Fault, Platform
+
+MOUNT = "import colabkit\ncolabkit.mount()"
+TRAIN = """
+import sys, time
+from pathlib import Path
+from lib.names import name
+
+classes = Path("../shared/classes.txt").read_text().split()
+rows = Path("data/x.csv").read_text().split(",")
+out = Path("out")
+out.mkdir(exist_ok=True)
+done = len(list(out.glob("*.txt")))
+print(name, classes, rows, "from", done, Path.cwd(), flush=True)
+for number in range(done, int(sys.argv[1])):
+    (out / f"{number}.txt").write_text(str(number))
+    print("wrote", number, flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def project(cloud):
+    files = {
+        "project/train.py": TRAIN,
+        "project/lib/names.py": "name = 'cats'",
+        "project/data/x.csv": "1,2,3",
+        "project/fails.py": "open('half.txt', 'w').write('1')\nraise SystemExit(3)",
+        "shared/classes.txt": "cat dog",
+    }
+    for name, text in files.items():
+        cloud.path(name).parent.mkdir(parents=True, exist_ok=True)
+        cloud.path(name).write_text(text)
+
+
+def run(count: int, pause_s: float = 0, **options) -> str:
+    told = "".join(f", {name}={value!r}" for name, value in options.items())
+    return f'colabkit.run_script("MyDrive/project/train.py", {count}, {pause_s}{told})'
+
+
+def test_a_project_runs_as_if_it_were_at_home_and_its_output_is_on_drive(cloud, project):
+    machine = cloud.machine()
+    machine.run_cell(MOUNT).check()
+    shown = machine.run_cell(run(2)).check()
+    assert "Copied 4 of the 4 files of project to this machine" in shown.stdout
+    assert "cats ['cat', 'dog'] ['1', '2', '3'] from 0 /root/.cache/colabkit/" in shown.stdout
+    assert "wrote 0\nwrote 1\n" in shown.stdout
+    assert "train.py ended after 0 s; 2 files (out/0.txt, out/1.txt) saved in" in shown.stdout
+    again = machine.run_cell(run(3)).check()
+    assert "The 6 files of project are on this machine already." in again.stdout
+    machine.drive.wait_until_uploaded()
+    names = [name for name in cloud.files() if name.startswith("project/out")]
+    assert names == ["project/out/0.txt", "project/out/1.txt", "project/out/2.txt"]
+
+
+def test_after_a_kill_the_next_machine_goes_on_with_what_was_copied_back(cloud, project):
+    machine = cloud.machine()
+    machine.run_cell(MOUNT).check()
+    cell = machine.kernel.begin(run(1000, 0.05, save_every_s=0.2))
+    machine.kernel.wait_for_text(cell, "wrote 20")
+    machine.drive.wait_until_uploaded()
+    machine.kill()
+    saved = len([name for name in cloud.files() if name.startswith("project/out")])
+    assert saved >= 5
+    second = cloud.machine()
+    second.run_cell(MOUNT).check()
+    shown = second.run_cell(run(saved + 1)).check()
+    assert f"from {saved} /root" in shown.stdout
+    assert shown.stdout.count("wrote") == 1
+
+
+def test_an_interrupt_and_a_failure_still_bring_the_output_back(cloud, project):
+    machine = cloud.machine()
+    machine.run_cell(MOUNT).check()
+    cell = machine.kernel.begin(run(1000, 0.05))
+    machine.kernel.wait_for_text(cell, "wrote 1")
+    machine.interrupt()
+    ended = machine.kernel.finish(cell, timeout_s=30)
+    assert ended.error.startswith("KeyboardInterrupt")
+    assert "train.py was interrupted after" in ended.stdout
+    failed = machine.run_cell('colabkit.run_script("MyDrive/project/fails.py")')
+    assert failed.error.startswith("ScriptError: fails.py ended with status 3 after 0 s.")
+    machine.drive.wait_until_uploaded()
+    assert {"project/out/1.txt", "project/half.txt"} <= set(cloud.files())
+
+
+def test_a_wrong_name_and_an_unmounted_drive_say_what_to_do(cloud, project):
+    machine = cloud.machine()
+    unmounted = machine.run_cell("import colabkit\n" + run(1)).error
+    assert "is on Drive, which is not mounted at /content/drive." in unmounted
+    assert "Run colabkit.setup() or colabkit.mount() first" in unmounted
+    machine.run_cell(MOUNT).check()
+    wrong = machine.run_cell('colabkit.run_script("MyDrive/project/trian.py")').error
+    assert "ScriptNotFoundError: There is no script MyDrive/project/trian.py" in wrong
+    assert "Did you mean 'train.py' in /content/drive/MyDrive/project?" in wrong
+
+
+def test_output_that_drive_does_not_take_is_kept_named_and_saved_next_time(cloud, project):
+    machine = cloud.machine()
+    machine.run_cell(MOUNT).check()
+    machine.drive.inject(Fault("create", "MyDrive/project/*", (28,)))
+    error = machine.run_cell(run(1)).error
+    assert error.startswith("StorageError: Not saved in /content/drive/MyDrive/project:")
+    assert "1 file (out/0.txt). The disk of" in error
+    assert "They are whole in /root/.cache/colabkit/projects/" in error
+    machine.drive.heal()
+    machine.run_cell(run(1)).check()
+    machine.drive.wait_until_uploaded()
+    assert "project/out/0.txt" in cloud.files()
+
+
+def test_a_drive_lost_meanwhile_is_mounted_again_before_the_output_is_saved(cloud, project):
+    machine = cloud.machine()
+    machine.run_cell(MOUNT).check()
+    cell = machine.kernel.begin(run(30, 0.05))
+    machine.kernel.wait_for_text(cell, "wrote 1")
+    machine.drive.kill_mount()
+    shown = machine.kernel.finish(cell, timeout_s=60).check()
+    assert "30 files (out/0.txt" in shown.stdout
+    machine.drive.wait_until_uploaded()
+    assert "project/out/29.txt" in cloud.files()
+
+
+def test_a_full_disk_of_the_machine_is_found_before_anything_is_copied(cloud, project):
+    cloud.path("project/big.bin").write_bytes(bytes(40_000_000))
+    machine = cloud.machine(disk_bytes=220_000_000)
+    machine.run_cell(MOUNT).check()
+    error = machine.run_cell(run(1)).error
+    assert error.startswith("DiskFullError: The project needs 40 MB on this machine's disk, of")
+
+
+def test_a_script_of_a_kaggle_input_leaves_its_output_in_the_working_folder(cloud):
+    machine = cloud.machine(Platform.KAGGLE)
+    project = machine.path("/kaggle/input/datasets/someone/my-project")
+    project.mkdir(parents=True)
+    (project / "go.py").write_text("open('out.txt', 'w').write(open('x.csv').read())")
+    (project / "x.csv").write_text("1,2")
+    shown = machine.run_cell('import colabkit\ncolabkit.run_script("my-project/go.py")').check()
+    assert "1 file (out.txt) saved in /kaggle/working/my-project" in shown.stdout
+    assert machine.path("/kaggle/working/my-project/out.txt").read_text() == "1,2"

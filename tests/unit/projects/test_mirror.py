@@ -1,0 +1,156 @@
+"""A mirror copies what changed, links what is large, and never loses what was made."""
+
+from __future__ import annotations
+
+import pytest
+
+from colabkit.projects import trees
+from colabkit.projects.finding_scripts import Script
+from colabkit.projects.mirror import Mirror
+
+
+@pytest.fixture
+def project(tmp_path):
+    folder = tmp_path / "drive/project"
+    (folder / "data").mkdir(parents=True)
+    (folder / "train.py").write_text("print('hi')")
+    (folder / "data/x.csv").write_text("1,2")
+    (tmp_path / "drive/shared").mkdir()
+    (tmp_path / "drive/shared/labels.txt").write_text("cat")
+    return folder
+
+
+@pytest.fixture
+def mirror(project, tmp_path):
+    return mirror_of(project, tmp_path)
+
+
+def mirror_of(project, tmp_path, home=None):
+    return Mirror(Script(project / "train.py", project, home or project), tmp_path / "cache")
+
+
+def test_a_second_time_only_what_changed_is_copied(mirror, project, tmp_path):
+    assert mirror.bring().copied == 2
+    assert (mirror.project / "data/x.csv").read_text() == "1,2"
+    assert mirror_of(project, tmp_path).bring().copied == 0
+    (project / "data/x.csv").write_text("1,2,3")
+    (project / "data/y.csv").write_text("4")
+    (project / "train.py").unlink()
+    assert mirror_of(project, tmp_path).bring().copied == 2
+    assert (mirror.project / "data/x.csv").read_text() == "1,2,3"
+    assert not (mirror.project / "train.py").exists()
+
+
+def test_sibling_folders_are_where_relative_paths_expect_them(mirror):
+    mirror.bring()
+    assert (mirror.project / "../shared/labels.txt").read_text() == "cat"
+
+
+def test_what_is_large_is_read_where_it_lies(mirror, project, monkeypatch):
+    monkeypatch.setattr(trees, "FOLDER_FILES_MAX", 3)
+    monkeypatch.setattr(trees, "FILE_BYTES_MAX", 1000)
+    (project / "images").mkdir()
+    for number in range(5):
+        (project / f"images/{number}.png").write_bytes(b"x")
+    (project / "weights.bin").write_bytes(bytes(2000))
+    brought = mirror.bring()
+    assert brought.links == ("images", "weights.bin")
+    assert (mirror.project / "images").readlink() == project / "images"
+    assert len(list((mirror.project / "images").iterdir())) == 5
+    (mirror.project / "images/new.png").write_bytes(b"y")
+    assert (project / "images/new.png").exists()
+    assert mirror.take_back().saved == ()
+
+
+def test_new_and_changed_files_go_back_and_others_do_not(mirror, project):
+    mirror.bring()
+    (mirror.project / "out").mkdir()
+    (mirror.project / "out/model.bin").write_bytes(b"weights")
+    (mirror.project / "data/x.csv").write_text("changed")
+    (mirror.project / "__pycache__").mkdir()
+    (mirror.project / "__pycache__/train.pyc").write_bytes(b"")
+    assert mirror.take_back().saved == ("data/x.csv", "out/model.bin")
+    assert (project / "out/model.bin").read_bytes() == b"weights"
+    assert (project / "data/x.csv").read_text() == "changed"
+    assert mirror.take_back().saved == ()
+    assert mirror.bring().copied == 0
+    assert not (project / "__pycache__").exists()
+
+
+def test_while_a_script_runs_only_files_that_rest_are_taken(mirror, project):
+    mirror.bring()
+    (mirror.project / "log.txt").write_text("one")
+    assert mirror.take_back(only_settled=True).saved == ()
+    (mirror.project / "log.txt").write_text("one two")
+    assert mirror.take_back(only_settled=True).saved == ()
+    assert mirror.take_back(only_settled=True).saved == ("log.txt",)
+
+
+def test_a_file_edited_meanwhile_is_not_overwritten(mirror, project):
+    mirror.bring()
+    (mirror.project / "data/x.csv").write_text("from the script")
+    (project / "data/x.csv").write_text("by hand, meanwhile")
+    (project / "new.txt").write_text("by hand")
+    (mirror.project / "new.txt").write_text("from the script")
+    done = mirror.take_back()
+    assert done.beside == {
+        "data/x.csv": "data/x.from-run-1.csv",
+        "new.txt": "new.from-run-1.txt",
+    }
+    assert (project / "data/x.csv").read_text() == "by hand, meanwhile"
+    assert (project / "new.from-run-1.txt").read_text() == "from the script"
+
+
+def test_what_a_killed_session_left_here_goes_back_first(mirror, project, tmp_path):
+    mirror.bring()
+    (mirror.project / "model.bin").write_bytes(b"weights")
+    assert mirror_of(project, tmp_path).bring().copied == 0
+    assert (project / "model.bin").read_bytes() == b"weights"
+
+
+def test_output_that_could_not_be_saved_is_kept_until_it_can(mirror, project, tmp_path):
+    mirror.bring()
+    (mirror.project / "out").mkdir()
+    (mirror.project / "out/model.bin").write_bytes(b"weights")
+    (project / "out").write_text("a file stands in the way")
+    assert list(mirror.take_back().unsaved) == ["out/model.bin"]
+    (project / "out").unlink()
+    mirror_of(project, tmp_path).bring()
+    assert (project / "out/model.bin").read_bytes() == b"weights"
+
+
+def test_what_the_script_made_and_removed_again_is_removed(mirror, project):
+    mirror.bring()
+    (mirror.project / "old.ckpt").write_bytes(b"1")
+    mirror.take_back()
+    assert (project / "old.ckpt").exists()
+    (mirror.project / "old.ckpt").unlink()
+    (mirror.project / "data/x.csv").unlink()
+    mirror.take_back()
+    assert not (project / "old.ckpt").exists()
+    # It was there before the script, which has no say in it.
+    assert (project / "data/x.csv").exists()
+
+
+def test_a_project_elsewhere_keeps_its_output_where_that_belongs(project, tmp_path):
+    home = tmp_path / "working/project"
+    mirror = mirror_of(project, tmp_path, home)
+    mirror.bring()
+    (mirror.project / "out.txt").write_text("1")
+    assert mirror.take_back().saved == ("out.txt",)
+    (mirror.project / "out.txt").write_text("12")
+    assert mirror.take_back().beside == {}
+    assert sorted(path.name for path in home.iterdir()) == ["out.txt"]
+    assert (home / "out.txt").read_text() == "12"
+    assert not (project / "out.txt").exists()
+
+
+def test_a_list_that_is_damaged_costs_no_output(mirror, project, tmp_path):
+    mirror.bring()
+    (mirror.root / "list.json").write_text("{")
+    (mirror.project / "model.bin").write_bytes(b"weights")
+    again = mirror_of(project, tmp_path)
+    again.bring()
+    again.take_back()
+    assert (project / "model.bin").read_bytes() == b"weights"
+    assert sorted(path.name for path in project.iterdir()) == ["data", "model.bin", "train.py"]

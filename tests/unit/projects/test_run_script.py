@@ -1,0 +1,137 @@
+"""run_script on any machine: where it works, what it shows, how it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import colabkit
+from colabkit.errors import ArgumentError, ScriptError, ScriptNotFoundError
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "project/lib").mkdir(parents=True)
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/labels.txt").write_text("cat")
+    (tmp_path / "project/model.py").write_text("name = 'net'")
+    return tmp_path / "project"
+
+
+def script(project, source, name="train.py"):
+    (project / name).write_text(source)
+    return project / name
+
+
+def test_the_script_finds_its_modules_its_data_and_its_arguments(project, capfd):
+    path = script(
+        project,
+        "import sys, model\n"
+        "print(model.name, open('../shared/labels.txt').read(), sys.argv[1:], __name__)\n"
+        "open('out.txt', 'w').write('done')\n",
+    )
+    done = colabkit.run_script(path, "--epochs", 3)
+    assert "net cat ['--epochs', '3'] __main__\n" in capfd.readouterr().out
+    assert (project / "out.txt").read_text() == "done"
+    assert done.path == path
+
+
+def test_a_script_in_a_subfolder_works_in_the_project(project, capfd):
+    path = script(project, "import model; print(model.name, open('model.py').read())", "lib/go.py")
+    colabkit.run_script(path, project=project)
+    assert "net name = 'net'" in capfd.readouterr().out
+    with pytest.raises(ArgumentError, match="does not lie in the project"):
+        colabkit.run_script(path, project=project.parent / "shared")
+
+
+def test_output_comes_as_it_is_written_each_stream_on_its_own(project, capfd):
+    path = script(
+        project, "import sys; sys.stderr.write('50%\\r'); print('é' * 3, end=''); sys.exit(0)"
+    )
+    colabkit.run_script(path)
+    shown = capfd.readouterr()
+    assert "ééé" in shown.out
+    assert shown.err == "50%\r"
+
+
+def test_a_failure_is_an_error_with_its_status_and_its_last_words(project, monkeypatch, capfd):
+    monkeypatch.setenv("HF_TOKEN", "hf_verysecret")
+    path = script(
+        project,
+        "import os\nprint(os.environ['HF_TOKEN'])\nraise ValueError(os.environ['HF_TOKEN'])",
+    )
+    with pytest.raises(
+        ScriptError, match=r"train.py ended with status 1 .*ValueError: \*\*\*"
+    ) as e:
+        colabkit.run_script(path)
+    assert e.value.returncode == 1
+    shown = capfd.readouterr()
+    assert "hf_verysecret" not in shown.out + shown.err + str(e.value)
+    assert "***" in shown.out
+
+
+def test_a_script_ended_by_a_signal_says_which(project):
+    path = script(project, "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(ScriptError, match="was ended by SIGKILL after 0 s") as error:
+        colabkit.run_script(path)
+    assert error.value.returncode == -9
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("project/trian.py", "Did you mean 'train.py' in"),
+        ("project", r"is a folder\. It holds model\.py, train\.py\."),
+        ("projct/train.py", "Did you mean 'project' in"),
+    ],
+)
+def test_a_wrong_name_is_told_the_right_one(project, tmp_path, name, said):
+    script(project, "")
+    with pytest.raises(ScriptNotFoundError, match=said):
+        colabkit.run_script(tmp_path / name)
+
+
+def test_bad_intervals_are_refused(project):
+    with pytest.raises(ArgumentError, match="save_every_s is 0"):
+        colabkit.run_script(script(project, ""), save_every_s=0)
+
+
+def test_what_it_leaves_in_the_background_does_not_hold_the_cell(project, capfd):
+    path = script(project, "import subprocess; subprocess.Popen(['sleep', '30']); print('started')")
+    done = colabkit.run_script(path)
+    assert done.seconds < 10
+    assert "started" in capfd.readouterr().out
+
+
+INTERRUPTED = """
+import sys, threading, _thread
+import colabkit
+
+class Watching:
+    def write(self, text):
+        if "ready" in text:
+            _thread.interrupt_main()
+        return sys.__stdout__.write(text)
+    def flush(self): sys.__stdout__.flush()
+
+sys.stdout = Watching()
+try:
+    colabkit.run_script(sys.argv[1])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interrupt_lets_the_script_end_gently(project):
+    path = script(
+        project,
+        "import time\nprint('ready', flush=True)\n"
+        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved a checkpoint')\n",
+    )
+    command = [sys.executable, "-c", INTERRUPTED, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "saved a checkpoint" in done.stdout
+    assert "train.py was interrupted after 0 s." in done.stdout
+    assert done.stdout.endswith("interrupted\n")
