@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -133,5 +134,5 @@ def test_an_interrupt_lets_the_script_end_gently(project):
     command = [sys.executable, "-c", INTERRUPTED, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert "saved a checkpoint" in done.stdout
-    assert "train.py was interrupted after 0 s." in done.stdout
+    assert re.search(r"train.py was interrupted after \d+ s\.", done.stdout)
     assert done.stdout.endswith("interrupted\n")
