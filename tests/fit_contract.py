@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 from collections.abc import Callable
@@ -211,3 +213,14 @@ class FitContract:
             self.fit(type(self.model()), tmp_path)
         assert caught.value.argument == "model"
         assert "()" in caught.value.hint
+
+    def test_a_machine_that_nobody_lent_is_not_given_back(self, tmp_path):
+        def said(model: Any, **more: Any) -> str:
+            with contextlib.redirect_stdout(io.StringIO()) as out:
+                self.fit(model, tmp_path, release_when_done=True, progress=True, **more)
+            return out.getvalue()
+
+        assert "give back" not in said(self.model(), callbacks=[Interrupting(8)])
+        model = self.model()
+        assert "is not lent by Colab: there is nothing to give back." in said(model)
+        assert "Nothing was trained here: the machine is kept" in said(model)

@@ -65,6 +65,7 @@ def fit(
     resume: bool | str = True,
     progress: bool = True,
     tensorboard: bool = False,
+    release_when_done: bool = False,
     **keras_arguments: Any,
 ) -> History:
     """Trains a model; run again after a disconnect, it goes on at the very batch.
@@ -110,6 +111,9 @@ def fit(
         progress: Whether to show progress and say what happens.
         tensorboard: Whether to write event files into the run folder; then
             ``%tensorboard --logdir`` on it shows the curves, on this machine or the next.
+        release_when_done: Whether to give the machine back once this call has trained the last
+            epoch and all is on Drive, so that compute units stop counting. An interrupted or
+            failed run keeps the machine.
         keras_arguments: For a Keras model only, with the meaning they have in Keras:
             sample_weight, class_weight, shuffle, steps_per_epoch, validation_split,
             validation_steps, validation_batch_size, validation_freq, verbose.

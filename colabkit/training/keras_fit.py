@@ -14,6 +14,7 @@ import keras
 from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
 from colabkit.training.checks import require_count
+from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.feed import Feed, Start
 from colabkit.training.keras_bond import Bond, FitProgress
 from colabkit.training.keras_build import build, check_is_compiled
@@ -40,6 +41,7 @@ class KerasOptions:
     resume: bool | str
     progress: bool
     tensorboard: bool
+    release_when_done: bool
     sample_weight: Any = None
     class_weight: Mapping[int, float] | None = None
     shuffle: bool = True
@@ -109,6 +111,7 @@ class _Fitting:
     ) -> None:
         self._model = model
         self._options = options
+        self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
         self._feeds = [feed] if validation is None else [feed, validation]
         ahead = not model.run_eagerly
         self._passes = [_passes_over(each, ahead=ahead) for each in self._feeds]
@@ -117,7 +120,7 @@ class _Fitting:
         own = CallbackList(
             [c for c in options.callbacks if not isinstance(c, keras.callbacks.Callback)]
         )
-        states = callback_states(users)
+        states: dict[str, Any] = {**callback_states(users)}
         self._has_an_end = bool(users or own.members or _averages(model.optimizer))
         self._progress = FitProgress()
         self._run = KerasRun(
@@ -153,6 +156,7 @@ class _Fitting:
         run, epochs = self._run, self._options.epochs
         if not self._is_left() and (self._progress.is_over or not self._has_an_end):
             run.say_done()
+            self._release.finish(run)
             return run.history
         try:
             with (
@@ -170,6 +174,7 @@ class _Fitting:
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise
+        self._release.finish(run)
         return run.history
 
     def _is_left(self) -> bool:

@@ -53,7 +53,7 @@ class KerasRun(Run):
         cursor.feed = feed
         self._cursor = cursor
         self._state.check_same_data(cursor, feed.describe(), self._keeper.location)
-        if not self._announced:
+        if not self.has_trained:
             self._announce(feed)
 
     def begin_step(self) -> None:

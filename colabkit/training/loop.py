@@ -11,6 +11,7 @@ from typing import Any
 from colabkit.checkpoint import SaveStatus
 from colabkit.training.checks import require_count, require_free_names
 from colabkit.training.display import Display
+from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.event_log import events_for
 from colabkit.training.feed import Feed, Start
 from colabkit.training.fingerprint import fingerprint_of
@@ -47,6 +48,8 @@ class Run:
             deletes nothing; "weights" takes only the weights that fit.
         progress: Whether to show progress and say what happens.
         tensorboard: Whether to write event files, for ``%tensorboard --logdir`` on the folder.
+        release_when_done: Whether the machine is given back when ``epochs`` has yielded the last
+            and all is on Drive; an interrupted or failed run keeps it.
         must_be_finite: Names of logged values whose NaN or infinity ends the run.
         objects: Modules, optimizers, schedulers, and anything with ``state_dict`` and
             ``load_state_dict``, under names of your own.
@@ -81,6 +84,7 @@ class Run:
         resume: bool | str = True,
         progress: bool = True,
         tensorboard: bool = False,
+        release_when_done: bool = False,
         must_be_finite: Sequence[str] = (),
         **objects: Any,
     ) -> None:
@@ -98,7 +102,8 @@ class Run:
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._side.reasons())
         self._feeds: dict[int, tuple[object, Feed]] = {}
-        self._announced = False
+        self.has_trained = False
+        self._release = ReleaseWhenDone(wanted=release_when_done, shown=progress)
         self._is_best = False
         self._depth = 0
         self._next_look_s = 0.0
@@ -126,12 +131,9 @@ class Run:
     @property
     def verdict(self) -> ResumeVerdict:
         """How exactly this run goes on after an interruption; complete after the first batch."""
-        verdict = self._verdict
         known = [feed for _, feed in self._feeds.values()]
         known += [cursor.feed for cursor in self._position.open if cursor.feed is not None]
-        for feed in known:
-            verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
-        return verdict
+        return self._verdict.adding_feeds(known)
 
     @property
     def epoch_logs(self) -> dict[str, float]:
@@ -160,7 +162,7 @@ class Run:
             ArgumentError: ``count`` is not a whole number of at least 1.
         """
         require_count("epochs", count)
-        return self._epochs_up_to(count)
+        return self._release.after(self, self._epochs_up_to(count))
 
     def _epochs_up_to(self, count: int) -> Iterator[int]:
         self._epochs_total = count
@@ -211,9 +213,6 @@ class Run:
         Args:
             weight: For how much the step counts in the epoch's mean: its samples, say.
             values: Scalars by name.
-
-        Example:
-            >>> run.log(loss=loss, accuracy=0.9)  # doctest: +SKIP
         """
         require_free_names(values)
         # Detached, or every step's graph would stay in memory until the value is read.
@@ -263,7 +262,7 @@ class Run:
         start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
         seed, begin_step, leads = self._side.seed, self._side.begin_step, cursor.outermost
         for batch in feed.batches(start):
-            if not self._announced:
+            if not self.has_trained:
                 self._announce(feed)
             cursor.batches_done += 1
             seed(derive(step_key, cursor.batches_done))
@@ -304,7 +303,7 @@ class Run:
             self._keeper.save_if_due(self.step)
 
     def _announce(self, feed: Feed) -> None:
-        self._announced = True
+        self.has_trained = True
         self.history.verdict = self.verdict
         self._display.say(str(self.verdict))
         self._display.length(feed.length)

@@ -13,6 +13,7 @@ from torch import nn
 from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
 from colabkit.training.checks import require_count
+from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.feed import Start
 from colabkit.training.records import History
 from colabkit.training.seeding import derive
@@ -50,6 +51,7 @@ class FitOptions:
     resume: bool | str
     progress: bool
     tensorboard: bool
+    release_when_done: bool
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "keep"):
@@ -96,6 +98,7 @@ class _Fitting:
         self._recipe = recipe
         self._feed = feed
         self._options = options
+        self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
         self._callbacks = CallbackList(options.callbacks)
         self._step = self._make_step(options.microbatch)
         self._evaluate = Evaluation(recipe)
@@ -159,6 +162,7 @@ class _Fitting:
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise
+        self._release.finish(run)
         return run.history
 
     def _train_epoch(self) -> None:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from colabkit.training.feed import Feed
 
 
 class Grade(enum.Enum):
@@ -42,6 +47,13 @@ class ResumeVerdict:
             reasons=tuple(dict.fromkeys(self.reasons + reasons)),
             notices=tuple(dict.fromkeys(self.notices + notices)),
         )
+
+    def adding_feeds(self, feeds: Iterable[Feed]) -> ResumeVerdict:
+        """Returns this verdict with what the sources of data have to say."""
+        verdict = self
+        for feed in feeds:
+            verdict = verdict.adding(reasons=feed.reasons(), notices=feed.notices())
+        return verdict
 
     def __str__(self) -> str:
         if self.reasons:

@@ -1,0 +1,48 @@
+"""What becomes of the machine when a run is over."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from colabkit.errors import MachineReleaseError, StorageError
+from colabkit.notebook import Printed, Silent
+from colabkit.storage import give_back
+
+if TYPE_CHECKING:
+    from colabkit.training.loop import Run
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReleaseWhenDone:
+    """Gives a machine back after a run that came to its end here.
+
+    Attributes:
+        wanted: Whether the user asked for it.
+        shown: Whether to say what happens.
+    """
+
+    wanted: bool
+    shown: bool
+
+    def after(self, run: Run, epochs: Iterator[int]) -> Iterator[int]:
+        """Yields the epochs; what breaks out of them keeps the machine."""
+        yield from epochs
+        self.finish(run)
+
+    def finish(self, run: Run) -> None:
+        """Gives the machine back, unless the run was interrupted or had nothing left to do.
+
+        The training is done and saved by now: what stands in the way is said, not raised.
+        """
+        if not self.wanted or run.was_interrupted:
+            return
+        say = (Printed() if self.shown else Silent()).say
+        if not run.has_trained:
+            say("Nothing was trained here: the machine is kept; colabkit.release() returns it.")
+            return
+        try:
+            give_back(say=say)
+        except (StorageError, MachineReleaseError) as error:
+            say(f"The machine is kept: {error}")
