@@ -97,6 +97,8 @@ class _Fitting:
         self._feed = feed
         self._options = options
         self._callbacks = CallbackList(options.callbacks)
+        # Whatever an earlier loop or a step that broke off has left there.
+        recipe.model.zero_grad()
         self._step = self._make_step(options.microbatch)
         self._evaluate = Evaluation(recipe)
         self._validation = None
