@@ -268,6 +268,7 @@ WRONG = {
     "no batch": ({"batch_size": 0}, "batch_size"),
     "a callback class": ({"callbacks": [colabkit.EarlyStopping]}, "callbacks"),
     "an odd resume": ({"resume": "maybe"}, "resume"),
+    "a number as resume": ({"resume": 0}, "resume"),
     "an odd save_every": ({"save_every": "often"}, "save_every"),
     "data of nothing": ({"data": 5}, "data"),
     "empty data": ({"data": []}, "data"),
