@@ -90,7 +90,7 @@ class _Watch:
                     self.retry(ahead.outage)
                     ahead.resume()
                 ahead.hurry()
-                self.tell(ahead.bytes_read, counter)
+                self.tell(ahead.bytes_used, counter)
         except StorageError:
             raise
         except OSError as error:
@@ -106,14 +106,14 @@ class _Watch:
             ) from error
         finally:
             crew.stop()
-        self.tell(ahead.bytes_read, counter)
+        self.tell(ahead.bytes_used, counter)
 
-    def tell(self, bytes_read: int, counter: Counter) -> None:
+    def tell(self, bytes_used: int, counter: Counter) -> None:
         """Passes the progress on."""
         if self._on_progress is not None:
             self._on_progress(
                 Progress(
-                    bytes_read=bytes_read,
+                    bytes_used=bytes_used,
                     archive_bytes=self._source.nbytes,
                     bytes_written=counter.bytes_written,
                     nbytes=self._plan.nbytes,
