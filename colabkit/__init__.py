@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from colabkit import errors
     from colabkit.datasets import dataset, pack
     from colabkit.projects import reload, run_script
-    from colabkit.session import Session, mount, release, setup
+    from colabkit.session import Session, mount, release, setup, stay_connected
     from colabkit.training import (
         Callback,
         EarlyStopping,
@@ -48,13 +48,14 @@ __all__ = [
     "reload",
     "run_script",
     "setup",
+    "stay_connected",
     "verify_resume",
 ]
 
 _ROOMS = {
     **dict.fromkeys(("dataset", "pack"), "datasets"),
     **dict.fromkeys(("reload", "run_script"), "projects"),
-    **dict.fromkeys(("Session", "mount", "release", "setup"), "session"),
+    **dict.fromkeys(("Session", "mount", "release", "setup", "stay_connected"), "session"),
 }
 
 

@@ -49,21 +49,9 @@ class ScriptNotFoundError(ColabKitError, FileNotFoundError):
 
 
 class ScriptError(ColabKitError, RuntimeError):
-    """A script ended badly; ``returncode`` is its exit status, below 0 the signal that ended it.
+    """A script ended badly; ``returncode`` is its exit status, below 0 the signal that ended it."""
 
-    ``unsaved`` names the files that could not be copied back.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        path: str | Path,
-        returncode: int,
-        unsaved: Sequence[str] = (),
-        hint: str = "",
-    ) -> None:
+    def __init__(self, message: str, *, path: str | Path, returncode: int, hint: str = "") -> None:
         self.path = str(path)
         self.returncode = returncode
-        self.unsaved = tuple(unsaved)
         super().__init__(message, hint=hint)

@@ -7,12 +7,19 @@ from colabkit.notebook.curves import charts_of, plot_history, svg_curves
 from colabkit.notebook.environment import in_notebook
 from colabkit.notebook.folders import folder_card
 from colabkit.notebook.messages import Printed, Silent, Speaker, say
+from colabkit.notebook.page_watch import watch_card, watch_snippet, watch_word
 from colabkit.notebook.panel import CellOutput, PanelSources, TrainingPanel
 from colabkit.notebook.panel_html import Stage
 from colabkit.notebook.streams import show_output
 from colabkit.notebook.tables import html_table, text_table
 from colabkit.notebook.theme import themed
 from colabkit.notebook.thinning import ThinnedLine
+from colabkit.notebook.trainings import (
+    listen_to_trainings,
+    training_began,
+    training_ended,
+    training_goes_on,
+)
 from colabkit.notebook.transfer import Transfer, TransferBar
 from colabkit.notebook.words import (
     bytes_words,
@@ -49,6 +56,7 @@ __all__ = [
     "html_table",
     "in_notebook",
     "lasted_words",
+    "listen_to_trainings",
     "plot_history",
     "saved_words",
     "say",
@@ -56,5 +64,11 @@ __all__ = [
     "svg_curves",
     "text_table",
     "themed",
+    "training_began",
+    "training_ended",
+    "training_goes_on",
     "value_words",
+    "watch_card",
+    "watch_snippet",
+    "watch_word",
 ]

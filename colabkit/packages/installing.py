@@ -31,6 +31,7 @@ from colabkit.runtime import (
     Platform,
     check_packages,
     detect_platform,
+    is_same_version,
     requirement_allows,
 )
 
@@ -175,10 +176,11 @@ class _Installation:
         return failure
 
     def _wheel_of(self, package: Planned) -> Path:
-        wanted = canonical(package.name).replace("-", "_"), package.version
         for path in sorted(self._folder.glob("*.whl")):
             name, version = path.name.split("-")[:2]
-            if (canonical(name).replace("-", "_"), _unescaped(version)) == wanted:
+            if canonical(name) == canonical(package.name) and is_same_version(
+                version, package.version
+            ):
                 return path
         message = f"pip left no wheel of {package.name} {package.version}."
         raise StorageError(message, path=self._folder, operation="fetch")
@@ -279,7 +281,3 @@ def _named(names: Sequence[str]) -> str:
     shown = ", ".join(names[:_NAMES_SHOWN])
     more = len(names) - _NAMES_SHOWN
     return shown if more <= 0 else f"{shown} and {more} more"
-
-
-def _unescaped(version: str) -> str:
-    return version.replace("_", "+") if "+" not in version else version

@@ -95,6 +95,7 @@ class Mirror:
         self._lock = threading.Lock()
         self._synced: dict[str, Synced] = {}
         self._seen: dict[str, Stamp] = {}
+        self._here: set[str] = set()
         self._volume: AnyVolume | None = None
 
     def bring(self) -> Brought:
@@ -127,6 +128,7 @@ class Mirror:
         nbytes = sum(stamp.nbytes for stamp in wanted.values())
         self._check_room(nbytes)
         self._forget_gone(tree)
+        self._link_large(tree)
         same_place = self._home == self._source
         with ThreadPoolExecutor(_COPIERS, "colabkit-mirror") as copiers:
             stamps = list(copiers.map(self._copy, wanted))
@@ -134,8 +136,6 @@ class Mirror:
             source = wanted[name]
             there = source if same_place else getattr(self._synced.get(name), "there", None)
             self._synced[name] = Synced(here, source, there)
-        for name in tree.links:
-            _link(self.project / name, self._source / name)
         if not self._is_root:
             self._link_siblings()
         self._write_list()
@@ -145,8 +145,8 @@ class Mirror:
         """Whether a file must be copied; what was made here and is not yet there never is."""
         known, here = self._synced.get(name), Stamp.of(self.project / name)
         if known is not None and here == known.here:
-            return known.source != source
-        return here is None or here == source
+            return not source.is_like(known.source)
+        return here is None or here.is_like(source)
 
     def _check_room(self, nbytes: int) -> None:
         free = shutil.disk_usage(self.root).free
@@ -167,6 +167,20 @@ class Mirror:
             if self._synced[name].source is not None and Stamp.of(path) == self._synced[name].here:
                 path.unlink(missing_ok=True)
                 del self._synced[name]
+
+    def _link_large(self, tree: Tree) -> None:
+        """Links what is large now; what is not any more is copied, and not through a link."""
+        unsaved = [name for name, _ in self._changed()]
+        for entry in list(self.project.iterdir()):
+            if entry.is_symlink() and entry.name not in tree.links:
+                entry.unlink()
+        for name in tree.links:
+            inside = [one for one in unsaved if one == name or one.startswith(f"{name}/")]
+            if inside and not (self.project / name).is_symlink():
+                message = f"{inside[0]} was made by the script and is not saved yet."
+                hint = f"Copy it from {self.project} to where it belongs, and delete it there."
+                raise StorageError(message, path=self.project / name, operation="link", hint=hint)
+            _link(self.project / name, self._source / name)
 
     def _copy(self, name: str) -> Stamp:
         source, target = self._source / name, self.project / name
@@ -217,6 +231,7 @@ class Mirror:
         found = []
         for path, stat in walk(self.project):
             name, stamp = str(path.relative_to(self.project)), Stamp(stat.st_size, stat.st_mtime_ns)
+            self._here.add(name)
             known = self._synced.get(name)
             if known is None or known.here != stamp:
                 found.append((name, stamp))
@@ -230,7 +245,7 @@ class Mirror:
             message = f"{self._home / name} could not be looked at: {error.strerror}."
             raise StorageError(message, path=name, operation="stat") from error
         expected = known.there if known is not None else None
-        if self._home == self._source and there is not None and there != expected:
+        if self._home == self._source and there is not None and not there.is_like(expected):
             target = self._free_name(name)
         self._opened().write(target, _parts(self.project / name))
         source = known.source if known is not None else None
@@ -254,10 +269,13 @@ class Mirror:
     def _remove_gone(self) -> None:
         """What was made here, written there and removed here again is removed there too."""
         for name, synced in list(self._synced.items()):
-            if not synced.is_ours or (self.project / name).exists():
+            # What was never seen here may have been lost with this folder, not removed.
+            was_here = synced.is_ours and name in self._here
+            if not was_here or (self.project / name).exists():
                 continue
             with contextlib.suppress(OSError):
-                if Stamp.of(self._home / name) == synced.there:
+                there = Stamp.of(self._home / name)
+                if there is not None and there.is_like(synced.there):
                     self._opened().delete([name])
                 del self._synced[name]
 

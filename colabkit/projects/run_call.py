@@ -202,13 +202,7 @@ class _Running:
         message = f"{name} {how}: {words}" if words and returncode > 0 else f"{name} {how}."
         if last.unsaved:
             hint = f"{hint} {self._not_saved(last)}".strip()
-        return ScriptError(
-            message,
-            path=self._script.path,
-            returncode=returncode,
-            unsaved=tuple(last.unsaved),
-            hint=hint,
-        )
+        return ScriptError(message, path=self._script.path, returncode=returncode, hint=hint)
 
 
 def _environ(project: Path) -> dict[str, str]:

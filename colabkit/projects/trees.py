@@ -11,6 +11,7 @@ from pathlib import Path
 FILE_BYTES_MAX = 50_000_000
 FOLDER_BYTES_MAX = 200_000_000
 FOLDER_FILES_MAX = 1_000
+_ROUNDING_NS = 2_000_000_000
 _LEFT_OUT = frozenset({"__pycache__", ".git", ".ipynb_checkpoints", ".Trash", ".venv"})
 ASIDE = ".colabkit-tmp-"
 
@@ -30,6 +31,12 @@ class Stamp:
         except FileNotFoundError:
             return None
         return cls(stat.st_size, stat.st_mtime_ns)
+
+    def is_like(self, other: Stamp | None) -> bool:
+        """Whether both are of one state; Drive rounds times once a file is uploaded."""
+        if other is None or self.nbytes != other.nbytes:
+            return False
+        return abs(self.mtime_ns - other.mtime_ns) < _ROUNDING_NS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

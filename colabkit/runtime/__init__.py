@@ -21,6 +21,7 @@ from colabkit.runtime.packages import (
     PackageCheck,
     PackageState,
     check_packages,
+    is_same_version,
     missing,
     requirement_allows,
 )
@@ -72,6 +73,7 @@ __all__ = [
     "find_tpu",
     "flush_and_unmount",
     "is_interactive",
+    "is_same_version",
     "machine_started_s",
     "missing",
     "mount",

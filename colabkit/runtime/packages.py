@@ -92,6 +92,20 @@ def requirement_allows(requirement: str, name: str, version: str) -> bool | None
     return bool(wanted.specifier.contains(version, prereleases=True))
 
 
+def is_same_version(one: str, other: str) -> bool:
+    """Returns whether two spellings name one version.
+
+    Example:
+        >>> is_same_version("1.0.post1", "1.0-1"), is_same_version("1.0", "1.1")
+        (True, False)
+    """
+    versions = importlib.import_module("packaging.version")
+    try:
+        return bool(versions.Version(one) == versions.Version(other))
+    except versions.InvalidVersion:
+        return one == other
+
+
 def _check(requirement: object) -> PackageCheck:
     if not isinstance(requirement, str):
         raise _not_a_requirement(requirement)

@@ -82,16 +82,24 @@ class UsageReader:
     Args:
         load: Returns the module ``pynvml`` or None.
         period_s: Seconds between two readings.
+        told: Given each reading, on the thread that reads.
 
     Example:
         >>> reader = UsageReader()
         >>> reader.close()
     """
 
-    def __init__(self, load: Callable[[], Any] = load_nvml, *, period_s: float = PERIOD_S) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Any] = load_nvml,
+        *,
+        period_s: float = PERIOD_S,
+        told: Callable[[Usage], None] | None = None,
+    ) -> None:
         self.newest: Usage | None = None
         self._load = load
         self._period_s = period_s
+        self._told = told
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="colabkit-usage", daemon=True)
         self._thread.start()
@@ -117,6 +125,8 @@ class UsageReader:
                     busy_percent=psutil.cpu_percent(),
                     gpus=gpus(),
                 )
+                if self._told is not None:
+                    self._told(self.newest)
                 if self._stop.wait(self._period_s):
                     return
 

@@ -27,6 +27,7 @@ from colabkit.runtime import (
 )
 from colabkit.session.adding_packages import add_packages, check_request
 from colabkit.session.drive import mounted_or_why, status_without
+from colabkit.session.gpu_reminder import remind_of_idle_gpu
 from colabkit.session.records import DriveStatus, Session
 from colabkit.storage import DEFAULT_MOUNTPOINT, active_mount, locate
 
@@ -95,6 +96,7 @@ def setup(
     if installed.has_new_framework:
         _devices.clear()
         device = _device(gpu, platform)
+    remind_of_idle_gpu(device, platform)
     folder = _work_in(workdir) if workdir is not None else Path.cwd()
     if seed is not None:
         _seed(seed)

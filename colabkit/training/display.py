@@ -15,6 +15,9 @@ from colabkit.notebook import (
     TrainingPanel,
     duration_words,
     in_notebook,
+    training_began,
+    training_ended,
+    training_goes_on,
     value_words,
 )
 from colabkit.runtime import detect_platform, session_clock
@@ -56,6 +59,7 @@ class Display:
 
     def open(self, position: Position, folder: RunFolder, *, epochs: int | None) -> None:
         """Shows the panel or the bar."""
+        training_began()
         self._epochs = epochs
         if not self._shown or not in_notebook():
             self._bar = TrainingBar(
@@ -88,6 +92,7 @@ class Display:
     ) -> None:
         """Shows where the run stands."""
         self._status = status
+        training_goes_on()
         self._complain(status)
         if self._watch is not None:
             self._watch.follow(status)
@@ -118,6 +123,7 @@ class Display:
         finally:
             if watch is not None:
                 watch.close()
+            training_ended()
 
     def mended(self, mending: Mending) -> None:
         """Says what became of a mount that was lost or old."""

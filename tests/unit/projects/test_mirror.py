@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
+from colabkit.errors import StorageError
 from colabkit.projects import trees
 from colabkit.projects.finding_scripts import Script
 from colabkit.projects.mirror import Mirror
@@ -154,3 +157,45 @@ def test_a_list_that_is_damaged_costs_no_output(mirror, project, tmp_path):
     again.take_back()
     assert (project / "model.bin").read_bytes() == b"weights"
     assert sorted(path.name for path in project.iterdir()) == ["data", "model.bin", "train.py"]
+
+
+def test_a_folder_that_grew_is_linked_and_one_that_shrank_is_copied(mirror, project, monkeypatch):
+    monkeypatch.setattr(trees, "FOLDER_FILES_MAX", 3)
+    mirror.bring()
+    for number in range(5):
+        (mirror.project / f"data/{number}.txt").write_text("made here")
+    mirror.take_back()
+    assert mirror.bring().links == ("data",)
+    assert (mirror.project / "data").is_symlink()
+    for number in range(4):
+        (project / f"data/{number}.txt").unlink()
+    before = (project / "data/4.txt").stat().st_ino
+    assert mirror.bring().links == ()
+    assert not (mirror.project / "data").is_symlink()
+    assert (mirror.project / "data/4.txt").read_text() == "made here"
+    assert (project / "data/4.txt").stat().st_ino == before
+
+
+def test_output_not_saved_yet_is_not_given_up_for_a_link(mirror, project, monkeypatch):
+    mirror.bring()
+    (mirror.project / "data/deep").mkdir()
+    (mirror.project / "data/deep/made.txt").write_text("here")
+    monkeypatch.setattr(trees, "FOLDER_FILES_MAX", 3)
+    for number in range(5):
+        (project / f"data/{number}.txt").write_text("there")
+    (project / "data/deep").write_text("a file stands in the way")
+    with pytest.raises(StorageError, match=r"data/deep/made\.txt was made by the script"):
+        mirror.bring()
+    assert (mirror.project / "data/deep/made.txt").read_text() == "here"
+
+
+def test_a_mirror_that_was_deleted_takes_nothing_of_the_output_along(mirror, project, tmp_path):
+    mirror.bring()
+    (mirror.project / "model.bin").write_bytes(b"weights")
+    mirror.take_back()
+    shutil.rmtree(mirror.project)
+    again = mirror_of(project, tmp_path)
+    again.bring()
+    again.take_back()
+    assert (project / "model.bin").read_bytes() == b"weights"
+    assert (again.project / "model.bin").read_bytes() == b"weights"

@@ -128,8 +128,8 @@ except KeyboardInterrupt:
 def test_an_interrupt_lets_the_script_end_gently(project):
     path = script(
         project,
-        "import time\nprint('ready', flush=True)\n"
-        "try:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved a checkpoint')\n",
+        "import time\n"
+        "try:\n    print('ready', flush=True)\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved a checkpoint')\n",
     )
     command = [sys.executable, "-c", INTERRUPTED, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
