@@ -58,7 +58,8 @@ def check_room(
     if missing_bytes > 0:
         what = (
             f"{least}{bytes_words(needed_bytes)} are needed"
-            f" and {bytes_words(room.free_bytes)} are free: {least}{bytes_words(missing_bytes)} are missing"
+            f" and {bytes_words(room.free_bytes)} are free:"
+            f" {least}{bytes_words(missing_bytes)} are missing"
         )
     else:
         what = (
