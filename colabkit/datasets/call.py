@@ -196,13 +196,13 @@ class Call:
         header = verdict.published.manifest.header
         self._bar.close()
         away = " The source cannot be reached now." if self._supply.unreachable else ""
+        for note in self._supply.notes():
+            self._speaker.say(note)
         self._speaker.say(
             f"{self._label} is there already: {header.n_files:,} files"
             f" ({bytes_words(header.nbytes)}) in {self._slot.folder},"
             f" checked in {lasted_words(time.monotonic() - self._began_s)}.{away}"
         )
-        for note in self._supply.notes():
-            self._speaker.say(note)
 
     def _say_made(self, made: Made) -> None:
         if made.evicted:

@@ -175,4 +175,15 @@ def _missing(text: str, path: Path, reason: OSError, platform: Platform) -> Exce
         hint = f"In {above} there is {', '.join(repr(name) for name in near)}."
     else:
         hint = f"Nothing in {above} has a name like {wanted!r}."
+    if _is_on_drive(text, platform):
+        hint = f'It is on Google Drive: pass "MyDrive/{text}".'
     return DatasetNotFoundError(message, path=path, near_names=near, hint=hint)
+
+
+def _is_on_drive(text: str, platform: Platform) -> bool:
+    """Whether a name that is missing here is there at the top of the mounted Drive."""
+    on_drive = f"MyDrive/{text}"
+    mount = mount_of(on_drive, platform=platform)
+    if mount is None or mount.state is not MountState.MOUNTED or Path(text).is_absolute():
+        return False
+    return locate(on_drive, platform=platform).exists()

