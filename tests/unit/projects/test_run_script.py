@@ -128,7 +128,8 @@ def test_an_interrupt_lets_the_script_end_gently(project):
     path = script(
         project,
         "import time\n"
-        "try:\n    print('ready', flush=True)\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('saved a checkpoint')\n",
+        "try:\n    print('ready', flush=True)\n    time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    print('saved a checkpoint')\n",
     )
     command = [sys.executable, "-c", INTERRUPTED, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
