@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest
 from colabkit.checkpoint.store import CheckpointStore
-from colabkit.errors import StorageError
+from colabkit.errors import LeaseLostError, StorageError
 
 _logger = logging.getLogger(__name__)
 _REST_MIN_S, _REST_MAX_S = 10.0, 300.0
@@ -32,6 +32,7 @@ class CarryStatus:
         error: What stands in the way, None when nothing does.
         busy_s: For how long the operation under way has run, 0 when none is.
         unconfirmed_s: For how long the newest on the volume has not been uploaded.
+        is_silent: Whether the volume does not tell what is uploaded.
     """
 
     committed_step: int | None = None
@@ -40,6 +41,7 @@ class CarryStatus:
     error: OSError | None = None
     busy_s: float = 0.0
     unconfirmed_s: float = 0.0
+    is_silent: bool = False
 
     @property
     def is_idle(self) -> bool:
@@ -141,6 +143,7 @@ class Carrier:
             return dataclasses.replace(
                 self._status,
                 waiting=len(self._waiting),
+                is_silent=self._is_silent,
                 busy_s=now_s - self._began_s if self._began_s is not None else 0.0,
                 unconfirmed_s=now_s - self._on_their_way[0].since_s if self._on_their_way else 0.0,
             )
@@ -178,7 +181,7 @@ class Carrier:
         return not self._waiting and not self._on_their_way
 
     def close(self, *, timeout_s: float = 10.0) -> None:
-        """Stops the thread; what hangs in a dead mount is left behind."""
+        """Stops the thread after a last look at the uploads, left behind where it hangs."""
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
@@ -191,7 +194,7 @@ class Carrier:
             with self._wake:
                 self._wake.wait_for(lambda: self._stopping or self._is_due(), self._look_s)
                 if self._stopping:
-                    return
+                    break
                 manifest = self._carried = self._next() if self._is_due() else None
             try:
                 self._look_after_uploads()
@@ -205,6 +208,17 @@ class Carrier:
                 with self._wake:
                     self._began_s = self._carried = None
                     self._wake.notify_all()
+
+        self._look_once_more()
+
+    def _look_once_more(self) -> None:
+        """What has arrived by now makes those before it superfluous, here as ever."""
+        if self.failure is not None or self._status.error is not None or not self._on_their_way:
+            return
+        try:
+            self._look_after_uploads()
+        except (OSError, LeaseLostError):
+            _logger.info("The volume could not be looked at once more.", exc_info=True)
 
     def _is_due(self) -> bool:
         if not self._waiting or self.failure is not None:
@@ -271,6 +285,7 @@ class Carrier:
                 if told:
                     step = upload.manifest.facts.step
                     self._status = dataclasses.replace(self._status, confirmed_step=step)
+            self._lease.check()
             self._store.prune(upload.manifest.name.attempt, self._trusted)
         with self._wake:
             self._status = dataclasses.replace(self._status, error=None)

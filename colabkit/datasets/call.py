@@ -78,6 +78,11 @@ class Call:
             path = self._used() or self._made()
         except ColabKitError:
             raise
+        except KeyboardInterrupt:
+            self._bar.close()
+            if self._slot.work.is_dir():
+                self._speaker.say(f"{self._label}: stopped. Run it again: what is whole is kept.")
+            raise
         except OSError as error:
             # What no room foresaw: it still says what it was about.
             message = f"{self._label} cannot be brought to {self._slot.folder}: {error}."

@@ -14,7 +14,7 @@ from colabkit.notebook.progress import Progress
 from colabkit.notebook.theme import themed
 from colabkit.notebook.words import duration_words
 
-CHARTS_MAX, VALUES_MAX, NOTES_MAX = 6, 24, 6
+CHARTS_MAX, VALUES_MAX, NOTES_MAX = 6, 24, 8
 
 
 class Phase(enum.Enum):

@@ -112,7 +112,8 @@ def transfer_words(name: str, now: Transfer, bytes_per_s: float | None) -> str:
         words.append(f"{bytes_words(now.bytes_done)}{total}")
     if now.files_done or now.files_total:
         total = f"/{now.files_total:,}" if now.files_total else ""
-        words.append(f"{now.files_done:,}{total} files")
+        noun = "file" if (now.files_total or now.files_done) == 1 else "files"
+        words.append(f"{now.files_done:,}{total} {noun}")
     if bytes_per_s:
         words.append(f"{bytes_words(bytes_per_s)}/s")
         if now.bytes_total:

@@ -58,6 +58,9 @@ def run_script(
         project: The folder that it works in; its own by default.
         save_every_s: How often new files are copied back while it runs, in seconds.
 
+    Returns:
+        Which script ran, for how long, and what it left behind.
+
     Raises:
         ScriptNotFoundError: There is no such script.
         ScriptError: It ended badly; ``returncode`` says how.
@@ -68,8 +71,8 @@ def run_script(
         >>> import tempfile
         >>> script = Path(tempfile.mkdtemp(), "hello.py")
         >>> _ = script.write_text("import sys; open('out.txt', 'w').write(sys.argv[1])")
-        >>> run_script(script, "hi").path.name
-        hello.py ended after 0 s.
+        >>> run_script(script, "hi").path.name  # doctest: +ELLIPSIS
+        hello.py ended after ... s.
         'hello.py'
     """
     if not save_every_s > 0:

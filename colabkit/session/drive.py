@@ -105,11 +105,13 @@ def mounted_or_why(
     mountpoint: str | Path, *, remount_after_hours: float | None = None
 ) -> DriveStatus:
     """Mounts Drive for setup(), which goes on without where that cannot be."""
-    platform = detect_platform()
-    if active_mount() is None and platform is not Platform.COLAB:
+    platform, there = detect_platform(), active_mount()
+    if there is None and platform is not Platform.COLAB:
         return status_without(f"none on {platform.value}", platform)
+    # What mount() was told stands: the default asks for Drive, not for another place.
+    elsewhere = None if there is not None and str(mountpoint) == DEFAULT_MOUNTPOINT else mountpoint
     try:
-        return mount(mountpoint, remount_after_hours=remount_after_hours)
+        return mount(elsewhere, remount_after_hours=remount_after_hours)
     except DriveMountError as error:
         status = status_without(str(error).splitlines()[0], platform)
         return DriveStatus(status.state, reason=status.reason, advice=error.hint)

@@ -24,7 +24,7 @@ from colabkit.runtime import detect_platform, session_clock
 from colabkit.storage import Mended, Mending
 from colabkit.training.position import Position
 from colabkit.training.records import History
-from colabkit.training.saves import bar_words, complaint_of
+from colabkit.training.saves import bar_words, complaint_of, parting_words
 from colabkit.training.watching import RunWatch
 
 
@@ -109,6 +109,8 @@ class Display:
     ) -> None:
         """Leaves the panel or the bar standing as the run stands now."""
         self.update(position, values, status or self._status)
+        if status is not None and (words := parting_words(status)):
+            self.say(words)
         panel, self._panel = self._panel, None
         bar, self._bar = self._bar, None
         watch, self._watch = self._watch, None

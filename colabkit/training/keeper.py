@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
@@ -171,7 +172,9 @@ class Keeper:
         saver = self._opened()
         if not self._is_saved() or saver.status().error is not None:
             while not self._offer(step):
-                saver.flush()
+                # What became of the one before is told by the status, or by the flush below.
+                with contextlib.suppress(CheckpointWriteError):
+                    saver.flush()
         if wait:
             saver.flush()
             if saver.status().wants_retake:
@@ -212,7 +215,8 @@ class Keeper:
         if carrier is None:
             return True
         while not carrier.landed(timeout_s=_LANDING_S):
-            if carrier.status().busy_s > _HANGING_S:
+            # What hangs without a mount of ours ends by an error, or takes its time.
+            if self._folder.mount is not None and carrier.status().busy_s > _HANGING_S:
                 return False
         saver.raise_if_failed()
         return carrier.status().error is None

@@ -14,7 +14,7 @@ from colabkit.training.verdict import environment_changes
 
 def check_resume(resume: bool | str) -> None:
     """Raises ArgumentError unless ``resume`` is one of the three ways."""
-    if resume not in {True, False, "weights"}:
+    if not (isinstance(resume, bool) or resume == "weights"):
         message = f"resume is {resume!r}."
         raise ArgumentError(message, argument="resume", hint='Pass True, False or "weights".')
 

@@ -43,6 +43,25 @@ def complaint_of(status: SaveStatus) -> str:
     return ""
 
 
+def parting_words(status: SaveStatus) -> str:
+    """Returns what to know of a run's last checkpoint at its end, "" when it is uploaded.
+
+    Example:
+        >>> parting_words(SaveStatus(carry=CarryStatus(committed_step=7, unconfirmed_s=2.0)))[:54]
+        'Drive has not uploaded the checkpoint of step 7 so far'
+    """
+    carry = status.carry
+    if carry is None or carry.committed_step is None or not carry.unconfirmed_s:
+        return ""
+    step = f"the checkpoint of step {carry.committed_step:,}"
+    if carry.is_silent:
+        return f"Drive does not say here when {step} is uploaded: keep this machine for a while."
+    return (
+        f"Drive has not uploaded {step} so far: keep this machine until it has;"
+        " colabkit.release() waits for it."
+    )
+
+
 class SaveTrail:
     """Follows checkpoints from place to place, to tell how old each place's newest is.
 

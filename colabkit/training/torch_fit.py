@@ -100,6 +100,8 @@ class _Fitting:
         self._options = options
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
         self._callbacks = CallbackList(options.callbacks)
+        # Whatever an earlier loop or a step that broke off has left there.
+        recipe.model.zero_grad()
         self._step = self._make_step(options.microbatch)
         self._evaluate = Evaluation(recipe)
         self._validation = None

@@ -166,11 +166,13 @@ class GradientLedger:
 
     @staticmethod
     def restore(state: TorchState, gradients: Mapping[str, Mapping[int, torch.Tensor]]) -> None:
-        """Puts pending gradients back."""
-        for name, kept in gradients.items():
-            for index, parameter in enumerate(_parameters(state.optimizers[name])):
-                if index in kept:
-                    parameter.grad = kept[index].to(parameter.device, parameter.dtype)
+        """Puts pending gradients back, and drops those that a broken step has left."""
+        for name, optimizer in state.optimizers.items():
+            kept = gradients.get(name, {})
+            for index, parameter in enumerate(_parameters(optimizer)):
+                grad = kept.get(index)
+                there = None if grad is None else grad.to(parameter.device, parameter.dtype)
+                parameter.grad = there
 
     def close(self) -> None:
         """Takes the hooks away."""

@@ -171,7 +171,7 @@ class TrainStep:
         """Steps with the batches left over, weighing them as a full group."""
         if self._accumulated:
             factor = self._recipe.accumulate / self._accumulated
-            for parameter in self._recipe.model.parameters():
+            for parameter in self._trained():
                 if parameter.grad is not None:
                     parameter.grad.mul_(factor)
             self._update()
@@ -182,7 +182,7 @@ class TrainStep:
         if recipe.clip_grad_norm is not None:
             if scaler is not None:
                 scaler.unscale_(recipe.optimizer)
-            nn.utils.clip_grad_norm_(recipe.model.parameters(), recipe.clip_grad_norm)
+            nn.utils.clip_grad_norm_(self._trained(), recipe.clip_grad_norm)
         if scaler is None:
             self._optimizer_step()
         else:
@@ -190,6 +190,14 @@ class TrainStep:
             scaler.update()
         self._zero_grad()
         recipe.schedule.after_step()
+
+    def _trained(self) -> list[torch.Tensor]:
+        """Returns what the optimizer trains; the gradients of the rest are nobody's."""
+        groups = [group["params"] for group in self._recipe.optimizer.param_groups]
+        trained = dict.fromkeys(parameter for group in groups for parameter in group)
+        # In the model's order first: the norm is a sum, and its order decides its last bits.
+        ordered = [each for each in self._recipe.model.parameters() if each in trained]
+        return list(dict.fromkeys([*ordered, *trained]))
 
     def state_dict(self) -> dict[str, int | None]:
         """Returns the count of batches accumulated."""

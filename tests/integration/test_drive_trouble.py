@@ -205,7 +205,8 @@ def test_over_quota_the_uploaded_one_stays_and_is_resumed(cloud, diary, expected
     cell = machine.kernel.begin(train_cell(diary, epochs=20))
     diary.wait_for(lambda notes: notes[-1].confirmed)
     cloud.quota_bytes = cloud.used_bytes()
-    machine.kernel.finish(cell, timeout_s=120).check()
+    ended = machine.kernel.finish(cell, timeout_s=120).check()
+    assert "Drive has not uploaded the checkpoint of step 200 so far" in said_in(ended)
     notes = diary.notes()
     safe = notes[-1].confirmed
     assert safe < 200

@@ -193,6 +193,7 @@ WRONG = {
     "a split of a pipeline": (split_pipeline, "validation_split", "validation_data"),
     "a loss": (lambda: {"loss": "mse"}, "loss", "compile"),
     "a device": (lambda: {"device": "cpu"}, "device", "built"),
+    "parts of batches": (lambda: {"microbatch": "auto"}, "microbatch", "batch_size"),
     "a word too much": (lambda: {"sample_wieght": 1}, "sample_wieght", "sample_weight"),
     "an odd verbose": (lambda: {"verbose": 3}, "verbose", "auto"),
     "an odd split": (lambda: {"validation_split": 1.5}, "validation_split", "between"),

@@ -127,15 +127,18 @@ def check_killed_at_random(nursery: Nursery, folder: Path, *, case: str, runs: i
     began_s = time.monotonic()
     assert nursery.live(folder, {"case": case, "run": "alone"})
     alone_s = time.monotonic() - began_s
-    chooser, kills = random.Random(case), 0
-    for number in range(runs):
+    chooser, kills, number = random.Random(case), 0, 0
+    while number < runs or not kills:
         run = folder / str(number)
         run.mkdir()
         kills += kill_at_random_moments(nursery, run, case=case, alone_s=alone_s, chooser=chooser)
         # A life that finds nothing left to train gives no verdict.
         verdict = {"verdict": outcome(folder, "alone")["verdict"]}
         assert outcome(run, "killed") | verdict == outcome(folder, "alone")
-    assert kills
+        number += 1
+        if not kills:
+            # The machine was busier while the first life was timed: kill earlier.
+            alone_s /= 2
 
 
 @pytest.mark.parametrize("case", ["arrays_shuffled_with_dropout", "pydataset_with_two_workers"])

@@ -225,6 +225,9 @@ CASES: dict[str, Case] = {
     "accumulation_that_does_not_divide": case(arrays, batch_size=8, accumulate=4),
     "parts_of_batches": case(arrays, batch_size=8, microbatch=3, accumulate=2),
     "gradient_clipping": case(loader, clip_grad_norm=0.1),
+    "clipping_where_the_optimizer_has_a_part": case(
+        loader, clip_grad_norm=0.1, optimizer=lambda every: torch.optim.SGD(every[-2:], lr=0.05)
+    ),
     "scheduler_per_step": case(
         arrays,
         batch_size=8,

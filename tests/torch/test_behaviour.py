@@ -72,6 +72,19 @@ def test_running_again_after_the_last_epoch_changes_nothing(tmp_path):
     assert repeated.numbers()["epochs"] == history.numbers()["epochs"]
 
 
+@pytest.mark.parametrize("resumed", [False, True])
+def test_gradients_that_a_broken_step_has_left_are_not_added(resumed, tmp_path):
+    clean, left = network(), network()
+    for model, folder in ((clean, tmp_path / "clean"), (left, tmp_path / "left")):
+        if resumed:
+            colabkit.fit(model, arrays(), folder, epochs=1, **QUIET)
+    for parameter in left.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for model, folder in ((clean, tmp_path / "clean"), (left, tmp_path / "left")):
+        colabkit.fit(model, arrays(), folder, epochs=2, **QUIET)
+    assert same_weights(clean, left)
+
+
 def test_more_epochs_train_on_as_if_they_had_been_asked_for_at_once(tmp_path):
     longer, resumed = network(), network()
     colabkit.fit(longer, arrays(), tmp_path / "longer", epochs=4, **QUIET)
@@ -255,6 +268,7 @@ WRONG = {
     "no batch": ({"batch_size": 0}, "batch_size"),
     "a callback class": ({"callbacks": [colabkit.EarlyStopping]}, "callbacks"),
     "an odd resume": ({"resume": "maybe"}, "resume"),
+    "a number as resume": ({"resume": 0}, "resume"),
     "an odd save_every": ({"save_every": "often"}, "save_every"),
     "data of nothing": ({"data": 5}, "data"),
     "empty data": ({"data": []}, "data"),

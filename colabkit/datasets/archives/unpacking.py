@@ -22,7 +22,7 @@ from colabkit.datasets.archives.zip import ZipLayout, ZipUnpacker
 from colabkit.datasets.members import FileTable, Resolved, UnpackedTable
 from colabkit.datasets.reading import ReadAhead, Source, SourceFile
 from colabkit.datasets.transfer import Counter, Crew, Progress, Retry
-from colabkit.datasets.writing import Tree, started
+from colabkit.datasets.writing import FROM_FILES, Tree, WriterProcess
 from colabkit.errors import ArchivePasswordError, StorageError
 
 _TICK_S = 0.1
@@ -90,7 +90,7 @@ class _Watch:
                     self.retry(ahead.outage)
                     ahead.resume()
                 ahead.hurry()
-                self.tell(ahead.bytes_read, counter)
+                self.tell(ahead.bytes_used, counter)
         except StorageError:
             raise
         except OSError as error:
@@ -106,14 +106,14 @@ class _Watch:
             ) from error
         finally:
             crew.stop()
-        self.tell(ahead.bytes_read, counter)
+        self.tell(ahead.bytes_used, counter)
 
-    def tell(self, bytes_read: int, counter: Counter) -> None:
+    def tell(self, bytes_used: int, counter: Counter) -> None:
         """Passes the progress on."""
         if self._on_progress is not None:
             self._on_progress(
                 Progress(
-                    bytes_read=bytes_read,
+                    bytes_used=bytes_used,
                     archive_bytes=self._source.nbytes,
                     bytes_written=counter.bytes_written,
                     nbytes=self._plan.nbytes,
@@ -134,17 +134,20 @@ def _unpack_zip(
     if not isinstance(plan.files, FileTable):
         raise TypeError(plan.files)
     cores = os.cpu_count() or 1
-    processes = started(tree, cores, n_files=len(plan.files))
     unpacker = ZipUnpacker(plan.files, layout, tree, done, cores)
     crew = Crew()
     ahead = ReadAhead(source, unpacker.stretches, crew, retries=watch.retry is not None)
+    processes: list[WriterProcess] = []
     try:
-        for number, process in enumerate(processes):
-            work = partial(unpacker.work, ahead, crew, process)
-            crew.start(f"unpack-{number}", work, awaited=True)
+        # The first bytes come while the processes start.
         ahead.start(total_bytes=unpacker.total_bytes)
+        for number in range(cores):
+            processes.append(WriterProcess(tree, wanted=len(plan.files) >= FROM_FILES))
+            work = partial(unpacker.work, ahead, crew, processes[-1])
+            crew.start(f"unpack-{number}", work, awaited=True)
         watch.over(crew, ahead, unpacker.counter)
     finally:
+        crew.stop()
         for process in processes:
             process.close()
     manifest = unpacker.manifest()

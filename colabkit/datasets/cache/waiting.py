@@ -78,19 +78,24 @@ def attended(
     """
     results: list[Result] = []
     failures: list[BaseException] = []
+    # A join that Ctrl-C breaks marks the thread as ended although it runs (Python < 3.13).
+    ended = threading.Event()
 
     def run() -> None:
         try:
             results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
             failures.append(error)
+        finally:
+            ended.set()
 
     worker = threading.Thread(target=run, name="colabkit-dataset", daemon=True)
     worker.start()
     told_s = 0.0
+    has_ended = False
     try:
-        while worker.is_alive():
-            worker.join(_POLL_S)
+        while not has_ended:
+            has_ended = ended.wait(_POLL_S)
             standing = watch.standing()
             bar.update(_transfer(standing))
             if threading.current_thread() is threading.main_thread():
@@ -100,7 +105,7 @@ def attended(
                 _tell(doing, standing)
     except BaseException:
         watch.stopped.set()
-        worker.join()
+        ended.wait()
         raise
     finally:
         if doing is not None:

@@ -40,7 +40,7 @@ def zstd_decoder() -> Decoder:
     return decoder
 
 
-def pull_zstd(packed: Iterable[bytes]) -> Iterator[bytes]:
+def pull_zstd(packed: Iterable[bytes], piece_bytes: int) -> Iterator[bytes]:
     """Yields what Zstandard frames unpack to, through the package zstandard.
 
     Raises:
@@ -56,7 +56,7 @@ def pull_zstd(packed: Iterable[bytes]) -> Iterator[bytes]:
     held = b""
     while True:
         try:
-            piece = reader.read(PIECE_BYTES)
+            piece = reader.read(piece_bytes)
         except package.ZstdError as error:
             raise CodecError(str(error)) from error
         if not piece:
@@ -115,9 +115,13 @@ def inflate(packed: memoryview, nbytes: int) -> Content:
 
 
 def decode(
-    decoder: Decoder, packed: Iterable[bytes | memoryview], nbytes_max: int
+    decoder: Decoder,
+    packed: Iterable[bytes | memoryview],
+    nbytes_max: int,
+    *,
+    piece_bytes: int = PIECE_BYTES,
 ) -> Iterator[bytes]:
-    """Yields what a stream unpacks to in small pieces, ``nbytes_max`` + 1 bytes at most.
+    """Yields what a stream unpacks to in pieces, ``nbytes_max`` + 1 bytes at most.
 
     Chunks behind the one in which the stream ends are not taken.
 
@@ -131,9 +135,9 @@ def decode(
             step: bytes | memoryview = b""
             # Large input is copied by every call, large output is paid with page faults.
             if decoder.needs_input:
-                step, view = view[:PIECE_BYTES], view[PIECE_BYTES:]
+                step, view = view[:piece_bytes], view[piece_bytes:]
             try:
-                piece = decoder.decompress(step, min(PIECE_BYTES, left))
+                piece = decoder.decompress(step, min(piece_bytes, left))
             except ERRORS as error:
                 raise CodecError(str(error)) from error
             if piece:

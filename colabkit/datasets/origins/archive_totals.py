@@ -37,8 +37,8 @@ class Totals:
             news = list(self._news.values())
         files = sum(one.files_done for one in news)
         if self._nbytes is None:
-            # What it unpacks to is not known: how much of the archives was read is.
-            read = sum(one.bytes_read for one in news)
-            return Standing(Phase.UNPACKING, read, self._archive_bytes, files, None)
+            # What it unpacks to is not known: how much of the archives was unpacked is.
+            used = sum(one.bytes_used for one in news)
+            return Standing(Phase.UNPACKING, used, self._archive_bytes, files, None)
         written = sum(one.bytes_written for one in news)
         return Standing(Phase.UNPACKING, written, self._nbytes, files, self._files)

@@ -86,7 +86,7 @@ class ReadAhead:
     def __init__(
         self, source: Source, stretches: Sequence[tuple[int, int]], crew: Crew, *, retries: bool
     ) -> None:
-        self.bytes_read = 0
+        self.bytes_read = self.bytes_used = 0
         self.outage: OSError | None = None
         self._source = source
         self._crew = crew
@@ -131,6 +131,7 @@ class ReadAhead:
             yield data
             with self._crew.lock:
                 stretch.consumed += len(data)
+                self.bytes_used += len(data)
                 self._held_bytes -= len(data)
                 self._room.notify_all()
 

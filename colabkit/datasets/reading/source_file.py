@@ -53,6 +53,11 @@ class SourceFile(io.RawIOBase):
         self.bytes_read += len(data)
         return len(data)
 
+    @property
+    def bytes_used(self) -> int:
+        """What was read is worked on at once."""
+        return self.bytes_read
+
     def hurry(self) -> None:
         """Has one reader only."""
 

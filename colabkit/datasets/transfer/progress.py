@@ -9,10 +9,11 @@ from dataclasses import dataclass
 class Progress:
     """How far unpacking is; totals are None where only reading the archive tells.
 
-    ``bytes_read`` counts the archive's bytes, ``bytes_written`` those of the files.
+    ``bytes_used`` counts the archive's bytes that were read and worked on, ``bytes_written``
+    those of the files.
     """
 
-    bytes_read: int
+    bytes_used: int
     archive_bytes: int
     bytes_written: int
     nbytes: int | None

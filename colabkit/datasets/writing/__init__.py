@@ -11,11 +11,12 @@ from colabkit.datasets.writing.small_files import (
     inflate_whole,
 )
 from colabkit.datasets.writing.tree import Tree
-from colabkit.datasets.writing.writer_process import WriterProcess, started
+from colabkit.datasets.writing.writer_process import FROM_FILES, WriterProcess
 
 __all__ = [
     "DAMAGES",
     "DEFLATE",
+    "FROM_FILES",
     "SMALL_BYTES",
     "STORED",
     "Content",
@@ -25,5 +26,4 @@ __all__ = [
     "WriterProcess",
     "crc32",
     "inflate_whole",
-    "started",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from colabkit.datasets.writing import small_files
@@ -49,19 +49,6 @@ class Tree:
                 done += os.write(descriptor, memoryview(data)[done:])
         except OSError as error:
             raise self.failure(path, error) from error
-
-    def write_all(self, descriptor: int, pieces: Sequence[small_files.Content], path: str) -> int:
-        """Appends several buffers in one system call as a rule; returns how many bytes."""
-        nbytes = sum(map(len, pieces))
-        if not nbytes:
-            return 0
-        try:
-            done = os.writev(descriptor, pieces)
-        except OSError as error:
-            raise self.failure(path, error) from error
-        if done < nbytes:
-            self.write(descriptor, memoryview(b"".join(pieces))[done:], path)
-        return nbytes
 
     def put(self, path: str, data: small_files.Content, mode: int) -> None:
         """Writes a whole small file."""

@@ -118,11 +118,6 @@ class WriterProcess:
         return answer
 
 
-def started(tree: Tree, count: int, *, n_files: int) -> list[WriterProcess]:
-    """Returns as many as there are cores; they have processes where that is worth it."""
-    return [WriterProcess(tree, wanted=n_files >= FROM_FILES) for _ in range(count)]
-
-
 def _package_folders() -> list[str]:
     """Returns where the packages for faster inflating lie."""
     folders = set()

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from colabkit.checkpoint import CheckpointStore, SaveState
+from colabkit.checkpoint import CheckpointStore, Lease, SaveState
 from colabkit.errors import DiskFullError, LeaseLostError, StorageError
 from colabkit.storage import LocalVolume
 from tests.unit.checkpoint.saving import Machine
@@ -264,3 +264,34 @@ def test_the_newest_best_replaces_the_best_of_earlier_sessions(tmp_path):
         machine.close()
     store = CheckpointStore(LocalVolume(tmp_path))
     assert [store.manifest(name).facts.step for name in store.names()] == [22, 21, 20]
+
+
+def with_one_on_its_way(tmp_path, clock) -> SpoolingMachine:
+    machine = SpoolingMachine(tmp_path, clock=clock)
+    machine.open()
+    for step in (1, 2):
+        clock.now_s += 100
+        machine.save(step)
+        eventually(lambda step=step: machine.carrier.status().confirmed_step == step)
+    machine.drive.uploads = False
+    clock.now_s += 100
+    machine.save(3)
+    eventually(lambda: machine.carrier.status().committed_step == 3)
+    assert machine.far_steps() == [3, 2, 1]
+    return machine
+
+
+def test_the_end_of_a_session_removes_what_its_last_upload_made_superfluous(tmp_path, clock):
+    machine = with_one_on_its_way(tmp_path, clock)
+    machine.drive.uploads = True
+    machine.close()
+    assert machine.far_steps() == [3, 2]
+    assert machine.carrier.status().confirmed_step == 3
+
+
+def test_nothing_is_removed_from_a_folder_that_was_taken_over(tmp_path, clock):
+    machine = with_one_on_its_way(tmp_path, clock)
+    Lease(machine.drive).acquire(0)
+    machine.drive.uploads = True
+    machine.close()
+    assert machine.far_steps() == [3, 2, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -74,7 +75,7 @@ def test_a_failure_is_an_error_with_its_status_and_its_last_words(project, monke
 
 def test_a_script_ended_by_a_signal_says_which(project):
     path = script(project, "import os; os.kill(os.getpid(), 9)")
-    with pytest.raises(ScriptError, match="was ended by SIGKILL after 0 s") as error:
+    with pytest.raises(ScriptError, match=r"was ended by SIGKILL after \d+ s") as error:
         colabkit.run_script(path)
     assert error.value.returncode == -9
 
@@ -134,5 +135,5 @@ def test_an_interrupt_lets_the_script_end_gently(project):
     command = [sys.executable, "-c", INTERRUPTED, str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert "saved a checkpoint" in done.stdout
-    assert "train.py was interrupted after 0 s." in done.stdout
+    assert re.search(r"train.py was interrupted after \d+ s\.", done.stdout)
     assert done.stdout.endswith("interrupted\n")

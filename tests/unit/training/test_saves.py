@@ -6,7 +6,7 @@ import dataclasses
 
 from colabkit.checkpoint import CarryStatus, SaveState, SaveStatus
 from colabkit.notebook import Stage, Tone
-from colabkit.training.saves import SaveTrail, bar_words, complaint_of
+from colabkit.training.saves import SaveTrail, bar_words, complaint_of, parting_words
 
 
 class Clock:
@@ -79,3 +79,15 @@ def test_the_trail_forgets_what_is_uploaded():
     for step in range(1000):
         trail.follow(spooled(step, 0.0, confirmed_step=max(0, step - 2)))
     assert len(trail._saved_s) <= 4
+
+
+def test_at_the_end_it_is_said_what_is_not_uploaded_yet():
+    assert parting_words(SaveStatus(SaveState.COMMITTED, step=40)) == ""
+    assert parting_words(spooled(40, 1.0, committed_step=40, confirmed_step=40)) == ""
+    waiting = spooled(1200, 1.0, committed_step=1200, confirmed_step=40, unconfirmed_s=3.0)
+    assert parting_words(waiting) == (
+        "Drive has not uploaded the checkpoint of step 1,200 so far: keep this machine until it"
+        " has; colabkit.release() waits for it."
+    )
+    silent = spooled(40, 1.0, committed_step=40, unconfirmed_s=3.0, is_silent=True)
+    assert "does not say here when the checkpoint of step 40 is uploaded" in parting_words(silent)

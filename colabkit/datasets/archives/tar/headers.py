@@ -6,6 +6,7 @@ import enum
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from zlib import adler32
 
 from colabkit.datasets.members import corrupt, decoded, encoding_of
@@ -110,30 +111,34 @@ def read_header(block: bytes) -> TarHeader:
     name, link = _text(name), _text(link)
     if magic == _POSIX_MAGIC and (head := _text(prefix)):
         name = head + b"/" + name
-    shown = name.decode("utf-8", "replace")
     # Adler-32's lower half is one more than the sum of so few bytes.
     total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
     total += _CHECKSUM_SPACES - sum(checksum)
-    if _number(checksum, shown) != total and not _signed_sum(block, checksum, shown):
-        raise corrupt(shown, "has a header with a wrong checksum")
+    if _number(checksum, name) != total and not _signed_sum(block, checksum, name):
+        raise corrupt(_shown(name), "has a header with a wrong checksum")
     if kind_byte in _DEVICES:
+        shown = _shown(name)
         message = f"Member {shown!r} is a device or a pipe."
         raise ArchiveUnsafeError(message, member=shown, hint="Leave it out when you pack.")
     kind = _TYPES.get(kind_byte)
     if kind is None:
-        raise _unsupported(shown, f"is of type {kind_byte!r} (sparse, or one part of several)")
+        raise _unsupported(
+            _shown(name), f"is of type {kind_byte!r} (sparse, or one part of several)"
+        )
     if kind is TarType.FILE and name.endswith(b"/"):
         kind = TarType.FOLDER
-    nbytes = _number(size, shown)
+    nbytes = _number(size, name)
     if kind in WITHOUT_DATA:
         nbytes = 0
-    return TarHeader(kind, name, link, nbytes, _number(mode, shown))
+    return TarHeader(kind, name, link, nbytes, _number(mode, name))
 
 
 def merged(header: TarHeader, extended: Extended) -> TarMember:
     """Returns a member's header with what came before it."""
     name = _decoded(header.name) if extended.name is None else extended.name
-    link = _decoded(header.link) if extended.link is None else extended.link
+    link = extended.link
+    if link is None:
+        link = _decoded(header.link) if header.link else ""
     nbytes = header.nbytes
     if extended.nbytes is not None and header.kind not in WITHOUT_DATA:
         nbytes = extended.nbytes
@@ -180,22 +185,35 @@ def _decoded(name: bytes) -> str:
     return name.decode("ascii") if name.isascii() else decoded(name, encoding_of([name]))
 
 
-def _number(digits: bytes, shown: str) -> int:
+def _number(digits: bytes, name: bytes) -> int:
+    number = _parsed(digits)
+    if number is None:
+        raise corrupt(_shown(name), "has a number in its header that is none")
+    if number < 0:
+        raise corrupt(_shown(name), "has a negative number in its header")
+    return number
+
+
+@lru_cache(4096)
+def _parsed(digits: bytes) -> int | None:
+    """Returns a number, None where it is none; the same few come again and again."""
     if digits[0] & _BASE256:
-        if digits[0] != _BASE256:
-            raise corrupt(shown, "has a negative number in its header")
-        return int.from_bytes(digits[1:], "big")
+        return int.from_bytes(digits[1:], "big") if digits[0] == _BASE256 else -1
     text = digits.partition(b"\0")[0].strip(b" ")
     if text.translate(None, _OCTAL):
-        raise corrupt(shown, "has a number in its header that is none")
+        return None
     return int(text, 8) if text else 0
 
 
-def _signed_sum(block: bytes, checksum: bytes, shown: str) -> bool:
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _signed_sum(block: bytes, checksum: bytes, name: bytes) -> bool:
     """Whether the checksum is that of old programs, which summed signed bytes."""
     values = struct.unpack("512b", block)
     own = sum(values[148:156])
-    return bool(_number(checksum, shown) == sum(values) - own + _CHECKSUM_SPACES)
+    return bool(_number(checksum, name) == sum(values) - own + _CHECKSUM_SPACES)
 
 
 def _unsupported(name: str, why: str) -> ArchiveUnsupportedError:

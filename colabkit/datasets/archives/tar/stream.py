@@ -9,7 +9,6 @@ from typing import Any
 from colabkit.datasets.archives.kinds import ArchiveKind
 from colabkit.datasets.codecs import (
     GZIP,
-    PIECE_BYTES,
     CodecError,
     Decoder,
     bz2_decoder,
@@ -23,6 +22,8 @@ from colabkit.datasets.codecs import (
 from colabkit.errors import ArchiveCorruptError
 
 _NO_BOUND = 1 << 62
+# Who inflates waits for the interpreter at every piece while headers are cut: few and large.
+_PIECE_BYTES = 1 << 20
 _MAGIC = {
     ArchiveKind.TAR_GZ: b"\x1f\x8b",
     ArchiveKind.TAR_BZ2: b"BZh",
@@ -48,7 +49,7 @@ def unpacked_pieces(kind: ArchiveKind, chunks: Iterable[bytes]) -> Iterator[byte
         return
     try:
         if kind is ArchiveKind.TAR_ZST and optional("compression.zstd") is None:
-            yield from pull_zstd(chunks)
+            yield from pull_zstd(chunks, _PIECE_BYTES)
         else:
             yield from _streams(kind, _small(chunks))
     except CodecError as error:
@@ -60,7 +61,9 @@ def _streams(kind: ArchiveKind, chunks: Iterator[bytes]) -> Iterator[bytes]:
     rest = b""
     while True:
         decoder = _DECODERS[kind]()
-        yield from decode(decoder, chain(_small([rest]), chunks), _NO_BOUND)
+        yield from decode(
+            decoder, chain(_small([rest]), chunks), _NO_BOUND, piece_bytes=_PIECE_BYTES
+        )
         if not decoder.eof:
             message = "it ends too early"
             raise CodecError(message)
@@ -78,8 +81,8 @@ def _streams(kind: ArchiveKind, chunks: Iterator[bytes]) -> Iterator[bytes]:
 def _small(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """Yields the chunks in parts that a decoder takes whole, so that it holds what is left."""
     for chunk in chunks:
-        for begin in range(0, len(chunk), PIECE_BYTES):
-            yield chunk[begin : begin + PIECE_BYTES]
+        for begin in range(0, len(chunk), _PIECE_BYTES):
+            yield chunk[begin : begin + _PIECE_BYTES]
 
 
 class Blocks:
@@ -146,4 +149,3 @@ class Blocks:
 
 
 _CUT = "The archive ends without the mark that ends a tar."
-BATCH_BYTES = 8 * PIECE_BYTES

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Container
-from typing import Any
 
 from colabkit.datasets.archives.kinds import ArchiveKind
 from colabkit.datasets.archives.tar.headers import (
@@ -18,7 +17,7 @@ from colabkit.datasets.archives.tar.headers import (
     pax_records,
     read_header,
 )
-from colabkit.datasets.archives.tar.stream import BATCH_BYTES, Blocks, unpacked_pieces
+from colabkit.datasets.archives.tar.stream import Blocks, unpacked_pieces
 from colabkit.datasets.members import (
     LINK_BYTES_MAX,
     Limits,
@@ -41,7 +40,6 @@ _HEADER_DATA_BYTES_MAX = 1 << 20
 _LINKS_MAX = 100_000
 _PERMISSIONS = 0o7777
 _EMPTY_BLOCK = bytes(BLOCK_BYTES)
-_PIECES_AT_ONCE = 16
 
 
 class TarUnpacker:
@@ -72,9 +70,9 @@ class TarUnpacker:
 
     def start(self, ahead: ReadAhead, crew: Crew) -> None:
         """Starts the threads."""
-        batches: Pipe[list[bytes]] = Pipe(crew, _PIPE_BYTES)
-        crew.start("inflate", lambda: self._inflate(ahead, batches), awaited=True)
-        crew.start("write", lambda: self._write(batches, crew), awaited=True)
+        pieces: Pipe[bytes] = Pipe(crew, _PIPE_BYTES)
+        crew.start("inflate", lambda: self._inflate(ahead, pieces), awaited=True)
+        crew.start("write", lambda: self._write(pieces, crew), awaited=True)
 
     def links(self) -> Resolved:
         """Returns the links, followed on paper; to be asked when all files are there."""
@@ -83,22 +81,15 @@ class TarUnpacker:
         files = [file.path for file in self.manifest]
         return resolve(self._links, files, self._names.folders)
 
-    def _inflate(self, ahead: ReadAhead, batches: Pipe[list[bytes]]) -> None:
+    def _inflate(self, ahead: ReadAhead, pieces: Pipe[bytes]) -> None:
         stretch = ahead.take()
-        batch: list[bytes] = []
-        nbytes = 0
         for piece in unpacked_pieces(self._kind, ahead.chunks(stretch) if stretch else ()):
-            batch.append(piece)
-            nbytes += len(piece)
-            if nbytes >= BATCH_BYTES:
-                batches.put(batch, nbytes)
-                batch, nbytes = [], 0
-        batches.put(batch, nbytes)
-        batches.close()
+            pieces.put(piece, len(piece))
+        pieces.close()
 
-    def _write(self, batches: Pipe[list[bytes]], crew: Crew) -> None:
+    def _write(self, pieces: Pipe[bytes], crew: Crew) -> None:
         self._small = FileBatches(self._tree, self.counter, crew)
-        blocks = Blocks((piece for batch in batches for piece in batch), self._on_piece)
+        blocks = Blocks(pieces, self._on_piece)
         while (member := self._next_member(blocks)) is not None:
             self._take(member, blocks)
         self._small.close()
@@ -196,16 +187,12 @@ class TarUnpacker:
     def _copy(self, member: TarMember, path: str, blocks: Blocks) -> int:
         """Writes a large member's content piece by piece; returns its CRC."""
         crc = 0
-        pieces: list[memoryview[Any]] = []
         descriptor = self._tree.create(path, member.mode)
         try:
             for piece in blocks.views(member.nbytes, path):
                 crc = crc32(piece, crc)
-                pieces.append(piece)
-                if len(pieces) == _PIECES_AT_ONCE:
-                    self.counter.bytes_written += self._tree.write_all(descriptor, pieces, path)
-                    pieces = []
-            self.counter.bytes_written += self._tree.write_all(descriptor, pieces, path)
+                self._tree.write(descriptor, piece, path)
+                self.counter.bytes_written += len(piece)
         finally:
             os.close(descriptor)
         return crc

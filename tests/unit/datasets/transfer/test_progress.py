@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import signal
+import tarfile
 import threading
+import time
 
 import pytest
 
 import colabkit
+from colabkit.datasets import Progress, open_source, plan_archive, unpack
 from colabkit.datasets.cache.waiting import attended
 from colabkit.datasets.transfer.trouble import Retrier
 from colabkit.datasets.transfer.watch import Phase, StoppedError, Watch
@@ -94,7 +98,43 @@ def test_every_byte_and_file_is_counted(tmp_path, cache):
     assert seen[-1] == Transfer("copying", NBYTES, NBYTES, 20, 20)
 
 
-def test_an_interrupted_call_stops_its_workers_and_the_next_goes_on(tmp_path, cache, monkeypatch):
+def test_a_tars_bar_shows_what_was_unpacked_and_not_what_was_read_ahead(tmp_path):
+    archive = tmp_path / "cats.tar"
+    with tarfile.open(archive, "w") as packed:
+        for number in range(12):
+            info = tarfile.TarInfo(f"{number}.bin")
+            info.size = 1 << 20
+            packed.addfile(info, io.BytesIO(bytes(info.size)))
+    into = tmp_path / "into"
+    into.mkdir()
+    seen: list[Progress] = []
+    source = open_source(archive)
+    unpack(plan_archive(source), source, into, on_progress=seen.append)
+    source.close()
+    assert seen[-1].bytes_used == archive.stat().st_size
+    assert all(one.bytes_used <= one.bytes_written + (5 << 20) for one in seen)
+
+
+def test_ctrl_c_comes_out_only_when_the_worker_has_ended():
+    watch, trace = Watch(), []
+
+    def work() -> None:
+        # The signal finds the caller in the midst of its wait.
+        threading.Timer(0.25, signal.pthread_kill, (main, signal.SIGINT)).start()
+        watch.stopped.wait(10)
+        time.sleep(0.3)
+        trace.append("ended")
+
+    main = threading.main_thread().ident
+    bar = TransferBar("x", progress=False)
+    with pytest.raises(KeyboardInterrupt):
+        attended(work, watch=watch, retrier=Retrier(watch, location="x"), bar=bar)
+    assert trace == ["ended"]
+
+
+def test_an_interrupted_call_stops_its_workers_and_the_next_goes_on(
+    tmp_path, cache, monkeypatch, capsys
+):
     source = make_folder(tmp_path / "cats", FILES)
 
     def interrupt(_bar: TransferBar, now: Transfer) -> None:
@@ -105,7 +145,8 @@ def test_an_interrupted_call_stops_its_workers_and_the_next_goes_on(tmp_path, ca
         patch.setattr(TransferBar, "update", interrupt)
         patch.setattr("colabkit.datasets.folders.mirroring._Copier.copy", _copy_slowly)
         with pytest.raises(KeyboardInterrupt):
-            colabkit.dataset(source, progress=False)
+            colabkit.dataset(source)
+    assert "cats: stopped. Run it again: what is whole is kept." in capsys.readouterr().out
     assert len(list(colabkit.dataset(source, progress=False).rglob("*.bin"))) == 20
 
 

@@ -1,0 +1,36 @@
+"""The root of the error tree, and what any call can raise."""
+
+from __future__ import annotations
+
+
+class ColabKitError(Exception):
+    """Base of every error colabkit raises on purpose.
+
+    Args:
+        message: What happened and where, one sentence with numbers.
+        hint: What to do next; shown after the message.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(f"{message} {hint}".strip())
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ArgumentError(ColabKitError, ValueError):
+    """An argument cannot be used; ``argument`` names it."""
+
+    def __init__(self, message: str, *, argument: str, hint: str = "") -> None:
+        self.argument = argument
+        super().__init__(message, hint=hint)
+
+
+class MissingPackageError(ColabKitError, ImportError):
+    """A package that this call needs is not installed."""
+
+    def __init__(self, message: str, *, package: str, hint: str = "") -> None:
+        self.package = package
+        super().__init__(message, hint=hint)

@@ -1,0 +1,97 @@
+"""Saving where the place for checkpoints is slow, or fails for a while."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+import torch
+from fsspec.implementations.memory import MemoryFileSystem
+
+from colabkit.checkpoint import SaveFacts, Section
+from colabkit.training import keeper as keeping
+from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
+from colabkit.training.torch_side import TorchSide
+
+
+def opened(folder: Path | str, clock: Callable[[], float] = time.monotonic) -> Keeper:
+    model = torch.nn.Linear(4, 3)
+    place = {"step": 0}
+
+    def take() -> Snapshot:
+        place["step"] += 1
+        state = Section("model", dict(model.state_dict()), weights=True)
+        return Snapshot([state], SaveFacts(step=place["step"]))
+
+    keeper = Keeper(
+        folder,
+        TorchSide({"model": model}),
+        KeeperOptions(),
+        take=take,
+        told=lambda _: None,
+        clock=clock,
+    )
+    keeper.open()
+    return keeper
+
+
+def test_a_save_that_fails_while_the_next_one_waits_costs_no_training(tmp_path):
+    keeper = opened(tmp_path)
+    lease = tmp_path / "lease.json"
+    lease.unlink()
+    os.mkfifo(lease)  # the save is under way until somebody writes there
+
+    def give_nothing() -> None:
+        with lease.open("wb"):
+            lease.unlink()
+
+    keeper.save(1, wait=False)
+    giving = threading.Thread(target=give_nothing)
+    giving.start()
+    keeper.save(2, wait=False)
+    giving.join()
+    keeper.flush()
+    status = keeper.close()
+    assert status is not None
+    assert status.error is None
+
+
+class Slow(MemoryFileSystem):
+    """A bucket that takes its time."""
+
+    protocol = "slow"
+    store: dict[str, Any] = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+    may_go_on = threading.Event()
+
+    def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
+        if "shards/" in path and mode == "wb":
+            assert Slow.may_go_on.wait(60)
+        return super()._open(path, mode, **options)
+
+
+@pytest.fixture
+def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "_LANDING_S", 0.02)
+    monkeypatch.setattr(keeping, "_FLUSH_PAUSES_S", ())
+
+
+def test_an_upload_that_takes_long_is_waited_for(tmp_path, monkeypatch, in_haste):
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    fsspec.register_implementation("slow", Slow, clobber=True)
+    looks = itertools.count()
+    # An hour at each look: long past what a mount that hangs would be given.
+    keeper = opened("slow://run", lambda: 3600.0 * next(looks))
+    threading.Timer(0.5, Slow.may_go_on.set).start()
+    keeper.save(1, wait=True)
+    status = keeper.close()
+    assert status is not None
+    assert status.carry is not None
+    assert status.carry.confirmed_step is not None
