@@ -147,3 +147,50 @@ def test_a_script_of_a_kaggle_input_leaves_its_output_in_the_working_folder(clou
     shown = machine.run_cell('import colabkit\ncolabkit.run_script("my-project/go.py")').check()
     assert "1 file (out.txt) saved in /kaggle/working/my-project" in shown.stdout
     assert machine.path("/kaggle/working/my-project/out.txt").read_text() == "1,2"
+
+
+TRAINING = """
+import time
+import colabkit, torch
+
+def slowly(event):
+    if event.name == "batch_end":
+        time.sleep(0.02)
+
+model = torch.nn.Linear(4, 2)
+torch.manual_seed(0)
+data = torch.randn(64, 4), torch.randint(0, 2, (64,))
+colabkit.fit(model, data, "MyDrive/runs/a", epochs=60, save_every=5, callbacks=[slowly])
+"""
+
+
+def test_a_training_in_a_script_goes_on_when_the_script_is_run_again(cloud):
+    pytest.importorskip("torch")
+    cloud.path("project").mkdir()
+    cloud.path("project/train.py").write_text(TRAINING)
+    run = 'colabkit.run_script("MyDrive/project/train.py")'
+    machine = cloud.machine()
+    machine.run_cell(MOUNT).check()
+    cell = machine.kernel.begin(run)
+    machine.kernel.wait_for_text(cell, "Resume is exact")
+    machine.interrupt()
+    ended = machine.kernel.finish(cell, timeout_s=60)
+    assert "Interrupted at step" in ended.stdout + ended.stderr
+    machine.drive.wait_until_uploaded()
+    machine.kill()
+    second = cloud.machine()
+    second.run_cell(MOUNT).check()
+    shown = second.run_cell(run).check()
+    assert "Resumed at epoch" in shown.stdout + shown.stderr
+
+
+def test_modules_edited_on_drive_are_reloaded_on_request(cloud):
+    cloud.path("project").mkdir()
+    cloud.path("project/model.py").write_text("def size(): return 1")
+    machine = cloud.machine()
+    setup = 'import colabkit\nsession = colabkit.setup(gpu=False, workdir="MyDrive/project")'
+    machine.run_cell(f"{setup}\nfrom model import size").check()
+    machine.run_cell("open('model.py', 'w').write('def size(): return 2')").check()
+    shown = machine.run_cell("names = colabkit.reload()\nsize()").check()
+    assert shown.result == "2"
+    assert shown.stdout == "Reloaded model.\n"

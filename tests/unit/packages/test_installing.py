@@ -161,6 +161,13 @@ def test_allowed_changes_are_made_and_named_and_a_restart_is_asked_for(machine, 
     assert machine.version("tf_keras") == "2.0"
 
 
+def test_a_framework_that_is_missing_is_installed_when_it_is_asked_for_by_name(machine, network):
+    tiny_wheel(network, "jax", "0.9")
+    told = machine.install("jax")
+    assert told["states"] == {"jax": "PRESENT"}
+    assert told["framework"]
+
+
 def test_what_was_installed_can_be_imported_at_once(machine):
     before = "import importlib.util; assert importlib.util.find_spec('tinytool') is None"
     told = machine.install("tinytool", before=before, after="import tinytool")
