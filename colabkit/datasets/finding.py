@@ -19,6 +19,7 @@ from colabkit.runtime import Platform, detect_platform
 from colabkit.storage import (
     DriveMount,
     MountState,
+    locate,
     locate_input,
     mount_of,
     names_in,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import os
 import re
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ FRAMEWORKS = (
     "torchvision",
 )
 _OF_TORCH = ("torch", "torchaudio", "torchvision")
-_TORCH_INDEX = "https://download.pytorch.org/whl"
+_TORCH_INDEX = "COLABKIT_TORCH_INDEX"
 _OPTIONS_OF_CUDA = {"jax": "jax[cuda{major}]", "tensorflow": "tensorflow[and-cuda]"}
 
 
@@ -113,6 +114,17 @@ def torch_build(report: DriverReport | None) -> str:
     return next((name for least, name in known.items() if version >= least), "cpu")
 
 
+def _torch_options(build: str) -> tuple[str, ...]:
+    """Returns where pip also looks for a build of PyTorch.
+
+    Where the variable ``COLABKIT_TORCH_INDEX`` has the address of an index with a folder for each
+    build, that one is taken; else the common one, which runs on a GPU and on a CPU.
+    """
+    address = os.environ.get(_TORCH_INDEX, "").rstrip("/")
+    # "2.9.0+cu126" counts as newer than "2.9.0", so that this build is the one taken.
+    return ("--extra-index-url", f"{address}/{build}") if address else ()
+
+
 def build_for(missing: Sequence[PackageCheck], report: DriverReport | None = None) -> Build:
     """Returns how missing requirements are installed on this machine.
 
@@ -132,8 +144,7 @@ def build_for(missing: Sequence[PackageCheck], report: DriverReport | None = Non
     build = torch_build(report)
     options: tuple[str, ...] = ()
     if names & {*_OF_TORCH}:
-        # "2.9.0+cu126" counts as newer than "2.9.0", so that this build is the one taken.
-        options = ("--extra-index-url", f"{_TORCH_INDEX}/{build}")
+        options = _torch_options(build)
     if build != "cpu":
         major = "13" if build == "cu130" else "12"
         plain = tuple(_with_cuda(each, major) for each in plain)
