@@ -42,11 +42,14 @@ def bare(monkeypatch):
     monkeypatch.setattr("colabkit.runtime.packages._installed", lambda name: None)
 
 
-def test_the_build_is_asked_for_only_where_a_framework_is_missing(bare):
+def test_the_build_is_asked_for_only_where_a_framework_is_missing(bare, monkeypatch):
+    monkeypatch.delenv("COLABKIT_TORCH_INDEX", raising=False)
+    assert build_for(missing("torch>=2"), driver("12.4")).options == ()
+    monkeypatch.setenv("COLABKIT_TORCH_INDEX", "https://example.org/whl/")
     assert build_for(missing("timm"), driver("12.4")).options == ()
     build = build_for(missing("torch>=2", "timm"), driver("12.4"))
     assert build.requirements == ("torch>=2", "timm")
-    assert build.options[1].endswith("/cu126")
+    assert build.options == ("--extra-index-url", "https://example.org/whl/cu126")
     assert build.name == "cu126"
 
 
