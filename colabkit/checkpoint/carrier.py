@@ -114,7 +114,7 @@ class Carrier:
         self._next_s = 0.0
         self._tries_failed = 0
         self._recovering = self._must_check = False
-        self._is_silent = False
+        self._is_silent = self._has_swept = False
         self._is_urgent = False
         self._stopping = False
         self._wake = threading.Condition()
@@ -287,6 +287,10 @@ class Carrier:
                     self._status = dataclasses.replace(self._status, confirmed_step=step)
             self._lease.check()
             self._store.prune(upload.manifest.name.attempt, self._trusted)
+            if not self._has_swept:
+                # Only now: the volume may show a file before the manifest that names it.
+                self._store.sweep(outdone_by=upload.manifest.name)
+                self._has_swept = True
         with self._wake:
             self._status = dataclasses.replace(self._status, error=None)
 

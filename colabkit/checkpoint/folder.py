@@ -208,6 +208,9 @@ class RunFolder:
             assert self._spool is not None  # noqa: S101  # where the stranded are
             self.store.copy_from(self._spool, manifest, lambda: None)
         data = text.encode()
+        if names := self.store.names():
+            # The lease is not taken: what another session is writing now must stay.
+            (self._spool or self.store).sweep(outdone_by=names[0])
         if name not in self._volume.list(".") or self._volume.read(name).tobytes() != data:
             self._volume.write(name, [np.frombuffer(data, np.uint8)])
 

@@ -27,7 +27,7 @@ from colabkit.errors import CheckpointCorruptError, StorageError
 from colabkit.storage import Bytes, Uploading, Volume, hash_of, joined
 
 _MANIFESTS, _SHARDS = "checkpoints", "shards"
-_OURS = re.compile(r".+-a\d{2,}-g\d{4,}-\d{8,}-[0-9a-f]{8}\.safetensors")
+_OURS = re.compile(r".+-(a\d{2,}-g\d{4,}-\d{8,}-[0-9a-f]{8})\.safetensors")
 
 
 class CheckpointStore:
@@ -284,8 +284,13 @@ class CheckpointStore:
         dead = {shard for m in going for shard in m.shards} - used
         self.volume.delete([_shard_path(shard) for shard in sorted(dead)])
 
-    def sweep(self) -> None:
-        """Removes files of ours that no checkpoint names: what a killed save left behind."""
+    def sweep(self, *, outdone_by: Name | None = None) -> None:
+        """Removes files of ours that no checkpoint names: what a killed save left behind.
+
+        Args:
+            outdone_by: A checkpoint that is there: only files go whose own checkpoint, begun
+                before it, can come no more. None when nobody else can be writing here.
+        """
         try:
             manifests = [self._readable(name) for name in self.names()]
         except StorageError:
@@ -293,8 +298,9 @@ class CheckpointStore:
         if None in manifests:
             return
         used = {shard for m in manifests if m is not None for shard in m.shards}
-        there = (name for name in self.volume.list(_SHARDS) if _OURS.fullmatch(name))
-        self.volume.delete([_shard_path(name) for name in there if name not in used])
+        unnamed = [shard for shard in self.volume.list(_SHARDS) if shard not in used]
+        dead = [shard for shard in unnamed if _is_dead(shard, outdone_by)]
+        self.volume.delete([_shard_path(shard) for shard in dead])
 
     def _readable(self, name: Name) -> Manifest | None:
         try:
@@ -305,6 +311,18 @@ class CheckpointStore:
 
 def _shard_path(name: str) -> str:
     return f"{_SHARDS}/{name}"
+
+
+def _is_dead(shard: str, outdone_by: Name | None) -> bool:
+    found = _OURS.fullmatch(shard)
+    name = Name.parse(found[1]) if found else None
+    if name is None or outdone_by is None:
+        return name is not None
+    # Sessions that took the same generation do not know of each other yet.
+    is_same_session = (name.generation, name.owner) == (outdone_by.generation, outdone_by.owner)
+    if is_same_session:
+        return name.sequence < outdone_by.sequence
+    return name.generation < outdone_by.generation
 
 
 def _kept(manifest: Manifest, *, has_newer_best: bool) -> bool:
