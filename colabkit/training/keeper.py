@@ -199,6 +199,7 @@ class Keeper:
                 self._try_again(next(pauses_s, None))
             elif mended.outcome is Mended.REFUSED:
                 raise self._stranded()
+        self._require_newest()
 
     def _try_again(self, pause_s: float | None) -> None:
         """What is not the mount's loss may pass: Drive refuses now and then for a moment."""
@@ -220,6 +221,18 @@ class Keeper:
                 return False
         saver.raise_if_failed()
         return carrier.status().error is None
+
+    def _require_newest(self) -> None:
+        """Whatever has landed, it must not have overtaken one that the spool has lost."""
+        status = self._opened().status()
+        if status.carry is None or (status.carry.committed_step or 0) >= status.step:
+            return
+        message = (
+            f"The checkpoint of step {status.step} cannot be read in"
+            f" {self._folder.spool_location} any more, and is not in {self.location}."
+        )
+        hint = "Look whether this machine's disk is full. To go on from the one before, run again."
+        raise CheckpointWriteError(message, path=self.location, step=status.step, hint=hint)
 
     def _stranded(self) -> CheckpointWriteError:
         status = self._opened().status()

@@ -16,9 +16,11 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from colabkit.checkpoint import SaveFacts, Section
+from colabkit.errors import CheckpointWriteError
 from colabkit.training import keeper as keeping
 from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
 from colabkit.training.torch_side import TorchSide
+from tests.unit.checkpoint.slow_volume import eventually
 
 
 def opened(folder: Path | str, clock: Callable[[], float] = time.monotonic) -> Keeper:
@@ -78,14 +80,15 @@ class Slow(MemoryFileSystem):
 
 
 @pytest.fixture
-def in_haste(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    fsspec.register_implementation("slow", Slow, clobber=True)
+    Slow.may_go_on.clear()
     monkeypatch.setattr(keeping, "_LANDING_S", 0.02)
     monkeypatch.setattr(keeping, "_FLUSH_PAUSES_S", ())
 
 
-def test_an_upload_that_takes_long_is_waited_for(tmp_path, monkeypatch, in_haste):
-    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
-    fsspec.register_implementation("slow", Slow, clobber=True)
+def test_an_upload_that_takes_long_is_waited_for(in_haste):
     looks = itertools.count()
     # An hour at each look: long past what a mount that hangs would be given.
     keeper = opened("slow://run", lambda: 3600.0 * next(looks))
@@ -95,3 +98,19 @@ def test_an_upload_that_takes_long_is_waited_for(tmp_path, monkeypatch, in_haste
     assert status is not None
     assert status.carry is not None
     assert status.carry.confirmed_step is not None
+
+
+def test_a_checkpoint_that_the_spool_has_lost_is_never_called_saved(tmp_path, in_haste):
+    keeper = opened("slow://emptied")
+    spool = tmp_path / "cache" / "spool"
+    for number in (1, 2):
+        keeper.save(number, wait=False)
+        eventually(lambda number=number: any(spool.rglob(f"a01-*-{number:08d}-*.json")))
+    (lost,) = spool.rglob("model-*-00000002-*")
+    lost.unlink()
+    Slow.may_go_on.set()
+    with pytest.raises(CheckpointWriteError, match="cannot be read in"):
+        keeper.flush()
+    keeper.save(3, wait=True)
+    assert [name.sequence for name in keeper.folder.names()] == [3, 1]
+    keeper.close()
