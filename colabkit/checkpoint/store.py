@@ -291,6 +291,8 @@ class CheckpointStore:
             outdone_by: A checkpoint that is there: only files go whose own checkpoint, begun
                 before it, can come no more. None when nobody else can be writing here.
         """
+        # Looked at before the manifests: a file that is there by then may get its manifest yet.
+        there = self.volume.list(_SHARDS)
         try:
             manifests = [self._readable(name) for name in self.names()]
         except StorageError:
@@ -298,8 +300,7 @@ class CheckpointStore:
         if None in manifests:
             return
         used = {shard for m in manifests if m is not None for shard in m.shards}
-        unnamed = [shard for shard in self.volume.list(_SHARDS) if shard not in used]
-        dead = [shard for shard in unnamed if _is_dead(shard, outdone_by)]
+        dead = [shard for shard in there if shard not in used and _is_dead(shard, outdone_by)]
         self.volume.delete([_shard_path(shard) for shard in dead])
 
     def _readable(self, name: Name) -> Manifest | None:

@@ -80,6 +80,9 @@ class DriveVolume(LocalVolume):
             self.mount.require()
         return found
 
+    def _vanished(self) -> None:
+        self.mount.require()  # or all of them went away, with the mount
+
     def confirmed(self, names: Iterable[str]) -> bool | None:
         """Returns whether all of these are uploaded, None where Drive does not say."""
         self.mount.require()

@@ -96,17 +96,24 @@ class LocalVolume:
     def list(self, folder: str) -> dict[str, int]:
         """Returns the names of the files in a folder and their sizes, {} when there is none."""
         path = self._path(folder)
+        sizes: dict[str, int] = {}
         with self._explained(path, "list"):
             try:
-                with os.scandir(path) as entries:
-                    return {
-                        entry.name: entry.stat(follow_symlinks=False).st_size
-                        for entry in entries
-                        if entry.is_file(follow_symlinks=False)
-                        and not entry.name.startswith(_ASIDE)
-                    }
+                entries = os.scandir(path)
             except FileNotFoundError:
-                return {}
+                return sizes
+            with entries:
+                for entry in entries:
+                    if entry.name.startswith(_ASIDE) or not entry.is_file(follow_symlinks=False):
+                        continue
+                    try:
+                        sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
+                    except FileNotFoundError:
+                        self._vanished()
+        return sizes
+
+    def _vanished(self) -> None:
+        """Told of a file that went away while it was listed: here, somebody removed it."""
 
     def delete(self, names: Iterable[str]) -> None:
         """Removes blobs; those already gone are no error."""

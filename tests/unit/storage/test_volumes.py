@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,6 +78,25 @@ def test_deleting_removes_just_what_was_named(place):
     volume.delete(["shards/a", "shards/missing", "shards/c"])
     assert volume.list("shards") == {"b": 1}
     assert volume.list(".") == {}
+
+
+def test_what_is_removed_while_it_is_listed_hides_nothing_else(tmp_path, monkeypatch):
+    volume = LocalVolume(tmp_path)
+    names = [f"checkpoints/{number}" for number in range(5)]
+    for name in names:
+        volume.write(name, [blob(b"whole")])
+    scan = os.scandir
+
+    class Scanned(list):
+        def __enter__(self):
+            volume.delete(names[1:3])
+            return self
+
+        def __exit__(self, *_):
+            return None
+
+    monkeypatch.setattr(os, "scandir", lambda path: Scanned(scan(path)))
+    assert sorted(volume.list("checkpoints")) == ["0", "3", "4"]
 
 
 def test_a_name_that_leads_out_is_refused(place):
