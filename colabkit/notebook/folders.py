@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import dataclasses
 import html
 import itertools
@@ -69,7 +70,8 @@ def _files_in(folder: Path) -> Iterator[tuple[str, int]]:
             if entry.is_dir(follow_symlinks=False):
                 waiting.append(path)
             else:
-                yield path, entry.stat(follow_symlinks=False).st_size
+                with contextlib.suppress(FileNotFoundError):
+                    yield path, entry.stat(follow_symlinks=False).st_size
 
 
 def _branches_table(files: Sequence[tuple[str, int]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,10 +64,10 @@ def read_tree(project: Path, *, links_folders: bool = False) -> Tree:
     links: list[str] = []
     with os.scandir(project) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            if is_left_out(entry.name):
+            stat = None if is_left_out(entry.name) else _status(entry)
+            if stat is None:
                 continue
             if not entry.is_dir():
-                stat = entry.stat()
                 if stat.st_size > FILE_BYTES_MAX:
                     links.append(entry.name)
                 else:
@@ -104,8 +105,18 @@ def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                     continue
                 if entry.is_dir():
                     waiting.append(Path(entry.path))
-                elif entry.is_file():
-                    yield Path(entry.path), entry.stat()
+                elif entry.is_file() and (stat := _status(entry)) is not None:
+                    yield Path(entry.path), stat
+
+
+def _status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Returns what an entry is, None when it went away meanwhile or leads nowhere."""
+    try:
+        return entry.stat()
+    except OSError as error:
+        if error.errno in {errno.ENOENT, errno.ELOOP}:
+            return None
+        raise
 
 
 def is_left_out(name: str) -> bool:

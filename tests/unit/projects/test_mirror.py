@@ -44,6 +44,14 @@ def test_a_second_time_only_what_changed_is_copied(mirror, project, tmp_path):
     assert not (mirror.project / "train.py").exists()
 
 
+def test_links_that_lead_nowhere_are_left_out(mirror, project):
+    (project / "gone").symlink_to(project / "nowhere")
+    (project / "round").symlink_to(project / "round")
+    (project / "data/gone").symlink_to("/nowhere")
+    assert mirror.bring().copied == 2
+    assert not (mirror.project / "gone").is_symlink()
+
+
 def test_sibling_folders_are_where_relative_paths_expect_them(mirror):
     mirror.bring()
     assert (mirror.project / "../shared/labels.txt").read_text() == "cat"
