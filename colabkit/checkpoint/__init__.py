@@ -9,6 +9,7 @@ from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section
+from colabkit.checkpoint.spool import carry_stranded
 from colabkit.checkpoint.status import SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
@@ -34,6 +35,7 @@ __all__ = [
     "Section",
     "TensorBackend",
     "TensorSpec",
+    "carry_stranded",
     "decode",
     "encode",
 ]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest
+from colabkit.checkpoint.spool import note_carried
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.errors import LeaseLostError, StorageError
 
@@ -236,6 +237,7 @@ class Carrier:
     def _carry(self, manifest: Manifest) -> None:
         began_s = self._began_s = self._clock()
         self._store.copy_from(self._spool, manifest, self._lease.check)
+        note_carried(self._spool, self._store.volume, manifest.name)
         took_s = self._clock() - began_s
         with self._wake:
             self._waiting = [m for m in self._waiting if m.name > manifest.name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,15 +15,13 @@ from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, find_leaves
+from colabkit.checkpoint.spool import note_carried, spool_of
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.errors import CheckpointCorruptError, DiskFullError, DriveLostError, StorageError
 from colabkit.storage import (
-    AnyVolume,
     DriveMount,
     DriveVolume,
-    LocalVolume,
-    cache_folder,
     volume_at,
     warning_about,
 )
@@ -50,7 +47,7 @@ class RunFolder:
         self._keep = keep
         self._spool: CheckpointStore | None = None
         if self._volume.is_slow:
-            self._spool = CheckpointStore(LocalVolume(_spool_path(self._volume)), keep=keep)
+            self._spool = spool_of(self._volume, keep=keep)
         self._attempt: int | None = None
         self._loaded: list[Manifest] = []
         self._stranded: list[Manifest] = []
@@ -152,6 +149,7 @@ class RunFolder:
     ) -> Carrier | None:
         if self._spool is None:
             return None
+        note_carried(self._spool, self._volume, max(self.store.names(), default=None))
         trusted = {str(manifest.name) for manifest in self._loaded}
         carrier = Carrier(
             self._spool,
@@ -207,6 +205,7 @@ class RunFolder:
         for manifest in self._stranded:
             assert self._spool is not None  # noqa: S101  # where the stranded are
             self.store.copy_from(self._spool, manifest, lambda: None)
+            note_carried(self._spool, self._volume, manifest.name)
         data = text.encode()
         if names := self.store.names():
             # The lease is not taken: what another session is writing now must stay.
@@ -217,8 +216,3 @@ class RunFolder:
     def names(self) -> list[Name]:
         """Returns the checkpoints on the volume, newest first."""
         return self.store.names()
-
-
-def _spool_path(volume: AnyVolume) -> Path:
-    place = str(volume.root.absolute()) if isinstance(volume, LocalVolume) else volume.location
-    return cache_folder() / "spool" / hashlib.sha256(place.encode()).hexdigest()[:16]

@@ -51,6 +51,14 @@ class Lease:
         self.generation = max(newest_generation, there.get("generation", 0)) + 1
         self._write()
 
+    def newest_generation(self) -> int:
+        """Returns the generation of the session that the folder belongs to, 0 for nobody's.
+
+        Raises:
+            StorageError: Whose it is cannot be read at the moment.
+        """
+        return int(self._read().get("generation", 0))
+
     def check(self) -> None:
         """Looks whether the folder is still this session's; renews the heartbeat.
 

@@ -38,9 +38,7 @@ class CheckpointList(list[CheckpointInfo]):
     def _rows(self) -> list[Mapping[str, object]]:
         return [
             {
-                "epochs done": f"{info.epoch} + {info.batch:,} batches"
-                if info.batch
-                else info.epoch,
+                "epochs done": _place_words(info),
                 "step": f"{info.step:,}",
                 "saved": f"{info.saved_at:%Y-%m-%d %H:%M:%S} UTC",
                 "MB": f"{info.nbytes / 1e6:,.1f}",

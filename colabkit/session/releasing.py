@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from colabkit.checkpoint import carry_stranded
 from colabkit.notebook import say
 from colabkit.storage import give_back
 
@@ -9,6 +10,7 @@ from colabkit.storage import give_back
 def release(*, timeout_s: float = 3600.0) -> None:
     """Waits until Drive has uploaded everything, unmounts it, and gives the machine back.
 
+    A checkpoint that a broken-off training has left on the local disk is copied to Drive first.
     Off Colab it says that there is nothing to give back. A machine given back has lost its
     local disk and ends this kernel; compute units stop counting.
 
@@ -16,11 +18,11 @@ def release(*, timeout_s: float = 3600.0) -> None:
         timeout_s: How long to wait for the upload, in seconds.
 
     Raises:
-        StorageError: Drive did not upload everything in time; the machine is kept.
+        StorageError: Drive did not take everything in time; the machine is kept.
         MachineReleaseError: The machine could not be given back.
 
     Example:
         >>> release()
         This machine is not lent by Colab: there is nothing to give back.
     """
-    give_back(say=say, timeout_s=timeout_s)
+    give_back(say=say, carry=carry_stranded, timeout_s=timeout_s)

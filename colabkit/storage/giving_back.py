@@ -17,6 +17,7 @@ _SAY_S = 60.0
 def give_back(
     *,
     say: Callable[[str], None],
+    carry: Callable[[Callable[[str], None]], None],
     timeout_s: float = 3600.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -25,21 +26,23 @@ def give_back(
 
     Args:
         say: Tells the user a sentence.
+        carry: Brings to Drive what still waits on the local disk; it is given ``say``.
         timeout_s: How long to wait for the upload.
         clock: Seconds that only grow.
         sleep: Waits some seconds.
 
     Raises:
-        StorageError: Not everything was uploaded in time; the machine is kept.
+        StorageError: Not everything was copied or uploaded in time; the machine is kept.
         MachineReleaseError: The machine could not be given back.
     """
     if detect_platform() is not Platform.COLAB:
         say("This machine is not lent by Colab: there is nothing to give back.")
         return
     mount = active_mount()
-    if mount is not None and mount.look() is not MountState.ABSENT:
-        if mount.state is MountState.LOST:
-            raise mount.lost_error()
+    if mount is not None and mount.look() is MountState.LOST:
+        raise mount.lost_error()
+    carry(say)
+    if mount is not None and mount.state is not MountState.ABSENT:
         _wait_for_upload(mount, say, timeout_s, clock, sleep)
         mount.unmount(timeout_s=timeout_s)
     say("Everything is on Drive. The machine is given back; this notebook disconnects now.")

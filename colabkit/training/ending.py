@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from colabkit.checkpoint import carry_stranded
 from colabkit.errors import MachineReleaseError, StorageError
 from colabkit.notebook import Printed, Silent
 from colabkit.storage import give_back
@@ -43,6 +44,6 @@ class ReleaseWhenDone:
             say("Nothing was trained here: the machine is kept; colabkit.release() returns it.")
             return
         try:
-            give_back(say=say)
+            give_back(say=say, carry=carry_stranded)
         except (StorageError, MachineReleaseError) as error:
             say(f"The machine is kept: {error}")

@@ -9,7 +9,7 @@ import itertools
 import pytest
 
 import colabkit
-from tests.colab_vm import Answer, DriveRules, Fault, MountOutcome
+from tests.colab_vm import Answer, DriveRules, Fault, MachineEndedError, MountOutcome
 from tests.integration.training import SETUP, Diary, digest_in, said_in, train_cell
 
 # The mount's clock runs faster than the wall, so that 1, 5 and 15 minutes pass within a test.
@@ -110,6 +110,24 @@ def test_a_mount_that_never_comes_back_costs_the_upload_and_nothing_else(
     fresh = cloud.machine(visible=[diary.folder])
     fresh.run_cell(SETUP).check()
     assert digest_in(fresh.run_cell(train_cell(diary, epochs=20)).check()) == expected
+
+
+def test_release_brings_over_what_a_lost_mount_left_on_the_machine(cloud, diary, machine):
+    cell = machine.kernel.begin(train_cell(diary, epochs=20))
+    diary.wait_for(lambda notes: notes[-1].confirmed)
+    machine.drive.will_mount(then=MountOutcome.FAILED)
+    machine.drive.kill_mount()
+    assert machine.kernel.finish(cell, timeout_s=120).error.startswith("CheckpointWriteError")
+    assert "DriveLostError" in machine.run_cell("colabkit.release()").error
+    machine.drive.will_mount()
+    machine.run_cell("colabkit.mount()").check()
+    with pytest.raises(MachineEndedError):
+        machine.run_cell("colabkit.release()")
+    machine.wait_until_ended()
+    fresh = cloud.machine()
+    fresh.run_cell(SETUP).check()
+    there = "[(i.step, i.problem) for i in colabkit.checkpoints('MyDrive/runs/a', verify=True)][0]"
+    assert fresh.run_cell(there).check().result == "(200, '')"
 
 
 def test_with_nobody_at_the_browser_only_the_first_try_holds_training_long(cloud, diary, machine):

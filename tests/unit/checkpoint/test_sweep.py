@@ -74,7 +74,7 @@ def test_a_session_that_has_the_lease_removes_all_that_is_left(finished):
 
 
 def test_nothing_goes_while_a_manifest_cannot_be_read(finished):
-    newest, older = finished.store.names()
+    _, older = finished.store.names()
     orphans = put(finished.store, "model-a01-g0001-00000007-0badcafe.safetensors")
     (finished.store.volume.root / "checkpoints" / f"{older}.json").write_text("torn")
     RunFolder(finished.root).tidy("history.csv", "")

@@ -1,0 +1,129 @@
+"""What a broken-off session left in its spool is found again, and brought where it belongs."""
+
+from __future__ import annotations
+
+import pytest
+
+from colabkit.checkpoint import CheckpointStore, RunFolder, SaveFacts, Section, carry_stranded
+from colabkit.errors import StorageError
+from colabkit.storage import FsspecVolume
+from tests.unit.checkpoint.numpy_backend import NumpyBackend, Tensor
+from tests.unit.checkpoint.saving import weights_of
+from tests.unit.checkpoint.slow_volume import eventually
+
+BACKEND = NumpyBackend()
+
+
+class Session:
+    """A session on a run folder, whose volume may be closed to it."""
+
+    def __init__(self, place):
+        self.folder = RunFolder(place)
+        self.folder.newest_valid(BACKEND)
+        self.saver = self.folder.open_saver(BACKEND)
+
+    def save(self, step):
+        section = Section("model", {"w": Tensor(weights_of(step))}, weights=True)
+        assert self.saver.offer([section], SaveFacts(step=step), is_guarded=lambda _: False)
+        self.saver.flush()
+        self.saver.settle()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    return f"memory://{tmp_path.name}/run"
+
+
+@pytest.fixture
+def closed(monkeypatch):
+    """Refuses to take any file but leases."""
+    write, state = FsspecVolume.write, {"closed": False}
+
+    def refused(self, name, parts):
+        if state["closed"] and name != "lease.json":
+            raise StorageError("The bucket is closed.", path=name, operation="write")
+        write(self, name, parts)
+
+    monkeypatch.setattr(FsspecVolume, "write", refused)
+    return lambda is_so: state.update(closed=is_so)
+
+
+def steps(place):
+    store = CheckpointStore(FsspecVolume(place))
+    assert all(store.verify(str(name)) == "" for name in store.names())
+    return [store.manifest(name).facts.step for name in store.names()]
+
+
+def strand(place, closed, step):
+    session = Session(place)
+    closed(True)
+    session.save(step)
+    eventually(lambda: session.saver.carrier.status().error is not None)
+    session.saver.close()
+    closed(False)
+    return session
+
+
+def test_what_is_stranded_is_brought_over_once_and_said(place, closed):
+    strand(place, closed, 7)
+    assert steps(place) == []
+    said = []
+    carry_stranded(said.append)
+    assert steps(place) == [7]
+    (sentence,) = said
+    assert "step 7 waited on this machine" in sentence
+    assert place in sentence
+    carry_stranded(said.append)
+    assert len(said) == 1
+
+
+def test_what_has_landed_is_asked_of_nobody(place, closed, monkeypatch):
+    session = Session(place)
+    session.save(1)
+    eventually(lambda: session.saver.carrier.status().committed_step == 1)
+    session.saver.close()
+    monkeypatch.setattr(FsspecVolume, "list", lambda *_: pytest.fail("the volume was asked"))
+    carry_stranded(pytest.fail)
+
+
+def test_the_next_session_brings_it_over_itself(place, closed):
+    strand(place, closed, 7)
+    session = Session(place)
+    eventually(lambda: session.saver.carrier.status().committed_step == 7)
+    session.saver.close()
+    carry_stranded(pytest.fail)
+
+
+def test_what_another_session_has_gone_on_without_stays(place, closed, tmp_path, monkeypatch):
+    strand(place, closed, 7)
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "another machine"))
+    other = Session(place)
+    other.save(3)
+    eventually(lambda: other.saver.carrier.status().committed_step == 3)
+    other.saver.close()
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    carry_stranded(pytest.fail)
+    assert steps(place) == [3]
+
+
+def test_what_cannot_be_brought_over_is_an_error(place, closed):
+    strand(place, closed, 7)
+    closed(True)
+    with pytest.raises(StorageError, match=r"step 7 of .* is on this machine only: .* closed"):
+        carry_stranded(pytest.fail)
+    closed(False)
+    carry_stranded(lambda _: None)
+    assert steps(place) == [7]
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"place": "memory://x/run"}'])
+def test_a_damaged_account_costs_nothing(place, closed, tmp_path, damage):
+    strand(place, closed, 7)
+    (account,) = (tmp_path / "cache" / "spool").glob("*/carried.json")
+    account.write_text(damage)
+    carry_stranded(pytest.fail)
+    session = Session(place)
+    eventually(lambda: session.saver.carrier.status().committed_step == 7)
+    session.saver.close()
+    assert steps(place) == [7]
