@@ -93,14 +93,15 @@ def locate(path: str | Path, *, platform: Platform | None = None) -> Path:
 def mount_of(path: str | Path, *, platform: Platform | None = None) -> DriveMount | None:
     """Returns the mount of Drive that a path lies on, None when it lies on none.
 
-    On Colab a mount that somebody else made is taken over.
+    Shared drives lie on it too, beside My Drive. On Colab a mount that somebody else made is
+    taken over.
     """
-    where = locate(path, platform=platform)
+    where = locate(path, platform=platform).absolute()
     mount = active_mount()
     if mount is not None:
-        return mount if where.is_relative_to(mount.root) else None
+        return mount if where.is_relative_to(mount.mountpoint) else None
     platform = detect_platform() if platform is None else platform
-    if platform is not Platform.COLAB or drive_part(where) is None:
+    if platform is not Platform.COLAB or not where.is_relative_to(DEFAULT_MOUNTPOINT):
         return None
     adopted = DriveMount(DEFAULT_MOUNTPOINT, ColabMounter())
     if adopted.look() is MountState.MOUNTED:

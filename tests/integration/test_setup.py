@@ -154,6 +154,16 @@ def test_a_run_on_the_dying_disk_is_warned_of_once(cloud):
     assert "own disk" not in machine.run_cell(train.format("MyDrive/runs/a")).check().stdout
 
 
+def test_training_into_a_shared_drive_that_is_not_mounted_writes_nothing(cloud):
+    machine = cloud.machine()
+    error = machine.run_cell(
+        "import colabkit, torch\nx = torch.zeros(32, 2)\n"
+        "colabkit.fit(torch.nn.Linear(2, 1), (x, x[:, :1]), '/content/drive/Shareddrives/T/run')"
+    ).error
+    assert error.startswith("DriveLostError: /content/drive/Shareddrives/T/run is on Drive, which")
+    assert not machine.path("/content/drive").exists()
+
+
 def test_release_waits_for_the_upload_and_ends_the_machine(cloud):
     machine = cloud.machine(rules=DriveRules(upload_delay_s=1.5))
     machine.run_cell(SETUP).check()

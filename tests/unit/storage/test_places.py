@@ -7,7 +7,18 @@ from pathlib import Path
 import pytest
 
 from colabkit.runtime import Platform
-from colabkit.storage import ColabMounter, DriveMount, drive_part, locate, use_mount
+from colabkit.storage import (
+    ColabMounter,
+    DriveMount,
+    DriveVolume,
+    FolderMounter,
+    MountState,
+    drive_part,
+    locate,
+    mount_of,
+    use_mount,
+    volume_at,
+)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +55,32 @@ def test_another_mountpoint_is_known():
         assert locate("/content/drive/My Drive/a") == Path("/mnt/d/MyDrive/a")
     finally:
         use_mount(None)
+
+
+def test_a_shared_drive_is_watched_as_my_drive_is(tmp_path, monkeypatch):
+    run = tmp_path / "drive" / "Shareddrives" / "Team" / "run"
+    (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
+    run.mkdir(parents=True)
+    mount = DriveMount(tmp_path / "drive", FolderMounter())
+    mount.look()
+    use_mount(mount)
+    try:
+        monkeypatch.chdir(tmp_path)
+        for path in (run, "drive/Shareddrives/Team/run"):
+            volume = volume_at(path)
+            assert isinstance(volume, DriveVolume)
+            assert volume.mount is mount
+        assert mount_of(tmp_path / "driver") is None
+    finally:
+        use_mount(None)
+
+
+def test_on_colab_nothing_is_written_where_a_shared_drive_is_not_mounted():
+    path = "/content/drive/Shareddrives/Team/run"
+    mount = mount_of(path, platform=Platform.COLAB)
+    assert mount is not None
+    assert mount.look() is MountState.ABSENT
+    assert mount_of("/content/driver/run", platform=Platform.COLAB) is None
 
 
 def test_without_drive_a_name_of_drive_is_a_folder_like_any_other():
