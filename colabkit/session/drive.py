@@ -18,6 +18,7 @@ from colabkit.storage import (
     use_mount,
 )
 
+_CONSENT_S = 120.0
 _LOCAL_ADVICE = {
     Platform.COLAB: (
         "Until Drive is mounted, what you save goes away with this machine; training works."
@@ -34,7 +35,7 @@ def mount(
     mountpoint: str | Path | None = None,
     *,
     backend: str | Mounter | None = None,
-    timeout_s: float = 120.0,
+    timeout_s: float = _CONSENT_S,
     remount_after_hours: float | None = None,
     **options: Any,
 ) -> DriveStatus:
@@ -65,11 +66,15 @@ def mount(
         message = f"remount_after_hours is {remount_after_hours!r}."
         hint = "Pass hours, as 11.5, or None."
         raise ArgumentError(message, argument="remount_after_hours", hint=hint)
-    drive = chosen_mount(mountpoint, backend=backend, **options)
-    drive.mount(timeout_s=timeout_s)
+    drive = _mounted(chosen_mount(mountpoint, backend=backend, **options), timeout_s=timeout_s)
     drive.renew_after_s = None if remount_after_hours is None else remount_after_hours * 3600
-    use_mount(drive)
     return status_of(drive)
+
+
+def _mounted(drive: DriveMount, *, timeout_s: float = _CONSENT_S) -> DriveMount:
+    drive.mount(timeout_s=timeout_s)
+    use_mount(drive)
+    return drive
 
 
 def chosen_mount(
@@ -80,10 +85,19 @@ def chosen_mount(
 ) -> DriveMount:
     """Returns the mount in use when it is the one asked for, else a new one, not mounted yet."""
     there = active_mount()
-    if there is not None and backend is None and mountpoint in {None, str(there.mountpoint)}:
+    if there is not None and mountpoint is None and backend is None and not options:
         return there
-    mounter = mounter_for("colab" if backend is None else backend, **options)
-    return DriveMount(mountpoint or DEFAULT_MOUNTPOINT, mounter)
+    place = Path(mountpoint or DEFAULT_MOUNTPOINT).expanduser().absolute()
+    if there is not None and place == there.mountpoint and backend is None and not options:
+        return there
+    backend = backend or "colab"
+    mounter = mounter_for(backend, **options)
+    named = backend if isinstance(backend, str) else f"{mounter.name} {id(mounter)}"
+    asked = " ".join([named, *(f"{name}={options[name]!r}" for name in sorted(options))])
+    # A cell that is run again asks again: the mount in use knows what it has yet to upload.
+    if there is not None and (place, asked) == (there.mountpoint, there.asked):
+        return there
+    return DriveMount(place, mounter, asked=asked)
 
 
 def status_of(drive: DriveMount) -> DriveStatus:
@@ -111,7 +125,10 @@ def mounted_or_why(
     # What mount() was told stands: the default asks for Drive, not for another place.
     elsewhere = None if there is not None and str(mountpoint) == DEFAULT_MOUNTPOINT else mountpoint
     try:
-        return mount(elsewhere, remount_after_hours=remount_after_hours)
+        drive = _mounted(chosen_mount(elsewhere))
+        if remount_after_hours is not None:
+            drive.renew_after_s = remount_after_hours * 3600
+        return status_of(drive)
     except DriveMountError as error:
         status = status_without(str(error).splitlines()[0], platform)
         return DriveStatus(status.state, reason=status.reason, advice=error.hint)

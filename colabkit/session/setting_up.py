@@ -68,7 +68,8 @@ def setup(
             begins with; 0 to 2**32 - 1. ``fit`` has a seed of its own.
         mountpoint: Where Drive is to be.
         remount_after_hours: Mounts Drive anew, between two steps, when the mount is that old
-            and nothing waits to be copied; by default only when it is lost.
+            and nothing waits to be copied; by default as ``mount`` was told, else only when it is
+            lost.
         session_hours: How long such a machine lasts, when you know better than 12 hours.
 
     Returns:

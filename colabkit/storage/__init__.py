@@ -16,12 +16,8 @@ from colabkit.storage.giving_back import give_back
 from colabkit.storage.hashing import hash_of
 from colabkit.storage.inputs import locate_input, names_in, near_names
 from colabkit.storage.local import LocalVolume
-from colabkit.storage.mounters import (
-    ColabMounter,
-    FolderMounter,
-    Mounter,
-    mounter_for,
-)
+from colabkit.storage.mounter import Mounter, MountRequest
+from colabkit.storage.mounters import ColabMounter, FolderMounter, mounter_for
 from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_slow
 from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.places import (
@@ -55,6 +51,7 @@ __all__ = [
     "LocalVolume",
     "Mended",
     "Mending",
+    "MountRequest",
     "MountState",
     "Mounter",
     "Observation",

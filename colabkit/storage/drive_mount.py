@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from colabkit.errors import DriveLostError, DriveMountError, StorageError
-from colabkit.storage.mounters import Mounter, Telling
+from colabkit.storage.mounter import Mounter, MountRequest, Telling
 
 FIRST_TRY_S, LATER_TRY_S = 30.0, 10.0
 _BACK_OFF_S = (60.0, 300.0, 900.0)
@@ -88,6 +88,7 @@ class DriveMount:
     Args:
         mountpoint: Where Drive is, or is to be.
         mounter: The program that mounts it.
+        asked: What the user asked for, so that the same request is known again.
         clock: Seconds that only grow.
     """
 
@@ -96,10 +97,12 @@ class DriveMount:
         mountpoint: str | Path,
         mounter: Mounter,
         *,
+        asked: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.mountpoint = Path(mountpoint)
         self.mounter = mounter
+        self.asked = asked or mounter.name
         self.root = mounter.root(self.mountpoint)
         self.mounted_s: float | None = None
         self.renew_after_s: float | None = None
@@ -141,17 +144,16 @@ class DriveMount:
             DriveMountError: It could not be mounted; ``cause`` says why.
         """
         if self.look() is not MountState.MOUNTED or anew:
-            self.mounter.mount(
-                self.mountpoint,
-                timeout_s=timeout_s,
-                is_alive=lambda: self.look() is MountState.MOUNTED,
-                is_lost=self._state is MountState.LOST and self.mounter.is_listed(self.mountpoint),
-                anew=anew,
-            )
+            is_lost = self._state is MountState.LOST and self.mounter.is_listed(self.mountpoint)
+            wanted = MountRequest(timeout_s, is_alive=self._is_mounted, is_lost=is_lost, anew=anew)
+            self.mounter.mount(self.mountpoint, wanted)
         self._tries_failed = 0
         if self.look() is MountState.MOUNTED and anew:
             self.mounted_s = self._clock()
         return self._state
+
+    def _is_mounted(self) -> bool:
+        return self.look() is MountState.MOUNTED
 
     @property
     def wants_renewal(self) -> bool:

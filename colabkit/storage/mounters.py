@@ -5,53 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from colabkit import runtime
 from colabkit.errors import ArgumentError, DriveMountError, MountFailure, StorageError
+from colabkit.storage.mounter import Mounter, MountRequest
 from colabkit.storage.mounts import is_mountpoint, mounted_below
 from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.rclone_mount import RcloneMounter
-
-
-class Mounter(Protocol):
-    """One way to mount Drive."""
-
-    name: str
-    """What the user calls it: "colab", "rclone"."""
-
-    def root(self, mountpoint: Path) -> Path:
-        """Returns where My Drive begins under a mountpoint."""
-        ...
-
-    def is_listed(self, mountpoint: Path) -> bool:
-        """Whether something is mounted there, dead or alive; asks nothing of it."""
-        ...
-
-    def mount(
-        self,
-        mountpoint: Path,
-        *,
-        timeout_s: float,
-        is_alive: Callable[[], bool],
-        is_lost: bool,
-        anew: bool,
-    ) -> None:
-        """Mounts it, taking down first what is lost or to be made anew; raises DriveMountError."""
-        ...
-
-    def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
-        """Uploads what waits and takes the mount down; raises StorageError."""
-        ...
-
-
-@runtime_checkable
-class Telling(Protocol):
-    """A mounter whose program says itself what is uploaded."""
-
-    def is_uploaded(self, mountpoint: Path, path: Path) -> bool | None:
-        """Returns whether a file is on Drive, None when the program does not say."""
-        ...
 
 
 class ColabMounter:
@@ -67,18 +28,14 @@ class ColabMounter:
         """Whether something is mounted there, dead or alive."""
         return is_mountpoint(mountpoint)
 
-    def mount(
-        self,
-        mountpoint: Path,
-        *,
-        timeout_s: float,
-        is_alive: Callable[[], bool],
-        is_lost: bool,
-        anew: bool,
-    ) -> None:
-        """Mounts it, taking down first what is lost or to be made anew."""
+    def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
+        """Mounts it, taking down first what is lost or wanted anew."""
         runtime.mount(
-            mountpoint, is_mounted=is_alive, timeout_s=timeout_s, is_lost=is_lost, force=anew
+            mountpoint,
+            is_mounted=wanted.is_alive,
+            timeout_s=wanted.timeout_s,
+            is_lost=wanted.is_lost,
+            force=wanted.anew,
         )
 
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
@@ -111,18 +68,13 @@ class FolderMounter:
             self._below = Path(mounted_below(mountpoint).mountpoint)
         return is_mountpoint(self._below)
 
-    def mount(
-        self,
-        mountpoint: Path,
-        *,
-        timeout_s: float,
-        is_alive: Callable[[], bool],
-        is_lost: bool,
-        anew: bool,
-    ) -> None:
+    def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
         """Raises DriveMountError: only you know how it is mounted."""
-        del timeout_s, is_alive, anew
-        what = "What you mounted there is gone" if is_lost or self._below else "There is no folder"
+        what = (
+            "What you mounted there is gone"
+            if wanted.is_lost or self._below
+            else "There is no folder"
+        )
         message = f"{what}: {mountpoint}; with backend='folder' you mount Drive yourself."
         hint = "Mount it as you did the first time: training goes on, and so do the uploads then."
         cause = MountFailure.NOT_OURS

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from colabkit.errors import ArgumentError, DriveMountError, MountFailure
 from colabkit.runtime import check_mountpoint
 from colabkit.storage.fuse import await_mount, missing_program, require_fuse, take_down
+from colabkit.storage.mounter import MountRequest
 from colabkit.storage.mounts import is_mountpoint
 from colabkit.storage.programs import is_installed, run_program
 
@@ -70,16 +70,8 @@ class OcamlfuseMounter:
         """Returns whether the mount table has it."""
         return is_mountpoint(mountpoint)
 
-    def mount(
-        self,
-        mountpoint: Path,
-        *,
-        timeout_s: float,
-        is_alive: Callable[[], bool],
-        is_lost: bool,
-        anew: bool,
-    ) -> None:
-        """Mounts it, taking down first what is lost or to be made anew."""
+    def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
+        """Mounts it, taking down first what is lost or wanted anew."""
         if not is_installed(_PROGRAM) and self.install:
             _install(mountpoint)
         if not is_installed(_PROGRAM):
@@ -87,21 +79,21 @@ class OcamlfuseMounter:
             raise missing_program(mountpoint, _PROGRAM, hint)
         require_fuse(mountpoint)
         self._sign_in(mountpoint)
-        if is_lost or anew:
-            take_down(mountpoint, is_dead=is_lost)
+        if wanted.is_lost or wanted.anew:
+            take_down(mountpoint, is_dead=wanted.is_lost)
         if not self._mounts_made:
-            check_mountpoint(str(mountpoint), timeout_s=timeout_s, is_covered=False)
+            check_mountpoint(str(mountpoint), timeout_s=wanted.timeout_s, is_covered=False)
         mountpoint.mkdir(exist_ok=True)
         # What was written while it was away must not keep it away.
         later = ["-o", "nonempty"] if self._mounts_made else []
         command = [_PROGRAM, "-headless", "-label", self.label, *self._client, *later]
-        ended = run_program([*command, str(mountpoint)], timeout_s=timeout_s)
+        ended = run_program([*command, str(mountpoint)], timeout_s=wanted.timeout_s)
         if ended.code != 0:
             cause = MountFailure.TIMED_OUT if ended.code is None else MountFailure.FAILED
             message = f'Drive is not mounted at {mountpoint}: {_PROGRAM} failed ("{ended.said}").'
             hint = f"Its log is {_settings(self.label) / 'gdfuse.log'}."
             raise DriveMountError(message, cause=cause, path=mountpoint, hint=hint)
-        await_mount(mountpoint, timeout_s=timeout_s, is_alive=is_alive)
+        await_mount(mountpoint, timeout_s=wanted.timeout_s, is_alive=wanted.is_alive)
         self._mounts_made += 1
 
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:

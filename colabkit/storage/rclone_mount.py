@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from colabkit.errors import DriveMountError, MountFailure, StorageError
 from colabkit.runtime import check_mountpoint
 from colabkit.storage.fuse import await_mount, missing_program, require_fuse, take_down
+from colabkit.storage.mounter import MountRequest
 from colabkit.storage.mounts import is_mountpoint
 from colabkit.storage.programs import cache_folder, is_installed, run_program
 
@@ -60,31 +61,25 @@ class RcloneMounter:
         """Returns whether the mount table has it."""
         return is_mountpoint(mountpoint)
 
-    def mount(
-        self,
-        mountpoint: Path,
-        *,
-        timeout_s: float,
-        is_alive: Callable[[], bool],
-        is_lost: bool,
-        anew: bool,
-    ) -> None:
-        """Mounts it, taking down first what is lost or to be made anew."""
+    def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
+        """Mounts it, taking down first what is lost or wanted anew."""
         if not is_installed("rclone"):
             raise missing_program(mountpoint, "rclone", INSTALL_RCLONE)
         require_fuse(mountpoint)
         self._require_remote(mountpoint)
-        if is_lost or anew:
-            take_down(mountpoint, is_dead=is_lost)
-        check_mountpoint(str(mountpoint), timeout_s=timeout_s, is_covered=False)
+        if wanted.is_lost or wanted.anew:
+            take_down(mountpoint, is_dead=wanted.is_lost)
+        check_mountpoint(str(mountpoint), timeout_s=wanted.timeout_s, is_covered=False)
         mountpoint.mkdir(exist_ok=True)
         self._cache.mkdir(parents=True, exist_ok=True)
         log = self._cache / "mount.log"
         log.unlink(missing_ok=True)
-        wait = f"--daemon-wait={max(1, int(timeout_s))}s"
+        wait = f"--daemon-wait={max(1, int(wanted.timeout_s))}s"
         kept = [f"--cache-dir={self._cache}", f"--log-file={log}", *self._config]
         command = ["rclone", "mount", self.remote, str(mountpoint), "--daemon", wait]
-        ended = run_program([*command, *_OPTIONS, *kept, *self.options], timeout_s=timeout_s + 5)
+        ended = run_program(
+            [*command, *_OPTIONS, *kept, *self.options], timeout_s=wanted.timeout_s + 5
+        )
         if ended.code != 0:
             said = _last_line(log) or ended.said
             late = ended.code is None
@@ -92,7 +87,7 @@ class RcloneMounter:
             message = f'Drive is not mounted at {mountpoint}: rclone failed ("{said}").'
             hint = f"Try it in a terminal: rclone lsd {self.remote}"
             raise DriveMountError(message, cause=cause, path=mountpoint, hint=hint)
-        await_mount(mountpoint, timeout_s=timeout_s, is_alive=is_alive)
+        await_mount(mountpoint, timeout_s=wanted.timeout_s, is_alive=wanted.is_alive)
 
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
         """Uploads what waits and takes the mount down."""

@@ -32,8 +32,8 @@ class Moody:
     def is_listed(self, mountpoint):
         return (mountpoint / "MyDrive").exists()
 
-    def mount(self, mountpoint, *, timeout_s, is_alive, is_lost, anew):
-        self.calls.append(timeout_s)
+    def mount(self, mountpoint, wanted):
+        self.calls.append(wanted.timeout_s)
         if self.refusals:
             self.refusals -= 1
             raise DriveMountError("no", cause=MountFailure.NOBODY_THERE, path=mountpoint)
