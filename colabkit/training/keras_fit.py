@@ -16,6 +16,7 @@ from colabkit.training.callbacks import CallbackList
 from colabkit.training.checks import require_count
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.feed import Feed, Start
+from colabkit.training.fit_options import FitOptions
 from colabkit.training.keras_bond import Bond, FitProgress
 from colabkit.training.keras_build import build, check_is_compiled
 from colabkit.training.keras_callbacks import callback_states, check_callbacks
@@ -27,21 +28,9 @@ from colabkit.training.records import History
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class KerasOptions:
+class KerasOptions(FitOptions):
     """The arguments of ``fit`` that a Keras model takes besides model, data and folder."""
 
-    epochs: int
-    batch_size: int
-    validation_data: Any
-    callbacks: Sequence[Any]
-    seed: int | None
-    save_every: str | int | None
-    keep: int
-    monitor: str | None
-    resume: bool | str
-    progress: bool
-    tensorboard: bool
-    release_when_done: bool
     sample_weight: Any = None
     class_weight: Mapping[int, float] | None = None
     shuffle: bool = True
@@ -53,8 +42,7 @@ class KerasOptions:
     verbose: str | int = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "keep"):
-            require_count(name, getattr(self, name))
+        FitOptions.__post_init__(self)
         for name in ("steps_per_epoch", "validation_steps", "validation_batch_size"):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name))
@@ -86,7 +74,8 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
             class_weights=weights,
         ),
     )
-    _check_is_read_often_enough(feed, options)
+    if options.steps_per_epoch is None:
+        options.check_is_read_often_enough(feed, instead="or steps_per_epoch")
     validation = None
     if validation_data is not None:
         validation = feed_of(
@@ -123,16 +112,11 @@ class _Fitting:
         states: dict[str, Any] = {**callback_states(users)}
         self._has_an_end = bool(users or own.members or _averages(model.optimizer))
         self._progress = FitProgress()
+        of_run = options.for_run(validates=validation is not None)
+        of_run["progress"] = options.progress and options.verbose in {"auto", 1}
         self._run = KerasRun(
             ckpt_dir,
-            seed=options.seed,
-            save_every=options.save_every,
-            keep=options.keep,
-            monitor=options.monitor or ("val_loss" if validation is not None else None),
-            resume=options.resume,
-            progress=options.progress and options.verbose in {"auto", 1},
-            tensorboard=options.tensorboard,
-            must_be_finite=("loss",),
+            **of_run,
             model=model,
             fit=self._progress,
             **states,
@@ -290,16 +274,6 @@ def _limited(validation_data: Any, options: KerasOptions) -> Any:
         size = options.validation_batch_size or options.batch_size
         return Parts.of(validation_data).first(steps * size).as_tuple()
     return validation_data
-
-
-def _check_is_read_often_enough(feed: Any, options: KerasOptions) -> None:
-    once = getattr(feed, "reads_once", False) and options.steps_per_epoch is None
-    if once and options.epochs > 1:
-        message = (
-            f"data is a generator, which can be read only once, and epochs is {options.epochs}."
-        )
-        hint = "Pass the function that makes it (without calling it), or steps_per_epoch."
-        raise ArgumentError(message, argument="data", hint=hint)
 
 
 def _check_is_on_one_device(model: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from colabkit.training.callbacks import CallbackList
 from colabkit.training.checks import require_count
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.feed import Start
+from colabkit.training.fit_options import FitOptions
 from colabkit.training.records import History
 from colabkit.training.seeding import derive
 from colabkit.training.torch_device import choose_device, choose_precision
@@ -28,34 +28,22 @@ from colabkit.training.torch_step import Evaluation, Recipe, TrainStep
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class FitOptions:
-    """The arguments of ``fit`` besides model, data and folder."""
+class TorchOptions(FitOptions):
+    """The arguments of ``fit`` that a module takes besides model, data and folder."""
 
-    epochs: int
-    batch_size: int
-    validation_data: Any
     loss: Any
     optimizer: Any
     scheduler: Any
     metrics: Any
-    callbacks: Sequence[Any]
     precision: str
     microbatch: int | str | None
     accumulate: int
     clip_grad_norm: float | None
     device: Any
-    seed: int | None
-    save_every: str | int | None
-    keep: int
-    monitor: str | None
-    resume: bool | str
-    progress: bool
-    tensorboard: bool
-    release_when_done: bool
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "keep"):
-            require_count(name, getattr(self, name))
+        FitOptions.__post_init__(self)
+        require_count("accumulate", self.accumulate)
         if self.microbatch is not None and self.microbatch != "auto":
             require_size(self.microbatch)
         if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
@@ -63,17 +51,12 @@ class FitOptions:
             raise ArgumentError(message, argument="clip_grad_norm", hint="Pass a number above 0.")
 
 
-def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: FitOptions) -> History:
+def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains a module; see ``colabkit.fit``."""
     device = choose_device(options.device)
     model.to(device)
     feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
-    if getattr(feed, "reads_once", False) and options.epochs > 1:
-        message = (
-            f"data is a generator, which can be read only once, and epochs is {options.epochs}."
-        )
-        hint = "Pass the function that makes it (without calling it), a list, or a Dataset."
-        raise ArgumentError(message, argument="data", hint=hint)
+    options.check_is_read_often_enough(feed, instead="a list, or a Dataset")
     optimizer = make_optimizer(options.optimizer, model)
     recipe = Recipe(
         model=model,
@@ -93,7 +76,7 @@ def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: FitOp
 
 class _Fitting:
     def __init__(
-        self, recipe: Recipe, feed: Any, ckpt_dir: str | Path, options: FitOptions
+        self, recipe: Recipe, feed: Any, ckpt_dir: str | Path, options: TorchOptions
     ) -> None:
         self._recipe = recipe
         self._feed = feed
@@ -112,20 +95,9 @@ class _Fitting:
                 shuffle=False,
                 device=recipe.device,
             )
-        has_validation = self._validation is not None
-        self._monitor = options.monitor or ("val_loss" if has_validation else None)
-        self._run = TorchRun(
-            ckpt_dir,
-            seed=options.seed,
-            save_every=options.save_every,
-            keep=options.keep,
-            monitor=self._monitor,
-            resume=options.resume,
-            progress=options.progress,
-            tensorboard=options.tensorboard,
-            must_be_finite=("loss",),
-            **self._objects(),
-        )
+        of_run = options.for_run(validates=self._validation is not None)
+        self._monitor = of_run["monitor"]
+        self._run = TorchRun(ckpt_dir, **of_run, **self._objects())
         self._run.note(self._step.verdict())
 
     def _make_step(self, microbatch: int | str | None) -> TrainStep:
