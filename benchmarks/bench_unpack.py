@@ -84,12 +84,11 @@ def others(case: Case) -> dict[str, Callable[[Path], float]]:
     if not zipped:
         peers.remove("7z") if "7z" in peers else None
     found = {name: partial(by_command, name, case.archive) for name in peers}
-    modules = {"zipfile": zipped, "shutil": case.archive.suffix != ".zst"}
-    modules |= {
-        name: importlib.util.find_spec(name) is not None for name in ("torchvision", "keras")
-    }
-    for name, usable in modules.items():
-        if usable:
+    modules = ["zipfile"] if zipped else []
+    if case.archive.suffix != ".zst":  # which none of them reads
+        modules += ["shutil", "torchvision", "keras"]
+    for name in modules:
+        if importlib.util.find_spec(name) is not None:
             found[name] = partial(by_python, name, case.archive)
     return found
 
@@ -97,10 +96,12 @@ def others(case: Case) -> dict[str, Callable[[Path], float]]:
 def bench(case: Case, place: Place, rounds: int) -> None:
     """Times one archive in one place and prints the table."""
     original = case.archive.with_name("large" if "large" in case.archive.name else "small")
+    base = case.base if case.rival is None else f"{case.base}, the same files as tar.gz"
     main = {
         "colabkit": partial(by_python, "colabkit", case.archive),
         "colabkit, standard library alone": partial(by_python, "plain", case.archive),
         case.base: partial(by_command, case.base, case.archive),
+        base: partial(by_command, case.base, case.rival or case.archive),
         "the limit: the same files from memory": partial(by_python, "limit", original),
     }
     results = interleaved(
@@ -109,16 +110,16 @@ def bench(case: Case, place: Place, rounds: int) -> None:
     for name, run in others(case).items():
         results[name] = [once(run, place, original) for _ in range(2)]
     print(f"{case.name} ({case.archive.stat().st_size / 1e6:.0f} MB)")
-    print(f"  {'':<40} {'median':>9} {'noise':>6} {'best':>9}    of {case.base}: {'best':>10}")
+    print(f"  {'':<40} {'median':>9} {'noise':>6} {'best':>9}    of {base}: {'best':>10}")
     wanted = {"colabkit": case.wanted, "colabkit, standard library alone": case.wanted_plain}
-    base = results[case.base]
     for name, seconds in results.items():
         median_s, spread_s = statistics.median(seconds), max(seconds) - min(seconds)
-        faster = ratio(results, case.base, name) if name in main else min(base) / median_s
+        least_s = min(results[base])
+        faster = ratio(results, base, name) if name in main else least_s / median_s
         row = (
             f"  {name:<40} {median_s:7.2f} s  ±{spread_s / 2 / median_s:4.0%} {min(seconds):7.2f} s"
         )
-        row += f"  {faster:8.2f}x  {min(base) / min(seconds):8.2f}x"
+        row += f"  {faster:8.2f}x  {least_s / min(seconds):8.2f}x"
         if wanted.get(name):
             row += f"  (wanted {wanted[name]}x)"
         print(row, flush=True)
