@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import psutil
 import pytest
 
 _JOIN_TIMEOUT_S = 2.0
+# A shell that starts the tests in the background has them ignore Ctrl-C, which many are about.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["tests.places"]
 
 

@@ -24,15 +24,17 @@ class InterruptGuard:
         self._installed = False
 
     def install(self) -> None:
-        """Takes SIGINT over; only the main thread can."""
-        if threading.current_thread() is threading.main_thread():
+        """Takes SIGINT over; only the main thread can, and only where it is not ignored."""
+        is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as nohup wants it
+        if threading.current_thread() is threading.main_thread() and not is_ignored:
             self._previous = signal.signal(signal.SIGINT, self._handle)
             self._installed = True
 
     def restore(self) -> None:
         """Gives SIGINT back to whoever had it."""
         if self._installed:
-            signal.signal(signal.SIGINT, self._previous or signal.default_int_handler)
+            known = self._previous is not None  # None stands for a handler that is not Python's
+            signal.signal(signal.SIGINT, self._previous if known else signal.default_int_handler)
             self._installed = False
         self.pending = False
 

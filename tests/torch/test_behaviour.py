@@ -115,6 +115,18 @@ def test_an_interrupt_saves_and_returns(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_where_interrupts_are_ignored_they_stay_so(tmp_path):
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        history = colabkit.fit(
+            network(), loader(), tmp_path, epochs=2, callbacks=[Interrupting(3)], **QUIET
+        )
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    assert len(history.epochs) == 2
+
+
 def test_a_second_interrupt_stops_at_once(tmp_path):
     def twice(event):
         if event.name == "batch_end" and event.step == 5:
