@@ -73,6 +73,20 @@ def test_a_missing_shard_is_found(folder):
     assert loaded_step(folder) == 1
 
 
+def test_two_saves_of_one_step_count_as_one_for_they_may_lie_in_one_file(folder):
+    machine = Machine(folder)
+    machine.open()
+    machine.save(3)
+    machine.save(3)
+    machine.close()
+    newest, before = machine.store.names()
+    steps = [machine.store.manifest(name).facts.step for name in (newest, before)]
+    assert steps == [3, 2]
+    for path in newest_files(folder)[1:]:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert loaded_step(folder) == 2
+
+
 def test_only_damaged_checkpoints_are_an_error_and_not_a_new_start(folder):
     for path in (folder / "checkpoints").iterdir():
         path.write_bytes(b"{}")
