@@ -75,7 +75,7 @@ def raw_write(folder: Path, data: np.ndarray) -> None:
 def durable(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
     """Seconds from asking for a save until it is on the disk, over a raw write of the same."""
     from colabkit.checkpoint import RunFolder, SaveFacts, Section
-    from colabkit.training.torch_backend import TorchBackend
+    from colabkit.training.torch_side import TorchBackend
 
     saver = RunFolder(folder / "durable").open_saver(TorchBackend(torch.device("cpu")))
     sections = [

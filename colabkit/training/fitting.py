@@ -141,7 +141,7 @@ def fit(
     for name in ("model", "data", "ckpt_dir", "keras_arguments"):
         del arguments[name]
     if framework_of([model]) is Framework.KERAS:
-        from colabkit.training.keras_fit import KerasOptions, fit_keras  # imported on use
+        from colabkit.training.keras_side import KerasOptions, fit_keras  # imported on use
 
         chosen = _for_keras(arguments, keras_arguments)
         return fit_keras(model, data, ckpt_dir, KerasOptions(**chosen))
@@ -150,7 +150,7 @@ def fit(
     try:
         import torch  # imported on use
 
-        from colabkit.training.torch_fit import TorchOptions, fit_module
+        from colabkit.training.torch_side import TorchOptions, fit_module
     except ModuleNotFoundError as error:
         raise no_framework_error() from error
     if not isinstance(model, torch.nn.Module):

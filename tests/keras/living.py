@@ -13,27 +13,28 @@ import keras
 import numpy as np
 
 import colabkit
-from colabkit.training import keras_fit  # loaded once in the parent of all lives
+from colabkit.training import keras_side  # loaded once in the parent of all lives
 from tests.keras.cases import BATCH, CASES, EPOCHS
 
-assert keras_fit is not None
+assert keras_side is not None
 
 
 def cases() -> dict[str, Callable[[], dict[str, Any]]]:
     """Returns the cases that the backend has."""
     if keras.backend.backend() == "torch":
-        from colabkit.training import keras_torch_passes, torch_backend
+        from colabkit.training import torch_side
+        from colabkit.training.keras_side import torch_passes
         from tests.keras.torch_cases import TORCH_CASES
 
-        assert keras_torch_passes is not None
-        assert torch_backend is not None
+        assert torch_passes is not None
+        assert torch_side is not None
         return {**CASES, **TORCH_CASES}
-    from colabkit.training import keras_backend, keras_tf_end, keras_tf_passes
+    from colabkit.training.keras_side import backend, tf_end, tf_passes
     from tests.keras.tf_cases import TENSORFLOW_CASES
 
-    assert keras_tf_passes is not None
-    assert keras_backend is not None
-    assert keras_tf_end is not None
+    assert backend is not None
+    assert tf_end is not None
+    assert tf_passes is not None
     return {**CASES, **TENSORFLOW_CASES}
 
 

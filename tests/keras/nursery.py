@@ -76,11 +76,11 @@ def main() -> None:
     import torch
     import torch._dynamo
 
-    from colabkit.training import torch_map_feed
+    from colabkit.training.torch_side import map_feed
 
     assert tf is not None
     assert pytest is not None
-    assert torch_map_feed is not None
+    assert map_feed is not None
     torch.set_num_threads(1)
     print("ready", flush=True)
     for line in sys.stdin:

@@ -9,9 +9,9 @@ import keras
 
 from colabkit.training.callbacks import CallbackList
 from colabkit.training.feed import Feed, Start
-from colabkit.training.keras_callbacks import CallbackState, watches_batches, watches_tests
-from colabkit.training.keras_random import STREAMS
-from colabkit.training.keras_run import KerasRun
+from colabkit.training.keras_side.callbacks import CallbackState, watches_batches, watches_tests
+from colabkit.training.keras_side.randomness import STREAMS
+from colabkit.training.keras_side.run import KerasRun
 from colabkit.training.seeding import derive
 
 Logs = Mapping[str, Any]

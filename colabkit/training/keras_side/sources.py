@@ -12,10 +12,10 @@ import numpy as np
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed
-from colabkit.training.keras_array_feed import KerasArrayFeed
-from colabkit.training.keras_dataset_feed import DatasetFeed
-from colabkit.training.keras_stream_feed import ForeignFeed, IterableFeed
-from colabkit.training.keras_structure import ClassWeights, Parts, is_arrays
+from colabkit.training.keras_side.array_feed import KerasArrayFeed
+from colabkit.training.keras_side.dataset_feed import DatasetFeed
+from colabkit.training.keras_side.stream_feed import ForeignFeed, IterableFeed
+from colabkit.training.keras_side.structure import ClassWeights, Parts, is_arrays
 from colabkit.training.seeding import derive
 
 
@@ -95,7 +95,7 @@ def _of_arrays(data: Any, options: FeedOptions) -> Feed:
 
 def _of_iterable(data: Any, options: FeedOptions) -> Feed:
     if callable(data) and not isinstance(data, Iterable) and "tensorflow" in sys.modules:
-        from colabkit.training.keras_tfdata_feed import is_dataset  # imported where it is
+        from colabkit.training.keras_side.tfdata_feed import is_dataset  # imported where it is
 
         if is_dataset(made := data()):
             return _of_tfdata(data, options)
@@ -111,7 +111,7 @@ def _of_iterable(data: Any, options: FeedOptions) -> Feed:
 
 
 def _of_tfdata(data: Any, options: FeedOptions) -> Feed:
-    from colabkit.training.keras_tfdata_feed import TfDataFeed  # imported where it is
+    from colabkit.training.keras_side.tfdata_feed import TfDataFeed  # imported where it is
 
     weights = options.class_weights
     feed = TfDataFeed(
@@ -128,7 +128,7 @@ def _of_tfdata(data: Any, options: FeedOptions) -> Feed:
 def _of_loader(data: Any, options: FeedOptions) -> Feed:
     import torch  # a DataLoader is there, so PyTorch is
 
-    from colabkit.training.torch_sources import feed_of as torch_feed_of
+    from colabkit.training.torch_side import feed_of as torch_feed_of
 
     if options.steps_per_epoch is not None:
         message = "steps_per_epoch is given, and data is a DataLoader."
@@ -166,7 +166,7 @@ def is_loaded_dataset(data: object) -> bool:
     """Whether data is a tf.data.Dataset, without loading TensorFlow to ask."""
     if "tensorflow" not in sys.modules:
         return False
-    from colabkit.training.keras_tfdata_feed import is_dataset  # imported where it is
+    from colabkit.training.keras_side.tfdata_feed import is_dataset  # imported where it is
 
     return is_dataset(data)
 

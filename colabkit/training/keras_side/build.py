@@ -7,9 +7,9 @@ from typing import Any
 import keras
 
 from colabkit.errors import ArgumentError
-from colabkit.training.keras_names import layers_of
-from colabkit.training.keras_structure import Parts
-from colabkit.training.keras_variables import backend_name, optimizers_of
+from colabkit.training.keras_side.names import layers_of
+from colabkit.training.keras_side.structure import Parts
+from colabkit.training.keras_side.variables import backend_name, optimizers_of
 
 _UNSEEN = (
     "the model's own step draws from tf.random, whose place nothing can save"

@@ -29,7 +29,7 @@ def backend_name() -> str:
 def reader() -> Callable[[Any], Any]:
     """Returns the function that gives a variable's value as a checkpoint takes it."""
     if backend_name() == "tensorflow":
-        from colabkit.training.keras_backend import hold  # imported where TensorFlow is
+        from colabkit.training.keras_side.backend import hold  # imported where TensorFlow is
 
         return hold
     return _torch_value

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from colabkit.training.hidden import find_generators
-from colabkit.training.torch_random import (
+from colabkit.training.torch_side.randomness import (
     global_states,
     own_generator_state,
     restore_global_states,

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed, Start
-from colabkit.training.keras_array_feed import KerasArrayFeed
-from colabkit.training.keras_tfdata_feed import TfDataFeed
+from colabkit.training.keras_side.array_feed import KerasArrayFeed
+from colabkit.training.keras_side.tfdata_feed import TfDataFeed
 
 _SAMPLED = 2
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed, Start
-from colabkit.training.keras_compare import same_batch
-from colabkit.training.keras_random import KeyedDraws
+from colabkit.training.keras_side.compare import same_batch
+from colabkit.training.keras_side.randomness import KeyedDraws
 from colabkit.training.seeding import derive
 
 

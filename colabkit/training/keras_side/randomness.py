@@ -17,7 +17,7 @@ from colabkit.training.hidden import (
     reseed,
     restore_generator,
 )
-from colabkit.training.keras_variables import backend_name
+from colabkit.training.keras_side.variables import backend_name
 from colabkit.training.seeding import derive
 
 # Batches are fetched on other threads than callbacks run on, and both may draw.
@@ -71,7 +71,7 @@ def seed_streams(seed: int) -> None:
         random.seed(seed)
         np.random.seed(seed & 0xFFFFFFFF)  # users draw from the global stream
         if backend_name() == "torch":
-            from colabkit.training.torch_random import seed_everything  # imported on use
+            from colabkit.training.torch_side import seed_everything  # imported on use
 
             seed_everything(seed)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from colabkit.errors import ArgumentError
-from colabkit.training.torch_batches import count_samples
+from colabkit.training.torch_side.batches import count_samples
 
 
 def parts_of(batch: Any, count: int) -> list[Any]:

@@ -11,9 +11,9 @@ from torch.utils import data as torch_data
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed
-from colabkit.training.torch_array_feed import ArrayFeed
-from colabkit.training.torch_map_feed import MapFeed
-from colabkit.training.torch_stream_feed import StreamFeed
+from colabkit.training.torch_side.array_feed import ArrayFeed
+from colabkit.training.torch_side.map_feed import MapFeed
+from colabkit.training.torch_side.stream_feed import StreamFeed
 
 _GPU_SHARE = 0.25
 

@@ -10,11 +10,11 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from colabkit.errors import ArgumentError, TrainingMemoryError
-from colabkit.training.torch_batches import count_samples, split_batch, target_in
-from colabkit.training.torch_loss import LossFunction
-from colabkit.training.torch_moment import Moment, isolated
-from colabkit.training.torch_parts import detached, joined, parts_of
-from colabkit.training.torch_step import (
+from colabkit.training.torch_side.batches import count_samples, split_batch, target_in
+from colabkit.training.torch_side.loss import LossFunction
+from colabkit.training.torch_side.moment import Moment, isolated
+from colabkit.training.torch_side.parts import detached, joined, parts_of
+from colabkit.training.torch_side.step import (
     Forward,
     Outcome,
     Passed,
@@ -23,7 +23,7 @@ from colabkit.training.torch_step import (
     main_output,
     size_changes,
 )
-from colabkit.training.torch_weighing import (
+from colabkit.training.torch_side.weighing import (
     Weighing,
     not_additive_error,
     own_weighing,

@@ -15,9 +15,9 @@ import numpy as np
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Start
-from colabkit.training.keras_compare import same_batch
-from colabkit.training.keras_places import Place, Route
-from colabkit.training.keras_random import KeyedDraws
+from colabkit.training.keras_side.compare import same_batch
+from colabkit.training.keras_side.places import Place, Route
+from colabkit.training.keras_side.randomness import KeyedDraws
 from colabkit.training.seeding import derive
 
 _in_worker: dict[str, Any] = {}

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Start
-from colabkit.training.keras_tfdata_look import look_into
+from colabkit.training.keras_side.tfdata_look import look_into
 from colabkit.training.seeding import derive
 
 

@@ -11,7 +11,7 @@ from torch.utils import data as torch_data
 
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.seeding import derive
-from colabkit.training.torch_random import reseed_generator, seed_everything
+from colabkit.training.torch_side.randomness import reseed_generator, seed_everything
 
 
 class Ticket(NamedTuple):

@@ -10,17 +10,17 @@ import torch
 from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
-from colabkit.training.torch_batches import (
+from colabkit.training.torch_side.batches import (
     caller_for,
     count_samples,
     split_batch,
     target_in,
     without_target,
 )
-from colabkit.training.torch_device import Precision, moved
-from colabkit.training.torch_loss import LossFunction, infer_loss, own_loss
-from colabkit.training.torch_metrics import Metrics
-from colabkit.training.torch_optimizers import Schedule
+from colabkit.training.torch_side.device import Precision, moved
+from colabkit.training.torch_side.loss import LossFunction, infer_loss, own_loss
+from colabkit.training.torch_side.metrics import Metrics
+from colabkit.training.torch_side.optimizers import Schedule
 from colabkit.training.verdict import ResumeVerdict
 
 

@@ -11,10 +11,10 @@ import torch
 
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.training.feed import Feed
-from colabkit.training.torch_backend import TorchBackend
-from colabkit.training.torch_random import seed_everything
-from colabkit.training.torch_sources import feed_of
-from colabkit.training.torch_state import GradientLedger, TorchState
+from colabkit.training.torch_side.backend import TorchBackend
+from colabkit.training.torch_side.randomness import seed_everything
+from colabkit.training.torch_side.sources import feed_of
+from colabkit.training.torch_side.state import GradientLedger, TorchState
 
 
 class TorchSide:

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from colabkit.errors import ArgumentError
-from colabkit.training.torch_loss import LossFunction, is_known_by_name
+from colabkit.training.torch_side.loss import LossFunction, is_known_by_name
 
 _IGNORED = -100  # PyTorch's and Hugging Face's mark of a target that does not count
 _TOLERANCE = 1e-3

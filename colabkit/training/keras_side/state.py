@@ -10,9 +10,14 @@ import keras
 from colabkit.checkpoint import Section
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators
-from colabkit.training.keras_names import layers_of, stable_names
-from colabkit.training.keras_random import generator_kinds, global_seeds, restore_state, state_of
-from colabkit.training.keras_variables import assign, form, optimizers_of, reader
+from colabkit.training.keras_side.names import layers_of, stable_names
+from colabkit.training.keras_side.randomness import (
+    generator_kinds,
+    global_seeds,
+    restore_state,
+    state_of,
+)
+from colabkit.training.keras_side.variables import assign, form, optimizers_of, reader
 
 
 class KerasState:

@@ -11,7 +11,7 @@ from torch import nn
 from colabkit.checkpoint import Section
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
-from colabkit.training.torch_random import own_generator_state, restore_own_generator
+from colabkit.training.torch_side.randomness import own_generator_state, restore_own_generator
 
 
 class TorchState:

@@ -17,13 +17,13 @@ from colabkit.training.checks import require_count
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.feed import Feed, Start
 from colabkit.training.fit_options import FitOptions
-from colabkit.training.keras_bond import Bond, FitProgress
-from colabkit.training.keras_build import build, check_is_compiled
-from colabkit.training.keras_callbacks import callback_states, check_callbacks
-from colabkit.training.keras_run import KerasRun
-from colabkit.training.keras_sources import FeedOptions, feed_of, is_loaded_dataset
-from colabkit.training.keras_structure import ClassWeights, Parts, is_arrays, split_off
-from colabkit.training.keras_variables import backend_name
+from colabkit.training.keras_side.bond import Bond, FitProgress
+from colabkit.training.keras_side.build import build, check_is_compiled
+from colabkit.training.keras_side.callbacks import callback_states, check_callbacks
+from colabkit.training.keras_side.run import KerasRun
+from colabkit.training.keras_side.sources import FeedOptions, feed_of, is_loaded_dataset
+from colabkit.training.keras_side.structure import ClassWeights, Parts, is_arrays, split_off
+from colabkit.training.keras_side.variables import backend_name
 from colabkit.training.records import History
 
 
@@ -198,10 +198,10 @@ class _Fitting:
 
 def _passes_over(feed: Feed, *, ahead: bool) -> Any:
     if backend_name() == "tensorflow":
-        from colabkit.training.keras_tf_passes import passes_over  # imported where it is
+        from colabkit.training.keras_side.tf_passes import passes_over  # imported where it is
 
         return passes_over(feed, ahead=ahead)
-    from colabkit.training.keras_torch_passes import TorchPasses  # imported where it is
+    from colabkit.training.keras_side.torch_passes import TorchPasses  # imported where it is
 
     return TorchPasses(feed)
 
@@ -238,7 +238,7 @@ def _steps_end_with_the_data(
     """On PyTorch, a step is given its batch, and needs no such care."""
     if backend_name() != "tensorflow":
         return contextlib.nullcontext()
-    from colabkit.training.keras_tf_end import steps_end_with_the_data  # imported where it is
+    from colabkit.training.keras_side.tf_end import steps_end_with_the_data  # imported where it is
 
     unknown = [feed.length is None for feed in feeds]
     return steps_end_with_the_data(model, training=unknown[0], testing=any(unknown[1:]))

@@ -12,10 +12,10 @@ import numpy as np
 
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.training.feed import Feed
-from colabkit.training.keras_random import seed_streams
-from colabkit.training.keras_sources import FeedOptions, feed_of
-from colabkit.training.keras_state import KerasState
-from colabkit.training.keras_variables import backend_name
+from colabkit.training.keras_side.randomness import seed_streams
+from colabkit.training.keras_side.sources import FeedOptions, feed_of
+from colabkit.training.keras_side.state import KerasState
+from colabkit.training.keras_side.variables import backend_name
 
 _ANY_ORDER = (
     "GPU kernels may add in any order"
@@ -107,10 +107,10 @@ def _as_float(value: Any) -> float:
 
 def _tensors(state: KerasState) -> TensorBackend:
     if backend_name() == "tensorflow":
-        from colabkit.training.keras_backend import KerasBackend  # imported where it is
+        from colabkit.training.keras_side.backend import KerasBackend  # imported where it is
 
         return KerasBackend()
-    from colabkit.training.torch_backend import TorchBackend  # imported where it is
+    from colabkit.training.torch_side import TorchBackend  # imported where it is
 
     return TorchBackend(_torch_device(state))
 

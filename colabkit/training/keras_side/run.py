@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colabkit.training.feed import Feed, Start
-from colabkit.training.keras_side import KerasSide
+from colabkit.training.keras_side.side import KerasSide
 from colabkit.training.loop import Run
 from colabkit.training.position import Cursor
 from colabkit.training.seeding import derive

@@ -17,14 +17,14 @@ from colabkit.training.feed import Start
 from colabkit.training.fit_options import FitOptions
 from colabkit.training.records import History
 from colabkit.training.seeding import derive
-from colabkit.training.torch_device import choose_device, choose_precision
-from colabkit.training.torch_loss import named_loss
-from colabkit.training.torch_metrics import Metrics
-from colabkit.training.torch_microbatch import SplitStep, require_size
-from colabkit.training.torch_optimizers import make_optimizer, make_schedule
-from colabkit.training.torch_run import TorchRun
-from colabkit.training.torch_sources import feed_of
-from colabkit.training.torch_step import Evaluation, Recipe, TrainStep
+from colabkit.training.torch_side.device import choose_device, choose_precision
+from colabkit.training.torch_side.loss import named_loss
+from colabkit.training.torch_side.metrics import Metrics
+from colabkit.training.torch_side.microbatch import SplitStep, require_size
+from colabkit.training.torch_side.optimizers import make_optimizer, make_schedule
+from colabkit.training.torch_side.run import TorchRun
+from colabkit.training.torch_side.sources import feed_of
+from colabkit.training.torch_side.step import Evaluation, Recipe, TrainStep
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

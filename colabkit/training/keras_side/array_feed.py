@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Start
-from colabkit.training.keras_places import Route
+from colabkit.training.keras_side.places import Route
 from colabkit.training.seeding import derive
 
 

@@ -11,10 +11,10 @@ from torch.utils import data as torch_data
 
 from colabkit.training.feed import Start
 from colabkit.training.seeding import derive
-from colabkit.training.torch_compare import same_batch
-from colabkit.training.torch_fetch import OwnGenerators, Ticket, TicketDataset
-from colabkit.training.torch_loading import InitInWorker, identity, length_of, pinned
-from colabkit.training.torch_random import seed_everything
+from colabkit.training.torch_side.compare import same_batch
+from colabkit.training.torch_side.fetch import OwnGenerators, Ticket, TicketDataset
+from colabkit.training.torch_side.loading import InitInWorker, identity, length_of, pinned
+from colabkit.training.torch_side.randomness import seed_everything
 
 _DRAWS_ONCE = (
     torch_data.SequentialSampler,
