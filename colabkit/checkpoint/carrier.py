@@ -248,9 +248,9 @@ class Carrier:
             self._next_s = self._clock() + rest
             if self._recovering:
                 self._next_s = 0.0
-            self._status = dataclasses.replace(
-                self._status, committed_step=manifest.facts.step, error=None
-            )
+            # What a remount lost is carried after newer ones have landed.
+            newest = max(manifest.facts.step, self._status.committed_step or 0)
+            self._status = dataclasses.replace(self._status, committed_step=newest, error=None)
 
     def _put_off(self, error: OSError, manifest: Manifest | None) -> None:
         is_spools = isinstance(error, StorageError) and error.path.startswith(
@@ -285,7 +285,7 @@ class Carrier:
             with self._wake:
                 self._on_their_way.remove(upload)
                 if told:
-                    step = upload.manifest.facts.step
+                    step = max(upload.manifest.facts.step, self._status.confirmed_step or 0)
                     self._status = dataclasses.replace(self._status, confirmed_step=step)
             self._lease.check()
             self._store.prune(upload.manifest.name.attempt, self._trusted)
@@ -302,6 +302,10 @@ class Carrier:
         with self._wake:
             self._must_check = False
             self._on_their_way = [u for u in self._on_their_way if u.manifest not in lost]
+            if lost:
+                there = (upload.manifest.facts.step for upload in self._on_their_way)
+                newest = max(there, default=self._status.confirmed_step)
+                self._status = dataclasses.replace(self._status, committed_step=newest)
             self._waiting = sorted([*lost, *self._waiting], key=lambda m: m.name)
 
 

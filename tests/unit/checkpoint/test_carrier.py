@@ -116,6 +116,23 @@ def test_what_a_remount_lost_on_its_way_is_carried_once_more(machine, clock):
     assert machine.far.verify(newest.removeprefix("checkpoints/").removesuffix(".json")) == ""
 
 
+def test_an_older_one_that_is_carried_once_more_is_not_taken_for_the_newest(machine, clock):
+    machine.drive.uploads = False
+    for step in (1, 2, 3):
+        machine.save(step)
+        assert machine.carrier.landed(timeout_s=20)
+    machine.drive.lost = True
+    older = machine.drive.manifests[1]
+    machine.drive.forget(older)
+    machine.drive.lost = False
+    machine.drive.uploads = True
+    machine.carrier.hurry()
+    eventually(lambda: machine.drive.manifests.count(older) == 2)
+    assert machine.carrier.confirmed(timeout_s=20)
+    assert machine.carrier.status().committed_step == 3
+    assert machine.carrier.status().confirmed_step == 3
+
+
 def test_the_spool_keeps_what_is_not_uploaded_yet(machine, clock):
     machine.drive.uploads = False
     machine.save(1)
