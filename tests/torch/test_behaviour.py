@@ -30,6 +30,7 @@ from colabkit.errors import (
     DiskFullError,
     DivergedError,
     LeaseLostError,
+    StateError,
     StorageError,
 )
 from tests.torch.cases import SAMPLES, Augmented, arrays, loader, network
@@ -426,6 +427,28 @@ def test_a_value_may_not_take_the_name_of_a_column(tmp_path):
         run.log_epoch(epoch=3)
     with pytest.raises(ArgumentError, match="seconds, step"):
         run.log(step=1, seconds=2.0)
+
+
+def trained(folder: Path, epochs: int, **objects: nn.Module) -> colabkit.Run:
+    run = colabkit.Run(folder, progress=False, **objects)
+    for _ in run.epochs(epochs):
+        for x, _ in run.batches([arrays()]):
+            for model in objects.values():
+                model(x)
+    return run
+
+
+@pytest.mark.parametrize("names", [("modèle", "modéle"), ("网络",), ("x" * 200,), ("a_1", "a_2")])
+def test_a_run_goes_on_whatever_its_objects_are_called(names, tmp_path):
+    trained(tmp_path, 1, **{name: network() for name in names})
+    assert trained(tmp_path, 2, **{name: network() for name in names}).step == 2
+    assert not any(info.problem for info in colabkit.checkpoints(tmp_path, verify=True))
+
+
+@pytest.mark.parametrize("name", ["run", "objects", "gradients"])
+def test_a_name_that_a_part_of_every_run_has_is_refused_before_the_first_step(name, tmp_path):
+    with pytest.raises(StateError, match=f"called '{name}'"):
+        trained(tmp_path, 1, **{name: network()})
 
 
 @contextlib.contextmanager
