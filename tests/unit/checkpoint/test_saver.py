@@ -113,6 +113,18 @@ def test_a_steady_tensor_that_changes_without_notice_is_never_saved_torn(machine
     assert (newest(machine)["0"].values == 3).all()
 
 
+def test_the_best_is_kept_though_a_tensor_changed_that_had_long_been_steady(tmp_path):
+    machine = Machine(tmp_path, size=LARGE)
+    machine.open()
+    machine.save(1)
+    machine.save(1)
+    machine.save(2, is_best=True)
+    machine.save(3)
+    machine.close()
+    steps = {info.step: info.is_best for info in machine.store.infos()}
+    assert steps[2]
+
+
 def test_what_did_not_change_is_not_written_again(tmp_path):
     machine = Machine(tmp_path, size=10_000)
     machine.frozen = Tensor(np.zeros(1_000_000))
