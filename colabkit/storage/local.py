@@ -41,7 +41,8 @@ class LocalVolume:
     ) -> None:
         self._empty_first = empty_first
         self.is_slow = empty_first
-        self.root = Path(root).expanduser()
+        # A notebook may change its folder while a run is under way, which stays where it began.
+        self.root = Path(root).expanduser().absolute()
         self.location = str(root)
         self._files = files or Files()
         self._folders: set[Path] = set()

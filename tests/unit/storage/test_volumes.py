@@ -53,6 +53,17 @@ def test_what_is_written_is_read_back_bit_for_bit(place):
     assert volume.list("shards") == {"a": 6, "b": len(large), "empty": 0}
 
 
+def test_a_folder_stays_where_it_was_when_the_notebook_changes_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    volume = LocalVolume("run")
+    volume.write("a/one", [np.ones(3, np.uint8)])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    volume.write("a/two", [np.ones(3, np.uint8)])
+    assert volume.list("a") == {"one": 3, "two": 3}
+    assert (tmp_path / "run" / "a" / "two").exists()
+
+
 def test_a_second_write_replaces_the_first(place):
     volume, other = volume_in(place), volume_in(place)
     volume.write("lease.json", [blob(b"mine and long")])
