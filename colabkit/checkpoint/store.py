@@ -174,7 +174,7 @@ class CheckpointStore:
         Returns:
             The manifest, and how many bytes were written.
         """
-        plan = plan_shards(draft.tensors, previous)
+        plan = self._plan(draft, previous)
         written: list[str] = []
         try:
             entries, shards = self._write_shards(name, draft, plan, written)
@@ -200,6 +200,16 @@ class CheckpointStore:
             raise
         self._manifests[str(name)] = manifest
         return manifest, len(content) + sum(shards[shard].size for shard in written)
+
+    def _plan(self, draft: Draft, previous: Manifest | None) -> ShardPlan:
+        """Refers to no file that somebody has removed meanwhile."""
+        plan = plan_shards(draft.tensors, previous)
+        if previous is None or not plan.references:
+            return plan
+        there = self.volume.list(_SHARDS)
+        wanted = {entry.shard for entry in plan.references}
+        is_whole = all(there.get(shard) == previous.shards[shard].size for shard in wanted)
+        return plan if is_whole else plan_shards(draft.tensors, None)
 
     def _write_shards(
         self, name: Name, draft: Draft, plan: ShardPlan, written: list[str]

@@ -73,6 +73,8 @@ class LocalVolume:
                     self._files.close(descriptor)
                 self._files.rename(aside, target)
             except BaseException:
+                # Somebody may have removed the folders: the next write makes them anew.
+                self._folders.clear()
                 with contextlib.suppress(OSError):
                     self._files.unlink(aside)
                 raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -135,6 +136,30 @@ def test_what_did_not_change_is_not_written_again(tmp_path):
     written = machine.saver.status().timings.nbytes
     machine.close()
     assert written <= 1.2 * 4 * 10_000
+
+
+def test_a_file_that_somebody_removed_is_written_again(tmp_path):
+    machine = Machine(tmp_path, size=LARGE)
+    machine.open()
+    machine.save(1)
+    machine.save(2)
+    for path in (tmp_path / "shards").glob("model-steady-*"):
+        path.unlink()
+    machine.save(3)
+    machine.close()
+    assert loaded_step(tmp_path, size=LARGE) == 3
+
+
+def test_a_folder_that_somebody_removed_costs_one_save(tmp_path):
+    machine = Machine(tmp_path / "run", size=LARGE)
+    machine.open()
+    machine.save(1)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(CheckpointWriteError, match="No such file"):
+        machine.save(2)
+    machine.save(2)
+    machine.close()
+    assert loaded_step(tmp_path / "run", size=LARGE) == 2
 
 
 def test_the_weights_open_with_plain_safetensors(tmp_path):
