@@ -126,6 +126,15 @@ def test_what_cannot_be_brought_over_is_an_error(place, closed):
     assert steps(place) == [7]
 
 
+def test_nothing_is_brought_to_the_bare_folder_of_what_was_mounted(place, closed, tmp_path):
+    strand(place, closed, 7)
+    (account,) = (tmp_path / "cache" / "spool").glob("*/carried.json")
+    account.write_text(account.read_text().replace(place, str(tmp_path / "mount" / "run")))
+    with pytest.raises(StorageError, match=r"step 7 of .* on this machine only: .* mounted"):
+        carry_stranded(pytest.fail)
+    assert not (tmp_path / "mount").exists()
+
+
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"place": "memory://x/run"}'])
 def test_a_damaged_account_costs_nothing(place, closed, tmp_path, damage):
     strand(place, closed, 7)

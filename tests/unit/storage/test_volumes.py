@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from colabkit.errors import (
 from colabkit.storage import (
     FsspecVolume,
     LocalVolume,
+    MountedVolume,
     RcloneVolume,
     joined,
     locate,
@@ -62,6 +65,29 @@ def test_a_folder_stays_where_it_was_when_the_notebook_changes_its_own(tmp_path,
     volume.write("a/two", [np.ones(3, np.uint8)])
     assert volume.list("a") == {"one": 3, "two": 3}
     assert (tmp_path / "run" / "a" / "two").exists()
+
+
+@pytest.fixture
+def mounted(tmp_path) -> Iterator[Path]:
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("this machine may not mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=False, stderr=subprocess.DEVNULL)
+
+
+def test_nothing_is_written_to_the_bare_folder_of_what_was_mounted(mounted):
+    volume = MountedVolume(mounted / "run")
+    volume.write("shards/a", [blob(b"one")])
+    subprocess.run(["umount", str(mounted)], check=True)
+    for _ in range(3):
+        with pytest.raises(StorageError, match="not mounted any more"):
+            volume.write("shards/b", [blob(b"two")])
+        with pytest.raises(StorageError, match="not mounted any more"):
+            volume.list("shards")
+    assert not list(mounted.iterdir())
 
 
 def test_a_second_write_replaces_the_first(place):
