@@ -116,6 +116,51 @@ def test_an_interrupt_saves_and_returns(tmp_path):
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_a_pass_that_somebody_holds_on_to_keeps_no_session_open(tmp_path):
+    run, held = colabkit.Run(tmp_path, progress=False), []
+
+    def broken_off() -> None:
+        for _ in run.epochs(2):
+            held.append(run.items("abc"))
+            for _ in held[0]:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken_off()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert run.save_status is None
+    held[0].close()
+
+
+def test_runs_that_end_in_the_order_they_began_keep_ctrl_c_and_give_it_back(tmp_path):
+    older = colabkit.Run(tmp_path / "older", progress=False).items(range(9))
+    newer = colabkit.Run(tmp_path / "newer", progress=False).items(range(9))
+    for passing in (older, newer):
+        next(passing)
+    older.close()
+    os.kill(os.getpid(), signal.SIGINT)  # held back by the newer
+    with pytest.raises(KeyboardInterrupt):
+        next(newer)
+    assert colabkit.checkpoints(tmp_path / "newer")[0].step == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_processes_that_load_data_do_not_answer_an_interrupt(tmp_path):
+    folder, said = tmp_path / "run", tmp_path / "said"
+    run = colabkit.Run(folder)
+    with said.open("w") as stream, contextlib.redirect_stdout(stream):
+        passing = run.items(range(9))
+        next(passing)
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signal.SIGINT)
+            stream.flush()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        passing.close()
+    assert "Finishing this step" not in said.read_text()
+
+
 def test_a_second_interrupt_stops_at_once(tmp_path):
     def twice(event):
         if event.name == "batch_end" and event.step == 5:
