@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import shutil
 import subprocess
 import threading
@@ -263,6 +264,29 @@ def test_a_full_disk_costs_the_save_and_nothing_else(tmp_path):
     assert machine.saver.status().error is None
     machine.close()
     assert loaded_step(tmp_path) == 3
+
+
+def test_a_checkpoint_that_has_its_name_is_whole_though_no_file_can_be_opened(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    class Crowded(Files):
+        full = False
+
+        def fsync_folder(self, path):
+            if Crowded.full and path.name == "checkpoints":
+                resource.setrlimit(resource.RLIMIT_NOFILE, (1, limit[1]))
+            try:
+                super().fsync_folder(path)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+    machine = Machine(tmp_path, files=Crowded())
+    machine.open()
+    machine.save(1)
+    Crowded.full = True
+    machine.save(2)
+    machine.close()
+    assert loaded_step(tmp_path) == 2
 
 
 def can_mount(folder: Path) -> bool:
