@@ -237,7 +237,11 @@ class Carrier:
     def _carry(self, manifest: Manifest) -> None:
         began_s = self._began_s = self._clock()
         self._store.copy_from(self._spool, manifest, self._lease.check)
-        note_carried(self._spool, self._store.volume, manifest.name)
+        try:
+            note_carried(self._spool, self._store.volume, manifest.name)
+        except StorageError:
+            # It is there all the same; without the note it may be brought over once more.
+            _logger.warning("What is on the volume could not be noted.", exc_info=True)
         took_s = self._clock() - began_s
         with self._wake:
             self._waiting = [m for m in self._waiting if m.name > manifest.name]

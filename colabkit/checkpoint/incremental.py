@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import hashlib
+import re
 from collections.abc import Sequence
 
 from colabkit.checkpoint.manifest import Manifest, TensorEntry
 from colabkit.checkpoint.tensors import TensorSpec
 
 _OLD_SHARDS_MAX = 8
+_PLAIN = re.compile(r"[A-Za-z0-9_. -]{1,64}")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,8 +60,17 @@ def plan_shards(current: Sequence[Hashed], previous: Manifest | None) -> ShardPl
             references.append(entry)
         else:
             steady = tensor.steady if previous is None else entry is not None
-            files[f"{tensor.section}-steady" if steady else tensor.section].append(place)
+            label = _label(tensor.section)
+            files[f"{label}-steady" if steady else label].append(place)
     return ShardPlan(tuple(references), dict(files))
+
+
+def _label(section: str) -> str:
+    """Returns what a section's files are called: a name of the user's may be no file's name."""
+    if _PLAIN.fullmatch(section):
+        return section
+    told = hashlib.sha256(section.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_]', '_', section)[:48]}~{told}"
 
 
 def _same(tensor: Hashed, entry: TensorEntry | None) -> TensorEntry | None:

@@ -33,6 +33,7 @@ from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.errors import CheckpointWriteError
 
 _logger = logging.getLogger(__name__)
+_Streaks = dict[tuple[str, str], tuple[str, int]]
 
 
 @dataclasses.dataclass(slots=True)
@@ -81,7 +82,7 @@ class Saver:
         self._trusted = {str(manifest.name) for manifest in trusted}
         self._previous: Manifest | None = max(trusted, key=lambda m: m.name, default=None)
         self._sequence = 0
-        self._streaks: dict[tuple[str, str], tuple[str, int]] = {}
+        self._streaks: _Streaks = {}
         self._all_at_once = False
         self._status = SaveStatus()
         self._committed_s = clock()
@@ -134,7 +135,8 @@ class Saver:
             return False
         began_s = self._clock()
         skeletons, leaves = find_leaves(sections, self._backend)
-        items = self._items(leaves, is_guarded)
+        # The best cannot be taken again: nothing of it is left to a tensor's staying as it was.
+        items = self._items(leaves, is_guarded, {} if facts.is_best else self._streaks)
         at_once = [item for item in items if item.mode is Mode.AT_ONCE]
         wait = copy_items(at_once, self._backend)
         wait()
@@ -161,7 +163,7 @@ class Saver:
         return True
 
     def _items(
-        self, leaves: Sequence[Leaf], is_guarded: Callable[[TensorSpec], bool]
+        self, leaves: Sequence[Leaf], is_guarded: Callable[[TensorSpec], bool], streaks: _Streaks
     ) -> list[Item]:
         views = self._arena.views(leaves)
         return [
@@ -173,7 +175,7 @@ class Saver:
                 mode=choose_mode(
                     leaf,
                     is_guarded=is_guarded,
-                    streak=self._streaks.get((leaf.section, leaf.key), ("", 0))[1],
+                    streak=streaks.get((leaf.section, leaf.key), ("", 0))[1],
                     all_at_once=self._all_at_once,
                 ),
                 view=view,

@@ -12,6 +12,7 @@ import numpy as np
 
 from colabkit.checkpoint.tensors import ITEM_BYTES, TensorBackend, TensorSpec, describe_array
 from colabkit.checkpoint.tree import encode
+from colabkit.errors import StateError
 from colabkit.storage import Bytes, hash_of
 
 _SMALL_BYTES = 64 << 10
@@ -70,10 +71,17 @@ class Leaf:
 def find_leaves(
     sections: Sequence[Section], backend: TensorBackend
 ) -> tuple[dict[str, Any], list[Leaf]]:
-    """Returns the skeleton of each section, and all tensors in the order of their files."""
+    """Returns the skeleton of each section, and all tensors in the order of their files.
+
+    Raises:
+        StateError: Two sections have one name, or something cannot be stored.
+    """
     skeletons: dict[str, Any] = {}
     leaves: list[Leaf] = []
     for section in sections:
+        if section.name in skeletons:
+            message = f"Two parts of the run are called {section.name!r}."
+            raise StateError(message, where=section.name, hint="Give your object another name.")
         skeletons[section.name], found = encode(section.state, backend.is_tensor)
         part = [_leaf(section.name, key, value, backend) for key, value in found.items()]
         # Wide numbers first, so that each tensor lies at a multiple of its own width.

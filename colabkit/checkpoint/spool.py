@@ -14,7 +14,7 @@ from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Name
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.errors import MissingPackageError, StorageError
-from colabkit.storage import LocalVolume, Volume, cache_folder, volume_at
+from colabkit.storage import AnyVolume, LocalVolume, Volume, cache_folder, volume_at
 
 _ACCOUNT = "carried.json"
 
@@ -58,6 +58,7 @@ def _carry(spool: CheckpointStore, place: str, name: Name, say: Callable[[str], 
     step = manifest.facts.step
     try:
         volume = volume_at(place)
+        _require_slow(volume, place)
         if Lease(volume).newest_generation() > name.generation:
             return  # another session has gone on from an older one
         CheckpointStore(volume).copy_from(spool, manifest, lambda: None)
@@ -67,6 +68,13 @@ def _carry(spool: CheckpointStore, place: str, name: Name, say: Callable[[str], 
         raise StorageError(message, path=place, operation="copy", hint=hint) from error
     note_carried(spool, volume, name)
     say(f"The checkpoint of step {step:,} waited on this machine: it is copied to {place} now.")
+
+
+def _require_slow(volume: AnyVolume, place: str) -> None:
+    if volume.is_slow:
+        return
+    message = f"{place} is a folder on this machine's own disk now: what was mounted there is not."
+    raise StorageError(message, path=place, operation="reach", hint="Mount it again.")
 
 
 def _read(account: Path) -> tuple[str, Name | None]:

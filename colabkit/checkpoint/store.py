@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -47,9 +47,7 @@ class CheckpointStore:
 
     def names(self) -> list[Name]:
         """Returns the names of the checkpoints there, newest first, from one listing."""
-        found = self.volume.list(_MANIFESTS)
-        stems = (name.removesuffix(".json") for name in found if name.endswith(".json"))
-        return sorted((n for n in map(Name.parse, stems) if n is not None), reverse=True)
+        return _names_in(self.volume.list(_MANIFESTS))
 
     def infos(self) -> list[CheckpointInfo]:
         """Returns the checkpoints there, newest first; unreadable ones carry ``problem``."""
@@ -176,7 +174,7 @@ class CheckpointStore:
         Returns:
             The manifest, and how many bytes were written.
         """
-        plan = plan_shards(draft.tensors, previous)
+        plan = self._plan(draft, previous)
         written: list[str] = []
         try:
             entries, shards = self._write_shards(name, draft, plan, written)
@@ -202,6 +200,16 @@ class CheckpointStore:
             raise
         self._manifests[str(name)] = manifest
         return manifest, len(content) + sum(shards[shard].size for shard in written)
+
+    def _plan(self, draft: Draft, previous: Manifest | None) -> ShardPlan:
+        """Refers to no file that somebody has removed meanwhile."""
+        plan = plan_shards(draft.tensors, previous)
+        if previous is None or not plan.references:
+            return plan
+        there = self.volume.list(_SHARDS)
+        wanted = {entry.shard for entry in plan.references}
+        is_whole = all(there.get(shard) == previous.shards[shard].size for shard in wanted)
+        return plan if is_whole else plan_shards(draft.tensors, None)
 
     def _write_shards(
         self, name: Name, draft: Draft, plan: ShardPlan, written: list[str]
@@ -261,21 +269,25 @@ class CheckpointStore:
             trusted: Names of checkpoints known to be whole; only these count as kept.
             needed: Names of checkpoints that must stay whatever their age.
         """
-        names = self.names()
+        found = self.volume.list(_MANIFESTS)
+        names = _names_in(found)
         mine = [n for n in names if n.attempt == attempt]
         known = (self._readable(n) for n in mine if str(n) in trusted)
         whole = [m for m in known if m is not None]
         going = superfluous(whole, keep=self._keep)
+        emptied: set[str] = set()
         if whole:
             oldest_kept = min((m.name for m in whole if m not in going), default=mine[0])
             unproven = [n for n in mine if str(n) not in trusted and n < oldest_kept]
+            # A kill between the emptying and the removal leaves these, which nobody can read.
+            emptied = {str(n) for n in unproven if not found[f"{n}.json"]}
             has_best = any(m.facts.is_best for m in whole)
             old = (m for m in map(self._readable, unproven) if m is not None)
             going += [m for m in old if not _kept(m, has_newer_best=has_best)]
         going = [m for m in going if str(m.name) not in needed]
-        if not going:
+        gone = {str(m.name) for m in going} | emptied
+        if not gone:
             return
-        gone = {str(m.name) for m in going}
         staying = [self._readable(n) for n in names if str(n) not in gone]
         self.volume.delete([f"{_MANIFESTS}/{name}.json" for name in gone])
         for name in gone:
@@ -308,6 +320,11 @@ class CheckpointStore:
             return self.manifest(name)
         except CheckpointCorruptError:
             return None
+
+
+def _names_in(found: Iterable[str]) -> list[Name]:
+    stems = (name.removesuffix(".json") for name in found if name.endswith(".json"))
+    return sorted((n for n in map(Name.parse, stems) if n is not None), reverse=True)
 
 
 def _shard_path(name: str) -> str:

@@ -16,6 +16,7 @@ from colabkit.storage.giving_back import give_back
 from colabkit.storage.hashing import hash_of
 from colabkit.storage.inputs import locate_input, names_in, near_names
 from colabkit.storage.local import LocalVolume
+from colabkit.storage.mounted_volume import MountedVolume
 from colabkit.storage.mounter import Mounter, MountRequest
 from colabkit.storage.mounters import ColabMounter, FolderMounter, mounter_for
 from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_slow
@@ -53,6 +54,7 @@ __all__ = [
     "Mending",
     "MountRequest",
     "MountState",
+    "MountedVolume",
     "Mounter",
     "Observation",
     "OcamlfuseMounter",

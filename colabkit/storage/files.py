@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -45,14 +46,14 @@ class Files:
 
     def fsync_folder(self, path: Path) -> None:
         """Waits until a folder's names are durable, where the file system can."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        except OSError:
-            # Network and FUSE file systems may refuse; the manifest's hashes decide then.
-            return
-        finally:
-            os.close(descriptor)
+        # Network and FUSE file systems may refuse; the manifest's hashes decide then. And what
+        # has its name by now must not be taken for a failure, whose files are removed.
+        with contextlib.suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def make_folder(self, path: Path) -> None:
         """Makes a folder and those above it."""

@@ -41,7 +41,8 @@ class LocalVolume:
     ) -> None:
         self._empty_first = empty_first
         self.is_slow = empty_first
-        self.root = Path(root).expanduser()
+        # A notebook may change its folder while a run is under way, which stays where it began.
+        self.root = Path(root).expanduser().absolute()
         self.location = str(root)
         self._files = files or Files()
         self._folders: set[Path] = set()
@@ -72,6 +73,8 @@ class LocalVolume:
                     self._files.close(descriptor)
                 self._files.rename(aside, target)
             except BaseException:
+                # Somebody may have removed the folders: the next write makes them anew.
+                self._folders.clear()
                 with contextlib.suppress(OSError):
                     self._files.unlink(aside)
                 raise

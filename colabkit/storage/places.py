@@ -11,6 +11,7 @@ from colabkit.storage.drive_mount import DriveMount, MountState
 from colabkit.storage.drive_volume import DriveVolume
 from colabkit.storage.fsspec_volume import FsspecVolume
 from colabkit.storage.local import LocalVolume
+from colabkit.storage.mounted_volume import MountedVolume
 from colabkit.storage.mounters import ColabMounter
 from colabkit.storage.mounts import is_slow
 from colabkit.storage.rclone_volume import RcloneVolume
@@ -123,7 +124,7 @@ def volume_at(path: str | Path) -> AnyVolume:
     where = locate(path)
     mount = mount_of(path)
     if mount is None:
-        return LocalVolume(where, empty_first=is_slow(where))
+        return MountedVolume(where) if is_slow(where) else LocalVolume(where)
     if mount.look() is not MountState.MOUNTED:
         message = f"{path} is on Drive, which is not mounted at {mount.mountpoint}."
         hint = "Run colabkit.setup() or colabkit.mount() first, then this cell again."

@@ -98,7 +98,9 @@ def stopped_program(
 
 def cache_folder() -> Path:
     """Returns where colabkit keeps what may be lost with the machine."""
-    return Path(os.environ.get("COLABKIT_CACHE") or Path.home() / ".cache" / "colabkit")
+    chosen = os.environ.get("COLABKIT_CACHE")
+    folder = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "colabkit"
+    return folder.absolute()
 
 
 def _text(file: IO[bytes]) -> str:

@@ -310,15 +310,17 @@ class Run:
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[None]:
-        self._depth += 1
+        mine = self._depth = self._depth + 1
         try:
-            if self._depth == 1:
+            if mine == 1:
                 self._begin_session()
             yield
         finally:
-            self._depth -= 1
-            if self._depth == 0:
-                self._end_session()
+            # A pass that somebody holds on to may be closed after the epochs around it.
+            if self._depth >= mine:
+                self._depth = mine - 1
+                if mine == 1:
+                    self._end_session()
 
     def _begin_session(self) -> None:
         self._interrupts.install()

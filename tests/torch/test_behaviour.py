@@ -30,6 +30,7 @@ from colabkit.errors import (
     DiskFullError,
     DivergedError,
     LeaseLostError,
+    StateError,
     StorageError,
 )
 from tests.torch.cases import SAMPLES, Augmented, arrays, loader, network
@@ -125,6 +126,51 @@ def test_where_interrupts_are_ignored_they_stay_so(tmp_path):
     finally:
         signal.signal(signal.SIGINT, previous)
     assert len(history.epochs) == 2
+
+
+def test_a_pass_that_somebody_holds_on_to_keeps_no_session_open(tmp_path):
+    run, held = colabkit.Run(tmp_path, progress=False), []
+
+    def broken_off() -> None:
+        for _ in run.epochs(2):
+            held.append(run.items("abc"))
+            for _ in held[0]:
+                raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken_off()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert run.save_status is None
+    held[0].close()
+
+
+def test_runs_that_end_in_the_order_they_began_keep_ctrl_c_and_give_it_back(tmp_path):
+    older = colabkit.Run(tmp_path / "older", progress=False).items(range(9))
+    newer = colabkit.Run(tmp_path / "newer", progress=False).items(range(9))
+    for passing in (older, newer):
+        next(passing)
+    older.close()
+    os.kill(os.getpid(), signal.SIGINT)  # held back by the newer
+    with pytest.raises(KeyboardInterrupt):
+        next(newer)
+    assert colabkit.checkpoints(tmp_path / "newer")[0].step == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_processes_that_load_data_do_not_answer_an_interrupt(tmp_path):
+    folder, said = tmp_path / "run", tmp_path / "said"
+    run = colabkit.Run(folder)
+    with said.open("w") as stream, contextlib.redirect_stdout(stream):
+        passing = run.items(range(9))
+        next(passing)
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signal.SIGINT)
+            stream.flush()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        passing.close()
+    assert "Finishing this step" not in said.read_text()
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path):
@@ -438,6 +484,28 @@ def test_a_value_may_not_take_the_name_of_a_column(tmp_path):
         run.log_epoch(epoch=3)
     with pytest.raises(ArgumentError, match="seconds, step"):
         run.log(step=1, seconds=2.0)
+
+
+def trained(folder: Path, epochs: int, **objects: nn.Module) -> colabkit.Run:
+    run = colabkit.Run(folder, progress=False, **objects)
+    for _ in run.epochs(epochs):
+        for x, _ in run.batches([arrays()]):
+            for model in objects.values():
+                model(x)
+    return run
+
+
+@pytest.mark.parametrize("names", [("modèle", "modéle"), ("网络",), ("x" * 200,), ("a_1", "a_2")])
+def test_a_run_goes_on_whatever_its_objects_are_called(names, tmp_path):
+    trained(tmp_path, 1, **{name: network() for name in names})
+    assert trained(tmp_path, 2, **{name: network() for name in names}).step == 2
+    assert not any(info.problem for info in colabkit.checkpoints(tmp_path, verify=True))
+
+
+@pytest.mark.parametrize("name", ["run", "objects", "gradients"])
+def test_a_name_that_a_part_of_every_run_has_is_refused_before_the_first_step(name, tmp_path):
+    with pytest.raises(StateError, match=f"called '{name}'"):
+        trained(tmp_path, 1, **{name: network()})
 
 
 @contextlib.contextmanager

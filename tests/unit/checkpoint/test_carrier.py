@@ -163,6 +163,21 @@ def test_a_full_volume_is_tried_again_and_again(machine, clock):
     eventually(lambda: machine.carrier.status().confirmed_step == 1)
 
 
+def test_a_note_that_finds_no_room_here_costs_nothing_of_what_has_arrived(machine, monkeypatch):
+    write = LocalVolume.write
+
+    def full(self, name, parts):
+        if name == "carried.json":
+            raise DiskFullError("The disk is full.", path=self.root / name)
+        write(self, name, parts)
+
+    monkeypatch.setattr(LocalVolume, "write", full)
+    machine.save(1)
+    eventually(lambda: machine.carrier.status().committed_step == 1)
+    assert machine.carrier.confirmed(timeout_s=20)
+    assert machine.carrier.status().confirmed_step == 1
+
+
 def test_landing_says_whether_it_came_in_time(machine):
     machine.drive.gate.clear()
     machine.save(1)

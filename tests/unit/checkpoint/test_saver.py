@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import shutil
 import subprocess
 import threading
 import time
@@ -113,6 +115,18 @@ def test_a_steady_tensor_that_changes_without_notice_is_never_saved_torn(machine
     assert (newest(machine)["0"].values == 3).all()
 
 
+def test_the_best_is_kept_though_a_tensor_changed_that_had_long_been_steady(tmp_path):
+    machine = Machine(tmp_path, size=LARGE)
+    machine.open()
+    machine.save(1)
+    machine.save(1)
+    machine.save(2, is_best=True)
+    machine.save(3)
+    machine.close()
+    steps = {info.step: info.is_best for info in machine.store.infos()}
+    assert steps[2]
+
+
 def test_what_did_not_change_is_not_written_again(tmp_path):
     machine = Machine(tmp_path, size=10_000)
     machine.frozen = Tensor(np.zeros(1_000_000))
@@ -123,6 +137,30 @@ def test_what_did_not_change_is_not_written_again(tmp_path):
     written = machine.saver.status().timings.nbytes
     machine.close()
     assert written <= 1.2 * 4 * 10_000
+
+
+def test_a_file_that_somebody_removed_is_written_again(tmp_path):
+    machine = Machine(tmp_path, size=LARGE)
+    machine.open()
+    machine.save(1)
+    machine.save(2)
+    for path in (tmp_path / "shards").glob("model-steady-*"):
+        path.unlink()
+    machine.save(3)
+    machine.close()
+    assert loaded_step(tmp_path, size=LARGE) == 3
+
+
+def test_a_folder_that_somebody_removed_costs_one_save(tmp_path):
+    machine = Machine(tmp_path / "run", size=LARGE)
+    machine.open()
+    machine.save(1)
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(CheckpointWriteError, match="No such file"):
+        machine.save(2)
+    machine.save(2)
+    machine.close()
+    assert loaded_step(tmp_path / "run", size=LARGE) == 2
 
 
 def test_the_weights_open_with_plain_safetensors(tmp_path):
@@ -226,6 +264,29 @@ def test_a_full_disk_costs_the_save_and_nothing_else(tmp_path):
     assert machine.saver.status().error is None
     machine.close()
     assert loaded_step(tmp_path) == 3
+
+
+def test_a_checkpoint_that_has_its_name_is_whole_though_no_file_can_be_opened(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    class Crowded(Files):
+        full = False
+
+        def fsync_folder(self, path):
+            if Crowded.full and path.name == "checkpoints":
+                resource.setrlimit(resource.RLIMIT_NOFILE, (1, limit[1]))
+            try:
+                super().fsync_folder(path)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+
+    machine = Machine(tmp_path, files=Crowded())
+    machine.open()
+    machine.save(1)
+    Crowded.full = True
+    machine.save(2)
+    machine.close()
+    assert loaded_step(tmp_path) == 2
 
 
 def can_mount(folder: Path) -> bool:

@@ -78,6 +78,15 @@ def test_what_is_stranded_is_brought_over_once_and_said(place, closed):
     assert len(said) == 1
 
 
+def test_a_cache_below_the_home_folder_is_found_again(place, closed, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("COLABKIT_CACHE", "~/cache")
+    monkeypatch.chdir(tmp_path)
+    strand(place, closed, 7)
+    carry_stranded(lambda _: None)
+    assert steps(place) == [7]
+
+
 def test_what_has_landed_is_asked_of_nobody(place, closed, monkeypatch):
     session = Session(place)
     session.save(1)
@@ -115,6 +124,15 @@ def test_what_cannot_be_brought_over_is_an_error(place, closed):
     closed(False)
     carry_stranded(lambda _: None)
     assert steps(place) == [7]
+
+
+def test_nothing_is_brought_to_the_bare_folder_of_what_was_mounted(place, closed, tmp_path):
+    strand(place, closed, 7)
+    (account,) = (tmp_path / "cache" / "spool").glob("*/carried.json")
+    account.write_text(account.read_text().replace(place, str(tmp_path / "mount" / "run")))
+    with pytest.raises(StorageError, match=r"step 7 of .* on this machine only: .* mounted"):
+        carry_stranded(pytest.fail)
+    assert not (tmp_path / "mount").exists()
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"place": "memory://x/run"}'])

@@ -81,6 +81,19 @@ def test_nothing_goes_while_a_manifest_cannot_be_read(finished):
     assert orphans <= shards(finished.store)
 
 
+def test_a_manifest_that_a_kill_left_empty_keeps_nothing_from_going_for_long(finished):
+    name = "a01-g0001-00000007-0badcafe"
+    orphans = put(finished.store, f"model-{name}.safetensors")
+    (finished.store.volume.root / "checkpoints" / f"{name}.json").touch()
+    finished.open()
+    finished.save(5)
+    finished.close()
+    assert name not in map(str, finished.store.names())
+    RunFolder(finished.root).open_saver(finished.backend).close()
+    assert not orphans & shards(finished.store)
+    assert loaded_step(finished.root) == 5
+
+
 def test_a_copy_to_a_slow_volume_that_was_broken_off_goes_once_a_newer_one_has_arrived(tmp_path):
     clock = Clock()
     machine = SpoolingMachine(tmp_path, clock=clock)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from colabkit.errors import (
 from colabkit.storage import (
     FsspecVolume,
     LocalVolume,
+    MountedVolume,
     RcloneVolume,
     joined,
     locate,
@@ -51,6 +54,40 @@ def test_what_is_written_is_read_back_bit_for_bit(place):
     assert read.flags.writeable
     assert len(volume.read("shards/empty")) == 0
     assert volume.list("shards") == {"a": 6, "b": len(large), "empty": 0}
+
+
+def test_a_folder_stays_where_it_was_when_the_notebook_changes_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    volume = LocalVolume("run")
+    volume.write("a/one", [np.ones(3, np.uint8)])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    volume.write("a/two", [np.ones(3, np.uint8)])
+    assert volume.list("a") == {"one": 3, "two": 3}
+    assert (tmp_path / "run" / "a" / "two").exists()
+
+
+@pytest.fixture
+def mounted(tmp_path) -> Iterator[Path]:
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
+        pytest.skip("this machine may not mount a small file system")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=False, stderr=subprocess.DEVNULL)
+
+
+def test_nothing_is_written_to_the_bare_folder_of_what_was_mounted(mounted):
+    volume = MountedVolume(mounted / "run")
+    volume.write("shards/a", [blob(b"one")])
+    subprocess.run(["umount", str(mounted)], check=True)
+    for _ in range(3):
+        with pytest.raises(StorageError, match="not mounted any more"):
+            volume.write("shards/b", [blob(b"two")])
+        with pytest.raises(StorageError, match="not mounted any more"):
+            volume.list("shards")
+    assert not list(mounted.iterdir())
 
 
 def test_a_second_write_replaces_the_first(place):
@@ -157,6 +194,23 @@ def test_what_dead_writers_left_aside_is_swept_and_never_listed(tmp_path, remote
         assert volume.list("shards") == {}
         volume.sweep()
         assert not left.exists()
+
+
+def test_what_lies_aside_goes_with_its_writer_though_its_number_is_given_again(tmp_path):
+    held, aside = LocalVolume(tmp_path), []
+
+    def content() -> Iterator[np.ndarray]:
+        yield blob(b"half")
+        LocalVolume(tmp_path).sweep()
+        aside.extend(path.name for path in (tmp_path / "shards").iterdir())
+
+    left = tmp_path / "shards" / f".colabkit-tmp-{os.getpid()}-1234-deadbeef"
+    left.parent.mkdir()
+    left.write_bytes(b"half of it")
+    held.write("shards/whole", content())
+    assert len(aside) == 1
+    assert not left.exists()
+    assert held.list("shards") == {"whole": 4}
 
 
 def test_uploads_that_were_cut_off_are_given_up_and_those_of_other_runs_are_not(bucket):
