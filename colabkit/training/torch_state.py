@@ -171,8 +171,8 @@ class GradientLedger:
             kept = gradients.get(name, {})
             for index, parameter in enumerate(_parameters(optimizer)):
                 grad = kept.get(index)
-                there = None if grad is None else grad.to(parameter.device, parameter.dtype)
-                parameter.grad = there
+                # In the parameter's own strides, which a checkpoint does not know.
+                parameter.grad = None if grad is None else torch.empty_like(parameter).copy_(grad)
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -224,9 +224,15 @@ def _load_other(value: Any, state: Any) -> None:
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(state)
-    # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments.
+    # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
+    # checkpoints know no strides, but fused kernels walk through parameter and moments abreast.
     for index, parameter in enumerate(_parameters(optimizer)):
         for key, kept in state["state"].get(index, {}).items():
             loaded = optimizer.state[parameter].get(key)
-            if isinstance(kept, torch.Tensor) and loaded is not None and loaded.dtype != kept.dtype:
+            if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
+                continue
+            if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
+                laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
+                optimizer.state[parameter][key] = laid_out.copy_(kept)
+            elif loaded.dtype != kept.dtype:
                 optimizer.state[parameter][key] = kept.to(loaded.device)

@@ -1,0 +1,58 @@
+"""What a resume brings back of a user's objects, beyond what a plain network holds."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import colabkit
+from tests.torch.cases import arrays
+
+QUIET: dict[str, Any] = {"progress": False, "device": "cpu", "batch_size": 8, "epochs": 3}
+MID_EPOCH = 9
+
+
+class Interrupting:
+    """Presses Ctrl-C in the middle of the second epoch of six batches."""
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if step == MID_EPOCH:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    newest = colabkit.checkpoints(folder)[0].hashes
+    return {name: told for name, told in newest.items() if not name.startswith("run.")}
+
+
+def trained(folder: Path, made: dict[str, Any], *callbacks: Any) -> None:
+    model, data = made.pop("model"), made.pop("data", arrays())
+    every = [*made.pop("callbacks", ()), *callbacks]
+    colabkit.fit(model, data, folder, callbacks=every, **{**QUIET, **made})
+
+
+def assert_resumes_exactly(make: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+    trained(tmp_path / "alone", make())
+    trained(tmp_path / "broken", make(), Interrupting())
+    trained(tmp_path / "broken", make())
+    assert hashes(tmp_path / "broken") == hashes(tmp_path / "alone")
+
+
+def network(*, last: nn.Module | None = None) -> nn.Sequential:
+    torch.manual_seed(11)
+    return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Dropout(0.2), last or nn.Linear(8, 3))
+
+
+def test_weights_in_channels_last_go_on_with_their_own_moments_and_gradients(tmp_path):
+    def make() -> dict[str, Any]:
+        torch.manual_seed(11)
+        model = nn.Sequential(nn.Unflatten(1, (3, 1, 2)), nn.Conv2d(3, 4, (1, 2)), nn.Flatten())
+        return {"model": model.to(memory_format=torch.channels_last), "accumulate": 4}
+
+    assert_resumes_exactly(make, tmp_path)
