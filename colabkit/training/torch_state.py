@@ -220,6 +220,9 @@ def _load_other(value: Any, state: Any) -> None:
         restore_own_generator(value, state)
     elif state or not isinstance(state, dict):
         value.load_state_dict(state)
+    if isinstance(value, torch.amp.GradScaler):
+        # Only scaling makes the scale it has loaded exist, and an epoch's rest may step without.
+        value.scale(torch.zeros((), device=value._device))
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

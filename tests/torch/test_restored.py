@@ -15,14 +15,17 @@ import colabkit
 from tests.torch.cases import arrays
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu", "batch_size": 8, "epochs": 3}
-MID_EPOCH = 9
+MID_EPOCH, EPOCHS_END = 9, 12
 
 
 class Interrupting:
-    """Presses Ctrl-C in the middle of the second epoch of six batches."""
+    """Presses Ctrl-C in one of six batches of an epoch."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
 
     def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
-        if step == MID_EPOCH:
+        if step == self.step:
             os.kill(os.getpid(), signal.SIGINT)
 
 
@@ -37,9 +40,11 @@ def trained(folder: Path, made: dict[str, Any], *callbacks: Any) -> None:
     colabkit.fit(model, data, folder, callbacks=every, **{**QUIET, **made})
 
 
-def assert_resumes_exactly(make: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+def assert_resumes_exactly(
+    make: Callable[[], dict[str, Any]], tmp_path: Path, *, at: int = MID_EPOCH
+) -> None:
     trained(tmp_path / "alone", make())
-    trained(tmp_path / "broken", make(), Interrupting())
+    trained(tmp_path / "broken", make(), Interrupting(at))
     trained(tmp_path / "broken", make())
     assert hashes(tmp_path / "broken") == hashes(tmp_path / "alone")
 
@@ -56,3 +61,10 @@ def test_weights_in_channels_last_go_on_with_their_own_moments_and_gradients(tmp
         return {"model": model.to(memory_format=torch.channels_last), "accumulate": 4}
 
     assert_resumes_exactly(make, tmp_path)
+
+
+def test_a_scaler_takes_the_step_that_an_epochs_end_has_left_over(tmp_path):
+    def make() -> dict[str, Any]:
+        return {"model": network(), "precision": "fp16", "accumulate": 4, "clip_grad_norm": 1.0}
+
+    assert_resumes_exactly(make, tmp_path, at=EPOCHS_END)
