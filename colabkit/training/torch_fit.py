@@ -85,6 +85,7 @@ class _Fitting:
         self._callbacks = CallbackList(options.callbacks)
         # Whatever an earlier loop or a step that broke off has left there.
         recipe.model.zero_grad()
+        recipe.model.train()
         self._step = self._make_step(options.microbatch)
         self._evaluate = Evaluation(recipe)
         self._validation = None
@@ -125,6 +126,8 @@ class _Fitting:
         try:
             for epoch in run.epochs(self._options.epochs):
                 if not run.is_mid_epoch:
+                    # Before the callbacks, which may freeze a layer's statistics by its mode.
+                    self._recipe.model.train()
                     callbacks.epoch_begin(run, epoch)
                 self._train_epoch()
                 run.log_epoch(**self._recipe.metrics.of_epoch(), **self._validate(epoch))
@@ -142,7 +145,6 @@ class _Fitting:
     def _train_epoch(self) -> None:
         run, step, callbacks = self._run, self._step, self._callbacks
         watched = callbacks.watches_batches
-        self._recipe.model.train()
         for batch in run.pass_over(self._feed):
             outcome = step(batch)
             run.log(weight=outcome.samples, **outcome.values)

@@ -12,6 +12,7 @@ from colabkit.checkpoint import Section
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_random import own_generator_state, restore_own_generator
+from colabkit.training.torch_values import ModuleValues
 
 
 class TorchState:
@@ -21,6 +22,7 @@ class TorchState:
         for name, value in objects.items():
             _check_can_be_saved(name, value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
+        self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
         self.optimizers = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
         self.others = {
             n: v
@@ -35,11 +37,13 @@ class TorchState:
             state = module.state_dict()
             tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
             extra = {k: v for k, v in state.items() if k not in tensors}
-            weights.append(Section(name=name, state=tensors, weights=True))
+            if tensors:
+                weights.append(Section(name=name, state=tensors, weights=True))
             rest[name] = {
                 "extra": extra,
                 "buffers": _buffers_not_in(module, state),
                 "generators": [own_generator_state(g) for g in _generators_of(module)],
+                "python": self._values[name].state_dict(),
             }
         state = {
             "modules": rest,
@@ -53,7 +57,8 @@ class TorchState:
         objects = sections["objects"]
         for name, module in self.modules.items():
             kept = objects["modules"][name]
-            module.load_state_dict({**sections[name], **kept["extra"]})
+            module.load_state_dict({**sections.get(name, {}), **kept["extra"]})
+            self._values[name].load_state_dict(kept["python"])
             with torch.no_grad():
                 for key, buffer in module.named_buffers():
                     if key in kept["buffers"]:

@@ -68,3 +68,53 @@ def test_a_scaler_takes_the_step_that_an_epochs_end_has_left_over(tmp_path):
         return {"model": network(), "precision": "fp16", "accumulate": 4, "clip_grad_norm": 1.0}
 
     assert_resumes_exactly(make, tmp_path, at=EPOCHS_END)
+
+
+class Cooling(nn.Module):
+    """Counts its own steps, as annealed losses and gates do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.steps = 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += self.training
+        return self.body(x) / (1 + self.steps)
+
+
+def test_what_a_model_counts_in_plain_python_goes_on(tmp_path):
+    assert_resumes_exactly(lambda: {"model": Cooling()}, tmp_path)
+
+
+class Unfreezing:
+    """Trains the first layer from the second epoch on, and its dropout no more."""
+
+    def __init__(self, model: nn.Sequential) -> None:
+        self.model = model
+        self.model[0].requires_grad_(False)
+
+    def on_epoch_begin(self, run: Any, epoch: int) -> None:
+        if epoch == 1:
+            self.model[0].requires_grad_(True)
+        self.model[2].train(epoch == 0)
+
+
+def test_layers_that_a_callback_unfreezes_or_switches_stay_so(tmp_path):
+    def make() -> dict[str, Any]:
+        model = network()
+        optimizer = torch.optim.Adam(model.parameters())
+        return {"model": model, "optimizer": optimizer, "callbacks": [Unfreezing(model)]}
+
+    assert_resumes_exactly(make, tmp_path)
+
+
+def test_layers_frozen_between_two_sessions_stay_frozen(tmp_path):
+    model = network()
+    trained(tmp_path, {"model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)})
+    again = network()
+    again[0].requires_grad_(False)
+    optimizer = torch.optim.SGD(again.parameters(), lr=0.1)
+    trained(tmp_path, {"model": again, "optimizer": optimizer, "epochs": 4})
+    assert torch.equal(again[0].weight, model[0].weight)
+    assert not torch.equal(again[3].weight, model[3].weight)
