@@ -55,6 +55,8 @@ def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: Torch
     """Trains a module; see ``colabkit.fit``."""
     device = choose_device(options.device)
     model.to(device)
+    if isinstance(options.loss, nn.Module):
+        options.loss.to(device)
     feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
     options.check_is_read_often_enough(feed, instead="a list, or a Dataset")
     optimizer = make_optimizer(options.optimizer, model)
@@ -111,6 +113,7 @@ class _Fitting:
         recipe = self._recipe
         return {
             "model": recipe.model,
+            "loss": recipe.loss if _keeps_state(recipe.loss) else None,
             "optimizer": recipe.optimizer,
             "scheduler": recipe.schedule.scheduler,
             "scaler": self._step.scaler,
@@ -159,3 +162,8 @@ class _Fitting:
         means = self._evaluate(self._validation.batches(start))
         self._run.reseed("after validation")
         return {f"val_{name}": value for name, value in means.items()}
+
+
+def _keeps_state(loss: object) -> bool:
+    """Whether a loss may change in training: it has weights, counts, or says so itself."""
+    return hasattr(loss, "state_dict") and hasattr(loss, "load_state_dict")

@@ -56,7 +56,9 @@ class TorchState:
         """Puts back what ``sections`` gave, each tensor to where the object lives now."""
         objects = sections["objects"]
         for name, module in self.modules.items():
-            kept = objects["modules"][name]
+            kept = objects["modules"].get(name)
+            if kept is None:  # a module without tensors is no part of the fingerprint
+                continue
             module.load_state_dict({**sections.get(name, {}), **kept["extra"]})
             self._values[name].load_state_dict(kept["python"])
             with torch.no_grad():

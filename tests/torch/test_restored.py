@@ -118,3 +118,35 @@ def test_layers_frozen_between_two_sessions_stay_frozen(tmp_path):
     trained(tmp_path, {"model": again, "optimizer": optimizer, "epochs": 4})
     assert torch.equal(again[0].weight, model[0].weight)
     assert not torch.equal(again[3].weight, model[3].weight)
+
+
+class Centred(nn.Module):
+    """A loss with a weight, a running mean and a count of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+        self.register_buffer("mean", torch.zeros(3))
+        self.steps = 0
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        with torch.no_grad():
+            self.mean.mul_(0.9).add_(output.mean(0), alpha=0.1)
+        loss = nn.functional.cross_entropy(output - self.mean, target)
+        return loss * self.weight.exp() / self.steps
+
+
+def test_a_loss_that_learns_and_counts_goes_on(tmp_path):
+    def make() -> dict[str, Any]:
+        model, loss = network(), Centred()
+        optimizer = torch.optim.Adam([*model.parameters(), *loss.parameters()])
+        return {"model": model, "loss": loss, "optimizer": optimizer}
+
+    assert_resumes_exactly(make, tmp_path)
+
+
+def test_the_same_loss_may_be_a_name_and_then_a_module(tmp_path):
+    trained(tmp_path, {"model": network(), "loss": "cross_entropy", "epochs": 1})
+    trained(tmp_path, {"model": network(), "loss": nn.CrossEntropyLoss()})
+    assert colabkit.checkpoints(tmp_path)[0].epoch == 3
