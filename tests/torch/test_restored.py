@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.utils import data as torch_data
 
 import colabkit
-from tests.torch.cases import arrays
+from tests.torch.cases import SAMPLES, arrays
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu", "batch_size": 8, "epochs": 3}
 MID_EPOCH, EPOCHS_END = 9, 12
@@ -150,3 +152,33 @@ def test_the_same_loss_may_be_a_name_and_then_a_module(tmp_path):
     trained(tmp_path, {"model": network(), "loss": "cross_entropy", "epochs": 1})
     trained(tmp_path, {"model": network(), "loss": nn.CrossEntropyLoss()})
     assert colabkit.checkpoints(tmp_path)[0].epoch == 3
+
+
+class OrderedStream(torch_data.IterableDataset):
+    """Keeps its order as a tensor, and hands its place out as it is."""
+
+    def __init__(self) -> None:
+        self.order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(3))
+        self.place = [np.int64(0)]
+
+    def __iter__(self) -> Any:
+        x, y = arrays()
+        while self.place[0] < SAMPLES:
+            index = self.order[self.place[0]]
+            self.place[0] += 1
+            yield x[index], y[index]
+        self.place[0] = np.int64(0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"order": self.order.clone(), "place": self.place}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.order, self.place = state["order"], state["place"]
+
+
+def test_a_stream_whose_state_is_live_and_holds_tensors_goes_on(tmp_path):
+    def make() -> dict[str, Any]:
+        data = torch_data.DataLoader(OrderedStream(), batch_size=8)
+        return {"model": network(), "data": data}
+
+    assert_resumes_exactly(make, tmp_path)
