@@ -61,10 +61,8 @@ class TorchState:
                 continue
             module.load_state_dict({**sections.get(name, {}), **kept["extra"]})
             self._values[name].load_state_dict(kept["python"])
-            with torch.no_grad():
-                for key, buffer in module.named_buffers():
-                    if key in kept["buffers"]:
-                        buffer.copy_(kept["buffers"][key])
+            for key, value in kept["buffers"].items():
+                _restore_buffer(module, key, value)
             for generator, state in zip(_generators_of(module), kept["generators"], strict=False):
                 restore_own_generator(generator, state)
         for name, optimizer in self.optimizers.items():
@@ -212,6 +210,21 @@ def _generators_of(module: nn.Module) -> list[object]:
 
 def _buffers_not_in(module: nn.Module, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {key: buffer for key, buffer in module.named_buffers() if key not in state}
+
+
+def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
+    """Puts a buffer back, which a module may have made or made larger in its first steps."""
+    *path, name = key.split(".")
+    owner = module
+    for part in path:
+        owner = getattr(owner, part)
+    there = getattr(owner, name, None)
+    if isinstance(there, torch.Tensor) and there.shape == value.shape:
+        with torch.no_grad():
+            there.copy_(value)
+        return
+    near = next((t for t in (there, *module.parameters()) if t is not None), value)
+    owner.register_buffer(name, value.to(near.device), persistent=False)
 
 
 def _state_of(value: Any) -> object:

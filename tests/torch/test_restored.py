@@ -182,3 +182,23 @@ def test_a_stream_whose_state_is_live_and_holds_tensors_goes_on(tmp_path):
         return {"model": network(), "data": data}
 
     assert_resumes_exactly(make, tmp_path)
+
+
+class Caching(nn.Module):
+    """Makes and enlarges buffers in its first step, as rotary embeddings do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.register_buffer("scales", torch.ones(1), persistent=False)
+        self.register_buffer("shift", None, persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.shift is None:
+            self.scales, self.shift = torch.rand(6), torch.rand(6)
+            self.register_buffer("late", torch.rand(6), persistent=False)
+        return self.body(x * self.scales + self.shift * self.late)
+
+
+def test_buffers_that_the_first_step_makes_or_enlarges_come_back(tmp_path):
+    assert_resumes_exactly(lambda: {"model": Caching()}, tmp_path)
