@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
-from colabkit.training.checks import require_count, require_free_names
+from colabkit.training.checks import require_count, require_free_names, seed_of
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.event_log import events_for
@@ -90,7 +90,7 @@ class Run:
     ) -> None:
         check_resume(resume)
         self.history = History()
-        self.seed = 0 if seed is None else seed
+        self.seed = seed_of(seed)
         self.was_interrupted = False
         self._side = side_for(objects)
         self._position = Position()

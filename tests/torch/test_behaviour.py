@@ -312,6 +312,33 @@ def test_the_loss_follows_from_output_and_target(target, outputs, tmp_path):
     assert np.isfinite(history.steps["loss"]).all()
 
 
+def of_another_optimizer() -> torch.optim.lr_scheduler.LRScheduler:
+    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1)
+
+
+def test_a_cycle_that_is_over_is_said_when_more_epochs_are_wanted(tmp_path):
+    colabkit.fit(network(), arrays(), tmp_path, epochs=1, scheduler="onecycle", **QUIET)
+    with pytest.raises(ArgumentError, match="cannot go on") as caught:
+        colabkit.fit(network(), arrays(), tmp_path, epochs=2, scheduler="onecycle", **QUIET)
+    assert caught.value.argument == "scheduler"
+
+
+def test_a_plateau_that_watches_a_value_of_no_such_name_is_said(tmp_path):
+    def plateau(optimizer):
+        return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+
+    with pytest.raises(ArgumentError, match="an epoch reports loss, lr"):
+        colabkit.fit(network(), arrays(), tmp_path, scheduler=plateau, monitor="accu", **QUIET)
+
+
+def test_a_seed_may_be_a_number_of_numpy(tmp_path):
+    one, other = network(), network()
+    colabkit.fit(one, arrays(), tmp_path / "numpy", seed=np.int64(-7), **QUIET)
+    colabkit.fit(other, arrays(), tmp_path / "python", seed=-7, **QUIET)
+    assert same_weights(one, other)
+
+
 WRONG = {
     "loss that cannot be inferred": ({"data": (torch.rand(8, 6), torch.rand(8, 2))}, "loss"),
     "unknown loss": ({"loss": "banana"}, "loss"),
@@ -334,6 +361,12 @@ WRONG = {
     "a batch of no form": ({"data": ["text"]}, "data"),
     "a model class": ({"model": nn.Linear}, "model"),
     "a frozen model": ({"model": network().requires_grad_(requires_grad=False)}, "model"),
+    "lazy layers": ({"model": nn.Sequential(nn.LazyLinear(3))}, "model"),
+    "an optimizer that asks for a closure": ({"optimizer": torch.optim.LBFGS}, "optimizer"),
+    "a scheduler of another optimizer": ({"scheduler": of_another_optimizer()}, "scheduler"),
+    "one callback without a list": ({"callbacks": colabkit.EarlyStopping()}, "callbacks"),
+    "callbacks of None": ({"callbacks": None}, "callbacks"),
+    "a seed of a float": ({"seed": 1.5}, "seed"),
     "a generator for two epochs": ({"data": iter([arrays()]), "epochs": 2}, "data"),
 }
 

@@ -108,6 +108,7 @@ NOT_EXACT = {
     "os.urandom in workers": (lambda: loader(FromTheSystem(), num_workers=2), "another batch"),
     "a SystemRandom attribute": (lambda: loader(HoldsSystemRandom()), "SystemRandom"),
     "a generator of the module": (lambda: loader(FromOutside()), "another batch"),
+    "one that each worker has": (lambda: loader(FromOutside(), num_workers=2), "another batch"),
     "secrets in collate": (lambda: loader(collate_fn=collated_with_secrets), "another batch"),
     "an iterable that counts": (Returning, "another first batch"),
 }

@@ -13,7 +13,7 @@ import keras
 
 from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
-from colabkit.training.checks import require_count
+from colabkit.training.checks import require_count, seed_of
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.feed import Feed, Start
 from colabkit.training.fit_options import FitOptions
@@ -53,7 +53,7 @@ class KerasOptions(FitOptions):
     @property
     def run_seed(self) -> int:
         """The seed that every random draw of the run follows from."""
-        return 0 if self.seed is None else self.seed
+        return seed_of(self.seed)
 
 
 def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions) -> History:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,9 @@ def _leaves(value: Any) -> Iterator[Any]:
         for key in value:
             yield key
             yield from _leaves(value[key])
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, set | frozenset):
+        yield from _leaves(sorted(value, key=repr))
+    elif isinstance(value, list | tuple | deque):
         yield len(value)
         for item in value:
             yield from _leaves(item)
@@ -38,7 +41,7 @@ def batch_digest(batch: Any) -> str:
         elif isinstance(leaf, np.ndarray):
             digest.update(f"{leaf.dtype}{leaf.shape}".encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
-        elif isinstance(leaf, str | bytes | int | float | bool | type(None)):
+        elif isinstance(leaf, str | bytes | int | float | bool | complex | np.generic | None):
             digest.update(repr(leaf).encode())
     return digest.hexdigest()
 

@@ -55,6 +55,8 @@ def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: Torch
     """Trains a module; see ``colabkit.fit``."""
     device = choose_device(options.device)
     model.to(device)
+    if isinstance(options.loss, nn.Module):
+        options.loss.to(device)
     feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
     options.check_is_read_often_enough(feed, instead="a list, or a Dataset")
     optimizer = make_optimizer(options.optimizer, model)
@@ -85,6 +87,7 @@ class _Fitting:
         self._callbacks = CallbackList(options.callbacks)
         # Whatever an earlier loop or a step that broke off has left there.
         recipe.model.zero_grad()
+        recipe.model.train()
         self._step = self._make_step(options.microbatch)
         self._evaluate = Evaluation(recipe)
         self._validation = None
@@ -110,6 +113,7 @@ class _Fitting:
         recipe = self._recipe
         return {
             "model": recipe.model,
+            "loss": recipe.loss if _keeps_state(recipe.loss) else None,
             "optimizer": recipe.optimizer,
             "scheduler": recipe.schedule.scheduler,
             "scaler": self._step.scaler,
@@ -125,6 +129,8 @@ class _Fitting:
         try:
             for epoch in run.epochs(self._options.epochs):
                 if not run.is_mid_epoch:
+                    # Before the callbacks, which may freeze a layer's statistics by its mode.
+                    self._recipe.model.train()
                     callbacks.epoch_begin(run, epoch)
                 self._train_epoch()
                 run.log_epoch(**self._recipe.metrics.of_epoch(), **self._validate(epoch))
@@ -142,7 +148,6 @@ class _Fitting:
     def _train_epoch(self) -> None:
         run, step, callbacks = self._run, self._step, self._callbacks
         watched = callbacks.watches_batches
-        self._recipe.model.train()
         for batch in run.pass_over(self._feed):
             outcome = step(batch)
             run.log(weight=outcome.samples, **outcome.values)
@@ -157,3 +162,8 @@ class _Fitting:
         means = self._evaluate(self._validation.batches(start))
         self._run.reseed("after validation")
         return {f"val_{name}": value for name, value in means.items()}
+
+
+def _keeps_state(loss: object) -> bool:
+    """Whether a loss may change in training: it has weights, counts, or says so itself."""
+    return hasattr(loss, "state_dict") and hasattr(loss, "load_state_dict")

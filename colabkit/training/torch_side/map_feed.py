@@ -11,7 +11,7 @@ from torch.utils import data as torch_data
 
 from colabkit.training.feed import Start
 from colabkit.training.seeding import derive
-from colabkit.training.torch_side.compare import same_batch
+from colabkit.training.torch_side.compare import batch_digest
 from colabkit.training.torch_side.fetch import OwnGenerators, Ticket, TicketDataset
 from colabkit.training.torch_side.loading import InitInWorker, identity, length_of, pinned
 from colabkit.training.torch_side.randomness import seed_everything
@@ -48,11 +48,12 @@ class MapFeed:
             self._order_repeats = self._same_order_twice(start)
         tickets: Iterator[Ticket] = itertools.islice(self._order(start), start.skip, None)
         probing = self._repeats is None
+        # Workers take turns, and forked ones hold equal copies of what the dataset hides: only
+        # one that is asked twice itself shows whether it repeats.
+        times = max(2, self._loader.num_workers + 1) if probing else 1
+        fetched = self._fetch(_first_repeated(tickets, times))
         if probing:
-            tickets = _first_twice(tickets)
-        fetched = self._fetch(tickets)
-        if probing:
-            yield from self._compare_first_two(fetched)
+            yield from self._compare_first(fetched, times)
         yield from fetched
 
     def _fetch(self, tickets: Iterator[Ticket]) -> Iterator[Any]:
@@ -107,11 +108,11 @@ class MapFeed:
         heads = [[t.indices for t in itertools.islice(self._order(start), 2)] for _ in range(2)]
         return heads[0] == heads[1]
 
-    def _compare_first_two(self, fetched: Iterator[Any]) -> Iterator[Any]:
-        pair = list(itertools.islice(fetched, 2))
-        if len(pair) == 2:
-            self._repeats = same_batch(pair[0], pair[1])
-            yield pair[1]
+    def _compare_first(self, fetched: Iterator[Any], times: int) -> Iterator[Any]:
+        alike = list(itertools.islice(fetched, times))
+        if alike:
+            self._repeats = len({batch_digest(batch) for batch in alike}) == 1
+            yield alike[-1]
 
     def state(self) -> object:
         """The order and every batch follow from the key: nothing to keep."""
@@ -126,7 +127,7 @@ class MapFeed:
         }
 
     def reasons(self) -> tuple[str, ...]:
-        """What the two fetches of the first batch showed."""
+        """What the fetches of the first batch showed."""
         found = []
         if self._repeats is False:
             found.append(
@@ -159,8 +160,7 @@ def _draws_once(sampler: Any) -> bool:
     return type(inner) in _DRAWS_ONCE
 
 
-def _first_twice(tickets: Iterator[Ticket]) -> Iterator[Ticket]:
+def _first_repeated(tickets: Iterator[Ticket], times: int) -> Iterator[Ticket]:
     for first in itertools.islice(tickets, 1):
-        yield first
-        yield first
+        yield from itertools.repeat(first, times)
     yield from tickets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ def make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
         ArgumentError: It is unknown, or the model has nothing to train.
     """
     if isinstance(optimizer, torch.optim.Optimizer):
-        return optimizer
+        return _without_closure(optimizer)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
         message = f"{type(model).__name__} has no parameter with requires_grad=True."
@@ -45,7 +46,17 @@ def make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
         message = f"optimizer={optimizer!r} gives no torch.optim.Optimizer."
         hint = "Pass an optimizer, its name, or a function that makes one of the parameters."
         raise ArgumentError(message, argument="optimizer", hint=hint)
-    return made
+    return _without_closure(made)
+
+
+def _without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Returns an optimizer; raises ArgumentError if its step must be given a closure."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        message = f"{type(optimizer).__name__} computes the loss several times in a step."
+        hint = "Write the loop yourself with colabkit.Run and optimizer.step(closure)."
+        raise ArgumentError(message, argument="optimizer", hint=hint)
+    return optimizer
 
 
 def _named(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -74,8 +85,17 @@ class Schedule:
 
     def after_step(self) -> None:
         """Called after each optimizer step."""
-        if self.per_step:
+        if not self.per_step:
+            return
+        try:
             self.scheduler.step()
+        except ValueError as error:
+            message = f"The scheduler cannot go on: {error}."
+            hint = (
+                "A cycle of fixed length cannot be trained on beyond its end: undo the change of"
+                ' epochs, or begin a new cycle with another folder or resume="weights".'
+            )
+            raise ArgumentError(message, argument="scheduler", hint=hint) from error
 
     def after_epoch(self, logs: dict[str, float], monitor: str | None) -> None:
         """Called after each epoch with its values."""
@@ -83,6 +103,9 @@ class Schedule:
             return
         if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
             watched = monitor or ("val_loss" if "val_loss" in logs else "loss")
+            if watched not in logs:
+                message = f"monitor is {watched!r}, but an epoch reports {', '.join(sorted(logs))}."
+                raise ArgumentError(message, argument="monitor", hint="Pass one of these names.")
             self.scheduler.step(logs[watched])
         else:
             self.scheduler.step()
@@ -108,6 +131,11 @@ def make_schedule(
     if isinstance(scheduler, type) or not hasattr(scheduler, "step"):
         message = f"scheduler={scheduler!r} gives no scheduler."
         hint = "Pass a scheduler, or a function that makes one of the optimizer."
+        raise ArgumentError(message, argument="scheduler", hint=hint)
+    own = getattr(scheduler, "optimizer", optimizer)
+    if isinstance(scheduler, lr_scheduler.LRScheduler) and own is not optimizer:
+        message = "scheduler is of another optimizer than the one that fit trains with."
+        hint = "Pass its optimizer too, optimizer=...; or a function that makes it of one."
         raise ArgumentError(message, argument="scheduler", hint=hint)
     return Schedule(scheduler, per_step or isinstance(scheduler, _PER_STEP))
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from colabkit.checkpoint import Section
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.randomness import own_generator_state, restore_own_generator
+from colabkit.training.torch_side.values import ModuleValues
 
 
 class TorchState:
@@ -20,7 +22,9 @@ class TorchState:
     def __init__(self, objects: Mapping[str, Any]) -> None:
         for name, value in objects.items():
             _check_can_be_saved(name, value)
+            _check_is_complete(name, value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
+        self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
         self.optimizers = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
         self.others = {
             n: v
@@ -35,11 +39,13 @@ class TorchState:
             state = module.state_dict()
             tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
             extra = {k: v for k, v in state.items() if k not in tensors}
-            weights.append(Section(name=name, state=tensors, weights=True))
+            if tensors:
+                weights.append(Section(name=name, state=tensors, weights=True))
             rest[name] = {
                 "extra": extra,
                 "buffers": _buffers_not_in(module, state),
                 "generators": [own_generator_state(g) for g in _generators_of(module)],
+                "python": self._values[name].state_dict(),
             }
         state = {
             "modules": rest,
@@ -52,12 +58,13 @@ class TorchState:
         """Puts back what ``sections`` gave, each tensor to where the object lives now."""
         objects = sections["objects"]
         for name, module in self.modules.items():
-            kept = objects["modules"][name]
-            module.load_state_dict({**sections[name], **kept["extra"]})
-            with torch.no_grad():
-                for key, buffer in module.named_buffers():
-                    if key in kept["buffers"]:
-                        buffer.copy_(kept["buffers"][key])
+            kept = objects["modules"].get(name)
+            if kept is None:  # a module without tensors is no part of the fingerprint
+                continue
+            module.load_state_dict({**sections.get(name, {}), **kept["extra"]})
+            self._values[name].load_state_dict(kept["python"])
+            for key, value in kept["buffers"].items():
+                _restore_buffer(module, key, value)
             for generator, state in zip(_generators_of(module), kept["generators"], strict=False):
                 restore_own_generator(generator, state)
         for name, optimizer in self.optimizers.items():
@@ -171,8 +178,8 @@ class GradientLedger:
             kept = gradients.get(name, {})
             for index, parameter in enumerate(_parameters(optimizer)):
                 grad = kept.get(index)
-                there = None if grad is None else grad.to(parameter.device, parameter.dtype)
-                parameter.grad = there
+                # In the parameter's own strides, which a checkpoint does not know.
+                parameter.grad = None if grad is None else torch.empty_like(parameter).copy_(grad)
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -192,6 +199,12 @@ def _check_can_be_saved(name: str, value: Any) -> None:
     raise ArgumentError(message, argument=name, hint="Give it both, or leave it out of the run.")
 
 
+def _check_is_complete(name: str, value: Any) -> None:
+    if isinstance(value, nn.Module) and any(map(is_lazy, [*value.parameters(), *value.buffers()])):
+        message = f"{name} has lazy layers, whose shapes its first batch decides."
+        raise ArgumentError(message, argument=name, hint="Call it once on a batch before.")
+
+
 def _unwrapped(module: nn.Module) -> nn.Module:
     inner = getattr(module, "_orig_mod", module)
     if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
@@ -207,6 +220,21 @@ def _buffers_not_in(module: nn.Module, state: Mapping[str, Any]) -> dict[str, to
     return {key: buffer for key, buffer in module.named_buffers() if key not in state}
 
 
+def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
+    """Puts a buffer back, which a module may have made or made larger in its first steps."""
+    *path, name = key.split(".")
+    owner = module
+    for part in path:
+        owner = getattr(owner, part)
+    there = getattr(owner, name, None)
+    if isinstance(there, torch.Tensor) and there.shape == value.shape:
+        with torch.no_grad():
+            there.copy_(value)
+        return
+    near = next((t for t in (there, *module.parameters()) if t is not None), value)
+    owner.register_buffer(name, value.to(near.device), persistent=False)
+
+
 def _state_of(value: Any) -> object:
     if hasattr(value, "persistent") and hasattr(value, "compute"):
         value.persistent(mode=True)
@@ -220,13 +248,22 @@ def _load_other(value: Any, state: Any) -> None:
         restore_own_generator(value, state)
     elif state or not isinstance(state, dict):
         value.load_state_dict(state)
+    if isinstance(value, torch.amp.GradScaler):
+        # Only scaling makes the scale it has loaded exist, and an epoch's rest may step without.
+        value.scale(torch.zeros((), device=value._device))
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     optimizer.load_state_dict(state)
-    # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments.
+    # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
+    # checkpoints know no strides, but fused kernels walk through parameter and moments abreast.
     for index, parameter in enumerate(_parameters(optimizer)):
         for key, kept in state["state"].get(index, {}).items():
             loaded = optimizer.state[parameter].get(key)
-            if isinstance(kept, torch.Tensor) and loaded is not None and loaded.dtype != kept.dtype:
+            if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
+                continue
+            if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
+                laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
+                optimizer.state[parameter][key] = laid_out.copy_(kept)
+            elif loaded.dtype != kept.dtype:
                 optimizer.state[parameter][key] = kept.to(loaded.device)

@@ -40,7 +40,8 @@ class StreamFeed:
         self._one_shot = not has_state and isinstance(source, Iterator)
         self._passes = 0
         self._probed = False
-        self._fresh_state = self._stateful.state_dict() if self._stateful is not None else None
+        # A digest, for the state may be live, and hold tensors.
+        self._fresh = "" if self._stateful is None else batch_digest(self._stateful.state_dict())
         self._first_digest: str | None = None
         self._last: Any = None
         self._problems: dict[str, None] = {}
@@ -148,7 +149,7 @@ class StreamFeed:
         state: dict[str, Any] = {"workers": self._workers}
         if self._stateful is not None:
             source = self._stateful.state_dict()
-            if source != self._fresh_state:
+            if batch_digest(source) != self._fresh:
                 state["source"] = source
         elif self._last is not None:
             state |= {"first": self._first_digest, "last": batch_digest(self._last)}
