@@ -164,9 +164,18 @@ class Mirror:
         """Removes here what was removed in the project, and nothing that was made here."""
         for name in [n for n, synced in self._synced.items() if n not in tree.files]:
             path = self.project / name
-            if self._synced[name].source is not None and Stamp.of(path) == self._synced[name].here:
+            if self._is_linked(name):
+                # A call before was stopped after it linked the folder: this is the only copy.
+                del self._synced[name]
+            elif (
+                self._synced[name].source is not None and Stamp.of(path) == self._synced[name].here
+            ):
                 path.unlink(missing_ok=True)
                 del self._synced[name]
+
+    def _is_linked(self, name: str) -> bool:
+        """Whether a path leads through a link to where its folder really lies."""
+        return any((self.project / folder).is_symlink() for folder in Path(name).parents)
 
     def _link_large(self, tree: Tree) -> None:
         """Links what is large now; what is not any more is copied, and not through a link."""

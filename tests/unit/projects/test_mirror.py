@@ -184,6 +184,29 @@ def test_a_folder_that_grew_is_linked_and_one_that_shrank_is_copied(mirror, proj
     assert (project / "data/4.txt").stat().st_ino == before
 
 
+def stopped_before_the_end(mirror, monkeypatch):
+    """Brings a project as a call does that is interrupted when all is copied."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mirror, "_link_siblings", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mirror.bring()
+
+
+def test_a_call_stopped_after_it_linked_a_folder_costs_nothing_there(
+    mirror, project, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trees, "FOLDER_FILES_MAX", 2)
+    mirror.bring()
+    for number in range(3):
+        (project / f"data/{number}.csv").write_text("1")
+    stopped_before_the_end(mirror_of(project, tmp_path), monkeypatch)
+    assert mirror_of(project, tmp_path).bring().links == ("data",)
+    assert len(list((project / "data").iterdir())) == 4
+
+
 def test_output_not_saved_yet_is_not_given_up_for_a_link(mirror, project, monkeypatch):
     mirror.bring()
     (mirror.project / "data/deep").mkdir()
