@@ -32,13 +32,13 @@ class Synced:
     """One file that is the same here and there.
 
     Attributes:
-        here: Its stamp on this machine.
+        here: Its stamp on this machine, None while it is being copied here.
         source: Its stamp in the project when it was copied, None for what was made here.
         there: Its stamp where output belongs, None when it was never written there.
         is_ours: Whether the script made it.
     """
 
-    here: Stamp
+    here: Stamp | None
     source: Stamp | None
     there: Stamp | None
     is_ours: bool = False
@@ -130,12 +130,15 @@ class Mirror:
         self._forget_gone(tree)
         self._link_large(tree)
         same_place = self._home == self._source
+        for name, source in wanted.items():
+            there = source if same_place else getattr(self._synced.get(name), "there", None)
+            self._synced[name] = Synced(None, source, there)
+        # A call that is stopped while it copies must not take the copies for output.
+        self._write_list()
         with ThreadPoolExecutor(_COPIERS, "colabkit-mirror") as copiers:
             stamps = list(copiers.map(self._copy, wanted))
         for name, here in zip(wanted, stamps, strict=True):
-            source = wanted[name]
-            there = source if same_place else getattr(self._synced.get(name), "there", None)
-            self._synced[name] = Synced(here, source, there)
+            self._synced[name] = dataclasses.replace(self._synced[name], here=here)
         if not self._is_root:
             self._link_siblings()
         self._write_list()
@@ -144,6 +147,8 @@ class Mirror:
     def _is_stale(self, name: str, source: Stamp) -> bool:
         """Whether a file must be copied; what was made here and is not yet there never is."""
         known, here = self._synced.get(name), Stamp.of(self.project / name)
+        if known is not None and known.here is None:
+            return True
         if known is not None and here == known.here:
             return not source.is_like(known.source)
         return here is None or here.is_like(source)
@@ -163,13 +168,11 @@ class Mirror:
     def _forget_gone(self, tree: Tree) -> None:
         """Removes here what was removed in the project, and nothing that was made here."""
         for name in [n for n, synced in self._synced.items() if n not in tree.files]:
-            path = self.project / name
+            path, synced = self.project / name, self._synced[name]
             if self._is_linked(name):
                 # A call before was stopped after it linked the folder: this is the only copy.
                 del self._synced[name]
-            elif (
-                self._synced[name].source is not None and Stamp.of(path) == self._synced[name].here
-            ):
+            elif synced.source is not None and synced.here in {None, Stamp.of(path)}:
                 path.unlink(missing_ok=True)
                 del self._synced[name]
 
@@ -242,7 +245,7 @@ class Mirror:
             name, stamp = str(path.relative_to(self.project)), Stamp(stat.st_size, stat.st_mtime_ns)
             self._here.add(name)
             known = self._synced.get(name)
-            if known is None or known.here != stamp:
+            if known is None or known.here not in {None, stamp}:
                 found.append((name, stamp))
         return sorted(found)
 
@@ -335,5 +338,6 @@ def _remove(path: Path) -> None:
 
 
 def _synced(entry: dict[str, Any]) -> Synced:
-    stamps = {key: Stamp(**entry[key]) if entry[key] else None for key in ("source", "there")}
-    return Synced(Stamp(**entry["here"]), **stamps, is_ours=bool(entry["is_ours"]))
+    keys = ("here", "source", "there")
+    stamps = {key: Stamp(**entry[key]) if entry[key] else None for key in keys}
+    return Synced(**stamps, is_ours=bool(entry["is_ours"]))

@@ -207,6 +207,23 @@ def test_a_call_stopped_after_it_linked_a_folder_costs_nothing_there(
     assert len(list((project / "data").iterdir())) == 4
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_a_stopped_call_copied_is_no_output_and_is_brought_anew(
+    mirror, project, tmp_path, monkeypatch, is_first
+):
+    if not is_first:
+        mirror.bring()
+        (project / "train.py").write_text("print('edited')")
+    (project / "new.py").write_text("1")
+    stopped_before_the_end(mirror_of(project, tmp_path), monkeypatch)
+    (project / "train.py").write_text("print('edited again')")
+    (project / "data/x.csv").unlink()
+    mirror_of(project, tmp_path).bring()
+    assert (mirror.project / "train.py").read_text() == "print('edited again')"
+    assert not (mirror.project / "data/x.csv").exists()
+    assert sorted(path.name for path in project.iterdir()) == ["data", "new.py", "train.py"]
+
+
 def test_output_not_saved_yet_is_not_given_up_for_a_link(mirror, project, monkeypatch):
     mirror.bring()
     (mirror.project / "data/deep").mkdir()
