@@ -135,6 +135,8 @@ class Mirror:
             self._synced[name] = Synced(None, source, there)
         # A call that is stopped while it copies must not take the copies for output.
         self._write_list()
+        for folder in tree.folders:
+            (self.project / folder).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(_COPIERS, "colabkit-mirror") as copiers:
             stamps = list(copiers.map(self._copy, wanted))
         for name, here in zip(wanted, stamps, strict=True):

@@ -57,6 +57,14 @@ def test_sibling_folders_are_where_relative_paths_expect_them(mirror):
     assert (mirror.project / "../shared/labels.txt").read_text() == "cat"
 
 
+def test_an_empty_folder_that_a_script_writes_into_is_there(mirror, project):
+    (project / "out/best").mkdir(parents=True)
+    mirror.bring()
+    (mirror.project / "out/best/model.bin").write_bytes(b"weights")
+    assert mirror.take_back().saved == ("out/best/model.bin",)
+    assert (project / "out/best/model.bin").read_bytes() == b"weights"
+
+
 def test_what_is_large_is_read_where_it_lies(mirror, project, monkeypatch):
     monkeypatch.setattr(trees, "FOLDER_FILES_MAX", 3)
     monkeypatch.setattr(trees, "FILE_BYTES_MAX", 1000)
