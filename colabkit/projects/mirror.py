@@ -177,6 +177,9 @@ class Mirror:
             elif synced.source is not None and synced.here in {None, Stamp.of(path)}:
                 path.unlink(missing_ok=True)
                 del self._synced[name]
+                with contextlib.suppress(OSError):  # what is not empty stays
+                    for folder in Path(name).parents[:-1]:
+                        (self.project / folder).rmdir()
 
     def _is_linked(self, name: str) -> bool:
         """Whether a path leads through a link to where its folder really lies."""

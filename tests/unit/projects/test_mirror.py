@@ -65,6 +65,15 @@ def test_an_empty_folder_that_a_script_writes_into_is_there(mirror, project):
     assert (project / "out/best/model.bin").read_bytes() == b"weights"
 
 
+def test_a_folder_removed_in_the_project_is_removed_here(mirror, project, tmp_path):
+    (project / "runs/1/logs").mkdir(parents=True)
+    (project / "runs/1/logs/a.txt").write_text("1")
+    mirror.bring()
+    shutil.rmtree(project / "runs")
+    mirror_of(project, tmp_path).bring()
+    assert not (mirror.project / "runs").exists()
+
+
 def test_what_is_large_is_read_where_it_lies(mirror, project, monkeypatch):
     monkeypatch.setattr(trees, "FOLDER_FILES_MAX", 3)
     monkeypatch.setattr(trees, "FILE_BYTES_MAX", 1000)
