@@ -152,7 +152,7 @@ class Mirror:
         if known is not None and known.here is None:
             return True
         if known is not None and here == known.here:
-            return not source.is_like(known.source)
+            return not source.is_still(known.source)
         return here is None or here.is_like(source)
 
     def _check_room(self, nbytes: int) -> None:

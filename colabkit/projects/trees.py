@@ -13,6 +13,8 @@ FILE_BYTES_MAX = 50_000_000
 FOLDER_BYTES_MAX = 200_000_000
 FOLDER_FILES_MAX = 1_000
 _ROUNDING_NS = 2_000_000_000
+_ROUND_NS = 1_000_000
+_FLOAT_NS = 1_000  # what a time in seconds loses as a float
 _LEFT_OUT = frozenset({"__pycache__", ".git", ".ipynb_checkpoints", ".Trash", ".venv"})
 ASIDE = ".colabkit-tmp-"
 
@@ -38,6 +40,11 @@ class Stamp:
         if other is None or self.nbytes != other.nbytes:
             return False
         return abs(self.mtime_ns - other.mtime_ns) < _ROUNDING_NS
+
+    def is_still(self, other: Stamp | None) -> bool:
+        """Whether nothing was written since: times are equal, or this one was rounded."""
+        is_rounded = (self.mtime_ns + _FLOAT_NS) % _ROUND_NS <= 2 * _FLOAT_NS
+        return self == other or (is_rounded and self.is_like(other))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -42,6 +43,20 @@ def test_a_second_time_only_what_changed_is_copied(mirror, project, tmp_path):
     assert mirror_of(project, tmp_path).bring().copied == 2
     assert (mirror.project / "data/x.csv").read_text() == "1,2,3"
     assert not (mirror.project / "train.py").exists()
+
+
+def test_an_edit_of_the_same_size_is_seen_at_once_and_a_rounded_time_is_none(
+    mirror, project, tmp_path
+):
+    script = project / "train.py"
+    os.utime(script, ns=(1, 1_700_000_000_987_654_321))
+    mirror.bring()
+    os.utime(script, ns=(1, 1_700_000_000_987_000_000))
+    assert mirror_of(project, tmp_path).bring().copied == 0
+    script.write_text("print('HI')")
+    os.utime(script, ns=(1, 1_700_000_001_234_567_890))
+    assert mirror_of(project, tmp_path).bring().copied == 1
+    assert (mirror.project / "train.py").read_text() == "print('HI')"
 
 
 def test_links_that_lead_nowhere_are_left_out(mirror, project):
