@@ -72,6 +72,37 @@ def test_sibling_folders_are_where_relative_paths_expect_them(mirror):
     assert (mirror.project / "../shared/labels.txt").read_text() == "cat"
 
 
+def test_a_folder_that_a_script_makes_beside_its_project_goes_back_too(mirror, project, tmp_path):
+    mirror.bring()
+    results = mirror.project / "../results"
+    results.mkdir()
+    (results / "scores.csv").write_text("0.9")
+    assert mirror.take_back().saved == ("../results/scores.csv",)
+    assert mirror.take_back().saved == ()
+    assert (project / "../results/scores.csv").read_text() == "0.9"
+    mirror_of(project, tmp_path).bring()
+    assert results.is_symlink()
+    (results / "more.csv").write_text("1.0")
+    assert (project / "../results/more.csv").exists()
+
+
+def test_a_file_made_beside_a_project_overwrites_none_and_is_not_lost(
+    mirror, project, tmp_path, monkeypatch
+):
+    mirror.bring()
+    (mirror.project / "../results").mkdir()
+    (mirror.project / "../results/scores.csv").write_text("0.9")
+    (project / "../results").mkdir()
+    (project / "../results/scores.csv").write_text("by hand")
+    with monkeypatch.context() as without_drive:
+        without_drive.setattr(Mirror, "take_back", lambda _: None)
+        with pytest.raises(StorageError, match="not saved yet"):
+            mirror_of(project, tmp_path).bring()
+    mirror_of(project, tmp_path).bring()
+    assert (project / "../results/scores.csv").read_text() == "by hand"
+    assert (project / "../results/scores.from-run-1.csv").read_text() == "0.9"
+
+
 def test_an_empty_folder_that_a_script_writes_into_is_there(mirror, project):
     (project / "out/best").mkdir(parents=True)
     mirror.bring()
