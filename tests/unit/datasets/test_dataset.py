@@ -144,6 +144,16 @@ class TestSources:
         assert content_of(dataset(archive, members=["cats/*"])) == expected
         assert content_of(dataset(archive)) == FILES
 
+    @pytest.mark.parametrize("kind", ["zip", "tar", "folder"])
+    def test_a_member_that_is_not_there_is_not_left_out_in_silence(self, tmp_path, cache, kind):
+        source = {"zip": make_zip, "tar": make_tar, "folder": make_folder}[kind](
+            tmp_path / f"source.{kind}", FILES
+        )
+        with pytest.raises(errors.ArgumentError, match="members='catz/\\*', 'dog' names nothing"):
+            dataset(source, members=["cats", "catz/*", "dog"])
+        with pytest.raises(errors.ArgumentError, match="'dog' names nothing"):
+            dataset(source, members=["cats/", "dog"])
+
     def test_dest_is_made(self, archive, tmp_path):
         made = dataset(archive, tmp_path / "here/it/is")
         assert made == tmp_path / "here/it/is"
