@@ -43,7 +43,9 @@ class Downloads:
             path = Path(self._folder.name) / f"{len(self._paths)}"
             self._download(url, path)
             self._paths[url] = path
-        return FileSource(str(self._paths[url]))
+        source = FileSource(str(self._paths[url]))
+        source.name = url  # errors name what the user passed
+        return source
 
     def close(self) -> None:
         """Deletes what was downloaded."""

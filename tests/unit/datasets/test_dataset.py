@@ -125,6 +125,13 @@ class TestSources:
             assert inodes_of(dataset(url)) == before
         assert not list(Path(tempfile.gettempdir()).glob(f"colabkit-download-*/{tmp_path.name}"))
 
+    def test_a_page_that_was_downloaded_is_called_by_its_address(self, cache):
+        page = b"<!DOCTYPE html><html>Sign in</html>"
+        with serving(page, gives_parts=False) as url:
+            with pytest.raises(errors.ArchiveCorruptError, match="web page") as caught:
+                dataset(url)
+            assert url in caught.value.message
+
     def test_encrypted_archive_is_opened_with_its_password_only(self, tmp_path, cache):
         path = tmp_path / "cats.7z"
         with py7zr.SevenZipFile(path, "w", password="meow") as z:
