@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import fsspec
@@ -14,6 +15,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
+from colabkit.datasets.reading.urls import gives_parts
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import (
     aged,
@@ -124,6 +126,22 @@ class TestSources:
             before = inodes_of(made)
             assert inodes_of(dataset(url)) == before
         assert not list(Path(tempfile.gettempdir()).glob(f"colabkit-download-*/{tmp_path.name}"))
+
+    def test_a_download_that_breaks_is_tried_again(self, archive):
+        manners = {"gives_parts": False, "breaks_once": True}
+        with serving(archive.read_bytes(), **manners) as url:
+            assert content_of(dataset(url)) == FILES
+
+    def test_whether_a_server_gives_parts_is_not_asked_at_the_cost_of_the_whole(self):
+        with serving(bytes(50_000_000), gives_parts=False) as url:
+            tracemalloc.start()
+            try:
+                assert not gives_parts(url)
+                assert tracemalloc.get_traced_memory()[1] < 10_000_000
+            finally:
+                tracemalloc.stop()
+        with serving(bytes(50_000_000)) as url:
+            assert gives_parts(url)
 
     def test_a_page_that_was_downloaded_is_called_by_its_address(self, cache):
         page = b"<!DOCTYPE html><html>Sign in</html>"
