@@ -91,7 +91,11 @@ def find_source(
         raise ArgumentError(message, argument="source")
     found = [_find_one(os.fspath(item), platform) for item in source]
     if len(found) == 1:
-        return found[0]
+        one = found[0]
+        if one.kind is SourceKind.ARCHIVES and not is_url(one.name):
+            # As a list of two: what is no archive is copied.
+            return dataclasses.replace(one, kind=SourceKind.PARTS)
+        return one
     names = [one.name for one in found]
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)

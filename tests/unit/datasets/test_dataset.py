@@ -150,6 +150,19 @@ class TestSources:
                 dataset(url)
             assert url in caught.value.message
 
+    @pytest.mark.parametrize("names", [["a.tif"], ["a.tif", "b.tif"]])
+    def test_a_list_of_files_is_copied_however_short_it_is(self, tmp_path, cache, names):
+        folder = make_folder(tmp_path / "export", dict.fromkeys(names, b"1"))
+        made = dataset([folder / name for name in names])
+        assert content_of(made) == dict.fromkeys(names, b"1")
+
+    def test_a_list_of_one_archive_is_that_archive(self, archive, tmp_path):
+        made = dataset(archive)
+        before = inodes_of(made)
+        assert dataset([archive]) == made
+        assert dataset(archive) == made
+        assert inodes_of(made) == before
+
     def test_encrypted_archive_is_opened_with_its_password_only(self, tmp_path, cache):
         path = tmp_path / "cats.7z"
         with py7zr.SevenZipFile(path, "w", password="meow") as z:
