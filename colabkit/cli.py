@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ from colabkit.notebook import card_text, say
 if TYPE_CHECKING:
     from colabkit.checkpoint import CheckpointInfo
 
+_STOPPED = 130  # as a shell tells of Ctrl-C
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command.
@@ -24,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; those of this process by default.
 
     Returns:
-        0 when all went well, 1 when not; wrong usage ends the process with 2.
+        0 when all went well, 1 when not, 130 when it was interrupted; wrong usage ends the
+        process with 2.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -34,6 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(json.dumps({"error": error.message, "hint": error.hint}))
         else:
             print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return _STOPPED
+    except BrokenPipeError:
+        # Who reads this, as `head` does, has seen enough; nor may Python's own flush complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -69,7 +69,7 @@ def dataset(
     Example:
         >>> data_dir = colabkit.dataset("MyDrive/cats.zip")  # doctest: +SKIP
     """
-    if sha256 is not None and not _SHA256.fullmatch(sha256.lower()):
+    if sha256 is not None and not _SHA256.fullmatch(str(sha256).lower()):
         message = f"sha256 is 64 hex digits, not {sha256!r}."
         raise ArgumentError(message, argument="sha256")
     if verify not in {"quick", "full"}:
@@ -92,7 +92,10 @@ def dataset(
     return Call(request, slot, progress=progress).run()
 
 
-def _check_dest(dest: str | os.PathLike[str], found: Found) -> None:
+def _check_dest(dest: object, found: Found) -> None:
+    if not isinstance(dest, str | os.PathLike):
+        message = f"dest is a folder, not {dest!r}."
+        raise ArgumentError(message, argument="dest", hint="Pass its path, or leave it out.")
     text = os.fspath(dest)
     if not text:
         message = "dest is empty."
@@ -110,7 +113,10 @@ def _check_dest(dest: str | os.PathLike[str], found: Found) -> None:
 def _selection(members: str | Sequence[str] | None) -> tuple[str, ...] | None:
     if members is None:
         return None
-    chosen = (members,) if isinstance(members, str) else tuple(members)
+    if isinstance(members, str):
+        chosen: tuple[str, ...] = (members,)
+    else:
+        chosen = tuple(members) if isinstance(members, Iterable) else ()
     if not chosen or not all(isinstance(name, str) and name for name in chosen):
         message = f"members is a name, a pattern or a list of them, not {members!r}."
         raise ArgumentError(message, argument="members", hint="Leave it out to take all.")

@@ -83,7 +83,10 @@ def find_source(
     platform = detect_platform() if platform is None else platform
     if isinstance(source, str | os.PathLike):
         return _find_one(os.fspath(source), platform)
-    if not isinstance(source, Sequence) or not source:
+    are_places = isinstance(source, Sequence) and all(
+        isinstance(item, str | os.PathLike) for item in source
+    )
+    if not are_places or not source:
         message = f"source is a path, a URL or a list of them, not {source!r}."
         raise ArgumentError(message, argument="source")
     found = [_find_one(os.fspath(item), platform) for item in source]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import itertools
 import os
 from collections.abc import Callable, Sequence
 
@@ -12,6 +13,7 @@ from colabkit.datasets.cache import (
     Evicted,
     FolderState,
     Header,
+    Member,
     Published,
     Slot,
     Staging,
@@ -25,6 +27,7 @@ from colabkit.datasets.cache import (
     room_at,
 )
 from colabkit.datasets.folders import Before
+from colabkit.datasets.members import unanswered
 from colabkit.datasets.origins import Contents, Origin
 from colabkit.datasets.transfer import Phase, Watch
 from colabkit.errors import (
@@ -34,6 +37,8 @@ from colabkit.errors import (
     DiskFullError,
 )
 from colabkit.notebook import bytes_words
+
+_NAMES_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,13 +97,14 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
     """
     slot, origin = recipe.slot, recipe.origin
     slot.side.mkdir(parents=True, exist_ok=True)
+    if contents.files is not None:
+        _check_selection(recipe, contents.files)
     with Staging(slot, key=contents.staging_key, planned=contents.files) as staging:
         evicted = _make_room(recipe, contents, staging)
         files_kept = len(staging.done) + len(staging.unproven)
         try:
             members = origin.fill(staging, _older_copy(slot, recipe.name, before))
-            if recipe.selection is not None and not members:
-                raise _nothing_selected(recipe)
+            _check_selection(recipe, members)
         except OSError as error:
             if _says_full(error) or _says_full(error.__cause__):
                 raise _full(slot) from error
@@ -169,11 +175,19 @@ def _older_copy(slot: Slot, name: str, before: Published) -> Before | None:
     return Before(slot.folder, members)
 
 
-def _nothing_selected(recipe: Recipe) -> ArgumentError:
-    asked = ", ".join(repr(name) for name in recipe.selection or ())
+def _check_selection(recipe: Recipe, members: Sequence[Member]) -> None:
+    """Refuses a selection of which a part is not there: a typing error would go unseen."""
+    paths = (member.path for member in members)
+    unfinished = getattr(recipe.origin, "unfinished", ())
+    nothing = unanswered(recipe.selection or (), itertools.chain(paths, unfinished))
+    if not nothing:
+        return
+    asked = ", ".join(map(repr, nothing[:_NAMES_SHOWN]))
+    if len(nothing) > _NAMES_SHOWN:
+        asked += f" and {len(nothing) - _NAMES_SHOWN:,} more"
     message = f"members={asked} names nothing in {recipe.name}."
     hint = 'Give paths as the archive has them: a file, a folder, or a pattern as "train/*".'
-    return ArgumentError(message, argument="members", hint=hint)
+    raise ArgumentError(message, argument="members", hint=hint)
 
 
 def _says_full(error: BaseException | None) -> bool:

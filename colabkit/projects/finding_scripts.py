@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 from colabkit.errors import ArgumentError, DriveLostError, ScriptNotFoundError
@@ -56,7 +57,7 @@ def find_script(path: str | Path, project: str | Path | None = None) -> Script:
         ArgumentError: It does not lie in the project.
     """
     platform = detect_platform()
-    where = locate_input(path, platform=platform).absolute()
+    where = _plain(locate_input(path, platform=platform))
     mount = mount_of(where, platform=platform)
     if mount is not None and mount.look() is not MountState.MOUNTED:
         message = f"{path} is on Drive, which is not mounted at {mount.mountpoint}."
@@ -64,7 +65,7 @@ def find_script(path: str | Path, project: str | Path | None = None) -> Script:
         raise DriveLostError(message, path=where, operation="run", hint=hint)
     if not where.is_file():
         raise _missing(path, where)
-    folder = where.parent if project is None else locate(project, platform=platform).absolute()
+    folder = where.parent if project is None else _plain(locate(project, platform=platform))
     if not where.is_relative_to(folder):
         message = f"{where} does not lie in the project {folder}."
         raise ArgumentError(message, argument="project", hint="Pass a folder above the script.")
@@ -74,6 +75,11 @@ def find_script(path: str | Path, project: str | Path | None = None) -> Script:
     elif platform is Platform.KAGGLE and folder.is_relative_to(_KAGGLE_INPUT):
         home = _KAGGLE_WORKING / folder.name
     return Script(where, folder, home)
+
+
+def _plain(path: Path) -> Path:
+    """Returns an absolute path without "..": a project's folder needs a name of its own."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _missing(path: str | Path, where: Path) -> ScriptNotFoundError:

@@ -4,44 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-import logging
 import os
 import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from colabkit.errors import DiskFullError, StorageError
 from colabkit.projects.finding_scripts import Script
+from colabkit.projects.synced import Synced, read_list, write_list
 from colabkit.projects.trees import ASIDE, Stamp, Tree, is_left_out, read_tree, walk
 from colabkit.storage import AnyVolume, Bytes, cache_folder, hash_of, volume_at
 
-_logger = logging.getLogger(__name__)
 _COPIERS = 8
 _PART_BYTES = 8 << 20
 _SPARE_BYTES = 200_000_000
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Synced:
-    """One file that is the same here and there.
-
-    Attributes:
-        here: Its stamp on this machine.
-        source: Its stamp in the project when it was copied, None for what was made here.
-        there: Its stamp where output belongs, None when it was never written there.
-        is_ours: Whether the script made it.
-    """
-
-    here: Stamp
-    source: Stamp | None
-    there: Stamp | None
-    is_ours: bool = False
+_BESIDE = "../"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,7 +77,7 @@ class Mirror:
         self._synced: dict[str, Synced] = {}
         self._seen: dict[str, Stamp] = {}
         self._here: set[str] = set()
-        self._volume: AnyVolume | None = None
+        self._volumes: dict[bool, AnyVolume] = {}
 
     def bring(self) -> Brought:
         """Copies what changed in the project, and links what is large.
@@ -118,7 +99,7 @@ class Mirror:
 
     def _open(self) -> None:
         self.project.mkdir(parents=True, exist_ok=True)
-        self._synced = self._read_list()
+        self._synced = read_list(self.root)
         if self._synced:
             # A kernel that ended in the middle of a script left output here.
             self.take_back()
@@ -130,22 +111,29 @@ class Mirror:
         self._forget_gone(tree)
         self._link_large(tree)
         same_place = self._home == self._source
+        for name, source in wanted.items():
+            there = source if same_place else getattr(self._synced.get(name), "there", None)
+            self._synced[name] = Synced(None, source, there)
+        # A call that is stopped while it copies must not take the copies for output.
+        write_list(self.root, self._synced)
+        for folder in tree.folders:
+            (self.project / folder).mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(_COPIERS, "colabkit-mirror") as copiers:
             stamps = list(copiers.map(self._copy, wanted))
         for name, here in zip(wanted, stamps, strict=True):
-            source = wanted[name]
-            there = source if same_place else getattr(self._synced.get(name), "there", None)
-            self._synced[name] = Synced(here, source, there)
+            self._synced[name] = dataclasses.replace(self._synced[name], here=here)
         if not self._is_root:
             self._link_siblings()
-        self._write_list()
+        write_list(self.root, self._synced)
         return Brought(len(wanted), nbytes, len(tree.files), tree.links)
 
     def _is_stale(self, name: str, source: Stamp) -> bool:
         """Whether a file must be copied; what was made here and is not yet there never is."""
         known, here = self._synced.get(name), Stamp.of(self.project / name)
+        if known is not None and known.here is None:
+            return True
         if known is not None and here == known.here:
-            return not source.is_like(known.source)
+            return not source.is_still(known.source)
         return here is None or here.is_like(source)
 
     def _check_room(self, nbytes: int) -> None:
@@ -163,24 +151,44 @@ class Mirror:
     def _forget_gone(self, tree: Tree) -> None:
         """Removes here what was removed in the project, and nothing that was made here."""
         for name in [n for n, synced in self._synced.items() if n not in tree.files]:
-            path = self.project / name
-            if self._synced[name].source is not None and Stamp.of(path) == self._synced[name].here:
+            path, synced = self.project / name, self._synced[name]
+            if self._is_linked(name):
+                # A call before was stopped after it linked the folder: this is the only copy.
+                del self._synced[name]
+            elif synced.source is not None and synced.here in {None, Stamp.of(path)}:
                 path.unlink(missing_ok=True)
                 del self._synced[name]
+                with contextlib.suppress(OSError):  # what is not empty stays
+                    for folder in Path(name).parents[:-1]:
+                        (self.project / folder).rmdir()
+
+    def _is_linked(self, name: str) -> bool:
+        """Whether a path leads through a link to where its folder really lies."""
+        return any((self.project / folder).is_symlink() for folder in Path(name).parents)
 
     def _link_large(self, tree: Tree) -> None:
         """Links what is large now; what is not any more is copied, and not through a link."""
-        unsaved = [name for name, _ in self._changed()]
         for entry in list(self.project.iterdir()):
             if entry.is_symlink() and entry.name not in tree.links:
                 entry.unlink()
         for name in tree.links:
+            self._link(name)
+
+    def _link(self, name: str) -> None:
+        """Puts a link in the place of what is here, unless that is saved nowhere else."""
+        link, target = self.project / name, Path(os.path.normpath(self._source / name))
+        if link.is_symlink():
+            if link.readlink() == target:
+                return
+        elif link.exists():
+            unsaved = [one for one, _ in self._changed()]
             inside = [one for one in unsaved if one == name or one.startswith(f"{name}/")]
-            if inside and not (self.project / name).is_symlink():
+            if inside:
                 message = f"{inside[0]} was made by the script and is not saved yet."
                 hint = f"Copy it from {self.project} to where it belongs, and delete it there."
-                raise StorageError(message, path=self.project / name, operation="link", hint=hint)
-            _link(self.project / name, self._source / name)
+                raise StorageError(message, path=link, operation="link", hint=hint)
+        _remove(link)
+        link.symlink_to(target)
 
     def _copy(self, name: str) -> Stamp:
         source, target = self._source / name, self.project / name
@@ -197,9 +205,9 @@ class Mirror:
 
     def _link_siblings(self) -> None:
         """Makes ``../data`` mean here what it means in the project's own place."""
-        for entry in os.scandir(self._source.parent):
-            if entry.name != self._source.name and not is_left_out(entry.name):
-                _link(self.project.parent / entry.name, Path(entry.path))
+        for path in self._source.parent.iterdir():
+            if path.name != self._source.name and not is_left_out(path.name):
+                self._link(f"{_BESIDE}{path.name}")
 
     def take_back(self, *, only_settled: bool = False) -> TakenBack:
         """Writes new and changed files where output belongs, each of them whole.
@@ -224,16 +232,18 @@ class Mirror:
                 if target != name:
                     beside[name] = target
             self._remove_gone()
-            self._write_list()
+            write_list(self.root, self._synced)
         return TakenBack(tuple(saved), unsaved, beside)
 
     def _changed(self) -> list[tuple[str, Stamp]]:
         found = []
-        for path, stat in walk(self.project):
-            name, stamp = str(path.relative_to(self.project)), Stamp(stat.st_size, stat.st_mtime_ns)
-            self._here.add(name)
+        # With folders that a script made beside its project, as ../results.
+        for path, stat in walk(self.project.parent):
+            name, stamp = os.path.relpath(path, self.project), Stamp(stat.st_size, stat.st_mtime_ns)
+            if not name.startswith(_BESIDE):
+                self._here.add(name)
             known = self._synced.get(name)
-            if known is None or known.here != stamp:
+            if known is None or known.here not in {None, stamp}:
                 found.append((name, stamp))
         return sorted(found)
 
@@ -245,9 +255,11 @@ class Mirror:
             message = f"{self._home / name} could not be looked at: {error.strerror}."
             raise StorageError(message, path=name, operation="stat") from error
         expected = known.there if known is not None else None
-        if self._home == self._source and there is not None and not there.is_like(expected):
+        is_shared = self._home == self._source or name.startswith(_BESIDE)
+        if is_shared and there is not None and not there.is_like(expected):
             target = self._free_name(name)
-        self._opened().write(target, _parts(self.project / name))
+        volume = self._opened(is_beside=name.startswith(_BESIDE))
+        volume.write(target.removeprefix(_BESIDE), _parts(self.project / name))
         source = known.source if known is not None else None
         if target == name:
             there = Stamp.of(self._home / name)
@@ -279,26 +291,11 @@ class Mirror:
                     self._opened().delete([name])
                 del self._synced[name]
 
-    def _opened(self) -> AnyVolume:
-        if self._volume is None:
-            self._volume = volume_at(self._home)
-        return self._volume
-
-    def _read_list(self) -> dict[str, Synced]:
-        try:
-            value = json.loads((self.root / "list.json").read_text())
-            return {name: _synced(entry) for name, entry in value.items()}
-        except FileNotFoundError:
-            return {}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            _logger.warning("The list of %s is damaged.", self.root, exc_info=True)
-            return {}
-
-    def _write_list(self) -> None:
-        files = {name: dataclasses.asdict(synced) for name, synced in self._synced.items()}
-        aside = self.root / f"list-{os.getpid()}.json"
-        aside.write_text(json.dumps(files))
-        aside.replace(self.root / "list.json")
+    def _opened(self, *, is_beside: bool = False) -> AnyVolume:
+        if is_beside not in self._volumes:
+            folder = self._home.parent if is_beside else self._home
+            self._volumes[is_beside] = volume_at(folder)
+        return self._volumes[is_beside]
 
 
 def _parts(path: Path) -> Iterator[Bytes]:
@@ -311,20 +308,8 @@ def _parts(path: Path) -> Iterator[Bytes]:
         raise StorageError(message, path=path, operation="read") from error
 
 
-def _link(link: Path, target: Path) -> None:
-    if link.is_symlink() and link.readlink() == target:
-        return
-    _remove(link)
-    link.symlink_to(target)
-
-
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _synced(entry: dict[str, Any]) -> Synced:
-    stamps = {key: Stamp(**entry[key]) if entry[key] else None for key in ("source", "there")}
-    return Synced(Stamp(**entry["here"]), **stamps, is_ours=bool(entry["is_ours"]))

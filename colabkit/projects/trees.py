@@ -13,6 +13,8 @@ FILE_BYTES_MAX = 50_000_000
 FOLDER_BYTES_MAX = 200_000_000
 FOLDER_FILES_MAX = 1_000
 _ROUNDING_NS = 2_000_000_000
+_ROUND_NS = 1_000_000
+_FLOAT_NS = 1_000  # what a time in seconds loses as a float
 _LEFT_OUT = frozenset({"__pycache__", ".git", ".ipynb_checkpoints", ".Trash", ".venv"})
 ASIDE = ".colabkit-tmp-"
 
@@ -39,6 +41,11 @@ class Stamp:
             return False
         return abs(self.mtime_ns - other.mtime_ns) < _ROUNDING_NS
 
+    def is_still(self, other: Stamp | None) -> bool:
+        """Whether nothing was written since: times are equal, or this one was rounded."""
+        is_rounded = (self.mtime_ns + _FLOAT_NS) % _ROUND_NS <= 2 * _FLOAT_NS
+        return self == other or (is_rounded and self.is_like(other))
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tree:
@@ -47,10 +54,12 @@ class Tree:
     Attributes:
         files: What is copied, by its path in the project.
         links: What is read where it lies: large files, and folders with much in them.
+        folders: The folders that are copied, empty ones too: a script may write into them.
     """
 
     files: dict[str, Stamp]
     links: tuple[str, ...]
+    folders: tuple[str, ...] = ()
 
 
 def read_tree(project: Path, *, links_folders: bool = False) -> Tree:
@@ -62,6 +71,7 @@ def read_tree(project: Path, *, links_folders: bool = False) -> Tree:
     """
     files: dict[str, Stamp] = {}
     links: list[str] = []
+    folders: list[str] = []
     with os.scandir(project) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             stat = None if is_left_out(entry.name) else _status(entry)
@@ -73,19 +83,21 @@ def read_tree(project: Path, *, links_folders: bool = False) -> Tree:
                 else:
                     files[entry.name] = Stamp(stat.st_size, stat.st_mtime_ns)
                 continue
-            inner = None if links_folders else _files_of(Path(entry.path), project)
+            within: list[Path] = []
+            inner = None if links_folders else _files_of(Path(entry.path), project, within)
             if inner is None:
                 links.append(entry.name)
             else:
                 files |= inner
-    return Tree(files, tuple(links))
+                folders += [str(path.relative_to(project)) for path in within]
+    return Tree(files, tuple(links), tuple(folders))
 
 
-def _files_of(folder: Path, project: Path) -> dict[str, Stamp] | None:
+def _files_of(folder: Path, project: Path, folders: list[Path]) -> dict[str, Stamp] | None:
     """Returns what is copied of a folder, None when there is too much in it."""
     found: dict[str, Stamp] = {}
     nbytes = 0
-    for path, stat in walk(folder):
+    for path, stat in walk(folder, folders):
         nbytes += stat.st_size
         if stat.st_size > FILE_BYTES_MAX or nbytes > FOLDER_BYTES_MAX:
             return None
@@ -95,11 +107,19 @@ def _files_of(folder: Path, project: Path) -> dict[str, Stamp] | None:
     return found
 
 
-def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """Yields the files below a folder; follows no link."""
+def walk(folder: Path, folders: list[Path] | None = None) -> Iterator[tuple[Path, os.stat_result]]:
+    """Yields the files below a folder; follows no link.
+
+    Args:
+        folder: Where to look.
+        folders: Gets each folder on the way, this one first.
+    """
     waiting = [folder]
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
+        inside = waiting.pop()
+        if folders is not None:
+            folders.append(inside)
+        with os.scandir(inside) as entries:
             for entry in entries:
                 if is_left_out(entry.name) or entry.is_symlink():
                     continue

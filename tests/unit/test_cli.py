@@ -40,6 +40,23 @@ def test_demo_runs_the_demo(monkeypatch):
     assert cli.main(["demo"]) == 3
 
 
+def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "colabkit.demo", SimpleNamespace(main=interrupted))
+    assert cli.main(["demo"]) == 130
+    assert capsys.readouterr().err == "Stopped.\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path):
+    command = [sys.executable, "-m", "colabkit", "checkpoints", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
 def test_a_missing_run_folder_is_one_sentence(tmp_path, capsys):
     assert cli.main(["checkpoints", str(tmp_path / "nowhere")]) == 1
     assert "nowhere" in capsys.readouterr().err

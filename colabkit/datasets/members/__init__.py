@@ -6,7 +6,7 @@ from colabkit.datasets.members.encodings import FALLBACK, decoded, encoding_of
 from colabkit.datasets.members.limits import Limits
 from colabkit.datasets.members.links import LINK_BYTES_MAX, Resolved, resolve
 from colabkit.datasets.members.paths import all_plain, check_mode, is_junk, parents, safe_path
-from colabkit.datasets.members.selection import Wanted, chosen
+from colabkit.datasets.members.selection import Wanted, chosen, unanswered
 from colabkit.datasets.members.tables import (
     ArchiveFile,
     Column,
@@ -41,4 +41,5 @@ __all__ = [
     "parents",
     "resolve",
     "safe_path",
+    "unanswered",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 Wanted = Callable[[str], bool]
 
@@ -15,7 +15,7 @@ def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> Wanted | No
     patterns = [members] if isinstance(members, str) else list(members)
     exact = {pattern.strip("/") for pattern in patterns}
     below = tuple(f"{pattern}/" for pattern in exact)
-    globs = [pattern for pattern in exact if any(c in pattern for c in "*?[")]
+    globs = [pattern for pattern in exact if _is_pattern(pattern)]
 
     def wanted(path: str) -> bool:
         if path in exact or path.startswith(below):
@@ -23,3 +23,28 @@ def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> Wanted | No
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in globs)
 
     return wanted
+
+
+def unanswered(members: Sequence[str], paths: Iterable[str]) -> list[str]:
+    """Returns those of the names and patterns asked for that no path answers to.
+
+    Example:
+        >>> unanswered(["train", "val/*"], ["train/cat.jpg"])
+        ['val/*']
+    """
+    left = {name.strip("/") for name in members}
+    globs = {name for name in left if _is_pattern(name)}
+    for path in paths:
+        if not left:
+            break
+        answered = {glob for glob in globs if fnmatch.fnmatchcase(path, glob)}
+        globs -= answered
+        left -= answered
+        while path:
+            left.discard(path)
+            path = path.rpartition("/")[0]
+    return [name for name in members if name.strip("/") in left]
+
+
+def _is_pattern(name: str) -> bool:
+    return any(c in name for c in "*?[")

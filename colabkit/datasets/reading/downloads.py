@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.datasets.reading.source import FileSource, Source
+from colabkit.datasets.reading.urls import as_os_error, gives_parts
 from colabkit.datasets.transfer import Phase, Retry, Watch
-from colabkit.errors import StorageError
 
 _PIECE_BYTES = 1 << 20
 
@@ -36,14 +36,16 @@ class Downloads:
             opened: The URL's own source, None where its server does not even tell its size.
         """
         if url not in self._paths:
-            if opened is not None and _gives_parts(opened):
+            if opened is not None and self._gives_parts(url, opened):
                 return None
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(prefix="colabkit-download-")
             path = Path(self._folder.name) / f"{len(self._paths)}"
             self._download(url, path)
             self._paths[url] = path
-        return FileSource(str(self._paths[url]))
+        source = FileSource(str(self._paths[url]))
+        source.name = url  # errors name what the user passed
+        return source
 
     def close(self) -> None:
         """Deletes what was downloaded."""
@@ -52,13 +54,21 @@ class Downloads:
             self._folder.cleanup()
             self._folder = None
 
+    def _gives_parts(self, url: str, opened: Source) -> bool:
+        while opened.nbytes > 1:
+            try:
+                return gives_parts(url)
+            except OSError as error:
+                self._retry(error)
+        return True
+
     def _download(self, url: str, path: Path) -> None:
         fsspec: Any = importlib.import_module("fsspec")
         while True:
             self._watch.begin(Phase.DOWNLOADING)
             try:
                 with fsspec.open(url, "rb", block_size=0) as remote, path.open("wb") as local:
-                    while piece := remote.read(_PIECE_BYTES):
+                    while piece := _piece(remote, url):
                         local.write(piece)
                         self._watch.add(nbytes=len(piece))
             except OSError as error:
@@ -67,10 +77,8 @@ class Downloads:
                 return
 
 
-def _gives_parts(source: Source) -> bool:
-    if source.nbytes <= 1:
-        return True
+def _piece(remote: Any, url: str) -> bytes:
     try:
-        return len(source.read(0, 1)) == 1
-    except StorageError:
-        return False
+        return bytes(remote.read(_PIECE_BYTES))
+    except Exception as error:
+        raise as_os_error(error, url) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import http
 import importlib
 from typing import Any
 
@@ -61,6 +62,29 @@ def as_os_error(error: Exception, url: str) -> OSError:
         return error
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return OSError(errno.EIO, words, url)
+
+
+def gives_parts(url: str) -> bool:
+    """Whether a web server sends a part of a file when asked for one.
+
+    The answer's body is not awaited: a server that ignores the question sends the whole file.
+
+    Raises:
+        OSError: The server cannot be asked.
+    """
+    files, address = (place := located(url)).files, place.inside
+
+    async def asked() -> bool:
+        session = await files.set_session()
+        options = {**files.kwargs}
+        options["headers"] = {**options.get("headers", {}), "Range": "bytes=0-0"}
+        async with session.get(files.encode_url(address), **options) as answer:
+            return bool(answer.status == http.HTTPStatus.PARTIAL_CONTENT)
+
+    try:
+        return bool(importlib.import_module("fsspec.asyn").sync(files.loop, asked))
+    except Exception as error:
+        raise as_os_error(error, url) from error
 
 
 def is_web(path: str) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import fsspec
@@ -14,6 +15,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
+from colabkit.datasets.reading.urls import gives_parts
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import (
     aged,
@@ -125,6 +127,42 @@ class TestSources:
             assert inodes_of(dataset(url)) == before
         assert not list(Path(tempfile.gettempdir()).glob(f"colabkit-download-*/{tmp_path.name}"))
 
+    def test_a_download_that_breaks_is_tried_again(self, archive):
+        manners = {"gives_parts": False, "breaks_once": True}
+        with serving(archive.read_bytes(), **manners) as url:
+            assert content_of(dataset(url)) == FILES
+
+    def test_whether_a_server_gives_parts_is_not_asked_at_the_cost_of_the_whole(self):
+        with serving(bytes(50_000_000), gives_parts=False) as url:
+            tracemalloc.start()
+            try:
+                assert not gives_parts(url)
+                assert tracemalloc.get_traced_memory()[1] < 10_000_000
+            finally:
+                tracemalloc.stop()
+        with serving(bytes(50_000_000)) as url:
+            assert gives_parts(url)
+
+    def test_a_page_that_was_downloaded_is_called_by_its_address(self, cache):
+        page = b"<!DOCTYPE html><html>Sign in</html>"
+        with serving(page, gives_parts=False) as url:
+            with pytest.raises(errors.ArchiveCorruptError, match="web page") as caught:
+                dataset(url)
+            assert url in caught.value.message
+
+    @pytest.mark.parametrize("names", [["a.tif"], ["a.tif", "b.tif"]])
+    def test_a_list_of_files_is_copied_however_short_it_is(self, tmp_path, cache, names):
+        folder = make_folder(tmp_path / "export", dict.fromkeys(names, b"1"))
+        made = dataset([folder / name for name in names])
+        assert content_of(made) == dict.fromkeys(names, b"1")
+
+    def test_a_list_of_one_archive_is_that_archive(self, archive, tmp_path):
+        made = dataset(archive)
+        before = inodes_of(made)
+        assert dataset([archive]) == made
+        assert dataset(archive) == made
+        assert inodes_of(made) == before
+
     def test_encrypted_archive_is_opened_with_its_password_only(self, tmp_path, cache):
         path = tmp_path / "cats.7z"
         with py7zr.SevenZipFile(path, "w", password="meow") as z:
@@ -143,6 +181,16 @@ class TestSources:
         assert content_of(dataset(archive, members="cats")) == expected
         assert content_of(dataset(archive, members=["cats/*"])) == expected
         assert content_of(dataset(archive)) == FILES
+
+    @pytest.mark.parametrize("kind", ["zip", "tar", "folder"])
+    def test_a_member_that_is_not_there_is_not_left_out_in_silence(self, tmp_path, cache, kind):
+        source = {"zip": make_zip, "tar": make_tar, "folder": make_folder}[kind](
+            tmp_path / f"source.{kind}", FILES
+        )
+        with pytest.raises(errors.ArgumentError, match="members='catz/\\*', 'dog' names nothing"):
+            dataset(source, members=["cats", "catz/*", "dog"])
+        with pytest.raises(errors.ArgumentError, match="'dog' names nothing"):
+            dataset(source, members=["cats/", "dog"])
 
     def test_dest_is_made(self, archive, tmp_path):
         made = dataset(archive, tmp_path / "here/it/is")

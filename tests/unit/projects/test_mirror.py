@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -44,6 +45,20 @@ def test_a_second_time_only_what_changed_is_copied(mirror, project, tmp_path):
     assert not (mirror.project / "train.py").exists()
 
 
+def test_an_edit_of_the_same_size_is_seen_at_once_and_a_rounded_time_is_none(
+    mirror, project, tmp_path
+):
+    script = project / "train.py"
+    os.utime(script, ns=(1, 1_700_000_000_987_654_321))
+    mirror.bring()
+    os.utime(script, ns=(1, 1_700_000_000_987_000_000))
+    assert mirror_of(project, tmp_path).bring().copied == 0
+    script.write_text("print('HI')")
+    os.utime(script, ns=(1, 1_700_000_001_234_567_890))
+    assert mirror_of(project, tmp_path).bring().copied == 1
+    assert (mirror.project / "train.py").read_text() == "print('HI')"
+
+
 def test_links_that_lead_nowhere_are_left_out(mirror, project):
     (project / "gone").symlink_to(project / "nowhere")
     (project / "round").symlink_to(project / "round")
@@ -55,6 +70,54 @@ def test_links_that_lead_nowhere_are_left_out(mirror, project):
 def test_sibling_folders_are_where_relative_paths_expect_them(mirror):
     mirror.bring()
     assert (mirror.project / "../shared/labels.txt").read_text() == "cat"
+
+
+def test_a_folder_that_a_script_makes_beside_its_project_goes_back_too(mirror, project, tmp_path):
+    mirror.bring()
+    results = mirror.project / "../results"
+    results.mkdir()
+    (results / "scores.csv").write_text("0.9")
+    assert mirror.take_back().saved == ("../results/scores.csv",)
+    assert mirror.take_back().saved == ()
+    assert (project / "../results/scores.csv").read_text() == "0.9"
+    mirror_of(project, tmp_path).bring()
+    assert results.is_symlink()
+    (results / "more.csv").write_text("1.0")
+    assert (project / "../results/more.csv").exists()
+
+
+def test_a_file_made_beside_a_project_overwrites_none_and_is_not_lost(
+    mirror, project, tmp_path, monkeypatch
+):
+    mirror.bring()
+    (mirror.project / "../results").mkdir()
+    (mirror.project / "../results/scores.csv").write_text("0.9")
+    (project / "../results").mkdir()
+    (project / "../results/scores.csv").write_text("by hand")
+    with monkeypatch.context() as without_drive:
+        without_drive.setattr(Mirror, "take_back", lambda _: None)
+        with pytest.raises(StorageError, match="not saved yet"):
+            mirror_of(project, tmp_path).bring()
+    mirror_of(project, tmp_path).bring()
+    assert (project / "../results/scores.csv").read_text() == "by hand"
+    assert (project / "../results/scores.from-run-1.csv").read_text() == "0.9"
+
+
+def test_an_empty_folder_that_a_script_writes_into_is_there(mirror, project):
+    (project / "out/best").mkdir(parents=True)
+    mirror.bring()
+    (mirror.project / "out/best/model.bin").write_bytes(b"weights")
+    assert mirror.take_back().saved == ("out/best/model.bin",)
+    assert (project / "out/best/model.bin").read_bytes() == b"weights"
+
+
+def test_a_folder_removed_in_the_project_is_removed_here(mirror, project, tmp_path):
+    (project / "runs/1/logs").mkdir(parents=True)
+    (project / "runs/1/logs/a.txt").write_text("1")
+    mirror.bring()
+    shutil.rmtree(project / "runs")
+    mirror_of(project, tmp_path).bring()
+    assert not (mirror.project / "runs").exists()
 
 
 def test_what_is_large_is_read_where_it_lies(mirror, project, monkeypatch):
@@ -182,6 +245,46 @@ def test_a_folder_that_grew_is_linked_and_one_that_shrank_is_copied(mirror, proj
     assert not (mirror.project / "data").is_symlink()
     assert (mirror.project / "data/4.txt").read_text() == "made here"
     assert (project / "data/4.txt").stat().st_ino == before
+
+
+def stopped_before_the_end(mirror, monkeypatch):
+    """Brings a project as a call does that is interrupted when all is copied."""
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mirror, "_link_siblings", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        mirror.bring()
+
+
+def test_a_call_stopped_after_it_linked_a_folder_costs_nothing_there(
+    mirror, project, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trees, "FOLDER_FILES_MAX", 2)
+    mirror.bring()
+    for number in range(3):
+        (project / f"data/{number}.csv").write_text("1")
+    stopped_before_the_end(mirror_of(project, tmp_path), monkeypatch)
+    assert mirror_of(project, tmp_path).bring().links == ("data",)
+    assert len(list((project / "data").iterdir())) == 4
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_a_stopped_call_copied_is_no_output_and_is_brought_anew(
+    mirror, project, tmp_path, monkeypatch, is_first
+):
+    if not is_first:
+        mirror.bring()
+        (project / "train.py").write_text("print('edited')")
+    (project / "new.py").write_text("1")
+    stopped_before_the_end(mirror_of(project, tmp_path), monkeypatch)
+    (project / "train.py").write_text("print('edited again')")
+    (project / "data/x.csv").unlink()
+    mirror_of(project, tmp_path).bring()
+    assert (mirror.project / "train.py").read_text() == "print('edited again')"
+    assert not (mirror.project / "data/x.csv").exists()
+    assert sorted(path.name for path in project.iterdir()) == ["data", "new.py", "train.py"]
 
 
 def test_output_not_saved_yet_is_not_given_up_for_a_link(mirror, project, monkeypatch):

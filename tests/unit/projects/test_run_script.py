@@ -10,6 +10,7 @@ import pytest
 
 import colabkit
 from colabkit.errors import ArgumentError, ScriptError, ScriptNotFoundError
+from colabkit.projects.finding_scripts import find_script
 
 
 @pytest.fixture
@@ -45,6 +46,14 @@ def test_a_script_in_a_subfolder_works_in_the_project(project, capfd):
     assert "net name = 'net'" in capfd.readouterr().out
     with pytest.raises(ArgumentError, match="does not lie in the project"):
         colabkit.run_script(path, project=project.parent / "shared")
+
+
+def test_a_script_above_the_working_folder_has_a_project_with_a_name(project, monkeypatch):
+    path = script(project, "")
+    monkeypatch.chdir(project / "lib")
+    found = find_script("../train.py", project="..")
+    assert (found.path, found.project) == (path, project)
+    assert find_script("../train.py") == found
 
 
 def test_output_comes_as_it_is_written_each_stream_on_its_own(project, capfd):
