@@ -196,6 +196,23 @@ def test_what_dead_writers_left_aside_is_swept_and_never_listed(tmp_path, remote
         assert not left.exists()
 
 
+def test_what_lies_aside_goes_with_its_writer_though_its_number_is_given_again(tmp_path):
+    held, aside = LocalVolume(tmp_path), []
+
+    def content() -> Iterator[np.ndarray]:
+        yield blob(b"half")
+        LocalVolume(tmp_path).sweep()
+        aside.extend(path.name for path in (tmp_path / "shards").iterdir())
+
+    left = tmp_path / "shards" / f".colabkit-tmp-{os.getpid()}-1234-deadbeef"
+    left.parent.mkdir()
+    left.write_bytes(b"half of it")
+    held.write("shards/whole", content())
+    assert len(aside) == 1
+    assert not left.exists()
+    assert held.list("shards") == {"whole": 4}
+
+
 def test_uploads_that_were_cut_off_are_given_up_and_those_of_other_runs_are_not(bucket):
     files = fsspec.filesystem("s3", skip_instance_cache=True)
     for run in ("cats", "dogs"):
