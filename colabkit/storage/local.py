@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from colabkit.storage.files import Files
 from colabkit.storage.volume import Bytes
 
 _ASIDE = ".colabkit-tmp-"
+_SESSION = uuid.uuid4().hex[:12]
 _READ_BYTES = 8 << 20
 _READERS = 4
 
@@ -61,8 +61,8 @@ class LocalVolume:
         target = self._path(name)
         with self._explained(target, "write"):
             self._make_folder(target.parent)
-            thread = threading.get_native_id()
-            aside = target.parent / f"{_ASIDE}{os.getpid()}-{thread}-{uuid.uuid4().hex[:8]}"
+            unique = f"{os.getpid()}-{_SESSION}-{uuid.uuid4().hex[:8]}"
+            aside = target.parent / f"{_ASIDE}{unique}"
             try:
                 descriptor = self._files.create(aside)
                 try:
@@ -140,8 +140,7 @@ class LocalVolume:
         """Removes what writers that are dead have left aside."""
         for folder in [self.root, *(p for p in self.root.glob("*") if p.is_dir())]:
             for path in folder.glob(f"{_ASIDE}*"):
-                pid = path.name.removeprefix(_ASIDE).split("-")[0]
-                if not pid.isdigit() or not psutil.pid_exists(int(pid)):
+                if _is_left_behind(path.name):
                     with contextlib.suppress(OSError):
                         self._files.unlink(path)
 
@@ -185,6 +184,14 @@ class LocalVolume:
             hint = "Check the path, and that its disk is mounted."
         message = f"Could not {operation} {path}: {os.strerror(error.errno or 0)}."
         return StorageError(message, path=path, operation=operation, hint=hint)
+
+
+def _is_left_behind(name: str) -> bool:
+    """Whether the writer of what lies aside is dead; in a container all have one number."""
+    pid, _, rest = name.removeprefix(_ASIDE).partition("-")
+    if not pid.isdigit() or not psutil.pid_exists(int(pid)):
+        return True
+    return int(pid) == os.getpid() and not rest.startswith(f"{_SESSION}-")
 
 
 def _read_all(descriptor: int, data: Bytes) -> None:
