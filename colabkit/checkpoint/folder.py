@@ -15,7 +15,7 @@ from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, find_leaves
-from colabkit.checkpoint.spool import note_carried, spool_of
+from colabkit.checkpoint.spool import note_carried, spool_of, stranded
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.errors import CheckpointCorruptError, DiskFullError, DriveLostError, StorageError
@@ -77,7 +77,8 @@ class RunFolder:
             self._attempt = name.attempt
             manifest = stores[place].manifest(name)
             is_carried = stores[place] is self.store
-            self._loaded, self._stranded = ([manifest], []) if is_carried else ([], [manifest])
+            self._loaded = [manifest] if is_carried else []
+            self._stranded = [] if is_carried else stranded(stores[place], self.store, manifest)
             return dataclasses.replace(loaded, skipped=tuple(skipped))
         if skipped:
             message = f"None of the {len(skipped)} checkpoints in {self.location} is whole."
