@@ -15,7 +15,7 @@ from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, find_leaves
-from colabkit.checkpoint.spool import note_carried, spool_of
+from colabkit.checkpoint.spool import note_carried, spool_of, stranded
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.errors import CheckpointCorruptError, DiskFullError, DriveLostError, StorageError
@@ -57,6 +57,7 @@ class RunFolder:
 
         Raises:
             CheckpointCorruptError: There are checkpoints, and none is whole.
+            StorageError: There are checkpoints, and none can be read at the moment.
             DriveLostError: Drive was lost meanwhile, which says nothing about checkpoints.
         """
         stores = [store for store in (self.store, self._spool) if store is not None]
@@ -66,6 +67,7 @@ class RunFolder:
             reverse=True,
         )
         skipped: list[tuple[str, str]] = []
+        refused: list[StorageError] = []
         for name, place in places:
             try:
                 loaded = stores[place].load(name, backend)
@@ -73,12 +75,18 @@ class RunFolder:
                 raise
             except (CheckpointCorruptError, StorageError) as error:
                 skipped.append((str(name), str(error)))
+                if isinstance(error, StorageError):
+                    refused.append(error)
                 continue
             self._attempt = name.attempt
             manifest = stores[place].manifest(name)
             is_carried = stores[place] is self.store
-            self._loaded, self._stranded = ([manifest], []) if is_carried else ([], [manifest])
+            self._loaded = [manifest] if is_carried else []
+            self._stranded = [] if is_carried else stranded(stores[place], self.store, manifest)
             return dataclasses.replace(loaded, skipped=tuple(skipped))
+        if refused:
+            # What could not be read says nothing about what was written.
+            raise refused[0]
         if skipped:
             message = f"None of the {len(skipped)} checkpoints in {self.location} is whole."
             reasons = "; ".join(reason for _, reason in skipped[:3])

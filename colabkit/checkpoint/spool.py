@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from colabkit.checkpoint.lease import Lease
-from colabkit.checkpoint.manifest import Name
+from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.store import CheckpointStore
-from colabkit.errors import MissingPackageError, StorageError
+from colabkit.errors import CheckpointCorruptError, MissingPackageError, StorageError
 from colabkit.storage import AnyVolume, LocalVolume, Volume, cache_folder, volume_at
 
 _ACCOUNT = "carried.json"
@@ -29,6 +29,28 @@ def note_carried(spool: CheckpointStore, volume: Volume, newest: Name | None) ->
     """Writes into the spool which checkpoint is the newest on its volume."""
     account = {"place": _place(volume), "carried": str(newest or "")}
     spool.volume.write(_ACCOUNT, [np.frombuffer(json.dumps(account).encode(), np.uint8)])
+
+
+def stranded(spool: CheckpointStore, store: CheckpointStore, newest: Manifest) -> list[Manifest]:
+    """Returns what must be brought to a volume that lacks the newest: that, after the best.
+
+    Args:
+        spool: The checkpoints on the local disk.
+        store: The checkpoints on the volume.
+        newest: The newest in the spool.
+    """
+    best = next((m for m in [newest, *_before(newest, spool)] if m.facts.is_best), newest)
+    known = next((m.name for m in _before(newest, store) if m.facts.is_best), None)
+    is_known = best is newest or (known is not None and best.name <= known)
+    return [newest] if is_known or spool.verify(str(best.name)) else [best, newest]
+
+
+def _before(newest: Manifest, store: CheckpointStore) -> Iterator[Manifest]:
+    """Yields the older checkpoints of the same attempt that can be read, newest first."""
+    for name in store.names():
+        if name < newest.name and name.attempt == newest.name.attempt:
+            with contextlib.suppress(CheckpointCorruptError, StorageError):
+                yield store.manifest(name)
 
 
 def carry_stranded(say: Callable[[str], None]) -> None:
@@ -61,7 +83,9 @@ def _carry(spool: CheckpointStore, place: str, name: Name, say: Callable[[str], 
         _require_slow(volume, place)
         if Lease(volume).newest_generation() > name.generation:
             return  # another session has gone on from an older one
-        CheckpointStore(volume).copy_from(spool, manifest, lambda: None)
+        store = CheckpointStore(volume)
+        for each in stranded(spool, store, manifest):
+            store.copy_from(spool, each, lambda: None)
     except (StorageError, MissingPackageError) as error:
         message = f"The checkpoint of step {step:,} of {place} is on this machine only: {error}"
         hint = "The machine is kept. Put that right and call release() again."

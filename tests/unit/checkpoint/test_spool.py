@@ -22,9 +22,10 @@ class Session:
         self.folder.newest_valid(BACKEND)
         self.saver = self.folder.open_saver(BACKEND)
 
-    def save(self, step):
+    def save(self, step, **facts):
         section = Section("model", {"w": Tensor(weights_of(step))}, weights=True)
-        assert self.saver.offer([section], SaveFacts(step=step), is_guarded=lambda _: False)
+        taken = SaveFacts(step=step, **facts)
+        assert self.saver.offer([section], taken, is_guarded=lambda _: False)
         self.saver.flush()
         self.saver.settle()
 
@@ -102,6 +103,31 @@ def test_the_next_session_brings_it_over_itself(place, closed):
     eventually(lambda: session.saver.carrier.status().committed_step == 7)
     session.saver.close()
     carry_stranded(pytest.fail)
+
+
+def best_stranded(place, closed):
+    session = Session(place)
+    session.save(1, is_best=True)
+    eventually(lambda: session.saver.carrier.status().committed_step == 1)
+    closed(True)
+    for step in (2, 3, 4, 5):
+        session.save(step, is_best=step == 2)
+    session.saver.close()
+    closed(False)
+
+
+def test_the_next_session_brings_the_best_over_too(place, closed):
+    best_stranded(place, closed)
+    session = Session(place)
+    eventually(lambda: session.saver.carrier.status().committed_step == 5)
+    session.saver.close()
+    assert steps(place)[:2] == [5, 2]
+
+
+def test_what_is_stranded_is_brought_over_with_the_best(place, closed):
+    best_stranded(place, closed)
+    carry_stranded(lambda _: None)
+    assert steps(place)[:2] == [5, 2]
 
 
 def test_what_another_session_has_gone_on_without_stays(place, closed, tmp_path, monkeypatch):

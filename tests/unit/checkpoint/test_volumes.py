@@ -8,6 +8,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from colabkit.checkpoint import CheckpointStore, RunFolder, SaveFacts
 from colabkit.errors import CheckpointCorruptError, LeaseLostError, StorageError
@@ -133,3 +134,18 @@ def test_the_spool_of_one_url_is_not_that_of_another(bucket):
 def test_what_cannot_be_listed_is_no_new_start(signed_in):
     with pytest.raises(StorageError, match="there is no such bucket"):
         RunFolder("s3://no-such-bucket-here/run").newest_valid(NumpyBackend())
+
+
+def test_what_cannot_be_read_at_the_moment_is_not_called_damaged(monkeypatch):
+    place = "memory://moody/run"
+    machine = Machine(place, volume=volume_at(place))
+    machine.open()
+    machine.save(1)
+    machine.close()
+
+    def unreachable(*_: object, **__: object) -> bytes:
+        raise ConnectionError("Network is unreachable")
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", unreachable)
+    with pytest.raises(StorageError, match="cannot be reached"):
+        RunFolder(place).newest_valid(machine.backend)
