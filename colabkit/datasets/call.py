@@ -30,7 +30,7 @@ from colabkit.datasets.cache import (
 from colabkit.datasets.deciding import Verdict, decide
 from colabkit.datasets.finding import Found, is_url
 from colabkit.datasets.folder import DatasetPath
-from colabkit.datasets.making import Made, Recipe, make
+from colabkit.datasets.making import Made, Recipe, full_error, make, says_full
 from colabkit.datasets.origins import Request, Supply
 from colabkit.datasets.transfer import URL_PATIENCE_S, Retrier, Watch
 from colabkit.errors import ColabKitError, DestinationTakenError, StorageError
@@ -84,6 +84,8 @@ class Call:
                 self._speaker.say(f"{self._label}: stopped. Run it again: what is whole is kept.")
             raise
         except OSError as error:
+            if says_full(error):
+                raise full_error(self._slot) from error
             # What no room foresaw: it still says what it was about.
             message = f"{self._label} cannot be brought to {self._slot.folder}: {error}."
             hint = "Nothing was published; run this cell again, it goes on where it stopped."

@@ -106,8 +106,8 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
             members = origin.fill(staging, _older_copy(slot, recipe.name, before))
             _check_selection(recipe, members)
         except OSError as error:
-            if _says_full(error) or _says_full(error.__cause__):
-                raise _full(slot) from error
+            if says_full(error) or says_full(error.__cause__):
+                raise full_error(slot) from error
             raise
     actual = origin.sha256()
     if recipe.sha256 is not None and actual != recipe.sha256:
@@ -190,13 +190,15 @@ def _check_selection(recipe: Recipe, members: Sequence[Member]) -> None:
     raise ArgumentError(message, argument="members", hint=hint)
 
 
-def _says_full(error: BaseException | None) -> bool:
+def says_full(error: BaseException | None) -> bool:
+    """Whether an error tells of a disk without room."""
     if isinstance(error, DiskFullError):
         return True
     return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
-def _full(slot: Slot) -> DiskFullError:
+def full_error(slot: Slot) -> DiskFullError:
+    """Returns what to say of a disk that became full."""
     free_bytes = room_at(slot.side).free_bytes
     message = (
         f"The disk of {slot.folder} became full ({bytes_words(free_bytes)} free);"

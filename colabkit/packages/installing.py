@@ -8,7 +8,7 @@ import importlib.metadata
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from colabkit.errors import StorageError
@@ -125,7 +125,7 @@ class _Installation:
             plan = pip_runs.plan(
                 self._build.requirements, folder=self._folder, pins=pinned, offline=True
             )
-            if plan.failure is None:
+            if plan.failure is None and not self._drop_stale(plan.packages, brought):
                 failure = self._install(plan.packages, "kept wheels, offline")
                 return self._ended(failure, plan.packages)
         return self._from_network(brought, pinned, houses)
@@ -142,6 +142,7 @@ class _Installation:
                 self._refuse_what_would_change(pinned, options)
             return self._ended(plan.failure, ())
         failure = None
+        self._drop_stale(plan.packages, brought)
         if plan.packages:
             failure = pip_runs.fetch(plan.packages, folder=folder, options=options)
         failure = failure or self._install(plan.packages, "the network")
@@ -175,13 +176,30 @@ class _Installation:
             self._notes += _after_changes(packages)
         return failure
 
-    def _wheel_of(self, package: Planned) -> Path:
+    def _drop_stale(self, packages: Sequence[Planned], brought: Brought) -> bool:
+        """Removes kept wheels of addresses that lead to something else by now; True for any."""
+        kept = {wheel.name: wheel.content for wheel in brought.wheels}
+        stale = [
+            path
+            for package in packages
+            for path in self._wheels_of(package)
+            if package.content and kept.get(path.name, package.content) != package.content
+        ]
+        for path in stale:
+            path.unlink()
+        return bool(stale)
+
+    def _wheels_of(self, package: Planned) -> Iterator[Path]:
         for path in sorted(self._folder.glob("*.whl")):
             name, version = path.name.split("-")[:2]
             if canonical(name) == canonical(package.name) and is_same_version(
                 version, package.version
             ):
-                return path
+                yield path
+
+    def _wheel_of(self, package: Planned) -> Path:
+        for path in self._wheels_of(package):
+            return path
         message = f"pip left no wheel of {package.name} {package.version}."
         raise StorageError(message, path=self._folder, operation="fetch")
 
@@ -211,7 +229,7 @@ class _Installation:
         return best
 
     def _keep(self, house: Wheelhouse, packages: Sequence[Planned], brought: Brought) -> None:
-        wheels = [self._wheel_of(package) for package in packages]
+        wheels = {self._wheel_of(package): package.content for package in packages}
         try:
             why = house.keep(self._key, wheels, brought.wheels)
         except StorageError as error:

@@ -67,6 +67,7 @@ class Planned:
         source: What pip fetches it by: "timm==1.0.12".
         requires: What it needs, as its metadata says.
         previous: The version it takes the place of, None without one.
+        content: What its address leads to now, as a commit; "" where it has no address.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Planned:
     source: str
     requires: tuple[str, ...] = ()
     previous: str | None = None
+    content: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,6 +159,8 @@ def _planned(item: Mapping[str, Any]) -> Planned:
     is_direct = bool(item.get("is_direct"))
     url = item["download_info"]["url"]
     commit = item["download_info"].get("vcs_info", {})
+    hashes = item["download_info"].get("archive_info", {}).get("hashes", {})
+    content = commit.get("commit_id") or hashes.get("sha256", "")
     if commit:
         url = f"{commit['vcs']}+{url}@{commit['commit_id']}"
     return Planned(
@@ -165,6 +169,7 @@ def _planned(item: Mapping[str, Any]) -> Planned:
         source=f"{name} @ {url}" if is_direct else f"{name}=={metadata['version']}",
         requires=tuple(metadata.get("requires_dist", ())),
         previous=installed_version(name),
+        content=content if is_direct else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import re
 import shlex
@@ -25,6 +26,7 @@ _OPTIONS = {
 _NESTED = ("-r", "--requirement")
 _COMMENT = re.compile(r"(^|\s)#.*$")
 _SUFFIXES = (".txt", ".in")
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,7 +113,9 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 def _text(path: Path, name: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        data = path.read_bytes()
+        # PowerShell's `pip freeze > requirements.txt` writes UTF-16.
+        return data.decode("utf-16" if data.startswith(_UTF_16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         message = f"{name} is no text file."
         raise ArgumentError(message, argument="packages") from error

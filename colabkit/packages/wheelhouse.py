@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,13 @@ class KeptWheel:
         name: Its file name.
         nbytes: Its size.
         hash: The XXH3-128 of its bytes.
+        content: What its address led to, as a commit; "" where name and version tell all.
     """
 
     name: str
     nbytes: int
     hash: str
+    content: str = ""
 
     @property
     def blob(self) -> str:
@@ -109,12 +111,12 @@ class Wheelhouse:
         damaged = [w.name for w, content in zip(listed, data, strict=True) if content is None]
         return Brought(tuple(whole), tuple(damaged))
 
-    def keep(self, key: str, wheels: Sequence[Path], known: Sequence[KeptWheel] = ()) -> str:
+    def keep(self, key: str, wheels: Mapping[Path, str], known: Sequence[KeptWheel] = ()) -> str:
         """Writes a request's wheels, its list last; returns why not, "" when it was done.
 
         Args:
             key: Names the request.
-            wheels: The files.
+            wheels: The files, each with what its address led to, "" where it has none.
             known: Those that lie there whole.
 
         Raises:
@@ -126,7 +128,7 @@ class Wheelhouse:
         there = self._volume.list(self._tag)
         if nbytes + sum(there.values()) > ALL_BYTES_MAX:
             return f"{self.location} holds {sum(there.values()) / 1e9:.1f} GB already: empty it"
-        listed = [_described(wheel) for wheel in wheels]
+        listed = [_described(wheel, content) for wheel, content in wheels.items()]
         for wheel, path in zip(listed, wheels, strict=True):
             if wheel not in known:
                 data: Bytes = np.fromfile(path, np.uint8)
@@ -159,13 +161,14 @@ def _list_name(key: str) -> str:
     return f"{key}.json"
 
 
-def _described(path: Path) -> KeptWheel:
+def _described(path: Path, content: str) -> KeptWheel:
     data: Bytes = np.fromfile(path, np.uint8)
-    return KeptWheel(path.name, len(data), hash_of(data))
+    return KeptWheel(path.name, len(data), hash_of(data), content)
 
 
 def _kept(entry: Any) -> KeptWheel:
-    wheel = KeptWheel(str(entry["name"]), int(entry["nbytes"]), str(entry["hash"]))
+    content = str(entry.get("content", ""))
+    wheel = KeptWheel(str(entry["name"]), int(entry["nbytes"]), str(entry["hash"]), content)
     if Path(wheel.name).name != wheel.name or not wheel.name.endswith(".whl"):
         message = f"{wheel.name!r} names no wheel."
         raise ValueError(message)

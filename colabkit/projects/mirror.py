@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import os
 import shutil
 import threading
@@ -121,11 +122,16 @@ class Mirror:
         with ThreadPoolExecutor(_COPIERS, "colabkit-mirror") as copiers:
             stamps = list(copiers.map(self._copy, wanted))
         for name, here in zip(wanted, stamps, strict=True):
-            self._synced[name] = dataclasses.replace(self._synced[name], here=here)
+            if here is None:
+                del self._synced[name]
+            else:
+                self._synced[name] = dataclasses.replace(self._synced[name], here=here)
         if not self._is_root:
             self._link_siblings()
         write_list(self.root, self._synced)
-        return Brought(len(wanted), nbytes, len(tree.files), tree.links)
+        copied = len(stamps) - stamps.count(None)
+        files = len(tree.files) - stamps.count(None)
+        return Brought(copied, nbytes, files, tree.links)
 
     def _is_stale(self, name: str, source: Stamp) -> bool:
         """Whether a file must be copied; what was made here and is not yet there never is."""
@@ -190,18 +196,22 @@ class Mirror:
         _remove(link)
         link.symlink_to(target)
 
-    def _copy(self, name: str) -> Stamp:
+    def _copy(self, name: str) -> Stamp | None:
+        """Copies a file here; None where Drive has it for browsers only, as Google's documents."""
         source, target = self._source / name, self.project / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_symlink() or target.is_dir():
             _remove(target)
         aside = target.with_name(f"{ASIDE}{os.getpid()}-{target.name}")
-        shutil.copyfile(source, aside)
+        try:
+            shutil.copyfile(source, aside)
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            return None
         shutil.copystat(source, aside)
         aside.replace(target)
-        stamp = Stamp.of(target)
-        assert stamp is not None, "it was just written"  # noqa: S101
-        return stamp
+        return Stamp.of(target)
 
     def _link_siblings(self) -> None:
         """Makes ``../data`` mean here what it means in the project's own place."""

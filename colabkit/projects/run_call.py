@@ -130,8 +130,7 @@ class _Running:
             returncode = self._process.wait()
         finally:
             self._stop.set()
-            saver.join()
-            unsaved = self._take_back()
+            unsaved = self._take_last(saver)
             took_s = time.monotonic() - began_s
             self._tell(returncode, took_s, unsaved)
         if returncode:
@@ -155,6 +154,18 @@ class _Running:
             mount = mount_of(self._script.project)
             if mount is not None:
                 mount.mend()
+
+    def _take_last(self, saver: threading.Thread) -> TakenBack:
+        try:
+            saver.join()
+            return self._take_back()
+        except KeyboardInterrupt:
+            if self._mirror is not None:
+                say(
+                    f"Stopped before all was saved in {self._script.home}: it is whole in"
+                    f" {self._mirror.project}, and running the cell again saves it."
+                )
+            raise
 
     def _take_back(self) -> TakenBack:
         if self._mirror is None:

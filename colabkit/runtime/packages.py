@@ -155,4 +155,6 @@ def _installed(name: str) -> str | None:
 def _not_a_requirement(requirement: object) -> ArgumentError:
     message = f"packages holds {requirement!r}, which names no package."
     hint = 'Write it as for pip install: "timm" or "timm>=1.0".'
+    if isinstance(requirement, str) and "://" in requirement:
+        hint = 'Put its name before its address: "clip @ git+https://github.com/openai/CLIP".'
     return ArgumentError(message, argument="packages", hint=hint)

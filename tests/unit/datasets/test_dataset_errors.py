@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
 import sys
@@ -193,6 +194,12 @@ class TestArguments:
             make_zip(tmp_path / name, {"same.txt": name.encode()})
         said = refused(errors.DatasetClashError, tmp_path / "*.zip")
         assert f"'same.txt' is in {tmp_path}/1.zip and in {tmp_path}/2.zip" in said
+
+    def test_a_packed_table_is_called_what_it_is(self, tmp_path):
+        table = put(tmp_path / "train.csv.gz", gzip.compress(b"a,b\n1,2\n" * 1000))
+        said = refused(errors.ArchiveCorruptError, table)
+        assert "one file packed with gz" in said
+        assert "1,2" not in said
 
     def test_a_link_out_of_a_folder_is_refused(self, tmp_path):
         folder = make_folder(tmp_path / "photos", FILES)

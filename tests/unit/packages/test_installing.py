@@ -131,6 +131,17 @@ def test_extras_and_addresses_are_settled_by_pip(machine, network):
     assert machine.version("tinyneed") == "2.1"
 
 
+def test_a_kept_wheel_is_not_taken_for_what_its_address_leads_to_by_now(tmp_path, network, kept):
+    address = f"tinyneed @ file://{network}/tinyneed-2.1-py3-none-any.whl"
+    first, second, third = (Machine(tmp_path / f"machine{n}", network) for n in range(3))
+    first.install(address, places=[kept])
+    tiny_wheel(network, "tinyneed", "2.1", code="version = 'of another commit'")
+    assert "from the network" in second.install(address, places=[kept])["notes"][0]
+    assert second.version("tinyneed") == "of another commit"
+    assert "from kept wheels" in third.install(address, places=[kept])["notes"][0]
+    assert third.version("tinyneed") == "of another commit"
+
+
 def test_a_package_that_would_change_a_framework_is_refused_with_its_name(machine, network):
     tiny_wheel(network, "numpy", "0.9")
     tiny_wheel(network, "oldtool", "3.0", requires=("numpy<1",))

@@ -33,6 +33,13 @@ def test_files_that_include_each_other_are_read_once(tmp_path):
     assert read_request(str(tmp_path / "a.txt")).requirements == ("einops", "timm")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_file_is_read_in_whatever_encoding_windows_wrote_it(tmp_path, encoding):
+    path = tmp_path / "requirements.txt"
+    path.write_bytes("timm>=1\r\neinops # für später\r\n".encode(encoding))
+    assert read_request(str(path)).requirements == ("timm>=1", "einops")
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "requirements.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ArgumentError, match="is no text file"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 
@@ -101,6 +102,24 @@ def test_a_file_made_beside_a_project_overwrites_none_and_is_not_lost(
     mirror_of(project, tmp_path).bring()
     assert (project / "../results/scores.csv").read_text() == "by hand"
     assert (project / "../results/scores.from-run-1.csv").read_text() == "0.9"
+
+
+def test_a_document_of_googles_is_left_where_it_is(mirror, project, tmp_path, monkeypatch):
+    (project / "notes.gdoc").write_bytes(b"")
+    copied = shutil.copyfile
+
+    def as_on_drive(source, target):
+        # github.com/googlecolab/colabtools/issues/2090
+        if source.suffix == ".gdoc":
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(source))
+        return copied(source, target)
+
+    monkeypatch.setattr(shutil, "copyfile", as_on_drive)
+    brought = mirror.bring()
+    assert (brought.copied, brought.files) == (2, 2)
+    assert mirror.take_back().saved == ()
+    assert mirror_of(project, tmp_path).bring().copied == 0
+    assert (project / "notes.gdoc").exists()
 
 
 def test_an_empty_folder_that_a_script_writes_into_is_there(mirror, project):

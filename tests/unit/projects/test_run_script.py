@@ -10,7 +10,9 @@ import pytest
 
 import colabkit
 from colabkit.errors import ArgumentError, ScriptError, ScriptNotFoundError
+from colabkit.projects import finding_scripts
 from colabkit.projects.finding_scripts import find_script
+from colabkit.projects.mirror import Mirror
 
 
 @pytest.fixture
@@ -54,6 +56,24 @@ def test_a_script_above_the_working_folder_has_a_project_with_a_name(project, mo
     found = find_script("../train.py", project="..")
     assert (found.path, found.project) == (path, project)
     assert find_script("../train.py") == found
+
+
+def test_an_interrupt_while_it_saves_says_where_the_output_is(
+    project, tmp_path, monkeypatch, capfd
+):
+    def interrupted(_mirror):
+        raise KeyboardInterrupt
+
+    path = script(project, "open('out.txt', 'w').write('done')")
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(finding_scripts, "is_slow", lambda _: True)
+    with monkeypatch.context() as impatient:
+        impatient.setattr(Mirror, "take_back", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            colabkit.run_script(path)
+    assert "Stopped before all was saved" in capfd.readouterr().out
+    colabkit.run_script(path)
+    assert (project / "out.txt").read_text() == "done"
 
 
 def test_output_comes_as_it_is_written_each_stream_on_its_own(project, capfd):

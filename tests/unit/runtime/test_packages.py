@@ -47,6 +47,11 @@ def test_what_names_no_package_is_refused(bad):
         check_packages([bad])
 
 
+def test_an_address_without_a_name_is_told_how_to_have_one():
+    with pytest.raises(ArgumentError, match="Put its name before its address"):
+        check_packages("git+https://github.com/openai/CLIP.git")
+
+
 def test_without_packaging_bare_names_are_still_answered(monkeypatch):
     real = importlib.import_module
 

@@ -10,6 +10,7 @@ from colabkit.datasets.archives.tar.headers import (
     BLOCK_BYTES,
     NOTHING,
     Extended,
+    TarHeader,
     TarMember,
     TarType,
     long_text,
@@ -110,7 +111,7 @@ class TarUnpacker:
                     message = "An empty block stands between two members."
                     raise ArchiveCorruptError(message, hint="Upload or download it again.")
                 return None
-            header = read_header(block)
+            header = read_header(block) if self._members else self._first_header(block)
             match header.kind:
                 case TarType.PAX:
                     extended = extended.with_pax(pax_records(self._extra(header.nbytes, blocks)))
@@ -129,6 +130,20 @@ class TarUnpacker:
                     continue
                 case _:
                     return merged(header, extended)
+
+    def _first_header(self, block: bytes) -> TarHeader:
+        try:
+            return read_header(block)
+        except ArchiveCorruptError as error:
+            if self._kind is ArchiveKind.TAR:
+                raise
+            packing = self._kind.value.removeprefix("tar.")
+            message = f"It is one file packed with {packing}, and no archive of several."
+            hint = (
+                "pandas reads a packed table as it is; to have the packed file on this disk, pass"
+                " it in a list. Was it to be an archive, upload or download it again."
+            )
+            raise ArchiveCorruptError(message, hint=hint) from error
 
     def _extra(self, nbytes: int, blocks: Blocks) -> bytes:
         if nbytes > _HEADER_DATA_BYTES_MAX:

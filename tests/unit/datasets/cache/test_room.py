@@ -95,6 +95,17 @@ def test_too_few_files_are_seen_before_the_first_is_written(tmp_path, disk):
     assert not any(path.suffix == ".bin" for path in disk.rglob("*"))
 
 
+@pytest.mark.parametrize("make", [make_zip, make_folder])
+@pytest.mark.parametrize("disk", ["size=1m"], indirect=True)
+def test_a_disk_that_is_full_to_the_last_byte_is_called_full(tmp_path, disk, make):
+    source = tmp_path / "source"
+    make(source, NOISE)
+    room = os.statvfs(disk)
+    (disk / "others").write_bytes(bytes(room.f_bavail * room.f_bsize))
+    with pytest.raises(errors.DiskFullError, match="became full"):
+        colabkit.dataset(source, disk / "cats", progress=False)
+
+
 @pytest.mark.parametrize("disk", ["size=1m"], indirect=True)
 def test_a_disk_that_becomes_full_ends_it_and_the_next_call_goes_on(tmp_path, disk):
     # How far a packed tar unpacks is known only when it is read.
