@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -129,6 +130,34 @@ def eager() -> dict[str, Any]:
     return {"model": network(run_eagerly=True), "data": arrays(), "callbacks": [Drawing()]}
 
 
+class Wandering(keras.callbacks.Callback):
+    """Draws from a generator of its own, and disturbs the weights by it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source = np.random.default_rng(3)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        weight = self.model.trainable_weights[0]
+        weight.assign(weight + 0.01 * self.source.random())
+
+
+class WanderingToo:
+    """The same in colabkit's own form, and from Python's generator."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.weight = model.trainable_weights[0]
+        self.source = random.Random(4)
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.weight.assign(self.weight + 0.01 * self.source.random())
+
+
+def wandering() -> dict[str, Any]:
+    model = network()
+    return {"model": model, "data": arrays(), "callbacks": [Wandering(), WanderingToo(model)]}
+
+
 def loaded() -> dict[str, Any]:
     import torch
     from torch.utils import data as torch_data
@@ -175,4 +204,5 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
         "validation_data": arrays(),
     },
     "eager_with_a_callback_that_draws": eager,
+    "callbacks_with_generators_of_their_own": wandering,
 }

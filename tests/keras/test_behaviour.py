@@ -283,7 +283,40 @@ def restless() -> Any:
     return Restless()
 
 
+def layered() -> Any:
+    import keras
+    import tensorflow as tf
+
+    noise = keras.layers.GaussianNoise(0.1, seed=3)
+    data = tf.data.Dataset.from_tensor_slices(arrays()).batch(8)
+    return data.map(lambda x, y: (noise(x, training=True), y))
+
+
+def drawing_on() -> Any:
+    import tensorflow as tf
+
+    own = tf.random.Generator.from_seed(1)
+    data = tf.data.Dataset.from_tensor_slices(arrays()).batch(8)
+    return data.map(lambda x, y: (x + own.normal([6]), y))
+
+
+def normalised() -> Any:
+    import keras
+    import tensorflow as tf
+
+    scaled = keras.layers.Normalization()
+    scaled.adapt(arrays()[0])
+    data = tf.data.Dataset.from_tensor_slices(arrays()).batch(8)
+    return data.map(lambda x, y: (scaled(x), y))
+
+
+def test_a_layer_that_only_reads_is_exact_in_a_pipeline(tmp_path):
+    assert fit(network(), normalised(), tmp_path).verdict.grade.value == "exact"
+
+
 INEXACT = {
+    "a random layer in a pipeline": (layered, "changes a variable"),
+    "a generator in a pipeline": (drawing_on, "changes a variable"),
     "a parallel map that draws": (lambda: of_tensors(parallel=2), "no fixed order"),
     "a pipeline without a seed": (lambda: unseeded(), "no fixed seed"),
     "Python in a pipeline": (python_within, "calls Python"),

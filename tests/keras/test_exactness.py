@@ -31,6 +31,7 @@ ON_ANY = {
     "mixed_float16_with_loss_scale": 18,
     "averages_and_batch_norm": 18,
     "eager_with_a_callback_that_draws": 18,
+    "callbacks_with_generators_of_their_own": 18,
 }
 ON_TENSORFLOW = {
     **ON_ANY,

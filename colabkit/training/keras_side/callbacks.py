@@ -10,6 +10,8 @@ import keras
 import numpy as np
 
 from colabkit.errors import ArgumentError
+from colabkit.training.hidden import find_generators
+from colabkit.training.keras_side.randomness import generator_kinds, restore_state, state_of
 
 _PLAIN = (bool, int, float, str, type(None), np.generic)
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
@@ -20,7 +22,7 @@ _NOT_STATE = frozenset({"params", "model", "_model", "validation_data"})
 
 
 class CallbackState:
-    """The attributes of one callback that change while it is used.
+    """The attributes of one callback that change while it is used, and its random generators.
 
     Args:
         callback: A Keras callback.
@@ -30,26 +32,34 @@ class CallbackState:
         self._callback = callback
         self._at_start: dict[str, Any] = {}
         self._kept: dict[str, Any] = {}
+        self._generators: list[object] = []
+        self._kept_generators: list[Any] = []
 
     def begin(self) -> None:
         """Called after the callback's on_train_begin: what was kept takes its place again."""
         self._at_start = _plain_attributes(self._callback)
         for name, value in self._kept.items():
             setattr(self._callback, name, _restored(value))
+        own = [v for name, v in vars(self._callback).items() if name not in _NOT_STATE]
+        self._generators = find_generators(own, generator_kinds())
+        for generator, state in zip(self._generators, self._kept_generators, strict=False):
+            restore_state(generator, state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns the attributes that are not as on_train_begin left them."""
+        """Returns what is not as on_train_begin left it."""
         now = _plain_attributes(self._callback)
         missing = object()
-        return {
+        attributes = {
             name: _copied(value)
             for name, value in now.items()
             if name in self._kept or not _equal(self._at_start.get(name, missing), value)
         }
+        return {"attributes": attributes, "generators": [state_of(g) for g in self._generators]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keeps them until ``begin``."""
-        self._kept = dict(state)
+        self._kept = dict(state["attributes"])
+        self._kept_generators = list(state["generators"])
 
 
 def callback_states(callbacks: Sequence[Any]) -> dict[str, CallbackState]:

@@ -20,6 +20,7 @@ from colabkit.training.fit_options import FitOptions
 from colabkit.training.keras_side.bond import Bond, FitProgress
 from colabkit.training.keras_side.build import build, check_is_compiled
 from colabkit.training.keras_side.callbacks import callback_states, check_callbacks
+from colabkit.training.keras_side.randomness import GeneratorState, generator_kinds
 from colabkit.training.keras_side.run import KerasRun
 from colabkit.training.keras_side.sources import FeedOptions, feed_of, is_loaded_dataset
 from colabkit.training.keras_side.structure import ClassWeights, Parts, is_arrays, split_off
@@ -109,6 +110,10 @@ class _Fitting:
         own = CallbackList(
             [c for c in options.callbacks if not isinstance(c, keras.callbacks.Callback)]
         )
+        generators: dict[str, Any] = {
+            name: GeneratorState(generator)
+            for name, generator in own.generators(generator_kinds()).items()
+        }
         states: dict[str, Any] = {**callback_states(users)}
         self._has_an_end = bool(users or own.members or _averages(model.optimizer))
         self._progress = FitProgress()
@@ -121,6 +126,7 @@ class _Fitting:
             fit=self._progress,
             **states,
             **own.stateful(),
+            **generators,
         )
         self._run.note(reasons)
         self._bond = Bond(

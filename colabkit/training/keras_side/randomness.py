@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,21 @@ def restore_state(generator: Any, state: Any) -> None:
         import torch  # imported where it is the backend
 
         own.set_state(torch.from_numpy(state))
+
+
+class GeneratorState:
+    """A user's generator as an object whose state a checkpoint holds."""
+
+    def __init__(self, generator: object) -> None:
+        self._generator = generator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns its state."""
+        return {"state": state_of(self._generator)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores its state."""
+        restore_state(self._generator, state["state"])
 
 
 def seed_streams(seed: int) -> None:

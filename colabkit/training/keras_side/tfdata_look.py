@@ -16,6 +16,17 @@ _RANDOM = (
     "TruncatedNormal",
     "SampleDistortedBoundingBox",
 )
+_WRITES = (
+    "Assign",
+    "LookupTableInsert",
+    "ResourceScatter",
+    "RngReadAndSkip",
+    "RngSkip",
+    "StatefulRandomBinomial",
+    "StatefulStandardNormal",
+    "StatefulTruncatedNormal",
+    "StatefulUniform",
+)
 _PYTHON = ("PyFunc", "EagerPyFunc", "PyFuncStateless")
 
 
@@ -57,6 +68,12 @@ def look_into(dataset: Any, *, replayed: bool) -> Look:
             reasons.append(_UNSEEDED)
         if _is_shuffle(stage) and replayed and _shuffle_is_unseeded(stage):
             reasons.append(_UNSEEDED)
+        if _writes_variables(stage):
+            reasons.append(
+                "the tf.data pipeline changes a variable, a Keras layer's seed or a"
+                " tf.random.Generator for example, which a resume begins anew (put random"
+                " layers into the model, or draw with tf.random.uniform and the like)"
+            )
         if _calls_python(stage):
             reasons.append("the tf.data pipeline calls Python, whose random draws nothing can see")
     if not dataset.options().deterministic and dataset.options().deterministic is not None:
@@ -134,6 +151,10 @@ def _attribute(operation: Any, name: str) -> int:
         return int(operation.get_attr(name))
     except ValueError:
         return 0
+
+
+def _writes_variables(stage: Any) -> bool:
+    return any(op.type.startswith(_WRITES) for op in _operations(stage))
 
 
 def _calls_python(stage: Any) -> bool:
