@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 from colabkit.errors import ArgumentError
@@ -14,6 +15,16 @@ def require_count(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         message = f"{name} is {value!r}."
         raise ArgumentError(message, argument=name, hint="Pass a whole number from 1 on.")
+
+
+def require_folder(value: object) -> None:
+    """Raises ArgumentError unless a value can be the path or the URL of a run folder."""
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.strip()):
+        return
+    said = f"{value!r}" if isinstance(value, str) else f"of type {type(value).__name__}"
+    message = f"ckpt_dir is {said}, not the path of a folder."
+    hint = 'Pass one such as "MyDrive/runs/cats". Data of x and y is one argument: (x, y).'
+    raise ArgumentError(message, argument="ckpt_dir", hint=hint)
 
 
 def require_free_names(names: Iterable[str]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError
+from colabkit.training.checks import require_folder
 from colabkit.training.frameworks import Framework, framework_of
 from colabkit.training.records import History
 from colabkit.training.side import no_framework_error
@@ -138,6 +139,7 @@ def fit(
         2
     """
     arguments = dict(locals())
+    require_folder(ckpt_dir)
     for name in ("model", "data", "ckpt_dir", "keras_arguments"):
         del arguments[name]
     if framework_of([model]) is Framework.KERAS:

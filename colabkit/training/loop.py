@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
-from colabkit.training.checks import require_count, require_free_names
+from colabkit.training.checks import require_count, require_folder, require_free_names
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.event_log import events_for
@@ -55,7 +55,7 @@ class Run:
             ``load_state_dict``, under names of your own.
 
     Raises:
-        ArgumentError: An object has no state that could be saved.
+        ArgumentError: An argument cannot be used, or an object has no state to save.
         CheckpointMismatchError: The folder holds a checkpoint of another model or optimizer.
 
     Example:
@@ -88,6 +88,7 @@ class Run:
         must_be_finite: Sequence[str] = (),
         **objects: Any,
     ) -> None:
+        require_folder(ckpt_dir)
         check_resume(resume)
         self.history = History()
         self.seed = 0 if seed is None else seed

@@ -9,6 +9,7 @@ from typing import Any
 from colabkit.checkpoint import CheckpointInfo, CheckpointList, RunFolder
 from colabkit.errors import ArgumentError, CheckpointNotFoundError
 from colabkit.storage import locate, url_of, volume_at
+from colabkit.training.checks import require_folder
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.side import side_for
 
@@ -83,6 +84,7 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
 
 
 def _existing(ckpt_dir: str | Path) -> str | Path:
+    require_folder(ckpt_dir)
     url = url_of(ckpt_dir)
     if url is not None:
         volume = volume_at(url)

@@ -290,6 +290,19 @@ def test_a_wrong_argument_is_named_before_the_first_step(name, tmp_path):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize("folder", [None, "", " ", 5, torch.zeros(3)])
+def test_what_is_no_path_is_no_run_folder(folder):
+    for call in (
+        lambda: colabkit.fit(network(), arrays(), folder, **QUIET),
+        lambda: colabkit.Run(folder, model=network(), progress=False),
+        lambda: colabkit.load(network(), folder),
+        lambda: colabkit.checkpoints(folder),
+    ):
+        with pytest.raises(ArgumentError, match="not the path of a folder") as caught:
+            call()
+        assert caught.value.argument == "ckpt_dir"
+
+
 def test_a_run_folder_that_is_a_file_is_an_error(tmp_path):
     path = tmp_path / "file"
     path.write_text("mine")
