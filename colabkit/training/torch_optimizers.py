@@ -30,11 +30,13 @@ def make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
     """Returns the optimizer asked for; AdamW, fused where it runs, when none is.
 
     Raises:
-        ArgumentError: It is unknown, or the model has nothing to train.
+        ArgumentError: It is unknown, it trains nothing of the model, or the model has nothing
+            to train.
     """
-    if isinstance(optimizer, torch.optim.Optimizer):
-        return optimizer
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if isinstance(optimizer, torch.optim.Optimizer):
+        _check_trains_some(optimizer, parameters)
+        return optimizer
     if not parameters:
         message = f"{type(model).__name__} has no parameter with requires_grad=True."
         raise ArgumentError(message, argument="model", hint="Unfreeze what is to be trained.")
@@ -46,6 +48,15 @@ def make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
         hint = "Pass an optimizer, its name, or a function that makes one of the parameters."
         raise ArgumentError(message, argument="optimizer", hint=hint)
     return made
+
+
+def _check_trains_some(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Raises ArgumentError for an optimizer of another model: the loss would never fall."""
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if parameters and trained.isdisjoint(map(id, parameters)):
+        message = "optimizer trains none of this model's parameters: it was made for another one."
+        hint = "Make it anew after the model: run its cell again, then this one."
+        raise ArgumentError(message, argument="optimizer", hint=hint)
 
 
 def _named(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -94,7 +105,8 @@ def make_schedule(
     """Returns the schedule for an instance, a factory, a name, or one of these with "step".
 
     Raises:
-        ArgumentError: It is none of these, or needs a length that the data does not say.
+        ArgumentError: It is none of these, is of another optimizer, or needs a length that the
+            data does not say.
     """
     per_step = isinstance(scheduler, tuple) and scheduler[-1] == "step"
     if isinstance(scheduler, tuple):
@@ -108,6 +120,11 @@ def make_schedule(
     if isinstance(scheduler, type) or not hasattr(scheduler, "step"):
         message = f"scheduler={scheduler!r} gives no scheduler."
         hint = "Pass a scheduler, or a function that makes one of the optimizer."
+        raise ArgumentError(message, argument="scheduler", hint=hint)
+    own = getattr(scheduler, "optimizer", optimizer)
+    if getattr(own, "param_groups", None) is not optimizer.param_groups:
+        message = "scheduler was made for another optimizer, whose learning rate it would change."
+        hint = "Make it of this one, or pass a function that makes one of the optimizer."
         raise ArgumentError(message, argument="scheduler", hint=hint)
     return Schedule(scheduler, per_step or isinstance(scheduler, _PER_STEP))
 

@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
+from torch.optim import lr_scheduler
 from torch.utils import data as torch_data
 
 import colabkit
@@ -254,11 +255,20 @@ def test_the_loss_follows_from_output_and_target(target, outputs, tmp_path):
     assert np.isfinite(history.steps["loss"]).all()
 
 
+OTHER = network()
 WRONG = {
     "loss that cannot be inferred": ({"data": (torch.rand(8, 6), torch.rand(8, 2))}, "loss"),
     "unknown loss": ({"loss": "banana"}, "loss"),
     "a class as the loss": ({"loss": nn.MSELoss}, "loss"),
     "unknown optimizer": ({"optimizer": "banana"}, "optimizer"),
+    "an optimizer of another model": (
+        {"optimizer": torch.optim.SGD(OTHER.parameters())},
+        "optimizer",
+    ),
+    "a scheduler of another optimizer": (
+        {"scheduler": lr_scheduler.StepLR(torch.optim.SGD(OTHER.parameters()), 1)},
+        "scheduler",
+    ),
     "unknown metric": ({"metrics": ["banana"]}, "metrics"),
     "unknown scheduler": ({"scheduler": "banana"}, "scheduler"),
     "unknown precision": ({"precision": "fp8"}, "precision"),
