@@ -255,6 +255,48 @@ def test_the_loss_follows_from_output_and_target(target, outputs, tmp_path):
     assert np.isfinite(history.steps["loss"]).all()
 
 
+X, Y = arrays()
+IMAGES = torch.rand(SAMPLES, 3, 8, 8)
+# What a tired person passes as data: what is wrong with it, and what to do.
+MISTAKES = {
+    "float64": ((X.double(), Y), "its weights are float32", 'x.astype("float32")'),
+    "uint8": ((X.to(torch.uint8), Y), "its weights are float32", "/ 255"),
+    "a list of x and y": ([X, Y], "hold no target", "a tuple"),
+    "int32 classes": ((X, Y.int()), "targets of int32", "y.long()"),
+    "float classes": ((X, Y.float()), "target of float32", "y.long()"),
+    "a column of classes": ((X, Y[:, None]), "target of int64 [32, 1]", "y[:, 0]"),
+    "classes from 1": ((X, Y + 1), "classes 1 to 3, and the model gives 3 outputs", "from 0"),
+    "one-hot floats": ((X, functional.one_hot(Y, 3).float()), "one-hot", "y.argmax(1)"),
+    "one-hot": ((X, functional.one_hot(Y, 3)), "one-hot", "y.argmax(1)"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_the_data_is_told_with_what_to_do(name, tmp_path):
+    data, said, hint = MISTAKES[name]
+    with pytest.raises(ArgumentError) as caught:
+        colabkit.fit(network(), data, tmp_path, **QUIET)
+    assert said in caught.value.message
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("images", "hint"),
+    [(IMAGES.permute(0, 2, 3, 1), "x.permute(0, 3, 1, 2)"), (IMAGES[:, 0], "x.unsqueeze(1)")],
+)
+def test_images_whose_channels_lie_elsewhere_are_told(images, hint, tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(ArgumentError, match="images are") as caught:
+        colabkit.fit(model, (images, Y), tmp_path, **QUIET)
+    assert hint in caught.value.hint
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_an_error_of_the_models_own_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        colabkit.fit(nn.Linear(5, 3), arrays(), tmp_path, **QUIET)
+
+
 OTHER = network()
 WRONG = {
     "loss that cannot be inferred": ({"data": (torch.rand(8, 6), torch.rand(8, 2))}, "loss"),
