@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from colabkit.errors import ArgumentError
 
@@ -25,6 +26,19 @@ def require_folder(value: object) -> None:
     message = f"ckpt_dir is {said}, not the path of a folder."
     hint = 'Pass one such as "MyDrive/runs/cats". Data of x and y is one argument: (x, y).'
     raise ArgumentError(message, argument="ckpt_dir", hint=hint)
+
+
+@contextlib.contextmanager
+def as_validation_data() -> Iterator[None]:
+    """Makes an ArgumentError on ``data`` one on ``validation_data``, which was read."""
+    try:
+        yield
+    except ArgumentError as error:
+        if error.argument != "data":
+            raise
+        message = f"In validation_data: {error.message}"
+        named = ArgumentError(message, argument="validation_data", hint=error.hint)
+        raise named from error.__cause__
 
 
 def require_free_names(names: Iterable[str]) -> None:

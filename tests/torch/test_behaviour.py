@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -262,6 +263,11 @@ MISTAKES = {
     "float64": ((X.double(), Y), "its weights are float32", 'x.astype("float32")'),
     "uint8": ((X.to(torch.uint8), Y), "its weights are float32", "/ 255"),
     "a list of x and y": ([X, Y], "hold no target", "a tuple"),
+    "lists": ((X.tolist(), Y.tolist()), "of plain numbers", "np.array(x"),
+    "tables": ((pd.DataFrame(X.numpy()), pd.Series(Y.numpy())), "DataFrame", "to_numpy"),
+    "a table": (pd.DataFrame(X.numpy()), "data is a DataFrame", "to_numpy"),
+    "a path": ("MyDrive/cats", "data is a str", "arrays"),
+    "classes by name": ((X, np.array(["cat", "dog"])[Y.numpy() % 2]), "<U3", "np.unique"),
     "int32 classes": ((X, Y.int()), "targets of int32", "y.long()"),
     "float classes": ((X, Y.float()), "target of float32", "y.long()"),
     "a column of classes": ((X, Y[:, None]), "target of int64 [32, 1]", "y[:, 0]"),
@@ -295,6 +301,13 @@ def test_images_whose_channels_lie_elsewhere_are_told(images, hint, tmp_path):
 def test_an_error_of_the_models_own_stays_what_it_is(tmp_path):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         colabkit.fit(nn.Linear(5, 3), arrays(), tmp_path, **QUIET)
+
+
+@pytest.mark.parametrize("given", [0.2, (X[:0], Y[:0]), X, [X, Y]])
+def test_a_mistake_in_the_validation_data_is_told_as_such(given, tmp_path):
+    with pytest.raises(ArgumentError, match="In validation_data: ") as caught:
+        colabkit.fit(network(), arrays(), tmp_path, validation_data=given, **QUIET)
+    assert caught.value.argument == "validation_data"
 
 
 OTHER = network()
