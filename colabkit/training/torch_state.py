@@ -201,6 +201,9 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def _check_can_be_saved(name: str, value: Any) -> None:
+    if isinstance(value, type):
+        message = f"{name} is the class {value.__name__}, which holds no weights."
+        raise ArgumentError(message, argument=name, hint=f"Pass an object: {value.__name__}(...).")
     has_state = hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
     if value is None or has_state or find_generators(value, (torch.Generator,)) == [value]:
         return

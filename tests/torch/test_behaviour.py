@@ -201,8 +201,11 @@ def test_load_gives_the_latest_the_best_or_a_step(tmp_path):
         colabkit.load(other, tmp_path, 5)
     with pytest.raises(CheckpointNotFoundError):
         colabkit.load(other, tmp_path / "nowhere")
-    with pytest.raises(CheckpointMismatchError):
+    with pytest.raises(CheckpointMismatchError, match=r"0.weight: was .*, is missing") as caught:
         colabkit.load(nn.Linear(2, 2), tmp_path)
+    assert "resume=" not in caught.value.hint
+    with pytest.raises(ArgumentError, match="is the class Linear"):
+        colabkit.load(nn.Linear, tmp_path)
 
 
 def test_the_weights_open_under_the_models_own_names(tmp_path):
