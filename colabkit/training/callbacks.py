@@ -88,8 +88,8 @@ class EarlyStopping(Callback):
         if mode not in {"auto", "min", "max"}:
             message = f"mode is {mode!r}."
             raise ArgumentError(message, argument="mode", hint='Pass "min", "max" or "auto".')
-        if patience < 0:
-            message = f"patience is {patience}."
+        if not isinstance(patience, int) or patience < 0:
+            message = f"patience is {patience!r}."
             raise ArgumentError(message, argument="patience", hint="Pass 0 or more epochs.")
         self.monitor = monitor
         self.patience = patience

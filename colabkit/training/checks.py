@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 import os
 from collections.abc import Iterable, Iterator
 
@@ -16,6 +17,20 @@ def require_count(name: str, value: object) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         message = f"{name} is {value!r}."
         raise ArgumentError(message, argument=name, hint="Pass a whole number from 1 on.")
+
+
+def require_list(name: str, value: object) -> None:
+    """Raises ArgumentError for one thing where a list of them is to be passed."""
+    if not isinstance(value, Iterable):
+        message = f"{name} is of type {type(value).__name__}, and not a list."
+        raise ArgumentError(message, argument=name, hint=f"Pass {name}=[...].")
+
+
+def require_seed(value: object) -> None:
+    """Raises ArgumentError unless a value is an integer, or None for the default."""
+    if value is not None and not isinstance(value, numbers.Integral):
+        message = f"seed is {value!r}."
+        raise ArgumentError(message, argument="seed", hint="Pass a whole number, or leave it out.")
 
 
 def require_folder(value: object) -> None:

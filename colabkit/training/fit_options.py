@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from colabkit.errors import ArgumentError
-from colabkit.training.checks import require_count
+from colabkit.training.checks import require_count, require_list, require_seed
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,8 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep"):
             require_count(name, getattr(self, name))
+        require_seed(self.seed)
+        require_list("callbacks", self.callbacks)
 
     def for_run(self, *, validates: bool) -> dict[str, Any]:
         """Returns the arguments of the ``Run`` that ``fit`` trains with."""

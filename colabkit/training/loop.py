@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
-from colabkit.training.checks import require_count, require_folder, require_free_names
+from colabkit.training.checks import (
+    require_count,
+    require_folder,
+    require_free_names,
+    require_seed,
+)
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.event_log import events_for
@@ -90,6 +95,7 @@ class Run:
     ) -> None:
         require_folder(ckpt_dir)
         check_resume(resume)
+        require_seed(seed)
         self.history = History()
         self.seed = 0 if seed is None else seed
         self.was_interrupted = False

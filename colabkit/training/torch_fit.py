@@ -46,8 +46,9 @@ class TorchOptions(FitOptions):
         require_count("accumulate", self.accumulate)
         if self.microbatch is not None and self.microbatch != "auto":
             require_size(self.microbatch)
-        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
-            message = f"clip_grad_norm is {self.clip_grad_norm!r}."
+        norm = self.clip_grad_norm
+        if norm is not None and not (isinstance(norm, int | float) and norm > 0):
+            message = f"clip_grad_norm is {norm!r}."
             raise ArgumentError(message, argument="clip_grad_norm", hint="Pass a number above 0.")
 
 

@@ -328,6 +328,9 @@ WRONG = {
         "scheduler",
     ),
     "unknown metric": ({"metrics": ["banana"]}, "metrics"),
+    "a metric class": ({"metrics": [nn.L1Loss]}, "metrics"),
+    "a number as metric": ({"metrics": [1]}, "metrics"),
+    "text as a norm": ({"clip_grad_norm": "1"}, "clip_grad_norm"),
     "unknown scheduler": ({"scheduler": "banana"}, "scheduler"),
     "unknown precision": ({"precision": "fp8"}, "precision"),
     "unknown device": ({"device": "banana"}, "device"),
@@ -499,6 +502,19 @@ def test_a_kill_at_any_moment_leaves_a_run_that_goes_on(tmp_path):
         torch.set_num_threads(threads)
     assert deaths
     assert same_weights(alone, killed)
+
+
+@pytest.mark.parametrize("value", ["half", torch.zeros(3), None])
+def test_a_value_that_is_no_number_is_named(value, tmp_path):
+    run = colabkit.Run(tmp_path, progress=False)
+
+    def loop() -> None:
+        for _ in run.batches(list(range(3))):
+            run.log(gain=value)
+
+    with pytest.raises(ArgumentError, match="gain was logged as a") as caught:
+        loop()
+    assert caught.value.argument == "gain"
 
 
 def test_a_value_may_not_take_the_name_of_a_column(tmp_path):
