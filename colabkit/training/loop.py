@@ -302,6 +302,8 @@ class Run:
         self._keeper.mend()
 
     def _end_epoch(self, seconds: float) -> None:
+        if complaint := self._state.monitor.complaint(self._state.epoch_logs()):
+            self._display.say(complaint)
         self._is_best = self._state.end_epoch(seconds=seconds)
         if self._is_best:
             self._keeper.save(self.step, wait=False)

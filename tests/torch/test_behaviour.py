@@ -504,6 +504,15 @@ def test_a_kill_at_any_moment_leaves_a_run_that_goes_on(tmp_path):
     assert same_weights(alone, killed)
 
 
+def test_a_monitor_that_no_epoch_reports_is_said_once(tmp_path, capsys):
+    colabkit.fit(
+        network(), arrays(), tmp_path, epochs=3, monitor="val_acc", **QUIET | {"progress": True}
+    )
+    said = capsys.readouterr()
+    told = "monitor is 'val_acc', but this epoch reports loss, lr: no best one is kept."
+    assert (said.out + said.err).count(told) == 1
+
+
 @pytest.mark.parametrize("value", ["half", torch.zeros(3), None])
 def test_a_value_that_is_no_number_is_named(value, tmp_path):
     run = colabkit.Run(tmp_path, progress=False)
