@@ -97,6 +97,12 @@ def test_nothing_of_the_users_is_touched(tmp_path, monkeypatch):
     assert set(psutil.Process().children(recursive=True)) <= children_before
 
 
+def test_a_proof_without_a_kill_is_refused():
+    for given in ({"kills": 0}, {"kills": "3"}, {"epochs": 1, "batch_size": 64}):
+        with pytest.raises(ArgumentError):
+            colabkit.verify_resume(network(), arrays(), **given)
+
+
 def test_a_run_that_fails_by_itself_says_why():
     with pytest.raises(ArgumentError, match="No loss fits"):
         colabkit.verify_resume(network(), (torch.rand(8, 6), torch.rand(8, 2)), kills=1)
