@@ -170,7 +170,8 @@ def _checked(folder: str | os.PathLike[str], archive: str | os.PathLike[str]) ->
     root, target = Path(found.paths[0]), locate(os.fspath(archive)).absolute()
     if target.suffix.lower() != ".zip":
         message = f"The archive is a zip, and {target.name!r} does not end in .zip."
-        raise ArgumentError(message, argument="archive")
+        hint = f"Name it {target.with_suffix('.zip').name!r}."
+        raise ArgumentError(message, argument="archive", hint=hint)
     if target.resolve().is_relative_to(root.resolve()):
         message = f"The archive {target} would lie in the folder that it packs."
         raise ArgumentError(message, argument="archive", hint="Put it beside the folder.")
