@@ -6,6 +6,7 @@ import contextlib
 import numbers
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from colabkit.errors import ArgumentError
 
@@ -26,11 +27,12 @@ def require_list(name: str, value: object) -> None:
         raise ArgumentError(message, argument=name, hint=f"Pass {name}=[...].")
 
 
-def require_seed(value: object) -> None:
-    """Raises ArgumentError unless a value is an integer, or None for the default."""
+def seed_of(value: Any) -> int:
+    """Returns the seed, 0 for None; raises ArgumentError unless it is an integer."""
     if value is not None and not isinstance(value, numbers.Integral):
         message = f"seed is {value!r}."
         raise ArgumentError(message, argument="seed", hint="Pass a whole number, or leave it out.")
+    return 0 if value is None else int(value)
 
 
 def require_folder(value: object) -> None:

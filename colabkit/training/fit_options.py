@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from colabkit.errors import ArgumentError
-from colabkit.training.checks import require_count, require_list, require_seed
+from colabkit.training.checks import require_count, require_list, seed_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep"):
             require_count(name, getattr(self, name))
-        require_seed(self.seed)
+        seed_of(self.seed)
         require_list("callbacks", self.callbacks)
 
     def for_run(self, *, validates: bool) -> dict[str, Any]:

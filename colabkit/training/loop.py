@@ -9,12 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
-from colabkit.training.checks import (
-    require_count,
-    require_folder,
-    require_free_names,
-    require_seed,
-)
+from colabkit.training import checks
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.event_log import events_for
@@ -93,11 +88,10 @@ class Run:
         must_be_finite: Sequence[str] = (),
         **objects: Any,
     ) -> None:
-        require_folder(ckpt_dir)
+        checks.require_folder(ckpt_dir)
         check_resume(resume)
-        require_seed(seed)
         self.history = History()
-        self.seed = 0 if seed is None else seed
+        self.seed = checks.seed_of(seed)
         self.was_interrupted = False
         self._side = side_for(objects)
         self._position = Position()
@@ -168,7 +162,7 @@ class Run:
         Raises:
             ArgumentError: ``count`` is not a whole number of at least 1.
         """
-        require_count("epochs", count)
+        checks.require_count("epochs", count)
         return self._release.after(self, self._epochs_up_to(count))
 
     def _epochs_up_to(self, count: int) -> Iterator[int]:
@@ -197,11 +191,10 @@ class Run:
         Raises:
             CheckpointMismatchError: The data is not as long as when the pass began.
         """
-        kept = self._feeds.get(id(data))
-        if kept is None:
+        if id(data) not in self._feeds:
             feed = self._side.feed(data, batch_size=batch_size, shuffle=shuffle)
-            kept = self._feeds[id(data)] = (data, feed)
-        return self.pass_over(kept[1])
+            self._feeds[id(data)] = (data, feed)
+        return self.pass_over(self._feeds[id(data)][1])
 
     def items(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yields the items still to do, in their own order; for any long loop.
@@ -221,14 +214,14 @@ class Run:
             weight: For how much the step counts in the epoch's mean: its samples, say.
             values: Scalars by name.
         """
-        require_free_names(values)
+        checks.require_free_names(values)
         # Detached, or every step's graph would stay in memory until the value is read.
         kept = {n: v.detach() if hasattr(v, "detach") else v for n, v in values.items()}
         self._log.add(self._position.step, self._position.epoch, kept, weight)
 
     def log_epoch(self, **values: float) -> None:
         """Notes values of the epoch under way, a validation loss for example."""
-        require_free_names(values)
+        checks.require_free_names(values)
         self._state.epoch_values.update(values)
 
     def stop(self, reason: str = "asked to stop") -> None:
