@@ -38,6 +38,9 @@ class TrainingEvent:
 class Callback:
     """Base for callbacks; override the hooks you need.
 
+    Besides those here, ``on_batch_end(self, run, step, logs)`` is called after each batch;
+    ``step`` counts it already.
+
     State that must survive a disconnect goes through ``state_dict`` and
     ``load_state_dict``. Any object with some of these methods works as well.
 

@@ -39,7 +39,7 @@ class Run:
     where they stopped, with bitwise the same numbers.
 
     Args:
-        ckpt_dir: The run folder, on Drive or any disk.
+        ckpt_dir: The run folder, on Drive or any disk, or a URL such as "gs://bucket/run".
         seed: Any integer; every random draw of the run follows from it. Default 0.
         save_every: "auto", a time such as "90s" or "5min", or a number of steps.
         keep: How many of the newest checkpoints to keep, at least 2.

@@ -74,6 +74,7 @@ def pack(
         The archive.
 
     Raises:
+        ArgumentError: The archive has no name of a zip, or lies in the folder.
         DatasetNotFoundError: There is no such folder.
         DestinationTakenError: The archive is there and was not packed by colabkit.
         UnsafeLinkError: A link in the folder leads outside.
