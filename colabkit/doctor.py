@@ -27,7 +27,8 @@ from colabkit.runtime import (
 )
 from colabkit.storage import LocalVolume, MountState, mount_of, volume_at
 
-_FRAMEWORKS = ("torch", "keras", "tensorflow")
+_FRAMEWORKS = ("torch", "keras")
+_TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tf-nightly")
 _GIB = 1 << 30
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 2 * _GIB, 256 << 20
 _LITTLE_MEMORY_BYTES = 1 * _GIB
@@ -90,7 +91,7 @@ def examine(ckpt_dir: str | Path | None = None, *, needs_gpu: bool = False) -> E
         device_finding(detect_device(platform=platform), needs_gpu=needs_gpu),
         memory_finding(host),
         disk_finding(Path.cwd()),
-        frameworks_finding(check_packages(_FRAMEWORKS)),
+        frameworks_finding(framework_checks()),
         packages_finding(check_packages(_required())),
     ]
     drive = drive_finding(platform)
@@ -154,6 +155,15 @@ def disk_finding(folder: Path, *, usage: Callable[[Path], Any] = shutil.disk_usa
         advice = "Delete what you no longer need on the local disk."
     words = f"{_gib(disk.free)} of {_gib(disk.total)} free at {folder}"
     return Finding(Row("Disk", words, tone, advice), {"free_disk_bytes": int(disk.free)})
+
+
+def framework_checks(
+    check: Callable[[Sequence[str]], Sequence[PackageCheck]] = check_packages,
+) -> tuple[PackageCheck, ...]:
+    """Returns how each framework stands; TensorFlow comes in packages of several names."""
+    tensorflow, *others = check(_TENSORFLOWS)
+    found = next((c for c in (tensorflow, *others) if c.version is not None), tensorflow)
+    return (*check(_FRAMEWORKS), dataclasses.replace(found, name="tensorflow"))
 
 
 def frameworks_finding(checks: Sequence[PackageCheck]) -> Finding:

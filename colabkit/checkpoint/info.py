@@ -27,7 +27,7 @@ class CheckpointInfo:
         saved_at: When, UTC.
         nbytes: Bytes of its tensors, those shared with other checkpoints included.
         metrics: Values of the newest epoch.
-        is_best: Whether that epoch was the best so far.
+        is_best: Whether that epoch was the best until then; the newest such is "best".
         weights_files: The files of its weights; each opens with
             ``safetensors.torch.load_file`` under the model's own parameter names; URLs where
             the run folder is one.

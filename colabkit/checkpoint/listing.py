@@ -51,7 +51,9 @@ class CheckpointList(list[CheckpointInfo]):
     def _state_words(self, info: CheckpointInfo) -> str:
         if info.problem:
             return info.problem
-        return ("whole" if self.is_verified else "listed") + (", best" if info.is_best else "")
+        # An older one was the best of its time; load(..., "best") takes the newest of them.
+        best = next((each for each in self if each.is_best and not each.problem), None)
+        return ("whole" if self.is_verified else "listed") + (", best" if info is best else "")
 
 
 def _place_words(info: CheckpointInfo) -> str:

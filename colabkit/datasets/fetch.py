@@ -60,6 +60,7 @@ def dataset(
         The folder. A notebook shows it as a card.
 
     Raises:
+        ArgumentError: An argument cannot be used.
         DatasetNotFoundError: There is no such source; the message lists near names.
         DatasetMismatchError: Its SHA-256 is another.
         DestinationTakenError: ``dest`` holds something that was not unpacked there.

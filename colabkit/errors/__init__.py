@@ -38,7 +38,6 @@ from colabkit.errors.training import (
     DivergedError,
     LeaseLostError,
     ResumeProofError,
-    RunClosedError,
     StateError,
     TrainingMemoryError,
 )
@@ -73,7 +72,6 @@ __all__ = [
     "MountFailure",
     "PackageChangeError",
     "ResumeProofError",
-    "RunClosedError",
     "ScriptError",
     "ScriptNotFoundError",
     "StateError",

@@ -14,10 +14,14 @@ class ColabKitError(Exception):
     def __init__(self, message: str, *, hint: str = "") -> None:
         self.message = message
         self.hint = hint
-        super().__init__(f"{message} {hint}".strip())
+        super().__init__(str(self))
 
     def __str__(self) -> str:
-        return f"{self.message} {self.hint}".strip()
+        if not self.hint:
+            return self.message
+        # The words of somebody else that a message quotes at its end may have no full stop.
+        stop = "" if self.message.endswith((".", "!", "?", ":", ")", '"')) else "."
+        return f"{self.message}{stop} {self.hint}"
 
 
 class ArgumentError(ColabKitError, ValueError):

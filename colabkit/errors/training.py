@@ -85,10 +85,6 @@ class TrainingMemoryError(ColabKitError, MemoryError):
         super().__init__(message, hint=hint)
 
 
-class RunClosedError(ColabKitError, RuntimeError):
-    """A run was used outside its loop, or from two loops at once."""
-
-
 class ResumeProofError(ColabKitError, AssertionError):
     """``verify_resume`` found that a resumed run differs; ``tensors`` names where."""
 

@@ -54,7 +54,7 @@ def find_script(path: str | Path, project: str | Path | None = None) -> Script:
     Raises:
         ScriptNotFoundError: There is no such file.
         DriveLostError: It is on Drive, which is not mounted.
-        ArgumentError: It does not lie in the project.
+        ArgumentError: It is a notebook, or does not lie in the project.
     """
     platform = detect_platform()
     where = _plain(locate_input(path, platform=platform))
@@ -65,6 +65,10 @@ def find_script(path: str | Path, project: str | Path | None = None) -> Script:
         raise DriveLostError(message, path=where, operation="run", hint=hint)
     if not where.is_file():
         raise _missing(path, where)
+    if where.suffix == ".ipynb":
+        message = f"{where.name} is a notebook, and no Python script."
+        hint = "Open it and run its cells, or save it as .py: File → Download → Download .py."
+        raise ArgumentError(message, argument="path", hint=hint)
     folder = where.parent if project is None else _plain(locate(project, platform=platform))
     if not where.is_relative_to(folder):
         message = f"{where} does not lie in the project {folder}."

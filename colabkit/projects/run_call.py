@@ -62,6 +62,7 @@ def run_script(
         Which script ran, for how long, and what it left behind.
 
     Raises:
+        ArgumentError: An argument cannot be used, or another script of the project is running.
         ScriptNotFoundError: There is no such script.
         ScriptError: It ended badly; ``returncode`` says how.
         StorageError: It ended well, but what it wrote could not be copied back.
@@ -79,6 +80,10 @@ def run_script(
         message = f"save_every_s is {save_every_s!r}."
         raise ArgumentError(message, argument="save_every_s", hint="Pass seconds above 0.")
     script = find_script(path, project)
+    if listed := [each for each in arguments if isinstance(each, list | tuple)]:
+        message = f"An argument of the script is a {type(listed[0]).__name__}: {listed[0]!r}."
+        hint = 'Pass its words one by one: run_script("train.py", "--epochs", 3).'
+        raise ArgumentError(message, argument="arguments", hint=hint)
     words = [str(argument) for argument in arguments]
     if script.home is None:
         return _Running(script, script.project, words).run()

@@ -89,11 +89,12 @@ def mount(
     wrong_thread(target, threading.current_thread() is threading.main_thread())
     is_there = not is_lost and is_mounted()
     is_covered = is_there or is_lost
+    # First: off Colab the default mountpoint cannot be used either, and that is not the reason.
+    drive = None if is_there and not force else _drive(load, target)
     check_mountpoint(target, timeout_s=timeout_s, is_covered=is_covered, others=others)
     began_s = clock()
-    if is_there and not force:
+    if drive is None:
         return MountOutcome(target, was_mounted=True, took_s=0.0)
-    drive = _drive(load, target)
     failures = _failures(load)
     try:
         with _listening("drive.mount"):

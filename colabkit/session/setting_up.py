@@ -148,9 +148,10 @@ def _drive(
 def _work_in(workdir: str | Path) -> Path:
     folder = locate(workdir).absolute()
     if not folder.is_dir():
-        there = "It is a file." if folder.exists() else "There is no such folder."
+        there, hint = "There is no such folder.", "Make it first, or check its spelling."
+        if folder.exists():
+            there, hint = "It is a file.", f"Pass the folder it lies in, {str(folder.parent)!r}."
         message = f"workdir is {str(workdir)!r}, which means {folder}. {there}"
-        hint = "Make it first, or check its spelling."
         raise StorageError(message, path=folder, operation="work in", hint=hint)
     os.chdir(folder)
     if str(folder) not in sys.path:

@@ -38,6 +38,9 @@ class TrainingEvent:
 class Callback:
     """Base for callbacks; override the hooks you need.
 
+    Besides those here, ``on_batch_end(self, run, step, logs)`` is called after each batch;
+    ``step`` counts it already.
+
     State that must survive a disconnect goes through ``state_dict`` and
     ``load_state_dict``. Any object with some of these methods works as well.
 
@@ -88,8 +91,8 @@ class EarlyStopping(Callback):
         if mode not in {"auto", "min", "max"}:
             message = f"mode is {mode!r}."
             raise ArgumentError(message, argument="mode", hint='Pass "min", "max" or "auto".')
-        if patience < 0:
-            message = f"patience is {patience}."
+        if not isinstance(patience, int) or patience < 0:
+            message = f"patience is {patience!r}."
             raise ArgumentError(message, argument="patience", hint="Pass 0 or more epochs.")
         self.monitor = monitor
         self.patience = patience

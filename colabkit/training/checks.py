@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import numbers
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from colabkit.errors import ArgumentError
 
@@ -17,14 +20,42 @@ def require_count(name: str, value: object) -> None:
         raise ArgumentError(message, argument=name, hint="Pass a whole number from 1 on.")
 
 
-def seed_of(seed: object) -> int:
-    """Returns a run's seed, 0 where none is given; raises ArgumentError for what is none."""
-    if seed is None:
-        return 0
-    if not isinstance(seed, numbers.Integral):
-        message = f"seed is {seed!r}."
-        raise ArgumentError(message, argument="seed", hint="Pass a whole number.")
-    return int(seed)
+def require_list(name: str, value: object) -> None:
+    """Raises ArgumentError for one thing where a list of them is to be passed."""
+    if not isinstance(value, Iterable):
+        message = f"{name} is of type {type(value).__name__}, and not a list."
+        raise ArgumentError(message, argument=name, hint=f"Pass {name}=[...].")
+
+
+def seed_of(value: Any) -> int:
+    """Returns the seed, 0 for None; raises ArgumentError unless it is an integer."""
+    if value is not None and not isinstance(value, numbers.Integral):
+        message = f"seed is {value!r}."
+        raise ArgumentError(message, argument="seed", hint="Pass a whole number, or leave it out.")
+    return 0 if value is None else int(value)
+
+
+def require_folder(value: object) -> None:
+    """Raises ArgumentError unless a value can be the path or the URL of a run folder."""
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and value.strip()):
+        return
+    said = f"{value!r}" if isinstance(value, str) else f"of type {type(value).__name__}"
+    message = f"ckpt_dir is {said}, not the path of a folder."
+    hint = 'Pass one such as "MyDrive/runs/cats". Data of x and y is one argument: (x, y).'
+    raise ArgumentError(message, argument="ckpt_dir", hint=hint)
+
+
+@contextlib.contextmanager
+def as_validation_data() -> Iterator[None]:
+    """Makes an ArgumentError on ``data`` one on ``validation_data``, which was read."""
+    try:
+        yield
+    except ArgumentError as error:
+        if error.argument != "data":
+            raise
+        message = f"In validation_data: {error.message}"
+        named = ArgumentError(message, argument="validation_data", hint=error.hint)
+        raise named from error.__cause__
 
 
 def require_free_names(names: Iterable[str]) -> None:

@@ -9,6 +9,10 @@ from colabkit.errors import CheckpointMismatchError
 from colabkit.training.side import Side
 
 _SHOWN_MAX = 6
+_WAYS_ON = (
+    'Undo the change; or pass resume="weights" to take the weights that fit, or resume=False to'
+    " start anew beside the old checkpoints, which stay."
+)
 
 
 def fingerprint_of(side: Side, *, seed: int) -> dict[str, Any]:
@@ -30,15 +34,14 @@ def _walk(path: str, then: Any, now: Any) -> Iterator[tuple[str, tuple[object, o
 
 
 def mismatch_error(
-    changed: Mapping[str, tuple[object, object]], location: str
+    changed: Mapping[str, tuple[object, object]], location: str, *, hint: str = _WAYS_ON
 ) -> CheckpointMismatchError:
     """Returns the error that lists what changed and the ways on."""
-    shown = [f"{name}: was {then}, is {now}" for name, (then, now) in changed.items()]
+    shown = [f"{name}: was {_said(then)}, is {_said(now)}" for name, (then, now) in changed.items()]
     more = f"; and {len(shown) - _SHOWN_MAX} more" if len(shown) > _SHOWN_MAX else ""
     message = f"The checkpoint in {location} does not fit: {'; '.join(shown[:_SHOWN_MAX])}{more}."
-    return CheckpointMismatchError(
-        message,
-        differences=changed,
-        hint='Undo the change; or pass resume="weights" to take the weights that fit, or'
-        " resume=False to start anew beside the old checkpoints, which stay.",
-    )
+    return CheckpointMismatchError(message, differences=changed, hint=hint)
+
+
+def _said(value: object) -> object:
+    return "missing" if value is None else value

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from colabkit.errors import ArgumentError
-from colabkit.training.checks import require_count, seed_of
+from colabkit.training.checks import require_count, require_list, seed_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +31,7 @@ class FitOptions:
         for name in ("epochs", "batch_size", "keep"):
             require_count(name, getattr(self, name))
         seed_of(self.seed)
-        callbacks: object = self.callbacks
-        if not isinstance(callbacks, Iterable):
-            message = f"callbacks is a {type(callbacks).__name__}."
-            hint = "Pass a list, callbacks=[...]; or leave it out."
-            raise ArgumentError(message, argument="callbacks", hint=hint)
+        require_list("callbacks", self.callbacks)
 
     def for_run(self, *, validates: bool) -> dict[str, Any]:
         """Returns the arguments of the ``Run`` that ``fit`` trains with."""

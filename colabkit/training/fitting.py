@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError
+from colabkit.training.checks import require_folder
 from colabkit.training.frameworks import Framework, framework_of
 from colabkit.training.records import History
 from colabkit.training.side import no_framework_error
@@ -77,7 +78,8 @@ def fit(
             or a function that returns one. A batch is a tuple (inputs..., target), or a
             dict that the model is called with by names. For Keras also x alone,
             ``(x, y, sample_weight)``, a ``tf.data.Dataset`` or a ``PyDataset``.
-        ckpt_dir: The run folder, on Drive or any disk; made when missing.
+        ckpt_dir: The run folder, on Drive or any disk, or a URL such as "gs://bucket/run";
+            made when missing.
         epochs: Passes over the data in all, those of earlier sessions included.
         batch_size: Samples in a batch, for arrays and Datasets.
         validation_data: The same kinds as ``data``; evaluated after each epoch.
@@ -128,6 +130,9 @@ def fit(
         TrainingMemoryError: With ``microbatch``: one sample, or so many, need too much memory.
         LeaseLostError: Another session has taken the run folder over.
         CheckpointWriteError: The last checkpoint could not be written.
+        StorageError: ``ckpt_dir`` is a file, or cannot be written, or is on a Drive that is not
+            mounted.
+        MissingPackageError: PyTorch is not installed, or a package that the URL needs.
 
     Example:
         >>> import tempfile, torch, colabkit
@@ -138,6 +143,7 @@ def fit(
         2
     """
     arguments = dict(locals())
+    require_folder(ckpt_dir)
     for name in ("model", "data", "ckpt_dir", "keras_arguments"):
         del arguments[name]
     if framework_of([model]) is Framework.KERAS:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
-from colabkit.training.checks import require_count, require_free_names, seed_of
+from colabkit.training import checks
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.event_log import events_for
@@ -39,7 +39,7 @@ class Run:
     where they stopped, with bitwise the same numbers.
 
     Args:
-        ckpt_dir: The run folder, on Drive or any disk.
+        ckpt_dir: The run folder, on Drive or any disk, or a URL such as "gs://bucket/run".
         seed: Any integer; every random draw of the run follows from it. Default 0.
         save_every: "auto", a time such as "90s" or "5min", or a number of steps.
         keep: How many of the newest checkpoints to keep, at least 2.
@@ -55,7 +55,7 @@ class Run:
             ``load_state_dict``, under names of your own.
 
     Raises:
-        ArgumentError: An object has no state that could be saved.
+        ArgumentError: An argument cannot be used, or an object has no state to save.
         CheckpointMismatchError: The folder holds a checkpoint of another model or optimizer.
 
     Example:
@@ -88,9 +88,10 @@ class Run:
         must_be_finite: Sequence[str] = (),
         **objects: Any,
     ) -> None:
+        checks.require_folder(ckpt_dir)
         check_resume(resume)
         self.history = History()
-        self.seed = seed_of(seed)
+        self.seed = checks.seed_of(seed)
         self.was_interrupted = False
         self._side = side_for(objects)
         self._position = Position()
@@ -104,8 +105,7 @@ class Run:
         self._feeds: dict[int, tuple[object, Feed]] = {}
         self.has_trained = False
         self._release = ReleaseWhenDone(wanted=release_when_done, shown=progress)
-        self._is_best = False
-        self._depth = 0
+        self._is_best = self._is_open = False
         self._next_look_s = 0.0
         self._epochs_total: int | None = None
         options = KeeperOptions(save_every=save_every, keep=keep)
@@ -161,7 +161,7 @@ class Run:
         Raises:
             ArgumentError: ``count`` is not a whole number of at least 1.
         """
-        require_count("epochs", count)
+        checks.require_count("epochs", count)
         return self._release.after(self, self._epochs_up_to(count))
 
     def _epochs_up_to(self, count: int) -> Iterator[int]:
@@ -190,11 +190,10 @@ class Run:
         Raises:
             CheckpointMismatchError: The data is not as long as when the pass began.
         """
-        kept = self._feeds.get(id(data))
-        if kept is None:
+        if id(data) not in self._feeds:
             feed = self._side.feed(data, batch_size=batch_size, shuffle=shuffle)
-            kept = self._feeds[id(data)] = (data, feed)
-        return self.pass_over(kept[1])
+            self._feeds[id(data)] = (data, feed)
+        return self.pass_over(self._feeds[id(data)][1])
 
     def items(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yields the items still to do, in their own order; for any long loop.
@@ -214,14 +213,14 @@ class Run:
             weight: For how much the step counts in the epoch's mean: its samples, say.
             values: Scalars by name.
         """
-        require_free_names(values)
+        checks.require_free_names(values)
         # Detached, or every step's graph would stay in memory until the value is read.
         kept = {n: v.detach() if hasattr(v, "detach") else v for n, v in values.items()}
         self._log.add(self._position.step, self._position.epoch, kept, weight)
 
     def log_epoch(self, **values: float) -> None:
         """Notes values of the epoch under way, a validation loss for example."""
-        require_free_names(values)
+        checks.require_free_names(values)
         self._state.epoch_values.update(values)
 
     def stop(self, reason: str = "asked to stop") -> None:
@@ -243,13 +242,13 @@ class Run:
         cursor = position.enter()
         if cursor is not None:
             cursor.feed = feed
-            with self._session():
+            with self._session() as is_outermost:
                 try:
                     self._state.check_same_data(cursor, feed.describe(), self._keeper.location)
                     yield from self._steps(cursor, feed)
                 finally:
                     position.leave(cursor)
-                if self._depth == 1:
+                if is_outermost:
                     self._save_and_wait()
         place = ("after", position.outermost_passed)
         if cursor is not None and not cursor.outermost:
@@ -295,6 +294,8 @@ class Run:
         self._keeper.mend()
 
     def _end_epoch(self, seconds: float) -> None:
+        if complaint := self._state.monitor.complaint(self._state.epoch_logs()):
+            self._display.say(complaint)
         self._is_best = self._state.end_epoch(seconds=seconds)
         if self._is_best:
             self._keeper.save(self.step, wait=False)
@@ -309,18 +310,17 @@ class Run:
         self._display.length(feed.length)
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[None]:
-        mine = self._depth = self._depth + 1
+    def _session(self) -> Iterator[bool]:
+        """Yields whether it is the outermost, with which the session ends, whatever is open."""
+        is_outermost, self._is_open = not self._is_open, True
         try:
-            if mine == 1:
+            if is_outermost:
                 self._begin_session()
-            yield
+            yield is_outermost
         finally:
-            # A pass that somebody holds on to may be closed after the epochs around it.
-            if self._depth >= mine:
-                self._depth = mine - 1
-                if mine == 1:
-                    self._end_session()
+            if is_outermost:
+                self._is_open = False
+                self._end_session()
 
     def _begin_session(self) -> None:
         self._interrupts.install()

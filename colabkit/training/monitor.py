@@ -35,6 +35,15 @@ class Monitor:
     def __init__(self, name: str | None) -> None:
         self.name = name
         self.best: float | None = None
+        self._has_complained = False
+
+    def complaint(self, logs: Mapping[str, Any]) -> str:
+        """Returns, once, what to know when an epoch does not report the value, else ""."""
+        if self.name is None or self.name in logs or self.best is not None or self._has_complained:
+            return ""
+        self._has_complained = True
+        known = ", ".join(sorted(logs)) or "nothing"
+        return f"monitor is {self.name!r}, but this epoch reports {known}: no best one is kept."
 
     def improved(self, logs: Mapping[str, Any]) -> bool:
         """Takes an epoch's logs; returns whether the epoch is the best so far."""

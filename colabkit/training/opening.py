@@ -9,6 +9,7 @@ from typing import Any
 from colabkit.checkpoint import CheckpointInfo, CheckpointList, RunFolder
 from colabkit.errors import ArgumentError, CheckpointNotFoundError
 from colabkit.storage import locate, url_of, volume_at
+from colabkit.training.checks import require_folder
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.side import side_for
 
@@ -53,6 +54,7 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
         The checkpoint that was loaded.
 
     Raises:
+        ArgumentError: The model is none, or ``which`` cannot be used.
         CheckpointNotFoundError: There is no such checkpoint; the message lists those there.
         CheckpointMismatchError: The weights are of another model.
 
@@ -77,12 +79,14 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
     then = {name: loaded.fingerprint["objects"][name] for name in names}
     now = {n: v for n, v in side.fingerprint().items() if n.startswith("model.")}
     if changed := differences({"objects": then}, {"objects": now}):
-        raise mismatch_error(changed, str(ckpt_dir))
+        hint = "Build the model as it was when this run trained it, and load into that."
+        raise mismatch_error(changed, str(ckpt_dir), hint=hint)
     side.restore_weights(loaded.sections)
     return loaded.info
 
 
 def _existing(ckpt_dir: str | Path) -> str | Path:
+    require_folder(ckpt_dir)
     url = url_of(ckpt_dir)
     if url is not None:
         volume = volume_at(url)

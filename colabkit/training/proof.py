@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError, ColabKitError, ResumeProofError
+from colabkit.training.checks import require_count
 from colabkit.training.fitting import fit
 from colabkit.training.frameworks import Framework, framework_of
 from colabkit.training.opening import checkpoints
@@ -77,7 +78,7 @@ def verify_resume(
         model: The module to train, as for ``fit``.
         data: The data, as for ``fit``.
         epochs: Passes over the data.
-        kills: How often to kill.
+        kills: How often to kill; at most once for each step after the first.
         seed: Chooses the steps at which to kill, and seeds the run.
         fit_arguments: Any other argument of ``fit``.
 
@@ -85,8 +86,8 @@ def verify_resume(
         The proof: exact or not, and which tensors differ.
 
     Raises:
-        ArgumentError: This machine cannot fork, the model is of Keras, or the run fails by
-            itself.
+        ArgumentError: This machine cannot fork, the model is of Keras, the run fails by itself,
+            or it is too short to be killed.
 
     Example:
         >>> import torch, colabkit
@@ -104,6 +105,7 @@ def verify_resume(
     if not hasattr(os, "fork"):
         message = "verify_resume needs a system that can fork; this one cannot."
         raise ArgumentError(message, argument="model", hint="Run it on Colab, Linux or macOS.")
+    require_count("kills", kills)
     callbacks = tuple(fit_arguments.pop("callbacks", ()))
     fixed: dict[str, Any] = {"device": "cpu", "seed": seed, "epochs": epochs, "progress": False}
 
@@ -115,6 +117,9 @@ def verify_resume(
     try:
         _in_child(lambda: run(scratch / "alone", ()), scratch)
         steps = checkpoints(scratch / "alone")[0].step
+        if steps < 2:
+            message = "The run has 1 step, which leaves none to kill it at."
+            raise ArgumentError(message, argument="epochs", hint="Take more epochs, or more data.")
         chooser = random.Random(seed)  # noqa: S311  # chooses steps, guards nothing
         places = sorted(chooser.sample(range(2, steps + 1), min(kills, steps - 1)))
         for place in places:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from colabkit.errors import DivergedError
+from colabkit.errors import ArgumentError, DivergedError
 from colabkit.training.records import History
 
 _PENDING_MAX = 64
@@ -53,13 +54,25 @@ class StepLog:
             return
         names = dict.fromkeys(name for entry in pending for name in entry[2])
         columns = {
-            name: iter(self._to_floats([entry[2][name] for entry in pending if name in entry[2]]))
+            name: iter(self._floats(name, [e[2][name] for e in pending if name in e[2]]))
             for name in names
         }
         for step, epoch, values, weight in pending:
             floats = {name: next(columns[name]) for name in values}
             self._check(step, epoch, floats)
             self._take(step, floats, weight)
+
+    def _floats(self, name: str, values: list[Any]) -> list[float]:
+        try:
+            return self._to_floats(values)
+        except (RuntimeError, TypeError, ValueError) as error:
+            wrong = [value for value in values if not _is_scalar(value)]
+            if not wrong:
+                raise
+            form = f" of {list(wrong[0].shape)}" if hasattr(wrong[0], "shape") else ""
+            message = f"{name} was logged as a {type(wrong[0]).__name__}{form}, and not a number."
+            hint = f"Log one number for each step, such as {name}.mean()."
+            raise ArgumentError(message, argument=name, hint=hint) from error
 
     def _take(self, step: int, floats: dict[str, float], weight: float) -> None:
         self._history.append_step(step, floats)
@@ -77,8 +90,8 @@ class StepLog:
                     step=step,
                     epoch=epoch,
                     loss=floats[name],
-                    hint="The checkpoint before it is untouched: lower the learning rate, set"
-                    " clip_grad_norm=1.0, or look at the batch of that step; then run again.",
+                    hint="The checkpoint before it is untouched: look for NaN in the data of that"
+                    " step, lower the learning rate, or clip the gradients; then run again.",
                 )
 
     def means(self) -> dict[str, float]:
@@ -97,3 +110,9 @@ class StepLog:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores the sums of the epoch under way."""
         self._sums, self._weights = dict(state["sums"]), dict(state["weights"])
+
+
+def _is_scalar(value: Any) -> bool:
+    if hasattr(value, "shape"):
+        return bool(math.prod(value.shape) == 1)
+    return isinstance(value, numbers.Number)

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
+from torch.optim import lr_scheduler
 from torch.utils import data as torch_data
 
 import colabkit
@@ -257,8 +259,11 @@ def test_load_gives_the_latest_the_best_or_a_step(tmp_path):
         colabkit.load(other, tmp_path, 5)
     with pytest.raises(CheckpointNotFoundError):
         colabkit.load(other, tmp_path / "nowhere")
-    with pytest.raises(CheckpointMismatchError):
+    with pytest.raises(CheckpointMismatchError, match=r"0.weight: was .*, is missing") as caught:
         colabkit.load(nn.Linear(2, 2), tmp_path)
+    assert "resume=" not in caught.value.hint
+    with pytest.raises(ArgumentError, match="is the class Linear"):
+        colabkit.load(nn.Linear, tmp_path)
 
 
 def test_the_weights_open_under_the_models_own_names(tmp_path):
@@ -312,11 +317,6 @@ def test_the_loss_follows_from_output_and_target(target, outputs, tmp_path):
     assert np.isfinite(history.steps["loss"]).all()
 
 
-def of_another_optimizer() -> torch.optim.lr_scheduler.LRScheduler:
-    optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
-    return torch.optim.lr_scheduler.StepLR(optimizer, 1)
-
-
 def test_a_cycle_that_is_over_is_said_when_more_epochs_are_wanted(tmp_path):
     colabkit.fit(network(), arrays(), tmp_path, epochs=1, scheduler="onecycle", **QUIET)
     with pytest.raises(ArgumentError, match="cannot go on") as caught:
@@ -339,12 +339,78 @@ def test_a_seed_may_be_a_number_of_numpy(tmp_path):
     assert same_weights(one, other)
 
 
+X, Y = arrays()
+IMAGES = torch.rand(SAMPLES, 3, 8, 8)
+# What a tired person passes as data: what is wrong with it, and what to do.
+MISTAKES = {
+    "float64": ((X.double(), Y), "its weights are float32", 'x.astype("float32")'),
+    "uint8": ((X.to(torch.uint8), Y), "its weights are float32", "/ 255"),
+    "a list of x and y": ([X, Y], "hold no target", "a tuple"),
+    "lists": ((X.tolist(), Y.tolist()), "of plain numbers", "np.array(x"),
+    "tables": ((pd.DataFrame(X.numpy()), pd.Series(Y.numpy())), "DataFrame", "to_numpy"),
+    "a table": (pd.DataFrame(X.numpy()), "data is a DataFrame", "to_numpy"),
+    "a path": ("MyDrive/cats", "data is a str", "arrays"),
+    "classes by name": ((X, np.array(["cat", "dog"])[Y.numpy() % 2]), "<U3", "np.unique"),
+    "int32 classes": ((X, Y.int()), "targets of int32", "y.long()"),
+    "float classes": ((X, Y.float()), "target of float32", "y.long()"),
+    "a column of classes": ((X, Y[:, None]), "target of int64 [32, 1]", "y[:, 0]"),
+    "classes from 1": ((X, Y + 1), "classes 1 to 3, and the model gives 3 outputs", "from 0"),
+    "one-hot floats": ((X, functional.one_hot(Y, 3).float()), "one-hot", "y.argmax(1)"),
+    "one-hot": ((X, functional.one_hot(Y, 3)), "one-hot", "y.argmax(1)"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_the_data_is_told_with_what_to_do(name, tmp_path):
+    data, said, hint = MISTAKES[name]
+    with pytest.raises(ArgumentError) as caught:
+        colabkit.fit(network(), data, tmp_path, **QUIET)
+    assert said in caught.value.message
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("images", "hint"),
+    [(IMAGES.permute(0, 2, 3, 1), "x.permute(0, 3, 1, 2)"), (IMAGES[:, 0], "x.unsqueeze(1)")],
+)
+def test_images_whose_channels_lie_elsewhere_are_told(images, hint, tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten(), nn.Linear(4, 3))
+    with pytest.raises(ArgumentError, match="images are") as caught:
+        colabkit.fit(model, (images, Y), tmp_path, **QUIET)
+    assert hint in caught.value.hint
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_an_error_of_the_models_own_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        colabkit.fit(nn.Linear(5, 3), arrays(), tmp_path, **QUIET)
+
+
+@pytest.mark.parametrize("given", [0.2, (X[:0], Y[:0]), X, [X, Y]])
+def test_a_mistake_in_the_validation_data_is_told_as_such(given, tmp_path):
+    with pytest.raises(ArgumentError, match="In validation_data: ") as caught:
+        colabkit.fit(network(), arrays(), tmp_path, validation_data=given, **QUIET)
+    assert caught.value.argument == "validation_data"
+
+
+OTHER = network()
 WRONG = {
     "loss that cannot be inferred": ({"data": (torch.rand(8, 6), torch.rand(8, 2))}, "loss"),
     "unknown loss": ({"loss": "banana"}, "loss"),
     "a class as the loss": ({"loss": nn.MSELoss}, "loss"),
     "unknown optimizer": ({"optimizer": "banana"}, "optimizer"),
+    "an optimizer of another model": (
+        {"optimizer": torch.optim.SGD(OTHER.parameters())},
+        "optimizer",
+    ),
+    "a scheduler of another optimizer": (
+        {"scheduler": lr_scheduler.StepLR(torch.optim.SGD(OTHER.parameters()), 1)},
+        "scheduler",
+    ),
     "unknown metric": ({"metrics": ["banana"]}, "metrics"),
+    "a metric class": ({"metrics": [nn.L1Loss]}, "metrics"),
+    "a number as metric": ({"metrics": [1]}, "metrics"),
+    "text as a norm": ({"clip_grad_norm": "1"}, "clip_grad_norm"),
     "unknown scheduler": ({"scheduler": "banana"}, "scheduler"),
     "unknown precision": ({"precision": "fp8"}, "precision"),
     "unknown device": ({"device": "banana"}, "device"),
@@ -363,7 +429,6 @@ WRONG = {
     "a frozen model": ({"model": network().requires_grad_(requires_grad=False)}, "model"),
     "lazy layers": ({"model": nn.Sequential(nn.LazyLinear(3))}, "model"),
     "an optimizer that asks for a closure": ({"optimizer": torch.optim.LBFGS}, "optimizer"),
-    "a scheduler of another optimizer": ({"scheduler": of_another_optimizer()}, "scheduler"),
     "one callback without a list": ({"callbacks": colabkit.EarlyStopping()}, "callbacks"),
     "callbacks of None": ({"callbacks": None}, "callbacks"),
     "a seed of a float": ({"seed": 1.5}, "seed"),
@@ -379,6 +444,19 @@ def test_a_wrong_argument_is_named_before_the_first_step(name, tmp_path):
         colabkit.fit(made.pop("model"), made.pop("data"), tmp_path / "run", **made)
     assert caught.value.argument == argument
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("folder", [None, "", " ", 5, torch.zeros(3)])
+def test_what_is_no_path_is_no_run_folder(folder):
+    for call in (
+        lambda: colabkit.fit(network(), arrays(), folder, **QUIET),
+        lambda: colabkit.Run(folder, model=network(), progress=False),
+        lambda: colabkit.load(network(), folder),
+        lambda: colabkit.checkpoints(folder),
+    ):
+        with pytest.raises(ArgumentError, match="not the path of a folder") as caught:
+            call()
+        assert caught.value.argument == "ckpt_dir"
 
 
 def test_a_run_folder_that_is_a_file_is_an_error(tmp_path):
@@ -509,6 +587,28 @@ def test_a_kill_at_any_moment_leaves_a_run_that_goes_on(tmp_path):
         torch.set_num_threads(threads)
     assert deaths
     assert same_weights(alone, killed)
+
+
+def test_a_monitor_that_no_epoch_reports_is_said_once(tmp_path, capsys):
+    colabkit.fit(
+        network(), arrays(), tmp_path, epochs=3, monitor="val_acc", **QUIET | {"progress": True}
+    )
+    said = capsys.readouterr()
+    told = "monitor is 'val_acc', but this epoch reports loss, lr: no best one is kept."
+    assert (said.out + said.err).count(told) == 1
+
+
+@pytest.mark.parametrize("value", ["half", torch.zeros(3), None])
+def test_a_value_that_is_no_number_is_named(value, tmp_path):
+    run = colabkit.Run(tmp_path, progress=False)
+
+    def loop() -> None:
+        for _ in run.batches(list(range(3))):
+            run.log(gain=value)
+
+    with pytest.raises(ArgumentError, match="gain was logged as a") as caught:
+        loop()
+    assert caught.value.argument == "gain"
 
 
 def test_a_value_may_not_take_the_name_of_a_column(tmp_path):

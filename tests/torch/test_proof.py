@@ -35,7 +35,7 @@ class ForgetfulAverage(Averaging):
         """Forgets."""
 
 
-class HiddenCounter(nn.Module):
+class Counting(nn.Module):
     """Scales its output by how often it was called."""
 
     def __init__(self):
@@ -46,6 +46,19 @@ class HiddenCounter(nn.Module):
     def forward(self, x):
         self.calls += 1
         return self.layer(x) * (1 + 0.01 * self.calls)
+
+
+class HiddenCounter(nn.Module):
+    """Counts in a list, of which nobody knows what it means."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.calls = []
+
+    def forward(self, x):
+        self.calls.append(None)
+        return self.layer(x) * (1 + 0.01 * len(self.calls))
 
 
 def test_a_run_with_generators_workers_and_a_schedule_is_proven():
@@ -78,7 +91,11 @@ def test_a_callback_that_forgets_at_a_resume_is_found():
     assert any(name.startswith("model.") for name in proof.differences)
 
 
-def test_a_model_that_counts_its_calls_is_found():
+def test_a_model_that_counts_its_calls_goes_on_counting():
+    assert colabkit.verify_resume(Counting(), arrays(), kills=2, batch_size=8).exact
+
+
+def test_a_model_that_hides_its_count_is_found():
     assert not colabkit.verify_resume(HiddenCounter(), arrays(), kills=2, batch_size=8).exact
 
 
@@ -95,6 +112,12 @@ def test_nothing_of_the_users_is_touched(tmp_path, monkeypatch):
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not list(tmp_path.glob("colabkit*"))
     assert set(psutil.Process().children(recursive=True)) <= children_before
+
+
+def test_a_proof_without_a_kill_is_refused():
+    for given in ({"kills": 0}, {"kills": "3"}, {"epochs": 1, "batch_size": 64}):
+        with pytest.raises(ArgumentError):
+            colabkit.verify_resume(network(), arrays(), **given)
 
 
 def test_a_run_that_fails_by_itself_says_why():

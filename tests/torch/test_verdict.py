@@ -128,6 +128,28 @@ def test_a_model_that_draws_from_the_system_is_named(tmp_path):
     assert "SystemRandom" in reasons(arrays(), tmp_path, SecretLayer())
 
 
+class Agent:
+    """Holds its network out of sight, and saves it itself."""
+
+    def __init__(self):
+        self.network = network()
+
+    def state_dict(self):
+        return {"network": self.network.state_dict()}
+
+    def load_state_dict(self, state):
+        self.network.load_state_dict(state["network"])
+
+
+def test_weights_that_are_trained_and_not_saved_are_named(tmp_path):
+    agent = Agent()
+    optimizer = torch.optim.SGD(agent.network.parameters(), lr=0.1)
+    alone = colabkit.Run(tmp_path / "alone", optimizer=optimizer, progress=False)
+    assert "optimizer trains 4 tensors" in "; ".join(alone.verdict.reasons)
+    saved = colabkit.Run(tmp_path / "saved", optimizer=optimizer, agent=agent, progress=False)
+    assert not saved.verdict.reasons
+
+
 def test_an_iterable_that_differs_after_its_first_batch_is_named_at_the_resume(tmp_path):
     assert not reasons(OnlyLaterBatches(1.0), tmp_path, callbacks=[Interrupt(4)])
     assert "same batches" in reasons(OnlyLaterBatches(2.0), tmp_path)

@@ -87,6 +87,14 @@ def test_little_memory_is_worth_a_note():
     assert doctor.memory_finding(scarce).row.tone is Tone.NOTE
 
 
+def test_tensorflow_is_found_under_the_names_of_all_its_packages():
+    def checked(names):
+        return [check(name, "2.21.0" if name == "tensorflow-cpu" else None) for name in names]
+
+    found = doctor.frameworks_finding(doctor.framework_checks(checked))
+    assert found.facts["frameworks"] == {"torch": None, "keras": None, "tensorflow": "2.21.0"}
+
+
 def test_without_a_framework_there_is_nothing_to_train_with():
     some = [check("torch", "2.9.0"), check("keras", None)]
     assert doctor.frameworks_finding(some).row == Row("Frameworks", "torch 2.9.0", Tone.GOOD)

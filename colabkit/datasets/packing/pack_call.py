@@ -74,6 +74,7 @@ def pack(
         The archive.
 
     Raises:
+        ArgumentError: The archive has no name of a zip, or lies in the folder.
         DatasetNotFoundError: There is no such folder.
         DestinationTakenError: The archive is there and was not packed by colabkit.
         UnsafeLinkError: A link in the folder leads outside.
@@ -170,7 +171,8 @@ def _checked(folder: str | os.PathLike[str], archive: str | os.PathLike[str]) ->
     root, target = Path(found.paths[0]), locate(os.fspath(archive)).absolute()
     if target.suffix.lower() != ".zip":
         message = f"The archive is a zip, and {target.name!r} does not end in .zip."
-        raise ArgumentError(message, argument="archive")
+        hint = f"Name it {target.with_suffix('.zip').name!r}."
+        raise ArgumentError(message, argument="archive", hint=hint)
     if target.resolve().is_relative_to(root.resolve()):
         message = f"The archive {target} would lie in the folder that it packs."
         raise ArgumentError(message, argument="archive", hint="Put it beside the folder.")

@@ -13,7 +13,7 @@ import keras
 
 from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
-from colabkit.training.checks import require_count, seed_of
+from colabkit.training.checks import as_validation_data, require_count, seed_of
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.feed import Feed, Start
 from colabkit.training.fit_options import FitOptions
@@ -79,14 +79,15 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
         options.check_is_read_often_enough(feed, instead="or steps_per_epoch")
     validation = None
     if validation_data is not None:
-        validation = feed_of(
-            validation_data,
-            FeedOptions(
-                batch_size=options.validation_batch_size or options.batch_size,
-                shuffle=False,
-                seed=options.run_seed,
-            ),
-        )
+        with as_validation_data():
+            validation = feed_of(
+                validation_data,
+                FeedOptions(
+                    batch_size=options.validation_batch_size or options.batch_size,
+                    shuffle=False,
+                    seed=options.run_seed,
+                ),
+            )
     return _Fitting(model, feed, validation, ckpt_dir, options).train()
 
 

@@ -23,13 +23,24 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
     """
     if isinstance(batch, torch.Tensor | Mapping):
         return batch, None
-    if isinstance(batch, tuple | list) and batch:
+    if isinstance(batch, tuple | list) and batch and not _is_of_plain_numbers(batch[0]):
         if len(batch) == 1:
             return batch[0], None
         return (batch[0] if len(batch) == 2 else tuple(batch[:-1])), batch[-1]
     message = f"A batch is a {type(batch).__name__}; a model cannot be called with it."
     hint = "Let the data give tensors, (input, target) tuples, or dicts of tensors."
+    if isinstance(batch, tuple | list) and batch:
+        message = f"A batch is a {type(batch).__name__} of plain numbers, without any tensor."
+        hint = 'If data is lists, pass arrays: (np.array(x, dtype="float32"), np.array(y)).'
+    elif hasattr(batch, "to_numpy"):
+        hint = 'If data is tables, pass arrays: (x.to_numpy("float32"), y.to_numpy()).'
     raise ArgumentError(message, argument="data", hint=hint)
+
+
+def _is_of_plain_numbers(value: object) -> bool:
+    while isinstance(value, tuple | list) and value:
+        value = value[0]
+    return isinstance(value, int | float)
 
 
 def caller_for(model: nn.Module, inputs: Any) -> Callable[[Any], Any]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
-from colabkit.training.checks import require_count
+from colabkit.training.checks import as_validation_data, require_count
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.feed import Start
 from colabkit.training.fit_options import FitOptions
@@ -46,8 +46,9 @@ class TorchOptions(FitOptions):
         require_count("accumulate", self.accumulate)
         if self.microbatch is not None and self.microbatch != "auto":
             require_size(self.microbatch)
-        if self.clip_grad_norm is not None and not self.clip_grad_norm > 0:
-            message = f"clip_grad_norm is {self.clip_grad_norm!r}."
+        norm = self.clip_grad_norm
+        if norm is not None and not (isinstance(norm, int | float) and norm > 0):
+            message = f"clip_grad_norm is {norm!r}."
             raise ArgumentError(message, argument="clip_grad_norm", hint="Pass a number above 0.")
 
 
@@ -92,12 +93,13 @@ class _Fitting:
         self._evaluate = Evaluation(recipe)
         self._validation = None
         if options.validation_data is not None:
-            self._validation = feed_of(
-                options.validation_data,
-                batch_size=options.batch_size,
-                shuffle=False,
-                device=recipe.device,
-            )
+            with as_validation_data():
+                self._validation = feed_of(
+                    options.validation_data,
+                    batch_size=options.batch_size,
+                    shuffle=False,
+                    device=recipe.device,
+                )
         of_run = options.for_run(validates=self._validation is not None)
         self._monitor = of_run["monitor"]
         self._run = TorchRun(ckpt_dir, **of_run, **self._objects())
@@ -159,7 +161,8 @@ class _Fitting:
         if self._validation is None:
             return {}
         start = Start(key=derive(self._run.seed, "validation", epoch), epoch=epoch)
-        means = self._evaluate(self._validation.batches(start))
+        with as_validation_data():
+            means = self._evaluate(self._validation.batches(start))
         self._run.reseed("after validation")
         return {f"val_{name}": value for name, value in means.items()}
 

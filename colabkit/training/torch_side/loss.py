@@ -9,6 +9,10 @@ import torch
 from torch.nn import functional
 
 from colabkit.errors import ArgumentError
+from colabkit.training.torch_side.mistakes import form_of, hint_on_target
+
+# With fewer rows, several labels at once may be one each by chance.
+_ROWS_TO_TELL = 8
 
 LossFunction = Callable[[Any, Any], torch.Tensor]
 
@@ -67,6 +71,7 @@ def infer_loss(output: Any, target: Any) -> LossFunction:
         ArgumentError: They fit no loss without ambiguity.
     """
     if isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor):
+        _check_is_not_one_hot(output, target)
         whole = not target.is_floating_point() and not target.is_complex()
         if whole and output.ndim == target.ndim + 1 and output.shape[1] > 1:
             return functional.cross_entropy
@@ -76,10 +81,15 @@ def infer_loss(output: Any, target: Any) -> LossFunction:
             return _BY_NAME["mse"]
         if target.is_floating_point() and output.shape == target.shape:
             return _BY_NAME["mse"]
-    message = f"No loss fits an output of {_form(output)} and a target of {_form(target)}."
-    raise ArgumentError(
-        message, argument="loss", hint="Pass loss=, a function of (output, target) or a name."
-    )
+    hint = "Pass loss=, a function of (output, target) or a name."
+    if target is None:
+        message = f"The batches hold no target to compare the output of {form_of(output)} with."
+        hint = "Let each batch be (input, target); arrays are a tuple, (x, y), and not a list."
+        raise ArgumentError(message, argument="data", hint=hint)
+    if isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor):
+        hint = f"{hint_on_target(output, target)} {hint}".strip()
+    message = f"No loss fits an output of {form_of(output)} and a target of {form_of(target)}."
+    raise ArgumentError(message, argument="loss", hint=hint)
 
 
 def binary_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -89,6 +99,21 @@ def binary_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     )
 
 
+def _check_is_not_one_hot(output: torch.Tensor, target: torch.Tensor) -> None:
+    """Raises ArgumentError for classes as rows of 0 and 1, which also look like several labels."""
+    if output.shape != target.shape or output.ndim != 2 or output.shape[1] < 2:
+        return
+    if len(target) < _ROWS_TO_TELL or target.is_complex():
+        return
+    if bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all()):
+        message = f"The targets of {form_of(target)} look like one class of each sample, one-hot."
+        hint = (
+            'If so, pass y.argmax(1). If not, pass loss="bce" for several labels at once, or'
+            ' loss="mse" for numbers.'
+        )
+        raise ArgumentError(message, argument="loss", hint=hint)
+
+
 def _same_values(output: torch.Tensor, target: torch.Tensor) -> bool:
     # [N, 1] against [N] would broadcast to [N, N] without a word.
     return output.numel() == target.numel() and len(output) == len(target)
@@ -96,9 +121,3 @@ def _same_values(output: torch.Tensor, target: torch.Tensor) -> bool:
 
 def _shaped(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
     return target.reshape(output.shape) if _same_values(output, target) else target
-
-
-def _form(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return f"{value.dtype} {list(value.shape)}".removeprefix("torch.")
-    return type(value).__name__

@@ -86,6 +86,10 @@ def _named(metrics: Any) -> Iterable[tuple[str, Any]]:
                 hint = f"Pass one of {', '.join(_BY_NAME)}, or a function of (output, target)."
                 raise ArgumentError(message, argument="metrics", hint=hint)
             yield name or metric, _BY_NAME[metric]
+        elif isinstance(metric, type) or not (callable(metric) or hasattr(metric, "update")):
+            message = f"metrics holds {metric!r}, which is no metric."
+            hint = "Pass a name, a function of (output, target), or an object such as Accuracy()."
+            raise ArgumentError(message, argument="metrics", hint=hint)
         else:
             own_name: str = getattr(metric, "__name__", type(metric).__name__.lower())
             yield name or own_name, metric

@@ -31,11 +31,13 @@ def make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
     """Returns the optimizer asked for; AdamW, fused where it runs, when none is.
 
     Raises:
-        ArgumentError: It is unknown, or the model has nothing to train.
+        ArgumentError: It is unknown, it trains nothing of the model, or the model has nothing
+            to train.
     """
-    if isinstance(optimizer, torch.optim.Optimizer):
-        return _without_closure(optimizer)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    if isinstance(optimizer, torch.optim.Optimizer):
+        _check_trains_some(optimizer, parameters)
+        return _without_closure(optimizer)
     if not parameters:
         message = f"{type(model).__name__} has no parameter with requires_grad=True."
         raise ArgumentError(message, argument="model", hint="Unfreeze what is to be trained.")
@@ -57,6 +59,15 @@ def _without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
         hint = "Write the loop yourself with colabkit.Run and optimizer.step(closure)."
         raise ArgumentError(message, argument="optimizer", hint=hint)
     return optimizer
+
+
+def _check_trains_some(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Raises ArgumentError for an optimizer of another model: the loss would never fall."""
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if parameters and trained.isdisjoint(map(id, parameters)):
+        message = "optimizer trains none of this model's parameters: it was made for another one."
+        hint = "Make it anew after the model: run its cell again, then this one."
+        raise ArgumentError(message, argument="optimizer", hint=hint)
 
 
 def _named(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -117,7 +128,8 @@ def make_schedule(
     """Returns the schedule for an instance, a factory, a name, or one of these with "step".
 
     Raises:
-        ArgumentError: It is none of these, or needs a length that the data does not say.
+        ArgumentError: It is none of these, is of another optimizer, or needs a length that the
+            data does not say.
     """
     per_step = isinstance(scheduler, tuple) and scheduler[-1] == "step"
     if isinstance(scheduler, tuple):
@@ -133,9 +145,9 @@ def make_schedule(
         hint = "Pass a scheduler, or a function that makes one of the optimizer."
         raise ArgumentError(message, argument="scheduler", hint=hint)
     own = getattr(scheduler, "optimizer", optimizer)
-    if isinstance(scheduler, lr_scheduler.LRScheduler) and own is not optimizer:
-        message = "scheduler is of another optimizer than the one that fit trains with."
-        hint = "Pass its optimizer too, optimizer=...; or a function that makes it of one."
+    if getattr(own, "param_groups", None) is not optimizer.param_groups:
+        message = "scheduler was made for another optimizer, whose learning rate it would change."
+        hint = "Make it of this one, or pass a function that makes one of the optimizer."
         raise ArgumentError(message, argument="scheduler", hint=hint)
     return Schedule(scheduler, per_step or isinstance(scheduler, _PER_STEP))
 

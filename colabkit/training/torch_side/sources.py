@@ -24,6 +24,8 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
     Raises:
         ArgumentError: When the data is none of these, or empty.
     """
+    if isinstance(data, str) or hasattr(data, "to_numpy"):
+        raise _unreadable(data)
     if isinstance(data, torch_data.DataLoader):
         feed = _of_loader(data, device)
     elif isinstance(data, torch_data.IterableDataset):
@@ -36,17 +38,20 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
     elif callable(data) or isinstance(data, Iterable):
         feed = StreamFeed(data)
     else:
-        message = f"data is a {type(data).__name__}, from which no batches can be read."
-        raise ArgumentError(
-            message,
-            argument="data",
-            hint="Pass (x, y) arrays, a Dataset, a DataLoader, or an iterable of batches.",
-        )
+        raise _unreadable(data)
     if feed.length == 0:
         message = "data holds no batches."
         hint = "Check the folder it was read from, and drop_last with few samples."
         raise ArgumentError(message, argument="data", hint=hint)
     return feed
+
+
+def _unreadable(data: object) -> ArgumentError:
+    message = f"data is a {type(data).__name__}, from which no batches can be read."
+    hint = "Pass (x, y) arrays, a Dataset, a DataLoader, or an iterable of batches."
+    if hasattr(data, "to_numpy"):
+        hint = 'Pass arrays of it: (x.to_numpy("float32"), y.to_numpy()).'
+    return ArgumentError(message, argument="data", hint=hint)
 
 
 def _of_loader(loader: torch_data.DataLoader[Any], device: torch.device) -> Feed:
@@ -103,6 +108,10 @@ def _collect(data: Any, tensors: list[torch.Tensor]) -> Any:
     if isinstance(data, tuple):
         members = [_collect(value, tensors) for value in data]
         return lambda batch: tuple(member(batch) for member in members)
+    if isinstance(data, np.ndarray) and data.dtype.kind not in "biufc":
+        message = f"An array in data is of dtype {data.dtype}, and not of numbers."
+        hint = "Of classes by name make numbers: names, y = np.unique(y, return_inverse=True)."
+        raise ArgumentError(message, argument="data", hint=hint)
     place = len(tensors)
     tensors.append(torch.as_tensor(data))
     return lambda batch: batch[place]

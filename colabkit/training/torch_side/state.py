@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from colabkit.checkpoint import Section
+from colabkit.checkpoint import Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.randomness import own_generator_state, restore_own_generator
@@ -85,17 +85,33 @@ class TorchState:
         return fitted, total
 
     def reasons(self) -> tuple[str, ...]:
-        """Returns which objects draw random numbers that cannot be drawn again."""
+        """Returns which objects draw random numbers anew, or train what is not saved."""
         held = {
             name: find_generators(value, (torch.Generator,)) for name, value in self.others.items()
         }
         held |= {name: _generators_of(module) for name, module in self.modules.items()}
-        return tuple(
+        draws = [
             f"{name} draws from {type(generator).__name__}, which cannot be replayed"
             for name, generators in held.items()
             for generator in generators
             if is_unseedable(generator)
-        )
+        ]
+        unsaved = [
+            f"{name} trains {lost} tensors that nothing in this run holds: they are not saved"
+            for name, optimizer in self.optimizers.items()
+            if (lost := self._count_unsaved(optimizer))
+        ]
+        return (*draws, *unsaved)
+
+    def _count_unsaved(self, optimizer: torch.optim.Optimizer) -> int:
+        saved = {id(p) for module in self.modules.values() for p in module.parameters()}
+        left = [p.data_ptr() for p in _parameters(optimizer) if id(p) not in saved]
+        if not left:
+            return 0
+        # An object of the user's own may hold modules, and save them in its state_dict.
+        states = [encode(_state_of(o), torch.is_tensor)[1].values() for o in self.others.values()]
+        held = {tensor.data_ptr() for state in states for tensor in state}
+        return sum(address not in held for address in left)
 
     def guarded_addresses(self) -> frozenset[int]:
         """Returns where the tensors lie that only an optimizer's step changes."""
@@ -192,6 +208,9 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def _check_can_be_saved(name: str, value: Any) -> None:
+    if isinstance(value, type):
+        message = f"{name} is the class {value.__name__}, which holds no weights."
+        raise ArgumentError(message, argument=name, hint=f"Pass an object: {value.__name__}(...).")
     has_state = hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
     if value is None or has_state or find_generators(value, (torch.Generator,)) == [value]:
         return

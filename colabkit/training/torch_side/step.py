@@ -20,6 +20,7 @@ from colabkit.training.torch_side.batches import (
 from colabkit.training.torch_side.device import Precision, moved
 from colabkit.training.torch_side.loss import LossFunction, infer_loss, own_loss
 from colabkit.training.torch_side.metrics import Metrics
+from colabkit.training.torch_side.mistakes import mistake_in_inputs, mistake_in_target
 from colabkit.training.torch_side.optimizers import Schedule
 from colabkit.training.verdict import ResumeVerdict
 
@@ -117,7 +118,13 @@ class Forward:
             target = target_in(inputs)
             if self._criterion is not None and not self._own and target is not None:
                 inputs = without_target(inputs)
-        output = self._call(inputs)
+        try:
+            output = self._call(inputs)
+        except RuntimeError as error:
+            mistake = mistake_in_inputs(error, self._recipe.model, inputs)
+            if mistake is None:
+                raise
+            raise mistake from error
         if self._criterion is None:
             loss = own_loss(output)
             self._own = loss is not None
@@ -126,7 +133,14 @@ class Forward:
             self._criterion = infer_loss(main_output(output), target)
         if target is None:
             target = inputs
-        return output, target, self._compare(self._criterion, output, target)
+        try:
+            loss = self._compare(self._criterion, output, target)
+        except (IndexError, RuntimeError, ValueError) as error:
+            mistake = mistake_in_target(error, main_output(output), target)
+            if mistake is None:
+                raise
+            raise mistake from error
+        return output, target, loss
 
     def _compare(self, criterion: LossFunction, output: Any, target: Any) -> torch.Tensor:
         return criterion(output, target)

@@ -31,6 +31,12 @@ def test_it_reads_as_a_table():
     assert repr(CheckpointList(INFOS[:1])).startswith("1 checkpoint\n")
 
 
+def test_only_one_of_those_that_were_the_best_in_their_time_is_called_so():
+    older = CheckpointInfo("d", step=200, saved_at=AT, is_best=True)
+    lines = repr(CheckpointList([*INFOS, older])).splitlines()
+    assert ["best" in line for line in lines[2:]] == [False, True, False, False]
+
+
 def test_what_was_verified_is_called_whole():
     text = repr(CheckpointList(INFOS, is_verified=True))
     assert "whole, best" in text

@@ -128,6 +128,17 @@ def test_bad_intervals_are_refused(project):
         colabkit.run_script(script(project, ""), save_every_s=0)
 
 
+def test_arguments_in_a_list_are_refused(project):
+    with pytest.raises(ArgumentError, match="is a list") as error:
+        colabkit.run_script(script(project, ""), ["--epochs", "3"])
+    assert "one by one" in error.value.hint
+
+
+def test_a_notebook_is_no_script(project):
+    with pytest.raises(ArgumentError, match=r"train\.ipynb is a notebook"):
+        colabkit.run_script(script(project, "{}", "train.ipynb"))
+
+
 def test_what_it_leaves_in_the_background_does_not_hold_the_cell(project, capfd):
     path = script(project, "import subprocess; subprocess.Popen(['sleep', '30']); print('started')")
     done = colabkit.run_script(path)

@@ -268,9 +268,10 @@ def absent(name: str) -> Any:
     raise ModuleNotFoundError(name)
 
 
-def test_elsewhere_than_on_colab_nothing_can_be_mounted(tmp_path):
+@pytest.mark.parametrize("place", ["", "missing/drive"])
+def test_elsewhere_than_on_colab_nothing_can_be_mounted(place, tmp_path):
     with pytest.raises(DriveMountError) as caught:
-        mount(tmp_path, is_mounted=lambda: False, load=absent)
+        mount(tmp_path / place, is_mounted=lambda: False, load=absent)
     assert caught.value.cause is MountFailure.NOT_SUPPORTED
     with pytest.raises(DriveMountError):
         flush_and_unmount(tmp_path, load=absent)

@@ -165,7 +165,7 @@ def test_somebody_elses_archive_is_never_replaced(folder, tmp_path):
 @pytest.mark.parametrize(
     ("archive", "words"),
     [
-        ("cats.tar", "does not end in .zip"),
+        ("cats.tar", "does not end in .zip. Name it 'cats.zip'."),
         ("cats/inside.zip", "would lie in the folder"),
         ("nowhere/cats.zip", "There is no folder"),
     ],

@@ -1,0 +1,89 @@
+"""What an error that PyTorch raises on a batch says of the data, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.errors import ArgumentError
+
+_OF_DTYPES = ("dtype", "scalar type", "input type")
+_CHANNELS = (1, 3, 4)
+
+
+def form_of(value: Any) -> str:
+    """Returns the dtype and the shape of a tensor: "float32 [32, 4]"; else the type's name."""
+    if isinstance(value, torch.Tensor):
+        return f"{value.dtype} {list(value.shape)}".removeprefix("torch.")
+    return type(value).__name__
+
+
+def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> ArgumentError | None:
+    """Returns what is wrong with the inputs that a model refused, None where that is not known."""
+    said = str(error)
+    wanted = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    name = f"{wanted}".removeprefix("torch.")
+    for tensor in _tensors_in(inputs):
+        message = f"The model cannot take a batch of {form_of(tensor)}: "
+        if "indices" in said and tensor.is_floating_point():
+            return _error(message + "it looks up whole numbers.", "Pass x.long().")
+        if tensor.dtype != wanted and any(sign in said.lower() for sign in _OF_DTYPES):
+            scaled = " / 255 for images" if tensor.dtype == torch.uint8 else ""
+            hint = f'Pass x.to(torch.{name}){scaled}; of a NumPy array, x.astype("{name}"){scaled}.'
+            return _error(message + f"its weights are {name}.", hint)
+        if "channels" in said and tensor.ndim == 4 and tensor.shape[-1] in _CHANNELS:
+            hint = "If they are images [N, H, W, C], pass x.permute(0, 3, 1, 2); NumPy: transpose."
+            return _error(message + "PyTorch's images are [N, C, H, W].", hint)
+        if "channels" in said and tensor.ndim == 3:
+            hint = "If they are images of one channel, pass x.unsqueeze(1); of NumPy, x[:, None]."
+            return _error(message + "PyTorch's images are [N, C, H, W].", hint)
+    return None
+
+
+def mistake_in_target(error: Exception, output: Any, target: Any) -> ArgumentError | None:
+    """Returns what is wrong with the targets that a loss refused, None where that is not known."""
+    if not (isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor)):
+        return None
+    said = str(error)
+    if "out of bounds" in said and output.ndim > 1:
+        classes = output.shape[1]
+        message = (
+            f"The targets hold classes {int(target.min())} to {int(target.max())}, and the model"
+            f" gives {classes} outputs, for 0 to {classes - 1}."
+        )
+        hint = "Number the classes from 0, and give the last layer an output for each."
+        return _error(message, hint)
+    hint = hint_on_target(output, target)
+    if hint and any(sign in said for sign in ("target", "scalar type", "Long")):
+        message = f"The loss cannot take targets of {form_of(target)} for {form_of(output)}."
+        return _error(message, hint)
+    return None
+
+
+def hint_on_target(output: torch.Tensor, target: torch.Tensor) -> str:
+    """Returns what makes classes of a target, "" where nothing simple does."""
+    if output.ndim < 2 or output.shape[1] == 1:
+        return ""
+    if target.ndim == output.ndim and target.shape[1] == 1:
+        whole = "" if target.dtype == torch.int64 else ".long()"
+        return f"For one class of each sample pass y[:, 0]{whole}."
+    if target.shape == output.shape:
+        return "For one class of each sample pass y.argmax(1)."
+    if target.ndim == output.ndim - 1 and target.dtype != torch.int64:
+        return 'For one class of each sample pass y.long(); of a NumPy array, y.astype("int64").'
+    return ""
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors_in(each)
+
+
+def _error(message: str, hint: str) -> ArgumentError:
+    return ArgumentError(message, argument="data", hint=hint)
