@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +90,12 @@ class Call:
             # What no room foresaw: it still says what it was about.
             message = f"{self._label} cannot be brought to {self._slot.folder}: {error}."
             hint = "Nothing was published; run this cell again, it goes on where it stopped."
+            if error.errno == errno.EOPNOTSUPP:
+                # github.com/googlecolab/colabtools/issues/2090
+                hint = (
+                    "Nothing was published. Nothing can read Google's own documents: export it,"
+                    " a sheet as CSV, and move it out of the folder."
+                )
             raise StorageError(
                 message, path=error.filename or self._slot.folder, operation="make", hint=hint
             ) from error

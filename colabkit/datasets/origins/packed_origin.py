@@ -14,6 +14,7 @@ from colabkit.datasets.origins.archive_origin import ArchiveOrigin
 from colabkit.datasets.origins.origin import Contents
 from colabkit.datasets.packing import check_target, pack_listed, pack_words
 from colabkit.datasets.transfer import Retry, Watch
+from colabkit.errors import ArchiveCorruptError
 
 
 def packed_path(root: Path) -> Path:
@@ -76,7 +77,12 @@ class PackedOrigin:
 
     def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:
         """Unpacks the archive."""
-        return self._archive.fill(staging, before)
+        try:
+            return self._archive.fill(staging, before)
+        except ArchiveCorruptError as error:
+            message = f"{self._target}, packed from the folder beside it, is damaged."
+            hint = "Delete it and run this cell again: it is packed anew from the folder."
+            raise ArchiveCorruptError(message, member=error.member, hint=hint) from error
 
     def sha256(self) -> str | None:
         """Has no hash that was asked for."""

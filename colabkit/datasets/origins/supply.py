@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,6 +108,8 @@ class Supply:
         except ColabKitError:
             raise
         except OSError as final:
+            if final.errno == errno.EOPNOTSUPP:
+                raise  # it is about one file in the source, not about the way there
             name = self._request.found.name
             message = f"{name} cannot be opened ({final.strerror or final})."
             hint = "Check the path or the address, and that it can be reached from here."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
+from colabkit.datasets.folders import FolderReader
 from tests.unit.datasets.sources import content_of, make_folder, make_zip, put, some_files
 
 FILES = some_files(6)
@@ -194,6 +196,21 @@ class TestArguments:
             make_zip(tmp_path / name, {"same.txt": name.encode()})
         said = refused(errors.DatasetClashError, tmp_path / "*.zip")
         assert f"'same.txt' is in {tmp_path}/1.zip and in {tmp_path}/2.zip" in said
+
+    @pytest.mark.parametrize("pack", [False, True])
+    def test_a_document_of_googles_is_named(self, tmp_path, monkeypatch, pack):
+        folder = make_folder(tmp_path / "photos", {**FILES, "labels.gsheet": b"{}"})
+        opened = FolderReader.open
+
+        def as_on_drive(reader, path):
+            if path.suffix == ".gsheet":
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(path))
+            return opened(reader, path)
+
+        monkeypatch.setattr(FolderReader, "open", as_on_drive)
+        said = refused(OSError, folder, pack=pack)
+        assert f"{folder}/labels.gsheet" in said
+        assert "Google's own documents" in said
 
     def test_a_packed_table_is_called_what_it_is(self, tmp_path):
         table = put(tmp_path / "train.csv.gz", gzip.compress(b"a,b\n1,2\n" * 1000))

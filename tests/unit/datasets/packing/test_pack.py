@@ -198,6 +198,21 @@ def test_dataset_packs_once_and_uses_the_archive_from_then_on(folder, tmp_path, 
     assert archive.stat().st_ino != before
 
 
+def test_a_damaged_pack_is_told_what_it_is_and_how_to_be_rid_of_it(folder, tmp_path, cache):
+    colabkit.dataset(folder, pack=True, progress=False)
+    archive = tmp_path / "cats.packed.zip"
+    with zipfile.ZipFile(archive) as packed:
+        largest = max(packed.infolist(), key=lambda info: info.compress_size)
+    data = bytearray(archive.read_bytes())
+    data[largest.header_offset + 200] ^= 0xFF
+    archive.write_bytes(data)
+    with pytest.raises(errors.ArchiveCorruptError, match="Delete it and run this cell") as caught:
+        colabkit.dataset(folder, refresh=True, progress=False)
+    assert str(archive) in caught.value.message
+    archive.unlink()
+    assert content_of(colabkit.dataset(folder, refresh=True, progress=False)) == FILES
+
+
 @pytest.mark.parametrize("members", [None, "*.txt"])
 def test_packing_what_was_copied_before_keeps_the_copy(folder, cache, capsys, members):
     made = colabkit.dataset(folder, members=members)
