@@ -12,7 +12,13 @@ from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators
 from colabkit.training.keras_names import layers_of, stable_names
 from colabkit.training.keras_random import generator_kinds, global_seeds, restore_state, state_of
-from colabkit.training.keras_variables import assign, form, optimizers_of, reader
+from colabkit.training.keras_variables import (
+    assign,
+    form,
+    optimizers_of,
+    reader,
+    unlisted_variables,
+)
 
 
 class KerasState:
@@ -26,6 +32,7 @@ class KerasState:
         layers = {name: layers_of(model) for name, model in self.models.items()}
         self.optimizers = optimizers_of(owner for owners in layers.values() for owner in owners)
         self._own = {name: _own_parts(owners) for name, owners in layers.items()}
+        self._unlisted = {n: unlisted_variables(m, layers[n]) for n, m in self.models.items()}
         self._read = reader()
         self._metric_values: dict[str, Sequence[Any]] = {}
         for name, model in self.models.items():
@@ -41,6 +48,7 @@ class KerasState:
         models = {
             name: {
                 "seeds": [read(v) for v in _seeds(model)],
+                "unlisted": [read(v) for v in self._unlisted[name]],
                 "metrics": [read(v) for v in model.metrics_variables],
                 "generators": [state_of(g) for g in self._generators(name)],
             }
@@ -62,6 +70,7 @@ class KerasState:
             for key, variable in _weights(model).items():
                 assign(variable, sections[name][key])
             _assign_all(_seeds(model), kept["seeds"])
+            _assign_all(self._unlisted[name], kept["unlisted"])
             for generator, state in zip(self._generators(name), kept["generators"], strict=False):
                 restore_state(generator, state)
             self._metric_values[name] = kept["metrics"]
