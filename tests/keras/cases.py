@@ -158,6 +158,32 @@ def wandering() -> dict[str, Any]:
     return {"model": model, "data": arrays(), "callbacks": [Wandering(), WanderingToo(model)]}
 
 
+class Fading(keras.losses.Loss):
+    """Weighs less at each step, by a variable of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.share = keras.Variable(1.0, trainable=False)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        self.share.assign(self.share * 0.9)
+        return self.share * keras.losses.sparse_categorical_crossentropy(
+            y_true, y_pred, from_logits=True
+        )
+
+
+def remembering() -> dict[str, Any]:
+    """A stateful recurrent layer, and a loss with a variable."""
+    keras.utils.set_random_seed(11)
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input(batch_shape=(4, 3, 2)), layers.SimpleRNN(5, stateful=True), layers.Dense(3)]
+    )
+    model.compile("adam", loss=Fading())
+    x, y = arrays()
+    return {"model": model, "data": (x[:24].reshape(24, 3, 2), y[:24]), "batch_size": 4}
+
+
 def loaded() -> dict[str, Any]:
     import torch
     from torch.utils import data as torch_data
@@ -205,4 +231,5 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "eager_with_a_callback_that_draws": eager,
     "callbacks_with_generators_of_their_own": wandering,
+    "states_and_variables_beside_the_weights": remembering,
 }

@@ -32,6 +32,7 @@ ON_ANY = {
     "averages_and_batch_norm": 18,
     "eager_with_a_callback_that_draws": 18,
     "callbacks_with_generators_of_their_own": 18,
+    "states_and_variables_beside_the_weights": 18,
 }
 ON_TENSORFLOW = {
     **ON_ANY,

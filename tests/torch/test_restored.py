@@ -154,6 +154,18 @@ def test_the_same_loss_may_be_a_name_and_then_a_module(tmp_path):
     assert colabkit.checkpoints(tmp_path)[0].epoch == 3
 
 
+def begun(worker: int) -> None:
+    assert isinstance(torch_data.get_worker_info().dataset, torch_data.TensorDataset)
+    np.random.seed(worker)
+
+
+def test_a_worker_init_fn_is_called_with_the_users_own_dataset(tmp_path):
+    dataset = torch_data.TensorDataset(*arrays())
+    data = torch_data.DataLoader(dataset, batch_size=8, num_workers=1, worker_init_fn=begun)
+    trained(tmp_path, {"model": network(), "data": data, "epochs": 1})
+    assert colabkit.checkpoints(tmp_path)[0].step == 6
+
+
 class OrderedStream(torch_data.IterableDataset):
     """Keeps its order as a tensor, and hands its place out as it is."""
 

@@ -22,7 +22,7 @@ class KerasRun(Run):
     _began_s = 0.0
     draws_at_steps = False
 
-    def training(self, epochs: int) -> contextlib.AbstractContextManager[None]:
+    def training(self, epochs: int) -> contextlib.AbstractContextManager[bool]:
         """Opens the run folder for a training up to ``epochs`` in all."""
         self._epochs_total = epochs
         return self._session()

@@ -17,7 +17,13 @@ from colabkit.training.keras_side.randomness import (
     restore_state,
     state_of,
 )
-from colabkit.training.keras_side.variables import assign, form, optimizers_of, reader
+from colabkit.training.keras_side.variables import (
+    assign,
+    form,
+    optimizers_of,
+    reader,
+    unlisted_variables,
+)
 
 
 class KerasState:
@@ -31,6 +37,7 @@ class KerasState:
         layers = {name: layers_of(model) for name, model in self.models.items()}
         self.optimizers = optimizers_of(owner for owners in layers.values() for owner in owners)
         self._own = {name: _own_parts(owners) for name, owners in layers.items()}
+        self._unlisted = {n: unlisted_variables(m, layers[n]) for n, m in self.models.items()}
         self._read = reader()
         self._metric_values: dict[str, Sequence[Any]] = {}
         for name, model in self.models.items():
@@ -46,6 +53,7 @@ class KerasState:
         models = {
             name: {
                 "seeds": [read(v) for v in _seeds(model)],
+                "unlisted": [read(v) for v in self._unlisted[name]],
                 "metrics": [read(v) for v in model.metrics_variables],
                 "generators": [state_of(g) for g in self._generators(name)],
             }
@@ -67,6 +75,7 @@ class KerasState:
             for key, variable in _weights(model).items():
                 assign(variable, sections[name][key])
             _assign_all(_seeds(model), kept["seeds"])
+            _assign_all(self._unlisted[name], kept["unlisted"])
             for generator, state in zip(self._generators(name), kept["generators"], strict=False):
                 restore_state(generator, state)
             self._metric_values[name] = kept["metrics"]

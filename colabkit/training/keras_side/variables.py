@@ -73,6 +73,34 @@ def optimizers_of(owners: Iterable[Any]) -> dict[str, Any]:
     return _named(found[key] for key in found if key not in inner)
 
 
+def unlisted_variables(model: Any, owners: Iterable[Any]) -> list[Any]:
+    """Returns the variables that layers and losses keep, and ``model.variables`` leaves out.
+
+    They are the states of stateful recurrent layers, and what users make without
+    ``add_weight``.
+
+    Args:
+        model: The model.
+        owners: The model and its layers.
+    """
+    listed = {id(variable) for variable in [*model.variables, *model.metrics_variables]}
+    found: dict[int, Any] = {}
+    for owner in [*owners, *keras.tree.flatten(getattr(model, "loss", None))]:
+        for value in getattr(owner, "__dict__", {}).values():
+            for _, candidate in _spread("", value):
+                if isinstance(candidate, _variable_kinds()) and id(candidate) not in listed:
+                    found[id(candidate)] = candidate
+    return list(found.values())
+
+
+def _variable_kinds() -> tuple[type, ...]:
+    if backend_name() != "tensorflow":
+        return (keras.Variable,)
+    import tensorflow as tf  # imported where it is the backend
+
+    return (keras.Variable, tf.Variable)
+
+
 def _named(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for path, value in pairs:

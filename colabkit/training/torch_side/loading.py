@@ -23,11 +23,12 @@ class InitInWorker:
         """Runs in each worker as it starts."""
         info: Any = torch_data.get_worker_info()
         ours = info.dataset
-        info.dataset = ours.dataset
+        # PyTorch forbids the plain assignment.
+        object.__setattr__(info, "dataset", ours.dataset)
         try:
             self._user_function(worker_id)
         finally:
-            info.dataset = ours
+            object.__setattr__(info, "dataset", ours)
 
 
 def length_of(value: Any) -> int | None:
