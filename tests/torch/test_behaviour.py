@@ -523,7 +523,7 @@ def test_a_monitor_that_no_epoch_reports_is_said_once(tmp_path, capsys):
         network(), arrays(), tmp_path, epochs=3, monitor="val_acc", **QUIET | {"progress": True}
     )
     said = capsys.readouterr()
-    told = "monitor is 'val_acc', but this epoch reports loss, lr: no best one is kept."
+    told = "monitor is 'val_acc', but this epoch reports loss, lr: it cannot be the best."
     assert (said.out + said.err).count(told) == 1
 
 
