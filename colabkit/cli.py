@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=colabkit.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     demo = commands.add_parser("demo", help="train, kill the training, and see it go on")
-    demo.add_argument("--framework", choices=["torch", "keras"], default="torch")
+    demo.add_argument(
+        "--framework", choices=["torch", "keras"], default="torch", help="torch by default"
+    )
     demo.set_defaults(run=_run_demo)
     doctor = commands.add_parser("doctor", help="say whether training can start here")
     doctor.add_argument(
@@ -70,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
     listing.set_defaults(run=_show_checkpoints)
     packing = commands.add_parser("pack", help="pack a folder of small files into one archive")
-    packing.add_argument("folder", metavar="FOLDER", help="the folder")
+    packing.add_argument("folder", metavar="FOLDER", help="the folder to pack")
     packing.add_argument("archive", metavar="ARCHIVE", help="the zip archive to write")
     packing.set_defaults(run=_pack)
     return parser

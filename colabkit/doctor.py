@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ColabKitError
-from colabkit.notebook import Card, Row, Tone
+from colabkit.notebook import Card, Row, Tone, bytes_words
 from colabkit.runtime import (
     Device,
     Host,
@@ -153,7 +153,7 @@ def disk_finding(folder: Path, *, usage: Callable[[Path], Any] = shutil.disk_usa
     if disk.free < _LITTLE_DISK_BYTES:
         tone = Tone.BAD if disk.free < _NO_DISK_BYTES else Tone.NOTE
         advice = "Delete what you no longer need on the local disk."
-    words = f"{_gib(disk.free)} of {_gib(disk.total)} free at {folder}"
+    words = f"{bytes_words(disk.free)} of {bytes_words(disk.total)} free at {folder}"
     return Finding(Row("Disk", words, tone, advice), {"free_disk_bytes": int(disk.free)})
 
 
@@ -214,10 +214,11 @@ def folder_finding(ckpt_dir: str | Path) -> Finding:
         return Finding(row, {"run_folder": {"path": volume.location, "is_writable": None}})
     existing = next(p for p in (volume.root, *volume.root.absolute().parents) if p.exists())
     is_writable = os.access(existing, os.W_OK | os.X_OK)
-    room = "" if free is None else f", {_gib(free)} free"
+    new = "" if volume.root.exists() else ", not there yet: training makes it"
+    room = "" if free is None else f", {bytes_words(free)} free"
     facts = {"path": str(volume.root), "is_writable": is_writable, "free_bytes": free}
     if is_writable:
-        row = Row("Run folder", f"{ckpt_dir}{room}", Tone.GOOD)
+        row = Row("Run folder", f"{ckpt_dir}{room}{new}", Tone.GOOD)
     else:
         words = f"{ckpt_dir} cannot be written: {existing} is not yours to write to."
         row = Row("Run folder", words, Tone.BAD, "Pass a folder of your own.")

@@ -199,6 +199,8 @@ class FitContract:
             ("resume", "maybe"),
             ("save_every", "often"),
             ("data", 5),
+            ("data", "MyDrive/cats"),
+            ("data", ([[0.5] * 6] * 8, [0] * 8)),
             ("data", []),
             ("epoch", 3),
         ],

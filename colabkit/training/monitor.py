@@ -43,7 +43,7 @@ class Monitor:
             return ""
         self._has_complained = True
         known = ", ".join(sorted(logs)) or "nothing"
-        return f"monitor is {self.name!r}, but this epoch reports {known}: no best one is kept."
+        return f"monitor is {self.name!r}, but this epoch reports {known}: it cannot be the best."
 
     def improved(self, logs: Mapping[str, Any]) -> bool:
         """Takes an epoch's logs; returns whether the epoch is the best so far."""

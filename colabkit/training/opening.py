@@ -97,7 +97,8 @@ def _existing(ckpt_dir: str | Path) -> str | Path:
     path = locate(ckpt_dir)
     volume_at(path)
     if not path.is_dir():
-        message = f"There is no run folder {path}."
+        where = path if path.is_absolute() else f"{path} ({path.absolute()})"
+        message = f"There is no run folder {where}."
         hint = "Check the path."
         raise CheckpointNotFoundError(message, path=path, hint=hint)
     return path

@@ -393,6 +393,14 @@ def test_a_mistake_in_the_validation_data_is_told_as_such(given, tmp_path):
     assert caught.value.argument == "validation_data"
 
 
+class Mute(nn.Linear):
+    def __init__(self) -> None:
+        super().__init__(6, 3)
+
+    def forward(self, x):
+        super().forward(x)
+
+
 OTHER = network()
 WRONG = {
     "loss that cannot be inferred": ({"data": (torch.rand(8, 6), torch.rand(8, 2))}, "loss"),
@@ -409,6 +417,12 @@ WRONG = {
     ),
     "unknown metric": ({"metrics": ["banana"]}, "metrics"),
     "a metric class": ({"metrics": [nn.L1Loss]}, "metrics"),
+    "two metrics of one name": ({"metrics": [lambda o, t: 1.0, lambda o, t: 2.0]}, "metrics"),
+    "a loss of each sample": ({"loss": nn.CrossEntropyLoss(reduction="none")}, "loss"),
+    "a loss of Python": ({"loss": lambda o, t: 3.0}, "loss"),
+    "a lazy model": ({"model": nn.LazyLinear(3)}, "model"),
+    "a model that returns nothing": ({"model": Mute()}, "model"),
+    "text as target": ({"data": [(X[:4], ("cat", "dog", "cat", "dog"))]}, "data"),
     "a number as metric": ({"metrics": [1]}, "metrics"),
     "text as a norm": ({"clip_grad_norm": "1"}, "clip_grad_norm"),
     "unknown scheduler": ({"scheduler": "banana"}, "scheduler"),
@@ -594,7 +608,7 @@ def test_a_monitor_that_no_epoch_reports_is_said_once(tmp_path, capsys):
         network(), arrays(), tmp_path, epochs=3, monitor="val_acc", **QUIET | {"progress": True}
     )
     said = capsys.readouterr()
-    told = "monitor is 'val_acc', but this epoch reports loss, lr: no best one is kept."
+    told = "monitor is 'val_acc', but this epoch reports loss, lr: it cannot be the best."
     assert (said.out + said.err).count(told) == 1
 
 

@@ -120,7 +120,10 @@ def test_a_run_folder_must_be_a_folder(tmp_path):
     row = doctor.folder_finding(tmp_path / "file").row
     assert row.tone is Tone.BAD
     assert "is a file, not a folder" in row.value
-    assert doctor.folder_finding(tmp_path / "new").row.tone is Tone.GOOD
+    new = doctor.folder_finding(tmp_path / "new").row
+    assert new.tone is Tone.GOOD
+    assert "not there yet" in new.value
+    assert "not there yet" not in doctor.folder_finding(tmp_path).row.value
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -44,12 +44,16 @@ def feed_of(data: Any, options: FeedOptions) -> Feed:
     Raises:
         ArgumentError: When the data is none of these, or empty.
     """
+    if isinstance(data, tuple) and any(_is_plain_list(part) for part in data):
+        message = "data holds a list of plain numbers."
+        hint = 'Pass arrays: (np.array(x, dtype="float32"), np.array(y)).'
+        raise ArgumentError(message, argument="data", hint=hint)
     found = _of_known(data, options)
     if found is not None:
         feed = found
     elif is_arrays(data):
         feed = _of_arrays(data, options)
-    elif callable(data) or isinstance(data, Iterable):
+    elif callable(data) or (isinstance(data, Iterable) and not isinstance(data, str)):
         feed = _of_iterable(data, options)
     else:
         message = f"data is a {type(data).__name__}, from which no batches can be read."
@@ -60,6 +64,14 @@ def feed_of(data: Any, options: FeedOptions) -> Feed:
         hint = "Check what it was read from, and drop_remainder with few samples."
         raise ArgumentError(message, argument="data", hint=hint)
     return feed
+
+
+def _is_plain_list(value: Any) -> bool:
+    if not isinstance(value, list):
+        return False
+    while isinstance(value, list) and value:
+        value = value[0]
+    return isinstance(value, int | float)
 
 
 def _of_known(data: Any, options: FeedOptions) -> Feed | None:

@@ -82,6 +82,17 @@ def infer_loss(output: Any, target: Any) -> LossFunction:
         if target.is_floating_point() and output.shape == target.shape:
             return _BY_NAME["mse"]
     hint = "Pass loss=, a function of (output, target) or a name."
+    if output is None:
+        message = "The model returned nothing."
+        raise ArgumentError(message, argument="model", hint="Let its forward return the output.")
+    if (
+        isinstance(target, list | tuple)
+        and target
+        and all(isinstance(each, str) for each in target)
+    ):
+        message = f"The targets are text, {target[0]!r} for example."
+        hint = "Let the data give each class as a number, from 0 on."
+        raise ArgumentError(message, argument="data", hint=hint)
     if target is None:
         message = f"The batches hold no target to compare the output of {form_of(output)} with."
         hint = "Let each batch be (input, target); arrays are a tuple, (x, y), and not a list."

@@ -45,11 +45,16 @@ class Metrics:
             these; or a mapping from names of your own to them.
 
     Raises:
-        ArgumentError: One of them is unknown.
+        ArgumentError: One of them is unknown, or two have one name.
     """
 
     def __init__(self, metrics: Any) -> None:
-        named = dict(_named(metrics))
+        pairs = list(_named(metrics))
+        named = dict(pairs)
+        if len(named) < len(pairs):
+            message = f"metrics holds {len(pairs)} metrics under {len(named)} names."
+            hint = "Name them yourself: metrics={'top1': ..., 'top5': ...}."
+            raise ArgumentError(message, argument="metrics", hint=hint)
         self.functions = {n: m for n, m in named.items() if not hasattr(m, "update")}
         self.accumulating = {n: m for n, m in named.items() if hasattr(m, "update")}
 

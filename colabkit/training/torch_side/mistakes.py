@@ -21,6 +21,23 @@ def form_of(value: Any) -> str:
     return type(value).__name__
 
 
+def check_is_built(name: str, module: nn.Module) -> None:
+    """Raises ArgumentError for a module with layers that take their size from a first batch."""
+    if any(nn.parameter.is_lazy(parameter) for parameter in module.parameters()):
+        message = f"{name} has lazy layers, which have no weights before a first batch."
+        hint = "Call it once: model(x[:2]). Then make the optimizer and run this again."
+        raise ArgumentError(message, argument=name, hint=hint)
+
+
+def check_loss(loss: Any) -> None:
+    """Raises ArgumentError for what cannot be trained on: no tensor, or one of many numbers."""
+    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
+        return
+    message = f"The loss gave {form_of(loss)}, and not one number as a tensor."
+    hint = "Let it return a mean: reduction='mean', or .mean() at its end; not .item()."
+    raise ArgumentError(message, argument="loss", hint=hint)
+
+
 def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> ArgumentError | None:
     """Returns what is wrong with the inputs that a model refused, None where that is not known."""
     said = str(error)

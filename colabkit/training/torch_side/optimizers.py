@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from colabkit.errors import ArgumentError
+from colabkit.training.torch_side.mistakes import check_is_built
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -34,6 +35,7 @@ def make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
         ArgumentError: It is unknown, it trains nothing of the model, or the model has nothing
             to train.
     """
+    check_is_built("model", model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     if isinstance(optimizer, torch.optim.Optimizer):
         _check_trains_some(optimizer, parameters)

@@ -12,6 +12,7 @@ from torch.nn.parameter import is_lazy
 from colabkit.checkpoint import Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
+from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.randomness import own_generator_state, restore_own_generator
 from colabkit.training.torch_side.values import ModuleValues
 
@@ -211,6 +212,8 @@ def _check_can_be_saved(name: str, value: Any) -> None:
     if isinstance(value, type):
         message = f"{name} is the class {value.__name__}, which holds no weights."
         raise ArgumentError(message, argument=name, hint=f"Pass an object: {value.__name__}(...).")
+    if isinstance(value, nn.Module):
+        check_is_built(name, value)
     has_state = hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
     if value is None or has_state or find_generators(value, (torch.Generator,)) == [value]:
         return

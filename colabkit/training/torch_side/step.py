@@ -20,7 +20,7 @@ from colabkit.training.torch_side.batches import (
 from colabkit.training.torch_side.device import Precision, moved
 from colabkit.training.torch_side.loss import LossFunction, infer_loss, own_loss
 from colabkit.training.torch_side.metrics import Metrics
-from colabkit.training.torch_side.mistakes import mistake_in_inputs, mistake_in_target
+from colabkit.training.torch_side.mistakes import check_loss, mistake_in_inputs, mistake_in_target
 from colabkit.training.torch_side.optimizers import Schedule
 from colabkit.training.verdict import ResumeVerdict
 
@@ -109,6 +109,8 @@ class Forward:
         else:
             with recipe.precision.autocast(recipe.device):
                 output, target, loss = self._loss(inputs, target)
+        if not isinstance(loss, torch.Tensor) or loss.ndim:
+            check_loss(loss)
         samples = len(inputs) if pair and inputs.ndim else count_samples(batch)
         return Passed(output, target, loss, samples)
 
