@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
-from colabkit.datasets.archives import Plan, plan_archive, unpack
+from colabkit.datasets.archives import ArchiveKind, Plan, plan_archive, unpack
 from colabkit.datasets.cache import Member, Staging, damaged_members
 from colabkit.datasets.folders import Before
 from colabkit.datasets.members import Limits, UnpackedTable
@@ -83,8 +83,8 @@ class ArchiveOrigin:
         folders = [plan.folders for plan in self._plans]
         check_clashes(self._paths, [plan.files for plan in self._plans], folders)
         is_listed = all(plan.nbytes is not None for plan in self._plans)
-        digests = "|".join(plan.digest for plan in self._plans)
-        digest = self._plans[0].digest if len(self._plans) == 1 else hash_of(digests.encode())
+        digests = [_identity(*pair) for pair in zip(self._plans, self._paths, strict=True)]
+        digest = digests[0] if len(digests) == 1 else hash_of("|".join(digests).encode())
         return Contents(
             digest=digest,
             staging_key=f"{digest} {self._selection}",
@@ -196,6 +196,17 @@ class ArchiveOrigin:
     def _open(self, path: str) -> Source:
         source = self._opened(path)
         return HashedSource(source, retry=self._retry) if self._hashed else source
+
+
+def _identity(plan: Plan, path: str) -> str:
+    """Returns what tells an archive from a later one of its name.
+
+    The ends of a plain tar say nothing of what lies between, as a checksum would: there its
+    time of change must be the same.
+    """
+    if plan.kind is not ArchiveKind.TAR:
+        return plan.digest
+    return hash_of(f"{plan.digest} {stamp_of(path)}".encode())
 
 
 def _failed_first(futures: Sequence[Future[UnpackedTable]]) -> Sequence[Future[UnpackedTable]]:

@@ -216,10 +216,20 @@ class TestSecondCall:
         assert inodes_of(dataset(archive)) == before
 
     def test_recognises_a_tar_with_a_new_time_by_its_ends(self, tmp_path, cache):
-        archive = make_tar(tmp_path / "t.tar", FILES)
+        archive = make_tar(tmp_path / "t.tar.gz", FILES, mode="w:gz")
         before = inodes_of(dataset(archive))
         aged(archive)
         assert inodes_of(dataset(archive)) == before
+
+    def test_trusts_no_plain_tar_with_a_new_time(self, tmp_path, cache):
+        archive = make_tar(tmp_path / "t.tar", FILES)
+        made = dataset(archive)
+        name = sorted(FILES)[len(FILES) // 2]
+        new = {**FILES, name: bytes(len(FILES[name]))}
+        make_tar(archive, new)
+        assert new != FILES
+        assert content_of(dataset(archive)) == new
+        assert made == dataset(archive)
 
     def test_makes_it_anew_when_the_archive_changed_and_says_so(self, archive, capsys):
         made = dataset(archive)
