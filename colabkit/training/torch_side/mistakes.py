@@ -23,7 +23,7 @@ def form_of(value: Any) -> str:
 
 def check_is_built(name: str, module: nn.Module) -> None:
     """Raises ArgumentError for a module with layers that take their size from a first batch."""
-    if any(nn.parameter.is_lazy(parameter) for parameter in module.parameters()):
+    if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
         message = f"{name} has lazy layers, which have no weights before a first batch."
         hint = "Call it once: model(x[:2]). Then make the optimizer and run this again."
         raise ArgumentError(message, argument=name, hint=hint)

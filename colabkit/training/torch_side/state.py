@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from colabkit.checkpoint import Section, encode
 from colabkit.errors import ArgumentError
@@ -23,7 +22,6 @@ class TorchState:
     def __init__(self, objects: Mapping[str, Any]) -> None:
         for name, value in objects.items():
             _check_can_be_saved(name, value)
-            _check_is_complete(name, value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
         self.optimizers = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
@@ -219,12 +217,6 @@ def _check_can_be_saved(name: str, value: Any) -> None:
         return
     message = f"{name} is a {type(value).__name__}, which has no state_dict and load_state_dict."
     raise ArgumentError(message, argument=name, hint="Give it both, or leave it out of the run.")
-
-
-def _check_is_complete(name: str, value: Any) -> None:
-    if isinstance(value, nn.Module) and any(map(is_lazy, [*value.parameters(), *value.buffers()])):
-        message = f"{name} has lazy layers, whose shapes its first batch decides."
-        raise ArgumentError(message, argument=name, hint="Call it once on a batch before.")
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
