@@ -154,12 +154,13 @@ class Saver:
         if self._backend.overlaps:
             job.wait_at_once = copy_items(meanwhile, self._backend)
         self._status = dataclasses.replace(self._status, wants_retake=False)
-        if meanwhile:
-            self._copied.clear()
         job.stall_s = self._clock() - began_s
         with self._wake:
-            self._job = job
+            # In this order: an interrupt in between must leave nobody waiting for a copy.
             self._wake.notify_all()
+            self._job = job
+            if meanwhile:
+                self._copied.clear()
         return True
 
     def _items(
@@ -197,8 +198,7 @@ class Saver:
         Raises:
             LeaseLostError: Another session has taken the run folder over.
         """
-        failure = self._failure or (self.carrier.failure if self.carrier else None)
-        if failure is not None:
+        if failure := self._failure or (self.carrier.failure if self.carrier else None):
             raise failure
 
     def flush(self, timeout_s: float | None = None) -> None:
@@ -211,8 +211,7 @@ class Saver:
         with self._wake:
             self._wake.wait_for(lambda: self._job is None, timeout_s)
         self.raise_if_failed()
-        error = self._status.error
-        if error is not None:
+        if (error := self._status.error) is not None:
             message = f"The last checkpoint could not be written: {error}"
             raise CheckpointWriteError(
                 message, path=self._store.volume.location, step=self._status.step
@@ -228,9 +227,11 @@ class Saver:
         with self._wake:
             self._stopping = True
             self._wake.notify_all()
-        self._thread.join()
-        if self.carrier is not None:
-            self.carrier.close()
+        try:
+            self._thread.join()
+        finally:
+            if self.carrier is not None:
+                self.carrier.close()
 
     # On the saver's own thread.
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import threading
 
+import numpy as np
 import pytest
 
-from colabkit.checkpoint import CheckpointStore, Lease, SaveState
+from colabkit.checkpoint import CheckpointStore, Lease, SaveFacts, SaveState, Section
 from colabkit.errors import DiskFullError, LeaseLostError, StorageError
 from colabkit.storage import LocalVolume
+from tests.unit.checkpoint.numpy_backend import Tensor
 from tests.unit.checkpoint.saving import Machine
 from tests.unit.checkpoint.slow_volume import Clock, SpoolingMachine, eventually
 
@@ -204,6 +209,21 @@ def test_a_folder_taken_over_by_another_session_ends_this_one(machine, tmp_path,
             machine.saver.raise_if_failed()
     finally:
         other.close()
+
+
+def test_an_interrupt_while_it_closes_leaves_no_thread_behind(tmp_path, clock):
+    machine = SpoolingMachine(tmp_path, clock=clock)
+    saver = machine.open()
+    saving = threading.Event()
+    machine.backend.before_copy = lambda count: saving.wait(20) if count else None
+    offering = Section("model", {"w": Tensor(np.zeros(50_000))}, weights=True)
+    assert saver.offer([offering], SaveFacts(step=1), is_guarded=lambda _: True)
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        saver.close()
+    saving.set()
+    ours = {"colabkit-carrier", "colabkit-saver"}
+    eventually(lambda: not ours & {thread.name for thread in threading.enumerate()})
 
 
 def test_an_error_while_removing_old_ones_costs_nothing(machine, clock):

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import linecache
 import os
 import resource
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +30,7 @@ from colabkit.errors import (
 from colabkit.storage import Files, LocalVolume
 from tests.unit.checkpoint.numpy_backend import NumpyBackend, Tensor
 from tests.unit.checkpoint.saving import Machine, loaded_step
+from tests.unit.checkpoint.slow_volume import eventually
 
 LARGE = 50_000
 
@@ -74,6 +80,30 @@ def test_a_guarded_tensor_may_change_once_the_barrier_is_passed(machine):
     tensor.values[:] = 7
     machine.saver.flush()
     assert not newest(machine)["0"].values.any()
+
+
+@pytest.mark.parametrize("place", range(1, 32))
+def test_an_interrupt_anywhere_in_an_offer_leaves_nobody_waiting(machine, place):
+    tensor, events = Tensor(np.zeros(LARGE)), itertools.count(1)
+    offering = type(machine.saver).offer.__code__
+
+    def interrupt(frame: FrameType, event: str, _: object) -> Any:
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        # Where a block is left, a real interrupt waits until its lock is given back.
+        is_taken = frame.f_code is offering and event == "line" and "with " not in line
+        if is_taken and next(events) == place:
+            raise KeyboardInterrupt
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        offered(machine, tensor, guarded=(tensor,))
+    except KeyboardInterrupt:
+        pass
+    finally:
+        sys.settrace(before)
+    eventually(lambda: not machine.saver.copying, timeout_s=5)
 
 
 def test_a_save_under_way_makes_the_next_one_wait_its_turn(machine):
