@@ -15,6 +15,9 @@ from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_random import own_generator_state, restore_own_generator
 from colabkit.training.torch_values import ModuleValues
 
+_ALIGNMENT_BYTES = 64
+_MATRIX_NDIM = 2
+
 
 class TorchState:
     """The objects of a run, by name: modules, optimizers, and all with a ``state_dict``."""
@@ -232,7 +235,7 @@ def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
             there.copy_(value)
         return
     near = next((t for t in (there, *module.parameters()) if t is not None), value)
-    owner.register_buffer(name, value.to(near.device), persistent=False)
+    owner.register_buffer(name, _aligned(value.to(near.device)), persistent=False)
 
 
 def _state_of(value: Any) -> object:
@@ -247,7 +250,7 @@ def _load_other(value: Any, state: Any) -> None:
     if not hasattr(value, "load_state_dict"):
         restore_own_generator(value, state)
     elif state or not isinstance(state, dict):
-        value.load_state_dict(state)
+        value.load_state_dict(_aligned(state))
     if isinstance(value, torch.amp.GradScaler):
         # Only scaling makes the scale it has loaded exist, and an epoch's rest may step without.
         value.scale(torch.zeros((), device=value._device))
@@ -261,9 +264,28 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
         for key, kept in state["state"].get(index, {}).items():
             loaded = optimizer.state[parameter].get(key)
             if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
+                optimizer.state[parameter][key] = _aligned(loaded)
                 continue
             if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
                 laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
                 optimizer.state[parameter][key] = laid_out.copy_(kept)
             elif loaded.dtype != kept.dtype:
                 optimizer.state[parameter][key] = kept.to(loaded.device)
+            elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
+                optimizer.state[parameter][key] = _aligned(loaded)
+
+
+def _aligned(value: Any) -> Any:
+    """Returns a state whose tensors lie where PyTorch would have put them.
+
+    A checkpoint's tensors follow each other without a gap, and BLAS adds in another order
+    where memory begins at another place. What is only multiplied element by element, as
+    moments are, may stay there, and costs no copy.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.clone() if value.data_ptr() % _ALIGNMENT_BYTES else value
+    if type(value) is dict:
+        return {key: _aligned(each) for key, each in value.items()}
+    if type(value) in {list, tuple}:
+        return type(value)(_aligned(each) for each in value)
+    return value
