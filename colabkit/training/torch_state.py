@@ -12,7 +12,11 @@ from torch.nn.parameter import is_lazy
 from colabkit.checkpoint import Section
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
-from colabkit.training.torch_random import own_generator_state, restore_own_generator
+from colabkit.training.torch_random import (
+    generators_in,
+    own_generator_state,
+    restore_own_generator,
+)
 from colabkit.training.torch_values import ModuleValues
 
 _ALIGNMENT_BYTES = 64
@@ -47,7 +51,7 @@ class TorchState:
             rest[name] = {
                 "extra": extra,
                 "buffers": _buffers_not_in(module, state),
-                "generators": [own_generator_state(g) for g in _generators_of(module)],
+                "generators": [own_generator_state(g) for g in generators_in(module)],
                 "python": self._values[name].state_dict(),
             }
         state = {
@@ -68,7 +72,7 @@ class TorchState:
             self._values[name].load_state_dict(kept["python"])
             for key, value in kept["buffers"].items():
                 _restore_buffer(module, key, value)
-            for generator, state in zip(_generators_of(module), kept["generators"], strict=False):
+            for generator, state in zip(generators_in(module), kept["generators"], strict=False):
                 restore_own_generator(generator, state)
         for name, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, objects["optimizers"][name])
@@ -92,7 +96,7 @@ class TorchState:
         held = {
             name: find_generators(value, (torch.Generator,)) for name, value in self.others.items()
         }
-        held |= {name: _generators_of(module) for name, module in self.modules.items()}
+        held |= {name: generators_in(module) for name, module in self.modules.items()}
         return tuple(
             f"{name} draws from {type(generator).__name__}, which cannot be replayed"
             for name, generators in held.items()
@@ -213,10 +217,6 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
         inner = inner.module
     return inner if inner is module else _unwrapped(inner)
-
-
-def _generators_of(module: nn.Module) -> list[object]:
-    return find_generators(list(module.modules())[:64], (torch.Generator,))
 
 
 def _buffers_not_in(module: nn.Module, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:

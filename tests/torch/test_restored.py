@@ -240,3 +240,23 @@ def test_what_an_optimizer_multiplies_lies_where_pytorch_would_have_put_it(tmp_p
     for epochs in (1, 2, 4):
         newton(tmp_path / "resumed", epochs=epochs)
     assert hashes(tmp_path / "resumed") == hashes(tmp_path / "alone")
+
+
+class Noisy(nn.Module):
+    """Adds noise from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source = torch.Generator().manual_seed(5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn(x.shape, generator=self.source)
+
+
+def test_a_generator_deep_in_a_large_model_goes_on(tmp_path):
+    def make() -> dict[str, Any]:
+        nested = nn.Sequential(nn.Sequential(nn.Sequential(Noisy())))
+        many = [nn.Identity() for _ in range(70)]
+        return {"model": nn.Sequential(*many, nested, network())}
+
+    assert_resumes_exactly(make, tmp_path)
