@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections.abc import Callable
@@ -214,3 +215,48 @@ class Caching(nn.Module):
 
 def test_buffers_that_the_first_step_makes_or_enlarges_come_back(tmp_path):
     assert_resumes_exactly(lambda: {"model": Caching()}, tmp_path)
+
+
+def newton(folder: Path, *, epochs: int) -> None:
+    """Multiplies what the optimizer remembers, where Adam only weighs it."""
+    torch.manual_seed(11)
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 3))
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=0.5, history_size=5)
+    run = colabkit.Run(folder, model=model, optimizer=optimizer, progress=False)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        return loss
+
+    for _ in run.epochs(epochs):
+        for x, y in run.batches(arrays()):
+            run.log(loss=optimizer.step(functools.partial(loss_of, x, y)))
+
+
+def test_what_an_optimizer_multiplies_lies_where_pytorch_would_have_put_it(tmp_path):
+    newton(tmp_path / "alone", epochs=4)
+    for epochs in (1, 2, 4):
+        newton(tmp_path / "resumed", epochs=epochs)
+    assert hashes(tmp_path / "resumed") == hashes(tmp_path / "alone")
+
+
+class Noisy(nn.Module):
+    """Adds noise from a generator of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.source = torch.Generator().manual_seed(5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.randn(x.shape, generator=self.source)
+
+
+def test_a_generator_deep_in_a_large_model_goes_on(tmp_path):
+    def make() -> dict[str, Any]:
+        nested = nn.Sequential(nn.Sequential(nn.Sequential(Noisy())))
+        many = [nn.Identity() for _ in range(70)]
+        return {"model": nn.Sequential(*many, nested, network())}
+
+    assert_resumes_exactly(make, tmp_path)

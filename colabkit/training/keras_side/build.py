@@ -38,7 +38,10 @@ def build(model: Any, batch: Any) -> tuple[str, ...]:
     """
     _check_shapes(batch)
     if _is_plain(model):
-        model._symbolic_build(data_batch=_symbolic(batch))  # what Keras itself calls
+        # A stateful layer has a state for each sample of a batch, whose size counts then.
+        sized = any(getattr(layer, "stateful", False) for layer in layers_of(model))
+        symbols = keras.tree.map_structure(lambda leaf: _symbol(leaf, sized=sized), batch)
+        model._symbolic_build(data_batch=symbols)  # what Keras itself calls
         return ()
     if backend_name() == "tensorflow":
         return _trace(model, batch)
@@ -65,10 +68,10 @@ def _symbolic(batch: Any) -> Any:
     return keras.tree.map_structure(_symbol, batch)
 
 
-def _symbol(leaf: Any) -> Any:
+def _symbol(leaf: Any, *, sized: bool = False) -> Any:
     if leaf is None:
         return None
-    shape = (None, *tuple(leaf.shape)[1:])
+    shape = tuple(leaf.shape) if sized else (None, *tuple(leaf.shape)[1:])
     return keras.KerasTensor(shape, keras.backend.standardize_dtype(leaf.dtype))
 
 

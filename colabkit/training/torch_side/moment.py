@@ -9,15 +9,13 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from colabkit.training.hidden import find_generators
 from colabkit.training.torch_side.randomness import (
+    generators_in,
     global_states,
     own_generator_state,
     restore_global_states,
     restore_own_generator,
 )
-
-_MODULES_SEARCHED = 64
 
 
 class Moment:
@@ -37,7 +35,7 @@ class Moment:
         every = [*model.parameters(), *(each for group in groups for each in group)]
         self._parameters = list(dict.fromkeys(every))
         modules = list(model.modules())
-        self._generators = find_generators(modules[:_MODULES_SEARCHED], (torch.Generator,))
+        self._generators = generators_in(model)
         self._streams: dict[str, Any] = {}
         self._own: list[object] = []
         self._gradients: list[torch.Tensor | None] = []

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from colabkit.training.hidden import generator_state, reseed, restore_generator
+from colabkit.training.hidden import find_generators, generator_state, reseed, restore_generator
+
+_SEARCHED_DEEPLY_MAX = 64  # each save searches, and training waits for it
 
 _cuda_runs: Callable[[], bool] = torch.cuda.is_initialized
 
@@ -51,6 +53,16 @@ def reseed_generator(generator: object, seed: int) -> None:
         generator.manual_seed(seed)
     else:
         reseed(generator, seed)
+
+
+def generators_in(module: torch.nn.Module) -> list[object]:
+    """Returns the generators that a module and those within it keep."""
+    modules = list(module.modules())
+    found = find_generators(modules[:_SEARCHED_DEEPLY_MAX], (torch.Generator,))
+    kinds = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+    for each in modules:
+        found += [value for value in vars(each).values() if isinstance(value, kinds)]
+    return list({id(generator): generator for generator in found}.values())
 
 
 def own_generator_state(generator: object) -> object:

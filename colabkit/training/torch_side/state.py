@@ -12,8 +12,15 @@ from colabkit.checkpoint import Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.mistakes import check_is_built
-from colabkit.training.torch_side.randomness import own_generator_state, restore_own_generator
+from colabkit.training.torch_side.randomness import (
+    generators_in,
+    own_generator_state,
+    restore_own_generator,
+)
 from colabkit.training.torch_side.values import ModuleValues
+
+_ALIGNMENT_BYTES = 64
+_MATRIX_NDIM = 2
 
 
 class TorchState:
@@ -43,7 +50,7 @@ class TorchState:
             rest[name] = {
                 "extra": extra,
                 "buffers": _buffers_not_in(module, state),
-                "generators": [own_generator_state(g) for g in _generators_of(module)],
+                "generators": [own_generator_state(g) for g in generators_in(module)],
                 "python": self._values[name].state_dict(),
             }
         state = {
@@ -64,7 +71,7 @@ class TorchState:
             self._values[name].load_state_dict(kept["python"])
             for key, value in kept["buffers"].items():
                 _restore_buffer(module, key, value)
-            for generator, state in zip(_generators_of(module), kept["generators"], strict=False):
+            for generator, state in zip(generators_in(module), kept["generators"], strict=False):
                 restore_own_generator(generator, state)
         for name, optimizer in self.optimizers.items():
             _load_optimizer(optimizer, objects["optimizers"][name])
@@ -88,7 +95,7 @@ class TorchState:
         held = {
             name: find_generators(value, (torch.Generator,)) for name, value in self.others.items()
         }
-        held |= {name: _generators_of(module) for name, module in self.modules.items()}
+        held |= {name: generators_in(module) for name, module in self.modules.items()}
         draws = [
             f"{name} draws from {type(generator).__name__}, which cannot be replayed"
             for name, generators in held.items()
@@ -226,10 +233,6 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return inner if inner is module else _unwrapped(inner)
 
 
-def _generators_of(module: nn.Module) -> list[object]:
-    return find_generators(list(module.modules())[:64], (torch.Generator,))
-
-
 def _buffers_not_in(module: nn.Module, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {key: buffer for key, buffer in module.named_buffers() if key not in state}
 
@@ -246,7 +249,7 @@ def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
             there.copy_(value)
         return
     near = next((t for t in (there, *module.parameters()) if t is not None), value)
-    owner.register_buffer(name, value.to(near.device), persistent=False)
+    owner.register_buffer(name, _aligned(value.to(near.device)), persistent=False)
 
 
 def _state_of(value: Any) -> object:
@@ -261,7 +264,7 @@ def _load_other(value: Any, state: Any) -> None:
     if not hasattr(value, "load_state_dict"):
         restore_own_generator(value, state)
     elif state or not isinstance(state, dict):
-        value.load_state_dict(state)
+        value.load_state_dict(_aligned(state))
     if isinstance(value, torch.amp.GradScaler):
         # Only scaling makes the scale it has loaded exist, and an epoch's rest may step without.
         value.scale(torch.zeros((), device=value._device))
@@ -275,9 +278,28 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
         for key, kept in state["state"].get(index, {}).items():
             loaded = optimizer.state[parameter].get(key)
             if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
+                optimizer.state[parameter][key] = _aligned(loaded)
                 continue
             if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
                 laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
                 optimizer.state[parameter][key] = laid_out.copy_(kept)
             elif loaded.dtype != kept.dtype:
                 optimizer.state[parameter][key] = kept.to(loaded.device)
+            elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
+                optimizer.state[parameter][key] = _aligned(loaded)
+
+
+def _aligned(value: Any) -> Any:
+    """Returns a state whose tensors lie where PyTorch would have put them.
+
+    A checkpoint's tensors follow each other without a gap, and BLAS adds in another order
+    where memory begins at another place. What is only multiplied element by element, as
+    moments are, may stay there, and costs no copy.
+    """
+    if isinstance(value, torch.Tensor):
+        return value.clone() if value.data_ptr() % _ALIGNMENT_BYTES else value
+    if type(value) is dict:
+        return {key: _aligned(each) for key, each in value.items()}
+    if type(value) in {list, tuple}:
+        return type(value)(_aligned(each) for each in value)
+    return value
