@@ -222,6 +222,14 @@ def test_load_gives_the_latest_the_best_or_a_step(tmp_path):
         colabkit.load(nn.Linear, tmp_path)
 
 
+def test_of_a_run_without_a_model_load_names_what_there_is(tmp_path):
+    run = colabkit.Run(tmp_path, maker=network(), judge=network(), progress=False)
+    assert len([*run.batches([1, 2])]) == 2
+    with pytest.raises(ArgumentError, match="called model; it holds maker, judge") as caught:
+        colabkit.load(network(), tmp_path)
+    assert "weights_files" in caught.value.hint
+
+
 def test_the_weights_open_under_the_models_own_names(tmp_path):
     model = network()
     colabkit.fit(model, arrays(), tmp_path, **QUIET)
