@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
         The checkpoint that was loaded.
 
     Raises:
-        ArgumentError: The model is none, or ``which`` cannot be used.
+        ArgumentError: The model is none, the run knows none by the name ``model``, or ``which``
+            cannot be used.
         CheckpointNotFoundError: There is no such checkpoint; the message lists those there.
         CheckpointMismatchError: The weights are of another model.
 
@@ -76,6 +78,8 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
     else:
         loaded = folder.load(_chosen(there, ckpt_dir, which), side.backend)
     names = [name for name in loaded.fingerprint["objects"] if name.startswith("model.")]
+    if not names:
+        raise _no_model_error(loaded.fingerprint["objects"], ckpt_dir)
     then = {name: loaded.fingerprint["objects"][name] for name in names}
     now = {n: v for n, v in side.fingerprint().items() if n.startswith("model.")}
     if changed := differences({"objects": then}, {"objects": now}):
@@ -83,6 +87,16 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
         raise mismatch_error(changed, str(ckpt_dir), hint=hint)
     side.restore_weights(loaded.sections)
     return loaded.info
+
+
+def _no_model_error(objects: Iterable[str], ckpt_dir: str | Path) -> ArgumentError:
+    held = dict.fromkeys(name.partition(".")[0] for name in objects if "." in name)
+    message = f"The run in {ckpt_dir} holds no object called model; it holds {', '.join(held)}."
+    hint = (
+        "Open the file of the one you want with safetensors:"
+        " colabkit.checkpoints(folder)[0].weights_files names them."
+    )
+    return ArgumentError(message, argument="model", hint=hint)
 
 
 def _existing(ckpt_dir: str | Path) -> str | Path:

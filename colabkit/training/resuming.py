@@ -42,7 +42,8 @@ def restore_run(
         Why the resume is not bitwise exact; empty when it is, or when nothing was restored.
 
     Raises:
-        CheckpointMismatchError: The checkpoint does not fit, and ``resume`` is True.
+        CheckpointMismatchError: The checkpoint does not fit, something was trained, and
+            ``resume`` is True.
     """
     if keeper.warning:
         display.say(keeper.warning)
@@ -57,11 +58,22 @@ def restore_run(
     if not changed:
         return _resume(loaded, side, state, display)
     if resume != "weights":
-        raise mismatch_error(changed, keeper.location)
+        if _has_trained(keeper, loaded):
+            raise mismatch_error(changed, keeper.location)
+        keeper.begin_attempt()
+        display.say("What lies in the run folder was never trained and does not fit: begun anew.")
+        return ()
     fitted, total = side.restore_weights(loaded.sections)
     keeper.begin_attempt()
     display.say(f"Took {fitted} of {total} tensors from step {loaded.facts.step}.")
     return ()
+
+
+def _has_trained(keeper: Keeper, loaded: LoadedCheckpoint) -> bool:
+    """Whether any checkpoint holds more than the first weights, of a run that failed at once."""
+    if loaded.facts.step:
+        return True
+    return any(info.step or info.problem for info in keeper.folder.store.infos())
 
 
 def _resume(

@@ -207,6 +207,20 @@ def test_another_model_is_a_mismatch_that_lists_what_changed(tmp_path):
     assert "resume=False" in str(caught.value)
 
 
+def test_a_model_mended_before_its_first_step_is_no_mismatch(tmp_path, capsys):
+    x, y = arrays()
+    with pytest.raises(ArgumentError, match="classes 1 to 3"):
+        colabkit.fit(nn.Linear(6, 3), (x, y + 1), tmp_path, **QUIET)
+    spoken = QUIET | {"progress": True}
+    mended = colabkit.fit(nn.Linear(6, 4), (x, y + 1), tmp_path, **spoken)
+    said = capsys.readouterr()
+    assert "was never trained and does not fit: begun anew." in said.out + said.err
+    assert not mended.resumes
+    assert len(colabkit.fit(nn.Linear(6, 4), (x, y + 1), tmp_path, epochs=2, **QUIET).resumes) == 1
+    with pytest.raises(CheckpointMismatchError):
+        colabkit.fit(nn.Linear(6, 3), (x, y), tmp_path, **QUIET)
+
+
 def test_more_data_is_a_mismatch(tmp_path):
     x, y = arrays()
     colabkit.fit(network(), (x, y), tmp_path, **QUIET)
@@ -264,6 +278,14 @@ def test_load_gives_the_latest_the_best_or_a_step(tmp_path):
     assert "resume=" not in caught.value.hint
     with pytest.raises(ArgumentError, match="is the class Linear"):
         colabkit.load(nn.Linear, tmp_path)
+
+
+def test_of_a_run_without_a_model_load_names_what_there_is(tmp_path):
+    run = colabkit.Run(tmp_path, maker=network(), judge=network(), progress=False)
+    assert len([*run.batches([1, 2])]) == 2
+    with pytest.raises(ArgumentError, match="called model; it holds maker, judge") as caught:
+        colabkit.load(network(), tmp_path)
+    assert "weights_files" in caught.value.hint
 
 
 def test_the_weights_open_under_the_models_own_names(tmp_path):
