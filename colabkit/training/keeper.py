@@ -239,7 +239,8 @@ class Keeper:
     def _stranded(self) -> CheckpointWriteError:
         status = self._opened().status()
         error = status.carry.error if status.carry is not None else None
-        message = f"The checkpoint of step {status.step} is not in {self.location}: {error}"
+        why = error or "nothing there answers."
+        message = f"The checkpoint of step {status.step} is not in {self.location}: {why}"
         hint = (
             f"It is whole in {self._folder.spool_location} on this machine: run the cell again"
             " here once that is put right, and it is copied."

@@ -94,6 +94,14 @@ def in_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "_FLUSH_PAUSES_S", ())
 
 
+class Passing(Clock):
+    """A clock that is put on while something is waited for."""
+
+    def wait(self, seconds: float) -> bool:
+        self.now_s += seconds
+        return False
+
+
 class Hanging:
     """A mounter whose mount does not answer any more, which takes 3 s to find out."""
 
@@ -135,6 +143,30 @@ def test_a_mount_that_hangs_is_looked_at_rarely(tmp_path, in_haste):
             keeper.mend()
             clock.now_s += 0.25
         assert mounter.looks <= 30
+        keeper.close()
+    finally:
+        use_mount(None)
+
+
+def test_a_copy_that_hangs_to_the_end_is_said_to_get_no_answer(tmp_path, in_haste, monkeypatch):
+    clock = Passing()
+    mounter = Hanging(clock)
+    root = tmp_path / "drive" / "MyDrive"
+    root.mkdir(parents=True)
+    use_mount(DriveMount(root.parent, mounter, clock=clock))
+    try:
+        keeper = opened(root / "run", clock)
+        lease = root / "run" / "lease.json"
+        lease.unlink()
+        os.mkfifo(lease)  # who reads it waits until somebody writes
+        keeper.save(1, wait=False)
+        eventually(lambda: keeper.status().carry.busy_s > 60 or clock.wait(1.0))
+        mounter.hangs = True
+        root.rename(tmp_path / "gone")
+        with pytest.raises(CheckpointWriteError, match="nothing there answers"):
+            keeper.flush()
+        with (tmp_path / "gone" / "run" / "lease.json").open("wb"):
+            pass
         keeper.close()
     finally:
         use_mount(None)
