@@ -40,10 +40,10 @@ class DriveVolume(LocalVolume):
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        # Drive keeps what is removed in its trash, and that counts: files are emptied first.
-        super().__init__(root, files, empty_first=True)
         self.mount = mount
         self._sleep = sleep
+        # Drive keeps what is removed in its trash, and that counts: files are emptied first.
+        super().__init__(root, files, empty_first=True)
 
     def write(self, name: str, parts: Iterable[Bytes]) -> None:
         """Publishes a blob under a name; on failure nothing is left under it."""

@@ -33,7 +33,7 @@ class LocalVolume:
         empty_first: Empty a file before it is removed, where a trash keeps what was removed.
 
     Raises:
-        StorageError: ``root`` is a file.
+        StorageError: ``root`` is a file, or cannot be looked at.
     """
 
     def __init__(
@@ -46,7 +46,9 @@ class LocalVolume:
         self.location = str(root)
         self._files = files or Files()
         self._folders: set[Path] = set()
-        if self.root.exists() and not self.root.is_dir():
+        with self._explained(self.root, "open"):
+            is_file = self.root.exists() and not self.root.is_dir()
+        if is_file:
             message = f"{self.root} is a file, not a folder."
             hint = "Pass the path of a folder, or one that does not exist yet."
             raise StorageError(message, path=self.root, operation="open", hint=hint)
@@ -137,12 +139,18 @@ class LocalVolume:
         return shutil.disk_usage(existing).free
 
     def sweep(self) -> None:
-        """Removes what writers that are dead have left aside."""
-        for folder in [self.root, *(p for p in self.root.glob("*") if p.is_dir())]:
-            for path in folder.glob(f"{_ASIDE}*"):
-                if _is_left_behind(path.name):
-                    with contextlib.suppress(OSError):
-                        self._files.unlink(path)
+        """Removes what writers that are dead have left aside.
+
+        Raises:
+            StorageError: The folder cannot be looked at.
+        """
+        with self._explained(self.root, "list"):
+            folders = [self.root, *(path for path in self.root.glob("*") if path.is_dir())]
+            aside = [path for folder in folders for path in folder.glob(f"{_ASIDE}*")]
+        for path in aside:
+            if _is_left_behind(path.name):
+                with contextlib.suppress(OSError):
+                    self._files.unlink(path)
 
     def _path(self, name: str) -> Path:
         parts = Path(name).parts

@@ -24,6 +24,8 @@ from colabkit.training.side import Side
 
 _logger = logging.getLogger(__name__)
 _MEND_EVERY_S = 1.0
+# A look at a mount that hangs takes seconds, and training waits for it.
+_MEND_COST_SHARE, _MEND_PAUSE_MAX_S = 20.0, 60.0
 _HANGING_S = 60.0
 _LANDING_S = 1.0
 _TRIES = 3
@@ -237,7 +239,8 @@ class Keeper:
     def _stranded(self) -> CheckpointWriteError:
         status = self._opened().status()
         error = status.carry.error if status.carry is not None else None
-        message = f"The checkpoint of step {status.step} is not in {self.location}: {error}"
+        why = error or "nothing there answers."
+        message = f"The checkpoint of step {status.step} is not in {self.location}: {why}"
         hint = (
             f"It is whole in {self._folder.spool_location} on this machine: run the cell again"
             " here once that is put right, and it is copied."
@@ -256,7 +259,7 @@ class Keeper:
         carrier, mount = self._opened().carrier, self._folder.mount
         if carrier is None or mount is None or not (now or self._clock() >= self._next_mend_s):
             return None
-        status = carrier.status()
+        status, began_s = carrier.status(), self._clock()
         if isinstance(status.error, DriveLostError) or status.busy_s >= _HANGING_S:
             mending = mount.mend(now=now)
         elif mount.wants_renewal and status.is_idle:
@@ -264,7 +267,8 @@ class Keeper:
         else:
             return None
         self._told(mending)
-        self._next_mend_s = self._clock() + _MEND_EVERY_S
+        pause_s = min(_MEND_COST_SHARE * (self._clock() - began_s), _MEND_PAUSE_MAX_S)
+        self._next_mend_s = self._clock() + max(_MEND_EVERY_S, pause_s)
         if mending.outcome in {Mended.FINE, Mended.REMOUNTED, Mended.RENEWED}:
             carrier.hurry()
         return mending

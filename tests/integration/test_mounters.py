@@ -148,6 +148,10 @@ def test_a_killed_rclone_is_lost_and_mounted_again_with_what_waited(remote):
     remote.kill()
     with pytest.raises(DriveLostError):
         volume.write("b", blob(b"nowhere"))
+    with pytest.raises(DriveLostError):
+        volume.sweep()
+    with pytest.raises(DriveLostError):
+        DriveVolume(volume.root, remote.mount)
     mending = remote.mount.mend()
     assert mending.outcome is Mended.REMOUNTED, mending.error
     assert volume.read("a").tobytes() == b"written before the kill"

@@ -16,11 +16,17 @@ import torch
 from fsspec.implementations.memory import MemoryFileSystem
 
 from colabkit.checkpoint import SaveFacts, Section
-from colabkit.errors import CheckpointWriteError
+from colabkit.errors import (
+    CheckpointWriteError,
+    DriveLostError,
+    DriveMountError,
+    MountFailure,
+)
+from colabkit.storage import DriveMount, MountRequest, use_mount
 from colabkit.training import keeper as keeping
 from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
 from colabkit.training.torch_side import TorchSide
-from tests.unit.checkpoint.slow_volume import eventually
+from tests.unit.checkpoint.slow_volume import Clock, eventually
 
 
 def opened(folder: Path | str, clock: Callable[[], float] = time.monotonic) -> Keeper:
@@ -86,6 +92,84 @@ def in_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Slow.may_go_on.clear()
     monkeypatch.setattr(keeping, "_LANDING_S", 0.02)
     monkeypatch.setattr(keeping, "_FLUSH_PAUSES_S", ())
+
+
+class Passing(Clock):
+    """A clock that is put on while something is waited for."""
+
+    def wait(self, seconds: float) -> bool:
+        self.now_s += seconds
+        return False
+
+
+class Hanging:
+    """A mounter whose mount does not answer any more, which takes 3 s to find out."""
+
+    name = "hanging"
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.hangs, self.looks = clock, False, 0
+
+    def root(self, mountpoint: Path) -> Path:
+        return mountpoint / "MyDrive"
+
+    def is_listed(self, mountpoint: Path) -> bool:
+        if self.hangs:
+            self.clock.now_s += 3.0
+            self.looks += 1
+        return True
+
+    def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
+        raise DriveMountError("no", cause=MountFailure.TIMED_OUT, path=mountpoint)
+
+    def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
+        raise NotImplementedError
+
+
+def test_a_mount_that_hangs_is_looked_at_rarely(tmp_path, in_haste):
+    clock = Clock()
+    mounter = Hanging(clock)
+    root = tmp_path / "drive" / "MyDrive"
+    root.mkdir(parents=True)
+    use_mount(DriveMount(root.parent, mounter, clock=clock))
+    try:
+        keeper = opened(root / "run", clock)
+        mounter.hangs = True
+        root.rename(tmp_path / "gone")
+        keeper.save(1, wait=False)
+        eventually(lambda: isinstance(keeper.status().carry.error, DriveLostError))
+        end_s = clock.now_s + 600
+        while clock.now_s < end_s:
+            keeper.mend()
+            clock.now_s += 0.25
+        assert mounter.looks <= 30
+        keeper.close()
+    finally:
+        use_mount(None)
+
+
+def test_a_copy_that_hangs_to_the_end_is_said_to_get_no_answer(tmp_path, in_haste, monkeypatch):
+    clock = Passing()
+    mounter = Hanging(clock)
+    root = tmp_path / "drive" / "MyDrive"
+    root.mkdir(parents=True)
+    use_mount(DriveMount(root.parent, mounter, clock=clock))
+    try:
+        keeper = opened(root / "run", clock)
+        lease = root / "run" / "lease.json"
+        lease.unlink()
+        os.mkfifo(lease)  # who reads it waits until somebody writes
+        keeper.save(1, wait=False)
+        eventually(lambda: keeper.status().carry.busy_s > 60 or clock.wait(1.0))
+        mounter.hangs = True
+        root.rename(tmp_path / "gone")
+        with pytest.raises(CheckpointWriteError, match="nothing there answers"):
+            keeper.flush()
+        with (tmp_path / "gone" / "run" / "lease.json").open("wb"):
+            pass
+        keeper.close()
+    finally:
+        use_mount(None)
 
 
 def test_an_upload_that_takes_long_is_waited_for(in_haste):

@@ -90,6 +90,11 @@ def test_nothing_is_written_to_the_bare_folder_of_what_was_mounted(mounted):
     assert not list(mounted.iterdir())
 
 
+def test_a_folder_that_cannot_be_looked_at_is_an_error_that_says_so(tmp_path):
+    with pytest.raises(StorageError, match=r"Could not open .*: File name too long"):
+        LocalVolume(tmp_path / ("x" * 300))
+
+
 def test_a_second_write_replaces_the_first(place):
     volume, other = volume_in(place), volume_in(place)
     volume.write("lease.json", [blob(b"mine and long")])
