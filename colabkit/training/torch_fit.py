@@ -25,6 +25,7 @@ from colabkit.training.torch_optimizers import make_optimizer, make_schedule
 from colabkit.training.torch_run import TorchRun
 from colabkit.training.torch_sources import feed_of
 from colabkit.training.torch_step import Evaluation, Recipe, TrainStep
+from colabkit.training.verdict import ResumeVerdict
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +162,9 @@ class _Fitting:
         start = Start(key=derive(self._run.seed, "validation", epoch), epoch=epoch)
         means = self._evaluate(self._validation.batches(start))
         self._run.reseed("after validation")
+        # Early stopping and plateaus follow what it gives.
+        found = tuple(f"in the validation data, {why}" for why in self._validation.reasons())
+        self._run.note(ResumeVerdict(reasons=found))
         return {f"val_{name}": value for name, value in means.items()}
 
 
