@@ -18,6 +18,7 @@ from colabkit.training.fingerprint import fingerprint_of
 from colabkit.training.interrupts import InterruptGuard
 from colabkit.training.items import ItemsFeed
 from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
+from colabkit.training.known_feeds import KnownFeeds
 from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
@@ -102,7 +103,7 @@ class Run:
         self._display = Display(self.history, shown=progress)
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._side.reasons())
-        self._feeds: dict[int, tuple[object, Feed]] = {}
+        self._feeds = KnownFeeds()
         self.has_trained = False
         self._release = ReleaseWhenDone(wanted=release_when_done, shown=progress)
         self._is_best = self._is_open = False
@@ -131,9 +132,8 @@ class Run:
     @property
     def verdict(self) -> ResumeVerdict:
         """How exactly this run goes on after an interruption; complete after the first batch."""
-        known = [feed for _, feed in self._feeds.values()]
-        known += [cursor.feed for cursor in self._position.open if cursor.feed is not None]
-        return self._verdict.adding_feeds(known)
+        opened = [cursor.feed for cursor in self._position.open if cursor.feed is not None]
+        return self._feeds.added_to(self._verdict).adding_feeds(opened)
 
     @property
     def epoch_logs(self) -> dict[str, float]:
@@ -190,10 +190,10 @@ class Run:
         Raises:
             CheckpointMismatchError: The data is not as long as when the pass began.
         """
-        if id(data) not in self._feeds:
-            feed = self._side.feed(data, batch_size=batch_size, shuffle=shuffle)
-            self._feeds[id(data)] = (data, feed)
-        return self.pass_over(self._feeds[id(data)][1])
+        feed = self._feeds.feed_for(
+            data, self._side.feed, batch_size=batch_size, shuffle=shuffle, epoch=self.epoch
+        )
+        return self.pass_over(feed)
 
     def items(self, items: Iterable[Any]) -> Iterator[Any]:
         """Yields the items still to do, in their own order; for any long loop.

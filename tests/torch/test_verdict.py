@@ -120,6 +120,11 @@ def test_data_that_cannot_be_replayed_is_named(name, tmp_path):
     assert reason in reasons(make(), tmp_path)
 
 
+def test_validation_data_that_cannot_be_replayed_is_named(tmp_path):
+    said = reasons(loader(), tmp_path, validation_data=loader(FromOutside(), num_workers=2))
+    assert said.startswith("in the validation data, the dataset gave another batch")
+
+
 def test_a_callback_that_draws_from_the_system_is_named(tmp_path):
     assert "SecretCallback" in reasons(loader(), tmp_path, callbacks=[SecretCallback()])
 

@@ -25,6 +25,7 @@ from colabkit.training.torch_side.optimizers import make_optimizer, make_schedul
 from colabkit.training.torch_side.run import TorchRun
 from colabkit.training.torch_side.sources import feed_of
 from colabkit.training.torch_side.step import Evaluation, Recipe, TrainStep
+from colabkit.training.verdict import ResumeVerdict
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +165,9 @@ class _Fitting:
         with as_validation_data():
             means = self._evaluate(self._validation.batches(start))
         self._run.reseed("after validation")
+        # Early stopping and plateaus follow what it gives.
+        found = tuple(f"in the validation data, {why}" for why in self._validation.reasons())
+        self._run.note(ResumeVerdict(reasons=found))
         return {f"val_{name}": value for name, value in means.items()}
 
 

@@ -16,3 +16,6 @@ class TorchRun(Run):
     def note(self, verdict: ResumeVerdict) -> None:
         """Takes up more of what decides how exactly a resume goes on."""
         self._verdict = self._verdict.adding(reasons=verdict.reasons, notices=verdict.notices)
+        if self.has_trained and self.verdict != self.history.verdict:
+            self.history.verdict = self.verdict
+            self.say(str(self.verdict))
