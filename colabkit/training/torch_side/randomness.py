@@ -11,7 +11,9 @@ import torch
 
 from colabkit.training.hidden import find_generators, generator_state, reseed, restore_generator
 
-_SEARCHED_DEEPLY_MAX = 64  # each save searches, and training waits for it
+# Each save searches, and training waits for it.
+_SEARCHED_DEEPLY_MAX = 64
+_OF_ANY_MODULE = frozenset(vars(torch.nn.Module()))
 
 _cuda_runs: Callable[[], bool] = torch.cuda.is_initialized
 
@@ -61,7 +63,8 @@ def generators_in(module: torch.nn.Module) -> list[object]:
     found = find_generators(modules[:_SEARCHED_DEEPLY_MAX], (torch.Generator,))
     kinds = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
     for each in modules:
-        found += [value for value in vars(each).values() if isinstance(value, kinds)]
+        own = (value for name, value in vars(each).items() if name not in _OF_ANY_MODULE)
+        found += [value for value in own if isinstance(value, kinds)]
     return list({id(generator): generator for generator in found}.values())
 
 
