@@ -260,3 +260,45 @@ def test_a_generator_deep_in_a_large_model_goes_on(tmp_path):
         return {"model": nn.Sequential(*many, nested, network())}
 
     assert_resumes_exactly(make, tmp_path)
+
+
+class ClassRecall(nn.Module):
+    """Sums as the objects of torchmetrics do, which leave them out of their state by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = False
+        self.reset()
+
+    def persistent(self, *, mode: bool = False) -> None:
+        self.kept = mode
+
+    def update(self, output: torch.Tensor, target: torch.Tensor) -> None:
+        self.hits = self.hits + torch.bincount(target[output.argmax(1) == target], minlength=3)
+        self.seen = self.seen + torch.bincount(target, minlength=3)
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        recall = self.hits / self.seen
+        return {"recall": recall, "mean": recall.mean()}
+
+    def reset(self) -> None:
+        self.hits, self.seen = torch.zeros(3), torch.zeros(3)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        if self.kept:
+            destination |= {f"{prefix}hits": self.hits, f"{prefix}seen": self.seen}
+
+    def _load_from_state_dict(self, state: Any, prefix: str, *_: Any) -> None:
+        self.hits, self.seen = state[f"{prefix}hits"], state[f"{prefix}seen"]
+
+
+def test_metrics_that_sum_over_an_epoch_go_on_summing(tmp_path):
+    def train(name: str, *callbacks: Any) -> list[list[float]]:
+        options = QUIET | {"metrics": [ClassRecall()], "callbacks": callbacks}
+        history = colabkit.fit(network(), arrays(), tmp_path / name, **options)
+        names = ("loss", "mean", "recall_0", "recall_1", "recall_2")
+        return [[epoch[name] for name in names] for epoch in history.epochs]
+
+    alone = train("alone")
+    assert len(train("broken", Interrupting(MID_EPOCH))) < len(alone)
+    assert train("broken") == alone

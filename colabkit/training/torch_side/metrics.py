@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -70,10 +70,24 @@ class Metrics:
 
     def of_epoch(self) -> dict[str, float]:
         """Returns what the accumulating objects computed, and resets them."""
-        values = {name: float(metric.compute()) for name, metric in self.accumulating.items()}
-        for metric in self.accumulating.values():
+        values: dict[str, float] = {}
+        for name, metric in self.accumulating.items():
+            values.update(_numbers(name, metric.compute()))
             metric.reset()
         return values
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """Yields a metric's values: one, those of a collection by name, or one for each class."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _numbers(str(key), inner)
+    elif isinstance(value, torch.Tensor) and value.numel() != 1:
+        yield from (
+            (f"{name}_{place}", each) for place, each in enumerate(value.flatten().tolist())
+        )
+    else:
+        yield name, float(value)
 
 
 def _named(metrics: Any) -> Iterable[tuple[str, Any]]:

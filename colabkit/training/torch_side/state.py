@@ -29,6 +29,7 @@ class TorchState:
     def __init__(self, objects: Mapping[str, Any]) -> None:
         for name, value in objects.items():
             _check_can_be_saved(name, value)
+            _keep_sums(value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
         self.optimizers = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
@@ -252,15 +253,19 @@ def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
     owner.register_buffer(name, _aligned(value.to(near.device)), persistent=False)
 
 
+def _keep_sums(value: Any) -> None:
+    """Has metrics of torchmetrics, wherever they are, give their sums in their state."""
+    for each in value.modules() if isinstance(value, nn.Module) else (value,):
+        keep: Any = getattr(each, "persistent", None)
+        if callable(keep) and hasattr(each, "compute"):
+            keep(mode=True)
+
+
 def _state_of(value: Any) -> object:
-    if hasattr(value, "persistent") and hasattr(value, "compute"):
-        value.persistent(mode=True)
     return value.state_dict() if hasattr(value, "state_dict") else own_generator_state(value)
 
 
 def _load_other(value: Any, state: Any) -> None:
-    if hasattr(value, "persistent") and hasattr(value, "compute"):
-        value.persistent(mode=True)
     if not hasattr(value, "load_state_dict"):
         restore_own_generator(value, state)
     elif state or not isinstance(state, dict):
