@@ -40,6 +40,11 @@ class FolderReader:
         """Returns up to ``nbytes`` from ``offset``."""
         return os.pread(descriptor, nbytes, offset)
 
+    def is_still(self, descriptor: int, file: Member) -> bool:
+        """Whether an open file has the size and the time of change that it was listed with."""
+        status = os.fstat(descriptor)
+        return (status.st_size, status.st_mtime_ns) == (file.nbytes, file.mtime_ns)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Listing:
@@ -57,6 +62,13 @@ class Listing:
     def nbytes(self) -> int:
         """All files' sizes added up."""
         return sum(file.nbytes for file in self.files)
+
+    @property
+    def empty_folders(self) -> list[str]:
+        """The folders that hold nothing, which no file's path tells of."""
+        names = [*self.folders, *(file.path for file in self.files)]
+        filled = {name.rpartition("/")[0] for name in names}
+        return [folder for folder in self.folders if folder not in filled]
 
     @property
     def digest(self) -> str:

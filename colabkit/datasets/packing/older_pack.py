@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from colabkit.datasets.cache import Member
 from colabkit.datasets.folders import Listing
 from colabkit.datasets.packing.squeezing import Piece
-from colabkit.datasets.packing.zip_writer import Method, data_offset, ends_as_pack
+from colabkit.datasets.packing.zip_writer import (
+    Method,
+    data_offset,
+    ends_as_pack,
+    extra_data,
+    extra_data_in,
+)
 
 _TAIL_BYTES = 64
 _HEAD_BYTES = 128
+_TIME_BYTES = 8
 _PACKED_BYTES_MAX = 4 << 20
 
 
@@ -28,8 +37,13 @@ def is_pack(path: Path) -> bool:
         return False
 
 
+def times_of(files: Sequence[Member]) -> bytes:
+    """Returns the times of change of an archive's files, as they are kept with it."""
+    return struct.pack(f"<{len(files)}q", *(file.mtime_ns or 0 for file in files))
+
+
 class OlderPack:
-    """An archive that colabkit packed from a folder.
+    """An archive that colabkit packed from a folder, with each file's time of change then.
 
     Args:
         path: The archive.
@@ -45,6 +59,9 @@ class OlderPack:
             self._mtime_ns = os.fstat(self._descriptor).st_mtime_ns
             with path.open("rb") as file, zipfile.ZipFile(file) as archive:
                 self._members = {info.filename: info for info in archive.infolist()}
+                begin = archive.start_dir
+            names = [name for name in self._members if not name.endswith("/")]
+            self._times = dict(zip(names, self._read_times(begin, len(names)), strict=False))
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -54,12 +71,11 @@ class OlderPack:
         os.close(self._descriptor)
 
     def is_fresh(self, listing: Listing) -> bool:
-        """Whether it holds just what a folder holds: the same names and sizes, none changed since.
-
-        It does not see a file that was replaced by one of the same size and an older time.
-        """
+        """Whether it holds just what a folder holds: the same names, sizes and times of change."""
         names = {name for name in self._members if not name.endswith("/")}
         same_names = names == {file.path for file in listing.files}
+        folders = {name[:-1] for name in self._members if name.endswith("/")}
+        same_names &= folders == set(listing.empty_folders)
         return same_names and all(self._unchanged(file) for file in listing.files)
 
     def piece(self, file: Member) -> Piece | None:
@@ -80,7 +96,16 @@ class OlderPack:
         info = self._members.get(file.path)
         if info is None or file.mtime_ns is None:
             return False
-        return info.file_size == file.nbytes and file.mtime_ns < self._mtime_ns
+        # Of a file of the moment of packing, a later change may bear the same time.
+        known = self._times.get(file.path) == file.mtime_ns < self._mtime_ns
+        return known and info.file_size == file.nbytes
+
+    def _read_times(self, end: int, count: int) -> Sequence[int]:
+        """Returns the times kept before the table of contents; none in an older archive."""
+        nbytes = len(extra_data(b"")) + count * _TIME_BYTES
+        record = os.pread(self._descriptor, nbytes, end - nbytes) if end >= nbytes else b""
+        data = extra_data_in(record)
+        return struct.unpack(f"<{len(data) // _TIME_BYTES}q", data)
 
 
 def _is_whole(packed: bytes, method: Method, nbytes: int, crc32: int) -> bool:

@@ -61,9 +61,10 @@ def pack(
 ) -> Path:
     """Packs a folder of many small files into one zip archive.
 
-    Text is deflated and what does not shrink is stored; the same files give the same bytes.
-    The archive is verified and appears under its name when it is whole. When it is there
-    already and no file has changed, nothing is written; when some have, only these are read.
+    Text is deflated and what does not shrink is stored; the same files with the same times
+    give the same bytes. The archive is verified and appears under its name when it is whole.
+    When it is there already and no file has changed, nothing is written; when some have, only
+    these are read.
 
     Args:
         folder: The folder.

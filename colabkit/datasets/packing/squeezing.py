@@ -18,6 +18,8 @@ PIECE_BYTES = 1 << 20
 _SAMPLE_BYTES = 64 << 10
 _WORTH = 0.95
 _LEVEL = 6
+_RATIO_MAX = 128
+_EMPTY_BLOCK = b"\0\0\0\xff\xff"
 _PACKED_SUFFIXES = frozenset(
     f".{name}"
     for names in (
@@ -85,9 +87,7 @@ class Squeezer:
         # One byte more at the end shows that the file has grown.
         data = self._read(offset, expected + last)
         if len(data) != expected:
-            message = f"{self._path} changed while it was read."
-            hint = "Run this again once nobody writes to it."
-            raise DatasetChangedError(message, path=self._path, hint=hint)
+            raise self._changed()
         if self.pieces == 1:
             crc32 = zlib.crc32(data)
             packed = _deflated(data, last=True) if self._may_pay() and data else data
@@ -117,11 +117,20 @@ class Squeezer:
             try:
                 descriptor = self._reader.open(self._path)
                 try:
-                    return self._read_whole(descriptor, offset, nbytes)
+                    data = self._read_whole(descriptor, offset, nbytes)
+                    # A file rewritten in place while it was read is half old, half new.
+                    if not self._reader.is_still(descriptor, self.file):
+                        raise self._changed()
+                    return data
                 finally:
                     os.close(descriptor)
             except OSError as error:
                 self._retry(error)
+
+    def _changed(self) -> DatasetChangedError:
+        message = f"{self._path} changed while it was read."
+        hint = "Run this again once nobody writes to it."
+        return DatasetChangedError(message, path=self._path, hint=hint)
 
     def _read_whole(self, descriptor: int, offset: int, nbytes: int) -> bytes:
         parts: list[bytes] = []
@@ -137,4 +146,7 @@ class Squeezer:
 def _deflated(data: bytes, *, last: bool) -> bytes:
     """Deflates a piece on its own, so that pieces one after the other are one stream."""
     packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-    return packer.compress(data) + packer.flush(zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)
+    packed = packer.compress(data) + packer.flush(zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH)
+    # Zeros shrink a thousandfold, as a bomb does: blocks that hold nothing keep it in proportion.
+    missing_bytes = len(data) // _RATIO_MAX - len(packed)
+    return _EMPTY_BLOCK * -(-missing_bytes // len(_EMPTY_BLOCK)) + packed

@@ -14,13 +14,14 @@ import xxhash
 
 from colabkit.datasets.cache import Member
 from colabkit.datasets.folders import THREADS, FolderReader, Listing
-from colabkit.datasets.packing.older_pack import OlderPack
+from colabkit.datasets.packing.older_pack import OlderPack, times_of
 from colabkit.datasets.packing.squeezing import PIECE_BYTES, Piece, Squeezer
 from colabkit.datasets.packing.zip_writer import (
     Entry,
     Method,
     archive_end,
     central_header,
+    extra_data,
     local_header,
 )
 from colabkit.datasets.transfer import Retry, Watch
@@ -93,17 +94,15 @@ class ZipPacker:
             DatasetChangedError: A file changed while it was read.
             OSError: The folder cannot be read, or the archive not be written.
         """
-        names = [*listing.folders, *(file.path for file in listing.files)]
-        filled = {name.rpartition("/")[0] for name in names}
-        for folder in listing.folders:
-            if folder not in filled:
-                self._write_whole(Entry(f"{folder}/", Method.STORED, 0, 0, 0, self.nbytes), b"")
+        for folder in listing.empty_folders:
+            self._write_whole(Entry(f"{folder}/", Method.STORED, 0, 0, 0, self.nbytes), b"")
         with ThreadPoolExecutor(THREADS, "colabkit-pack") as pool:
             try:
                 self._write_files(self._parts(pool, root, listing))
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+        self._append(extra_data(times_of(listing.files)))
         begin = self.nbytes
         self._append(b"".join(map(central_header, self._entries)))
         end = archive_end(entries=len(self._entries), offset=begin, nbytes=self.nbytes - begin)

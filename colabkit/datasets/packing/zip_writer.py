@@ -7,6 +7,7 @@ import enum
 import struct
 
 PACK_COMMENT = b"packed by colabkit"
+_EXTRA_DATA_MAGIC = b"PK\x06\x08"
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
@@ -135,6 +136,21 @@ def archive_end(*, entries: int, offset: int, nbytes: int) -> bytes:
         len(PACK_COMMENT),
     )
     return wide + end + PACK_COMMENT
+
+
+def extra_data(data: bytes) -> bytes:
+    """Returns a record that stands before the table of contents, for programs that know it.
+
+    Source:
+        APPNOTE.TXT 4.3.11, "Archive extra data record".
+    """
+    return _EXTRA_DATA_MAGIC + len(data).to_bytes(4, "little") + data
+
+
+def extra_data_in(record: bytes) -> bytes:
+    """Returns what such a record holds, nothing where it is none."""
+    head = _EXTRA_DATA_MAGIC + (len(record) - 8).to_bytes(4, "little", signed=True)
+    return record[8:] if record.startswith(head) else b""
 
 
 def ends_as_pack(tail: bytes) -> bool:

@@ -14,7 +14,7 @@ import pytest
 import colabkit
 from colabkit import errors
 from colabkit.cli import main
-from colabkit.datasets.folders.listing import list_folder
+from colabkit.datasets.folders.listing import FolderReader, list_folder
 from colabkit.datasets.packing.pack_call import Packed, pack_listed
 from colabkit.datasets.transfer.watch import Watch
 from tests.unit.datasets.sources import (
@@ -78,6 +78,8 @@ def test_text_is_deflated_and_what_does_not_shrink_is_stored(folder, tmp_path):
 
 def test_the_same_files_give_the_same_bytes(folder, tmp_path):
     again = make_folder(tmp_path / "other", dict(reversed(FILES.items())))
+    for name in FILES:
+        shutil.copystat(folder / name, again / name)
     first = pack(folder, tmp_path / "1.zip").read_bytes()
     assert pack(again, tmp_path / "2.zip").read_bytes() == first
 
@@ -102,6 +104,82 @@ def test_only_what_changed_is_read_again(folder, tmp_path):
     small = sum(len(data) <= 1 << 20 for data in FILES.values())
     assert again.reused == small - 1
     assert archive.read_bytes() == pack(folder, tmp_path / "anew.zip").read_bytes()
+
+
+@pytest.mark.parametrize("older_by_s", [-5, 0, 5])
+def test_a_file_replaced_by_one_of_its_size_is_seen_however_old_it_is(
+    folder, tmp_path, cache, older_by_s
+):
+    archive, target = tmp_path / "cats.packed.zip", folder / "text/notes.txt"
+    pack(folder, archive)
+    assert content_of(colabkit.dataset(folder, progress=False)) == FILES
+    time_s = target.stat().st_mtime - older_by_s
+    target.write_bytes(FILES["text/notes.txt"][::-1])
+    os.utime(target, (time_s, time_s + 0.5))
+    assert content_of(colabkit.dataset(folder, progress=False)) == content_of(folder) != FILES
+
+
+def test_an_empty_folder_that_comes_or_goes_is_seen(folder, tmp_path):
+    archive = pack(folder, tmp_path / "cats.zip")
+    (folder / "nothing").mkdir()
+    pack(folder, archive)
+    assert "nothing/" in zipfile.ZipFile(archive).namelist()
+    (folder / "nothing").rmdir()
+    pack(folder, archive)
+    assert "nothing/" not in zipfile.ZipFile(archive).namelist()
+
+
+@pytest.mark.parametrize("program", [["unzip", "-tq"], ["7z", "t"], ["bsdtar", "-tf"]])
+def test_other_programs_find_nothing_wrong(folder, tmp_path, program):
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"{program[0]} is not installed")
+    archive = pack(folder, tmp_path / "cats.zip")
+    done = subprocess.run([*program, archive], check=True, capture_output=True, text=True)
+    assert "warning" not in (done.stdout + done.stderr).lower()
+
+
+def test_what_shrinks_a_thousandfold_is_taken_back(tmp_path, cache, monkeypatch):
+    zeros = bytes(20 << 20)
+    folder = make_folder(tmp_path / "masks", {"a.npy": zeros, "b.npy": zeros[: 1 << 20]})
+    archive = pack(folder, tmp_path / "masks.zip")
+    assert archive.stat().st_size < len(zeros) // 100
+    limits = colabkit.datasets.Limits(ratio_free_bytes=0)
+    made = colabkit.dataset(archive, limits=limits, progress=False)
+    assert content_of(made) == content_of(folder)
+
+
+class Rewriting(FolderReader):
+    """A folder one file of which is written anew, at the same length, while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, descriptor: int, nbytes: int, offset: int) -> bytes:
+        data = super().read(descriptor, nbytes, offset)
+        if offset == 0 and os.fstat(descriptor).st_ino == self.path.stat().st_ino:
+            with self.path.open("r+b") as file:
+                file.write(bytes(self.path.stat().st_size))
+        return data
+
+
+@pytest.mark.parametrize("name", ["text/notes.txt", "photo.jpg"])
+def test_a_file_rewritten_in_place_while_it_is_packed_publishes_nothing(folder, tmp_path, name):
+    def give_up(error: OSError) -> None:
+        raise error
+
+    reader = Rewriting(folder / name)
+    listing = list_folder(folder)
+    with pytest.raises(errors.DatasetChangedError, match=name):
+        pack_listed(
+            folder,
+            listing,
+            tmp_path / "cats.zip",
+            listed_ns=1,
+            watch=Watch(),
+            retry=give_up,
+            reader=reader,
+        )
+    assert not (tmp_path / "cats.zip").exists()
 
 
 @pytest.mark.parametrize("change", ["add", "remove", "rename", "grow"])
