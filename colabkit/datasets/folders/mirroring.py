@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import TypeVar
 
 from colabkit.datasets.cache import Member, Staging, measure
 from colabkit.datasets.folders.listing import THREADS, FolderReader, Listing
@@ -19,6 +20,8 @@ _READ_BYTES = 4 << 20
 _LARGE_BYTES = 32 << 20
 _RANGE_BYTES = 8 << 20
 _RANGE_THREADS = 8
+
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,14 +123,21 @@ class _Source:
         self._descriptor = -1
 
     def read(self, nbytes: int, offset: int) -> bytes:
+        return self._tried(lambda descriptor: self._reader.read(descriptor, nbytes, offset))
+
+    def _tried(self, call: Callable[[int], Result]) -> Result:
         while True:
             try:
                 if self._descriptor < 0:
                     self._descriptor = self._reader.open(self._path)
-                return self._reader.read(self._descriptor, nbytes, offset)
+                return call(self._descriptor)
             except OSError as error:
                 self.close()
                 self._retry(error)
+
+    def is_still(self, file: Member) -> bool:
+        """Whether what was read is of the file that was listed."""
+        return self._tried(lambda descriptor: self._reader.is_still(descriptor, file))
 
     def close(self) -> None:
         if self._descriptor >= 0:
@@ -197,10 +207,11 @@ class _Copier:
                 self._watch.add(nbytes=len(piece))
                 if offset == end:
                     break
+            # A file rewritten in place while it was read is half old, half new.
+            if offset != end or not source.is_still(file):
+                raise self._changed(file)
         finally:
             source.close()
-        if offset != end:
-            raise self._changed(file)
         return crc32
 
     def _changed(self, file: Member) -> DatasetChangedError:
