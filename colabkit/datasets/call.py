@@ -116,18 +116,24 @@ class Call:
         if verdict.action is not CacheAction.USE or verdict.renew:
             self._verdict = verdict
             return None
+        if not hold(self._slot.folder):
+            # Another process evicts or replaces it at this moment.
+            return None
         self._say_used(verdict)
-        path = self._taken_into_use()
+        mark_used(self._slot)
         sweep(self._slot)
-        return path
+        return DatasetPath(self._slot.folder)
 
     def _made(self) -> Path:
-        with locked(self._slot, self._bar) as waited:
+        with locked(self._slot, self._bar):
             finish(self._slot)
-            if waited or self._verdict is None:
+            # Until the lock was held, another process may have made it.
+            if self._verdict is None or self._verdict.published != look(self._slot):
                 self._verdict = self._attended(self._decide)
             self._act(self._verdict)
-            return self._taken_into_use()
+            hold(self._slot.folder)
+            mark_used(self._slot)
+            return DatasetPath(self._slot.folder)
 
     def _decide(self) -> Verdict:
         return decide(self._request, self._slot, self._supply, self._watch)
@@ -182,11 +188,6 @@ class Call:
             bar=self._bar,
             doing=self._slot.doing if self._slot.side.is_dir() else None,
         )
-
-    def _taken_into_use(self) -> Path:
-        hold(self._slot.folder)
-        mark_used(self._slot)
-        return DatasetPath(self._slot.folder)
 
     def _refusal(self, published: Published) -> DestinationTakenError:
         if published.manifest is None:

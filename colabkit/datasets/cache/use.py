@@ -15,26 +15,38 @@ _held: dict[tuple[int, int], int] = {}
 _guard = threading.Lock()
 
 
-def hold(folder: Path) -> None:
+def hold(folder: Path) -> bool:
     """Marks a folder as used until this process and those forked from it have ended.
 
     The lock is on the folder itself, so it follows a rename, and the system lets go of it
     when the process dies in whatever way.
+
+    Returns:
+        Whether the folder is there to be used: False while another process takes it away.
     """
     with _guard:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
         key = _key(descriptor)
         try:
-            if key in _held:
-                return
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            _held[key] = descriptor
-            descriptor = -1
+            if key not in _held:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                _held[key], descriptor = descriptor, -1
+        except BlockingIOError:
+            return False
         except OSError:
             _logger.debug("This file system has no locks for %s.", folder, exc_info=True)
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+        if _is_at(folder, key):
+            return True
+        # It was taken away between the two calls.
+        if (held := _held.pop(key, None)) is not None:
+            os.close(held)
+        return False
 
 
 def let_go(folder: Path) -> None:
@@ -59,6 +71,14 @@ def alone_with(folder: Path) -> Iterator[bool]:
             yield True
     finally:
         os.close(descriptor)
+
+
+def _is_at(folder: Path, key: tuple[int, int]) -> bool:
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return False
+    return (status.st_dev, status.st_ino) == key
 
 
 def _key(descriptor: int) -> tuple[int, int]:
