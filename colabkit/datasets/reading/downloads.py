@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import shutil
 import tempfile
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from colabkit.datasets.reading.source import FileSource, Source
-from colabkit.datasets.reading.urls import as_os_error, gives_parts
+from colabkit.datasets.reading.urls import as_os_error, gives_parts, located
 from colabkit.datasets.transfer import Phase, Retry, Watch
+from colabkit.errors import DiskFullError
+from colabkit.notebook import bytes_words
 
 _PIECE_BYTES = 1 << 20
+_SILENCE_S = 60.0
 
 
 class Downloads:
@@ -25,8 +34,11 @@ class Downloads:
     def __init__(self, *, watch: Watch, retry: Retry) -> None:
         self._watch = watch
         self._retry = retry
+        self._guard = threading.Lock()
+        self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._paths: dict[str, Path] = {}
+        self._bytes_to_come = 0
 
     def source(self, url: str, opened: Source | None) -> Source | None:
         """Returns a source that can be read in parts, None when the URL's own can.
@@ -35,24 +47,34 @@ class Downloads:
             url: What to read.
             opened: The URL's own source, None where its server does not even tell its size.
         """
-        if url not in self._paths:
-            if opened is not None and self._gives_parts(url, opened):
-                return None
-            if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="colabkit-download-")
-            path = Path(self._folder.name) / f"{len(self._paths)}"
-            self._download(url, path)
-            self._paths[url] = path
+        with self._guard:
+            lock = self._locks[url]
+        with lock:
+            if url not in self._paths:
+                if opened is not None and self._gives_parts(url, opened):
+                    return None
+                path = self._new_path()
+                self._download(url, path, None if opened is None else opened.nbytes)
+                self._paths[url] = path
         source = FileSource(str(self._paths[url]))
         source.name = url  # errors name what the user passed
         return source
 
     def close(self) -> None:
         """Deletes what was downloaded."""
-        self._paths.clear()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        with self._guard:
+            self._paths.clear()
+            folder, self._folder = self._folder, None
+        if folder is not None:
+            folder.cleanup()
+
+    def _new_path(self) -> Path:
+        with self._guard:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(
+                    prefix="colabkit-download-", ignore_cleanup_errors=True
+                )
+            return Path(tempfile.mkdtemp(dir=self._folder.name)) / "whole"
 
     def _gives_parts(self, url: str, opened: Source) -> bool:
         while opened.nbytes > 1:
@@ -62,23 +84,77 @@ class Downloads:
                 self._retry(error)
         return True
 
-    def _download(self, url: str, path: Path) -> None:
-        fsspec: Any = importlib.import_module("fsspec")
-        while True:
-            self._watch.begin(Phase.DOWNLOADING)
-            try:
-                with fsspec.open(url, "rb", block_size=0) as remote, path.open("wb") as local:
-                    while piece := _piece(remote, url):
-                        local.write(piece)
-                        self._watch.add(nbytes=len(piece))
-            except OSError as error:
-                self._retry(error)
-            else:
-                return
+    def _download(self, url: str, path: Path, nbytes: int | None) -> None:
+        self._watch.begin_once(Phase.DOWNLOADING)
+        with self._room_for(path, nbytes or 0):
+            while True:
+                done = 0
+                try:
+                    with _opened(url) as remote, path.open("wb") as local:
+                        while piece := _piece(remote, url):
+                            local.write(piece)
+                            done += len(piece)
+                            self._watch.add(nbytes=len(piece))
+                except _RemoteError as error:
+                    # The server gives no parts: it begins anew, and so does the count.
+                    self._watch.add(nbytes=-done)
+                    self._retry(error.reason)
+                else:
+                    return
+
+    @contextlib.contextmanager
+    def _room_for(self, path: Path, nbytes: int) -> Iterator[None]:
+        with self._guard:
+            free_bytes = shutil.disk_usage(path.parent).free
+            if self._bytes_to_come + nbytes > free_bytes:
+                raise _full(path.parent, free_bytes, self._bytes_to_come + nbytes)
+            self._bytes_to_come += nbytes
+        try:
+            yield
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise _full(path.parent, 0, nbytes) from error
+            raise
+        finally:
+            with self._guard:
+                self._bytes_to_come -= nbytes
+
+
+def _full(folder: Path, free_bytes: int, needed_bytes: int) -> DiskFullError:
+    message = (
+        f"The server gives its file only as a whole, and the disk of {folder} has no room for it:"
+        f" {bytes_words(needed_bytes)} are to be downloaded, {bytes_words(free_bytes)} are free."
+    )
+    hint = "Set TMPDIR to a folder on a larger disk, then run the cell again."
+    return DiskFullError(
+        message, path=folder, needed_bytes=needed_bytes, free_bytes=free_bytes, hint=hint
+    )
+
+
+class _RemoteError(Exception):
+    """The server failed, not the disk."""
+
+    def __init__(self, reason: OSError) -> None:
+        self.reason = reason
+        super().__init__(str(reason))
+
+
+@contextlib.contextmanager
+def _opened(url: str) -> Iterator[Any]:
+    aiohttp: Any = importlib.import_module("aiohttp")
+    # By default a download may take five minutes in all, however well it goes on.
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
+    try:
+        place = located(url, client_kwargs={"timeout": timeout})
+        opened = place.files.open(place.inside, "rb", block_size=0)
+    except Exception as error:
+        raise _RemoteError(as_os_error(error, url)) from error
+    with contextlib.closing(opened):
+        yield opened
 
 
 def _piece(remote: Any, url: str) -> bytes:
     try:
         return bytes(remote.read(_PIECE_BYTES))
     except Exception as error:
-        raise as_os_error(error, url) from error
+        raise _RemoteError(as_os_error(error, url)) from error

@@ -27,8 +27,12 @@ class Located:
     inside: str
 
 
-def located(url: str) -> Located:
+def located(url: str, **options: Any) -> Located:
     """Returns where a URL leads; most protocols are not asked anything yet.
+
+    Args:
+        url: The URL.
+        options: What its file system is to be made with.
 
     Raises:
         MissingPackageError: Its protocol needs a package that is not installed.
@@ -37,7 +41,7 @@ def located(url: str) -> Located:
     """
     fsspec = importlib.import_module("fsspec")
     try:
-        files, inside = fsspec.core.url_to_fs(url)
+        files, inside = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         packages = _packages(url, error)
         message = f"{url} needs a package that is not installed ({error})."
