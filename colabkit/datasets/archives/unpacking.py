@@ -49,8 +49,8 @@ def unpack(
             earlier call that was killed.
         done: Paths that are known to be whole; they are kept and not read again.
         on_progress: Called on this thread about ten times a second.
-        retry: Called on this thread when the source fails as a lost mount does; reading goes on
-            at the byte where it broke when it returns, and ends with what it raises.
+        retry: Called on this thread when reading the source fails; reading goes on at the byte
+            where it broke when it returns, and ends with what it raises.
         password: For an encrypted archive.
 
     Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,17 +16,6 @@ _READERS_MIN, _READERS_MAX = 4, 16
 _BUDGET_BYTES = 128 << 20
 _WINDOW = 32
 _GAIN = 1.1
-_LOST = frozenset(
-    {errno.EIO, errno.ENOTCONN, errno.ENOENT, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNABORTED}
-    | {errno.ECONNRESET, errno.ENODEV, errno.ENXIO, errno.EPIPE, errno.EHOSTUNREACH}
-)
-
-
-def is_outage(error: OSError) -> bool:
-    """Whether an error may pass, as when a mount or a connection was lost."""
-    if isinstance(error, ColabKitError):
-        return False
-    return error.errno in _LOST or isinstance(error, ConnectionError | TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +190,7 @@ class ReadAhead:
             try:
                 data = self._source.read(begin, end - begin)
             except OSError as error:
-                if not (self._retries and is_outage(error)):
+                if not self._retries or isinstance(error, ColabKitError):
                     raise
                 self._sit_out(error)
                 continue

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 
-from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, is_outage
+from colabkit.datasets.reading.read_ahead import CHUNK_BYTES
 from colabkit.datasets.reading.source import Source
 from colabkit.datasets.transfer import Crew
+from colabkit.errors import ColabKitError
 
 
 class SourceFile(io.RawIOBase):
@@ -72,7 +73,7 @@ class SourceFile(io.RawIOBase):
             try:
                 return self._source.read(self._place, nbytes)
             except OSError as error:
-                if not (self._retries and is_outage(error)):
+                if not self._retries or isinstance(error, ColabKitError):
                     raise
                 with self._crew.lock:
                     self.outage = error

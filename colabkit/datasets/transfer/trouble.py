@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from colabkit.datasets.transfer.watch import Watch
+from colabkit.datasets.transfer.watch import Phase, Watch
 from colabkit.errors import (
     ColabKitError,
     DiskFullError,
@@ -33,6 +33,10 @@ PASSING = frozenset(
         errno.ECONNABORTED,
         errno.EHOSTUNREACH,
         errno.ENETUNREACH,
+        errno.ENETDOWN,
+        errno.ENODEV,
+        errno.ENXIO,
+        errno.EPIPE,
     }
 )
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -158,10 +162,12 @@ class Retrier:
 
     def _pause_s(self, error: OSError) -> float:
         with self._guard:
-            now_s, bytes_now = self._clock(), self._watch.standing().bytes_done
+            now_s = self._clock()
+            standing = self._watch.standing()
+            phase, bytes_now = standing.phase, standing.bytes_done
             outage = self._outage
-            if outage is None or outage.bytes_then != bytes_now:
-                outage = _Outage(began_s=now_s, bytes_then=bytes_now, next_try_s=now_s)
+            if outage is None or outage.phase is not phase or bytes_now > outage.bytes_then:
+                outage = _Outage(phase, now_s, bytes_then=bytes_now, next_try_s=now_s)
             lasted_s = now_s - outage.began_s
             if lasted_s > self._patience_s:
                 raise self._too_long(error, lasted_s) from error
@@ -190,12 +196,14 @@ class _Outage:
     """A time in which nothing could be read.
 
     Attributes:
+        phase: What was being done.
         began_s: When it was first met.
-        bytes_then: What had been read by then; once it is another number, it was overcome.
+        bytes_then: What had been read by then; once it is more, the outage was overcome.
         next_try_s: When everybody tries again.
         tries: How many times that was put off.
     """
 
+    phase: Phase
     began_s: float
     bytes_then: int
     next_try_s: float

@@ -60,6 +60,12 @@ class Watch:
         with self._guard:
             self._standing = Standing(phase, 0, bytes_total, 0, files_total)
 
+    def begin_once(self, phase: Phase) -> None:
+        """Says what is done from now on, unless another worker has said so."""
+        with self._guard:
+            if self._standing.phase is not phase:
+                self._standing = Standing(phase)
+
     def add(self, *, nbytes: int = 0, files: int = 0) -> None:
         """Counts what was done.
 
