@@ -131,6 +131,7 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
         synced=False,
         published_s=0.0,
     )
+    watch.check()
     swap = publish(slot, staging.tree, members, header, recipe.durability)
     nbytes = sum(member.nbytes for member in members)
     return Made(contents.verb, len(members), nbytes, swap, evicted, files_kept)

@@ -22,6 +22,7 @@ Result = TypeVar("Result")
 
 _POLL_S = 0.1
 _TELL_PERIOD_S = 0.5
+_STOP_TIMEOUT_S = 4.0
 
 
 @contextlib.contextmanager
@@ -105,7 +106,8 @@ def attended(
                 _tell(doing, standing)
     except BaseException:
         watch.stopped.set()
-        ended.wait()
+        # What hangs in a dead mount is left behind: it may not publish any more.
+        ended.wait(_STOP_TIMEOUT_S)
         raise
     finally:
         if doing is not None:

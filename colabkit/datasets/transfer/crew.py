@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-_JOIN_TIMEOUT_S = 10.0
+# For all threads of a crew together, counted from the first stop.
+_JOIN_TIMEOUT_S = 2.0
 _ITEMS_MAX = 1024
 
 Item = TypeVar("Item")
@@ -30,6 +32,7 @@ class Crew:
         self._threads: list[threading.Thread] = []
         self._running = 0
         self._failure: BaseException | None = None
+        self._join_until_s: float | None = None
         self.stopped = False
 
     def condition(self) -> threading.Condition:
@@ -87,8 +90,10 @@ class Crew:
             self.stopped = True
             for condition in self._conditions:
                 condition.notify_all()
+        if self._join_until_s is None:
+            self._join_until_s = time.monotonic() + _JOIN_TIMEOUT_S
         for thread in self._threads:
-            thread.join(_JOIN_TIMEOUT_S)
+            thread.join(max(0.0, self._join_until_s - time.monotonic()))
 
     def _fail(self, error: BaseException) -> None:
         with self.lock:

@@ -17,7 +17,7 @@ from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.cache.staging import Staging
 from colabkit.datasets.folders.listing import FolderReader, list_folder
 from colabkit.datasets.folders.mirroring import mirror
-from colabkit.datasets.transfer.trouble import Retrier
+from colabkit.datasets.transfer.trouble import PASSING, Retrier
 from colabkit.datasets.transfer.watch import StoppedError, Watch
 from colabkit.errors import MountFailure
 from colabkit.storage import Mended, Mending
@@ -154,6 +154,61 @@ class TestRetrier:
         watch.stopped.set()
         with pytest.raises(StoppedError):
             retrier(watch).retry(OSError(BROKEN, "failed"))
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_is_read_again_from_its_begin_is_no_progress(restarts):
+    clock, watch = Clock(), Watch()
+    one = retrier(watch, clock=clock, patience_s=600.0)
+    for now_s in (0.0, 500.0, 601.0):
+        clock.now_s = now_s
+        watch.add(nbytes=10)
+        if not restarts:
+            one.retry(OSError(BROKEN, "failed"))
+            continue
+        # Half of a file came, as before; then the count begins anew.
+        if now_s > 600:
+            with pytest.raises(errors.StorageError, match="could not be read"):
+                one.retry(OSError(BROKEN, "failed"))
+        else:
+            one.retry(OSError(BROKEN, "failed"))
+        watch.add(nbytes=-10)
+
+
+class OnceFailing(AbstractFileSystem):
+    """Files on this machine, one read of which fails once."""
+
+    protocol = "once"
+    cachable = False
+    guard = threading.Lock()
+    reads = 0
+    failing, code = 0, 0
+
+    def info(self, path, **_options):
+        return {"name": path, "size": Path(path).stat().st_size, "type": "file", "mtime": 1}
+
+    def cat_file(self, path, start=None, end=None, **_options):
+        with self.guard:
+            type(self).reads += 1
+            if self.reads == self.failing:
+                raise OSError(self.code, "the network blinked")
+        return Path(path).read_bytes()[start:end]
+
+
+@pytest.mark.parametrize("code", sorted(PASSING))
+@pytest.mark.parametrize("failing", [1, 4])
+def test_what_passes_while_planning_passes_while_unpacking(
+    tmp_path, cache, monkeypatch, code, failing
+):
+    monkeypatch.setitem(Retrier.__init__.__kwdefaults__, "pauses_s", (0.001,))
+    monkeypatch.setattr(OnceFailing, "reads", 0)
+    monkeypatch.setattr(OnceFailing, "failing", failing)
+    monkeypatch.setattr(OnceFailing, "code", code)
+    fsspec.register_implementation("once", OnceFailing, clobber=True)
+    large = {f"large/{n}": random.Random(n).randbytes(3 << 20) for n in range(4)}
+    archive = make_zip(tmp_path / "a.zip", large)
+    assert content_of(colabkit.dataset(f"once://{archive}", progress=False)) == large
+    assert OnceFailing.reads > failing
 
 
 class FaultyFileSystem(AbstractFileSystem):
