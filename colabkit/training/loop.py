@@ -74,6 +74,8 @@ class Run:
         6
     """
 
+    reads_one_source = False
+
     def __init__(
         self,
         ckpt_dir: str | Path,
@@ -244,7 +246,7 @@ class Run:
             cursor.feed = feed
             with self._session() as is_outermost:
                 try:
-                    self._state.check_same_data(cursor, feed.describe(), self._keeper.location)
+                    self._check_same_data(cursor, feed)
                     yield from self._steps(cursor, feed)
                 finally:
                     position.leave(cursor)
@@ -254,6 +256,14 @@ class Run:
         if cursor is not None and not cursor.outermost:
             place = ("in", cursor.call)
         self._side.seed(derive(self.seed, self.epoch, *place))
+
+    def _check_same_data(self, cursor: Cursor, feed: Feed) -> None:
+        self._state.check_same_data(
+            cursor,
+            feed.describe(),
+            self._keeper.location,
+            in_every_epoch=self.reads_one_source,
+        )
 
     def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
         key = derive(self.seed, "pass", self.epoch, cursor.call)

@@ -42,12 +42,25 @@ class RunState:
         self.epoch_values = {}
         return self.monitor.improved(logs)
 
-    def check_same_data(self, cursor: Cursor, now: Mapping[str, Any], location: str) -> None:
-        """Raises CheckpointMismatchError when a pass is over other data than before."""
-        if cursor.outermost:
-            then = self.known_data.setdefault(cursor.call, dict(now))
-            if changed := differences({"data": then}, {"data": dict(now)}):
-                raise mismatch_error(changed, location)
+    def check_same_data(
+        self, cursor: Cursor, now: Mapping[str, Any], location: str, *, in_every_epoch: bool
+    ) -> None:
+        """Raises CheckpointMismatchError when a pass goes on over other data than it began with.
+
+        Args:
+            cursor: The pass.
+            now: What its data says of itself.
+            location: The run folder.
+            in_every_epoch: Whether a pass that begins must be over the data of the one before.
+        """
+        if not cursor.outermost:
+            return
+        # A loop of one's own may make its data anew in each epoch: played games, growing pools.
+        goes_on = in_every_epoch or cursor.batches_done > 0
+        then = self.known_data.get(cursor.call, now) if goes_on else now
+        if changed := differences({"data": then}, {"data": dict(now)}):
+            raise mismatch_error(changed, location)
+        self.known_data[cursor.call] = dict(now)
 
     def facts(self, *, is_best: bool, fingerprint: Mapping[str, Any]) -> SaveFacts:
         """Returns what a checkpoint of this moment is, the place in each feed noted."""

@@ -21,6 +21,7 @@ class KerasRun(Run):
     _cursor: Cursor | None = None
     _began_s = 0.0
     draws_at_steps = False
+    reads_one_source = True
 
     def training(self, epochs: int) -> contextlib.AbstractContextManager[bool]:
         """Opens the run folder for a training up to ``epochs`` in all."""
@@ -52,7 +53,7 @@ class KerasRun(Run):
         assert cursor is not None, "an epoch of Keras has one pass over the data"  # noqa: S101
         cursor.feed = feed
         self._cursor = cursor
-        self._state.check_same_data(cursor, feed.describe(), self._keeper.location)
+        self._check_same_data(cursor, feed)
         if not self.has_trained:
             self._announce(feed)
 

@@ -9,11 +9,12 @@ import torch
 
 from colabkit.training.feed import Start
 
-_CHUNK_BYTES = 4 << 20
+# index_select knows no unsigned numbers wider than a byte.
+_SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
 
 
 class ArrayFeed:
-    """Arrays in memory: batches are gathered whole, in an order drawn per epoch.
+    """Arrays in memory: each batch is gathered into memory of its own, in an order per epoch.
 
     Args:
         tensors: Tensors of equal first dimension [N, ...].
@@ -30,38 +31,31 @@ class ArrayFeed:
         batch_size: int,
         shuffle: bool,
     ) -> None:
-        self._tensors = tensors
-        self._rebuild = rebuild
+        self._dtypes = [tensor.dtype for tensor in tensors]
+        self._tensors = [tensor.view(_SIGNED.get(tensor.dtype, tensor.dtype)) for tensor in tensors]
+        views = not _SIGNED.keys().isdisjoint(self._dtypes)
+        self._rebuild = self._viewed(rebuild) if views else rebuild
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._samples = len(tensors[0])
         self.length: int | None = -(-self._samples // batch_size)
-        sample_bytes = sum(t[:1].nbytes for t in tensors) or 1
-        self._batches_per_gather = max(1, _CHUNK_BYTES // (sample_bytes * batch_size))
 
     def batches(self, start: Start) -> Iterator[Any]:
-        """Yields gathered batches; several are gathered in one call where they are small."""
-        size, rebuild = self._batch_size, self._rebuild
-        stride = size * self._batches_per_gather
-        order = self._order(start.key)
-        for first in range(start.skip * size, self._samples, stride):
-            chunk = [self._gather(tensor, order, first, stride) for tensor in self._tensors]
-            for batch in zip(*(torch.split(tensor, size) for tensor in chunk), strict=True):
-                yield rebuild(batch)
+        """Yields gathered batches; none shares memory with the arrays or with another."""
+        rebuild, tensors, gather = self._rebuild, self._tensors, torch.index_select
+        for indices in torch.split(self._order(start.key), self._batch_size)[start.skip :]:
+            yield rebuild([gather(tensor, 0, indices) for tensor in tensors])
 
-    def _order(self, key: int) -> torch.Tensor | None:
-        if not self._shuffle:
-            return None
-        order = torch.randperm(self._samples, generator=torch.Generator().manual_seed(key))
+    def _viewed(self, rebuild: Callable[[Sequence[torch.Tensor]], Any]) -> Any:
+        return lambda batch: rebuild([t.view(d) for t, d in zip(batch, self._dtypes, strict=True)])
+
+    def _order(self, key: int) -> torch.Tensor:
+        if self._shuffle:
+            generator = torch.Generator().manual_seed(key)
+            order = torch.randperm(self._samples, generator=generator)
+        else:
+            order = torch.arange(self._samples)
         return order.to(self._tensors[0].device)
-
-    @staticmethod
-    def _gather(
-        tensor: torch.Tensor, order: torch.Tensor | None, first: int, count: int
-    ) -> torch.Tensor:
-        if order is None:
-            return tensor[first : first + count]
-        return tensor.index_select(0, order[first : first + count])
 
     def state(self) -> object:
         """The order follows from the key: nothing to keep."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from colabkit.training.seeding import derive
 from colabkit.training.torch_side.compare import batch_digest
 from colabkit.training.torch_side.fetch import OwnGenerators, Ticket, TicketDataset
 from colabkit.training.torch_side.loading import InitInWorker, identity, length_of, pinned
+from colabkit.training.torch_side.memory import aligned, in_own_memory, share_memory
 from colabkit.training.torch_side.randomness import seed_everything
 
 _DRAWS_ONCE = (
@@ -39,6 +40,9 @@ class MapFeed:
         self._tickets: Iterator[Ticket] = iter(())
         self._workers: torch_data.DataLoader[Any] | None = None
         self._repeats: bool | None = None
+        # PyTorch's own collation stacks into new tensors; any other may hand out what it keeps.
+        self._stacks = self._collated and loader.collate_fn is torch_data.default_collate
+        self._hand_out: Callable[[Any], Any] = aligned
         self._order_repeats: bool | None = None
         self.length: int | None = length_of(self._sampler)
 
@@ -54,7 +58,7 @@ class MapFeed:
         fetched = self._fetch(_first_repeated(tickets, times))
         if probing:
             yield from self._compare_first(fetched, times)
-        yield from fetched
+        yield from fetched if self._stacks else map(self._hand_out, fetched)
 
     def _fetch(self, tickets: Iterator[Ticket]) -> Iterator[Any]:
         if self._loader.num_workers == 0:
@@ -111,8 +115,10 @@ class MapFeed:
     def _compare_first(self, fetched: Iterator[Any], times: int) -> Iterator[Any]:
         alike = list(itertools.islice(fetched, times))
         if alike:
+            if any(share_memory(alike[0], other) for other in alike[1:]):
+                self._hand_out = in_own_memory
             self._repeats = len({batch_digest(batch) for batch in alike}) == 1
-            yield alike[-1]
+            yield self._hand_out(alike[-1])
 
     def state(self) -> object:
         """The order and every batch follow from the key: nothing to keep."""

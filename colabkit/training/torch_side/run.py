@@ -9,6 +9,8 @@ from colabkit.training.verdict import ResumeVerdict
 class TorchRun(Run):
     """The same run, with a voice."""
 
+    reads_one_source = True
+
     def say(self, sentence: str) -> None:
         """Says one sentence to the person at the keyboard."""
         self._display.say(sentence)

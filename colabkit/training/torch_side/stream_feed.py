@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from colabkit.training.seeding import derive
 from colabkit.training.torch_side.compare import batch_digest, same_batch
 from colabkit.training.torch_side.fetch import KeyedStream, OwnGenerators
 from colabkit.training.torch_side.loading import InitInWorker, identity, length_of, pinned
+from colabkit.training.torch_side.memory import aligned, in_own_memory, share_memory
 from colabkit.training.torch_side.randomness import seed_everything
 
 
@@ -34,7 +35,18 @@ class StreamFeed:
         self._source = source
         self._loader = loader
         self._pin = pin
+        # PyTorch's own collation stacks into new tensors; any other may hand out what it keeps.
+        self._stacks = (
+            loader is not None
+            and loader.dataset is source
+            and loader.batch_size is not None
+            and loader.collate_fn is torch_data.default_collate
+        )
+        self._hand_out: Callable[[Any], Any] = in_own_memory
         self._workers = loader.num_workers if loader is not None else 0
+        if self._workers:
+            # What comes from another process was copied on its way.
+            self._hand_out = aligned
         has_state = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
         self._stateful: Any = source if has_state and not self._workers else None
         self._one_shot = not has_state and isinstance(source, Iterator)
@@ -61,8 +73,9 @@ class StreamFeed:
         state = start.state if isinstance(start.state, Mapping) else {}
         stream = self._resumed(start, state) if start.skip else self._from_the_top(start, state)
         for batch in stream:
-            self._last = batch
-            yield pinned(batch) if self._pin else batch
+            own = batch if self._stacks else self._hand_out(batch)
+            self._last = own
+            yield pinned(own) if self._pin else own
 
     def _from_the_top(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
         if "source" in state and self._passes == 0:
@@ -71,6 +84,8 @@ class StreamFeed:
         if self._can_probe() and not self._probed:
             self._probed = True
             heads = [list(itertools.islice(self._open(start.key, 0), 1)) for _ in range(2)]
+            if not share_memory(*heads):
+                self._hand_out = aligned
             if not same_batch(heads[0], heads[1]):
                 self._problems["the iterable gave another first batch when read again"] = None
         stream = self._open(start.key, 0)
