@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TypeVar
 
 from colabkit.datasets.cache import (
     CacheAction,
+    FolderState,
     Manifest,
     Published,
     Slot,
@@ -142,9 +144,12 @@ class Call:
         if verdict.action is CacheAction.REFUSE:
             raise self._refusal(verdict.published)
         if verdict.action is CacheAction.USE:
-            self._renew(verdict)
+            self._renew(verdict, self._supply.stamp())
             self._say_used(verdict)
             return
+        if verdict.published.state is FolderState.MOVED:
+            # Known from now on as what was published, so that it may be replaced.
+            self._renew(verdict, None)
         if verdict.reason:
             self._speaker.say(f"{self._label}: {verdict.reason}; it is made anew.")
         made = self._attended(lambda: self._make(verdict.published))
@@ -169,13 +174,15 @@ class Call:
         )
         return make(recipe, before, contents, stamp, self._watch)
 
-    def _renew(self, verdict: Verdict) -> None:
+    def _renew(self, verdict: Verdict, stamp: str | None) -> None:
         published = look(self._slot)
         if not verdict.renew or published.manifest is None:
             return
         header = published.manifest.header
-        stamp = self._supply.stamp() or header.stamp
-        header = dataclasses.replace(header, stamp=stamp, boot=boot_id())
+        inode = os.lstat(self._slot.folder).st_ino
+        header = dataclasses.replace(
+            header, stamp=stamp or header.stamp, boot=boot_id(), inode=inode
+        )
         times = folder_times(self._slot.folder)
         manifest = Manifest(header, times, published.manifest.packed_members)
         write_manifest(self._slot.manifest, manifest, durability_here())

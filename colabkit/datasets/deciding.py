@@ -13,6 +13,7 @@ from colabkit.datasets.cache import (
     boot_id,
     cache_action,
     damaged_members,
+    is_copy_of,
     look,
     replace_reason,
     sizes_state,
@@ -44,7 +45,15 @@ def decide(request: Request, slot: Slot, supply: Supply, watch: Watch) -> Verdic
     state, manifest = published.state, published.manifest
     known = manifest.header if manifest is not None else None
     renew = False
-    if manifest is not None and not request.refresh and _needs_reading(request, published):
+    if manifest is not None and state is FolderState.MOVED:
+        watch.begin(Phase.CHECKING, bytes_total=manifest.header.nbytes)
+        if is_copy_of(slot.folder, manifest, count=watch.add):
+            state, renew = FolderState.WHOLE, True
+        else:
+            # Somebody else's, or one that was changed: it is not colabkit's to replace.
+            known, state = None, FolderState.FOREIGN
+            published = Published(None, state)
+    elif manifest is not None and not request.refresh and _needs_reading(request, published):
         watch.begin(Phase.CHECKING, bytes_total=manifest.header.nbytes)
         bad = damaged_members(slot.folder, manifest.members(), count=watch.add)
         state, renew = (FolderState.DAMAGED if bad else FolderState.WHOLE), True
@@ -72,7 +81,7 @@ def decide(request: Request, slot: Slot, supply: Supply, watch: Watch) -> Verdic
         action, renew = CacheAction.USE, True
     if action is CacheAction.REPLACE and known is not None:
         reason = replace_reason(known, state, wanted)
-        return Verdict(action, published, reason=reason)
+        return Verdict(action, published, renew=renew, reason=reason)
     return Verdict(action, published, renew=renew)
 
 

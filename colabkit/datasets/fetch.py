@@ -40,9 +40,10 @@ def dataset(
 
     Args:
         source: An archive (zip, tar, ...), a folder, a URL, a pattern such as
-            ``"MyDrive/shards/*.tar"``, or a list. Several archives are unpacked into one
-            tree; files that are none, as ``"MyDrive/export/*.tif"``, are copied. Files that
-            are still being written are left out, and said.
+            ``"MyDrive/shards/*.tar"`` or ``"https://host/shard-{000..099}.tar"``, or a list.
+            Several archives are unpacked into one tree; files that are none, as
+            ``"MyDrive/export/*.tif"``, ``.npz`` or ``.csv``, are copied. Files that are still
+            being written are left out, and said.
         dest: The folder to make; one in the machine's cache by default.
         sha256: The archive's SHA-256 in hex; another archive is refused.
         refresh: Make it anew even when it is there already.
@@ -104,6 +105,10 @@ def _check_dest(dest: object, found: Found) -> None:
     if mount_of(text) is not None:
         message = f"dest is {text}, on Google Drive: reading from there is what takes long."
         raise ArgumentError(message, argument="dest", hint="Leave it out, or pass a local folder.")
+    if Path(text).expanduser().is_mount():
+        message = f"dest is {text}, where a disk is mounted: a dataset gets its name by a rename."
+        hint = f"Pass a folder on it, as {str(Path(text) / 'data')!r}."
+        raise ArgumentError(message, argument="dest", hint=hint)
     if found.kind is SourceKind.FOLDER:
         folder, root = Path(text).expanduser().resolve(), Path(found.paths[0]).resolve()
         if folder.is_relative_to(root) or root.is_relative_to(folder):

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colabkit.datasets.folders import LEFT_OUT
-from colabkit.errors import ArgumentError, DatasetNotFoundError
+from colabkit.datasets.reading import urls_like
+from colabkit.errors import ArgumentError, DatasetNotFoundError, StorageError
 from colabkit.runtime import Platform, detect_platform
 from colabkit.storage import (
     DriveMount,
@@ -27,6 +28,9 @@ from colabkit.storage import (
 )
 
 SourceLike = str | os.PathLike[str]
+
+_NUMBERS = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+_URL_HINT = "Check the address and the pattern."
 
 
 class SourceKind(enum.Enum):
@@ -117,7 +121,7 @@ def _find_one(text: str, platform: Platform) -> Found:
         message = "source is empty."
         raise ArgumentError(message, argument="source", hint="Pass a path or a URL.")
     if is_url(text):
-        return Found(text, _label(text), SourceKind.ARCHIVES, (text,))
+        return _find_url(text)
     path = locate_input(text, platform=platform).absolute()
     name = str(path)
     try:
@@ -134,6 +138,44 @@ def _find_one(text: str, platform: Platform) -> Found:
     return Found(name, path.name, SourceKind.ARCHIVES, (name,))
 
 
+def _find_url(text: str) -> Found:
+    urls = _with_numbers(text)
+    scheme = text.partition("://")[0]
+    if "*" in text and scheme in {"http", "https"}:
+        message = f"{text}: a web server does not list its files."
+        hint = 'Name them by their numbers, as "shard-{000..099}.tar", or pass a list of URLs.'
+        raise ArgumentError(message, argument="source", hint=hint)
+    if "*" in text:
+        try:
+            urls = [url for pattern in urls for url in urls_like(pattern)]
+        except OSError as error:
+            message = f"{text} cannot be listed ({error.strerror or error})."
+            error_to_say = StorageError(message, path=text, operation="list", hint=_URL_HINT)
+            return Found(text, _label(text), SourceKind.MISSING, (), error_to_say)
+        if not urls:
+            message = f"Nothing is called {text}."
+            nothing = DatasetNotFoundError(message, path=text, hint=_URL_HINT)
+            return Found(text, _label(text), SourceKind.MISSING, (), nothing)
+    return Found(text, _label(text), SourceKind.ARCHIVES, tuple(urls))
+
+
+def _with_numbers(url: str) -> list[str]:
+    """Returns the URLs that a range in braces stands for, as bash and WebDataset write it.
+
+    Example:
+        >>> _with_numbers("https://host/{08..10}.tar")
+        ['https://host/08.tar', 'https://host/09.tar', 'https://host/10.tar']
+    """
+    found = _NUMBERS.search(url)
+    if found is None:
+        return [url]
+    first, last = found.groups()
+    width = len(first) if first.startswith("0") else 0
+    numbers = [f"{number:0{width}}" for number in range(int(first), int(last) + 1)]
+    rest = _with_numbers(url[found.end() :])
+    return [f"{url[: found.start()]}{number}{end}" for number in numbers for end in rest]
+
+
 def _mode_of(path: Path, mount: DriveMount | None) -> int:
     """Returns what a path is; a mount that is lost is mounted again first."""
     try:
@@ -148,7 +190,10 @@ def _mode_of(path: Path, mount: DriveMount | None) -> int:
 
 def _matches(name: str) -> tuple[str, ...]:
     """Returns what a pattern names; what a folder's listing leaves out is nothing."""
-    found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - absolute names are wanted
+    # A folder that is there is meant as it is called, though its name has brackets.
+    above = next(folder for folder in Path(name).parents if folder.is_dir())
+    pattern = f"{glob.escape(str(above))}/{Path(name).relative_to(above)}"
+    found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute names are wanted
     return tuple(path for path in found if os.path.basename(path) not in LEFT_OUT)  # noqa: PTH119
 
 

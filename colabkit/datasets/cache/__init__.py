@@ -11,6 +11,7 @@ from colabkit.datasets.cache.checking import (
     boot_id,
     damaged_members,
     folder_times,
+    is_copy_of,
     measure,
     sizes_state,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "finish",
     "folder_times",
     "hold",
+    "is_copy_of",
     "locked",
     "look",
     "mark_used",

@@ -15,6 +15,7 @@ class FolderState(enum.Enum):
     WHOLE = "the folder that was published, with nothing added or removed"
     TOUCHED = "the folder that was published; files came, went or were renamed"
     DAMAGED = "the folder that was published; files are missing or have another size"
+    MOVED = "a folder beside the manifest of one that lay elsewhere"
     FOREIGN = "something that was not published"
 
 

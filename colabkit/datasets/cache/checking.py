@@ -42,7 +42,11 @@ def folder_state(folder: Path, manifest: Manifest | None) -> FolderState:
     except (FileNotFoundError, NotADirectoryError):
         return FolderState.ABSENT
     if not _is_folder(folder) or manifest is None or status.st_ino != manifest.header.inode:
-        return FolderState.ABSENT if _is_empty_folder(folder) else FolderState.FOREIGN
+        if _is_empty_folder(folder):
+            return FolderState.ABSENT
+        # A cache that was copied or moved to another disk has its numbers changed.
+        is_moved = manifest is not None and _is_folder(folder)
+        return FolderState.MOVED if is_moved else FolderState.FOREIGN
     return FolderState.WHOLE if _times_equal(folder, manifest.folders) else FolderState.TOUCHED
 
 
@@ -75,6 +79,14 @@ def damaged_members(
 
     found = parallel(differs, members, threads=os.cpu_count() or 2, name="colabkit-check")
     return [member.path for member, bad in zip(members, found, strict=True) if bad]
+
+
+def is_copy_of(
+    folder: Path, manifest: Manifest, *, count: Callable[..., None] | None = None
+) -> bool:
+    """Whether a folder holds just what was published elsewhere, by reading all of it."""
+    members = manifest.members()
+    return not foreign_files(folder, members) and not damaged_members(folder, members, count=count)
 
 
 def foreign_files(folder: Path, members: Sequence[Member]) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from colabkit.datasets.cache.actions import FolderState
 from colabkit.datasets.cache.checking import foreign_files
 from colabkit.datasets.cache.publishing import delete_now, finish, look
 from colabkit.datasets.cache.slots import SIDE_NAME, Slot
@@ -93,8 +94,9 @@ def _evict_one(slot: Slot) -> Evicted | None:
     except Timeout:
         return None
     try:
-        manifest = look(slot).manifest
-        if manifest is None:
+        published = look(slot)
+        manifest = published.manifest
+        if manifest is None or published.state is FolderState.MOVED:
             return None
         with alone_with(slot.folder) as alone:
             if not alone or foreign_files(slot.folder, manifest.members()):

@@ -68,6 +68,8 @@ def look(slot: Slot) -> Published:
             state = folder_state(slot.folder, manifest)
             if state in {FolderState.WHOLE, FolderState.TOUCHED}:
                 return Published(manifest, state)
+            if state is FolderState.MOVED:
+                found = Published(manifest, state)
     return found
 
 
@@ -165,7 +167,7 @@ def delete_now(slot: Slot) -> None:
 
 
 def _move_away(slot: Slot, before: Published) -> Swap:
-    if before.state is FolderState.FOREIGN:
+    if before.state in {FolderState.FOREIGN, FolderState.MOVED}:
         raise taken(slot)
     if before.manifest is None:
         return Swap()

@@ -15,7 +15,7 @@ def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> Wanted | No
     patterns = [members] if isinstance(members, str) else list(members)
     exact = {pattern.strip("/") for pattern in patterns}
     below = tuple(f"{pattern}/" for pattern in exact)
-    globs = [pattern for pattern in exact if _is_pattern(pattern)]
+    globs = [glob for pattern in exact for glob in _globs(pattern)]
 
     def wanted(path: str) -> bool:
         if path in exact or path.startswith(below):
@@ -33,11 +33,13 @@ def unanswered(members: Sequence[str], paths: Iterable[str]) -> list[str]:
         ['val/*']
     """
     left = {name.strip("/") for name in members}
-    globs = {name for name in left if _is_pattern(name)}
+    globs = {name for name in left if _globs(name)}
     for path in paths:
         if not left:
             break
-        answered = {glob for glob in globs if fnmatch.fnmatchcase(path, glob)}
+        answered = {
+            name for name in globs if any(fnmatch.fnmatchcase(path, g) for g in _globs(name))
+        }
         globs -= answered
         left -= answered
         while path:
@@ -46,5 +48,8 @@ def unanswered(members: Sequence[str], paths: Iterable[str]) -> list[str]:
     return [name for name in members if name.strip("/") in left]
 
 
-def _is_pattern(name: str) -> bool:
-    return any(c in name for c in "*?[")
+def _globs(name: str) -> list[str]:
+    """Returns the patterns that a name means; brackets may be ones of a folder's name."""
+    if not any(c in name for c in "*?["):
+        return []
+    return [name, name.replace("[", "[[]")] if "[" in name else [name]

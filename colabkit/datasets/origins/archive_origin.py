@@ -12,6 +12,7 @@ from colabkit.datasets.members import Limits, UnpackedTable
 from colabkit.datasets.origins.archive_members import MemberView, check_clashes
 from colabkit.datasets.origins.archive_totals import Totals
 from colabkit.datasets.origins.origin import Contents
+from colabkit.datasets.origins.shard_kinds import ARCHIVE_SUFFIXES, holds_archive, suffix_of
 from colabkit.datasets.reading import (
     Downloads,
     HashedSource,
@@ -22,10 +23,14 @@ from colabkit.datasets.reading import (
     stamp_of,
 )
 from colabkit.datasets.transfer import Phase, Progress, Retry, StoppedError, Watch
-from colabkit.errors import ArgumentError, StorageError
+from colabkit.errors import ArchiveCorruptError, ArgumentError, StorageError
 from colabkit.storage import hash_of
 
 _PLANNERS = 8
+_NO_ARCHIVE_HINT = (
+    "Is it one file and no archive? Read it from its address, as with pandas.read_csv({!r}), or"
+    " download it and pass its path: a file on a disk is copied as it is."
+)
 _SIDE_BY_SIDE = 3
 
 
@@ -178,6 +183,11 @@ class ArchiveOrigin:
                 members=self._selection,
                 limits=self._limits,
             )
+        except ArchiveCorruptError as error:
+            is_named_so = suffix_of(path.partition("?")[0]) in ARCHIVE_SUFFIXES
+            if "://" in path and not is_named_so and not holds_archive(source):
+                error.hint = _NO_ARCHIVE_HINT.format(path)
+            raise
         finally:
             source.close()
 

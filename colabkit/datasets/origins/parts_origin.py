@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from colabkit.datasets.archives import ArchiveKind, kind_of, unpacked_pieces
 from colabkit.datasets.cache import Member, Staging
 from colabkit.datasets.folders import THREADS, Before
 from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin
-from colabkit.datasets.reading import RetriedSource, Source, open_retried
+from colabkit.datasets.origins.shard_kinds import (
+    ARCHIVE_SUFFIXES,
+    is_to_be_unpacked,
+    suffix_of,
+)
+from colabkit.datasets.reading import RetriedSource, open_retried
 from colabkit.datasets.transfer import Retry, Watch
-from colabkit.errors import ArchiveCorruptError, ArgumentError
+from colabkit.errors import ArgumentError
 
-_HEAD_BYTES = 64 << 10
-# A bzip2 gives nothing before its first block is whole.
-_BZ2_HEAD_BYTES = 1 << 20
-_BLOCK_BYTES = 512
+_HEAD_BYTES = 256
+_PAGE_SUFFIXES = frozenset({".html", ".htm", ".xhtml", ".mhtml"})
 _NAMES_SHOWN = 3
 
 
 class PartsOrigin:
-    """Files named by a pattern; their content, not their name, says whether they are archives.
+    """Files named one by one or by a pattern: archives to unpack, or files to copy.
 
     Args:
         paths: The files' absolute paths.
         watch: Is told how far it is.
         retry: Called when the source does not answer.
         selects: Says which files to copy.
-        as_archives: Makes the origin that unpacks them.
+        as_archives: Makes the origin that unpacks them, or says why it cannot.
+        alone: Whether it is one file that was named itself: it may be an archive that broke.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class PartsOrigin:
         retry: Retry,
         selects: Callable[[str], bool] | None,
         as_archives: Callable[[], Origin],
+        alone: bool = False,
     ) -> None:
         self._paths = paths
         self._watch = watch
@@ -54,6 +58,7 @@ class PartsOrigin:
             names=[str(Path(path).relative_to(root)) for path in paths],
         )
         self._as_archives = as_archives
+        self._alone = alone
         self._chosen: Origin | None = None
 
     @property
@@ -90,47 +95,20 @@ class PartsOrigin:
         self._watch.check()
         source = RetriedSource(open_retried(path, self._retry), self._retry)
         try:
-            return holds_archive(source)
+            if is_to_be_unpacked(path, source):
+                return True
+            return self._alone and _looks_broken(path, source.read(0, _HEAD_BYTES))
         finally:
             source.close()
 
 
-def holds_archive(source: Source) -> bool:
-    """Whether a file is an archive; a packed file that is no tar, as ``.csv.gz``, is none."""
-    try:
-        kind = kind_of(source)
-        if not kind.is_tar:
-            return True
-        head_bytes = _BZ2_HEAD_BYTES if kind is ArchiveKind.TAR_BZ2 else _HEAD_BYTES
-        head = source.read(0, min(head_bytes, source.nbytes))
-        first = b"".join(_first_pieces(unpacked_pieces(kind, iter([head]))))
-        return kind_of(_Bytes(first)).is_tar
-    except ArchiveCorruptError:
-        return False
-
-
-def _first_pieces(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    nbytes = 0
-    for piece in pieces:
-        yield bytes(piece)
-        nbytes += len(piece)
-        # Not to the end: a head that was cut off unpacks up to there, and then fails.
-        if nbytes >= _BLOCK_BYTES:
-            return
-
-
-class _Bytes:
-    name = "the first bytes"
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.nbytes = len(data)
-
-    def read(self, offset: int, nbytes: int) -> bytes:
-        return self._data[offset : offset + nbytes]
-
-    def close(self) -> None:
-        """Holds nothing."""
+def _looks_broken(path: str, head: bytes) -> bool:
+    """Whether one file that is no archive was to be one, as a sign-in page in its place."""
+    suffix = suffix_of(path)
+    if not suffix or not head or suffix in ARCHIVE_SUFFIXES:
+        return True
+    page = head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
+    return page and suffix not in _PAGE_SUFFIXES
 
 
 def _mixed(paths: Sequence[str], are_archives: Sequence[bool]) -> ArgumentError:

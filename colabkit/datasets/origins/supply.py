@@ -8,12 +8,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.finding import Found, SourceKind
+from colabkit.datasets.finding import Found, SourceKind, is_url
 from colabkit.datasets.members import Limits, chosen
 from colabkit.datasets.origins.archive_origin import ArchiveOrigin
 from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin
 from colabkit.datasets.origins.packed_origin import PackedOrigin, packed_path
 from colabkit.datasets.origins.parts_origin import PartsOrigin
+from colabkit.datasets.origins.shard_kinds import ARCHIVE_SUFFIXES, suffix_of
 from colabkit.datasets.packing import is_pack
 from colabkit.datasets.transfer import Phase, Retry, Watch
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
@@ -159,13 +160,18 @@ class Supply:
         if request.pack:
             message = "pack=True packs a folder, and the source is an archive already."
             raise ArgumentError(message, argument="pack", hint="Leave it out.")
-        if request.found.kind is SourceKind.PARTS and request.sha256 is None:
+        paths = request.found.paths
+        alone = request.found.kind is SourceKind.ARCHIVES
+        if alone and (is_url(paths[0]) or suffix_of(paths[0]) in ARCHIVE_SUFFIXES):
+            return self._open_archives()
+        if request.sha256 is None:
             return PartsOrigin(
-                request.found.paths,
+                paths,
                 watch=self._watch,
                 retry=self._retry,
                 selects=chosen(request.selection),
                 as_archives=self._open_archives,
+                alone=alone,
             )
         return self._open_archives()
 

@@ -7,7 +7,7 @@ from colabkit.datasets.reading.retried_source import RetriedSource, open_retried
 from colabkit.datasets.reading.source import FileSource, FsspecSource, Source, open_source
 from colabkit.datasets.reading.source_file import SourceFile
 from colabkit.datasets.reading.stamps import stamp_of
-from colabkit.datasets.reading.urls import is_web
+from colabkit.datasets.reading.urls import is_web, urls_like
 
 __all__ = [
     "CHUNK_BYTES",
@@ -23,4 +23,5 @@ __all__ = [
     "open_retried",
     "open_source",
     "stamp_of",
+    "urls_like",
 ]

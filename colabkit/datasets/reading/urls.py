@@ -55,6 +55,20 @@ def located(url: str, **options: Any) -> Located:
     return Located(files, inside)
 
 
+def urls_like(pattern: str) -> list[str]:
+    """Returns the URLs of the files that a pattern names on a service that lists them.
+
+    Raises:
+        OSError: It does not list them.
+    """
+    place = located(pattern)
+    try:
+        found = place.files.glob(place.inside)
+        return sorted(place.files.unstrip_protocol(path) for path in found)
+    except Exception as error:
+        raise as_os_error(error, pattern) from error
+
+
 def as_os_error(error: Exception, url: str) -> OSError:
     """Returns an error as a reader knows it: each file system of fsspec has its own."""
     cause = error.__cause__

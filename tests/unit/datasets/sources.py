@@ -25,8 +25,10 @@ def some_files(number: int = 40, *, seed: int = 0) -> dict[str, bytes]:
     }
 
 
-def make_zip(path: Path, files: Content) -> Path:
+def make_zip(path: Path, files: Content, *, parents: bool = False) -> Path:
     """Writes a zip."""
+    if parents:
+        path.parent.mkdir(parents=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in files.items():
             archive.writestr(name, data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import shutil
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -89,6 +90,47 @@ class TestSources:
     def test_files_of_a_pattern_that_are_no_archives_are_copied(self, tmp_path, cache):
         make_folder(tmp_path / "export", {"a.tif": b"1", "b.tif": b"22", "notes.txt": b"no"})
         assert content_of(dataset(tmp_path / "export/*.tif")) == {"a.tif": b"1", "b.tif": b"22"}
+
+    @pytest.mark.parametrize("suffix", ["npz", "pt", "keras", "xlsx", "jar", "csv", "h5", "bin"])
+    @pytest.mark.parametrize("named", ["alone", "in a list", "by a pattern"])
+    def test_what_its_own_programs_read_whole_is_copied(self, tmp_path, cache, suffix, named):
+        # Zips inside, but for two of them; a model without its suffix is told by its first member.
+        first = "model/data.pkl" if suffix == "bin" else "x.npy"
+        whole = make_zip(tmp_path / "z", {first: b"1", "y": b"2"}).read_bytes()
+        data = b"a,b" * 200 if suffix in {"csv", "h5"} else whole
+        folder = make_folder(tmp_path / "shards", {f"a.{suffix}": data})
+        source = folder / f"a.{suffix}"
+        made = dataset(
+            {"alone": source, "in a list": [source], "by a pattern": folder / f"*.{suffix}"}[named]
+        )
+        assert content_of(made) == {f"a.{suffix}": data}
+        assert dataset(source if named == "alone" else [source]).is_dir()
+
+    @pytest.mark.parametrize("name", ["page", "page.csv"])
+    def test_one_file_that_is_a_page_in_place_of_another_is_not_copied(self, tmp_path, cache, name):
+        page = put(tmp_path / name, b"<!DOCTYPE html><title>Sign in</title>")
+        with pytest.raises(errors.ArchiveCorruptError, match="web page"):
+            dataset(page)
+
+    def test_folders_and_members_may_have_brackets(self, tmp_path, cache):
+        make_zip(tmp_path / "old [1]/a.zip", {"train [x]/1": b"1", "b": b"2"}, parents=True)
+        assert len(content_of(dataset(tmp_path / "old [1]/*.zip"))) == 2
+        for members in ("train [x]", "train [x]/*", "train [x]/1"):
+            made = dataset(tmp_path / "old [1]/a.zip", members=members)
+            assert content_of(made) == {"train [x]/1": b"1"}
+
+    @pytest.mark.parametrize("pattern", ["s{0..2}.zip", "s*.zip"])
+    def test_urls_are_named_by_a_pattern(self, tmp_path, cache, pattern):
+        for n in range(3):
+            with fsspec.open(f"memory://many/s{n}.zip", "wb") as file:
+                file.write(make_zip(tmp_path / "a.zip", {f"{n}": b"1"}).read_bytes())
+        assert content_of(dataset(f"memory://many/{pattern}")) == dict.fromkeys("012", b"1")
+
+    def test_a_url_that_is_no_archive_says_how_to_read_it(self, cache):
+        with fsspec.open("memory://bucket/table.csv", "wb") as file:
+            file.write(b"a,b\n" * 300)
+        with pytest.raises(errors.ArchiveCorruptError, match=r"pandas\.read_csv"):
+            dataset("memory://bucket/table.csv")
 
     def test_packed_tables_are_no_archives(self, tmp_path, cache):
         import gzip
@@ -302,6 +344,41 @@ class TestSecondCall:
         after = inodes_of(dataset(folder))
         assert after.pop("cats/new.bin")
         assert after == before
+
+
+class TestMovedCache:
+    @pytest.fixture
+    def copied(self, archive, tmp_path, monkeypatch) -> Path:
+        made = dataset(archive)
+        # To another disk, as cp -a does: all is the same but the numbers.
+        shutil.copytree(tmp_path / "cache", tmp_path / "elsewhere", symlinks=True)
+        monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "elsewhere"))
+        return tmp_path / "elsewhere/datasets" / made.name
+
+    def test_is_read_once_and_taken(self, archive, copied):
+        before = inodes_of(copied)
+        assert dataset(archive) == copied
+        assert inodes_of(copied) == before
+        began = bytes_read()
+        assert dataset(archive) == copied
+        assert bytes_read() - began < 50_000
+
+    @pytest.mark.parametrize("change", ["in place", "added"])
+    def test_is_left_alone_where_it_is_not_what_was_published(self, archive, copied, change):
+        if change == "in place":
+            garble(max(copied.rglob("*.bin"), key=lambda path: path.stat().st_size))
+        else:
+            put(copied / "thesis.txt", b"years")
+        before = content_of(copied)
+        for refresh in (False, True):
+            with pytest.raises(errors.DestinationTakenError):
+                dataset(archive, refresh=refresh)
+        assert content_of(copied) == before
+
+    def test_follows_its_source(self, archive, copied):
+        make_zip(archive, {"other": b"1"})
+        assert content_of(dataset(archive)) == {"other": b"1"}
+        assert dataset(archive) == copied
 
 
 class TestSha256:

@@ -147,6 +147,10 @@ class TestDestination:
         for dest in (folder, folder / "copy", tmp_path):
             assert "lie in one another" in refused(ValueError, folder, dest)
 
+    def test_a_mount_point_is_told_from_a_folder_on_it(self, tmp_path):
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        assert "Pass a folder on it, as '/proc/data'" in refused(ValueError, archive, "/proc")
+
     def test_an_empty_folder_is_taken(self, tmp_path):
         (tmp_path / "data").mkdir()
         archive = make_zip(tmp_path / "cats.zip", FILES)
@@ -178,6 +182,7 @@ class TestArguments:
             ("a.zip", {"dest": ""}, "dest is empty"),
             ("a.zip", {"members": []}, "members is"),
             ("a.zip", {"pack": True}, "the source is an archive"),
+            ("https://host/*.tar", {}, "shard-{000..099}.tar"),
             (["a.zip", "a.zip"], {}, "twice"),
             (["a.zip", "."], {}, "names the folder"),
             (["a.zip", "b.zip"], {"sha256": "0" * 64}, "sha256 is of one archive"),
