@@ -101,6 +101,11 @@ class Saver:
         """Whether the snapshot under way still needs the tensors unchanged."""
         return not self._copied.is_set()
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a save is under way, so that another would not be taken."""
+        return self._job is not None
+
     def barrier(self) -> None:
         """Waits until the snapshot under way no longer needs the tensors."""
         began_s = self._clock()

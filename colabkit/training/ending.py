@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from colabkit.checkpoint import carry_stranded
@@ -26,11 +25,6 @@ class ReleaseWhenDone:
 
     wanted: bool
     shown: bool
-
-    def after(self, run: Run, epochs: Iterator[int]) -> Iterator[int]:
-        """Yields the epochs; what breaks out of them keeps the machine."""
-        yield from epochs
-        self.finish(run)
 
     def finish(self, run: Run) -> None:
         """Gives the machine back, unless the run was interrupted or had nothing left to do.

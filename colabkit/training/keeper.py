@@ -6,10 +6,11 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from colabkit.checkpoint import (
+    Carrier,
     LoadedCheckpoint,
     RunFolder,
     SaveFacts,
@@ -56,6 +57,7 @@ class Keeper:
         side: The framework's side of the run.
         options: How often to save, and what to keep.
         take: Makes a snapshot of the run as it stands, without copying tensors.
+        where: Names the place of the run; another name means something new to save.
         told: Tells the user what became of a mount.
         clock: Seconds that only grow.
     """
@@ -67,6 +69,7 @@ class Keeper:
         options: KeeperOptions,
         *,
         take: Callable[[], Snapshot],
+        where: Callable[[], Hashable],
         told: Callable[[Mending], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -76,12 +79,13 @@ class Keeper:
         self._policy = SavePolicy.parse(options.save_every)
         self._side = side
         self._take = take
+        self._where = where
         self._told = told
         self._clock = clock
         self._saver: Saver | None = None
         self._last_save_s = clock()
         self._last_step = -1
-        self._last_place: tuple[int, int, int] | None = None
+        self._last_place: Hashable = None
         self._wait_s = 0.0
         self._next_mend_s = 0.0
 
@@ -150,8 +154,12 @@ class Keeper:
             self._saver.barrier()
             self._wait_s += time.perf_counter() - began_s
 
-    def save_if_due(self, step: int) -> bool:
+    def save_if_due(self, step: int, *, counts: bool = False) -> bool:
         """Begins a save when the policy asks for one and the last is done.
+
+        Args:
+            step: Batches trained.
+            counts: Whether what was done since counts as a step, although it was no batch.
 
         Raises:
             LeaseLostError: Another session has taken the run folder over.
@@ -161,7 +169,9 @@ class Keeper:
         status = saver.status()
         waited_s = self._clock() - self._last_save_s
         due = status.wants_retake or self._policy.due(
-            steps_since=step - self._last_step, seconds_since=waited_s, timings=status.timings
+            steps_since=max(step - self._last_step, counts),
+            seconds_since=waited_s,
+            timings=status.timings,
         )
         return due and self._offer(step)
 
@@ -172,7 +182,7 @@ class Keeper:
             CheckpointWriteError: It could not be written.
         """
         saver = self._opened()
-        if not self._is_saved() or saver.status().error is not None:
+        if self._where() != self._last_place or saver.status().error is not None:
             while not self._offer(step):
                 # What became of the one before is told by the status, or by the flush below.
                 with contextlib.suppress(CheckpointWriteError):
@@ -196,21 +206,26 @@ class Keeper:
         self._saver.flush()
         pauses_s = iter(_FLUSH_PAUSES_S)
         while not self._has_landed():
+            error = self._carrying().status().error
             mended = self.mend(now=True)
-            if mended is None:
-                self._try_again(next(pauses_s, None))
-            elif mended.outcome is Mended.REFUSED:
-                raise self._stranded()
+            if mended is not None and mended.outcome is Mended.REFUSED:
+                raise self._stranded(error)
+            if error is not None:
+                # A mount may answer, and be mounted again, while every write into it fails.
+                self._try_again(error, next(pauses_s, None))
         self._require_newest()
 
-    def _try_again(self, pause_s: float | None) -> None:
-        """What is not the mount's loss may pass: Drive refuses now and then for a moment."""
+    def _try_again(self, error: OSError, pause_s: float | None) -> None:
+        """A failure may pass: Drive refuses now and then for a moment."""
+        if pause_s is None or isinstance(error, DiskFullError):
+            raise self._stranded(error)
+        time.sleep(pause_s)
+        self._carrying().hurry()
+
+    def _carrying(self) -> Carrier:
         carrier = self._opened().carrier
         assert carrier is not None  # noqa: S101  # without one everything has landed
-        if pause_s is None or isinstance(carrier.status().error, DiskFullError):
-            raise self._stranded()
-        time.sleep(pause_s)
-        carrier.hurry()
+        return carrier
 
     def _has_landed(self) -> bool:
         saver = self._opened()
@@ -236,9 +251,8 @@ class Keeper:
         hint = "Look whether this machine's disk is full. To go on from the one before, run again."
         raise CheckpointWriteError(message, path=self.location, step=status.step, hint=hint)
 
-    def _stranded(self) -> CheckpointWriteError:
+    def _stranded(self, error: OSError | None) -> CheckpointWriteError:
         status = self._opened().status()
-        error = status.carry.error if status.carry is not None else None
         why = error or "nothing there answers."
         message = f"The checkpoint of step {status.step} is not in {self.location}: {why}"
         hint = (
@@ -277,11 +291,9 @@ class Keeper:
         """Has the next ``save`` write, although no step was taken since the last."""
         self._last_place = None
 
-    def _is_saved(self) -> bool:
-        facts = self._take().facts
-        return (facts.step, facts.epoch, facts.batch) == self._last_place
-
     def _offer(self, step: int) -> bool:
+        if self._opened().is_busy:
+            return False
         began_s = time.perf_counter()
         accepted = self._offer_now(step)
         self._wait_s += time.perf_counter() - began_s
@@ -296,8 +308,7 @@ class Keeper:
             still_valid=self._side.unchanged(),
         )
         if accepted:
-            facts = snapshot.facts
-            self._last_place = (facts.step, facts.epoch, facts.batch)
+            self._last_place = self._where()
             self._last_save_s, self._last_step = self._clock(), step
         return accepted
 

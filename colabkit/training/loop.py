@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
+from colabkit.errors import ColabKitError
 from colabkit.training import checks
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
@@ -19,17 +22,20 @@ from colabkit.training.interrupts import InterruptGuard
 from colabkit.training.items import ItemsFeed
 from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
 from colabkit.training.known_feeds import KnownFeeds
+from colabkit.training.leaving import Loop, is_enumerated, was_left_on_purpose
 from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
 from colabkit.training.resuming import check_resume, restore_run
 from colabkit.training.seeding import derive
 from colabkit.training.side import side_for
-from colabkit.training.state import RunState
+from colabkit.training.state import RunState, Stop
 from colabkit.training.steplog import StepLog
 from colabkit.training.verdict import ResumeVerdict
 
+_logger = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.25
+_ENUMERATED = "enumerate() counts from 0 again after a resume, where run.batch goes on"
 
 
 class Run:
@@ -37,7 +43,8 @@ class Run:
 
     Give it every object whose state matters; then loop over epochs and batches through it.
     When the notebook is run again after a disconnect, the loops begin at the very batch
-    where they stopped, with bitwise the same numbers.
+    where they stopped, with bitwise the same numbers. A loop left by ``break`` or ``return``
+    is done; one left by an error is entered again at the newest checkpoint.
 
     Args:
         ckpt_dir: The run folder, on Drive or any disk, or a URL such as "gs://bucket/run".
@@ -110,16 +117,23 @@ class Run:
         self._release = ReleaseWhenDone(wanted=release_when_done, shown=progress)
         self._is_best = self._is_open = False
         self._next_look_s = 0.0
+        self._enumerated: tuple[str, ...] = ()
         self._epochs_total: int | None = None
+        self._epoch_began_s = time.monotonic()
         options = KeeperOptions(save_every=save_every, keep=keep)
         self._keeper = Keeper(
-            ckpt_dir, self._side, options, take=self._snapshot, told=self._display.mended
+            ckpt_dir,
+            self._side,
+            options,
+            take=self._snapshot,
+            where=self._state.place,
+            told=self._display.mended,
         )
         self._events = events_for(tensorboard, self.history, self._keeper.folder)
         changed = restore_run(
             self._keeper, self._side, self._state, self._display, seed=self.seed, resume=resume
         )
-        self._verdict = self._verdict.adding(reasons=changed)
+        self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
 
     @property
     def step(self) -> int:
@@ -132,10 +146,19 @@ class Run:
         return self._position.epoch
 
     @property
+    def batch(self) -> int:
+        """Number of the batch under way within its pass over the data, from 0.
+
+        ``enumerate`` would count from 0 again after a resume in mid-epoch.
+        """
+        return max(0, self._position.batches_done - 1)
+
+    @property
     def verdict(self) -> ResumeVerdict:
         """How exactly this run goes on after an interruption; complete after the first batch."""
         opened = [cursor.feed for cursor in self._position.open if cursor.feed is not None]
-        return self._feeds.added_to(self._verdict).adding_feeds(opened)
+        verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
+        return verdict.adding(reasons=self._enumerated)
 
     @property
     def epoch_logs(self) -> dict[str, float]:
@@ -157,32 +180,55 @@ class Run:
         """Where the newest save is and what it took; None outside a loop."""
         return self._keeper.status()
 
-    def epochs(self, count: int) -> Iterator[int]:
+    def epochs(self, count: int) -> Loop[int]:
         """Yields the epochs still to do, up to ``count`` in all, from 0.
 
         Raises:
             ArgumentError: ``count`` is not a whole number of at least 1.
         """
         checks.require_count("epochs", count)
-        return self._release.after(self, self._epochs_up_to(count))
+        return Loop(self._epochs_up_to(count))
 
-    def _epochs_up_to(self, count: int) -> Iterator[int]:
-        self._epochs_total = count
+    def _epochs_up_to(self, count: int) -> Generator[int, None, None]:
+        self.ask_for(count)
         if self.epoch >= count or self._state.should_stop:
-            self._display.say(f"Nothing left to do: {self.epoch} epochs are trained.")
+            self.say_done()
             self._keeper.tidy(self.history.csv_text())
             self._events.finish(self.step)
+            self._release.finish(self)
             return
         with self._session():
             while self.epoch < count and not self._state.should_stop:
-                began_s = time.monotonic()
+                self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._side.seed(derive(self.seed, "epoch", self.epoch))
-                yield self.epoch
-                self._end_epoch(time.monotonic() - began_s)
+                try:
+                    yield self.epoch
+                except GeneratorExit:
+                    if was_left_on_purpose():
+                        self._leave_epochs(begun_at)
+                    raise
+                self._end_epoch(has_steps=self.step != begun_at)
             self._save_and_wait()
+        self._release.finish(self)
 
-    def batches(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Iterator[Any]:
-        """Yields the batches of one pass that are still to do.
+    def ask_for(self, epochs: int) -> None:
+        """Notes how many epochs are asked for in all; more than when it stopped go on."""
+        self._epochs_total = epochs
+        if words := self._state.go_on_to(epochs):
+            self._display.say(words)
+
+    def say_done(self) -> None:
+        """Says that nothing is left to train, and why."""
+        stop = self._state.stop
+        self._display.say(
+            f"Nothing left to do: {self.epoch} epochs are trained."
+            if stop is None
+            else f"Nothing left to do: it ended after epoch {self.epoch} ({stop.reason})."
+            " Ask for more epochs to train on."
+        )
+
+    def batches(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Loop[Any]:
+        """Yields the batches of one pass that are still to do; ``run.batch`` numbers them.
 
         Args:
             data: A DataLoader, Dataset, arrays, or any iterable of batches.
@@ -197,7 +243,7 @@ class Run:
         )
         return self.pass_over(feed)
 
-    def items(self, items: Iterable[Any]) -> Iterator[Any]:
+    def items(self, items: Iterable[Any]) -> Loop[Any]:
         """Yields the items still to do, in their own order; for any long loop.
 
         Example:
@@ -227,7 +273,7 @@ class Run:
 
     def stop(self, reason: str = "asked to stop") -> None:
         """Ends the run after the epoch under way."""
-        self._state.should_stop = True
+        self._state.stop = Stop(reason, self._epochs_total)
         self._display.say(f"Stopping after epoch {self.epoch + 1}: {reason}.")
 
     def flush(self) -> None:
@@ -238,23 +284,60 @@ class Run:
         """Puts every random stream where the run's seed, step and a place name."""
         self._side.seed(derive(self.seed, "place", self.step, *place))
 
-    def pass_over(self, feed: Feed) -> Iterator[Any]:
+    def pass_over(self, feed: Feed) -> Loop[Any]:
         """Yields what is still to do of one pass over a feed."""
+        own: list[weakref.ref[Any]] = []
+        steps = self._pass_over(feed, own)
+        own.append(weakref.ref(steps))
+        return Loop(steps)
+
+    def _pass_over(self, feed: Feed, own: Sequence[weakref.ref[Any]]) -> Generator[Any, None, None]:
         position = self._position
-        cursor = position.enter()
-        if cursor is not None:
-            cursor.feed = feed
-            with self._session() as is_outermost:
-                try:
-                    self._check_same_data(cursor, feed)
-                    yield from self._steps(cursor, feed)
-                finally:
-                    position.leave(cursor)
-                if is_outermost:
-                    self._save_and_wait()
-        place = ("after", position.outermost_passed)
-        if cursor is not None and not cursor.outermost:
+        cursor = position.enter(feed)
+        if cursor is None:
+            self._seed_between()
+            return
+        with self._session() as is_outermost:
+            try:
+                self._check_same_data(cursor, feed)
+                if not self._enumerated and is_enumerated(own[0]):
+                    self._enumerated = (_ENUMERATED,)
+                yield from self._steps(cursor, feed)
+            except GeneratorExit:
+                on_purpose = was_left_on_purpose()
+                if self._leave(cursor) and on_purpose:
+                    self._save_unraised(wait=is_outermost)
+                raise
+            finally:
+                position.leave(cursor)
+            self._seed_between(cursor)
+            if is_outermost:
+                self._save_and_wait()
+
+    def _leave(self, cursor: Cursor) -> bool:
+        """Closes a loop that was broken off; returns whether it was still under way."""
+        position = self._position
+        if cursor.is_over:
+            return False
+        if cursor.outermost and self._was_trained():
+            position.step += 1
+        position.leave(cursor)
+        self._seed_between(cursor)
+        return True
+
+    def _was_trained(self) -> bool:
+        """Whether the batch under way has had its step, as far as anything tells."""
+        return self._log.holds(self.step) or self._side.has_stepped()
+
+    def _seed_between(self, cursor: Cursor | None = None) -> None:
+        """Puts the random streams where a program goes on after a loop, done now or before."""
+        position = self._position
+        if position.leading is None:
+            place: tuple[str, int] = ("after", position.outermost_passed)
+        elif cursor is not None:
             place = ("in", cursor.call)
+        else:
+            return
         self._side.seed(derive(self.seed, self.epoch, *place))
 
     def _check_same_data(self, cursor: Cursor, feed: Feed) -> None:
@@ -270,7 +353,16 @@ class Run:
         step_key = derive(key, "step")
         start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
         seed, begin_step, leads = self._side.seed, self._side.begin_step, cursor.outermost
-        for batch in feed.batches(start):
+        batches = iter(feed.batches(start))
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except Exception:
+                if leads and self.has_trained and feed.state() is None:
+                    self._save_unraised(wait=True)
+                raise
             if not self.has_trained:
                 self._announce(feed)
             cursor.batches_done += 1
@@ -278,6 +370,8 @@ class Run:
             if leads:
                 begin_step()
             yield batch
+            if cursor.is_over:
+                return
             if leads:
                 self._boundary()
 
@@ -288,7 +382,7 @@ class Run:
         if now_s >= self._next_look_s or self._keeper.counts_steps or self._interrupts.pending:
             self._look(now_s)
 
-    def _look(self, now_s: float) -> None:
+    def _look(self, now_s: float, *, counts: bool = False) -> None:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + _LOOK_EVERY_S
             self._log.drain()
@@ -300,18 +394,45 @@ class Run:
             self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
             self.was_interrupted = True
             raise KeyboardInterrupt
-        self._keeper.save_if_due(self.step)
+        self._keeper.save_if_due(self.step, counts=counts)
         self._keeper.mend()
 
-    def _end_epoch(self, seconds: float) -> None:
+    def _end_epoch(self, *, has_steps: bool = True) -> None:
+        if (left := self._position.leading) is not None:
+            # Somebody holds on to an iterator that the program has left.
+            self._leave(left)
         if complaint := self._state.monitor.complaint(self._state.epoch_logs()):
             self._display.say(complaint)
-        self._is_best = self._state.end_epoch(seconds=seconds)
+        self._is_best = self._state.end_epoch(seconds=time.monotonic() - self._epoch_began_s)
         if self._is_best:
             self._keeper.save(self.step, wait=False)
             self._is_best = False
+        self._look(time.monotonic(), counts=not has_steps)
+
+    def _leave_epochs(self, begun_at: int) -> None:
+        """Ends the epochs in the one under way, at ``break`` or ``return``."""
+        if self._position.is_mid_epoch or self._state.epoch_values:
+            self._state.stop = Stop(
+                f"its loop was left in epoch {self.epoch + 1}", self._epochs_total
+            )
+            with contextlib.suppress(KeyboardInterrupt, ColabKitError):
+                self._end_epoch(has_steps=self.step != begun_at)
         else:
-            self._keeper.save_if_due(self.step)
+            self._state.stop = Stop(
+                f"its loop was left before epoch {self.epoch + 1}", self._epochs_total
+            )
+        self._save_unraised(wait=True)
+
+    def _save_unraised(self, *, wait: bool) -> None:
+        """Saves where nothing can be raised: a loop is being left, or an error is under way."""
+        try:
+            if wait:
+                self._save_and_wait()
+            else:
+                self._keeper.save_if_due(self.step)
+        except ColabKitError as error:
+            _logger.warning("What a loop has left could not be saved.", exc_info=True)
+            self._display.say(str(error))
 
     def _announce(self, feed: Feed) -> None:
         self.has_trained = True
@@ -355,6 +476,7 @@ class Run:
         self._events.finish(self.step)
 
     def _snapshot(self) -> Snapshot:
+        self._state.reasons = self.verdict.reasons
         fingerprint = fingerprint_of(self._side, seed=self.seed)
         facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
         return Snapshot([*self._side.sections(), self._state.section()], facts)

@@ -17,9 +17,10 @@ class Cursor:
         call: Number of the loop within the epoch, counted over all loops.
         batches_done: Batches handed out; all of them count as trained at a boundary.
         feed_state: What the data source said of itself, for sources that can.
-        feed_description: Length and batch size, compared after a resume.
+        feed_description: Length and batch size, which tell loops apart at a resume.
         outermost: Whether no other loop was open when this one began.
         feed: The data source while the loop is open.
+        is_over: Whether the program has left the loop, or its epoch.
     """
 
     call: int
@@ -28,6 +29,7 @@ class Cursor:
     feed_description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     outermost: bool = True
     feed: Feed | None = None
+    is_over: bool = False
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the cursor as plain values."""
@@ -62,30 +64,55 @@ class Position:
             return
         self.epoch = epoch
         self.outermost_done = self.calls = self._to_skip = 0
+        for cursor in self.open:
+            cursor.is_over = True
         self.open, self._to_reopen = [], []
 
-    def enter(self) -> Cursor | None:
+    def enter(self, feed: Feed) -> Cursor | None:
         """Opens the next loop.
+
+        Args:
+            feed: What it reads.
 
         Returns:
             Its cursor, or None when the loop was finished before the resume.
         """
-        if not self.open and self._to_skip:
+        leads = self.leading is None
+        if leads and self._to_skip:
             self._to_skip -= 1
             return None
-        if self._to_reopen:
-            cursor = self._to_reopen.pop(0)
-        else:
-            cursor = Cursor(call=self.calls, outermost=not self.open)
+        description = dict(feed.describe())
+        cursor = self._reopened(description, leads=leads)
+        if cursor is None:
+            cursor = Cursor(call=self.calls, outermost=leads, feed_description=description)
             self.calls += 1
+        cursor.feed = feed
         self.open.append(cursor)
         return cursor
+
+    def _reopened(self, description: Mapping[str, Any], *, leads: bool) -> Cursor | None:
+        """Returns the loop of the checkpoint that this one is, None when it is another."""
+        waiting = self._to_reopen
+        found = next((cursor for cursor in waiting if cursor.outermost == leads), None)
+        if found is None and leads:
+            # The loop that led may have ended at once, before the one beside it was read.
+            alike = (c for c in waiting if c.feed_description in ({}, description))
+            found = next(alike, None)
+        if found is not None:
+            waiting.remove(found)
+        return found
+
+    @property
+    def leading(self) -> Cursor | None:
+        """The open loop whose batches are the run's steps, None between loops."""
+        return next((cursor for cursor in self.open if cursor.outermost), None)
 
     def leave(self, cursor: Cursor) -> None:
         """Closes a loop, finished or broken off."""
         # A generator of an epoch that is over may be closed late.
-        if not any(cursor is other for other in self.open):
+        if cursor.is_over:
             return
+        cursor.is_over = True
         self.open = [other for other in self.open if other is not cursor]
         if cursor.outermost:
             self.outermost_done += 1
@@ -107,6 +134,10 @@ class Position:
         self.calls = state["calls"]
         self.open, self._to_reopen = [], [Cursor(**cursor) for cursor in state["open"]]
 
+    def place(self) -> tuple[int, ...]:
+        """Returns all counters, which no two places of a run have in common."""
+        return (self.step, self.epoch, self.outermost_done, self.calls, self.batches_done)
+
     @property
     def outermost_passed(self) -> int:
         """Outermost loops of this epoch that the program has come past in this session."""
@@ -120,5 +151,5 @@ class Position:
     @property
     def batches_done(self) -> int:
         """Batches done in the loop that leads, 0 between loops."""
-        cursors = self.open or self._to_reopen
-        return cursors[0].batches_done if cursors else 0
+        cursors = (cursor for cursor in (*self.open, *self._to_reopen) if cursor.outermost)
+        return next((cursor.batches_done for cursor in cursors), 0)

@@ -29,6 +29,10 @@ class Side(Protocol):
         """Marks a step boundary."""
         ...
 
+    def has_stepped(self) -> bool:
+        """Whether an optimizer has stepped since the boundary, or nobody can tell."""
+        ...
+
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         ...

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 from colabkit.checkpoint import SaveFacts, Section
@@ -11,6 +12,19 @@ from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
 from colabkit.training.steplog import StepLog
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stop:
+    """That a run has ended before its last epoch.
+
+    Attributes:
+        reason: Why, as said to the user.
+        epochs: How many were asked for in all; None where nobody said.
+    """
+
+    reason: str
+    epochs: int | None
 
 
 class RunState:
@@ -23,7 +37,28 @@ class RunState:
         self.monitor = monitor
         self.known_data: dict[int, dict[str, Any]] = {}
         self.epoch_values: dict[str, float] = {}
-        self.should_stop = False
+        self.stop: Stop | None = None
+        self.reasons: tuple[str, ...] = ()
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether no epoch is to follow the one under way."""
+        return self.stop is not None
+
+    def go_on_to(self, epochs: int) -> str:
+        """Takes an end back where more epochs are asked for than then; returns what to say."""
+        stop = self.stop
+        if stop is None or stop.epochs is None or epochs <= stop.epochs:
+            return ""
+        self.stop = None
+        return (
+            f"Training on to {epochs} epochs, as is asked for now; of {stop.epochs} it had"
+            f" ended after {self.position.epoch} ({stop.reason})."
+        )
+
+    def place(self) -> Hashable:
+        """Returns what is another whenever there is something new to save."""
+        return (self.position.place(), self.should_stop)
 
     def epoch_logs(self) -> dict[str, float]:
         """Returns the means of the epoch under way, and what was noted for the epoch."""
@@ -91,6 +126,8 @@ class RunState:
             "known_data": {call: dict(data) for call, data in self.known_data.items()},
             "epoch_values": dict(self.epoch_values),
             "should_stop": self.should_stop,
+            "stop": None if self.stop is None else [self.stop.reason, self.stop.epochs],
+            "reasons": list(self.reasons),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -101,4 +138,7 @@ class RunState:
         self.monitor.load_state_dict(state["monitor"])
         self.known_data = {call: dict(data) for call, data in state["known_data"].items()}
         self.epoch_values = dict(state["epoch_values"])
-        self.should_stop = state["should_stop"]
+        stop = ["asked to stop", None] if state["should_stop"] else None
+        stop = state.get("stop", stop)
+        self.stop = None if stop is None else Stop(*stop)
+        self.reasons = tuple(state.get("reasons", ()))

@@ -36,12 +36,18 @@ class StepLog:
         self._sums: dict[str, float] = {}
         self._weights: dict[str, float] = {}
         self.newest: dict[str, float] = {}
+        self._newest_step = -1
 
     def add(self, step: int, epoch: int, values: Mapping[str, Any], weight: float) -> None:
         """Takes one step's values; ``weight`` is the number of samples they stand for."""
         self._pending.append((step, epoch, values, weight))
+        self._newest_step = step
         if len(self._pending) >= _PENDING_MAX:
             self.drain()
+
+    def holds(self, step: int) -> bool:
+        """Whether anything was noted for a step, the newest one."""
+        return self._newest_step == step
 
     def drain(self) -> None:
         """Reads what is pending into the history and the means.

@@ -209,7 +209,99 @@ def validated(folder: Path, save_every: str | int | None, hook: Hook) -> colabki
     return run
 
 
+def broken_off(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Leaves a loop by break, before or after the step, draws noise, and goes on with another."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    data = loader()
+
+    def step(x: torch.Tensor, y: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        loss = functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        hook(run.step)
+        run.log(loss=loss)
+
+    for epoch in run.epochs(9):
+        for x, y in run.batches(data):
+            if run.batch == 4 and epoch % 2:
+                break
+            step(x, y)
+            if run.batch == 3 and not epoch % 2:
+                break
+        noise = torch.randn(6) + random.random() + float(np.random.rand())
+        for x, y in run.batches(data):
+            step(x + noise, y)
+            if run.batch == 2:
+                break
+        run.log_epoch(drawn=float(torch.rand(())))
+        if epoch == 2:
+            break
+    return run
+
+
+def returned(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Returns out of two loops at once, from behind a wrapper that somebody holds."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+
+    def wrapped(each: Any) -> Any:
+        yield from each
+
+    def train() -> None:
+        for epoch in wrapped(run.epochs(9)):
+            held = run.batches(loader())
+            for x, y in wrapped(held):
+                optimizer.zero_grad()
+                loss = functional.cross_entropy(model(x), y)
+                loss.backward()
+                optimizer.step()
+                hook(run.step)
+                run.log(loss=loss)
+                if epoch == 2 and run.batch == 1:
+                    return
+
+    train()
+    return run
+
+
+def shared(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """A second source read by hand through two loops of an epoch."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    first, second = loader(drop_last=True), loader(drop_last=True)
+    for _ in run.epochs(2):
+        others = run.batches(Augmented(), batch_size=3)
+        for data in (first, second):
+            for x, y in run.batches(data):
+                other, _ = next(others)
+                optimizer.zero_grad()
+                loss = functional.cross_entropy(model(x + 0.1 * other.mean(0)), y)
+                loss.backward()
+                optimizer.step()
+                hook(run.step)
+                run.log(loss=loss)
+    return run
+
+
 LOOPS: dict[str, Loop] = {
     loop.__name__: loop
-    for loop in (gan, phases, scaled, accumulated, items, stream, domains, nested, validated)
+    for loop in (
+        gan,
+        phases,
+        scaled,
+        accumulated,
+        items,
+        stream,
+        domains,
+        nested,
+        validated,
+        broken_off,
+        returned,
+        shared,
+    )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import threading
@@ -43,6 +44,7 @@ def opened(folder: Path | str, clock: Callable[[], float] = time.monotonic) -> K
         TorchSide({"model": model}),
         KeeperOptions(),
         take=take,
+        where=object,  # each is another place
         told=lambda _: None,
         clock=clock,
     )
@@ -198,3 +200,28 @@ def test_a_checkpoint_that_the_spool_has_lost_is_never_called_saved(tmp_path, in
     keeper.save(3, wait=True)
     assert [name.sequence for name in keeper.folder.names()] == [3, 1]
     keeper.close()
+
+
+def test_a_mount_that_answers_while_writes_fail_ends_the_wait(tmp_path, in_haste, monkeypatch):
+    monkeypatch.setattr(keeping, "_FLUSH_PAUSES_S", (0.01, 0.01))
+    root = tmp_path / "drive" / "MyDrive"
+    root.mkdir(parents=True)
+    use_mount(DriveMount(root.parent, Hanging(Passing())))
+    flush = os.fsync
+
+    def fail(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").readlink().is_relative_to(root / "run"):
+            raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        flush(descriptor)
+
+    try:
+        keeper = opened(root / "run")
+        monkeypatch.setattr(os, "fsync", fail)
+        keeper.save(1, wait=False)
+        with pytest.raises(CheckpointWriteError, match="is not in") as caught:
+            keeper.flush()
+        assert "It is whole in" in caught.value.hint
+        monkeypatch.setattr(os, "fsync", flush)
+        keeper.close()
+    finally:
+        use_mount(None)

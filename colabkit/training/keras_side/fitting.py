@@ -145,6 +145,7 @@ class _Fitting:
 
     def train(self) -> History:
         run, epochs = self._run, self._options.epochs
+        run.ask_for(epochs)
         if not self._is_left() and (self._progress.is_over or not self._has_an_end):
             run.say_done()
             self._release.finish(run)

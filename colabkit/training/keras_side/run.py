@@ -12,6 +12,7 @@ from colabkit.training.keras_side.side import KerasSide
 from colabkit.training.loop import Run
 from colabkit.training.position import Cursor
 from colabkit.training.seeding import derive
+from colabkit.training.state import Stop
 
 
 class KerasRun(Run):
@@ -19,7 +20,6 @@ class KerasRun(Run):
 
     _side: KerasSide
     _cursor: Cursor | None = None
-    _began_s = 0.0
     draws_at_steps = False
     reads_one_source = True
 
@@ -28,9 +28,10 @@ class KerasRun(Run):
         self._epochs_total = epochs
         return self._session()
 
-    def say_done(self) -> None:
-        """Says that nothing is left to train."""
-        self._display.say(f"Nothing left to do: {self.epoch} epochs are trained.")
+    @property
+    def batch(self) -> int:
+        """Number of the batch under way within the epoch, from 0."""
+        return self._position.batches_done
 
     def note(self, reasons: tuple[str, ...]) -> None:
         """Takes up more reasons why a resume is not exact."""
@@ -47,11 +48,10 @@ class KerasRun(Run):
 
     def begin_epoch(self, feed: Feed) -> None:
         """Opens the epoch's pass over the data."""
-        self._began_s = time.monotonic()
+        self._epoch_began_s = time.monotonic()
         self._side.seed(derive(self.seed, "epoch", self.epoch))
-        cursor = self._position.enter()
+        cursor = self._position.enter(feed)
         assert cursor is not None, "an epoch of Keras has one pass over the data"  # noqa: S101
-        cursor.feed = feed
         self._cursor = cursor
         self._check_same_data(cursor, feed)
         if not self.has_trained:
@@ -76,9 +76,10 @@ class KerasRun(Run):
         if self._cursor is not None:
             self._position.leave(self._cursor)
             self._cursor = None
-        self._state.should_stop |= stops
+        if stops and not self.should_stop:
+            self._state.stop = Stop("a callback ended it", self._epochs_total)
         self.log_epoch(**values)
-        self._end_epoch(time.monotonic() - self._began_s)
+        self._end_epoch()
         if finished or self._state.should_stop:
             self._save_and_wait()
 

@@ -41,6 +41,10 @@ class TorchSide:
         if self._ledger is not None:
             self._ledger.begin_step()
 
+    def has_stepped(self) -> bool:
+        """Whether an optimizer has stepped since the boundary; True where there is none."""
+        return self._ledger is None or self._ledger.has_stepped()
+
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         pending = self._ledger.pending() if self._ledger is not None else {}

@@ -182,6 +182,10 @@ class GradientLedger:
         """Called at each step boundary."""
         self._stepped.clear()
 
+    def has_stepped(self) -> bool:
+        """Whether any optimizer has stepped since the last boundary, or there is none."""
+        return bool(self._stepped) or not self._optimizers
+
     def pending(self) -> dict[str, dict[int, torch.Tensor]]:
         """Returns the gradients of optimizers that did not step since the last boundary."""
         return {
