@@ -151,6 +151,7 @@ class _Fitting:
     def _train_epoch(self) -> None:
         run, step, callbacks = self._run, self._step, self._callbacks
         watched = callbacks.watches_batches
+        step.begin_epoch(self._feed.length)
         for batch in run.pass_over(self._feed):
             outcome = step(batch)
             run.log(weight=outcome.samples, **outcome.values)

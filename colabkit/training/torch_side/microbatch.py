@@ -146,8 +146,8 @@ class SplitStep(TrainStep):
         for part in parts_of(batch, self._count_parts(batch)):
             passed = forward.pass_through(part)
             weighing = forward.weighing_in(batch)
-            term = passed.loss * weighing.share(
-                _target_of(batch), samples=passed.samples, of=samples, device=passed.loss.device
+            term = weighing.term(
+                passed.loss, _target_of(batch), samples=passed.samples, of=samples
             )
             self._backward(term)
             losses.append(term.detach())
@@ -190,11 +190,11 @@ class SplitStep(TrainStep):
         return ("BatchNorm takes its statistics of each part, not of the whole batch",)
 
     def state_dict(self) -> dict[str, int | None]:
-        """Returns the count of batches accumulated, and the size of the parts."""
+        """Returns the place in epoch and group, and the size of the parts."""
         return {**super().state_dict(), "microbatch": self._size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the count of batches accumulated, and the size where none is asked for."""
+        """Restores the place, and the size where none is asked for."""
         super().load_state_dict(state)
         if not self._is_fixed:
             self._size = state.get("microbatch")

@@ -149,7 +149,7 @@ class Forward:
 
 
 class TrainStep:
-    """Trains on one batch at a time; its state is the count of batches accumulated.
+    """Trains on one batch at a time; its state is the place in the epoch and its groups.
 
     Args:
         recipe: Everything that decides what a step does.
@@ -159,6 +159,9 @@ class TrainStep:
         self._recipe = recipe
         self._forward = Forward(recipe)
         self._accumulated = 0
+        self._group = recipe.accumulate
+        self._batches_done = 0
+        self._length: int | None = None
         self._changed: tuple[str, ...] = ()
         self._zero_grad = _zero_grad_of(recipe.optimizer)
         self._optimizer_step = _step_of(recipe.optimizer)
@@ -171,41 +174,71 @@ class TrainStep:
         self._count()
         return outcome
 
+    def begin_epoch(self, length: int | None) -> None:
+        """Takes the length of the pass, so that its last group may be smaller; also after a resume.
+
+        Args:
+            length: Batches of the whole epoch, None where that is not known.
+        """
+        self._length = length
+        if not self._accumulated:
+            self._begin_group()
+
+    def _begin_group(self) -> None:
+        self._accumulated = 0
+        self._group = self._recipe.accumulate
+        if self._length is not None and self._length > self._batches_done:
+            self._group = min(self._group, self._length - self._batches_done)
+
     def _backward(self, loss: torch.Tensor) -> None:
-        if self._recipe.accumulate > 1:
-            loss = loss / self._recipe.accumulate
+        if self._group > 1:
+            loss = loss / self._group
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         torch.autograd.backward(loss)
 
     def _count(self) -> None:
+        self._batches_done += 1
         self._accumulated += 1
-        if self._accumulated == self._recipe.accumulate:
+        if self._accumulated == self._group:
             self._update()
 
     def finish_epoch(self) -> None:
-        """Steps with the batches left over, weighing them as a full group."""
+        """Steps with the batches of a group that turned out smaller, weighing it as any other."""
         if self._accumulated:
-            factor = self._recipe.accumulate / self._accumulated
+            factor = self._group / self._accumulated
             for parameter in self._trained():
                 if parameter.grad is not None:
                     parameter.grad.mul_(factor)
             self._update()
+        self._batches_done = 0
 
     def _update(self) -> None:
-        recipe, scaler = self._recipe, self.scaler
-        self._accumulated = 0
+        recipe = self._recipe
         if recipe.clip_grad_norm is not None:
-            if scaler is not None:
-                scaler.unscale_(recipe.optimizer)
+            if self.scaler is not None:
+                self.scaler.unscale_(recipe.optimizer)
             nn.utils.clip_grad_norm_(self._trained(), recipe.clip_grad_norm)
-        if scaler is None:
+        is_skipped = False
+        if self.scaler is None:
             self._optimizer_step()
         else:
-            scaler.step(recipe.optimizer)
-            scaler.update()
+            is_skipped = self._scaled_step(self.scaler)
         self._zero_grad()
-        recipe.schedule.after_step()
+        self._begin_group()
+        if not is_skipped:
+            recipe.schedule.after_step()
+
+    def _scaled_step(self, scaler: torch.amp.GradScaler) -> bool:
+        """Steps unless a gradient overflowed; returns whether a schedule must not step either."""
+        scaler.step(self._recipe.optimizer)
+        if not self._recipe.schedule.per_step:
+            scaler.update()
+            return False
+        # Only the scale tells, and reading it waits for the device: not without need.
+        scale = scaler.get_scale()
+        scaler.update()
+        return scaler.get_scale() < scale
 
     def _trained(self) -> list[torch.Tensor]:
         """Returns what the optimizer trains; the gradients of the rest are nobody's."""
@@ -216,12 +249,18 @@ class TrainStep:
         return list(dict.fromkeys([*ordered, *trained]))
 
     def state_dict(self) -> dict[str, int | None]:
-        """Returns the count of batches accumulated."""
-        return {"accumulated": self._accumulated}
+        """Returns the place in the epoch, and in the group of batches under way."""
+        return {
+            "accumulated": self._accumulated,
+            "group": self._group,
+            "batches_done": self._batches_done,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores the count of batches accumulated."""
+        """Restores the place."""
         self._accumulated = state["accumulated"]
+        self._group = state.get("group", self._recipe.accumulate)
+        self._batches_done = state.get("batches_done", 0)
         self._changed = size_changes(state.get("microbatch"), None)
 
     def verdict(self) -> ResumeVerdict:

@@ -46,23 +46,23 @@ class Weighing:
     is_known: bool = True
 
     def for_part(self, loss: LossFunction, target: Any) -> LossFunction:
-        """Returns what is computed of a part, of which ``share`` makes a term of the whole."""
+        """Returns what is computed of a part, of which ``term`` makes one of the whole."""
         return self.summed if self.summed is not None and _is_classes(target) else loss
 
-    def share(self, target: Any, *, samples: int, of: int, device: torch.device) -> Any:
-        """Returns what the loss of a part is multiplied by.
+    def term(self, loss: torch.Tensor, target: Any, *, samples: int, of: int) -> torch.Tensor:
+        """Returns what the loss of a part adds to the loss of its batch.
 
         Args:
+            loss: What ``for_part`` gave for the part.
             target: The whole batch's target.
             samples: How many samples the part has.
             of: How many the batch has.
-            device: Where the loss is.
         """
         if self.reduction is Reduction.SUM:
-            return 1
+            return loss
         if self.counted is None or not _is_classes(target):
-            return samples / of
-        return 1 / self.counted(target.to(device, non_blocking=True))
+            return loss * (samples / of)
+        return loss / self.counted(target.to(loss.device, non_blocking=True))
 
     def adds_up(self, whole: torch.Tensor, parts: list[tuple[torch.Tensor, int]]) -> torch.Tensor:
         """Returns whether the losses of parts give that of the whole, as a scalar tensor.
