@@ -84,12 +84,15 @@ def fit(
         batch_size: Samples in a batch, for arrays and Datasets.
         validation_data: The same kinds as ``data``; evaluated after each epoch.
         loss: A function of (output, target), a name such as "cross_entropy", or None to
-            take the model's own loss or the one that output and target ask for.
-        optimizer: An optimizer, a name such as "sgd", or a function of the parameters.
-            None is AdamW, fused where that runs.
+            take the model's own loss or the one that output and target ask for. A module
+            with weights of its own, such as ArcFace's centres, is trained with the model.
+        optimizer: An optimizer, a name such as "sgd", or a function of the parameters,
+            those of the loss among them. None is AdamW, fused where that runs.
         scheduler: A scheduler, "cosine", "onecycle", or a function of the optimizer. It
-            steps per epoch; as a tuple (scheduler, "step") per optimizer step.
-        metrics: "accuracy", "mae", "mse", functions of (output, target), objects with
+            steps per epoch; as a tuple (scheduler, "step") per optimizer step. One whose
+            ``step`` wants the epoch or a value is given it.
+        metrics: "accuracy" (also of tokens and pixels; ignored targets do not count),
+            "mae", "mse", functions of (output, target), objects with
             ``update`` and ``compute``, a list of these, or a dict by names of your own.
         callbacks: Objects with some of the methods of ``colabkit.Callback``, or functions
             of one event. Those with ``state_dict`` are part of the checkpoint. For a Keras

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from colabkit.errors import ArgumentError
 
@@ -21,8 +22,16 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
     Raises:
         ArgumentError: The batch has no form that a model could be called with.
     """
-    if isinstance(batch, torch.Tensor | Mapping):
+    if isinstance(batch, torch.Tensor | Mapping | PackedSequence):
         return batch, None
+    if _is_of_samples(batch):
+        message = "A batch is a list of samples, or has one dict for each sample as its target."
+        hint = (
+            "Detection models take those: write the loop with colabkit.Run, losses ="
+            " model(images, targets), loss = sum(losses.values()). For fit, let collate_fn stack"
+            " the samples into tensors."
+        )
+        raise ArgumentError(message, argument="data", hint=hint)
     if isinstance(batch, tuple | list) and batch and not _is_of_plain_numbers(batch[0]):
         if len(batch) == 1:
             return batch[0], None
@@ -37,6 +46,17 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
     raise ArgumentError(message, argument="data", hint=hint)
 
 
+def _is_of_samples(batch: object) -> bool:
+    """Whether a batch is a list of dicts, or lists of inputs and of dicts, as in detection."""
+    if not isinstance(batch, tuple | list) or not batch:
+        return False
+    if all(isinstance(each, Mapping) for each in batch):
+        return isinstance(batch, list) or len(batch) > 2
+    last = batch[-1]
+    are_dicts = isinstance(last, tuple | list) and bool(last) and isinstance(last[0], Mapping)
+    return are_dicts and isinstance(batch[0], tuple | list) and len(batch[0]) == len(last)
+
+
 def _is_of_plain_numbers(value: object) -> bool:
     while isinstance(value, tuple | list) and value:
         value = value[0]
@@ -47,7 +67,7 @@ def caller_for(model: nn.Module, inputs: Any) -> Callable[[Any], Any]:
     """Returns how a model is called with inputs of this form."""
     if isinstance(inputs, Mapping):
         return lambda named: model(**named)
-    if isinstance(inputs, tuple | list):
+    if isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence):
         return lambda several: model(*several)
     return model
 
@@ -72,6 +92,8 @@ def count_samples(batch: Any) -> int:
     """Returns the length of the first tensor in a batch, 1 where there is none."""
     if isinstance(batch, torch.Tensor):
         return len(batch) if batch.ndim else 1
+    if isinstance(batch, PackedSequence):
+        return int(batch.batch_sizes[0])
     values = batch.values() if isinstance(batch, Mapping) else batch
     if isinstance(batch, Mapping | list | tuple):
         for value in values:

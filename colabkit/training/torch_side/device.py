@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from colabkit.errors import ArgumentError
 from colabkit.runtime import preferred_device
@@ -81,6 +82,8 @@ def moved(batch: Any, device: torch.device) -> Any:
     """Returns a batch with every tensor on a device."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=True)
+    if isinstance(batch, PackedSequence):
+        return batch.to(device, non_blocking=True)  # type: ignore[arg-type]  # its stub is short
     if isinstance(batch, Mapping):
         return {key: moved(value, device) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):

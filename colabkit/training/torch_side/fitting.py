@@ -21,8 +21,9 @@ from colabkit.training.torch_side.device import choose_device, choose_precision
 from colabkit.training.torch_side.loss import named_loss
 from colabkit.training.torch_side.metrics import Metrics
 from colabkit.training.torch_side.microbatch import SplitStep, require_size
-from colabkit.training.torch_side.optimizers import make_optimizer, make_schedule
+from colabkit.training.torch_side.optimizers import make_optimizer, own_weights, set_mode
 from colabkit.training.torch_side.run import TorchRun
+from colabkit.training.torch_side.schedules import make_schedule
 from colabkit.training.torch_side.sources import feed_of
 from colabkit.training.torch_side.step import Evaluation, Recipe, TrainStep
 from colabkit.training.verdict import ResumeVerdict
@@ -61,7 +62,9 @@ def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: Torch
         options.loss.to(device)
     feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
     options.check_is_read_often_enough(feed, instead="a list, or a Dataset")
-    optimizer = make_optimizer(options.optimizer, model)
+    own = own_weights(options.loss, model)
+    optimizer = make_optimizer(options.optimizer, model, own)
+    trained = {id(each) for group in optimizer.param_groups for each in group["params"]}
     recipe = Recipe(
         model=model,
         optimizer=optimizer,
@@ -74,6 +77,7 @@ def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: Torch
         precision=choose_precision(options.precision, device),
         accumulate=options.accumulate,
         clip_grad_norm=options.clip_grad_norm,
+        left_out=tuple(each for each in own if id(each) not in trained),
     )
     return _Fitting(recipe, feed, ckpt_dir, options).train()
 
@@ -89,6 +93,7 @@ class _Fitting:
         self._callbacks = CallbackList(options.callbacks)
         # Whatever an earlier loop or a step that broke off has left there.
         recipe.model.zero_grad()
+        recipe.optimizer.zero_grad()
         recipe.model.train()
         self._step = self._make_step(options.microbatch)
         self._evaluate = Evaluation(recipe)
@@ -121,13 +126,14 @@ class _Fitting:
             "scheduler": recipe.schedule.scheduler,
             "scaler": self._step.scaler,
             "step": self._step,
-            **{f"metric {n}": m for n, m in recipe.metrics.accumulating.items()},
+            **{f"metric {n}": m for n, m in recipe.metrics.stateful.items()},
             **self._callbacks.stateful(),
             **self._callbacks.generators((torch.Generator,)),
         }
 
     def train(self) -> History:
         run, callbacks = self._run, self._callbacks
+        self._say_what_the_loss_trains()
         callbacks.train_begin(run)
         try:
             for epoch in run.epochs(self._options.epochs):
@@ -135,18 +141,29 @@ class _Fitting:
                     # Before the callbacks, which may freeze a layer's statistics by its mode.
                     self._recipe.model.train()
                     callbacks.epoch_begin(run, epoch)
+                set_mode(self._recipe.optimizer, training=True)
                 self._train_epoch()
+                set_mode(self._recipe.optimizer, training=False)
                 run.log_epoch(**self._recipe.metrics.of_epoch(), **self._validate(epoch))
                 run.log_epoch(lr=float(self._recipe.optimizer.param_groups[0]["lr"]))
                 logs = run.epoch_logs
-                self._recipe.schedule.after_epoch(logs, self._monitor)
+                self._recipe.schedule.after_epoch(epoch, logs, self._monitor)
                 callbacks.epoch_end(run, epoch, logs)
             callbacks.train_end(run)
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise
+            set_mode(self._recipe.optimizer, training=False)
         self._release.finish(run)
         return run.history
+
+    def _say_what_the_loss_trains(self) -> None:
+        loss = self._recipe.loss
+        own = own_weights(loss, self._recipe.model)
+        if own and not self._recipe.left_out and isinstance(loss, nn.Module):
+            known = set(map(id, own))
+            names = ", ".join(n for n, each in loss.named_parameters() if id(each) in known)
+            self._run.say(f"{type(loss).__name__} has weights of its own ({names}): trained too.")
 
     def _train_epoch(self) -> None:
         run, step, callbacks = self._run, self._step, self._callbacks

@@ -81,10 +81,14 @@ def infer_loss(output: Any, target: Any) -> LossFunction:
             return _BY_NAME["mse"]
         if target.is_floating_point() and output.shape == target.shape:
             return _BY_NAME["mse"]
+    raise _no_loss_error(output, target)
+
+
+def _no_loss_error(output: Any, target: Any) -> ArgumentError:
     hint = "Pass loss=, a function of (output, target) or a name."
     if output is None:
         message = "The model returned nothing."
-        raise ArgumentError(message, argument="model", hint="Let its forward return the output.")
+        return ArgumentError(message, argument="model", hint="Let its forward return the output.")
     if (
         isinstance(target, list | tuple)
         and target
@@ -92,15 +96,19 @@ def infer_loss(output: Any, target: Any) -> LossFunction:
     ):
         message = f"The targets are text, {target[0]!r} for example."
         hint = "Let the data give each class as a number, from 0 on."
-        raise ArgumentError(message, argument="data", hint=hint)
+        return ArgumentError(message, argument="data", hint=hint)
+    if isinstance(output, tuple | list):
+        message = f"The model returned a {form_of(output)} of {len(output)}."
+        hint = "Pass loss=, a function of (output, target) that takes what it needs: output[0]."
+        return ArgumentError(message, argument="loss", hint=hint)
     if target is None:
         message = f"The batches hold no target to compare the output of {form_of(output)} with."
         hint = "Let each batch be (input, target); arrays are a tuple, (x, y), and not a list."
-        raise ArgumentError(message, argument="data", hint=hint)
+        return ArgumentError(message, argument="data", hint=hint)
     if isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor):
         hint = f"{hint_on_target(output, target)} {hint}".strip()
     message = f"No loss fits an output of {form_of(output)} and a target of {form_of(target)}."
-    raise ArgumentError(message, argument="loss", hint=hint)
+    return ArgumentError(message, argument="loss", hint=hint)
 
 
 def binary_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

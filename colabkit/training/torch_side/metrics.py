@@ -8,33 +8,39 @@ from typing import Any
 import torch
 
 from colabkit.errors import ArgumentError
+from colabkit.training.torch_side.accuracy import Accuracy, Classes
+from colabkit.training.torch_side.mistakes import form_of
 
 MetricFunction = Callable[[Any, Any], Any]
 
 
-def accuracy(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Share of samples whose largest output, or sign of the one output, is the target."""
-    if output.ndim == target.ndim + 1 and output.shape[1] > 1:
-        return (output.argmax(1) == target).float().mean()
-    return ((output.reshape(target.shape) > 0) == (target > 0.5)).float().mean()
-
-
 def mean_absolute_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean of the absolute differences."""
-    return (output.reshape(target.shape) - target).abs().mean()
+    return _difference("mae", output, target).abs().mean()
 
 
 def mean_squared_error(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Mean of the squared differences."""
-    return (output.reshape(target.shape) - target).square().mean()
+    return _difference("mse", output, target).square().mean()
+
+
+def _difference(name: str, output: Any, target: Any) -> torch.Tensor:
+    are_tensors = isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor)
+    if not are_tensors or output.numel() != target.numel():
+        message = f"{name} cannot compare {form_of(output)} with targets of {form_of(target)}."
+        hint = "Pass a function of (output, target), or another metric."
+        raise ArgumentError(message, argument="metrics", hint=hint)
+    difference: torch.Tensor = output.reshape(target.shape) - target
+    return difference
 
 
 _BY_NAME: dict[str, MetricFunction] = {
-    "accuracy": accuracy,
-    "acc": accuracy,
     "mae": mean_absolute_error,
     "mse": mean_squared_error,
 }
+
+
+_ACCURACY = ("accuracy", "acc")
 
 
 class Metrics:
@@ -55,22 +61,47 @@ class Metrics:
             message = f"metrics holds {len(pairs)} metrics under {len(named)} names."
             hint = "Name them yourself: metrics={'top1': ..., 'top5': ...}."
             raise ArgumentError(message, argument="metrics", hint=hint)
-        self.functions = {n: m for n, m in named.items() if not hasattr(m, "update")}
+        self._functions = {n: m for n, m in named.items() if not hasattr(m, "update")}
+        self._accuracies = {n: m for n, m in named.items() if isinstance(m, Accuracy)}
         self.accumulating = {n: m for n, m in named.items() if hasattr(m, "update")}
 
     def __bool__(self) -> bool:
-        return bool(self.functions or self.accumulating)
+        return bool(self._functions or self.accumulating)
+
+    @property
+    def stateful(self) -> dict[str, Any]:
+        """Those whose state belongs into a checkpoint, by name."""
+        return {**self._accuracies, **self.accumulating}
 
     @torch.no_grad()
-    def of_batch(self, output: Any, target: Any) -> dict[str, Any]:
-        """Returns each function's scalar; feeds the objects that accumulate."""
+    def of_batch(
+        self, output: Any, target: Any, classes: Classes, own_loss: torch.Tensor | None = None
+    ) -> dict[str, Any]:
+        """Returns each function's scalar; feeds the objects that accumulate.
+
+        Args:
+            output: What losses look at of what the model returned.
+            target: What it is compared with.
+            classes: Where the loss takes the classes of an output to be.
+            own_loss: The loss that the model computed itself, if it did.
+        """
         for metric in self.accumulating.values():
             metric.update(output, target)
-        return {name: function(output, target) for name, function in self.functions.items()}
+        return {
+            name: function(output, target, classes, own_loss)
+            if name in self._accuracies
+            else function(output, target)
+            for name, function in self._functions.items()
+        }
 
     def of_epoch(self) -> dict[str, float]:
-        """Returns what the accumulating objects computed, and resets them."""
+        """Returns what those that count or accumulate have for the epoch, and resets them."""
         values: dict[str, float] = {}
+        for name, accuracy in self._accuracies.items():
+            share = accuracy.compute()
+            if share is not None:
+                values[name] = share
+            accuracy.reset()
         for name, metric in self.accumulating.items():
             values.update(_numbers(name, metric.compute()))
             metric.reset()
@@ -100,9 +131,13 @@ def _named(metrics: Any) -> Iterable[tuple[str, Any]]:
         pairs = metrics.items()
     for name, metric in pairs:
         if isinstance(metric, str):
+            if metric in _ACCURACY:
+                yield name or metric, Accuracy()
+                continue
             if metric not in _BY_NAME:
                 message = f"metrics names {metric!r}, which is no metric known by name."
-                hint = f"Pass one of {', '.join(_BY_NAME)}, or a function of (output, target)."
+                known = ", ".join([*_ACCURACY, *_BY_NAME])
+                hint = f"Pass one of {known}, or a function of (output, target)."
                 raise ArgumentError(message, argument="metrics", hint=hint)
             yield name or metric, _BY_NAME[metric]
         elif isinstance(metric, type) or not (callable(metric) or hasattr(metric, "update")):

@@ -146,9 +146,7 @@ class SplitStep(TrainStep):
         for part in parts_of(batch, self._count_parts(batch)):
             passed = forward.pass_through(part)
             weighing = forward.weighing_in(batch)
-            term = weighing.term(
-                passed.loss, _target_of(batch), samples=passed.samples, of=samples
-            )
+            term = weighing.term(passed.loss, _target_of(batch), samples=passed.samples, of=samples)
             self._backward(term)
             losses.append(term.detach())
             if not weighing.is_known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -41,6 +42,8 @@ def check_loss(loss: Any) -> None:
 def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> ArgumentError | None:
     """Returns what is wrong with the inputs that a model refused, None where that is not known."""
     said = str(error)
+    if isinstance(error, TypeError):
+        return _mistake_in_count(model, inputs)
     wanted = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     name = f"{wanted}".removeprefix("torch.")
     for tensor in _tensors_in(inputs):
@@ -60,8 +63,39 @@ def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> Argume
     return None
 
 
+def _mistake_in_count(model: nn.Module, inputs: Any) -> ArgumentError | None:
+    """Returns the error for a batch of more or fewer inputs than ``forward`` takes."""
+    several = isinstance(inputs, tuple | list) and not hasattr(inputs, "_fields")
+    try:
+        signature = inspect.signature(model.forward)
+    except (TypeError, ValueError):
+        return None
+    try:
+        if isinstance(inputs, Mapping):
+            signature.bind(**inputs)
+        else:
+            signature.bind(*(inputs if several else (inputs,)))
+    except TypeError as error:
+        name = type(model).__name__
+        if isinstance(inputs, Mapping):
+            message = f"A batch has the names {', '.join(map(str, inputs))}; {name}: {error}."
+            return _error(message, "Let the data give the names that forward takes.")
+        count = len(inputs) if several else 1
+        message = f"A batch gives {name} {count} inputs, all but its last part: {error}."
+        hint = (
+            "If the batch has two targets, let it be (x, (y1, y2)) and pass loss=, a function of"
+            " (output, (y1, y2)). Weights of samples, and more: a loop with colabkit.Run."
+        )
+        return _error(message, hint)
+    return None
+
+
 def mistake_in_target(error: Exception, output: Any, target: Any) -> ArgumentError | None:
     """Returns what is wrong with the targets that a loss refused, None where that is not known."""
+    if isinstance(output, tuple | list) and isinstance(error, AttributeError | TypeError):
+        message = f"The model returned a {form_of(output)} of {len(output)}, and the loss cannot"
+        hint = "Pass loss=, a function of (output, target) that takes what it needs: output[0]."
+        return ArgumentError(f"{message} take that.", argument="loss", hint=hint)
     if not (isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor)):
         return None
     said = str(error)

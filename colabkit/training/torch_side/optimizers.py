@@ -1,16 +1,14 @@
-"""Optimizers and schedulers by instance, name or factory."""
+"""Optimizers by instance, name or factory."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import lr_scheduler
 
 from colabkit.errors import ArgumentError
 from colabkit.training.torch_side.mistakes import check_is_built
@@ -25,11 +23,17 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "radam": torch.optim.RAdam,
 }
 _FUSED = ("adamw", "adam", "sgd")
-_PER_STEP = (lr_scheduler.OneCycleLR, lr_scheduler.CyclicLR)
 
 
-def make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    optimizer: Any, model: nn.Module, own: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
     """Returns the optimizer asked for; AdamW, fused where it runs, when none is.
+
+    Args:
+        optimizer: An optimizer, its name, a function of the parameters, or None.
+        model: What it is to train.
+        own: The loss's own weights, trained with the model by an optimizer that is made here.
 
     Raises:
         ArgumentError: It is unknown, it trains nothing of the model, or the model has nothing
@@ -39,10 +43,11 @@ def make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
     parameters = [p for p in model.parameters() if p.requires_grad]
     if isinstance(optimizer, torch.optim.Optimizer):
         _check_trains_some(optimizer, parameters)
-        return _without_closure(optimizer)
+        return _without_closure(plain_optimizer(optimizer))
     if not parameters:
         message = f"{type(model).__name__} has no parameter with requires_grad=True."
         raise ArgumentError(message, argument="model", hint="Unfreeze what is to be trained.")
+    parameters += own
     if optimizer is None or isinstance(optimizer, str):
         return _named(optimizer or "adamw", parameters)
     made = optimizer(parameters) if callable(optimizer) else None
@@ -51,6 +56,40 @@ def make_optimizer(optimizer: Any, model: nn.Module) -> torch.optim.Optimizer:
         hint = "Pass an optimizer, its name, or a function that makes one of the parameters."
         raise ArgumentError(message, argument="optimizer", hint=hint)
     return _without_closure(made)
+
+
+def plain_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Returns the optimizer inside a wrapper such as Accelerate's, which has no hooks itself."""
+    inner = getattr(optimizer, "optimizer", None)
+    has_hooks = hasattr(optimizer, "_optimizer_step_pre_hooks")
+    return inner if isinstance(inner, torch.optim.Optimizer) and not has_hooks else optimizer
+
+
+def own_weights(loss: object, model: nn.Module) -> list[nn.Parameter]:
+    """Returns the weights to train that a loss has besides the model's, as ArcFace's centres."""
+    if not isinstance(loss, nn.Module):
+        return []
+    of_model = set(map(id, model.parameters()))
+    return [p for p in loss.parameters() if p.requires_grad and id(p) not in of_model]
+
+
+def left_out_error(loss: nn.Module, parameters: Sequence[nn.Parameter]) -> ArgumentError:
+    """Returns the error for weights of a loss that get gradients and that nobody trains."""
+    left = set(map(id, parameters))
+    names = ", ".join(name for name, each in loss.named_parameters() if id(each) in left)
+    message = f"{type(loss).__name__} has weights of its own ({names}), and optimizer leaves them"
+    hint = (
+        "Make it of both: [*model.parameters(), *loss.parameters()]; or leave optimizer out, and"
+        " they are trained too. If they must stay as they are: loss.requires_grad_(False)."
+    )
+    return ArgumentError(f"{message} out.", argument="optimizer", hint=hint)
+
+
+def set_mode(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
+    """Tells an optimizer of two sets of weights, as schedule-free ones are, which to show."""
+    switch = getattr(optimizer, "train" if training else "eval", None)
+    if callable(switch):
+        switch()
 
 
 def _without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
@@ -82,87 +121,3 @@ def _named(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
     if name.lower() in _FUSED and fusable:
         return make(parameters, fused=True)
     return make(parameters)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Schedule:
-    """A learning-rate scheduler and when it steps.
-
-    Attributes:
-        scheduler: The scheduler, or None.
-        per_step: After every optimizer step rather than every epoch.
-    """
-
-    scheduler: Any = None
-    per_step: bool = False
-
-    def after_step(self) -> None:
-        """Called after each optimizer step."""
-        if not self.per_step:
-            return
-        try:
-            self.scheduler.step()
-        except ValueError as error:
-            message = f"The scheduler cannot go on: {error}."
-            hint = (
-                "A cycle of fixed length cannot be trained on beyond its end: undo the change of"
-                ' epochs, or begin a new cycle with another folder or resume="weights".'
-            )
-            raise ArgumentError(message, argument="scheduler", hint=hint) from error
-
-    def after_epoch(self, logs: dict[str, float], monitor: str | None) -> None:
-        """Called after each epoch with its values."""
-        if self.scheduler is None or self.per_step:
-            return
-        if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
-            watched = monitor or ("val_loss" if "val_loss" in logs else "loss")
-            if watched not in logs:
-                message = f"monitor is {watched!r}, but an epoch reports {', '.join(sorted(logs))}."
-                raise ArgumentError(message, argument="monitor", hint="Pass one of these names.")
-            self.scheduler.step(logs[watched])
-        else:
-            self.scheduler.step()
-
-
-def make_schedule(
-    scheduler: Any, optimizer: torch.optim.Optimizer, *, epochs: int, steps_per_epoch: int | None
-) -> Schedule:
-    """Returns the schedule for an instance, a factory, a name, or one of these with "step".
-
-    Raises:
-        ArgumentError: It is none of these, is of another optimizer, or needs a length that the
-            data does not say.
-    """
-    per_step = isinstance(scheduler, tuple) and scheduler[-1] == "step"
-    if isinstance(scheduler, tuple):
-        scheduler = scheduler[0]
-    if scheduler is None:
-        return Schedule()
-    if isinstance(scheduler, str):
-        scheduler = _named_scheduler(scheduler, epochs=epochs, steps_per_epoch=steps_per_epoch)
-    if not hasattr(scheduler, "step") and callable(scheduler):
-        scheduler = scheduler(optimizer)
-    if isinstance(scheduler, type) or not hasattr(scheduler, "step"):
-        message = f"scheduler={scheduler!r} gives no scheduler."
-        hint = "Pass a scheduler, or a function that makes one of the optimizer."
-        raise ArgumentError(message, argument="scheduler", hint=hint)
-    own = getattr(scheduler, "optimizer", optimizer)
-    if getattr(own, "param_groups", None) is not optimizer.param_groups:
-        message = "scheduler was made for another optimizer, whose learning rate it would change."
-        hint = "Make it of this one, or pass a function that makes one of the optimizer."
-        raise ArgumentError(message, argument="scheduler", hint=hint)
-    return Schedule(scheduler, per_step or isinstance(scheduler, _PER_STEP))
-
-
-def _named_scheduler(name: str, *, epochs: int, steps_per_epoch: int | None) -> Callable[..., Any]:
-    if name == "cosine":
-        return functools.partial(lr_scheduler.CosineAnnealingLR, T_max=epochs)
-    if name == "onecycle" and steps_per_epoch:
-        return lambda optimizer: lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=[10 * group["lr"] for group in optimizer.param_groups],
-            total_steps=epochs * steps_per_epoch,
-        )
-    message = f"scheduler is {name!r}."
-    hint = 'Pass "cosine", "onecycle" (for data of known length), or a scheduler.'
-    raise ArgumentError(message, argument="scheduler", hint=hint)

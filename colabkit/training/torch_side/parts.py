@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from colabkit.errors import ArgumentError
 from colabkit.training.torch_side.batches import count_samples
@@ -45,6 +46,10 @@ def _cut(value: Any, place: slice, samples: int) -> Any:
             hint = "Leave microbatch out, and take a smaller batch_size with accumulate."
             raise ArgumentError(message, argument="microbatch", hint=hint)
         return value[place]
+    if isinstance(value, PackedSequence):
+        message = f"A batch of {samples} samples is packed, and cannot be cut into parts."
+        hint = "Leave microbatch out, and take a smaller batch_size with accumulate."
+        raise ArgumentError(message, argument="microbatch", hint=hint)
     if isinstance(value, Mapping):
         return {key: _cut(each, place, samples) for key, each in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
+from colabkit.training.torch_side.accuracy import OWN, Classes, classes_of
 from colabkit.training.torch_side.batches import (
     caller_for,
     count_samples,
@@ -21,13 +22,18 @@ from colabkit.training.torch_side.device import Precision, moved
 from colabkit.training.torch_side.loss import LossFunction, infer_loss, own_loss
 from colabkit.training.torch_side.metrics import Metrics
 from colabkit.training.torch_side.mistakes import check_loss, mistake_in_inputs, mistake_in_target
-from colabkit.training.torch_side.optimizers import Schedule
+from colabkit.training.torch_side.optimizers import left_out_error
+from colabkit.training.torch_side.schedules import Schedule
 from colabkit.training.verdict import ResumeVerdict
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Recipe:
-    """Everything that decides what a step does."""
+    """Everything that decides what a step does.
+
+    Attributes:
+        left_out: Weights of the loss that the optimizer does not train.
+    """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -38,6 +44,7 @@ class Recipe:
     precision: Precision
     accumulate: int = 1
     clip_grad_norm: float | None = None
+    left_out: tuple[nn.Parameter, ...] = ()
 
 
 class Passed(NamedTuple):
@@ -82,6 +89,8 @@ class Forward:
         self._call: Callable[[Any], Any] | None = None
         self._own = False
         self._criterion = recipe.loss
+        self._classes = Classes() if recipe.loss is None else classes_of(recipe.loss)
+        self._may_be_overwritten = _is_compiled(recipe.loss)
 
     def __call__(self, batch: Any) -> Outcome:
         """Returns the outcome of one batch."""
@@ -90,9 +99,13 @@ class Forward:
 
     def values_of(self, passed: Passed) -> dict[str, Any]:
         """Returns the loss and the metrics of a forward pass, by name."""
-        values = {"loss": passed.loss.detach()}
+        loss = passed.loss.detach()
+        # A compiled model's CUDA graph writes the next loss into the very memory of this one.
+        values = {"loss": loss.clone() if self._may_be_overwritten else loss}
         if self._recipe.metrics:
-            values |= self._recipe.metrics.of_batch(main_output(passed.output), passed.target)
+            output = main_output(passed.output)
+            own = loss if self._own else None
+            values |= self._recipe.metrics.of_batch(output, passed.target, self._classes, own)
         return values
 
     def pass_through(self, batch: Any) -> Passed:
@@ -122,7 +135,7 @@ class Forward:
                 inputs = without_target(inputs)
         try:
             output = self._call(inputs)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             mistake = mistake_in_inputs(error, self._recipe.model, inputs)
             if mistake is None:
                 raise
@@ -131,13 +144,15 @@ class Forward:
             loss = own_loss(output)
             self._own = loss is not None
             if loss is not None:
+                self._classes, self._may_be_overwritten = OWN, True
                 return output, target, loss
             self._criterion = infer_loss(main_output(output), target)
+            self._classes = classes_of(self._criterion)
         if target is None:
             target = inputs
         try:
             loss = self._compare(self._criterion, output, target)
-        except (IndexError, RuntimeError, ValueError) as error:
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
             mistake = mistake_in_target(error, main_output(output), target)
             if mistake is None:
                 raise
@@ -161,6 +176,8 @@ class TrainStep:
         self._accumulated = 0
         self._group = recipe.accumulate
         self._batches_done = 0
+        self._updates = 0
+        self._left_out = recipe.left_out
         self._length: int | None = None
         self._changed: tuple[str, ...] = ()
         self._zero_grad = _zero_grad_of(recipe.optimizer)
@@ -213,8 +230,18 @@ class TrainStep:
             self._update()
         self._batches_done = 0
 
+    def _check_left_out(self) -> None:
+        """Raises ArgumentError where weights of the loss would learn, and nobody trains them."""
+        # A frozen teacher within a loss is never in the graph; only gradients tell.
+        learning = [each for each in self._left_out if each.grad is not None]
+        self._left_out = ()
+        if learning and isinstance(self._recipe.loss, nn.Module):
+            raise left_out_error(self._recipe.loss, learning)
+
     def _update(self) -> None:
         recipe = self._recipe
+        if self._left_out:
+            self._check_left_out()
         if recipe.clip_grad_norm is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(recipe.optimizer)
@@ -227,12 +254,13 @@ class TrainStep:
         self._zero_grad()
         self._begin_group()
         if not is_skipped:
-            recipe.schedule.after_step()
+            self._updates += 1
+            recipe.schedule.after_step(self._updates)
 
     def _scaled_step(self, scaler: torch.amp.GradScaler) -> bool:
         """Steps unless a gradient overflowed; returns whether a schedule must not step either."""
         scaler.step(self._recipe.optimizer)
-        if not self._recipe.schedule.per_step:
+        if not self._recipe.schedule.follows_steps:
             scaler.update()
             return False
         # Only the scale tells, and reading it waits for the device: not without need.
@@ -254,6 +282,7 @@ class TrainStep:
             "accumulated": self._accumulated,
             "group": self._group,
             "batches_done": self._batches_done,
+            "updates": self._updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -261,6 +290,7 @@ class TrainStep:
         self._accumulated = state["accumulated"]
         self._group = state.get("group", self._recipe.accumulate)
         self._batches_done = state.get("batches_done", 0)
+        self._updates = state.get("updates", 0)
         self._changed = size_changes(state.get("microbatch"), None)
 
     def verdict(self) -> ResumeVerdict:
@@ -303,7 +333,13 @@ def size_changes(then: int | None, now: int | None) -> tuple[str, ...]:
 
 def main_output(output: Any) -> Any:
     """Returns what losses and metrics look at, of what a model returned."""
+    if isinstance(output, Mapping):
+        return output.get("logits", output)
     return getattr(output, "logits", output)
+
+
+def _is_compiled(loss: object) -> bool:
+    return hasattr(loss, "_orig_mod") or hasattr(loss, "_torchdynamo_orig_callable")
 
 
 def _zero_grad_of(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
