@@ -314,9 +314,13 @@ class Carrier:
 
 
 def _worth_carrying(waiting: list[Manifest], newest: int) -> Iterator[Manifest]:
-    """Yields the newest, the best, and what is to be kept for ever, in their order."""
+    """Yields the newest, the best, and what is to be kept for ever, in their order.
+
+    Where the newest have become NaN, the newest that has not is among them.
+    """
     best = max((m.name for m in waiting if m.facts.is_best), default=None)
+    finite = max((m.name for m in waiting if m.facts.is_finite), default=None)
     for place, manifest in enumerate(waiting):
         is_new = place >= len(waiting) - newest
-        if is_new or manifest.name == best or manifest.facts.keep_forever:
+        if is_new or manifest.name in {best, finite} or manifest.facts.keep_forever:
             yield manifest

@@ -55,6 +55,8 @@ class RunFolder:
     def newest_valid(self, backend: TensorBackend) -> LoadedCheckpoint | None:
         """Returns the newest checkpoint that is whole, on the volume or in the spool.
 
+        One whose weights are NaN or infinite comes after all that are not, of its attempt.
+
         Raises:
             CheckpointCorruptError: There are checkpoints, and none is whole.
             StorageError: There are checkpoints, and none can be read at the moment.
@@ -66,6 +68,11 @@ class RunFolder:
             key=lambda item: (item[0], -item[1]),
             reverse=True,
         )
+        diverged: list[int] = []
+        if places and _step_diverged(stores[places[0][1]], places[0][0]) is not None:
+            steps = {place: _step_diverged(stores[place[1]], place[0]) for place in places}
+            places.sort(key=lambda item: (-item[0].attempt, steps[item] is not None))
+            diverged = [step for step in dict.fromkeys(steps.values()) if step is not None]
         skipped: list[tuple[str, str]] = []
         refused: list[StorageError] = []
         for name, place in places:
@@ -83,7 +90,12 @@ class RunFolder:
             is_carried = stores[place] is self.store
             self._loaded = [manifest] if is_carried else []
             self._stranded = [] if is_carried else stranded(stores[place], self.store, manifest)
-            return dataclasses.replace(loaded, skipped=tuple(skipped))
+            is_left_out = loaded.facts.is_finite and places[0][0].attempt == name.attempt
+            return dataclasses.replace(
+                loaded,
+                skipped=tuple(skipped),
+                diverged=tuple(diverged) if is_left_out else (),
+            )
         if refused:
             # What could not be read says nothing about what was written.
             raise refused[0]
@@ -224,3 +236,12 @@ class RunFolder:
     def names(self) -> list[Name]:
         """Returns the checkpoints on the volume, newest first."""
         return self.store.names()
+
+
+def _step_diverged(store: CheckpointStore, name: Name) -> int | None:
+    """Returns the step of a checkpoint whose weights are NaN or infinite, else None."""
+    try:
+        facts = store.manifest(name).facts
+    except (CheckpointCorruptError, StorageError):
+        return None  # reading it tells why
+    return None if facts.is_finite else facts.step

@@ -31,6 +31,7 @@ class CheckpointInfo:
         weights_files: The files of its weights; each opens with
             ``safetensors.torch.load_file`` under the model's own parameter names; URLs where
             the run folder is one.
+        is_finite: Whether all trained weights are numbers, neither NaN nor infinite.
         problem: Why it cannot be used, "" when nothing is known against it.
         hashes: A hash by tensor, "section.key".
     """
@@ -44,6 +45,7 @@ class CheckpointInfo:
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     is_best: bool = False
     weights_files: tuple[Path | str, ...] = ()
+    is_finite: bool = True
     problem: str = ""
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
@@ -55,12 +57,14 @@ class LoadedCheckpoint:
     Attributes:
         sections: The states by name.
         skipped: Newer checkpoints that were damaged, as (name, reason).
+        diverged: Steps of newer ones whose weights are NaN or infinite.
     """
 
     info: CheckpointInfo
     facts: SaveFacts
     sections: Mapping[str, Any]
     skipped: tuple[tuple[str, str], ...] = ()
+    diverged: tuple[int, ...] = ()
 
     @property
     def fingerprint(self) -> Mapping[str, Any]:

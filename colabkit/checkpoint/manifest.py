@@ -65,6 +65,7 @@ class SaveFacts:
         is_best: Whether that epoch was the best so far.
         keep_forever: Whether pruning leaves it alone.
         fingerprint: What must be the same for it to fit.
+        is_finite: Whether all trained weights are numbers, neither NaN nor infinite.
     """
 
     step: int
@@ -74,6 +75,7 @@ class SaveFacts:
     is_best: bool = False
     keep_forever: bool = False
     fingerprint: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    is_finite: bool = True
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

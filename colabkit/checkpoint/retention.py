@@ -13,7 +13,7 @@ def superfluous(known: Sequence[Manifest], *, keep: int) -> list[Manifest]:
     """Returns the checkpoints that may go.
 
     Two of the same step may lie in the same files, and then are damaged together: only the
-    newer one counts.
+    newer one counts. Where weights became NaN, the newest that are none stay as well.
 
     Args:
         known: Whole checkpoints of one attempt, in any order.
@@ -22,9 +22,13 @@ def superfluous(known: Sequence[Manifest], *, keep: int) -> list[Manifest]:
     newest_first = sorted(known, key=lambda manifest: manifest.name, reverse=True)
     best = next((m for m in newest_first if m.facts.is_best), None)
     newest_of_step: dict[int, Name] = {}
+    finite_of_step: dict[int, Name] = {}
     for manifest in newest_first:
         newest_of_step.setdefault(manifest.facts.step, manifest.name)
-    staying = set(list(newest_of_step.values())[: max(keep, _NEWEST_MIN)])
+        if manifest.facts.is_finite:
+            finite_of_step.setdefault(manifest.facts.step, manifest.name)
+    count = max(keep, _NEWEST_MIN)
+    staying = {*list(newest_of_step.values())[:count], *list(finite_of_step.values())[:count]}
     return [
         manifest
         for manifest in newest_first

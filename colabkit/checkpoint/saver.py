@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from colabkit.checkpoint.carrier import Carrier
+from colabkit.checkpoint.finite import is_finite
 from colabkit.checkpoint.incremental import Hashed
 from colabkit.checkpoint.info import Draft
 from colabkit.checkpoint.lease import Lease
@@ -42,6 +43,7 @@ class _Job:
     skeletons: dict[str, Any]
     weights: tuple[str, ...]
     facts: SaveFacts
+    trained: list[Item]
     wait_at_once: Callable[[], None]
     still_valid: Callable[[], bool]
     began_s: float
@@ -84,7 +86,9 @@ class Saver:
         self._sequence = 0
         self._streaks: _Streaks = {}
         self._all_at_once = False
-        self._status = SaveStatus()
+        known = self._previous
+        is_known = known is not None and known.facts.is_finite
+        self._status = SaveStatus(finite_step=known.facts.step if known and is_known else None)
         self._committed_s = clock()
         self._failure: BaseException | None = None
         self._job: _Job | None = None
@@ -145,11 +149,13 @@ class Saver:
         at_once = [item for item in items if item.mode is Mode.AT_ONCE]
         wait = copy_items(at_once, self._backend)
         wait()
+        weights = tuple(section.name for section in sections if section.weights)
         job = _Job(
             items=items,
             skeletons=skeletons,
-            weights=tuple(section.name for section in sections if section.weights),
+            weights=weights,
             facts=facts,
+            trained=[i for i in items if i.section in weights and is_guarded(i.spec)],
             wait_at_once=wait,
             still_valid=still_valid,
             began_s=began_s,
@@ -295,6 +301,8 @@ class Saver:
         if self._deceived(job, hashes):
             return
         self._status = dataclasses.replace(self._status, state=SaveState.STAGED)
+        finite = all(is_finite(item.spec.dtype, item.view) for item in job.trained)
+        job.facts = dataclasses.replace(job.facts, is_finite=finite)
         nbytes = self._commit(job, hashes)
         self._streaks = streaks_after(self._streaks, hashes)
         self._committed_s = self._clock()
@@ -309,6 +317,8 @@ class Saver:
             step=job.facts.step,
             timings=timings,
             wants_retake=self._status.wants_retake,
+            finite_step=job.facts.step if finite else self._status.finite_step,
+            is_finite=finite,
         )
 
     def _deceived(self, job: _Job, hashes: dict[tuple[str, str], str]) -> bool:

@@ -31,6 +31,8 @@ class SaveStatus:
         error: Why the newest save failed, None when it did not.
         wants_retake: Whether a snapshot was torn and thrown away.
         carry: How far a slow volume is behind the local disk, None without a spool.
+        finite_step: The newest step whose trained weights were seen to be finite, or None.
+        is_finite: Whether those of the newest save are.
     """
 
     state: SaveState = SaveState.NONE
@@ -40,3 +42,5 @@ class SaveStatus:
     error: OSError | None = None
     wants_retake: bool = False
     carry: CarryStatus | None = None
+    finite_step: int | None = None
+    is_finite: bool = True

@@ -152,6 +152,7 @@ class CheckpointStore:
             nbytes=sum(entry.spec.nbytes for entry in manifest.tensors),
             metrics=facts.metrics,
             is_best=facts.is_best,
+            is_finite=facts.is_finite,
             weights_files=tuple(
                 joined(self.volume.location, _shard_path(shard)) for shard in sorted(weights)
             ),

@@ -100,6 +100,13 @@ class EarlyStopping(Callback):
         self.mode = better_mode(monitor) if mode == "auto" else mode
         self.best: float | None = None
         self.epochs_without_improvement = 0
+        self.has_stopped = False
+
+    def reconsider(self, run: Run) -> None:
+        """Takes back an end of an earlier session that would not come with today's patience."""
+        if self.has_stopped and self.epochs_without_improvement < max(1, self.patience):
+            self.has_stopped = False
+            run.go_on(f"patience is {self.patience} epochs now")
 
     def on_epoch_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
         """Counts the epochs since the best one."""
@@ -114,17 +121,23 @@ class EarlyStopping(Callback):
             return
         self.epochs_without_improvement += 1
         if self.epochs_without_improvement >= max(1, self.patience):
+            self.has_stopped = True
             run.stop(
                 f"{self.monitor} has not improved for {self.epochs_without_improvement} epochs"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value and the count."""
-        return {"best": self.best, "waited": self.epochs_without_improvement}
+        return {
+            "best": self.best,
+            "waited": self.epochs_without_improvement,
+            "has_stopped": self.has_stopped,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores the best value and the count."""
         self.best, self.epochs_without_improvement = state["best"], state["waited"]
+        self.has_stopped = state.get("has_stopped", False)
 
 
 class CallbackList:
@@ -139,6 +152,12 @@ class CallbackList:
         }
         self._functions = [c for c in self.members if not any(hasattr(c, h) for h in _HOOKS)]
         self.watches_batches = bool(self._hooks["on_batch_end"] or self._functions)
+
+    def reconsider(self, run: Run) -> None:
+        """Asks those that ended the run in an earlier session whether they still would."""
+        for member in self.members:
+            if isinstance(member, EarlyStopping):
+                member.reconsider(run)
 
     def train_begin(self, run: Run) -> None:
         """Before the first step of this session."""

@@ -22,7 +22,7 @@ class FitOptions:
     save_every: str | int | None
     keep: int
     monitor: str | None
-    resume: bool | str
+    resume: bool | str | int
     progress: bool
     tensorboard: bool
     release_when_done: bool

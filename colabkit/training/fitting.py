@@ -63,7 +63,7 @@ def fit(
     save_every: str | int | None = "auto",
     keep: int = 2,
     monitor: str | None = None,
-    resume: bool | str = True,
+    resume: bool | str | int = True,
     progress: bool = True,
     tensorboard: bool = False,
     release_when_done: bool = False,
@@ -111,8 +111,10 @@ def fit(
             such as "90s" or "5min", or a number of steps.
         keep: How many of the newest checkpoints to keep; 2 at least.
         monitor: The value whose best epoch is kept too; "val_loss" with validation data.
-        resume: True goes on from the newest checkpoint; False starts anew beside it and
-            deletes nothing; "weights" takes the weights that fit.
+        resume: True goes on from the newest checkpoint; "best" or a step goes on from that
+            one; "weights" takes the weights that fit and starts anew; so does False without
+            them. Nothing is ever deleted. What you pass otherwise than then is taken and
+            said: learning rate, weight decay, length of a schedule, batch size.
         progress: Whether to show progress and say what happens.
         tensorboard: Whether to write event files into the run folder; then
             ``%tensorboard --logdir`` on it shows the curves, on this machine or the next.

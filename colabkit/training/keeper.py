@@ -21,6 +21,7 @@ from colabkit.checkpoint import (
 )
 from colabkit.errors import CheckpointWriteError, DiskFullError, DriveLostError, StorageError
 from colabkit.storage import Mended, Mending
+from colabkit.training.opening import chosen
 from colabkit.training.side import Side
 
 _logger = logging.getLogger(__name__)
@@ -103,6 +104,15 @@ class Keeper:
                 tries -= 1
                 if mount is None or not tries or mount.mend(now=True).outcome is Mended.REFUSED:
                     raise
+
+    def chosen(self, which: str | int) -> LoadedCheckpoint:
+        """Returns the best checkpoint, or that of a step.
+
+        Raises:
+            CheckpointNotFoundError: There is none.
+        """
+        info = chosen(self._folder.store.infos(), self.location, which)
+        return self._folder.load(info, self._side.backend)
 
     @property
     def counts_steps(self) -> bool:

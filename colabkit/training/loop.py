@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
-from colabkit.errors import ColabKitError
+from colabkit.errors import ColabKitError, DivergedError
 from colabkit.training import checks
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
@@ -30,7 +31,7 @@ from colabkit.training.resuming import check_resume, restore_run
 from colabkit.training.seeding import derive
 from colabkit.training.side import side_for
 from colabkit.training.state import RunState, Stop
-from colabkit.training.steplog import StepLog
+from colabkit.training.steplog import WAY_BACK, StepLog
 from colabkit.training.verdict import ResumeVerdict
 
 _logger = logging.getLogger(__name__)
@@ -52,8 +53,9 @@ class Run:
         save_every: "auto", a time such as "90s" or "5min", or a number of steps.
         keep: How many of the newest checkpoints to keep, at least 2.
         monitor: Name of the value whose best epoch is kept as well, "val_loss" for example.
-        resume: True goes on from the newest checkpoint; False starts anew beside it and
-            deletes nothing; "weights" takes only the weights that fit.
+        resume: True goes on from the newest checkpoint; "best" or a step goes on from that
+            one; "weights" takes the weights that fit and starts anew; so does False without
+            them. Nothing is ever deleted.
         progress: Whether to show progress and say what happens.
         tensorboard: Whether to write event files, for ``%tensorboard --logdir`` on the folder.
         release_when_done: Whether the machine is given back when ``epochs`` has yielded the last
@@ -91,7 +93,7 @@ class Run:
         save_every: str | int | None = "auto",
         keep: int = 2,
         monitor: str | None = None,
-        resume: bool | str = True,
+        resume: bool | str | int = True,
         progress: bool = True,
         tensorboard: bool = False,
         release_when_done: bool = False,
@@ -130,6 +132,7 @@ class Run:
             told=self._display.mended,
         )
         self._events = events_for(tensorboard, self.history, self._keeper.folder)
+        self._state.passed = self._side.passed()
         changed = restore_run(
             self._keeper, self._side, self._state, self._display, seed=self.seed, resume=resume
         )
@@ -216,6 +219,14 @@ class Run:
         self._epochs_total = epochs
         if words := self._state.go_on_to(epochs):
             self._display.say(words)
+
+    def go_on(self, why: str) -> None:
+        """Takes back that the run had ended before its last epoch."""
+        if self._state.stop is not None:
+            self._display.say(
+                f"Training on, although it had ended ({self._state.stop.reason}): {why}."
+            )
+            self._state.stop = None
 
     def say_done(self) -> None:
         """Says that nothing is left to train, and why."""
@@ -347,6 +358,8 @@ class Run:
             self._keeper.location,
             in_every_epoch=self.reads_one_source,
         )
+        while self._state.remarks:
+            self._display.say(self._state.remarks.pop(0))
 
     def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
         key = derive(self.seed, "pass", self.epoch, cursor.call)
@@ -394,6 +407,7 @@ class Run:
             self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
             self.was_interrupted = True
             raise KeyboardInterrupt
+        self._require_finite(self._keeper.status())
         self._keeper.save_if_due(self.step, counts=counts)
         self._keeper.mend()
 
@@ -472,8 +486,21 @@ class Run:
     def _save_and_wait(self) -> None:
         self._keeper.save(self.step, wait=True)
         self._display.update(self._position, self._log.newest, self._keeper.status())
+        self._require_finite(self._keeper.status())
         self._keeper.publish_history(self.history.csv_text())
         self._events.finish(self.step)
+
+    def _require_finite(self, status: SaveStatus | None) -> None:
+        """Raises DivergedError when a save has found NaN in weights that had none before."""
+        if status is None or status.is_finite or status.finite_step is None:
+            return
+        message = (
+            f"The weights became NaN or infinite between step {status.finite_step} and step"
+            f" {status.step} (epoch {self.epoch + 1})."
+        )
+        raise DivergedError(
+            message, step=status.step, epoch=self.epoch, loss=math.nan, hint=WAY_BACK
+        )
 
     def _snapshot(self) -> Snapshot:
         self._state.reasons = self.verdict.reasons

@@ -76,7 +76,7 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
         if loaded is None:
             raise _none_found(there, ckpt_dir, which)
     else:
-        loaded = folder.load(_chosen(there, ckpt_dir, which), side.backend)
+        loaded = folder.load(chosen(there, ckpt_dir, which), side.backend)
     names = [name for name in loaded.fingerprint["objects"] if name.startswith("model.")]
     if not names:
         raise _no_model_error(loaded.fingerprint["objects"], ckpt_dir)
@@ -118,7 +118,13 @@ def _existing(ckpt_dir: str | Path) -> str | Path:
     return path
 
 
-def _chosen(found: list[CheckpointInfo], ckpt_dir: str | Path, which: str | int) -> CheckpointInfo:
+def chosen(found: list[CheckpointInfo], ckpt_dir: str | Path, which: str | int) -> CheckpointInfo:
+    """Returns the newest checkpoint that is the best, or of a step.
+
+    Raises:
+        ArgumentError: ``which`` is neither "best" nor a step.
+        CheckpointNotFoundError: There is none.
+    """
     if which != "best" and not isinstance(which, int):
         message = f"which is {which!r}."
         raise ArgumentError(message, argument="which", hint='Pass "latest", "best" or a step.')

@@ -69,6 +69,14 @@ class Side(Protocol):
         """Returns what must be the same for a checkpoint to fit."""
         ...
 
+    def passed(self) -> dict[str, Any]:
+        """Returns the settings of the objects as the user made them: rates, schedules."""
+        ...
+
+    def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
+        """Takes what is passed otherwise than ``then`` into the restored objects; says it."""
+        ...
+
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""
         ...

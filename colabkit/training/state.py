@@ -39,6 +39,8 @@ class RunState:
         self.epoch_values: dict[str, float] = {}
         self.stop: Stop | None = None
         self.reasons: tuple[str, ...] = ()
+        self.passed: dict[str, Any] = {}
+        self.remarks: list[str] = []
 
     @property
     def should_stop(self) -> bool:
@@ -93,9 +95,28 @@ class RunState:
         # A loop of one's own may make its data anew in each epoch: played games, growing pools.
         goes_on = in_every_epoch or cursor.batches_done > 0
         then = self.known_data.get(cursor.call, now) if goes_on else now
+        then = self._resized(cursor, then, now)
         if changed := differences({"data": then}, {"data": dict(now)}):
             raise mismatch_error(changed, location)
         self.known_data[cursor.call] = dict(now)
+
+    def _resized(
+        self, cursor: Cursor, then: Mapping[str, Any], now: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Goes on in the same data by batches of another size; returns what is then the same."""
+        before, after = then.get("batch_size"), now.get("batch_size")
+        is_same = now.get("samples") is not None and then.get("samples") == now["samples"]
+        if not is_same or before is None or after is None or before == after:
+            return then
+        done = min(cursor.batches_done * before, now["samples"])
+        cursor.batches_done = done // after
+        words = f"The batch size was {before} and is {after}"
+        if done:
+            words += f"; the epoch goes on at sample {cursor.batches_done * after:,}"
+        if again := done % after:
+            words += f", and {again} samples are trained once more"
+        self.remarks.append(f"{words}.")
+        return {**then, "batch_size": after, "batches": now.get("batches")}
 
     def facts(self, *, is_best: bool, fingerprint: Mapping[str, Any]) -> SaveFacts:
         """Returns what a checkpoint of this moment is, the place in each feed noted."""
@@ -128,6 +149,7 @@ class RunState:
             "should_stop": self.should_stop,
             "stop": None if self.stop is None else [self.stop.reason, self.stop.epochs],
             "reasons": list(self.reasons),
+            "passed": self.passed,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -142,3 +164,4 @@ class RunState:
         stop = state.get("stop", stop)
         self.stop = None if stop is None else Stop(*stop)
         self.reasons = tuple(state.get("reasons", ()))
+        self.passed = dict(state.get("passed", {}))

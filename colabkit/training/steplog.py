@@ -11,6 +11,15 @@ from colabkit.errors import ArgumentError, DivergedError
 from colabkit.training.records import History
 
 _PENDING_MAX = 64
+WAY_BACK = (
+    "The newest checkpoint whose weights are finite is untouched: look for NaN in the data of that"
+    " step, lower the learning rate, or clip the gradients; then run again, and the change is"
+    " taken. If the loss had long been growing before, begin anew with resume=False."
+)
+_TOO_LATE = (
+    "It was so from the first step after the checkpoint, where a lower learning rate comes too"
+    " late: look for NaN in the data; else begin anew with resume=False, which deletes nothing."
+)
 
 
 class StepLog:
@@ -91,14 +100,9 @@ class StepLog:
         for name in self._must_be_finite & floats.keys():
             if not math.isfinite(floats[name]):
                 message = f"The {name} became {floats[name]} at step {step} (epoch {epoch + 1})."
-                raise DivergedError(
-                    message,
-                    step=step,
-                    epoch=epoch,
-                    loss=floats[name],
-                    hint="The checkpoint before it is untouched: look for NaN in the data of that"
-                    " step, lower the learning rate, or clip the gradients; then run again.",
-                )
+                began_so = step > 0 and name not in self.newest
+                hint = _TOO_LATE if began_so else WAY_BACK
+                raise DivergedError(message, step=step, epoch=epoch, loss=floats[name], hint=hint)
 
     def means(self) -> dict[str, float]:
         """Returns the weighted means of the epoch so far."""

@@ -111,6 +111,7 @@ class _Fitting:
         own = CallbackList(
             [c for c in options.callbacks if not isinstance(c, keras.callbacks.Callback)]
         )
+        self._own = own
         generators: dict[str, Any] = {
             name: GeneratorState(generator)
             for name, generator in own.generators(generator_kinds()).items()
@@ -146,6 +147,7 @@ class _Fitting:
     def train(self) -> History:
         run, epochs = self._run, self._options.epochs
         run.ask_for(epochs)
+        self._own.reconsider(run)
         if not self._is_left() and (self._progress.is_over or not self._has_an_end):
             run.say_done()
             self._release.finish(run)

@@ -81,6 +81,15 @@ class KerasSide:
         """Returns what must be the same for a checkpoint to fit."""
         return self.state.fingerprint()
 
+    def passed(self) -> dict[str, Any]:
+        """Nothing is taken anew yet: what Keras' objects hold comes from the checkpoint."""
+        return {}
+
+    def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
+        """Nothing."""
+        del then
+        return ()
+
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""
         return {

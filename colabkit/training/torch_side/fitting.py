@@ -134,6 +134,7 @@ class _Fitting:
     def train(self) -> History:
         run, callbacks = self._run, self._callbacks
         self._say_what_the_loss_trains()
+        callbacks.reconsider(run)
         callbacks.train_begin(run)
         try:
             for epoch in run.epochs(self._options.epochs):

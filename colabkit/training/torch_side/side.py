@@ -12,6 +12,7 @@ import torch
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.training.feed import Feed
 from colabkit.training.torch_side.backend import TorchBackend
+from colabkit.training.torch_side.passed import PassedSettings
 from colabkit.training.torch_side.randomness import seed_everything
 from colabkit.training.torch_side.sources import feed_of
 from colabkit.training.torch_side.state import GradientLedger, TorchState
@@ -24,6 +25,7 @@ class TorchSide:
         self.device = _device_of(objects)
         self.backend: TensorBackend = TorchBackend(self.device)
         self._state = TorchState(objects)
+        self._passed = PassedSettings(self._state.optimizers, self._state.others)
         self._ledger: GradientLedger | None = None
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
@@ -91,6 +93,14 @@ class TorchSide:
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""
         return self._state.fingerprint()
+
+    def passed(self) -> dict[str, Any]:
+        """Returns the settings of optimizers and schedulers as the user made them."""
+        return self._passed.values
+
+    def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
+        """Takes what is passed otherwise than ``then`` into the restored objects; says it."""
+        return self._passed.take(then)
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""

@@ -1,0 +1,188 @@
+"""What the user passes to optimizers and schedulers, which a checkpoint must not undo."""
+
+from __future__ import annotations
+
+import copy
+import numbers
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.optim import lr_scheduler
+
+from colabkit.errors import ArgumentError
+
+# What a scheduler's steps change; the rest of its state is as it was made.
+_MOVING = frozenset(
+    {
+        "_get_lr_called_within_step", "_is_initial", "_last_lr", "_step_count", "base_lrs", "best",
+        "cooldown_counter", "last_epoch", "num_bad_epochs",
+    }
+)  # fmt: skip
+
+
+class PassedSettings:
+    """The settings of a run's optimizers and schedulers as they were made in this session.
+
+    A person who passes another learning rate at a resume means it: what differs from what was
+    passed in the session before is taken, and everything else comes from the checkpoint.
+
+    Args:
+        optimizers: By name, before anything is restored.
+        others: Objects by name, schedulers among them.
+    """
+
+    def __init__(
+        self, optimizers: Mapping[str, torch.optim.Optimizer], others: Mapping[str, Any]
+    ) -> None:
+        self._optimizers = optimizers
+        self._schedulers = {
+            name: value
+            for name, value in others.items()
+            if isinstance(value, lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau)
+        }
+        self._groups = {
+            name: [_settings(group) for group in optimizer.param_groups]
+            for name, optimizer in optimizers.items()
+        }
+        self._fresh = {name: copy.deepcopy(s.state_dict()) for name, s in self._schedulers.items()}
+        self.values: dict[str, Any] = {
+            **{name: [_passed_in(group) for group in self._groups[name]] for name in optimizers},
+            **{name: _plain(state) for name, state in self._fresh.items()},
+        }
+
+    def take(self, then: Mapping[str, Any]) -> tuple[str, ...]:
+        """Puts what is passed otherwise than ``then`` into the restored objects.
+
+        Returns:
+            What was taken, a phrase each: "lr of optimizer 0.1 → 0.01".
+        """
+        said: list[str] = []
+        for name, scheduler in self._schedulers.items():
+            changed = dict(_differing(then.get(name), self.values[name]))
+            said += [_phrase(key, name, *pair) for key, pair in changed.items()]
+            owner = next((n for n, o in self._optimizers.items() if o is scheduler.optimizer), None)
+            rates = self._take_groups(owner, then) if owner is not None else []
+            said += rates
+            if changed or any(phrase.startswith("lr ") for phrase in rates):
+                self._begin_again(name, owner, then)
+            elif _is_another(scheduler):
+                said.append(f"the schedule of {name}")
+                self._begin_again(name, owner, then)
+        owned = {id(scheduler.optimizer) for scheduler in self._schedulers.values()}
+        for name, optimizer in self._optimizers.items():
+            if id(optimizer) not in owned:
+                said += self._take_groups(name, then)
+        return tuple(dict.fromkeys(said))
+
+    def _take_groups(self, name: str, then: Mapping[str, Any]) -> list[str]:
+        said = []
+        groups = self._optimizers[name].param_groups
+        for place, (group, now) in enumerate(zip(groups, self._groups[name], strict=False)):
+            before = then.get(name, [])[place] if place < len(then.get(name, [])) else {}
+            for key, pair in _differing(before, self.values[name][place]):
+                _set(group, key, now.get("initial_lr", now["lr"]) if key == "lr" else now[key])
+                where = f"{name}, group {place}" if len(groups) > 1 else name
+                said.append(_phrase(key, where, *pair))
+        return said
+
+    def _begin_again(self, name: str, owner: str | None, then: Mapping[str, Any]) -> None:
+        """Moves a schedule, as it is made now, to the place that the restored one had."""
+        scheduler = self._schedulers[name]
+        if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+            self._scale(name, owner, then)
+            return
+        steps = scheduler.last_epoch - self._fresh[name]["last_epoch"]
+        scheduler.load_state_dict(copy.deepcopy(self._fresh[name]))
+        groups = self._optimizers[owner].param_groups if owner is not None else []
+        for group, fresh in zip(groups, self._groups[owner or name] if groups else [], strict=True):
+            for key, value in fresh.items():
+                _set(group, key, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that the optimizer has not stepped yet
+            try:
+                for _ in range(steps):
+                    scheduler.step()
+            except ValueError as error:
+                message = f"{name} is shorter now than what is trained already: {error}."
+                hint = 'Make it as long as before at least, or begin anew with resume="weights".'
+                raise ArgumentError(message, argument=name, hint=hint) from error
+
+    def _scale(self, name: str, owner: str | None, then: Mapping[str, Any]) -> None:
+        """Plateaus follow what was seen: their rate is reduced as often as before."""
+        scheduler = self._schedulers[name]
+        for key, _ in _differing(then.get(name), self.values[name]):
+            if hasattr(scheduler, key):
+                setattr(scheduler, key, self._fresh[name][key])
+        if owner is None:
+            return
+        groups = self._optimizers[owner].param_groups
+        reduced = scheduler._last_lr
+        for place, group in enumerate(groups):
+            before = then.get(owner, [])
+            if place < len(before) and place < len(reduced) and before[place].get("lr"):
+                now = self.values[owner][place]["lr"]
+                _set(group, "lr", now * (float(reduced[place]) / before[place]["lr"]))
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: value.item() if isinstance(value, torch.Tensor) else copy.copy(value)
+        for key, value in group.items()
+        if key != "params" and _plain(value) is not None
+    }
+
+
+def _passed_in(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a group's settings before a scheduler changed the rate."""
+    plain = {key: _plain(value) for key, value in group.items() if key != "initial_lr"}
+    return {**plain, "lr": _plain(group.get("initial_lr", group.get("lr")))}
+
+
+def _plain(value: Any) -> Any:
+    """Returns what JSON can hold of a setting, None for what is none."""
+    if isinstance(value, torch.Tensor):
+        return value.item() if value.numel() == 1 else None
+    if isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Number) and not isinstance(value, complex):
+        return value if isinstance(value, int) else float(value)  # type: ignore[arg-type]
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Mapping):
+        kept = {str(key): _plain(each) for key, each in value.items() if key not in _MOVING}
+        return {key: each for key, each in kept.items() if each is not None}
+    return None
+
+
+def _differing(then: Any, now: Mapping[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Yields the settings that both know and that are not the same."""
+    for key, value in now.items():
+        if isinstance(then, Mapping) and key in then and then[key] != value:
+            yield key, (then[key], value)
+
+
+def _is_another(scheduler: Any) -> bool:
+    """Whether functions that no checkpoint holds give another rate for the place restored."""
+    if type(scheduler) is not lr_scheduler.LambdaLR or scheduler.last_epoch < 0:
+        return False
+    now = [
+        base * function(scheduler.last_epoch)
+        for base, function in zip(scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    return bool(now != list(scheduler._last_lr))
+
+
+def _set(group: dict[str, Any], key: str, value: Any) -> None:
+    there = group.get(key)
+    if isinstance(there, torch.Tensor) and not isinstance(value, torch.Tensor):
+        there.fill_(value)
+    else:
+        group[key] = value
+
+
+def _phrase(key: str, where: str, then: Any, now: Any) -> str:
+    if isinstance(now, int | float | str):
+        return f"{key} of {where} {then} → {now}"
+    return f"{key} of {where}"
