@@ -340,9 +340,13 @@ def test_the_loss_follows_from_output_and_target(target, outputs, tmp_path):
 
 
 def test_a_cycle_that_is_over_is_said_when_more_epochs_are_wanted(tmp_path):
-    colabkit.fit(network(), arrays(), tmp_path, epochs=1, scheduler="onecycle", **QUIET)
+    def cycle(optimizer):
+        return lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=2)
+
+    options = {"scheduler": cycle, **QUIET}
+    colabkit.fit(network(), arrays(), tmp_path, epochs=1, **options)
     with pytest.raises(ArgumentError, match="cannot go on") as caught:
-        colabkit.fit(network(), arrays(), tmp_path, epochs=2, scheduler="onecycle", **QUIET)
+        colabkit.fit(network(), arrays(), tmp_path, epochs=2, **options)
     assert caught.value.argument == "scheduler"
 
 
@@ -455,7 +459,7 @@ WRONG = {
     "no batch": ({"batch_size": 0}, "batch_size"),
     "a callback class": ({"callbacks": [colabkit.EarlyStopping]}, "callbacks"),
     "an odd resume": ({"resume": "maybe"}, "resume"),
-    "a number as resume": ({"resume": 0}, "resume"),
+    "no step as resume": ({"resume": -1}, "resume"),
     "an odd save_every": ({"save_every": "often"}, "save_every"),
     "data of nothing": ({"data": 5}, "data"),
     "empty data": ({"data": []}, "data"),
