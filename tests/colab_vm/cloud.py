@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.colab_vm.failures import Failures
 from tests.colab_vm.machine import Machine
 from tests.colab_vm.platforms import Platform
 from tests.colab_vm.rules import DriveRules
@@ -90,9 +91,10 @@ class Cloud:
         self._store.empty_trash()
 
     def close(self) -> None:
-        """Ends every machine that still runs."""
+        """Ends every machine that still runs; raises if the double itself failed on one."""
         while self._machines:
             self._machines.pop().kill()
+        Failures(self.folder).check()
 
     def __enter__(self) -> Cloud:
         return self

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import mfusepy
 
+from tests.colab_vm.failures import Failures
 from tests.colab_vm.filesystem import DriveFiles, LiveRules
 from tests.colab_vm.store import CloudStore
 from tests.colab_vm.tree import Tree
@@ -50,6 +51,8 @@ def main() -> None:
     rules = LiveRules(control / "rules.json")
     if not rules().cache_survives:
         shutil.rmtree(cache, ignore_errors=True)
+    failures = Failures(cloud)
+    failures.collect()
     store = CloudStore(cloud)
     tree = Tree(cache, store)
     uploader = Uploader(tree, store, rules)
@@ -60,7 +63,7 @@ def main() -> None:
             "waiting": uploader.waiting(),
             "met": rules.met,
             "mounted_at": mounted_at,
-            "failure": uploader.failure,
+            "failure": failures.said(),
         }
 
     def on_start() -> None:

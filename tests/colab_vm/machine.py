@@ -164,12 +164,16 @@ class Machine:
 
     def interrupt(self) -> None:
         """Presses the stop button: SIGINT to the kernel."""
-        self.start(["kill", "-INT", str(self.kernel.pid)]).wait()
+        self._signal("INT", self.kernel.pid)
+
+    def _signal(self, name: str, pid: int) -> None:
+        # The shell's own kill: the program of that name is not on every machine.
+        self.start(["sh", "-c", f"kill -{name} {pid}"]).wait()
 
     def restart_kernel(self) -> None:
         """Ends the kernel and starts another: the disk and the mount stay."""
         if self._kernel is not None:
-            self.start(["kill", "-KILL", str(self._kernel.pid)]).wait()
+            self._signal("KILL", self._kernel.pid)
             self._kernel.close()
             self._kernel = None
 

@@ -13,10 +13,11 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from tests.colab_vm.faults import fail
 from tests.colab_vm.store import CloudStore, numbered
 
 ROOT_ID = 1
@@ -106,15 +107,25 @@ class Tree:
 
     def save(self, node: Node) -> None:
         """Writes a node down, and whether the uploader has to look at it."""
+        if node.id not in self.nodes:
+            return  # forgotten while somebody had it open: it is not to come back
         marks = ",".join("?" * len(_FIELDS))
         # astuple copies deeply, for nothing: all fields are plain.
         values = [getattr(node, name) for name in _FIELDS]
-        self._database.execute(f"INSERT OR REPLACE INTO nodes VALUES ({marks})", values)
+        self._write(f"INSERT OR REPLACE INTO nodes VALUES ({marks})", values)
         (self.pending.add if node.is_pending else self.pending.discard)(node.id)
+
+    def _write(self, statement: str, values: Sequence[object]) -> None:
+        try:
+            self._database.execute(statement, values)
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise fail(errno.ENOSPC, "the machine's disk") from error
+            raise
 
     def forget(self, node: Node) -> None:
         """Drops a node that neither the machine nor the cloud has any more."""
-        self._database.execute("DELETE FROM nodes WHERE id = ?", (node.id,))
+        self._write("DELETE FROM nodes WHERE id = ?", (node.id,))
         siblings = self.children.get(node.parent, {})
         if siblings.get(node.name) == node.id:
             del siblings[node.name]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.colab_vm.failures import logger
 from tests.colab_vm.rules import DriveRules, UploadOrder
 from tests.colab_vm.store import CloudStore
 from tests.colab_vm.tree import Node, Tree
@@ -40,7 +41,6 @@ class Uploader:
         self._transfers: dict[int, Transfer] = {}
         self._over_quota: set[int] = set()
         self._quota_asked_at = 0.0
-        self.failure: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="uploader", daemon=True)
 
@@ -80,8 +80,10 @@ class Uploader:
             try:
                 with self._tree.lock:
                     self._step(rules, elapsed_s)
-            except BaseException:
-                self.failure = traceback.format_exc()
+            except BaseException as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    continue  # the machine's disk is full: what waits goes on waiting
+                logger.exception("the uploader failed")
                 raise
 
     def _step(self, rules: DriveRules, elapsed_s: float) -> None:
@@ -167,7 +169,7 @@ class Uploader:
                 continue
             if holder.deleted:
                 self._delete(holder)
-            if holder.moved or (holder.deleted and holder.id in self._tree.nodes):
+            if holder.id in self._tree.nodes and (holder.moved or holder.deleted):
                 self._settle_rename(holder, holder.cloud_parent, f".moving-{holder.id}")
 
     def _rename(self, node: Node) -> None:
