@@ -30,7 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when all went well, 1 when not, 130 when it was interrupted; wrong usage ends the
         process with 2.
     """
-    options = _parser().parse_args(arguments)
+    status = _run(_parser().parse_args(arguments))
+    try:
+        # What still waits in the buffer may fail as well, and at Python's own end says so itself.
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            print(f"The output could not be written: {error.strerror}.", file=sys.stderr)
+        return 1
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         return int(options.run(options))
     except ColabKitError as error:
@@ -43,9 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("Stopped.", file=sys.stderr)
         return _STOPPED
     except BrokenPipeError:
-        # Who reads this, as `head` does, has seen enough; nor may Python's own flush complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # who reads this, as `head` does, has seen enough
 
 
 def _parser() -> argparse.ArgumentParser:

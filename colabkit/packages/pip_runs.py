@@ -159,8 +159,10 @@ def _planned(item: Mapping[str, Any]) -> Planned:
     is_direct = bool(item.get("is_direct"))
     url = item["download_info"]["url"]
     commit = item["download_info"].get("vcs_info", {})
-    hashes = item["download_info"].get("archive_info", {}).get("hashes", {})
-    content = commit.get("commit_id") or hashes.get("sha256", "")
+    archive = item["download_info"].get("archive_info", {})
+    # pip 23.0 and older know "hash" alone, with the name of its kind in front.
+    sha256 = archive.get("hashes", {}).get("sha256") or archive.get("hash", "").partition("=")[2]
+    content = commit.get("commit_id") or sha256
     if commit:
         url = f"{commit['vcs']}+{url}@{commit['commit_id']}"
     return Planned(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -49,12 +51,26 @@ def test_an_interrupt_is_no_traceback(monkeypatch, capsys):
     assert capsys.readouterr().err == "Stopped.\n"
 
 
-def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path):
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_has_seen_enough_is_no_traceback(tmp_path, unbuffered):
     command = [sys.executable, "-m", "colabkit", "checkpoints", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    environ = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environ}
+    with subprocess.Popen(command, **pipes) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_output_that_finds_no_room_is_one_sentence(tmp_path):
+    command = [sys.executable, "-m", "colabkit", "checkpoints", str(tmp_path)]
+    environ = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=environ, check=False
+        )
+    assert done.stderr == b"The output could not be written: No space left on device.\n"
+    assert done.returncode == 1
 
 
 def test_a_missing_run_folder_is_one_sentence(tmp_path, capsys):
