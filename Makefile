@@ -1,28 +1,37 @@
-# make demo    train, kill the training, and see it go on bit for bit
+# make demo    train, kill the training, and see it go on bit for bit (FRAMEWORK=keras: with Keras)
 # make test    format, lint, types, floors and all tests
+# make test-oldest  all tests with the oldest versions that are promised, into .venv-oldest
 # make soak    the long sweep of kills
 # make bench   the timings
 # make docs    the API reference, into build/docs
 # make wheel   the one file to install from, into dist/
 # make screenshots  pictures of panels and cards in a browser, and README's
 # make format  rewrite the source in the house style
-# Everything is installed into .venv; choose an interpreter with PYTHON=python3.12.
+# Everything is installed into .venv; choose an interpreter with PYTHON=python3.12. What tests
+# need from Debian is installed where that is allowed; APT= leaves the machine as it is.
 
 VENV := .venv
+APT ?= apt-get
+FRAMEWORK ?= torch
+EXTRA := test
 BIN := $(VENV)/bin
 # At least two workers, so that tests which share anything are found out.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -ge 2 ] && echo $$n || echo 2)
 TESTS ?= tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test lint fuse soak bench docs wheel screenshots format clean
+.PHONY: demo test test-oldest lint programs soak bench docs wheel screenshots format clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/.demo
-	$(BIN)/python -m colabkit demo
+demo: $(VENV)/.demo$(if $(filter keras,$(FRAMEWORK)),-keras)
+	$(BIN)/python -m colabkit demo --framework $(FRAMEWORK)
 
-test: lint fuse
+test: lint programs
 	$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+
+test-oldest:
+	$(MAKE) VENV=.venv-oldest EXTRA=oldest PYTHON=$(or $(PYTHON),python3.11) programs
+	.venv-oldest/bin/python -m pytest -n $(WORKERS) $(TESTS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -30,10 +39,10 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-soak: $(VENV)/.test fuse
+soak: programs
 	COLABKIT_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout=0 -m soak $(TESTS)
 
-bench: $(VENV)/.test fuse
+bench: programs
 	@for file in benchmarks/bench_*.py; do \
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
@@ -43,33 +52,33 @@ docs: $(VENV)/.test
 wheel: $(VENV)/.made
 	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
 
-screenshots: $(VENV)/.test fuse
+screenshots: programs
 	$(BIN)/python -m notebooks.screenshots build/screenshots
 	cp build/screenshots/panel-light-wide.png notebooks/images/panel.png
 
-# The Colab double's Drive is a FUSE file system: installed where it is missing and we may.
-fuse:
-	@! command -v apt-get >/dev/null || for need in fusermount3:fuse3 rclone:rclone; do \
-	  package=$${need#*:}; command -v $${need%:*} >/dev/null || { \
-	  as=$$([ $$(id -u) -eq 0 ] || echo sudo -n); \
-	  $$as apt-get install -qq -y $$package || { $$as apt-get update -qq \
-	    && $$as apt-get install -qq -y $$package; }; } >/dev/null 2>&1 \
-	  || echo "$$package could not be installed: tests that need it are skipped." >&2; done
+# Programs that tests call: tests/abilities.py knows them and the packages that bring them.
+programs: $(VENV)/.$(EXTRA)
+	@missing=$$($(BIN)/python -m tests.abilities) || exit 1; [ -n "$$missing" ] || exit 0; \
+	as=$$([ $$(id -u) -eq 0 ] || echo sudo -n); left=$$missing; \
+	if command -v "$(APT)" >/dev/null && $$as true 2>/dev/null; then \
+	  echo "Installing Debian's $$missing, which tests need."; left=; \
+	  $$as $(APT) update -qq >/dev/null 2>&1; \
+	  for package in $$missing; do $$as env DEBIAN_FRONTEND=noninteractive $(APT) install -qq -y \
+	    --no-install-recommends $$package >/dev/null 2>&1 || left="$$left $$package"; done; fi; \
+	[ -z "$$left" ] || echo "Tests need what 'apt-get install $$left' brings; it could not be" \
+	  "installed here, and the end of the tests says what goes untested without it." >&2
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf .venv .venv-oldest build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[demo]'
+# Each installs the extra of its name.
+$(addprefix $(VENV)/.,demo demo-keras test oldest): $(VENV)/.%: pyproject.toml | $(VENV)/.made
+	$(PIP) --editable '.[$*]'
 	@touch $@
-
-$(VENV)/.test: pyproject.toml | $(VENV)/.made
-	$(PIP) --editable '.[test]'
-	@touch $@ $(VENV)/.demo
 
 # The first of these that is Python 3.11 or newer and can make a virtual environment with pip.
 $(VENV)/.made:

@@ -25,6 +25,7 @@ from typing import Any
 from colabkit.notebook import text_table
 
 _NEEDED = {"torch": ("torch",), "keras": ("keras", "tensorflow")}
+_EXTRAS = {"torch": "demo", "keras": "demo-keras"}
 # Without its greetings, and on the CPU: on a GPU it may add in any order.
 _OF_TENSORFLOW = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -82,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     needed = (*_NEEDED[options.framework], "sklearn")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
-        print(f'The demo needs {" and ".join(missing)}: pip install "colabkit[demo]"')
+        extra = _EXTRAS[options.framework]
+        print(f'The demo needs {" and ".join(missing)}: pip install "colabkit[{extra}]"')
         return 1
     if options.child:
         _train(Path(options.child), training)

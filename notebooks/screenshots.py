@@ -25,9 +25,9 @@ from colabkit.notebook import Card, Row, Tone, card_html
 from colabkit.notebook.charts import Chart
 from colabkit.notebook.panel_html import PanelState, Phase, Stage, panel_html
 from colabkit.notebook.progress import Progress
+from tests.abilities import BROWSERS
 from tests.colab_vm import Cloud, missing_ability
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 THEMES = ("light", "dark")
 WIDTHS = {"wide": 1000, "narrow": 480}
 HOSTILE = "<img src=x onerror=\"document.title='broken in'\">"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+
+from tests import abilities
 
 _JOIN_TIMEOUT_S = 2.0
 # A shell that starts the tests in the background has them ignore Ctrl-C, which many are about.
@@ -42,3 +45,28 @@ def _open_files_under(folder: Path) -> list[str]:
         for file in psutil.Process().open_files()
         if Path(file.path).is_relative_to(folder)
     ]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test on a GPU wants it for itself: it runs when it is asked for, one after the other."""
+    if "gpu" in config.option.markexpr:
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason=abilities.GPU))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for need in marker.args:
+            need.require()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says what was not tested, a line for each reason."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        terminalreporter.section("not tested here")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:4} × {reason}")

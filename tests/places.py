@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
-import shutil
+import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
@@ -12,6 +13,21 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+from tests.abilities import MOUNTS, RCLONE
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, options: str) -> Iterator[None]:
+    """Mounts a disk in memory on a folder; ``options`` are tmpfs', as "size=200k"."""
+    MOUNTS.require()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        # Lazily: what a test that failed still holds open must not keep the next ones out.
+        subprocess.run(["umount", "--lazy", str(folder)], check=False, capture_output=True)
+
 
 EVERYWHERE = ["local", "memory", "file", "s3", "gs", "rclone"]
 
@@ -88,8 +104,7 @@ def gs_bucket(gs_endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of a remote of rclone, which is a folder of this disk."""
-    if not shutil.which("rclone"):
-        pytest.skip("rclone is not installed")
+    RCLONE.require()
     monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("RCLONE_CONFIG", str(tmp_path / "rclone.conf"))
     (tmp_path / "remote").mkdir()

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.colab_vm import Cloud, missing_ability
+from tests.abilities import COLAB
+from tests.colab_vm import Cloud
 
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Cloud]:
     """An empty Drive account; its machines end with the test."""
-    reason = missing_ability()
-    if reason is not None:
-        pytest.skip(reason)
+    COLAB.require()
     with Cloud(tmp_path / "cloud") as cloud:
         yield cloud

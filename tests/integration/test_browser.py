@@ -7,11 +7,10 @@ import re
 
 import pytest
 
-pytest.importorskip("nbconvert")
+from notebooks.screenshots import browse, console, executed, gallery, rendered
+from tests.abilities import BROWSER
 
-from notebooks.screenshots import browse, browser, console, executed, gallery, rendered
-
-pytestmark = pytest.mark.skipif(browser() is None, reason="no Chromium is installed")
+pytestmark = pytest.mark.needs(BROWSER)
 
 NARROW, WIDE = "--window-size=480,1200", "--window-size=1280,1200"
 PREFERS_DARK = ("--force-dark-mode",)

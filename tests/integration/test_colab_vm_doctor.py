@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+from tests.abilities import package
+
 DOCTOR = """
 import subprocess, sys
 done = subprocess.run(
@@ -28,7 +30,7 @@ def examined(machine) -> tuple[str, dict[str, object]]:
 
 
 def test_a_run_folder_on_drive_needs_drive(machine):
-    pytest.importorskip("torch")
+    package("torch").require()
     status, told = examined(machine)
     assert status == "1"
     assert told["platform"] == "Google Colab"

@@ -11,6 +11,7 @@ import time
 import nbformat
 import pytest
 
+from tests.abilities import CPU_TORCH
 from tests.colab_vm import Answer, DriveRules, MachineEndedError, Platform
 
 MOUNT = "from google.colab import drive; drive.mount('/content/drive')"
@@ -41,6 +42,7 @@ def test_a_hosted_cpu_machine_says_nothing_about_its_gpu_in_the_environment(clou
     assert "KAGGLE_KERNEL_RUN_TYPE" not in seen["environ"]
 
 
+@pytest.mark.needs(CPU_TORCH)
 def test_a_cpu_machine_has_a_torch_without_cuda(cloud):
     cell = "import torch; torch.zeros(1).cuda()"
     error = cloud.machine(Platform.CPU).run_cell(cell).error

@@ -6,7 +6,9 @@ import ast
 
 import pytest
 
-pytest.importorskip("torch")
+from tests.abilities import package
+
+pytestmark = pytest.mark.needs(package("torch"))
 
 PREPARE = """
 import time, torch, colabkit
@@ -77,7 +79,7 @@ def test_the_panel_follows_checkpoints_from_this_machine_to_drive(machine):
 
 
 def test_tensorboard_shows_the_run_on_the_next_machine(machine, cloud):
-    pytest.importorskip("tensorboard")
+    package("tensorboard").require()
     machine.run_cell("history = fit(2)").check()
     machine.run_cell("drive.flush_and_unmount()").check()
     assert told(cloud.machine(), READ) == {"tensorboard": list(range(80))}

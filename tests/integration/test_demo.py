@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
 from colabkit import demo
+from tests.abilities import package
 
 # Enough for both kills; too few for the accuracy that the demo asks for.
 EPOCHS = 12
@@ -14,8 +13,7 @@ EPOCHS = 12
 
 @pytest.mark.parametrize("framework", ["keras"])
 def test_the_killed_demo_ends_with_the_weights_of_the_one_left_alone(framework, capfd):
-    if importlib.util.find_spec(framework) is None:
-        pytest.skip(f"{framework} is not installed")
+    package(framework).require()
     demo.main(["--framework", framework, "--epochs", str(EPOCHS)])
     said = capfd.readouterr()
     assert "bitwise those of the run left alone: yes" in said.out

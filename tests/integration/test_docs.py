@@ -18,6 +18,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
+from tests.abilities import package
 
 PACKAGE = Path(colabkit.__file__).parent
 NAMES = [name for name in colabkit.__all__ if callable(getattr(colabkit, name))]
@@ -84,9 +85,9 @@ def modules_with_examples() -> Iterator[str]:
 @pytest.mark.parametrize("name", [*modules_with_examples()])
 def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
     if "keras" in name:
-        pytest.importorskip("keras")
+        package("keras").require()
     elif "training" in name:
-        pytest.importorskip("torch")
+        package("torch").require()
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner()
@@ -96,7 +97,7 @@ def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
 
 
 def test_the_reference_is_rendered_with_every_public_name(tmp_path):
-    pytest.importorskip("pdoc")
+    package("pdoc").require()
     command = [sys.executable, "-m", "pdoc", "--docformat", "google", "-o", tmp_path, "colabkit"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
     assert done.stderr == ""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 
 import pytest
+
+from tests.abilities import SOAK
 
 SETUP = "import colabkit\nsession = colabkit.setup()"
 TRAIN = """
@@ -33,10 +34,11 @@ SCALES = {
 }
 
 
-@pytest.mark.parametrize("scale", ["small", pytest.param("whole", marks=pytest.mark.soak)])
+WHOLE = pytest.param("whole", marks=[pytest.mark.soak, pytest.mark.needs(SOAK)])
+
+
+@pytest.mark.parametrize("scale", ["small", WHOLE])
 def test_old_checkpoints_fill_neither_drive_nor_its_trash(cloud, scale):
-    if scale == "whole" and not os.environ.get("COLABKIT_SOAK"):
-        pytest.skip("make soak runs it")
     machine = cloud.machine()
     machine.run_cell(SETUP).check()
     nbytes = SCALES[scale]["width"] ** 2 * 4

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -38,18 +36,7 @@ from colabkit.storage import (
     use_mount,
     volume_at,
 )
-
-
-@functools.cache
-def missing_ability() -> str | None:
-    for program in ("rclone", "fusermount3"):
-        if not shutil.which(program):
-            return f"{program} is not installed"
-    try:
-        os.close(os.open("/dev/fuse", os.O_RDWR))
-    except OSError as error:
-        return f"/dev/fuse cannot be opened: {error.strerror}"
-    return None
+from tests.abilities import FUSE, FUSERMOUNT, RCLONE
 
 
 def until(is_so: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
@@ -95,9 +82,8 @@ class Remote:
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
-    reason = missing_ability()
-    if reason is not None:
-        pytest.skip(reason)
+    for need in (RCLONE, FUSERMOUNT, FUSE):
+        need.require()
     monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
     remote = Remote(tmp_path)
     yield remote

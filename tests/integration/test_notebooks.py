@@ -16,6 +16,7 @@ import pytest
 
 import colabkit
 from colabkit.errors import CheckpointNotFoundError
+from tests.abilities import package
 from tests.colab_vm import CellResult, Cloud, DriveRules, Machine, MachineEndedError
 from tests.integration.training import said_in
 
@@ -72,7 +73,7 @@ def taken_away_in_training(machine: Machine, cloud: Cloud) -> Iterator[None]:
 
 
 def needs(name: str) -> None:
-    pytest.importorskip("keras" if "keras" in name else "torch")
+    package("keras" if "keras" in name else "torch").require()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != KILLS_ITSELF])

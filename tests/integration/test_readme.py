@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from colabkit import cli
+from tests.abilities import package
 
 REPOSITORY = Path(__file__).parents[2]
 ENGLISH, CHINESE = "README.md", "README.zh-CN.md"
@@ -116,8 +117,7 @@ def digits_zip() -> bytes:
 
 
 def test_every_block_runs_on_a_fresh_machine(cloud):
-    pytest.importorskip("torch")
-    pytest.importorskip("keras")
+    package("torch", "keras").require()
     cloud.path("digits.zip").write_bytes(digits_zip())
     machine = cloud.machine()
     machine.run_cell("import colabkit; colabkit.setup()").check()

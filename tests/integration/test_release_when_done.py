@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.abilities import package
 from tests.colab_vm import DriveRules, MachineEndedError, Platform
 
 FIT = """
@@ -25,7 +26,7 @@ for epoch in run.epochs(2):
 
 @pytest.fixture
 def machine(cloud):
-    pytest.importorskip("torch")
+    package("torch").require()
     machine = cloud.machine(rules=DriveRules(upload_delay_s=0.5, upload_bytes_per_s=20_000))
     machine.run_cell(FIT, timeout_s=240).check()
     return machine
@@ -67,7 +68,7 @@ fit(callbacks=[stop])
 
 
 def test_on_kaggle_it_says_that_there_is_nothing_to_give_back(cloud):
-    pytest.importorskip("torch")
+    package("torch").require()
     machine = cloud.machine(Platform.KAGGLE)
     machine.run_cell(FIT.replace("colabkit.mount()\n", ""), timeout_s=240).check()
     said = machine.run_cell("history = fit()").check().stdout

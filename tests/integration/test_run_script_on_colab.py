@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from tests.abilities import package
 from tests.colab_vm import Fault, Platform
 
 MOUNT = "import colabkit\ncolabkit.mount()"
@@ -165,7 +166,7 @@ colabkit.fit(model, data, "MyDrive/runs/a", epochs=60, save_every=5, callbacks=[
 
 
 def test_a_training_in_a_script_goes_on_when_the_script_is_run_again(cloud):
-    pytest.importorskip("torch")
+    package("torch").require()
     cloud.path("project").mkdir()
     cloud.path("project/train.py").write_text(TRAINING)
     run = 'colabkit.run_script("MyDrive/project/train.py")'

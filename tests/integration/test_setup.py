@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.abilities import CPU_TORCH
 from tests.colab_vm import Answer, DriveRules, MachineEndedError, MountOutcome, Platform
 
 SETUP = "import colabkit\nsession = colabkit.setup()\nsession"
@@ -113,6 +114,7 @@ def test_elsewhere_it_says_where_to_save_instead(cloud, platform, words):
     assert facts(machine)["drive"] == "ABSENT"
 
 
+@pytest.mark.needs(CPU_TORCH)
 def test_a_gpu_that_torch_cannot_use_is_told(cloud):
     shown = cloud.machine(Platform.GPU).run_cell(SETUP).check()
     assert "PyTorch" in shown.result

@@ -9,10 +9,9 @@ import time
 
 import pytest
 
-pytest.importorskip("nbconvert")
-
 from colabkit.notebook import watch_card, watch_snippet, watch_word
-from notebooks.screenshots import browse, browser, console
+from notebooks.screenshots import browse, console
+from tests.abilities import BROWSER, package
 from tests.colab_vm import Platform
 
 SESSION = "a1b2"
@@ -84,7 +83,7 @@ async function play() {
 }
 play();
 </script></body></html>"""
-needs_browser = pytest.mark.skipif(browser() is None, reason="no Chromium is installed")
+needs_browser = pytest.mark.needs(BROWSER)
 
 
 def told_by(page: str) -> dict[str, object]:
@@ -183,7 +182,7 @@ def words_in(bundles) -> list[str]:
 
 
 def test_the_page_is_told_when_a_training_begins_and_however_it_ends(cloud):
-    pytest.importorskip("torch")
+    package("torch").require()
     machine = cloud.machine()
     shown = machine.run_cell(STAY).check()
     assert "Colab's own rules apply" in html.unescape(shown.data[0]["text/html"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import pickle
@@ -15,11 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.abilities import package
+
 ROOT = Path(__file__).parents[2]
-IS_THERE = all(importlib.util.find_spec(name) is not None for name in ("keras", "tensorflow"))
-needs_keras = pytest.mark.skipif(
-    not IS_THERE and not os.environ.get("CI"), reason="Keras with TensorFlow is not installed"
-)
+needs_keras = pytest.mark.needs(package("keras", "tensorflow"))
 
 
 def environment(backend: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import abilities
 from tests.keras.lives import Nursery, needs_keras, outcome
 
 pytestmark = needs_keras
@@ -84,7 +85,7 @@ def test_a_run_on_pytorch_killed_twice_ends_with_the_same_bits(name, on_torch, t
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="make soak runs it")
+@pytest.mark.needs(abilities.SOAK)
 @pytest.mark.parametrize("name", sorted(ON_ANY.keys() - ON_TORCH.keys()))
 def test_the_other_runs_on_pytorch_end_with_the_same_bits(name, on_torch, tmp_path):
     check_killed(on_torch, tmp_path, name, steps=ON_ANY[name])
@@ -149,7 +150,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_bits(case, on_tensorflow,
 
 
 @pytest.mark.soak
-@pytest.mark.skipif(not SOAK, reason="make soak runs it")
+@pytest.mark.needs(abilities.SOAK)
 @pytest.mark.parametrize("case", ON_TENSORFLOW)
 def test_no_moment_is_a_bad_one_to_be_killed_at(case, on_tensorflow, tmp_path):
     check_killed_at_random(on_tensorflow, tmp_path, case=case, runs=20)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +33,7 @@ from colabkit.errors import (
     StateError,
     StorageError,
 )
+from tests.places import small_disk
 from tests.torch.cases import SAMPLES, Augmented, arrays, loader, network
 
 QUIET = {"progress": False, "device": "cpu"}
@@ -681,27 +680,16 @@ def test_a_name_that_a_part_of_every_run_has_is_refused_before_the_first_step(na
         trained(tmp_path, 1, **{name: network()})
 
 
-@contextlib.contextmanager
-def small_disk(folder: Path, *, size: str) -> Iterator[None]:
-    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
-        pytest.skip("this machine may not mount a small file system")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(tmp_path):
     model = nn.Linear(6, 40_000)
-    with small_disk(tmp_path, size="200k"), pytest.raises(DiskFullError, match="takes 1 MB"):
+    with small_disk(tmp_path, "size=200k"), pytest.raises(DiskFullError, match="takes 1 MB"):
         colabkit.fit(model, arrays(), tmp_path / "run", loss=lambda o, _: o.mean(), **QUIET)
 
 
 def test_a_disk_that_fills_up_costs_checkpoints_and_no_training(tmp_path):
     """The optimizer's state, three times the weights, finds no room from step 1 on."""
     model = nn.Linear(6, 8000)
-    with small_disk(tmp_path, size="500k"):
+    with small_disk(tmp_path, "size=500k"):
         with pytest.raises(CheckpointWriteError, match="is full"):
             colabkit.fit(
                 model,
@@ -717,7 +705,7 @@ def test_a_disk_that_fills_up_costs_checkpoints_and_no_training(tmp_path):
 
 
 def test_a_folder_that_may_not_be_written_is_said_before_the_first_step(tmp_path):
-    with small_disk(tmp_path, size="1m"):
+    with small_disk(tmp_path, "size=1m"):
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
         with pytest.raises(StorageError, match="may write to"):
             colabkit.fit(network(), arrays(), tmp_path / "run", **QUIET)

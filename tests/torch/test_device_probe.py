@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from colabkit.runtime import GpuFault, TorchFramework, detect_device
+from tests.abilities import CPU_TORCH
 from tests.unit.runtime import machines
 from tests.unit.runtime.machines import Smi, probes
 
 
+@pytest.mark.needs(CPU_TORCH)
 def test_a_cpu_only_build_is_known_beside_a_gpu(monkeypatch):
-    if torch.version.cuda is not None or getattr(torch.version, "hip", None) is not None:
-        pytest.skip("this PyTorch is built for a GPU")
     report = TorchFramework().probe()
     assert report.fault is GpuFault.CPU_ONLY_BUILD
     assert report.version == torch.__version__

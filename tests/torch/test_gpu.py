@@ -26,6 +26,7 @@ from colabkit.runtime import (
     detect_device,
     read_driver,
 )
+from tests.abilities import GPU
 from tests.torch.cases import EPOCHS, arrays
 from tests.torch.gpu_training import REPOSITORY, Job, network, run_job
 
@@ -39,7 +40,7 @@ STALL_MAX_S = 0.010
 def a_gpu_that_works() -> None:
     # Asked when a test runs, not when it is collected: asking starts CUDA in this process.
     if not torch.cuda.is_available():
-        pytest.skip("PyTorch finds no CUDA device here (torch.cuda.is_available() is False)")
+        pytest.skip(f"{GPU}; PyTorch finds no CUDA device here")
 
 
 def outcome_of(job: Job) -> dict[str, Any]:

@@ -40,8 +40,9 @@ def shown(folder: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Returns by run and tag what ``%tensorboard --logdir folder`` shows."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        module = pytest.importorskip("tensorboard.backend.event_processing.event_multiplexer")
-        reader = module.EventMultiplexer(size_guidance={"scalars": 0})
+        from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
+
+        reader = EventMultiplexer(size_guidance={"scalars": 0})
         reader.AddRunsFromDirectory(str(folder))
         reader.Reload()
         return {

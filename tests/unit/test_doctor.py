@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import types
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from colabkit.runtime import (
     Platform,
     SessionClock,
 )
+from tests.abilities import UNPRIVILEGED
 
 GIB = 1 << 30
 HOST = Host("<CPU> 2.2GHz", 2, 12 * GIB, 8 * GIB)
@@ -126,7 +126,7 @@ def test_a_run_folder_must_be_a_folder(tmp_path):
     assert "not there yet" not in doctor.folder_finding(tmp_path).row.value
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.needs(UNPRIVILEGED)
 def test_a_run_folder_must_be_writable(tmp_path):
     Path(tmp_path).chmod(0o500)
     assert doctor.folder_finding(tmp_path / "new").row.tone is Tone.BAD

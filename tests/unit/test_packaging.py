@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import colabkit
 
@@ -155,3 +156,18 @@ def test_a_module_is_short_and_prints_only_where_people_look(path):
 
 def test_types_travel_with_the_package():
     assert (PACKAGE / "py.typed").is_file()
+
+
+def test_the_oldest_set_is_what_the_bounds_promise():
+    extras = PROJECT["optional-dependencies"]
+    promised = [*PROJECT["dependencies"], *extras["torch"], *extras["tensorflow"]]
+    floors = {}
+    for requirement in map(Requirement, promised):
+        (bound,) = requirement.specifier
+        assert bound.operator == ">="
+        floors[requirement.name] = Version(bound.version)
+    floors["tensorflow-cpu"] = floors.pop("tensorflow")
+    del floors["fsspec"]  # the clouds' packages that tests use ask for a newer one
+    pinned = [Requirement(line) for line in extras["oldest"] if "==" in line]
+    oldest = {r.name: Version(next(iter(r.specifier)).version) for r in pinned}
+    assert floors.items() <= oldest.items()

@@ -8,11 +8,9 @@ import linecache
 import os
 import resource
 import shutil
-import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -28,6 +26,7 @@ from colabkit.errors import (
     StorageError,
 )
 from colabkit.storage import Files, LocalVolume
+from tests.places import small_disk
 from tests.unit.checkpoint.numpy_backend import NumpyBackend, Tensor
 from tests.unit.checkpoint.saving import Machine, loaded_step
 from tests.unit.checkpoint.slow_volume import eventually
@@ -319,18 +318,8 @@ def test_a_checkpoint_that_has_its_name_is_whole_though_no_file_can_be_opened(tm
     assert loaded_step(tmp_path) == 2
 
 
-def can_mount(folder: Path) -> bool:
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    try:
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        return False
-
-
 def test_a_disk_that_is_really_full(tmp_path):
-    if not can_mount(tmp_path):
-        pytest.skip("this machine may not mount a small file system")
-    try:
+    with small_disk(tmp_path, "size=200k"):
         machine = Machine(tmp_path, size=4000)
         machine.open()
         machine.save(1)
@@ -339,8 +328,6 @@ def test_a_disk_that_is_really_full(tmp_path):
             machine.save(2)
         machine.close()
         assert loaded_step(tmp_path, size=4000) == 1
-    finally:
-        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.abilities import package
 from tests.tiny_wheels import tiny_wheel
 
 REPOSITORY = Path(__file__).parents[3]
@@ -253,9 +254,8 @@ def test_a_requirements_file_is_read_with_what_it_includes(machine, tmp_path):
 
 
 def test_uv_installs_where_it_is_present(machine, kept):
+    package("uv").require()
     uv = Path(sysconfig.get_paths()["scripts"], "uv")
-    if not uv.exists():
-        pytest.skip("uv is not installed")
     (machine.folder / "uv").mkdir()
     (machine.folder / "uv/uv").symlink_to(uv)
     told = machine.install("tinytool", places=[kept], path=f"{machine.folder}/uv:/usr/bin:/bin")

@@ -30,8 +30,9 @@ def read(folder: Path) -> dict[str, list[tuple[int, float]]]:
     """Returns all scalars as TensorBoard reads them: by tag, (step, value)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-        reader = accumulators.EventAccumulator(str(folder), {"scalars": 0})
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        reader = EventAccumulator(str(folder), {"scalars": 0})
         reader.Reload()
         return {
             tag: [(event.step, event.value) for event in reader.Scalars(tag)]

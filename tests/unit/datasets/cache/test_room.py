@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 import colabkit
 from colabkit import errors
 from colabkit.datasets.cache.room import Room, bytes_on_disk, check_room, room_at
+from tests.places import small_disk
 from tests.unit.datasets.sources import content_of, make_folder, make_tar, make_zip
 
 HERE = Path("/content/datasets/cats")
@@ -54,24 +54,13 @@ def test_a_folder_that_is_not_there_yet_has_the_room_of_its_disk(tmp_path):
     assert room_at(tmp_path / "a/b/c").block_bytes == os.statvfs(tmp_path).f_frsize
 
 
-def small_disk(folder: Path, options: str) -> bool:
-    """Mounts a small disk in memory; returns whether this machine lets it."""
-    mount = shutil.which("mount")
-    if mount is None:
-        return False
-    command = [mount, "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    return subprocess.run(command, check=False, capture_output=True).returncode == 0
-
-
 @pytest.fixture
 def disk(tmp_path, request):
     """Yields a disk with the room that the test asks for."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if not small_disk(folder, request.param):
-        pytest.skip("this machine lets nobody mount")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(folder, request.param):
+        yield folder
 
 
 NOISE = {f"{n}.bin": os.urandom(20_000) for n in range(100)}

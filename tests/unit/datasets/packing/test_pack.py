@@ -17,6 +17,7 @@ from colabkit.cli import main
 from colabkit.datasets.folders.listing import FolderReader, list_folder
 from colabkit.datasets.packing.pack_call import Packed, pack_listed
 from colabkit.datasets.transfer.watch import Watch
+from tests.abilities import BSDTAR, SEVEN_ZIP, UNZIP
 from tests.unit.datasets.sources import (
     LONG_AGO_S,
     content_of,
@@ -57,6 +58,7 @@ def folder(tmp_path) -> Path:
     return make_folder(tmp_path / "cats", FILES)
 
 
+@pytest.mark.needs(UNZIP)
 def test_holds_every_file_as_other_programs_see_it(folder, tmp_path):
     (folder / "nothing/inside").mkdir(parents=True)
     archive = pack(folder, tmp_path / "cats.zip")
@@ -64,8 +66,7 @@ def test_holds_every_file_as_other_programs_see_it(folder, tmp_path):
         assert z.testzip() is None
         assert "nothing/inside/" in z.namelist()
         assert {n: z.read(n) for n in z.namelist() if not n.endswith("/")} == FILES
-    if shutil.which("unzip"):
-        subprocess.run(["unzip", "-tq", archive], check=True, capture_output=True)
+    subprocess.run(["unzip", "-tq", archive], check=True, capture_output=True)
 
 
 def test_text_is_deflated_and_what_does_not_shrink_is_stored(folder, tmp_path):
@@ -129,10 +130,15 @@ def test_an_empty_folder_that_comes_or_goes_is_seen(folder, tmp_path):
     assert "nothing/" not in zipfile.ZipFile(archive).namelist()
 
 
-@pytest.mark.parametrize("program", [["unzip", "-tq"], ["7z", "t"], ["bsdtar", "-tf"]])
+@pytest.mark.parametrize(
+    "program",
+    [
+        pytest.param(["unzip", "-tq"], marks=pytest.mark.needs(UNZIP)),
+        pytest.param(["7z", "t"], marks=pytest.mark.needs(SEVEN_ZIP)),
+        pytest.param(["bsdtar", "-tf"], marks=pytest.mark.needs(BSDTAR)),
+    ],
+)
 def test_other_programs_find_nothing_wrong(folder, tmp_path, program):
-    if shutil.which(program[0]) is None:
-        pytest.skip(f"{program[0]} is not installed")
     archive = pack(folder, tmp_path / "cats.zip")
     done = subprocess.run([*program, archive], check=True, capture_output=True, text=True)
     assert "warning" not in (done.stdout + done.stderr).lower()
