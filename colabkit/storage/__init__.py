@@ -21,6 +21,7 @@ from colabkit.storage.mounter import Mounter, MountRequest
 from colabkit.storage.mounters import ColabMounter, FolderMounter, mounter_for
 from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_slow
 from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
+from colabkit.storage.outages import LOST, PASSING, may_pass
 from colabkit.storage.places import (
     DEFAULT_MOUNTPOINT,
     AnyVolume,
@@ -40,6 +41,8 @@ from colabkit.storage.volume import Bytes, Uploading, Volume
 
 __all__ = [
     "DEFAULT_MOUNTPOINT",
+    "LOST",
+    "PASSING",
     "AnyVolume",
     "Bytes",
     "ColabMounter",
@@ -73,6 +76,7 @@ __all__ = [
     "joined",
     "locate",
     "locate_input",
+    "may_pass",
     "mount_of",
     "mounter_for",
     "names_in",

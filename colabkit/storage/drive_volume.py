@@ -8,13 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from colabkit.errors import DriveLostError
 from colabkit.storage.drive_mount import DriveMount
 from colabkit.storage.files import Files
-from colabkit.storage.local import LocalVolume
+from colabkit.storage.local import LocalVolume, T
+from colabkit.storage.outages import LOST, patiently
 from colabkit.storage.volume import Bytes
-
-_READ_PAUSES_S = (0.5, 2.0, 5.0)
 
 
 class DriveVolume(LocalVolume):
@@ -45,6 +43,9 @@ class DriveVolume(LocalVolume):
         # Drive keeps what is removed in its trash, and that counts: files are emptied first.
         super().__init__(root, files, empty_first=True)
 
+    def _try(self, call: Callable[[], T]) -> T:
+        return patiently(call, sleep=self._sleep)
+
     def write(self, name: str, parts: Iterable[Bytes]) -> None:
         """Publishes a blob under a name; on failure nothing is left under it."""
         self.mount.require()
@@ -57,20 +58,6 @@ class DriveVolume(LocalVolume):
         super().delete(gone)
         for name in gone:
             self.mount.note_gone(self._path(name))
-
-    def read(self, name: str) -> Bytes:
-        """Returns a blob in memory of its own; tries again where Drive refuses for a while."""
-        for pause_s in _READ_PAUSES_S:
-            try:
-                return super().read(name)
-            except DriveLostError:
-                raise
-            except OSError as error:
-                cause = error.__cause__
-                if not isinstance(cause, OSError) or cause.errno != errno.EIO:
-                    raise
-                self._sleep(pause_s)
-        return super().read(name)
 
     def list(self, folder: str) -> dict[str, int]:
         """Returns the names of the files in a folder and their sizes, {} when there is none."""
@@ -113,6 +100,6 @@ class DriveVolume(LocalVolume):
                 self.mount.require()
                 raise
             except OSError as error:
-                if error.errno in {errno.ENOTCONN, errno.ENODEV, errno.ESTALE, errno.ETIMEDOUT}:
+                if error.errno in LOST or error.errno == errno.ETIMEDOUT:
                     raise self.mount.lost_error() from error
                 raise

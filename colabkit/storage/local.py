@@ -7,9 +7,10 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import psutil
@@ -17,6 +18,8 @@ import psutil
 from colabkit.errors import DiskFullError, StorageError
 from colabkit.storage.files import Files
 from colabkit.storage.volume import Bytes
+
+T = TypeVar("T")
 
 _ASIDE = ".colabkit-tmp-"
 _SESSION = uuid.uuid4().hex[:12]
@@ -46,12 +49,18 @@ class LocalVolume:
         self.location = str(root)
         self._files = files or Files()
         self._folders: set[Path] = set()
-        with self._explained(self.root, "open"):
-            is_file = self.root.exists() and not self.root.is_dir()
-        if is_file:
+        if self._try(self._is_file):
             message = f"{self.root} is a file, not a folder."
             hint = "Pass the path of a folder, or one that does not exist yet."
             raise StorageError(message, path=self.root, operation="open", hint=hint)
+
+    def _try(self, call: Callable[[], T]) -> T:
+        """Tries a call once: this machine's own disk does not change its mind."""
+        return call()
+
+    def _is_file(self) -> bool:
+        with self._explained(self.root, "open"):
+            return self.root.exists() and not self.root.is_dir()
 
     def write(self, name: str, parts: Iterable[Bytes]) -> None:
         """Publishes a blob under a name; on failure nothing is left under it.
@@ -60,6 +69,12 @@ class LocalVolume:
             DiskFullError: The disk is full.
             StorageError: The folder cannot be written.
         """
+        if isinstance(parts, Sequence):
+            self._try(lambda: self._write(name, parts))
+        else:
+            self._write(name, parts)
+
+    def _write(self, name: str, parts: Iterable[Bytes]) -> None:
         target = self._path(name)
         with self._explained(target, "write"):
             self._make_folder(target.parent)
@@ -88,6 +103,9 @@ class LocalVolume:
         Raises:
             StorageError: It is not there or cannot be read.
         """
+        return self._try(lambda: self._read(name))
+
+    def _read(self, name: str) -> Bytes:
         path = self._path(name)
         with self._explained(path, "read"):
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -100,6 +118,9 @@ class LocalVolume:
 
     def list(self, folder: str) -> dict[str, int]:
         """Returns the names of the files in a folder and their sizes, {} when there is none."""
+        return self._try(lambda: self._list(folder))
+
+    def _list(self, folder: str) -> dict[str, int]:
         path = self._path(folder)
         sizes: dict[str, int] = {}
         with self._explained(path, "list"):
@@ -122,6 +143,10 @@ class LocalVolume:
 
     def delete(self, names: Iterable[str]) -> None:
         """Removes blobs; those already gone are no error."""
+        gone = tuple(names)
+        self._try(lambda: self._delete(gone))
+
+    def _delete(self, names: Iterable[str]) -> None:
         folders = set()
         for name in names:
             path = self._path(name)
@@ -144,6 +169,9 @@ class LocalVolume:
         Raises:
             StorageError: The folder cannot be looked at.
         """
+        self._try(self._sweep)
+
+    def _sweep(self) -> None:
         with self._explained(self.root, "list"):
             folders = [self.root, *(path for path in self.root.glob("*") if path.is_dir())]
             aside = [path for folder in folders for path in folder.glob(f"{_ASIDE}*")]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from colabkit.errors import StorageError
-from colabkit.storage.local import LocalVolume
+from colabkit.storage.local import LocalVolume, T
 from colabkit.storage.mounts import is_mountpoint, mounted_below
+from colabkit.storage.outages import patiently
 from colabkit.storage.volume import Bytes
 
 
@@ -24,7 +25,10 @@ class MountedVolume(LocalVolume):
     def __init__(self, root: str | Path) -> None:
         # Many keep what is removed in a trash, and that counts: files are emptied first.
         super().__init__(root, empty_first=True)
-        self._mountpoint = mounted_below(self.root).mountpoint
+        self._mounted = mounted_below(self.root)
+
+    def _try(self, call: Callable[[], T]) -> T:
+        return patiently(call)
 
     def write(self, name: str, parts: Iterable[Bytes]) -> None:
         """Publishes a blob under a name; on failure nothing is left under it."""
@@ -42,8 +46,9 @@ class MountedVolume(LocalVolume):
         self._require()
 
     def _require(self) -> None:
-        if is_mountpoint(self._mountpoint):
+        if self._mounted is None or is_mountpoint(self._mounted.mountpoint):
             return
-        message = f"{self.root} is on {self._mountpoint}, which is not mounted any more."
+        place = self._mounted.mountpoint
+        message = f"{self.root} is on {place}, which is not mounted any more."
         hint = "Mount it again as you did the first time: what waits here is copied there then."
         raise StorageError(message, path=self.root, operation="reach", hint=hint)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from colabkit import runtime
 from colabkit.errors import ArgumentError, DriveMountError, MountFailure, StorageError
 from colabkit.storage.mounter import Mounter, MountRequest
-from colabkit.storage.mounts import is_mountpoint, mounted_below
+from colabkit.storage.mounts import Mounted, is_mountpoint, mounted_below
 from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.rclone_mount import RcloneMounter
 
@@ -47,13 +48,15 @@ class FolderMounter:
     """A folder where you have mounted Drive yourself, by whatever means.
 
     What it lies on when it is first seen is Drive; once that leaves the mount table, Drive is
-    lost, though the folder may still be there.
+    lost, though the folder may still be there. Where the table never had it, as in a chroot,
+    the folder's device tells.
     """
 
     name = "folder"
 
     def __init__(self) -> None:
-        self._below: Path | None = None
+        self._below: Mounted | None = None
+        self._device: int | None = None
 
     def root(self, mountpoint: Path) -> Path:
         """Returns its folder MyDrive, or the folder itself where it has none."""
@@ -62,17 +65,18 @@ class FolderMounter:
 
     def is_listed(self, mountpoint: Path) -> bool:
         """Returns whether what it lay on at first is mounted still."""
-        if self._below is None:
-            if not mountpoint.is_dir():
-                return False
-            self._below = Path(mounted_below(mountpoint).mountpoint)
-        return is_mountpoint(self._below)
+        if self._below is not None:
+            return is_mountpoint(self._below.mountpoint)
+        device = _device_of(mountpoint)
+        if self._device is None and device is not None:
+            self._device, self._below = device, mounted_below(mountpoint)
+        return device is not None and device == self._device
 
     def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
         """Raises DriveMountError: only you know how it is mounted."""
         what = (
             "What you mounted there is gone"
-            if wanted.is_lost or self._below
+            if wanted.is_lost or self._device is not None
             else "There is no folder"
         )
         message = f"{what}: {mountpoint}; with backend='folder' you mount Drive yourself."
@@ -86,6 +90,15 @@ class FolderMounter:
         message = f"{mountpoint} was mounted by you, and stays mounted."
         hint = "Unmount it as its program wants it, so that it uploads what waits."
         raise StorageError(message, path=mountpoint, operation="unmount", hint=hint)
+
+
+def _device_of(folder: Path) -> int | None:
+    """Returns the device that a folder lies on, None when there is no such folder."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return None
+    return found.st_dev if stat.S_ISDIR(found.st_mode) else None
 
 
 _BACKENDS: dict[str, Callable[..., Mounter]] = {

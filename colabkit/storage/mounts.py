@@ -13,6 +13,30 @@ _LOCAL_FUSE = ("fuseblk", "fusectl", "fuse-overlayfs", "fuse.overlayfs")
 _TABLE = Path("/proc/self/mounts")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Mounted:
+    """A row of the mount table.
+
+    Attributes:
+        mountpoint: Where it is mounted.
+        kind: The type of the file system.
+    """
+
+    mountpoint: str
+    kind: str
+
+
+def _table() -> list[Mounted]:
+    if not _TABLE.exists():
+        return [Mounted(p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)]
+    rows = _TABLE.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    return [Mounted(_unescaped(row.split(" ")[1]), row.split(" ")[2]) for row in rows]
+
+
+def _unescaped(field: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+
+
 def is_mountpoint(path: str | Path) -> bool:
     """Whether the mount table has something at a path; asks nothing of what is mounted.
 
@@ -21,43 +45,28 @@ def is_mountpoint(path: str | Path) -> bool:
         True
     """
     wanted = str(Path(path).absolute())
-    if not _TABLE.exists():
-        return any(p.mountpoint == wanted for p in psutil.disk_partitions(all=True))
-    with _TABLE.open(encoding="utf-8", errors="surrogateescape") as table:
-        return any(_unescaped(line.split(" ")[1]) == wanted for line in table)
+    return any(mounted.mountpoint == wanted for mounted in _table())
 
 
-def _unescaped(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+def mounted_below(path: str | Path) -> Mounted | None:
+    """Returns what a path lies on, None where the mount table does not say.
 
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Mounted:
-    """What a path lies on.
-
-    Attributes:
-        mountpoint: Where it is mounted.
-        kind: The type of the file system, "" when unknown.
+    In a chroot, for one, it lacks what the root folder lies on.
     """
-
-    mountpoint: str
-    kind: str
-
-
-def mounted_below(path: str | Path) -> Mounted:
-    """Returns the file system that a path lies on."""
-    resolved = Path(path).resolve()
-    best = Mounted("/", "")
-    for partition in psutil.disk_partitions(all=True):
-        mountpoint = partition.mountpoint
-        if resolved.is_relative_to(mountpoint) and len(mountpoint) >= len(best.mountpoint):
-            best = Mounted(mountpoint, partition.fstype)
+    resolved, best = Path(path).resolve(), None
+    for mounted in _table():
+        # Of two mounted at one place the later one is on top.
+        if resolved.is_relative_to(mounted.mountpoint) and (
+            best is None or len(mounted.mountpoint) >= len(best.mountpoint)
+        ):
+            best = mounted
     return best
 
 
 def filesystem_type(path: str | Path) -> str:
     """Returns the type of the file system a path lies on, "" when unknown."""
-    return mounted_below(path).kind
+    mounted = mounted_below(path)
+    return mounted.kind if mounted else ""
 
 
 def is_slow(path: str | Path) -> bool:

@@ -172,6 +172,20 @@ def test_an_error_in_a_save_is_overcome(cloud, diary, expected, machine, fault):
     assert max(cloud_steps(cloud)) == 200
 
 
+def test_errors_that_pass_while_a_run_is_opened_are_overcome(cloud, diary, expected, machine):
+    faults = [
+        Fault("stat", "MyDrive/runs/a", (errno.EINVAL,), count=1),
+        Fault("listdir", "MyDrive/runs/a", (errno.EIO,), count=1),
+        Fault("create", "MyDrive/runs/a/*", (errno.EIO,), count=1),
+        Fault("rename", "MyDrive/runs/a/*", (errno.EINVAL,), count=1),
+    ]
+    cloud.path("runs/a").mkdir(parents=True)
+    machine.drive.inject(*faults)
+    result = machine.run_cell(train_cell(diary, epochs=20, pause_s=0)).check()
+    assert digest_in(result) == expected
+    assert set(machine.drive.state()["met"]) == {fault.id for fault in faults}
+
+
 def test_a_mount_that_dies_while_a_resume_reads_is_mounted_again(cloud, diary, expected, machine):
     machine.kernel.begin(train_cell(diary, epochs=20))
     diary.wait_for(lambda notes: notes[-1].confirmed)

@@ -19,28 +19,11 @@ from colabkit.errors import (
     StorageError,
 )
 from colabkit.notebook import duration_words
-from colabkit.storage import Mending
+from colabkit.storage import LOST, Mending, may_pass
 
 _logger = logging.getLogger(__name__)
 
-PASSING = frozenset(
-    {
-        errno.EIO,
-        errno.ENOTCONN,
-        errno.ESTALE,
-        errno.ETIMEDOUT,
-        errno.ECONNRESET,
-        errno.ECONNABORTED,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.ENETDOWN,
-        errno.ENODEV,
-        errno.ENXIO,
-        errno.EPIPE,
-    }
-)
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_LOST = frozenset({errno.ENOTCONN, errno.ESTALE})
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 PATIENCE_S = 600.0
 # A server that answers with failures for a minute means them.
@@ -113,8 +96,7 @@ class Retrier:
         if error.errno in FULL:
             raise self._full() from error
         lost = self._says_lost(error)
-        passes = error.errno in PASSING or isinstance(error, ConnectionError | TimeoutError)
-        if not (lost or passes):
+        if not (lost or may_pass(error)):
             raise error
         pause_s = self._pause_s(error)
         self._watch.trouble(f"{_words(error)}, trying again")
@@ -158,7 +140,7 @@ class Retrier:
         if error.errno == errno.ENOENT:
             # A lost mount shows an empty folder: what is missing there is not gone.
             return self._mount is not None and _is_lost(self._mount)
-        return error.errno in _LOST
+        return error.errno in LOST
 
     def _pause_s(self, error: OSError) -> float:
         with self._guard:

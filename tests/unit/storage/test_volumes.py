@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,19 +17,25 @@ from fsspec.registry import _registry
 from colabkit.errors import (
     ArgumentError,
     DiskFullError,
+    DriveMountError,
     MissingPackageError,
     StorageError,
 )
 from colabkit.storage import (
+    DriveMount,
     FsspecVolume,
     LocalVolume,
     MountedVolume,
+    MountState,
     RcloneVolume,
     joined,
     locate,
+    mounter_for,
+    mounts,
     url_of,
     volume_at,
 )
+from tests.places import small_disk
 
 
 def blob(content: bytes) -> np.ndarray:
@@ -71,11 +76,8 @@ def test_a_folder_stays_where_it_was_when_the_notebook_changes_its_own(tmp_path,
 def mounted(tmp_path) -> Iterator[Path]:
     folder = tmp_path / "mount"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
-        pytest.skip("this machine may not mount a small file system")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=False, stderr=subprocess.DEVNULL)
+    with small_disk(folder, "size=200k"):
+        yield folder
 
 
 def test_nothing_is_written_to_the_bare_folder_of_what_was_mounted(mounted):
@@ -88,6 +90,26 @@ def test_nothing_is_written_to_the_bare_folder_of_what_was_mounted(mounted):
         with pytest.raises(StorageError, match="not mounted any more"):
             volume.list("shards")
     assert not list(mounted.iterdir())
+
+
+def test_what_the_mount_table_does_not_list_is_not_taken_for_gone(tmp_path, monkeypatch):
+    table = tmp_path / "mounts"
+    table.write_text("proc /proc proc rw 0 0\n")
+    monkeypatch.setattr(mounts, "_TABLE", table)
+    place = tmp_path / "drive"
+    place.mkdir()
+    assert mounts.mounted_below(place) is None
+    assert mounts.filesystem_type(place) == ""
+    mount = DriveMount(place, mounter_for("folder"))
+    assert mount.mount() is MountState.MOUNTED
+    MountedVolume(place / "run").write("one", [blob(b"1")])
+    with small_disk(place, "size=200k"):
+        assert mount.look() is MountState.LOST
+        with pytest.raises(DriveMountError, match="What you mounted there is gone"):
+            mount.mount()
+    assert mount.look() is MountState.MOUNTED
+    place.rename(tmp_path / "elsewhere")
+    assert mount.look() is MountState.LOST
 
 
 def test_a_folder_that_cannot_be_looked_at_is_an_error_that_says_so(tmp_path):

@@ -17,10 +17,10 @@ from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.cache.staging import Staging
 from colabkit.datasets.folders.listing import FolderReader, list_folder
 from colabkit.datasets.folders.mirroring import mirror
-from colabkit.datasets.transfer.trouble import PASSING, Retrier
+from colabkit.datasets.transfer.trouble import Retrier
 from colabkit.datasets.transfer.watch import StoppedError, Watch
 from colabkit.errors import MountFailure
-from colabkit.storage import Mended, Mending
+from colabkit.storage import PASSING, Mended, Mending
 from tests.unit.datasets.sources import content_of, make_folder, make_tar, make_zip, some_files
 
 FILES = some_files(60)
