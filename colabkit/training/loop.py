@@ -402,6 +402,8 @@ class Run:
             status = self._keeper.status()
             self._display.update(self._position, self._log.newest, status)
             self._events.follow(status)
+        if self._side.is_mid_group():
+            return
         if self._interrupts.pending:
             self._save_and_wait()
             self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")

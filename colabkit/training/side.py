@@ -33,6 +33,10 @@ class Side(Protocol):
         """Whether an optimizer has stepped since the boundary, or nobody can tell."""
         ...
 
+    def is_mid_group(self) -> bool:
+        """Whether gradients are gathered by a count that a checkpoint cannot hold."""
+        ...
+
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         ...

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from torch.utils import data as torch_data
 import colabkit
 from colabkit.errors import ArgumentError
 from tests.torch.cases import arrays, network
+from tests.torch.killing import forked, reaped
 
 QUIET = {"progress": False, "device": "cpu"}
 X, Y = arrays()
@@ -536,3 +540,105 @@ def test_a_loss_whose_memory_the_next_one_takes_is_noted_as_it_was(tmp_path):
     ]
     assert histories[0].history == histories[1].history
     assert histories[0].steps["loss"].tolist() == histories[1].steps["loss"].tolist()
+
+
+class Gathering:
+    """The gradient count of one process, as Accelerate keeps it."""
+
+    def __init__(self) -> None:
+        self.shared = {"sync_gradients": True}
+        self.loader: Any = None
+
+
+class Prepared:
+    """A loader that marks its last batch, as Accelerate's are."""
+
+    end_of_dataloader, device = False, None
+
+    def __init__(self, inner: torch_data.DataLoader, gathering: Gathering) -> None:
+        self.base_dataloader, self.gathering = inner, gathering
+        self.marks: list[bool] = []
+
+    @property
+    def __class__(self) -> type:
+        return torch_data.DataLoader
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["base_dataloader"], name)
+
+    def begin(self) -> None:
+        self.end_of_dataloader, self.gathering.loader = False, self
+
+    def end(self) -> None:
+        self.gathering.loader = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.base_dataloader.absent
+
+
+class Wrapped(torch.optim.Optimizer):
+    """An optimizer without hooks that steps every second batch and at the loader's end."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, gathering: Gathering) -> None:
+        self.optimizer, self.gathering, self.count = optimizer, gathering, 0
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+
+    @property
+    def param_groups(self) -> Any:
+        return self.optimizer.param_groups
+
+    def gather(self) -> None:
+        loader = self.gathering.loader
+        ends = loader is not None and loader.end_of_dataloader
+        self.count = 0 if ends else self.count + 1
+        self.gathering.shared["sync_gradients"] = self.count % 2 == 0
+
+    def step(self, closure: Any = None) -> None:
+        if self.gathering.shared["sync_gradients"]:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+@pytest.fixture
+def gathering(monkeypatch):
+    made = Gathering()
+    state = types.SimpleNamespace(_shared_state=made.shared)
+    monkeypatch.setitem(sys.modules, "accelerate.state", types.SimpleNamespace(GradientState=state))
+    return made
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("is_wrapped", [True, False])
+def test_gathered_gradients_that_accelerate_counts_are_never_cut_in_two(
+    is_wrapped, gathering, tmp_path
+):
+    """Five batches in groups of two and one: saves wait for the end of a group."""
+
+    def train(folder: Path, stop_at: int | None = None) -> Any:
+        model = network()
+        inner = torch.optim.AdamW(model.parameters(), 0.01)
+        optimizer = Wrapped(inner, gathering)
+        rows = torch_data.TensorDataset(X[:40], Y[:40])
+        loader = Prepared(torch_data.DataLoader(rows, 8, shuffle=True), gathering)
+        objects = {"model": model, "optimizer": optimizer if is_wrapped else inner}
+        run = colabkit.Run(folder, save_every=1, progress=False, **objects)
+        for _ in run.epochs(3):
+            for x, y in run.batches(loader):
+                optimizer.gather()
+                (functional.cross_entropy(model(x), y) / 2).backward()
+                optimizer.step()
+                run.flush()
+                if run.step == stop_at:
+                    os._exit(0)
+        return model
+
+    alone = train(tmp_path / "alone")
+    for step in (2, 4, 8, 11):
+        reaped(forked(lambda step=step: train(tmp_path / "run", step), report=tmp_path / "said"))
+        newest = colabkit.checkpoints(tmp_path / "run")[0].step
+        assert newest == {2: 2, 4: 4, 8: 7, 11: 10}[step]
+    resumed = train(tmp_path / "run")
+    assert all(map(torch.equal, alone.parameters(), resumed.parameters()))

@@ -44,6 +44,10 @@ class KerasSide:
         """Nobody can tell."""
         return True
 
+    def is_mid_group(self) -> bool:
+        """Returns False: Keras' optimizers keep their count of gathered gradients themselves."""
+        return False
+
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         return self.state.sections()

@@ -12,6 +12,7 @@ from torch import nn
 
 from colabkit.errors import ArgumentError
 from colabkit.training.torch_side.mistakes import check_is_built
+from colabkit.training.torch_side.prepared import plain_optimizer
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -56,13 +57,6 @@ def make_optimizer(
         hint = "Pass an optimizer, its name, or a function that makes one of the parameters."
         raise ArgumentError(message, argument="optimizer", hint=hint)
     return _without_closure(made)
-
-
-def plain_optimizer(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
-    """Returns the optimizer inside a wrapper such as Accelerate's, which has no hooks itself."""
-    inner = getattr(optimizer, "optimizer", None)
-    has_hooks = hasattr(optimizer, "_optimizer_step_pre_hooks")
-    return inner if isinstance(inner, torch.optim.Optimizer) and not has_hooks else optimizer
 
 
 def own_weights(loss: object, model: nn.Module) -> list[nn.Parameter]:

@@ -13,6 +13,7 @@ from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.training.feed import Feed
 from colabkit.training.torch_side.backend import TorchBackend
 from colabkit.training.torch_side.passed import PassedSettings
+from colabkit.training.torch_side.prepared import gathers_gradients
 from colabkit.training.torch_side.randomness import seed_everything
 from colabkit.training.torch_side.sources import feed_of
 from colabkit.training.torch_side.state import GradientLedger, TorchState
@@ -46,6 +47,10 @@ class TorchSide:
     def has_stepped(self) -> bool:
         """Whether an optimizer has stepped since the boundary; True where there is none."""
         return self._ledger is None or self._ledger.has_stepped()
+
+    def is_mid_group(self) -> bool:
+        """Whether gradients are gathered by a count that a checkpoint cannot hold."""
+        return gathers_gradients() and not self.has_stepped()
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""

@@ -13,6 +13,7 @@ from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed
 from colabkit.training.torch_side.array_feed import ArrayFeed
 from colabkit.training.torch_side.map_feed import MapFeed
+from colabkit.training.torch_side.prepared import PreparedFeed, is_prepared_loader
 from colabkit.training.torch_side.stream_feed import StreamFeed
 
 _GPU_SHARE = 0.25
@@ -55,6 +56,9 @@ def _unreadable(data: object) -> ArgumentError:
 
 
 def _of_loader(loader: torch_data.DataLoader[Any], device: torch.device) -> Feed:
+    if is_prepared_loader(loader):
+        prepared: Any = loader
+        return PreparedFeed(prepared, _of_loader(prepared.base_dataloader, device))
     pin = loader.pin_memory and device.type == "cuda"
     if isinstance(loader.dataset, torch_data.IterableDataset):
         if type(loader).__iter__ is not torch_data.DataLoader.__iter__ and hasattr(

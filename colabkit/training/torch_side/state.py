@@ -12,6 +12,7 @@ from colabkit.checkpoint import Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.mistakes import check_is_built
+from colabkit.training.torch_side.prepared import plain_optimizer, scaler_of
 from colabkit.training.torch_side.randomness import (
     generators_in,
     own_generator_state,
@@ -32,12 +33,15 @@ class TorchState:
             _keep_sums(value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
-        self.optimizers = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
+        given = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
+        self.optimizers = {name: plain_optimizer(optimizer) for name, optimizer in given.items()}
         self.others = {
             n: v
             for n, v in objects.items()
             if n not in self.modules and n not in self.optimizers and v is not None
         }
+        scalers = {f"{name} scaler": scaler_of(optimizer) for name, optimizer in given.items()}
+        self.others |= {name: scaler for name, scaler in scalers.items() if scaler is not None}
 
     def sections(self) -> list[Section]:
         """Returns the weights of each module and everything else, by reference."""
