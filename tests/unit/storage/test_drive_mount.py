@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from colabkit.errors import DriveLostError, DriveMountError, MountFailure
@@ -124,6 +126,43 @@ def test_a_folder_where_drive_was_is_not_taken_for_drive(mount, mounter):
     mount.require()
     mounter.unmount(mount.mountpoint, timeout_s=1)
     with pytest.raises(DriveLostError, match="not mounted"):
+        mount.require()
+
+
+class ElsewhereMounter(Moody):
+    """A mount on a device of its own, in whose place a bare folder is left when it goes."""
+
+    def mount(self, mountpoint, wanted):
+        mountpoint.mkdir(parents=True, exist_ok=True)
+        if (mountpoint / "MyDrive").is_dir():
+            (mountpoint / "MyDrive").rmdir()
+        (mountpoint / "MyDrive").symlink_to("/proc")
+
+    def unmount(self, mountpoint, *, timeout_s):
+        (mountpoint / "MyDrive").unlink()
+        (mountpoint / "MyDrive").mkdir()
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder on another device")
+def test_a_bare_folder_on_another_device_in_drives_place_is_not_taken_for_drive(tmp_path, clock):
+    """It answers, and what is written there is on no Drive: only its device tells."""
+    mounter = ElsewhereMounter()
+    mount = DriveMount(tmp_path / "drive", mounter, clock=clock)
+    with pytest.raises(DriveLostError):
+        mount.require()
+    mount.mount()
+    mount.require()
+    mounter.unmount(mount.mountpoint, timeout_s=1)
+    assert mount.root.is_dir()
+    with pytest.raises(DriveLostError, match="not mounted"):
+        mount.require()
+    mounter.mount(mount.mountpoint, None)
+    mount.require()
+
+
+def test_a_folder_where_drive_was_never_mounted_is_not_taken_for_drive(mount):
+    mount.root.mkdir(parents=True)
+    with pytest.raises(DriveLostError):
         mount.require()
 
 
