@@ -9,6 +9,7 @@ from colabkit.errors import ArchiveCorruptError
 
 _TAR_MAGIC_AT = 257
 _BLOCK_BYTES = 512
+_EMPTY_TAR_BYTES = frozenset({1024, 10240})
 
 
 class ArchiveKind(enum.Enum):
@@ -20,6 +21,7 @@ class ArchiveKind(enum.Enum):
     TAR_BZ2 = "tar.bz2"
     TAR_XZ = "tar.xz"
     TAR_ZST = "tar.zst"
+    TAR_LZ4 = "tar.lz4"
     SEVEN_ZIP = "7z"
     RAR = "rar"
 
@@ -36,6 +38,9 @@ _MAGIC = (
     (b"BZh", ArchiveKind.TAR_BZ2),
     (b"\xfd7zXZ\x00", ArchiveKind.TAR_XZ),
     (b"\x28\xb5\x2f\xfd", ArchiveKind.TAR_ZST),
+    # Frames that are to be skipped stand first, as pzstd writes them.
+    *((bytes([nibble]) + b"\x2a\x4d\x18", ArchiveKind.TAR_ZST) for nibble in range(0x50, 0x60)),
+    (b"\x04\x22\x4d\x18", ArchiveKind.TAR_LZ4),
     (b"7z\xbc\xaf\x27\x1c", ArchiveKind.SEVEN_ZIP),
     (b"Rar!\x1a\x07", ArchiveKind.RAR),
 )
@@ -47,7 +52,8 @@ def kind_of(source: Source) -> ArchiveKind:
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
-    if head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar" or _is_old_tar(head):
+    is_tar = head[_TAR_MAGIC_AT : _TAR_MAGIC_AT + 5] == b"ustar" or _is_old_tar(head)
+    if is_tar or _is_empty_tar(source, head):
         return ArchiveKind.TAR
     if _ends_like_a_zip(source):
         return ArchiveKind.ZIP
@@ -63,6 +69,13 @@ def _is_old_tar(head: bytes) -> bool:
     except ValueError:
         return False
     return declared == sum(head[:148]) + sum(head[156:]) + 8 * 32
+
+
+def _is_empty_tar(source: Source, head: bytes) -> bool:
+    """Whether it is a tar of nothing, and no larger file that lost its bytes."""
+    if source.nbytes not in _EMPTY_TAR_BYTES or head.strip(b"\0"):
+        return False
+    return not source.read(0, source.nbytes).strip(b"\0")
 
 
 def _ends_like_a_zip(source: Source) -> bool:

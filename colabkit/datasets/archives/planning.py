@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
 from colabkit.datasets.archives.listed import plan_7z, plan_rar
 from colabkit.datasets.archives.zip import ZipLayout, plan_zip
-from colabkit.datasets.members import ArchiveFile, Limits, Resolved, Wanted, chosen
+from colabkit.datasets.members import ArchiveFile, Limits, Remarks, Resolved, Wanted, chosen
 from colabkit.datasets.reading import Source
 from colabkit.storage import hash_of
 
@@ -36,6 +36,7 @@ class Plan:
     wanted: Wanted | None = None
     layout: ZipLayout | None = None
     names: tuple[str, ...] = ()
+    remarks: Remarks = field(default_factory=Remarks)
 
 
 def plan_archive(
@@ -62,8 +63,9 @@ def plan_archive(
     limits = limits or Limits()
     wanted = chosen(members)
     kind = kind_of(source)
+    remarks = Remarks()
     if kind is ArchiveKind.ZIP:
-        parts = plan_zip(source, wanted, limits, password)
+        parts = plan_zip(source, wanted, limits, password, remarks)
         return Plan(
             kind=kind,
             files=parts.files,
@@ -76,10 +78,11 @@ def plan_archive(
             links=parts.links,
             wanted=wanted,
             layout=parts.layout,
+            remarks=remarks,
         )
     if not kind.is_tar:
         plan_listed = plan_7z if kind is ArchiveKind.SEVEN_ZIP else plan_rar
-        listed = plan_listed(source, wanted, limits, password)
+        listed = plan_listed(source, wanted, limits, password, remarks)
         return Plan(
             kind=kind,
             files=listed.files,
@@ -91,6 +94,7 @@ def plan_archive(
             folders=listed.folders,
             wanted=wanted,
             names=listed.names,
+            remarks=remarks,
         )
     return Plan(
         kind=kind,
@@ -101,6 +105,7 @@ def plan_archive(
         limits=limits,
         archive_bytes=source.nbytes,
         wanted=wanted,
+        remarks=remarks,
     )
 
 

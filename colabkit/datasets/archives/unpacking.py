@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -19,7 +19,7 @@ from colabkit.datasets.archives.listed import (
 from colabkit.datasets.archives.planning import Plan
 from colabkit.datasets.archives.tar import TarUnpacker
 from colabkit.datasets.archives.zip import ZipLayout, ZipUnpacker
-from colabkit.datasets.members import FileTable, Resolved, UnpackedTable
+from colabkit.datasets.members import FileTable, Resolved, UnpackedTable, Wanted, check_clashes
 from colabkit.datasets.reading import ReadAhead, Source, SourceFile
 from colabkit.datasets.transfer import Counter, Crew, Progress, Retry
 from colabkit.datasets.writing import FROM_FILES, Tree, WriterProcess
@@ -65,6 +65,9 @@ def unpack(
     watch = _Watch(plan, source, on_progress, retry)
     if plan.kind.is_tar:
         return _unpack_tar(plan, source, tree, done, watch)
+    if not (plan.limits.case_clashes or tree.keeps_case):
+        names = [file.path for file in plan.files] + [link.path for link in plan.links.to_files]
+        check_clashes(names, plan.folders, keeps_case=False)
     tree.make_folders(plan.folders)
     if plan.layout is None or plan.layout.encrypted:
         return _unpack_members(plan, source, tree, done, password, watch)
@@ -158,13 +161,23 @@ def _unpack_zip(
 def _unpack_tar(
     plan: Plan, source: Source, tree: Tree, done: Container[str], watch: _Watch
 ) -> UnpackedTable:
-    unpacker = TarUnpacker(plan.kind, source.nbytes, tree, done, plan.limits, plan.wanted)
-    crew = Crew()
-    whole = [(0, source.nbytes)]
-    ahead = ReadAhead(source, whole, crew, retries=watch.retry is not None)
-    ahead.start(total_bytes=source.nbytes)
-    unpacker.start(ahead, crew)
-    watch.over(crew, ahead, unpacker.counter)
+    def read(wanted: Wanted | None, renamed: Mapping[str, str]) -> TarUnpacker:
+        unpacker = TarUnpacker(
+            *(plan.kind, source.nbytes, tree, done, plan.limits, wanted, plan.remarks),
+            renamed=renamed,
+        )
+        crew = Crew()
+        whole = [(0, source.nbytes)]
+        ahead = ReadAhead(source, whole, crew, retries=watch.retry is not None)
+        ahead.start(total_bytes=source.nbytes)
+        unpacker.start(ahead, crew)
+        watch.over(crew, ahead, unpacker.counter)
+        return unpacker
+
+    unpacker = read(plan.wanted, {})
+    if targets := unpacker.left_out_targets():
+        # A hard link's data stands where its first name does, which was not asked for.
+        unpacker.take_over(read(targets.__contains__, targets))
     _make_links(unpacker.links(), tree, unpacker.manifest)
     return unpacker.manifest
 

@@ -146,6 +146,7 @@ def needed(package: str, what: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         message = f"Reading {what} needs the package {package}."
+        package = package.partition(".")[0]
         hint = f"Run %pip install {package}, then run the cell again."
         raise MissingPackageError(message, package=package, hint=hint) from error
 

@@ -17,7 +17,8 @@ _isal, _igzip = optional("isal.isal_zlib"), optional("isal.igzip_lib")
 RAW_DEFLATE, GZIP = -15, 31
 PIECE_BYTES = 64 << 10
 _LZMA_MEMORY_BYTES = 1 << 30
-_ZSTD_WINDOW_BYTES = 1 << 27
+# As far as `zstd --long=31` goes; memory is taken only as it is filled.
+_ZSTD_WINDOW_LOG = 31
 
 
 class CodecError(Exception):
@@ -36,7 +37,8 @@ def deflate_decoder(wbits: int) -> Decoder:
 def zstd_decoder() -> Decoder:
     """Returns a decoder of one Zstandard frame, from the standard library or its backport."""
     package = optional("compression.zstd") or needed("backports.zstd", "a zip packed with zstd")
-    decoder: Decoder = package.ZstdDecompressor()
+    options = {package.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+    decoder: Decoder = package.ZstdDecompressor(options=options)
     return decoder
 
 
@@ -47,7 +49,7 @@ def pull_zstd(packed: Iterable[bytes], piece_bytes: int) -> Iterator[bytes]:
         CodecError: A frame is damaged.
     """
     package = needed("zstandard", "a tar.zst")
-    decompressor = package.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    decompressor = package.ZstdDecompressor(max_window_size=1 << _ZSTD_WINDOW_LOG)
     # The reader takes a cut frame for a whole one; a last frame of our own tells them apart.
     mark = os.urandom(16)
     last = package.ZstdCompressor(write_checksum=True).compress(mark)
@@ -100,6 +102,12 @@ def bz2_decoder() -> Decoder:
 def xz_decoder() -> Decoder:
     """Returns a decoder of one xz stream."""
     return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY_BYTES)
+
+
+def lz4_decoder() -> Decoder:
+    """Returns a decoder of one LZ4 frame."""
+    decoder: Decoder = needed("lz4.frame", "a tar.lz4").LZ4FrameDecompressor()
+    return decoder
 
 
 def inflate(packed: memoryview, nbytes: int) -> Content:

@@ -1,11 +1,19 @@
 """Members of an archive: what they are called and may be, checked before any is written."""
 
-from colabkit.datasets.members.clashes import Names, check_clashes, folders_of
+from colabkit.datasets.members.clashes import Names, check_clashes, folders_of, replaced
 from colabkit.datasets.members.damage import corrupt
 from colabkit.datasets.members.encodings import FALLBACK, decoded, encoding_of
 from colabkit.datasets.members.limits import Limits
 from colabkit.datasets.members.links import LINK_BYTES_MAX, Resolved, resolve
-from colabkit.datasets.members.paths import all_plain, check_mode, is_junk, parents, safe_path
+from colabkit.datasets.members.paths import (
+    all_plain,
+    check_mode,
+    is_junk,
+    member_path,
+    parents,
+    placed,
+)
+from colabkit.datasets.members.remarks import Remark, Remarks, said_once
 from colabkit.datasets.members.selection import Wanted, chosen, unanswered
 from colabkit.datasets.members.tables import (
     ArchiveFile,
@@ -25,6 +33,8 @@ __all__ = [
     "Limits",
     "Names",
     "PathColumn",
+    "Remark",
+    "Remarks",
     "Resolved",
     "UnpackedFile",
     "UnpackedTable",
@@ -38,8 +48,11 @@ __all__ = [
     "encoding_of",
     "folders_of",
     "is_junk",
+    "member_path",
     "parents",
+    "placed",
+    "replaced",
     "resolve",
-    "safe_path",
+    "said_once",
     "unanswered",
 ]

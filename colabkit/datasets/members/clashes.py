@@ -15,7 +15,7 @@ from colabkit.errors import ArchiveUnsafeError
 _Key = Callable[[str], str]
 _Hashes = np.ndarray[Any, np.dtype[np.int64]]
 _HINT = "Pack the data again without it."
-_CASE_HINT = "Rename one of them, or pass Limits(case_clashes=True) on a disk that keeps both."
+_CASE_HINT = "Pass dest= on a disk that keeps both, or rename one of them."
 
 
 def folders_of(paths: Iterable[str]) -> dict[str, None]:
@@ -33,27 +33,43 @@ def folded(path: str) -> str:
     return path.lower() if path.isascii() else unicodedata.normalize("NFC", path).casefold()
 
 
-def check_clashes(
-    paths: Sequence[str], folders: Iterable[str], *, case_clashes: bool = False
-) -> None:
+def check_clashes(paths: Sequence[str], folders: Iterable[str], *, keeps_case: bool = True) -> None:
     """Raises where two members want one name.
 
     Args:
         paths: Files and links.
         folders: Every folder, also those only implied.
-        case_clashes: Allow names that differ in case only.
+        keeps_case: Whether names that differ in case only are two on the disk.
 
     Raises:
         ArchiveUnsafeError: A name comes twice, or is both a file and a folder.
     """
     folders = list(folders)
-    key = str if case_clashes else folded
+    key: _Key = str if keeps_case else folded
     # Sorted hashes take 8 bytes a member where a set of names takes a hundred.
     hashes = _hashes(paths, key)
     _check_twice(paths, hashes, key)
     _check_both(paths, hashes, folders, key)
-    if not case_clashes:
+    if not keeps_case:
         _check_folders(folders)
+
+
+def replaced(paths: Sequence[str]) -> list[int]:
+    """Returns the places of paths that come again later."""
+    hashes = _hashes(paths, str)
+    last: dict[str, int] = {}
+    found: list[int] = []
+    for index in np.flatnonzero(np.isin(hashes, _doubled(hashes))).tolist():
+        before = last.get(paths[index])
+        if before is not None:
+            found.append(before)
+        last[paths[index]] = index
+    return found
+
+
+def _doubled(hashes: _Hashes) -> list[int]:
+    ordered = np.sort(hashes)
+    return sorted(set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()))
 
 
 def _chunks(paths: Iterable[str]) -> Iterable[Iterable[str]]:
@@ -75,12 +91,10 @@ def _hashes(paths: Sequence[str], key: _Key) -> _Hashes:
 
 
 def _check_twice(paths: Sequence[str], hashes: _Hashes, key: _Key) -> None:
-    ordered = np.sort(hashes)
-    doubled = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    if not doubled:
+    if not (doubled := _doubled(hashes)):
         return
     seen: dict[str, int] = {}
-    for index in np.flatnonzero(np.isin(hashes, list(doubled))).tolist():
+    for index in np.flatnonzero(np.isin(hashes, doubled)).tolist():
         first = seen.setdefault(key(paths[index]), index)
         if first != index:
             raise _clash(paths[index], paths[first])
@@ -117,11 +131,15 @@ def _clash(path: str, other: str) -> ArchiveUnsafeError:
 class Names:
     """The same checks for members that come one by one."""
 
-    def __init__(self, *, case_clashes: bool) -> None:
-        self._key: _Key = str if case_clashes else folded
-        self._files: set[str] = set()
+    def __init__(self, *, keeps_case: bool) -> None:
+        self._key: _Key = str if keeps_case else folded
+        self._files: dict[str, str] = {}
         self._folders: dict[str, str] = {"": ""}
         self._last = ""
+
+    def has_file(self, path: str) -> bool:
+        """Whether a file or link of just this name came before."""
+        return self._files.get(self._key(path)) == path
 
     def add_file(self, path: str) -> list[str]:
         """Takes a file's or link's name; returns the folders that it is the first to need."""
@@ -130,11 +148,10 @@ class Names:
         fresh = [] if folder == self._last else self.add_folder(folder)
         self._last = folder
         key = self._key(path)
-        if key in self._files:
-            raise _clash(path, path)
+        if self._files.setdefault(key, path) != path:
+            raise _clash(path, self._files[key])
         if key in self._folders:
             raise _clash(path, self._folders[key] + "/")
-        self._files.add(key)
         return fresh
 
     def add_folder(self, path: str) -> list[str]:

@@ -23,7 +23,8 @@ class Limits:
         ratio_free_bytes: Up to this much is unpacked whatever its ratio.
         files: The most members.
         empty_files: The most members without content.
-        case_clashes: Allow names that differ in case only.
+        case_clashes: Allow names that differ in case only, though the disk seems to take them
+            for one.
 
     Example:
         >>> Limits(ratio=2000).ratio

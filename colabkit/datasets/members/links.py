@@ -15,10 +15,14 @@ _HINT = "Leave it out with members=, or pack the files themselves."
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """Links by what they end at: a file becomes a second name of it, a folder stays a link."""
+    """Links by what they end at: a file becomes a second name of it, a folder stays a link.
+
+    ``left_out`` are those that lead outside, in a circle or to nothing.
+    """
 
     to_files: tuple[Link, ...] = ()
     to_folders: tuple[Link, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def resolve(targets: Mapping[str, str], files: Sequence[str], folders: Collection[str]) -> Resolved:
@@ -30,8 +34,7 @@ def resolve(targets: Mapping[str, str], files: Sequence[str], folders: Collectio
         folders: The archive's folders.
 
     Raises:
-        ArchiveUnsafeError: A link leads outside, in a circle or to nothing, or a member lies
-            below a link.
+        ArchiveUnsafeError: A member lies below a link.
     """
     if not targets:
         return Resolved()
@@ -40,16 +43,15 @@ def resolve(targets: Mapping[str, str], files: Sequence[str], folders: Collectio
     found = set(ends.values()).intersection(files)
     to_files: list[Link] = []
     to_folders: list[Link] = []
+    left_out: list[str] = []
     for path, end in ends.items():
-        if end in found:
+        if end is not None and end in found:
             to_files.append(Link(path, end))
-        elif end in folders or not end:
-            if not end or path.startswith(f"{end}/"):
-                raise _unsafe(path, targets[path], "leads to a folder it lies in")
+        elif end and end in folders and not path.startswith(f"{end}/"):
             to_folders.append(Link(path, end))
         else:
-            raise _unsafe(path, targets[path], "leads to nothing in the archive")
-    return Resolved(tuple(to_files), tuple(to_folders))
+            left_out.append(path)
+    return Resolved(tuple(to_files), tuple(to_folders), tuple(left_out))
 
 
 def _check_below(targets: Mapping[str, str], folders: Iterable[str]) -> None:
@@ -58,8 +60,8 @@ def _check_below(targets: Mapping[str, str], folders: Iterable[str]) -> None:
             raise _unsafe(folder, targets[folder], "has members below it, written through it")
 
 
-def _follow(path: str, targets: Mapping[str, str]) -> str:
-    """Returns the path within the archive where a link ends."""
+def _follow(path: str, targets: Mapping[str, str]) -> str | None:
+    """Returns the path within the archive where a link ends, None where it leads elsewhere."""
     here: list[str] = []
     left = path.split("/")[::-1]
     for _ in range(_STEPS_MAX):
@@ -70,17 +72,17 @@ def _follow(path: str, targets: Mapping[str, str]) -> str:
             continue
         if part == "..":
             if not here:
-                raise _unsafe(path, targets[path], "leads outside")
+                return None
             here.pop()
             continue
         here.append(part)
         target = targets.get("/".join(here))
         if target is not None:
             if target.startswith("/") or "\0" in target or not target:
-                raise _unsafe(path, targets[path], "leads outside")
+                return None
             here.pop()
             left += target.split("/")[::-1]
-    raise _unsafe(path, targets[path], "leads in a circle")
+    return None
 
 
 def _unsafe(path: str, target: str, why: str) -> ArchiveUnsafeError:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import stat
 import string
 from collections.abc import Iterable
 
+from colabkit.datasets.members.remarks import Remark, Remarks
+from colabkit.datasets.members.selection import Wanted
 from colabkit.errors import ArchiveUnsafeError
 
 _NAME_BYTES_MAX = 255
@@ -17,35 +20,65 @@ _PLAIN = re.compile(
     r"(?:[\w @+=,()\[\]-][\w @+=,()\[\].-]{0,99}/){0,9}[\w @+=,()\[\]-][\w @+=,()\[\].-]{0,99}",
     re.ASCII,
 )
-_DRIVE = re.compile(r"[A-Za-z]:")
+_EXECUTABLE = 0o111
 _JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db"})
 _JUNK_FOLDER = "__MACOSX"
 _PLAIN_BYTES = (string.ascii_letters + string.digits + " _@+=,()[].-/\n").encode()
 _JUNK_BYTES = (b"__MACOSX", b"Thumbs.db")
 
 
-def safe_path(name: str) -> str:
-    """Returns a member's name as a relative path, "" for the top folder itself.
+def member_path(name: str) -> tuple[str, Remark | None]:
+    """Returns a member's name as a relative path, "" for the top folder itself, and what it took.
 
     Raises:
-        ArchiveUnsafeError: It leads outside, or no file system can hold it.
+        ArchiveUnsafeError: It leads outside.
     """
     plain = name.removeprefix("./")
     if _PLAIN.fullmatch(plain):
-        return plain
+        return plain, None
     if "\0" in name:
         raise _unsafe(name, "has a NUL byte in its name")
-    if name.startswith("/"):
-        raise _unsafe(name, "has an absolute path")
-    if "\\" in name:
-        raise _unsafe(name, "has a backslash in its name")
-    if _DRIVE.match(name):
-        raise _unsafe(name, "starts with a drive letter")
     parts = [part for part in name.split("/") if part not in {"", "."}]
-    if ".." in parts:
+    inside = list(itertools.dropwhile(lambda part: part == "..", parts))
+    if name.startswith("/") and ".." in inside:
+        # As GNU tar does: an absolute path counts from where it climbs last.
+        inside = inside[len(inside) - inside[::-1].index("..") :]
+    if ".." in inside:
         raise _unsafe(name, "leads outside through '..'")
-    _check_lengths(name, parts)
-    return "/".join(parts)
+    try:
+        sizes = [len(part.encode()) for part in inside]
+    except UnicodeEncodeError as error:
+        raise _unsafe(name, "has a name that is not text") from error
+    remark = Remark.STRIPPED if name.startswith("/") or len(inside) < len(parts) else None
+    too_deep = sum(sizes) + len(sizes) > _PATH_BYTES_MAX or len(inside) > _PARTS_MAX
+    if too_deep or any(size > _NAME_BYTES_MAX for size in sizes):
+        remark = Remark.TOO_LONG
+    return "/".join(inside), remark
+
+
+def placed(name: str, wanted: Wanted | None, remarks: Remarks) -> str | None:
+    """Returns where a member belongs, None for one that is not taken.
+
+    Only what was asked for is judged: an unsafe name that is not wanted harms nobody.
+
+    Raises:
+        ArchiveUnsafeError: It leads outside.
+    """
+    try:
+        path, remark = member_path(name)
+    except ArchiveUnsafeError:
+        if wanted is not None and not wanted(name):
+            return None
+        raise
+    if not path or is_junk(path) or (wanted is not None and not wanted(path)):
+        return None
+    if remark is None:
+        return path
+    if remark is Remark.TOO_LONG:
+        remarks.add(remark, f"{path[:60]}…")
+        return None
+    remarks.add(remark, name)
+    return path
 
 
 def all_plain(lines: bytes) -> bool:
@@ -72,6 +105,8 @@ def is_junk(path: str) -> bool:
 def check_mode(name: str, mode: int) -> None:
     """Raises for devices, pipes, sockets and for programs that run as their owner.
 
+    Of a file that is no program, such a bit is a shared folder's habit; it is not kept.
+
     Args:
         name: The member.
         mode: Its Unix mode with the type's bits; no type counts as a regular file.
@@ -79,8 +114,8 @@ def check_mode(name: str, mode: int) -> None:
     kind = stat.S_IFMT(mode)
     if kind not in {0, stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK}:
         raise _unsafe(name, "is a device, a pipe or a socket")
-    if kind in {0, stat.S_IFREG} and mode & (stat.S_ISUID | stat.S_ISGID):
-        raise _unsafe(name, "has a setuid or setgid bit")
+    if kind in {0, stat.S_IFREG} and mode & (stat.S_ISUID | stat.S_ISGID) and mode & _EXECUTABLE:
+        raise _unsafe(name, "is a program with a setuid or setgid bit")
 
 
 def parents(path: str) -> Iterable[str]:
@@ -95,18 +130,7 @@ def parents(path: str) -> Iterable[str]:
         yield path
 
 
-def _check_lengths(name: str, parts: list[str]) -> None:
-    try:
-        sizes = [len(part.encode()) for part in parts]
-    except UnicodeEncodeError as error:
-        raise _unsafe(name, "has a name that is not text") from error
-    if any(size > _NAME_BYTES_MAX for size in sizes):
-        raise _unsafe(name[:80] + "…", f"has a name over {_NAME_BYTES_MAX} bytes")
-    if sum(sizes) + len(sizes) > _PATH_BYTES_MAX or len(parts) > _PARTS_MAX:
-        raise _unsafe(name[:80] + "…", f"has a path over {_PATH_BYTES_MAX} bytes")
-
-
 def _unsafe(name: str, why: str) -> ArchiveUnsafeError:
     message = f"Member {name!r} {why}: the archive is not unpacked."
-    hint = "Leave it out with members=, or pack the data again from inside its folder."
+    hint = 'Leave it out with members="!NAME", or pack the data again from inside its folder.'
     return ArchiveUnsafeError(message, member=name, hint=hint)

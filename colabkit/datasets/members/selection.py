@@ -9,20 +9,37 @@ Wanted = Callable[[str], bool]
 
 
 def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> Wanted | None:
-    """Returns a function that says whether a path was asked for, None for all."""
+    """Returns a function that says whether a path was asked for, None for all.
+
+    Example:
+        >>> wanted = chosen(["train/*", "!*.tmp"])
+        >>> wanted("train/1.jpg"), wanted("train/1.tmp"), wanted("val/1.jpg")
+        (True, False, False)
+    """
     if members is None or callable(members):
         return members
     patterns = [members] if isinstance(members, str) else list(members)
+    included = [pattern for pattern in patterns if not pattern.startswith("!")]
+    excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    takes, leaves = _matcher(included), _matcher(excluded)
+
+    def wanted(path: str) -> bool:
+        return (not included or takes(path)) and not leaves(path)
+
+    return wanted if excluded else takes
+
+
+def _matcher(patterns: Sequence[str]) -> Wanted:
     exact = {pattern.strip("/") for pattern in patterns}
     below = tuple(f"{pattern}/" for pattern in exact)
     globs = [glob for pattern in exact for glob in _globs(pattern)]
 
-    def wanted(path: str) -> bool:
+    def matches(path: str) -> bool:
         if path in exact or path.startswith(below):
             return True
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in globs)
 
-    return wanted
+    return matches
 
 
 def unanswered(members: Sequence[str], paths: Iterable[str]) -> list[str]:
@@ -32,7 +49,7 @@ def unanswered(members: Sequence[str], paths: Iterable[str]) -> list[str]:
         >>> unanswered(["train", "val/*"], ["train/cat.jpg"])
         ['val/*']
     """
-    left = {name.strip("/") for name in members}
+    left = {name.strip("/") for name in members if not name.startswith("!")}
     globs = {name for name in left if _globs(name)}
     for path in paths:
         if not left:

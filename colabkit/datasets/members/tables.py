@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -163,6 +163,15 @@ class UnpackedTable(Sequence[UnpackedFile]):
         self._paths.append(path)
         self._nbytes.append(nbytes)
         self._crcs.append(crc32)
+
+    def of_the_last(self, *, without: Container[str]) -> UnpackedTable:
+        """Returns the last of each path's files, without some paths."""
+        last = {file.path: file for file in self}
+        table = UnpackedTable()
+        for path, file in last.items():
+            if path not in without:
+                table.add(*file)
+        return table
 
     def __len__(self) -> int:
         return len(self._paths)

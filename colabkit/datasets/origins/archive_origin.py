@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from colabkit.datasets.archives import ArchiveKind, Plan, plan_archive, unpack
 from colabkit.datasets.cache import Member, Staging, damaged_members
 from colabkit.datasets.folders import Before
-from colabkit.datasets.members import Limits, UnpackedTable
+from colabkit.datasets.members import Limits, UnpackedTable, said_once
 from colabkit.datasets.origins.archive_members import MemberView, check_clashes
 from colabkit.datasets.origins.archive_totals import Totals
 from colabkit.datasets.origins.origin import Contents
@@ -168,6 +168,11 @@ class ArchiveOrigin:
     def sha256(self) -> str | None:
         """Returns the archive's hash where it was asked for."""
         return self._sha256
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was done with some members."""
+        return said_once(note for plan in self._plans for note in plan.remarks.sentences())
 
     def close(self) -> None:
         """Deletes what had to be downloaded."""

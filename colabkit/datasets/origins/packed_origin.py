@@ -64,6 +64,11 @@ class PackedOrigin:
         )
         self.note = ""
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was done with some members."""
+        return self._archive.notes
+
     def stamp(self) -> str:
         """Returns the fresh archive's stamp."""
         self._freshen()

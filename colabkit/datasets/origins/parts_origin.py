@@ -66,6 +66,11 @@ class PartsOrigin:
         """Paths of the files that are still being written."""
         return self._files.unfinished
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was done with some members."""
+        return getattr(self._chosen, "notes", [])
+
     def stamp(self) -> str:
         """Returns the hash of all names, sizes and times of change."""
         return self._files.stamp()

@@ -136,7 +136,8 @@ class Supply:
     def notes(self) -> list[str]:
         """Returns sentences for the user on where the files came from."""
         unfinished = getattr(self._origin, "unfinished", ())
-        return [note for note in (self._note(), _unfinished_words(unfinished)) if note]
+        notes = [self._note(), _unfinished_words(unfinished), *getattr(self._origin, "notes", ())]
+        return [note for note in notes if note]
 
     def _note(self) -> str:
         if isinstance(self._origin, PackedOrigin):

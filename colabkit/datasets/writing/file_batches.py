@@ -40,6 +40,8 @@ class FileBatches:
         self._seen = 0
         self._batch = _Batch()
         self._pipe: Pipe[_Batch] | None = None
+        self._written = crew.condition()
+        self._waiting = 0
 
     def put(self, path: str, pieces: Sequence[Content], nbytes: int, crc: int, mode: int) -> None:
         """Takes a file; its pieces may be kept for a while."""
@@ -65,8 +67,17 @@ class FileBatches:
             self._hand_on(self._pipe)
             self._pipe.close()
 
+    def settle(self) -> None:
+        """Waits until every file that was taken is written."""
+        if self._pipe is not None:
+            self._hand_on(self._pipe)
+            with self._crew.lock:
+                self._crew.wait_for(self._written, lambda: not self._waiting)
+
     def _hand_on(self, pipe: Pipe[_Batch]) -> None:
         batch, self._batch = self._batch, _Batch()
+        with self._crew.lock:
+            self._waiting += 1
         pipe.put(batch, batch.nbytes)
 
     def _start(self) -> None:
@@ -85,6 +96,8 @@ class FileBatches:
                 with self._crew.lock:
                     self._counter.bytes_written += batch.nbytes
                     self._counter.files_done += len(batch.items)
+                    self._waiting -= 1
+                    self._written.notify_all()
         finally:
             process.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from collections.abc import Iterable
@@ -12,6 +13,7 @@ from colabkit.datasets.writing import small_files
 from colabkit.errors import DiskFullError, StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_CASES = ("\u00e4", "\u00c4", "a\u0308")
 
 
 class Tree:
@@ -21,6 +23,16 @@ class Tree:
         self._root = root
         self.prefix = f"{root.absolute()}/"
         self._folders: set[str] = {""}
+
+    @functools.cached_property
+    def keeps_case(self) -> bool:
+        """Whether the disk tells names apart that differ in case, or in how accents are coded."""
+        probe, *others = (f"{self.prefix}.colabkit-{os.getpid()}-{end}" for end in _CASES)
+        os.close(os.open(probe, small_files.FLAGS, 0o600))
+        try:
+            return not any(map(os.path.lexists, others))
+        finally:
+            Path(probe).unlink()
 
     def make_folders(self, folders: Iterable[str]) -> None:
         """Makes folders, those above before those below."""

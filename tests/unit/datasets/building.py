@@ -29,6 +29,8 @@ class ZipMember:
     crc: int | None = None
     offset: int | None = None
     local_name: bytes | None = None
+    host: int = 3
+    extra: bytes = b""
 
 
 def deflated(data: bytes) -> bytes:
@@ -53,9 +55,11 @@ def raw_zip(members: Sequence[ZipMember], *, n_entries: int | None = None) -> by
         if member.offset is None:
             body += struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, *facts, len(local), 0)
             body += local + packed
-        directory += struct.pack("<4s6H3L", b"PK\x01\x02", 0x0314, 20, *facts)
-        directory += struct.pack("<5H2L", len(member.name), 0, 0, 0, 0, member.mode << 16, offset)
-        directory += member.name
+        directory += struct.pack("<4s6H3L", b"PK\x01\x02", member.host << 8 | 20, 20, *facts)
+        directory += struct.pack(
+            "<5H2L", len(member.name), len(member.extra), 0, 0, 0, member.mode << 16, offset
+        )
+        directory += member.name + member.extra
     count = len(members) if n_entries is None else n_entries
     sizes = (count & 0xFFFF, count & 0xFFFF, len(directory), len(body))
     end = b""

@@ -11,12 +11,12 @@ from colabkit.datasets.members import (
     FileTable,
     Limits,
     PathColumn,
+    Remarks,
     check_clashes,
     check_mode,
     folders_of,
-    is_junk,
     parents,
-    safe_path,
+    placed,
 )
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsupportedError
 from colabkit.storage import hash_of
@@ -51,6 +51,7 @@ def plan_listed(
     wanted: Callable[[str], bool] | None,
     limits: Limits,
     archive_bytes: int,
+    remarks: Remarks,
 ) -> ListedPlan:
     """Checks every member.
 
@@ -62,10 +63,10 @@ def plan_listed(
     paths = PathColumn()
     folders: dict[str, None] = {}
     for member in members:
-        path = safe_path(member.name)
-        check_mode(member.name, member.mode)
-        if not path or is_junk(path) or (wanted is not None and not wanted(path)):
+        path = placed(member.name, wanted, remarks)
+        if path is None:
             continue
+        check_mode(member.name, member.mode)
         if member.is_link:
             message = f"Member {path!r} is a link, which is read from zips and tars only."
             raise ArchiveUnsupportedError(message, member=path, hint="Pack the files themselves.")
@@ -78,7 +79,7 @@ def plan_listed(
         paths.append(path)
         kept.append(member)
     folders = folders_of(paths) | folders
-    check_clashes(paths, folders, case_clashes=limits.case_clashes)
+    check_clashes(paths, folders)
     nbytes = np.array([member.nbytes for member in kept], np.int64)
     crcs = np.array([member.crc or 0 for member in kept], np.uint32)
     known = all(member.crc is not None or not member.nbytes for member in kept)

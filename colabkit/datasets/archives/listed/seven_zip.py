@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 from colabkit.datasets.archives.listed.member_file import MemberFile
 from colabkit.datasets.archives.listed.planning import ListedMember, ListedPlan, plan_listed
 from colabkit.datasets.codecs import needed
-from colabkit.datasets.members import ArchiveFile, Limits, UnpackedTable
+from colabkit.datasets.members import ArchiveFile, Limits, Remarks, UnpackedTable
 from colabkit.datasets.reading import Source, SourceFile
 from colabkit.datasets.transfer import Counter, CrewStoppedError
 from colabkit.datasets.writing import Tree
@@ -22,6 +22,7 @@ def plan_7z(
     wanted: Callable[[str], bool] | None,
     limits: Limits,
     password: str | None,
+    remarks: Remarks,
 ) -> ListedPlan:
     """Reads a 7z's directory and checks every member.
 
@@ -43,7 +44,7 @@ def plan_7z(
             )
             for file in archive.files
         ]
-    return plan_listed(members, wanted, limits, source.nbytes)
+    return plan_listed(members, wanted, limits, source.nbytes, remarks)
 
 
 class SevenZipUnpacker:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Protocol
 from colabkit.datasets.archives.listed.member_file import MemberFile
 from colabkit.datasets.archives.listed.planning import ListedMember, ListedPlan, plan_listed
 from colabkit.datasets.codecs import ERRORS, PIECE_BYTES, needed
-from colabkit.datasets.members import ArchiveFile, Limits, UnpackedTable
+from colabkit.datasets.members import ArchiveFile, Limits, Remarks, UnpackedTable
 from colabkit.datasets.reading import FileSource, Source, SourceFile
 from colabkit.datasets.transfer import Counter
 from colabkit.datasets.writing import Tree
@@ -119,6 +119,7 @@ def plan_rar(
     wanted: Callable[[str], bool] | None,
     limits: Limits,
     password: str | None,
+    remarks: Remarks,
 ) -> ListedPlan:
     """Reads a rar's directory and checks every member.
 
@@ -141,7 +142,7 @@ def plan_rar(
             )
             for info in rar.infolist()
         ]
-    return plan_listed(members, wanted, limits, source.nbytes)
+    return plan_listed(members, wanted, limits, source.nbytes, remarks)
 
 
 def _unix_mode(info: Any) -> int:

@@ -1,4 +1,4 @@
-"""A strict reading of tar headers: ustar, GNU and pax; what is doubtful is refused."""
+"""Tar headers: ustar, GNU, pax, star. Only once all of a member's are merged is it judged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import lru_cache
 from zlib import adler32
 
 from colabkit.datasets.members import corrupt, decoded, encoding_of
-from colabkit.errors import ArchiveUnsafeError, ArchiveUnsupportedError
+from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError, ArchiveUnsupportedError
 
 BLOCK_BYTES = 512
 _HEADER = struct.Struct("100s8s16x12s12x8sc100s6s82x155s12x")
@@ -19,6 +19,7 @@ _CHECKSUM_SPACES = 8 * 32
 _BASE256 = 0x80
 _OCTAL = b"01234567"
 _UNNAMED = ""
+_GOES_ON_AT = 482
 
 
 class TarType(enum.Enum):
@@ -33,6 +34,9 @@ class TarType(enum.Enum):
     LONG_NAME = enum.auto()
     LONG_LINK = enum.auto()
     LABEL = enum.auto()
+    DEVICE = enum.auto()
+    SPARSE = enum.auto()
+    UNKNOWN = enum.auto()
 
 
 _TYPES = {
@@ -42,25 +46,45 @@ _TYPES = {
     b"1": TarType.HARD_LINK,
     b"2": TarType.SYMLINK,
     b"5": TarType.FOLDER,
+    b"D": TarType.FOLDER,
+    b"3": TarType.DEVICE,
+    b"4": TarType.DEVICE,
+    b"6": TarType.DEVICE,
+    b"S": TarType.SPARSE,
     b"x": TarType.PAX,
+    b"X": TarType.PAX,
     b"g": TarType.PAX_GLOBAL,
     b"L": TarType.LONG_NAME,
     b"K": TarType.LONG_LINK,
     b"V": TarType.LABEL,
 }
-_DEVICES = (b"3", b"4", b"6")
-WITHOUT_DATA = frozenset({TarType.FOLDER, TarType.HARD_LINK, TarType.SYMLINK, TarType.LABEL})
+# A folder that GNU tar writes for increments, with the names in it as data.
+_DUMPED_FOLDER = b"D"
+_WITHOUT_DATA = frozenset({TarType.SYMLINK, TarType.DEVICE})
+_PERMISSIONS = 0o7777
+_ORDINARY_MODE = 0o644
 
 
 @dataclass(slots=True)
 class TarHeader:
-    """One header; ``nbytes`` is the size of the data that follows it."""
+    """One header as it stands; what its fields mean may depend on the headers before it."""
 
     kind: TarType
+    kind_byte: bytes
     name: bytes
     link: bytes
-    nbytes: int
-    mode: int
+    size: bytes
+    mode: bytes
+    goes_on: bool
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the data that follows it.
+
+        Raises:
+            ArchiveCorruptError: It is no number.
+        """
+        return _number(self.size, self.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +94,22 @@ class Extended:
     name: str | None = None
     link: str | None = None
     nbytes: int | None = None
+    is_sparse: bool = False
 
     def with_pax(self, records: Mapping[str, str]) -> Extended:
-        """Returns this with the records of a pax header added."""
-        sparse = next((key for key in records if key.startswith("GNU.sparse")), None)
-        if sparse is not None:
-            raise _unsupported(records.get("path", ""), "is a sparse file")
-        changes: dict[str, str | int] = {}
+        """Returns this with the records of a pax header added; an empty one takes back another."""
+        changes: dict[str, str | int | None] = {}
+        if any(key.startswith("GNU.sparse") for key in records):
+            changes["is_sparse"] = True
         if "path" in records:
-            changes["name"] = records["path"]
+            changes["name"] = records["path"] or None
+        if "GNU.sparse.name" in records:
+            changes["name"] = records["GNU.sparse.name"]
         if "linkpath" in records:
-            changes["link"] = records["linkpath"]
-        if "size" in records:
+            changes["link"] = records["linkpath"] or None
+        if records.get("size") == "":
+            changes["nbytes"] = None
+        elif "size" in records:
             if not (records["size"].isascii() and records["size"].isdecimal()):
                 raise corrupt(records.get("path", ""), "has a size that is no number")
             changes["nbytes"] = int(records["size"][:20])
@@ -90,22 +118,25 @@ class Extended:
 
 @dataclass(slots=True)
 class TarMember:
-    """A member with all its headers put together."""
+    """A member with all its headers put together; ``nbytes`` is the size of the data behind it.
+
+    ``maybe_nbytes`` is the size that a hard link declares: only pax writes its data again.
+    """
 
     kind: TarType
     name: str
     link: str
     nbytes: int
     mode: int
+    maybe_nbytes: int = 0
+    goes_on: bool = False
 
 
 def read_header(block: bytes) -> TarHeader:
     """Parses a header block.
 
     Raises:
-        ArchiveCorruptError: Its checksum or a number in it is wrong.
-        ArchiveUnsafeError: It announces a device or a pipe.
-        ArchiveUnsupportedError: It announces a sparse file or a part of a series.
+        ArchiveCorruptError: Its checksum is wrong.
     """
     name, mode, size, checksum, kind_byte, link, magic, prefix = _HEADER.unpack(block)
     name, link = _text(name), _text(link)
@@ -116,21 +147,17 @@ def read_header(block: bytes) -> TarHeader:
     total += _CHECKSUM_SPACES - sum(checksum)
     if _number(checksum, name) != total and not _signed_sum(block, checksum, name):
         raise corrupt(_shown(name), "has a header with a wrong checksum")
-    if kind_byte in _DEVICES:
-        shown = _shown(name)
-        message = f"Member {shown!r} is a device or a pipe."
-        raise ArchiveUnsafeError(message, member=shown, hint="Leave it out when you pack.")
-    kind = _TYPES.get(kind_byte)
-    if kind is None:
-        raise _unsupported(
-            _shown(name), f"is of type {kind_byte!r} (sparse, or one part of several)"
-        )
-    if kind is TarType.FILE and name.endswith(b"/"):
-        kind = TarType.FOLDER
-    nbytes = _number(size, name)
-    if kind in WITHOUT_DATA:
-        nbytes = 0
-    return TarHeader(kind, name, link, nbytes, _number(mode, name))
+    kind = _TYPES.get(kind_byte, TarType.UNKNOWN)
+    return TarHeader(kind, kind_byte, name, link, size, mode, bool(block[_GOES_ON_AT]))
+
+
+def is_header(block: bytes) -> bool:
+    """Whether a block can be a header."""
+    try:
+        read_header(block)
+    except ArchiveCorruptError:
+        return False
+    return True
 
 
 def merged(header: TarHeader, extended: Extended) -> TarMember:
@@ -139,10 +166,38 @@ def merged(header: TarHeader, extended: Extended) -> TarMember:
     link = extended.link
     if link is None:
         link = _decoded(header.link) if header.link else ""
-    nbytes = header.nbytes
-    if extended.nbytes is not None and header.kind not in WITHOUT_DATA:
-        nbytes = extended.nbytes
-    return TarMember(header.kind, name, link, nbytes, header.mode)
+    kind, nbytes, maybe_nbytes = header.kind, 0, 0
+    if kind is TarType.FOLDER and header.kind_byte != _DUMPED_FOLDER:
+        pass
+    elif kind is TarType.HARD_LINK:
+        maybe_nbytes = extended.nbytes or max(0, _parsed(header.size) or 0)
+    elif kind not in _WITHOUT_DATA:
+        nbytes = header.nbytes if extended.nbytes is None else extended.nbytes
+    if kind is TarType.FILE and name.endswith("/") and (extended.name is None or not nbytes):
+        # So wrote the oldest programs; a long name's first hundred bytes may end anywhere.
+        kind = TarType.FOLDER
+    if extended.is_sparse:
+        kind = TarType.SPARSE
+    mode = _parsed(header.mode)
+    mode = _ORDINARY_MODE if mode is None or mode < 0 else mode & _PERMISSIONS
+    return TarMember(kind, name, link, nbytes, mode, maybe_nbytes, header.goes_on)
+
+
+def check_kind(member: TarMember) -> None:
+    """Raises where a member is of a kind that is not unpacked.
+
+    Raises:
+        ArchiveUnsafeError: It is a device or a pipe.
+        ArchiveUnsupportedError: It is a sparse file or a part of a series.
+    """
+    if member.kind is TarType.DEVICE:
+        message = f"Member {member.name!r} is a device or a pipe."
+        hint = 'Leave it out when you pack, or with members="!NAME".'
+        raise ArchiveUnsafeError(message, member=member.name, hint=hint)
+    if member.kind is TarType.SPARSE:
+        raise _unsupported(member.name, "is a sparse file")
+    if member.kind is TarType.UNKNOWN:
+        raise _unsupported(member.name, "is of a type that is not known, or a part of several")
 
 
 NOTHING = Extended()

@@ -14,6 +14,7 @@ from colabkit.datasets.codecs import (
     bz2_decoder,
     decode,
     deflate_decoder,
+    lz4_decoder,
     optional,
     pull_zstd,
     xz_decoder,
@@ -29,17 +30,26 @@ _MAGIC = {
     ArchiveKind.TAR_BZ2: b"BZh",
     ArchiveKind.TAR_XZ: b"\xfd7zXZ",
     ArchiveKind.TAR_ZST: b"\x28\xb5\x2f\xfd",
+    ArchiveKind.TAR_LZ4: b"\x04\x22\x4d\x18",
 }
 _DECODERS: dict[ArchiveKind, Callable[[], Decoder]] = {
     ArchiveKind.TAR_GZ: lambda: deflate_decoder(GZIP),
     ArchiveKind.TAR_BZ2: bz2_decoder,
     ArchiveKind.TAR_XZ: xz_decoder,
     ArchiveKind.TAR_ZST: zstd_decoder,
+    ArchiveKind.TAR_LZ4: lz4_decoder,
 }
 
 
-def unpacked_pieces(kind: ArchiveKind, chunks: Iterable[bytes]) -> Iterator[bytes]:
+def unpacked_pieces(
+    kind: ArchiveKind, chunks: Iterable[bytes], *, on_junk: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
     """Yields what a packed tar unpacks to; several streams one after the other are one.
+
+    Args:
+        kind: How it is packed.
+        chunks: The packed bytes.
+        on_junk: Told that a packed stream ended and something else follows it.
 
     Raises:
         ArchiveCorruptError: The packed bytes are damaged or end too early.
@@ -51,13 +61,15 @@ def unpacked_pieces(kind: ArchiveKind, chunks: Iterable[bytes]) -> Iterator[byte
         if kind is ArchiveKind.TAR_ZST and optional("compression.zstd") is None:
             yield from pull_zstd(chunks, _PIECE_BYTES)
         else:
-            yield from _streams(kind, _small(chunks))
+            yield from _streams(kind, _small(chunks), on_junk)
     except CodecError as error:
         message = f"The {kind.value} is damaged ({error})."
         raise ArchiveCorruptError(message, hint="Upload or download it again.") from error
 
 
-def _streams(kind: ArchiveKind, chunks: Iterator[bytes]) -> Iterator[bytes]:
+def _streams(
+    kind: ArchiveKind, chunks: Iterator[bytes], on_junk: Callable[[], None]
+) -> Iterator[bytes]:
     rest = b""
     while True:
         decoder = _DECODERS[kind]()
@@ -74,8 +86,8 @@ def _streams(kind: ArchiveKind, chunks: Iterator[bytes]) -> Iterator[bytes]:
         if not rest:
             return
         if not rest.startswith(_MAGIC[kind]):
-            message = "something else follows it"
-            raise CodecError(message)
+            on_junk()
+            return
 
 
 def _small(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -113,6 +125,16 @@ class Blocks:
         self._view = self._view[nbytes:]
         return [part]
 
+    def peek(self, nbytes: int) -> bytes:
+        """Returns the bytes that come next, fewer only at the end; they stay there."""
+        while len(self._view) < nbytes:
+            held = self._view
+            if not self._next():
+                self._view = held
+                break
+            self._view = memoryview(b"".join([held, self._view]))
+        return self._view[:nbytes].tobytes()
+
     def skip(self, nbytes: int, member: str) -> None:
         """Passes over so many bytes."""
         if nbytes <= len(self._view):
@@ -134,10 +156,16 @@ class Blocks:
             nbytes -= len(part)
             yield part
 
-    def drain(self) -> None:
-        """Reads to the end, so that the packed stream's own checksum is checked."""
+    def drain(self) -> bool:
+        """Reads to the end, so that the packed stream's own checksum is checked.
+
+        Returns:
+            Whether anything but zeros was left.
+        """
+        more = bool(self._view) and bool(self._view.tobytes().strip(b"\0"))
         while self._next():
-            continue
+            more = more or bool(self._view.tobytes().strip(b"\0"))
+        return more
 
     def _next(self) -> bool:
         for piece in self._pieces:
@@ -148,4 +176,4 @@ class Blocks:
         return False
 
 
-_CUT = "The archive ends without the mark that ends a tar."
+_CUT = "The archive ends within a header."

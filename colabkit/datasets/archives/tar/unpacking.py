@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from dataclasses import replace
 
 from colabkit.datasets.archives.kinds import ArchiveKind
 from colabkit.datasets.archives.tar.headers import (
     BLOCK_BYTES,
     NOTHING,
-    Extended,
     TarHeader,
     TarMember,
     TarType,
+    check_kind,
+    is_header,
     long_text,
     merged,
     pax_records,
@@ -23,13 +25,15 @@ from colabkit.datasets.members import (
     LINK_BYTES_MAX,
     Limits,
     Names,
+    Remark,
+    Remarks,
     Resolved,
     UnpackedTable,
     Wanted,
     check_mode,
-    is_junk,
+    member_path,
+    placed,
     resolve,
-    safe_path,
 )
 from colabkit.datasets.reading import ReadAhead
 from colabkit.datasets.transfer import Counter, Crew, Pipe
@@ -37,9 +41,9 @@ from colabkit.datasets.writing import SMALL_BYTES, FileBatches, Tree, crc32
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
 
 _PIPE_BYTES = 32 << 20
-_HEADER_DATA_BYTES_MAX = 1 << 20
+_HEADER_DATA_BYTES_MAX = 16 << 20
 _LINKS_MAX = 100_000
-_PERMISSIONS = 0o7777
+_SPARSE_GOES_ON_AT = 504
 _EMPTY_BLOCK = bytes(BLOCK_BYTES)
 
 
@@ -54,17 +58,26 @@ class TarUnpacker:
         done: Container[str],
         limits: Limits,
         wanted: Wanted | None,
+        remarks: Remarks,
+        *,
+        renamed: Mapping[str, str] | None = None,
     ) -> None:
         self.counter = Counter()
         self.manifest = UnpackedTable()
+        self.remarks = remarks
+        self._renamed = renamed or {}
         self._kind = kind
         self._archive_bytes = archive_bytes
         self._tree = tree
         self._done = done
         self._limits = limits
         self._wanted = wanted
-        self._names = Names(case_clashes=limits.case_clashes)
+        self._names = Names(keeps_case=limits.case_clashes or tree.keeps_case)
         self._links: dict[str, str] = {}
+        self._hard_links: dict[str, str] = {}
+        self._came_again = False
+        self._has_end_mark = False
+        self._junk = False
         self._unpacked_bytes = 0
         self._members = 0
         self._empty = 0
@@ -80,13 +93,43 @@ class TarUnpacker:
         if not self._links:
             return Resolved()
         files = [file.path for file in self.manifest]
-        return resolve(self._links, files, self._names.folders)
+        links = resolve(self._links, files, self._names.folders)
+        for path in links.left_out:
+            self.remarks.add(Remark.LINK_LEFT_OUT, path)
+        return links
+
+    def left_out_targets(self) -> dict[str, str]:
+        """Returns files that were not asked for and hard links that were: each with its link."""
+        if self._wanted is None or not self._hard_links:
+            return {}
+        there = {file.path for file in self.manifest} | self._links.keys()
+        targets: dict[str, str] = {}
+        for path, target in self._hard_links.items():
+            if target not in there:
+                targets.setdefault(target, path)
+        return targets
+
+    def take_over(self, other: TarUnpacker) -> None:
+        """Takes the files that another reading has unpacked under the names of hard links."""
+        for file in other.manifest:
+            self.manifest.add(*file)
+            target = self._hard_links[file.path]
+            del self._links[file.path]
+            for path in [path for path in self._links if self._hard_links.get(path) == target]:
+                self._links[path] = "../" * path.count("/") + file.path
 
     def _inflate(self, ahead: ReadAhead, pieces: Pipe[bytes]) -> None:
         stretch = ahead.take()
-        for piece in unpacked_pieces(self._kind, ahead.chunks(stretch) if stretch else ()):
+        chunks = iter(ahead.chunks(stretch) if stretch else ())
+        for piece in unpacked_pieces(self._kind, chunks, on_junk=self._on_junk):
             pieces.put(piece, len(piece))
+        # What follows the packed stream is read too: a SHA-256 is of all bytes.
+        for _ in chunks:
+            pass
         pieces.close()
+
+    def _on_junk(self) -> None:
+        self._junk = True
 
     def _write(self, pieces: Pipe[bytes], crew: Crew) -> None:
         self._small = FileBatches(self._tree, self.counter, crew)
@@ -94,42 +137,59 @@ class TarUnpacker:
         while (member := self._next_member(blocks)) is not None:
             self._take(member, blocks)
         self._small.close()
-        blocks.drain()
+        if blocks.drain() or self._junk:
+            self.remarks.add(Remark.MORE_BEHIND)
+        if self._junk and not self._has_end_mark:
+            message = f"The {self._kind.value} is damaged: something else follows before its end."
+            raise ArchiveCorruptError(message, hint="Upload or download it again.")
+        if self._came_again:
+            self.manifest = self.manifest.of_the_last(without=self._links)
 
     def _on_piece(self, nbytes: int) -> None:
         self._unpacked_bytes += nbytes
         self._limits.check_bytes(self._unpacked_bytes, self._archive_bytes)
 
     def _next_member(self, blocks: Blocks) -> TarMember | None:
-        """Reads headers up to and with that of a member; None at the end mark."""
+        """Reads headers up to and with that of a member; None at the end."""
         extended = NOTHING
         while True:
-            block = blocks.exactly(BLOCK_BYTES, "")
-            if block == _EMPTY_BLOCK:
-                # Two empty blocks end a tar.
-                if blocks.exactly(BLOCK_BYTES, "") != _EMPTY_BLOCK:
-                    message = "An empty block stands between two members."
-                    raise ArchiveCorruptError(message, hint="Upload or download it again.")
+            if extended is NOTHING and self._ends_here(blocks):
                 return None
+            block = blocks.exactly(BLOCK_BYTES, "")
             header = read_header(block) if self._members else self._first_header(block)
             match header.kind:
                 case TarType.PAX:
                     extended = extended.with_pax(pax_records(self._extra(header.nbytes, blocks)))
                 case TarType.LONG_NAME:
                     name = long_text(self._extra(header.nbytes, blocks))
-                    extended = Extended(name, extended.link, extended.nbytes)
+                    extended = replace(extended, name=name)
                 case TarType.LONG_LINK:
                     link = long_text(self._extra(header.nbytes, blocks))
-                    extended = Extended(extended.name, link, extended.nbytes)
+                    extended = replace(extended, link=link)
                 case TarType.PAX_GLOBAL:
                     records = pax_records(self._extra(header.nbytes, blocks))
                     if not records.keys().isdisjoint({"path", "linkpath", "size"}):
                         message = "A header for all members gives them one name or size."
                         raise ArchiveUnsafeError(message, hint="Pack the data again.")
                 case TarType.LABEL:
-                    continue
+                    self._extra(header.nbytes, blocks)
                 case _:
                     return merged(header, extended)
+
+    def _ends_here(self, blocks: Blocks) -> bool:
+        """Whether no member follows, as an empty block says, or the end of all bytes."""
+        block = blocks.peek(BLOCK_BYTES)
+        if block != _EMPTY_BLOCK[: len(block)]:
+            return False
+        if not block and not self._members:
+            return False
+        if not block:
+            self.remarks.add(Remark.NO_END)
+            return True
+        # One empty block is enough for all programs, though they write two.
+        blocks.skip(len(block), "")
+        self._has_end_mark = True
+        return True
 
     def _first_header(self, block: bytes) -> TarHeader:
         try:
@@ -154,27 +214,41 @@ class TarUnpacker:
         return data
 
     def _take(self, member: TarMember, blocks: Blocks) -> None:
-        path = safe_path(member.name)
+        path = placed(member.name, self._wanted, self.remarks)
+        path = self._renamed.get(path, path) if path is not None else None
         self._members += 1
-        if member.kind is TarType.FILE:
-            check_mode(member.name, member.mode & _PERMISSIONS)
-            if not member.nbytes:
-                self._empty += 1
-        self._limits.check_counts(self._members, self._empty, member=path)
+        if member.kind is TarType.FILE and not member.nbytes:
+            self._empty += 1
+        self._limits.check_counts(self._members, self._empty, member=member.name)
         self._check_size(member)
-        left_out = not path or is_junk(path)
-        left_out |= self._wanted is not None and not self._wanted(path)
-        if member.kind is TarType.FILE:
-            if left_out:
-                _skip(member, blocks)
-            else:
-                self._take_file(member, path, blocks)
-            blocks.skip(-member.nbytes % BLOCK_BYTES, path)
-        elif not left_out and member.kind is TarType.FOLDER:
-            self._tree.make_folders(self._names.add_folder(path))
-        elif not left_out:
-            self._tree.make_folders(self._names.add_file(path))
-            self._take_link(member, path)
+        if member.kind is TarType.HARD_LINK:
+            member.nbytes = _data_bytes(member, blocks)
+        if path is not None:
+            check_kind(member)
+        if path is not None and member.kind is TarType.FILE:
+            check_mode(member.name, member.mode)
+            self._take_file(member, path, blocks)
+        else:
+            if path is not None and member.kind is TarType.FOLDER:
+                self._tree.make_folders(self._names.add_folder(path))
+            elif path is not None:
+                self._tree.make_folders(self._add_name(path))
+                self._take_link(member, path)
+            while member.kind is TarType.SPARSE and member.goes_on:
+                member.goes_on = bool(blocks.exactly(BLOCK_BYTES, member.name)[_SPARSE_GOES_ON_AT])
+            _skip(member, blocks)
+        blocks.skip(-member.nbytes % BLOCK_BYTES, member.name)
+
+    def _add_name(self, path: str) -> list[str]:
+        """Takes a name; one that came before is added again, as by tar -r and -u."""
+        if self._names.has_file(path):
+            self.remarks.add(Remark.TWICE, path)
+            self._came_again = True
+            self._links.pop(path, None)
+            self._hard_links.pop(path, None)
+            # Another thread may be writing the one before: it may not come last.
+            self._small.settle()
+        return self._names.add_file(path)
 
     def _check_size(self, member: TarMember) -> None:
         claimed = self._unpacked_bytes + member.nbytes
@@ -184,7 +258,7 @@ class TarUnpacker:
             raise ArchiveCorruptError(message, member=member.name, hint="Download it again.")
 
     def _take_file(self, member: TarMember, path: str, blocks: Blocks) -> None:
-        self._tree.make_folders(self._names.add_file(path))
+        self._tree.make_folders(self._add_name(path))
         if path in self._done:
             crc = _skip(member, blocks)
             self.counter.add_done(member.nbytes)
@@ -216,11 +290,21 @@ class TarUnpacker:
         target = member.link
         if member.kind is TarType.HARD_LINK:
             # A hard link names its target from the top of the archive.
-            target = "../" * path.count("/") + safe_path(target)
+            self._hard_links[path] = member_path(target)[0]
+            target = "../" * path.count("/") + self._hard_links[path]
         if len(self._links) >= _LINKS_MAX or len(target) > LINK_BYTES_MAX:
             message = f"Member {path!r} is one of too many links, or a very long one."
             raise ArchiveUnsafeError(message, member=path, hint="Pack the files themselves.")
         self._links[path] = target
+
+
+def _data_bytes(member: TarMember, blocks: Blocks) -> int:
+    """Returns how much data follows a hard link: old programs declare some and write none."""
+    if not member.maybe_nbytes:
+        return 0
+    block = blocks.peek(BLOCK_BYTES)
+    follows = len(block) < BLOCK_BYTES or block == _EMPTY_BLOCK or is_header(block)
+    return 0 if follows else member.maybe_nbytes
 
 
 def _skip(member: TarMember, blocks: Blocks) -> int:

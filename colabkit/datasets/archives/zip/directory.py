@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import struct
 import zlib
@@ -43,8 +44,11 @@ _LENGTHS_AT = 28
 _CHUNK = 1 << 16
 _FULL = 0xFFFFFFFF
 _UNIX, _MACOS = 3, 19
+# DOS, OS/2, NTFS, VFAT: only there a backslash ends a folder's name.
+_WINDOWS = frozenset({0, 6, 10, 11, 14})
 _UTF8_FLAG = 0x800
 _ZIP64_EXTRA, _UNICODE_PATH_EXTRA = 0x0001, 0x7075
+_UNICODE_PATH = re.compile(rb"\x75\x70..\x01", re.DOTALL)
 LOCAL_BYTES = 30
 ENTRY_BYTES = _FIXED.itemsize
 
@@ -67,6 +71,7 @@ class ZipEntries:
     nbytes: Column
     offsets: Column
     modes: Column
+    made_on: Column
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -95,10 +100,24 @@ class ZipEntries:
 
     def names(self, rows: Column) -> Iterator[str]:
         """Yields the names of some rows as text, in the encoding they were likely written in."""
-        encoding = encoding_of(self._unsaid_names())
+        encoding, renamed = encoding_of(self._unsaid_names()), self.are_renamed()
         for row in rows.tolist():
             name = self.raw_name(row)
-            yield name.decode("ascii") if name.isascii() else self._text(row, name, encoding)
+            is_plain = name.isascii() and not renamed[row]
+            text = name.decode("ascii") if is_plain else self._text(row, name, encoding)
+            yield _as_on_unix(text) if self.made_on[row] in _WINDOWS and "\\" in text else text
+
+    def are_renamed(self) -> Column:
+        """Returns which entries have another name in UTF-8, though theirs may be ASCII.
+
+        Where WinRAR's code page lacks a character, the plain name has "_" for it.
+        """
+        found = np.zeros(len(self), np.bool_)
+        for match in _UNICODE_PATH.finditer(self.raw):
+            row = int(np.searchsorted(self.starts, match.start(), "right")) - 1
+            if row >= 0 and _unicode_path(self._extra(row), self.raw_name(row)) is not None:
+                found[row] = True
+        return found
 
     def ends_with_slash(self) -> Column:
         """Returns which names end as those of folders do."""
@@ -138,14 +157,14 @@ class ZipEntries:
                     column[index] = value
 
 
-def read_entries(raw: bytes, end: ZipEnd, *, archive: str) -> ZipEntries:
-    """Parses a zip's directory.
+def read_entries(raw: bytes, end: ZipEnd, *, archive: str, most: int) -> ZipEntries:
+    """Parses a zip's directory, up to ``most`` members and one.
 
     Raises:
         ArchiveCorruptError: It is not what the end of the zip says.
     """
-    starts = _starts(raw, end.n_entries)
-    if len(starts) != end.n_entries:
+    starts = _starts(raw, most)
+    if not end.lists(len(starts)) and len(starts) <= most:
         message = (
             f"{archive}'s directory lists {len(starts):,} members where its end says "
             f"{end.n_entries:,}."
@@ -155,16 +174,19 @@ def read_entries(raw: bytes, end: ZipEnd, *, archive: str) -> ZipEntries:
     entries = ZipEntries(raw, starts, **columns)
     entries.widen()
     entries.offsets += end.shift_bytes
+    if end.wraps:
+        begins_anew = np.diff(entries.offsets, prepend=0) < 0
+        entries.offsets += np.cumsum(begins_anew) << 32
     return entries
 
 
-def _starts(raw: bytes, n_entries: int) -> Column:
+def _starts(raw: bytes, most: int) -> Column:
     """Walks the entries, which vary in length; returns where each begins."""
     starts = array("q")
     place, limit, unpack = 0, len(raw) - ENTRY_BYTES, _LENGTHS.unpack_from
     while place <= limit and raw.startswith(_MAGIC, place):
         starts.append(place)
-        if len(starts) > n_entries:
+        if len(starts) > most:
             break
         place += sum(unpack(raw, place + _LENGTHS_AT)) + ENTRY_BYTES
     if place > len(raw):
@@ -184,6 +206,7 @@ def _columns(raw: bytes, starts: Column) -> dict[str, Column]:
         "nbytes": np.empty(count, np.int64),
         "offsets": np.empty(count, np.int64),
         "modes": np.empty(count, np.uint16),
+        "made_on": np.empty(count, np.uint8),
     }
     fields = {"methods": "method", "crcs": "crc", "offsets": "offset"}
     every = np.frombuffer(raw, np.uint8)
@@ -217,6 +240,12 @@ def _unicode_path(extra: bytes, name: bytes) -> str | None:
             except UnicodeDecodeError:
                 return None
     return None
+
+
+def _as_on_unix(name: str) -> str:
+    """Returns a name with slashes, where a program of Windows' wrote it with its own."""
+    name = name.replace("\\", "/")
+    return name[2:] if re.match("[A-Za-z]:/", name) else name
 
 
 def is_folder(name: str, mode: int) -> bool:

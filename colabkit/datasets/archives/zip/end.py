@@ -15,6 +15,8 @@ _END_MAGIC, _END64_MAGIC, _LOCATOR64_MAGIC = b"PK\x05\x06", b"PK\x06\x06", b"PK\
 _COMMENT_BYTES_MAX = 65535
 _TAIL_BYTES = 256 << 10
 _ENTRY_BYTES_MIN = 46
+_FULL16, _FULL32, _COUNTS = 0xFFFF, 0xFFFFFFFF, 1 << 16
+_DIRECTORY_BEGINS = frozenset({b"PK\x01\x02", _END_MAGIC, _END64_MAGIC})
 _DIRECTORY_BYTES_MAX = 2 << 30
 
 
@@ -23,13 +25,41 @@ class ZipEnd:
     """Where a zip's directory lies.
 
     ``shift_bytes`` is how far members lie behind where the directory says, in a zip that was
-    appended to something else.
+    appended to something else. ``counts_all`` is False where the end counts modulo 65,536, and
+    ``wraps`` where its offsets are modulo 4 GiB, as macOS' Archive Utility writes them.
     """
 
     n_entries: int
     directory_offset: int
     directory_bytes: int
     shift_bytes: int
+    counts_all: bool = True
+    wraps: bool = False
+    has_more_behind: bool = False
+
+    def lists(self, n_entries: int) -> bool:
+        """Whether a directory of so many members is the one that was announced."""
+        if n_entries == self.n_entries:
+            return True
+        if self.counts_all or n_entries < self.n_entries:
+            return False
+        return self.n_entries in {n_entries % _COUNTS, _COUNTS - 1}
+
+
+@dataclass(frozen=True, slots=True)
+class _End64:
+    """The record with 64-bit numbers, and where it lies."""
+
+    offset: int
+    disk: int
+    first_disk: int
+    n_entries: int
+    directory_bytes: int
+    directory_offset: int
+
+    @property
+    def directory(self) -> tuple[int, int]:
+        return self.directory_bytes, self.directory_offset
 
 
 class Tail:
@@ -58,12 +88,18 @@ def zip_end(source: Source, tail: Tail) -> ZipEnd:
         message = f"{source.name} ({source.nbytes:,} bytes) has no directory at its end."
         raise ArchiveCorruptError(message, hint="It was cut short: upload or download it again.")
     end_offset = tail.offset + place
-    _, disk, first_disk, _, n_entries, nbytes, offset, _ = _END.unpack_from(tail.data, place)
-    # Only a record that carries a marker has a second one that says more.
-    if 0xFFFF in {n_entries, disk} or 0xFFFFFFFF in {nbytes, offset}:
-        large = _end64(tail, end_offset)
-        if large is not None:
-            end_offset, disk, first_disk, n_entries, nbytes, offset = large
+    _, disk, first_disk, _, n_entries, nbytes, offset, comment_bytes = _END.unpack_from(
+        tail.data, place
+    )
+    # Some programs write a second record whether or not it is needed, others never.
+    large = _end64(tail, end_offset)
+    if large is not None:
+        end_offset = large.offset
+        disk = large.disk if disk == _FULL16 else disk
+        first_disk = large.first_disk if first_disk == _FULL16 else first_disk
+        n_entries = large.n_entries if n_entries == _FULL16 else n_entries
+        nbytes = large.directory_bytes if nbytes == _FULL32 else nbytes
+        offset = large.directory_offset if offset == _FULL32 else offset
     if disk or first_disk:
         message = f"{source.name} is one of several parts of a zip."
         raise ArchiveUnsupportedError(message, hint="Join the parts first: zip -s 0 in --out out.")
@@ -74,7 +110,16 @@ def zip_end(source: Source, tail: Tail) -> ZipEnd:
     if nbytes > _DIRECTORY_BYTES_MAX:
         message = f"{source.name}'s directory claims {nbytes:,} bytes."
         raise ArchiveUnsafeError(message, hint="Pack the data into fewer, larger files.")
-    return ZipEnd(n_entries, end_offset - nbytes, nbytes, shift)
+    wraps = large is None and shift > 0 and shift % (1 << 32) == 0
+    return ZipEnd(
+        n_entries,
+        end_offset - nbytes,
+        nbytes,
+        0 if wraps else shift,
+        counts_all=large is not None,
+        wraps=wraps,
+        has_more_behind=place + _END.size + comment_bytes < len(tail.data),
+    )
 
 
 def _end_record(tail: Tail) -> int | None:
@@ -88,10 +133,29 @@ def _end_record(tail: Tail) -> int | None:
             if place + _END.size + comment_bytes == len(data):
                 return place
         place = data.rfind(_END_MAGIC, lowest, place)
+    return _end_before_more(tail)
+
+
+def _end_before_more(tail: Tail) -> int | None:
+    """Returns where the record lies of a zip that something was appended to.
+
+    It has to begin where the file does: the zip in a zip that was cut short does not.
+    """
+    data, place = tail.data, tail.data.rfind(_END_MAGIC)
+    while place >= 0:
+        if place + _END.size <= len(data):
+            *_, nbytes, offset, _ = _END.unpack_from(data, place)
+            end_offset = tail.offset + place
+            large = _end64(tail, end_offset) if _FULL32 in {nbytes, offset} else None
+            if large is not None:
+                end_offset, nbytes, offset = large.offset, *large.directory
+            if offset + nbytes == end_offset and tail.read(offset, 4) in _DIRECTORY_BEGINS:
+                return place
+        place = data.rfind(_END_MAGIC, 0, place)
     return None
 
 
-def _end64(tail: Tail, end_offset: int) -> tuple[int, int, int, int, int, int] | None:
+def _end64(tail: Tail, end_offset: int) -> _End64 | None:
     locator_offset = end_offset - _LOCATOR64.size
     if locator_offset < 0:
         return None
@@ -108,4 +172,4 @@ def _end64(tail: Tail, end_offset: int) -> tuple[int, int, int, int, int, int] |
             message = "The zip's 64-bit directory record is missing."
             raise ArchiveCorruptError(message, hint="Upload or download the archive again.")
     _, _, _, _, disk, first_disk, _, n_entries, nbytes, offset = _END64.unpack(record)
-    return record_offset, disk, first_disk, n_entries, nbytes, offset
+    return _End64(record_offset, disk, first_disk, n_entries, nbytes, offset)

@@ -24,15 +24,17 @@ from colabkit.datasets.members import (
     FileTable,
     Limits,
     PathColumn,
+    Remark,
+    Remarks,
     Resolved,
     all_plain,
     check_clashes,
     check_mode,
     folders_of,
-    is_junk,
     parents,
+    placed,
+    replaced,
     resolve,
-    safe_path,
 )
 from colabkit.datasets.reading import Source
 from colabkit.errors import (
@@ -87,6 +89,7 @@ def plan_zip(
     wanted: Callable[[str], bool] | None,
     limits: Limits,
     password: str | None,
+    remarks: Remarks,
 ) -> ZipPlan:
     """Reads a zip's directory and checks every member."""
     tail = Tail(source)
@@ -96,9 +99,12 @@ def plan_zip(
     if len(raw) != end.directory_bytes:
         message = f"{source.name} ends within its directory."
         raise ArchiveCorruptError(message, hint="Upload or download it again.")
-    entries = read_entries(raw, end, archive=source.name)
+    entries = read_entries(raw, end, archive=source.name, most=limits.files)
+    limits.check_counts(len(entries), 0)
+    if end.has_more_behind:
+        remarks.add(Remark.MORE_BEHIND)
     bounds = _check_places(entries, end.directory_offset)
-    kept = _sort_out(entries, wanted)
+    kept = _last_of_each(_sort_out(entries, wanted, remarks), remarks)
     rows = np.array(kept.rows, np.int64)
     encrypted = _check_packing(entries, rows, kept.paths, password)
     files = FileTable(
@@ -106,14 +112,12 @@ def plan_zip(
     )
     limits.check_table(kept.paths, files.nbytes, source.nbytes)
     folders = folders_of(kept.paths) | folders_of(kept.links) | kept.folders
-    check_clashes(
-        [*kept.paths, *kept.links] if kept.links else kept.paths,
-        folders,
-        case_clashes=limits.case_clashes,
-    )
+    check_clashes([*kept.paths, *kept.links] if kept.links else kept.paths, folders)
     layout = ZipLayout(entries, rows, bounds[rows], encrypted)
     texts = {path: _link_text(source, layout, bounds, row) for path, row in kept.links.items()}
     links = resolve(texts, kept.paths, folders)
+    for path in links.left_out:
+        remarks.add(Remark.LINK_LEFT_OUT, path)
     digest = hash_of(raw, str(source.nbytes).encode())
     return ZipPlan(files, tuple(folders), links, digest, layout)
 
@@ -138,37 +142,52 @@ def _check_places(entries: ZipEntries, directory_offset: int) -> Column:
     return bounds
 
 
-def _sort_out(entries: ZipEntries, wanted: Callable[[str], bool] | None) -> _Kept:
+def _sort_out(entries: ZipEntries, wanted: Callable[[str], bool] | None, remarks: Remarks) -> _Kept:
     kept = _Kept(PathColumn(), array("q"), {}, {})
     rows = np.arange(len(entries))
     if wanted is None:
         rows = _take_plain(entries, kept)
     for name, row in zip(entries.names(rows), rows.tolist(), strict=True):
         mode = int(entries.modes[row])
-        path = safe_path(name)
+        path = placed(name, wanted, remarks)
+        if path is None:
+            continue
+        if stat.S_ISFIFO(mode) and entries.nbytes[row]:
+            mode = stat.S_IFREG  # `zip - ` calls what it reads from a pipe so
         if mode:
             check_mode(name, mode)
-        if not path or is_junk(path):
-            continue
         if is_folder(name, mode):
-            if wanted is None or wanted(path):
-                kept.folders.update(dict.fromkeys(reversed(list(parents(path)))))
-                kept.folders[path] = None
-        elif wanted is None or wanted(path):
-            if stat.S_ISLNK(mode):
-                _check_link(path, int(entries.nbytes[row]), kept)
-                kept.links[path] = row
-            else:
-                kept.paths.append(path)
-                kept.rows.append(row)
+            kept.folders.update(dict.fromkeys(reversed(list(parents(path)))))
+            kept.folders[path] = None
+        elif stat.S_ISLNK(mode):
+            _check_link(path, int(entries.nbytes[row]), kept)
+            kept.links[path] = row
+        else:
+            kept.paths.append(path)
+            kept.rows.append(row)
     return kept
+
+
+def _last_of_each(kept: _Kept, remarks: Remarks) -> _Kept:
+    """Leaves out files whose name comes again later, as in a zip that was added to."""
+    gone = set(replaced(kept.paths))
+    if not gone:
+        return kept
+    paths, rows = PathColumn(), array("q")
+    for at, (path, row) in enumerate(zip(kept.paths, kept.rows, strict=True)):
+        if at in gone:
+            remarks.add(Remark.TWICE, path)
+        else:
+            paths.append(path)
+            rows.append(row)
+    return _Kept(paths, rows, kept.folders, kept.links)
 
 
 def _take_plain(entries: ZipEntries, kept: _Kept) -> Column:
     """Takes the regular files where all have plain names; returns the rows left to look at."""
     modes, sizes = entries.modes, entries.name_bytes
     plain = (modes & ~np.uint16(0o777) == 0) | (modes & ~np.uint16(0o777) == stat.S_IFREG)
-    plain &= ~entries.ends_with_slash() & (sizes <= _NAME_BYTES_MAX)
+    plain &= ~entries.are_renamed() & ~entries.ends_with_slash() & (sizes <= _NAME_BYTES_MAX)
     rows = np.flatnonzero(plain)
     for first in range(0, len(rows), _ROWS):
         chosen = rows[first : first + _ROWS]

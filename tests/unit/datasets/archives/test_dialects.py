@@ -1,0 +1,212 @@
+"""Archives as other programs write them come out as other programs unpack them."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import colabkit
+from colabkit.datasets import open_source, plan_archive
+from colabkit.datasets.archives.zip.directory import read_entries
+from colabkit.datasets.archives.zip.end import Tail, zip_end
+from colabkit.errors import ArchiveCorruptError
+from tests.data.dialects.build import HERE, archives, without_zip64
+from tests.unit.datasets.building import attempt, pax, raw_tar, tar_entry, tree
+
+DIALECTS = sorted(path.name for path in HERE.iterdir() if path.suffix in {".zip", ".tar", ".gz"})
+PROGRAMS = {
+    ".zip": (["unzip", "-qo", "-d", "{into}"], ["7z", "x", "-y", "-o{into}"], ["bsdtar", "xfC"]),
+    ".tar": (["tar", "xfC"], ["bsdtar", "xfC"]),
+}
+# What some programs do otherwise: an error of theirs, or names that they leave as they are.
+OTHERWISE = {
+    ("winrar-names.zip", "7z"),
+    ("absolute.tar", "bsdtar"),
+    ("from-a-pipe.zip", "bsdtar"),
+    ("windows-absolute.zip", "unzip"),
+    ("windows-absolute.zip", "bsdtar"),
+    ("windows-absolute.zip", "7z"),
+    ("winrar-names.zip", "bsdtar"),
+    ("powershell5.zip", "7z"),
+}
+
+
+def unpacked_by(program: list[str], archive: Path, into: Path) -> dict[str, bytes]:
+    """Returns what another program makes of an archive."""
+    into.mkdir()
+    if shutil.which(program[0]) is None:
+        pytest.skip(f"{program[0]} is not installed")
+    options = [part.format(into=into) for part in program[1:]]
+    subprocess.run(
+        [program[0], *options, archive, *([into] if "xfC" in options else [])],
+        check=False,
+        capture_output=True,
+    )
+    return tree(into)
+
+
+def test_the_archives_are_those_that_the_script_builds():
+    assert {name: (HERE / name).read_bytes() for name in DIALECTS} == archives()
+
+
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        pytest.param(name, program, id=f"{name}-{program[0]}")
+        for name in DIALECTS
+        for program in PROGRAMS[".tar" if ".tar" in name else ".zip"]
+        if (name, program[0]) not in OTHERWISE
+    ],
+)
+def test_a_dialect_comes_out_as_another_program_unpacks_it(tmp_path, cache, name, program):
+    archive = HERE / name
+    made = tree(colabkit.dataset(archive, progress=False))
+    assert made == unpacked_by(program, archive, tmp_path / "into")
+    assert made or name == "empty.tar"
+
+
+def test_names_that_a_code_page_could_not_hold_are_told(cache):
+    made = colabkit.dataset(HERE / "winrar-names.zip", progress=False)
+    assert tree(made) == {"数据/猫.txt": b"meow", "a/1.jpg": b"meow"}
+
+
+@pytest.mark.parametrize(("count", "told"), [(65_540, 4), (65_536, 0), (65_540, 65_535)])
+def test_a_zip_of_more_files_than_its_end_can_tell(tmp_path, count, told):
+    path = tmp_path / "a.zip"
+    path.write_bytes(without_zip64(count, told))
+    assert plan_archive(open_source(path)).n_files == count == len(zipfile.ZipFile(path).filelist)
+    path.write_bytes(without_zip64(count, told ^ 2))
+    with pytest.raises(ArchiveCorruptError, match="lists 65,5"):
+        plan_archive(open_source(path))
+
+
+def inner() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as inside:
+        for n in range(3):
+            info = tarfile.TarInfo(f"{n}.JPEG")
+            info.size = 4
+            inside.addfile(info, io.BytesIO(b"JPEG"))
+    return buffer.getvalue()
+
+
+# Around the hundred bytes of a header's name, with a slash before, at and behind its end.
+FOLDERS = [f"d/{'a' * (nbytes - 3)}" for nbytes in (96, 97, 98, 99, 100, 101, 155, 180, 254)]
+DEEP = [f"{'a' * 49}/{'b' * 49}", "/".join("c" * 24 for _ in range(8)), "é" * 49 + "/x"]
+
+
+@pytest.mark.parametrize("folder", [*FOLDERS, *DEEP], ids=lambda name: f"{len(name.encode())}")
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, "gnu", "ustar", "pax"])
+def test_long_names_are_cut_nowhere(tmp_path, folder, form):
+    files = {
+        f"{folder}/1.jpg": b"\xff\xd8" * 600,
+        f"{folder}/empty.txt": b"",
+        f"{folder}/inner.tar": inner(),
+        f"{folder}/sub/{'x' * 90}": b"deep",
+        "z/labels.csv": b"a,b",
+    }
+    archive = tmp_path / "a.tar"
+    if isinstance(form, str):
+        for name, data in files.items():
+            (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / name).write_bytes(data)
+        done = subprocess.run(
+            [
+                "tar",
+                f"--format={form}",
+                "-cf",
+                archive,
+                *{name.partition("/")[0] for name in files},
+            ],
+            cwd=tmp_path / "in",
+            check=False,
+            capture_output=True,
+        )
+        shutil.rmtree(tmp_path / "in")
+        if done.returncode:
+            pytest.skip("a name that this format cannot hold")
+    else:
+        with tarfile.open(archive, "w", format=form) as packed:
+            for name, data in files.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(data)
+                packed.addfile(info, io.BytesIO(data))
+    _, error = attempt(archive, tmp_path)
+    assert error is None
+    assert tree(tmp_path / "outer" / "into") == files
+
+
+def test_what_stands_in_a_header_counts_only_as_far_as_no_other_overrules_it(tmp_path):
+    long = tar_entry(b"././@LongLink", b"real/file\0", b"L")
+    cases = {
+        "size": pax(path="real/file", size="4") + tar_entry(b"x", size_field=b"zzzzzzzzzzz\0"),
+        "name with a slash": long + tar_entry(b"n" * 99 + b"/", b"data"),
+        "pax with a slash": pax(path="real/file") + tar_entry(b"n/", b"data"),
+        "empty record": pax(path="") + tar_entry(b"real/file", b"data"),
+        "pax, then long": pax(path="other") + long + tar_entry(b"x", b"data"),
+        "Solaris": pax(path="real/file")[:156] + b"X" + pax(path="real/file")[157:],
+    }
+    cases["size"] += b"data" + bytes(508)
+    solaris = bytearray(cases["Solaris"])
+    solaris[148:156] = b" " * 8
+    solaris[148:156] = b"%06o\0 " % sum(solaris[:512])
+    cases["Solaris"] = bytes(solaris) + tar_entry(b"x", b"data")
+    for number, (name, entries) in enumerate(cases.items()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        _, error = attempt(raw_tar(entries, tar_entry(b"last", b"1")), folder)
+        assert error is None, name
+        assert tree(folder / "outer" / "into") == {"real/file": b"data", "last": b"1"}, name
+
+
+@pytest.mark.parametrize("kind", [b"3", b"6", b"S", b"M", b"Q"])
+def test_a_kind_that_is_not_unpacked_may_be_left_out(tmp_path, kind):
+    odd = tar_entry(b"odd", b"" if kind in {b"3", b"6"} else b"some data", kind)
+    archive = raw_tar(tar_entry(b"a", b"1"), odd, tar_entry(b"b", b"2"))
+    for number, members in enumerate([None, "!odd", ["a", "b"]]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        manifest, error = attempt(archive, folder, members=members)
+        if members is None:
+            assert manifest is None
+            assert error.member == "odd"
+        else:
+            assert error is None
+            assert tree(folder / "outer" / "into") == {"a": b"1", "b": b"2"}
+
+
+def test_offsets_that_begin_anew_at_four_gigabytes():
+    offsets = [0, 3 << 30, 5 << 30, 8 << 30]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for n in range(len(offsets)):
+            archive.writestr(f"{n}", b"")
+    data = bytearray(buffer.getvalue())
+    place = data.index(b"PK\1\2")
+    begin, end = place, data.index(b"PK\5\6")
+    for offset in offsets:
+        data[place + 42 : place + 46] = (offset & 0xFFFFFFFF).to_bytes(4, "little")
+        place += 47
+    directory_offset = 10 << 30
+    data[end + 16 : end + 20] = (directory_offset & 0xFFFFFFFF).to_bytes(4, "little")
+
+    class Large:
+        name = "large.zip"
+        nbytes = directory_offset + len(data) - begin
+
+        def read(self, offset, nbytes):
+            if offset < directory_offset:
+                return bytes(directory_offset - offset) + bytes(data[begin:])[:nbytes]
+            return bytes(data[begin:])[offset - directory_offset :][:nbytes]
+
+    tail = Tail(Large())
+    found = zip_end(Large(), tail)
+    directory = tail.read(found.directory_offset, found.directory_bytes)
+    entries = read_entries(directory, found, archive="large.zip", most=100)
+    assert entries.offsets.tolist() == offsets
