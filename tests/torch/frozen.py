@@ -124,7 +124,7 @@ def loop(
             if memory.count % 3 == 0:
                 sgd.step()
                 sgd.zero_grad()
-            run.log(sum=x.sum(), gain=model.gain[0])
+            run.log(sum=x.sum(), gain=model.gain[0].item())
             at_step(run)
         schedule.step()
         run.log_epoch(largest=float(model.largest.max()))
