@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from colabkit.checkpoint.carrier import Carrier
@@ -32,6 +32,7 @@ from colabkit.checkpoint.status import SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.errors import CheckpointWriteError
+from colabkit.storage import Bytes
 
 _logger = logging.getLogger(__name__)
 _Streaks = dict[tuple[str, str], tuple[str, int]]
@@ -45,7 +46,7 @@ class _Job:
     facts: SaveFacts
     trained: list[Item]
     wait_at_once: Callable[[], None]
-    still_valid: Callable[[], bool]
+    still_valid: Callable[[Mapping[int, Bytes]], bool]
     began_s: float
     stall_s: float
 
@@ -124,7 +125,7 @@ class Saver:
         facts: SaveFacts,
         *,
         is_guarded: Callable[[TensorSpec], bool],
-        still_valid: Callable[[], bool] = lambda: True,
+        still_valid: Callable[[Mapping[int, Bytes]], bool] = lambda _: True,
     ) -> bool:
         """Takes a snapshot unless one is still under way.
 
@@ -132,7 +133,8 @@ class Saver:
             sections: The state, by reference.
             facts: What the checkpoint is.
             is_guarded: Which tensors only an optimizer's step changes; it calls ``barrier``.
-            still_valid: Asked after the copy: whether those did not change meanwhile.
+            still_valid: Asked after the copy, with the copies by the tensors' addresses: whether
+                those did not change meanwhile.
 
         Returns:
             False when the last save is still under way; nothing was done then.
@@ -290,7 +292,8 @@ class Saver:
             job.wait_at_once()
         else:
             copy_items(meanwhile, self._backend)()
-        is_whole = not meanwhile or job.still_valid()
+        copies = {i.spec.address: i.view for i in meanwhile if i.mode is Mode.GUARDED}
+        is_whole = not meanwhile or job.still_valid(copies)
         self._copied.set()
         copied_s = self._clock()
         if not is_whole:

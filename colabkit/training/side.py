@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.errors import MissingPackageError
+from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
 from colabkit.training.frameworks import Framework, framework_of
 
@@ -53,8 +54,8 @@ class Side(Protocol):
         """Returns which tensors only an optimizer's step changes."""
         ...
 
-    def unchanged(self) -> Callable[[], bool]:
-        """Returns a check that none of those changed since now."""
+    def unchanged(self) -> Callable[[Mapping[int, Bytes]], bool]:
+        """Returns a check that none of those changed since now, given their copies by address."""
         ...
 
     def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:

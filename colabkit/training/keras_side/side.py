@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
+from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
 from colabkit.training.keras_side.randomness import seed_streams
 from colabkit.training.keras_side.sources import FeedOptions, feed_of
@@ -65,9 +66,9 @@ class KerasSide:
         held = self._on_tensorflow
         return lambda _: held
 
-    def unchanged(self) -> Callable[[], bool]:
+    def unchanged(self) -> Callable[[Mapping[int, Bytes]], bool]:
         """Held values never change."""
-        return lambda: True
+        return lambda _: True
 
     def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
         """Returns the source of batches for whatever the user passed."""

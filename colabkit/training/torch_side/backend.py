@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,6 +60,9 @@ class TorchBackend:
         if dtype is None or tensor.layout is not torch.strided or tensor.is_quantized:
             message = f"A tensor of {tensor.dtype} in {tensor.layout} layout cannot be stored."
             raise StateError(message, where="", hint="Store a dense, unquantized tensor instead.")
+        if tensor.device.type == "meta":
+            message = "A tensor on the meta device has no values to store."
+            raise StateError(message, where="", hint="Move it to a device, or leave it out.")
         return TensorSpec(
             dtype=dtype,
             shape=tuple(tensor.shape),
@@ -102,11 +106,12 @@ class TorchBackend:
 
 def _copy_host(tensors: Sequence[Any], into: Sequence[Bytes]) -> None:
     for tensor, view in zip(tensors, into, strict=True):
-        plain = tensor.detach()
-        if plain.is_contiguous() and not plain.is_conj() and not plain.is_neg():
-            np.copyto(view, plain.reshape(-1).view(torch.uint8).numpy())
+        is_flat = tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
+        if is_flat and tensor.device.type == "cpu":
+            # Through no array: what NumPy has looked at, PyTorch does not let a model resize.
+            ctypes.memmove(view.ctypes.data, tensor.data_ptr(), len(view))
         else:
-            _typed(view, plain).copy_(plain)
+            _typed(view, tensor).copy_(tensor.detach())
 
 
 def _typed(view: Bytes, like: torch.Tensor) -> torch.Tensor:

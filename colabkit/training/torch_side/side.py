@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
+from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
 from colabkit.training.torch_side.backend import TorchBackend
 from colabkit.training.torch_side.passed import PassedSettings
@@ -28,6 +29,8 @@ class TorchSide:
         self._state = TorchState(objects)
         self._passed = PassedSettings(self._state.optimizers, self._state.others)
         self._ledger: GradientLedger | None = None
+        # A loop that was once caught writing past the optimizers does so in every session.
+        self._writes_unseen = False
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
         """Hooks the optimizers, so that a snapshot under way is finished before they step."""
@@ -58,26 +61,36 @@ class TorchSide:
         return [
             *self._state.sections(),
             Section(name="gradients", state=pending, weights=False),
+            Section(name="watch", state={"writes_unseen": self._writes_unseen}, weights=False),
         ]
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""
         self._state.restore(sections)
         GradientLedger.restore(self._state, sections["gradients"])
+        self._writes_unseen = sections.get("watch", {}).get("writes_unseen", False)
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many tensors did, of how many."""
         return self._state.restore_weights(sections)
 
     def guard(self) -> Callable[[TensorSpec], bool]:
-        """Returns which tensors only an optimizer's step changes."""
-        addresses = self._state.guarded_addresses()
+        """Returns which tensors only an optimizer's step changes: none, where others were seen."""
+        addresses = frozenset() if self._writes_unseen else self._state.guarded_addresses()
         return lambda spec: spec.address in addresses
 
-    def unchanged(self) -> Callable[[], bool]:
-        """Returns a check that nothing changed those tensors since now."""
-        versions = self._state.versions()
-        return lambda: all(p._version == version for p, version in versions)
+    def unchanged(self) -> Callable[[Mapping[int, Bytes]], bool]:
+        """Returns a check that nothing changed those tensors since now, nor their copies."""
+        if self._writes_unseen:
+            return lambda _: True
+        watch = self._state.watch()
+
+        def is_unchanged(copies: Mapping[int, Bytes]) -> bool:
+            is_whole = watch.is_unchanged(copies)
+            self._writes_unseen = self._writes_unseen or not is_whole
+            return is_whole
+
+        return is_unchanged
 
     def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
         """Returns the source of batches for whatever the user passed."""

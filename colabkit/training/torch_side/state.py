@@ -18,6 +18,7 @@ from colabkit.training.torch_side.randomness import (
     own_generator_state,
     restore_own_generator,
 )
+from colabkit.training.torch_side.unseen import Watch
 from colabkit.training.torch_side.values import ModuleValues
 
 _ALIGNMENT_BYTES = 64
@@ -134,14 +135,11 @@ class TorchState:
                 found.update(v.data_ptr() for v in state.values() if isinstance(v, torch.Tensor))
         return frozenset(found)
 
-    def versions(self) -> list[tuple[torch.Tensor, int]]:
-        """Returns the optimizers' parameters with the counters of their in-place changes."""
-        return [
-            (p, p._version)  # PyTorch's own counter, public in all but name
-            for optimizer in self.optimizers.values()
-            for group in optimizer.param_groups
-            for p in group["params"]
-        ]
+    def watch(self) -> Watch:
+        """Returns the tensors that only an optimizer's step changes, as they are now."""
+        states = (state for o in self.optimizers.values() for state in o.state.values())
+        tensors = [t for state in states for t in state.values() if isinstance(t, torch.Tensor)]
+        return Watch(tensors, [p for o in self.optimizers.values() for p in _parameters(o)])
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""

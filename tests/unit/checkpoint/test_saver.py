@@ -118,11 +118,11 @@ def test_a_save_under_way_makes_the_next_one_wait_its_turn(machine):
 
 def test_a_guarded_tensor_that_changed_all_the_same_is_never_saved_torn(machine):
     tensor = Tensor(np.zeros(LARGE))
-    assert offered(machine, tensor, guarded=(tensor,), still_valid=lambda: False)
+    assert offered(machine, tensor, guarded=(tensor,), still_valid=lambda _: False)
     machine.saver.flush()
     assert machine.saver.status().wants_retake
     assert machine.store.names() == []
-    assert offered(machine, tensor, guarded=(tensor,), still_valid=lambda: False)
+    assert offered(machine, tensor, guarded=(tensor,), still_valid=lambda _: False)
     tensor.values[:] = 7
     machine.saver.flush()
     assert not newest(machine)["0"].values.any()
