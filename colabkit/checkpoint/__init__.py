@@ -6,7 +6,7 @@ from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
-from colabkit.checkpoint.policy import SavePolicy, SaveTimings
+from colabkit.checkpoint.policy import SavePolicy, SaveTimings, duration_s
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section
 from colabkit.checkpoint.spool import carry_stranded
@@ -37,5 +37,6 @@ __all__ = [
     "TensorSpec",
     "carry_stranded",
     "decode",
+    "duration_s",
     "encode",
 ]

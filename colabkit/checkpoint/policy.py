@@ -60,10 +60,8 @@ class SavePolicy:
             return cls()
         if isinstance(save_every, int) and not isinstance(save_every, bool) and save_every > 0:
             return cls(steps=save_every)
-        if isinstance(save_every, str):
-            found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)\s*", save_every)
-            if found and float(found[1]) > 0:
-                return cls(seconds=float(found[1]) * _UNITS_S[found[2]])
+        if isinstance(save_every, str) and (seconds := duration_s(save_every)):
+            return cls(seconds=seconds)
         message = f"save_every is {save_every!r}."
         hint = 'Pass "auto", a time such as "90s" or "5min", or a number of steps from 1 on.'
         raise ArgumentError(message, argument="save_every", hint=hint)
@@ -86,3 +84,14 @@ class SavePolicy:
     def _auto_s(timings: SaveTimings) -> float:
         wanted = max(_AUTO_MIN_S, _STALL_SHARE * timings.stall_s, _WRITE_SHARE * timings.write_s)
         return min(_AUTO_MAX_S, wanted)
+
+
+def duration_s(words: str) -> float | None:
+    """Returns the seconds of "90s", "5min" or "11h", None for anything else.
+
+    Example:
+        >>> duration_s("1.5h")
+        5400.0
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|sec|m|min|h)\s*", words)
+    return float(found[1]) * _UNITS_S[found[2]] if found else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from collections.abc import Mapping
 
 from colabkit.checkpoint import LoadedCheckpoint, RunFolder, SaveStatus
@@ -22,6 +23,7 @@ from colabkit.notebook import (
 )
 from colabkit.runtime import detect_platform, session_clock
 from colabkit.storage import Mended, Mending
+from colabkit.training.forecast import Forecast
 from colabkit.training.position import Position
 from colabkit.training.records import History
 from colabkit.training.saves import bar_words, complaint_of, parting_words
@@ -49,6 +51,8 @@ class Display:
         self._epochs: int | None = None
         self._complaint = ""
         self._clock = session_clock(detect_platform())
+        self._forecast = Forecast(self._clock)
+        self._total: int | None = None
 
     def say(self, sentence: str) -> None:
         """Says one sentence."""
@@ -61,6 +65,7 @@ class Display:
         """Shows the panel or the bar."""
         training_began()
         self._epochs = epochs
+        self._forecast.begin(position.step)
         if not self._shown or not in_notebook():
             self._bar = TrainingBar(
                 total_steps=None,
@@ -81,11 +86,12 @@ class Display:
             canvas=self._output,
         )
 
-    def length(self, batches: int | None) -> None:
-        """Says how many batches an epoch has, once that is known."""
+    def length(self, batches: int | None, *, most: int | None = None) -> None:
+        """Says how many batches an epoch has, once that is known, and all of them at most."""
         view = self._panel or self._bar
         if view is not None and batches and self._epochs:
-            view.set_length(total_steps=batches * self._epochs, steps_per_epoch=batches)
+            self._total = min(batches * self._epochs, most or sys.maxsize)
+            view.set_length(total_steps=self._total, steps_per_epoch=batches)
 
     def update(
         self, position: Position, values: Mapping[str, float], status: SaveStatus | None
@@ -94,6 +100,8 @@ class Display:
         self._status = status
         training_goes_on()
         self._complain(status)
+        if words := self._forecast.words(position.step, self._total):
+            self.say(words)
         if self._watch is not None:
             self._watch.follow(status)
         view = self._panel or self._bar

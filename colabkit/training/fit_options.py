@@ -26,6 +26,8 @@ class FitOptions:
     progress: bool
     tensorboard: bool
     release_when_done: bool
+    max_steps: int | None
+    max_time: str | float | None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep"):
@@ -44,6 +46,8 @@ class FitOptions:
             "progress": self.progress,
             "tensorboard": self.tensorboard,
             "must_be_finite": ("loss",),
+            "max_steps": self.max_steps,
+            "max_time": self.max_time,
         }
 
     def check_is_read_often_enough(self, feed: Any, *, instead: str) -> None:

@@ -67,6 +67,8 @@ def fit(
     progress: bool = True,
     tensorboard: bool = False,
     release_when_done: bool = False,
+    max_steps: int | None = None,
+    max_time: str | float | None = None,
     **keras_arguments: Any,
 ) -> History:
     """Trains a model; run again after a disconnect, it goes on at the very batch.
@@ -121,6 +123,9 @@ def fit(
         release_when_done: Whether to give the machine back once this call has trained the last
             epoch and all is on Drive, so that compute units stop counting. An interrupted or
             failed run keeps the machine.
+        max_steps: Batches in all, those of earlier sessions included; then the call returns.
+        max_time: Time that this call may train, in seconds or as "90min" or "11h"; then all is
+            saved, and it returns. A SIGTERM saves as well, and then ends the process.
         keras_arguments: For a Keras model only, with the meaning they have in Keras:
             sample_weight, class_weight, shuffle, steps_per_epoch, validation_split,
             validation_steps, validation_batch_size, validation_freq, verbose.

@@ -1,9 +1,10 @@
-"""Ctrl-C and the notebook's stop button, answered at the next step boundary."""
+"""Ctrl-C, the notebook's stop button and SIGTERM, answered at the next step boundary."""
 
 from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -12,47 +13,76 @@ from types import FrameType
 class InterruptGuard:
     """Holds the first interrupt back until the loop is between two steps.
 
-    A second interrupt is not held back: it stops at once, and the newest checkpoint stays.
+    A second Ctrl-C is not held back: it stops at once, and the newest checkpoint stays. SIGTERM
+    comes before a machine is taken away: once all is saved, it means what it meant before.
 
     Args:
-        on_first: Called when the first interrupt arrives, to tell the user.
+        on_first: Called when the first of either arrives, to tell the user.
     """
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.pending = False
         self._on_first = on_first
-        self._previous: signal._HANDLER = None
-        self._installed = False
+        self._previous: dict[int, signal._HANDLER] = {}
         self._process = 0
+        self._installed = self._is_to_end = False
 
     def install(self) -> None:
-        """Takes SIGINT over; only the main thread can, and only where it is not ignored."""
-        is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN  # as nohup wants it
-        if threading.current_thread() is threading.main_thread() and not is_ignored:
-            self._previous, self._process = signal.getsignal(signal.SIGINT), os.getpid()
-            self._installed = True
-            signal.signal(signal.SIGINT, self._handle)
+        """Takes both over; only the main thread can, and only where they are not ignored."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._process, self._installed = os.getpid(), True
+        self._previous = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            previous = signal.getsignal(number)
+            is_foreign = previous is None and number == signal.SIGTERM
+            if previous is signal.SIG_IGN or is_foreign:  # ignored as nohup wants it
+                continue
+            self._previous[number] = previous
+            signal.signal(number, self._handle)
+
+    def ends(self) -> bool:
+        """Whether the run ends, now that all is saved: not where SIGTERM has another owner."""
+        before = self._before(signal.SIGTERM) if self._is_to_end else None
+        if not callable(before):
+            return True
+        self.pending = self._is_to_end = False
+        before(signal.SIGTERM, None)
+        return isinstance(getattr(before, "__self__", None), InterruptGuard)
 
     def restore(self) -> None:
-        """Gives SIGINT back to whoever had it."""
-        # Another run may have taken it over meanwhile, which keeps it.
-        is_ours = self._installed and signal.getsignal(signal.SIGINT) == self._handle
-        if is_ours and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._before())
-        self._installed = self.pending = False
+        """Gives both back to whoever had them; a SIGTERM that was answered then ends us."""
+        for number in self._previous if self._installed else ():
+            # Another run may have taken it over meanwhile, which keeps it.
+            is_ours = signal.getsignal(number) == self._handle
+            if is_ours and threading.current_thread() is threading.main_thread():
+                signal.signal(number, self._before(number))
+        self._installed = False
+        is_to_end, self.pending, self._is_to_end = self._is_to_end, False, False
+        if is_to_end and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            signal.raise_signal(signal.SIGTERM)
 
-    def _before(self) -> signal._HANDLER:
-        """Returns who had SIGINT before, runs that are over meanwhile left out."""
-        owner = getattr(self._previous, "__self__", None)
+    def _before(self, number: int) -> signal._HANDLER:
+        """Returns who had a signal before, runs that are over meanwhile left out."""
+        previous = self._previous.get(number)
+        owner = getattr(previous, "__self__", None)
         if isinstance(owner, InterruptGuard) and not owner._installed:
-            return owner._before()
+            return owner._before(number)
         # None stands for a handler that is not Python's.
-        return signal.default_int_handler if self._previous is None else self._previous
+        return signal.default_int_handler if previous is None else previous
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
-        if self.pending:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
+        is_own = os.getpid() == self._process
+        if number == signal.SIGTERM and not is_own:
+            # The processes that load data have this handler, too, and are ended by it.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        if self.pending and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.pending = True
-        if os.getpid() == self._process:
-            # The processes that load data have this handler, too: one answer is enough.
+        was_pending, self.pending = self.pending, True
+        self._is_to_end |= number == signal.SIGTERM
+        if is_own and not was_pending:
+            # One answer is enough, although the processes that load data hear Ctrl-C as well.
             self._on_first()

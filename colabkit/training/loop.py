@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import math
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -12,18 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
-from colabkit.errors import ColabKitError, DivergedError
+from colabkit.errors import ColabKitError
 from colabkit.training import checks
+from colabkit.training.boundaries import Boundaries
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.event_log import events_for
 from colabkit.training.feed import Feed, Start
-from colabkit.training.fingerprint import fingerprint_of
 from colabkit.training.interrupts import InterruptGuard
 from colabkit.training.items import ItemsFeed
-from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
+from colabkit.training.keeper import Keeper, KeeperOptions
+from colabkit.training.kept_values import KeptValues
 from colabkit.training.known_feeds import KnownFeeds
 from colabkit.training.leaving import Loop, is_enumerated, was_left_on_purpose
+from colabkit.training.limits import Limits
 from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
@@ -31,15 +31,13 @@ from colabkit.training.resuming import check_resume, restore_run
 from colabkit.training.seeding import derive
 from colabkit.training.side import side_for
 from colabkit.training.state import RunState, Stop
-from colabkit.training.steplog import WAY_BACK, StepLog
+from colabkit.training.steplog import StepLog
 from colabkit.training.verdict import ResumeVerdict
 
-_logger = logging.getLogger(__name__)
-_LOOK_EVERY_S = 0.25
 _ENUMERATED = "enumerate() counts from 0 again after a resume, where run.batch goes on"
 
 
-class Run:
+class Run(Boundaries):
     """A training loop of your own that survives being killed at any instant.
 
     Give it every object whose state matters; then loop over epochs and batches through it.
@@ -61,6 +59,9 @@ class Run:
         release_when_done: Whether the machine is given back when ``epochs`` has yielded the last
             and all is on Drive; an interrupted or failed run keeps it.
         must_be_finite: Names of logged values whose NaN or infinity ends the run.
+        max_steps: Batches in all, those of earlier sessions included, after which the loops end.
+        max_time: Time that this session may train, in seconds or as "90min" or "11h"; then all
+            is saved, and the loops end.
         objects: Modules, optimizers, schedulers, and anything with ``state_dict`` and
             ``load_state_dict``, under names of your own.
 
@@ -98,18 +99,25 @@ class Run:
         tensorboard: bool = False,
         release_when_done: bool = False,
         must_be_finite: Sequence[str] = (),
+        max_steps: int | None = None,
+        max_time: str | float | None = None,
         **objects: Any,
     ) -> None:
         checks.require_folder(ckpt_dir)
         check_resume(resume)
         self.history = History()
         self.seed = checks.seed_of(seed)
-        self.was_interrupted = False
+        self.was_interrupted = self.is_over = False
+        self._limits = Limits(max_steps, max_time)
         self._side = side_for(objects)
         self._position = Position()
         self._log = StepLog(self.history, self._side.to_floats, must_be_finite=must_be_finite)
         self._state = RunState(
-            position=self._position, history=self.history, log=self._log, monitor=Monitor(monitor)
+            position=self._position,
+            history=self.history,
+            log=self._log,
+            monitor=Monitor(monitor),
+            kept=KeptValues(self._side.backend.is_tensor),
         )
         self._display = Display(self.history, shown=progress)
         self._interrupts = InterruptGuard(self._display.interrupted)
@@ -137,16 +145,6 @@ class Run:
             self._keeper, self._side, self._state, self._display, seed=self.seed, resume=resume
         )
         self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
-
-    @property
-    def step(self) -> int:
-        """Batches trained since the run began, over all its sessions."""
-        return self._position.step
-
-    @property
-    def epoch(self) -> int:
-        """The epoch under way, from 0."""
-        return self._position.epoch
 
     @property
     def batch(self) -> int:
@@ -194,6 +192,8 @@ class Run:
 
     def _epochs_up_to(self, count: int) -> Generator[int, None, None]:
         self.ask_for(count)
+        if self.is_over:
+            return
         if self.epoch >= count or self._state.should_stop:
             self.say_done()
             self._keeper.tidy(self.history.csv_text())
@@ -201,7 +201,7 @@ class Run:
             self._release.finish(self)
             return
         with self._session():
-            while self.epoch < count and not self._state.should_stop:
+            while self.epoch < count and not (self._state.should_stop or self.is_over):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._side.seed(derive(self.seed, "epoch", self.epoch))
                 try:
@@ -210,8 +210,10 @@ class Run:
                     if was_left_on_purpose():
                         self._leave_epochs(begun_at)
                     raise
-                self._end_epoch(has_steps=self.step != begun_at)
-            self._save_and_wait()
+                if not self.is_over:
+                    self._end_epoch(has_steps=self.step != begun_at)
+            if not self.is_over:
+                self._save_and_wait()
         self._release.finish(self)
 
     def ask_for(self, epochs: int) -> None:
@@ -282,6 +284,34 @@ class Run:
         checks.require_free_names(values)
         self._state.epoch_values.update(values)
 
+    def state(self, **values: Any) -> KeptValues:
+        """Keeps plain variables of a loop with its checkpoints; a resume gives them back.
+
+        Args:
+            values: What each is at the very beginning, by name: numbers, strings, tensors,
+                arrays, dicts, lists, deques, random generators, and objects with
+                ``state_dict`` and ``load_state_dict``, or ``get_state`` and ``set_state``.
+
+        Returns:
+            The values as attributes. A checkpoint holds what they are at its step, so change
+            them before the step's end: ``kept.best = 0.9``.
+
+        Raises:
+            ArgumentError: A value cannot be stored.
+
+        Example:
+            >>> import tempfile, colabkit
+            >>> run = colabkit.Run(tempfile.mkdtemp(), progress=False)
+            >>> kept = run.state(best=0.0, seen=[])
+            >>> for item in run.items([3.0, 5.0, 4.0]):
+            ...     kept.best = max(kept.best, item)
+            ...     kept.seen.append(item)
+            >>> kept.best
+            5.0
+        """
+        self._state.kept.add(values)
+        return self._state.kept
+
     def stop(self, reason: str = "asked to stop") -> None:
         """Ends the run after the epoch under way."""
         self._state.stop = Stop(reason, self._epochs_total)
@@ -304,6 +334,8 @@ class Run:
 
     def _pass_over(self, feed: Feed, own: Sequence[weakref.ref[Any]]) -> Generator[Any, None, None]:
         position = self._position
+        if self.is_over:
+            return
         cursor = position.enter(feed)
         if cursor is None:
             self._seed_between()
@@ -313,6 +345,10 @@ class Run:
                 self._check_same_data(cursor, feed)
                 if not self._enumerated and is_enumerated(own[0]):
                     self._enumerated = (_ENUMERATED,)
+                why = self._limits.reached(self.step)
+                if why and cursor.outermost and not self._is_at_an_end():
+                    self._end_early(why)
+                    return
                 yield from self._steps(cursor, feed)
             except GeneratorExit:
                 on_purpose = was_left_on_purpose()
@@ -322,7 +358,7 @@ class Run:
             finally:
                 position.leave(cursor)
             self._seed_between(cursor)
-            if is_outermost:
+            if is_outermost and not self.is_over:
                 self._save_and_wait()
 
     def _leave(self, cursor: Cursor) -> bool:
@@ -387,31 +423,8 @@ class Run:
                 return
             if leads:
                 self._boundary()
-
-    def _boundary(self) -> None:
-        """Between two steps: the one place where a run is saved or stopped."""
-        self._position.step += 1
-        now_s = time.monotonic()
-        if now_s >= self._next_look_s or self._keeper.counts_steps or self._interrupts.pending:
-            self._look(now_s)
-
-    def _look(self, now_s: float, *, counts: bool = False) -> None:
-        if now_s >= self._next_look_s:
-            self._next_look_s = now_s + _LOOK_EVERY_S
-            self._log.drain()
-            status = self._keeper.status()
-            self._display.update(self._position, self._log.newest, status)
-            self._events.follow(status)
-        if self._side.is_mid_group():
-            return
-        if self._interrupts.pending:
-            self._save_and_wait()
-            self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
-            self.was_interrupted = True
-            raise KeyboardInterrupt
-        self._require_finite(self._keeper.status())
-        self._keeper.save_if_due(self.step, counts=counts)
-        self._keeper.mend()
+                if self.is_over:
+                    return
 
     def _end_epoch(self, *, has_steps: bool = True) -> None:
         if (left := self._position.leading) is not None:
@@ -438,74 +451,3 @@ class Run:
                 f"its loop was left before epoch {self.epoch + 1}", self._epochs_total
             )
         self._save_unraised(wait=True)
-
-    def _save_unraised(self, *, wait: bool) -> None:
-        """Saves where nothing can be raised: a loop is being left, or an error is under way."""
-        try:
-            if wait:
-                self._save_and_wait()
-            else:
-                self._keeper.save_if_due(self.step)
-        except ColabKitError as error:
-            _logger.warning("What a loop has left could not be saved.", exc_info=True)
-            self._display.say(str(error))
-
-    def _announce(self, feed: Feed) -> None:
-        self.has_trained = True
-        self.history.verdict = self.verdict
-        self._display.say(str(self.verdict))
-        self._display.length(feed.length)
-
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[bool]:
-        """Yields whether it is the outermost, with which the session ends, whatever is open."""
-        is_outermost, self._is_open = not self._is_open, True
-        try:
-            if is_outermost:
-                self._begin_session()
-            yield is_outermost
-        finally:
-            if is_outermost:
-                self._is_open = False
-                self._end_session()
-
-    def _begin_session(self) -> None:
-        self._interrupts.install()
-        self._keeper.open()
-        self._display.open(self._position, self._keeper.folder, epochs=self._epochs_total)
-        self._events.open(self.step)
-        if self.step == 0:
-            self._keeper.save(0, wait=False)
-
-    def _end_session(self) -> None:
-        status = None
-        try:
-            status = self._keeper.close()
-        finally:
-            self._interrupts.restore()
-            self._display.close(self._position, self._log.newest, status)
-
-    def _save_and_wait(self) -> None:
-        self._keeper.save(self.step, wait=True)
-        self._display.update(self._position, self._log.newest, self._keeper.status())
-        self._require_finite(self._keeper.status())
-        self._keeper.publish_history(self.history.csv_text())
-        self._events.finish(self.step)
-
-    def _require_finite(self, status: SaveStatus | None) -> None:
-        """Raises DivergedError when a save has found NaN in weights that had none before."""
-        if status is None or status.is_finite or status.finite_step is None:
-            return
-        message = (
-            f"The weights became NaN or infinite between step {status.finite_step} and step"
-            f" {status.step} (epoch {self.epoch + 1})."
-        )
-        raise DivergedError(
-            message, step=status.step, epoch=self.epoch, loss=math.nan, hint=WAY_BACK
-        )
-
-    def _snapshot(self) -> Snapshot:
-        self._state.reasons = self.verdict.reasons
-        fingerprint = fingerprint_of(self._side, seed=self.seed)
-        facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
-        return Snapshot([*self._side.sections(), self._state.section()], facts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from colabkit.checkpoint import SaveFacts, Section
 from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.kept_values import KeptValues
 from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
@@ -30,7 +31,16 @@ class Stop:
 class RunState:
     """Place in the data, history, running means, best value, and whether to stop."""
 
-    def __init__(self, *, position: Position, history: History, log: StepLog, monitor: Monitor):
+    def __init__(
+        self,
+        *,
+        position: Position,
+        history: History,
+        log: StepLog,
+        monitor: Monitor,
+        kept: KeptValues,
+    ) -> None:
+        self.kept = kept
         self.position = position
         self.history = history
         self.log = log
@@ -150,6 +160,7 @@ class RunState:
             "stop": None if self.stop is None else [self.stop.reason, self.stop.epochs],
             "reasons": list(self.reasons),
             "passed": self.passed,
+            "kept": self.kept.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -165,3 +176,4 @@ class RunState:
         self.stop = None if stop is None else Stop(*stop)
         self.reasons = tuple(state.get("reasons", ()))
         self.passed = dict(state.get("passed", {}))
+        self.kept.load_state_dict(state.get("kept", {}))

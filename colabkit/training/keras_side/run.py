@@ -88,6 +88,12 @@ class KerasRun(Run):
         """Whether someone asked to end after the epoch under way."""
         return self._state.should_stop
 
+    def _end_early(self, why: str) -> None:
+        """Leaves ``model.fit`` as an interrupt does."""
+        super()._end_early(why)
+        self.was_interrupted = True
+        raise KeyboardInterrupt
+
     def save_anew(self) -> None:
         """Saves once more at the same step: what ended the training changed the weights."""
         self._keeper.forget_place()

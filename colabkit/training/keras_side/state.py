@@ -171,5 +171,8 @@ def _check_is_built(name: str, model: keras.Model) -> None:
 def _check_can_be_saved(name: str, value: Any) -> None:
     if not (hasattr(value, "state_dict") and hasattr(value, "load_state_dict")):
         message = f"{name} is a {type(value).__name__}, which has no state_dict."
-        hint = "Give it state_dict and load_state_dict, or leave it out of the run."
+        hint = (
+            "Give it state_dict and load_state_dict, or leave it out; a loop's variables are kept"
+            f" by run.state({name}=...)."
+        )
         raise ArgumentError(message, argument=name, hint=hint)

@@ -145,12 +145,15 @@ class _Fitting:
                 set_mode(self._recipe.optimizer, training=True)
                 self._train_epoch()
                 set_mode(self._recipe.optimizer, training=False)
+                if run.is_over:
+                    continue
                 run.log_epoch(**self._recipe.metrics.of_epoch(), **self._validate(epoch))
                 run.log_epoch(lr=float(self._recipe.optimizer.param_groups[0]["lr"]))
                 logs = run.epoch_logs
                 self._recipe.schedule.after_epoch(epoch, logs, self._monitor)
                 callbacks.epoch_end(run, epoch, logs)
-            callbacks.train_end(run)
+            if not run.is_over:
+                callbacks.train_end(run)
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise
@@ -175,7 +178,8 @@ class _Fitting:
             run.log(weight=outcome.samples, **outcome.values)
             if watched:
                 callbacks.batch_end(run, outcome.values)
-        step.finish_epoch()
+        if not run.is_over:
+            step.finish_epoch()
 
     def _validate(self, epoch: int) -> dict[str, float]:
         if self._validation is None:

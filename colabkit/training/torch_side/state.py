@@ -230,7 +230,8 @@ def _check_can_be_saved(name: str, value: Any) -> None:
     if value is None or has_state or find_generators(value, (torch.Generator,)) == [value]:
         return
     message = f"{name} is a {type(value).__name__}, which has no state_dict and load_state_dict."
-    raise ArgumentError(message, argument=name, hint="Give it both, or leave it out of the run.")
+    hint = f"Give it both, or leave it out; a loop's variables are kept by run.state({name}=...)."
+    raise ArgumentError(message, argument=name, hint=hint)
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

@@ -1,0 +1,191 @@
+"""What a run does between two steps: it looks around, saves, and ends where it was asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Iterator
+
+from colabkit.checkpoint import SaveStatus
+from colabkit.errors import ColabKitError, DivergedError
+from colabkit.training.display import Display
+from colabkit.training.event_log import Events
+from colabkit.training.feed import Feed
+from colabkit.training.fingerprint import fingerprint_of
+from colabkit.training.interrupts import InterruptGuard
+from colabkit.training.keeper import Keeper, Snapshot
+from colabkit.training.limits import Limits
+from colabkit.training.position import Position
+from colabkit.training.records import History
+from colabkit.training.side import Side
+from colabkit.training.state import RunState
+from colabkit.training.steplog import WAY_BACK, StepLog
+from colabkit.training.verdict import ResumeVerdict
+
+_logger = logging.getLogger(__name__)
+_LOOK_EVERY_S = 0.25
+
+
+class Boundaries:
+    """The part of a ``Run`` that acts at step boundaries, where alone its state is whole."""
+
+    history: History
+    seed: int
+    was_interrupted: bool
+    has_trained: bool
+    is_over: bool
+    _side: Side
+    _position: Position
+    _log: StepLog
+    _state: RunState
+    _display: Display
+    _interrupts: InterruptGuard
+    _keeper: Keeper
+    _limits: Limits
+    _events: Events
+    _is_best: bool
+    _is_open: bool
+    _next_look_s: float
+    _epochs_total: int | None
+
+    @property
+    def verdict(self) -> ResumeVerdict:
+        """How exactly this run goes on after an interruption."""
+        raise NotImplementedError
+
+    @property
+    def step(self) -> int:
+        """Batches trained since the run began, over all its sessions."""
+        return self._position.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, from 0."""
+        return self._position.epoch
+
+    def _boundary(self) -> None:
+        """Between two steps: the one place where a run is saved or stopped."""
+        self._position.step += 1
+        now_s = time.monotonic()
+        if (
+            now_s >= self._next_look_s
+            or self._keeper.counts_steps
+            or self._interrupts.pending
+            or self._position.step >= self._limits.last_step
+        ):
+            self._look(now_s)
+
+    def _look(self, now_s: float, *, counts: bool = False) -> None:
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + _LOOK_EVERY_S
+            self._log.drain()
+            status = self._keeper.status()
+            self._display.update(self._position, self._log.newest, status)
+            self._events.follow(status)
+        if self._side.is_mid_group():
+            return
+        if self._interrupts.pending:
+            self._save_and_wait()
+            self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
+            self.was_interrupted = self._interrupts.ends()
+            if self.was_interrupted:
+                raise KeyboardInterrupt
+        if (why := self._limits.reached(self.step)) and not self._is_at_an_end():
+            self._end_early(why)
+            return
+        self._require_finite(self._keeper.status())
+        self._keeper.save_if_due(self.step, counts=counts)
+        self._keeper.mend()
+
+    def _is_at_an_end(self) -> bool:
+        """Whether a pass or the last epoch is through, after which the loop ends by itself."""
+        leading = self._position.leading
+        if leading is None:
+            return self._epochs_total is not None and self.epoch >= self._epochs_total
+        length = leading.feed.length if leading.feed is not None else None
+        return length is not None and leading.batches_done >= length
+
+    def _end_early(self, why: str) -> None:
+        """Ends the run where it stands, in mid-epoch too; the loops over it yield no more."""
+        self.is_over = True
+        # What has run out of time is not done.
+        self.was_interrupted = self.step < self._limits.last_step
+        if self.has_trained:
+            self._save_and_wait()
+            self._display.say(f"Ended at step {self.step:,}, saved: {why}. It goes on from here.")
+        else:
+            self._display.say(f"Nothing left to do: {self.step:,} steps are trained, {why}.")
+
+    def _save_unraised(self, *, wait: bool) -> None:
+        """Saves where nothing can be raised: a loop is being left, or an error is under way."""
+        try:
+            if wait:
+                self._save_and_wait()
+            else:
+                self._keeper.save_if_due(self.step)
+        except ColabKitError as error:
+            _logger.warning("What a loop has left could not be saved.", exc_info=True)
+            self._display.say(str(error))
+
+    def _announce(self, feed: Feed) -> None:
+        self.has_trained = True
+        self.history.verdict = self.verdict
+        self._display.say(str(self.verdict))
+        self._display.length(feed.length, most=self._limits.max_steps)
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[bool]:
+        """Yields whether it is the outermost, with which the session ends, whatever is open."""
+        is_outermost, self._is_open = not self._is_open, True
+        try:
+            if is_outermost:
+                self._begin_session()
+            yield is_outermost
+        finally:
+            if is_outermost:
+                self._is_open = False
+                self._end_session()
+
+    def _begin_session(self) -> None:
+        self._limits.begin()
+        self._interrupts.install()
+        self._keeper.open()
+        self._display.open(self._position, self._keeper.folder, epochs=self._epochs_total)
+        self._events.open(self.step)
+        if self.step == 0:
+            self._keeper.save(0, wait=False)
+
+    def _end_session(self) -> None:
+        status = None
+        try:
+            status = self._keeper.close()
+        finally:
+            self._interrupts.restore()
+            self._display.close(self._position, self._log.newest, status)
+
+    def _save_and_wait(self) -> None:
+        self._keeper.save(self.step, wait=True)
+        self._display.update(self._position, self._log.newest, self._keeper.status())
+        self._require_finite(self._keeper.status())
+        self._keeper.publish_history(self.history.csv_text())
+        self._events.finish(self.step)
+
+    def _require_finite(self, status: SaveStatus | None) -> None:
+        """Raises DivergedError when a save has found NaN in weights that had none before."""
+        if status is None or status.is_finite or status.finite_step is None:
+            return
+        message = (
+            f"The weights became NaN or infinite between step {status.finite_step} and step"
+            f" {status.step} (epoch {self.epoch + 1})."
+        )
+        raise DivergedError(
+            message, step=status.step, epoch=self.epoch, loss=math.nan, hint=WAY_BACK
+        )
+
+    def _snapshot(self) -> Snapshot:
+        self._state.reasons = self.verdict.reasons
+        fingerprint = fingerprint_of(self._side, seed=self.seed)
+        facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
+        return Snapshot([*self._side.sections(), self._state.section()], facts)

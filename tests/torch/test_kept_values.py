@@ -1,0 +1,127 @@
+"""Plain variables of a loop that come back after a resume."""
+
+from __future__ import annotations
+
+import collections
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import colabkit
+from colabkit.errors import ArgumentError
+
+
+class Cart:
+    """An environment that can say where it is."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def get_state(self) -> dict[str, float]:
+        return {"at": self.at}
+
+    def set_state(self, state: dict[str, float]) -> None:
+        self.at = state["at"]
+
+
+def values() -> dict[str, Any]:
+    return {
+        "best": 0.0,
+        "name": "",
+        "hidden": torch.zeros(3),
+        "q": np.zeros((2, 2)),
+        "seen": {},
+        "memory": collections.deque(maxlen=3),
+        "results": [],
+        "chosen": set(),
+        "place": (0, 0),
+        "none": None,
+        "cart": Cart(),
+        "rng": np.random.default_rng(1),
+        "draws": random.Random(1),
+        "noise": torch.Generator().manual_seed(1),
+    }
+
+
+def live(folder: Path, *, until: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Changes every value once for each item; returns what was passed, and what is kept."""
+    run = colabkit.Run(folder, progress=False, save_every=1)
+    passed = values()
+    kept = run.state(**passed)
+    for item in run.items(range(9)):
+        if item == until:
+            break
+        kept.best += item
+        kept.name += str(item)
+        kept.hidden += kept.rng.random() + kept.draws.random()
+        kept.hidden += torch.rand(3, generator=kept.noise)
+        kept.q[item % 2] += item
+        kept.seen[str(item)] = kept.best
+        kept.memory.append(item)
+        kept.results.append([item])
+        kept.chosen.add(item % 4)
+        kept.place = (item, -item)
+        kept.none = None if item % 2 else item
+        kept.cart.at += 0.5 * item
+        run.log(best=kept.best)
+        run.flush()
+        if item == until - 1:
+            # As if killed: this session's last step is not saved.
+            raise ZeroDivisionError
+    return passed, vars(kept)["_values"]
+
+
+def test_values_come_back_and_what_can_change_in_place_is_what_was_passed(tmp_path):
+    _, alone = live(tmp_path / "alone", until=99)
+    for until in (4, 7):
+        with pytest.raises(ZeroDivisionError):
+            live(tmp_path / "run", until=until)
+    passed, resumed = live(tmp_path / "run", until=99)
+    for name, value in alone.items():
+        if isinstance(value, torch.Tensor | np.ndarray):
+            assert resumed[name].tolist() == value.tolist()
+        elif name not in {"cart", "rng", "draws", "noise"}:
+            assert resumed[name] == value
+            assert type(resumed[name]) is type(value)
+    assert resumed["cart"].at == alone["cart"].at
+    assert resumed["rng"].random() == alone["rng"].random()
+    for name in ("hidden", "q", "seen", "memory", "results", "chosen", "cart", "rng"):
+        assert resumed[name] is passed[name]
+
+
+def test_values_that_nobody_has_asked_for_yet_are_not_lost(tmp_path):
+    run = colabkit.Run(tmp_path, progress=False)
+    kept = run.state(best=1.0)
+    for _ in run.items("ab"):
+        kept.best = 5.0
+    later = colabkit.Run(tmp_path, progress=False)
+    list(later.items("ab"))
+    list(later.items("cd"))
+    assert colabkit.Run(tmp_path, progress=False).state(best=0.0).best == 5.0
+
+
+def test_a_value_passed_again_in_the_same_session_stays_as_it_is(tmp_path):
+    run = colabkit.Run(tmp_path, progress=False)
+    run.state(best=1.0).best = 2.0
+    assert run.state(best=1.0, other=3).best == 2.0
+
+
+@pytest.mark.parametrize("value", [object(), lambda: None, [object()]])
+def test_what_cannot_be_kept_is_named_at_once(value, tmp_path):
+    run = colabkit.Run(tmp_path, progress=False)
+    with pytest.raises(ArgumentError, match="env is a") as caught:
+        run.state(env=value)
+    assert caught.value.argument == "env"
+    with pytest.raises(AttributeError, match=r"run\.state"):
+        run.state(best=1).worst = 2
+
+
+@pytest.mark.parametrize("value", [0.5, {"a": 1}, torch.zeros(2), [1]])
+def test_a_plain_value_given_to_run_itself_is_pointed_to_state(value, tmp_path):
+    with pytest.raises(ArgumentError) as caught:
+        colabkit.Run(tmp_path, progress=False, best=value)
+    assert "run.state(best=...)" in caught.value.hint
