@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -58,7 +59,7 @@ class _Encoder:
         if self._is_tensor(value):
             return {_TAG: "tensor", "key": self._leaf(value, path)}
         if isinstance(value, np.ndarray) and describe_array(value) is not None:
-            return {_TAG: "array", "key": self._leaf(np.ascontiguousarray(value), path)}
+            return {_TAG: "array", "key": self._leaf(np.asarray(value, order="C"), path)}
         if isinstance(value, np.generic) and value.dtype.kind in "biufc":
             return {_TAG: "scalar", "dtype": value.dtype.str, "value": value.tobytes().hex()}
         return self._container(value, path)
@@ -67,16 +68,26 @@ class _Encoder:
         if isinstance(value, list):
             return self._items(value, path)
         if isinstance(value, tuple):
+            fields = getattr(value, "_fields", None)
+            if fields is not None:
+                return {
+                    _TAG: "namedtuple",
+                    "class": [type(value).__module__, type(value).__qualname__],
+                    "fields": list(fields),
+                    "items": self._items(value, path),
+                }
             return {_TAG: "tuple", "items": self._items(value, path)}
         if isinstance(value, Mapping):
             return self._mapping(value, path)
         if isinstance(value, set | frozenset):
-            return {_TAG: "set", "items": self._items(sorted(value, key=repr), path)}
+            kind = "frozenset" if isinstance(value, frozenset) else "set"
+            return {_TAG: kind, "items": self._items(sorted(value, key=repr), path)}
         if isinstance(value, collections.deque):
             items = self._items(value, path)
             return {_TAG: "deque", "items": items, "maxlen": value.maxlen}
         if isinstance(value, bytes | bytearray):
-            return {_TAG: "bytes", "value": bytes(value).hex()}
+            kind = "bytearray" if isinstance(value, bytearray) else "bytes"
+            return {_TAG: kind, "value": bytes(value).hex()}
         if isinstance(value, complex):
             return {_TAG: "complex", "value": [repr(value.real), repr(value.imag)]}
         where = ".".join(path) or "the state"
@@ -88,14 +99,14 @@ class _Encoder:
         return [self.encode(item, (*path, str(place))) for place, item in enumerate(items)]
 
     def _mapping(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> Any:
-        kind = "counter" if isinstance(value, collections.Counter) else "dict"
+        kind, more = _kind_of(value, path)
         if kind == "dict" and all(type(key) is str and key != _TAG for key in value):
             return {key: self.encode(item, (*path, key)) for key, item in value.items()}
         pairs = [
             [self.encode(key, (*path, "key")), self.encode(item, (*path, str(key)))]
             for key, item in value.items()
         ]
-        return {_TAG: kind, "items": pairs}
+        return {_TAG: kind, "items": pairs, **more}
 
     def _leaf(self, value: Any, path: tuple[str, ...]) -> str:
         name = wanted = ".".join(path)
@@ -105,6 +116,23 @@ class _Encoder:
             name = f"{wanted}~{number}"
         self.leaves[name] = value
         return name
+
+
+def _kind_of(value: Mapping[Any, Any], path: tuple[str, ...]) -> tuple[str, dict[str, str]]:
+    if isinstance(value, collections.Counter):
+        return "counter", {}
+    if isinstance(value, collections.OrderedDict):
+        return "ordered", {}
+    if not isinstance(value, collections.defaultdict):
+        return "dict", {}
+    factory = value.default_factory
+    named = next((name for name, known in _FACTORIES.items() if known is factory), None)
+    if named is None:
+        where = ".".join(path) or "the state"
+        message = f"{where} is a defaultdict that makes its values by a function of its own."
+        hint = "Use defaultdict(int), (float), (list), (dict) or (set), or a plain dict."
+        raise StateError(message, where=where, hint=hint)
+    return "defaultdict", {"factory": named}
 
 
 def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
@@ -153,12 +181,38 @@ def _pairs(value: Any, many: Many) -> Any:
     return {key: item for key, item in many(value["items"])}  # noqa: C416  # pairs are lists
 
 
+def _named(value: Any, many: Many) -> Any:
+    """Returns a tuple of the class it was, found among the loaded ones; nothing is imported."""
+    module, name = value["class"]
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    is_class = isinstance(found, type) and issubclass(found, tuple)
+    if not is_class or list(getattr(found, "_fields", ())) != value["fields"]:
+        make: Any = collections.namedtuple
+        found = make(name.rpartition(".")[2], value["fields"])
+    return tuple.__new__(found, many(value["items"]))
+
+
+_FACTORIES: dict[str, Any] = {
+    "none": None, "int": int, "float": float, "bool": bool, "str": str, "list": list,
+    "dict": dict, "set": set, "tuple": tuple, "deque": collections.deque,
+    "counter": collections.Counter, "ordered": collections.OrderedDict,
+}  # fmt: skip
+
 _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "float": lambda value, _: float(value["value"]),
     "scalar": _scalar,
     "tuple": lambda value, many: tuple(many(value["items"])),
     "set": lambda value, many: set(many(value["items"])),
     "deque": lambda value, many: collections.deque(many(value["items"]), value["maxlen"]),
+    "frozenset": lambda value, many: frozenset(many(value["items"])),
+    "namedtuple": _named,
+    "ordered": lambda value, many: collections.OrderedDict(_pairs(value, many)),
+    "defaultdict": lambda value, many: collections.defaultdict(
+        _FACTORIES[value["factory"]], _pairs(value, many)
+    ),
+    "bytearray": lambda value, _: bytearray.fromhex(value["value"]),
     "bytes": lambda value, _: bytes.fromhex(value["value"]),
     "complex": lambda value, _: complex(*map(float, value["value"])),
     "dict": _pairs,

@@ -186,6 +186,7 @@ class Boundaries:
 
     def _snapshot(self) -> Snapshot:
         self._state.reasons = self.verdict.reasons
-        fingerprint = fingerprint_of(self._side, seed=self.seed)
+        made = self._state.objects_as_made
+        fingerprint = fingerprint_of(self._side, seed=self.seed, at_start=made)
         facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
         return Snapshot([*self._side.sections(), self._state.section()], facts)

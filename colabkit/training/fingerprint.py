@@ -9,15 +9,36 @@ from colabkit.errors import CheckpointMismatchError
 from colabkit.training.side import Side
 
 _SHOWN_MAX = 6
+_MADE = "objects_as_made"
 _WAYS_ON = (
     'Undo the change; or pass resume="weights" to take the weights that fit, or resume=False to'
     " start anew beside the old checkpoints, which stay."
 )
 
 
-def fingerprint_of(side: Side, *, seed: int) -> dict[str, Any]:
-    """Returns what must be the same for a checkpoint to fit, and for the same bits."""
-    return {"objects": side.fingerprint(), "seed": seed, "environment": side.environment()}
+def fingerprint_of(side: Side, *, seed: int, at_start: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what must be the same for a checkpoint to fit, and for the same bits.
+
+    Args:
+        side: The objects, which training may have given another form since they were made.
+        seed: The run's seed.
+        at_start: The fingerprint of the objects as they were made.
+    """
+    fingerprint = {"objects": side.fingerprint(), "seed": seed, "environment": side.environment()}
+    return fingerprint if fingerprint["objects"] == at_start else fingerprint | {_MADE: at_start}
+
+
+def misfits(then: Mapping[str, Any], *, objects: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Returns what differs from a checkpoint's objects, as they were saved or as they were made."""
+    now = {"objects": objects, "seed": seed}
+    changed = differences({"objects": then["objects"], "seed": then["seed"]}, now)
+    if (
+        changed
+        and _MADE in then
+        and not differences({"objects": then[_MADE], "seed": then["seed"]}, now)
+    ):
+        return {}
+    return changed
 
 
 def differences(then: Any, now: Any) -> dict[str, tuple[object, object]]:

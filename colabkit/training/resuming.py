@@ -5,7 +5,7 @@ from __future__ import annotations
 from colabkit.checkpoint import LoadedCheckpoint
 from colabkit.errors import ArgumentError
 from colabkit.training.display import Display
-from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.fingerprint import misfits, mismatch_error
 from colabkit.training.keeper import Keeper
 from colabkit.training.side import Side
 from colabkit.training.state import RunState
@@ -52,6 +52,8 @@ def restore_run(
     """
     if keeper.warning:
         display.say(keeper.warning)
+    # Training may give them another form: a resume begins with what the notebook makes.
+    state.objects_as_made = side.fingerprint()
     loaded = None
     if isinstance(resume, bool) or resume == "weights":
         loaded = keeper.newest() if resume else None
@@ -72,9 +74,7 @@ def restore_run(
             ' Take resume="weights" out again, so that an interruption goes on from here.'
         )
         return ()
-    identity = {"objects": side.fingerprint(), "seed": seed}
-    changed = differences({key: loaded.fingerprint[key] for key in identity}, identity)
-    if changed:
+    if changed := misfits(loaded.fingerprint, objects=state.objects_as_made, seed=seed):
         if resume is not True or _has_trained(keeper, loaded):
             raise mismatch_error(changed, keeper.location)
         keeper.begin_attempt()

@@ -45,6 +45,7 @@ class RunState:
         self.history = history
         self.log = log
         self.monitor = monitor
+        self.objects_as_made: dict[str, Any] = {}
         self.known_data: dict[int, dict[str, Any]] = {}
         self.epoch_values: dict[str, float] = {}
         self.stop: Stop | None = None

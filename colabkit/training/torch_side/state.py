@@ -11,6 +11,7 @@ from torch import nn
 from colabkit.checkpoint import Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
+from colabkit.training.torch_side.alignment import aligned
 from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.prepared import plain_optimizer, scaler_of
 from colabkit.training.torch_side.randomness import (
@@ -18,10 +19,17 @@ from colabkit.training.torch_side.randomness import (
     own_generator_state,
     restore_own_generator,
 )
+from colabkit.training.torch_side.structure import (
+    left_out,
+    load_left_out,
+    load_module,
+    names_in_groups,
+    owner_of,
+    regroup,
+)
 from colabkit.training.torch_side.unseen import Watch
 from colabkit.training.torch_side.values import ModuleValues
 
-_ALIGNMENT_BYTES = 64
 _MATRIX_NDIM = 2
 
 
@@ -58,10 +66,12 @@ class TorchState:
                 "buffers": _buffers_not_in(module, state),
                 "generators": [own_generator_state(g) for g in generators_in(module)],
                 "python": self._values[name].state_dict(),
+                "left_out": left_out(module, state),
             }
         state = {
             "modules": rest,
             "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
+            "groups": {n: names_in_groups(o, self.modules) for n, o in self.optimizers.items()},
             "others": {n: _state_of(o) for n, o in self.others.items()},
         }
         return [*weights, Section(name="objects", state=state, weights=False)]
@@ -73,17 +83,32 @@ class TorchState:
             kept = objects["modules"].get(name)
             if kept is None:  # a module without tensors is no part of the fingerprint
                 continue
-            module.load_state_dict({**sections.get(name, {}), **kept["extra"]})
+            load_module(name, module, {**sections.get(name, {}), **kept["extra"]})
+            if "left_out" in kept:
+                load_left_out(name, module, kept["left_out"])
             self._values[name].load_state_dict(kept["python"])
             for key, value in kept["buffers"].items():
                 _restore_buffer(module, key, value)
             for generator, state in zip(generators_in(module), kept["generators"], strict=False):
                 restore_own_generator(generator, state)
-        for name, optimizer in self.optimizers.items():
-            _load_optimizer(optimizer, objects["optimizers"][name])
+        self._restore_optimizers(objects["optimizers"], objects.get("groups", {}))
         for name, value in self.others.items():
             if name in objects["others"]:
                 _load_other(value, objects["others"][name])
+
+    def _restore_optimizers(self, states: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
+        # An optimizer around another shares its groups, which loading would replace by copies.
+        lists = {name: optimizer.param_groups for name, optimizer in self.optimizers.items()}
+        for name, optimizer in self.optimizers.items():
+            if name in groups:
+                regroup(optimizer, self.modules, groups[name])
+            if name not in states:
+                continue
+            _load_optimizer(optimizer, states[name])
+            for group, loaded in zip(lists[name], optimizer.param_groups, strict=True):
+                group.update(loaded)
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups = lists[name]
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Copies the tensors whose name and shape fit; returns how many did, of how many."""
@@ -247,17 +272,14 @@ def _buffers_not_in(module: nn.Module, state: Mapping[str, Any]) -> dict[str, to
 
 def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
     """Puts a buffer back, which a module may have made or made larger in its first steps."""
-    *path, name = key.split(".")
-    owner = module
-    for part in path:
-        owner = getattr(owner, part)
+    owner, name = owner_of(module, key)
     there = getattr(owner, name, None)
     if isinstance(there, torch.Tensor) and there.shape == value.shape:
         with torch.no_grad():
             there.copy_(value)
         return
     near = next((t for t in (there, *module.parameters()) if t is not None), value)
-    owner.register_buffer(name, _aligned(value.to(near.device)), persistent=False)
+    owner.register_buffer(name, aligned(value.to(near.device)), persistent=False)
 
 
 def _keep_sums(value: Any) -> None:
@@ -276,7 +298,7 @@ def _load_other(value: Any, state: Any) -> None:
     if not hasattr(value, "load_state_dict"):
         restore_own_generator(value, state)
     elif state or not isinstance(state, dict):
-        value.load_state_dict(_aligned(state))
+        value.load_state_dict(aligned(state))
     if isinstance(value, torch.amp.GradScaler):
         # Only scaling makes the scale it has loaded exist, and an epoch's rest may step without.
         value.scale(torch.zeros((), device=value._device))
@@ -290,7 +312,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
         for key, kept in state["state"].get(index, {}).items():
             loaded = optimizer.state[parameter].get(key)
             if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
-                optimizer.state[parameter][key] = _aligned(loaded)
+                optimizer.state[parameter][key] = aligned(loaded)
                 continue
             if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
                 laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
@@ -298,20 +320,4 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
             elif loaded.dtype != kept.dtype:
                 optimizer.state[parameter][key] = kept.to(loaded.device)
             elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
-                optimizer.state[parameter][key] = _aligned(loaded)
-
-
-def _aligned(value: Any) -> Any:
-    """Returns a state whose tensors lie where PyTorch would have put them.
-
-    A checkpoint's tensors follow each other without a gap, and BLAS adds in another order
-    where memory begins at another place. What is only multiplied element by element, as
-    moments are, may stay there, and costs no copy.
-    """
-    if isinstance(value, torch.Tensor):
-        return value.clone() if value.data_ptr() % _ALIGNMENT_BYTES else value
-    if type(value) is dict:
-        return {key: _aligned(each) for key, each in value.items()}
-    if type(value) in {list, tuple}:
-        return type(value)(_aligned(each) for each in value)
-    return value
+                optimizer.state[parameter][key] = aligned(loaded)
