@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,7 @@ def dataset(
     evict: bool = False,
     password: str | bytes | None = None,
     limits: Limits | None = None,
+    encoding: str | None = None,
 ) -> Path:
     """Makes an archive or a folder a verified folder on the local disk, once.
 
@@ -47,15 +49,18 @@ def dataset(
         dest: The folder to make; one in the machine's cache by default.
         sha256: The archive's SHA-256 in hex; another archive is refused.
         refresh: Make it anew even when it is there already.
-        members: Take only these: names or patterns, as ``"train/*"``.
+        members: Take only these: names or patterns, as ``"train/*"``; all but those that begin
+            with ``!``, as ``"!*.tmp"``.
         progress: False shows and says nothing.
         verify: "quick" checks the manifest and every folder against it, and sees every file
             that came, went or was renamed; "full" reads every byte and sees changes in place.
         pack: Pack a folder of many small files once into one archive beside it, and use that
             from then on.
         evict: Delete older unpacked datasets when room is short, never one in use.
-        password: For encrypted archives.
+        password: For encrypted archives, as text or as the very bytes.
         limits: What counts as a bomb; pass larger ones for an unusual archive that you trust.
+        encoding: Of names that do not tell theirs, as "gbk"; judged by all of them by default.
+            Pass it with ``refresh=True`` where names came out wrong.
 
     Returns:
         The folder. A notebook shows it as a card.
@@ -85,13 +90,25 @@ def dataset(
         read_all=verify == "full",
         pack=pack,
         evict=evict,
-        password=password.decode() if isinstance(password, bytes) else password,
+        password=password,
         limits=limits,
+        encoding=_encoding(encoding),
     )
     if dest is not None:
         _check_dest(dest, request.found)
     slot = slot_for(request.found.name, request.selection, dest, cache=cache_folder())
     return Call(request, slot, progress=progress).run()
+
+
+def _encoding(encoding: str | None) -> str | None:
+    if encoding is None:
+        return None
+    try:
+        return codecs.lookup(encoding).name
+    except (LookupError, TypeError) as error:
+        message = f"encoding is the name of one, not {encoding!r}."
+        hint = 'As "gbk", "big5", "cp932", "cp949", "cp437" or "utf-8".'
+        raise ArgumentError(message, argument="encoding", hint=hint) from error
 
 
 def _check_dest(dest: object, found: Found) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
 from colabkit.datasets.archives.listed import plan_7z, plan_rar
 from colabkit.datasets.archives.zip import ZipLayout, plan_zip
+from colabkit.datasets.codecs import Password
 from colabkit.datasets.members import ArchiveFile, Limits, Remarks, Resolved, Wanted, chosen
 from colabkit.datasets.reading import Source
 from colabkit.storage import hash_of
@@ -37,14 +38,16 @@ class Plan:
     layout: ZipLayout | None = None
     names: tuple[str, ...] = ()
     remarks: Remarks = field(default_factory=Remarks)
+    encoding: str | None = None
 
 
 def plan_archive(
     source: Source,
     *,
-    password: str | None = None,
+    password: Password = None,
     members: Callable[[str], bool] | Sequence[str] | None = None,
     limits: Limits | None = None,
+    encoding: str | None = None,
 ) -> Plan:
     """Reads an archive's directory and checks every member in it.
 
@@ -54,6 +57,7 @@ def plan_archive(
         members: Which members to unpack: a function of the path, or a list of paths, folders
             and patterns such as ``"train/*.jpg"``; all if left out.
         limits: What counts as a bomb.
+        encoding: Of the names that do not tell theirs, as "gbk"; judged by all of them by default.
 
     Raises:
         ArchiveUnsafeError: A member would lead outside, or the archive is a bomb.
@@ -65,7 +69,7 @@ def plan_archive(
     kind = kind_of(source)
     remarks = Remarks()
     if kind is ArchiveKind.ZIP:
-        parts = plan_zip(source, wanted, limits, password, remarks)
+        parts = plan_zip(source, wanted, limits, password, remarks, encoding)
         return Plan(
             kind=kind,
             files=parts.files,
@@ -106,6 +110,7 @@ def plan_archive(
         archive_bytes=source.nbytes,
         wanted=wanted,
         remarks=remarks,
+        encoding=encoding,
     )
 
 

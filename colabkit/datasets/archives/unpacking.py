@@ -19,7 +19,14 @@ from colabkit.datasets.archives.listed import (
 from colabkit.datasets.archives.planning import Plan
 from colabkit.datasets.archives.tar import TarUnpacker
 from colabkit.datasets.archives.zip import ZipLayout, ZipUnpacker
-from colabkit.datasets.members import FileTable, Resolved, UnpackedTable, Wanted, check_clashes
+from colabkit.datasets.members import (
+    FileTable,
+    Remark,
+    Resolved,
+    UnpackedTable,
+    Wanted,
+    check_clashes,
+)
 from colabkit.datasets.reading import ReadAhead, Source, SourceFile
 from colabkit.datasets.transfer import Counter, Crew, Progress, Retry
 from colabkit.datasets.writing import FROM_FILES, Tree, WriterProcess
@@ -38,7 +45,7 @@ def unpack(
     done: Container[str] = (),
     on_progress: OnProgress | None = None,
     retry: Retry | None = None,
-    password: str | None = None,
+    password: str | bytes | None = None,
 ) -> UnpackedTable:
     """Unpacks an archive into a folder, every CRC checked.
 
@@ -161,9 +168,12 @@ def _unpack_zip(
 def _unpack_tar(
     plan: Plan, source: Source, tree: Tree, done: Container[str], watch: _Watch
 ) -> UnpackedTable:
-    def read(wanted: Wanted | None, renamed: Mapping[str, str]) -> TarUnpacker:
+    def read(
+        wanted: Wanted | None, encoding: str | None, renamed: Mapping[str, str]
+    ) -> TarUnpacker:
         unpacker = TarUnpacker(
             *(plan.kind, source.nbytes, tree, done, plan.limits, wanted, plan.remarks),
+            encoding=encoding,
             renamed=renamed,
         )
         crew = Crew()
@@ -174,10 +184,17 @@ def _unpack_tar(
         watch.over(crew, ahead, unpacker.counter)
         return unpacker
 
-    unpacker = read(plan.wanted, {})
+    unpacker = read(plan.wanted, plan.encoding, {})
+    if (encoding := unpacker.names.better()) is not None:
+        # The first names that were no UTF-8 spoke for another encoding than all together do.
+        unpacker.remove_all()
+        unpacker = read(plan.wanted, encoding, {})
+    encoding = unpacker.names.encoding
+    if plan.encoding is None and encoding is not None:
+        plan.remarks.add(Remark.ENCODING, encoding)
     if targets := unpacker.left_out_targets():
         # A hard link's data stands where its first name does, which was not asked for.
-        unpacker.take_over(read(targets.__contains__, targets))
+        unpacker.take_over(read(targets.__contains__, encoding, targets))
     _make_links(unpacker.links(), tree, unpacker.manifest)
     return unpacker.manifest
 
@@ -187,7 +204,7 @@ def _unpack_members(
     source: Source,
     tree: Tree,
     done: Container[str],
-    password: str | None,
+    password: str | bytes | None,
     watch: _Watch,
 ) -> UnpackedTable:
     """Unpacks what other packages read, one member after the other."""
@@ -208,7 +225,7 @@ def _unpack_members(
     return unpacker.manifest
 
 
-def _members(plan: Plan, source: Source, stream: BinaryIO, password: str | None) -> Members:
+def _members(plan: Plan, source: Source, stream: BinaryIO, password: str | bytes | None) -> Members:
     if plan.layout is None:
         return Rar(source, stream, plan.names, password)
     if password is None:

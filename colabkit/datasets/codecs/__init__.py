@@ -1,6 +1,15 @@
 """Codecs: the fastest decompressor that is installed, bounded in what it gives out."""
 
-from colabkit.datasets.codecs.decoders import Decoder, Deflate64, ZipLzma, needed, optional
+from colabkit.datasets.codecs.decoders import (
+    Decoder,
+    Deflate64,
+    Password,
+    ZipLzma,
+    needed,
+    optional,
+    passwords,
+    text_password,
+)
 from colabkit.datasets.codecs.streams import (
     ERRORS,
     GZIP,
@@ -25,6 +34,7 @@ __all__ = [
     "CodecError",
     "Decoder",
     "Deflate64",
+    "Password",
     "ZipLzma",
     "bz2_decoder",
     "decode",
@@ -33,7 +43,9 @@ __all__ = [
     "lz4_decoder",
     "needed",
     "optional",
+    "passwords",
     "pull_zstd",
+    "text_password",
     "xz_decoder",
     "zstd_decoder",
 ]

@@ -9,6 +9,10 @@ from typing import Any, Protocol
 
 from colabkit.errors import MissingPackageError
 
+Password = str | bytes | None
+"""What an archive is encrypted with, as text or as the very bytes."""
+
+_PASSWORD_ENCODINGS = ("utf-8", "gb18030", "cp932", "big5", "cp949", "cp437", "latin-1")
 _DEFLATE64_STEP = 4 << 10
 
 
@@ -134,6 +138,31 @@ class ZipLzma:
             | {"pb": pb}
         ]
         return lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
+
+
+def passwords(password: str | bytes) -> list[bytes]:
+    """Returns the bytes that a password may have been, the likeliest first."""
+    if isinstance(password, bytes):
+        return [password]
+    found = []
+    for encoding in _PASSWORD_ENCODINGS:
+        try:
+            found.append(password.encode(encoding))
+        except UnicodeEncodeError:
+            continue
+    return list(dict.fromkeys(found))
+
+
+def text_password(password: Password) -> str | None:
+    """Returns a password as text, for packages that encode it themselves."""
+    if not isinstance(password, bytes):
+        return password
+    for encoding in _PASSWORD_ENCODINGS[:2]:
+        try:
+            return password.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return password.decode("latin-1")
 
 
 def needed(package: str, what: str) -> Any:

@@ -7,6 +7,7 @@ from colabkit.datasets.folders.listing import (
     Listing,
     list_files,
     list_folder,
+    unreadable,
 )
 from colabkit.datasets.folders.mirroring import Before, mirror
 from colabkit.datasets.folders.settling import settle
@@ -21,4 +22,5 @@ __all__ = [
     "list_folder",
     "mirror",
     "settle",
+    "unreadable",
 ]

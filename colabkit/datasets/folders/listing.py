@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import stat
@@ -13,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import xxhash
 
 from colabkit.datasets.cache import SIDE_NAME, Member
-from colabkit.errors import ArgumentError, UnsafeLinkError
+from colabkit.errors import ArgumentError, StorageError, UnsafeLinkError
 
 LEFT_OUT = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", SIDE_NAME})
 THREADS = 32
@@ -169,6 +170,19 @@ def list_files(
         return [file for files in pool.map(statuses, batches) for file in files]
 
 
+def unreadable(path: str | Path, error: OSError) -> StorageError:
+    """Returns what to say of a file in a folder that cannot be read."""
+    message = f"{path} cannot be read: {error.strerror or error}."
+    hint = "Take it out of the folder, or see that it may be read."
+    if error.errno == errno.EOPNOTSUPP:
+        # github.com/googlecolab/colabtools/issues/2090
+        hint = (
+            "Nothing can read Google's own documents: export it, a sheet as CSV, and move it out"
+            " of the folder."
+        )
+    return StorageError(message, path=path, operation="read", hint=hint)
+
+
 def _give_up(error: OSError) -> None:
     raise error
 
@@ -222,7 +236,11 @@ class _Lister:
 
     def _link_leads_to_folder(self, path: str) -> bool:
         link = self._root / path
-        target = link.resolve()
+        try:
+            target = link.resolve()
+        except (OSError, RuntimeError) as error:
+            message = f"The link {link} leads in a circle."
+            raise UnsafeLinkError(message, path=path, hint="Remove it.") from error
         if not target.is_relative_to(self._real_root) or not target.exists():
             message = f"The link {link} leads outside the folder or nowhere, to {target}."
             raise UnsafeLinkError(

@@ -2,7 +2,7 @@
 
 from colabkit.datasets.members.clashes import Names, check_clashes, folders_of, replaced
 from colabkit.datasets.members.damage import corrupt
-from colabkit.datasets.members.encodings import FALLBACK, decoded, encoding_of
+from colabkit.datasets.members.encodings import FALLBACK, NameReader, decoded, encoding_of
 from colabkit.datasets.members.limits import Limits
 from colabkit.datasets.members.links import LINK_BYTES_MAX, Resolved, resolve
 from colabkit.datasets.members.paths import (
@@ -31,6 +31,7 @@ __all__ = [
     "Column",
     "FileTable",
     "Limits",
+    "NameReader",
     "Names",
     "PathColumn",
     "Remark",

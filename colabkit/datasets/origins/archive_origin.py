@@ -45,6 +45,7 @@ class ArchiveOrigin:
         password: For encrypted archives.
         hashed: Whether to find out the SHA-256 of the one archive.
         limits: What counts as a bomb, None for the usual.
+        encoding: Of names that do not tell theirs, None to judge.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class ArchiveOrigin:
         watch: Watch,
         retry: Retry,
         selection: tuple[str, ...] | None,
-        password: str | None,
+        password: str | bytes | None,
         hashed: bool,
         limits: Limits | None = None,
+        encoding: str | None = None,
     ) -> None:
         if hashed and len(paths) != 1:
             message = f"sha256 is of one archive, and the source is {len(paths):,}."
@@ -68,6 +70,7 @@ class ArchiveOrigin:
         self._password = password
         self._hashed = hashed
         self._limits = limits
+        self._encoding = encoding
         self._sha256: str | None = None
         self._downloads = Downloads(watch=watch, retry=retry)
         self._plans: list[Plan] = []
@@ -92,7 +95,7 @@ class ArchiveOrigin:
         digest = digests[0] if len(digests) == 1 else hash_of("|".join(digests).encode())
         return Contents(
             digest=digest,
-            staging_key=f"{digest} {self._selection}",
+            staging_key=f"{digest} {self._selection} {self._encoding}",
             files=MemberView([plan.files for plan in self._plans]) if is_listed else None,
             n_folders=sum(len(plan.folders) for plan in self._plans),
             nbytes_least=sum(map(_nbytes_least, self._plans)),
@@ -187,6 +190,7 @@ class ArchiveOrigin:
                 password=self._password,
                 members=self._selection,
                 limits=self._limits,
+                encoding=self._encoding,
             )
         except ArchiveCorruptError as error:
             is_named_so = suffix_of(path.partition("?")[0]) in ARCHIVE_SUFFIXES

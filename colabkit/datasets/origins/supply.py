@@ -38,6 +38,7 @@ class Request:
         evict: Whether older datasets may go when room is short.
         password: For encrypted archives.
         limits: What counts as a bomb, None for the usual.
+        encoding: Of names that do not tell theirs, None to judge.
     """
 
     found: Found
@@ -47,8 +48,9 @@ class Request:
     read_all: bool = False
     pack: bool = False
     evict: bool = False
-    password: str | None = None
+    password: str | bytes | None = None
     limits: Limits | None = None
+    encoding: str | None = None
 
 
 class Supply:
@@ -186,6 +188,7 @@ class Supply:
             password=request.password,
             hashed=request.sha256 is not None,
             limits=request.limits,
+            encoding=request.encoding,
         )
 
     def _open_folder(self, root: Path) -> Origin:

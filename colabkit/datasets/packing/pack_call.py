@@ -14,12 +14,16 @@ from pathlib import Path
 
 from colabkit.datasets.cache import attended, sync_folder
 from colabkit.datasets.finding import SourceKind, find_source
-from colabkit.datasets.folders import FolderReader, Listing, list_folder
+from colabkit.datasets.folders import FolderReader, Listing, list_folder, unreadable
+from colabkit.datasets.members import Limits, decoded, encoding_of, member_path
 from colabkit.datasets.packing.older_pack import OlderPack, is_pack
 from colabkit.datasets.packing.zip_packer import ZipPacker
 from colabkit.datasets.transfer import Phase, Retrier, Retry, Watch
 from colabkit.errors import (
+    ArchiveUnsafeError,
     ArgumentError,
+    ColabKitError,
+    DatasetChangedError,
     DatasetNotFoundError,
     DestinationTakenError,
     DiskFullError,
@@ -81,6 +85,7 @@ def pack(
         UnsafeLinkError: A link in the folder leads outside.
         DatasetChangedError: A file changed while it was read.
         DiskFullError: The archive's disk is full.
+        StorageError: A file cannot be read; it is named.
 
     Example:
         >>> colabkit.pack("MyDrive/cats", "MyDrive/cats.zip")  # doctest: +SKIP
@@ -100,6 +105,14 @@ def pack(
 
     try:
         packed = attended(work, watch=watch, retrier=retrier, bar=bar)
+    except ColabKitError:
+        raise
+    except FileNotFoundError as error:
+        message = f"{error.filename or root} went away while {root} was packed."
+        hint = "Run this again once nobody changes the folder; no archive was written."
+        raise DatasetChangedError(message, path=error.filename or root, hint=hint) from error
+    except OSError as error:
+        raise unreadable(error.filename or root, error) from error
     finally:
         bar.close()
     speaker.say(pack_words(packed, target, lasted_s=time.monotonic() - began_s))
@@ -128,6 +141,7 @@ def pack_listed(
         reader: The calls to read the folder by.
     """
     n_files, nbytes = len(listing.files), listing.nbytes
+    _check_can_be_taken_back(root, listing)
     with _older(target) as older:
         if older is not None and older.is_fresh(listing):
             return Packed(False, n_files, nbytes, target.stat().st_size, n_files)
@@ -182,6 +196,36 @@ def _checked(folder: str | os.PathLike[str], archive: str | os.PathLike[str]) ->
         raise DatasetNotFoundError(message, path=target.parent, hint="Make it first.")
     check_target(target)
     return root, target
+
+
+def _check_can_be_taken_back(root: Path, listing: Listing) -> None:
+    """Refuses what ``dataset`` would not take back as it was, and says which file."""
+    for file in listing.files:
+        try:
+            path, remark = member_path(file.path)
+        except ArchiveUnsafeError as error:
+            raise _not_text(root, file.path) from error
+        if remark is not None or path != file.path:
+            message = f"{root / file.path} has a name that no archive gives back as it is."
+            raise ArgumentError(message, argument="folder", hint="Give it a shorter one.")
+    empty = [file.path for file in listing.files if not file.nbytes]
+    Limits().check_counts(len(listing.files), len(empty), member=empty[0] if empty else "")
+    Limits().check_bytes(listing.nbytes, listing.nbytes, member=str(root))
+
+
+def _not_text(root: Path, path: str) -> ArgumentError:
+    raw = os.fsencode(path)
+    encoding = encoding_of([raw])
+    shown = raw.decode("utf-8", "backslashreplace")
+    message = (
+        f"The name {shown!r} in {root} is no UTF-8, and a zip cannot keep it;"
+        f" in {encoding} it reads {decoded(raw, encoding)!r}."
+    )
+    hint = (
+        f"Run !convmv -r -f {encoding} -t utf8 --notest on the folder, or unpack its archive anew:"
+        " dataset() reads such names."
+    )
+    return ArgumentError(message, argument="folder", hint=hint)
 
 
 def check_target(target: Path) -> None:

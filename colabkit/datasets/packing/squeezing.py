@@ -9,10 +9,10 @@ import zlib
 from pathlib import Path
 
 from colabkit.datasets.cache import Member
-from colabkit.datasets.folders import FolderReader
+from colabkit.datasets.folders import FolderReader, unreadable
 from colabkit.datasets.packing.zip_writer import Method
 from colabkit.datasets.transfer import Retry
-from colabkit.errors import DatasetChangedError
+from colabkit.errors import ColabKitError, DatasetChangedError
 
 PIECE_BYTES = 1 << 20
 _SAMPLE_BYTES = 64 << 10
@@ -125,7 +125,14 @@ class Squeezer:
                 finally:
                     os.close(descriptor)
             except OSError as error:
-                self._retry(error)
+                try:
+                    self._retry(error)
+                except ColabKitError:
+                    raise
+                except FileNotFoundError as final:
+                    raise self._changed() from final
+                except OSError as final:
+                    raise unreadable(self._path, final) from final
 
     def _changed(self) -> DatasetChangedError:
         message = f"{self._path} changed while it was read."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import os
@@ -85,6 +86,17 @@ class Tree:
             Path(self.prefix + path).symlink_to("../" * depth + target)
         except OSError as error:
             raise self.failure(path, error) from error
+
+    def remove(self, path: str) -> None:
+        """Removes a file."""
+        self._unlink(path)
+
+    def remove_folders(self, folders: Iterable[str]) -> None:
+        """Removes those of some folders that are empty."""
+        for folder in sorted(folders, reverse=True):
+            with contextlib.suppress(OSError):
+                Path(self.prefix + folder).rmdir()
+                self._folders.discard(folder)
 
     def _unlink(self, path: str) -> None:
         Path(self.prefix + path).unlink(missing_ok=True)

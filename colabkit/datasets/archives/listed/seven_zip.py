@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 
 from colabkit.datasets.archives.listed.member_file import MemberFile
 from colabkit.datasets.archives.listed.planning import ListedMember, ListedPlan, plan_listed
-from colabkit.datasets.codecs import needed
+from colabkit.datasets.codecs import Password, needed, text_password
 from colabkit.datasets.members import ArchiveFile, Limits, Remarks, UnpackedTable
 from colabkit.datasets.reading import Source, SourceFile
 from colabkit.datasets.transfer import Counter, CrewStoppedError
@@ -21,7 +21,7 @@ def plan_7z(
     source: Source,
     wanted: Callable[[str], bool] | None,
     limits: Limits,
-    password: str | None,
+    password: Password,
     remarks: Remarks,
 ) -> ListedPlan:
     """Reads a 7z's directory and checks every member.
@@ -56,7 +56,7 @@ class SevenZipUnpacker:
         names: Sequence[str],
         tree: Tree,
         done: Container[str],
-        password: str | None,
+        password: Password,
     ) -> None:
         self.counter = Counter()
         self.manifest = UnpackedTable()
@@ -107,12 +107,12 @@ class SevenZipUnpacker:
 
 
 @contextmanager
-def _opened(stream: BinaryIO, password: str | None) -> Iterator[Any]:
+def _opened(stream: BinaryIO, password: Password) -> Iterator[Any]:
     """Opens a 7z; what py7zr raises for damaged bytes becomes one error."""
     py7zr = needed("py7zr", "a 7z")
     begin = stream.tell()
     try:
-        with py7zr.SevenZipFile(stream, "r", password=password) as archive:
+        with py7zr.SevenZipFile(stream, "r", password=text_password(password)) as archive:
             yield archive
     except CrewStoppedError:
         raise

@@ -8,7 +8,14 @@ from typing import Any, BinaryIO, Protocol
 
 from colabkit.datasets.archives.listed.member_file import MemberFile
 from colabkit.datasets.archives.listed.planning import ListedMember, ListedPlan, plan_listed
-from colabkit.datasets.codecs import ERRORS, PIECE_BYTES, needed
+from colabkit.datasets.codecs import (
+    ERRORS,
+    PIECE_BYTES,
+    Password,
+    needed,
+    passwords,
+    text_password,
+)
 from colabkit.datasets.members import ArchiveFile, Limits, Remarks, UnpackedTable
 from colabkit.datasets.reading import FileSource, Source, SourceFile
 from colabkit.datasets.transfer import Counter
@@ -58,7 +65,7 @@ class StreamUnpacker:
 class EncryptedZip:
     """A zip with the old encryption, read through the standard library: some MB a second."""
 
-    def __init__(self, stream: BinaryIO, rows: Sequence[int], password: str) -> None:
+    def __init__(self, stream: BinaryIO, rows: Sequence[int], password: str | bytes) -> None:
         import zipfile
 
         try:
@@ -68,7 +75,7 @@ class EncryptedZip:
             raise ArchiveCorruptError(message, hint=_HINT) from error
         self._infos = self._zip.infolist()
         self._rows = rows
-        self._password = password.encode()
+        self._passwords = passwords(password)
 
     @contextmanager
     def open(self, index: int, path: str) -> Iterator[BinaryIO]:
@@ -78,9 +85,8 @@ class EncryptedZip:
         damages: tuple[type[Exception], ...] = (zipfile.BadZipFile, NotImplementedError)
         damages += (IndexError, *_DAMAGES)
         try:
-            info = self._infos[self._rows[index]]
-            with self._zip.open(info, pwd=self._password) as stream:
-                yield stream  # type: ignore[misc]
+            with self._opened(self._infos[self._rows[index]]) as stream:
+                yield stream
         except ColabKitError:
             raise
         except damages as error:
@@ -91,12 +97,22 @@ class EncryptedZip:
             hint = "Pass the right one as password=."
             raise ArchivePasswordError(message, member=path, hint=hint) from error
 
+    def _opened(self, info: Any) -> Any:
+        """Opens a member with the first password that its check byte allows."""
+        while True:
+            try:
+                return self._zip.open(info, pwd=self._passwords[0])
+            except RuntimeError:
+                if len(self._passwords) == 1:
+                    raise
+                del self._passwords[0]
+
 
 class Rar:
     """A rar, read through the package rarfile and the program that it calls."""
 
     def __init__(
-        self, source: Source, stream: BinaryIO, names: Sequence[str], password: str | None
+        self, source: Source, stream: BinaryIO, names: Sequence[str], password: Password
     ) -> None:
         # The program reads the file itself; of anything else rarfile makes a copy.
         with _rar_errors(""):
@@ -104,7 +120,7 @@ class Rar:
                 source.name if isinstance(source, FileSource) else stream
             )
             if password is not None:
-                self.rar.setpassword(password)
+                self.rar.setpassword(text_password(password))
         self._names = names
 
     @contextmanager
@@ -118,7 +134,7 @@ def plan_rar(
     source: Source,
     wanted: Callable[[str], bool] | None,
     limits: Limits,
-    password: str | None,
+    password: Password,
     remarks: Remarks,
 ) -> ListedPlan:
     """Reads a rar's directory and checks every member.

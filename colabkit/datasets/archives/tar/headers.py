@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from zlib import adler32
 
-from colabkit.datasets.members import corrupt, decoded, encoding_of
+from colabkit.datasets.members import NameReader, corrupt
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError, ArchiveUnsupportedError
 
 BLOCK_BYTES = 512
@@ -160,12 +160,12 @@ def is_header(block: bytes) -> bool:
     return True
 
 
-def merged(header: TarHeader, extended: Extended) -> TarMember:
+def merged(header: TarHeader, extended: Extended, names: NameReader) -> TarMember:
     """Returns a member's header with what came before it."""
-    name = _decoded(header.name) if extended.name is None else extended.name
+    name = names.text(header.name) if extended.name is None else extended.name
     link = extended.link
     if link is None:
-        link = _decoded(header.link) if header.link else ""
+        link = names.text(header.link) if header.link else ""
     kind, nbytes, maybe_nbytes = header.kind, 0, 0
     if kind is TarType.FOLDER and header.kind_byte != _DUMPED_FOLDER:
         pass
@@ -203,12 +203,12 @@ def check_kind(member: TarMember) -> None:
 NOTHING = Extended()
 
 
-def long_text(data: bytes) -> str:
+def long_text(data: bytes, names: NameReader) -> str:
     """Returns the name in GNU's header for long ones."""
-    return _decoded(_text(data))
+    return names.text(_text(data))
 
 
-def pax_records(data: bytes) -> dict[str, str]:
+def pax_records(data: bytes, names: NameReader) -> dict[str, str]:
     """Parses a pax header's records, each "length key=value" and a line end.
 
     Raises:
@@ -227,17 +227,14 @@ def pax_records(data: bytes) -> dict[str, str]:
         if end <= space or end > len(data) or not record.endswith(b"\n") or b"=" not in record:
             raise corrupt(_UNNAMED, unreadable)
         key, _, value = record[:-1].partition(b"=")
-        records[key.decode("utf-8", "replace")] = _decoded(value)
+        name = key.decode("utf-8", "replace")
+        records[name] = names.text(value) if "path" in name else value.decode("utf-8", "replace")
         place = end
     return records
 
 
 def _text(field_bytes: bytes) -> bytes:
     return field_bytes.partition(b"\0")[0]
-
-
-def _decoded(name: bytes) -> str:
-    return name.decode("ascii") if name.isascii() else decoded(name, encoding_of([name]))
 
 
 def _number(digits: bytes, name: bytes) -> int:

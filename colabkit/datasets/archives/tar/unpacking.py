@@ -24,6 +24,7 @@ from colabkit.datasets.archives.tar.stream import Blocks, unpacked_pieces
 from colabkit.datasets.members import (
     LINK_BYTES_MAX,
     Limits,
+    NameReader,
     Names,
     Remark,
     Remarks,
@@ -60,11 +61,13 @@ class TarUnpacker:
         wanted: Wanted | None,
         remarks: Remarks,
         *,
+        encoding: str | None = None,
         renamed: Mapping[str, str] | None = None,
     ) -> None:
         self.counter = Counter()
         self.manifest = UnpackedTable()
         self.remarks = remarks
+        self.names = NameReader(encoding)
         self._renamed = renamed or {}
         self._kind = kind
         self._archive_bytes = archive_bytes
@@ -97,6 +100,13 @@ class TarUnpacker:
         for path in links.left_out:
             self.remarks.add(Remark.LINK_LEFT_OUT, path)
         return links
+
+    def remove_all(self) -> None:
+        """Removes what this reading has made: its names were read in a wrong encoding."""
+        for file in self.manifest:
+            if file.path not in self._done:
+                self._tree.remove(file.path)
+        self._tree.remove_folders(self._names.folders)
 
     def left_out_targets(self) -> dict[str, str]:
         """Returns files that were not asked for and hard links that were: each with its link."""
@@ -159,22 +169,24 @@ class TarUnpacker:
             header = read_header(block) if self._members else self._first_header(block)
             match header.kind:
                 case TarType.PAX:
-                    extended = extended.with_pax(pax_records(self._extra(header.nbytes, blocks)))
+                    extended = extended.with_pax(
+                        pax_records(self._extra(header.nbytes, blocks), self.names)
+                    )
                 case TarType.LONG_NAME:
-                    name = long_text(self._extra(header.nbytes, blocks))
+                    name = long_text(self._extra(header.nbytes, blocks), self.names)
                     extended = replace(extended, name=name)
                 case TarType.LONG_LINK:
-                    link = long_text(self._extra(header.nbytes, blocks))
+                    link = long_text(self._extra(header.nbytes, blocks), self.names)
                     extended = replace(extended, link=link)
                 case TarType.PAX_GLOBAL:
-                    records = pax_records(self._extra(header.nbytes, blocks))
+                    records = pax_records(self._extra(header.nbytes, blocks), self.names)
                     if not records.keys().isdisjoint({"path", "linkpath", "size"}):
                         message = "A header for all members gives them one name or size."
                         raise ArchiveUnsafeError(message, hint="Pack the data again.")
                 case TarType.LABEL:
                     self._extra(header.nbytes, blocks)
                 case _:
-                    return merged(header, extended)
+                    return merged(header, extended, self.names)
 
     def _ends_here(self, blocks: Blocks) -> bool:
         """Whether no member follows, as an empty block says, or the end of all bytes."""

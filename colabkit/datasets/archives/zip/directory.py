@@ -98,13 +98,17 @@ class ZipEntries:
         pairs = zip(begins.tolist(), ends.tolist(), strict=True)
         return b"\n".join([*(raw[begin:end] for begin, end in pairs), b""])
 
-    def names(self, rows: Column) -> Iterator[str]:
-        """Yields the names of some rows as text, in the encoding they were likely written in."""
-        encoding, renamed = encoding_of(self._unsaid_names()), self.are_renamed()
+    def likely_encoding(self) -> str:
+        """Returns the encoding that the names were likely written in that do not tell theirs."""
+        return encoding_of(self._unsaid_names())
+
+    def names(self, rows: Column, encoding: str, *, is_given: bool) -> Iterator[str]:
+        """Yields the names of some rows as text, in an encoding where they do not tell theirs."""
+        renamed = self.are_renamed()
         for row in rows.tolist():
             name = self.raw_name(row)
             is_plain = name.isascii() and not renamed[row]
-            text = name.decode("ascii") if is_plain else self._text(row, name, encoding)
+            text = name.decode("ascii") if is_plain else self._text(row, name, encoding, is_given)
             yield _as_on_unix(text) if self.made_on[row] in _WINDOWS and "\\" in text else text
 
     def are_renamed(self) -> Column:
@@ -133,10 +137,12 @@ class ZipEntries:
             if not name.isascii() and not int(self.flags[index]) & _UTF8_FLAG:
                 yield name
 
-    def _text(self, index: int, name: bytes, encoding: str) -> str:
+    def _text(self, index: int, name: bytes, encoding: str, is_given: bool) -> str:
         if (text := _unicode_path(self._extra(index), name)) is not None:
             return text
-        return decoded(name, "utf-8" if int(self.flags[index]) & _UTF8_FLAG else encoding)
+        if int(self.flags[index]) & _UTF8_FLAG:
+            return decoded(name, "utf-8")
+        return decoded(name, encoding, is_given=is_given)
 
     def _extra(self, index: int) -> bytes:
         begin = int(self.starts[index]) + ENTRY_BYTES + int(self.name_bytes[index])

@@ -17,7 +17,7 @@ from colabkit.datasets.archives.zip.directory import (
     read_entries,
 )
 from colabkit.datasets.archives.zip.end import Tail, zip_end
-from colabkit.datasets.codecs import needed
+from colabkit.datasets.codecs import Password, needed
 from colabkit.datasets.members import (
     LINK_BYTES_MAX,
     Column,
@@ -88,8 +88,9 @@ def plan_zip(
     source: Source,
     wanted: Callable[[str], bool] | None,
     limits: Limits,
-    password: str | None,
+    password: Password,
     remarks: Remarks,
+    encoding: str | None,
 ) -> ZipPlan:
     """Reads a zip's directory and checks every member."""
     tail = Tail(source)
@@ -104,7 +105,7 @@ def plan_zip(
     if end.has_more_behind:
         remarks.add(Remark.MORE_BEHIND)
     bounds = _check_places(entries, end.directory_offset)
-    kept = _last_of_each(_sort_out(entries, wanted, remarks), remarks)
+    kept = _last_of_each(_sort_out(entries, wanted, remarks, encoding), remarks)
     rows = np.array(kept.rows, np.int64)
     encrypted = _check_packing(entries, rows, kept.paths, password)
     files = FileTable(
@@ -142,12 +143,24 @@ def _check_places(entries: ZipEntries, directory_offset: int) -> Column:
     return bounds
 
 
-def _sort_out(entries: ZipEntries, wanted: Callable[[str], bool] | None, remarks: Remarks) -> _Kept:
+def _sort_out(
+    entries: ZipEntries,
+    wanted: Callable[[str], bool] | None,
+    remarks: Remarks,
+    encoding: str | None,
+) -> _Kept:
     kept = _Kept(PathColumn(), array("q"), {}, {})
     rows = np.arange(len(entries))
     if wanted is None:
         rows = _take_plain(entries, kept)
-    for name, row in zip(entries.names(rows), rows.tolist(), strict=True):
+    is_given = encoding is not None
+    if encoding is None:
+        encoding = entries.likely_encoding()
+        if encoding != "utf-8":
+            remarks.add(Remark.ENCODING, encoding)
+    for name, row in zip(
+        entries.names(rows, encoding, is_given=is_given), rows.tolist(), strict=True
+    ):
         mode = int(entries.modes[row])
         path = placed(name, wanted, remarks)
         if path is None:
@@ -208,7 +221,7 @@ def _check_link(path: str, nbytes: int, kept: _Kept) -> None:
 
 
 def _check_packing(
-    entries: ZipEntries, rows: Column, paths: PathColumn, password: str | None
+    entries: ZipEntries, rows: Column, paths: PathColumn, password: Password
 ) -> bool:
     """Checks that every member can be unpacked; returns whether any is encrypted."""
     methods, flags = entries.methods[rows], entries.flags[rows]

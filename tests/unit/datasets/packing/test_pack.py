@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -257,6 +258,65 @@ def test_somebody_elses_archive_is_never_replaced(folder, tmp_path):
 def test_a_wrong_archive_is_refused(folder, tmp_path, archive, words):
     with pytest.raises(errors.ColabKitError, match=words):
         pack(folder, tmp_path / archive)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.EACCES, "see that it may be read"), (errno.EOPNOTSUPP, "Google's own documents")],
+)
+def test_the_file_that_cannot_be_read_is_named(folder, tmp_path, monkeypatch, number, words):
+    opened = FolderReader.open
+
+    def refuse(reader, path):
+        if path.name == "notes.txt":
+            raise OSError(number, os.strerror(number), str(path))
+        return opened(reader, path)
+
+    monkeypatch.setattr(FolderReader, "open", refuse)
+    with pytest.raises(errors.StorageError, match=words) as caught:
+        pack(folder, tmp_path / "cats.zip")
+    assert f"{folder}/text/notes.txt cannot be read" in caught.value.message
+    assert not (tmp_path / "cats.zip").exists()
+
+
+def test_a_file_that_goes_away_is_named(folder, tmp_path, monkeypatch):
+    opened = FolderReader.open
+
+    def go_away(reader, path):
+        path.unlink()
+        return opened(reader, path)
+
+    monkeypatch.setattr(FolderReader, "open", go_away)
+    with pytest.raises(errors.DatasetChangedError):
+        pack(folder, tmp_path / "cats.zip")
+
+
+def test_a_name_that_is_no_utf8_is_refused_with_what_it_reads(folder, tmp_path, cache):
+    (folder / os.fsdecode("数据.jpg".encode("gbk"))).write_bytes(b"x")
+    with pytest.raises(errors.ArgumentError, match=r"in gb18030 it reads '数据\.jpg'"):
+        pack(folder, tmp_path / "cats.zip")
+    assert not (tmp_path / "cats.zip").exists()
+    # A copy keeps the name as it is.
+    made = colabkit.dataset(folder, progress=False)
+    assert content_of(made) == content_of(folder)
+
+
+def test_links_in_a_circle_are_refused(folder, tmp_path):
+    (folder / "there").symlink_to("back")
+    (folder / "back").symlink_to("there")
+    with pytest.raises(errors.UnsafeLinkError):
+        pack(folder, tmp_path / "cats.zip")
+
+
+TWINS = {"A.jpg": b"1", "a.jpg": b"2", "\u00e4": b"3", "a\u0308": b"4", "x\\y": b"5", "a:1": b"6"}
+
+
+def test_what_is_packed_is_taken_back_as_it_is(tmp_path, cache):
+    folder = make_folder(tmp_path / "twins", {**TWINS, "line\nend": b"7", " ": b"8", "~$x": b"9"})
+    (folder / "empty/inside").mkdir(parents=True)
+    made = colabkit.dataset(pack(folder, tmp_path / "twins.zip"), progress=False)
+    assert content_of(made) == content_of(folder)
+    assert (made / "empty/inside").is_dir()
 
 
 def test_a_missing_folder_is_refused(tmp_path):

@@ -1,0 +1,114 @@
+"""Names whose encoding an archive does not tell are read in one, chosen by all of them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+
+import pytest
+
+import colabkit
+from colabkit import errors
+from tests.unit.datasets.building import ZipMember, raw_tar, raw_zip, tar_entry, tree
+
+NAMES = {
+    "gb18030": ["数据/猫.jpg", "新建文件夹/麒麟.txt", "甲骨文拓片/龘.png", "訓練集/水稻.csv"],
+    "big5": ["資料/貓.jpg", "測試集/蝴蝶蘭.png", "臺北/捷運.txt"],
+    "cp932": ["写真/ねこ.jpg", "ﾃｽﾄ/ｶﾒﾗ.png", "新しいフォルダー/漢字.txt"],
+    "cp949": ["고양이/사진.jpg", "새 폴더/강아지.png", "데이터/뷁.txt"],
+    "cp437": ["Straße/Müller.jpg", "Größe/Öl.txt", "élève/ça.txt", "niño.txt"],
+    "cp866": ["Фото/кошка.jpg", "Данные/обучение.txt"],
+}
+
+
+def zipped(names: list[bytes], flags: int = 0) -> bytes:
+    return raw_zip([ZipMember(name, b"%d" % n, flags=flags) for n, name in enumerate(names)])
+
+
+def tarred(names: list[bytes]) -> bytes:
+    return raw_tar(*(tar_entry(name, b"%d" % n) for n, name in enumerate(names)))
+
+
+@pytest.mark.parametrize("build", [zipped, tarred])
+@pytest.mark.parametrize("encoding", NAMES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_names_come_out_as_they_were_written_and_it_is_said(
+    tmp_path, cache, capsys, build, encoding, turned
+):
+    names = NAMES[encoding][::-1] if turned else NAMES[encoding]
+    path = tmp_path / "a.archive"
+    path.write_bytes(build([name.encode(encoding) for name in names]))
+    made = colabkit.dataset(path)
+    assert tree(made) == {name: b"%d" % n for n, name in enumerate(names)}
+    assert sum(folder.is_dir() for folder in made.iterdir()) == len(
+        {name.partition("/")[0] for name in names if "/" in name}
+    )
+    assert "encoding= overrules it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("build", [zipped, tarred])
+def test_utf8_is_taken_name_by_name(tmp_path, cache, build):
+    path = tmp_path / "a.archive"
+    names = ["数据/1", "文件夹/2", "猫/3"]
+    path.write_bytes(build([names[0].encode(), names[1].encode("gbk"), names[2].encode()]))
+    assert set(tree(colabkit.dataset(path, progress=False))) == set(names)
+
+
+@pytest.mark.parametrize("build", [zipped, tarred])
+def test_the_encoding_can_be_told(tmp_path, cache, build):
+    path = tmp_path / "a.archive"
+    path.write_bytes(build(["猫".encode("gbk"), b"\xb2\xe2"]))
+    made = colabkit.dataset(path, encoding="latin-1", progress=False)
+    assert set(tree(made)) == {"猫".encode("gbk").decode("latin-1"), "²â"}
+    assert "测" in tree(colabkit.dataset(path, encoding="GBK", refresh=True, progress=False))
+    with pytest.raises(errors.ArgumentError, match="not 'klingon'"):
+        colabkit.dataset(path, encoding="klingon", progress=False)
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_gbk_tar_of_long_names_has_one_folder(tmp_path, cache, form):
+    names = [f"图像分类/猫/{'深' * 60}{n}.jpg" for n in range(5)]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form, encoding="gbk") as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name))
+    path = tmp_path / "a.tar"
+    path.write_bytes(buffer.getvalue())
+    assert set(tree(colabkit.dataset(path, progress=False))) == set(names)
+
+
+@pytest.mark.parametrize("password", ["密码123", "密码123".encode("gbk")])
+def test_a_password_is_tried_in_the_encoding_of_the_archive(tmp_path, cache, password):
+    path = tmp_path / "a.zip"
+    path.write_bytes(encrypted(b"meow", "密码123".encode("gbk")))
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("a", pwd="密码123".encode("gbk")) == b"meow"
+    assert tree(colabkit.dataset(path, password=password, progress=False)) == {"a": b"meow"}
+
+
+def encrypted(data: bytes, password: bytes) -> bytes:
+    """Returns a zip of one member with the old encryption."""
+    import zlib
+
+    keys = [0x12345678, 0x23456789, 0x34567890]
+
+    def crc(old: int, byte: int) -> int:
+        return zlib.crc32(bytes([byte]), old ^ 0xFFFFFFFF) ^ 0xFFFFFFFF
+
+    def update(byte: int) -> None:
+        keys[0] = crc(keys[0], byte)
+        keys[1] = ((keys[1] + (keys[0] & 0xFF)) * 134775813 + 1) & 0xFFFFFFFF
+        keys[2] = crc(keys[2], keys[1] >> 24)
+
+    for byte in password:
+        update(byte)
+    packed = bytearray()
+    for byte in bytes(11) + bytes([zlib.crc32(data) >> 24]) + data:
+        key = keys[2] | 2
+        packed.append(byte ^ ((key * (key ^ 1) >> 8) & 0xFF))
+        update(byte)
+    member = ZipMember(
+        b"a", data, packed=bytes(packed), flags=1, packed_bytes=len(packed), nbytes=len(data)
+    )
+    return raw_zip([member])
