@@ -15,6 +15,7 @@ from torch.optim import lr_scheduler
 from torch.utils import data as torch_data
 
 import colabkit
+from colabkit.errors import ArgumentError
 from tests.torch import by_hand
 from tests.torch.cases import arrays, network
 
@@ -375,3 +376,91 @@ def test_what_is_asked_for_besides_changes_no_bit(options, tmp_path):
     )
     same_told(told, history)
     same_bits(plain, ours)
+
+
+class StopError(Exception):
+    pass
+
+
+class StopAt:
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_batch_end(self, run: colabkit.Run, step: int, logs: Any) -> None:
+        run.flush()
+        if step == self.step:
+            raise StopError
+
+
+class Rows(nn.Module):
+    """An embedding with sparse gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.table = nn.EmbeddingBag(9, 3, sparse=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.table(x.abs().mul(3).long().clamp(max=8))
+
+
+@pytest.mark.parametrize("make", [model, Rows])
+def test_a_group_that_is_broken_off_and_resumed_has_the_bits_of_the_plain_loop(make, tmp_path):
+    """Also within an epoch's last group, which is smaller."""
+    plain, data = make(), batches()
+    told = by_hand.train(
+        plain,
+        lambda: data,
+        epochs=EPOCHS,
+        optimizer=torch.optim.SGD(plain.parameters(), 0.05),
+        loss=cross_entropy,
+        groups=4,
+    )
+
+    def fit(*callbacks: StopAt) -> tuple[nn.Module, colabkit.History]:
+        ours = make()
+        optimizer = torch.optim.SGD(ours.parameters(), 0.05)
+        options = {"accumulate": 4, "save_every": 1, "callbacks": callbacks, **QUIET}
+        return ours, colabkit.fit(
+            ours, data, tmp_path, epochs=EPOCHS, optimizer=optimizer, **options
+        )
+
+    for step in (2, 5, 6, 11):
+        with pytest.raises(StopError):
+            fit(StopAt(step))
+    ours, history = fit()
+    same_told(told, history)
+    same_bits(plain, ours)
+
+
+def test_validation_is_without_dropout_and_gradients_and_leaves_the_mode(tmp_path):
+    ours = network(dropout=0.5)
+    seen: list[bool] = []
+
+    def noted(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append(output.requires_grad)
+        return right(output, target)
+
+    modes: list[bool] = []
+    history = colabkit.fit(
+        ours,
+        batches(),
+        tmp_path,
+        validation_data=[(X, Y)],
+        metrics=noted,
+        callbacks=[lambda event: modes.append(ours[2].training)],
+        **QUIET,
+    )
+    assert seen == [*[True] * 6, False]
+    assert all(modes)
+    assert ours.training
+    with torch.no_grad():
+        expected = functional.cross_entropy(ours.eval()(X), Y).item()
+    assert history.epochs[0]["val_loss"] == expected
+
+
+def test_a_norm_of_sparse_gradients_is_told(tmp_path):
+    optimizer = lambda parameters: torch.optim.SGD(parameters, 0.05)  # noqa: E731
+    with pytest.raises(ArgumentError, match="no norm of sparse") as caught:
+        colabkit.fit(Rows(), (X, Y), tmp_path, optimizer=optimizer, clip_grad_norm=1.0, **QUIET)
+    assert "sparse=False" in caught.value.hint

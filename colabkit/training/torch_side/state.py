@@ -12,6 +12,7 @@ from colabkit.checkpoint import Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.alignment import aligned
+from colabkit.training.torch_side.gradients import gradient_of, stored_gradient
 from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.prepared import plain_optimizer, scaler_of
 from colabkit.training.torch_side.randomness import (
@@ -213,11 +214,11 @@ class GradientLedger:
         """Whether any optimizer has stepped since the last boundary, or there is none."""
         return bool(self._stepped) or not self._optimizers
 
-    def pending(self) -> dict[str, dict[int, torch.Tensor]]:
+    def pending(self) -> dict[str, dict[int, Any]]:
         """Returns the gradients of optimizers that did not step since the last boundary."""
         return {
             name: {
-                index: parameter.grad
+                index: stored_gradient(parameter.grad)
                 for index, parameter in enumerate(_parameters(optimizer))
                 if parameter.grad is not None
             }
@@ -226,14 +227,12 @@ class GradientLedger:
         }
 
     @staticmethod
-    def restore(state: TorchState, gradients: Mapping[str, Mapping[int, torch.Tensor]]) -> None:
+    def restore(state: TorchState, gradients: Mapping[str, Mapping[int, Any]]) -> None:
         """Puts pending gradients back, and drops those that a broken step has left."""
         for name, optimizer in state.optimizers.items():
             kept = gradients.get(name, {})
             for index, parameter in enumerate(_parameters(optimizer)):
-                grad = kept.get(index)
-                # In the parameter's own strides, which a checkpoint does not know.
-                parameter.grad = None if grad is None else torch.empty_like(parameter).copy_(grad)
+                parameter.grad = gradient_of(parameter, kept.get(index))
 
     def close(self) -> None:
         """Takes the hooks away."""

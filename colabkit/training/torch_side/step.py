@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
+from colabkit.errors import ArgumentError
 from colabkit.training.torch_side.accuracy import OWN, Classes, classes_of
 from colabkit.training.torch_side.batches import (
     caller_for,
@@ -245,7 +246,7 @@ class TrainStep:
         if recipe.clip_grad_norm is not None:
             if self.scaler is not None:
                 self.scaler.unscale_(recipe.optimizer)
-            nn.utils.clip_grad_norm_(self._trained(), recipe.clip_grad_norm)
+            self._clip(recipe.clip_grad_norm)
         is_skipped = False
         if self.scaler is None:
             self._optimizer_step()
@@ -256,6 +257,17 @@ class TrainStep:
         if not is_skipped:
             self._updates += 1
             recipe.schedule.after_step(self._updates)
+
+    def _clip(self, norm: float) -> None:
+        trained = self._trained()
+        try:
+            nn.utils.clip_grad_norm_(trained, norm)
+        except NotImplementedError as error:
+            if not any(each.grad is not None and each.grad.is_sparse for each in trained):
+                raise
+            message = "clip_grad_norm is given, and PyTorch takes no norm of sparse gradients."
+            hint = "Leave it out, or make the embedding with sparse=False."
+            raise ArgumentError(message, argument="clip_grad_norm", hint=hint) from error
 
     def _scaled_step(self, scaler: torch.amp.GradScaler) -> bool:
         """Steps unless a gradient overflowed; returns whether a schedule must not step either."""
