@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import ArgumentError
+from colabkit.training.callback_memory import CallbackMemory
 from colabkit.training.hidden import find_generators
 from colabkit.training.monitor import better_mode, is_better
 
 if TYPE_CHECKING:
     from colabkit.training.loop import Run
 
-_HOOKS = ("on_train_begin", "on_epoch_begin", "on_batch_end", "on_epoch_end", "on_train_end")
+_HOOKS = (
+    "on_train_begin",
+    "on_epoch_begin",
+    "on_batch_end",
+    "on_validation_end",
+    "on_epoch_end",
+    "on_train_end",
+)
+# What else the field calls a hook.
+_ALSO = {"on_batch_end": ("on_train_batch_end", "on_step_end")}
+_NAMES = (*_HOOKS, *_ALSO["on_batch_end"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,11 +51,13 @@ class TrainingEvent:
 class Callback:
     """Base for callbacks; override the hooks you need.
 
-    Besides those here, ``on_batch_end(self, run, step, logs)`` is called after each batch;
-    ``step`` counts it already.
+    Besides those here, ``on_batch_end(self, run, step, logs)`` is called after each batch, also
+    under the names ``on_train_batch_end`` and ``on_step_end``; ``step`` counts it already. And
+    ``on_validation_end(self, run, epoch, logs)`` is called with the values of a validation.
 
     State that must survive a disconnect goes through ``state_dict`` and
-    ``load_state_dict``. Any object with some of these methods works as well.
+    ``load_state_dict``; without them, plain attributes that change do. Any object with some
+    of these methods works as well.
 
     Example:
         >>> class Say(Callback):
@@ -148,9 +163,16 @@ class CallbackList:
         for callback in self.members:
             _check(callback)
         self._hooks = {
-            hook: [getattr(c, hook) for c in self.members if hasattr(c, hook)] for hook in _HOOKS
+            hook: [found for c in self.members if (found := _hook_of(c, hook))] for hook in _HOOKS
         }
-        self._functions = [c for c in self.members if not any(hasattr(c, h) for h in _HOOKS)]
+        self._functions = [c for c in self.members if not any(hasattr(c, h) for h in _NAMES)]
+        self._memories = {
+            f"attributes of callback {place} {type(callback).__name__}": CallbackMemory(callback)
+            for place, callback in enumerate(self.members)
+            if hasattr(callback, "__dict__")
+            and not _is_stateful(callback)
+            and not inspect.isroutine(callback)
+        }
         self.watches_batches = bool(self._hooks["on_batch_end"] or self._functions)
 
     def reconsider(self, run: Run) -> None:
@@ -171,6 +193,11 @@ class CallbackList:
         """After a batch, or several taken as one; ``run.step`` does not count them yet."""
         self._call("on_batch_end", run, (run.step + steps, logs), logs)
 
+    def validation_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
+        """After a validation, with its values."""
+        if self._hooks["on_validation_end"]:
+            self._call("on_validation_end", run, (epoch, logs), logs)
+
     def epoch_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
         """After the validation of an epoch."""
         self._call("on_epoch_end", run, (epoch, logs), logs)
@@ -182,7 +209,7 @@ class CallbackList:
     def _call(self, hook: str, run: Run, rest: tuple[Any, ...], logs: Mapping[str, Any]) -> None:
         for function in self._hooks[hook]:
             function(run, *rest)
-        if self._functions:
+        if self._functions and hook != "on_validation_end":
             step = run.step + (hook == "on_batch_end")
             event = TrainingEvent(hook.removeprefix("on_"), run, run.epoch, step, logs)
             for function in self._functions:
@@ -190,11 +217,12 @@ class CallbackList:
 
     def stateful(self) -> dict[str, Any]:
         """Returns the callbacks whose state goes into checkpoints, by name."""
-        return {
+        own = {
             f"callback {place} {type(callback).__name__}": callback
             for place, callback in enumerate(self.members)
             if _is_stateful(callback)
         }
+        return own | self._memories
 
     def generators(self, kinds: tuple[type, ...]) -> dict[str, object]:
         """Returns the random generators of the callbacks that save nothing themselves."""
@@ -214,7 +242,28 @@ def _check(callback: Any) -> None:
     if isinstance(callback, type):
         message = f"The callback {callback.__name__} is a class."
         raise ArgumentError(message, argument="callbacks", hint=f"Pass {callback.__name__}().")
-    if not callable(callback) and not any(hasattr(callback, hook) for hook in _HOOKS):
+    if near := _near_miss(callback):
+        message = f"{type(callback).__name__}.{near[0]} is called by nothing."
+        raise ArgumentError(message, argument="callbacks", hint=f"Did you mean {near[1]}?")
+    if not callable(callback) and not any(hasattr(callback, hook) for hook in _NAMES):
         message = f"A {type(callback).__name__} is no callback."
         hint = f"Pass a function, or an object with one of {', '.join(_HOOKS)}."
         raise ArgumentError(message, argument="callbacks", hint=hint)
+
+
+def _hook_of(callback: Any, hook: str) -> Any:
+    """Returns a callback's method for a hook, under the first of its names."""
+    names = (hook, *_ALSO.get(hook, ()))
+    return next((getattr(callback, name) for name in names if hasattr(callback, name)), None)
+
+
+def _near_miss(callback: Any) -> tuple[str, str] | None:
+    """Returns a method that nothing calls and the hook it was meant for, None where all is well."""
+    for name in dir(type(callback)):
+        if not name.startswith("on_") or name in _NAMES:
+            continue
+        close = difflib.get_close_matches(name, _NAMES, 1, cutoff=0.75)
+        # Who has that hook as well made the other for somebody else.
+        if close and getattr(type(callback), close[0], None) is getattr(Callback, close[0], None):
+            return name, close[0]
+    return None

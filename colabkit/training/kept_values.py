@@ -111,10 +111,11 @@ def _put_back(passed: Any, stored: Any) -> Any:
             passed.detach().copy_(stored)
             return passed
         return stored.to(passed.device, copy=True)
-    return _refilled(passed, stored)
+    return refilled(passed, stored)
 
 
-def _refilled(passed: Any, stored: Any) -> Any:
+def refilled(passed: Any, stored: Any) -> Any:
+    """Returns a stored container in the one that was passed, anything else as it is stored."""
     if isinstance(passed, dict) and isinstance(stored, Mapping):
         passed.clear()
         passed.update(stored)

@@ -160,6 +160,8 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         with STREAMS:
             run.reseed("after validation")
             self._users.on_epoch_end(epoch, values)
+            if validated := {n: v for n, v in values.items() if n.startswith("val_")}:
+                self._own.validation_end(run, epoch, validated)
             self._own.epoch_end(run, epoch, values)
         stops = bool(model.stop_training) or run.should_stop
         model.stop_training = stops

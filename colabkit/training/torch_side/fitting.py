@@ -147,7 +147,10 @@ class _Fitting:
                 set_mode(self._recipe.optimizer, training=False)
                 if run.is_over:
                     continue
-                run.log_epoch(**self._recipe.metrics.of_epoch(), **self._validate(epoch))
+                validated = self._validate(epoch)
+                run.log_epoch(**self._recipe.metrics.of_epoch(), **validated)
+                if validated:
+                    callbacks.validation_end(run, epoch, validated)
                 run.log_epoch(lr=float(self._recipe.optimizer.param_groups[0]["lr"]))
                 logs = run.epoch_logs
                 self._recipe.schedule.after_epoch(epoch, logs, self._monitor)

@@ -1,0 +1,127 @@
+"""Callbacks under the field's names, and what they change without a state of their own."""
+
+from __future__ import annotations
+
+import collections
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils import data as torch_data
+
+import colabkit
+from colabkit.errors import ArgumentError
+from tests.torch.cases import arrays, loader, network
+from tests.torch.killing import KillAtStep, in_child, outcome
+
+
+class Named:
+    def __init__(self, hook: str) -> None:
+        self.calls: list[tuple[int, list[str]]] = []
+        setattr(type(self), hook, type(self).note)
+
+    def note(self, run: Any, number: int, logs: Any) -> None:
+        self.calls.append((number, sorted(logs)))
+
+
+@pytest.mark.parametrize("hook", ["on_batch_end", "on_train_batch_end", "on_step_end"])
+def test_the_end_of_a_batch_has_all_its_names(hook, tmp_path):
+    callback = type("Own", (Named,), {})(hook)
+    history = colabkit.fit(network(), loader(), tmp_path, callbacks=[callback], progress=False)
+    steps = len(history.steps["loss"])
+    assert callback.calls == [(step, ["loss"]) for step in range(1, steps + 1)]
+
+
+def test_who_has_two_names_for_a_hook_is_called_once(tmp_path):
+    callback = type("Own", (Named,), {})("on_batch_end")
+    type(callback).on_step_end = Named.note
+    history = colabkit.fit(network(), loader(), tmp_path, callbacks=[callback], progress=False)
+    assert len(callback.calls) == len(history.steps["loss"])
+
+
+def test_the_end_of_a_validation_is_told_with_its_values(tmp_path):
+    callback = type("Own", (Named,), {})("on_validation_end")
+    options = {"epochs": 2, "callbacks": [callback], "progress": False}
+    colabkit.fit(network(), arrays(), tmp_path / "with", validation_data=arrays(), **options)
+    assert callback.calls == [(0, ["val_loss"]), (1, ["val_loss"])]
+    colabkit.fit(network(), arrays(), tmp_path / "without", **options)
+    assert len(callback.calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("near", "meant"),
+    [("on_epoch_ends", "on_epoch_end"), ("on_batchend", "on_batch_end"), ("on_train_start", None)],
+)
+def test_a_near_miss_is_asked_about(near, meant, tmp_path):
+    callback = type("Near", (colabkit.Callback,), {near: lambda *_: None})()
+    if meant is None:
+        colabkit.fit(network(), arrays(), tmp_path, callbacks=[callback], progress=False)
+        return
+    with pytest.raises(ArgumentError, match=f"Did you mean {meant}"):
+        colabkit.fit(network(), arrays(), tmp_path, callbacks=[callback], progress=False)
+
+
+class Noisy(torch_data.Dataset):
+    """Augmented until somebody switches that off."""
+
+    augments = True
+
+    def __len__(self) -> int:
+        return 44
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = arrays()
+        return x[place] + (torch.randn(6) if self.augments else 0), y[place]
+
+
+class Owner:
+    def __init__(self, data: Noisy) -> None:
+        self.data = data
+
+
+class Closing(colabkit.Callback):
+    """Switches the augmentation off at an epoch, and counts in four ways."""
+
+    def __init__(self, data: Noisy) -> None:
+        self.owner = Owner(data)
+        self.steps, self.seen = 0, collections.Counter()
+        self.names, self.newest = [], collections.deque(maxlen=2)
+
+    def on_epoch_begin(self, run: Any, epoch: int) -> None:
+        self.names.append(str(epoch))
+        if epoch == 1:
+            self.owner.data.augments = False
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.steps += 1
+        self.newest.append(step)
+
+
+def train(folder: Path, *more: Any) -> dict[str, Any]:
+    data = Noisy()
+    closing = Closing(data)
+    options = {"epochs": 3, "save_every": 1, "progress": False, "device": "cpu"}
+    history = colabkit.fit(
+        network(),
+        torch_data.DataLoader(data, batch_size=8, shuffle=True),
+        folder,
+        callbacks=[closing, *more],
+        **options,
+    )
+    outcome(folder, history, folder.with_suffix(".json"))
+    told = json.loads(folder.with_suffix(".json").read_text())
+    told["hashes"] = {k: v for k, v in told["hashes"].items() if not k.startswith("objects.")}
+    return told | {"counted": [closing.steps, closing.names, list(closing.newest)]}
+
+
+def test_what_a_callback_has_switched_on_stays_so_after_a_resume(tmp_path):
+    alone = train(tmp_path / "alone")
+    for step in (8, 14):
+        killer = KillAtStep(step)
+        assert not in_child(
+            lambda killer=killer: train(tmp_path / "run", killer) and None,
+            report=tmp_path / "report",
+        )
+    assert train(tmp_path / "run") == alone
