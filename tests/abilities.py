@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -114,6 +115,11 @@ SOAK = _circumstance(
 )
 CPU_TORCH = _circumstance(
     "a GPU beside PyTorch for the CPU", _torch_is_for_the_cpu, "this one is built for a GPU"
+)
+FROZEN_TORCH = _circumstance(
+    "the bits of runs of the first format",
+    lambda: importlib.metadata.version("torch").startswith("2.13."),
+    "they are those of PyTorch 2.13",
 )
 UNPRIVILEGED = _circumstance(
     "folders that may not be written", lambda: os.geteuid() != 0, "root may write everywhere"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import colabkit
+from tests.abilities import FROZEN_TORCH
 from tests.torch.frozen import (
     FOLDER,
     KILLED_AT,
@@ -32,6 +33,7 @@ def test_the_first_formats_checkpoints_are_whole_and_lie_amid_an_epoch(name):
     assert 0 < found[0].batch < STEPS_A_EPOCH
 
 
+@pytest.mark.needs(FROZEN_TORCH)
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_run_of_the_first_format_ends_with_the_bits_it_was_begun_for(name, tmp_path):
     ended = TRAININGS[name](thawed(name, tmp_path), untouched)
