@@ -20,9 +20,10 @@ raises CellError), ``kernel.begin``/``finish`` for two things at a time, ``inter
 ``machine.path("/content/x")`` is the host's window on the machine's files, the mount included.
 
 The front end: ``machine.front_end.answer = Answer.NOBODY`` (SILENT, CONSENT, DENIED);
-``.clock_rate = 60`` lets the stub's time-outs pass sixty times as fast; ``.requests`` is all that
-was asked, also off the main thread. The starts of Drive: ``machine.drive.will_mount(
-MountOutcome.FAILED, MountOutcome.FAILED)`` fails twice, ``will_mount(then=FAILED)`` for ever.
+``.kind = Client.EDITOR`` (PAGE, TERMINAL); ``.clock_rate = 60`` lets the stub's time-outs pass
+sixty times as fast; ``.requests`` is all that was asked, also off the main thread. The starts of
+Drive: ``machine.drive.will_mount(MountOutcome.FAILED, MountOutcome.FAILED)`` fails twice,
+``will_mount(then=FAILED)`` for ever.
 
 Drive: ``machine.drive.change(upload_bytes_per_s=0)`` sets any of DriveRules at once;
 ``inject(Fault("write", "MyDrive/runs/*", (2, 107), skip=3, count=2))``, ``heal()``;
@@ -38,7 +39,7 @@ The cloud: ``files()``, ``trash()``, ``used_bytes()``, ``quota_bytes = n``, ``em
 from tests.colab_vm.abilities import missing_ability
 from tests.colab_vm.cloud import Cloud
 from tests.colab_vm.drive import DriveControl, MountOutcome
-from tests.colab_vm.front_end import Answer, FrontEnd
+from tests.colab_vm.front_end import Answer, Client, FrontEnd
 from tests.colab_vm.kernel import CellError, CellResult, Kernel, MachineEndedError
 from tests.colab_vm.machine import Machine, ScriptResult
 from tests.colab_vm.platforms import Platform
@@ -49,6 +50,7 @@ __all__ = [
     "Attributes",
     "CellError",
     "CellResult",
+    "Client",
     "Cloud",
     "DriveControl",
     "DriveRules",

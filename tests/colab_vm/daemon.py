@@ -1,6 +1,6 @@
 """The process that stands for ``/opt/google/drive/drive``.
 
-python -m tests.colab_vm.daemon MOUNTPOINT CACHE CLOUD CONTROL
+python -m tests.colab_vm.daemon MOUNTPOINT CACHE CLOUD CONTROL [--readonly]
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Answering:
 
 
 def main() -> None:
-    mountpoint, cache, cloud, control = (Path(argument) for argument in sys.argv[1:])
+    mountpoint, cache, cloud, control = (Path(argument) for argument in sys.argv[1:5])
+    is_readonly = "--readonly" in sys.argv[5:]
     rules = LiveRules(control / "rules.json")
     if not rules().cache_survives:
         shutil.rmtree(cache, ignore_errors=True)
@@ -74,9 +75,8 @@ def main() -> None:
     Path("/proc/self/comm").write_text("drive")
     mountpoint.mkdir(exist_ok=True)
     files = DriveFiles(tree, store, rules, on_start=on_start)
-    mfusepy.FUSE(
-        files, str(mountpoint), foreground=True, fsname="drive", subtype="drive", **_NO_MEMORY
-    )
+    names = {"fsname": "drive", "subtype": "drive", "ro": is_readonly}
+    mfusepy.FUSE(files, str(mountpoint), foreground=True, **names, **_NO_MEMORY)
     uploader.stop()
     tree.close()
 

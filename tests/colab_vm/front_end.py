@@ -18,11 +18,22 @@ class Answer(enum.StrEnum):
     NOBODY = "nobody"  # the request times out and gives None
 
 
+class Client(enum.StrEnum):
+    """What shows the notebook."""
+
+    PAGE = "page"  # Colab's own, which names the cell and answers everything
+    EDITOR = "editor"  # VS Code's extension: answers the question for Drive only
+    TERMINAL = "terminal"  # the colab command line: the same, and prints each display anew
+
+
 _SETTINGS = (
     "answer",
     "clock_rate",
     "consent_s",
+    "ends_after_s",
+    "has_network",
     "keeps_credentials",
+    "kind",
     "refuses_unassign",
     "secrets",
 )
@@ -32,6 +43,7 @@ class FrontEnd:
     """Settings that a test may change at any time.
 
     Attributes:
+        kind: What shows the notebook.
         answer: What happens to a request.
         consent_s: When the click comes, in seconds of the machine's clock.
         clock_rate: Seconds of the machine's clock per second: 60 makes a time-out of two minutes
@@ -40,13 +52,18 @@ class FrontEnd:
             on this machine.
         secrets: What ``userdata.get`` finds.
         refuses_unassign: Whether ``runtime.unassign`` fails.
+        has_network: Whether ``runtime.unassign`` finds whom to ask.
+        ends_after_s: How long the machine lives on after it.
     """
 
+    kind = Client.PAGE
     answer = Answer.SILENT
     consent_s = 1.0
     clock_rate = 1.0
     keeps_credentials = False
     refuses_unassign = False
+    has_network = True
+    ends_after_s = 1.5
 
     def __init__(self, control: Path) -> None:
         self.__dict__["_control"] = control
@@ -56,7 +73,8 @@ class FrontEnd:
     def __setattr__(self, name: str, value: object) -> None:
         if name not in _SETTINGS:
             raise AttributeError(name)
-        self.__dict__[name] = Answer(value) if name == "answer" else value
+        kinds = {"answer": Answer, "kind": Client}
+        self.__dict__[name] = kinds[name](value) if name in kinds else value
         self._write()
 
     def add_secret(self, name: str, value: str, *, access: bool = True) -> None:

@@ -38,6 +38,7 @@ class CellResult:
         result: The text of its last expression, "" when it had none.
         data: The MIME bundles that it displayed, the result's included.
         updates: Those that took the place of one displayed before.
+        cleared: How often all that it had shown before was taken away.
         error: "TypeName: message" when it raised, else None.
         traceback: The traceback as plain text.
     """
@@ -47,6 +48,7 @@ class CellResult:
     result: str = ""
     data: list[Mapping[str, Any]] = field(default_factory=list)
     updates: list[Mapping[str, Any]] = field(default_factory=list)
+    cleared: int = 0
     error: str | None = None
     traceback: str = ""
 
@@ -61,7 +63,12 @@ class Kernel:
     """A kernel that runs on a machine; each request blocks until it is answered."""
 
     def __init__(
-        self, folder: Path, start: Callable[..., subprocess.Popen], *, is_colab: bool
+        self,
+        folder: Path,
+        start: Callable[..., subprocess.Popen],
+        *,
+        is_colab: bool,
+        is_page: Callable[[], bool] = lambda: True,
     ) -> None:
         from jupyter_client import BlockingKernelClient
         from jupyter_client.connect import write_connection_file
@@ -69,6 +76,7 @@ class Kernel:
         connection_file = folder / "kernel.json"
         write_connection_file(str(connection_file), transport="ipc", ip=str(folder / "kernel"))
         kernel_class = ["--IPKernelApp.kernel_class=google.colab._kernel.Kernel"] * is_colab
+        self._names_cells = lambda: is_colab and is_page()
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", str(connection_file)]
         self._log = (folder / "kernel.log").open("wb")
         self._process = start([*command, *kernel_class], stdout=self._log, stderr=self._log)
@@ -89,7 +97,13 @@ class Kernel:
 
     def begin(self, code: str) -> str:
         """Sends a cell and returns at once; ``finish`` waits for it."""
-        return self._client.execute(code, allow_stdin=False)
+        # Colab's page says which cell it is; other clients do not.
+        metadata = {"colab": {"cell_id": "double"}} if self._names_cells() else {}
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
+        content |= {"user_expressions": {}, "stop_on_error": True}
+        message = self._client.session.msg("execute_request", content, metadata=metadata)
+        self._client.shell_channel.send(message)
+        return message["header"]["msg_id"]
 
     def execute(self, code: str, *, timeout_s: float | None = None) -> CellResult:
         return self.finish(self.begin(code), timeout_s=timeout_s)
@@ -102,7 +116,7 @@ class Kernel:
         on_text: Callable[[str], None] | None = None,
     ) -> CellResult:
         """Collects what a cell shows until it has ended."""
-        result = CellResult()
+        result, is_clearing = CellResult(), False
         end = time.monotonic() + timeout_s if timeout_s is not None else None
         while True:
             try:
@@ -118,6 +132,13 @@ class Kernel:
             content = message["content"]
             if message["msg_type"] == "status" and content["execution_state"] == "idle":
                 return result
+            if message["msg_type"] == "clear_output":
+                # Colab's page clears what has the tags, of which nothing here has any.
+                is_all = not content.get("output_tags") or not self._names_cells()
+                is_clearing = is_all or is_clearing
+                continue
+            if is_clearing and message["msg_type"] not in {"status", "execute_input"}:
+                result, is_clearing = CellResult(cleared=result.cleared + 1), False
             _collect(result, message["msg_type"], content)
             if on_text and message["msg_type"] == "stream":
                 on_text(content["text"])

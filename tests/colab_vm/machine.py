@@ -14,7 +14,7 @@ from pathlib import Path
 import tests
 from tests.colab_vm.abilities import missing_ability, namespace_options
 from tests.colab_vm.drive import DriveControl
-from tests.colab_vm.front_end import FrontEnd
+from tests.colab_vm.front_end import Client, FrontEnd
 from tests.colab_vm.kernel import CellResult, Kernel
 from tests.colab_vm.platforms import Platform, look_of
 from tests.colab_vm.rules import DriveRules
@@ -155,7 +155,12 @@ class Machine:
         """The notebook's kernel, started when first asked for."""
         if self._kernel is None:
             has_shell = self.platform.has_colab_shell
-            self._kernel = Kernel(self._control, self.start, is_colab=has_shell)
+            self._kernel = Kernel(
+                self._control,
+                self.start,
+                is_colab=has_shell,
+                is_page=lambda: self.front_end.kind is Client.PAGE,
+            )
         return self._kernel
 
     def run_cell(self, code: str, *, timeout_s: float | None = 120) -> CellResult:

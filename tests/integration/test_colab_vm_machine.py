@@ -151,11 +151,19 @@ open('/content/drive/MyDrive/x', 'w').write('never flushed')
 from google.colab import runtime
 runtime.unassign()
 """
-    with pytest.raises(MachineEndedError):
-        machine.run_cell(cell)
+    # It only asks: the next cell still runs, and the machine ends seconds later.
+    machine.run_cell(cell).check()
+    machine.run_cell("open('/content/drive/MyDrive/y', 'w').write('for nothing')").check()
     machine.wait_until_ended()
     assert not machine.is_alive
     assert cloud.files() == {}
+
+
+def test_a_script_that_unassigns_fails_after_it_was_heard(cloud):
+    machine = cloud.machine()
+    ended = machine.run_script("from google.colab import runtime; runtime.unassign()")
+    assert ended.stderr.endswith("AttributeError: 'NoneType' object has no attribute 'kernel'\n")
+    machine.wait_until_ended()
 
 
 def test_unassigning_may_be_refused(cloud):
@@ -165,6 +173,9 @@ def test_unassigning_may_be_refused(cloud):
     assert machine.run_cell(unassign).error == (
         "RuntimeManagementError: Unable to request VM unassignment."
     )
+    machine.front_end.has_network = False
+    error = machine.run_cell(unassign).error
+    assert error == "ServerNotFoundError: Unable to find the server at 172.28.0.1"
     local = cloud.machine(Platform.LOCAL)
     assert local.run_cell(unassign).error == (
         "RuntimeManagementError: Unable to find the runtime management service."

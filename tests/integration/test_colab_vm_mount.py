@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.colab_vm import Answer, MountOutcome, Platform
+from tests.colab_vm import Answer, Client, MountOutcome, Platform
 
 MOUNT = "from google.colab import drive; drive.mount('/content/drive')"
 ALREADY = (
@@ -165,12 +165,51 @@ def test_the_other_failures_have_their_own_texts(machine):
     machine.drive.will_mount(
         MountOutcome.ROOT_TIMEOUT, MountOutcome.DOMAIN_POLICY, MountOutcome.PEXPECT_TIMEOUT
     )
+    machine.front_end.clock_rate = 1000
     errors = [machine.run_cell(MOUNT).error for _ in range(3)]
     assert errors[0].startswith(
         "ValueError: mount failed: timeout during initial read of root folder; "
     )
     assert errors[1].startswith("ValueError: The domain policy has disabled Drive File Stream: ")
+    # It lists all that it has waited for, and leaves its shell and its program behind.
     assert errors[2].startswith("TIMEOUT: ")
+    assert "The domain policy has disabled Drive File Stream" in errors[2]
+    left = machine.run_cell("import subprocess; subprocess.getoutput('cat /proc/*/comm')").result
+    assert left.count("drive") == 1
+    machine.drive.will_mount(MountOutcome.FAILED)
+    again = machine.run_cell(MOUNT).error
+    assert "timeout during initial read of root folder" in again
+
+
+def test_a_dead_mount_that_is_in_use_is_mounted_over_in_vain(machine):
+    machine.run_cell(f"{MOUNT}\nimport os; os.chdir('/content/drive/MyDrive')").check()
+    machine.drive.kill_mount()
+    assert machine.run_cell(MOUNT).error == "ValueError: mount failed"
+    # The shell that waits for the mount was started here, and stays: the kernel's leaving is late.
+    machine.run_cell("os.chdir('/')").check()
+    assert machine.run_cell(MOUNT).error == "ValueError: mount failed"
+    machine.run_cell("os.system('umount -l /content/drive')").check()
+    assert machine.run_cell(MOUNT).check().stdout == "Mounted at /content/drive\n"
+
+
+def test_a_mount_takes_away_what_any_other_client_than_the_page_has_shown(machine):
+    cell = f"print('before')\n{MOUNT}"
+    assert machine.run_cell(cell).check().stdout == "before\nMounted at /content/drive\n"
+    machine.front_end.kind = Client.EDITOR
+    cell = cell.replace("drive')", "drive', force_remount=True)")
+    assert machine.run_cell(cell).check().stdout == "Mounted at /content/drive\n"
+
+
+def test_a_mount_to_read_from_takes_nothing(machine):
+    machine.run_cell(mount("'/content/drive', readonly=True")).check()
+    error = machine.run_cell("open('/content/drive/MyDrive/x', 'w')").error
+    assert error.startswith("OSError: [Errno 30]")
+
+
+def test_a_program_of_a_cell_has_a_terminal_of_no_width(machine):
+    look = "import os, sys; print(sys.stdout.isatty(), os.get_terminal_size().columns)"
+    shown = machine.run_cell(f'!python -c "{look}"').check()
+    assert shown.stdout == "True 0\n"
 
 
 def test_both_names_of_the_root_hold_until_an_empty_folder_is_left(machine):

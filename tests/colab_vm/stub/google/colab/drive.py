@@ -1,7 +1,9 @@
 """Mounting Drive: the steps of the real one in their order, with its texts and exceptions."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,7 +11,7 @@ import sys
 import time
 
 import pexpect
-from google.colab import _machine, _message
+from google.colab import _machine, _message, output
 
 _UNSUPPORTED = (
     "Mounting drive is unsupported in this environment. Use PyDrive2 instead. See examples at "
@@ -23,6 +25,15 @@ _ROOT_TIMEOUT = (
 _POLICY = (
     "The domain policy has disabled Drive File Stream: https://support.google.com/a/answer/7496409"
 )
+_PATTERNS = (
+    "google.colab.drive MOUNTED",
+    "root@m-s-double-0123456789abcdef: ",
+    "Drive File Stream encountered a problem and has stopped",
+    "drive EXITED",
+    "The domain policy has disabled Drive File Stream",
+)
+# How much longer than its time-out the real one waits for a sign of the program.
+_MORE_S = 30
 _START_S = 15
 _CACHE = "/root/.config/Google/DriveFS"
 
@@ -50,12 +61,14 @@ def mount(mountpoint, force_remount=False, timeout_ms=120000, readonly=False):
         return
     _unmount_and_kill(mountpoint)
     _validate(mountpoint)
-    _start(mountpoint, readonly=readonly)
+    _start(mountpoint, readonly=readonly, timeout_ms=timeout_ms)
+    output.clear(wait=True, output_tags="dfs-auth-dance")
     print(f"Mounted at {mountpoint}")
 
 
 def flush_and_unmount(timeout_ms=24 * 60 * 60 * 1000):
     """Waits until nothing is dirty, then unmounts; there is no flush without the unmount."""
+    os.environ["CLOUDSDK_CONFIG"]
     mountpoint = _mountpoint()
     if mountpoint is None:
         print("Drive not mounted, so nothing to flush and unmount.")
@@ -78,11 +91,20 @@ def _unmount_and_kill(mountpoint):
 
 
 def _kill():
-    try:
-        os.kill(int((_machine.control() / "drive.pid").read_text()), signal.SIGKILL)
-    except (FileNotFoundError, ProcessLookupError):
-        return
+    """Kills every program called drive, wherever it is mounted."""
+    for process in os.listdir("/proc"):
+        if process.isdigit() and _name_of(process) == "drive":
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process), signal.SIGKILL)
     _wait_for_daemon_to_end()
+
+
+def _name_of(process):
+    try:
+        with open(f"/proc/{process}/comm") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _validate(mountpoint):
@@ -97,8 +119,9 @@ def _validate(mountpoint):
         raise ValueError("Mountpoint must be in a directory that exists")
 
 
-def _start(mountpoint, *, readonly):
-    _act_out(_next_outcome())
+def _start(mountpoint, *, readonly, timeout_ms=120000):
+    _watch(mountpoint)
+    _act_out(_next_outcome(), timeout_ms)
     folder = _machine.control()
     command = [sys.executable, "-m", "tests.colab_vm.daemon", mountpoint, _CACHE]
     command += [os.environ["COLAB_VM_CLOUD"], str(folder), *(["--readonly"] if readonly else [])]
@@ -110,8 +133,19 @@ def _start(mountpoint, *, readonly):
     while not (os.path.isdir(mountpoint) and _is_listed(mountpoint)):
         if daemon.poll() is not None or time.monotonic() > end:
             daemon.kill()
-            raise ValueError("mount failed")
+            _act_out("failed", timeout_ms)
         time.sleep(0.01)
+
+
+def _watch(mountpoint):
+    """Starts the shell that waits for the mount, here; a mount that fails leaves it behind."""
+    look = f'[ -d "{mountpoint}" ] && [ "$(ls -A "{mountpoint}")" != "" ] && break'
+    _leave(["sh", "-c", f"while sleep 0.5; do {look}; done"])
+
+
+def _leave(command):
+    nothing = subprocess.DEVNULL
+    subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing, start_new_session=True)
 
 
 def _is_listed(mountpoint):
@@ -133,25 +167,42 @@ def _next_outcome():
     return outcome
 
 
-def _act_out(outcome):
+def _act_out(outcome, timeout_ms):
+    log = f"{_CACHE}/Logs/drive_fs.txt"
     match outcome:
-        case "failed":
-            raise ValueError("mount failed")
         case "root timeout":
+            os.makedirs(os.path.dirname(log), exist_ok=True)
+            with open(log, "a") as file:
+                file.write("QueryManager timed out\n")
             raise ValueError(_ROOT_TIMEOUT)
+        case "failed":
+            # The log is never cleared: once it says so, every failure is said to be that one.
+            raise ValueError(_ROOT_TIMEOUT if os.path.exists(log) else "mount failed")
         case "domain policy":
             raise ValueError(_POLICY)
         case "pexpect timeout":
-            raise pexpect.TIMEOUT("Timeout exceeded.")
+            program = _machine.control() / "drive"
+            program.unlink(missing_ok=True)
+            program.symlink_to(shutil.which("sleep"))
+            _leave([str(program), "1000000"])
+            deadline = _machine.Deadline(timeout_ms / 1000 + _MORE_S)
+            while not deadline.has_passed:
+                time.sleep(0.01)
+            spawn = "<pexpect.popen_spawn.PopenSpawn object at 0x7f0123456789>"
+            waited_for = [f"    {n}: re.compile({text!r})" for n, text in enumerate(_PATTERNS)]
+            lines = ["Timeout exceeded.", spawn, "searcher: searcher_re:", *waited_for, spawn]
+            raise pexpect.TIMEOUT("\n".join(lines))
 
 
 def _mountpoint():
+    """Returns where the program that runs is mounted: what was mounted before it is dead."""
+    found = None
     with open("/proc/self/mounts") as table:
         for line in table:
             _source, mountpoint, kind, *_ = line.split()
             if kind == "fuse.drive":
-                return mountpoint
-    return None
+                found = mountpoint
+    return found
 
 
 def _waiting():
