@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +15,20 @@ def identity(value: Any) -> Any:
 
 
 class InitInWorker:
-    """Calls the user's worker_init_fn with the user's own dataset in sight."""
+    """Calls the user's worker_init_fn with the user's own dataset in sight.
 
-    def __init__(self, user_function: Callable[[int], None]) -> None:
+    An interrupt reaches every process of a notebook: a worker that it ended would end the
+    training, which is to be saved. A worker ends with the process that it works for.
+    """
+
+    def __init__(self, user_function: Callable[[int], None] | None) -> None:
         self._user_function = user_function
 
     def __call__(self, worker_id: int) -> None:
         """Runs in each worker as it starts."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self._user_function is None:
+            return
         info: Any = torch_data.get_worker_info()
         ours = info.dataset
         # PyTorch forbids the plain assignment.

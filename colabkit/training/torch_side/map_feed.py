@@ -79,7 +79,7 @@ class MapFeed:
             num_workers=given.num_workers,
             pin_memory=self._pin,
             timeout=given.timeout,
-            worker_init_fn=InitInWorker(given.worker_init_fn) if given.worker_init_fn else None,
+            worker_init_fn=InitInWorker(given.worker_init_fn),
             multiprocessing_context=given.multiprocessing_context,
             generator=torch.Generator().manual_seed(0),
             prefetch_factor=given.prefetch_factor,
