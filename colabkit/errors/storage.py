@@ -54,6 +54,7 @@ class MountFailure(enum.Enum):
     NO_PROGRAM = "a program that mounts it is not installed"
     NOT_SIGNED_IN = "nobody has signed in to Drive for this program"
     NOT_OURS = "it was mounted by hand, and only a hand can mount it again"
+    STOPPED = "the wait for it was stopped"
     FAILED = "Drive's own program failed"
 
     @property

@@ -18,7 +18,7 @@ from colabkit.projects.finding_scripts import Script, find_script
 from colabkit.projects.masking import masked, secrets_of
 from colabkit.projects.mirror import Brought, Mirror, TakenBack
 from colabkit.projects.processes import ShownProcess
-from colabkit.storage import Mended, mount_of
+from colabkit.storage import Mended, MountState, mount_in_use, mount_of
 
 _MEND_EVERY_S = 5.0
 _NAMES_SHOWN = 3
@@ -153,12 +153,20 @@ class _Running:
             self._is_refused = bool(done.unsaved)
 
     def _mend(self) -> None:
-        """Mounts Drive again where it is lost: only this thread may."""
-        if self._is_refused and time.monotonic() >= self._next_mend_s:
-            self._next_mend_s = time.monotonic() + _MEND_EVERY_S
-            mount = mount_of(self._script.project)
-            if mount is not None:
-                mount.mend()
+        """Mounts Drive again where it is lost: only this thread may.
+
+        The script may write there by itself, and can neither mount it nor tell of it.
+        """
+        if time.monotonic() < self._next_mend_s:
+            return
+        mount = mount_in_use()
+        if mount is not None and (self._is_refused or mount.look() is MountState.LOST):
+            mending = mount.mend()
+            if mending.outcome is Mended.REMOUNTED:
+                say("Drive was lost and is mounted again.")
+            elif mending.outcome is Mended.REFUSED:
+                say(f"Drive could not be mounted again: {mending.error}")
+        self._next_mend_s = time.monotonic() + _MEND_EVERY_S
 
     def _take_last(self, saver: threading.Thread) -> TakenBack:
         try:

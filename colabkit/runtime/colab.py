@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import io
 import logging
+import signal
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from colabkit.errors import MachineReleaseError, MountFailure, StorageError
 from colabkit.runtime.mounting import (
     Refusal,
     check_mountpoint,
+    has_logged_a_slow_read,
     mount_error,
     refusal_of,
     wrong_thread,
@@ -25,6 +27,7 @@ from colabkit.runtime.mounting import (
 
 _logger = logging.getLogger(__name__)
 _DAY_S = 24 * 3600.0
+_END_S = 300.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,6 +55,17 @@ def is_interactive() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return any(kind.__module__.startswith("google.colab.") for kind in type(shell).__mro__)
+
+
+def has_kernel() -> bool:
+    """Whether this process is a notebook's kernel, which alone can ask for Drive.
+
+    Example:
+        >>> has_kernel()
+        False
+    """
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def mount(
@@ -95,12 +109,13 @@ def mount(
     began_s = clock()
     if drive is None:
         return MountOutcome(target, was_mounted=True, took_s=0.0)
-    failures = _failures(load)
+    failures, was_slow = _failures(load), has_logged_a_slow_read()
     try:
-        with _listening("drive.mount"):
+        with _stoppable(target), _listening("drive.mount"), _nothing_cleared(load):
             drive.mount(target, force_remount=force, timeout_ms=int(timeout_s) * 1000)
     except failures as error:
-        refusal = refusal_of(error, waited_s=clock() - began_s, timeout_s=timeout_s)
+        waited_s = clock() - began_s
+        refusal = refusal_of(error, waited_s=waited_s, timeout_s=timeout_s, was_slow=was_slow)
         raise mount_error(refusal, target) from error
     took_s = clock() - began_s
     if not is_mounted():
@@ -130,14 +145,28 @@ def flush_and_unmount(
             drive.flush_and_unmount(timeout_ms=max(1, int(timeout_s)) * 1000)
     except _failures(load) as error:
         message = f'Drive at {target} could not be flushed and unmounted ("{error}").'
-        hint = "Keep this machine, and look in drive.google.com for what has arrived."
+        hint = (
+            "The machine is kept. Close the files that are open on Drive, which it does not"
+            " upload, and look in drive.google.com for what has arrived."
+        )
         raise StorageError(
             message, path=target, operation="flush and unmount", hint=hint
         ) from error
 
 
-def unassign(*, load: Callable[[str], Any] = importlib.import_module) -> None:
-    """Gives the machine back; whatever Drive has not uploaded by then is lost.
+def unassign(
+    *,
+    load: Callable[[str], Any] = importlib.import_module,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Gives the machine back and waits for its end; what Drive has not uploaded by then is lost.
+
+    google.colab returns at once, and the machine lives on for seconds: what a notebook does
+    meanwhile it does for nothing, into a folder where Drive was.
+
+    Args:
+        load: Imports a module by name, for tests.
+        sleep: Waits some seconds, for tests.
 
     Raises:
         MachineReleaseError: It could not be given back, or this is not Colab.
@@ -152,8 +181,56 @@ def unassign(*, load: Callable[[str], Any] = importlib.import_module) -> None:
         with _listening("runtime.unassign"):
             runtime.unassign()
     except _failures(load) as error:
-        message = f'The machine could not be given back ("{error}").'
-        raise MachineReleaseError(message, hint=hint) from error
+        # Without a notebook there is no page to tell of it, after the end was asked for.
+        if not (isinstance(error, AttributeError) and "kernel" in str(error)):
+            message = f'The machine could not be given back ("{error}").'
+            raise MachineReleaseError(message, hint=hint) from error
+    sys.stdout.flush()
+    sleep(_END_S)
+    message = f"This machine was asked to end {_END_S / 60:.0f} min ago, and is still here."
+    raise MachineReleaseError(message, hint=hint)
+
+
+@contextlib.contextmanager
+def _stoppable(mountpoint: str) -> Iterator[None]:
+    """Lets an interrupt end the wait at once, also where a training holds interrupts back.
+
+    Raises:
+        DriveMountError: It came; who holds interrupts back has been told of it.
+    """
+    holder = signal.getsignal(signal.SIGINT)
+    if not callable(holder) or holder is signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        holder(signal.SIGINT, None)
+        refusal = Refusal(MountFailure.STOPPED, "the cell was interrupted")
+        raise mount_error(refusal, mountpoint) from interrupt
+    finally:
+        signal.signal(signal.SIGINT, holder)
+
+
+@contextlib.contextmanager
+def _nothing_cleared(load: Callable[[str], Any]) -> Iterator[None]:
+    """Keeps what the cell has shown: google.colab clears its question away after a mount.
+
+    It marks what is meant with tags, which its own page alone looks at: any other client takes
+    away all that the cell has shown.
+    """
+    try:
+        output = load("google.colab.output")
+        clear = output.clear
+    except (ImportError, AttributeError):
+        yield
+        return
+    output.clear = lambda *_, **__: None
+    try:
+        yield
+    finally:
+        output.clear = clear
 
 
 def _drive(load: Callable[[str], Any], mountpoint: str) -> Any:
@@ -177,6 +254,7 @@ def _failures(load: Callable[[str], Any]) -> tuple[type[BaseException], ...]:
     for module, name in (
         ("google.colab._message", "MessageError"),
         ("google.colab.errors", "Error"),
+        ("httplib2", "HttpLib2Error"),
         ("pexpect", "TIMEOUT"),
         ("pexpect", "EOF"),
     ):

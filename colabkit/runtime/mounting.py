@@ -25,13 +25,16 @@ _HINTS = {
     MountFailure.POLICY: ("Ask the administrator for Drive for desktop, or use a private account."),
     MountFailure.NO_KERNEL: "Mount in a notebook's cell first; a script started with ! cannot.",
     MountFailure.WRONG_THREAD: "Call it from the notebook's cell, not from a thread.",
+    MountFailure.STOPPED: "Run colabkit.mount() to try again.",
     MountFailure.NO_PROGRAM: "Install it, or take backend='colab' on Colab.",
     MountFailure.NOT_SIGNED_IN: "Sign in on your own computer and copy its settings to here.",
     MountFailure.NOT_OURS: "Mount it again as you did the first time, and run the cell again.",
     MountFailure.FAILED: (
-        "Run the cell again; if it fails each time, Runtime → Disconnect and delete runtime."
+        "Run the cell again; if it fails each time, Runtime → Restart session and run it again:"
+        " what is saved on this machine's disk stays there."
     ),
 }
+_FAILED = "mount failed"
 # The first that is found in google.colab's words decides.
 _SIGNS = (
     ("unsupported in this environment", MountFailure.NOT_SUPPORTED),
@@ -58,10 +61,10 @@ class Refusal:
     said: str
 
 
-def mount_error(refusal: Refusal, mountpoint: str) -> DriveMountError:
-    """Returns the error for a refusal."""
+def mount_error(refusal: Refusal, mountpoint: str, *, hint: str = "") -> DriveMountError:
+    """Returns the error for a refusal, with what is usually done about it or a better hint."""
     message = f'Drive is not mounted at {mountpoint}: {refusal.cause.value} ("{refusal.said}").'
-    hint = _HINTS[refusal.cause]
+    hint = hint or _HINTS[refusal.cause]
     return DriveMountError(message, cause=refusal.cause, path=mountpoint, hint=hint)
 
 
@@ -98,6 +101,9 @@ def check_mountpoint(
     elsewhere = [other for other in others if Path(other) != Path(mountpoint)]
     if not said and elsewhere:
         said = f"Drive is mounted at {elsewhere[0]}, and mounting it twice would cut it off there"
+        refusal = Refusal(MountFailure.MOUNTPOINT_IN_USE, said)
+        hint = f"Pass no mountpoint: names such as MyDrive/runs lead to {elsewhere[0]} then."
+        raise mount_error(refusal, mountpoint, hint=hint)
     if said:
         raise mount_error(Refusal(MountFailure.MOUNTPOINT_IN_USE, said), mountpoint)
 
@@ -124,15 +130,40 @@ def _unusable(mountpoint: str, *, is_covered: bool) -> str:
     return ""
 
 
-def refusal_of(error: BaseException, *, waited_s: float, timeout_s: float) -> Refusal:
+def has_logged_a_slow_read(home: Path | None = None) -> bool:
+    """Whether Drive's program has ever timed out here while it read My Drive.
+
+    It never clears its log, in which google.colab looks for that: every later failure is said
+    to be this one.
+
+    Args:
+        home: The user's home folder, for tests.
+    """
+    log = (Path.home() if home is None else home) / ".config/Google/DriveFS/Logs/drive_fs.txt"
+    try:
+        with log.open("rb") as lines:
+            return any(b"QueryManager timed out" in line for line in lines)
+    except OSError:
+        return False
+
+
+def refusal_of(
+    error: BaseException, *, waited_s: float, timeout_s: float, was_slow: bool = False
+) -> Refusal:
     """Returns what a failure of google.colab's mount meant.
 
     Args:
         error: What it raised.
         waited_s: How long the call took.
         timeout_s: How long it was to wait for the person.
+        was_slow: Whether its log told of a slow read before this call already.
     """
+    if type(error).__name__ == "TIMEOUT":
+        # Its text lists all that was waited for, the words of other failures among them.
+        return Refusal(MountFailure.TIMED_OUT, "Drive's own program gave no sign in time")
     text = str(error).strip()
+    if was_slow and text.startswith(_FAILED):
+        text = _FAILED
     said = text.splitlines()[0].split(". ")[0].rstrip(".") if text else type(error).__name__
     if isinstance(error, KeyError):
         said = f"{error.args[0]} is not set"
@@ -145,8 +176,6 @@ def refusal_of(error: BaseException, *, waited_s: float, timeout_s: float) -> Re
     if type(error).__name__ == "MessageError":
         return Refusal(MountFailure.DENIED, said)
     # It goes on without an answer once its time is up, and then Drive's program fails.
-    if waited_s >= int(timeout_s) and text == "mount failed":
+    if waited_s >= int(timeout_s) and text == _FAILED:
         return Refusal(MountFailure.NOBODY_THERE, said)
-    if type(error).__name__ == "TIMEOUT":
-        return Refusal(MountFailure.TIMED_OUT, "Drive's own program gave no sign in time")
     return Refusal(MountFailure.FAILED, said)

@@ -10,10 +10,13 @@ from colabkit.runtime import Platform, detect_platform
 from colabkit.session.records import DriveStatus
 from colabkit.storage import (
     DEFAULT_MOUNTPOINT,
+    ColabMounter,
     DriveMount,
     Mounter,
     MountState,
     active_mount,
+    is_usual,
+    mount_in_use,
     mounter_for,
     use_mount,
 )
@@ -84,12 +87,13 @@ def chosen_mount(
     **options: Any,
 ) -> DriveMount:
     """Returns the mount in use when it is the one asked for, else a new one, not mounted yet."""
-    there = active_mount()
-    if there is not None and mountpoint is None and backend is None and not options:
-        return there
+    is_google = backend in {None, "colab"} and not options
+    there = mount_in_use() if is_google else active_mount()
     place = Path(mountpoint or DEFAULT_MOUNTPOINT).expanduser().absolute()
-    if there is not None and place == there.mountpoint and backend is None and not options:
-        return there
+    if there is not None and is_google:
+        is_named = mountpoint is not None and place != there.mountpoint
+        if (backend is None and not is_named) or _serves(there, place):
+            return there
     backend = backend or "colab"
     mounter = mounter_for(backend, **options)
     named = backend if isinstance(backend, str) else f"{mounter.name} {id(mounter)}"
@@ -98,6 +102,12 @@ def chosen_mount(
     if there is not None and (place, asked) == (there.mountpoint, there.asked):
         return there
     return DriveMount(place, mounter, asked=asked)
+
+
+def _serves(there: DriveMount, place: Path) -> bool:
+    """Whether Google's own mount is there already, and names of Drive at a place lead to it."""
+    is_googles = isinstance(there.mounter, ColabMounter)
+    return is_googles and is_usual(place) and there.mounter.is_listed(there.mountpoint)
 
 
 def status_of(drive: DriveMount) -> DriveStatus:
@@ -119,7 +129,7 @@ def mounted_or_why(
     mountpoint: str | Path, *, remount_after_hours: float | None = None
 ) -> DriveStatus:
     """Mounts Drive for setup(), which goes on without where that cannot be."""
-    platform, there = detect_platform(), active_mount()
+    platform, there = detect_platform(), mount_in_use()
     if there is None and platform is not Platform.COLAB:
         return status_without(f"none on {platform.value}", platform)
     # What mount() was told stands: the default asks for Drive, not for another place.

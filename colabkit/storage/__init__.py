@@ -14,7 +14,7 @@ from colabkit.storage.files import Files
 from colabkit.storage.fsspec_volume import FsspecVolume
 from colabkit.storage.giving_back import give_back
 from colabkit.storage.hashing import hash_of
-from colabkit.storage.inputs import locate_input, names_in, near_names
+from colabkit.storage.inputs import attached_runs, locate_input, names_in, near_names
 from colabkit.storage.local import LocalVolume
 from colabkit.storage.mounted_volume import MountedVolume
 from colabkit.storage.mounter import Mounter, MountRequest
@@ -27,7 +27,9 @@ from colabkit.storage.places import (
     AnyVolume,
     active_mount,
     drive_part,
+    is_usual,
     locate,
+    mount_in_use,
     mount_of,
     use_mount,
     volume_at,
@@ -66,6 +68,7 @@ __all__ = [
     "Uploading",
     "Volume",
     "active_mount",
+    "attached_runs",
     "cache_folder",
     "drive_part",
     "filesystem_type",
@@ -73,10 +76,12 @@ __all__ = [
     "hash_of",
     "is_mountpoint",
     "is_slow",
+    "is_usual",
     "joined",
     "locate",
     "locate_input",
     "may_pass",
+    "mount_in_use",
     "mount_of",
     "mounter_for",
     "names_in",

@@ -10,12 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from colabkit.errors import DriveLostError, DriveMountError, StorageError
+from colabkit.errors import DriveLostError, DriveMountError, MountFailure, StorageError
 from colabkit.storage.mounter import Mounter, MountRequest, Telling
+from colabkit.storage.mounts import device_of
+from colabkit.storage.working_folder import WorkingFolder
 
 FIRST_TRY_S, LATER_TRY_S = 30.0, 10.0
 _BACK_OFF_S = (60.0, 300.0, 900.0)
-_PROBE_S = 3.0
 _UNCOMMITTED, _ID = "user.drive.uncommitted", "user.drive.id"
 
 
@@ -112,7 +113,9 @@ class DriveMount:
         self._device = 0
         self._tries_failed = 0
         self._next_try_s = 0.0
+        self._stopped: DriveMountError | None = None
         self._written: set[Path] = set()
+        self._working = WorkingFolder(self.mountpoint)
         self._lock = threading.Lock()
 
     @property
@@ -122,7 +125,7 @@ class DriveMount:
 
     def look(self) -> MountState:
         """Looks at the mountpoint, with a time-out, since a dead mount may hang whoever asks."""
-        device = _device_of(self.root) if self.mounter.is_listed(self.mountpoint) else None
+        device = device_of(self.root) if self.mounter.is_listed(self.mountpoint) else None
         seen = Observation(is_listed=device is not None, answers=bool(device))
         before, self._state = self._state, state_after(self._state, seen)
         if self._state is MountState.MOUNTED:
@@ -146,11 +149,24 @@ class DriveMount:
         if self.look() is not MountState.MOUNTED or anew:
             is_lost = self._state is MountState.LOST and self.mounter.is_listed(self.mountpoint)
             wanted = MountRequest(timeout_s, is_alive=self._is_mounted, is_lost=is_lost, anew=anew)
-            self.mounter.mount(self.mountpoint, wanted)
-        self._tries_failed = 0
+            self._mount_from_outside(wanted)
+        self._working.go_back()
+        self._tries_failed, self._stopped = 0, None
         if self.look() is MountState.MOUNTED and anew:
             self.mounted_s = self._clock()
         return self._state
+
+    def _mount_from_outside(self, wanted: MountRequest) -> None:
+        """Mounts while this process works elsewhere: a folder on the mount would keep it busy."""
+        self._working.leave()
+        try:
+            self.mounter.mount(self.mountpoint, wanted)
+        except BaseException:
+            if self.look() is MountState.MOUNTED:
+                self._working.go_back()
+            else:
+                self._working.go_nowhere()
+            raise
 
     def _is_mounted(self) -> bool:
         return self.look() is MountState.MOUNTED
@@ -197,10 +213,15 @@ class DriveMount:
         before = self._state
         if self.look() is MountState.MOUNTED:
             self._tries_failed = 0
+            self._working.go_back()
             was_lost = before is MountState.LOST
             return Mending(Mended.REMOUNTED if was_lost else Mended.FINE)
-        if not now and self._clock() < self._next_try_s:
-            return Mending(Mended.WAITING, next_try_s=self._next_try_s - self._clock())
+        left_s = self._next_try_s - self._clock()
+        if left_s > 0 and self._stopped is not None:
+            # Whoever stopped the wait wants the cell back, and not to be asked again at its end.
+            return Mending(Mended.REFUSED, error=self._stopped, next_try_s=left_s)
+        if not now and left_s > 0:
+            return Mending(Mended.WAITING, next_try_s=left_s)
         timeout_s = LATER_TRY_S if self._tries_failed else FIRST_TRY_S
         tries_failed = self._tries_failed
         try:
@@ -209,6 +230,7 @@ class DriveMount:
             self._tries_failed = tries_failed + 1
             wait_s = wait_before_try_s(self._tries_failed)
             self._next_try_s = self._clock() + wait_s
+            self._stopped = error if error.cause is MountFailure.STOPPED else None
             return Mending(Mended.REFUSED, error=error, next_try_s=wait_s)
         return Mending(Mended.REMOUNTED)
 
@@ -234,7 +256,7 @@ class DriveMount:
             self._written.add(path)
 
     def note_gone(self, path: Path) -> None:
-        """Forgets a file that was removed."""
+        """Forgets a file that was removed, or that was seen to be uploaded."""
         with self._lock:
             self._written.discard(path)
 
@@ -252,6 +274,12 @@ class DriveMount:
             return None if path.exists() else False
         return not told.startswith(b"local-") and _attribute(path, _UNCOMMITTED) != b"1"
 
+    @property
+    def is_unsure(self) -> bool:
+        """Whether something was written here that was never seen to be uploaded."""
+        with self._lock:
+            return bool(self._written)
+
     def pending(self) -> list[Path]:
         """Returns the files written here that Drive says are not uploaded."""
         with self._lock:
@@ -267,24 +295,14 @@ class DriveMount:
         Raises:
             StorageError: It failed or took too long.
         """
-        self.mounter.unmount(self.mountpoint, timeout_s=timeout_s)
-        self._state, self.mounted_s = MountState.ABSENT, None
-
-
-def _device_of(root: Path) -> int | None:
-    """Returns the device number of a folder, 0 when it does not answer in time."""
-    answer: list[int] = []
-
-    def ask() -> None:
+        self._working.leave()
         try:
-            answer.append(os.stat(root).st_dev)  # noqa: PTH116  # one system call, nothing else
-        except OSError:
-            answer.append(0)
-
-    asking = threading.Thread(target=ask, name="colabkit-probe", daemon=True)
-    asking.start()
-    asking.join(_PROBE_S)
-    return answer[0] if answer else 0
+            self.mounter.unmount(self.mountpoint, timeout_s=timeout_s)
+        except BaseException:
+            self._working.go_back()
+            raise
+        self._state, self.mounted_s = MountState.ABSENT, None
+        self._written.clear()
 
 
 def _attribute(path: Path, name: str) -> bytes | None:

@@ -73,7 +73,11 @@ class DriveVolume(LocalVolume):
     def confirmed(self, names: Iterable[str]) -> bool | None:
         """Returns whether all of these are uploaded, None where Drive does not say."""
         self.mount.require()
-        answers = [self.mount.is_uploaded(self._path(name)) for name in names]
+        paths = [self._path(name) for name in names]
+        answers = [self.mount.is_uploaded(path) for path in paths]
+        for path, answer in zip(paths, answers, strict=True):
+            if answer:
+                self.mount.note_gone(path)
         if any(answer is None for answer in answers):
             return None
         return all(answers)

@@ -12,6 +12,7 @@ from colabkit.storage.mounts import is_mountpoint
 from colabkit.storage.programs import is_installed, run_program
 
 _UNMOUNT_S = 20.0
+_BUSY_S = 5.0
 _PAUSE_S = 0.1
 
 
@@ -63,21 +64,28 @@ def take_down(mountpoint: Path, *, is_dead: bool = False) -> None:
     Raises:
         StorageError: It is in use.
     """
-    if not is_mountpoint(mountpoint):
-        return
-    options = ["-u", "-z"] if is_dead else ["-u"]
-    deadline_s = time.monotonic() + (0.0 if is_dead else 5.0)
-    while True:
-        ended = run_program(
-            [_fusermount() or "umount", *options, str(mountpoint)], timeout_s=_UNMOUNT_S
-        )
-        if not is_mountpoint(mountpoint):
-            return
+    said = "nothing here can unmount"
+    deadline_s = time.monotonic() + _BUSY_S
+    while is_mountpoint(mountpoint):
+        for command in _unmounting(is_dead=is_dead):
+            said = run_program([*command, str(mountpoint)], timeout_s=_UNMOUNT_S).said
+            if not is_mountpoint(mountpoint):
+                return
+        # One that lay below another, now taken down, has its turn in the next round.
         if time.monotonic() >= deadline_s:
-            message = f"Drive at {mountpoint} could not be unmounted: {ended.said}."
+            message = f"Drive at {mountpoint} could not be unmounted: {said}."
             hint = "Close the files that are open there, and leave the folder with os.chdir."
             raise StorageError(message, path=mountpoint, operation="unmount", hint=hint)
         time.sleep(_PAUSE_S)
+
+
+def _unmounting(*, is_dead: bool) -> list[list[str]]:
+    """Returns the commands that unmount, the mountpoint left out, in the order to be tried."""
+    fusermount = _fusermount()
+    commands = [[fusermount, "-u", *(["-z"] if is_dead else [])]] if fusermount else []
+    # Where FUSE's own program is not installed, or root has mounted without it.
+    commands += [["umount", *(["-l"] if is_dead else [])]] if is_installed("umount") else []
+    return commands
 
 
 def _fusermount() -> str | None:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from colabkit.errors import StorageError
 from colabkit.runtime import Platform, detect_platform, unassign
-from colabkit.storage.drive_mount import DriveMount, MountState
-from colabkit.storage.places import active_mount
+from colabkit.storage.drive_mount import DriveMount, Mended, MountState
+from colabkit.storage.mounters import ColabMounter
+from colabkit.storage.places import mount_in_use, use_mount
 
 _LOOK_S = 1.0
 _SAY_S = 60.0
@@ -22,7 +23,10 @@ def give_back(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Waits until all is uploaded, unmounts Drive and gives the machine back.
+    """Waits until all is uploaded, unmounts Drive and gives the machine back; does not return.
+
+    What is unmounted is what the mount table shows, whoever mounted it, from this notebook or
+    from another process: the machine's end would cut its uploads.
 
     Args:
         say: Tells the user a sentence.
@@ -38,15 +42,38 @@ def give_back(
     if detect_platform() is not Platform.COLAB:
         say("This machine is not lent by Colab: there is nothing to give back.")
         return
-    mount = active_mount()
-    if mount is not None and mount.look() is MountState.LOST:
-        raise mount.lost_error()
+    mount = mount_in_use()
+    if mount is not None:
+        _revive(mount)
     carry(say)
-    if mount is not None and mount.state is not MountState.ABSENT:
+    ends_s = clock() + timeout_s
+    while mount is not None and mount.look() is MountState.MOUNTED:
         _wait_for_upload(mount, say, timeout_s, clock, sleep)
-        mount.unmount(timeout_s=timeout_s)
-    say("Everything is on Drive. The machine is given back; this notebook disconnects now.")
+        say("Drive uploads what it still holds, and is unmounted.")
+        mount.unmount(timeout_s=max(1.0, ends_s - clock()))
+        if not isinstance(mount.mounter, ColabMounter):
+            use_mount(None)  # besides it, Google's own program may have mounted Drive
+        mount = mount_in_use()
+    known = "No Drive is mounted." if mount is None else "Everything is on Drive."
+    say(f"{known} The machine is given back; this notebook disconnects now.")
     unassign()
+
+
+def _revive(mount: DriveMount) -> None:
+    """Mounts again what may hold something that is not uploaded.
+
+    What somebody has unmounted after everything was seen to be uploaded is let be.
+
+    Raises:
+        DriveLostError: It cannot be mounted.
+    """
+    if mount.look() is not MountState.LOST:
+        return
+    if not mount.mounter.is_listed(mount.mountpoint) and not mount.is_unsure:
+        return
+    mending = mount.mend(now=True)
+    if mending.outcome not in {Mended.FINE, Mended.REMOUNTED}:
+        raise mount.lost_error() from mending.error
 
 
 def _wait_for_upload(

@@ -12,7 +12,7 @@ from colabkit.errors import ArgumentError
 from colabkit.runtime import Platform, detect_platform
 from colabkit.storage.places import drive_part, locate
 
-_KAGGLE_INPUT = Path("/kaggle/input")
+_KAGGLE_INPUT, _KAGGLE_WORKING = Path("/kaggle/input"), Path("/kaggle/working")
 # /kaggle/input/NAME, or /kaggle/input/datasets/OWNER/NAME; what is looked for may lie in it.
 _DEPTH = 5
 _ENTRIES_MAX = 2_000
@@ -49,6 +49,28 @@ def locate_input(path: str | Path, *, platform: Platform | None = None) -> Path:
         message = f"{path} may be {found[0]} or {found[1]}."
         raise ArgumentError(message, argument="path", hint="Pass one of them as it is.")
     return found[0] if found else where
+
+
+def attached_runs(folder: Path, *, inputs: Path = _KAGGLE_INPUT) -> list[Path]:
+    """Returns where the inputs of a notebook hold what an earlier session left in a folder.
+
+    A saved version of a notebook keeps its working folder, and is attached to the next session
+    as an input: the same path below it is the same folder.
+
+    Args:
+        folder: A folder below ``/kaggle/working``; of any other there is nothing.
+        inputs: The folder of all inputs, for tests.
+
+    Example:
+        >>> attached_runs(Path("/elsewhere/runs/cats"))
+        []
+    """
+    if not folder.is_relative_to(_KAGGLE_WORKING) or not inputs.is_dir():
+        return []
+    inside = folder.relative_to(_KAGGLE_WORKING)
+    # An input is /kaggle/input/NAME or /kaggle/input/notebooks/OWNER/NAME.
+    tops = [e for e in itertools.islice(_entries(inputs, 3), _ENTRIES_MAX) if e.is_dir()]
+    return [top / inside for top in tops if (top / inside / "checkpoints").is_dir()]
 
 
 def find_below(root: Path, name: str) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import stat
 from collections.abc import Callable
@@ -10,8 +11,15 @@ from typing import Any
 
 from colabkit import runtime
 from colabkit.errors import ArgumentError, DriveMountError, MountFailure, StorageError
+from colabkit.storage.fuse import take_down
 from colabkit.storage.mounter import Mounter, MountRequest
-from colabkit.storage.mounts import Mounted, is_mountpoint, mounted_below
+from colabkit.storage.mounts import (
+    Mounted,
+    answers,
+    drive_mountpoints,
+    is_mountpoint,
+    mounted_below,
+)
 from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.rclone_mount import RcloneMounter
 
@@ -30,13 +38,24 @@ class ColabMounter:
         return is_mountpoint(mountpoint)
 
     def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
-        """Mounts it, taking down first what is lost or wanted anew."""
+        """Mounts it, taking down first what is lost or wanted anew.
+
+        Google's program is started over a mount that is in use, and fails for ever then: what
+        an open file or somebody's working folder still holds is let go of beforehand.
+        """
+        others = [other for other in drive_mountpoints() if other != mountpoint]
+        is_alive_at = next((other for other in others if answers(self.root(other))), None)
+        # A script cannot mount, and would take down what its notebook mounts meanwhile.
+        if is_alive_at is None and wanted.is_lost and runtime.has_kernel():
+            with contextlib.suppress(StorageError):  # google.colab tries in its own way, too
+                take_down(mountpoint, is_dead=True)
         runtime.mount(
             mountpoint,
             is_mounted=wanted.is_alive,
             timeout_s=wanted.timeout_s,
-            is_lost=wanted.is_lost,
+            is_lost=wanted.is_lost and is_mountpoint(mountpoint),
             force=wanted.anew,
+            others=() if is_alive_at is None else (str(is_alive_at),),
         )
 
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import os
 import re
+import threading
+from collections.abc import Collection
 from pathlib import Path
 
 import psutil
 
 _SLOW = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "drvfs", "davfs", "ceph", "lustre", "glusterfs")
 _LOCAL_FUSE = ("fuseblk", "fusectl", "fuse-overlayfs", "fuse.overlayfs")
+_DRIVE = "fuse.drive"
 _TABLE = Path("/proc/self/mounts")
+_LINKS_MAX = 40
+_PROBE_S = 3.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,15 +55,80 @@ def is_mountpoint(path: str | Path) -> bool:
     return any(mounted.mountpoint == wanted for mounted in _table())
 
 
+def drive_mountpoints() -> list[Path]:
+    """Returns where Google's own program has mounted Drive, dead or alive, the newest first.
+
+    It runs once on a machine: of several, the newest alone can be alive.
+    """
+    found = [Path(m.mountpoint) for m in _table() if m.kind == _DRIVE]
+    return list(dict.fromkeys(reversed(found)))
+
+
+def led_to(path: str | Path, *, unasked: Collection[Path]) -> Path:
+    """Returns where a path leads: absolute, its links followed, no ".." in it.
+
+    Args:
+        path: A path of this machine.
+        unasked: Where no link is looked for: a mount that is dead may hang whoever asks it.
+
+    Example:
+        >>> led_to("/proc/self/../version", unasked=[Path("/proc")])
+        PosixPath('/proc/version')
+    """
+    absolute = Path(path).absolute()
+    parts = collections.deque(absolute.parts[1:])
+    where, links = Path(absolute.anchor), 0
+    while parts:
+        part = parts.popleft()
+        where = where.parent if part == ".." else where / part
+        if where in unasked:
+            return Path(os.path.normpath(where.joinpath(*parts)))
+        try:
+            target = where.readlink()
+        except OSError:
+            continue
+        links += 1
+        if links > _LINKS_MAX:
+            break
+        where = Path(target.anchor) if target.is_absolute() else where.parent
+        parts.extendleft(reversed(target.parts[1 if target.is_absolute() else 0 :]))
+    return Path(os.path.normpath(where.joinpath(*parts)))
+
+
+def device_of(folder: Path) -> int:
+    """Returns the device number of a folder, 0 when it does not answer in time.
+
+    A dead mount may hang whoever asks it, and then it is a thread that hangs.
+    """
+    answer: list[int] = []
+
+    def ask() -> None:
+        try:
+            answer.append(os.stat(folder).st_dev)  # noqa: PTH116  # one system call, nothing else
+        except OSError:
+            answer.append(0)
+
+    asking = threading.Thread(target=ask, name="colabkit-probe", daemon=True)
+    asking.start()
+    asking.join(_PROBE_S)
+    return answer[0] if answer else 0
+
+
+def answers(folder: Path) -> bool:
+    """Whether a folder is there and can be looked at in time."""
+    return bool(device_of(folder))
+
+
 def mounted_below(path: str | Path) -> Mounted | None:
     """Returns what a path lies on, None where the mount table does not say.
 
     In a chroot, for one, it lacks what the root folder lies on.
     """
-    resolved, best = Path(path).resolve(), None
-    for mounted in _table():
+    table, best = _table(), None
+    where = led_to(path, unasked=[Path(m.mountpoint) for m in table if m.kind == _DRIVE])
+    for mounted in table:
         # Of two mounted at one place the later one is on top.
-        if resolved.is_relative_to(mounted.mountpoint) and (
+        if where.is_relative_to(mounted.mountpoint) and (
             best is None or len(mounted.mountpoint) >= len(best.mountpoint)
         ):
             best = mounted

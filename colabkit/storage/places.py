@@ -13,15 +13,17 @@ from colabkit.storage.fsspec_volume import FsspecVolume
 from colabkit.storage.local import LocalVolume
 from colabkit.storage.mounted_volume import MountedVolume
 from colabkit.storage.mounters import ColabMounter
-from colabkit.storage.mounts import is_slow
+from colabkit.storage.mounts import drive_mountpoints, is_slow, led_to
 from colabkit.storage.rclone_volume import RcloneVolume
 from colabkit.storage.urls import RCLONE, protocol_of, url_of
 
 AnyVolume = LocalVolume | FsspecVolume | RcloneVolume
 
 DEFAULT_MOUNTPOINT = "/content/drive"
+# Where notebooks mount Drive, by habit or by an older tutorial.
+_USUAL = (DEFAULT_MOUNTPOINT, "/content/gdrive")
 _ROOT_NAMES = ("MyDrive", "My Drive")
-_DRIVE_NAMES = ("drive", "content/drive", "/content/drive")
+_DRIVE_NAMES = tuple(name for place in _USUAL for name in (place, place[1:], Path(place).name))
 
 _active: list[DriveMount] = []
 
@@ -34,6 +36,43 @@ def active_mount() -> DriveMount | None:
 def use_mount(mount: DriveMount | None) -> None:
     """Makes names of Drive lead to a mount, or to none."""
     _active[:] = [mount] if mount is not None else []
+
+
+def mount_in_use(platform: Platform | None = None) -> DriveMount | None:
+    """Returns the mount of Drive; on Colab one that somebody else made is taken over.
+
+    Google's program is one on a machine: where it has been mounted elsewhere since, the mount
+    that was in use is dead, and names of Drive lead to the new one.
+
+    Args:
+        platform: The kind of machine; found out by default.
+    """
+    mount = active_mount()
+    if mount is not None and not isinstance(mount.mounter, ColabMounter):
+        return mount
+    if (detect_platform() if platform is None else platform) is not Platform.COLAB:
+        return mount
+    there = drive_mountpoints()
+    if not there or (mount is not None and mount.mountpoint == there[0]):
+        return mount
+    found = [DriveMount(mountpoint, ColabMounter()) for mountpoint in there]
+    alive = next((each for each in found if each.look() is MountState.MOUNTED), None)
+    if mount is None:
+        use_mount(alive or found[0])
+    elif alive is not None and alive.mountpoint != mount.mountpoint:
+        alive.renew_after_s = mount.renew_after_s
+        use_mount(alive)
+    return active_mount()
+
+
+def is_usual(mountpoint: str | Path) -> bool:
+    """Whether Drive's names at a mountpoint lead to Drive wherever it is mounted.
+
+    Example:
+        >>> is_usual("/content/gdrive")
+        True
+    """
+    return str(mountpoint) in _USUAL
 
 
 def drive_part(path: str | Path, mountpoint: str | Path = DEFAULT_MOUNTPOINT) -> str | None:
@@ -79,16 +118,30 @@ def locate(path: str | Path, *, platform: Platform | None = None) -> Path:
         raise ArgumentError(message, argument="path", hint=hint)
     if isinstance(path, str) and path.startswith("file://"):
         path = unquote(urlsplit(path).path)
-    mount = active_mount()
-    if mount is not None:
-        inside = drive_part(path, mount.mountpoint)
-        if inside is not None:
-            return mount.root / inside
-    elif (detect_platform() if platform is None else platform) is Platform.COLAB:
-        inside = drive_part(path)
-        if inside is not None:
-            return Path(DEFAULT_MOUNTPOINT) / "MyDrive" / inside
-    return Path(path).expanduser()
+    platform = detect_platform() if platform is None else platform
+    mount = mount_in_use(platform)
+    if mount is None and platform is not Platform.COLAB:
+        return Path(path).expanduser()
+    return _on_drive(path, mount) or Path(path).expanduser()
+
+
+def _on_drive(path: str | Path, mount: DriveMount | None) -> Path | None:
+    """Returns where a path leads on Drive, None when it leads elsewhere.
+
+    By its name; or by the link or the folder that it begins with, wherever that hides Drive.
+    """
+    mountpoint = Path(DEFAULT_MOUNTPOINT) if mount is None else mount.mountpoint
+    root = mountpoint / "MyDrive" if mount is None else mount.root
+    inside = drive_part(path, mountpoint)
+    if inside is not None:
+        return root / inside
+    places = [mountpoint, *map(Path, _USUAL), *drive_mountpoints()]
+    where = led_to(Path(path).expanduser(), unasked=places)
+    place = next((each for each in places if where.is_relative_to(each)), None)
+    if place is None:
+        return None
+    inside = drive_part(where, place)
+    return mountpoint / where.relative_to(place) if inside is None else root / inside
 
 
 def mount_of(path: str | Path, *, platform: Platform | None = None) -> DriveMount | None:
@@ -97,17 +150,13 @@ def mount_of(path: str | Path, *, platform: Platform | None = None) -> DriveMoun
     Shared drives lie on it too, beside My Drive. On Colab a mount that somebody else made is
     taken over.
     """
-    where = locate(path, platform=platform).absolute()
-    mount = active_mount()
+    platform = detect_platform() if platform is None else platform
+    where, mount = locate(path, platform=platform).absolute(), mount_in_use(platform)
     if mount is not None:
         return mount if where.is_relative_to(mount.mountpoint) else None
-    platform = detect_platform() if platform is None else platform
     if platform is not Platform.COLAB or not where.is_relative_to(DEFAULT_MOUNTPOINT):
         return None
-    adopted = DriveMount(DEFAULT_MOUNTPOINT, ColabMounter())
-    if adopted.look() is MountState.MOUNTED:
-        use_mount(adopted)
-    return adopted
+    return DriveMount(DEFAULT_MOUNTPOINT, ColabMounter())
 
 
 def volume_at(path: str | Path) -> AnyVolume:

@@ -46,6 +46,7 @@ class Colab:
         self.mounted = False
         self.now_s = 0.0
         self.takes_s = 3.0
+        self.slept_s = 0.0
         self.calls: list[tuple[Any, ...]] = []
 
     def load(self, name: str) -> Any:
@@ -77,6 +78,9 @@ class Colab:
 
     def unassign(self) -> None:
         self._called("unassign")
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
 
     def connect(self, mountpoint: str | Path, **options: Any) -> Any:
         return mount(
@@ -138,7 +142,13 @@ FAILURES = [
         ValueError("mount failed: timeout during initial read of root folder; for more info: x"),
         MountFailure.TIMED_OUT,
     ),
-    (TIMEOUT("<pexpect.popen_spawn.PopenSpawn object>\nsearcher: 0"), MountFailure.TIMED_OUT),
+    (
+        TIMEOUT(
+            "Timeout exceeded.\nsearcher_re:\n    0: re.compile('google.colab.drive MOUNTED')\n"
+            "    4: re.compile('The domain policy has disabled Drive File Stream')"
+        ),
+        MountFailure.TIMED_OUT,
+    ),
     (
         ValueError("The domain policy has disabled Drive File Stream: https://x"),
         MountFailure.POLICY,
@@ -187,6 +197,19 @@ def test_nobody_there_is_told_by_the_time_it_took(tmp_path):
     silent = Colab(mounts=False)
     silent.takes_s = 30.0
     assert refused(silent, tmp_path, timeout_s=30).cause is MountFailure.NOBODY_THERE
+
+
+def test_a_slow_read_of_an_earlier_call_explains_no_later_failure(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    said = "mount failed: timeout during initial read of root folder; for more info: x"
+    colab = Colab(ValueError(said))
+    assert refused(colab, tmp_path / "drive").cause is MountFailure.TIMED_OUT
+    logs = tmp_path / ".config/Google/DriveFS/Logs"
+    logs.mkdir(parents=True)
+    (logs / "drive_fs.txt").write_text("I0101 QueryManager timed out\n")
+    assert refused(colab, tmp_path / "drive").cause is MountFailure.FAILED
+    colab.takes_s = 120.0
+    assert refused(colab, tmp_path / "drive").cause is MountFailure.NOBODY_THERE
 
 
 def test_a_mount_that_only_says_it_succeeded_is_not_believed(tmp_path):
@@ -290,11 +313,24 @@ def test_flushing_waits_long_and_says_what_is_at_risk(tmp_path):
 
 def test_a_machine_that_is_not_given_back_says_so():
     colab = Colab()
-    unassign(load=colab.load)
-    assert colab.calls == [("unassign",)]
     with pytest.raises(MachineReleaseError, match="not allowed") as caught:
-        unassign(load=Colab(RuntimeManagementError("not allowed")).load)
+        unassign(load=Colab(RuntimeManagementError("not allowed")).load, sleep=colab.sleep)
     assert "Disconnect and delete runtime" in caught.value.hint
+    assert colab.slept_s == 0
+    for error in (OSError(101, "no route"), AttributeError("no 'unassign'")):
+        with pytest.raises(MachineReleaseError, match="could not be given back"):
+            unassign(load=Colab(error).load, sleep=colab.sleep)
+
+
+@pytest.mark.parametrize(
+    "error", [None, AttributeError("'NoneType' object has no attribute 'kernel'")]
+)
+def test_the_end_that_was_asked_for_is_waited_for(error):
+    colab = Colab(error)
+    with pytest.raises(MachineReleaseError, match="asked to end 5 min ago, and is still here"):
+        unassign(load=colab.load, sleep=colab.sleep)
+    assert colab.calls == [("unassign",)]
+    assert colab.slept_s == 300
 
 
 def test_a_notebook_of_colabs_is_known_by_its_shell(monkeypatch):

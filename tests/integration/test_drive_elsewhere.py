@@ -1,0 +1,126 @@
+"""Drive is one on a machine: where it is mounted already it is used, by whatever path."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.colab_vm import Answer, DriveRules
+from tests.integration.training import SETUP, Diary, train_cell
+
+BY_HAND = "from google.colab import drive; drive.mount('/content/gdrive')"
+FIT = """
+import colabkit, torch
+x = torch.zeros(32, 2)
+h = colabkit.fit(torch.nn.Linear(2, 1), (x, x[:, :1]), {!r}, epochs=1)
+"""
+
+
+@pytest.fixture
+def machine(cloud):
+    return cloud.machine()
+
+
+def is_alive(machine, mountpoint: str) -> bool:
+    look = f"import os; os.path.isdir('{mountpoint}/MyDrive')"
+    return machine.run_cell(look).check().result == "True"
+
+
+@pytest.mark.parametrize(
+    "cell", [SETUP, "import colabkit\ncolabkit.mount()", "colabkit.mount('/content/drive')"]
+)
+def test_a_drive_mounted_at_another_place_is_taken_over_and_lives_on(machine, cell):
+    machine.run_cell(f"{BY_HAND}\nimport colabkit").check()
+    asked = len(machine.front_end.requests)
+    machine.front_end.answer = Answer.DENIED
+    shown = machine.run_cell(cell).check()
+    assert "mounted, /content/gdrive/MyDrive" in shown.result
+    assert len(machine.front_end.requests) == asked
+    assert is_alive(machine, "/content/gdrive")
+
+
+def test_a_third_place_is_refused_before_it_cuts_the_first_off(machine):
+    machine.run_cell(BY_HAND).check()
+    error = machine.run_cell("import colabkit; colabkit.mount('/content/mine')").error
+    assert "Drive is mounted at /content/gdrive" in error
+    assert "Pass no mountpoint" in error
+    assert is_alive(machine, "/content/gdrive")
+
+
+def test_a_mount_made_by_hand_after_ours_takes_its_place(machine):
+    machine.run_cell(SETUP).check()
+    machine.run_cell(BY_HAND).check()
+    assert "mounted, /content/gdrive/MyDrive" in machine.run_cell(SETUP).check().result
+    assert is_alive(machine, "/content/gdrive")
+    # Both names are of the one Drive, and neither lands on the machine's own disk.
+    machine.run_cell(FIT.format("/content/drive/MyDrive/runs/a")).check()
+    assert machine.path("/content/gdrive/MyDrive/runs/a/checkpoints").is_dir()
+
+
+def test_a_dead_mount_at_another_place_is_mounted_again_there(machine):
+    machine.run_cell(BY_HAND).check()
+    machine.drive.kill_mount()
+    assert "mounted, /content/gdrive/MyDrive" in machine.run_cell(SETUP).check().result
+
+
+def test_the_doctor_sees_it(machine):
+    machine.run_cell(BY_HAND).check()
+    shown = machine.run_script(
+        "from colabkit.__main__ import main\nmain(['doctor', 'MyDrive/runs/cats', '--json'])"
+    )
+    told = json.loads(shown.stdout)
+    assert told["drive"] == "mounted"
+    assert told["run_folder"]["path"] == "/content/gdrive/MyDrive/runs/cats"
+
+
+def test_the_habitual_path_is_drive_on_the_next_machine_too(cloud, machine):
+    machine.run_cell(BY_HAND).check()
+    machine.run_cell(FIT.format("/content/gdrive/MyDrive/runs/a")).check()
+    machine.drive.wait_until_uploaded()
+    machine.kill()
+    again = cloud.machine()
+    again.run_cell(SETUP).check()
+    cell = FIT.format("/content/gdrive/MyDrive/runs/a").replace("epochs=1", "epochs=2")
+    shown = again.run_cell(cell).check()
+    assert "Resumed" in shown.stdout
+    assert not again.path("/content/gdrive").exists()
+
+
+@pytest.mark.parametrize(
+    ("way", "place"),
+    [
+        ("as it is", "/content/gdrive/MyDrive/runs/a"),
+        ("link", "/content/gdrive/MyDrive/runs/a"),
+        ("linked folder", "/content/drive/MyDrive/runs/a"),
+        ("working folder", "/content/drive/MyDrive/runs/a"),
+    ],
+)
+def test_a_run_folder_on_drive_is_confirmed_when_it_is_uploaded_and_not_before(
+    cloud, tmp_path, place, way
+):
+    diary = Diary(tmp_path / "diary")
+    rules = DriveRules(upload_bytes_per_s=0)
+    machine = cloud.machine(visible=[diary.folder], rules=rules)
+    mountpoint = place.partition("/MyDrive")[0]
+    machine.run_cell(f"from google.colab import drive; drive.mount({mountpoint!r})").check()
+    folder = {
+        "as it is": place,
+        "link": "/content/mine",
+        "linked folder": "shortcut/runs/a",
+        "working folder": "runs/a",
+    }[way]
+    made = {
+        "as it is": "",
+        "link": f"os.makedirs({place!r}); os.symlink({place!r}, '/content/mine')",
+        "linked folder": f"os.symlink('{mountpoint}/MyDrive', '/content/shortcut')",
+        "working folder": f"os.chdir('{mountpoint}/MyDrive')",
+    }[way]
+    machine.run_cell(f"import os\n{made}").check()
+    cell = train_cell(diary, ckpt_dir=folder, epochs=20, save_every="0.1s")
+    running = machine.kernel.begin(cell)
+    notes = diary.wait_for(lambda notes: notes[-1].committed is not None)
+    assert notes[-1].confirmed is None
+    machine.drive.change(upload_bytes_per_s=None)
+    machine.kernel.finish(running, timeout_s=60).check()
+    assert any(name.startswith("runs/a/checkpoints/") for name in cloud.files())
