@@ -20,8 +20,11 @@ from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.errors import CheckpointCorruptError, DiskFullError, DriveLostError, StorageError
 from colabkit.storage import (
+    AnyVolume,
     DriveMount,
     DriveVolume,
+    LocalVolume,
+    attached_runs,
     volume_at,
     warning_about,
 )
@@ -48,6 +51,15 @@ class RunFolder:
         self._spool: CheckpointStore | None = None
         if self._volume.is_slow:
             self._spool = spool_of(self._volume, keep=keep)
+        self._attached = [
+            CheckpointStore(LocalVolume(where)) for where in _attached_to(self._volume)
+        ]
+        self._brought: list[tuple[CheckpointStore, Manifest]] = []
+        if any(name not in self.store.names() for each in self._attached for name in each.names()):
+            where = ", ".join(each.volume.location for each in self._attached)
+            self.warning = (
+                f"This run is attached to the notebook in {where}: it goes on from there."
+            )
         self._attempt: int | None = None
         self._loaded: list[Manifest] = []
         self._stranded: list[Manifest] = []
@@ -62,7 +74,7 @@ class RunFolder:
             StorageError: There are checkpoints, and none can be read at the moment.
             DriveLostError: Drive was lost meanwhile, which says nothing about checkpoints.
         """
-        stores = [store for store in (self.store, self._spool) if store is not None]
+        stores = self._stores()
         places = sorted(
             ((name, place) for place, store in enumerate(stores) for name in store.names()),
             key=lambda item: (item[0], -item[1]),
@@ -89,7 +101,10 @@ class RunFolder:
             manifest = stores[place].manifest(name)
             is_carried = stores[place] is self.store
             self._loaded = [manifest] if is_carried else []
-            self._stranded = [] if is_carried else stranded(stores[place], self.store, manifest)
+            waiting = [] if is_carried else stranded(stores[place], self.store, manifest)
+            is_attached = stores[place] in self._attached
+            self._brought = [(stores[place], each) for each in waiting if is_attached]
+            self._stranded = [] if is_attached else waiting
             is_left_out = loaded.facts.is_finite and places[0][0].attempt == name.attempt
             return dataclasses.replace(
                 loaded,
@@ -114,7 +129,7 @@ class RunFolder:
     def begin_attempt(self) -> None:
         """Makes the next checkpoints an attempt of their own, beside those there."""
         self._attempt = max((name.attempt for name in self._all_names()), default=0) + 1
-        self._loaded = self._stranded = []
+        self._loaded, self._stranded, self._brought = [], [], []
 
     def require_room(self, sections: Sequence[Section], backend: TensorBackend) -> None:
         """Raises DiskFullError unless the volume has room for a checkpoint of this state."""
@@ -152,6 +167,7 @@ class RunFolder:
         self._volume.sweep()
         lease = Lease(self._volume)
         lease.acquire(max((name.generation for name in self._all_names()), default=0))
+        self._bring()
         # A slow volume may show a file before the manifest that names it: it is not swept.
         (self._spool or self.store).sweep()
         return Saver(
@@ -185,8 +201,18 @@ class RunFolder:
         return carrier
 
     def _all_names(self) -> list[Name]:
-        stores = (self.store, self._spool)
-        return [name for store in stores if store is not None for name in store.names()]
+        return [name for store in self._stores() for name in store.names()]
+
+    def _stores(self) -> list[CheckpointStore]:
+        spools = [] if self._spool is None else [self._spool]
+        return [self.store, *spools, *self._attached]
+
+    def _bring(self) -> None:
+        """Copies what is gone on from out of an attached input, which nobody can write to."""
+        for attached, manifest in self._brought:
+            self.store.copy_from(attached, manifest, lambda: None)
+            self._loaded = [manifest]
+        self._brought = []
 
     @property
     def mount(self) -> DriveMount | None:
@@ -222,6 +248,7 @@ class RunFolder:
     def tidy(self, name: str, text: str) -> None:
         """Sweeps what dead writers left, copies what was stranded here, publishes a small file."""
         self._volume.sweep()
+        self._bring()
         for manifest in self._stranded:
             assert self._spool is not None  # noqa: S101  # where the stranded are
             self.store.copy_from(self._spool, manifest, lambda: None)
@@ -245,3 +272,8 @@ def _step_diverged(store: CheckpointStore, name: Name) -> int | None:
     except (CheckpointCorruptError, StorageError):
         return None  # reading it tells why
     return None if facts.is_finite else facts.step
+
+
+def _attached_to(volume: AnyVolume) -> list[Path]:
+    """Returns where inputs of this notebook hold the run of an earlier session."""
+    return attached_runs(volume.root) if isinstance(volume, LocalVolume) else []

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+
+import pytest
 
 from tests.colab_vm import Platform
 
@@ -14,6 +17,14 @@ case "$*" in
   *--query-compute-apps=*) ;;
   *) echo "NVIDIA-SMI 550.54.15    Driver Version: 550.54.15    CUDA Version: 12.4" ;;
 esac
+"""
+FIT = """
+import colabkit, torch
+torch.manual_seed(0)
+x, y = torch.randn(64, 8), torch.randint(0, 3, (64,))
+model = torch.nn.Linear(8, 3)
+h = colabkit.fit(model, (x, y), {folder!r}, epochs={epochs}, batch_size=16)
+print(h.epochs[-1]["loss"], float(model.weight.sum()), len(h.epochs))
 """
 # The driver is asked as ever; PyTorch has no CUDA here, so that nobody confirms what it says.
 LOOK = """
@@ -64,3 +75,32 @@ def test_there_is_nothing_to_give_back(cloud):
     machine = cloud.machine(Platform.KAGGLE)
     said = machine.run_cell("import colabkit\ncolabkit.release()").check().stdout
     assert said == "This machine is not lent by Colab: there is nothing to give back.\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "folder"),
+    [
+        ("my-notebook", "MyDrive/runs/cats"),
+        ("notebooks/somebody/my-notebook", "/kaggle/working/run"),
+    ],
+)
+def test_a_run_saved_as_a_version_and_attached_is_gone_on_from_by_the_same_cell(
+    cloud, tmp_path, place, folder
+):
+    pytest.importorskip("torch")
+    whole = cloud.machine(Platform.KAGGLE).run_cell(FIT.format(folder=folder, epochs=4)).check()
+    first = cloud.machine(Platform.KAGGLE)
+    first.run_cell(FIT.format(folder=folder, epochs=2)).check()
+    shutil.copytree(first.path("/kaggle/working"), tmp_path / "version")
+    first.kill()
+    second = cloud.machine(Platform.KAGGLE)
+    attached = second.path(f"/kaggle/input/{place}")
+    shutil.copytree(tmp_path / "version", attached)
+    before = sorted(str(path) for path in attached.rglob("*"))
+    shown = second.run_cell(FIT.format(folder=folder, epochs=4)).check().stdout
+    assert shown.splitlines()[-1] == whole.stdout.splitlines()[-1]
+    assert f"/kaggle/input/{place}" in shown
+    assert sorted(str(path) for path in attached.rglob("*")) == before
+    # What it goes on from lies in the working folder now, so that the next version has it.
+    again = second.run_cell(FIT.format(folder=folder, epochs=4)).check().stdout
+    assert again.splitlines()[-1].endswith(" 4")
