@@ -110,13 +110,14 @@ def mount(
     if drive is None:
         return MountOutcome(target, was_mounted=True, took_s=0.0)
     failures, was_slow = _failures(load), has_logged_a_slow_read()
-    try:
-        with _stoppable(target), _listening("drive.mount"), _nothing_cleared(load):
-            drive.mount(target, force_remount=force, timeout_ms=int(timeout_s) * 1000)
-    except failures as error:
-        waited_s = clock() - began_s
-        refusal = refusal_of(error, waited_s=waited_s, timeout_s=timeout_s, was_slow=was_slow)
-        raise mount_error(refusal, target) from error
+    with _stoppable(target):
+        try:
+            with _listening("drive.mount"), _nothing_cleared(load):
+                drive.mount(target, force_remount=force, timeout_ms=int(timeout_s) * 1000)
+        except failures as error:
+            waited_s = clock() - began_s
+            refusal = refusal_of(error, waited_s=waited_s, timeout_s=timeout_s, was_slow=was_slow)
+            raise mount_error(refusal, target) from error
     took_s = clock() - began_s
     if not is_mounted():
         is_late = took_s >= int(timeout_s)
