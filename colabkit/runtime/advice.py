@@ -25,7 +25,7 @@ _MENU = {
     Platform.OTHER: "Go on with the CPU, or use a machine with an NVIDIA GPU.",
 }
 _FRESH = {
-    Platform.COLAB: "colabkit.release() gives it back once all is on Drive; then connect anew.",
+    Platform.COLAB: "A fresh machine works: colabkit.release() gives this one back, saved.",
     Platform.COLAB_ENTERPRISE: "Delete the runtime and connect to a new one.",
     Platform.KAGGLE: "Stop the session and start it again: Run → Stop session.",
 }

@@ -56,7 +56,7 @@ CASES = {
             "Tesla T4 is here, but PyTorch 2.11.0+cpu is built for the CPU only"
             ' ("Torch not compiled with CUDA enabled").'
         ),
-        "Disconnect and delete runtime",
+        "colabkit.release() gives this one back",
     ),
     "a driver too old": (
         Smi(machines.OLD_DRIVER_LINE, header=machines.OLD_HEADER, is_old=True),
@@ -66,7 +66,7 @@ CASES = {
             "Tesla T4 is here, but its driver 470.82.01 (CUDA 11.4) is too old for"
             " PyTorch 2.11.0+cu128, which needs CUDA 12.8."
         ),
-        "Disconnect and delete runtime",
+        "colabkit.release() gives this one back",
     ),
     "a driver that does not match its library": (
         Smi(machines.MISMATCH),
@@ -76,7 +76,7 @@ CASES = {
             'The NVIDIA driver does not work ("Failed to initialize NVML:'
             ' Driver/library version mismatch").'
         ),
-        "Disconnect and delete runtime",
+        "colabkit.release() gives this one back",
     ),
     "memory held by another process": (
         holding(OTHER_PID, "/usr/bin/python3"),
@@ -172,7 +172,7 @@ CASES = {
             "Tesla T4 is here, but PyTorch 2.11.0+cu128 cannot use it"
             ' ("CUDA error: unspecified launch failure").'
         ),
-        "Disconnect and delete runtime",
+        "colabkit.release() gives this one back",
     ),
 }
 
