@@ -203,6 +203,10 @@ LOSSES: dict[str, tuple[Any, Any, Any, Any]] = {
         None, narrow, (X, X[:, 0]), mean_of(lambda o, t: functional.mse_loss(o, t[:, None])),
     ),
     "a column of numbers": ("mae", narrow, (X, X[:, :1]), mean_of(functional.l1_loss)),
+    "l1": ("l1", narrow, (X, X[:, :1]), mean_of(functional.l1_loss)),
+    "nll": (
+        "nll", model, (X, Y), lambda o, t, n: functional.nll_loss(o, t, reduction="sum") / n,
+    ),
     "huber": ("huber", narrow, (X, X[:, :1]), mean_of(functional.huber_loss)),
     "of one's own": (scored, model, (X, Y), mean_of(scored)),
     "two inputs": (None, Pair, (X, HOT, Y), cross_entropy),
@@ -457,6 +461,19 @@ def test_validation_is_without_dropout_and_gradients_and_leaves_the_mode(tmp_pat
     with torch.no_grad():
         expected = functional.cross_entropy(ours.eval()(X), Y).item()
     assert history.epochs[0]["val_loss"] == expected
+
+
+def test_an_epoch_begins_in_training_whatever_the_one_before_has_left(tmp_path):
+    ours, modes = model(), []
+
+    def told(event: Any) -> None:
+        if event.name == "epoch_end":
+            ours.eval()
+        elif event.name == "batch_end":
+            modes.append(ours.training)
+
+    colabkit.fit(ours, batches(), tmp_path, epochs=EPOCHS, callbacks=[told], **QUIET)
+    assert modes == [True] * 12
 
 
 def test_a_norm_of_sparse_gradients_is_told(tmp_path):
