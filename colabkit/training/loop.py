@@ -216,30 +216,6 @@ class Run(Boundaries):
                 self._save_and_wait()
         self._release.finish(self)
 
-    def ask_for(self, epochs: int) -> None:
-        """Notes how many epochs are asked for in all; more than when it stopped go on."""
-        self._epochs_total = epochs
-        if words := self._state.go_on_to(epochs):
-            self._display.say(words)
-
-    def go_on(self, why: str) -> None:
-        """Takes back that the run had ended before its last epoch."""
-        if self._state.stop is not None:
-            self._display.say(
-                f"Training on, although it had ended ({self._state.stop.reason}): {why}."
-            )
-            self._state.stop = None
-
-    def say_done(self) -> None:
-        """Says that nothing is left to train, and why."""
-        stop = self._state.stop
-        self._display.say(
-            f"Nothing left to do: {self.epoch} epochs are trained."
-            if stop is None
-            else f"Nothing left to do: it ended after epoch {self.epoch} ({stop.reason})."
-            " Ask for more epochs to train on."
-        )
-
     def batches(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Loop[Any]:
         """Yields the batches of one pass that are still to do; ``run.batch`` numbers them.
 

@@ -25,7 +25,7 @@ LISTS = sorted((REPOSITORY / "tests/data/colab-runtime").glob("pip-freeze*.txt")
 FULL_LISTS = sorted((REPOSITORY.parent / "shared/colab-runtime").glob("pip-freeze*.txt"))
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 MODULES = sorted(PACKAGE.rglob("*.py"))
-LINES_MAX = 350
+LINES_MAX = 450
 
 
 def pins(path: Path) -> dict[str, str]:
