@@ -224,6 +224,14 @@ class CallbackList:
         }
         return own | self._memories
 
+    def stateless(self) -> dict[str, Any]:
+        """Returns the callbacks that save nothing themselves, by name."""
+        return {
+            f"attributes of callback {place} {type(callback).__name__}": callback
+            for place, callback in enumerate(self.members)
+            if not _is_stateful(callback)
+        }
+
     def generators(self, kinds: tuple[type, ...]) -> dict[str, object]:
         """Returns the random generators of the callbacks that save nothing themselves."""
         return {

@@ -17,6 +17,7 @@ from colabkit.training.feed import Start
 from colabkit.training.fit_options import FitOptions
 from colabkit.training.records import History
 from colabkit.training.seeding import derive
+from colabkit.training.torch_side.attributes import Attributes
 from colabkit.training.torch_side.device import choose_device, choose_precision
 from colabkit.training.torch_side.loss import named_loss
 from colabkit.training.torch_side.metrics import Metrics
@@ -128,6 +129,7 @@ class _Fitting:
             "step": self._step,
             **{f"metric {n}": m for n, m in recipe.metrics.stateful.items()},
             **self._callbacks.stateful(),
+            **{n: Attributes(each) for n, each in self._callbacks.stateless().items()},
             **self._callbacks.generators((torch.Generator,)),
         }
 

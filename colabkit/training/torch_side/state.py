@@ -12,6 +12,7 @@ from colabkit.checkpoint import Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.alignment import aligned
+from colabkit.training.torch_side.attributes import inner_optimizers, of_optimizer
 from colabkit.training.torch_side.gradients import gradient_of, stored_gradient
 from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.prepared import plain_optimizer, scaler_of
@@ -45,10 +46,13 @@ class TorchState:
         self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
         given = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
         self.optimizers = {name: plain_optimizer(optimizer) for name, optimizer in given.items()}
+        self._given = dict(self.optimizers)
+        self.optimizers |= inner_optimizers(self.optimizers)
+        self._beside = {name: of_optimizer(each) for name, each in self.optimizers.items()}
         self.others = {
             n: v
             for n, v in objects.items()
-            if n not in self.modules and n not in self.optimizers and v is not None
+            if n not in self.modules and n not in given and v is not None
         }
         scalers = {f"{name} scaler": scaler_of(optimizer) for name, optimizer in given.items()}
         self.others |= {name: scaler for name, scaler in scalers.items() if scaler is not None}
@@ -72,6 +76,7 @@ class TorchState:
         state = {
             "modules": rest,
             "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
+            "beside": {n: changed for n, a in self._beside.items() if (changed := a.state_dict())},
             "groups": {n: names_in_groups(o, self.modules) for n, o in self.optimizers.items()},
             "others": {n: _state_of(o) for n, o in self.others.items()},
         }
@@ -93,13 +98,17 @@ class TorchState:
             for generator, state in zip(generators_in(module), kept["generators"], strict=False):
                 restore_own_generator(generator, state)
         self._restore_optimizers(objects["optimizers"], objects.get("groups", {}))
+        for name, changed in objects.get("beside", {}).items():
+            if name in self._beside:
+                self._beside[name].load_state_dict(changed)
         for name, value in self.others.items():
             if name in objects["others"]:
                 _load_other(value, objects["others"][name])
 
     def _restore_optimizers(self, states: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
-        # An optimizer around another shares its groups, which loading would replace by copies.
+        # An optimizer around another shares its groups and state, which loading would part.
         lists = {name: optimizer.param_groups for name, optimizer in self.optimizers.items()}
+        held = {name: optimizer.state for name, optimizer in self.optimizers.items()}
         for name, optimizer in self.optimizers.items():
             if name in groups:
                 regroup(optimizer, self.modules, groups[name])
@@ -108,8 +117,11 @@ class TorchState:
             _load_optimizer(optimizer, states[name])
             for group, loaded in zip(lists[name], optimizer.param_groups, strict=True):
                 group.update(loaded)
+            loaded_state = dict(optimizer.state)
+            held[name].clear()
+            held[name].update(loaded_state)
         for name, optimizer in self.optimizers.items():
-            optimizer.param_groups = lists[name]
+            optimizer.param_groups, optimizer.state = lists[name], held[name]
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Copies the tensors whose name and shape fit; returns how many did, of how many."""
@@ -174,7 +186,7 @@ class TorchState:
             for key, tensor in module.state_dict().items():
                 if isinstance(tensor, torch.Tensor):
                     parts[f"{name}.{key}"] = f"{tensor.dtype} {list(tensor.shape)}"
-        for name, optimizer in self.optimizers.items():
+        for name, optimizer in self._given.items():
             parts[f"{name} class"] = type(optimizer).__name__
             parts[f"{name} groups"] = [len(g["params"]) for g in optimizer.param_groups]
         return parts

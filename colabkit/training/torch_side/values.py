@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from colabkit.training.torch_side.attributes import Attributes
+
+_OF_ANY_MODULE = frozenset(vars(nn.Module()))
 _PLAIN = frozenset({bool, int, float, str, type(None)})
 
 
@@ -24,6 +27,10 @@ class ModuleValues:
         self._module = module
         self._values_at_start = _values_of(module)
         self._trainable_at_start = _trainable_in(module)
+        self._held = {
+            path: Attributes(inner, leave_out=_not_plain_in(inner), scalars=False)
+            for path, inner in module.named_modules()
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the changed attributes by module, and the parameters frozen or unfrozen."""
@@ -39,7 +46,9 @@ class ModuleValues:
             for name, is_trainable in _trainable_in(self._module).items()
             if self._trainable_at_start.get(name) is not is_trainable
         }
-        return {"values": values, "trainable": trainable}
+        held = {path: each.state_dict() for path, each in self._held.items()}
+        held = {path: changed for path, changed in held.items() if changed}
+        return {"values": values, "trainable": trainable, "held": held}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts them back."""
@@ -50,6 +59,9 @@ class ModuleValues:
                 # Not where the name belongs to a tensor or a module now.
                 if module is not None and (name in vars(module) or not hasattr(module, name)):
                     setattr(module, name, value)
+        for path, held in state.get("held", {}).items():
+            if path in self._held:
+                self._held[path].load_state_dict(held)
         parameters = dict(self._module.named_parameters())
         for name, is_trainable in state["trainable"].items():
             if name in parameters:
@@ -61,6 +73,12 @@ def _values_of(module: nn.Module) -> dict[str, dict[str, Any]]:
         path: {name: value for name, value in vars(inner).items() if type(value) in _PLAIN}
         for path, inner in module.named_modules()
     }
+
+
+def _not_plain_in(module: nn.Module) -> frozenset[str]:
+    """Returns PyTorch's own attributes, and the weights that hooks make of others anew."""
+    made = (name.rpartition("_")[0] for name in module._parameters)
+    return _OF_ANY_MODULE | frozenset(name for name in made if name in vars(module))
 
 
 def _trainable_in(module: nn.Module) -> dict[str, bool]:
