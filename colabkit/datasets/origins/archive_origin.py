@@ -12,7 +12,12 @@ from colabkit.datasets.members import Limits, UnpackedTable, said_once
 from colabkit.datasets.origins.archive_members import MemberView, check_clashes
 from colabkit.datasets.origins.archive_totals import Totals
 from colabkit.datasets.origins.origin import Contents
-from colabkit.datasets.origins.shard_kinds import ARCHIVE_SUFFIXES, holds_archive, suffix_of
+from colabkit.datasets.origins.shard_kinds import (
+    ARCHIVE_SUFFIXES,
+    holds_archive,
+    split_hint,
+    suffix_of,
+)
 from colabkit.datasets.reading import (
     Downloads,
     HashedSource,
@@ -23,7 +28,7 @@ from colabkit.datasets.reading import (
     stamp_of,
 )
 from colabkit.datasets.transfer import Phase, Progress, Retry, StoppedError, Watch
-from colabkit.errors import ArchiveCorruptError, ArgumentError, StorageError
+from colabkit.errors import ArchiveCorruptError, ArchiveError, ArgumentError, StorageError
 from colabkit.storage import hash_of
 
 _PLANNERS = 8
@@ -154,6 +159,9 @@ class ArchiveOrigin:
             if isinstance(source, HashedSource):
                 self._watch.begin(Phase.CHECKING)
                 self._sha256 = source.sha256()
+        except ArchiveCorruptError as error:
+            error.hint = split_hint(self._paths[number]) or error.hint
+            raise
         finally:
             source.close()
         return table
@@ -192,9 +200,11 @@ class ArchiveOrigin:
                 limits=self._limits,
                 encoding=self._encoding,
             )
-        except ArchiveCorruptError as error:
+        except ArchiveError as error:
+            error.hint = split_hint(path) or error.hint
             is_named_so = suffix_of(path.partition("?")[0]) in ARCHIVE_SUFFIXES
-            if "://" in path and not is_named_so and not holds_archive(source):
+            is_none = "://" in path and not is_named_so and not holds_archive(source)
+            if is_none and isinstance(error, ArchiveCorruptError):
                 error.hint = _NO_ARCHIVE_HINT.format(path)
             raise
         finally:

@@ -13,6 +13,7 @@ from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin
 from colabkit.datasets.origins.shard_kinds import (
     ARCHIVE_SUFFIXES,
     is_to_be_unpacked,
+    split_hint,
     suffix_of,
 )
 from colabkit.datasets.reading import RetriedSource, open_retried
@@ -91,6 +92,10 @@ class PartsOrigin:
         if self._chosen is None:
             with ThreadPoolExecutor(THREADS, "colabkit-heads") as pool:
                 are_archives = list(pool.map(self._is_archive, self._paths))
+            hint = next(filter(None, map(split_hint, self._paths)), "")
+            if hint and not all(are_archives):
+                message = f"{self._paths[0]} is one part of an archive that was split."
+                raise ArgumentError(message, argument="source", hint=hint)
             if len(set(are_archives)) > 1:
                 raise _mixed(self._paths, are_archives)
             self._chosen = self._as_archives() if all(are_archives) else self._files
@@ -102,7 +107,9 @@ class PartsOrigin:
         try:
             if is_to_be_unpacked(path, source):
                 return True
-            return self._alone and _looks_broken(path, source.read(0, _HEAD_BYTES))
+            if not self._alone or split_hint(path):
+                return False
+            return _looks_broken(path, source.read(0, _HEAD_BYTES))
         finally:
             source.close()
 

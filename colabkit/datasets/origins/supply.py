@@ -116,6 +116,8 @@ class Supply:
             name = self._request.found.name
             message = f"{name} cannot be opened ({final.strerror or final})."
             hint = "Check the path or the address, and that it can be reached from here."
+            if final.errno == errno.EACCES:
+                hint = "Sign in to the service first, or ask for access."
             raise StorageError(message, path=name, operation="open", hint=hint) from final
 
     def contents(self) -> Contents:

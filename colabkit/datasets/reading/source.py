@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import threading
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from colabkit.datasets.reading.urls import as_os_error, located
-from colabkit.errors import ArgumentError, StorageError
+from colabkit.errors import ArgumentError, ColabKitError, StorageError
 
 
 class Source(Protocol):
@@ -141,11 +142,16 @@ class FsspecSource:
         try:
             self._place = located(name)
             size = self._place.files.info(self._place.inside).get("size")
-        except OSError as error:
-            message = f"{name} cannot be opened ({error or type(error).__name__})."
-            raise StorageError(
-                message, path=name, operation="open", hint="Open it in a browser to check."
-            ) from error
+        except ColabKitError:
+            raise
+        except Exception as error:  # noqa: BLE001 - each file system has its own
+            reason = as_os_error(error, name)
+            words = reason.strerror or str(reason) or type(error).__name__
+            message = f"{name} cannot be opened ({words})."
+            hint = "Open it in a browser to check."
+            if reason.errno == errno.EACCES:
+                hint = "Sign in to the service first, or ask for access; a public file needs none."
+            raise StorageError(message, path=name, operation="open", hint=hint) from reason
         if size is None:
             message = f"The server of {name} does not tell its size."
             raise StorageError(

@@ -11,6 +11,10 @@ from typing import Any
 from colabkit.errors import ArgumentError, MissingPackageError
 
 # What fsspec itself needs for a protocol does not tell all that has to be installed for it.
+_FOR_NOW = frozenset({http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS})
+_REFUSED = frozenset({http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN})
+_GONE = frozenset({http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE})
+_SERVER_ERRORS = 500
 _PACKAGES = {"http": "requests aiohttp", "https": "requests aiohttp"}
 
 
@@ -74,12 +78,22 @@ def as_os_error(error: Exception, url: str) -> OSError:
     cause = error.__cause__
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
         # To fsspec a web server that cannot be reached or refuses is a missing file.
-        number = cause.errno if isinstance(cause, OSError) and cause.errno else errno.ENOENT
+        number = cause.errno if isinstance(cause, OSError) and cause.errno else _number(cause)
         return OSError(number, str(cause) or type(cause).__name__, url)
     if isinstance(error, OSError):
         return error
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return OSError(errno.EIO, words, url)
+    return OSError(_number(error, errno.EIO), words, url)
+
+
+def _number(error: Exception, otherwise: int = errno.ENOENT) -> int:
+    """Returns an error's number: what a server says for good is told from what it says for now."""
+    status = getattr(error, "status", None)
+    if status in _FOR_NOW or (isinstance(status, int) and status >= _SERVER_ERRORS):
+        return errno.EIO
+    if status in _REFUSED or "Credentials" in type(error).__name__:
+        return errno.EACCES
+    return errno.ENOENT if status in _GONE else otherwise
 
 
 def gives_parts(url: str) -> bool:

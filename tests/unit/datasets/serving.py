@@ -6,7 +6,7 @@ import contextlib
 import http.server
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -14,6 +14,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     gives_parts = True
     tells_size = True
     breaks_once = False
+    statuses: list[int]
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -24,6 +25,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         if not self.path.endswith("/cats.zip"):
             self.send_error(404)
+            return
+        if self.statuses:
+            self.send_error(self.statuses.pop(0))
             return
         data, status = self.data, 200
         wanted = self.gives_parts and re.fullmatch(
@@ -54,9 +58,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(data: bytes, **manners: bool) -> Iterator[str]:
+def serving(data: bytes, *, statuses: Sequence[int] = (), **manners: bool) -> Iterator[str]:
     """Yields the address of a zip on a server of this machine."""
-    handler = type("Handler", (_Handler,), {"data": data, **manners})
+    handler = type("Handler", (_Handler,), {"data": data, "statuses": list(statuses), **manners})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

@@ -7,6 +7,7 @@ import gzip
 import os
 import socket
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -15,7 +16,16 @@ import pytest
 import colabkit
 from colabkit import errors
 from colabkit.datasets.folders import FolderReader
-from tests.unit.datasets.sources import content_of, make_folder, make_zip, put, some_files
+from colabkit.datasets.transfer.trouble import Retrier
+from tests.unit.datasets.serving import serving
+from tests.unit.datasets.sources import (
+    content_of,
+    make_folder,
+    make_tar,
+    make_zip,
+    put,
+    some_files,
+)
 
 FILES = some_files(6)
 
@@ -119,6 +129,42 @@ class TestNoArchive:
         limits = colabkit.datasets.Limits(total_bytes=4000)
         assert "total_bytes" in refused(errors.ArchiveUnsafeError, archive, limits=limits)
         assert dataset(archive).is_dir()
+
+
+class TestSplitArchives:
+    @pytest.mark.parametrize("named", ["a.zip.001", "a.zip.002", "a.zip.*"])
+    def test_a_part_says_how_to_join_it(self, tmp_path, named):
+        data = make_zip(tmp_path / "a.zip", FILES).read_bytes()
+        half = len(data) // 2
+        for number, part in enumerate((data[:half], data[half:]), 1):
+            put(tmp_path / f"a.zip.{number:03}", part)
+        said = refused(errors.ColabKitError, tmp_path / named)
+        assert f"join them with !cat {tmp_path}/a.zip.* > a.zip" in said
+
+    @pytest.mark.parametrize("named", ["a.tgz.aa", "a.tgz.ab", "a.tgz.*"])
+    def test_a_part_of_a_stream_does_too(self, tmp_path, named):
+        data = make_tar(tmp_path / "a.tgz", FILES, mode="w:gz").read_bytes()
+        half = len(data) // 2
+        for letter, part in (("a", data[:half]), ("b", data[half:])):
+            put(tmp_path / f"a.tgz.a{letter}", part)
+        said = refused(errors.ColabKitError, tmp_path / named)
+        assert "a.tgz.* > a.tgz" in said
+
+
+class TestServers:
+    @pytest.mark.parametrize("status", [401, 403, 404, 410])
+    def test_what_a_server_refuses_for_good_is_said_at_once(self, status):
+        with serving(b"", statuses=[status] * 100) as url:
+            began_s = time.monotonic()
+            refused(errors.StorageError, url)
+        assert time.monotonic() - began_s < 5
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_what_a_server_refuses_for_now_is_waited_out(self, tmp_path, monkeypatch, status):
+        monkeypatch.setitem(Retrier.__init__.__kwdefaults__, "pauses_s", (0.01,))
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        with serving(archive.read_bytes(), statuses=[status] * 4) as url:
+            assert content_of(dataset(url)) == FILES
 
 
 class TestDestination:

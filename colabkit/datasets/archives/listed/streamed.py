@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from colabkit.datasets.archives.listed.member_file import MemberFile
@@ -17,7 +18,7 @@ from colabkit.datasets.codecs import (
     text_password,
 )
 from colabkit.datasets.members import ArchiveFile, Limits, Remarks, UnpackedTable
-from colabkit.datasets.reading import FileSource, Source, SourceFile
+from colabkit.datasets.reading import Source, SourceFile
 from colabkit.datasets.transfer import Counter
 from colabkit.datasets.writing import Tree
 from colabkit.errors import (
@@ -116,9 +117,7 @@ class Rar:
     ) -> None:
         # The program reads the file itself; of anything else rarfile makes a copy.
         with _rar_errors(""):
-            self.rar: Any = _rarfile().RarFile(
-                source.name if isinstance(source, FileSource) else stream
-            )
+            self.rar: Any = _rarfile().RarFile(_path_of(source) or stream)
             if password is not None:
                 self.rar.setpassword(text_password(password))
         self._names = names
@@ -144,6 +143,10 @@ def plan_rar(
     """
     rar = Rar(source, SourceFile(source).buffered(), (), password).rar
     with rar, _rar_errors(""):
+        if words := rar.strerror():
+            # What came before is read all the same: a volume that is missing would go unseen.
+            message = f"{source.name} is not whole ({words})."
+            raise ArchiveCorruptError(message, hint="Put all its volumes beside it.")
         if rar.needs_password() and password is None:
             message = f"{source.name} is encrypted."
             raise ArchivePasswordError(message, hint="Pass password=.")
@@ -159,6 +162,12 @@ def plan_rar(
             for info in rar.infolist()
         ]
     return plan_listed(members, wanted, limits, source.nbytes, remarks)
+
+
+def _path_of(source: Source) -> str | None:
+    """Returns a source's path, by which the other volumes of an archive are found."""
+    is_here = "://" not in source.name and Path(source.name).is_file()
+    return source.name if is_here else None
 
 
 def _unix_mode(info: Any) -> int:

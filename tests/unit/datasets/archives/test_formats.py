@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+import colabkit
 from colabkit.datasets import open_source, plan_archive, unpack
 from colabkit.errors import (
     ArchiveCorruptError,
+    ArchiveError,
     ArchivePasswordError,
     ArchiveUnsupportedError,
     MissingPackageError,
@@ -222,8 +224,8 @@ def test_a_damaged_7z_that_is_not_encrypted_is_corrupt_whatever_the_password(tmp
         unpacked(archive, tmp_path / "ours", password="needless")
 
 
-def stored_rar(files: dict[str, bytes]) -> bytes:
-    """Returns a rar (version 5) with its members stored."""
+def stored_rar(files: dict[str, bytes], *, volume: int | None = None, more: bool = False) -> bytes:
+    """Returns a rar (version 5) with its members stored, or one of several volumes."""
 
     def number(value: int) -> bytes:
         out = b""
@@ -237,12 +239,14 @@ def stored_rar(files: dict[str, bytes]) -> bytes:
         body = number(len(body)) + body
         return zlib.crc32(body).to_bytes(4, "little") + body + data
 
-    out = b"Rar!\x1a\x07\x01\x00" + block(1, 0, number(0))
+    head = number(0) if volume is None else number(3 if volume else 1)
+    head += number(volume) if volume else b""
+    out = b"Rar!\x1a\x07\x01\x00" + block(1, 0, head)
     for name, data in files.items():
         fields = number(4) + number(len(data)) + number(0o100644)
         fields += zlib.crc32(data).to_bytes(4, "little") + number(0) + number(1)
         out += block(2, 0, fields + number(len(name)) + name.encode(), data)
-    return out + block(5, 0, number(0))
+    return out + block(5, 0, number(int(more)))
 
 
 def test_a_rar_comes_out(tmp_path):
@@ -250,6 +254,17 @@ def test_a_rar_comes_out(tmp_path):
     archive = tmp_path / "archive"
     archive.write_bytes(stored_rar(files))
     assert unpacked(archive, tmp_path / "ours") == files
+
+
+def test_all_volumes_of_a_rar_come_out(tmp_path, cache):
+    first, second = {"a.txt": b"text" * 100}, {"b.bin": bytes(range(256))}
+    path = tmp_path / "cats.part1.rar"
+    path.write_bytes(stored_rar(first, volume=0, more=True))
+    (tmp_path / "cats.part2.rar").write_bytes(stored_rar(second, volume=1))
+    assert tree(colabkit.dataset(path, progress=False)) == {**first, **second}
+    (tmp_path / "cats.part2.rar").unlink()
+    with pytest.raises(ArchiveError, match=r"part2\.rar"):
+        colabkit.dataset(path, refresh=True, progress=False)
 
 
 @pytest.mark.parametrize(
