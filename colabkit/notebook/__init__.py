@@ -6,7 +6,7 @@ from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
 from colabkit.notebook.curves import charts_of, plot_history, svg_curves
 from colabkit.notebook.environment import in_notebook
 from colabkit.notebook.folders import folder_card
-from colabkit.notebook.messages import Printed, Silent, Speaker, say
+from colabkit.notebook.messages import Printed, Silent, Speaker, said_if_it_lasts, say
 from colabkit.notebook.page_watch import watch_card, watch_snippet, watch_word
 from colabkit.notebook.panel import CellOutput, PanelSources, TrainingPanel
 from colabkit.notebook.panel_html import Stage
@@ -58,6 +58,7 @@ __all__ = [
     "lasted_words",
     "listen_to_trainings",
     "plot_history",
+    "said_if_it_lasts",
     "saved_words",
     "say",
     "show_output",

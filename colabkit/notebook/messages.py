@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
 from typing import Protocol
 
 from colabkit.notebook.screens import TextBar
@@ -22,6 +26,35 @@ def say(sentence: str) -> None:
         Resumed at epoch 3, step 412 (saved 2 min ago).
     """
     TextBar.write(sentence)
+
+
+@contextlib.contextmanager
+def said_if_it_lasts(sentence: str, *, after_s: float) -> Iterator[None]:
+    """Says a sentence when what is done meanwhile takes longer than some seconds.
+
+    Args:
+        sentence: What is waited for.
+        after_s: How long nothing is said.
+
+    Example:
+        >>> with said_if_it_lasts("Waiting.", after_s=60):
+        ...     pass
+    """
+    # Whoever is waited for may have the output redirected meanwhile.
+    stream = sys.stdout
+
+    def speak() -> None:
+        stream.write(f"{sentence}\n")
+        stream.flush()
+
+    timer = threading.Timer(after_s, speak)
+    timer.name, timer.daemon = "colabkit-waiting", True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
 
 
 class Printed:

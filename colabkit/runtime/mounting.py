@@ -18,7 +18,10 @@ _HINTS = {
         "Run the cell again: the second try is often quicker."
         " Thousands of entries in My Drive itself slow it down; move them into folders."
     ),
-    MountFailure.MOUNTPOINT_IN_USE: 'Take another mountpoint, such as "/content/drive".',
+    MountFailure.MOUNTPOINT_IN_USE: (
+        "Take an empty folder, or a new one in a folder that exists; what lies there came while"
+        " Drive was not mounted, and is yours to move."
+    ),
     MountFailure.NOT_SUPPORTED: (
         "Save to a local folder here, or mount Drive with backend='rclone'."
     ),

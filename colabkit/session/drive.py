@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError, DriveMountError
+from colabkit.notebook import said_if_it_lasts
 from colabkit.runtime import Platform, detect_platform
 from colabkit.session.records import DriveStatus
 from colabkit.storage import (
@@ -22,6 +23,7 @@ from colabkit.storage import (
 )
 
 _CONSENT_S = 120.0
+_QUIET_S = 4.0
 _LOCAL_ADVICE = {
     Platform.COLAB: (
         "Until Drive is mounted, what you save goes away with this machine; training works."
@@ -30,7 +32,7 @@ _LOCAL_ADVICE = {
         "Pass a bucket, ckpt_dir='gs://bucket/run': this machine's disk goes away with it."
     ),
     Platform.KAGGLE: ("Pass ckpt_dir='/kaggle/working/run': it is kept when a version is saved."),
-    Platform.OTHER: "Pass any folder as ckpt_dir; on this machine it stays.",
+    Platform.OTHER: "Pass any folder as ckpt_dir that outlives this machine.",
 }
 
 
@@ -75,7 +77,12 @@ def mount(
 
 
 def _mounted(drive: DriveMount, *, timeout_s: float = _CONSENT_S) -> DriveMount:
-    drive.mount(timeout_s=timeout_s)
+    words = (
+        f"Waiting up to {timeout_s:.0f} s for access to Drive: answer the question in the"
+        " notebook's page, or stop the cell."
+    )
+    with said_if_it_lasts(words, after_s=_QUIET_S):
+        drive.mount(timeout_s=timeout_s)
     use_mount(drive)
     return drive
 
