@@ -173,6 +173,19 @@ def test_the_record_holds_saves_and_prunings(recorded):
     assert [step for _, step in acknowledged] == [1, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_files_bytes_are_durable_before_its_name_and_its_name_before_it_is_acknowledged(recorded):
+    log, acknowledged = recorded
+    renames = [place for place, operation in enumerate(log) if operation.kind == "rename"]
+    assert any(log[place].target.startswith("checkpoints") for place in renames)
+    for place in renames:
+        name, target = log[place].path, log[place].target
+        mine = [o.kind for o in log[:place] if o.path == name]
+        assert mine[-1] == "fsync", target
+        told = min((done for done, _ in acknowledged if done > place), default=len(log))
+        folders = [o.path for o in log[place:told] if o.kind == "fsync_folder"]
+        assert str(Path(target).parent) in folders, target
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_every_prefix_leaves_the_newest_acknowledged_checkpoint(recorded, seed, tmp_path):
     log, acknowledged = recorded

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from colabkit.checkpoint import CheckpointStore, Manifest, Name, RunFolder
+from colabkit.checkpoint.shard import read_shard
 from colabkit.errors import CheckpointCorruptError
 from colabkit.storage import LocalVolume, hash_of
 from tests.unit.checkpoint.numpy_backend import NumpyBackend
@@ -162,6 +163,20 @@ def test_a_hostile_manifest_is_refused(name, folder):
     assert loaded_step(folder) == 1
 
 
+@pytest.mark.parametrize("shape", ["../shards/{}", "./{}", "a/../{}", "{}/../{}"])
+def test_a_shards_name_that_leads_elsewhere_is_refused_also_where_a_whole_file_lies(shape, folder):
+    shard = newest_files(folder)[1]
+    name = shape.format(shard.name, shard.name)
+    rewritten(folder, set_shard(name))
+    manifest = newest_manifest(folder)
+    with pytest.raises(CheckpointCorruptError):
+        Manifest.from_bytes(np.frombuffer(manifest.read_bytes(), np.uint8), str(manifest))
+
+
+def newest_manifest(folder: Path) -> Path:
+    return folder / "checkpoints" / f"{CheckpointStore(LocalVolume(folder)).names()[0]}.json"
+
+
 def with_shard(folder: Path, content: bytes) -> None:
     """Puts other content under the newest shard's name, with a manifest that vouches for it."""
     shard = newest_files(folder)[1]
@@ -186,6 +201,12 @@ SHARDS = {
     "overlapping": safetensors_of(
         {"w": {**F32, "data_offsets": [0, 4]}, "v": {**F32, "data_offsets": [2, 6]}}, bytes(6)
     ),
+    "reaching into the next": safetensors_of(
+        {"w": {**F32, "data_offsets": [0, 8]}, "v": {**F32, "data_offsets": [8, 12]}}, bytes(12)
+    ),
+    "shorter than its form": safetensors_of(
+        {"w": {**F32, "data_offsets": [0, 2]}, "v": {**F32, "data_offsets": [2, 6]}}, bytes(6)
+    ),
     "gap": safetensors_of({"w": {**F32, "data_offsets": [4, 8]}}, bytes(8)),
     "outside": safetensors_of({"w": {**F32, "data_offsets": [0, 4]}}, b""),
     "backwards": safetensors_of({"w": {**F32, "data_offsets": [4, 0]}}, bytes(4)),
@@ -198,7 +219,10 @@ SHARDS = {
 
 @pytest.mark.parametrize("name", SHARDS)
 def test_a_hostile_shard_is_refused(name, folder):
-    with_shard(folder, SHARDS[name])
+    content = SHARDS[name]
+    with pytest.raises(CheckpointCorruptError):
+        read_shard(np.frombuffer(content, np.uint8), name)
+    with_shard(folder, content)
     assert loaded_step(folder) == 1
 
 
