@@ -260,6 +260,21 @@ def test_a_model_of_two_outputs_is_told_what_to_pass(loss, tmp_path):
     assert "output[0]" in caught.value.hint
 
 
+class Steps(nn.Linear):
+    """A module whose trainer calls its steps, as Lightning's does."""
+
+    forward = nn.Module.forward
+
+    def training_step(self, batch: Any, number: int) -> torch.Tensor:
+        raise AssertionError
+
+
+def test_a_module_without_forward_is_told_what_to_write(tmp_path):
+    with pytest.raises(ArgumentError, match="has no forward") as caught:
+        colabkit.fit(Steps(6, 3), (X, Y), tmp_path, **QUIET)
+    assert "training_step" in caught.value.hint
+
+
 class LikeTimm:
     """Stepped by the number of the epoch, and told of each update."""
 

@@ -463,6 +463,27 @@ def test_validation_is_without_dropout_and_gradients_and_leaves_the_mode(tmp_pat
     assert history.epochs[0]["val_loss"] == expected
 
 
+def test_metrics_by_name_are_the_plain_ones(tmp_path):
+    """A column of outputs beside a row of targets is no table of their differences."""
+    ours = narrow()
+    wanted = X[:, 0]
+    history = colabkit.fit(
+        ours,
+        (X, wanted),
+        tmp_path,
+        metrics=["mae", "mse", "accuracy"],
+        validation_data=[(X, wanted)],
+        **QUIET,
+    )
+    with torch.no_grad():
+        found = ours(X).squeeze(1)
+    row = history.epochs[0]
+    assert row["val_mae"] == functional.l1_loss(found, wanted).item()
+    assert row["val_mse"] == functional.mse_loss(found, wanted).item()
+    hits = (found > 0) == (wanted > 0.5)
+    assert row["val_accuracy"] == hits.float().mean().item()
+
+
 def test_an_epoch_begins_in_training_whatever_the_one_before_has_left(tmp_path):
     ours, modes = model(), []
 

@@ -42,6 +42,13 @@ def check_loss(loss: Any) -> None:
 def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> ArgumentError | None:
     """Returns what is wrong with the inputs that a model refused, None where that is not known."""
     said = str(error)
+    if isinstance(error, NotImplementedError) and 'required "forward"' in said:
+        message = f"{type(model).__name__} has no forward, so fit cannot call it."
+        hint = (
+            "Give it one; or write the loop with colabkit.Run, for a LightningModule with loss ="
+            " module.training_step(batch, number)."
+        )
+        return ArgumentError(message, argument="model", hint=hint)
     if isinstance(error, TypeError):
         return _mistake_in_count(model, inputs)
     wanted = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
