@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.folders import LEFT_OUT
+from colabkit.datasets.folders import is_left_out
 from colabkit.datasets.reading import urls_like
 from colabkit.errors import ArgumentError, DatasetNotFoundError, StorageError
 from colabkit.runtime import Platform, detect_platform
@@ -194,7 +194,7 @@ def _matches(name: str) -> tuple[str, ...]:
     above = next(folder for folder in Path(name).parents if folder.is_dir())
     pattern = f"{glob.escape(str(above))}/{Path(name).relative_to(above)}"
     found = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - absolute names are wanted
-    return tuple(path for path in found if os.path.basename(path) not in LEFT_OUT)  # noqa: PTH119
+    return tuple(path for path in found if not is_left_out(os.path.basename(path)))  # noqa: PTH119
 
 
 def _label(url: str) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 import xxhash
 
 from colabkit.datasets.cache import SIDE_NAME, Member
+from colabkit.datasets.members import is_junk_name
 from colabkit.errors import ArgumentError, StorageError, UnsafeLinkError
 
-LEFT_OUT = frozenset({"__MACOSX", ".DS_Store", "Thumbs.db", SIDE_NAME})
 THREADS = 32
 _BATCH = 8
 
@@ -170,6 +170,11 @@ def list_files(
         return [file for files in pool.map(statuses, batches) for file in files]
 
 
+def is_left_out(name: str) -> bool:
+    """Whether a file or folder of this name is never copied or packed."""
+    return name == SIDE_NAME or is_junk_name(name)
+
+
 def unreadable(path: str | Path, error: OSError) -> StorageError:
     """Returns what to say of a file in a folder that cannot be read."""
     message = f"{path} cannot be read: {error.strerror or error}."
@@ -203,7 +208,7 @@ class _Lister:
                 self._retry(error)
         found = _Found([], [], [])
         for entry in entries:
-            if entry.name in LEFT_OUT:
+            if is_left_out(entry.name):
                 continue
             path = f"{inside}/{entry.name}" if inside else entry.name
             is_folder = entry.is_dir(follow_symlinks=False)

@@ -21,10 +21,11 @@ _PLAIN = re.compile(
     re.ASCII,
 )
 _EXECUTABLE = 0o111
-_JUNK_NAMES = frozenset({".DS_Store", "Thumbs.db"})
-_JUNK_FOLDER = "__MACOSX"
+# In lower case: what macOS, Windows and Jupyter leave in folders.
+_JUNK_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".ipynb_checkpoints"})
+_APPLE_DOUBLE = "._"
 _PLAIN_BYTES = (string.ascii_letters + string.digits + " _@+=,()[].-/\n").encode()
-_JUNK_BYTES = (b"__MACOSX", b"Thumbs.db")
+_JUNK_BYTES = (b"__macosx", b"thumbs.db", b"desktop.ini")
 
 
 def member_path(name: str) -> tuple[str, Remark | None]:
@@ -89,17 +90,25 @@ def all_plain(lines: bytes) -> bool:
     """
     if lines.translate(None, _PLAIN_BYTES) or lines.startswith((b"/", b".", b"\n")):
         return False
-    return not any(
-        text in lines
-        for text in (b"\n/", b"\n.", b"\n\n", b"//", b"/\n", b"/.", b"..", *_JUNK_BYTES)
-    )
+    lowered = lines.lower()
+    if any(text in lowered for text in _JUNK_BYTES):
+        return False
+    return not any(text in lines for text in (b"\n/", b"\n.", b"\n\n", b"//", b"/\n", b"/.", b".."))
 
 
 def is_junk(path: str) -> bool:
-    """Whether a path is what a desktop leaves behind: __MACOSX, .DS_Store, Thumbs.db."""
-    if path.rpartition("/")[2] in _JUNK_NAMES:
-        return True
-    return _JUNK_FOLDER in path and _JUNK_FOLDER in path.split("/")
+    """Whether a path is what a desktop or a notebook leaves behind, or lies in such a folder.
+
+    Example:
+        >>> is_junk("__MACOSX/a/._1.jpg"), is_junk("a/.DS_Store"), is_junk("a/1.jpg")
+        (True, True, False)
+    """
+    return any(map(is_junk_name, path.split("/")))
+
+
+def is_junk_name(name: str) -> bool:
+    """Whether a file or folder of this name is never part of a dataset."""
+    return name.lower() in _JUNK_NAMES or name.startswith(_APPLE_DOUBLE)
 
 
 def check_mode(name: str, mode: int) -> None:

@@ -74,6 +74,15 @@ class TestSources:
         assert (made / "empty/inside").is_dir()
         assert made.parent == cache
 
+    @pytest.mark.parametrize("make", [make_zip, make_tar, make_folder])
+    @pytest.mark.parametrize("many", [0, 40])
+    def test_what_desktops_and_notebooks_leave_is_left_out(self, tmp_path, cache, make, many):
+        leavings = ("a/._1.jpg", "a/desktop.ini", "a/Thumbs.db", "b/thumbs.db", "__MACOSX/x")
+        leavings += ("a/.ipynb_checkpoints/1.jpg", ".DS_Store", "a/Desktop.ini")
+        files = {"a/1.jpg": b"1", "a/.hidden": b"2", "a/desktop.ini.txt": b"3", **some_files(many)}
+        source = make(tmp_path / "source", {**files, **dict.fromkeys(leavings, b"x")})
+        assert content_of(dataset(source)) == files
+
     @pytest.mark.parametrize("as_list", [True, False])
     def test_shards_are_unpacked_side_by_side(self, tmp_path, cache, as_list):
         shards = [some_files(20, seed=seed) for seed in range(5)]
