@@ -174,8 +174,8 @@ def needed(package: str, what: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
+        package = package.partition(".")[0] if package.startswith("lz4") else package
         message = f"Reading {what} needs the package {package}."
-        package = package.partition(".")[0]
         hint = f"Run %pip install {package}, then run the cell again."
         raise MissingPackageError(message, package=package, hint=hint) from error
 

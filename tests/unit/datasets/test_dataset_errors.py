@@ -263,8 +263,9 @@ class TestArguments:
         assert f"{folder}/labels.gsheet" in said
         assert "Google's own documents" in said
 
-    def test_a_packed_table_is_called_what_it_is(self, tmp_path):
-        table = put(tmp_path / "train.csv.gz", gzip.compress(b"a,b\n1,2\n" * 1000))
+    @pytest.mark.parametrize("rows", [1, 1000])
+    def test_a_packed_table_is_called_what_it_is(self, tmp_path, rows):
+        table = put(tmp_path / "train.csv.gz", gzip.compress(b"a,b\n1,2\n" * rows))
         said = refused(errors.ArchiveCorruptError, table)
         assert "one file packed with gz" in said
         assert "1,2" not in said

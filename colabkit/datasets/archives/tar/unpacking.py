@@ -165,6 +165,8 @@ class TarUnpacker:
         while True:
             if extended is NOTHING and self._ends_here(blocks):
                 return None
+            if not self._members and len(block := blocks.peek(BLOCK_BYTES)) < BLOCK_BYTES:
+                self._first_header(block.ljust(BLOCK_BYTES, b"\xff"))
             block = blocks.exactly(BLOCK_BYTES, "")
             header = read_header(block) if self._members else self._first_header(block)
             match header.kind:
