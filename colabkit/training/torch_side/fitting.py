@@ -149,8 +149,10 @@ class _Fitting:
                 set_mode(self._recipe.optimizer, training=False)
                 if run.is_over:
                     continue
+                # Before validation, which counts with the same metrics.
+                run.log_epoch(**self._recipe.metrics.of_epoch())
                 validated = self._validate(epoch)
-                run.log_epoch(**self._recipe.metrics.of_epoch(), **validated)
+                run.log_epoch(**validated)
                 if validated:
                     callbacks.validation_end(run, epoch, validated)
                 run.log_epoch(lr=float(self._recipe.optimizer.param_groups[0]["lr"]))
