@@ -148,6 +148,7 @@ def test_what_stands_in_a_header_counts_only_as_far_as_no_other_overrules_it(tmp
         "size": pax(path="real/file", size="4") + tar_entry(b"x", size_field=b"zzzzzzzzzzz\0"),
         "name with a slash": long + tar_entry(b"n" * 99 + b"/", b"data"),
         "pax with a slash": pax(path="real/file") + tar_entry(b"n/", b"data"),
+        "a long name's slash before data": pax(path="real/file/") + tar_entry(b"x", b"data"),
         "empty record": pax(path="") + tar_entry(b"real/file", b"data"),
         "pax, then long": pax(path="other") + long + tar_entry(b"x", b"data"),
         "Solaris": pax(path="real/file")[:156] + b"X" + pax(path="real/file")[157:],
