@@ -288,6 +288,25 @@ def shared(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.R
     return run
 
 
+def stepping_first(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Steps at the top with what the batch before has left, zeroed in place by one optimizer."""
+    body, head = network(norm=True), nn.Linear(3, 3)
+    first, second = _adam(body), torch.optim.SGD(head.parameters(), lr=0.1, momentum=0.9)
+    run = _run(folder, save_every, body=body, head=head, first=first, second=second)
+    for _ in run.epochs(2):
+        for x, y in run.batches(loader()):
+            first.step()
+            first.zero_grad()
+            second.step()
+            second.zero_grad(set_to_none=False)
+            loss = functional.cross_entropy(head(body(x)), y)
+            loss.backward()
+            run.flush()  # what waits matters at a boundary alone, and toy steps outrun the disk
+            hook(run.step)
+            run.log(loss=loss)
+    return run
+
+
 LOOPS: dict[str, Loop] = {
     loop.__name__: loop
     for loop in (
@@ -303,5 +322,6 @@ LOOPS: dict[str, Loop] = {
         broken_off,
         returned,
         shared,
+        stepping_first,
     )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ from colabkit.training.torch_side.unseen import Watch
 from colabkit.training.torch_side.values import ModuleValues
 
 _MATRIX_NDIM = 2
+
+_Mark = tuple[weakref.ref[torch.Tensor], int] | None
 
 
 class TorchState:
@@ -204,10 +207,12 @@ class GradientLedger:
         self._optimizers = state.optimizers
         self._before_step = before_step
         self._stepped: set[str] = set()
-        self._handles = [
-            optimizer.register_step_pre_hook(self._noting(name))
-            for name, optimizer in self._optimizers.items()
-        ]
+        # By optimizer, the gradients as its last step left them, in loops that keep them.
+        self._used: dict[str, list[_Mark] | None] = dict.fromkeys(self._optimizers)
+        self._handles = []
+        for name, optimizer in self._optimizers.items():
+            self._handles.append(optimizer.register_step_pre_hook(self._noting(name)))
+            self._handles.append(optimizer.register_step_post_hook(self._marking(name)))
 
     def _noting(self, name: str) -> Any:
         stepped, before_step = self._stepped, self._before_step
@@ -218,6 +223,15 @@ class GradientLedger:
 
         return note
 
+    def _marking(self, name: str) -> Any:
+        used, optimizer = self._used, self._optimizers[name]
+
+        def mark(*_: object) -> None:
+            if name in used:
+                used[name] = [_mark_of(parameter.grad) for parameter in _parameters(optimizer)]
+
+        return mark
+
     def begin_step(self) -> None:
         """Called at each step boundary."""
         self._stepped.clear()
@@ -227,16 +241,23 @@ class GradientLedger:
         return bool(self._stepped) or not self._optimizers
 
     def pending(self) -> dict[str, dict[int, Any]]:
-        """Returns the gradients of optimizers that did not step since the last boundary."""
-        return {
-            name: {
-                index: stored_gradient(parameter.grad)
-                for index, parameter in enumerate(_parameters(optimizer))
-                if parameter.grad is not None
-            }
-            for name, optimizer in self._optimizers.items()
-            if name not in self._stepped
-        }
+        """Returns the gradients that the next step of an optimizer may use.
+
+        A loop may step first and go backward afterwards: what has changed since the step waits.
+        """
+        return {name: self._pending_of(name) for name in self._optimizers}
+
+    def _pending_of(self, name: str) -> dict[int, Any]:
+        grads = [parameter.grad for parameter in _parameters(self._optimizers[name])]
+        there = {index: grad for index, grad in enumerate(grads) if grad is not None}
+        if name in self._stepped:
+            if not there:
+                # A loop that drops them after its step need not mark them at each.
+                self._used.pop(name, None)
+                return {}
+            marks = self._used.setdefault(name, None) or []
+            there = {i: g for i, g in there.items() if i >= len(marks) or marks[i] != _mark_of(g)}
+        return {index: stored_gradient(grad) for index, grad in there.items()}
 
     @staticmethod
     def restore(state: TorchState, gradients: Mapping[str, Mapping[int, Any]]) -> None:
@@ -250,6 +271,12 @@ class GradientLedger:
         """Takes the hooks away."""
         for handle in self._handles:
             handle.remove()
+
+
+def _mark_of(grad: torch.Tensor | None) -> _Mark:
+    """Tells a gradient from any other, and from itself once somebody has changed it."""
+    # By weak reference, or gradients that the loop drops would stay in memory.
+    return None if grad is None else (weakref.ref(grad), grad._version)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
