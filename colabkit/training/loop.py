@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import weakref
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -250,10 +250,13 @@ class Run(Boundaries):
             weight: For how much the step counts in the epoch's mean: its samples, say.
             values: Scalars by name.
         """
+        # Detached, or each graph would stay in memory until then; and copied, for a sum goes on.
+        kept = {n: v.detach().clone() if hasattr(v, "detach") else v for n, v in values.items()}
+        self._note_values(kept, weight)
+
+    def _note_values(self, values: Mapping[str, Any], weight: float) -> None:
         checks.require_free_names(values)
-        # Detached, or every step's graph would stay in memory until the value is read.
-        kept = {n: v.detach() if hasattr(v, "detach") else v for n, v in values.items()}
-        self._log.add(self._position.step, self._position.epoch, kept, weight)
+        self._log.add(self._position.step, self._position.epoch, values, weight)
 
     def log_epoch(self, **values: float) -> None:
         """Notes values of the epoch under way, a validation loss for example."""

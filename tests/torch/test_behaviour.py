@@ -650,6 +650,17 @@ def test_a_value_that_is_no_number_is_named(value, tmp_path):
     assert caught.value.argument == "gain"
 
 
+def test_a_logged_value_is_what_it_was_then_although_it_goes_on_changing(tmp_path):
+    total, gain = torch.zeros(()), torch.zeros(2)
+    run = colabkit.Run(tmp_path, progress=False)
+    for item in run.items([1.0, 2.0, 3.0]):
+        total += item
+        gain[0] = item
+        run.log(total=total, gain=gain[0])
+    assert run.history.steps["total"].tolist() == [1, 3, 6]
+    assert run.history.steps["gain"].tolist() == [1, 2, 3]
+
+
 def test_a_value_may_not_take_the_name_of_a_column(tmp_path):
     run = colabkit.Run(tmp_path, progress=False)
     with pytest.raises(ArgumentError, match="cannot be called epoch"):

@@ -182,7 +182,7 @@ class _Fitting:
         step.begin_epoch(self._feed.length)
         for batch in run.pass_over(self._feed):
             outcome = step(batch)
-            run.log(weight=outcome.samples, **outcome.values)
+            run.log_outcome(outcome.values, samples=outcome.samples)
             if watched:
                 callbacks.batch_end(run, outcome.values)
         if not run.is_over:

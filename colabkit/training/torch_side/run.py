@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from colabkit.training.loop import Run
 from colabkit.training.verdict import ResumeVerdict
 
@@ -14,6 +17,10 @@ class TorchRun(Run):
     def say(self, sentence: str) -> None:
         """Says one sentence to the person at the keyboard."""
         self._display.say(sentence)
+
+    def log_outcome(self, values: Mapping[str, Any], *, samples: int) -> None:
+        """Notes what a step gave: detached, and held by nobody else."""
+        self._note_values(values, samples)
 
     def note(self, verdict: ResumeVerdict) -> None:
         """Takes up more of what decides how exactly a resume goes on."""
