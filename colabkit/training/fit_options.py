@@ -23,6 +23,7 @@ class FitOptions:
     keep: int
     monitor: str | None
     resume: bool | str | int
+    data_changed: str
     progress: bool
     tensorboard: bool
     release_when_done: bool
@@ -43,6 +44,7 @@ class FitOptions:
             "keep": self.keep,
             "monitor": self.monitor or ("val_loss" if validates else None),
             "resume": self.resume,
+            "data_changed": self.data_changed,
             "progress": self.progress,
             "tensorboard": self.tensorboard,
             "must_be_finite": ("loss",),

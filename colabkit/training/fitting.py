@@ -64,6 +64,7 @@ def fit(
     keep: int = 2,
     monitor: str | None = None,
     resume: bool | str | int = True,
+    data_changed: str = "error",
     progress: bool = True,
     tensorboard: bool = False,
     release_when_done: bool = False,
@@ -117,6 +118,9 @@ def fit(
             one; "weights" takes the weights that fit and starts anew; so does False without
             them. Nothing is ever deleted. What you pass otherwise than then is taken and
             said: learning rate, weight decay, length of a schedule, batch size.
+        data_changed: "error" stops a resume where the data gives other batches than those the
+            run was trained and validated on; "accept" goes on with the data as it is now. For a
+            Keras model only the data's length is compared.
         progress: Whether to show progress and say what happens.
         tensorboard: Whether to write event files into the run folder; then
             ``%tensorboard --logdir`` on it shows the curves, on this machine or the next.

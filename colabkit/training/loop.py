@@ -13,6 +13,7 @@ from colabkit.checkpoint import SaveStatus
 from colabkit.errors import ColabKitError
 from colabkit.training import checks
 from colabkit.training.boundaries import Boundaries
+from colabkit.training.data_check import DataCheck
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.event_log import events_for
@@ -28,6 +29,7 @@ from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
 from colabkit.training.resuming import check_resume, restore_run
+from colabkit.training.same_data import Leniency, check_data_changed
 from colabkit.training.seeding import derive
 from colabkit.training.side import side_for
 from colabkit.training.state import RunState, Stop
@@ -54,6 +56,8 @@ class Run(Boundaries):
         resume: True goes on from the newest checkpoint; "best" or a step goes on from that
             one; "weights" takes the weights that fit and starts anew; so does False without
             them. Nothing is ever deleted.
+        data_changed: "error" stops a resume where the data gives other batches than before;
+            "accept" goes on with the data as it is now.
         progress: Whether to show progress and say what happens.
         tensorboard: Whether to write event files, for ``%tensorboard --logdir`` on the folder.
         release_when_done: Whether the machine is given back when ``epochs`` has yielded the last
@@ -67,7 +71,8 @@ class Run(Boundaries):
 
     Raises:
         ArgumentError: An argument cannot be used, or an object has no state to save.
-        CheckpointMismatchError: The folder holds a checkpoint of another model or optimizer.
+        CheckpointMismatchError: The folder holds a checkpoint of another model or optimizer, or
+            of other data.
 
     Example:
         >>> import tempfile, torch, colabkit
@@ -95,6 +100,7 @@ class Run(Boundaries):
         keep: int = 2,
         monitor: str | None = None,
         resume: bool | str | int = True,
+        data_changed: str = "error",
         progress: bool = True,
         tensorboard: bool = False,
         release_when_done: bool = False,
@@ -105,6 +111,7 @@ class Run(Boundaries):
     ) -> None:
         checks.require_folder(ckpt_dir)
         check_resume(resume)
+        check_data_changed(data_changed)
         self.history = History()
         self.seed = checks.seed_of(seed)
         self.was_interrupted = self.is_over = False
@@ -145,6 +152,9 @@ class Run(Boundaries):
             self._keeper, self._side, self._state, self._display, seed=self.seed, resume=resume
         )
         self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
+        leniency = Leniency.towards(data_changed, changed)
+        where, say = self._keeper.location, self._display.say
+        self._data = DataCheck(self._side.watch().record, leniency, location=where, say=say)
 
     @property
     def batch(self) -> int:
@@ -157,9 +167,9 @@ class Run(Boundaries):
     @property
     def verdict(self) -> ResumeVerdict:
         """How exactly this run goes on after an interruption; complete after the first batch."""
-        opened = [cursor.feed for cursor in self._position.open if cursor.feed is not None]
+        opened = (cursor.feed for cursor in self._position.open if cursor.feed is not None)
         verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
-        return verdict.adding(reasons=self._enumerated)
+        return verdict.adding(reasons=(*self._enumerated, *self._data.reasons))
 
     @property
     def epoch_logs(self) -> dict[str, float]:
@@ -372,6 +382,7 @@ class Run(Boundaries):
             feed.describe(),
             self._keeper.location,
             in_every_epoch=self.reads_one_source,
+            accepts=self._data.accepts,
         )
         while self._state.remarks:
             self._display.say(self._state.remarks.pop(0))
@@ -379,21 +390,15 @@ class Run(Boundaries):
     def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
         key = derive(self.seed, "pass", self.epoch, cursor.call)
         step_key = derive(key, "step")
-        start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
+        cursor.watch = watch = self._side.watch()
         seed, begin_step, leads = self._side.seed, self._side.begin_step, cursor.outermost
-        batches = iter(feed.batches(start))
-        while True:
-            try:
-                batch = next(batches)
-            except StopIteration:
-                return
-            except Exception:
-                if leads and self.has_trained and feed.state() is None:
-                    self._save_unraised(wait=True)
-                raise
+        start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
+        batches = self._batches_left(cursor, feed, start)
+        for batch in self._fetched(batches, feed, leads=leads):
             if not self.has_trained:
                 self._announce(feed)
             cursor.batches_done += 1
+            watch.see(batch)
             seed(derive(step_key, cursor.batches_done))
             if leads:
                 begin_step()
@@ -404,6 +409,18 @@ class Run(Boundaries):
                 self._boundary()
                 if self.is_over:
                     return
+
+    def _fetched(self, batches: Iterator[Any], feed: Feed, *, leads: bool) -> Iterator[Any]:
+        """Yields the batches; where the data fails between two steps, what is done is saved."""
+        try:
+            yield from batches
+        except Exception:
+            if leads and self.has_trained and feed.state() is None:
+                self._save_unraised(wait=True)
+            raise
+
+    def _batches_left(self, cursor: Cursor, feed: Feed, start: Start) -> Iterator[Any]:
+        return self._data.batches_left(cursor, feed, start)
 
     def _end_epoch(self, *, has_steps: bool = True) -> None:
         if (left := self._position.leading) is not None:

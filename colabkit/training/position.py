@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colabkit.training.feed import Feed
+from colabkit.training.same_data import BatchWatch, KeptBatch
 
 
 @dataclasses.dataclass(slots=True)
@@ -19,7 +20,9 @@ class Cursor:
         feed_state: What the data source said of itself, for sources that can.
         feed_description: Length and batch size, which tell loops apart at a resume.
         outermost: Whether no other loop was open when this one began.
+        newest: The newest batch handed out, as a plain state; None where it is not known.
         feed: The data source while the loop is open.
+        watch: What takes down its batches while the loop is open.
         is_over: Whether the program has left the loop, or its epoch.
     """
 
@@ -28,8 +31,20 @@ class Cursor:
     feed_state: object = None
     feed_description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     outermost: bool = True
+    newest: Mapping[str, Any] | None = None
     feed: Feed | None = None
     is_over: bool = False
+    watch: BatchWatch | None = None
+
+    def note_place(self, epoch: int) -> None:
+        """Takes down what the source says of its place, and what it gave last."""
+        if self.feed is None:
+            return
+        self.feed_state = self.feed.state()
+        if self.watch is not None:
+            record = self.watch.newest()
+            kept = None if record is None else KeptBatch(record, epoch, self.feed.reasons())
+            self.newest = None if kept is None else kept.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the cursor as plain values."""
@@ -39,6 +54,7 @@ class Cursor:
             "feed_state": self.feed_state,
             "feed_description": dict(self.feed_description),
             "outermost": self.outermost,
+            "newest": self.newest,
         }
 
 

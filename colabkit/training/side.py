@@ -11,6 +11,7 @@ from colabkit.errors import MissingPackageError
 from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
 from colabkit.training.frameworks import Framework, framework_of
+from colabkit.training.same_data import BatchWatch
 
 
 class Side(Protocol):
@@ -60,6 +61,10 @@ class Side(Protocol):
 
     def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
         """Returns the source of batches for whatever the user passed."""
+        ...
+
+    def watch(self) -> BatchWatch:
+        """Returns what takes down the batches of one pass."""
         ...
 
     def seed(self, seed: int) -> None:

@@ -47,6 +47,7 @@ class RunState:
         self.monitor = monitor
         self.objects_as_made: dict[str, Any] = {}
         self.known_data: dict[int, dict[str, Any]] = {}
+        self.first_batches: dict[str, dict[str, Any]] = {}
         self.epoch_values: dict[str, float] = {}
         self.stop: Stop | None = None
         self.reasons: tuple[str, ...] = ()
@@ -91,7 +92,13 @@ class RunState:
         return self.monitor.improved(logs)
 
     def check_same_data(
-        self, cursor: Cursor, now: Mapping[str, Any], location: str, *, in_every_epoch: bool
+        self,
+        cursor: Cursor,
+        now: Mapping[str, Any],
+        location: str,
+        *,
+        in_every_epoch: bool,
+        accepts: bool,
     ) -> None:
         """Raises CheckpointMismatchError when a pass goes on over other data than it began with.
 
@@ -100,11 +107,12 @@ class RunState:
             now: What its data says of itself.
             location: The run folder.
             in_every_epoch: Whether a pass that begins must be over the data of the one before.
+            accepts: Whether other data is what the user wants.
         """
         if not cursor.outermost:
             return
         # A loop of one's own may make its data anew in each epoch: played games, growing pools.
-        goes_on = in_every_epoch or cursor.batches_done > 0
+        goes_on = not accepts and (in_every_epoch or cursor.batches_done > 0)
         then = self.known_data.get(cursor.call, now) if goes_on else now
         then = self._resized(cursor, then, now)
         if changed := differences({"data": then}, {"data": dict(now)}):
@@ -119,6 +127,8 @@ class RunState:
         is_same = now.get("samples") is not None and then.get("samples") == now["samples"]
         if not is_same or before is None or after is None or before == after:
             return then
+        # What is kept of batches is of their old size.
+        cursor.newest, self.first_batches = None, {}
         done = min(cursor.batches_done * before, now["samples"])
         cursor.batches_done = done // after
         words = f"The batch size was {before} and is {after}"
@@ -133,7 +143,7 @@ class RunState:
         """Returns what a checkpoint of this moment is, the place in each feed noted."""
         position = self.position
         for cursor in position.open:
-            cursor.feed_state = cursor.feed.state() if cursor.feed is not None else None
+            cursor.note_place(position.epoch)
         return SaveFacts(
             step=position.step,
             epoch=position.epoch,
@@ -156,6 +166,7 @@ class RunState:
             "log": self.log.state_dict(),
             "monitor": self.monitor.state_dict(),
             "known_data": {call: dict(data) for call, data in self.known_data.items()},
+            "first_batches": dict(self.first_batches),
             "epoch_values": dict(self.epoch_values),
             "should_stop": self.should_stop,
             "stop": None if self.stop is None else [self.stop.reason, self.stop.epochs],
@@ -171,6 +182,7 @@ class RunState:
         self.log.load_state_dict(state["log"])
         self.monitor.load_state_dict(state["monitor"])
         self.known_data = {call: dict(data) for call, data in state["known_data"].items()}
+        self.first_batches = dict(state.get("first_batches", {}))
         self.epoch_values = dict(state["epoch_values"])
         stop = ["asked to stop", None] if state["should_stop"] else None
         stop = state.get("stop", stop)

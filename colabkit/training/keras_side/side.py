@@ -17,6 +17,7 @@ from colabkit.training.keras_side.randomness import seed_streams
 from colabkit.training.keras_side.sources import FeedOptions, feed_of
 from colabkit.training.keras_side.state import KerasState
 from colabkit.training.keras_side.variables import backend_name
+from colabkit.training.same_data import BatchRecord, BatchWatch
 
 _ANY_ORDER = (
     "GPU kernels may add in any order"
@@ -73,6 +74,10 @@ class KerasSide:
     def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
         """Returns the source of batches for whatever the user passed."""
         return feed_of(data, FeedOptions(batch_size=batch_size, shuffle=shuffle, seed=0))
+
+    def watch(self) -> BatchWatch:
+        """Returns one that sees nothing: what Keras reads is not compared."""
+        return BatchWatch(lambda _: lambda: None, lambda _: BatchRecord(()))
 
     def seed(self, seed: int) -> None:
         """Puts every global random stream where a seed names."""

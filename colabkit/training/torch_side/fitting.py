@@ -13,10 +13,8 @@ from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
 from colabkit.training.checks import as_validation_data, require_count
 from colabkit.training.ending import ReleaseWhenDone
-from colabkit.training.feed import Start
 from colabkit.training.fit_options import FitOptions
 from colabkit.training.records import History
-from colabkit.training.seeding import derive
 from colabkit.training.torch_side.attributes import Attributes
 from colabkit.training.torch_side.device import choose_device, choose_precision
 from colabkit.training.torch_side.loss import named_loss
@@ -137,6 +135,7 @@ class _Fitting:
         run, callbacks = self._run, self._callbacks
         self._say_what_the_loss_trains()
         callbacks.reconsider(run)
+        run.check_data(self._feed, self._validation)
         callbacks.train_begin(run)
         try:
             for epoch in run.epochs(self._options.epochs):
@@ -191,9 +190,8 @@ class _Fitting:
     def _validate(self, epoch: int) -> dict[str, float]:
         if self._validation is None:
             return {}
-        start = Start(key=derive(self._run.seed, "validation", epoch), epoch=epoch)
         with as_validation_data():
-            means = self._evaluate(self._validation.batches(start))
+            means = self._evaluate(self._run.validated(self._validation, epoch))
         self._run.reseed("after validation")
         # Early stopping and plateaus follow what it gives.
         found = tuple(f"in the validation data, {why}" for why in self._validation.reasons())

@@ -12,7 +12,9 @@ import torch
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
+from colabkit.training.same_data import BatchWatch
 from colabkit.training.torch_side.backend import TorchBackend
+from colabkit.training.torch_side.compare import note, record
 from colabkit.training.torch_side.passed import PassedSettings
 from colabkit.training.torch_side.prepared import gathers_gradients
 from colabkit.training.torch_side.randomness import seed_everything
@@ -95,6 +97,10 @@ class TorchSide:
     def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
         """Returns the source of batches for whatever the user passed."""
         return feed_of(data, batch_size=batch_size, shuffle=shuffle, device=self.device)
+
+    def watch(self) -> BatchWatch:
+        """Returns what takes down the batches of one pass."""
+        return BatchWatch(note, record)
 
     def seed(self, seed: int) -> None:
         """Puts every global random stream where a seed names."""
