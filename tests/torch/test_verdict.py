@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils import data as torch_data
 
 import colabkit
+from colabkit.errors import CheckpointMismatchError
 from tests.torch.cases import Augmented, Stream, arrays, generated, loader, network
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu", "batch_size": 8}
@@ -155,9 +156,11 @@ def test_weights_that_are_trained_and_not_saved_are_named(tmp_path):
     assert not saved.verdict.reasons
 
 
-def test_an_iterable_that_differs_after_its_first_batch_is_named_at_the_resume(tmp_path):
+def test_an_iterable_that_differs_after_its_first_batch_ends_the_resume(tmp_path):
     assert not reasons(OnlyLaterBatches(1.0), tmp_path, callbacks=[Interrupt(4)])
-    assert "same batches" in reasons(OnlyLaterBatches(2.0), tmp_path)
+    with pytest.raises(CheckpointMismatchError, match="not what it was"):
+        reasons(OnlyLaterBatches(2.0), tmp_path)
+    assert "not what it was" in reasons(OnlyLaterBatches(2.0), tmp_path, data_changed="accept")
 
 
 def test_an_iterable_dataset_read_by_other_workers_after_the_resume_is_named(tmp_path):
