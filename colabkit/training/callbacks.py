@@ -225,9 +225,9 @@ class CallbackList:
         return own | self._memories
 
     def stateless(self) -> dict[str, Any]:
-        """Returns the callbacks that save nothing themselves, by name."""
+        """Returns the callbacks that save nothing themselves, by the name of their tensors."""
         return {
-            f"attributes of callback {place} {type(callback).__name__}": callback
+            f"tensors of callback {place} {type(callback).__name__}": callback
             for place, callback in enumerate(self.members)
             if not _is_stateful(callback)
         }

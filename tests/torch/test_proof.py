@@ -49,16 +49,19 @@ class Counting(nn.Module):
 
 
 class HiddenCounter(nn.Module):
-    """Counts in a list, of which nobody knows what it means."""
+    """Counts in a closure, where nobody can look."""
 
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(6, 3)
-        self.calls = []
+        self.count = counting().__next__
 
     def forward(self, x):
-        self.calls.append(None)
-        return self.layer(x) * (1 + 0.01 * len(self.calls))
+        return self.layer(x) * (1 + 0.01 * self.count())
+
+
+def counting():
+    yield from range(1, 1000)
 
 
 def test_a_run_with_generators_workers_and_a_schedule_is_proven():

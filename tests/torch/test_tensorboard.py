@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import colabkit
-from colabkit.training import event_log, loop
+from colabkit.training import boundaries, event_log
 from tests.torch.killing import in_child, kill_self
 
 EPOCHS, BATCHES = 6, 10
@@ -75,7 +75,7 @@ def without_times(tags: dict[str, Any]) -> dict[str, Any]:
 def always_publishing(monkeypatch):
     """Looks at every step, and publishes whatever is committed then."""
     monkeypatch.setattr(event_log, "_LEAST_S", 0.0)
-    monkeypatch.setattr(loop, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(boundaries, "_LOOK_EVERY_S", 0.0)
 
 
 @pytest.mark.usefixtures("always_publishing")

@@ -127,7 +127,7 @@ class _Fitting:
             "step": self._step,
             **{f"metric {n}": m for n, m in recipe.metrics.stateful.items()},
             **self._callbacks.stateful(),
-            **{n: Attributes(each) for n, each in self._callbacks.stateless().items()},
+            **{n: Attributes(c, scalars=False) for n, c in self._callbacks.stateless().items()},
             **self._callbacks.generators((torch.Generator,)),
         }
 
