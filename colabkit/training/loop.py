@@ -341,7 +341,7 @@ class Run(Boundaries):
                 yield from self._steps(cursor, feed)
             except GeneratorExit:
                 on_purpose = was_left_on_purpose()
-                if self._leave(cursor) and on_purpose:
+                if self._leave(cursor, on_purpose=on_purpose) and on_purpose:
                     self._save_unraised(wait=is_outermost)
                 raise
             finally:
@@ -350,20 +350,20 @@ class Run(Boundaries):
             if is_outermost and not self.is_over:
                 self._save_and_wait()
 
-    def _leave(self, cursor: Cursor) -> bool:
+    def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""
         position = self._position
         if cursor.is_over:
             return False
-        if cursor.outermost and self._was_trained():
+        if cursor.outermost and self._was_trained(on_purpose=on_purpose):
             position.step += 1
         position.leave(cursor)
         self._seed_between(cursor)
         return True
 
-    def _was_trained(self) -> bool:
-        """Whether the batch under way has had its step, as far as anything tells."""
-        return self._log.holds(self.step) or self._side.has_stepped()
+    def _was_trained(self, *, on_purpose: bool) -> bool:
+        """Whether the batch under way has had its step: an error leaves it undone."""
+        return self._log.holds(self.step) or (on_purpose and self._side.has_stepped())
 
     def _seed_between(self, cursor: Cursor | None = None) -> None:
         """Puts the random streams where a program goes on after a loop, done now or before."""
