@@ -203,3 +203,23 @@ def test_the_grade_is_noted_with_the_resume(tmp_path):
     history = colabkit.fit(network(), arrays(), tmp_path, epochs=2, **QUIET)
     assert [resume.grade for resume in history.resumes] == ["approximate"]
     assert json.dumps(history.verdict.reasons)
+
+
+def nodes(*, collate):
+    from torchdata import nodes as tn
+
+    x, y = arrays()
+    rows = tn.MapStyleWrapper(dict(enumerate(zip(x, y, strict=True))), sampler=range(len(x)))
+    return tn.Loader(tn.ParallelMapper(tn.Batcher(rows, 8), collate, num_workers=2))
+
+
+def test_a_loader_of_nodes_goes_on_where_its_state_says(tmp_path):
+    def trained(folder, **options):
+        data = nodes(collate=torch_data.default_collate)
+        return colabkit.fit(network(), data, folder, epochs=2, **(QUIET | options))
+
+    alone = trained(tmp_path / "alone")
+    trained(tmp_path / "run", max_steps=4)
+    resumed = trained(tmp_path / "run")
+    assert resumed.steps["loss"].tolist() == alone.steps["loss"].tolist()
+    assert "which no seed reaches" in str(resumed.verdict)

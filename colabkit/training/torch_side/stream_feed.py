@@ -48,12 +48,12 @@ class StreamFeed:
             # What comes from another process was copied on its way.
             self._hand_out = aligned
         has_state = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
-        self._stateful: Any = source if has_state and not self._workers else None
+        is_whole = has_state and not self._workers and not _forgets_its_buffer(source)
+        self._stateful: Any = source if is_whole else None
         self._one_shot = not has_state and isinstance(source, Iterator)
         self._passes = 0
         self._probed = False
-        # A digest, for the state may be live, and hold tensors.
-        self._fresh = "" if self._stateful is None else batch_digest(self._stateful.state_dict())
+        self._fresh = ""
         self._problems: dict[str, None] = {}
         self.length: int | None = (
             None if callable(source) else length_of(source if loader is None else loader)
@@ -82,6 +82,10 @@ class StreamFeed:
     def _from_the_top(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
         if "source" in state and self._passes == 0:
             self._stateful.load_state_dict(state["source"])
+        elif self._stateful is not None and self._passes == 0:
+            # A digest, for the state may be live, and hold tensors. Not before a state is loaded:
+            # some sources begin to read when they are asked, and go on from there.
+            self._fresh = batch_digest(self._stateful.state_dict())
         self._passes += 1
         if self._can_probe() and not self._probed:
             self._probed = True
@@ -173,10 +177,32 @@ class StreamFeed:
 
     def notices(self) -> tuple[str, ...]:
         """What a resume costs."""
+        if type(self._stateful).__module__.startswith("torchdata.nodes"):
+            return (
+                "where its nodes draw nothing at random in their threads, which no seed reaches",
+            )
         if self._stateful is not None:
             return ()
         notice = (
-            "this iterable has no state_dict: a resume reads it again from its beginning"
-            " and checks that it gives the same batches"
+            "this iterable is read again from its beginning by a resume, which checks that it"
+            " gives the same batches"
         )
         return (notice,)
+
+
+def _forgets_its_buffer(source: Any) -> bool:
+    """Whether a source's state leaves out the samples that it has read to shuffle them.
+
+    Such a source is read again instead: its order follows from its seed.
+
+    Source:
+        datasets.IterableDataset.state_dict, whose docstring says so of ``shuffle``.
+    """
+    stages = [getattr(source, "_ex_iterable", None)]
+    for stage in stages:
+        if type(stage).__name__.startswith("BufferShuffled"):
+            return True
+        inner = vars(stage) if hasattr(stage, "__dict__") else {}
+        stages += [inner[name] for name in ("ex_iterable", "original_ex_iterable") if name in inner]
+        stages += inner.get("ex_iterables", ())
+    return False
