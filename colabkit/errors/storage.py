@@ -9,13 +9,24 @@ from colabkit.errors.base import ColabKitError
 
 
 class StorageError(ColabKitError, OSError):
-    """Reading or writing a file failed; ``path`` and ``operation`` say where."""
+    """Reading or writing a file failed; ``path`` and ``operation`` say where.
+
+    Attributes:
+        may_pass: Whether the same call may succeed a little later, as when a network is gone.
+    """
 
     def __init__(
-        self, message: str, *, path: str | Path = "", operation: str = "", hint: str = ""
+        self,
+        message: str,
+        *,
+        path: str | Path = "",
+        operation: str = "",
+        hint: str = "",
+        may_pass: bool = False,
     ) -> None:
         self.path = str(path)
         self.operation = operation
+        self.may_pass = may_pass
         super().__init__(message, hint=hint)
 
 

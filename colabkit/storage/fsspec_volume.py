@@ -12,6 +12,7 @@ import numpy as np
 
 from colabkit.errors import ArgumentError, MissingPackageError, StorageError
 from colabkit.storage.asides import aside_name, is_aside, is_left_behind
+from colabkit.storage.outages import patiently
 from colabkit.storage.refusals import Attempt, Refusal, refusal_of, storage_error, words_of
 from colabkit.storage.urls import protocol_of, url_of
 from colabkit.storage.volume import Bytes
@@ -46,7 +47,7 @@ class FsspecVolume:
         self._part_bytes = part_bytes
         self._folders: set[str] = set()
         self._container_seen = self._protocol not in _IN_BUCKETS
-        self._files, self._base = _opened(self.location)
+        self._files, self._base = patiently(lambda: _opened(self.location))
 
     def write(self, name: str, parts: Iterable[Bytes]) -> None:
         """Publishes a blob under a name; on failure nothing is left under it.
@@ -113,6 +114,9 @@ class FsspecVolume:
         Raises:
             StorageError: It is not there or cannot be read.
         """
+        return patiently(lambda: self._read(name))
+
+    def _read(self, name: str) -> Bytes:
         path = self._path(name)
         with self._explained(name, "read"):
             self._files.invalidate_cache(path)
@@ -139,6 +143,9 @@ class FsspecVolume:
         return {k: v for k, v in self._listed(folder).items() if not is_aside(k)}
 
     def _listed(self, folder: str) -> dict[str, int]:
+        return patiently(lambda: self._listed_once(folder))
+
+    def _listed_once(self, folder: str) -> dict[str, int]:
         path = self._path(folder)
         with self._explained(folder, "list"):
             self._files.invalidate_cache(path)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from colabkit.errors import DriveLostError
+from colabkit.errors import DriveLostError, StorageError
 
 T = TypeVar("T")
 
@@ -23,6 +23,8 @@ PASSING = LOST | {
 # Drive has answered this to right paths, too: github.com/googlecolab/colabtools/issues/1807.
 _OF_MOUNTS = frozenset({errno.EINVAL})
 _PAUSES_S = (0.5, 2.0, 5.0)
+# A try that itself waits for time-outs is not repeated for minutes.
+_LONGEST_S = 30.0
 
 
 def may_pass(error: OSError) -> bool:
@@ -36,20 +38,26 @@ def may_pass(error: OSError) -> bool:
 
 
 def patiently(call: Callable[[], T], *, sleep: Callable[[float], None] = time.sleep) -> T:
-    """Returns what a call on a mounted file system comes to, tried again for some seconds.
+    """Returns what a call on a mount or a service comes to, tried again for some seconds.
 
     Args:
         call: What is tried; it raises a StorageError, caused by what the system said.
         sleep: Waits some seconds, for tests.
     """
+    began = time.monotonic()
     for pause_s in _PAUSES_S:
         try:
             return call()
-        except DriveLostError:
-            raise
-        except OSError as error:
-            cause = error.__cause__
-            if not isinstance(cause, OSError) or not (may_pass(cause) or cause.errno in _OF_MOUNTS):
+        except StorageError as error:
+            waited_s = time.monotonic() - began
+            if waited_s > _LONGEST_S or isinstance(error, DriveLostError) or not _passes(error):
                 raise
             sleep(pause_s)
     return call()
+
+
+def _passes(error: StorageError) -> bool:
+    cause = error.__cause__
+    if isinstance(cause, OSError) and (may_pass(cause) or cause.errno in _OF_MOUNTS):
+        return True
+    return error.may_pass

@@ -12,6 +12,7 @@ import numpy as np
 
 from colabkit.errors import ArgumentError, MissingPackageError, StorageError
 from colabkit.storage.asides import aside_name, is_aside, is_left_behind
+from colabkit.storage.outages import patiently
 from colabkit.storage.programs import Ended, is_installed, run_program, stopped_program
 from colabkit.storage.rclone_mount import INSTALL_RCLONE
 from colabkit.storage.refusals import Attempt, Refusal, refusal_of, storage_error
@@ -103,6 +104,9 @@ class RcloneVolume:
         Raises:
             StorageError: It is not there or cannot be read.
         """
+        return patiently(lambda: self._read(name))
+
+    def _read(self, name: str) -> Bytes:
         content = bytearray()
         with stopped_program(["rclone", "cat", self._target(name), *_OPTIONS]) as running:
             while piece := _pipe(running.stdout).read(_PIECE_BYTES):
@@ -119,6 +123,9 @@ class RcloneVolume:
         return {k: v for k, v in self._listed(folder).items() if not is_aside(k)}
 
     def _listed(self, folder: str) -> dict[str, int]:
+        return patiently(lambda: self._listed_once(folder))
+
+    def _listed_once(self, folder: str) -> dict[str, int]:
         ended = self._run(
             "lsjson", "--files-only", "--no-modtime", "--no-mimetype", self._target(folder)
         )

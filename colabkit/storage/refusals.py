@@ -18,6 +18,7 @@ class Refusal(enum.Enum):
     NO_CONTAINER = "there is no such bucket"
     MISSING = "it is not there"
     NO_NETWORK = "the service cannot be reached"
+    BUSY = "the service is busy"
     FULL = "there is no room left"
     READ_ONLY = "nothing can be written there"
     FAILED = "the service failed"
@@ -55,6 +56,10 @@ _SIGNS = {
         *("locate credentials", "invalid credentials", "anonymous caller", "invalidaccesskey"),
         *("signaturedoesnotmatch", "refresherror", "expiredtoken", "token (has )?expired"),
         *(r"\b401\b", "unauthorized", "invalid_grant", "find section in config file"),
+    ),
+    Refusal.BUSY: (
+        *("slowdown", "slow down", "too many requests", "service ?unavailable", "internalerror"),
+        *("rate ?limit", "backenderror", r"(error|code|status|\() ?:? ?(429|50[0234])\b"),
     ),
     Refusal.FULL: ("quota", "no space left", "insufficientstorage", "storagefull", "disk full"),
     Refusal.DENIED: (
@@ -118,6 +123,7 @@ def storage_error(attempt: Attempt, refusal: Refusal, said: str) -> StorageError
         path=attempt.place,
         operation=attempt.operation,
         hint=_hint(attempt.url, refusal),
+        may_pass=refusal in {Refusal.NO_NETWORK, Refusal.BUSY},
     )
 
 
@@ -133,6 +139,8 @@ def _hint(url: str, refusal: Refusal) -> str:
         Refusal.MISSING: "Check the path.",
         Refusal.NO_NETWORK: "Check this machine's network and the service's address; what is saved"
         " meanwhile waits on this machine's disk.",
+        Refusal.BUSY: "Run the cell again in a minute; what is saved meanwhile waits on this"
+        " machine's disk.",
         Refusal.FULL: "Delete what you no longer need there, or pass another ckpt_dir.",
         Refusal.READ_ONLY: 'Pass a place that takes files, such as "gs://bucket/run".',
         Refusal.FAILED: "Run the cell again; if it stays so, try the service's own program.",

@@ -15,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 import colabkit
 from colabkit.errors import CheckpointNotFoundError, MissingPackageError, StorageError
+from colabkit.storage import outages
 from tests.torch.cases import arguments, network
 from tests.torch.killing import KillAtStep, in_child, outcome
 
@@ -113,6 +114,46 @@ def test_training_goes_on_while_the_network_stands_still(tmp_path, monkeypatch):
     assert colabkit.checkpoints("held://run")[0].step == 40
 
 
+class Unreachable(MemoryFileSystem):
+    """A service that cannot be reached for the first calls of each kind."""
+
+    protocol = "unreachable"
+    store: dict[str, Any] = {}  # noqa: RUF012
+    pseudo_dirs = [""]  # noqa: RUF012
+    left: dict[str, list[Exception]] = {}  # noqa: RUF012
+
+    def ls(self, path: str, **options: Any) -> Any:
+        self._fail("ls")
+        return super().ls(path, **options)
+
+    def info(self, path: str, **options: Any) -> Any:
+        self._fail("info")
+        return super().info(path, **options)
+
+    def _fail(self, call: str) -> None:
+        if self.left.get(call):
+            raise self.left[call].pop()
+
+
+def test_a_network_that_is_gone_for_seconds_does_not_end_a_training(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(outages, "_PAUSES_S", (0.0,) * 3)
+    fsspec.register_implementation("unreachable", Unreachable, clobber=True)
+    again = data()
+    for _ in range(2):
+        Unreachable.left = {
+            "ls": [OSError("Connection reset by peer"), OSError("503 Service Unavailable")],
+            "info": [OSError("Network is unreachable"), TimeoutError("timed out")],
+        }
+        model = torch.nn.Linear(4, 3)
+        colabkit.fit(model, again, "unreachable://run", epochs=2, progress=False)
+        assert Unreachable.left == {"ls": [], "info": []}
+        monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "another machine"))
+    loaded = torch.nn.Linear(4, 3)
+    colabkit.load(loaded, "unreachable://run")
+    assert all(map(torch.equal, loaded.parameters(), model.parameters()))
+
+
 # What goes wrong is said before the first step.
 
 
@@ -138,5 +179,6 @@ def test_a_place_that_cannot_be_used_is_said_before_the_first_step(url, error, s
 def test_no_network_is_said_before_the_first_step(signed_in, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(outages, "_PAUSES_S", (0.0,))
     with pytest.raises(StorageError, match="the service cannot be reached"):
         colabkit.fit(network(), data(), "s3://bucket/run", progress=False, callbacks=[Never()])

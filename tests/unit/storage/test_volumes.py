@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -32,9 +33,11 @@ from colabkit.storage import (
     locate,
     mounter_for,
     mounts,
+    outages,
     url_of,
     volume_at,
 )
+from colabkit.storage.refusals import refusal_of
 from tests.places import small_disk
 
 
@@ -293,6 +296,7 @@ def test_without_credentials_it_says_where_to_put_them(signed_in, monkeypatch):
 def test_without_a_network_it_says_so(signed_in, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(outages, "_PAUSES_S", (0.0,))
     error = refused("s3://bucket/run")
     assert "cannot be reached" in error.message
     assert "network" in error.hint
@@ -332,6 +336,52 @@ def test_rclone_says_what_is_missing(remote, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingPackageError, match="rclone, which is not installed"):
         volume_at("rclone://gdrive/run")
+
+
+def test_rclone_is_asked_again_when_the_network_was_gone(remote, tmp_path, monkeypatch):
+    volume = volume_at("rclone://gdrive/run")
+    volume.write("a", [blob(b"x")])
+    monkeypatch.setattr(outages, "_PAUSES_S", (0.0, 0.0))
+    programs, real = tmp_path / "bin", shutil.which("rclone")
+    programs.mkdir()
+    (programs / "rclone").write_text(
+        f'#!/bin/sh\n[ -e "{tmp_path}/$1" ] && exec {real} "$@"\n'
+        f': > "{tmp_path}/$1"; echo "dial tcp: lookup: no such host" >&2; exit 1\n'
+    )
+    (programs / "rclone").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    assert volume.list(".") == {"a": 1}
+    assert volume.read("a").tobytes() == b"x"
+    assert (tmp_path / "lsjson").exists()
+    assert (tmp_path / "cat").exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "refusal"),
+    [
+        ("An error occurred (503) when calling the PutObject operation (reached max)", "BUSY"),
+        ("googleapi: Error 429: Quota exceeded for requests per minute, rateLimitExceeded", "BUSY"),
+        ("HTTP status code: 502", "BUSY"),
+        ("Connection reset by peer", "NO_NETWORK"),
+        ("s3://b/x has 500 bytes instead of the 503 that were written.", "FAILED"),
+        ("Error 403: The user's Drive storage quota has been exceeded.", "FULL"),
+    ],
+)
+def test_a_service_that_is_busy_is_told_from_one_that_refuses(said, refusal):
+    assert refusal_of(said).name == refusal
+
+
+def test_what_will_not_pass_is_asked_once(monkeypatch):
+    asked = []
+
+    def refuse():
+        asked.append(1)
+        raise StorageError("Access was denied.", path="s3://bucket")
+
+    monkeypatch.setattr(outages, "_PAUSES_S", (0.0, 0.0))
+    with pytest.raises(StorageError, match="denied"):
+        outages.patiently(refuse)
+    assert len(asked) == 1
 
 
 def test_a_remote_without_room_is_a_full_disk(remote, tmp_path, monkeypatch):
