@@ -13,7 +13,13 @@ from colabkit.checkpoint.spool import carry_stranded
 from colabkit.checkpoint.status import SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
-from colabkit.checkpoint.tree import decode, encode
+from colabkit.checkpoint.tree import (
+    can_be_found,
+    decode,
+    encode,
+    fields_of,
+    is_known_factory,
+)
 
 __all__ = [
     "Carrier",
@@ -35,8 +41,11 @@ __all__ = [
     "Section",
     "TensorBackend",
     "TensorSpec",
+    "can_be_found",
     "carry_stranded",
     "decode",
     "duration_s",
     "encode",
+    "fields_of",
+    "is_known_factory",
 ]

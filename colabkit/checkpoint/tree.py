@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import enum
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,7 +74,7 @@ class _Encoder:
             if fields is not None:
                 return {
                     _TAG: "namedtuple",
-                    "class": [type(value).__module__, type(value).__qualname__],
+                    "class": _place_of(type(value)),
                     "fields": list(fields),
                     "items": self._items(value, path),
                 }
@@ -90,6 +92,14 @@ class _Encoder:
             return {_TAG: kind, "value": bytes(value).hex()}
         if isinstance(value, complex):
             return {_TAG: "complex", "value": [repr(value.real), repr(value.imag)]}
+        return self._by_class(value, path)
+
+    def _by_class(self, value: Any, path: tuple[str, ...]) -> Any:
+        if isinstance(value, enum.Enum) and can_be_found(type(value)):
+            return {_TAG: "enum", "class": _place_of(type(value)), "name": value.name}
+        if dataclasses.is_dataclass(value) and (held := fields_of(value)) is not None:
+            fields = {key: self.encode(each, (*path, key)) for key, each in held.items()}
+            return {_TAG: "dataclass", "class": _place_of(type(value)), "fields": fields}
         where = ".".join(path) or "the state"
         message = f"{where} is a {type(value).__name__}, which cannot be stored without pickle."
         hint = "Leave it out of state_dict(), or store the numbers it is made of."
@@ -126,13 +136,45 @@ def _kind_of(value: Mapping[Any, Any], path: tuple[str, ...]) -> tuple[str, dict
     if not isinstance(value, collections.defaultdict):
         return "dict", {}
     factory = value.default_factory
-    named = next((name for name, known in _FACTORIES.items() if known is factory), None)
-    if named is None:
+    if not is_known_factory(factory):
         where = ".".join(path) or "the state"
         message = f"{where} is a defaultdict that makes its values by a function of its own."
         hint = "Use defaultdict(int), (float), (list), (dict) or (set), or a plain dict."
         raise StateError(message, where=where, hint=hint)
+    named = next(name for name, known in _FACTORIES.items() if known is factory)
     return "defaultdict", {"factory": named}
+
+
+def _place_of(kind: type) -> list[str]:
+    return [kind.__module__, kind.__qualname__]
+
+
+def _found(place: Sequence[str]) -> Any:
+    """Returns what stands at a place among the loaded modules; nothing is imported."""
+    module, name = place
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def can_be_found(kind: type) -> bool:
+    """Whether another process that runs the same program finds this very class."""
+    return _found(_place_of(kind)) is kind
+
+
+def fields_of(value: Any) -> dict[str, Any] | None:
+    """Returns the fields of a dataclass's object, None where it cannot be made of these alone."""
+    names = [field.name for field in dataclasses.fields(value)]
+    beside = set(getattr(value, "__dict__", ())) - set(names)
+    if beside or not can_be_found(type(value)) or not all(hasattr(value, n) for n in names):
+        return None
+    return {name: getattr(value, name) for name in names}
+
+
+def is_known_factory(factory: object) -> bool:
+    """Whether a defaultdict with this factory can be stored."""
+    return any(factory is known for known in _FACTORIES.values())
 
 
 def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
@@ -148,7 +190,7 @@ def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
     try:
         return _decode(skeleton, leaf)
     except _WRONG_FORM as error:
-        if isinstance(error, CheckpointCorruptError):
+        if isinstance(error, CheckpointCorruptError | StateError):
             raise
         message = "A checkpoint's state has an unknown form."
         raise CheckpointCorruptError(message, path="", reason=repr(error)) from error
@@ -182,16 +224,38 @@ def _pairs(value: Any, many: Many) -> Any:
 
 
 def _named(value: Any, many: Many) -> Any:
-    """Returns a tuple of the class it was, found among the loaded ones; nothing is imported."""
-    module, name = value["class"]
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
+    """Returns a tuple of the class it was, or one like it where that is not there."""
+    found = _found(value["class"])
     is_class = isinstance(found, type) and issubclass(found, tuple)
     if not is_class or list(getattr(found, "_fields", ())) != value["fields"]:
         make: Any = collections.namedtuple
-        found = make(name.rpartition(".")[2], value["fields"])
+        found = make(value["class"][1].rpartition(".")[2], value["fields"])
     return tuple.__new__(found, many(value["items"]))
+
+
+def _member(value: Any, _many: Many) -> Any:
+    kind = _found(value["class"])
+    if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
+        raise _missing(value)
+    return kind[value["name"]]
+
+
+def _filled(value: Any, many: Many) -> Any:
+    """Returns a dataclass's object with its fields as they were; none of its code is run."""
+    kind, fields = _found(value["class"]), value["fields"]
+    is_kind = isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    if not is_kind or {field.name for field in dataclasses.fields(kind)} != set(fields):
+        raise _missing(value)
+    made = object.__new__(kind)
+    for name, each in zip(fields, many(fields.values()), strict=True):
+        object.__setattr__(made, name, each)
+    return made
+
+
+def _missing(value: Any) -> StateError:
+    where = ".".join(value["class"])
+    message = f"A checkpoint holds an object of {where}, which is not there, or is another now."
+    return StateError(message, where=where, hint="Define the class before the run is made.")
 
 
 _FACTORIES: dict[str, Any] = {
@@ -215,6 +279,8 @@ _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "bytearray": lambda value, _: bytearray.fromhex(value["value"]),
     "bytes": lambda value, _: bytes.fromhex(value["value"]),
     "complex": lambda value, _: complex(*map(float, value["value"])),
+    "enum": _member,
+    "dataclass": _filled,
     "dict": _pairs,
     "counter": lambda value, many: collections.Counter(_pairs(value, many)),
 }

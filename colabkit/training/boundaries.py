@@ -208,9 +208,19 @@ class Boundaries:
             message, step=status.step, epoch=self.epoch, loss=math.nan, hint=WAY_BACK
         )
 
+    def _say_unsaved(self) -> None:
+        """Says the verdict again where training was seen to change what nobody can save."""
+        said = self.history.verdict
+        if self.has_trained and said is not None:
+            self.history.verdict = said.adding(reasons=self._side.unsaved())
+            if self.history.verdict != said:
+                self._display.say(str(self.history.verdict))
+
     def _snapshot(self) -> Snapshot:
+        sections = self._side.sections()
+        self._say_unsaved()
         self._state.reasons = self.verdict.reasons
         made = self._state.objects_as_made
         fingerprint = fingerprint_of(self._side, seed=self.seed, at_start=made)
         facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
-        return Snapshot([*self._side.sections(), self._state.section()], facts)
+        return Snapshot([*sections, self._state.section()], facts)

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import ArgumentError
-from colabkit.training.callback_memory import CallbackMemory
+from colabkit.training.attributes import Attributes
 from colabkit.training.hidden import find_generators
 from colabkit.training.monitor import better_mode, is_better
+from colabkit.training.plain_values import PlainValues
 
 if TYPE_CHECKING:
     from colabkit.training.loop import Run
@@ -156,9 +157,14 @@ class EarlyStopping(Callback):
 
 
 class CallbackList:
-    """Calls every callback's hooks, in the order given."""
+    """Calls every callback's hooks, in the order given.
 
-    def __init__(self, callbacks: Sequence[Any]) -> None:
+    Args:
+        callbacks: Objects with hooks, and functions.
+        values: Which of their attributes a checkpoint can hold; those without tensors by default.
+    """
+
+    def __init__(self, callbacks: Sequence[Any], values: PlainValues | None = None) -> None:
         self.members = tuple(callbacks)
         for callback in self.members:
             _check(callback)
@@ -166,8 +172,9 @@ class CallbackList:
             hook: [found for c in self.members if (found := _hook_of(c, hook))] for hook in _HOOKS
         }
         self._functions = [c for c in self.members if not any(hasattr(c, h) for h in _NAMES)]
+        plain = values or PlainValues()
         self._memories = {
-            f"attributes of callback {place} {type(callback).__name__}": CallbackMemory(callback)
+            f"attributes of callback {place} {type(callback).__name__}": Attributes(callback, plain)
             for place, callback in enumerate(self.members)
             if hasattr(callback, "__dict__")
             and not _is_stateful(callback)
@@ -223,14 +230,6 @@ class CallbackList:
             if _is_stateful(callback)
         }
         return own | self._memories
-
-    def stateless(self) -> dict[str, Any]:
-        """Returns the callbacks that save nothing themselves, by the name of their tensors."""
-        return {
-            f"tensors of callback {place} {type(callback).__name__}": callback
-            for place, callback in enumerate(self.members)
-            if not _is_stateful(callback)
-        }
 
     def generators(self, kinds: tuple[type, ...]) -> dict[str, object]:
         """Returns the random generators of the callbacks that save nothing themselves."""

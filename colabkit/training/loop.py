@@ -169,7 +169,8 @@ class Run(Boundaries):
         """How exactly this run goes on after an interruption; complete after the first batch."""
         opened = (cursor.feed for cursor in self._position.open if cursor.feed is not None)
         verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
-        return verdict.adding(reasons=(*self._enumerated, *self._data.reasons))
+        found = (*self._enumerated, *self._data.reasons, *self._side.unsaved())
+        return verdict.adding(reasons=found)
 
     @property
     def epoch_logs(self) -> dict[str, float]:

@@ -95,6 +95,10 @@ class Side(Protocol):
         """Returns what of the objects and settings stands against exactness."""
         ...
 
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to change and no checkpoint can hold."""
+        ...
+
 
 def side_for(objects: Mapping[str, Any]) -> Side:
     """Returns the side of the framework the objects come from.

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import collections
+import copy
+import dataclasses
+import enum
+import fractions
+import io
+import itertools
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -141,3 +149,143 @@ def test_optimizers_within_optimizers_go_on(tmp_path):
             looped(tmp_path / kind / "resumed", kind, epochs=epochs)
         alone, resumed = (hashes(tmp_path / kind / each) for each in ("alone", "resumed"))
         assert resumed == alone
+
+
+class Phase(enum.Enum):
+    """Where a schedule of one's own stands."""
+
+    WARM = 0
+    FULL = 1
+
+
+@dataclasses.dataclass
+class Carried:
+    """What a model carries from batch to batch."""
+
+    mean: torch.Tensor
+    count: int = 0
+    phase: Phase = Phase.WARM
+
+
+class Carrying(nn.Module):
+    """Keeps dataclasses, in an attribute and in containers, and walks through phases."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.own = Carried(torch.zeros(6))
+        self.past: collections.deque[Carried] = collections.deque(maxlen=2)
+        self.by_phase: dict[Phase, list[float]] = {Phase.WARM: [], Phase.FULL: []}
+        self.phase = Phase.WARM
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.own.count += 1
+        self.own.mean = self.own.mean.lerp(x.detach().mean(0), 0.5)
+        self.phase = self.own.phase = Phase.FULL if self.own.count > 4 else Phase.WARM
+        self.by_phase[self.phase].append(float(len(x)))
+        shift = sum(each.mean * each.count for each in self.past)
+        self.past.append(dataclasses.replace(self.own))
+        scale = 1 + len(self.by_phase[Phase.FULL]) + self.phase.value
+        return self.body(x + self.own.mean + 0.01 * shift) / scale
+
+
+def test_dataclasses_and_enums_that_a_model_keeps_go_on(tmp_path):
+    assert_resumes_exactly(lambda: {"model": Carrying()}, tmp_path)
+
+
+class Averaging:
+    """Keeps averaged copies of a model, made at its first batch, as it begins, or before."""
+
+    def __init__(self, model: nn.Module, made: str) -> None:
+        self.model, self.made = model, made
+        self.mean = copy.deepcopy(model) if made == "before" else None
+
+    def on_train_begin(self, run: Any) -> None:
+        if self.made == "as it begins":
+            self.mean = copy.deepcopy(self.model)
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if self.mean is None:
+            self.mean = copy.deepcopy(self.model)
+        with torch.no_grad():
+            for mean, now in zip(self.mean.parameters(), self.model.parameters(), strict=True):
+                mean.lerp_(now, 0.1)
+                now.lerp_(mean, 0.01)
+
+
+@pytest.mark.parametrize("made", ["before", "as it begins", "at its first batch"])
+def test_averaged_copies_that_a_callback_keeps_go_on(made, tmp_path):
+    kept = []
+
+    def make() -> dict[str, Any]:
+        model = network()
+        callback = Averaging(model, made)
+        kept.append(callback)
+        return {"model": model, "callbacks": [callback]}
+
+    assert_resumes_exactly(make, tmp_path)
+    alone, _, resumed = (callback.mean.state_dict() for callback in kept)
+    assert all(torch.equal(resumed[name], each) for name, each in alone.items())
+
+
+class Foreign:
+    """Keeps what is no plain value, and changes it: an iterator, and a library's object."""
+
+    def __init__(self) -> None:
+        self.numbers = iter(range(100))
+        self.fractions = [fractions.Fraction(1)]
+        self.bar: Any = None
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.numbers = itertools.chain([step], self.numbers)
+        self.fractions.append(self.fractions[-1] / 2)
+        self.bar = io.StringIO()
+
+
+def test_what_changes_and_cannot_be_saved_is_named_in_every_session(tmp_path):
+    for epochs in (1, 2):
+        history = colabkit.fit(
+            network(), arrays(), tmp_path, callbacks=[Foreign()], epochs=epochs, progress=False,
+            save_every=1,
+        )  # fmt: skip
+        named = [each.partition(" (")[0] for each in history.verdict.reasons]
+        assert named == ["callback 0 Foreign.numbers", "callback 0 Foreign.fractions"]
+
+
+def test_what_nobody_changes_leaves_the_verdict_exact(tmp_path):
+    class Owning:
+        def __init__(self) -> None:
+            self.text, self.lines = io.StringIO(), itertools.count()
+            self.lock, self.table = threading.Lock(), {"a": object()}
+
+        def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+            self.text.write(f"{step}\n")
+
+    history = colabkit.fit(
+        network(), arrays(), tmp_path, callbacks=[Owning()], epochs=2, progress=False, save_every=1
+    )
+    assert not history.verdict.reasons
+
+
+class Watching(nn.Module):
+    """Keeps its activations, as models do whose attention is to be looked at."""
+
+    def __init__(self, copies: int) -> None:
+        super().__init__()
+        self.body, self.copies = network(), copies
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen = x.new_ones(self.copies, requires_grad=True) * 2
+        return self.body(x)
+
+
+@pytest.mark.parametrize(("copies", "is_saved"), [(1 << 10, True), (5 << 20, False)])
+def test_activations_are_saved_up_to_a_size_and_named_above(copies, is_saved, tmp_path):
+    data, options = arrays(), {"progress": False, "save_every": 4, "batch_size": 16}
+    history = colabkit.fit(Watching(copies), data, tmp_path, epochs=2, **options)
+    saved = "objects.modules.model.python.values..seen" in hashes(tmp_path)
+    assert saved is is_saved
+    named = history.verdict.reasons
+    assert named == (
+        () if is_saved else ("model.seen (Tensor) changes in training and cannot be saved",)
+    )

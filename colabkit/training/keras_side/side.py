@@ -121,6 +121,10 @@ class KerasSide:
             return (_ANY_ORDER,)
         return ()
 
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns nothing: what Keras' objects hold beside their variables is not looked at."""
+        return ()
+
 
 def _as_float(value: Any) -> float:
     if hasattr(value, "numpy") and not hasattr(value, "detach"):

@@ -10,7 +10,7 @@ import torch
 _ALIGNMENT_BYTES = 64
 
 
-def aligned(value: Any) -> Any:
+def realigned(value: Any) -> Any:
     """Returns a state whose tensors lie where PyTorch would have put them.
 
     A checkpoint's tensors follow each other without a gap, and BLAS adds in another order
@@ -21,10 +21,10 @@ def aligned(value: Any) -> Any:
         return value.clone() if value.data_ptr() % _ALIGNMENT_BYTES else value
     if isinstance(value, dict):
         for key, each in value.items():
-            value[key] = aligned(each)
+            value[key] = realigned(each)
     elif isinstance(value, list | collections.deque):
         for place, each in enumerate(value):
-            value[place] = aligned(each)
+            value[place] = realigned(each)
     elif isinstance(value, tuple):
-        return tuple.__new__(type(value), (aligned(each) for each in value))
+        return tuple.__new__(type(value), (realigned(each) for each in value))
     return value

@@ -15,7 +15,6 @@ from colabkit.training.checks import as_validation_data, require_count
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.fit_options import FitOptions
 from colabkit.training.records import History
-from colabkit.training.torch_side.attributes import Attributes
 from colabkit.training.torch_side.device import choose_device, choose_precision
 from colabkit.training.torch_side.loss import named_loss
 from colabkit.training.torch_side.metrics import Metrics
@@ -25,6 +24,7 @@ from colabkit.training.torch_side.run import TorchRun
 from colabkit.training.torch_side.schedules import make_schedule
 from colabkit.training.torch_side.sources import feed_of
 from colabkit.training.torch_side.step import Evaluation, Recipe, TrainStep
+from colabkit.training.torch_side.tensor_values import TensorValues
 from colabkit.training.verdict import ResumeVerdict
 
 
@@ -89,7 +89,7 @@ class _Fitting:
         self._feed = feed
         self._options = options
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
-        self._callbacks = CallbackList(options.callbacks)
+        self._callbacks = CallbackList(options.callbacks, TensorValues())
         # Whatever an earlier loop or a step that broke off has left there.
         recipe.model.zero_grad()
         recipe.optimizer.zero_grad()
@@ -127,7 +127,6 @@ class _Fitting:
             "step": self._step,
             **{f"metric {n}": m for n, m in recipe.metrics.stateful.items()},
             **self._callbacks.stateful(),
-            **{n: Attributes(c, scalars=False) for n, c in self._callbacks.stateless().items()},
             **self._callbacks.generators((torch.Generator,)),
         }
 

@@ -37,6 +37,7 @@ class TorchSide:
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
         """Hooks the optimizers, so that a snapshot under way is finished before they step."""
         self._ledger = GradientLedger(self._state, before_optimizer_step)
+        self._state.begin()
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -147,6 +148,10 @@ class TorchSide:
                 " (torch.use_deterministic_algorithms(True) makes them exact)"
             )
         return tuple(found)
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to change and no checkpoint can hold."""
+        return self._state.unsaved()
 
 
 def _device_of(objects: Mapping[str, Any]) -> torch.device:

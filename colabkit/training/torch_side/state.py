@@ -11,10 +11,11 @@ from torch import nn
 
 from colabkit.checkpoint import Section, encode
 from colabkit.errors import ArgumentError
+from colabkit.training.attributes import Attributes
 from colabkit.training.hidden import find_generators, is_unseedable
-from colabkit.training.torch_side.alignment import aligned
-from colabkit.training.torch_side.attributes import inner_optimizers, of_optimizer
+from colabkit.training.torch_side.alignment import realigned
 from colabkit.training.torch_side.gradients import gradient_of, stored_gradient
+from colabkit.training.torch_side.held import HeldObjects, inner_optimizers, of_optimizer
 from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.prepared import plain_optimizer, scaler_of
 from colabkit.training.torch_side.randomness import (
@@ -59,6 +60,9 @@ class TorchState:
         }
         scalers = {f"{name} scaler": scaler_of(optimizer) for name, optimizer in given.items()}
         self.others |= {name: scaler for name, scaler in scalers.items() if scaler is not None}
+        known = (each for module in self.modules.values() for each in module.modules())
+        everything = [*objects.values(), *known, *self.optimizers.values(), *self.others.values()]
+        self._held = HeldObjects(everything)
 
     def sections(self) -> list[Section]:
         """Returns the weights of each module and everything else, by reference."""
@@ -83,6 +87,8 @@ class TorchState:
             "groups": {n: names_in_groups(o, self.modules) for n, o in self.optimizers.items()},
             "others": {n: _state_of(o) for n, o in self.others.items()},
         }
+        # The memories have looked at their objects by now.
+        state["held"] = self._held.state_dict(self._memories())
         return [*weights, Section(name="objects", state=state, weights=False)]
 
     def restore(self, sections: Mapping[str, Any]) -> None:
@@ -107,6 +113,35 @@ class TorchState:
         for name, value in self.others.items():
             if name in objects["others"]:
                 _load_other(value, objects["others"][name])
+        self._held.load_state_dict(objects.get("held", {}))
+
+    def begin(self) -> None:
+        """Loads what could not be loaded before callbacks had begun."""
+        self._held.load_waiting(self._memories())
+
+    def _memories(self) -> dict[str, Attributes]:
+        """Returns what is known of attributes, by the names of the objects."""
+        found = {
+            f"{name}.{path}".rstrip("."): memory
+            for name, values in self._values.items()
+            for path, memory in values.memories.items()
+        }
+        found |= self._beside
+        others = ((n, o) for n, o in self.others.items() if isinstance(o, Attributes))
+        return found | {name.removeprefix("attributes of "): memory for name, memory in others}
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to change and no checkpoint can hold."""
+        lost = {
+            f"{name}.{path}": kind
+            for name, memory in self._memories().items()
+            for path, kind in memory.lost.items()
+        }
+        lost |= {path.replace(":", "."): kind for path, kind in self._held.lost.items()}
+        return tuple(
+            f"{path} ({kind}) changes in training and cannot be saved"
+            for path, kind in lost.items()
+        )
 
     def _restore_optimizers(self, states: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
         # An optimizer around another shares its groups and state, which loading would part.
@@ -317,7 +352,7 @@ def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
             there.copy_(value)
         return
     near = next((t for t in (there, *module.parameters()) if t is not None), value)
-    owner.register_buffer(name, aligned(value.to(near.device)), persistent=False)
+    owner.register_buffer(name, realigned(value.to(near.device)), persistent=False)
 
 
 def _keep_sums(value: Any) -> None:
@@ -336,7 +371,7 @@ def _load_other(value: Any, state: Any) -> None:
     if not hasattr(value, "load_state_dict"):
         restore_own_generator(value, state)
     elif state or not isinstance(state, dict):
-        value.load_state_dict(aligned(state))
+        value.load_state_dict(realigned(state))
     if isinstance(value, torch.amp.GradScaler):
         # Only scaling makes the scale it has loaded exist, and an epoch's rest may step without.
         value.scale(torch.zeros((), device=value._device))
@@ -350,7 +385,7 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
         for key, kept in state["state"].get(index, {}).items():
             loaded = optimizer.state[parameter].get(key)
             if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
-                optimizer.state[parameter][key] = aligned(loaded)
+                optimizer.state[parameter][key] = realigned(loaded)
                 continue
             if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
                 laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
@@ -358,4 +393,4 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
             elif loaded.dtype != kept.dtype:
                 optimizer.state[parameter][key] = kept.to(loaded.device)
             elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
-                optimizer.state[parameter][key] = aligned(loaded)
+                optimizer.state[parameter][key] = realigned(loaded)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from colabkit.errors import StateError
-from colabkit.training.torch_side.alignment import aligned
+from colabkit.training.torch_side.alignment import realigned
 
 _SAMPLE_MAX = 256
 
@@ -100,7 +100,7 @@ def _make_room(
             continue
         owner, name = owner_of(module, key)
         if not _fits(buffer, value):
-            owner._buffers[name] = aligned(value.to(buffer.device).clone())
+            owner._buffers[name] = realigned(value.to(buffer.device).clone())
         elif 0 in buffer.stride() and buffer.numel() > 1:
             # Several of its elements are one place in memory, which nothing can be copied to.
             owner._buffers[name] = buffer.detach().clone(memory_format=torch.contiguous_format)

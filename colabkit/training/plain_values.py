@@ -1,0 +1,134 @@
+"""Plain values: numbers, words, arrays, and containers of these, told apart and put back."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import enum
+from typing import Any
+
+import numpy as np
+
+from colabkit.checkpoint import can_be_found, fields_of, is_known_factory
+from colabkit.storage import hash_of
+
+_ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
+_ORDERED = frozenset({list, tuple, collections.deque})
+_MAPPINGS = frozenset({dict, collections.OrderedDict, collections.Counter, collections.defaultdict})
+_SETS = frozenset({set, frozenset})
+_DEPTH_MAX, _ITEMS_MAX = 8, 200_000
+
+
+class PlainValues:
+    """What a checkpoint can hold of attributes; a framework adds its tensors."""
+
+    def mark(self, value: Any, depth: int = 0) -> Any:
+        """Returns what differs once a value has changed, None for a value that is not plain."""
+        kind = type(value)
+        if kind in _ATOMS:
+            return kind, repr(value)  # 0.0 and -0.0 are equal
+        if isinstance(value, np.ndarray | np.generic):
+            is_plain = value.dtype.kind in "biufc" and value.dtype.isnative
+            return (kind, value.shape, value.dtype, hash_of(_bytes_of(value))) if is_plain else None
+        if depth > _DEPTH_MAX:
+            return None
+        if isinstance(value, enum.Enum):
+            return (kind, value.name) if can_be_found(kind) else None
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            held = fields_of(value)
+            return None if held is None else self._marks(kind, [*held.values()], depth)
+        if kind in _SETS:
+            return (kind, frozenset(value)) if _are_atoms(value) else None
+        if kind in _MAPPINGS and is_known_factory(getattr(value, "default_factory", None)):
+            return self._marks(kind, [*value, *value.values()], depth)
+        if kind in _ORDERED or (isinstance(value, tuple) and hasattr(value, "_fields")):
+            return self._marks(kind, list(value), depth)
+        return None
+
+    def _marks(self, kind: type, parts: list[Any], depth: int) -> Any:
+        if len(parts) > _ITEMS_MAX:
+            return None
+        if _are_atoms(parts):
+            return kind, [*map(type, parts)], parts
+        marks = [self.mark(part, depth + 1) for part in parts]
+        return None if None in marks else (kind, marks)
+
+    def place_of(self, owner: Any) -> Any:
+        """Returns where tensors belong that an object keeps, None where nothing says so."""
+        del owner
+
+    def may_be_replaced(self, owner: Any, name: str, there: Any) -> bool:
+        """Whether what stands under a name now is a plain attribute."""
+        del owner, name, there
+        return True
+
+    def is_saved_elsewhere(self, value: Any) -> bool:
+        """Whether what is not plain is in every checkpoint by another way."""
+        del value
+        return False
+
+    def detached(self, value: Any) -> Any:
+        """Returns what goes into the checkpoint for a value."""
+        return value
+
+    def put(self, there: Any, value: Any, near: Any = None) -> Any:
+        """Returns a restored value, in the object that is there where others may hold it too.
+
+        Args:
+            there: What stands in its place now.
+            value: What was restored.
+            near: A place for tensors that find none there.
+        """
+        if isinstance(value, np.ndarray):
+            if _fits(there, value) and there.flags.writeable:
+                there[...] = value
+                return there
+            return value.copy()
+        if isinstance(value, list | collections.deque):
+            return self._put_items(there, value, near)
+        if type(value) in _MAPPINGS:
+            own = there if type(there) is type(value) else {}
+            pairs = [(key, self.put(own.get(key), each, near)) for key, each in value.items()]
+            return _refilled(there, value, pairs)
+        if type(value) is set:
+            return _refilled(there, value, list(value))
+        if dataclasses.is_dataclass(value):
+            for name in [field.name for field in dataclasses.fields(value)]:
+                object.__setattr__(value, name, self.put(None, getattr(value, name), near))
+        if isinstance(value, tuple):
+            return tuple.__new__(type(value), (self.put(None, each, near) for each in value))
+        return value
+
+    def _put_items(self, there: Any, value: Any, near: Any) -> Any:
+        is_alike = type(there) is type(value)
+        kept = list(there) if is_alike else []
+        kept += [None] * (len(value) - len(kept))
+        items = [self.put(own, each, near) for own, each in zip(kept, value, strict=False)]
+        target = there if is_alike and _room(there) == _room(value) else value
+        target.clear()
+        target.extend(items)
+        return target
+
+
+def _refilled(there: Any, value: Any, items: list[Any]) -> Any:
+    target = there if type(there) is type(value) else value
+    target.clear()
+    target.update(items)
+    return target
+
+
+def _room(value: Any) -> int | None:
+    return getattr(value, "maxlen", None)
+
+
+def _fits(there: Any, value: np.ndarray[Any, Any]) -> bool:
+    is_array = isinstance(there, np.ndarray)
+    return is_array and (there.shape, there.dtype) == (value.shape, value.dtype)
+
+
+def _are_atoms(parts: Any) -> bool:
+    return set(map(type, parts)) <= _ATOMS
+
+
+def _bytes_of(value: Any) -> Any:
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8) if value.size else b""
