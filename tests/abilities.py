@@ -96,6 +96,7 @@ def _lack_of_a_machine() -> str:
 
 SEVEN_ZIP = _program("7z", "p7zip-full", "7z archives, encrypted zips, ours as 7z reads them")
 UNZIP = _program("unzip", "unzip", "zips as unzip unpacks them")
+ZIP = _program("zip", "zip", "zips in parts as zip writes them")
 BZIP2 = _program("bzip2", "bzip2", "tar.bz2 as tar unpacks it")
 XZ = _program("xz", "xz-utils", "tar.xz as tar unpacks it")
 RCLONE = _program("rclone", "rclone", "rclone's mount and remotes")
@@ -105,7 +106,7 @@ BROWSER = _program(" ".join(BROWSERS), "chromium", "panels and cards in a browse
 BSDTAR = _program("bsdtar", "libarchive-tools", "our archives as bsdtar reads them")
 # For the benchmarks alone: what unpacking is timed against.
 ZSTD = _program("zstd", "zstd", "how fast tar unpacks tar.zst")
-FROM_DEBIAN = (SEVEN_ZIP, UNZIP, BZIP2, XZ, RCLONE, FUSERMOUNT, BROWSER, BSDTAR, ZSTD)
+FROM_DEBIAN = (SEVEN_ZIP, ZIP, UNZIP, BZIP2, XZ, RCLONE, FUSERMOUNT, BROWSER, BSDTAR, ZSTD)
 
 FUSE = _circumstance("Drive as a file system", _may_fuse, "/dev/fuse cannot be opened")
 COLAB = Need("what runs on Colab's double", _lack_of_a_machine)

@@ -34,6 +34,7 @@ class ArchiveKind(enum.Enum):
 _MAGIC = (
     (b"PK\x03\x04", ArchiveKind.ZIP),
     (b"PK\x05\x06", ArchiveKind.ZIP),
+    (b"PK\x07\x08", ArchiveKind.ZIP),  # the first part of several
     (b"\x1f\x8b", ArchiveKind.TAR_GZ),
     (b"BZh", ArchiveKind.TAR_BZ2),
     (b"\xfd7zXZ\x00", ArchiveKind.TAR_XZ),

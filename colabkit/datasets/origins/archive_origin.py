@@ -8,21 +8,22 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from colabkit.datasets.archives import ArchiveKind, Plan, plan_archive, unpack
 from colabkit.datasets.cache import Member, Staging, damaged_members
 from colabkit.datasets.folders import Before
-from colabkit.datasets.members import Limits, UnpackedTable, said_once
+from colabkit.datasets.members import Limits, Remark, UnpackedTable, said_once
 from colabkit.datasets.origins.archive_members import MemberView, check_clashes
 from colabkit.datasets.origins.archive_totals import Totals
 from colabkit.datasets.origins.origin import Contents
 from colabkit.datasets.origins.shard_kinds import (
     ARCHIVE_SUFFIXES,
     holds_archive,
-    split_hint,
     suffix_of,
 )
 from colabkit.datasets.reading import (
     Downloads,
     HashedSource,
+    JoinedSource,
     RetriedSource,
     Source,
+    SplitArchive,
     is_web,
     open_retried,
     stamp_of,
@@ -51,6 +52,7 @@ class ArchiveOrigin:
         hashed: Whether to find out the SHA-256 of the one archive.
         limits: What counts as a bomb, None for the usual.
         encoding: Of names that do not tell theirs, None to judge.
+        splits: The archives that are in parts.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class ArchiveOrigin:
         hashed: bool,
         limits: Limits | None = None,
         encoding: str | None = None,
+        splits: Sequence[SplitArchive] = (),
     ) -> None:
         if hashed and len(paths) != 1:
             message = f"sha256 is of one archive, and the source is {len(paths):,}."
@@ -76,6 +79,7 @@ class ArchiveOrigin:
         self._hashed = hashed
         self._limits = limits
         self._encoding = encoding
+        self._splits = {split.name: split for split in splits}
         self._sha256: str | None = None
         self._downloads = Downloads(watch=watch, retry=retry)
         self._plans: list[Plan] = []
@@ -84,7 +88,7 @@ class ArchiveOrigin:
     def stamp(self) -> str:
         """Returns sizes and times of change."""
         with ThreadPoolExecutor(_PLANNERS, "colabkit-stamp") as pool:
-            stamps = list(pool.map(stamp_of, self._paths))
+            stamps = list(pool.map(self._stamp_of, self._paths))
         if not all(stamps):
             return ""
         return stamps[0] if len(stamps) == 1 else hash_of("|".join(stamps).encode())
@@ -96,7 +100,7 @@ class ArchiveOrigin:
         folders = [plan.folders for plan in self._plans]
         check_clashes(self._paths, [plan.files for plan in self._plans], folders)
         is_listed = all(plan.nbytes is not None for plan in self._plans)
-        digests = [_identity(*pair) for pair in zip(self._plans, self._paths, strict=True)]
+        digests = [self._identity(*pair) for pair in zip(self._plans, self._paths, strict=True)]
         digest = digests[0] if len(digests) == 1 else hash_of("|".join(digests).encode())
         return Contents(
             digest=digest,
@@ -139,7 +143,8 @@ class ArchiveOrigin:
     def _unpack(
         self, number: int, staging: Staging, done: Container[str], totals: Totals
     ) -> UnpackedTable:
-        source = self._open(self._paths[number])
+        path = self._paths[number]
+        source = self._open(path)
 
         def tell(now: Progress) -> None:
             if totals.given_up.is_set():
@@ -156,11 +161,12 @@ class ArchiveOrigin:
                 retry=self._retry,
                 password=self._password,
             )
+            self._check_end(self._plans[number], path)
             if isinstance(source, HashedSource):
                 self._watch.begin(Phase.CHECKING)
                 self._sha256 = source.sha256()
         except ArchiveCorruptError as error:
-            error.hint = split_hint(self._paths[number]) or error.hint
+            self._add_parts(error, path)
             raise
         finally:
             source.close()
@@ -201,7 +207,7 @@ class ArchiveOrigin:
                 encoding=self._encoding,
             )
         except ArchiveError as error:
-            error.hint = split_hint(path) or error.hint
+            self._add_parts(error, path)
             is_named_so = suffix_of(path.partition("?")[0]) in ARCHIVE_SUFFIXES
             is_none = "://" in path and not is_named_so and not holds_archive(source)
             if is_none and isinstance(error, ArchiveCorruptError):
@@ -210,7 +216,44 @@ class ArchiveOrigin:
         finally:
             source.close()
 
+    def _check_end(self, plan: Plan, path: str) -> None:
+        """Refuses parts that end like a tar whose program writes no end mark."""
+        if path in self._splits and Remark.NO_END in plan.remarks:
+            message = f"{path} ends without an end mark, as where its last part is missing."
+            raise ArchiveCorruptError(message)
+
+    def _add_parts(self, error: ArchiveError, path: str) -> None:
+        """Tells which parts an archive was read from that cannot be."""
+        if path in self._splits:
+            error.hint = self._splits[path].words()
+
+    def _stamp_of(self, path: str) -> str:
+        if path not in self._splits:
+            return stamp_of(path)
+        stamps = [stamp_of(part) for part in self._splits[path].parts]
+        return hash_of("|".join(stamps).encode()) if all(stamps) else ""
+
+    def _identity(self, plan: Plan, path: str) -> str:
+        """Returns what tells an archive from a later one of its name.
+
+        The ends of a plain tar say nothing of what lies between, as a checksum would: there
+        its time of change must be the same.
+        """
+        if plan.kind is not ArchiveKind.TAR:
+            return plan.digest
+        return hash_of(f"{plan.digest} {self._stamp_of(path)}".encode())
+
     def _opened(self, path: str) -> Source:
+        if path not in self._splits:
+            return self._opened_whole(path)
+        split = self._splits[path]
+        if not split.are_joined:
+            return self._opened_whole(split.parts[0])
+        with ThreadPoolExecutor(_PLANNERS, "colabkit-parts") as pool:
+            parts = list(pool.map(self._opened_whole, split.parts))
+        return JoinedSource(parts, path)
+
+    def _opened_whole(self, path: str) -> Source:
         if not is_web(path):
             return open_retried(path, self._retry)
         try:
@@ -225,17 +268,6 @@ class ArchiveOrigin:
     def _open(self, path: str) -> Source:
         source = self._opened(path)
         return HashedSource(source, retry=self._retry) if self._hashed else source
-
-
-def _identity(plan: Plan, path: str) -> str:
-    """Returns what tells an archive from a later one of its name.
-
-    The ends of a plain tar say nothing of what lies between, as a checksum would: there its
-    time of change must be the same.
-    """
-    if plan.kind is not ArchiveKind.TAR:
-        return plan.digest
-    return hash_of(f"{plan.digest} {stamp_of(path)}".encode())
 
 
 def _failed_first(futures: Sequence[Future[UnpackedTable]]) -> Sequence[Future[UnpackedTable]]:

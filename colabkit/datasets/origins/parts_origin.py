@@ -13,7 +13,6 @@ from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin
 from colabkit.datasets.origins.shard_kinds import (
     ARCHIVE_SUFFIXES,
     is_to_be_unpacked,
-    split_hint,
     suffix_of,
 )
 from colabkit.datasets.reading import RetriedSource, open_retried
@@ -92,10 +91,6 @@ class PartsOrigin:
         if self._chosen is None:
             with ThreadPoolExecutor(THREADS, "colabkit-heads") as pool:
                 are_archives = list(pool.map(self._is_archive, self._paths))
-            hint = next(filter(None, map(split_hint, self._paths)), "")
-            if hint and not all(are_archives):
-                message = f"{self._paths[0]} is one part of an archive that was split."
-                raise ArgumentError(message, argument="source", hint=hint)
             if len(set(are_archives)) > 1:
                 raise _mixed(self._paths, are_archives)
             self._chosen = self._as_archives() if all(are_archives) else self._files
@@ -107,7 +102,7 @@ class PartsOrigin:
         try:
             if is_to_be_unpacked(path, source):
                 return True
-            if not self._alone or split_hint(path):
+            if not self._alone:
                 return False
             return _looks_broken(path, source.read(0, _HEAD_BYTES))
         finally:

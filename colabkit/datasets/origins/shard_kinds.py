@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
@@ -35,28 +34,8 @@ WHOLE_SUFFIXES = frozenset(
     )
     for name in names
 )
-# Of 7-Zip and WinZip, of `split`, and of `zip -s`.
-_PART = re.compile(r"(.+\.(?:zip|7z|rar|tar|t?gz|t?bz2?|t?xz|zst))\.(\d{2,4}|[a-z]{2,3})", re.I)
-_ZIP_PART = re.compile(r"(.+)\.(z\d{2,3})", re.I)
 _WHOLE_FIRST_MEMBERS = (b"[Content_Types].xml", b"META-INF/", b"mimetype")
 _WHOLE_FIRST_ENDS = (b"/data.pkl", b".npy")
-
-
-def split_hint(path: str) -> str:
-    """Returns what to do with one of several parts of an archive, "" where it is none.
-
-    Example:
-        >>> split_hint("MyDrive/cats.tar.gz.aa")
-        'It is one of several parts: join them with !cat MyDrive/cats.tar.gz.* > cats.tar.gz'
-    """
-    found = _PART.fullmatch(path) or _ZIP_PART.fullmatch(path)
-    if found is None:
-        return ""
-    whole = found[1]
-    name = PurePosixPath(whole).name
-    if found[2].lower().startswith("z"):
-        return f"It is one of several parts: join them with !zip -s 0 {whole}.zip --out joined.zip"
-    return f"It is one of several parts: join them with !cat {whole}.* > {name}"
 
 
 def suffix_of(path: str) -> str:
@@ -115,6 +94,7 @@ class _Bytes:
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.nbytes = len(data)
+        self.starts: tuple[int, ...] = (0,)
 
     def read(self, offset: int, nbytes: int) -> bytes:
         return self._data[offset : offset + nbytes]

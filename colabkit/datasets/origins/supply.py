@@ -140,7 +140,12 @@ class Supply:
     def notes(self) -> list[str]:
         """Returns sentences for the user on where the files came from."""
         unfinished = getattr(self._origin, "unfinished", ())
-        notes = [self._note(), _unfinished_words(unfinished), *getattr(self._origin, "notes", ())]
+        notes = [
+            self._request.found.note,
+            self._note(),
+            _unfinished_words(unfinished),
+            *getattr(self._origin, "notes", ()),
+        ]
         return [note for note in notes if note]
 
     def _note(self) -> str:
@@ -167,7 +172,8 @@ class Supply:
             raise ArgumentError(message, argument="pack", hint="Leave it out.")
         paths = request.found.paths
         alone = request.found.kind is SourceKind.ARCHIVES
-        if alone and (is_url(paths[0]) or suffix_of(paths[0]) in ARCHIVE_SUFFIXES):
+        is_named_so = is_url(paths[0]) or suffix_of(paths[0]) in ARCHIVE_SUFFIXES
+        if alone and (is_named_so or request.found.splits):
             return self._open_archives()
         if request.sha256 is None:
             return PartsOrigin(
@@ -191,6 +197,7 @@ class Supply:
             hashed=request.sha256 is not None,
             limits=request.limits,
             encoding=request.encoding,
+            splits=request.found.splits,
         )
 
     def _open_folder(self, root: Path) -> Origin:

@@ -2,12 +2,22 @@
 
 from colabkit.datasets.reading.downloads import Downloads
 from colabkit.datasets.reading.hashed_source import HashedSource
+from colabkit.datasets.reading.joined_source import JoinedSource
 from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead
 from colabkit.datasets.reading.retried_source import RetriedSource, open_retried
 from colabkit.datasets.reading.source import FileSource, FsspecSource, Source, open_source
 from colabkit.datasets.reading.source_file import SourceFile
+from colabkit.datasets.reading.split_names import (
+    SplitArchive,
+    folder_of,
+    gathered,
+    like_it,
+    name_of,
+    number_of,
+    part_names,
+)
 from colabkit.datasets.reading.stamps import stamp_of
-from colabkit.datasets.reading.urls import is_web, urls_like
+from colabkit.datasets.reading.urls import is_web, urls_like, urls_that_exist
 
 __all__ = [
     "CHUNK_BYTES",
@@ -15,13 +25,22 @@ __all__ = [
     "FileSource",
     "FsspecSource",
     "HashedSource",
+    "JoinedSource",
     "ReadAhead",
     "RetriedSource",
     "Source",
     "SourceFile",
+    "SplitArchive",
+    "folder_of",
+    "gathered",
     "is_web",
+    "like_it",
+    "name_of",
+    "number_of",
     "open_retried",
     "open_source",
+    "part_names",
     "stamp_of",
     "urls_like",
+    "urls_that_exist",
 ]

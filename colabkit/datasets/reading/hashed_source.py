@@ -38,6 +38,7 @@ class HashedSource:
         self._kept_bytes = 0
         self.name = source.name
         self.nbytes = source.nbytes
+        self.starts = source.starts
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Returns the bytes asked for, and hashes them when it is their turn."""

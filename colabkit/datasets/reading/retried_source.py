@@ -20,6 +20,7 @@ class RetriedSource:
         self._retry = retry
         self.name = source.name
         self.nbytes = source.nbytes
+        self.starts = source.starts
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Returns the bytes asked for."""

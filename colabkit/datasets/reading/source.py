@@ -23,6 +23,9 @@ class Source(Protocol):
     nbytes: int
     """Size when it was opened, in bytes."""
 
+    starts: tuple[int, ...]
+    """Where each part of it begins, (0,) where it is in one."""
+
     def read(self, offset: int, nbytes: int) -> bytes:
         """Returns the bytes asked for; fewer only at the end."""
         ...
@@ -58,10 +61,16 @@ class _Place(threading.local):
 
 
 class FileSource:
-    """A file on a disk or a mount; each thread reads through its own descriptor."""
+    """A file on a disk or a mount; each thread reads through its own descriptor.
+
+    Attributes:
+        keeps_open: Whether a thread keeps its descriptor from one read to the next.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.starts: tuple[int, ...] = (0,)
+        self.keeps_open = True
         self._path = Path(name).absolute()
         self._here = _Place()
         self._lock = threading.Lock()
@@ -96,6 +105,8 @@ class FileSource:
             here.partial_offset, here.partial = offset, b"".join(parts)
             self._drop()
             raise
+        if not self.keeps_open:
+            self._drop()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
@@ -139,6 +150,7 @@ class FsspecSource:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.starts: tuple[int, ...] = (0,)
         try:
             self._place = located(name)
             size = self._place.files.info(self._place.inside).get("size")

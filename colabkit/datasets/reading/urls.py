@@ -6,6 +6,8 @@ import dataclasses
 import errno
 import http
 import importlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from colabkit.errors import ArgumentError, MissingPackageError
@@ -71,6 +73,30 @@ def urls_like(pattern: str) -> list[str]:
         return sorted(place.files.unstrip_protocol(path) for path in found)
     except Exception as error:
         raise as_os_error(error, pattern) from error
+
+
+def urls_that_exist(urls: Sequence[str]) -> list[str]:
+    """Returns those of some URLs that lead to a file; they are asked for side by side.
+
+    Raises:
+        OSError: Their server does not say.
+    """
+    with ThreadPoolExecutor(max(1, len(urls)), "colabkit-ask") as pool:
+        return [
+            url for url, is_there in zip(urls, pool.map(_exists, urls), strict=True) if is_there
+        ]
+
+
+def _exists(url: str) -> bool:
+    place = located(url)
+    try:
+        place.files.info(place.inside)
+    except Exception as error:
+        reason = as_os_error(error, url)
+        if reason.errno == errno.ENOENT:
+            return False
+        raise reason from error
+    return True
 
 
 def as_os_error(error: Exception, url: str) -> OSError:

@@ -6,15 +6,18 @@ import contextlib
 import http.server
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     data = b""
+    beside: Mapping[str, bytes]
     gives_parts = True
     tells_size = True
     breaks_once = False
     statuses: list[int]
+    wants_headers: Mapping[str, str]
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -23,13 +26,18 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, *, body: bool) -> None:
-        if not self.path.endswith("/cats.zip"):
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        if name != "cats.zip" and name not in self.beside:
             self.send_error(404)
+            return
+        if not self.wants_headers.items() <= dict(self.headers).items():
+            self.send_error(403)
             return
         if self.statuses:
             self.send_error(self.statuses.pop(0))
             return
-        data, status = self.data, 200
+        whole = self.beside.get(name, self.data)
+        data, status = whole, 200
         wanted = self.gives_parts and re.fullmatch(
             r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")
         )
@@ -43,7 +51,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.tells_size:
             self.send_header("Content-Length", str(len(data)))
         if wanted:
-            self.send_header("Content-Range", f"bytes {begin}-{end}/{len(self.data)}")
+            self.send_header("Content-Range", f"bytes {begin}-{end}/{len(whole)}")
         self.end_headers()
         if body and self.breaks_once and not wanted and not self.headers.get("Range"):
             type(self).breaks_once = False
@@ -58,9 +66,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(data: bytes, *, statuses: Sequence[int] = (), **manners: bool) -> Iterator[str]:
-    """Yields the address of a zip on a server of this machine."""
-    handler = type("Handler", (_Handler,), {"data": data, "statuses": list(statuses), **manners})
+def serving(
+    data: bytes,
+    *,
+    statuses: Sequence[int] = (),
+    beside: Mapping[str, bytes] = MappingProxyType({}),
+    wants_headers: Mapping[str, str] = MappingProxyType({}),
+    **manners: bool,
+) -> Iterator[str]:
+    """Yields the address of a zip on a server of this machine; others lie beside it."""
+    told = {"data": data, "statuses": list(statuses), "beside": beside}
+    handler = type("Handler", (_Handler,), {**told, "wants_headers": wants_headers, **manners})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

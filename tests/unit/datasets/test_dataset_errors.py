@@ -21,7 +21,6 @@ from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import (
     content_of,
     make_folder,
-    make_tar,
     make_zip,
     put,
     some_files,
@@ -129,26 +128,6 @@ class TestNoArchive:
         limits = colabkit.datasets.Limits(total_bytes=4000)
         assert "total_bytes" in refused(errors.ArchiveUnsafeError, archive, limits=limits)
         assert dataset(archive).is_dir()
-
-
-class TestSplitArchives:
-    @pytest.mark.parametrize("named", ["a.zip.001", "a.zip.002", "a.zip.*"])
-    def test_a_part_says_how_to_join_it(self, tmp_path, named):
-        data = make_zip(tmp_path / "a.zip", FILES).read_bytes()
-        half = len(data) // 2
-        for number, part in enumerate((data[:half], data[half:]), 1):
-            put(tmp_path / f"a.zip.{number:03}", part)
-        said = refused(errors.ColabKitError, tmp_path / named)
-        assert f"join them with !cat {tmp_path}/a.zip.* > a.zip" in said
-
-    @pytest.mark.parametrize("named", ["a.tgz.aa", "a.tgz.ab", "a.tgz.*"])
-    def test_a_part_of_a_stream_does_too(self, tmp_path, named):
-        data = make_tar(tmp_path / "a.tgz", FILES, mode="w:gz").read_bytes()
-        half = len(data) // 2
-        for letter, part in (("a", data[:half]), ("b", data[half:])):
-            put(tmp_path / f"a.tgz.a{letter}", part)
-        said = refused(errors.ColabKitError, tmp_path / named)
-        assert "a.tgz.* > a.tgz" in said
 
 
 class TestServers:

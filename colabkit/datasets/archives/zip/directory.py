@@ -177,8 +177,11 @@ def read_entries(raw: bytes, end: ZipEnd, *, archive: str, most: int) -> ZipEntr
         )
         raise ArchiveCorruptError(message, hint="Upload or download it again.")
     columns = _columns(raw, starts)
+    disk = columns.pop("disk")
     entries = ZipEntries(raw, starts, **columns)
     entries.widen()
+    if end.disks:
+        entries.offsets += np.array(end.disks)[np.minimum(disk, len(end.disks) - 1)]
     entries.offsets += end.shift_bytes
     if end.wraps:
         begins_anew = np.diff(entries.offsets, prepend=0) < 0
@@ -213,6 +216,7 @@ def _columns(raw: bytes, starts: Column) -> dict[str, Column]:
         "offsets": np.empty(count, np.int64),
         "modes": np.empty(count, np.uint16),
         "made_on": np.empty(count, np.uint8),
+        "disk": np.empty(count, np.int64),
     }
     fields = {"methods": "method", "crcs": "crc", "offsets": "offset"}
     every = np.frombuffer(raw, np.uint8)

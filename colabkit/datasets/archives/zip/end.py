@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 from colabkit.datasets.reading import Source
-from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError, ArchiveUnsupportedError
+from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -26,7 +26,8 @@ class ZipEnd:
 
     ``shift_bytes`` is how far members lie behind where the directory says, in a zip that was
     appended to something else. ``counts_all`` is False where the end counts modulo 65,536, and
-    ``wraps`` where its offsets are modulo 4 GiB, as macOS' Archive Utility writes them.
+    ``wraps`` where its offsets are modulo 4 GiB, as macOS' Archive Utility writes them. ``disks``
+    is where each part begins of a zip in several, whose offsets count from there.
     """
 
     n_entries: int
@@ -36,6 +37,7 @@ class ZipEnd:
     counts_all: bool = True
     wraps: bool = False
     has_more_behind: bool = False
+    disks: tuple[int, ...] = ()
 
     def lists(self, n_entries: int) -> bool:
         """Whether a directory of so many members is the one that was announced."""
@@ -100,9 +102,9 @@ def zip_end(source: Source, tail: Tail) -> ZipEnd:
         n_entries = large.n_entries if n_entries == _FULL16 else n_entries
         nbytes = large.directory_bytes if nbytes == _FULL32 else nbytes
         offset = large.directory_offset if offset == _FULL32 else offset
-    if disk or first_disk:
-        message = f"{source.name} is one of several parts of a zip."
-        raise ArchiveUnsupportedError(message, hint="Join the parts first: zip -s 0 in --out out.")
+    disks = _disks(source, disk, first_disk)
+    if disks:
+        offset += disks[first_disk]
     shift = end_offset - nbytes - offset
     if shift < 0 or n_entries * _ENTRY_BYTES_MIN > nbytes:
         message = f"{source.name}'s directory does not fit into its {source.nbytes:,} bytes."
@@ -119,7 +121,21 @@ def zip_end(source: Source, tail: Tail) -> ZipEnd:
         counts_all=large is not None,
         wraps=wraps,
         has_more_behind=place + _END.size + comment_bytes < len(tail.data),
+        disks=disks,
     )
+
+
+def _disks(source: Source, disk: int, first_disk: int) -> tuple[int, ...]:
+    """Returns where the parts of a zip begin, () where it is in one."""
+    if not disk and not first_disk:
+        return ()
+    starts = source.starts
+    if len(starts) == disk + 1 and first_disk <= disk:
+        return starts
+    stem = source.name.removesuffix(".zip")
+    message = f"{source.name} is the last of {disk + 1:,} parts, and {len(starts):,} are there."
+    hint = f"Put {stem}.z01 to {stem}.z{disk:02} beside it; of URLs, pass all in a list."
+    raise ArchiveCorruptError(message, hint=hint)
 
 
 def _end_record(tail: Tail) -> int | None:

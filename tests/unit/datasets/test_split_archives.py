@@ -1,0 +1,210 @@
+"""An archive in parts is read from any one of them; a part that is missing is named."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import colabkit
+from colabkit.datasets.reading import FileSource, JoinedSource
+from colabkit.errors import ArchiveCorruptError, ColabKitError, DatasetNotFoundError
+from tests.abilities import SEVEN_ZIP, ZIP
+from tests.unit.datasets.serving import serving
+from tests.unit.datasets.sources import content_of, make_folder, make_tar, make_zip, put, some_files
+
+FILES = some_files(50)
+SPLITTERS = {
+    "7z": "7z a -tzip -v80k ../parts/cats.zip .",
+    "7z-7z": "7z a -v80k ../parts/cats.7z .",
+    "zip": "zip -q -r -s 64k ../parts/cats.zip .",
+    "split": "tar czf - . | split -b 70000 - ../parts/cats.tar.gz.",
+    "split-d": "tar czf - . | split -d -b 70000 - ../parts/cats.tar.gz.",
+    "split-part": "tar cf - . | split -b 70000 - ../parts/cats.tar.part-",
+    "split-xaa": "tar czf - . | split -b 70000 - ../parts/x",
+}
+
+
+def dataset(source: object, **options: object) -> dict[str, bytes]:
+    return content_of(colabkit.dataset(source, progress=False, **options))  # type: ignore[arg-type]
+
+
+@pytest.fixture(params=SPLITTERS)
+def parts(request, tmp_path, cache) -> list[Path]:
+    """Returns the parts of an archive that another program has split."""
+    if request.param.startswith("7z"):
+        SEVEN_ZIP.require()
+        pytest.importorskip("py7zr")
+    if request.param == "zip":
+        ZIP.require()
+    make_folder(tmp_path / "in", FILES)
+    (tmp_path / "parts").mkdir()
+    command = f"set -e; {SPLITTERS[request.param]}"
+    subprocess.run(command, shell=True, cwd=tmp_path / "in", check=True, stdout=subprocess.DEVNULL)
+    found = sorted((tmp_path / "parts").iterdir())
+    assert len(found) > 3
+    return found
+
+
+def test_any_part_and_a_pattern_give_the_whole(parts):
+    folder = parts[0].parent
+    for source in (parts[0], parts[1], parts[-1], f"{folder}/*", list(map(str, parts))):
+        assert dataset(source) == FILES
+    made = {colabkit.dataset(source, progress=False) for source in (parts[0], parts[-1])}
+    assert len(made) == 1, "each part is the same dataset"
+    assert not [path for path in folder.iterdir() if path not in parts], "nothing is joined"
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2, -1])
+def test_half_a_set_never_passes_and_what_is_missing_is_named(parts, gone):
+    parts[gone].unlink()
+    left = [part for part in parts if part != parts[gone]]
+    for source in (left[0], left[-1], f"{parts[0].parent}/*"):
+        with pytest.raises(ColabKitError) as raised:
+            dataset(source)
+        said = str(raised.value)
+        assert parts[gone].name in said or "cats.z01 to" in said
+    with pytest.raises(ColabKitError):
+        dataset(list(map(str, left)))
+
+
+def test_a_set_that_was_joined_again_is_read_whole_in_spite_of_old_parts(tmp_path, cache):
+    make_zip(tmp_path / "cats.zip", FILES)
+    put(tmp_path / "cats.z01", b"old" * 1000)
+    assert dataset(tmp_path / "cats.zip") == FILES
+
+
+def test_parts_that_are_there_answer_to_the_whole_ones_name(tmp_path, cache):
+    cut(make_zip(tmp_path / "whole.zip", FILES), tmp_path / "cats.zip.{:03}")
+    assert dataset(tmp_path / "cats.zip") == FILES
+
+
+def test_more_parts_than_a_process_may_open_files(tmp_path, cache):
+    cut(make_tar(tmp_path / "whole.tar", FILES), tmp_path / "cats.tar.{:03}", nbytes=5000)
+    assert len(list(tmp_path.glob("cats.tar.*"))) > 150
+    assert dataset(tmp_path / "cats.tar.001") == FILES
+
+
+def test_a_part_that_was_uploaded_again_makes_the_dataset_anew(tmp_path, cache):
+    cut(make_zip(tmp_path / "whole.zip", FILES), tmp_path / "cats.zip.{:03}")
+    assert dataset(tmp_path / "cats.zip.001") == FILES
+    others = some_files(30, seed=1)
+    cut(make_zip(tmp_path / "whole.zip", others), tmp_path / "cats.zip.{:03}")
+    assert dataset(tmp_path / "cats.zip.001") == others
+
+
+@pytest.mark.parametrize("name", ["cats.zip.bak", "cats.zip.old", "cats.zip.1", "cats.zip.2024"])
+def test_what_is_called_so_by_habit_is_no_part(tmp_path, cache, name):
+    make_zip(tmp_path / name, FILES)
+    assert dataset(tmp_path / name) == FILES
+
+
+def test_a_tar_cut_between_two_members_is_not_taken_for_whole(tmp_path, cache):
+    whole = make_tar(tmp_path / "whole.tar", {"a": b"1" * 512, "b": b"2" * 512}).read_bytes()
+    put(tmp_path / "cats.tar.aa", whole[:1024])
+    with pytest.raises(ArchiveCorruptError, match=r"no end mark|without an end mark") as raised:
+        dataset(tmp_path / "cats.tar.aa")
+    assert "cats.tar.ab" in str(raised.value)
+    put(tmp_path / "cats.tar.ab", whole[1024:])
+    assert len(dataset(tmp_path / "cats.tar.aa")) == 2
+
+
+class TestDrivesParts:
+    NAME = "cats-20260301T101500Z-{:03}.zip"
+
+    def folder(self, tmp_path: Path) -> Path:
+        for number in (1, 2, 3):
+            half = {name: FILES[name] for name in sorted(FILES)[number - 1 :: 3]}
+            make_zip(tmp_path / self.NAME.format(number), half)
+        make_zip(tmp_path / "dogs-20260301T101500Z-001.zip", {"dog": b"woof"})
+        return tmp_path
+
+    def test_each_is_whole_and_any_one_brings_the_others(self, tmp_path, cache):
+        folder = self.folder(tmp_path)
+        for number in (1, 2, 3):
+            assert dataset(folder / self.NAME.format(number)) == FILES
+        assert dataset(f"{folder}/cats-*.zip") == FILES
+        assert dataset(folder / "dogs-20260301T101500Z-001.zip") == {"dog": b"woof"}
+
+    def test_one_that_is_missing_is_named(self, tmp_path, cache):
+        folder = self.folder(tmp_path)
+        (folder / self.NAME.format(2)).unlink()
+        for source in (folder / self.NAME.format(1), f"{folder}/cats-*.zip"):
+            with pytest.raises(DatasetNotFoundError, match=r"-002\.zip is missing"):
+                dataset(source)
+
+    def test_other_zips_with_numbers_are_told(self, tmp_path, cache, capsys):
+        make_zip(tmp_path / "train-001.zip", {"a": b"1"})
+        make_zip(tmp_path / "train-002.zip", {"b": b"2"})
+        made = colabkit.dataset(tmp_path / "train-001.zip")
+        assert content_of(made) == {"a": b"1"}
+        assert "beside it there is train-002.zip" in capsys.readouterr().out
+
+
+class TestUrls:
+    @pytest.mark.parametrize("named", ["cats.zip.001", "cats.zip.003?download=1"])
+    def test_any_part_brings_the_others(self, tmp_path, cache, named):
+        cut(make_zip(tmp_path / "whole.zip", FILES), tmp_path / "cats.zip.{:03}")
+        beside = {path.name: path.read_bytes() for path in tmp_path.glob("cats.zip.0*")}
+        with serving(b"", beside=beside) as url:
+            assert dataset(url.replace("cats.zip", named)) == FILES
+            del beside["cats.zip.002"]
+            with pytest.raises(DatasetNotFoundError, match=r"cats\.zip\.002.* missing"):
+                dataset(url.replace("cats.zip", named), refresh=True)
+
+    @pytest.mark.needs(ZIP)
+    def test_a_zip_and_its_numbered_parts(self, tmp_path, cache):
+        make_folder(tmp_path / "in", FILES)
+        command = ["zip", "-q", "-r", "-s", "64k", tmp_path / "dogs.zip", "."]
+        subprocess.run(command, cwd=tmp_path / "in", check=True)
+        beside = {path.name: path.read_bytes() for path in tmp_path.glob("dogs.*")}
+        with serving(b"", beside=beside) as url:
+            assert dataset(url.replace("cats.zip", "dogs.z02")) == FILES
+            urls = [url.replace("cats.zip", name) for name in sorted(beside)]
+            assert dataset(urls) == FILES
+            with pytest.raises(ArchiveCorruptError, match=r"last of .. parts") as raised:
+                dataset(url.replace("cats.zip", "dogs.zip"))
+            assert "all in a list" in str(raised.value)
+
+
+def test_reading_across_parts_gives_what_the_whole_gives(tmp_path):
+    sizes = (5, 0, 3, 1, 7)
+    whole = bytes(range(sum(sizes)))
+    sources, begin = [], 0
+    for number, nbytes in enumerate(sizes):
+        path = put(tmp_path / str(number), whole[begin : begin + nbytes])
+        sources.append(FileSource(str(path)))
+        begin += nbytes
+    joined = JoinedSource(sources, "whole")
+    assert joined.nbytes == len(whole)
+    for offset in range(len(whole) + 2):
+        for nbytes in range(len(whole) + 2):
+            assert joined.read(offset, nbytes) == whole[offset : offset + nbytes]
+    joined.close()
+
+
+def cut(whole: Path, pattern: Path, *, nbytes: int = 0) -> None:
+    """Cuts a file into parts as `split` does, and removes it."""
+    for path in pattern.parent.glob(pattern.name.replace("{:03}", "*")):
+        path.unlink()
+    data = whole.read_bytes()
+    nbytes = nbytes or len(data) // 4
+    for number, begin in enumerate(range(0, len(data), nbytes), 1):
+        put(Path(str(pattern).format(number)), data[begin : begin + nbytes])
+    whole.unlink()
+
+
+def test_all_volumes_of_a_rar_are_found_from_any(tmp_path, cache):
+    pytest.importorskip("rarfile")
+    from tests.unit.datasets.archives.test_formats import stored_rar
+
+    first, second = {"a.txt": b"text" * 100}, {"b.bin": bytes(range(256))}
+    put(tmp_path / "cats.part1.rar", stored_rar(first, volume=0, more=True))
+    put(tmp_path / "cats.part2.rar", stored_rar(second, volume=1))
+    for source in (tmp_path / "cats.part2.rar", f"{tmp_path}/cats.part*.rar"):
+        assert dataset(source) == {**first, **second}
+    shutil.move(tmp_path / "cats.part1.rar", tmp_path / "elsewhere.rar")
+    with pytest.raises(DatasetNotFoundError, match=r"cats\.part1\.rar is missing"):
+        dataset(tmp_path / "cats.part2.rar", refresh=True)
