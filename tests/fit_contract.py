@@ -185,6 +185,46 @@ class FitContract:
         assert len(self.fit(self.model(), tmp_path, epochs=5, callbacks=[stop]).epochs) == 1
         assert len(self.fit(self.model(), tmp_path, epochs=5).epochs) == 1
 
+    def test_a_call_ends_and_saves_nothing_of_a_training_that_went_on_beyond_it(self, tmp_path):
+        ended = []
+
+        def note(event: Any) -> None:
+            if event.name == "train_end":
+                ended.append(event.epoch)
+
+        def killed() -> None:
+            for epochs in (1, 2):
+                more = [Killing(8)] if epochs == 2 else []
+                self.fit(
+                    self.model(), tmp_path, epochs=epochs, save_every=1, callbacks=[note, *more]
+                )
+
+        assert not self.in_child(killed, tmp_path)
+        before = {info.name: info.hashes for info in colabkit.checkpoints(tmp_path)}
+        self.fit(self.model(), tmp_path, epochs=1, callbacks=[note])
+        after = {info.name: info.hashes for info in colabkit.checkpoints(tmp_path)}
+        assert after == before
+        assert not ended
+        alone, resumed = self.model(), self.model()
+        for epochs in (1, 2):
+            self.fit(alone, tmp_path / "alone", epochs=epochs, callbacks=[note])
+        self.fit(resumed, tmp_path, callbacks=[note])
+        self.check_same(alone, resumed)
+
+    def test_a_stop_asked_for_within_an_epoch_lets_it_come_to_its_end(self, tmp_path):
+        def stop(event: Any) -> None:
+            if event.name == "batch_end" and event.step == 2:
+                event.run.stop("enough")
+
+        def train(model: Any, folder: Path, *more: Any) -> int:
+            return len(self.fit(model, folder, save_every=1, callbacks=[stop, *more]).epochs)
+
+        killed = tmp_path / "killed"
+        assert not self.in_child(lambda: train(self.model(), killed, Killing(4)), tmp_path)
+        alone, resumed = self.model(), self.model()
+        assert train(resumed, killed) == train(alone, tmp_path / "alone") == 1
+        self.check_same(alone, resumed)
+
     @pytest.mark.parametrize(
         ("argument", "value"),
         [

@@ -71,6 +71,15 @@ class Boundaries:
         if words := self._state.go_on_to(epochs):
             self._display.say(words)
 
+    @property
+    def has_stopped(self) -> bool:
+        """Whether someone ended the run early, and the epoch then under way is done."""
+        return self._state.should_stop and not self._position.is_mid_epoch
+
+    def has_passed(self, epochs: int) -> bool:
+        """Whether the run has trained beyond so many epochs: their end was another call's."""
+        return self.epoch > epochs or (self.epoch == epochs and self._position.is_mid_epoch)
+
     def go_on(self, why: str) -> None:
         """Takes back that the run had ended before its last epoch."""
         if self._state.stop is not None:

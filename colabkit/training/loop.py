@@ -205,14 +205,14 @@ class Run(Boundaries):
         self.ask_for(count)
         if self.is_over:
             return
-        if self.epoch >= count or self._state.should_stop:
+        if self.epoch >= count or self.has_stopped:
             self.say_done()
             self._keeper.tidy(self.history.csv_text())
             self._events.finish(self.step)
             self._release.finish(self)
             return
         with self._session():
-            while self.epoch < count and not (self._state.should_stop or self.is_over):
+            while self.epoch < count and not (self.has_stopped or self.is_over):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._side.seed(derive(self.seed, "epoch", self.epoch))
                 try:

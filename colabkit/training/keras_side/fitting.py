@@ -148,7 +148,7 @@ class _Fitting:
         run, epochs = self._run, self._options.epochs
         run.ask_for(epochs)
         self._own.reconsider(run)
-        if not self._is_left() and (self._progress.is_over or not self._has_an_end):
+        if not self._is_left() and not self._is_end_due():
             run.say_done()
             self._release.finish(run)
             return run.history
@@ -171,8 +171,13 @@ class _Fitting:
         self._release.finish(run)
         return run.history
 
+    def _is_end_due(self) -> bool:
+        """Whether a kill came between the last epoch and the training's end."""
+        is_open = self._has_an_end and not self._progress.is_over
+        return is_open and not self._run.has_passed(self._options.epochs)
+
     def _is_left(self) -> bool:
-        return self._run.epoch < self._options.epochs and not self._run.should_stop
+        return self._run.epoch < self._options.epochs and not self._run.has_stopped
 
     def _fit(self, *, until: int) -> None:
         passes, options, run = self._passes, self._options, self._run

@@ -134,6 +134,9 @@ class _Fitting:
         run, callbacks = self._run, self._callbacks
         self._say_what_the_loss_trains()
         callbacks.reconsider(run)
+        if run.has_passed(self._options.epochs):
+            run.say_done()
+            return run.history
         run.check_data(self._feed, self._validation)
         callbacks.train_begin(run)
         try:
