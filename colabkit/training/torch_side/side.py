@@ -20,6 +20,7 @@ from colabkit.training.torch_side.prepared import gathers_gradients
 from colabkit.training.torch_side.randomness import seed_everything
 from colabkit.training.torch_side.sources import feed_of
 from colabkit.training.torch_side.state import GradientLedger, TorchState
+from colabkit.training.torch_side.trial import try_restoring
 
 
 class TorchSide:
@@ -33,11 +34,17 @@ class TorchSide:
         self._ledger: GradientLedger | None = None
         # A loop that was once caught writing past the optimizers does so in every session.
         self._writes_unseen = False
+        # A restore has shown what a trial would, and a trial is made but once.
+        self._was_restored = False
+        self._returning: tuple[str, ...] = ()
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
         """Hooks the optimizers, so that a snapshot under way is finished before they step."""
         self._ledger = GradientLedger(self._state, before_optimizer_step)
         self._state.begin()
+        if not self._was_restored:
+            self._was_restored = True
+            self._returning = try_restoring(self._state, self.backend)
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -70,6 +77,7 @@ class TorchSide:
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""
         self._state.restore(sections)
+        self._was_restored = True
         GradientLedger.restore(self._state, sections["gradients"])
         self._writes_unseen = sections.get("watch", {}).get("writes_unseen", False)
 
@@ -151,7 +159,7 @@ class TorchSide:
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""
-        return self._state.unsaved()
+        return (*self._returning, *self._state.unsaved())
 
 
 def _device_of(objects: Mapping[str, Any]) -> torch.device:

@@ -85,7 +85,7 @@ class TorchState:
             "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
             "beside": {n: changed for n, a in self._beside.items() if (changed := a.state_dict())},
             "groups": {n: names_in_groups(o, self.modules) for n, o in self.optimizers.items()},
-            "others": {n: _state_of(o) for n, o in self.others.items()},
+            "others": {n: state_of(o) for n, o in self.others.items()},
         }
         # The memories have looked at their objects by now.
         state["held"] = self._held.state_dict(self._memories())
@@ -98,12 +98,8 @@ class TorchState:
             kept = objects["modules"].get(name)
             if kept is None:  # a module without tensors is no part of the fingerprint
                 continue
-            load_module(name, module, {**sections.get(name, {}), **kept["extra"]})
-            if "left_out" in kept:
-                load_left_out(name, module, kept["left_out"])
+            restore_tensors(name, module, sections.get(name, {}), kept)
             self._values[name].load_state_dict(kept["python"])
-            for key, value in kept["buffers"].items():
-                _restore_buffer(module, key, value)
             for generator, state in zip(generators_in(module), kept["generators"], strict=False):
                 restore_own_generator(generator, state)
         self._restore_optimizers(objects["optimizers"], objects.get("groups", {}))
@@ -112,7 +108,7 @@ class TorchState:
                 self._beside[name].load_state_dict(changed)
         for name, value in self.others.items():
             if name in objects["others"]:
-                _load_other(value, objects["others"][name])
+                load_other(value, objects["others"][name])
         self._held.load_state_dict(objects.get("held", {}))
 
     def begin(self) -> None:
@@ -152,7 +148,7 @@ class TorchState:
                 regroup(optimizer, self.modules, groups[name])
             if name not in states:
                 continue
-            _load_optimizer(optimizer, states[name])
+            load_optimizer(optimizer, states[name])
             for group, loaded in zip(lists[name], optimizer.param_groups, strict=True):
                 group.update(loaded)
             loaded_state = dict(optimizer.state)
@@ -197,7 +193,7 @@ class TorchState:
         if not left:
             return 0
         # An object of the user's own may hold modules, and save them in its state_dict.
-        states = [encode(_state_of(o), torch.is_tensor)[1].values() for o in self.others.values()]
+        states = [encode(state_of(o), torch.is_tensor)[1].values() for o in self.others.values()]
         held = {tensor.data_ptr() for state in states for tensor in state}
         return sum(address not in held for address in left)
 
@@ -209,7 +205,8 @@ class TorchState:
                 found.update(p.data_ptr() for p in group["params"])
             for state in optimizer.state.values():
                 found.update(v.data_ptr() for v in state.values() if isinstance(v, torch.Tensor))
-        return frozenset(found)
+        # Tensors made of others have no memory of their own, nor have empty ones.
+        return frozenset(found - {0})
 
     def watch(self) -> Watch:
         """Returns the tensors that only an optimizer's step changes, as they are now."""
@@ -339,6 +336,27 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return inner if inner is module else _unwrapped(inner)
 
 
+def restore_tensors(
+    name: str, module: nn.Module, weights: Mapping[str, Any], kept: Mapping[str, Any]
+) -> None:
+    """Puts back all parameters and buffers of a module.
+
+    Args:
+        name: What the run calls the module.
+        module: The module.
+        weights: The tensors of its ``state_dict``.
+        kept: What else a checkpoint holds of it.
+
+    Raises:
+        StateError: The module cannot be given this state; names what stands against it.
+    """
+    load_module(name, module, {**weights, **kept["extra"]})
+    if "left_out" in kept:
+        load_left_out(name, module, kept["left_out"])
+    for key, value in kept["buffers"].items():
+        _restore_buffer(module, key, value)
+
+
 def _buffers_not_in(module: nn.Module, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     return {key: buffer for key, buffer in module.named_buffers() if key not in state}
 
@@ -363,11 +381,13 @@ def _keep_sums(value: Any) -> None:
             keep(mode=True)
 
 
-def _state_of(value: Any) -> object:
+def state_of(value: Any) -> object:
+    """Returns what a checkpoint holds of an object that is neither module nor optimizer."""
     return value.state_dict() if hasattr(value, "state_dict") else own_generator_state(value)
 
 
-def _load_other(value: Any, state: Any) -> None:
+def load_other(value: Any, state: Any) -> None:
+    """Puts it back."""
     if not hasattr(value, "load_state_dict"):
         restore_own_generator(value, state)
     elif state or not isinstance(state, dict):
@@ -377,7 +397,8 @@ def _load_other(value: Any, state: Any) -> None:
         value.scale(torch.zeros((), device=value._device))
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads what an optimizer gave, in the forms and strides its own steps would have made."""
     optimizer.load_state_dict(state)
     # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
     # checkpoints know no strides, but fused kernels walk through parameter and moments abreast.

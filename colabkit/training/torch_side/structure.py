@@ -63,7 +63,7 @@ def _differing(module: nn.Module, kept: Mapping[str, Any]) -> str | None:
         value: Any = kept.get(key)
         there: Any = own.get(key)
         if isinstance(value, torch.Tensor) or isinstance(there, torch.Tensor):
-            if not _fits(there, value) or not _is_same(there, value):
+            if not _fits(there, value) or not is_same(there, value):
                 return key
         elif (key in kept) != (key in own):
             return key
@@ -75,7 +75,12 @@ def _fits(there: Any, value: Any) -> bool:
     return is_both and (there.shape, there.dtype) == (value.shape, value.dtype)
 
 
-def _is_same(there: torch.Tensor, value: torch.Tensor) -> bool:
+def is_same(there: Any, value: Any) -> bool:
+    """Whether two tensors have the same bits, those made of others in all parts."""
+    if hasattr(there, "__tensor_flatten__"):
+        names = there.__tensor_flatten__()[0]
+        pairs = ((getattr(there, name), getattr(value, name, None)) for name in names)
+        return all(type(a) is type(b) and is_same(a, b) for a, b in pairs)
     mine, other = (t.detach().cpu().contiguous().view(-1) for t in (there, value))
     return torch.equal(mine.view(torch.uint8), other.view(torch.uint8))
 
@@ -106,7 +111,7 @@ def _make_room(
             owner._buffers[name] = buffer.detach().clone(memory_format=torch.contiguous_format)
             one = tuple(slice(0, 1) if step == 0 else slice(None) for step in buffer.stride())
             again = value.to(buffer.device)[one].clone().expand(buffer.shape)
-            if _is_same(again, value):
+            if is_same(again, value):
                 expanded.append((owner, name, again))
     return expanded
 
@@ -149,7 +154,7 @@ def load_left_out(name: str, module: nn.Module, kept: Mapping[str, Any]) -> None
             if _fits(own.get(key), value):
                 own[key].copy_(value)
     for key, sample in kept["frozen"].items():
-        if key in own and not own[key].requires_grad and not _is_same(_sample(own[key]), sample):
+        if key in own and not own[key].requires_grad and not is_same(_sample(own[key]), sample):
             message = (
                 f"{name}.{key} is left out of the state_dict, and is not what the run trained with."
             )
