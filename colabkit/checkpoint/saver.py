@@ -20,11 +20,11 @@ from colabkit.checkpoint.snapshot import (
     Arena,
     Item,
     Leaf,
+    LeafFinder,
     Mode,
     Section,
     choose_mode,
     copy_items,
-    find_leaves,
     hashes_of,
     streaks_after,
 )
@@ -82,6 +82,7 @@ class Saver:
         self._attempt = attempt
         self._clock = clock
         self._arena = Arena(backend)
+        self._finder = LeafFinder(backend)
         self._trusted = {str(manifest.name) for manifest in trusted}
         self._previous: Manifest | None = max(trusted, key=lambda m: m.name, default=None)
         self._sequence = 0
@@ -145,7 +146,7 @@ class Saver:
         if self._job is not None:
             return False
         began_s = self._clock()
-        skeletons, leaves = find_leaves(sections, self._backend)
+        skeletons, leaves = self._finder.find(sections)
         # The best cannot be taken again: nothing of it is left to a tensor's staying as it was.
         items = self._items(leaves, is_guarded, {} if facts.is_best else self._streaks)
         at_once = [item for item in items if item.mode is Mode.AT_ONCE]

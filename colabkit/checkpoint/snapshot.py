@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from colabkit.checkpoint.packing import MANY, Forms, Pack, Packing, name_of, skeleton_of
 from colabkit.checkpoint.tensors import ITEM_BYTES, TensorBackend, TensorSpec, describe_array
 from colabkit.checkpoint.tree import encode
 from colabkit.errors import StateError
@@ -41,6 +42,7 @@ class Mode(enum.Enum):
 
     AT_ONCE = "on the training thread, before it goes on"
     GUARDED = "meanwhile: only an optimizer's step changes it, and that waits"
+    PRIVATE = "meanwhile: it was put together for the snapshot, and nobody else has it"
     STEADY = "meanwhile: it has not changed lately, and its hash will show whether it did"
 
 
@@ -59,34 +61,78 @@ class Item:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Leaf:
-    """One tensor found in a state."""
+    """One tensor found in a state.
+
+    Attributes:
+        is_private: Whether nobody else has it, so that it cannot change any more.
+    """
 
     section: str
     key: str
     spec: TensorSpec
     source: Any
     is_array: bool
+    is_private: bool = False
 
 
-def find_leaves(
-    sections: Sequence[Section], backend: TensorBackend
-) -> tuple[dict[str, Any], list[Leaf]]:
-    """Returns the skeleton of each section, and all tensors in the order of their files.
+class LeafFinder:
+    """Finds the tensors of a run's state, and remembers from save to save where many are small.
 
-    Raises:
-        StateError: Two sections have one name, or something cannot be stored.
+    Args:
+        backend: The framework's tensors.
     """
-    skeletons: dict[str, Any] = {}
-    leaves: list[Leaf] = []
-    for section in sections:
-        if section.name in skeletons:
-            message = f"Two parts of the run are called {section.name!r}."
-            raise StateError(message, where=section.name, hint="Give your object another name.")
-        skeletons[section.name], found = encode(section.state, backend.is_tensor)
-        part = [_leaf(section.name, key, value, backend) for key, value in found.items()]
-        # Wide numbers first, so that each tensor lies at a multiple of its own width.
-        leaves += sorted(part, key=lambda leaf: -ITEM_BYTES[leaf.spec.dtype])
-    return skeletons, leaves
+
+    def __init__(self, backend: TensorBackend) -> None:
+        self._backend = backend
+        # By section, whether there were many at the last save, and the forms of these.
+        self._has_many: dict[str, bool] = {}
+        self._forms: dict[str, Forms] = {}
+
+    def find(self, sections: Sequence[Section]) -> tuple[dict[str, Any], list[Leaf]]:
+        """Returns the skeleton of each section, and all tensors in the order of their files.
+
+        Raises:
+            StateError: Two sections have one name, or something cannot be stored.
+        """
+        skeletons: dict[str, Any] = {}
+        leaves: list[Leaf] = []
+        for section in sections:
+            if section.name in skeletons:
+                message = f"Two parts of the run are called {section.name!r}."
+                raise StateError(message, where=section.name, hint="Give your object another name.")
+            skeletons[section.name], part = self._find_in(section)
+            # Wide numbers first, so that each tensor lies at a multiple of its own width.
+            leaves += sorted(part, key=lambda leaf: -ITEM_BYTES[leaf.spec.dtype])
+        return skeletons, leaves
+
+    def _find_in(self, section: Section) -> tuple[Any, list[Leaf]]:
+        backend, name = self._backend, section.name
+        may_pack = isinstance(backend, Packing) and not section.weights
+        if may_pack and self._has_many.get(name, True):
+            packed = self._pack(section)
+            self._has_many[name] = packed is not None
+            if packed is not None:
+                return packed
+        skeleton, found = encode(section.state, backend.is_tensor)
+        self._has_many[name] = len(found) >= MANY
+        return skeleton, [_leaf(name, key, value, backend) for key, value in found.items()]
+
+    def _pack(self, section: Section) -> tuple[Any, list[Leaf]] | None:
+        backend, name = self._backend, section.name
+        assert isinstance(backend, Packing)  # noqa: S101  # asked before a section gets here
+        forms = self._forms.pop(name, None) or Forms()
+        pack = Pack(backend, forms)
+        skeleton, found = encode(section.state, backend.is_tensor, pack)
+        gathered = pack.gathered() if len(pack.members) >= MANY else None
+        if gathered is None:
+            return None
+        self._forms[name] = forms
+        leaves = [_leaf(name, key, value, backend) for key, value in found.items()]
+        leaves += [
+            dataclasses.replace(_leaf(name, name_of(place), each, backend), is_private=True)
+            for place, each in enumerate(gathered[0])
+        ]
+        return skeleton_of(skeleton, *gathered), leaves
 
 
 def _leaf(section: str, key: str, value: Any, backend: TensorBackend) -> Leaf:
@@ -111,6 +157,8 @@ def choose_mode(
         streak: In how many snapshots in a row its hash was the same.
         all_at_once: Whether the last snapshot was torn, so that nothing may wait.
     """
+    if leaf.is_private:
+        return Mode.PRIVATE
     if all_at_once or leaf.is_array or leaf.spec.nbytes < _SMALL_BYTES:
         return Mode.AT_ONCE
     if is_guarded(leaf.spec):

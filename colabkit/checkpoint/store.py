@@ -19,6 +19,7 @@ from colabkit.checkpoint.manifest import (
     TensorEntry,
     corrupt,
 )
+from colabkit.checkpoint.packing import Packing
 from colabkit.checkpoint.retention import superfluous
 from colabkit.checkpoint.shard import header_of, merged, read_shard
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec, rebuild_array
@@ -96,7 +97,14 @@ class CheckpointStore:
         def leaf_of(section: str) -> Callable[[str, str], Any]:
             def leaf(kind: str, key: str) -> Any:
                 spec, data = tensors[section, key]
-                return rebuild_array(spec, data) if kind == "array" else backend.rebuild(spec, data)
+                if kind == "array":
+                    return rebuild_array(spec, data)
+                if kind == "rows of array":
+                    return [row.copy() for row in rebuild_array(spec, data)]
+                rebuilt = backend.rebuild(spec, data)
+                if kind == "rows of tensor":
+                    return backend.part(rebuilt) if isinstance(backend, Packing) else list(rebuilt)
+                return rebuilt
 
             return leaf
 

@@ -12,11 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from colabkit.checkpoint import packing
+from colabkit.checkpoint.packing import Pack
 from colabkit.checkpoint.tensors import describe_array
 from colabkit.errors import CheckpointCorruptError, StateError
 
 _TAG = "$"
 _DEPTH_MAX = 64
+_CONSTANTS = frozenset({"dtype", "device", "layout", "memory_format"})
+_HOLDERS = frozenset({tuple, list, dict, collections.deque})
 _WRONG_FORM = (
     KeyError,
     TypeError,
@@ -28,12 +32,15 @@ _WRONG_FORM = (
 )
 
 
-def encode(state: object, is_tensor: Callable[[object], bool]) -> tuple[Any, dict[str, Any]]:
+def encode(
+    state: object, is_tensor: Callable[[object], bool], pack: Pack | None = None
+) -> tuple[Any, dict[str, Any]]:
     """Takes the tensors and arrays out of a state.
 
     Args:
         state: Dicts, lists, tuples, sets, numbers, strings, arrays and tensors, nested.
         is_tensor: Whether a value is a tensor.
+        pack: Takes the small ones, which then have no name of their own.
 
     Returns:
         What JSON can hold, and the tensors and arrays by a name of their own.
@@ -41,13 +48,14 @@ def encode(state: object, is_tensor: Callable[[object], bool]) -> tuple[Any, dic
     Raises:
         StateError: Something in it cannot be stored without pickle; ``where`` says what.
     """
-    encoder = _Encoder(is_tensor)
+    encoder = _Encoder(is_tensor, pack)
     return encoder.encode(state, ()), encoder.leaves
 
 
 class _Encoder:
-    def __init__(self, is_tensor: Callable[[object], bool]) -> None:
+    def __init__(self, is_tensor: Callable[[object], bool], pack: Pack | None) -> None:
         self._is_tensor = is_tensor
+        self._pack = pack
         self.leaves: dict[str, Any] = {}
 
     def encode(self, value: Any, path: tuple[str, ...]) -> Any:
@@ -56,12 +64,14 @@ class _Encoder:
             raise StateError(message, where=".".join(path[:4]))
         if value is None or type(value) in {bool, int, str}:
             return value
+        if self._pack is not None and type(value) in _HOLDERS:
+            return self._container(value, path)
         if type(value) is float:
             return value if math.isfinite(value) else {_TAG: "float", "value": repr(value)}
         if self._is_tensor(value):
-            return {_TAG: "tensor", "key": self._leaf(value, path)}
+            return self._tensor(value, path, "tensor")
         if isinstance(value, np.ndarray) and describe_array(value) is not None:
-            return {_TAG: "array", "key": self._leaf(np.asarray(value, order="C"), path)}
+            return self._tensor(np.asarray(value, order="C"), path, "array")
         if isinstance(value, np.generic) and value.dtype.kind in "biufc":
             return {_TAG: "scalar", "dtype": value.dtype.str, "value": value.tobytes().hex()}
         return self._container(value, path)
@@ -69,6 +79,8 @@ class _Encoder:
     def _container(self, value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, list):
             return self._items(value, path)
+        if type(value) is tuple and (packed := self._packed(value, "tuple")) is not None:
+            return packed
         if isinstance(value, tuple):
             fields = getattr(value, "_fields", None)
             if fields is not None:
@@ -95,6 +107,8 @@ class _Encoder:
         return self._by_class(value, path)
 
     def _by_class(self, value: Any, path: tuple[str, ...]) -> Any:
+        if type(value).__module__ == "torch" and type(value).__name__ in _CONSTANTS:
+            return {_TAG: "torch", "kind": type(value).__name__, "name": str(value)}
         if isinstance(value, enum.Enum) and can_be_found(type(value)):
             return {_TAG: "enum", "class": _place_of(type(value)), "name": value.name}
         if dataclasses.is_dataclass(value) and (held := fields_of(value)) is not None:
@@ -105,7 +119,17 @@ class _Encoder:
         hint = "Leave it out of state_dict(), or store the numbers it is made of."
         raise StateError(message, where=where, hint=hint)
 
+    def _packed(self, items: tuple[Any, ...], kind: str) -> dict[str, Any] | None:
+        at = None if self._pack is None else self._pack.take(items)
+        return None if at is None else {_TAG: f"packed {kind}", "at": at, "of": len(items)}
+
     def _items(self, items: Any, path: tuple[str, ...]) -> list[Any]:
+        if self._pack is not None:
+            return [
+                (type(item) is tuple and self._packed(item, "tuple"))
+                or self.encode(item, (*path, str(place)))
+                for place, item in enumerate(items)
+            ]
         return [self.encode(item, (*path, str(place))) for place, item in enumerate(items)]
 
     def _mapping(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> Any:
@@ -117,6 +141,24 @@ class _Encoder:
             for key, item in value.items()
         ]
         return {_TAG: kind, "items": pairs, **more}
+
+    def _tensor(self, value: Any, path: tuple[str, ...], kind: str) -> dict[str, Any]:
+        if hasattr(value, "__tensor_flatten__"):
+            return self._composite(value, path)
+        packed = self._packed((value,), "one") if self._pack is not None else None
+        return packed or {_TAG: kind, "key": self._leaf(value, path)}
+
+    def _composite(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
+        """Takes a tensor apart that is made of others: codes and scales, say."""
+        names, context = value.__tensor_flatten__()
+        return {
+            _TAG: "composite",
+            "class": _place_of(type(value)),
+            "shape": list(value.shape),
+            "stride": list(value.stride()),
+            "parts": {name: self.encode(getattr(value, name), (*path, name)) for name in names},
+            "context": self.encode(context, (*path, "context")),
+        }
 
     def _leaf(self, value: Any, path: tuple[str, ...]) -> str:
         name = wanted = ".".join(path)
@@ -188,6 +230,9 @@ def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
         CheckpointCorruptError: It is no skeleton.
     """
     try:
+        if isinstance(skeleton, dict) and skeleton.get(_TAG) == packing.TAG:
+            members = packing.members_of(skeleton, leaf)
+            return _decode(skeleton["state"], _with_members(leaf, members))
         return _decode(skeleton, leaf)
     except _WRONG_FORM as error:
         if isinstance(error, CheckpointCorruptError | StateError):
@@ -196,7 +241,16 @@ def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
         raise CheckpointCorruptError(message, path="", reason=repr(error)) from error
 
 
-def _decode(value: Any, leaf: Callable[[str, str], Any]) -> Any:
+def _with_members(
+    leaf: Callable[[str, str], Any], members: Sequence[Any]
+) -> Callable[[str, Any], Any]:
+    def found(kind: str, key: Any) -> Any:
+        return members[key] if kind == "member" else leaf(kind, key)
+
+    return found
+
+
+def _decode(value: Any, leaf: Callable[[str, Any], Any]) -> Any:
     if isinstance(value, list):
         return [_decode(item, leaf) for item in value]
     if not isinstance(value, dict):
@@ -206,6 +260,10 @@ def _decode(value: Any, leaf: Callable[[str, str], Any]) -> Any:
     kind = value[_TAG]
     if kind in {"tensor", "array"}:
         return leaf(kind, value["key"])
+    if kind == "packed one":
+        return leaf("member", value["at"])
+    if kind == "packed tuple":
+        return tuple(leaf("member", value["at"] + place) for place in range(value["of"]))
     return _DECODERS[kind](value, lambda items: (_decode(item, leaf) for item in items))
 
 
@@ -231,6 +289,27 @@ def _named(value: Any, many: Many) -> Any:
         make: Any = collections.namedtuple
         found = make(value["class"][1].rpartition(".")[2], value["fields"])
     return tuple.__new__(found, many(value["items"]))
+
+
+def _composed(value: Any, many: Many) -> Any:
+    """Returns a tensor made of others, as its class makes it."""
+    kind = _found(value["class"])
+    if not (isinstance(kind, type) and hasattr(kind, "__tensor_unflatten__")):
+        raise _missing(value)
+    parts, (context,) = value["parts"], many([value["context"]])
+    inner = dict(zip(parts, many(parts.values()), strict=True))
+    return kind.__tensor_unflatten__(inner, context, tuple(value["shape"]), tuple(value["stride"]))
+
+
+def _constant(value: Any, _many: Many) -> Any:
+    if value["kind"] not in _CONSTANTS:
+        raise ValueError(value["kind"])
+    if value["kind"] == "device":
+        return _found(["torch", "device"])(value["name"])
+    found = _found(["torch", value["name"].removeprefix("torch.")])
+    if type(found).__name__ != value["kind"]:
+        raise ValueError(value["name"])
+    return found
 
 
 def _member(value: Any, _many: Many) -> Any:
@@ -280,6 +359,8 @@ _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "bytes": lambda value, _: bytes.fromhex(value["value"]),
     "complex": lambda value, _: complex(*map(float, value["value"])),
     "enum": _member,
+    "composite": _composed,
+    "torch": _constant,
     "dataclass": _filled,
     "dict": _pairs,
     "counter": lambda value, many: collections.Counter(_pairs(value, many)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class TorchBackend:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self.tensor_type = torch.Tensor
         self.overlaps = self._on_gpu = device.type == "cuda"
         self._stream: Any = _new_stream(device) if self._on_gpu else None
 
@@ -95,6 +97,30 @@ class TorchBackend:
             copied.record(self._stream)
         wait: Callable[[], None] = copied.synchronize
         return wait
+
+    def form(self, tensor: Any) -> Hashable:
+        """Returns what tensors put together have in common."""
+        return (tensor.dtype, tensor.shape, tensor.device, tensor.layout)
+
+    def packs(self, tensor: Any) -> bool:
+        """Whether tensors of its form can be put together."""
+        is_dense = tensor.layout is torch.strided and tensor.device.type != "meta"
+        return is_dense and tensor.dtype in _NAMES
+
+    def gather(self, tensors: list[Any]) -> Any:
+        """Returns tensors of one form as rows of a new one, None where a form has changed."""
+        first = tensors[0]
+        with torch.no_grad(), contextlib.suppress(RuntimeError):
+            # Joined along an axis that is there, which takes a fifth of stacking them.
+            rows = torch.stack(tensors) if not first.ndim else torch.cat(tensors)
+            # By .data or resize_ a tensor changes its form and stays the same object.
+            if rows.dtype is first.dtype and rows.numel() == len(tensors) * first.numel():
+                return rows.resolve_conj().reshape(len(tensors), *first.shape)
+        return None
+
+    def part(self, gathered: Any) -> list[torch.Tensor]:
+        """Returns the rows, each with memory of its own."""
+        return [row.clone() for row in gathered.unbind(0)]
 
     def rebuild(self, spec: TensorSpec, data: Bytes) -> torch.Tensor:
         """Returns a tensor over memory of its own."""

@@ -1,0 +1,80 @@
+"""How long a checkpoint of 40,000 small tensors, a replay memory, holds the training thread."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import colabkit
+from benchmarks.measuring import show
+
+TRANSITIONS, STEPS, EVERY = 10_000, 400, 50
+
+
+def transition() -> tuple[torch.Tensor, ...]:
+    return torch.randn(1, 4), torch.tensor([[0]]), torch.randn(1, 4), torch.tensor([1.0])
+
+
+class Memory:
+    """The newest transitions, four tensors each."""
+
+    def __init__(self) -> None:
+        every = (transition() for _ in range(TRANSITIONS))
+        self.kept: collections.deque[Any] = collections.deque(every, maxlen=TRANSITIONS)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.kept = state["kept"]
+
+
+def train(folder: Path) -> tuple[list[float], list[float]]:
+    """Seconds of each step, and those that each save has held the thread."""
+    torch.manual_seed(0)
+    model, memory = nn.Linear(4, 2), Memory()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    run = colabkit.Run(
+        folder, model=model, optimizer=optimizer, memory=memory, progress=False, save_every=EVERY
+    )
+    ends_s, held_s = [], []
+    for _ in run.items(range(STEPS)):
+        ends_s.append(time.perf_counter())
+        held_s.append(run.checkpoint_wait_s)
+        memory.kept.append(transition())
+        optimizer.zero_grad()
+        model(memory.kept[-1][0]).square().mean().backward()
+        optimizer.step()
+    steps = [after - before for before, after in itertools.pairwise(ends_s)]
+    holds = [after - before for before, after in itertools.pairwise(held_s)]
+    return steps, [each for each in holds if each > 0]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp(dir="."))
+    try:
+        steps, holds = train(folder / "run")
+    finally:
+        shutil.rmtree(folder)
+    held_ms, longest_ms = statistics.median(holds) * 1e3, max(steps) * 1e3
+    show(
+        "checkpoints of 40,000 small tensors",
+        [
+            ("a step held by the checkpoint", f"{held_ms:.0f} ms", "wanted <= 50 ms"),
+            (f"the longest of {len(steps)} steps", f"{longest_ms:.0f} ms", ""),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

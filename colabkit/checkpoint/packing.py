@@ -1,0 +1,146 @@
+"""Many small tensors stored as a few: those of one form lie one after the other in one tensor.
+
+A memory of 10,000 transitions is 40,000 tensors of some bytes each. One by one, their copies,
+hashes and names would hold training for seconds.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from colabkit.checkpoint.tensors import describe_array
+
+TAG = "packed"
+# Fewer than this are stored each under a name of its own.
+MANY = 1000
+_MEMBER_BYTES_MAX = 4 << 10
+_nbytes = operator.attrgetter("nbytes")
+
+
+@runtime_checkable
+class Packing(Protocol):
+    """A backend that can put small tensors together."""
+
+    tensor_type: type
+    """The class whose instances, but not those of its subclasses, are packed."""
+
+    def form(self, tensor: Any) -> Hashable:
+        """Returns what tensors put together have in common."""
+        ...
+
+    def packs(self, tensor: Any) -> bool:
+        """Whether tensors of its form can be put together."""
+        ...
+
+    def gather(self, tensors: list[Any]) -> Any:
+        """Returns tensors of one form as rows of a new one, None where a form has changed."""
+        ...
+
+    def part(self, gathered: Any) -> list[Any]:
+        """Returns the rows, each with memory of its own."""
+        ...
+
+
+class Forms:
+    """Which form each small tensor of a section has, kept from save to save."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, int | None] = {}
+        # By identity, which stays a tensor's own while it is kept here.
+        self._known: dict[int, tuple[Any, int | None]] = {}
+
+    def know(self, items: Sequence[Any]) -> bool:
+        """Whether all of them were there at the last save."""
+        return bool(items) and all(map(self._known.__contains__, map(id, items)))
+
+    def of(self, members: Sequence[Any], backend: Packing) -> list[int | None]:
+        """Returns a number for each one's form, None for one that no other can be put with."""
+        ids = list(map(id, members))
+        entries = list(map(self._known.get, ids))
+        for place, entry in enumerate(entries):
+            if entry is None:
+                entries[place] = (members[place], self._number(members[place], backend))
+        known = [entry for entry in entries if entry is not None]
+        self._known = dict(zip(ids, known, strict=True))
+        return [number for _, number in known]
+
+    def _number(self, member: Any, backend: Packing) -> int | None:
+        is_array = isinstance(member, np.ndarray)
+        form = (member.dtype.str, member.shape) if is_array else backend.form(member)
+        if form not in self._numbers:
+            can_be = describe_array(member) is not None if is_array else backend.packs(member)
+            self._numbers[form] = len(self._numbers) if can_be else None
+        return self._numbers[form]
+
+
+class Pack:
+    """The small tensors and arrays of one section, in the order in which they are met.
+
+    Args:
+        backend: The framework's tensors.
+        forms: What is known of them from the last save.
+    """
+
+    def __init__(self, backend: Packing, forms: Forms) -> None:
+        self._backend = backend
+        self._forms = forms
+        self._kinds = frozenset({backend.tensor_type, np.ndarray})
+        self.members: list[Any] = []
+
+    def take(self, items: Sequence[Any]) -> int | None:
+        """Takes small tensors up; returns the place of the first, None where not all are small."""
+        if not self._forms.know(items):
+            if not items or not self._kinds.issuperset(map(type, items)):
+                return None
+            if max(map(_nbytes, items)) > _MEMBER_BYTES_MAX:
+                return None
+        at = len(self.members)
+        self.members.extend(items)
+        return at
+
+    def gathered(self) -> tuple[list[Any], list[int]] | None:
+        """Returns the tensors put together, and of which of them each member is a row.
+
+        None where one of the members cannot be put together with others.
+        """
+        of = self._forms.of(self.members, self._backend)
+        rows: dict[int | None, list[Any]] = {number: [] for number in of}
+        if None in rows:
+            return None
+        for member, number in zip(self.members, of, strict=True):
+            rows[number].append(member)
+        together = [self._gather(each) for each in rows.values()]
+        if any(each is None for each in together):
+            return None
+        place = {number: n for n, number in enumerate(rows)}
+        return together, [place[number] for number in of]
+
+    def _gather(self, members: list[Any]) -> Any:
+        if not isinstance(members[0], np.ndarray):
+            return self._backend.gather(members)
+        is_one_form = len({(each.dtype, each.shape) for each in members}) == 1
+        return np.stack(members) if is_one_form else None
+
+
+def name_of(place: int) -> str:
+    """Returns what those put together are called in the files."""
+    return f"packed {place}"
+
+
+def skeleton_of(state: Any, together: Sequence[Any], of: Sequence[int]) -> dict[str, Any]:
+    """Returns the skeleton of a section whose nodes name members by their place."""
+    kinds = ["array" if isinstance(each, np.ndarray) else "tensor" for each in together]
+    return {"$": TAG, "state": state, "kinds": kinds, "of": list(of)}
+
+
+def members_of(skeleton: Mapping[str, Any], leaf: Callable[[str, str], Any]) -> list[Any]:
+    """Returns the members in their order."""
+    rows: list[Iterator[Any]] = [
+        iter(leaf(f"rows of {kind}", name_of(place)))
+        for place, kind in enumerate(skeleton["kinds"])
+    ]
+    return [next(rows[place]) for place in skeleton["of"]]

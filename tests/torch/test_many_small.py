@@ -1,0 +1,114 @@
+"""Thousands of small tensors are stored as a few, and come back each as it was."""
+
+from __future__ import annotations
+
+import collections
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from colabkit.checkpoint import RunFolder, SaveFacts, Section
+from colabkit.training.torch_side import TorchBackend
+from tests.torch.test_trial import loop
+
+COUNT = 700
+
+
+def memory() -> collections.deque[Any]:
+    """Transitions of several kinds, among them views, scalars, arrays and a larger one."""
+    torch.manual_seed(3)
+    wide = torch.arange(12.0).reshape(3, 4)
+    kept: collections.deque[Any] = collections.deque(maxlen=3 * COUNT)
+    for step in range(COUNT):
+        kept.append((torch.randn(1, 4), torch.tensor([[step]]), torch.tensor(float(step))))
+        kept.append((np.full(3, step, np.float32), step, 0.5, torch.rand(2).bfloat16(), True))
+        kept.append(
+            {"view": wide[:, step % 4], "none": torch.empty(0, 2), "bit": torch.tensor(True)}
+        )
+    kept[1] = (torch.zeros(1100, 1), torch.rand(2, dtype=torch.complex64).conj())
+    return kept
+
+
+def saved(folder: Path, states: list[Any]) -> list[Any]:
+    backend = TorchBackend(torch.device("cpu"))
+    run_folder = RunFolder(folder)
+    saver = run_folder.open_saver(backend)
+    back = []
+    for step, state in enumerate(states):
+        section = Section("objects", {"kept": state}, weights=False)
+        assert saver.offer([section], SaveFacts(step=step), is_guarded=lambda _: False)
+        saver.flush()
+        back.append(RunFolder(folder).newest_valid(backend).sections["objects"]["kept"])
+    saver.close()
+    return back
+
+
+def assert_same(one: Any, other: Any) -> None:
+    assert type(one) is type(other)
+    if isinstance(one, torch.Tensor):
+        assert (one.dtype, one.shape) == (other.dtype, other.shape)
+        assert torch.equal(one, other)
+    elif isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other, strict=True)
+    elif isinstance(one, dict):
+        assert list(one) == list(other)
+        for key, value in one.items():
+            assert_same(value, other[key])
+    elif isinstance(one, tuple | collections.deque):
+        assert len(one) == len(other)
+        for pair in zip(one, other, strict=True):
+            assert_same(*pair)
+    else:
+        assert one == other
+
+
+def test_each_comes_back_as_it_was_and_from_few_entries(tmp_path):
+    first, second = memory(), memory()
+    second.rotate(5)
+    for back, kept in zip(saved(tmp_path, [first, second]), (first, second), strict=True):
+        assert back.maxlen == kept.maxlen
+        assert_same(kept, back)
+    assert back[5][0].untyped_storage().nbytes() == back[5][0].nbytes
+    (manifest, _) = RunFolder(tmp_path).store.names()
+    assert len(RunFolder(tmp_path).store.manifest(manifest).tensors) < 20
+
+
+@pytest.mark.parametrize("new", [torch.zeros(1, 5), torch.zeros(4), torch.zeros(1, 4).double()])
+def test_one_that_was_given_another_form_in_place_is_seen(new, tmp_path):
+    kept = memory()
+    state = [kept]
+
+    class Changing(list):
+        def __iter__(self) -> Any:
+            yield kept
+            kept[0][0].data = new
+            yield kept
+
+    back = saved(tmp_path, Changing(state))
+    assert_same(kept[0], back[1][0])
+
+
+class Memory:
+    """A replay memory, drawn from by its place."""
+
+    def __init__(self) -> None:
+        self.kept: collections.deque[Any] = collections.deque(memory(), maxlen=3 * COUNT)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.kept = state["kept"]
+
+
+def test_a_replay_memory_goes_on_in_a_run(tmp_path):
+    first = Memory()
+    loop(tmp_path, memory=first)
+    again = Memory()
+    again.kept.clear()
+    loop(tmp_path, memory=again)
+    assert_same(first.kept, again.kept)
