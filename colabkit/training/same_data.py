@@ -34,7 +34,7 @@ class LeafRecord:
     name: str
     form: str
     digest: str
-    unordered: str
+    unordered: str = dataclasses.field(compare=False)
 
     @property
     def is_discrete(self) -> bool:

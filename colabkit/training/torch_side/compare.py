@@ -155,8 +155,17 @@ def _tensor_bytes(tensor: torch.Tensor, *, whole: bool) -> Any:
         return b"".join(bytes(_tensor_bytes(part, whole=whole)) for part in parts)
     if tensor.layout is not torch.strided or not tensor.numel() or tensor.is_quantized:
         return b""
-    flat = tensor.resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
+    tensor = tensor.resolve_conj().resolve_neg()
+    if not whole and tensor.nbytes > _WHOLE_BYTES_MAX:
+        tensor = _as_it_lies(tensor)
+    flat = tensor.contiguous().reshape(-1).view(torch.uint8)
     return (flat if whole else _spread(flat)).contiguous().cpu().numpy()
+
+
+def _as_it_lies(tensor: torch.Tensor) -> torch.Tensor:
+    """Returns a view whose elements follow each other as in memory, channels last or not."""
+    steps = tensor.stride()
+    return tensor.permute(sorted(range(tensor.ndim), key=lambda axis: -steps[axis]))
 
 
 def _spread(flat: Any) -> Any:
@@ -170,8 +179,8 @@ def _spread(flat: Any) -> Any:
 def _unordered(leaf: Any, data: Any) -> str:
     """Returns a hash of the samples that their order does not change, "" where there is none."""
     shape = tuple(getattr(leaf, "shape", ()))
-    samples = shape[0] if shape else 0
-    if samples < 2 or not len(data) or len(data) % samples or len(data) > _WHOLE_BYTES_MAX:
+    samples, nbytes = (shape[0] if shape else 0), getattr(leaf, "nbytes", 0)
+    if samples < 2 or not len(data) or len(data) % samples or nbytes > _WHOLE_BYTES_MAX:
         return ""
     rows = np.frombuffer(bytes(data), np.dtype((np.void, len(data) // samples)))
     return xxhash.xxh3_64_hexdigest(np.sort(rows).tobytes())

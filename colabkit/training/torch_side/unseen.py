@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Mapping, Sequence
 
@@ -10,8 +11,11 @@ import torch
 
 from colabkit.storage import Bytes
 
-_SAMPLED_MAX, _TENSORS_MAX = 1 << 15, 512
+# Training waits for the sample. Elements far from each other are slow to read.
+_TENSORS_MAX = 64
+_NEAR, _NEAR_MAX, _FAR_MAX = 1 << 22, 1 << 15, 1 << 13
 _SMALL_BYTES = 64 << 10
+_version_of = operator.attrgetter("_version")
 # The places differ from save to save: a change of few elements is met sooner or later.
 _places = random.Random()  # noqa: S311  # chooses places, guards nothing
 
@@ -27,11 +31,15 @@ class Watch:
     """
 
     def __init__(self, tensors: Sequence[torch.Tensor], parameters: Sequence[torch.Tensor]) -> None:
-        self._seen = [(t, t._version, t.data_ptr()) for t in (*tensors, *parameters)]
-        large = [p for p in parameters if p.nbytes >= _SMALL_BYTES]
+        self._tensors = [*tensors, *parameters]
+        self._versions = list(map(_version_of, self._tensors))
+        # One made of others has no memory of its own, and its parts are copied at once.
+        plain = (p for p in parameters if not hasattr(p, "__tensor_flatten__"))
+        large = [p for p in plain if p.nbytes >= _SMALL_BYTES]
         if len(large) > _TENSORS_MAX:
             large = _places.sample(large, _TENSORS_MAX)
-        step = max(1, sum(t.numel() for t in large) // _SAMPLED_MAX) | 1
+        elements = sum(t.numel() for t in large)
+        step = max(1, elements // (_NEAR_MAX if elements <= _NEAR else _FAR_MAX)) | 1
         first = _places.randrange(step)
         self._cuts = {
             t.data_ptr(): (step, first, _cut(t.detach(), step, first))
@@ -41,8 +49,10 @@ class Watch:
 
     def is_unchanged(self, copies: Mapping[int, Bytes]) -> bool:
         """Returns whether no tensor has changed, and the copies by address hold the sample."""
-        if any(t._version != version or t.data_ptr() != at for t, version, at in self._seen):
+        if list(map(_version_of, self._tensors)) != self._versions:
             return False
+        if not copies.keys() <= {t.data_ptr() for t in self._tensors}:
+            return False  # .data was given another tensor
         return all(
             _is_same(copies[at], step, first, cut)
             for at, (step, first, cut) in self._cuts.items()
