@@ -19,7 +19,7 @@ from colabkit.storage import Bytes, hash_of
 _SMALL_BYTES = 64 << 10
 _ALIGN = 64
 _HASHERS = 2
-_ROOM_BYTES = 1 << 20
+_ROOM_BYTES, _BLOCK_BYTES = 1 << 20, 128 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -167,28 +167,49 @@ def choose_mode(
 
 
 class Arena:
-    """One block of host memory, reused by every snapshot and grown when it is too small."""
+    """Blocks of host memory, reused by every snapshot and added to when they are too few.
+
+    Not one block: what is pinned for a GPU is rounded up to a power of two, which of a whole
+    state may be as much again.
+    """
 
     def __init__(self, backend: TensorBackend) -> None:
         self._backend = backend
-        self._block: Bytes = np.empty(0, np.uint8)
+        self._blocks: list[Bytes] = []
 
     def views(self, leaves: Sequence[Leaf]) -> list[Bytes]:
         """Returns a place for each tensor, those of one section next to each other."""
-        places, end, section = [], 0, ""
-        for leaf in leaves:
-            if leaf.section != section:
-                section, end = leaf.section, -(-end // _ALIGN) * _ALIGN
-            places.append(end)
-            end += leaf.spec.nbytes
-        if end > len(self._block):
-            self._block = np.empty(0, np.uint8)
-            # A little room to grow: histories do, and a new block is slow to touch.
-            self._block = self._backend.allocate(end + max(_ROOM_BYTES, end // 50))
+        places, ends = _placed(leaves)
+        for number, end in enumerate(ends):
+            if number == len(self._blocks):
+                self._blocks.append(np.empty(0, np.uint8))
+            if end > len(self._blocks[number]):
+                self._blocks[number] = np.empty(0, np.uint8)
+                self._blocks[number] = self._backend.allocate(_with_room(end))
         return [
-            self._block[place : place + leaf.spec.nbytes]
-            for place, leaf in zip(places, leaves, strict=True)
+            self._blocks[number][at : at + leaf.spec.nbytes]
+            for (number, at), leaf in zip(places, leaves, strict=True)
         ]
+
+
+def _placed(leaves: Sequence[Leaf]) -> tuple[list[tuple[int, int]], list[int]]:
+    """Returns the block and the place in it of each tensor, and how far each block is filled."""
+    places, ends, section = [], [0], ""
+    for leaf in leaves:
+        if leaf.section != section:
+            section, ends[-1] = leaf.section, -(-ends[-1] // _ALIGN) * _ALIGN
+        if ends[-1] and ends[-1] + leaf.spec.nbytes > _BLOCK_BYTES:
+            ends.append(0)
+        places.append((len(ends) - 1, ends[-1]))
+        ends[-1] += leaf.spec.nbytes
+    return places, ends
+
+
+def _with_room(nbytes: int) -> int:
+    """Returns a little more: histories grow, and a new block is slow to touch."""
+    if nbytes > _BLOCK_BYTES:
+        return nbytes
+    return min(nbytes + max(_ROOM_BYTES, nbytes // 50), _BLOCK_BYTES)
 
 
 def copy_items(items: Sequence[Item], backend: TensorBackend) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 from collections.abc import Callable, Hashable, Sequence
@@ -43,14 +44,14 @@ class TorchBackend:
     """Copies tensors from any device into host memory without stalling the training step.
 
     Args:
-        device: Where the model is trained; on a GPU the copies run on a stream of their own.
+        device: Where the model is trained. Where that is a GPU, what lies on any GPU is copied on
+            a stream of its own; on other accelerators, copies are waited for.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
         self.tensor_type = torch.Tensor
-        self.overlaps = self._on_gpu = device.type == "cuda"
-        self._stream: Any = _new_stream(device) if self._on_gpu else None
+        self.overlaps = device.type == "cuda"
+        self._streams: dict[torch.device, Any] = {}
 
     def is_tensor(self, value: object) -> bool:
         """Whether a value is stored as a tensor."""
@@ -74,7 +75,7 @@ class TorchBackend:
 
     def allocate(self, nbytes: int) -> Bytes:
         """Returns host memory, pinned where a GPU copies into it."""
-        if self._on_gpu:
+        if self.overlaps:
             pinned: Bytes = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True).numpy()
             return pinned
         return np.empty(nbytes, np.uint8)
@@ -84,17 +85,39 @@ class TorchBackend:
 
         Tensors in host memory are copied before this returns.
         """
-        if not self._on_gpu:
-            _copy_host(tensors, into)
-            return _nothing
-        self._stream.wait_stream(torch.cuda.current_stream(self._device))
-        with torch.cuda.stream(self._stream):
-            for tensor, view in zip(tensors, into, strict=True):
-                _typed(view, tensor).copy_(tensor.detach(), non_blocking=tensor.is_cuda)
-                if tensor.is_cuda:
-                    tensor.record_stream(self._stream)
-            copied = _new_event()
-            copied.record(self._stream)
+        by_device: dict[torch.device, list[tuple[Any, Bytes]]] = collections.defaultdict(list)
+        for tensor, view in zip(tensors, into, strict=True):
+            by_device[tensor.device].append((tensor, view))
+        waits = [
+            self._copy_from(device, pairs) if self.overlaps and device.type == "cuda" else None
+            for device, pairs in by_device.items()
+        ]
+        for pairs, wait in zip(by_device.values(), waits, strict=True):
+            if wait is None:
+                _copy_host(pairs)
+        started = [wait for wait in waits if wait is not None]
+
+        def wait_for_all() -> None:
+            for wait in started:
+                wait()
+
+        return wait_for_all
+
+    def _copy_from(
+        self, device: torch.device, pairs: Sequence[tuple[Any, Bytes]]
+    ) -> Callable[[], None]:
+        """Starts copying from one GPU, on a stream of its own."""
+        stream = self._streams.get(device)
+        if stream is None:
+            stream = self._streams[device] = _new_stream(device)
+        stream.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(stream):
+            for tensor, view in pairs:
+                _typed(view, tensor).copy_(tensor.detach(), non_blocking=True)
+                tensor.record_stream(stream)
+            # One that does not block spins, and takes a core from the data's workers.
+            copied = _new_event(blocking=True)
+            copied.record(stream)
         wait: Callable[[], None] = copied.synchronize
         return wait
 
@@ -130,8 +153,8 @@ class TorchBackend:
         return torch.from_numpy(data).view(dtype).reshape(spec.shape)
 
 
-def _copy_host(tensors: Sequence[Any], into: Sequence[Bytes]) -> None:
-    for tensor, view in zip(tensors, into, strict=True):
+def _copy_host(pairs: Sequence[tuple[Any, Bytes]]) -> None:
+    for tensor, view in pairs:
         is_flat = tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
         if is_flat and tensor.device.type == "cpu":
             # Through no array: what NumPy has looked at, PyTorch does not let a model resize.
@@ -142,7 +165,3 @@ def _copy_host(tensors: Sequence[Any], into: Sequence[Bytes]) -> None:
 
 def _typed(view: Bytes, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(view).view(like.dtype).reshape(like.shape)
-
-
-def _nothing() -> None:
-    return None

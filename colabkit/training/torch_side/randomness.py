@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ _SEARCHED_DEEPLY_MAX = 64
 _OF_ANY_MODULE = frozenset(vars(torch.nn.Module()))
 
 _cuda_runs: Callable[[], bool] = torch.cuda.is_initialized
+_xpu_runs: Callable[[], bool] = torch.xpu.is_initialized
+_HAS_MPS = torch.backends.mps.is_available()
 
 
 def seed_everything(seed: int) -> None:
@@ -26,6 +28,8 @@ def seed_everything(seed: int) -> None:
     if _cuda_runs():
         for generator in torch.cuda.default_generators:
             generator.manual_seed(seed)
+    for generator in _others():
+        generator.manual_seed(seed)
 
 
 def global_states() -> dict[str, Any]:
@@ -37,7 +41,16 @@ def global_states() -> dict[str, Any]:
     }
     if _cuda_runs():
         states["cuda"] = torch.cuda.get_rng_state_all()
+    if others := [generator.get_state() for generator in _others()]:
+        states["others"] = others
     return states
+
+
+def _others() -> Sequence[torch.Generator]:
+    """Returns the global generators of accelerators other than CUDA that are in use."""
+    if _HAS_MPS:
+        return (torch.mps._get_default_mps_generator(),)
+    return torch.xpu.default_generators if _xpu_runs() else ()
 
 
 def restore_global_states(states: dict[str, Any]) -> None:
@@ -47,6 +60,8 @@ def restore_global_states(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if _cuda_runs() and len(states.get("cuda", ())) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
+    for generator, state in zip(_others(), states.get("others", ()), strict=False):
+        generator.set_state(state)
 
 
 def reseed_generator(generator: object, seed: int) -> None:

@@ -117,7 +117,9 @@ class TorchSide:
 
     def to_floats(self, values: Sequence[Any]) -> list[float]:
         """Reads scalars; those on a device in one transfer."""
-        if self.device.type != "cpu" and all(isinstance(v, torch.Tensor) for v in values):
+        # Apple's GPU knows no double, and its values are read one by one.
+        is_far = self.device.type not in {"cpu", "mps"}
+        if is_far and all(isinstance(v, torch.Tensor) for v in values):
             stacked = torch.stack([v.detach().reshape(()).double() for v in values])
             floats: list[float] = stacked.tolist()
             return floats
@@ -150,6 +152,8 @@ class TorchSide:
     def reasons(self) -> tuple[str, ...]:
         """Returns what of the framework's settings stands against exactness."""
         found = list(self._state.reasons())
+        if self.device.type not in {"cpu", "cuda"}:
+            found.append(f"nobody has seen whether {self.device.type} repeats its sums bit for bit")
         if self.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
             found.append(
                 "GPU kernels may add in any order"

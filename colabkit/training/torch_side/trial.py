@@ -36,7 +36,7 @@ _BYTES_MAX = 64 << 20
 _OBJECTS_MAX = 20_000
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), enum.Enum, type, types.FunctionType)
 _ATOMS_OF_LIBRARIES = (torch.dtype, torch.device, torch.Size, np.generic, np.dtype)
-_PLAIN_TENSORS = (torch.Tensor, nn.Parameter, nn.Buffer)
+_PLAIN_TENSORS = (torch.Tensor, nn.Parameter)
 _HOLDERS = (list, tuple, dict, set, frozenset)
 
 
