@@ -33,14 +33,22 @@ def inner_optimizers(optimizers: Mapping[str, Any]) -> dict[str, torch.optim.Opt
     while waiting:
         path, outer = waiting.pop(0)
         for name, value in vars(outer).items():
-            several = value if isinstance(value, list | tuple) else [value]
-            for place, each in enumerate(several):
+            for place, each in _places(value):
                 if isinstance(each, torch.optim.Optimizer) and id(each) not in seen:
                     seen.add(id(each))
-                    inner = f"{path}.{name}" if each is value else f"{path}.{name}.{place}"
+                    inner = f"{path}.{name}{place}"
                     found[inner] = each
                     waiting.append((inner, each))
     return found
+
+
+def _places(value: Any) -> Iterable[tuple[str, Any]]:
+    """Returns a value, or what a container holds, by what its path ends in."""
+    if isinstance(value, list | tuple):
+        return [(f".{place}", each) for place, each in enumerate(value)]
+    if isinstance(value, dict):
+        return [(f".{key}", each) for key, each in value.items()]
+    return [("", value)]
 
 
 class HeldObjects:

@@ -15,11 +15,12 @@ from colabkit.training.feed import Feed
 from colabkit.training.same_data import BatchWatch
 from colabkit.training.torch_side.backend import TorchBackend
 from colabkit.training.torch_side.compare import note, record
+from colabkit.training.torch_side.gradients import GradientLedger
 from colabkit.training.torch_side.passed import PassedSettings
 from colabkit.training.torch_side.prepared import gathers_gradients
 from colabkit.training.torch_side.randomness import seed_everything
 from colabkit.training.torch_side.sources import feed_of
-from colabkit.training.torch_side.state import GradientLedger, TorchState
+from colabkit.training.torch_side.state import TorchState
 from colabkit.training.torch_side.trial import try_restoring
 
 
@@ -40,7 +41,7 @@ class TorchSide:
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
         """Hooks the optimizers, so that a snapshot under way is finished before they step."""
-        self._ledger = GradientLedger(self._state, before_optimizer_step)
+        self._ledger = GradientLedger(self._state.optimizers, before_optimizer_step)
         self._state.begin()
         if not self._was_restored:
             self._was_restored = True
@@ -78,7 +79,7 @@ class TorchSide:
         """Puts a checkpoint back into the user's objects."""
         self._state.restore(sections)
         self._was_restored = True
-        GradientLedger.restore(self._state, sections["gradients"])
+        GradientLedger.restore(self._state.optimizers, sections["gradients"])
         self._writes_unseen = sections.get("watch", {}).get("writes_unseen", False)
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:

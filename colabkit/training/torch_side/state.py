@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping
+import collections
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +14,6 @@ from colabkit.errors import ArgumentError
 from colabkit.training.attributes import Attributes
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.alignment import realigned
-from colabkit.training.torch_side.gradients import gradient_of, stored_gradient
 from colabkit.training.torch_side.held import HeldObjects, inner_optimizers, of_optimizer
 from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.prepared import plain_optimizer, scaler_of
@@ -24,19 +23,21 @@ from colabkit.training.torch_side.randomness import (
     restore_own_generator,
 )
 from colabkit.training.torch_side.structure import (
+    gone_since,
     left_out,
     load_left_out,
     load_module,
+    made_in_training,
     names_in_groups,
     owner_of,
+    parameters_of,
+    register_made,
     regroup,
 )
 from colabkit.training.torch_side.unseen import Watch
 from colabkit.training.torch_side.values import ModuleValues
 
-_MATRIX_NDIM = 2
-
-_Mark = tuple[weakref.ref[torch.Tensor], int] | None
+_MATRIX_NDIM, _NAMED_MAX = 2, 3
 
 
 class TorchState:
@@ -48,6 +49,8 @@ class TorchState:
             _keep_sums(value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
+        self._keys_at_start = {n: frozenset(m.state_dict()) for n, m in self.modules.items()}
+        self._gone: dict[str, list[str]] = {}
         given = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
         self.optimizers = {name: plain_optimizer(optimizer) for name, optimizer in given.items()}
         self._given = dict(self.optimizers)
@@ -79,11 +82,14 @@ class TorchState:
                 "generators": [own_generator_state(g) for g in generators_in(module)],
                 "python": self._values[name].state_dict(),
                 "left_out": left_out(module, state),
+                "made": made_in_training(module, tensors, self._keys_at_start[name]),
             }
+            self._gone[name] = gone_since(state, self._keys_at_start[name])
         state = {
             "modules": rest,
             "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
             "beside": {n: changed for n, a in self._beside.items() if (changed := a.state_dict())},
+            "orphans": self._orphans(),
             "groups": {n: names_in_groups(o, self.modules) for n, o in self.optimizers.items()},
             "others": {n: state_of(o) for n, o in self.others.items()},
         }
@@ -103,6 +109,8 @@ class TorchState:
             for generator, state in zip(generators_in(module), kept["generators"], strict=False):
                 restore_own_generator(generator, state)
         self._restore_optimizers(objects["optimizers"], objects.get("groups", {}))
+        for name, orphans in objects.get("orphans", {}).items():
+            _copy_where_it_fits(self._unowned(name), orphans)
         for name, changed in objects.get("beside", {}).items():
             if name in self._beside:
                 self._beside[name].load_state_dict(changed)
@@ -134,10 +142,19 @@ class TorchState:
             for path, kind in memory.lost.items()
         }
         lost |= {path.replace(":", "."): kind for path, kind in self._held.lost.items()}
-        return tuple(
+        changed = [
             f"{path} ({kind}) changes in training and cannot be saved"
             for path, kind in lost.items()
-        )
+        ]
+        made = [f"{n}.{each}" for n, values in self._values.items() for each in values.made]
+        gone = [f"{n}.{each}" for n, keys in self._gone.items() for each in keys]
+        if made or gone:
+            what = ", ".join([*made, *gone][:_NAMED_MAX])
+            changed.append(
+                f"{what} was put in or taken out in mid-run: it must be so before the run is made"
+                " where it goes on"
+            )
+        return tuple(changed)
 
     def _restore_optimizers(self, states: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
         # An optimizer around another shares its groups and state, which loading would part.
@@ -181,21 +198,36 @@ class TorchState:
             if is_unseedable(generator)
         ]
         unsaved = [
-            f"{name} trains {lost} tensors that nothing in this run holds: they are not saved"
-            for name, optimizer in self.optimizers.items()
-            if (lost := self._count_unsaved(optimizer))
+            f"{name} trains {lost} tensors of a module that this run was not given:"
+            " only their values are saved"
+            for name in self.optimizers
+            if (lost := self._count_unsaved(name))
         ]
         return (*draws, *unsaved)
 
-    def _count_unsaved(self, optimizer: torch.optim.Optimizer) -> int:
-        saved = {id(p) for module in self.modules.values() for p in module.parameters()}
-        left = [p.data_ptr() for p in _parameters(optimizer) if id(p) not in saved]
-        if not left:
+    def _unowned(self, name: str) -> dict[str, torch.Tensor]:
+        """Returns what an optimizer trains and no module of the run holds, by its place."""
+        optimizer = self.optimizers.get(name)
+        if optimizer is None:
+            return {}
+        owned = {id(p) for module in self.modules.values() for p in module.parameters()}
+        trained = parameters_of(optimizer)
+        return {f"{place}": p for place, p in enumerate(trained) if id(p) not in owned}
+
+    def _orphans(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Returns their values: wide copies of narrow weights, images that are trained."""
+        found = {name: self._unowned(name) for name in self.optimizers}
+        return {n: {k: p.detach() for k, p in each.items()} for n, each in found.items() if each}
+
+    def _count_unsaved(self, name: str) -> int:
+        """Counts those that look like a module's own, of which there may be more than values."""
+        unowned = [p for p in self._unowned(name).values() if isinstance(p, nn.Parameter)]
+        if not unowned:
             return 0
         # An object of the user's own may hold modules, and save them in its state_dict.
         states = [encode(state_of(o), torch.is_tensor)[1].values() for o in self.others.values()]
         held = {tensor.data_ptr() for state in states for tensor in state}
-        return sum(address not in held for address in left)
+        return sum(p.data_ptr() not in held for p in unowned)
 
     def guarded_addresses(self) -> frozenset[int]:
         """Returns where the tensors lie that only an optimizer's step changes."""
@@ -212,7 +244,7 @@ class TorchState:
         """Returns the tensors that only an optimizer's step changes, as they are now."""
         states = (state for o in self.optimizers.values() for state in o.state.values())
         tensors = [t for state in states for t in state.values() if isinstance(t, torch.Tensor)]
-        return Watch(tensors, [p for o in self.optimizers.values() for p in _parameters(o)])
+        return Watch(tensors, [p for o in self.optimizers.values() for p in parameters_of(o)])
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""
@@ -225,94 +257,6 @@ class TorchState:
             parts[f"{name} class"] = type(optimizer).__name__
             parts[f"{name} groups"] = [len(g["params"]) for g in optimizer.param_groups]
         return parts
-
-
-class GradientLedger:
-    """Hooks the optimizers: who stepped since the last boundary, and what to wait for before.
-
-    Args:
-        state: The run's objects.
-        before_step: Called before any optimizer changes anything.
-    """
-
-    def __init__(self, state: TorchState, before_step: Callable[[], None]) -> None:
-        self._optimizers = state.optimizers
-        self._before_step = before_step
-        self._stepped: set[str] = set()
-        # By optimizer, the gradients as its last step left them, in loops that keep them.
-        self._used: dict[str, list[_Mark] | None] = dict.fromkeys(self._optimizers)
-        self._handles = []
-        for name, optimizer in self._optimizers.items():
-            self._handles.append(optimizer.register_step_pre_hook(self._noting(name)))
-            self._handles.append(optimizer.register_step_post_hook(self._marking(name)))
-
-    def _noting(self, name: str) -> Any:
-        stepped, before_step = self._stepped, self._before_step
-
-        def note(*_: object) -> None:
-            stepped.add(name)
-            before_step()
-
-        return note
-
-    def _marking(self, name: str) -> Any:
-        used, optimizer = self._used, self._optimizers[name]
-
-        def mark(*_: object) -> None:
-            if name in used:
-                used[name] = [_mark_of(parameter.grad) for parameter in _parameters(optimizer)]
-
-        return mark
-
-    def begin_step(self) -> None:
-        """Called at each step boundary."""
-        self._stepped.clear()
-
-    def has_stepped(self) -> bool:
-        """Whether any optimizer has stepped since the last boundary, or there is none."""
-        return bool(self._stepped) or not self._optimizers
-
-    def pending(self) -> dict[str, dict[int, Any]]:
-        """Returns the gradients that the next step of an optimizer may use.
-
-        A loop may step first and go backward afterwards: what has changed since the step waits.
-        """
-        return {name: self._pending_of(name) for name in self._optimizers}
-
-    def _pending_of(self, name: str) -> dict[int, Any]:
-        grads = [parameter.grad for parameter in _parameters(self._optimizers[name])]
-        there = {index: grad for index, grad in enumerate(grads) if grad is not None}
-        if name in self._stepped:
-            if not there:
-                # A loop that drops them after its step need not mark them at each.
-                self._used.pop(name, None)
-                return {}
-            marks = self._used.setdefault(name, None) or []
-            there = {i: g for i, g in there.items() if i >= len(marks) or marks[i] != _mark_of(g)}
-        return {index: stored_gradient(grad) for index, grad in there.items()}
-
-    @staticmethod
-    def restore(state: TorchState, gradients: Mapping[str, Mapping[int, Any]]) -> None:
-        """Puts pending gradients back, and drops those that a broken step has left."""
-        for name, optimizer in state.optimizers.items():
-            kept = gradients.get(name, {})
-            for index, parameter in enumerate(_parameters(optimizer)):
-                parameter.grad = gradient_of(parameter, kept.get(index))
-
-    def close(self) -> None:
-        """Takes the hooks away."""
-        for handle in self._handles:
-            handle.remove()
-
-
-def _mark_of(grad: torch.Tensor | None) -> _Mark:
-    """Tells a gradient from any other, and from itself once somebody has changed it."""
-    # By weak reference, or gradients that the loop drops would stay in memory.
-    return None if grad is None else (weakref.ref(grad), grad._version)
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _check_can_be_saved(name: str, value: Any) -> None:
@@ -336,6 +280,14 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     return inner if inner is module else _unwrapped(inner)
 
 
+@torch.no_grad()
+def _copy_where_it_fits(tensors: Mapping[str, torch.Tensor], kept: Mapping[str, Any]) -> None:
+    for key, value in kept.items():
+        there = tensors.get(key)
+        if there is not None and (there.shape, there.dtype) == (value.shape, value.dtype):
+            there.copy_(value)
+
+
 def restore_tensors(
     name: str, module: nn.Module, weights: Mapping[str, Any], kept: Mapping[str, Any]
 ) -> None:
@@ -350,6 +302,7 @@ def restore_tensors(
     Raises:
         StateError: The module cannot be given this state; names what stands against it.
     """
+    register_made(module, weights, kept.get("made", {}))
     load_module(name, module, {**weights, **kept["extra"]})
     if "left_out" in kept:
         load_left_out(name, module, kept["left_out"])
@@ -397,16 +350,33 @@ def load_other(value: Any, state: Any) -> None:
         value.scale(torch.zeros((), device=value._device))
 
 
+def _moved(value: Any, device: torch.device) -> Any:
+    """Returns a state with its tensors on a device, each in the form in which it was kept."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        for key, each in value.items():
+            value[key] = _moved(each, device)
+    elif isinstance(value, list | collections.deque):
+        for place, each in enumerate(value):
+            value[place] = _moved(each, device)
+    elif isinstance(value, tuple):
+        return tuple.__new__(type(value), (_moved(each, device) for each in value))
+    return value
+
+
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Loads what an optimizer gave, in the forms and strides its own steps would have made."""
     optimizer.load_state_dict(state)
     # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
     # checkpoints know no strides, but fused kernels walk through parameter and moments abreast.
-    for index, parameter in enumerate(_parameters(optimizer)):
+    for index, parameter in enumerate(parameters_of(optimizer)):
         for key, kept in state["state"].get(index, {}).items():
             loaded = optimizer.state[parameter].get(key)
+            if isinstance(kept, dict | list | tuple | collections.deque):
+                optimizer.state[parameter][key] = realigned(_moved(kept, parameter.device))
+                continue
             if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
-                optimizer.state[parameter][key] = realigned(loaded)
                 continue
             if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
                 laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)

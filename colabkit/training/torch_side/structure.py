@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -129,6 +129,40 @@ def _prune_as(module: nn.Module, kept: Mapping[str, Any]) -> None:
             make(owner, name, mask.to(own[weight].device))
 
 
+def made_in_training(
+    module: nn.Module, state: Mapping[str, Any], at_start: Collection[str]
+) -> dict[str, str]:
+    """Returns which tensors a module has registered since it was made: parameters and buffers."""
+    new = [key for key in state if key not in at_start]
+    if not new:
+        return {}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return {key: "parameter" if key in parameters else "buffer" for key in new}
+
+
+def register_made(module: nn.Module, kept: Mapping[str, Any], made: Mapping[str, str]) -> None:
+    """Registers them again, where what they belong to is there."""
+    near = next((each.device for each in module.parameters()), torch.device("cpu"))
+    own = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    for key, kind in made.items():
+        owner, name = owner_of(module, key)
+        is_pruned = key.removesuffix("_orig").removesuffix("_mask") in own
+        if not isinstance(owner, nn.Module) or getattr(owner, name, None) is not None or is_pruned:
+            continue
+        value = kept[key].to(near, copy=True)
+        if kind == "parameter":
+            owner.register_parameter(
+                name, nn.Parameter(value, requires_grad=value.is_floating_point())
+            )
+        else:
+            owner.register_buffer(name, value)
+
+
+def gone_since(state: Mapping[str, Any], at_start: Collection[str]) -> list[str]:
+    """Returns the tensors that a module has no more; pruned ones have only other names."""
+    return [key for key in at_start if key not in state and f"{key}_orig" not in state]
+
+
 def left_out(module: nn.Module, state: Mapping[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
     """Returns the parameters that ``state_dict`` leaves out.
 
@@ -165,6 +199,11 @@ def load_left_out(name: str, module: nn.Module, kept: Mapping[str, Any]) -> None
 def _sample(parameter: torch.Tensor) -> torch.Tensor:
     flat = parameter.detach().reshape(-1)
     return flat[:: max(1, -(-flat.numel() // _SAMPLE_MAX))].clone()
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Returns what an optimizer trains, group after group."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def names_in_groups(

@@ -27,12 +27,14 @@ class ModuleValues:
         self._module = module
         self._trainable_at_start = _trainable_in(module)
         self.memories = {path: _memory_of(each) for path, each in module.named_modules()}
+        self.made: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the changed attributes by module, and the parameters frozen or unfrozen."""
         values = {}
         for path, module in self._module.named_modules():
             if path not in self.memories:
+                self.made.append(path)
                 self.memories[path] = _memory_of(module, is_new=True)
             if changed := self.memories[path].state_dict():
                 values[path] = changed
