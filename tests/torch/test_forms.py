@@ -657,3 +657,33 @@ def test_gathered_gradients_that_accelerate_counts_are_never_cut_in_two(
         assert newest == {2: 2, 4: 4, 8: 7, 11: 10}[step]
     resumed = train(tmp_path / "run")
     assert all(map(torch.equal, alone.parameters(), resumed.parameters()))
+
+
+class Regularized(nn.Module):
+    """A loss that looks at the model's own weights, and has one of its own or none."""
+
+    def __init__(self, model: nn.Module, *, has_own: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.scale = nn.Parameter(torch.ones(())) if has_own else None
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        size = sum(each.square().sum() for each in self.model.parameters())
+        loss = functional.cross_entropy(output, target) + 0.001 * size
+        return loss if self.scale is None else loss * self.scale
+
+
+@pytest.mark.parametrize("has_own", [False, True])
+def test_a_loss_that_holds_the_model_has_only_its_own_weights_besides(has_own, tmp_path, capsys):
+    model, given = network(), []
+
+    def optimizer(parameters: Any) -> torch.optim.Optimizer:
+        given.extend(parameters)
+        return torch.optim.SGD(given, lr=0.1)
+
+    loss = Regularized(model, has_own=has_own)
+    colabkit.fit(model, arrays(), tmp_path, loss=loss, optimizer=optimizer, device="cpu")
+    own = [] if loss.scale is None else [loss.scale]
+    assert [id(each) for each in given] == [id(each) for each in (*model.parameters(), *own)]
+    said = capsys.readouterr().out
+    assert ("weights of its own (scale)" in said) is has_own
