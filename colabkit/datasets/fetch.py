@@ -5,8 +5,9 @@ from __future__ import annotations
 import codecs
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from colabkit.datasets.cache import cache_folder, slot_for
@@ -14,6 +15,7 @@ from colabkit.datasets.call import Call
 from colabkit.datasets.finding import Found, SourceKind, SourceLike, find_source
 from colabkit.datasets.members import Limits
 from colabkit.datasets.origins import Request
+from colabkit.datasets.reading import Access
 from colabkit.errors import ArgumentError
 from colabkit.storage import mount_of
 
@@ -34,6 +36,9 @@ def dataset(
     password: str | bytes | None = None,
     limits: Limits | None = None,
     encoding: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    token: str | None = None,
+    anonymous: bool = False,
 ) -> Path:
     """Makes an archive or a folder a verified folder on the local disk, once.
 
@@ -42,7 +47,10 @@ def dataset(
 
     Args:
         source: An archive (zip, tar, ...), a folder, a URL, a pattern such as
-            ``"MyDrive/shards/*.tar"`` or ``"https://host/shard-{000..099}.tar"``, or a list.
+            ``"MyDrive/shards/*.tar"`` or ``"https://host/shard-{000..099}.tar"``, or a list; of an
+            archive in parts any one. A link to a file or folder that is shared on Google Drive,
+            ``"kaggle://owner/name"`` and ``"hf://datasets/owner/name"`` are read by gdown,
+            kagglehub and huggingface_hub, where their own libraries are needed.
             Several archives are unpacked into one tree; files that are none, as
             ``"MyDrive/export/*.tif"``, ``.npz`` or ``.csv``, are copied. Files that are still
             being written are left out, and said.
@@ -61,6 +69,9 @@ def dataset(
         limits: What counts as a bomb; pass larger ones for an unusual archive that you trust.
         encoding: Of names that do not tell theirs, as "gbk"; judged by all of them by default.
             Pass it with ``refresh=True`` where names came out wrong.
+        headers: Sent to a web server with each request.
+        token: For a web server (as a bearer's), Hugging Face or Google Cloud; kept nowhere.
+        anonymous: Ask a bucket without this machine's credentials, as a public one allows.
 
     Returns:
         The folder. A notebook shows it as a card.
@@ -82,8 +93,9 @@ def dataset(
     if verify not in {"quick", "full"}:
         message = f'verify is "quick" or "full", not {verify!r}.'
         raise ArgumentError(message, argument="verify")
+    access = _access(headers, token, anonymous=anonymous)
     request = Request(
-        found=find_source(source),
+        found=find_source(source, access=access),
         selection=_selection(members),
         sha256=sha256.lower() if sha256 else None,
         refresh=refresh,
@@ -93,11 +105,30 @@ def dataset(
         password=password,
         limits=limits,
         encoding=_encoding(encoding),
+        access=access,
     )
     if dest is not None:
         _check_dest(dest, request.found)
     slot = slot_for(request.found.name, request.selection, dest, cache=cache_folder())
     return Call(request, slot, progress=progress).run()
+
+
+def _access(headers: object, token: object, *, anonymous: bool) -> Access:
+    if token is not None and (not isinstance(token, str) or not token):
+        message = "token is text, as the service shows it."
+        raise ArgumentError(message, argument="token", hint="Is its variable set?")
+    if token is not None and anonymous:
+        message = "token and anonymous=True say the opposite."
+        raise ArgumentError(message, argument="token", hint="Pass one of them.")
+    if headers is None:
+        return Access(token=token, anonymous=anonymous)
+    if not isinstance(headers, Mapping) or not all(
+        isinstance(word, str) for pair in headers.items() for word in pair
+    ):
+        message = "headers is a dict from names to text."
+        hint = 'As {"Authorization": "Bearer ..."}.'
+        raise ArgumentError(message, argument="headers", hint=hint)
+    return Access(MappingProxyType(dict(headers)), token, anonymous)
 
 
 def _encoding(encoding: str | None) -> str | None:

@@ -15,9 +15,14 @@ from pathlib import Path
 
 from colabkit.datasets.folders import is_left_out
 from colabkit.datasets.reading import (
+    Access,
     SplitArchive,
+    drive_file,
+    drive_folder,
+    drive_link,
     folder_of,
     gathered,
+    is_drive_id,
     is_web,
     like_it,
     name_of,
@@ -41,6 +46,12 @@ from colabkit.storage import (
 SourceLike = str | os.PathLike[str]
 
 _NUMBERS = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
+_KAGGLE_PAGE = re.compile(
+    r"https?://(?:www\.)?kaggle\.com/(?:datasets/([\w-]+/)|(?:competitions|c)/)([\w-]+)(?:[/?#].*)?"
+)
+_HUGGING_FACE_PAGE = re.compile(
+    r"https?://huggingface\.co/datasets/([\w.-]+/[\w.-]+)(?:/tree/[\w.-]+)?/?"
+)
 _URL_HINT = "Check the address and the pattern."
 _NAMES_SHOWN = 5
 _PROBES = 8
@@ -52,6 +63,7 @@ class SourceKind(enum.Enum):
     ARCHIVES = "one archive or several"
     PARTS = "files named by a pattern or a list"
     FOLDER = "a folder"
+    SERVICE = "what a service's own library downloads"
     MISSING = "nothing that can be reached now"
 
 
@@ -92,6 +104,7 @@ def find_source(
     source: SourceLike | Sequence[SourceLike],
     *,
     platform: Platform | None = None,
+    access: Access | None = None,
     as_they_are: bool = False,
 ) -> Found:
     """Returns what a source means on this machine.
@@ -100,26 +113,28 @@ def find_source(
         source: A path, a path on Drive by any of its names, a URL, a pattern with ``*``, or
             a list of these.
         platform: The kind of machine; found out by default.
+        access: How to ask for what is behind a URL.
         as_they_are: Whether files are meant to be copied, also where they are parts of an archive.
 
     Raises:
         ArgumentError: It is no source at all.
     """
     platform = detect_platform() if platform is None else platform
-    found = _find(source, platform)
-    return found if as_they_are else _with_parts(found)
+    access = access or Access()
+    found = _find(source, platform, access)
+    return found if as_they_are else _with_parts(found, access)
 
 
-def _find(source: SourceLike | Sequence[SourceLike], platform: Platform) -> Found:
+def _find(source: SourceLike | Sequence[SourceLike], platform: Platform, access: Access) -> Found:
     if isinstance(source, str | os.PathLike):
-        return _find_one(os.fspath(source), platform)
+        return _find_one(os.fspath(source), platform, access)
     are_places = isinstance(source, Sequence) and all(
         isinstance(item, str | os.PathLike) for item in source
     )
     if not are_places or not source:
         message = f"source is a path, a URL or a list of them, not {source!r}."
         raise ArgumentError(message, argument="source")
-    found = [_find_one(os.fspath(item), platform) for item in source]
+    found = [_find_one(os.fspath(item), platform, access) for item in source]
     if len(found) == 1:
         one = found[0]
         if one.kind is SourceKind.ARCHIVES and not is_url(one.name):
@@ -132,7 +147,7 @@ def _find(source: SourceLike | Sequence[SourceLike], platform: Platform) -> Foun
         message = f"source names {twice} twice."
         raise ArgumentError(message, argument="source")
     for one in found:
-        if one.kind is SourceKind.FOLDER:
+        if one.kind in {SourceKind.FOLDER, SourceKind.SERVICE}:
             message = f"source is a list and names the folder {one.name}; a list is of files."
             raise ArgumentError(message, argument="source", hint="Pass the folder alone.")
     error = next((one.error for one in found if one.error is not None), None)
@@ -142,12 +157,12 @@ def _find(source: SourceLike | Sequence[SourceLike], platform: Platform) -> Foun
     return Found("|".join(names), f"{len(paths):,} files", kind, paths, error)
 
 
-def _find_one(text: str, platform: Platform) -> Found:
+def _find_one(text: str, platform: Platform, access: Access) -> Found:
     if not text:
         message = "source is empty."
         raise ArgumentError(message, argument="source", hint="Pass a path or a URL.")
     if is_url(text):
-        return _find_url(text)
+        return _of_service(text) or _find_url(text, access)
     path = locate_input(text, platform=platform).absolute()
     name = str(path)
     try:
@@ -161,17 +176,19 @@ def _find_one(text: str, platform: Platform) -> Found:
             return Found(name, path.name, kind, matches)
         if part := _first_part(path):
             return Found(name, path.name, SourceKind.ARCHIVES, (part,))
+        if is_drive_id(text):
+            return _find_url(drive_link(text), access)
         error = _missing(text, path, reason, platform)
         return Found(name, path.name, SourceKind.MISSING, (), error)
     return Found(name, path.name, SourceKind.ARCHIVES, (name,))
 
 
-def _with_parts(found: Found) -> Found:
+def _with_parts(found: Found, access: Access) -> Found:
     """Returns a source with the parts of split archives put together."""
-    if found.error is not None or found.kind is SourceKind.FOLDER:
+    if found.error is not None or found.kind not in {SourceKind.ARCHIVES, SourceKind.PARTS}:
         return found
     try:
-        plain, splits = gathered(found.paths, _names_beside(found.paths))
+        plain, splits = gathered(found.paths, _names_beside(found.paths, access))
     except OSError as error:
         message = f"The parts of {found.name} cannot be looked for ({error.strerror or error})."
         failure = StorageError(message, path=found.name, operation="list", hint=_URL_HINT)
@@ -193,7 +210,7 @@ def _with_parts(found: Found) -> Found:
     )
 
 
-def _names_beside(paths: Sequence[str]) -> dict[str, Collection[str]]:
+def _names_beside(paths: Sequence[str], access: Access) -> dict[str, Collection[str]]:
     """Returns the names in each folder that a part's siblings may have."""
     names: dict[str, Collection[str]] = {folder_of(path): () for path in paths}
     for path in paths:
@@ -205,9 +222,9 @@ def _names_beside(paths: Sequence[str]) -> dict[str, Collection[str]]:
         elif "://" in path and _may_be_whole(path):
             names[folder] = [name_of(path)]
         elif is_web(path):
-            names[folder] = _names_on_web(path, number)
+            names[folder] = _names_on_web(path, number, access)
         elif "://" in path:
-            names[folder] = [name_of(url) for url in urls_like(f"{folder}*")]
+            names[folder] = [name_of(url) for url in urls_like(f"{folder}*", access)]
         elif len(paths) > 1 or number or _begins_with_parts(path):
             names[folder] = names_in(Path(folder))
     return names
@@ -224,15 +241,19 @@ def _begins_with_parts(path: str) -> bool:
     return first.with_suffix(first.suffix.upper()).exists() or first.exists()
 
 
-def _names_on_web(url: str, number: int) -> list[str]:
+def _names_on_web(url: str, number: int, access: Access) -> list[str]:
     """Returns the names of a part's siblings on a server, which is asked for each by its name."""
-    found = [url, *urls_that_exist([part_names(url, n) or url for n in range(number)])]
+
+    def there(numbers: range) -> list[str]:
+        return urls_that_exist([part_names(url, n) or url for n in numbers], access)
+
+    found = [url, *there(range(number))]
     last = f"{url.partition('?')[0].rpartition('.')[0]}.zip"
     if part_names(last, number) == url.partition("?")[0]:
-        found += urls_that_exist([last])
+        found += urls_that_exist([last], access)
     first = number + 1
     while True:
-        more = urls_that_exist([part_names(url, n) or url for n in range(first, first + _PROBES)])
+        more = there(range(first, first + _PROBES))
         found += more
         first += _PROBES
         if len(more) < _PROBES:
@@ -270,7 +291,30 @@ def _note_on_others(found: Found) -> str:
     return f"Only {name_of(path)} is taken; beside it there is {shown}: pass a pattern for all."
 
 
-def _find_url(text: str) -> Found:
+def _of_service(text: str) -> Found | None:
+    """Returns what a service's own library has to be asked for, None where it is anything else."""
+    if found := _KAGGLE_PAGE.fullmatch(text):
+        text = f"kaggle://{found[1] or 'competitions/'}{found[2]}"
+    if found := _HUGGING_FACE_PAGE.fullmatch(text):
+        text = f"hf://datasets/{found[1]}"
+    folder_id = drive_folder(text)
+    if folder_id is not None:
+        text = f"https://drive.google.com/drive/folders/{folder_id}"
+    elif text.startswith("hf://"):
+        inside = text.removeprefix("hf://datasets/").rstrip("/")
+        is_file = "*" in inside or ("." in _label(inside) and inside.count("/") > 1)
+        if inside == text or is_file:
+            return None
+    elif not text.startswith("kaggle://"):
+        return None
+    text = text.rstrip("/")
+    return Found(text, _label(text), SourceKind.SERVICE, (text,))
+
+
+def _find_url(text: str, access: Access) -> Found:
+    if (file_id := drive_file(text)) is not None:
+        link = drive_link(file_id)
+        return Found(link, f"the shared file {file_id}", SourceKind.ARCHIVES, (link,))
     urls = _with_numbers(text)
     scheme = text.partition("://")[0]
     if "*" in text and scheme in {"http", "https"}:
@@ -279,7 +323,7 @@ def _find_url(text: str) -> Found:
         raise ArgumentError(message, argument="source", hint=hint)
     if "*" in text:
         try:
-            urls = [url for pattern in urls for url in urls_like(pattern)]
+            urls = [url for pattern in urls for url in urls_like(pattern, access)]
         except OSError as error:
             message = f"{text} cannot be listed ({error.strerror or error})."
             error_to_say = StorageError(message, path=text, operation="list", hint=_URL_HINT)

@@ -18,6 +18,7 @@ from colabkit.datasets.origins.shard_kinds import (
     suffix_of,
 )
 from colabkit.datasets.reading import (
+    Access,
     Downloads,
     HashedSource,
     JoinedSource,
@@ -53,6 +54,7 @@ class ArchiveOrigin:
         limits: What counts as a bomb, None for the usual.
         encoding: Of names that do not tell theirs, None to judge.
         splits: The archives that are in parts.
+        access: How to ask for what is behind a URL.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ArchiveOrigin:
         limits: Limits | None = None,
         encoding: str | None = None,
         splits: Sequence[SplitArchive] = (),
+        access: Access | None = None,
     ) -> None:
         if hashed and len(paths) != 1:
             message = f"sha256 is of one archive, and the source is {len(paths):,}."
@@ -81,7 +84,8 @@ class ArchiveOrigin:
         self._encoding = encoding
         self._splits = {split.name: split for split in splits}
         self._sha256: str | None = None
-        self._downloads = Downloads(watch=watch, retry=retry)
+        self._access = access or Access()
+        self._downloads = Downloads(watch=watch, retry=retry, access=self._access)
         self._plans: list[Plan] = []
         self._tables: list[UnpackedTable] = []
 
@@ -229,8 +233,8 @@ class ArchiveOrigin:
 
     def _stamp_of(self, path: str) -> str:
         if path not in self._splits:
-            return stamp_of(path)
-        stamps = [stamp_of(part) for part in self._splits[path].parts]
+            return stamp_of(path, self._access)
+        stamps = [stamp_of(part, self._access) for part in self._splits[path].parts]
         return hash_of("|".join(stamps).encode()) if all(stamps) else ""
 
     def _identity(self, plan: Plan, path: str) -> str:
@@ -255,14 +259,16 @@ class ArchiveOrigin:
 
     def _opened_whole(self, path: str) -> Source:
         if not is_web(path):
-            return open_retried(path, self._retry)
+            return open_retried(path, self._retry, self._access)
         try:
-            source = open_retried(path, self._retry)
+            source = open_retried(path, self._retry, self._access)
         except StorageError as error:
             if error.__cause__ is not None:
                 raise
             # The server does not tell the size.
-            return self._downloads.source(path, None) or open_retried(path, self._retry)
+            return self._downloads.source(path, None) or open_retried(
+                path, self._retry, self._access
+            )
         return self._downloads.source(path, source) or source
 
     def _open(self, path: str) -> Source:

@@ -14,8 +14,11 @@ from colabkit.datasets.origins.archive_origin import ArchiveOrigin
 from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin
 from colabkit.datasets.origins.packed_origin import PackedOrigin, packed_path
 from colabkit.datasets.origins.parts_origin import PartsOrigin
+from colabkit.datasets.origins.service_origin import ServiceOrigin
+from colabkit.datasets.origins.services import service_of
 from colabkit.datasets.origins.shard_kinds import ARCHIVE_SUFFIXES, suffix_of
 from colabkit.datasets.packing import is_pack
+from colabkit.datasets.reading import SIGN_IN_HINT, Access
 from colabkit.datasets.transfer import Phase, Retry, Watch
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
 from colabkit.storage import is_slow, mount_of
@@ -39,6 +42,7 @@ class Request:
         password: For encrypted archives.
         limits: What counts as a bomb, None for the usual.
         encoding: Of names that do not tell theirs, None to judge.
+        access: How to ask for what is behind a URL.
     """
 
     found: Found
@@ -51,6 +55,7 @@ class Request:
     password: str | bytes | None = None
     limits: Limits | None = None
     encoding: str | None = None
+    access: Access = dataclasses.field(default_factory=Access)
 
 
 class Supply:
@@ -87,11 +92,16 @@ class Supply:
         if self._stamp is None and self.unreachable is None:
             try:
                 self._stamp = self.origin.stamp()
-            except ColabKitError:
-                raise
             except OSError as error:
+                if isinstance(error, ColabKitError) and not self._is_behind_url:
+                    raise
                 self.unreachable = error
         return self._stamp
+
+    @property
+    def _is_behind_url(self) -> bool:
+        """Whether an error may be the service's: what was made before is good all the same."""
+        return any(map(is_url, self._request.found.paths))
 
     def stamp_now(self) -> str:
         """Returns the source's stamp as it is now, waiting out what fails.
@@ -117,7 +127,7 @@ class Supply:
             message = f"{name} cannot be opened ({final.strerror or final})."
             hint = "Check the path or the address, and that it can be reached from here."
             if final.errno == errno.EACCES:
-                hint = "Sign in to the service first, or ask for access."
+                hint = SIGN_IN_HINT
             raise StorageError(message, path=name, operation="open", hint=hint) from final
 
     def contents(self) -> Contents:
@@ -167,6 +177,8 @@ class Supply:
             raise request.found.error
         if request.found.kind is SourceKind.FOLDER:
             return self._open_folder(Path(request.found.paths[0]))
+        if request.found.kind is SourceKind.SERVICE:
+            return self._open_service(request.found.paths[0])
         if request.pack:
             message = "pack=True packs a folder, and the source is an archive already."
             raise ArgumentError(message, argument="pack", hint="Leave it out.")
@@ -186,6 +198,19 @@ class Supply:
             )
         return self._open_archives()
 
+    def _open_service(self, url: str) -> Origin:
+        request = self._request
+        if request.sha256 is not None or request.pack:
+            argument = "pack" if request.pack else "sha256"
+            message = f"{argument} is not for what a service's library downloads as a folder."
+            raise ArgumentError(message, argument=argument, hint="Leave it out.")
+        return ServiceOrigin(
+            service_of(url, request.access, request.selection),
+            watch=self._watch,
+            retry=self._retry,
+            selects=chosen(request.selection),
+        )
+
     def _open_archives(self) -> ArchiveOrigin:
         request = self._request
         return ArchiveOrigin(
@@ -198,6 +223,7 @@ class Supply:
             limits=request.limits,
             encoding=request.encoding,
             splits=request.found.splits,
+            access=request.access,
         )
 
     def _open_folder(self, root: Path) -> Origin:

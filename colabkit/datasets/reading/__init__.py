@@ -1,6 +1,14 @@
 """Reading: where bytes come from, read ahead in parallel and again after a failure."""
 
+from colabkit.datasets.reading.access import Access
 from colabkit.datasets.reading.downloads import Downloads
+from colabkit.datasets.reading.drive_links import (
+    drive_download,
+    drive_file,
+    drive_folder,
+    drive_link,
+    is_drive_id,
+)
 from colabkit.datasets.reading.hashed_source import HashedSource
 from colabkit.datasets.reading.joined_source import JoinedSource
 from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead
@@ -17,10 +25,12 @@ from colabkit.datasets.reading.split_names import (
     part_names,
 )
 from colabkit.datasets.reading.stamps import stamp_of
-from colabkit.datasets.reading.urls import is_web, urls_like, urls_that_exist
+from colabkit.datasets.reading.urls import SIGN_IN_HINT, is_web, urls_like, urls_that_exist
 
 __all__ = [
     "CHUNK_BYTES",
+    "SIGN_IN_HINT",
+    "Access",
     "Downloads",
     "FileSource",
     "FsspecSource",
@@ -31,8 +41,13 @@ __all__ = [
     "Source",
     "SourceFile",
     "SplitArchive",
+    "drive_download",
+    "drive_file",
+    "drive_folder",
+    "drive_link",
     "folder_of",
     "gathered",
+    "is_drive_id",
     "is_web",
     "like_it",
     "name_of",

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from colabkit.datasets.reading.access import NOTHING, Access
 from colabkit.datasets.reading.source import FileSource, Source
 from colabkit.datasets.reading.urls import as_os_error, gives_parts, located
 from colabkit.datasets.transfer import Phase, Retry, Watch
@@ -29,11 +30,13 @@ class Downloads:
     Args:
         watch: Is told every byte.
         retry: Called when a server does not answer.
+        access: How to ask for them.
     """
 
-    def __init__(self, *, watch: Watch, retry: Retry) -> None:
+    def __init__(self, *, watch: Watch, retry: Retry, access: Access = NOTHING) -> None:
         self._watch = watch
         self._retry = retry
+        self._access = access
         self._guard = threading.Lock()
         self._locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -79,7 +82,7 @@ class Downloads:
     def _gives_parts(self, url: str, opened: Source) -> bool:
         while opened.nbytes > 1:
             try:
-                return gives_parts(url)
+                return gives_parts(url, self._access)
             except OSError as error:
                 self._retry(error)
         return True
@@ -90,7 +93,7 @@ class Downloads:
             while True:
                 done = 0
                 try:
-                    with _opened(url) as remote, path.open("wb") as local:
+                    with _opened(url, self._access) as remote, path.open("wb") as local:
                         while piece := _piece(remote, url):
                             local.write(piece)
                             done += len(piece)
@@ -140,12 +143,12 @@ class _RemoteError(Exception):
 
 
 @contextlib.contextmanager
-def _opened(url: str) -> Iterator[Any]:
+def _opened(url: str, access: Access) -> Iterator[Any]:
     aiohttp: Any = importlib.import_module("aiohttp")
     # By default a download may take five minutes in all, however well it goes on.
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
     try:
-        place = located(url, client_kwargs={"timeout": timeout})
+        place = located(url, access, timeout=timeout)
         opened = place.files.open(place.inside, "rb", block_size=0)
     except Exception as error:
         raise _RemoteError(as_os_error(error, url)) from error

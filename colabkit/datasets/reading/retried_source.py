@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from colabkit.datasets.reading.access import NOTHING, Access
 from colabkit.datasets.reading.source import Source, open_source
 from colabkit.datasets.transfer import Retry
 from colabkit.errors import StorageError
@@ -35,7 +36,7 @@ class RetriedSource:
         self._source.close()
 
 
-def open_retried(path: str, retry: Retry) -> Source:
+def open_retried(path: str, retry: Retry, access: Access = NOTHING) -> Source:
     """Opens a source, which fails while the mount is lost that it lies on.
 
     Raises:
@@ -43,7 +44,7 @@ def open_retried(path: str, retry: Retry) -> Source:
     """
     while True:
         try:
-            return open_source(path)
+            return open_source(path, access)
         except StorageError as error:
             if not isinstance(error.__cause__, OSError):
                 raise

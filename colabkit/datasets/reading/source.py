@@ -10,7 +10,8 @@ import threading
 from pathlib import Path
 from typing import Any, Protocol
 
-from colabkit.datasets.reading.urls import as_os_error, located
+from colabkit.datasets.reading.access import NOTHING, Access
+from colabkit.datasets.reading.urls import SIGN_IN_HINT, as_os_error, located
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
 
 
@@ -35,11 +36,12 @@ class Source(Protocol):
         ...
 
 
-def open_source(path_or_url: str | os.PathLike[str]) -> Source:
+def open_source(path_or_url: str | os.PathLike[str], access: Access = NOTHING) -> Source:
     """Opens an archive for ranged reads.
 
     Args:
         path_or_url: A path, or a URL that fsspec understands (https, gs, s3, hf, memory).
+        access: How to ask for what is behind a URL.
 
     Raises:
         StorageError: It is not there, or does not tell its size.
@@ -48,7 +50,7 @@ def open_source(path_or_url: str | os.PathLike[str]) -> Source:
     """
     name = os.fspath(path_or_url)
     if "://" in name:
-        return FsspecSource(name)
+        return FsspecSource(name, access)
     return FileSource(name)
 
 
@@ -148,11 +150,11 @@ def _close(descriptor: int) -> None:
 class FsspecSource:
     """A file behind a URL, read in ranges."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, access: Access = NOTHING) -> None:
         self.name = name
         self.starts: tuple[int, ...] = (0,)
         try:
-            self._place = located(name)
+            self._place = located(name, access)
             size = self._place.files.info(self._place.inside).get("size")
         except ColabKitError:
             raise
@@ -162,7 +164,7 @@ class FsspecSource:
             message = f"{name} cannot be opened ({words})."
             hint = "Open it in a browser to check."
             if reason.errno == errno.EACCES:
-                hint = "Sign in to the service first, or ask for access; a public file needs none."
+                hint = SIGN_IN_HINT
             raise StorageError(message, path=name, operation="open", hint=hint) from reason
         if size is None:
             message = f"The server of {name} does not tell its size."

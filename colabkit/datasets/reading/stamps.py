@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from colabkit.datasets.reading.access import NOTHING, Access
 from colabkit.datasets.reading.urls import as_os_error, located
 
 _VALIDATORS = ("ETag", "etag", "Last-Modified", "LastModified", "md5Hash", "mtime", "updated")
 
 
-def stamp_of(path: str) -> str:
+def stamp_of(path: str, access: Access = NOTHING) -> str:
     """Returns the stamp of a path or URL, "" where a server tells nothing to go by.
 
     Raises:
@@ -19,7 +20,7 @@ def stamp_of(path: str) -> str:
     if "://" not in path:
         status = Path(path).stat()
         return f"{status.st_size}:{status.st_mtime_ns}"
-    place = located(path)
+    place = located(path, access)
     try:
         facts = place.files.info(place.inside)
     except Exception as error:

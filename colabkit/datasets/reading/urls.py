@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from colabkit.datasets.reading.access import NOTHING, Access
+from colabkit.datasets.reading.drive_links import drive_download, drive_file
 from colabkit.errors import ArgumentError, MissingPackageError
 
 # What fsspec itself needs for a protocol does not tell all that has to be installed for it.
@@ -17,6 +19,10 @@ _FOR_NOW = frozenset({http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_
 _REFUSED = frozenset({http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN})
 _GONE = frozenset({http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE})
 _SERVER_ERRORS = 500
+SIGN_IN_HINT = (
+    "Pass token= or headers=, sign in to the service, or ask for access; a public bucket needs"
+    " anonymous=True."
+)
 _PACKAGES = {"http": "requests aiohttp", "https": "requests aiohttp"}
 
 
@@ -33,12 +39,13 @@ class Located:
     inside: str
 
 
-def located(url: str, **options: Any) -> Located:
+def located(url: str, access: Access = NOTHING, **client: Any) -> Located:
     """Returns where a URL leads; most protocols are not asked anything yet.
 
     Args:
         url: The URL.
-        options: What its file system is to be made with.
+        access: How to ask for it.
+        client: What a web server's client is to be made with.
 
     Raises:
         MissingPackageError: Its protocol needs a package that is not installed.
@@ -46,8 +53,10 @@ def located(url: str, **options: Any) -> Located:
         OSError: The service refused.
     """
     fsspec = importlib.import_module("fsspec")
+    if (file_id := drive_file(url)) is not None:
+        url = drive_download(file_id)
     try:
-        files, inside = fsspec.core.url_to_fs(url, **options)
+        files, inside = fsspec.core.url_to_fs(url, **access.options(url, client))
     except ImportError as error:
         packages = _packages(url, error)
         message = f"{url} needs a package that is not installed ({error})."
@@ -61,13 +70,13 @@ def located(url: str, **options: Any) -> Located:
     return Located(files, inside)
 
 
-def urls_like(pattern: str) -> list[str]:
+def urls_like(pattern: str, access: Access = NOTHING) -> list[str]:
     """Returns the URLs of the files that a pattern names on a service that lists them.
 
     Raises:
         OSError: It does not list them.
     """
-    place = located(pattern)
+    place = located(pattern, access)
     try:
         found = place.files.glob(place.inside)
         return sorted(place.files.unstrip_protocol(path) for path in found)
@@ -75,25 +84,24 @@ def urls_like(pattern: str) -> list[str]:
         raise as_os_error(error, pattern) from error
 
 
-def urls_that_exist(urls: Sequence[str]) -> list[str]:
+def urls_that_exist(urls: Sequence[str], access: Access = NOTHING) -> list[str]:
     """Returns those of some URLs that lead to a file; they are asked for side by side.
 
     Raises:
         OSError: Their server does not say.
     """
     with ThreadPoolExecutor(max(1, len(urls)), "colabkit-ask") as pool:
-        return [
-            url for url, is_there in zip(urls, pool.map(_exists, urls), strict=True) if is_there
-        ]
+        are_there = pool.map(lambda url: _exists(url, access), urls)
+        return [url for url, is_there in zip(urls, are_there, strict=True) if is_there]
 
 
-def _exists(url: str) -> bool:
-    place = located(url)
+def _exists(url: str, access: Access) -> bool:
+    place = located(url, access)
     try:
         place.files.info(place.inside)
     except Exception as error:
         reason = as_os_error(error, url)
-        if reason.errno == errno.ENOENT:
+        if isinstance(reason, FileNotFoundError):
             return False
         raise reason from error
     return True
@@ -122,7 +130,7 @@ def _number(error: Exception, otherwise: int = errno.ENOENT) -> int:
     return errno.ENOENT if status in _GONE else otherwise
 
 
-def gives_parts(url: str) -> bool:
+def gives_parts(url: str, access: Access = NOTHING) -> bool:
     """Whether a web server sends a part of a file when asked for one.
 
     The answer's body is not awaited: a server that ignores the question sends the whole file.
@@ -130,7 +138,7 @@ def gives_parts(url: str) -> bool:
     Raises:
         OSError: The server cannot be asked.
     """
-    files, address = (place := located(url)).files, place.inside
+    files, address = (place := located(url, access)).files, place.inside
 
     async def asked() -> bool:
         session = await files.set_session()

@@ -1,0 +1,221 @@
+"""Datasets that a service's own library brings: Kaggle, Hugging Face, folders shared on Drive."""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import importlib
+import shutil
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from colabkit.datasets.members import member_path
+from colabkit.datasets.reading import Access, drive_download, drive_folder, drive_link
+from colabkit.errors import (
+    ColabKitError,
+    DatasetNotFoundError,
+    MissingPackageError,
+    StorageError,
+)
+from colabkit.storage import hash_of
+
+_PIECE_BYTES = 4 << 20
+_TIMEOUT_S = 60.0
+_LEFT_BY_HUGGING_FACE = ".cache/huggingface/"
+_ASIDE = ".colabkit-part"
+_COMPETITIONS = "competitions/"
+# As the libraries call them, by class name: each has several versions in use.
+_NOT_FOUND = ("RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError")
+_NOT_SIGNED_IN = ("GatedRepoError", "UnauthenticatedError", "CredentialError")
+
+
+class Service(Protocol):
+    """A dataset behind a service's library."""
+
+    def stamp(self) -> str:
+        """Returns one word that changes when the dataset does."""
+        ...
+
+    def download(self, into: Path, count: Callable[[int], None]) -> Path:
+        """Brings it to this disk; returns its folder, which is ``into`` or the library's own."""
+        ...
+
+    def takes(self, path: str) -> bool:
+        """Whether a file of that folder belongs to the dataset."""
+        ...
+
+
+def service_of(url: str, access: Access, selection: Sequence[str] | None) -> Service:
+    """Returns what brings the dataset behind a URL.
+
+    Args:
+        url: As ``kaggle://owner/name``, ``hf://datasets/owner/name``, or a folder shared on Drive.
+        access: How to ask for it.
+        selection: The members wanted, None for all.
+    """
+    if url.startswith("kaggle://"):
+        return _Kaggle(url)
+    if url.startswith("hf://"):
+        return _HuggingFace(url, access, selection)
+    return _DriveFolder(url)
+
+
+class _Kaggle:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._handle = url.removeprefix("kaggle://")
+        self._folder: Path | None = None
+
+    def stamp(self) -> str:
+        # The library's folder is called by the version, and is there at once if it is the newest.
+        return str(self._downloaded())
+
+    def download(self, into: Path, count: Callable[[int], None]) -> Path:  # noqa: ARG002
+        return self._downloaded()
+
+    def takes(self, path: str) -> bool:  # noqa: ARG002
+        return True
+
+    def _downloaded(self) -> Path:
+        if self._folder is None:
+            with _told(self._url, "kagglehub"):
+                kagglehub = importlib.import_module("kagglehub")
+                if self._handle.startswith(_COMPETITIONS):
+                    name = self._handle.removeprefix(_COMPETITIONS)
+                    self._folder = Path(kagglehub.competition_download(name))
+                else:
+                    self._folder = Path(kagglehub.dataset_download(self._handle))
+        return self._folder
+
+
+class _HuggingFace:
+    def __init__(self, url: str, access: Access, selection: Sequence[str] | None) -> None:
+        parts = url.removeprefix("hf://datasets/").split("/")
+        name, _, revision = "/".join(parts[:2]).partition("@")
+        self._url = url
+        self._inside = "/".join(parts[2:])
+        self._facts: dict[str, Any] = {
+            "repo_id": name,
+            "repo_type": "dataset",
+            "revision": revision or None,
+            "token": False if access.anonymous else access.token,
+        }
+        wanted = [name for name in selection or () if not name.startswith("!")]
+        below = [self._inside] if self._inside else []
+        self._patterns = [pattern for name in wanted or below for pattern in (name, f"{name}/*")]
+
+    def stamp(self) -> str:
+        with _told(self._url, "huggingface_hub"):
+            info = importlib.import_module("huggingface_hub").HfApi().repo_info(**self._facts)
+            return str(info.sha)
+
+    def download(self, into: Path, count: Callable[[int], None]) -> Path:  # noqa: ARG002
+        with _told(self._url, "huggingface_hub"):
+            hub = importlib.import_module("huggingface_hub")
+            hub.snapshot_download(
+                **self._facts, local_dir=str(into), allow_patterns=self._patterns or None
+            )
+        return into
+
+    def takes(self, path: str) -> bool:
+        return not path.startswith(_LEFT_BY_HUGGING_FACE)
+
+
+class _DriveFolder:
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._id = drive_folder(url) or ""
+        self._files: list[tuple[str, str]] = []
+
+    def stamp(self) -> str:
+        return hash_of(repr(sorted(self._listed())).encode())
+
+    def download(self, into: Path, count: Callable[[int], None]) -> Path:
+        for file_id, path in self._listed():
+            target = into / path
+            if not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _download(drive_download(file_id), drive_link(file_id), target, count)
+        return into
+
+    def takes(self, path: str) -> bool:
+        return not path.endswith(_ASIDE)
+
+    def _listed(self) -> list[tuple[str, str]]:
+        """Returns id and path of each file, listed once."""
+        if not self._files:
+            with _told(self._url, "gdown"):
+                gdown = importlib.import_module("gdown")
+                found = gdown.download_folder(id=self._id, skip_download=True, quiet=True)
+                if found is None:
+                    raise RuntimeError
+                self._files = [(one.id, member_path(one.path)[0]) for one in found]
+        return self._files
+
+
+def _download(address: str, link: str, target: Path, count: Callable[[int], None]) -> None:
+    """Writes what an address gives into a file, which gets its name when it is whole."""
+    aside = target.with_name(target.name + _ASIDE)
+    done = 0
+    try:
+        # What Google's own form named.
+        answer = urllib.request.urlopen(address, timeout=_TIMEOUT_S)  # noqa: S310
+        with answer, aside.open("wb") as file:
+            nbytes = answer.headers.get("Content-Length")
+            while piece := answer.read(_PIECE_BYTES):
+                file.write(piece)
+                done += len(piece)
+                count(len(piece))
+    except http.client.HTTPException as error:
+        raise OSError(errno.EIO, str(error) or type(error).__name__, link) from error
+    if nbytes is not None and done != int(nbytes):
+        message = f"{link} ended after {done:,} of {int(nbytes):,} bytes"
+        raise ConnectionError(message)
+    shutil.move(aside, target)
+
+
+@contextmanager
+def _told(url: str, package: str) -> Iterator[None]:
+    """Turns what a service's library raises into errors that say what to do."""
+    try:
+        yield
+    except (ColabKitError, KeyboardInterrupt):
+        raise
+    except ImportError as error:
+        message = f"{url} is brought by the package {package}, which is not installed."
+        hint = f"Run %pip install {package}, then run the cell again."
+        raise MissingPackageError(message, package=package, hint=hint) from error
+    except Exception as error:
+        # Each library has errors of its own, and other ones in each version.
+        raise _failure(url, package, error) from error
+
+
+def _failure(url: str, package: str, error: Exception) -> StorageError | DatasetNotFoundError:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    words = " ".join(str(error).split()) or type(error).__name__
+    if "FolderContentsMaximumLimitError" in kinds:
+        message = f"{url} has 50 files or more, and Google shows no more to who is not signed in."
+        hint = (
+            "Add a shortcut to the folder to your own Drive, run colabkit.mount(), and pass"
+            ' "MyDrive/NAME"; or share it packed into one zip.'
+        )
+        return StorageError(message, path=url, operation="list", hint=hint)
+    if package == "gdown":
+        message = f"{url} cannot be listed: it is not shared with everybody who has the link."
+        hint = 'Its owner sets "Anyone with the link" under Share. It may also be empty.'
+        return StorageError(message, path=url, operation="list", hint=hint)
+    if not kinds.isdisjoint(_NOT_SIGNED_IN) or status in {401, 403}:
+        message = f"{url} is given only to who is signed in and has accepted its terms ({words})."
+        hint = "Accept them on its page; then pass token=, or sign in with kagglehub.login()."
+        return StorageError(message, path=url, operation="open", hint=hint)
+    if not kinds.isdisjoint(_NOT_FOUND) or status == http.HTTPStatus.NOT_FOUND:
+        message = f"There is no {url}, or it is private ({words})."
+        return DatasetNotFoundError(
+            message, path=url, hint="Check the name; of a private one, token=."
+        )
+    message = f"{package} could not bring {url} ({type(error).__name__}: {words})."
+    return StorageError(message, path=url, operation="download", hint="Run the cell again.")

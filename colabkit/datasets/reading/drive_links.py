@@ -1,0 +1,167 @@
+"""Links to files that somebody shares on Google Drive, and what Google answers to them."""
+
+from __future__ import annotations
+
+import errno
+import html
+import http
+import re
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from colabkit.errors import DatasetNotFoundError, StorageError
+
+# github.com/wkentaro/gdown names the same places; Google documents none of them.
+ASK = "https://drive.google.com/uc?export=download&id={}"
+_HOSTS = frozenset({"drive.google.com", "docs.google.com", "drive.usercontent.google.com"})
+_FILE = re.compile(r"/(?:u/\d+/)?(?:file|uc)/?(?:u/\d+/)?(?:d/)?(?P<id>[\w-]{10,})?(?:/.*)?")
+_FOLDER = re.compile(r"/drive/(?:u/\d+/|mobile/)*folders/(?P<id>[\w-]{10,})")
+_ID = re.compile(r"(?:1|0B)[\w-]{24,70}")
+_FORM = re.compile(r'<form[^>]*id="download-form"[^>]*action="(?P<action>[^"]+)"', re.DOTALL)
+_FIELD = re.compile(r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"')
+_TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL | re.IGNORECASE)
+_CONFIRMATIONS_MAX = 3
+_PAGE_BYTES_MAX = 1 << 20
+_TIMEOUT_S = 60.0
+# The answer names a time after which it has to be asked for again.
+_GOOD_FOR_S = 600.0
+_COPY = (
+    "Make a copy of it in your own Drive (right-click, Make a copy) and pass that by its path, as"
+    ' "MyDrive/Copy of cats.zip": what is yours has no such limit.'
+)
+
+_answers: dict[str, tuple[float, str]] = {}
+
+
+def drive_file(url: str) -> str | None:
+    """Returns the id of the file that a link of Drive leads to, None where it is no such link.
+
+    Example:
+        >>> drive_file("https://drive.google.com/file/d/1aB_0123456789/view?usp=sharing")
+        '1aB_0123456789'
+    """
+    parts = urllib.parse.urlsplit(url)
+    if parts.hostname not in _HOSTS:
+        return None
+    query = urllib.parse.parse_qs(parts.query)
+    if "id" in query:
+        return query["id"][0]
+    found = _FILE.fullmatch(parts.path)
+    return found["id"] if found else None
+
+
+def drive_folder(url: str) -> str | None:
+    """Returns the id of the folder that a link of Drive leads to, None where it is no such link.
+
+    Example:
+        >>> drive_folder("https://drive.google.com/drive/folders/1aB_0123456789?usp=sharing")
+        '1aB_0123456789'
+    """
+    parts = urllib.parse.urlsplit(url)
+    found = _FOLDER.match(parts.path) if parts.hostname in _HOSTS else None
+    return found["id"] if found else None
+
+
+def is_drive_id(text: str) -> bool:
+    """Whether a word can be nothing but the id of a file on Drive.
+
+    Example:
+        >>> is_drive_id("1ZXEhzbLRLU1giKKRJkjm8N04cO_JoYE2"), is_drive_id("cats")
+        (True, False)
+    """
+    return bool(_ID.fullmatch(text)) and not text.isdecimal()
+
+
+def drive_link(file_id: str) -> str:
+    """Returns the one link by which a file on Drive is known here."""
+    return f"https://drive.google.com/file/d/{file_id}/view"
+
+
+def drive_download(file_id: str) -> str:
+    """Returns the address from which a shared file can be read, Google's questions answered.
+
+    Raises:
+        DatasetNotFoundError: It does not exist, or not for everybody with the link.
+        StorageError: Google does not give it now.
+        OSError: Google cannot be reached.
+    """
+    now_s = time.monotonic()
+    asked_s, address = _answers.get(file_id, (-_GOOD_FOR_S, ""))
+    if now_s - asked_s < _GOOD_FOR_S:
+        return address
+    address = ASK.format(file_id)
+    for _ in range(_CONFIRMATIONS_MAX):
+        page, reached = _asked(address, file_id)
+        if page is None:
+            _answers[file_id] = now_s, reached
+            return reached
+        form = _FORM.search(page)
+        if form is None:
+            raise _refusal(file_id, page, reached)
+        fields = {name: html.unescape(value) for name, value in _FIELD.findall(page)}
+        action = urllib.parse.urljoin(reached, html.unescape(form["action"]))
+        query = urllib.parse.parse_qsl(urllib.parse.urlsplit(action).query)
+        address = f"{action.partition('?')[0]}?{urllib.parse.urlencode([*query, *fields.items()])}"
+    raise _refusal(file_id, "", address)
+
+
+def _asked(address: str, file_id: str) -> tuple[str | None, str]:
+    """Returns the page that Google answers with, None where it is the file, and from where."""
+    request = urllib.request.Request(  # noqa: S310 - https, from a constant or Google's own form
+        address, headers={"Range": "bytes=0-0", "User-Agent": "Mozilla/5.0"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+            is_page = answer.headers.get_content_type() == "text/html"
+            if "Content-Disposition" in answer.headers or not is_page:
+                return None, answer.geturl()
+            return answer.read(_PAGE_BYTES_MAX).decode("utf-8", "replace"), answer.geturl()
+    except urllib.error.HTTPError as error:
+        page = error.read(_PAGE_BYTES_MAX).decode("utf-8", "replace")
+        if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise OSError(errno.EIO, f"Google answers {error.code}", address) from error
+        raise _refusal(file_id, page, error.geturl(), error.code) from error
+    except urllib.error.URLError as error:
+        reason = error.reason
+        if isinstance(reason, OSError):
+            raise reason from error
+        raise OSError(errno.EIO, str(reason), address) from error
+
+
+def _refusal(
+    file_id: str, page: str, reached: str, status: int = http.HTTPStatus.OK
+) -> StorageError | DatasetNotFoundError:
+    """Returns what to say of a page that is neither the file nor a question."""
+    link = drive_link(file_id)
+    title = html.unescape(found[1]).strip() if (found := _TITLE.search(page)) else ""
+    text = f"{title} {page}".lower()
+    if "too many users" in text:
+        message = f"Too many users have downloaded {link} lately: Google gives it to nobody now."
+        hint = f"It may take a day. {_COPY}"
+    elif "quota" in text:
+        message = f"The download quota of {link} is used up: Google gives it to nobody now."
+        hint = f"It may take a day. {_COPY}"
+    elif "automated queries" in text or status == http.HTTPStatus.TOO_MANY_REQUESTS:
+        message = f"Google takes this machine for a robot and does not give {link}."
+        hint = f"Wait an hour, or take another machine. {_COPY}"
+    elif status in {http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE} or "does not exist" in text:
+        message = f"There is no file {link}: it was deleted, or the link is not whole."
+        return DatasetNotFoundError(message, path=link, hint="Copy the link again.")
+    elif (
+        status in {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN}
+        or "accounts.google.com" in reached
+        or "sign in" in text
+        or "need access" in text
+    ):
+        message = f"{link} is not shared with everybody who has the link."
+        hint = (
+            'Its owner sets "Anyone with the link" under Share; or add a shortcut to it to your'
+            ' own Drive, run colabkit.mount(), and pass "MyDrive/NAME".'
+        )
+    else:
+        told = f' ("{title}")' if title else ""
+        message = f"Google answers with a page{told} instead of the file {link}."
+        hint = f"Open the link in a browser to see why. {_COPY}"
+    return StorageError(message, path=link, operation="open", hint=hint)
