@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import dataclasses
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +20,7 @@ from colabkit.datasets.reading import Access
 from colabkit.errors import ArgumentError
 from colabkit.storage import mount_of
 
+_MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -39,6 +41,10 @@ def dataset(
     headers: Mapping[str, str] | None = None,
     token: str | None = None,
     anonymous: bool = False,
+    md5: str | None = None,
+    unpack: bool = True,
+    subfolders: bool = False,
+    nested: bool = False,
 ) -> Path:
     """Makes an archive or a folder a verified folder on the local disk, once.
 
@@ -72,6 +78,10 @@ def dataset(
         headers: Sent to a web server with each request.
         token: For a web server (as a bearer's), Hugging Face or Google Cloud; kept nowhere.
         anonymous: Ask a bucket without this machine's credentials, as a public one allows.
+        md5: The archive's MD5 in hex, as some sites give it instead of ``sha256``.
+        unpack: False copies archives as they are, as shards for a loader that unpacks them.
+        subfolders: Give each of several archives a folder of its own, called as it is.
+        nested: Unpack archives in the archive too, each into a folder called as it is.
 
     Returns:
         The folder. A notebook shows it as a card.
@@ -90,14 +100,21 @@ def dataset(
     if sha256 is not None and not _SHA256.fullmatch(str(sha256).lower()):
         message = f"sha256 is 64 hex digits, not {sha256!r}."
         raise ArgumentError(message, argument="sha256")
+    if md5 is not None and (sha256 is not None or not _MD5.fullmatch(str(md5).lower())):
+        message = f"md5 is 32 hex digits, and beside it sha256 is left out, not {md5!r}."
+        raise ArgumentError(message, argument="md5")
+    if not unpack and (subfolders or nested):
+        message = "subfolders and nested are of archives that are unpacked, and unpack=False."
+        raise ArgumentError(message, argument="unpack", hint="Leave one of them out.")
     if verify not in {"quick", "full"}:
         message = f'verify is "quick" or "full", not {verify!r}.'
         raise ArgumentError(message, argument="verify")
     access = _access(headers, token, anonymous=anonymous)
+    found = find_source(source, access=access, as_they_are=not unpack)
     request = Request(
-        found=find_source(source, access=access),
+        found=_in_form(found, unpack=unpack, subfolders=subfolders, nested=nested),
         selection=_selection(members),
-        sha256=sha256.lower() if sha256 else None,
+        sha256=f"md5:{md5.lower()}" if md5 else sha256.lower() if sha256 else None,
         refresh=refresh,
         read_all=verify == "full",
         pack=pack,
@@ -106,11 +123,21 @@ def dataset(
         limits=limits,
         encoding=_encoding(encoding),
         access=access,
+        unpack=unpack,
+        subfolders=subfolders,
+        nested=nested,
     )
     if dest is not None:
         _check_dest(dest, request.found)
     slot = slot_for(request.found.name, request.selection, dest, cache=cache_folder())
     return Call(request, slot, progress=progress).run()
+
+
+def _in_form(found: Found, *, unpack: bool, subfolders: bool, nested: bool) -> Found:
+    """Returns a source under a name that tells how it comes out: each form is a dataset."""
+    forms = {"packed": not unpack, "subfolders": subfolders, "nested": nested}
+    marks = "".join(f"#{form}" for form, is_so in forms.items() if is_so)
+    return dataclasses.replace(found, name=found.name + marks)
 
 
 def _access(headers: object, token: object, *, anonymous: bool) -> Access:

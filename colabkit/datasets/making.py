@@ -215,7 +215,9 @@ def full_error(slot: Slot) -> DiskFullError:
 
 
 def _mismatch(recipe: Recipe, actual: str) -> DatasetMismatchError:
-    message = f"{recipe.name} has the SHA-256 {actual}, not {recipe.sha256}."
+    kind = "MD5" if actual.startswith("md5:") else "SHA-256"
+    wanted, is_it = (text.removeprefix("md5:") for text in (recipe.sha256 or "", actual))
+    message = f"{recipe.name} has the {kind} {is_it}, not {wanted}."
     return DatasetMismatchError(
         message,
         path=recipe.name,

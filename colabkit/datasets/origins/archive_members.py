@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, overload
 
 from colabkit.datasets.cache import Member
@@ -10,18 +10,24 @@ from colabkit.errors import DatasetClashError
 
 
 class MemberView(Sequence[Member]):
-    """The files of several tables as members, each made when it is asked for."""
+    """The files of several tables as members, each made when it is asked for.
 
-    def __init__(self, tables: Sequence[Sequence[Any]]) -> None:
+    Args:
+        tables: Each archive's files.
+        folders: The folder that each archive gets, "" for the top.
+    """
+
+    def __init__(self, tables: Sequence[Sequence[Any]], folders: Sequence[str]) -> None:
         self._tables = tables
+        self._prefixes = [f"{folder}/" if folder else "" for folder in folders]
 
     def __len__(self) -> int:
         return sum(len(table) for table in self._tables)
 
     def __iter__(self) -> Iterator[Member]:
-        for table in self._tables:
+        for table, prefix in zip(self._tables, self._prefixes, strict=True):
             for path, nbytes, crc32, *_ in table:
-                yield Member(path, nbytes, crc32)
+                yield Member(prefix + path, nbytes, crc32)
 
     @overload
     def __getitem__(self, index: int) -> Member: ...
@@ -31,12 +37,23 @@ class MemberView(Sequence[Member]):
         if isinstance(index, slice):
             return list(self)[index]
         index = range(len(self))[index]
-        for table in self._tables:
+        for table, prefix in zip(self._tables, self._prefixes, strict=True):
             if index < len(table):
                 path, nbytes, crc32, *_ = table[index]
-                return Member(path, nbytes, crc32)
+                return Member(prefix + path, nbytes, crc32)
             index -= len(table)
         raise IndexError(index)
+
+
+class Below(Container[str]):
+    """Those of some paths that lie in a folder, as paths inside it."""
+
+    def __init__(self, paths: Container[str], folder: str) -> None:
+        self._paths = paths
+        self._prefix = f"{folder}/"
+
+    def __contains__(self, path: object) -> bool:
+        return f"{self._prefix}{path}" in self._paths
 
 
 def check_clashes(

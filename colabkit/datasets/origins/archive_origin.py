@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
 
 from colabkit.datasets.archives import ArchiveKind, Plan, plan_archive, unpack
 from colabkit.datasets.cache import Member, Staging, damaged_members
 from colabkit.datasets.folders import Before
-from colabkit.datasets.members import Limits, Remark, UnpackedTable, said_once
-from colabkit.datasets.origins.archive_members import MemberView, check_clashes
+from colabkit.datasets.members import (
+    Limits,
+    Remark,
+    UnpackedTable,
+    Wanted,
+    chosen,
+    said_once,
+)
+from colabkit.datasets.origins.archive_members import Below, MemberView, check_clashes
 from colabkit.datasets.origins.archive_totals import Totals
 from colabkit.datasets.origins.origin import Contents
 from colabkit.datasets.origins.shard_kinds import (
     ARCHIVE_SUFFIXES,
     holds_archive,
+    stem_of,
     suffix_of,
 )
 from colabkit.datasets.reading import (
@@ -25,12 +35,16 @@ from colabkit.datasets.reading import (
     RetriedSource,
     Source,
     SplitArchive,
-    is_web,
-    open_retried,
+    name_of,
     stamp_of,
 )
 from colabkit.datasets.transfer import Phase, Progress, Retry, StoppedError, Watch
-from colabkit.errors import ArchiveCorruptError, ArchiveError, ArgumentError, StorageError
+from colabkit.errors import (
+    ArchiveCorruptError,
+    ArchiveError,
+    ArgumentError,
+    DatasetClashError,
+)
 from colabkit.storage import hash_of
 
 _PLANNERS = 8
@@ -50,11 +64,13 @@ class ArchiveOrigin:
         retry: Called when the source does not answer.
         selection: Members wanted, None for all.
         password: For encrypted archives.
-        hashed: Whether to find out the SHA-256 of the one archive.
+        hashed: What checksum of the one archive to find out: "sha256", "md5", or "" for none.
         limits: What counts as a bomb, None for the usual.
         encoding: Of names that do not tell theirs, None to judge.
         splits: The archives that are in parts.
         access: How to ask for what is behind a URL.
+        subfolders: Whether each gets a folder of its own, called as the archive is.
+        folders: The folder of each, where it is not called so.
     """
 
     def __init__(
@@ -65,24 +81,30 @@ class ArchiveOrigin:
         retry: Retry,
         selection: tuple[str, ...] | None,
         password: str | bytes | None,
-        hashed: bool,
+        hashed: str,
         limits: Limits | None = None,
         encoding: str | None = None,
         splits: Sequence[SplitArchive] = (),
         access: Access | None = None,
+        subfolders: bool = False,
+        folders: Sequence[str] = (),
     ) -> None:
         if hashed and len(paths) != 1:
-            message = f"sha256 is of one archive, and the source is {len(paths):,}."
-            raise ArgumentError(message, argument="sha256")
+            message = f"{hashed} is of one archive, and the source is {len(paths):,}."
+            raise ArgumentError(message, argument=hashed)
         self._paths = tuple(paths)
         self._watch = watch
         self._retry = retry
         self._selection = selection
         self._password = password
-        self._hashed = hashed
+        self._hash = hashed
         self._limits = limits
         self._encoding = encoding
         self._splits = {split.name: split for split in splits}
+        self._folders = dict(zip(paths, folders, strict=True)) if folders else {}
+        if subfolders:
+            self._folders = {path: stem_of(name_of(path)) for path in paths}
+            _check_stems(self._folders)
         self._sha256: str | None = None
         self._access = access or Access()
         self._downloads = Downloads(watch=watch, retry=retry, access=self._access)
@@ -101,15 +123,14 @@ class ArchiveOrigin:
         """Plans every archive, several at a time: each is a few slow reads."""
         with ThreadPoolExecutor(_PLANNERS, "colabkit-plan") as pool:
             self._plans = list(pool.map(self._plan, self._paths))
-        folders = [plan.folders for plan in self._plans]
-        check_clashes(self._paths, [plan.files for plan in self._plans], folders)
+        self._check_clashes([plan.files for plan in self._plans])
         is_listed = all(plan.nbytes is not None for plan in self._plans)
         digests = [self._identity(*pair) for pair in zip(self._plans, self._paths, strict=True)]
         digest = digests[0] if len(digests) == 1 else hash_of("|".join(digests).encode())
         return Contents(
             digest=digest,
-            staging_key=f"{digest} {self._selection} {self._encoding}",
-            files=MemberView([plan.files for plan in self._plans]) if is_listed else None,
+            staging_key=f"{digest} {self._selection} {self._encoding} {bool(self._folders)}",
+            files=self._members([plan.files for plan in self._plans]) if is_listed else None,
             n_folders=sum(len(plan.folders) for plan in self._plans),
             nbytes_least=sum(map(_nbytes_least, self._plans)),
             verb="Unpacked",
@@ -124,17 +145,48 @@ class ArchiveOrigin:
             staging.remove(damaged)
             self._unpack_all(staging, Totals(self._plans))
         # A tar tells its names only when it is read.
-        check_clashes(self._paths, self._tables, [plan.folders for plan in self._plans])
-        return MemberView(self._tables)
+        self._check_clashes(self._tables)
+        return self._members(self._tables)
+
+    def unpack_into(self, folder: Path) -> Sequence[Member]:
+        """Unpacks everything into a folder of the caller's, after ``contents``."""
+        self._unpack_to(folder, (), Totals(self._plans))
+        self._check_clashes(self._tables)
+        return self._members(self._tables)
+
+    def for_inner(self, path: str, folder: str) -> ArchiveOrigin:
+        """Returns what unpacks an archive that lay in this one into a folder."""
+        return ArchiveOrigin(
+            (path,),
+            watch=self._watch,
+            retry=self._retry,
+            selection=None,
+            password=self._password,
+            hashed="",
+            limits=self._limits,
+            encoding=self._encoding,
+            folders=(folder,),
+        )
+
+    def _members(self, tables: Sequence[Sequence[Any]]) -> MemberView:
+        return MemberView(tables, [self._folders.get(path, "") for path in self._paths])
+
+    def _check_clashes(self, tables: Sequence[Sequence[Any]]) -> None:
+        # Archives with folders of their own may be parts of one tree all the same.
+        inside = [self._folders.get(path, "") for path in self._paths]
+        if len(set(inside)) == 1:
+            check_clashes(self._paths, tables, [plan.folders for plan in self._plans])
 
     def _unpack_all(self, staging: Staging, totals: Totals) -> None:
-        done = staging.done.keys() | staging.unproven
+        self._unpack_to(staging.tree, staging.done.keys() | staging.unproven, totals)
+
+    def _unpack_to(self, tree: Path, done: Container[str], totals: Totals) -> None:
         jobs = range(len(self._plans))
         if len(jobs) == 1:
-            self._tables = [self._unpack(0, staging, done, totals)]
+            self._tables = [self._unpack(0, tree, done, totals)]
             return
         with ThreadPoolExecutor(_SIDE_BY_SIDE, "colabkit-archive") as pool:
-            futures = [pool.submit(self._unpack, job, staging, done, totals) for job in jobs]
+            futures = [pool.submit(self._unpack, job, tree, done, totals) for job in jobs]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
             finally:
@@ -145,9 +197,11 @@ class ArchiveOrigin:
             self._tables = [future.result() for future in _failed_first(futures)]
 
     def _unpack(
-        self, number: int, staging: Staging, done: Container[str], totals: Totals
+        self, number: int, tree: Path, done: Container[str], totals: Totals
     ) -> UnpackedTable:
         path = self._paths[number]
+        folder = self._folders.get(path, "")
+        (tree / folder).mkdir(parents=True, exist_ok=True)
         source = self._open(path)
 
         def tell(now: Progress) -> None:
@@ -159,8 +213,8 @@ class ArchiveOrigin:
             table = unpack(
                 self._plans[number],
                 source,
-                staging.tree,
-                done=done,
+                tree / folder,
+                done=Below(done, folder) if folder and done else done,
                 on_progress=tell,
                 retry=self._retry,
                 password=self._password,
@@ -180,7 +234,7 @@ class ArchiveOrigin:
         """Returns the files of a call before that are not what the archives hold."""
         if not staging.unproven:
             return []
-        kept = [member for member in MemberView(self._tables) if member.path in staging.unproven]
+        kept = [member for member in self._members(self._tables) if member.path in staging.unproven]
         extra = staging.unproven - {member.path for member in kept}
         damaged = damaged_members(staging.tree, kept)
         staging.proven(member for member in kept if member.path not in set(damaged))
@@ -206,7 +260,7 @@ class ArchiveOrigin:
             return plan_archive(
                 source,
                 password=self._password,
-                members=self._selection,
+                members=self._selects(path),
                 limits=self._limits,
                 encoding=self._encoding,
             )
@@ -247,33 +301,38 @@ class ArchiveOrigin:
             return plan.digest
         return hash_of(f"{plan.digest} {self._stamp_of(path)}".encode())
 
+    def _selects(self, path: str) -> Wanted | Sequence[str] | None:
+        folder = self._folders.get(path, "")
+        if not folder or self._selection is None:
+            return self._selection
+        wanted = chosen(self._selection)
+        return None if wanted is None else lambda inside: wanted(f"{folder}/{inside}")
+
     def _opened(self, path: str) -> Source:
         if path not in self._splits:
-            return self._opened_whole(path)
+            return self._downloads.opened(path)
         split = self._splits[path]
         if not split.are_joined:
-            return self._opened_whole(split.parts[0])
+            return self._downloads.opened(split.parts[0])
         with ThreadPoolExecutor(_PLANNERS, "colabkit-parts") as pool:
-            parts = list(pool.map(self._opened_whole, split.parts))
+            parts = list(pool.map(self._downloads.opened, split.parts))
         return JoinedSource(parts, path)
-
-    def _opened_whole(self, path: str) -> Source:
-        if not is_web(path):
-            return open_retried(path, self._retry, self._access)
-        try:
-            source = open_retried(path, self._retry, self._access)
-        except StorageError as error:
-            if error.__cause__ is not None:
-                raise
-            # The server does not tell the size.
-            return self._downloads.source(path, None) or open_retried(
-                path, self._retry, self._access
-            )
-        return self._downloads.source(path, source) or source
 
     def _open(self, path: str) -> Source:
         source = self._opened(path)
-        return HashedSource(source, retry=self._retry) if self._hashed else source
+        if not self._hash:
+            return source
+        return HashedSource(source, retry=self._retry, algorithm=self._hash)
+
+
+def _check_stems(folders: Mapping[str, str]) -> None:
+    owners: dict[str, str] = {}
+    for path, folder in folders.items():
+        other = owners.setdefault(folder.casefold(), path)
+        if other != path:
+            message = f"{other} and {path} would both get the folder {folder}."
+            hint = "Unpack them with one call of dataset each."
+            raise DatasetClashError(message, path=folder, sources=(other, path), hint=hint)
 
 
 def _failed_first(futures: Sequence[Future[UnpackedTable]]) -> Sequence[Future[UnpackedTable]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -169,3 +170,16 @@ class FolderOrigin:
             return list_files(self._root, [path], reader=self._reader, threads=1)[0]
         except FileNotFoundError:
             return None
+
+
+def files_origin(
+    paths: Sequence[str],
+    *,
+    watch: Watch,
+    retry: Retry,
+    selects: Callable[[str], bool] | None = None,
+) -> FolderOrigin:
+    """Returns files as what a dataset is made from: each by its path below the folder of all."""
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))  # noqa: PTH120
+    names = [str(Path(path).relative_to(root)) for path in paths]
+    return FolderOrigin(root, watch=watch, retry=retry, selects=selects, names=names)

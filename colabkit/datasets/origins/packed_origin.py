@@ -60,7 +60,7 @@ class PackedOrigin:
             retry=retry,
             selection=selection,
             password=None,
-            hashed=False,
+            hashed="",
         )
         self.note = ""
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from colabkit.datasets.cache import Member, Staging
 from colabkit.datasets.folders import THREADS, Before
-from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin
+from colabkit.datasets.origins.origin import Contents, Origin, files_origin
 from colabkit.datasets.origins.shard_kinds import (
     ARCHIVE_SUFFIXES,
     is_to_be_unpacked,
@@ -49,14 +48,7 @@ class PartsOrigin:
         self._paths = paths
         self._watch = watch
         self._retry = retry
-        root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))  # noqa: PTH120
-        self._files = FolderOrigin(
-            root,
-            watch=watch,
-            retry=retry,
-            selects=selects,
-            names=[str(Path(path).relative_to(root)) for path in paths],
-        )
+        self._files = files_origin(paths, watch=watch, retry=retry, selects=selects)
         self._as_archives = as_archives
         self._alone = alone
         self._chosen: Origin | None = None

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import http.client
 import importlib
 import shutil
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from colabkit.datasets.members import member_path
-from colabkit.datasets.reading import Access, drive_download, drive_folder, drive_link
+from colabkit.datasets.reading import (
+    Access,
+    Downloads,
+    Source,
+    drive_download,
+    drive_folder,
+    drive_link,
+    name_of,
+    stamp_of,
+)
+from colabkit.datasets.transfer import Retry, Watch
 from colabkit.errors import (
+    ArgumentError,
     ColabKitError,
     DatasetNotFoundError,
     MissingPackageError,
@@ -156,6 +167,60 @@ class _DriveFolder:
         return self._files
 
 
+class UrlFiles:
+    """Files behind URLs, as they are.
+
+    Args:
+        urls: The files.
+        access: How to ask for them.
+        watch: Is told how far it is.
+        retry: Called when a server does not answer.
+    """
+
+    def __init__(self, urls: Sequence[str], access: Access, *, watch: Watch, retry: Retry) -> None:
+        self._urls = urls
+        self._access = access
+        self._are_told = False
+        self._downloads = Downloads(watch=watch, retry=retry, access=access)
+
+    def stamp(self) -> str:
+        """Returns a hash of what their servers tell, "" where one tells nothing."""
+        stamps = [stamp_of(url, self._access) for url in self._urls]
+        self._are_told = all(stamps)
+        return hash_of("|".join(stamps).encode()) if self._are_told else ""
+
+    def download(self, into: Path, count: Callable[[int], None]) -> Path:
+        """Downloads what is not there yet."""
+        names = [name_of(url) for url in self._urls]
+        if len(set(names)) != len(names):
+            message = "Two of the URLs end with one name: they cannot lie in one folder."
+            raise ArgumentError(message, argument="source", hint="One call of dataset for each.")
+        with contextlib.closing(self._downloads):
+            for url, name in zip(self._urls, names, strict=True):
+                if not (into / name).exists():
+                    source = self._downloads.opened(url)
+                    _copy(source, into / name, count, goes_on=self._are_told)
+        return into
+
+    def takes(self, path: str) -> bool:
+        """Whether a file is one of them."""
+        return not path.endswith(_ASIDE)
+
+
+def _copy(source: Source, target: Path, count: Callable[[int], None], *, goes_on: bool) -> None:
+    """Copies a file, behind what a call before has left of it where it is still the same."""
+    aside = target.with_name(target.name + _ASIDE)
+    with contextlib.closing(source), aside.open("ab" if goes_on else "wb") as file:
+        while (done := file.tell()) < source.nbytes:
+            piece = source.read(done, min(_PIECE_BYTES, source.nbytes - done))
+            if not piece:
+                message = f"{source.name} ended after {done:,} of {source.nbytes:,} bytes"
+                raise ConnectionError(message)
+            file.write(piece)
+            count(len(piece))
+    shutil.move(aside, target)
+
+
 def _download(address: str, link: str, target: Path, count: Callable[[int], None]) -> None:
     """Writes what an address gives into a file, which gets its name when it is whole."""
     aside = target.with_name(target.name + _ASIDE)
@@ -177,7 +242,7 @@ def _download(address: str, link: str, target: Path, count: Callable[[int], None
     shutil.move(aside, target)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _told(url: str, package: str) -> Iterator[None]:
     """Turns what a service's library raises into errors that say what to do."""
     try:

@@ -19,7 +19,7 @@ ARCHIVE_SUFFIXES = frozenset(
     f".{name}"
     for names in (
         ("zip", "tar", "7z", "rar", "tgz", "tbz", "tbz2", "txz", "tzst"),
-        ("gz", "bz2", "xz", "zst"),
+        ("gz", "bz2", "xz", "zst", "lz4"),
     )
     for name in names
 )
@@ -36,6 +36,19 @@ WHOLE_SUFFIXES = frozenset(
 )
 _WHOLE_FIRST_MEMBERS = (b"[Content_Types].xml", b"META-INF/", b"mimetype")
 _WHOLE_FIRST_ENDS = (b"/data.pkl", b".npy")
+
+
+def stem_of(name: str) -> str:
+    """Returns an archive's name without its suffixes.
+
+    Example:
+        >>> stem_of("n01440764.tar.gz"), stem_of("v1.0.zip")
+        ('n01440764', 'v1.0')
+    """
+    stem = name
+    while suffix_of(stem) in ARCHIVE_SUFFIXES and PurePosixPath(stem).stem:
+        stem = PurePosixPath(stem).stem
+    return stem if stem != name else f"{name}.d"
 
 
 def suffix_of(path: str) -> str:

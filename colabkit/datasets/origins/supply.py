@@ -11,11 +11,12 @@ from pathlib import Path
 from colabkit.datasets.finding import Found, SourceKind, is_url
 from colabkit.datasets.members import Limits, chosen
 from colabkit.datasets.origins.archive_origin import ArchiveOrigin
-from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin
+from colabkit.datasets.origins.nested_origin import NestedOrigin
+from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin, files_origin
 from colabkit.datasets.origins.packed_origin import PackedOrigin, packed_path
 from colabkit.datasets.origins.parts_origin import PartsOrigin
 from colabkit.datasets.origins.service_origin import ServiceOrigin
-from colabkit.datasets.origins.services import service_of
+from colabkit.datasets.origins.services import UrlFiles, service_of
 from colabkit.datasets.origins.shard_kinds import ARCHIVE_SUFFIXES, suffix_of
 from colabkit.datasets.packing import is_pack
 from colabkit.datasets.reading import SIGN_IN_HINT, Access
@@ -34,7 +35,7 @@ class Request:
     Attributes:
         found: The source.
         selection: The members wanted, None for all.
-        sha256: What the archive's SHA-256 has to be, None for any.
+        sha256: What the archive's SHA-256 has to be, or its MD5 after "md5:"; None for any.
         refresh: Whether to make it anew in any case.
         read_all: Whether to verify by reading every byte.
         pack: Whether to pack a folder into an archive beside it.
@@ -43,6 +44,9 @@ class Request:
         limits: What counts as a bomb, None for the usual.
         encoding: Of names that do not tell theirs, None to judge.
         access: How to ask for what is behind a URL.
+        unpack: Whether archives are unpacked, and not copied as they are.
+        subfolders: Whether each archive gets a folder of its own.
+        nested: Whether archives in the archive are unpacked too.
     """
 
     found: Found
@@ -56,6 +60,9 @@ class Request:
     limits: Limits | None = None
     encoding: str | None = None
     access: Access = dataclasses.field(default_factory=Access)
+    unpack: bool = True
+    subfolders: bool = False
+    nested: bool = False
 
 
 class Supply:
@@ -144,7 +151,7 @@ class Supply:
 
     def close(self) -> None:
         """Gives back what was needed only while the call lasted."""
-        if isinstance(self._origin, ArchiveOrigin):
+        if isinstance(self._origin, ArchiveOrigin | NestedOrigin):
             self._origin.close()
 
     def notes(self) -> list[str]:
@@ -184,6 +191,8 @@ class Supply:
             raise ArgumentError(message, argument="pack", hint="Leave it out.")
         paths = request.found.paths
         alone = request.found.kind is SourceKind.ARCHIVES
+        if not request.unpack:
+            return self._open_as_they_are(paths)
         is_named_so = is_url(paths[0]) or suffix_of(paths[0]) in ARCHIVE_SUFFIXES
         if alone and (is_named_so or request.found.splits):
             return self._open_archives()
@@ -211,7 +220,25 @@ class Supply:
             selects=chosen(request.selection),
         )
 
-    def _open_archives(self) -> ArchiveOrigin:
+    def _open_as_they_are(self, paths: Sequence[str]) -> Origin:
+        """Returns what copies archives as they are, as shards that a loader unpacks."""
+        request = self._request
+        if request.sha256 is not None:
+            message = "A checksum is of an archive that is unpacked, and unpack=False."
+            raise ArgumentError(message, argument="unpack", hint="Leave one of them out.")
+        selects = chosen(request.selection)
+        if any(map(is_url, paths)):
+            service = UrlFiles(paths, request.access, watch=self._watch, retry=self._retry)
+            return ServiceOrigin(service, watch=self._watch, retry=self._retry, selects=selects)
+        return files_origin(paths, watch=self._watch, retry=self._retry, selects=selects)
+
+    def _open_archives(self) -> Origin:
+        archives = self._open_flat()
+        if not self._request.nested:
+            return archives
+        return NestedOrigin(archives, watch=self._watch, retry=self._retry)
+
+    def _open_flat(self) -> ArchiveOrigin:
         request = self._request
         return ArchiveOrigin(
             request.found.paths,
@@ -219,11 +246,12 @@ class Supply:
             retry=self._retry,
             selection=request.selection,
             password=request.password,
-            hashed=request.sha256 is not None,
+            hashed=_algorithm(request.sha256),
             limits=request.limits,
             encoding=request.encoding,
             splits=request.found.splits,
             access=request.access,
+            subfolders=request.subfolders,
         )
 
     def _open_folder(self, root: Path) -> Origin:
@@ -239,6 +267,13 @@ class Supply:
         return FolderOrigin(
             root, watch=self._watch, retry=self._retry, selects=chosen(request.selection)
         )
+
+
+def _algorithm(checksum: str | None) -> str:
+    """Returns by what a checksum is made, "" for none."""
+    if checksum is None:
+        return ""
+    return "md5" if checksum.startswith("md5:") else "sha256"
 
 
 def _unfinished_words(paths: Sequence[str]) -> str:

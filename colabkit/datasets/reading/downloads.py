@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.datasets.reading.access import NOTHING, Access
+from colabkit.datasets.reading.retried_source import open_retried
 from colabkit.datasets.reading.source import FileSource, Source
-from colabkit.datasets.reading.urls import as_os_error, gives_parts, located
+from colabkit.datasets.reading.urls import as_os_error, gives_parts, is_web, located
 from colabkit.datasets.transfer import Phase, Retry, Watch
-from colabkit.errors import DiskFullError
+from colabkit.errors import DiskFullError, StorageError
 from colabkit.notebook import bytes_words
 
 _PIECE_BYTES = 1 << 20
@@ -42,6 +43,20 @@ class Downloads:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._paths: dict[str, Path] = {}
         self._bytes_to_come = 0
+
+    def opened(self, path: str) -> Source:
+        """Opens a path or URL so that it can be read in parts."""
+        if not is_web(path):
+            return open_retried(path, self._retry, self._access)
+        source = None
+        try:
+            source = open_retried(path, self._retry, self._access)
+        except StorageError as error:
+            # Without a cause: the server does not tell the size.
+            if error.__cause__ is not None:
+                raise
+        found = self.source(path, source)
+        return found or source or open_retried(path, self._retry, self._access)
 
     def source(self, url: str, opened: Source | None) -> Source | None:
         """Returns a source that can be read in parts, None when the URL's own can.

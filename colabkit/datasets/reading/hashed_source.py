@@ -1,4 +1,4 @@
-"""The SHA-256 of an archive, found out from the bytes that pass by while it is unpacked."""
+"""The checksum of an archive, found out from the bytes that pass by while it is unpacked."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class HashedSource:
         source: The archive.
         retry: Called when reading the rest fails; returns to try again, raises to give up.
         kept_bytes_max: How much of what came before its turn is kept.
+        algorithm: "sha256" or "md5".
     """
 
     def __init__(
@@ -27,12 +28,14 @@ class HashedSource:
         *,
         retry: Callable[[OSError], None],
         kept_bytes_max: int = _KEPT_BYTES_MAX,
+        algorithm: str = "sha256",
     ) -> None:
         self._source = source
         self._retry = retry
         self._kept_bytes_max = kept_bytes_max
         self._guard = threading.Lock()
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.new(algorithm, usedforsecurity=False)
+        self._mark = "" if algorithm == "sha256" else f"{algorithm}:"
         self._hashed = 0
         self._kept: dict[int, bytes] = {}
         self._kept_bytes = 0
@@ -55,13 +58,16 @@ class HashedSource:
         self._source.close()
 
     def sha256(self) -> str:
-        """Reads what nobody read, and returns the hash of the whole archive in hex."""
+        """Reads what nobody read, and returns the hash of the whole archive in hex.
+
+        That of another algorithm has its name before it.
+        """
         while self._hashed < self.nbytes:
             begin = self._hashed
             self._read_again(begin, self._gap_end(begin) - begin)
             if self._hashed == begin:
                 break
-        return self._digest.hexdigest()
+        return self._mark + self._digest.hexdigest()
 
     def _gap_end(self, begin: int) -> int:
         nexts = [offset for offset in self._kept if offset > begin]

@@ -1,0 +1,158 @@
+"""How a dataset comes out: a folder for each archive, archives in archives, shards as they are."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+import colabkit
+from colabkit import errors
+from tests.unit.datasets.serving import serving
+from tests.unit.datasets.sources import content_of, make_tar, make_zip, put, some_files
+
+CATS, DOGS = some_files(20), some_files(20, seed=1)
+
+
+def dataset(source: object, *args: object, **options: object) -> dict[str, bytes]:
+    return content_of(colabkit.dataset(source, *args, progress=False, **options))  # type: ignore[arg-type]
+
+
+def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{folder}/{path}": data for path, data in files.items()}
+
+
+class TestSubfolders:
+    def test_each_archive_gets_its_own(self, tmp_path, cache):
+        make_tar(tmp_path / "n01.tar", CATS)
+        make_zip(tmp_path / "n02.v1.zip", CATS)
+        expected = {**below("n01", CATS), **below("n02.v1", CATS)}
+        assert dataset(f"{tmp_path}/n*", subfolders=True) == expected
+        with pytest.raises(errors.DatasetClashError):
+            dataset(f"{tmp_path}/n*")
+
+    def test_members_are_chosen_by_their_path_in_the_dataset(self, tmp_path, cache):
+        make_zip(tmp_path / "a.zip", {"x/1": b"1", "y/2": b"2"})
+        make_zip(tmp_path / "b.zip", {"x/1": b"3"})
+        made = dataset(f"{tmp_path}/*.zip", subfolders=True, members=["a/x", "b/*"])
+        assert made == {"a/x/1": b"1", "b/x/1": b"3"}
+        with pytest.raises(errors.ArgumentError, match="names nothing"):
+            dataset(f"{tmp_path}/*.zip", subfolders=True, members=["a/x", "c/*"])
+
+    def test_two_of_one_name_are_refused(self, tmp_path, cache):
+        make_zip(tmp_path / "a.zip", CATS)
+        make_tar(tmp_path / "a.tar", CATS)
+        with pytest.raises(errors.DatasetClashError, match="both get the folder a"):
+            dataset(f"{tmp_path}/a.*", subfolders=True)
+
+    def test_the_same_place_in_another_form_is_made_anew(self, tmp_path, cache):
+        make_zip(tmp_path / "a.zip", CATS)
+        dest = tmp_path / "data"
+        assert dataset(tmp_path / "a.zip", dest) == CATS
+        with pytest.raises(errors.DestinationTakenError):
+            dataset(tmp_path / "a.zip", dest, subfolders=True)
+        made = dataset(tmp_path / "a.zip", dest, subfolders=True, refresh=True)
+        assert made == below("a", CATS)
+
+    def test_a_killed_call_goes_on_with_what_is_whole(self, tmp_path, cache):
+        make_zip(tmp_path / "a.zip", CATS)
+        broken = bytearray(make_zip(tmp_path / "b.zip", DOGS).read_bytes())
+        whole = bytes(broken)
+        broken[len(broken) // 3] ^= 255
+        put(tmp_path / "b.zip", bytes(broken))
+        with pytest.raises(errors.ArchiveCorruptError):
+            dataset(f"{tmp_path}/*.zip", subfolders=True)
+        put(tmp_path / "b.zip", whole)
+        made = dataset(f"{tmp_path}/*.zip", subfolders=True)
+        assert made == {**below("a", CATS), **below("b", DOGS)}
+
+
+class TestNested:
+    def test_a_tar_of_tars_as_imagenet_is(self, tmp_path, cache):
+        inner = {f"n0{i}.tar": make_tar(tmp_path / "i", CATS).read_bytes() for i in (1, 2)}
+        archive = make_tar(tmp_path / "train.tar", {**inner, "labels.csv": b"a,b"})
+        expected = {**below("n01", CATS), **below("n02", CATS), "labels.csv": b"a,b"}
+        assert dataset(archive, nested=True) == expected
+        assert dataset(archive) == {**inner, "labels.csv": b"a,b"}
+        assert dataset(archive, nested=True) == expected
+        assert dataset(archive, nested=True, members="n01*") == below("n01", CATS)
+        assert not list(Path(cache, ".colabkit").rglob("outer"))
+
+    def test_only_one_level_and_only_archives(self, tmp_path, cache):
+        deepest = make_zip(tmp_path / "c.zip", CATS).read_bytes()
+        inner = make_zip(tmp_path / "b.zip", {"c.zip": deepest}).read_bytes()
+        others = {"w.npz": deepest, "t.csv.gz": b"\x1f\x8b no archive", "e.zip": b""}
+        archive = make_zip(tmp_path / "a.zip", {"d/b.zip": inner, **others})
+        assert dataset(archive, nested=True) == {"d/b/c.zip": deepest, **others}
+
+    def test_what_both_have_is_refused(self, tmp_path, cache):
+        inner = make_zip(tmp_path / "b.zip", {"1": b"x"}).read_bytes()
+        archive = make_zip(tmp_path / "a.zip", {"b.zip": inner, "b/1": b"y"})
+        with pytest.raises(errors.DatasetClashError, match="beside it"):
+            dataset(archive, nested=True)
+
+    def test_an_inner_bomb_and_an_inner_climber_stay_inside(self, tmp_path, cache):
+        for name in ("../../out", "/etc/x/../../../y"):
+            buffer = io.BytesIO()
+            with tarfile.open(fileobj=buffer, mode="w") as packed:
+                packed.addfile(tarfile.TarInfo("ok"))
+                packed.addfile(tarfile.TarInfo(f"a/{name}"))
+            archive = make_zip(tmp_path / "a.zip", {"b.tar": buffer.getvalue()})
+            with pytest.raises(errors.ArchiveUnsafeError):
+                dataset(archive, nested=True)
+
+
+class TestAsTheyAre:
+    def test_shards_are_copied(self, tmp_path, cache):
+        for name in ("0.tar", "1.tar"):
+            make_tar(tmp_path / name, CATS)
+        expected = {name: (tmp_path / name).read_bytes() for name in ("0.tar", "1.tar")}
+        assert dataset(f"{tmp_path}/*.tar", unpack=False) == expected
+        assert dataset(tmp_path / "0.tar", unpack=False) == {"0.tar": expected["0.tar"]}
+        assert dataset(tmp_path / "0.tar") == CATS
+
+    def test_parts_stay_parts(self, tmp_path, cache):
+        put(tmp_path / "a.zip.001", b"1")
+        put(tmp_path / "a.zip.002", b"2")
+        made = dataset(f"{tmp_path}/a.zip.*", unpack=False)
+        assert made == {"a.zip.001": b"1", "a.zip.002": b"2"}
+
+    @pytest.mark.parametrize("manners", [{}, {"gives_parts": False}, {"tells_size": False}])
+    def test_behind_urls_too_and_not_twice(self, tmp_path, cache, manners):
+        beside = {f"s-{n}.tar": bytes([n]) * 5_000_000 for n in range(3)}
+        with serving(b"", beside=beside, **manners) as url:
+            pattern = url.replace("cats.zip", "s-{0..2}.tar")
+            assert dataset(pattern, unpack=False) == beside
+            beside["s-1.tar"] = b"other"
+            assert dataset(pattern, unpack=False)["s-1.tar"] == b"other"
+        assert len(dataset(pattern, unpack=False)) == 3, "the server is gone, the shards are not"
+
+
+class TestMd5:
+    def test_it_is_held_to(self, tmp_path, cache):
+        archive = make_zip(tmp_path / "a.zip", CATS)
+        right = hashlib.md5(archive.read_bytes()).hexdigest()
+        with pytest.raises(errors.DatasetMismatchError, match=f"MD5 {right}, not {'0' * 32}"):
+            dataset(archive, md5="0" * 32)
+        assert dataset(archive, md5=right.upper()) == CATS
+        assert dataset(archive, md5=right) == CATS
+        with pytest.raises(errors.DatasetMismatchError):
+            dataset(archive, md5="0" * 32)
+
+    @pytest.mark.parametrize("options", [{"md5": "0"}, {"md5": "0" * 32, "sha256": "0" * 64}])
+    def test_what_is_none_is_refused(self, tmp_path, cache, options):
+        with pytest.raises(errors.ArgumentError):
+            dataset(make_zip(tmp_path / "a.zip", CATS), **options)
+
+
+def test_a_zip_in_a_zip_is_what_unzip_makes_of_both(tmp_path, cache):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as inner:
+        inner.writestr("x/1.txt", "one")
+    archive = make_zip(tmp_path / "a.zip", {"data.zip": buffer.getvalue()})
+    assert dataset(archive, nested=True) == {"data/x/1.txt": b"one"}
