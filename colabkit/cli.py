@@ -1,4 +1,4 @@
-"""The command line: ``python -m colabkit`` demo, doctor, checkpoints and pack."""
+"""The command line: ``python -m colabkit`` demo, doctor, checkpoints, dataset and pack."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import colabkit
@@ -81,6 +82,16 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument("--verify", action="store_true", help="read and check every byte")
     listing.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
     listing.set_defaults(run=_show_checkpoints)
+    making = commands.add_parser("dataset", help="bring a dataset to this disk, verified")
+    making.add_argument("source", metavar="SOURCE", help="an archive, a folder, a URL, a pattern")
+    making.add_argument("dest", metavar="DEST", nargs="?", help="the folder to make")
+    making.add_argument(
+        "--members", metavar="NAME", action="append", help="take only these; may be repeated"
+    )
+    making.add_argument("--sha256", metavar="HEX", help="refuse any other archive")
+    making.add_argument("--password-from", metavar="FILE", help="of an encrypted archive")
+    making.add_argument("--refresh", action="store_true", help="make it anew")
+    making.set_defaults(run=_make_dataset)
     packing = commands.add_parser("pack", help="pack a folder of small files into one archive")
     packing.add_argument("folder", metavar="FOLDER", help="the folder to pack")
     packing.add_argument("archive", metavar="ARCHIVE", help="the zip archive to write")
@@ -101,6 +112,23 @@ def _run_doctor(options: argparse.Namespace) -> int:
     else:
         say(card_text(examination.card))
     return 0 if examination.can_start else 1
+
+
+def _make_dataset(options: argparse.Namespace) -> int:
+    password = None
+    if options.password_from is not None:
+        # On the command line everybody on the machine could read it.
+        password = Path(options.password_from).read_bytes().rstrip(b"\r\n")
+    folder = colabkit.dataset(
+        options.source,
+        options.dest,
+        members=options.members,
+        sha256=options.sha256,
+        password=password,
+        refresh=options.refresh,
+    )
+    say(str(folder))
+    return 0
 
 
 def _pack(options: argparse.Namespace) -> int:

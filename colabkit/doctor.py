@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from colabkit.datasets import open_source
 from colabkit.errors import ColabKitError
 from colabkit.notebook import Card, Row, Tone, bytes_words
 from colabkit.runtime import (
@@ -203,9 +204,13 @@ def drive_finding(platform: Platform) -> Finding | None:
 
 def folder_finding(ckpt_dir: str | Path) -> Finding:
     """Says whether a run folder can be written to; makes nothing there."""
+    if str(ckpt_dir).startswith(("http://", "https://")):
+        return _web_finding(str(ckpt_dir))
     try:
         volume = volume_at(ckpt_dir)
         free = volume.free_bytes()
+        if not isinstance(volume, LocalVolume):
+            volume.list(".")  # a bucket or a remote that is not there says so only when asked
     except ColabKitError as error:
         row = Row("Run folder", error.message, Tone.BAD, error.hint)
         return Finding(row, {"run_folder": {"path": str(ckpt_dir), "is_writable": False}})
@@ -223,6 +228,19 @@ def folder_finding(ckpt_dir: str | Path) -> Finding:
         words = f"{ckpt_dir} cannot be written: {existing} is not yours to write to."
         row = Row("Run folder", words, Tone.BAD, "Pass a folder of your own.")
     return Finding(row, {"run_folder": facts})
+
+
+def _web_finding(url: str) -> Finding:
+    """Says whether a file on a web server is there: a run cannot be kept on one."""
+    facts = {"source": {"url": url, "is_there": False}}
+    try:
+        source = open_source(url)
+    except ColabKitError as error:
+        return Finding(Row("Source", error.message, Tone.BAD, error.hint), facts)
+    source.close()
+    facts = {"source": {"url": url, "is_there": True, "nbytes": source.nbytes}}
+    words = f"{url} is there ({bytes_words(source.nbytes)}), to be read only"
+    return Finding(Row("Source", words, Tone.GOOD), facts)
 
 
 def _required() -> list[str]:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -89,3 +90,24 @@ def test_checkpoints_come_as_json_too(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out) == []
     assert cli.main(["checkpoints", str(tmp_path / "nowhere"), "--json"]) == 1
     assert "nowhere" in json.loads(capsys.readouterr().out)["error"]
+
+
+def test_a_dataset_is_made_and_its_folder_is_the_last_line(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "cats.zip", "w") as archive:
+        archive.writestr("a/1.txt", "meow")
+        archive.writestr("b/2.txt", "woof")
+    dest = tmp_path / "cats"
+    assert cli.main(["dataset", str(tmp_path / "cats.zip"), str(dest), "--members", "a"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(dest)
+    assert [path.name for path in dest.rglob("*.txt")] == ["1.txt"]
+
+
+def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path, capsys):
+    assert cli.main(["dataset", str(tmp_path / "cats.zip")]) == 1
+    assert "There is no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/cats.zip", "memory://cats/run", "s3x://b/run"])
+def test_a_doctor_asked_of_what_is_not_there_says_so_by_its_status(url, capsys):
+    there = url.startswith("memory")
+    assert cli.main(["doctor", url, "--json"]) == (0 if there else 1)

@@ -129,7 +129,9 @@ class TestAsTheyAre:
             pattern = url.replace("cats.zip", "s-{0..2}.tar")
             assert dataset(pattern, unpack=False) == beside
             beside["s-1.tar"] = b"other"
-            assert dataset(pattern, unpack=False)["s-1.tar"] == b"other"
+            now = dataset(pattern, unpack=False)["s-1.tar"]
+            # Here the server tells nothing else than a tag, which stays the same.
+            assert (now == b"other") == manners.get("tells_size", True)
         assert len(dataset(pattern, unpack=False)) == 3, "the server is gone, the shards are not"
 
 
