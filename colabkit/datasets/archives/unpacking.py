@@ -6,12 +6,9 @@ import os
 from collections.abc import Callable, Container, Mapping
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 from colabkit.datasets.archives.kinds import ArchiveKind
 from colabkit.datasets.archives.listed import (
-    EncryptedZip,
-    Members,
     Rar,
     SevenZipUnpacker,
     StreamUnpacker,
@@ -76,9 +73,9 @@ def unpack(
         names = [file.path for file in plan.files] + [link.path for link in plan.links.to_files]
         check_clashes(names, plan.folders, keeps_case=False)
     tree.make_folders(plan.folders)
-    if plan.layout is None or plan.layout.encrypted:
+    if plan.layout is None:
         return _unpack_members(plan, source, tree, done, password, watch)
-    return _unpack_zip(plan, plan.layout, source, tree, done, watch)
+    return _unpack_zip(plan, plan.layout, source, tree, done, password, watch)
 
 
 class _Watch:
@@ -139,20 +136,25 @@ def _unpack_zip(
     source: Source,
     tree: Tree,
     done: Container[str],
+    password: str | bytes | None,
     watch: _Watch,
 ) -> UnpackedTable:
+    if layout.encrypted and password is None:
+        message = f"{source.name} is encrypted."
+        raise ArchivePasswordError(message, hint="Pass password=.")
     if not isinstance(plan.files, FileTable):
         raise TypeError(plan.files)
     cores = os.cpu_count() or 1
-    unpacker = ZipUnpacker(plan.files, layout, tree, done, cores)
+    unpacker = ZipUnpacker(plan.files, layout, tree, done, cores, password)
     crew = Crew()
     ahead = ReadAhead(source, unpacker.stretches, crew, retries=watch.retry is not None)
     processes: list[WriterProcess] = []
     try:
         # The first bytes come while the processes start.
         ahead.start(total_bytes=unpacker.total_bytes)
+        wanted = len(plan.files) >= FROM_FILES and not layout.encrypted
         for number in range(cores):
-            processes.append(WriterProcess(tree, wanted=len(plan.files) >= FROM_FILES))
+            processes.append(WriterProcess(tree, wanted=wanted))
             work = partial(unpacker.work, ahead, crew, processes[-1])
             crew.start(f"unpack-{number}", work, awaited=True)
         watch.over(crew, ahead, unpacker.counter)
@@ -218,20 +220,13 @@ def _unpack_members(
     else:
         unpacker = streams = StreamUnpacker(plan.files, tree, done)
         crew.start(
-            "unpack", lambda: streams.work(_members(plan, source, stream, password)), awaited=True
+            "unpack",
+            lambda: streams.work(Rar(source, stream, plan.names, password)),
+            awaited=True,
         )
     watch.over(crew, file, unpacker.counter)
     _make_links(plan.links, tree, unpacker.manifest)
     return unpacker.manifest
-
-
-def _members(plan: Plan, source: Source, stream: BinaryIO, password: str | bytes | None) -> Members:
-    if plan.layout is None:
-        return Rar(source, stream, plan.names, password)
-    if password is None:
-        message = f"{source.name} is encrypted."
-        raise ArchivePasswordError(message, hint="Pass password=.")
-    return EncryptedZip(stream, plan.layout.rows.tolist(), password)
 
 
 def _make_links(links: Resolved, tree: Tree, manifest: UnpackedTable) -> None:

@@ -25,10 +25,18 @@ from colabkit.datasets.codecs.streams import (
     xz_decoder,
     zstd_decoder,
 )
+from colabkit.datasets.codecs.zip_crypto import (
+    HEADER_BYTES,
+    all_decrypted,
+    decrypted,
+    keys_of,
+    stream_decrypted,
+)
 
 __all__ = [
     "ERRORS",
     "GZIP",
+    "HEADER_BYTES",
     "PIECE_BYTES",
     "RAW_DEFLATE",
     "CodecError",
@@ -36,15 +44,19 @@ __all__ = [
     "Deflate64",
     "Password",
     "ZipLzma",
+    "all_decrypted",
     "bz2_decoder",
     "decode",
+    "decrypted",
     "deflate_decoder",
     "inflate",
+    "keys_of",
     "lz4_decoder",
     "needed",
     "optional",
     "passwords",
     "pull_zstd",
+    "stream_decrypted",
     "text_password",
     "xz_decoder",
     "zstd_decoder",

@@ -13,6 +13,7 @@ Password = str | bytes | None
 """What an archive is encrypted with, as text or as the very bytes."""
 
 _PASSWORD_ENCODINGS = ("utf-8", "gb18030", "cp932", "big5", "cp949", "cp437", "latin-1")
+_PACKAGES = {"lz4": "lz4", "Cryptodome": "pycryptodomex"}
 _DEFLATE64_STEP = 4 << 10
 
 
@@ -174,7 +175,7 @@ def needed(package: str, what: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        package = package.partition(".")[0] if package.startswith("lz4") else package
+        package = _PACKAGES.get(package.partition(".")[0], package)
         message = f"Reading {what} needs the package {package}."
         hint = f"Run %pip install {package}, then run the cell again."
         raise MissingPackageError(message, package=package, hint=hint) from error

@@ -1,8 +1,7 @@
-"""Archives that other packages read: 7z, rar and encrypted zip."""
+"""Archives that other packages read: 7z and rar."""
 
 from colabkit.datasets.archives.listed.seven_zip import SevenZipUnpacker, plan_7z
 from colabkit.datasets.archives.listed.streamed import (
-    EncryptedZip,
     Members,
     Rar,
     StreamUnpacker,
@@ -10,7 +9,6 @@ from colabkit.datasets.archives.listed.streamed import (
 )
 
 __all__ = [
-    "EncryptedZip",
     "Members",
     "Rar",
     "SevenZipUnpacker",

@@ -1,4 +1,4 @@
-"""Archives that another package unpacks member by member: rar, and encrypted zip."""
+"""Archives that another package unpacks member by member: rar."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from colabkit.datasets.codecs import (
     PIECE_BYTES,
     Password,
     needed,
-    passwords,
     text_password,
 )
 from colabkit.datasets.members import ArchiveFile, Limits, Remarks, UnpackedTable
@@ -61,52 +60,6 @@ class StreamUnpacker:
                 while piece := stream.read(PIECE_BYTES):
                     member.write(piece)
                 member.finish()
-
-
-class EncryptedZip:
-    """A zip with the old encryption, read through the standard library: some MB a second."""
-
-    def __init__(self, stream: BinaryIO, rows: Sequence[int], password: str | bytes) -> None:
-        import zipfile
-
-        try:
-            self._zip = zipfile.ZipFile(stream)
-        except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-            message = f"The encrypted zip cannot be read ({error})."
-            raise ArchiveCorruptError(message, hint=_HINT) from error
-        self._infos = self._zip.infolist()
-        self._rows = rows
-        self._passwords = passwords(password)
-
-    @contextmanager
-    def open(self, index: int, path: str) -> Iterator[BinaryIO]:
-        """Opens a member."""
-        import zipfile
-
-        damages: tuple[type[Exception], ...] = (zipfile.BadZipFile, NotImplementedError)
-        damages += (IndexError, *_DAMAGES)
-        try:
-            with self._opened(self._infos[self._rows[index]]) as stream:
-                yield stream
-        except ColabKitError:
-            raise
-        except damages as error:
-            message = f"Member {path!r} cannot be unpacked ({error}), or the password is wrong."
-            raise ArchiveCorruptError(message, member=path, hint=_HINT) from error
-        except RuntimeError as error:
-            message = f"The password is wrong for member {path!r}."
-            hint = "Pass the right one as password=."
-            raise ArchivePasswordError(message, member=path, hint=hint) from error
-
-    def _opened(self, info: Any) -> Any:
-        """Opens a member with the first password that its check byte allows."""
-        while True:
-            try:
-                return self._zip.open(info, pwd=self._passwords[0])
-            except RuntimeError:
-                if len(self._passwords) == 1:
-                    raise
-                del self._passwords[0]
 
 
 class Rar:

@@ -141,7 +141,7 @@ def data_ranges(
     return np.stack([begins, ends])
 
 
-def unpacked(packed: memoryview, method: int, nbytes: int, crc: int, path: str) -> Content:
+def unpacked(packed: memoryview, method: int, nbytes: int, crc: int | None, path: str) -> Content:
     """Returns a small member's content, checked; a stored one without a copy."""
     content: Content
     if method == _STORED:
@@ -153,7 +153,7 @@ def unpacked(packed: memoryview, method: int, nbytes: int, crc: int, path: str) 
             raise corrupt(path, f"cannot be unpacked ({error})") from error
     else:
         content = b"".join(pieces(iter([packed]), method, nbytes, path))
-    if crc32(content, 0) != crc:
+    if crc is not None and crc32(content, 0) != crc:
         raise corrupt(path, "has another CRC-32 than the directory says")
     return content
 

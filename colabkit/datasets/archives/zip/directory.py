@@ -144,6 +144,10 @@ class ZipEntries:
             return decoded(name, "utf-8")
         return decoded(name, encoding, is_given=is_given)
 
+    def extras(self, index: int) -> Iterator[tuple[int, bytes]]:
+        """Yields an entry's extra fields: each its kind and its data."""
+        return _extras(self._extra(index))
+
     def _extra(self, index: int) -> bytes:
         begin = int(self.starts[index]) + ENTRY_BYTES + int(self.name_bytes[index])
         return self.raw[begin : begin + int(self.extra_bytes[index])]

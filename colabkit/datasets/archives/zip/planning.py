@@ -16,6 +16,7 @@ from colabkit.datasets.archives.zip.directory import (
     is_folder,
     read_entries,
 )
+from colabkit.datasets.archives.zip.encryption import AES_METHOD, aes_facts
 from colabkit.datasets.archives.zip.end import Tail, zip_end
 from colabkit.datasets.codecs import Password, needed
 from colabkit.datasets.members import (
@@ -46,7 +47,7 @@ from colabkit.errors import (
 from colabkit.storage import hash_of
 
 _ENCRYPTED, _STRONG = 0x1, 0x2040
-_AES_METHOD = 99
+_UNPACK_HINT = "Unpack it with 7-Zip and pack it again without a password."
 _LINKS_MAX = 100_000
 _NAME_BYTES_MAX = 255
 _ROWS = 1 << 14
@@ -55,11 +56,15 @@ _METHODS = {method.value for method in ZipMethod}
 
 @dataclass(frozen=True, slots=True)
 class ZipLayout:
-    """Where the members that were kept lie: ``rows`` are their places in the directory."""
+    """Where the members that were kept lie: ``rows`` are their places in the directory.
+
+    ``methods`` are how the kept members are packed, below what may be laid over them.
+    """
 
     entries: ZipEntries
     rows: Column
     bounds: Column
+    methods: Column
     encrypted: bool
 
 
@@ -107,14 +112,15 @@ def plan_zip(
     bounds = _check_places(entries, end.directory_offset)
     kept = _last_of_each(_sort_out(entries, wanted, remarks, encoding), remarks)
     rows = np.array(kept.rows, np.int64)
-    encrypted = _check_packing(entries, rows, kept.paths, password)
+    methods = _methods(entries, rows, kept.paths)
+    encrypted = _check_packing(entries, rows, methods, kept.paths, password)
     files = FileTable(
         kept.paths, entries.nbytes[rows], entries.crcs[rows], entries.modes[rows] & 0o777
     )
     limits.check_table(kept.paths, files.nbytes, source.nbytes)
     folders = folders_of(kept.paths) | folders_of(kept.links) | kept.folders
     check_clashes([*kept.paths, *kept.links] if kept.links else kept.paths, folders)
-    layout = ZipLayout(entries, rows, bounds[rows], encrypted)
+    layout = ZipLayout(entries, rows, bounds[rows], methods, encrypted)
     texts = {path: _link_text(source, layout, bounds, row) for path, row in kept.links.items()}
     links = resolve(texts, kept.paths, folders)
     for path in links.left_out:
@@ -220,15 +226,29 @@ def _check_link(path: str, nbytes: int, kept: _Kept) -> None:
         raise ArchiveUnsafeError(message, member=path, hint="Pack the files themselves.")
 
 
+def _methods(entries: ZipEntries, rows: Column, paths: PathColumn) -> Column:
+    """Returns how members are packed, below the AES that is laid over them."""
+    methods = entries.methods[rows]
+    for index in np.flatnonzero(methods == AES_METHOD).tolist():
+        facts = aes_facts(entries, int(rows[index]))
+        if facts is None:
+            message = f"Member {paths[index]!r} is encrypted in a way that is not known."
+            raise ArchiveUnsupportedError(message, member=paths[index], hint=_UNPACK_HINT)
+        methods[index] = facts.method
+    return methods
+
+
 def _check_packing(
-    entries: ZipEntries, rows: Column, paths: PathColumn, password: Password
+    entries: ZipEntries, rows: Column, methods: Column, paths: PathColumn, password: Password
 ) -> bool:
     """Checks that every member can be unpacked; returns whether any is encrypted."""
-    methods, flags = entries.methods[rows], entries.flags[rows]
-    for index in np.flatnonzero((methods == _AES_METHOD) | (flags & _STRONG != 0)).tolist():
-        message = f"Member {paths[index]!r} is encrypted with AES, which is not read here."
-        hint = "Unpack it with 7-Zip and pack it again without a password."
-        raise ArchiveUnsupportedError(message, member=paths[index], hint=hint)
+    flags = entries.flags[rows]
+    are_aes = entries.methods[rows] == AES_METHOD
+    for index in np.flatnonzero((flags & _STRONG != 0) & ~are_aes).tolist():
+        message = f"Member {paths[index]!r} has PKWARE's strong encryption, which is not read here."
+        raise ArchiveUnsupportedError(message, member=paths[index], hint=_UNPACK_HINT)
+    if are_aes.any():
+        needed("Cryptodome.Cipher.AES", "a zip encrypted with AES")
     for index in np.flatnonzero(~np.isin(methods, list(_METHODS))).tolist():
         message = f"Member {paths[index]!r} is packed with method {methods[index]}."
         hint = "Pack it again with deflate, which every program writes."

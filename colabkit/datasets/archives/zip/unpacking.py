@@ -7,6 +7,7 @@ import threading
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -18,11 +19,14 @@ from colabkit.datasets.archives.zip.contents import (
     unpacked,
 )
 from colabkit.datasets.archives.zip.directory import LOCAL_BYTES
+from colabkit.datasets.archives.zip.encryption import Decryption, aes_facts, maybe_wrong
 from colabkit.datasets.archives.zip.planning import ZipLayout
-from colabkit.datasets.members import FileTable, UnpackedTable, corrupt
+from colabkit.datasets.codecs import Password
+from colabkit.datasets.members import Column, FileTable, UnpackedTable, corrupt
 from colabkit.datasets.reading import CHUNK_BYTES, ReadAhead
 from colabkit.datasets.transfer import Counter, Crew, CrewStoppedError
 from colabkit.datasets.writing import DEFLATE, STORED, Item, Tree, WriterProcess, crc32
+from colabkit.errors import ArchiveCorruptError
 
 _LARGE_PACKED_BYTES = 2 << 20
 _LARGE_BYTES = 8 << 20
@@ -34,6 +38,9 @@ _EXTRA_BYTES_MAX = 65535
 _HEAD_BYTES = LOCAL_BYTES + 2 * _EXTRA_BYTES_MAX
 # Skipping less than this costs more than reading it.
 _GAP_BYTES = 64 << 10
+# Many members at once are decrypted as fast as few.
+_ENCRYPTED_SPAN_BYTES = 32 << 20
+_ENCRYPTED = 0x1
 _ROWS = 1 << 16
 _BATCH_FILES = 32
 
@@ -56,8 +63,17 @@ class ZipUnpacker:
     """The unpacking side of one zip."""
 
     def __init__(
-        self, files: FileTable, layout: ZipLayout, tree: Tree, done: Container[str], cores: int
+        self,
+        files: FileTable,
+        layout: ZipLayout,
+        tree: Tree,
+        done: Container[str],
+        cores: int,
+        password: Password = None,
     ) -> None:
+        self._decryption: Decryption | None = None
+        if layout.encrypted:
+            self._decryption = Decryption(layout.entries, password)
         self._files = files
         self._layout = layout
         self._tree = tree
@@ -109,7 +125,12 @@ class ZipUnpacker:
             rows,
             paths,
         )
-        methods = entries.methods[rows]
+        methods = layout.methods[chosen]
+        if self._decryption is not None:
+            packed = [memoryview(data)[b:e] for b, e in zip(begins, ends, strict=True)]
+            plain = self._decryption.small(packed, rows.tolist(), paths)
+            self._put_decrypted(chosen, plain, paths, crew)
+            return
         columns = (begins, ends, methods, entries.nbytes[rows], entries.crcs[rows])
         facts = [column.tolist() for column in (*columns, self._files.modes[chosen])]
         items: list[Item] = list(zip(paths, *facts, strict=True))
@@ -120,6 +141,41 @@ class ZipUnpacker:
             self._put(items, memoryview(data), crew)
         else:
             self._count(crew, nbytes, len(items))
+
+    def _put_decrypted(
+        self,
+        chosen: Column,
+        packed: Sequence[bytes | memoryview],
+        paths: Sequence[str],
+        crew: Crew,
+    ) -> None:
+        """Unpacks members that were encrypted."""
+        for index, data, path in zip(chosen.tolist(), packed, paths, strict=True):
+            if crew.stopped:
+                raise CrewStoppedError
+            nbytes, method = int(self._files.nbytes[index]), int(self._layout.methods[index])
+            if method == STORED and len(data) != nbytes:
+                raise corrupt(path, "is stored, but lies about its size")
+            crc = self._crc(index)
+            try:
+                content = unpacked(memoryview(data), method, nbytes, crc, path)
+            except ArchiveCorruptError as error:
+                raise maybe_wrong(error) from error
+            if crc is None:
+                self._learn_crc(index, crc32(content, 0))
+            with self._writing:
+                self._tree.put(path, content, int(self._files.modes[index]))
+            self._count(crew, len(content), 1)
+
+    def _crc(self, index: int) -> int | None:
+        """Returns a member's CRC, None where a seal stands in its place."""
+        row = int(self._layout.rows[index])
+        facts = aes_facts(self._layout.entries, row) if self._decryption is not None else None
+        return None if facts and not facts.has_crc else int(self._layout.entries.crcs[row])
+
+    def _learn_crc(self, index: int, crc: int) -> None:
+        if self._files.crcs is not None:
+            self._files.crcs[index] = crc
 
     def _put(self, items: Sequence[Item], data: memoryview, crew: Crew) -> None:
         """Unpacks files here; one thread writes at a time, as all would wait for each other."""
@@ -141,17 +197,26 @@ class ZipUnpacker:
         row = int(self._layout.rows[index])
         entries = self._layout.entries
         path, nbytes = self._files.paths[index], int(self._files.nbytes[index])
-        packed = self._packed(job, chunks, index, path)
+        packed: Iterator[bytes | memoryview] = self._packed(job, chunks, index, path)
+        if self._decryption is not None and entries.flags[row] & _ENCRYPTED:
+            packed = self._decryption.large(packed, row, path, Path(self._tree.prefix).parent)
+        declared = self._crc(index)
         descriptor = self._tree.create(path, int(self._files.modes[index]))
         try:
-            crc = 0
-            for piece in pieces(packed, int(entries.methods[row]), nbytes, path):
-                crc = crc32(piece, crc)
+            crc = done = 0
+            for piece in pieces(packed, int(self._layout.methods[index]), nbytes, path):
+                crc, done = crc32(piece, crc), done + len(piece)
                 self._tree.write(descriptor, piece, path)
                 self._count(crew, len(piece), 0)
+            for _ in packed:
+                pass  # behind the packed stream stands the seal of what was encrypted
         finally:
             os.close(descriptor)
-        if crc != entries.crcs[row]:
+        if done != nbytes:
+            raise corrupt(path, f"unpacks to {done:,} bytes instead of {nbytes:,}")
+        if declared is None:
+            self._learn_crc(index, crc)
+        elif crc != declared:
             raise corrupt(path, "has another CRC-32 than the directory says")
         self._count(crew, 0, 1)
 
@@ -180,7 +245,8 @@ class ZipUnpacker:
         large: list[tuple[int, Job]] = []
         spans: list[Job] = []
         packed_total = int(self._layout.entries.packed_bytes[self._layout.rows].sum())
-        span_bytes = min(CHUNK_BYTES, max(_SPAN_BYTES_MIN, packed_total // (cores * 8)))
+        chunk_bytes = CHUNK_BYTES if self._decryption is None else _ENCRYPTED_SPAN_BYTES
+        span_bytes = min(chunk_bytes, max(_SPAN_BYTES_MIN, packed_total // (cores * 8)))
         first, begin, end, unpacked_bytes = 0, 0, -1, 0
         for at, (place, bound, packed, nbytes) in enumerate(self._places()):
             until = min(bound, place + packed + _HEAD_BYTES)

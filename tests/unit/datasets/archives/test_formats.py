@@ -15,14 +15,14 @@ import pytest
 
 import colabkit
 from colabkit.datasets import open_source, plan_archive, unpack
+from colabkit.datasets.codecs import all_decrypted, decrypted, keys_of
 from colabkit.errors import (
     ArchiveCorruptError,
     ArchiveError,
     ArchivePasswordError,
-    ArchiveUnsupportedError,
     MissingPackageError,
 )
-from tests.abilities import BZIP2, SEVEN_ZIP, UNZIP, XZ
+from tests.abilities import BZIP2, SEVEN_ZIP, UNZIP, XZ, ZIP
 from tests.unit.datasets.building import DEFLATE, ZipMember, raw_zip, tree
 
 
@@ -299,12 +299,58 @@ def test_an_encrypted_zip_needs_its_password(tmp_path, original):
 
 
 @pytest.mark.needs(SEVEN_ZIP)
-def test_an_aes_zip_is_refused_clearly(tmp_path, original):
+@pytest.mark.parametrize(
+    ("encryption", "method"),
+    [
+        ("ZipCrypto", "Deflate"),
+        ("ZipCrypto", "Copy"),
+        ("AES128", "BZip2"),
+        ("AES192", "Copy"),
+        ("AES256", "Deflate"),
+    ],
+)
+def test_an_encrypted_zip_comes_out_as_it_went_in(tmp_path, original, encryption, method):
+    pytest.importorskip("Cryptodome")
+    (original / "large.bin").write_bytes(random.Random(0).randbytes(400_000) + bytes(9_000_000))
     archive = tmp_path / "a.zip"
-    command = ["7z", "a", "-bd", "-psecret", "-mem=AES256", archive, original / "run.sh"]
-    subprocess.run(command, check=True, stdout=subprocess.PIPE)
-    with pytest.raises(ArchiveUnsupportedError, match="AES"):
-        unpacked(archive, tmp_path / "ours", password="secret")
+    command = ["7z", "a", "-tzip", "-bd", "-pse cret", f"-mem={encryption}", f"-mm={method}", "-r"]
+    subprocess.run([*command, archive, "."], check=True, stdout=subprocess.PIPE, cwd=original)
+    assert unpacked(archive, tmp_path / "ours", password="se cret") == tree(original)
+    with pytest.raises(ArchivePasswordError, match="wrong for member"):
+        unpacked(archive, tmp_path / "wrong", password="secret")
+    whole = bytearray(archive.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    archive.write_bytes(whole)
+    with pytest.raises(ArchiveError):
+        unpacked(archive, tmp_path / "damaged", password="se cret")
+
+
+@pytest.mark.needs(ZIP)
+@pytest.mark.parametrize(
+    ("password", "with_unzip"),
+    [("passwort", True), ("a b", True), ("pässwört", True), ("q'\"\\$`", True), ("a b", False)],
+)
+def test_a_large_member_is_decrypted_with_and_without_unzip(
+    tmp_path, monkeypatch, password, with_unzip
+):
+    (tmp_path / "in").mkdir()
+    data = random.Random(1).randbytes(300_000)
+    (tmp_path / "in" / "large.bin").write_bytes(data + bytes(9_000_000))
+    archive = tmp_path / "a.zip"
+    command = ["zip", "-q", "-P", password, archive, "large.bin"]
+    subprocess.run(command, check=True, cwd=tmp_path / "in")
+    if not with_unzip:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert unpacked(archive, tmp_path / "ours", password=password) == tree(tmp_path / "in")
+
+
+def test_members_decrypted_in_step_say_what_each_says_alone():
+    draw = random.Random(2)
+    sizes = [draw.choice([12, 13, 40, 700, 701, 1500, 4000]) for _ in range(150)]
+    streams = [memoryview(draw.randbytes(nbytes)) for nbytes in sizes]
+    keys = keys_of(b"secret")
+    for stream, plain in zip(streams, all_decrypted(streams, keys), strict=True):
+        assert bytes(plain) == decrypted(stream, keys)[0][12:]
 
 
 NAMES = {
