@@ -22,6 +22,7 @@ class ArchiveKind(enum.Enum):
     TAR_XZ = "tar.xz"
     TAR_ZST = "tar.zst"
     TAR_LZ4 = "tar.lz4"
+    TAR_LZMA = "tar.lzma"
     SEVEN_ZIP = "7z"
     RAR = "rar"
 
@@ -42,6 +43,8 @@ _MAGIC = (
     # Frames that are to be skipped stand first, as pzstd writes them.
     *((bytes([nibble]) + b"\x2a\x4d\x18", ArchiveKind.TAR_ZST) for nibble in range(0x50, 0x60)),
     (b"\x04\x22\x4d\x18", ArchiveKind.TAR_LZ4),
+    # LZMA as it was before xz: properties, then a dictionary of whole mebibytes as a rule.
+    (b"\x5d\0\0", ArchiveKind.TAR_LZMA),
     (b"7z\xbc\xaf\x27\x1c", ArchiveKind.SEVEN_ZIP),
     (b"Rar!\x1a\x07", ArchiveKind.RAR),
 )

@@ -100,7 +100,7 @@ def bz2_decoder() -> Decoder:
 
 
 def xz_decoder() -> Decoder:
-    """Returns a decoder of one xz stream."""
+    """Returns a decoder of one xz stream, or of one that is older than xz."""
     return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY_BYTES)
 
 

@@ -19,7 +19,7 @@ ARCHIVE_SUFFIXES = frozenset(
     f".{name}"
     for names in (
         ("zip", "tar", "7z", "rar", "tgz", "tbz", "tbz2", "txz", "tzst"),
-        ("gz", "bz2", "xz", "zst", "lz4"),
+        ("gz", "bz2", "xz", "zst", "lz4", "lzma", "tlz"),
     )
     for name in names
 )

@@ -14,7 +14,12 @@ from colabkit.datasets.members import ArchiveFile, Limits, Remarks, UnpackedTabl
 from colabkit.datasets.reading import Source, SourceFile
 from colabkit.datasets.transfer import Counter, CrewStoppedError
 from colabkit.datasets.writing import Tree
-from colabkit.errors import ArchiveCorruptError, ArchivePasswordError, ColabKitError
+from colabkit.errors import (
+    ArchiveCorruptError,
+    ArchivePasswordError,
+    ArchiveUnsupportedError,
+    ColabKitError,
+)
 
 
 def plan_7z(
@@ -130,6 +135,10 @@ def _opened(stream: BinaryIO, password: Password) -> Iterator[Any]:
             raise _refused(error) from error
         if is_damage:
             raise
+        if isinstance(error, py7zr.UnsupportedCompressionMethodError):
+            message = "The 7z is packed with a filter for programs that py7zr does not know (BCJ2)."
+            hint = "Run !7z x ARCHIVE -oFOLDER, and pass the folder."
+            raise ArchiveUnsupportedError(message, hint=hint) from error
         message = f"The 7z cannot be unpacked ({_words(error)})."
         raise ArchiveCorruptError(message, hint="Upload or download it again.") from error
 

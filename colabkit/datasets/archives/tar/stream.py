@@ -31,6 +31,7 @@ _MAGIC = {
     ArchiveKind.TAR_XZ: b"\xfd7zXZ",
     ArchiveKind.TAR_ZST: b"\x28\xb5\x2f\xfd",
     ArchiveKind.TAR_LZ4: b"\x04\x22\x4d\x18",
+    ArchiveKind.TAR_LZMA: b"\x5d\0\0",
 }
 _DECODERS: dict[ArchiveKind, Callable[[], Decoder]] = {
     ArchiveKind.TAR_GZ: lambda: deflate_decoder(GZIP),
@@ -38,6 +39,7 @@ _DECODERS: dict[ArchiveKind, Callable[[], Decoder]] = {
     ArchiveKind.TAR_XZ: xz_decoder,
     ArchiveKind.TAR_ZST: zstd_decoder,
     ArchiveKind.TAR_LZ4: lz4_decoder,
+    ArchiveKind.TAR_LZMA: xz_decoder,
 }
 
 
