@@ -24,6 +24,12 @@ from colabkit.training.seeding import derive
 STREAMS = threading.RLock()
 
 
+def renew_lock() -> None:
+    """Makes the lock anew in a process that was forked while another thread may have held it."""
+    global STREAMS
+    STREAMS = threading.RLock()
+
+
 def generator_kinds() -> tuple[type, ...]:
     """Returns the backend's own generator classes."""
     if backend_name() == "tensorflow":
