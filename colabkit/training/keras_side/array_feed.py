@@ -12,6 +12,7 @@ import numpy.typing as npt
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Start
 from colabkit.training.keras_side.places import Route
+from colabkit.training.keras_side.sparse import as_rows, is_ragged, is_sparse
 from colabkit.training.seeding import derive
 
 
@@ -24,6 +25,7 @@ class KerasArrayFeed:
         shuffle: Whether each pass has its own order.
         seed: The run's seed.
         steps_per_epoch: Batches in an epoch, or None for a pass.
+        limit: Batches of each pass that are read, or None for all.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class KerasArrayFeed:
         shuffle: bool,
         seed: int,
         steps_per_epoch: int | None = None,
+        limit: int | None = None,
     ) -> None:
         self.arrays = keras.tree.map_structure(as_array, arrays)
         self._batch_size = batch_size
@@ -41,16 +44,20 @@ class KerasArrayFeed:
         self._seed = seed
         self._samples = _samples(self.arrays)
         batches = -(-self._samples // batch_size)
+        batches = batches if limit is None else min(batches, limit)
         self._route = Route(batches=batches, steps_per_epoch=steps_per_epoch)
         self.length = self._route.length
 
+    def length_of(self, epoch: int) -> int | None:
+        """Returns the batches in an epoch."""
+        return self._route.span(epoch).count
+
     def slices(self, start: Start) -> Iterator[npt.NDArray[np.int64]]:
         """Yields the indices of each batch."""
-        size, turn, order = self._batch_size, -1, np.empty(0, np.int64)
-        for place in self._route.places(start.epoch, start.skip):
-            if place.turn != turn:
-                turn, order = place.turn, self._order(place.turn)
-            yield order[place.batch * size : (place.batch + 1) * size]
+        size, span = self._batch_size, self._route.span(start.epoch)
+        order = self._order(span.turn)
+        for number in range(span.first + start.skip, span.first + (span.count or 0)):
+            yield order[number * size : (number + 1) * size]
 
     def _order(self, turn: int) -> npt.NDArray[np.int64]:
         if not self._shuffle:
@@ -65,6 +72,11 @@ class KerasArrayFeed:
     def take(self, indices: npt.NDArray[np.int64]) -> Any:
         """Returns the batch of some indices."""
         return keras.tree.map_structure(lambda array: array[indices], self.arrays)
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether any of the arrays is."""
+        return any(map(is_sparse, keras.tree.flatten(self.arrays)))
 
     def state(self) -> object:
         """The order follows from the seed: nothing to keep."""
@@ -86,10 +98,14 @@ class KerasArrayFeed:
         return ()
 
 
-def as_array(value: Any) -> npt.NDArray[Any]:
-    """Returns an array, tensor or data frame as a NumPy array that Keras takes as it is."""
+def as_array(value: Any) -> Any:
+    """Returns an array, tensor or data frame as Keras takes it, of which rows can be taken."""
+    if is_sparse(value):
+        return as_rows(value)
+    if is_ragged(value):
+        return value
     array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-    if array.dtype == object:
+    if array.dtype == object and not _is_text(array):
         message = f"data holds a {type(value).__name__} of Python objects, not of numbers."
         hint = "Give every sample the same shape, or pass a tf.data.Dataset."
         raise ArgumentError(message, argument="data", hint=hint)
@@ -99,8 +115,14 @@ def as_array(value: Any) -> npt.NDArray[Any]:
     return array
 
 
+def _is_text(array: npt.NDArray[Any]) -> bool:
+    """Whether TensorFlow makes strings of an array of objects."""
+    on_tensorflow = keras.backend.backend() == "tensorflow"
+    return on_tensorflow and all(isinstance(item, str | bytes) for item in array.flat)
+
+
 def _samples(arrays: Any) -> int:
-    lengths = [len(a) if a.ndim else 0 for a in keras.tree.flatten(arrays)]
+    lengths = [int(a.shape[0]) if len(a.shape) else 0 for a in keras.tree.flatten(arrays)]
     if len(set(lengths)) > 1:
         message = f"The arrays in data have {', '.join(map(str, lengths))} samples."
         raise ArgumentError(message, argument="data", hint="Give them the same first dimension.")

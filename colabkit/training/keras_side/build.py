@@ -8,7 +8,8 @@ import keras
 
 from colabkit.errors import ArgumentError
 from colabkit.training.keras_side.names import layers_of
-from colabkit.training.keras_side.structure import Parts
+from colabkit.training.keras_side.sparse import is_sparse
+from colabkit.training.keras_side.structure import Parts, tupled
 from colabkit.training.keras_side.variables import backend_name, optimizers_of
 
 _UNSEEN = (
@@ -24,6 +25,10 @@ def check_is_compiled(model: Any) -> None:
         message = "The model is not compiled: it has no loss and no optimizer."
         hint = 'Call model.compile(optimizer="adam", loss=...) first.'
         raise ArgumentError(message, argument="model", hint=hint)
+    if not isinstance(model.steps_per_execution, int):
+        message = f"steps_per_execution is {model.steps_per_execution!r}."
+        hint = "Give model.compile a whole number of steps: Keras 3 chooses none by itself."
+        raise ArgumentError(message, argument="model", hint=hint)
 
 
 def build(model: Any, batch: Any) -> tuple[str, ...]:
@@ -37,15 +42,10 @@ def build(model: Any, batch: Any) -> tuple[str, ...]:
         Why a resume cannot be bitwise exact, as far as the model's own step shows it.
     """
     _check_shapes(batch)
-    if _is_plain(model):
-        # A stateful layer has a state for each sample of a batch, whose size counts then.
-        sized = any(getattr(layer, "stateful", False) for layer in layers_of(model))
-        symbols = keras.tree.map_structure(lambda leaf: _symbol(leaf, sized=sized), batch)
-        model._symbolic_build(data_batch=symbols)  # what Keras itself calls
-        return ()
-    if backend_name() == "tensorflow":
+    if backend_name() == "tensorflow" and not _is_plain(model):
         return _trace(model, batch)
-    _call_on(model, batch)
+    if model.built or has_call(model):
+        model._symbolic_build(data_batch=_symbols(model, batch))  # what Keras itself calls
     return ()
 
 
@@ -64,15 +64,31 @@ def _is_plain(model: Any) -> bool:
     return not own_step and known and hasattr(model, "_symbolic_build")
 
 
-def _symbolic(batch: Any) -> Any:
-    return keras.tree.map_structure(_symbol, batch)
+def has_call(model: Any) -> bool:
+    """Whether a model can be called, and not only trained by a step of its own."""
+    return type(model).call is not keras.Model.call
 
 
-def _symbol(leaf: Any, *, sized: bool = False) -> Any:
+def _symbols(model: Any, batch: Any) -> Any:
+    # A stateful layer has a state for each sample of a batch, whose size counts then; and the
+    # user's own code may look at it.
+    sized = not _is_plain(model) or any(
+        getattr(layer, "stateful", False) for layer in layers_of(model)
+    )
+    return keras.tree.map_structure(lambda leaf: _symbol(leaf, sized=sized), tupled(batch))
+
+
+def _symbol(leaf: Any, *, sized: bool) -> Any:
     if leaf is None:
         return None
     shape = tuple(leaf.shape) if sized else (None, *tuple(leaf.shape)[1:])
-    return keras.KerasTensor(shape, keras.backend.standardize_dtype(leaf.dtype))
+    dtype = keras.backend.standardize_dtype(leaf.dtype)
+    kind = type(leaf).__name__
+    if kind == "SparseTensorSpec" or is_sparse(leaf):
+        return keras.KerasTensor(shape, dtype, sparse=True)
+    if kind == "RaggedTensorSpec":
+        return keras.KerasTensor(shape, dtype, ragged=True)
+    return keras.KerasTensor(shape, dtype)
 
 
 def _trace(model: Any, batch: Any) -> tuple[str, ...]:
@@ -86,8 +102,8 @@ def _trace(model: Any, batch: Any) -> tuple[str, ...]:
         concrete = step.get_concrete_function(specs)
         if _draws_unseen(concrete.graph):
             reasons = (_UNSEEN,)
-    else:
-        _call_on(model, batch)
+    elif has_call(model) and not (model.built and model.weights):
+        model(Parts.of(_symbols(model, batch)).x)
     for optimizer in optimizers_of(layers_of(model)).values():
         if not optimizer.built and optimizer is model.optimizer:
             optimizer.build(model.trainable_variables)
@@ -108,11 +124,3 @@ def _draws_unseen(graph: Any) -> bool:
     for function in graph.as_graph_def().library.function:
         names |= {node.op for node in function.node_def}
     return any(name.startswith(_RANDOM) for name in names)
-
-
-def _call_on(model: Any, batch: Any) -> None:
-    """Lets the model see what inputs look like, where it has a call of its own."""
-    if not model.built or not model.weights:
-        model(_symbolic(Parts.of(batch).x))
-    if model.optimizer is not None and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)

@@ -10,6 +10,7 @@ import keras
 from colabkit.checkpoint import Section
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators
+from colabkit.training.keras_side.build import has_call
 from colabkit.training.keras_side.names import layers_of, stable_names
 from colabkit.training.keras_side.randomness import (
     generator_kinds,
@@ -162,7 +163,8 @@ def _restore_optimizer(optimizer: Any, values: Sequence[Any]) -> None:
 
 
 def _check_is_built(name: str, model: keras.Model) -> None:
-    if not model.built or not model.weights:
+    # One with only a step of its own is never called, and so never counts as built.
+    if not model.weights or (has_call(model) and not model.built):
         message = f"{name} has no weights yet: it was never called on data."
         hint = "Call it once on a batch, or give its first layer an Input shape."
         raise ArgumentError(message, argument=name, hint=hint)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from colabkit.errors import ArgumentError
+from colabkit.training.keras_side.sparse import is_ragged, is_sparse
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,14 +23,14 @@ class Parts:
 
     @classmethod
     def of(cls, data: Any) -> Parts:
-        """Takes x, (x, y) or (x, y, sample_weight) apart."""
+        """Takes x, (x, y) or (x, y, sample_weight) apart; lists in them become tuples."""
         if isinstance(data, tuple):
             if not 1 <= len(data) <= 3:
                 message = f"data is a tuple of {len(data)}."
                 hint = "Pass x, (x, y) or (x, y, sample_weight); several inputs as a list or dict."
                 raise ArgumentError(message, argument="data", hint=hint)
-            return cls(*data)
-        return cls(data)
+            return cls(*map(tupled, data))
+        return cls(tupled(data))
 
     def packed(self) -> Any:
         """Returns them as Keras hands them to ``train_step``."""
@@ -43,24 +44,42 @@ class Parts:
         """Returns some of the samples."""
         return Parts(*(_cut(part, piece) for part in self.as_tuple()))
 
-    def first(self, samples: int) -> Parts:
-        """Returns the first samples."""
-        return self.cut(slice(None, samples))
+
+def tupled(value: Any) -> Any:
+    """Returns nested values with tuples for lists, which TensorFlow would stack into one."""
+    if isinstance(value, Mapping):
+        return {key: tupled(item) for key, item in value.items()}
+    return tuple(map(tupled, value)) if type(value) in {list, tuple} else value
 
 
 def is_array(value: object) -> bool:
-    """Whether a value is an array or tensor, or a table of numbers."""
-    return hasattr(value, "__array__") and hasattr(value, "shape") and len(value.shape) > 0
+    """Whether a value is an array or tensor, sparse ones among them, or a table of numbers."""
+    shape = getattr(value, "shape", None)
+    if shape is None or getattr(shape, "rank", 1) is None or not len(shape):
+        return False
+    return hasattr(value, "__array__") or is_sparse(value) or is_ragged(value)
 
 
 def is_arrays(data: object) -> bool:
-    """Whether data is arrays, or dicts, lists and tuples of them."""
-    if isinstance(data, Mapping):
-        return bool(data) and all(is_arrays(value) for value in data.values())
-    if isinstance(data, list | tuple):
-        # A list of arrays of unlike length is a list of batches.
-        return bool(data) and all(value is None or is_arrays(value) for value in data)
-    return is_array(data)
+    """Whether data is arrays: x, or a tuple of x, y and weights, each of any nesting.
+
+    A list of arrays is x of several inputs, as Keras takes it; one of tuples or dicts is a
+    list of batches.
+    """
+    if isinstance(data, list):
+        return bool(data) and all(map(is_array, data))
+    if isinstance(data, tuple):
+        given = [part for part in data if part is not None]
+        return bool(given) and all(map(_is_part, given))
+    return _is_part(data)
+
+
+def _is_part(value: object) -> bool:
+    if isinstance(value, Mapping):
+        return bool(value) and all(map(_is_part, value.values()))
+    if isinstance(value, list | tuple):
+        return bool(value) and all(map(_is_part, value))
+    return is_array(value)
 
 
 def split_off(parts: Parts, share: float) -> tuple[Parts, Parts]:
@@ -70,7 +89,7 @@ def split_off(parts: Parts, share: float) -> tuple[Parts, Parts]:
         raise ArgumentError(
             message, argument="validation_split", hint="Pass a share between 0 and 1."
         )
-    samples = len(keras.tree.flatten(parts.x)[0])
+    samples = int(keras.tree.flatten(parts.x)[0].shape[0])
     kept = int(samples * (1.0 - share))
     if not 0 < kept < samples:
         message = f"validation_split={share} leaves an empty part of {samples} samples."

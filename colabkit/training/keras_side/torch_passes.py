@@ -52,4 +52,6 @@ def _tensors(batch: Any) -> Any:
 def _tensor(value: Any) -> Any:
     if value is None or isinstance(value, torch.Tensor):
         return value
+    if hasattr(value, "toarray"):
+        value = value.toarray()
     return torch.as_tensor(keras.ops.convert_to_numpy(value))
