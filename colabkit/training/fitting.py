@@ -27,6 +27,17 @@ _OF_KERAS = frozenset(
         "verbose",
     }
 )
+# What Keras' fit takes or took, and what to do instead.
+_ELSEWHERE = {
+    "initial_epoch": "Leave it out: fit goes on where the run stands, and epochs is how many there"
+    " are in all, over all sessions.",
+    "workers": "Give it to the PyDataset: super().__init__(workers=4).",
+    "use_multiprocessing": "Give it to the PyDataset: super().__init__(workers=4,"
+    " use_multiprocessing=True).",
+    "max_queue_size": "Give it to the PyDataset: super().__init__(max_queue_size=10).",
+    "x": "x and y are one argument, data=(x, y).",
+    "y": "x and y are one argument, data=(x, y).",
+}
 _COMPILED = {
     "loss": "Pass it to model.compile(loss=...).",
     "optimizer": "Pass it to model.compile(optimizer=...).",
@@ -187,10 +198,18 @@ def _for_keras(arguments: dict[str, Any], keras_arguments: dict[str, Any]) -> di
         if arguments.pop(name) is not parameters[name].default:
             message = f"{name} is given, and the model is a keras.Model."
             raise ArgumentError(message, argument=name, hint=instead)
-    for name in keras_arguments:
+    if arguments["batch_size"] is None:
+        arguments["batch_size"] = parameters["batch_size"].default
+    given = dict(keras_arguments)
+    if given.get("initial_epoch") == 0:
+        del given["initial_epoch"]
+    for name in given:
+        if name in _ELSEWHERE:
+            message = f"fit has no argument {name!r} for a keras.Model."
+            raise ArgumentError(message, argument=name, hint=_ELSEWHERE[name])
         if name not in _OF_KERAS:
             raise _unknown(name)
-    return {**arguments, **keras_arguments}
+    return {**arguments, **given}
 
 
 def _unknown(name: str) -> ArgumentError:

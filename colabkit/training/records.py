@@ -60,6 +60,7 @@ class History:
 
     Attributes:
         resumes: A ``ResumeRecord`` for each time the run went on from a checkpoint.
+        params: For a Keras model, "verbose", "epochs" and "steps" of an epoch, as Keras has it.
 
     Args:
         now: Gives the time of day, UTC.
@@ -74,6 +75,7 @@ class History:
 
     def __init__(self, *, now: Callable[[], datetime.datetime] = _utc_now) -> None:
         self.resumes: list[ResumeRecord] = []
+        self.params: dict[str, Any] = {}
         self._now = now
         self._verdict: ResumeVerdict | None = None
         self._series = StepSeries()
@@ -89,6 +91,11 @@ class History:
             {"epoch": row["epoch"], "step": row["step"], "seconds": seconds, **row}
             for row, seconds in zip(self._rows, self._seconds, strict=True)
         ]
+
+    @property
+    def epoch(self) -> list[int]:
+        """The number of each epoch, from 0."""
+        return [int(row["epoch"]) for row in self._rows]
 
     @property
     def steps(self) -> dict[str, npt.NDArray[np.float64]]:

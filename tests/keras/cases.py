@@ -206,6 +206,20 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "generator_function": lambda: {"model": network(), "data": generated},
     "endless_generator": lambda: {"model": network(), "data": endless(), "steps_per_epoch": 5},
+    "endless_generators_with_validation": lambda: {
+        "model": network(),
+        "data": endless(),
+        "steps_per_epoch": 5,
+        "validation_data": endless(),
+        "validation_steps": 2,
+        "validation_freq": 2,
+    },
+    "steps_that_do_not_divide_arrays": lambda: {
+        "model": network(),
+        "data": arrays(),
+        "steps_per_epoch": 4,
+    },
+    "pydataset_with_eight_workers": lambda: {"model": network(), "data": Augmented(workers=8)},
     "torch_dataloader": loaded,
     "sample_weights": lambda: {
         "model": network(weighted_metrics=["accuracy"]),

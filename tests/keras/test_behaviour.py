@@ -195,6 +195,20 @@ WRONG = {
     "a device": (lambda: {"device": "cpu"}, "device", "built"),
     "parts of batches": (lambda: {"microbatch": "auto"}, "microbatch", "batch_size"),
     "a word too much": (lambda: {"sample_wieght": 1}, "sample_wieght", "sample_weight"),
+    "an epoch to begin at": (lambda: {"initial_epoch": 3}, "initial_epoch", "epochs"),
+    "workers": (lambda: {"workers": 4}, "workers", "PyDataset"),
+    "processes": (lambda: {"use_multiprocessing": True}, "use_multiprocessing", "PyDataset"),
+    "inputs by name": (lambda: {"x": arrays()[0]}, "x", "data=(x, y)"),
+    "a generator for two validations": (
+        lambda: {"validation_data": iter([arrays()]), "epochs": 2},
+        "validation_data",
+        "validation_steps",
+    ),
+    "steps by themselves": (
+        lambda: {"model": network(steps_per_execution="auto")},
+        "model",
+        "whole number",
+    ),
     "an odd verbose": (lambda: {"verbose": 3}, "verbose", "auto"),
     "an odd split": (lambda: {"validation_split": 1.5}, "validation_split", "between"),
     "both weights": (

@@ -22,6 +22,9 @@ ON_ANY = {
     "pydataset_with_two_workers": 18,
     "generator_function": 18,
     "endless_generator": 15,
+    "endless_generators_with_validation": 15,
+    "steps_that_do_not_divide_arrays": 10,
+    "pydataset_with_eight_workers": 18,
     "torch_dataloader": 18,
     "sample_weights": 18,
     "class_weights": 18,
@@ -44,6 +47,9 @@ ON_TENSORFLOW = {
     "class_weights_of_a_pipeline": 18,
     "eight_steps_per_execution": 66,
     "gan_with_its_own_step": 18,
+    "vae_with_its_own_step": 18,
+    "diffusion_with_its_own_steps": 18,
+    "model_that_prepares_text_itself": 18,
 }
 # What of the code the backends do not share.
 ON_TORCH = {

@@ -49,7 +49,6 @@ class TinyGan(keras.Model):
         self.seeds = keras.random.SeedGenerator(3)
         self.d_loss = keras.metrics.Mean(name="d_loss")
         self.g_loss = keras.metrics.Mean(name="g_loss")
-        self.built = True
 
     def compile(self) -> None:
         super().compile()
@@ -88,6 +87,129 @@ def gan() -> dict[str, Any]:
     return {"model": model, "data": arrays()[0]}
 
 
+class Encoding(keras.layers.Layer):
+    """Draws a code from the distribution that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seeds = keras.random.SeedGenerator(5)
+
+    def call(self, given: Any) -> Any:
+        mean, spread = given
+        noise = keras.random.normal(keras.ops.shape(mean), seed=self.seeds)
+        return mean + keras.ops.exp(0.5 * spread) * noise
+
+
+class TinyVae(keras.Model):
+    """An encoder and a decoder, trained by a step that calls them, and not the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        seen = keras.Input((6,))
+        hidden = keras.layers.Dense(8, activation="relu")(seen)
+        mean, spread = keras.layers.Dense(2)(hidden), keras.layers.Dense(2)(hidden)
+        self.encoder = keras.Model(seen, [mean, spread, Encoding()([mean, spread])])
+        self.decoder = keras.Sequential([keras.Input((2,)), keras.layers.Dense(6)])
+        self.tracker = keras.metrics.Mean(name="loss")
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self.tracker]
+
+    def train_step(self, seen: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            mean, spread, code = self.encoder(seen)
+            loss = tf.reduce_mean((seen - self.decoder(code)) ** 2)
+            loss -= 0.1 * tf.reduce_mean(1 + spread - mean**2 - tf.exp(spread))
+        weights = self.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        self.tracker.update_state(loss)
+        return {"loss": self.tracker.result()}
+
+
+class TinyDiffusion(keras.Model):
+    """Normalizes, adds noise from no seed of its own, and keeps an average of its network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalizer = keras.layers.Normalization()
+        self.normalizer.adapt(arrays()[0])
+        self.network = keras.Sequential([keras.Input((7,)), keras.layers.Dense(6)])
+        self.average = keras.models.clone_model(self.network)
+        self.tracker = keras.metrics.Mean(name="loss")
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [self.tracker]
+
+    def error(self, clean: tf.Tensor, network: keras.Model, *, training: bool) -> tf.Tensor:
+        clean = self.normalizer(clean)
+        noise = keras.random.normal(tf.shape(clean))
+        share = keras.random.uniform((tf.shape(clean)[0], 1))
+        given = tf.concat([share * clean + (1 - share) * noise, share], 1)
+        return self.loss(noise, network(given, training=training))
+
+    def train_step(self, clean: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            loss = self.error(clean, self.network, training=True)
+        weights = self.network.trainable_weights
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        self.tracker.update_state(loss)
+        for weight, average in zip(self.network.weights, self.average.weights, strict=True):
+            average.assign(0.9 * average + 0.1 * weight)
+        return {"loss": self.tracker.result()}
+
+    def test_step(self, clean: tf.Tensor) -> dict[str, tf.Tensor]:
+        self.tracker.update_state(self.error(clean, self.average, training=False))
+        return {"loss": self.tracker.result()}
+
+
+class Scaling(keras.Model):
+    """Makes batches of what it is given before Keras' fit takes them, as tasks of KerasHub do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = keras.layers.Dense(3)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return self.dense(x)
+
+    def prepared(self, x: Any, y: Any, batch_size: int | None) -> tf.data.Dataset:
+        if not isinstance(x, tf.data.Dataset):
+            x = tf.data.Dataset.from_tensor_slices((x, y)).batch(batch_size or 32)
+        words = lambda a, b: (tf.strings.to_number(tf.strings.split(a).to_tensor()), b)  # noqa: E731
+        return x.map(words).map(lambda a, b: (tf.ensure_shape(a, [None, 6]), b)).prefetch(2)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        validation_data: Any = None,
+        **options: Any,
+    ) -> Any:
+        x = self.prepared(x, y, batch_size)
+        if validation_data is not None:
+            validation_data = self.prepared(*validation_data, batch_size)
+        return super().fit(x, validation_data=validation_data, **options)
+
+
+def texts() -> tuple[list[str], list[int]]:
+    x, y = arrays()
+    return [" ".join(map(str, row)) for row in x], y.tolist()
+
+
+def unbuilt(model_class: type, **compiled: Any) -> keras.Model:
+    keras.utils.set_random_seed(11)
+    model = model_class()
+    model.compile("adam", **compiled)
+    return model
+
+
+def from_text() -> keras.Model:
+    return unbuilt(Scaling, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+
+
 TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "tfdata_shuffled_augmented_cached": lambda: {"model": network(), "data": seeded(pipeline)},
     "tfdata_that_keeps_its_draws": lambda: {"model": network(), "data": seeded(kept_draws)},
@@ -108,4 +230,15 @@ TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
         "batch_size": 2,
     },
     "gan_with_its_own_step": gan,
+    "vae_with_its_own_step": lambda: {"model": unbuilt(TinyVae), "data": arrays()[0]},
+    "diffusion_with_its_own_steps": lambda: {
+        "model": unbuilt(TinyDiffusion, loss=keras.losses.mean_absolute_error),
+        "data": seeded(lambda: pipeline().map(lambda x, y: x)),
+        "validation_data": arrays()[0],
+    },
+    "model_that_prepares_text_itself": lambda: {
+        "model": from_text(),
+        "data": texts(),
+        "validation_data": texts(),
+    },
 }

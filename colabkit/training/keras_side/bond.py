@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from colabkit.training.callbacks import CallbackList
-from colabkit.training.feed import Feed, Start
-from colabkit.training.keras_side.callbacks import CallbackState, watches_batches, watches_tests
+from colabkit.training.feed import Start
+from colabkit.training.keras_side.callbacks import (
+    CallbackState,
+    keep_rows,
+    watches_batches,
+    watches_tests,
+)
+from colabkit.training.keras_side.places import KerasFeed
 from colabkit.training.keras_side.randomness import STREAMS
 from colabkit.training.keras_side.run import KerasRun
+from colabkit.training.keras_side.supply import EmptyEpochError, Supply
 from colabkit.training.seeding import derive
 
 Logs = Mapping[str, Any]
@@ -23,11 +31,13 @@ class FitProgress:
     Attributes:
         values: What the newest step reported.
         is_over: Whether the training came to its end, on_train_end included.
+        supply: How far the data reaches.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, supply: Supply) -> None:
         self.newest: Logs = {}
         self.is_over = False
+        self.supply = supply
 
     @property
     def values(self) -> dict[str, float]:
@@ -35,12 +45,30 @@ class FitProgress:
         return plain_values(self.newest)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns both."""
-        return {"values": self.values, "is_over": self.is_over}
+        """Returns all three."""
+        return {
+            "values": self.values,
+            "is_over": self.is_over,
+            "supply": self.supply.state_dict(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores both."""
+        """Restores all three."""
         self.newest, self.is_over = dict(state["values"]), state["is_over"]
+        if "supply" in state:
+            self.supply.load_state_dict(state["supply"])
+
+
+class _LastToHear(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """Stands behind the user's callbacks, and hears what they add to an epoch's values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: Logs = {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        del epoch
+        self.heard = logs or {}
 
 
 class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no types
@@ -57,6 +85,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         own: The user's other callbacks, in colabkit's form.
         verbose: Keras' own words: 0 none, 2 a line for each epoch.
         epochs: Epochs in all.
+        validations_until: Returns how many of the first epochs end with a validation.
     """
 
     def __init__(
@@ -65,13 +94,14 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         model: Any,
         *,
         passes: Sequence[Any],
-        feed: Feed,
+        feed: KerasFeed,
         progress: FitProgress,
         callbacks: Sequence[Any],
         states: Sequence[CallbackState],
         own: CallbackList,
         verbose: int,
         epochs: int,
+        validations_until: Callable[[int], int],
     ) -> None:
         self._run = run
         self._passes = passes
@@ -80,14 +110,20 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         self._states = states
         self._own = own
         self._epochs = epochs
-        self._skipped = 0
+        self._validations_until = validations_until
+        self._skipped = self._begun_at = 0
+        self._due: int | None = None
+        self._tested: int | None = None
         self._steps_per_execution = max(1, int(model.steps_per_execution or 1))
         self._begun = False
-        self._resumes_mid_epoch = run.is_mid_epoch
+        self._is_told = run.is_mid_epoch  # of the epoch that begins
+        self._restores_metrics = run.is_mid_epoch
+        self._callbacks = callbacks
+        self._last = _LastToHear()
+        self._bar = keras.callbacks.ProgbarLogger() if verbose else None
         self._users = keras.callbacks.CallbackList(
-            list(callbacks),
+            [*callbacks, *([self._bar] if self._bar else []), self._last],
             add_history=True,
-            add_progbar=verbose > 0,
             model=model,
             verbose=verbose,
             epochs=epochs,
@@ -106,6 +142,8 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         if self._begun:
             return
         self._begun = True
+        if self._run.step:
+            keep_rows(self._callbacks, epoch=self._run.epoch)
         self._users.on_train_begin(logs)
         for state in self._states:
             state.begin()
@@ -116,22 +154,27 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Opens the pass over the data; after a resume, puts back what Keras just reset."""
+        del epoch  # Keras counts one that got no batch as well
         run = self._run
-        start = run.start()
+        start = dataclasses.replace(run.start(), state=self._progress.supply.turn)
         run.begin_epoch(self._feed)
-        self._skipped = start.skip
+        self._skipped, self._due = start.skip, self._feed.length_of(start.epoch)
         self._passes[0].begin(start)
-        if self._resumes_mid_epoch:
-            self._resumes_mid_epoch = False
+        if self._restores_metrics:
+            self._restores_metrics = False
             run.restore_metrics()
-            return
-        self._users.on_epoch_begin(epoch, logs)
-        self._own.epoch_begin(run, epoch)
+            if self._bar is not None:
+                self._bar.on_epoch_begin(run.epoch)
+        if not self._is_told:
+            self._is_told = True
+            self._users.on_epoch_begin(run.epoch, logs)
+            self._own.epoch_begin(run, run.epoch)
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """Before each execution; a pass that the resume found complete gets none."""
-        if self._skipped == self._feed.length:
+        """Before each execution, of which there is none beyond the epoch's batches."""
+        if self._due is not None and self._skipped + batch >= self._due:
             raise StopIteration  # as an empty iterator would, but before Keras takes a step
+        self._begun_at = batch
         self._run.begin_step()
         if self._users_watch:
             with STREAMS:
@@ -139,13 +182,20 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """After each execution: the boundary at which a run is saved or stopped."""
-        count = self._steps_per_execution
-        if self._feed.length is not None:
-            count = min(count, self._feed.length - self._skipped - batch + count - 1)
+        count = self._steps_taken()
         values = self._progress.newest = logs or {}
         if self._watched:
             self._tell(self._skipped + batch, count, values)
         self._run.end_steps(count, scalars(values))
+
+    def _steps_taken(self) -> int:
+        """Returns how many steps the execution took: fewer where the data ended."""
+        count = self._steps_per_execution
+        if count > 1:
+            count = getattr(self.model.train_function, "steps_taken", count)
+            if self._due is not None:
+                count = min(count, self._due - self._skipped - self._begun_at)
+        return count
 
     def _tell(self, batch: int, count: int, values: Logs) -> None:
         with STREAMS:
@@ -155,17 +205,28 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """After validation: the user's callbacks, then the history, then a checkpoint."""
+        del epoch
         run, model = self._run, self.model
+        self._require_batches()
         values = self._of_epoch(logs or {})
         with STREAMS:
             run.reseed("after validation")
-            self._users.on_epoch_end(epoch, values)
+            self._users.on_epoch_end(run.epoch, values)
+            values |= plain_values(self._last.heard)
             if validated := {n: v for n, v in values.items() if n.startswith("val_")}:
-                self._own.validation_end(run, epoch, validated)
-            self._own.epoch_end(run, epoch, values)
+                self._own.validation_end(run, run.epoch, validated)
+            self._own.epoch_end(run, run.epoch, values)
+        self._is_told = False
+        if not model.stop_training:
+            self._progress.supply.end_epoch(run.epoch, batches=run.batch)
         stops = bool(model.stop_training) or run.should_stop
         model.stop_training = stops
-        run.end_epoch(scalars(values), stops=stops, finished=epoch + 1 >= self._epochs)
+        run.end_epoch(scalars(values), stops=stops, finished=run.epoch + 1 >= self._epochs)
+
+    def _require_batches(self) -> None:
+        """Raises EmptyEpochError where the data gave nothing, now or before a resume."""
+        if not self._run.batch and not self.model.stop_training:
+            raise EmptyEpochError
 
     def _of_epoch(self, logs: Logs) -> dict[str, Any]:
         """The epoch's values; those of a pass that the resume found complete were kept."""
@@ -173,20 +234,27 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         start = self._run.start()
         if start.skip and start.skip == self._skipped:
             values |= self._progress.values
+        if self._tested == 0:
+            # A validation of no batch says 0 for all.
+            values = {n: v for n, v in values.items() if not n.startswith("val_")}
         return values
 
     # Validation.
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Opens the pass over the validation data."""
+        self._require_batches()
+        self._tested = 0
         if len(self._passes) > 1:
             epoch = self._run.epoch
-            start = Start(derive(self._run.seed, "validation", epoch), epoch)
-            self._passes[1].begin(start)
+            key = derive(self._run.seed, "validation", epoch)
+            self._passes[1].begin(Start(key, self._validations_until(epoch)))
         self._users.on_test_begin(logs)
 
     def on_test_end(self, logs: Logs | None = None) -> None:
         """After validation."""
+        batches = (self._tested or 0) * self._steps_per_execution
+        self._progress.supply.end_validation(self._run.epoch, batches=batches)
         self._users.on_test_end(logs)
 
     def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
@@ -196,6 +264,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
 
     def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """For those who wait for it."""
+        self._tested = (self._tested or 0) + 1
         if self._tests_watched:
             self._users.on_test_batch_end(batch, logs)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -80,6 +82,28 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
             message = "BackupAndRestore would restore its own, older backup over the checkpoint."
             hint = "Leave it out: this fit saves and resumes by itself, at the very batch."
             raise ArgumentError(message, argument="callbacks", hint=hint)
+
+
+def keep_rows(callbacks: Sequence[Any], *, epoch: int) -> None:
+    """Has loggers go on with the file of an earlier session, from an epoch on."""
+    for callback in callbacks:
+        if isinstance(callback, keras.callbacks.CSVLogger):
+            callback.append = True
+            _cut_rows(Path(callback.filename), callback.sep, epoch=epoch)
+
+
+def _cut_rows(path: Path, separator: str, *, epoch: int) -> None:
+    """Cuts off the rows at the end that are of an epoch or later: they are written again."""
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError:
+        return  # on the machine before
+    while len(lines) > 1:
+        first = lines[-1].decode(errors="replace").split(separator)[0].strip()
+        if lines[-1].endswith(b"\n") and not (first.isdigit() and int(first) >= epoch):
+            break
+        lines.pop()
+    os.truncate(path, sum(map(len, lines)))
 
 
 def watches_batches(callback: Any) -> bool:

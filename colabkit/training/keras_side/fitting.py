@@ -15,15 +15,18 @@ from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
 from colabkit.training.checks import as_validation_data, require_count, seed_of
 from colabkit.training.ending import ReleaseWhenDone
-from colabkit.training.feed import Feed, Start
+from colabkit.training.feed import Start
 from colabkit.training.fit_options import FitOptions
 from colabkit.training.keras_side.bond import Bond, FitProgress
 from colabkit.training.keras_side.build import build, check_is_compiled
 from colabkit.training.keras_side.callbacks import callback_states, check_callbacks
+from colabkit.training.keras_side.own_fit import has_own_fit, through_own_fit
+from colabkit.training.keras_side.places import KerasFeed
 from colabkit.training.keras_side.randomness import GeneratorState, generator_kinds
 from colabkit.training.keras_side.run import KerasRun
-from colabkit.training.keras_side.sources import FeedOptions, feed_of, is_loaded_dataset
+from colabkit.training.keras_side.sources import FeedOptions, feed_of
 from colabkit.training.keras_side.structure import ClassWeights, Parts, is_arrays, split_off
+from colabkit.training.keras_side.supply import EmptyEpochError, Supply
 from colabkit.training.keras_side.variables import backend_name
 from colabkit.training.records import History
 
@@ -56,12 +59,21 @@ class KerasOptions(FitOptions):
         """The seed that every random draw of the run follows from."""
         return seed_of(self.seed)
 
+    def validations_until(self, epoch: int) -> int:
+        """Returns how many of the first epochs end with a validation."""
+        often = self.validation_freq
+        if isinstance(often, int):
+            return epoch // often
+        return sum(number <= epoch for number in set(often))
+
 
 def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions) -> History:
     """Trains a compiled Keras model; see ``colabkit.fit``."""
     backend_name()
     check_is_compiled(model)
     _check_is_on_one_device(model)
+    if has_own_fit(model):
+        data, options = through_own_fit(model, data, options)
     check_callbacks(options.callbacks)
     data, validation_data = _with_weights_and_split(data, options)
     weights = ClassWeights(options.class_weight) if options.class_weight is not None else None
@@ -80,23 +92,32 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
     validation = None
     if validation_data is not None:
         with as_validation_data():
-            validation = feed_of(
-                validation_data,
-                FeedOptions(
-                    batch_size=options.validation_batch_size or options.batch_size,
-                    shuffle=False,
-                    seed=options.run_seed,
-                ),
-            )
+            validation = _validation_feed(validation_data, options)
     return _Fitting(model, feed, validation, ckpt_dir, options).train()
+
+
+def _validation_feed(data: Any, options: KerasOptions) -> KerasFeed:
+    feed = feed_of(
+        data,
+        FeedOptions(
+            batch_size=options.validation_batch_size or options.batch_size,
+            shuffle=False,
+            seed=options.run_seed,
+            limit=options.validation_steps,
+            validates=True,
+        ),
+    )
+    if options.validation_steps is None and options.validations_until(options.epochs) > 1:
+        options.check_is_read_often_enough(feed, instead="or validation_steps")
+    return feed
 
 
 class _Fitting:
     def __init__(
         self,
         model: Any,
-        feed: Feed,
-        validation: Feed | None,
+        feed: KerasFeed,
+        validation: KerasFeed | None,
         ckpt_dir: str | Path,
         options: KerasOptions,
     ) -> None:
@@ -104,6 +125,11 @@ class _Fitting:
         self._options = options
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
         self._feeds = [feed] if validation is None else [feed, validation]
+        self._supply = Supply(
+            feed,
+            steps_per_epoch=options.steps_per_epoch,
+            validation_steps=options.validation_steps,
+        )
         ahead = not model.run_eagerly
         self._passes = [_passes_over(each, ahead=ahead) for each in self._feeds]
         reasons = build(model, _example(self._passes[0], feed))
@@ -118,7 +144,7 @@ class _Fitting:
         }
         states: dict[str, Any] = {**callback_states(users)}
         self._has_an_end = bool(users or own.members or _averages(model.optimizer))
-        self._progress = FitProgress()
+        self._progress = FitProgress(self._supply)
         of_run = options.for_run(validates=validation is not None)
         of_run["progress"] = options.progress and options.verbose in {"auto", 1}
         self._run = KerasRun(
@@ -131,6 +157,11 @@ class _Fitting:
             **generators,
         )
         self._run.note(reasons)
+        self._run.history.params = {
+            "verbose": 1 if options.verbose == "auto" else options.verbose,
+            "epochs": options.epochs,
+            "steps": feed.length,
+        }
         self._bond = Bond(
             self._run,
             model,
@@ -142,6 +173,7 @@ class _Fitting:
             own=own,
             verbose=2 if options.verbose == 2 and options.progress else 0,
             epochs=options.epochs,
+            validations_until=options.validations_until,
         )
 
     def train(self) -> History:
@@ -160,11 +192,11 @@ class _Fitting:
             ):
                 if self._is_left():
                     self._progress.is_over = False
-                if self._is_left() and run.is_mid_epoch:
-                    self._fit(until=run.epoch + 1)
-                if self._is_left():
-                    self._fit(until=epochs)
-                self._end()
+                step, is_more = run.step, True
+                while is_more and self._is_left():
+                    is_more = self._fit(until=run.epoch + 1 if run.is_mid_epoch else epochs)
+                if run.step > step or not self._is_left():
+                    self._end()
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise
@@ -179,17 +211,21 @@ class _Fitting:
     def _is_left(self) -> bool:
         return self._run.epoch < self._options.epochs and not self._run.has_stopped
 
-    def _fit(self, *, until: int) -> None:
+    def _fit(self, *, until: int) -> bool:
+        """Trains up to an epoch; returns whether the data has more for those that follow."""
         passes, options, run = self._passes, self._options, self._run
         for each, feed in zip(passes, self._feeds, strict=True):
             each.length = feed.length
+        begun_at = run.start()
         if passes[0].length is not None:
             # None where nothing is left: Keras takes no epoch of zero steps.
-            passes[0].length = (passes[0].length - run.start().skip) or None
-        with warnings.catch_warnings():
+            passes[0].length = (passes[0].length - begun_at.skip) or None
+        with warnings.catch_warnings(), contextlib.suppress(EmptyEpochError):
             # Keras says so at the end of all data whose length it does not know.
-            warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
-            self._model.fit(
+            warnings.filterwarnings("ignore", "Your input ran out of data", module=r"keras\.")
+            # What a fit of the model's own does to the data is done.
+            keras.Model.fit(
+                self._model,
                 passes[0],
                 initial_epoch=run.epoch,
                 epochs=until,
@@ -198,10 +234,14 @@ class _Fitting:
                 validation_data=passes[1] if len(passes) > 1 else None,
                 validation_freq=options.validation_freq,
             )
+            return run.epoch > begun_at.epoch
+        return self._supply.renews(run.epoch, step=run.step)
 
     def _end(self) -> None:
         """What Keras does once after the last epoch, and a checkpoint of what it changed."""
         if not self._has_an_end:
+            if self._is_left():
+                self._run.save()  # the data ended before the last epoch
             return
         model = self._model
         if _averages(model.optimizer):
@@ -211,7 +251,7 @@ class _Fitting:
         self._run.save_anew()
 
 
-def _passes_over(feed: Feed, *, ahead: bool) -> Any:
+def _passes_over(feed: KerasFeed, *, ahead: bool) -> Any:
     if backend_name() == "tensorflow":
         from colabkit.training.keras_side.tf_passes import passes_over  # imported where it is
 
@@ -248,14 +288,14 @@ def _weights_left_open(optimizer: Any) -> Iterator[None]:
 
 
 def _steps_end_with_the_data(
-    model: Any, feeds: Sequence[Feed]
+    model: Any, feeds: Sequence[KerasFeed]
 ) -> contextlib.AbstractContextManager[None]:
     """On PyTorch, a step is given its batch, and needs no such care."""
     if backend_name() != "tensorflow":
         return contextlib.nullcontext()
     from colabkit.training.keras_side.tf_end import steps_end_with_the_data  # imported where it is
 
-    unknown = [feed.length is None for feed in feeds]
+    unknown = [feed.length_of(0) is None for feed in feeds]
     return steps_end_with_the_data(model, training=unknown[0], testing=any(unknown[1:]))
 
 
@@ -275,20 +315,7 @@ def _with_weights_and_split(data: Any, options: KerasOptions) -> tuple[Any, Any]
             raise ArgumentError(message, argument="validation_split", hint=hint)
         training, held_out = split_off(Parts.of(data), options.validation_split)
         data, validation_data = training.as_tuple(), held_out.as_tuple()
-    return data, _limited(validation_data, options)
-
-
-def _limited(validation_data: Any, options: KerasOptions) -> Any:
-    """Cuts the validation data to ``validation_steps`` batches, where it can be cut."""
-    steps = options.validation_steps
-    if steps is None or validation_data is None:
-        return validation_data
-    if is_loaded_dataset(validation_data):
-        return validation_data.take(steps)
-    if is_arrays(validation_data):
-        size = options.validation_batch_size or options.batch_size
-        return Parts.of(validation_data).first(steps * size).as_tuple()
-    return validation_data
+    return data, validation_data
 
 
 def _check_is_on_one_device(model: Any) -> None:

@@ -50,7 +50,8 @@ class KerasRun(Run):
         """Opens the epoch's pass over the data."""
         self._epoch_began_s = time.monotonic()
         self._side.seed(derive(self.seed, "epoch", self.epoch))
-        cursor = self._position.enter(feed)
+        # One that is still open got no batch, and is begun once more.
+        cursor = self._cursor or self._position.enter(feed)
         assert cursor is not None, "an epoch of Keras has one pass over the data"  # noqa: S101
         self._cursor = cursor
         self._check_same_data(cursor, feed)
@@ -93,6 +94,10 @@ class KerasRun(Run):
         super()._end_early(why)
         self.was_interrupted = True
         raise KeyboardInterrupt
+
+    def save(self) -> None:
+        """Saves what is trained, and waits until it is on disk."""
+        self._save_and_wait()
 
     def save_anew(self) -> None:
         """Saves once more at the same step: what ended the training changed the weights."""

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 
 from colabkit.errors import ArgumentError
-from colabkit.training.feed import Feed
 from colabkit.training.keras_side.array_feed import KerasArrayFeed
 from colabkit.training.keras_side.dataset_feed import DatasetFeed
+from colabkit.training.keras_side.places import KerasFeed
 from colabkit.training.keras_side.stream_feed import ForeignFeed, IterableFeed
 from colabkit.training.keras_side.structure import ClassWeights, Parts, is_arrays
 from colabkit.training.seeding import derive
@@ -28,6 +28,8 @@ class FeedOptions:
         shuffle: Whether each epoch has its own order, for arrays and PyDatasets.
         seed: The run's seed.
         steps_per_epoch: Batches in an epoch, or None for one pass.
+        limit: Batches of each pass that are read, or None for all.
+        validates: Whether it is validation data.
         class_weights: Weights of classes, or None.
     """
 
@@ -35,10 +37,12 @@ class FeedOptions:
     shuffle: bool
     seed: int
     steps_per_epoch: int | None = None
+    limit: int | None = None
+    validates: bool = False
     class_weights: ClassWeights | None = None
 
 
-def feed_of(data: Any, options: FeedOptions) -> Feed:
+def feed_of(data: Any, options: FeedOptions) -> KerasFeed:
     """Returns the feed for arrays, a tf.data.Dataset, PyDataset, DataLoader or any iterable.
 
     Raises:
@@ -53,7 +57,7 @@ def feed_of(data: Any, options: FeedOptions) -> Feed:
         feed = found
     elif is_arrays(data):
         feed = _of_arrays(data, options)
-    elif callable(data) or (isinstance(data, Iterable) and not isinstance(data, str)):
+    elif callable(data) or (isinstance(data, Iterable) and not isinstance(data, str | tuple)):
         feed = _of_iterable(data, options)
     else:
         message = f"data is a {type(data).__name__}, from which no batches can be read."
@@ -74,7 +78,7 @@ def _is_plain_list(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def _of_known(data: Any, options: FeedOptions) -> Feed | None:
+def _of_known(data: Any, options: FeedOptions) -> KerasFeed | None:
     if is_loaded_dataset(data):
         return _of_tfdata(data, options)
     if isinstance(data, keras.utils.PyDataset):
@@ -83,6 +87,8 @@ def _of_known(data: Any, options: FeedOptions) -> Feed | None:
             shuffle=options.shuffle,
             seed=options.seed,
             steps_per_epoch=options.steps_per_epoch,
+            limit=options.limit,
+            validates=options.validates,
         )
         return _weighted(feed, options)
     if _is_loader(data):
@@ -90,22 +96,20 @@ def _of_known(data: Any, options: FeedOptions) -> Feed | None:
     return None
 
 
-def _of_arrays(data: Any, options: FeedOptions) -> Feed:
-    parts = Parts.of(data)
-    if options.class_weights is not None:
-        data = options.class_weights.apply(data)
-    else:
-        data = parts.packed()
+def _of_arrays(data: Any, options: FeedOptions) -> KerasFeed:
+    weights = options.class_weights
+    data = Parts.of(data).packed() if weights is None else weights.apply(data)
     return KerasArrayFeed(
         data,
         batch_size=options.batch_size,
         shuffle=options.shuffle,
         seed=options.seed,
         steps_per_epoch=options.steps_per_epoch,
+        limit=options.limit,
     )
 
 
-def _of_iterable(data: Any, options: FeedOptions) -> Feed:
+def _of_iterable(data: Any, options: FeedOptions) -> KerasFeed:
     if callable(data) and not isinstance(data, Iterable) and "tensorflow" in sys.modules:
         from colabkit.training.keras_side.tfdata_feed import is_dataset  # imported where it is
 
@@ -118,11 +122,12 @@ def _of_iterable(data: Any, options: FeedOptions) -> Feed:
         data,
         seed=options.seed,
         steps_per_epoch=options.steps_per_epoch,
-        transform=weights.apply if weights is not None else None,
+        limit=options.limit,
+        transform=None if weights is None else lambda batch: weights.apply(_pair(batch)),
     )
 
 
-def _of_tfdata(data: Any, options: FeedOptions) -> Feed:
+def _of_tfdata(data: Any, options: FeedOptions) -> KerasFeed:
     from colabkit.training.keras_side.tfdata_feed import TfDataFeed  # imported where it is
 
     weights = options.class_weights
@@ -130,34 +135,41 @@ def _of_tfdata(data: Any, options: FeedOptions) -> Feed:
         data,
         seed=options.seed,
         steps_per_epoch=options.steps_per_epoch,
+        limit=options.limit,
         transform=weights.apply if weights is not None else None,
     )
     if keras.backend.backend() == "tensorflow":
         return feed
-    return ForeignFeed(feed, _arrays, lambda _: 0)
+    return ForeignFeed(feed, _arrays)
 
 
-def _of_loader(data: Any, options: FeedOptions) -> Feed:
+def _of_loader(data: Any, options: FeedOptions) -> KerasFeed:
     import torch  # a DataLoader is there, so PyTorch is
 
     from colabkit.training.torch_side import feed_of as torch_feed_of
 
-    if options.steps_per_epoch is not None:
-        message = "steps_per_epoch is given, and data is a DataLoader."
-        hint = "Give the DataLoader a sampler of as many samples instead."
-        raise ArgumentError(message, argument="steps_per_epoch", hint=hint)
     cpu = torch.device("cpu")
     inner = torch_feed_of(data, batch_size=options.batch_size, shuffle=options.shuffle, device=cpu)
     seed = options.seed
-    feed = ForeignFeed(inner, _arrays, lambda epoch: derive(seed, "pass", epoch))
+    if inner.length is None and options.steps_per_epoch is not None:
+        message = "steps_per_epoch is given, and data is a DataLoader that has no length."
+        hint = "Give its dataset as many batches, or a __len__."
+        raise ArgumentError(message, argument="steps_per_epoch", hint=hint)
+    feed = ForeignFeed(
+        inner,
+        _arrays,
+        lambda turn: derive(seed, "pass", turn),
+        steps_per_epoch=options.steps_per_epoch,
+        limit=options.limit,
+    )
     return _weighted(feed, options)
 
 
-def _weighted(feed: Feed, options: FeedOptions) -> Feed:
+def _weighted(feed: KerasFeed, options: FeedOptions) -> KerasFeed:
     weights = options.class_weights
     if weights is None:
         return feed
-    return ForeignFeed(feed, weights.apply, lambda _: 0)
+    return ForeignFeed(feed, lambda batch: weights.apply(_pair(batch)))
 
 
 def _pair(batch: Any) -> Any:

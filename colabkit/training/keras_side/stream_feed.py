@@ -9,6 +9,7 @@ from typing import Any
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed, Start
 from colabkit.training.keras_side.compare import same_batch
+from colabkit.training.keras_side.places import Route, Turn
 from colabkit.training.keras_side.randomness import KeyedDraws
 from colabkit.training.seeding import derive
 
@@ -20,6 +21,8 @@ class IterableFeed:
         source: An iterable, a generator, or a function that returns one.
         seed: The run's seed.
         steps_per_epoch: Batches in an epoch, over a source without end.
+        limit: Batches of each pass that are read, or None for all; of a source that can be read
+            only once, each pass takes the next so many.
         transform: Applied to each batch, or None.
     """
 
@@ -29,53 +32,68 @@ class IterableFeed:
         *,
         seed: int,
         steps_per_epoch: int | None = None,
+        limit: int | None = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self._source = source
         self._transform = transform
         self._seed = seed
-        self._steps_per_epoch = steps_per_epoch
         self._draws = KeyedDraws(source)
         self._repeats: bool | None = None
         self._live: Iterator[Any] | None = None
-        self._peeked: list[Any] = []
+        self._turn = self._read = 0
+        self._first: list[Any] = []
         self.reads_once = isinstance(source, Iterator)
-        by_itself = len(source) if hasattr(source, "__len__") else None
-        self.length: int | None = steps_per_epoch or by_itself
+        batches = len(source) if hasattr(source, "__len__") else None
+        if limit is not None and not self.reads_once:
+            batches = limit if batches is None else min(batches, limit)
+            self._may_end = not hasattr(source, "__len__")
+        else:
+            self._may_end = batches is None
+        every = steps_per_epoch or (limit if self.reads_once else None)
+        self._route = Route(batches, every)
+        self.length = self._route.length
+
+    def length_of(self, epoch: int) -> int | None:
+        """Returns the batches in an epoch, None where only reading tells."""
+        return None if self._may_end else self._route.span(epoch).count
 
     def first(self) -> Any:
         """Returns the first batch, which a pass gives again."""
-        if not self._peeked:
-            begin = self._begin(0)
-            self._peeked = list(itertools.islice(begin, 1))
-            if self.reads_once or self._steps_per_epoch:
-                self._live = begin
-            elif self._peeked:
-                self._repeats = all(map(same_batch, self._peeked, self._begin(0)))
-        if not self._peeked:
+        if not self._first:
+            begun = self._begin(0)
+            self._first = list(itertools.islice(begun, 1))
+            if self.reads_once:
+                self._live = itertools.chain(self._first, begun)
+            elif self._first:
+                self._repeats = all(map(same_batch, self._first, self._begin(0)))
+        if not self._first:
             message = "data gave no batch."
             raise ArgumentError(message, argument="data", hint="Check what it reads from.")
-        return self._peeked[0]
+        return self._first[0]
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields the batches of an epoch, after reading those before again."""
-        if self._live is None:
+        if self.reads_once:
             self.first()
-        if self._steps_per_epoch is None and not self.reads_once:
-            return itertools.islice(self._begin(start.epoch), start.skip, None)
-        return self._continued(start)
+        turn = start.state if isinstance(start.state, Turn) else None
+        span = self._route.span(start.epoch, turn)
+        number = 0 if self.reads_once else span.turn
+        size = self._route.steps_per_epoch or span.count
+        left = None if size is None else size - start.skip
+        return itertools.islice(self._from(number, span.first + start.skip), left)
 
-    def _continued(self, start: Start) -> Iterator[Any]:
-        """Goes on with the one stream that all epochs share."""
-        live = self._live or self._begin(0)
-        if self._peeked:
-            done = start.epoch * (self._steps_per_epoch or 0) + start.skip
-            peeked, self._peeked = self._peeked, []
-            live = itertools.islice(itertools.chain(peeked, live), done, None)
-        self._live = live
-        if self._steps_per_epoch is None:
-            return live
-        return itertools.islice(live, self._steps_per_epoch - start.skip)
+    def _from(self, turn: int, first: int) -> Iterator[Any]:
+        """Yields the batches of a pass from one on; the pass under way is gone on with."""
+        if self._live is None or turn != self._turn or first < self._read:
+            self._live, self._turn, self._read = self._begin(turn), turn, 0
+        live = self._live
+        while self._read < first:
+            self._read += 1
+            next(live, None)
+        for batch in live:
+            self._read += 1
+            yield batch
 
     def _begin(self, turn: int) -> Iterator[Any]:
         with self._draws.at(derive(self._seed, "turn", turn)):
@@ -109,26 +127,50 @@ class IterableFeed:
 
 
 class ForeignFeed:
-    """Another framework's feed, a DataLoader's for example, whose batches are made arrays.
+    """Another feed, a DataLoader's for example, whose batches are made what Keras takes.
 
     Args:
         feed: The feed.
         convert: Turns a batch into one that Keras takes.
-        key: Gives the seed of an epoch's pass.
+        key: Gives the seed of a pass; None where the feed goes by epochs of its own.
+        steps_per_epoch: Batches in an epoch, or None for a pass.
+        limit: Batches of each pass that are read, or None for all.
     """
 
     def __init__(
-        self, feed: Feed, convert: Callable[[Any], Any], key: Callable[[int], int]
+        self,
+        feed: Feed,
+        convert: Callable[[Any], Any],
+        key: Callable[[int], int] | None = None,
+        *,
+        steps_per_epoch: int | None = None,
+        limit: int | None = None,
     ) -> None:
         self._feed = feed
         self._convert = convert
         self._key = key
-        self.length = feed.length
+        self._knows = feed.length is not None
+        batches = feed.length
+        if limit is not None:
+            batches = limit if batches is None else min(batches, limit)
+        self._route = Route(batches, steps_per_epoch)
+        self.length = self._route.length
+
+    def length_of(self, epoch: int) -> int | None:
+        """Returns the batches in an epoch, None where only reading tells."""
+        if self._key is None:
+            own: int | None = self._feed.length_of(epoch)  # type: ignore[attr-defined]
+            return own
+        return self._route.span(epoch).count if self._knows else None
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields the batches of an epoch from ``start.skip`` on."""
-        start = Start(self._key(start.epoch), start.epoch, start.skip, start.state)
-        return map(self._convert, self._feed.batches(start))
+        if self._key is None:
+            return map(self._convert, self._feed.batches(start))
+        span = self._route.span(start.epoch)
+        turn = Start(self._key(span.turn), span.turn, span.first + start.skip)
+        left = None if span.count is None else span.count - start.skip
+        return map(self._convert, itertools.islice(self._feed.batches(turn), left))
 
     def state(self) -> object:
         """What the feed keeps."""

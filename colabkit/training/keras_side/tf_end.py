@@ -23,12 +23,13 @@ def steps_end_with_the_data(model: Any, *, training: bool, testing: bool) -> Ite
         training: Whether the training data's length is unknown.
         testing: Whether the validation data's length is unknown.
     """
-    # Several steps an execution look before they step; eager ones fetch first.
-    safe = model.run_eagerly or model.steps_per_execution > 1
-    chosen = {"train": training and not safe, "test": testing and not safe}
+    # One eager step fetches its batch first.
+    many = model.steps_per_execution
+    chosen = {"train": training, "test": testing} if not model.run_eagerly or many > 1 else {}
     names = [name for name, is_needed in chosen.items() if is_needed and _is_keras_own(model, name)]
     for name in names:
-        setattr(model, f"{name}_function", _looking_first(model, getattr(model, f"{name}_step")))
+        steps = Steps(model, getattr(model, f"{name}_step"), at_most=many)
+        setattr(model, f"{name}_function", steps)
     try:
         yield
     finally:
@@ -41,8 +42,48 @@ def _is_keras_own(model: Any, name: str) -> bool:
     return getattr(type(model), made_by) is getattr(keras.Model, made_by)
 
 
-def _looking_first(model: Any, step: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    compiled = tf.function(step, reduce_retracing=True, jit_compile=model.jit_compile)
+class Steps:
+    """What Keras calls for each execution; the batches of an iterator say how many steps it takes.
+
+    Attributes:
+        steps_taken: Steps that the newest execution took.
+
+    Args:
+        model: The compiled model.
+        step: Its step on one batch.
+        at_most: Steps of an execution.
+    """
+
+    def __init__(self, model: Any, step: Callable[[Any], Any], *, at_most: int) -> None:
+        self.steps_taken = 0
+        self._at_most = at_most
+        self._step = _eager(step) if model.run_eagerly else _compiled(step, jit=model.jit_compile)
+
+    def __call__(self, iterator: Any) -> Any:
+        """Takes the steps, and returns what the last of them reports."""
+        newest = None
+        for number in range(self._at_most):
+            outputs = self._step(iterator)
+            if not outputs.has_value():
+                break
+            newest, self.steps_taken = outputs, number + 1
+        if newest is None:
+            raise StopIteration
+        return newest.get_value()
+
+
+def _eager(step: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    optional = tf.experimental.Optional
+
+    def step_if_any(iterator: Any) -> Any:
+        batch = iterator.get_next_as_optional()
+        return optional.from_value(step(batch.get_value())) if batch.has_value() else batch
+
+    return step_if_any
+
+
+def _compiled(step: Callable[[Any], Any], *, jit: Any) -> Callable[[Any], Any]:
+    compiled = tf.function(step, reduce_retracing=True, jit_compile=jit)
     optional = tf.experimental.Optional
 
     @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -56,10 +97,5 @@ def _looking_first(model: Any, step: Callable[[Any], Any]) -> Callable[[Any], An
             lambda: optional.empty(specs),
         )
 
-    def function(iterator: Any) -> Any:
-        outputs = step_if_any(iterator)
-        if not outputs.has_value():
-            raise StopIteration
-        return outputs.get_value()
-
-    return function
+    found: Callable[[Any], Any] = step_if_any
+    return found

@@ -12,6 +12,7 @@ import tensorflow as tf
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed, Start
 from colabkit.training.keras_side.array_feed import KerasArrayFeed
+from colabkit.training.keras_side.structure import Parts, tupled
 from colabkit.training.keras_side.tfdata_feed import TfDataFeed
 
 _SAMPLED = 2
@@ -71,7 +72,7 @@ def passes_over(feed: Feed, *, ahead: bool) -> Passes:
     """
     if isinstance(feed, TfDataFeed):
         return Passes(feed.template, feed.iterator)
-    if isinstance(feed, KerasArrayFeed):
+    if isinstance(feed, KerasArrayFeed) and not feed.is_sparse:
         return _over_arrays(feed)
     return _over_batches(feed, ahead=ahead)
 
@@ -115,7 +116,7 @@ def _joined(feed: KerasArrayFeed, start: Start) -> tuple[Any, Any]:
 def _over_batches(feed: Feed, *, ahead: bool) -> Passes:
     starts: list[Start] = []
     dataset = tf.data.Dataset.from_generator(
-        lambda: map(_tupled, feed.batches(starts[-1])), output_signature=_signature(feed)
+        lambda: map(_fed, feed.batches(starts[-1])), output_signature=_signature(feed)
     )
     if ahead:
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
@@ -137,7 +138,7 @@ def _signature(feed: Any) -> Any:
     if not sampled:
         message = "data holds no batches."
         raise ArgumentError(message, argument="data", hint="Check what it was read from.")
-    return keras.tree.map_structure(_spec, *map(_tupled, sampled))
+    return keras.tree.map_structure(_spec, *map(_fed, sampled))
 
 
 def _spec(*leaves: Any) -> Any:
@@ -146,15 +147,25 @@ def _spec(*leaves: Any) -> Any:
         message = f"The batches in data have arrays of {len(shapes[0])} and more dimensions."
         raise ArgumentError(message, argument="data", hint="Give every batch the same form.")
     same = [sizes[0] if len(set(sizes)) == 1 else None for sizes in zip(*shapes, strict=True)]
-    return tf.TensorSpec([None, *same[1:]] if same else [], tf.as_dtype(_dtype(leaves[0])))
+    shape = [None, *same[1:]] if same else []
+    kind = tf.SparseTensorSpec if isinstance(leaves[0], tf.SparseTensor) else tf.TensorSpec
+    return kind(shape, tf.as_dtype(_dtype(leaves[0])))
 
 
 def _dtype(leaf: Any) -> Any:
     return keras.backend.standardize_dtype(getattr(leaf, "dtype", np.asarray(leaf).dtype))
 
 
-def _tupled(batch: Any) -> Any:
-    # tf.data would stack a list of arrays into one.
-    if isinstance(batch, list | tuple):
-        return tuple(map(_tupled, batch))
-    return batch
+def _fed(batch: Any) -> Any:
+    batch = tupled(batch)
+    if isinstance(batch, tuple) and any(part is None for part in batch):
+        batch = Parts.of(batch).packed()
+    return keras.tree.map_structure(_leaf, batch)
+
+
+def _leaf(value: Any) -> Any:
+    if not hasattr(value, "tocoo"):
+        return value
+    places = value.tocoo()
+    indices = np.stack([places.row, places.col], 1).astype(np.int64)
+    return tf.SparseTensor(indices, places.data, places.shape)

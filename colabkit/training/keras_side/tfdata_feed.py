@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Start
+from colabkit.training.keras_side.places import Route, Turn
 from colabkit.training.keras_side.tfdata_look import look_into
 from colabkit.training.seeding import derive
 
@@ -20,6 +22,7 @@ class TfDataFeed:
         source: The dataset, or the function.
         seed: The run's seed.
         steps_per_epoch: Batches in an epoch, or None for a pass.
+        limit: Batches of each pass that are read, or None for all.
         transform: Applied to each batch within the pipeline, or None.
     """
 
@@ -29,21 +32,26 @@ class TfDataFeed:
         *,
         seed: int,
         steps_per_epoch: int | None = None,
+        limit: int | None = None,
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self._make = source if callable(source) and not is_dataset(source) else None
         self._seed = seed
-        self._steps_per_epoch = steps_per_epoch
+        self._limit = limit
         self._transform = transform
         self._dataset = self._finished(self._made_for(0) if self._make else source)
         self._look = look_into(self._dataset, replayed=self._make is None)
         self._iterators_made = 0
         self._live: Any = None
-        self.length = steps_per_epoch or _cardinality(self._dataset)
-        if self.length is None and self._dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        self._turn = 0
+        is_endless = bool(self._dataset.cardinality() == tf.data.INFINITE_CARDINALITY)
+        if is_endless and steps_per_epoch is None:
             message = "data is a tf.data pipeline without an end."
             hint = "Pass steps_per_epoch, or leave its .repeat() out."
             raise ArgumentError(message, argument="steps_per_epoch", hint=hint)
+        batches = _cardinality(self._dataset)
+        self._route = Route(batches, steps_per_epoch, is_endless=is_endless)
+        self.length = self._route.length
 
     @property
     def template(self) -> tf.data.Dataset:
@@ -63,30 +71,37 @@ class TfDataFeed:
         transform = self._transform
         if transform is not None:
             dataset = dataset.map(lambda *parts: transform(parts))
-        return dataset.repeat() if self._steps_per_epoch else dataset
+        return dataset if self._limit is None else dataset.take(self._limit)
+
+    def length_of(self, epoch: int) -> int | None:
+        """Returns the batches in an epoch, None where only reading tells."""
+        return self._route.span(epoch).count
 
     def iterator(self, start: Start) -> Iterator[Any]:
-        """Returns TensorFlow's own iterator over an epoch from ``start.skip`` on."""
-        if self._steps_per_epoch:
-            return self._continued(start)
-        if self._make is not None:
-            made: Iterator[Any] = _from(self._finished(self._made_for(start.epoch)), start.skip)
-            return made
-        self._begin_as_before(start.epoch)
-        self._iterators_made += 1
-        begun: Iterator[Any] = _from(self._dataset, start.skip)
-        return begun
+        """Returns TensorFlow's own iterator over an epoch from ``start.skip`` on.
 
-    def _continued(self, start: Start) -> Iterator[Any]:
-        if self._live is None:
-            done = start.epoch * (self._steps_per_epoch or 0) + start.skip
-            self._live = _from(self._dataset, done)
+        With ``steps_per_epoch`` it goes on beyond the epoch, into the next.
+        """
+        span = self._route.span(start.epoch, start.state if isinstance(start.state, Turn) else None)
+        if self._route.steps_per_epoch is None:
+            return self._begun(span.turn, start.skip)
+        if self._live is None or span.turn != self._turn:
+            self._live, self._turn = self._begun(span.turn, span.first + start.skip), span.turn
         live: Iterator[Any] = self._live
         return live
 
-    def _begin_as_before(self, epoch: int) -> None:
-        """Makes the iterators of the epochs before: each draws its own order from the seed."""
-        while self._iterators_made < epoch:
+    def _begun(self, turn: int, skip: int) -> Iterator[Any]:
+        if self._make is not None:
+            made: Iterator[Any] = _from(self._finished(self._made_for(turn)), skip)
+            return made
+        self._begin_as_before(turn)
+        self._iterators_made += 1
+        begun: Iterator[Any] = _from(self._dataset, skip)
+        return begun
+
+    def _begin_as_before(self, turn: int) -> None:
+        """Makes the iterators of the passes before: each draws its own order from the seed."""
+        while self._iterators_made < turn:
             iterator = iter(self._dataset)
             if self._look.first_pass_is_kept and self._iterators_made == 0:
                 for _ in iterator:
@@ -95,12 +110,9 @@ class TfDataFeed:
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields the batches of an epoch from ``start.skip`` on."""
-        iterator = self.iterator(start)
-        if self._steps_per_epoch:
-            for _ in range(self._steps_per_epoch - start.skip):
-                yield next(iterator)
-            return
-        yield from iterator
+        size = self._route.steps_per_epoch
+        left = None if size is None else size - start.skip
+        return itertools.islice(self.iterator(start), left)
 
     def state(self) -> object:
         """The count of batches says it all."""
