@@ -405,7 +405,7 @@ def test_a_validation_without_a_batch_reports_nothing(tmp_path):
     values = history.history["val_loss"]
     assert values[0] > values[1] > 0
     assert np.isnan(values[2])
-    assert {c.epoch for c in colabkit.checkpoints(tmp_path) if c.is_best} == {1, 2}
+    assert next(c.epoch for c in colabkit.checkpoints(tmp_path) if c.is_best) == 2
 
 
 def test_a_list_of_batches_is_no_list_of_inputs(tmp_path):
