@@ -222,7 +222,7 @@ class _Fitting:
             passes[0].length = (passes[0].length - begun_at.skip) or None
         with warnings.catch_warnings(), contextlib.suppress(EmptyEpochError):
             # Keras says so at the end of all data whose length it does not know.
-            warnings.filterwarnings("ignore", "Your input ran out of data", module=r"keras\.")
+            warnings.filterwarnings("ignore", "Your input ran out of data; ", UserWarning)
             # What a fit of the model's own does to the data is done.
             keras.Model.fit(
                 self._model,

@@ -23,8 +23,11 @@ def steps_end_with_the_data(model: Any, *, training: bool, testing: bool) -> Ite
         training: Whether the training data's length is unknown.
         testing: Whether the validation data's length is unknown.
     """
-    # One eager step fetches its batch first.
+    # One eager step fetches its batch first. Keras that does not unroll takes steps for batches
+    # beyond the end, where its execution has several.
     many = model.steps_per_execution
+    if many > 1 and not hasattr(model, "unrolled_steps_per_execution"):
+        training = testing = True
     chosen = {"train": training, "test": testing} if not model.run_eagerly or many > 1 else {}
     names = [name for name, is_needed in chosen.items() if is_needed and _is_keras_own(model, name)]
     for name in names:
