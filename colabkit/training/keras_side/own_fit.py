@@ -97,6 +97,10 @@ def _handed_on(model: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
         model.fit(**asked)
     except _HandedOn as found:
         return dict(found.arguments)
+    except (TypeError, ValueError) as error:
+        message = f"{type(model).__name__}.fit does not take this data ({type(error).__name__})."
+        hint = "Pass it as model.fit would take it: arrays, or a tf.data.Dataset of batches."
+        raise ArgumentError(message, argument="data", hint=hint) from error
     finally:
         if own is None:
             del keras.Model.fit
