@@ -85,20 +85,22 @@ class TorchBackend:
 
         Tensors in host memory are copied before this returns.
         """
+        if not self.overlaps:
+            _copy_host(tensors, into)
+            return _nothing
         by_device: dict[torch.device, list[tuple[Any, Bytes]]] = collections.defaultdict(list)
         for tensor, view in zip(tensors, into, strict=True):
             by_device[tensor.device].append((tensor, view))
-        waits = [
-            self._copy_from(device, pairs) if self.overlaps and device.type == "cuda" else None
-            for device, pairs in by_device.items()
-        ]
-        for pairs, wait in zip(by_device.values(), waits, strict=True):
-            if wait is None:
-                _copy_host(pairs)
-        started = [wait for wait in waits if wait is not None]
+        waits = []
+        for device, pairs in by_device.items():
+            if device.type == "cuda":
+                waits.append(self._copy_from(device, pairs))
+        for device, pairs in by_device.items():
+            if device.type != "cuda":
+                _copy_host(*zip(*pairs, strict=True))
 
         def wait_for_all() -> None:
-            for wait in started:
+            for wait in waits:
                 wait()
 
         return wait_for_all
@@ -153,8 +155,8 @@ class TorchBackend:
         return torch.from_numpy(data).view(dtype).reshape(spec.shape)
 
 
-def _copy_host(pairs: Sequence[tuple[Any, Bytes]]) -> None:
-    for tensor, view in pairs:
+def _copy_host(tensors: Sequence[Any], into: Sequence[Bytes]) -> None:
+    for tensor, view in zip(tensors, into, strict=True):
         is_flat = tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg()
         if is_flat and tensor.device.type == "cpu":
             # Through no array: what NumPy has looked at, PyTorch does not let a model resize.
@@ -165,3 +167,7 @@ def _copy_host(pairs: Sequence[tuple[Any, Bytes]]) -> None:
 
 def _typed(view: Bytes, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(view).view(like.dtype).reshape(like.shape)
+
+
+def _nothing() -> None:
+    return None
