@@ -56,7 +56,7 @@ class Attributes:
         is_new: bool = False,
     ) -> None:
         self._owner = owner
-        self._values = values
+        self.values = values
         self._leave_out = leave_out
         self._restored: set[str] = set()
         # Kept, so that no later object takes the place in memory by which these are known.
@@ -80,11 +80,11 @@ class Attributes:
                 if path in self._restored:
                     changed[path] = value
                 continue
-            mark = self._values.mark(value)
+            mark = self.values.mark(value)
             if mark is None:
                 self._look_at(path, value, opaque)
             elif path in self._restored or mark != self._marks.get(path, _NOTHING):
-                changed[path] = self._values.detached(value)
+                changed[path] = self.values.detached(value)
         self._note_lost(opaque)
         return changed
 
@@ -95,15 +95,15 @@ class Attributes:
             state: What ``state_dict`` gave.
             near: Where tensors belong when neither the owner nor what is there says so.
         """
-        near = self._values.place_of(self._owner) or near
+        near = self.values.place_of(self._owner) or near
         for path, value in state.items():
             *way, name = path.split(".")
             owner: Any = self._owner
             for step in way:
                 owner = getattr(owner, step, None)
             there = getattr(owner, name, None)
-            if owner is not None and self._values.may_be_replaced(owner, name, there):
-                _set(owner, name, self._values.put(there, value, near))
+            if owner is not None and self.values.may_be_replaced(owner, name, there):
+                _set(owner, name, self.values.put(there, value, near))
                 self._restored.add(path)
 
     def adopt(self, name: str, value: Any) -> None:
@@ -139,20 +139,20 @@ class Attributes:
                 opaque[path] = _Look(value, len(value))
                 return
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
-            parts = [(key, part) for key, part in pairs if self._values.mark(part) is None]
+            parts = [(key, part) for key, part in pairs if self.values.mark(part) is None]
             inside: dict[str, _Look] = {}
             for key, part in parts:
                 self._look_at(f"{path}[{key!r}]", part, inside, depth + 1)
             if inside:
                 opaque[path] = _Look(value, [*inside.values()])
-        elif not (_trains_nothing(value) or self._values.is_saved_elsewhere(value)):
+        elif not (_trains_nothing(value) or self.values.is_saved_elsewhere(value)):
             opaque[path] = _Look(value, self._mark_inside(value))
 
     def _mark_inside(self, value: Any) -> Any:
         if has_state(self._owner):
             return None  # each layer of a model may hold the same large configuration
         inside = list(_attributes_of(value).items())[:_LOOKED_AT_MAX]
-        return [(name, self._values.mark(each)) for name, each in inside]
+        return [(name, self.values.mark(each)) for name, each in inside]
 
     def _note_lost(self, opaque: dict[str, _Look]) -> None:
         before, self._opaque = self._opaque, opaque

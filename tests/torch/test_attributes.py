@@ -20,7 +20,7 @@ from torch import nn
 
 import colabkit
 from tests.torch.cases import arrays
-from tests.torch.test_restored import assert_resumes_exactly, hashes, network
+from tests.torch.test_restored import ClassRecall, assert_resumes_exactly, hashes, network
 
 
 class Remembering(nn.Module):
@@ -289,3 +289,42 @@ def test_activations_are_saved_up_to_a_size_and_named_above(copies, is_saved, tm
     assert named == (
         () if is_saved else ("model.seen (Tensor) changes in training and cannot be saved",)
     )
+
+
+class Shadowing:
+    """Keeps copies that are parameters themselves, in a list and under a name; and a metric."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.shadow = copy.deepcopy(list(model.parameters()))
+        self.heat = nn.Parameter(torch.ones(()))
+        self.own = list(model.parameters())
+        self.recall, self.found = ClassRecall(), []
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        x, y = arrays()
+        self.recall.update(self.model(x), y)
+        with torch.no_grad():
+            self.heat.mul_(0.9)
+            for shadow, parameter in zip(self.shadow, self.own, strict=True):
+                shadow.lerp_(parameter, 0.1 * self.heat)
+                parameter.lerp_(shadow, 0.01)
+
+    def on_epoch_end(self, run: Any, epoch: int, logs: Any) -> None:
+        self.found.append(self.recall.compute()["mean"].item())
+        self.recall.reset()
+
+
+def test_copies_of_weights_and_metrics_that_a_callback_keeps_go_on(tmp_path):
+    kept = []
+
+    def make() -> dict[str, Any]:
+        model = network()
+        kept.append(Shadowing(model))
+        return {"model": model, "callbacks": [kept[-1]]}
+
+    assert_resumes_exactly(make, tmp_path)
+    alone, _, resumed = kept
+    assert all(map(torch.equal, alone.shadow, resumed.shadow))
+    assert resumed.found == alone.found
+    assert resumed.heat == alone.heat

@@ -51,6 +51,14 @@ def _places(value: Any) -> Iterable[tuple[str, Any]]:
     return [("", value)]
 
 
+def keep_sums(value: Any) -> None:
+    """Has metrics of torchmetrics, wherever they are, give their sums in their state."""
+    for each in value.modules() if isinstance(value, nn.Module) else (value,):
+        keep: Any = getattr(each, "persistent", None)
+        if callable(keep) and hasattr(each, "compute"):
+            keep(mode=True)
+
+
 class HeldObjects:
     """What objects of a run hold that has a state of its own, and the run does not know.
 
@@ -102,6 +110,7 @@ class HeldObjects:
             for path, each in memory.with_state.items():
                 if id(each) not in seen and _can_be_saved(each):
                     seen.add(id(each))
+                    keep_sums(each)
                     found[f"{name}:{path}"] = each
         return found
 

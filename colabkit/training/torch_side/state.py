@@ -14,7 +14,7 @@ from colabkit.errors import ArgumentError
 from colabkit.training.attributes import Attributes
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.alignment import realigned
-from colabkit.training.torch_side.held import HeldObjects, inner_optimizers, of_optimizer
+from colabkit.training.torch_side.held import HeldObjects, inner_optimizers, keep_sums, of_optimizer
 from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.prepared import plain_optimizer, scaler_of
 from colabkit.training.torch_side.randomness import (
@@ -34,6 +34,7 @@ from colabkit.training.torch_side.structure import (
     register_made,
     regroup,
 )
+from colabkit.training.torch_side.tensor_values import TensorValues
 from colabkit.training.torch_side.unseen import Watch
 from colabkit.training.torch_side.values import ModuleValues
 
@@ -46,7 +47,7 @@ class TorchState:
     def __init__(self, objects: Mapping[str, Any]) -> None:
         for name, value in objects.items():
             _check_can_be_saved(name, value)
-            _keep_sums(value)
+            keep_sums(value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
         self._keys_at_start = {n: frozenset(m.state_dict()) for n, m in self.modules.items()}
@@ -66,6 +67,12 @@ class TorchState:
         known = (each for module in self.modules.values() for each in module.modules())
         everything = [*objects.values(), *known, *self.optimizers.values(), *self.others.values()]
         self._held = HeldObjects(everything)
+        trained = (p for o in self.optimizers.values() for p in parameters_of(o))
+        held = (p for module in self.modules.values() for p in module.parameters())
+        weights = frozenset(id(p) for p in (*trained, *held))
+        for memory in self._memories().values():
+            if isinstance(memory.values, TensorValues):
+                memory.values.weights = weights
 
     def sections(self) -> list[Section]:
         """Returns the weights of each module and everything else, by reference."""
@@ -324,14 +331,6 @@ def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
         return
     near = next((t for t in (there, *module.parameters()) if t is not None), value)
     owner.register_buffer(name, realigned(value.to(near.device)), persistent=False)
-
-
-def _keep_sums(value: Any) -> None:
-    """Has metrics of torchmetrics, wherever they are, give their sums in their state."""
-    for each in value.modules() if isinstance(value, nn.Module) else (value,):
-        keep: Any = getattr(each, "persistent", None)
-        if callable(keep) and hasattr(each, "compute"):
-            keep(mode=True)
 
 
 def state_of(value: Any) -> object:

@@ -16,11 +16,15 @@ _ACTIVATION_BYTES_MAX = 16 << 20
 class TensorValues(PlainValues):
     """What a checkpoint can hold of the attributes that PyTorch's objects have."""
 
+    def __init__(self) -> None:
+        self.weights: frozenset[int] = frozenset()
+        """By identity, the weights of the run, which it saves by another way."""
+
     def mark(self, value: Any, depth: int = 0) -> Any:
         """Returns what differs once a value has changed, None for a value that is not plain."""
         if not isinstance(value, torch.Tensor):
             return super().mark(value, depth)
-        if isinstance(value, nn.Parameter) or value.layout is not torch.strided:
+        if id(value) in self.weights or value.layout is not torch.strided:
             return None
         if value.grad_fn is not None and value.nbytes > _ACTIVATION_BYTES_MAX:
             return None
@@ -32,14 +36,14 @@ class TensorValues(PlainValues):
         return next((each.device for each in parameters), None)
 
     def may_be_replaced(self, owner: Any, name: str, there: Any) -> bool:
-        """Whether what stands under a name now is neither a module, a weight nor a buffer."""
-        if isinstance(there, nn.Module | nn.Parameter):
+        """Whether what stands under a name now is neither a module nor a module's own tensor."""
+        if isinstance(there, nn.Module):
             return False
         return not isinstance(owner, nn.Module) or name in vars(owner) or not hasattr(owner, name)
 
     def is_saved_elsewhere(self, value: Any) -> bool:
-        """Whether it is a weight or a random generator."""
-        return isinstance(value, nn.Parameter | torch.Generator)
+        """Whether it is a weight of the run, or a random generator."""
+        return id(value) in self.weights or isinstance(value, torch.Generator)
 
     def detached(self, value: Any) -> Any:
         """Returns what goes into the checkpoint for a value."""
@@ -51,7 +55,8 @@ class TensorValues(PlainValues):
             return super().put(there, value, near)
         if isinstance(there, torch.Tensor):
             fits = (there.shape, there.dtype) == (value.shape, value.dtype)
-            if fits and not there.requires_grad and 0 not in there.stride():
-                return there.copy_(value)
+            if fits and there.is_leaf and 0 not in there.stride():
+                there.detach().copy_(value)
+                return there
             near = there.device
         return value.clone() if near is None else value.to(near, copy=True)
