@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from colabkit.storage.volume import Bytes
 
 _WRITE_BYTES = 16 << 20
+
+
+def _storing() -> Callable[[int, int, int, int], int] | None:
+    """Returns Linux' call that has a part of a file written to the disk, None elsewhere."""
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None) if os.name == "posix" else None
+    if call is not None:
+        call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
+    return call
+
+
+_STORE = _storing()
+_WITHOUT_WAITING = 2
+
+
+def _begin_to_store(descriptor: int) -> None:
+    """Has the disk begin with what is written: else it idles until ``fsync``."""
+    if _STORE is not None:
+        _STORE(descriptor, 0, 0, _WITHOUT_WAITING)
 
 
 class Files:
@@ -22,7 +42,10 @@ class Files:
         """Writes all of a buffer at the end of what was written."""
         view = data if isinstance(data, memoryview) else data.data
         while view:
-            view = view[os.write(descriptor, view[:_WRITE_BYTES]) :]
+            done = os.write(descriptor, view[:_WRITE_BYTES])
+            view = view[done:]
+            if done == _WRITE_BYTES:
+                _begin_to_store(descriptor)
 
     def fsync(self, descriptor: int) -> None:
         """Waits until a file's content is durable."""
