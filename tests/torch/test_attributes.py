@@ -328,3 +328,28 @@ def test_copies_of_weights_and_metrics_that_a_callback_keeps_go_on(tmp_path):
     assert all(map(torch.equal, alone.shadow, resumed.shadow))
     assert resumed.found == alone.found
     assert resumed.heat == alone.heat
+
+
+class Odd(nn.Module):
+    """Keeps tensors of forms that no file knows, or that count no changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.seen, self.double = torch.zeros(6), torch.zeros(6, dtype=torch.complex128)
+        self.empty = torch.empty(2, device="meta")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            self.seen = self.seen * 0.5 + x.mean(0)
+        self.double, self.empty = self.double + 1, self.empty + 1
+        return self.body(x + self.seen.clone())
+
+
+def test_tensors_of_forms_that_cannot_be_stored_are_named_and_others_go_on(tmp_path):
+    assert_resumes_exactly(lambda: {"model": Odd()}, tmp_path)
+    history = colabkit.fit(
+        Odd(), arrays(), tmp_path / "named", epochs=2, progress=False, save_every=2
+    )
+    named = [each.partition(" (")[0] for each in history.verdict.reasons]
+    assert named == ["model.double", "model.empty"]

@@ -40,6 +40,13 @@ _new_event: Callable[..., Any] = torch.cuda.Event
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 
+def can_be_stored(tensor: torch.Tensor) -> bool:
+    """Whether a tensor has values of a form that files of tensors know, or is made of such."""
+    if tensor.layout is not torch.strided or tensor.device.type == "meta":
+        return False
+    return tensor.dtype in _NAMES or hasattr(tensor, "__tensor_flatten__")
+
+
 class TorchBackend:
     """Copies tensors from any device into host memory without stalling the training step.
 
@@ -129,8 +136,7 @@ class TorchBackend:
 
     def packs(self, tensor: Any) -> bool:
         """Whether tensors of its form can be put together."""
-        is_dense = tensor.layout is torch.strided and tensor.device.type != "meta"
-        return is_dense and tensor.dtype in _NAMES
+        return can_be_stored(tensor)
 
     def gather(self, tensors: list[Any]) -> Any:
         """Returns tensors of one form as rows of a new one, None where a form has changed."""

@@ -69,19 +69,20 @@ class HeldObjects:
     def __init__(self, known: Iterable[object]) -> None:
         self._known = list(known)
         self._ids = {id(each) for each in self._known}
-        self._at_start: set[str] | None = None
+        self._judged: set[str] | None = None
         self._waiting: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
 
     def state_dict(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
         """Returns their states by path, of what the memories have seen of the run's objects."""
         found = self._found(memories)
-        if self._at_start is None:
-            self._at_start = {*found, *self._waiting}
+        if self._judged is None:
+            self._judged = {*found, *self._waiting}
         states = {path: {"state": each.state_dict()} for path, each in found.items()}
-        for path, each in found.items():
-            if path not in self._at_start and self._like(each.state_dict()) is None:
-                self.lost[path] = type(each).__name__
+        for path in [each for each in states if each not in self._judged]:
+            self._judged.add(path)
+            if self._like(states[path]["state"]) is None:
+                self.lost[path] = type(found[path]).__name__
         return states
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

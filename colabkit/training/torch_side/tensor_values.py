@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from colabkit.training.plain_values import PlainValues
+from colabkit.training.torch_side.backend import can_be_stored
 
 # An activation lives until the next forward makes it anew; more of it than this is not saved.
 _ACTIVATION_BYTES_MAX = 16 << 20
@@ -24,11 +25,13 @@ class TensorValues(PlainValues):
         """Returns what differs once a value has changed, None for a value that is not plain."""
         if not isinstance(value, torch.Tensor):
             return super().mark(value, depth)
-        if id(value) in self.weights or value.layout is not torch.strided:
+        if id(value) in self.weights or not can_be_stored(value):
             return None
         if value.grad_fn is not None and value.nbytes > _ACTIVATION_BYTES_MAX:
             return None
-        return id(value), value._version, value.data_ptr()
+        # What inference mode makes counts no changes, and is taken to be another each time.
+        version = object() if value.is_inference() else value._version
+        return id(value), version, value.data_ptr()
 
     def place_of(self, owner: Any) -> Any:
         """Returns the device of a module's first weights."""
@@ -55,7 +58,8 @@ class TensorValues(PlainValues):
             return super().put(there, value, near)
         if isinstance(there, torch.Tensor):
             fits = (there.shape, there.dtype) == (value.shape, value.dtype)
-            if fits and there.is_leaf and 0 not in there.stride():
+            is_own = there.is_leaf and not there.is_inference()
+            if fits and is_own and 0 not in there.stride():
                 there.detach().copy_(value)
                 return there
             near = there.device
