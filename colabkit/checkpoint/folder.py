@@ -14,7 +14,7 @@ from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.saver import Saver
-from colabkit.checkpoint.snapshot import LeafFinder, Section
+from colabkit.checkpoint.snapshot import Section, nbytes_of
 from colabkit.checkpoint.spool import note_carried, spool_of, stranded
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
@@ -133,8 +133,7 @@ class RunFolder:
 
     def require_room(self, sections: Sequence[Section], backend: TensorBackend) -> None:
         """Raises DiskFullError unless the volume has room for a checkpoint of this state."""
-        _, leaves = LeafFinder(backend).find(sections)
-        needed = sum(leaf.spec.nbytes for leaf in leaves)
+        needed = nbytes_of(sections, backend)
         free = self._volume.free_bytes()
         if free is None or free > needed:
             return

@@ -18,6 +18,7 @@ TAG = "packed"
 # Fewer than this are stored each under a name of its own.
 MANY = 1000
 _MEMBER_BYTES_MAX = 4 << 10
+_NEW: Any = object()
 _nbytes = operator.attrgetter("nbytes")
 
 
@@ -27,10 +28,8 @@ class Packing(Protocol):
 
     tensor_type: type
     """The class whose instances, but not those of its subclasses, are packed."""
-
-    def form(self, tensor: Any) -> Hashable:
-        """Returns what tensors put together have in common."""
-        ...
+    form: Callable[[Any], Hashable]
+    """Returns what tensors put together have in common."""
 
     def packs(self, tensor: Any) -> bool:
         """Whether tensors of its form can be put together."""
@@ -63,18 +62,24 @@ class Forms:
         entries = list(map(self._known.get, ids))
         for place, entry in enumerate(entries):
             if entry is None:
-                entries[place] = (members[place], self._number(members[place], backend))
+                member = members[place]
+                form = _form(member) if isinstance(member, np.ndarray) else backend.form(member)
+                number = self._numbers.get(form, _NEW)
+                if number is _NEW:
+                    number = self._numbers[form] = self._number(member, backend)
+                entries[place] = (member, number)
         known = [entry for entry in entries if entry is not None]
         self._known = dict(zip(ids, known, strict=True))
         return [number for _, number in known]
 
     def _number(self, member: Any, backend: Packing) -> int | None:
         is_array = isinstance(member, np.ndarray)
-        form = (member.dtype.str, member.shape) if is_array else backend.form(member)
-        if form not in self._numbers:
-            can_be = describe_array(member) is not None if is_array else backend.packs(member)
-            self._numbers[form] = len(self._numbers) if can_be else None
-        return self._numbers[form]
+        can_be = describe_array(member) is not None if is_array else backend.packs(member)
+        return len(self._numbers) if can_be else None
+
+
+def _form(array: np.ndarray[Any, Any]) -> Hashable:
+    return array.dtype.str, array.shape
 
 
 class Pack:

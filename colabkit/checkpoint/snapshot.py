@@ -135,6 +135,19 @@ class LeafFinder:
         return skeleton_of(skeleton, *gathered), leaves
 
 
+def nbytes_of(sections: Sequence[Section], backend: TensorBackend) -> int:
+    """Returns the bytes of all tensors of a state."""
+    total = 0
+    for section in sections:
+        pack = Pack(backend, Forms()) if isinstance(backend, Packing) else None
+        _, leaves = encode(section.state, backend.is_tensor, pack)
+        every = [*leaves.values(), *(pack.members if pack is not None else ())]
+        total += sum(
+            t.nbytes if hasattr(t, "nbytes") else backend.describe(t).nbytes for t in every
+        )
+    return total
+
+
 def _leaf(section: str, key: str, value: Any, backend: TensorBackend) -> Leaf:
     spec = describe_array(value) if isinstance(value, np.ndarray) else None
     if spec is None:

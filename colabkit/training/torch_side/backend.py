@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import ctypes
+import operator
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -34,6 +35,7 @@ _NAMES: dict[torch.dtype, str] = {
 }
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
+_form = operator.attrgetter("dtype", "shape", "device", "layout")
 _new_stream: Callable[..., Any] = torch.cuda.Stream
 _new_event: Callable[..., Any] = torch.cuda.Event
 
@@ -57,6 +59,7 @@ class TorchBackend:
 
     def __init__(self, device: torch.device) -> None:
         self.tensor_type = torch.Tensor
+        self.form: Callable[[Any], Hashable] = _form
         self.overlaps = device.type == "cuda"
         self._streams: dict[torch.device, Any] = {}
 
@@ -129,10 +132,6 @@ class TorchBackend:
             copied.record(stream)
         wait: Callable[[], None] = copied.synchronize
         return wait
-
-    def form(self, tensor: Any) -> Hashable:
-        """Returns what tensors put together have in common."""
-        return (tensor.dtype, tensor.shape, tensor.device, tensor.layout)
 
     def packs(self, tensor: Any) -> bool:
         """Whether tensors of its form can be put together."""

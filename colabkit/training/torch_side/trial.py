@@ -31,7 +31,8 @@ from colabkit.training.torch_side.state import (
 )
 from colabkit.training.torch_side.structure import is_same
 
-# Above this, states are only compared in form: their tensors are neither copied nor loaded.
+# Above so many bytes, states are only compared in form: nothing is copied or loaded. Above so
+# many objects not even that, for a session would begin a second later.
 _BYTES_MAX = 64 << 20
 _OBJECTS_MAX = 20_000
 _ATOMS = (bool, int, float, complex, str, bytes, type(None), enum.Enum, type, types.FunctionType)
@@ -53,6 +54,8 @@ def try_restoring(state: TorchState, backend: TensorBackend) -> tuple[str, ...]:
     sections = state.sections()
     parts = {section.name: encode(section.state, backend.is_tensor) for section in sections}
     tensors = [t for _, leaves in parts.values() for t in leaves.values()]
+    if len(tensors) > _OBJECTS_MAX:
+        return ()
     is_small = sum(t.nbytes for t in tensors) <= _BYTES_MAX
 
     def returned(section: Section) -> Any:
@@ -198,6 +201,8 @@ def _is_known(kind: type) -> bool:
 
 def differences(given: Any, back: Any, where: str) -> Iterator[tuple[str, str, str]]:
     """Yields where two states are not of one form, with the kinds of both."""
+    if given is back:
+        return
     kinds = (_kind(given), _kind(back))
     if kinds[0] != kinds[1]:
         yield (where or "the state", *kinds)
