@@ -11,7 +11,7 @@ import torch
 
 from colabkit.checkpoint import Section
 from colabkit.checkpoint import snapshot as snapshots
-from colabkit.training.torch_side import TorchBackend
+from colabkit.training.torch_side import TorchBackend, randomness
 from colabkit.training.torch_side import backend as backends
 
 CPU, GPU, APPLE = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
@@ -119,3 +119,15 @@ def test_memory_is_asked_for_in_blocks_and_kept(monkeypatch):
     for number, view in enumerate(views):
         view[:] = number
     assert [int(view[0]) for view in views] == list(range(5))
+
+
+def test_the_generators_of_other_accelerators_are_seeded_and_kept(monkeypatch):
+    generator = torch.Generator()
+    monkeypatch.setattr(randomness, "_MAY_HAVE_OTHERS", True)
+    monkeypatch.setattr(randomness, "_others", lambda: (generator,))
+    randomness.seed_everything(7)
+    assert generator.initial_seed() == 7
+    kept = randomness.global_states()
+    drawn = torch.rand(3, generator=generator)
+    randomness.restore_global_states(kept)
+    assert torch.equal(torch.rand(3, generator=generator), drawn)

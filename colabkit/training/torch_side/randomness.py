@@ -18,6 +18,8 @@ _OF_ANY_MODULE = frozenset(vars(torch.nn.Module()))
 _cuda_runs: Callable[[], bool] = torch.cuda.is_initialized
 _xpu_runs: Callable[[], bool] = torch.xpu.is_initialized
 _HAS_MPS = torch.backends.mps.is_available()
+# Asked at each step, where a call would be a twentieth of the seeding.
+_MAY_HAVE_OTHERS = _HAS_MPS or torch.xpu._is_compiled()
 
 
 def seed_everything(seed: int) -> None:
@@ -28,8 +30,9 @@ def seed_everything(seed: int) -> None:
     if _cuda_runs():
         for generator in torch.cuda.default_generators:
             generator.manual_seed(seed)
-    for generator in _others():
-        generator.manual_seed(seed)
+    if _MAY_HAVE_OTHERS:
+        for generator in _others():
+            generator.manual_seed(seed)
 
 
 def global_states() -> dict[str, Any]:
