@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-OPTIONAL = ("isal", "isal.isal_zlib", "isal.igzip_lib", "deflate")
+OPTIONAL = ("isal", "isal.isal_zlib", "isal.igzip_lib")
 
 
 def colabkit(archive: Path, into: Path) -> Callable[[], object]:

@@ -56,7 +56,7 @@ class Call:
     Args:
         request: What was asked for.
         slot: Where the dataset belongs.
-        progress: False shows and says nothing.
+        progress: False shows nothing, and says only what was left out.
     """
 
     def __init__(self, request: Request, slot: Slot, *, progress: bool) -> None:
@@ -154,8 +154,7 @@ class Call:
             self._speaker.say(f"{self._label}: {verdict.reason}; it is made anew.")
         made = self._attended(lambda: self._make(verdict.published))
         self._bar.close()
-        for note in self._supply.notes():
-            self._speaker.say(note)
+        self._say_notes()
         self._say_made(made)
 
     def _make(self, before: Published) -> Made:
@@ -213,13 +212,19 @@ class Call:
         header = verdict.published.manifest.header
         self._bar.close()
         away = " The source cannot be reached now." if self._supply.unreachable else ""
-        for note in self._supply.notes():
-            self._speaker.say(note)
+        self._say_notes()
         self._speaker.say(
             f"{self._label} is there already: {header.n_files:,} files"
             f" ({bytes_words(header.nbytes)}) in {self._slot.folder},"
             f" checked in {lasted_words(time.monotonic() - self._began_s)}.{away}"
         )
+
+    def _say_notes(self) -> None:
+        for note in self._supply.hints():
+            self._speaker.say(note)
+        # What is missing in the folder is said to everybody.
+        for note in self._supply.losses():
+            Printed().say(note)
 
     def _say_made(self, made: Made) -> None:
         if made.evicted:

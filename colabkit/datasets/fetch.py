@@ -65,7 +65,7 @@ def dataset(
         refresh: Make it anew even when it is there already.
         members: Take only these: names or patterns, as ``"train/*"``; all but those that begin
             with ``!``, as ``"!*.tmp"``.
-        progress: False shows and says nothing.
+        progress: False shows nothing, and says only what was left out.
         verify: "quick" checks the manifest and every folder against it, and sees every file
             that came, went or was renamed; "full" reads every byte and sees changes in place.
         pack: Pack a folder of many small files once into one archive beside it, and use that

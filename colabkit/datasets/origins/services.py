@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import http.client
+import http
 import importlib
 import shutil
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -223,6 +222,9 @@ def _copy(source: Source, target: Path, count: Callable[[int], None], *, goes_on
 
 def _download(address: str, link: str, target: Path, count: Callable[[int], None]) -> None:
     """Writes what an address gives into a file, which gets its name when it is whole."""
+    import http.client
+    import urllib.request
+
     aside = target.with_name(target.name + _ASIDE)
     done = 0
     try:

@@ -154,15 +154,14 @@ class Supply:
         if isinstance(self._origin, ArchiveOrigin | NestedOrigin):
             self._origin.close()
 
-    def notes(self) -> list[str]:
+    def hints(self) -> list[str]:
         """Returns sentences for the user on where the files came from."""
+        return [note for note in (self._request.found.note, self._note()) if note]
+
+    def losses(self) -> list[str]:
+        """Returns sentences on what was left out, or taken otherwise than it was called."""
         unfinished = getattr(self._origin, "unfinished", ())
-        notes = [
-            self._request.found.note,
-            self._note(),
-            _unfinished_words(unfinished),
-            *getattr(self._origin, "notes", ()),
-        ]
+        notes = [_unfinished_words(unfinished), *getattr(self._origin, "notes", ())]
         return [note for note in notes if note]
 
     def _note(self) -> str:

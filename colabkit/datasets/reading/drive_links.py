@@ -7,9 +7,7 @@ import html
 import http
 import re
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 
 from colabkit.errors import DatasetNotFoundError, StorageError
 
@@ -109,6 +107,9 @@ def drive_download(file_id: str) -> str:
 
 def _asked(address: str, file_id: str) -> tuple[str | None, str]:
     """Returns the page that Google answers with, None where it is the file, and from where."""
+    import urllib.error
+    import urllib.request
+
     request = urllib.request.Request(  # noqa: S310 - https, from a constant or Google's own form
         address, headers={"Range": "bytes=0-0", "User-Agent": "Mozilla/5.0"}
     )

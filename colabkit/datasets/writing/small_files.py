@@ -18,13 +18,8 @@ from typing import Any, BinaryIO
 if __name__ == "__main__":
     sys.path.extend(sys.argv[3:])
 
-_libdeflate: Any = None
 _igzip: Any = None
 crc32: Any = zlib.crc32
-try:  # noqa: SIM105 - contextlib takes longer to import than all else
-    import deflate as _libdeflate
-except ImportError:
-    pass
 try:
     from isal import igzip_lib as _igzip
     from isal.isal_zlib import crc32 as crc32
@@ -38,7 +33,6 @@ _LOOK_EVERY = 32
 
 DAMAGES: tuple[type[Exception], ...] = (
     *(zlib.error, ValueError, MemoryError, OverflowError),
-    *([_libdeflate.DeflateError] if _libdeflate is not None else []),
     *([_igzip.error] if _igzip is not None else []),
 )
 
@@ -57,22 +51,18 @@ def inflate_whole(packed: Content, nbytes: int) -> Content:
     Raises:
         ValueError: It gives more or less; or one of ``DAMAGES`` where it is damaged.
     """
-    content: Content
-    if _libdeflate is not None:
-        content = _libdeflate.deflate_decompress(packed, nbytes)
+    stream: Any
+    if _igzip is not None:
+        stream = _igzip.IgzipDecompressor(flag=_igzip.DECOMP_DEFLATE)
     else:
-        stream: Any
-        if _igzip is not None:
-            stream = _igzip.IgzipDecompressor(flag=_igzip.DECOMP_DEFLATE)
-        else:
-            stream = zlib.decompressobj(-15)
-        content = stream.decompress(packed, nbytes + 1)
-        if not stream.eof and len(content) == nbytes:
-            # The end mark may need one more call once the output is full.
-            content += stream.decompress(getattr(stream, "unconsumed_tail", b""), 1)
-        if not stream.eof and len(content) <= nbytes:
-            message = "does not end where it should"
-            raise ValueError(message)
+        stream = zlib.decompressobj(-15)
+    content: Content = stream.decompress(packed, nbytes + 1)
+    if not stream.eof and len(content) == nbytes:
+        # The end mark may need one more call once the output is full.
+        content += stream.decompress(getattr(stream, "unconsumed_tail", b""), 1)
+    if not stream.eof and len(content) <= nbytes:
+        message = "does not end where it should"
+        raise ValueError(message)
     if len(content) != nbytes:
         message = f"gives {len(content):,} bytes or more instead of {nbytes:,}"
         raise ValueError(message)

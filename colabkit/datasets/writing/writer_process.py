@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 FROM_FILES = 5000
 _MEMORY_BYTES = 8 << 20
 _STOP_TIMEOUT_S = 5.0
-_PACKAGES = ("deflate", "isal")
+_PACKAGES = ("isal",)
 
 
 class WriterProcess:

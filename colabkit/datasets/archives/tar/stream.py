@@ -82,7 +82,7 @@ def _streams(
             message = "it ends too early"
             raise CodecError(message)
         # Padding with zeros is allowed after a stream, and further streams.
-        rest = bytes(decoder.unused_data).lstrip(b"\0")
+        rest = bytes(decoder.unused_data or b"").lstrip(b"\0")
         while len(rest) < len(_MAGIC[kind]) and (more := next(chunks, b"")):
             rest = (rest + more).lstrip(b"\0")
         if not rest:

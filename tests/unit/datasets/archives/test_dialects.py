@@ -6,6 +6,7 @@ import io
 import shutil
 import subprocess
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import colabkit
 from colabkit.datasets import open_source, plan_archive
 from colabkit.datasets.archives.zip.directory import read_entries
 from colabkit.datasets.archives.zip.end import Tail, zip_end
+from colabkit.datasets.writing import WriterProcess
 from colabkit.errors import ArchiveCorruptError
 from tests.data.dialects.build import HERE, archives, without_zip64
 from tests.unit.datasets.building import attempt, pax, raw_tar, tar_entry, tree
@@ -211,3 +213,25 @@ def test_offsets_that_begin_anew_at_four_gigabytes():
     directory = tail.read(found.directory_offset, found.directory_bytes)
     entries = read_entries(directory, found, archive="large.zip", most=100)
     assert entries.offsets.tolist() == offsets
+
+
+def test_a_member_that_comes_again_is_written_last_however_slow_the_first_is(tmp_path, monkeypatch):
+    slow, put = [], WriterProcess.put
+
+    def late(self, items, pieces):
+        if any(item[0] == "same" for item in items) and not slow:
+            slow.append(items)
+            time.sleep(0.3)
+        return put(self, items, pieces)
+
+    monkeypatch.setattr(WriterProcess, "put", late)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    others = [tar_entry(b"%d" % n, b"x") for n in range(600)]
+    between = [tar_entry(b"b%d" % n, bytes(250_000)) for n in range(9)]
+    archive = tmp_path / "a.tar"
+    first, last = tar_entry(b"same", b"before"), tar_entry(b"same", b"after")
+    archive.write_bytes(raw_tar(*others, first, *between, last))
+    _, error = attempt(archive, tmp_path)
+    assert error is None
+    assert slow, "a process wrote the first"
+    assert (tmp_path / "outer" / "into" / "same").read_bytes() == b"after"

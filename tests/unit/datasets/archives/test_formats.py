@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import random
 import subprocess
@@ -20,6 +21,7 @@ from colabkit.errors import (
     ArchiveCorruptError,
     ArchiveError,
     ArchivePasswordError,
+    ColabKitError,
     MissingPackageError,
 )
 from tests.abilities import BZIP2, SEVEN_ZIP, UNZIP, XZ, ZIP
@@ -224,8 +226,17 @@ def test_a_damaged_7z_that_is_not_encrypted_is_corrupt_whatever_the_password(tmp
         unpacked(archive, tmp_path / "ours", password="needless")
 
 
-def stored_rar(files: dict[str, bytes], *, volume: int | None = None, more: bool = False) -> bytes:
-    """Returns a rar (version 5) with its members stored, or one of several volumes."""
+def stored_rar(
+    files: dict[str, bytes],
+    *,
+    volume: int | None = None,
+    more: bool = False,
+    whole: bytes | None = None,
+) -> bytes:
+    """Returns a rar (version 5) with its members stored, or one of several volumes.
+
+    ``whole`` is the one member of which this volume holds a part.
+    """
 
     def number(value: int) -> bytes:
         out = b""
@@ -243,9 +254,12 @@ def stored_rar(files: dict[str, bytes], *, volume: int | None = None, more: bool
     head += number(volume) if volume else b""
     out = b"Rar!\x1a\x07\x01\x00" + block(1, 0, head)
     for name, data in files.items():
-        fields = number(4) + number(len(data)) + number(0o100644)
-        fields += zlib.crc32(data).to_bytes(4, "little") + number(0) + number(1)
-        out += block(2, 0, fields + number(len(name)) + name.encode(), data)
+        goes_on = whole is not None and more
+        fields = number(4) + number(len(data if whole is None else whole)) + number(0o100644)
+        checked = data if whole is None or goes_on else whole
+        fields += zlib.crc32(checked).to_bytes(4, "little") + number(0) + number(1)
+        flags = (0x10 if goes_on else 0) | (0x08 if whole is not None and volume else 0)
+        out += block(2, flags, fields + number(len(name)) + name.encode(), data)
     return out + block(5, 0, number(int(more)))
 
 
@@ -265,6 +279,39 @@ def test_all_volumes_of_a_rar_come_out(tmp_path, cache):
     (tmp_path / "cats.part2.rar").unlink()
     with pytest.raises(ArchiveError, match=r"part2\.rar"):
         colabkit.dataset(path, refresh=True, progress=False)
+
+
+def test_a_member_of_a_rar_that_lies_in_several_volumes_comes_out(tmp_path, cache):
+    whole = random.Random(3).randbytes(30_000)
+    parts = [whole[:10_000], whole[10_000:20_000], whole[20_000:]]
+    for number, part in enumerate(parts):
+        volume = stored_rar({"a.bin": part}, volume=number, more=number < 2, whole=whole)
+        (tmp_path / f"cats.part{number + 1}.rar").write_bytes(volume)
+    for number in (1, 2, 3):
+        made = colabkit.dataset(tmp_path / f"cats.part{number}.rar", progress=False)
+        assert tree(made) == {"a.bin": whole}
+    for gone in (1, 2, 3):
+        path = tmp_path / f"cats.part{gone}.rar"
+        data = path.read_bytes()
+        path.unlink()
+        with pytest.raises(ColabKitError, match=rf"part{gone}\.rar"):
+            colabkit.dataset(tmp_path / f"cats.part{gone % 3 + 1}.rar", refresh=True)
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("streams", [1, 3])
+def test_a_tar_lz4_and_a_tar_lzma_come_out(tmp_path, original, streams):
+    lz4 = pytest.importorskip("lz4.frame")
+    with tarfile.open(tmp_path / "a.tar", "w") as packed:
+        packed.add(original, "top")
+    data = (tmp_path / "a.tar").read_bytes()
+    step = len(data) // streams + 1
+    pieces = [data[begin : begin + step] for begin in range(0, len(data), step)]
+    (tmp_path / "lz4").write_bytes(b"".join(map(lz4.compress, pieces)))
+    assert unpacked(tmp_path / "lz4", tmp_path / "ours") == tree(original.parent)
+    if streams == 1:
+        (tmp_path / "lzma").write_bytes(lzma.compress(data, lzma.FORMAT_ALONE, preset=0))
+        assert unpacked(tmp_path / "lzma", tmp_path / "again") == tree(original.parent)
 
 
 @pytest.mark.parametrize(
