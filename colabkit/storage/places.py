@@ -23,6 +23,7 @@ DEFAULT_MOUNTPOINT = "/content/drive"
 # Where notebooks mount Drive, by habit or by an older tutorial.
 _USUAL = (DEFAULT_MOUNTPOINT, "/content/gdrive")
 _ROOT_NAMES = ("MyDrive", "My Drive")
+_SHARED_NAMES = ("Shareddrives", "Shared drives")
 _DRIVE_NAMES = tuple(name for place in _USUAL for name in (place, place[1:], Path(place).name))
 
 _active: list[DriveMount] = []
@@ -135,6 +136,8 @@ def _on_drive(path: str | Path, mount: DriveMount | None) -> Path | None:
     inside = drive_part(path, mountpoint)
     if inside is not None:
         return root / inside
+    if (shared := _on_shared_drive(path, mountpoint)) is not None:
+        return shared
     places = [mountpoint, *map(Path, _USUAL), *drive_mountpoints()]
     where = led_to(Path(path).expanduser(), unasked=places)
     place = next((each for each in places if where.is_relative_to(each)), None)
@@ -142,6 +145,17 @@ def _on_drive(path: str | Path, mount: DriveMount | None) -> Path | None:
         return None
     inside = drive_part(where, place)
     return mountpoint / where.relative_to(place) if inside is None else root / inside
+
+
+def _on_shared_drive(path: str | Path, mountpoint: Path) -> Path | None:
+    """Returns where a path on a shared drive leads, by whichever of its names; None for another."""
+    text = str(PurePosixPath(path))
+    for prefix in ("", *(f"{name}/" for name in (str(mountpoint), *_DRIVE_NAMES))):
+        head, _, rest = text.removeprefix(prefix).partition("/")
+        if head in _SHARED_NAMES and rest and text.startswith(prefix):
+            there = next((n for n in _SHARED_NAMES if (mountpoint / n).is_dir()), _SHARED_NAMES[0])
+            return mountpoint / there / rest
+    return None
 
 
 def mount_of(path: str | Path, *, platform: Platform | None = None) -> DriveMount | None:

@@ -19,6 +19,7 @@ from colabkit.errors import ArgumentError, StorageError, UnsafeLinkError
 
 THREADS = 32
 _BATCH = 8
+_SHORTCUTS = ".shortcut-targets-by-id"
 
 
 class FolderReader:
@@ -198,6 +199,7 @@ class _Lister:
         self._real_root = root.resolve()
         self._reader = reader
         self._retry = retry
+        self._through: dict[str, Path] = {}
 
     def scan(self, inside: str) -> _Found:
         while True:
@@ -239,6 +241,19 @@ class _Lister:
             raise UnsafeLinkError(message, path=path, hint="Take it out of the folder.")
         return Member(path, status.st_size, None, status.st_mtime_ns)
 
+    def _check_shortcut(self, path: str, target: Path) -> None:
+        """Refuses a shortcut that leads back to a folder by which it was reached.
+
+        Drive shows what a shortcut leads to at a place of its own, whoever's it is.
+        """
+        above = map(str, PurePosixPath(path).parents)
+        if target in map(self._through.get, above) or (
+            self._root / path
+        ).parent.resolve().is_relative_to(target):
+            message = f"The shortcut {self._root / path} leads back to a folder that it lies in."
+            raise UnsafeLinkError(message, path=path, hint="Remove it on Drive.")
+        self._through[path] = target
+
     def _link_leads_to_folder(self, path: str) -> bool:
         link = self._root / path
         try:
@@ -246,6 +261,9 @@ class _Lister:
         except (OSError, RuntimeError) as error:
             message = f"The link {link} leads in a circle."
             raise UnsafeLinkError(message, path=path, hint="Remove it.") from error
+        if _SHORTCUTS in target.parts and target.exists():
+            self._check_shortcut(path, target)
+            return target.is_dir()
         if not target.is_relative_to(self._real_root) or not target.exists():
             message = f"The link {link} leads outside the folder or nowhere, to {target}."
             raise UnsafeLinkError(

@@ -158,3 +158,38 @@ def test_a_zip_in_a_zip_is_what_unzip_makes_of_both(tmp_path, cache):
         inner.writestr("x/1.txt", "one")
     archive = make_zip(tmp_path / "a.zip", {"data.zip": buffer.getvalue()})
     assert dataset(archive, nested=True) == {"data/x/1.txt": b"one"}
+
+
+class TestShortcuts:
+    @pytest.fixture
+    def drive(self, tmp_path) -> Path:
+        """Returns what Drive's program shows: a shortcut is a link to a place of its own."""
+        targets = tmp_path / "drive" / ".shortcut-targets-by-id"
+        put(targets / "1aB" / "shared" / "sub" / "1.jpg", b"meow")
+        put(targets / "2cD" / "labels.csv", b"a,b")
+        mine = tmp_path / "drive" / "MyDrive" / "data"
+        put(mine / "own.txt", b"own")
+        (mine / "pets").symlink_to(targets / "1aB" / "shared")
+        (mine / "labels.csv").symlink_to(targets / "2cD" / "labels.csv")
+        return tmp_path / "drive"
+
+    def test_they_are_followed(self, drive, cache):
+        expected = {"own.txt": b"own", "pets/sub/1.jpg": b"meow", "labels.csv": b"a,b"}
+        assert dataset(drive / "MyDrive" / "data") == expected
+        assert dataset(drive / "MyDrive" / "data" / "pets") == {"sub/1.jpg": b"meow"}
+
+    @pytest.mark.parametrize("leads", ["shared", "other"])
+    def test_one_that_leads_in_a_circle_is_refused(self, drive, cache, leads):
+        targets = drive / ".shortcut-targets-by-id"
+        put(targets / "3eF" / "other" / "2.jpg", b"woof")
+        (targets / "3eF" / "other" / "back").symlink_to(targets / "1aB" / "shared")
+        to = targets / ("1aB/shared" if leads == "shared" else "3eF/other")
+        (targets / "1aB" / "shared" / "on").symlink_to(to)
+        with pytest.raises(errors.UnsafeLinkError, match="leads back"):
+            dataset(drive / "MyDrive" / "data")
+
+    def test_another_link_that_leads_outside_stays_refused(self, drive, cache, tmp_path):
+        put(tmp_path / "elsewhere" / "x", b"x")
+        (drive / "MyDrive" / "data" / "out").symlink_to(tmp_path / "elsewhere")
+        with pytest.raises(errors.UnsafeLinkError, match="outside"):
+            dataset(drive / "MyDrive" / "data")

@@ -24,6 +24,21 @@ from colabkit.storage import (
 @pytest.mark.parametrize(
     "path",
     [
+        "Shareddrives/Team/cats.zip",
+        "Shared drives/Team/cats.zip",
+        "drive/Shareddrives/Team/cats.zip",
+        "/content/drive/Shared drives/Team/cats.zip",
+    ],
+)
+def test_every_name_of_a_shared_drive_leads_to_the_mount(path):
+    there = Path("/content/drive/Shareddrives/Team/cats.zip")
+    assert locate(path, platform=Platform.COLAB) == there
+    assert locate(path, platform=Platform.OTHER) == Path(path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
         "MyDrive/runs/cats",
         "My Drive/runs/cats",
         "drive/MyDrive/runs/cats",
