@@ -163,6 +163,7 @@ def _unpack_zip(
         for process in processes:
             process.close()
     manifest = unpacker.manifest()
+    tree.set_times(plan.files.paths, unpacker.times())
     _make_links(plan.links, tree, manifest)
     return manifest
 
@@ -197,6 +198,7 @@ def _unpack_tar(
     if targets := unpacker.left_out_targets():
         # A hard link's data stands where its first name does, which was not asked for.
         unpacker.take_over(read(targets.__contains__, encoding, targets))
+    tree.set_times((file.path for file in unpacker.manifest), unpacker.times)
     _make_links(unpacker.links(), tree, unpacker.manifest)
     return unpacker.manifest
 

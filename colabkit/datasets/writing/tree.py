@@ -14,6 +14,7 @@ from colabkit.datasets.writing import small_files
 from colabkit.errors import DiskFullError, StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_LAST_TIME_S = 1 << 33
 _CASES = ("\u00e4", "\u00c4", "a\u0308")
 
 
@@ -86,6 +87,14 @@ class Tree:
             Path(self.prefix + path).symlink_to("../" * depth + target)
         except OSError as error:
             raise self.failure(path, error) from error
+
+    def set_times(self, paths: Iterable[str], times: Iterable[float]) -> None:
+        """Gives files the times at which they were changed; NaN leaves one as it is."""
+        for path, time_s in zip(paths, times, strict=True):
+            if 0 <= time_s < _LAST_TIME_S:
+                # Not every disk lets its files be dated.
+                with contextlib.suppress(OSError):
+                    os.utime(self.prefix + path, (time_s, time_s))
 
     def remove(self, path: str) -> None:
         """Removes a file."""

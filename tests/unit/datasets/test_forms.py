@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import subprocess
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -13,6 +15,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
+from tests.abilities import UNZIP, ZIP
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import content_of, make_tar, make_zip, put, some_files
 
@@ -193,3 +196,44 @@ class TestShortcuts:
         (drive / "MyDrive" / "data" / "out").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(errors.UnsafeLinkError, match="outside"):
             dataset(drive / "MyDrive" / "data")
+
+
+class TestTimes:
+    """A file was changed when its archive says so, as unzip and tar have it."""
+
+    @pytest.fixture
+    def original(self, tmp_path) -> Path:
+        for number, time_s in enumerate((1_000_000_000, 1_234_567_890.5, 1_700_000_001)):
+            path = put(tmp_path / "in" / f"{number}.txt", b"x" * number)
+            os.utime(path, (time_s, time_s))
+        return tmp_path / "in"
+
+    @pytest.mark.parametrize(
+        ("name", "command", "program"),
+        [
+            ("a.zip", "zip -q -r ../a.zip .", "unzip -q a.zip -d out"),
+            ("b.zip", "zip -q -X -r ../b.zip .", "unzip -q b.zip -d out"),
+            ("c.tar", "tar --format=gnu -cf ../c.tar .", "tar xf c.tar -C out"),
+            ("d.tar", "tar --format=pax -cf ../d.tar .", "tar xf d.tar -C out"),
+            ("e.tgz", "tar czf ../e.tgz .", "tar xf e.tgz -C out"),
+        ],
+    )
+    def test_as_other_programs_set_them(self, tmp_path, cache, original, name, command, program):
+        if name.endswith("zip"):
+            ZIP.require()
+            UNZIP.require()
+        subprocess.run(command, shell=True, check=True, cwd=original)
+        (tmp_path / "out").mkdir()
+        subprocess.run(program, shell=True, check=True, cwd=tmp_path)
+        made = colabkit.dataset(tmp_path / name, progress=False)
+        for path in original.iterdir():
+            theirs = (tmp_path / "out" / path.name).stat().st_mtime
+            assert (made / path.name).stat().st_mtime == theirs
+        again = colabkit.dataset(tmp_path / name, progress=False, verify="full")
+        assert again == made
+
+    def test_what_is_no_time_is_left(self, tmp_path, cache):
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+            archive.writestr(zipfile.ZipInfo("a", (2107, 15, 31, 31, 63, 62)), b"x")
+            archive.writestr(zipfile.ZipInfo("b", (1980, 0, 0, 0, 0, 0)), b"y")
+        assert dataset(tmp_path / "a.zip") == {"a": b"x", "b": b"y"}

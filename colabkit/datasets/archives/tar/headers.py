@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import enum
+import math
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,13 +15,14 @@ from colabkit.datasets.members import NameReader, corrupt
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError, ArchiveUnsupportedError
 
 BLOCK_BYTES = 512
-_HEADER = struct.Struct("100s8s16x12s12x8sc100s6s82x155s12x")
+_HEADER = struct.Struct("100s8s16x12s12s8sc100s6s82x155s12x")
 _POSIX_MAGIC = b"ustar\0"
 _CHECKSUM_SPACES = 8 * 32
 _BASE256 = 0x80
 _OCTAL = b"01234567"
 _UNNAMED = ""
 _GOES_ON_AT = 482
+_DECIMAL = re.compile(r"-?\d{1,15}(\.\d*)?", re.ASCII)
 
 
 class TarType(enum.Enum):
@@ -76,6 +79,7 @@ class TarHeader:
     size: bytes
     mode: bytes
     goes_on: bool
+    changed: bytes
 
     @property
     def nbytes(self) -> int:
@@ -95,12 +99,15 @@ class Extended:
     link: str | None = None
     nbytes: int | None = None
     is_sparse: bool = False
+    time_s: float | None = None
 
     def with_pax(self, records: Mapping[str, str]) -> Extended:
         """Returns this with the records of a pax header added; an empty one takes back another."""
-        changes: dict[str, str | int | None] = {}
+        changes: dict[str, str | float | None] = {}
         if any(key.startswith("GNU.sparse") for key in records):
             changes["is_sparse"] = True
+        if _DECIMAL.fullmatch(records.get("mtime", "")):
+            changes["time_s"] = float(records["mtime"])
         if "path" in records:
             changes["name"] = records["path"] or None
         if "GNU.sparse.name" in records:
@@ -130,6 +137,7 @@ class TarMember:
     mode: int
     maybe_nbytes: int = 0
     goes_on: bool = False
+    time_s: float = math.nan
 
 
 def read_header(block: bytes) -> TarHeader:
@@ -138,7 +146,7 @@ def read_header(block: bytes) -> TarHeader:
     Raises:
         ArchiveCorruptError: Its checksum is wrong.
     """
-    name, mode, size, checksum, kind_byte, link, magic, prefix = _HEADER.unpack(block)
+    name, mode, size, changed, checksum, kind_byte, link, magic, prefix = _HEADER.unpack(block)
     name, link = _text(name), _text(link)
     if magic == _POSIX_MAGIC and (head := _text(prefix)):
         name = head + b"/" + name
@@ -148,7 +156,8 @@ def read_header(block: bytes) -> TarHeader:
     if _number(checksum, name) != total and not _signed_sum(block, checksum, name):
         raise corrupt(_shown(name), "has a header with a wrong checksum")
     kind = _TYPES.get(kind_byte, TarType.UNKNOWN)
-    return TarHeader(kind, kind_byte, name, link, size, mode, bool(block[_GOES_ON_AT]))
+    goes_on = bool(block[_GOES_ON_AT])
+    return TarHeader(kind, kind_byte, name, link, size, mode, goes_on, changed)
 
 
 def is_header(block: bytes) -> bool:
@@ -180,7 +189,10 @@ def merged(header: TarHeader, extended: Extended, names: NameReader) -> TarMembe
         kind = TarType.SPARSE
     mode = _parsed(header.mode)
     mode = _ORDINARY_MODE if mode is None or mode < 0 else mode & _PERMISSIONS
-    return TarMember(kind, name, link, nbytes, mode, maybe_nbytes, header.goes_on)
+    time_s = extended.time_s
+    if time_s is None:
+        time_s = float(_parsed(header.changed) or math.nan)
+    return TarMember(kind, name, link, nbytes, mode, maybe_nbytes, header.goes_on, time_s)
 
 
 def check_kind(member: TarMember) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
@@ -66,6 +67,7 @@ class TarUnpacker:
     ) -> None:
         self.counter = Counter()
         self.manifest = UnpackedTable()
+        self.times = array("d")
         self.remarks = remarks
         self.names = NameReader(encoding)
         self._renamed = renamed or {}
@@ -121,6 +123,7 @@ class TarUnpacker:
 
     def take_over(self, other: TarUnpacker) -> None:
         """Takes the files that another reading has unpacked under the names of hard links."""
+        self.times += other.times
         for file in other.manifest:
             self.manifest.add(*file)
             target = self._hard_links[file.path]
@@ -153,7 +156,10 @@ class TarUnpacker:
             message = f"The {self._kind.value} is damaged: something else follows before its end."
             raise ArchiveCorruptError(message, hint="Upload or download it again.")
         if self._came_again:
+            paths = (file.path for file in self.manifest)
+            last = dict(zip(paths, self.times, strict=True))
             self.manifest = self.manifest.of_the_last(without=self._links)
+            self.times = array("d", (last[file.path] for file in self.manifest))
 
     def _on_piece(self, nbytes: int) -> None:
         self._unpacked_bytes += nbytes
@@ -286,6 +292,7 @@ class TarUnpacker:
             crc = self._copy(member, path, blocks)
             self.counter.files_done += 1
         self.manifest.add(path, member.nbytes, crc)
+        self.times.append(member.time_s)
 
     def _copy(self, member: TarMember, path: str, blocks: Blocks) -> int:
         """Writes a large member's content piece by piece; returns its CRC."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import stat
 import struct
+import time
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator
@@ -41,6 +43,8 @@ _FIXED = np.dtype(
 _MAGIC = b"PK\x01\x02"
 _LENGTHS = struct.Struct("<3H")
 _LENGTHS_AT = 28
+_STAMP_AT = 12
+_UNIX_TIME_BYTES = 9
 _CHUNK = 1 << 16
 _FULL = 0xFFFFFFFF
 _UNIX, _MACOS = 3, 19
@@ -122,6 +126,24 @@ class ZipEntries:
             if row >= 0 and _unicode_path(self._extra(row), self.raw_name(row)) is not None:
                 found[row] = True
         return found
+
+    def times(self, rows: Column) -> Column:
+        """Returns when members were changed, in seconds since 1970; NaN where nothing tells.
+
+        Info-ZIP notes the time everywhere the same; else it is that of a clock on a wall.
+        """
+        every = np.frombuffer(self.raw, np.uint8)
+        starts = self.starts[rows]
+        stamps = every[starts[:, None] + np.arange(_STAMP_AT, _STAMP_AT + 4)].view("<u4")[:, 0]
+        walls, which = np.unique(stamps, return_inverse=True)
+        times: Column = np.array([_wall_time(int(wall)) for wall in walls], np.float64)[which]
+        begins = starts + ENTRY_BYTES + self.name_bytes[rows]
+        told = self.extra_bytes[rows] >= _UNIX_TIME_BYTES
+        where = np.where(told, begins, 0)[:, None] + np.arange(_UNIX_TIME_BYTES)
+        fields = every[where]
+        told &= (fields[:, 0] == ord("U")) & (fields[:, 1] == ord("T")) & (fields[:, 4] & 1 == 1)
+        unix = np.ascontiguousarray(fields[:, 5:9]).view("<i4")[:, 0]
+        return np.where(told, unix, times)
 
     def ends_with_slash(self) -> Column:
         """Returns which names end as those of folders do."""
@@ -233,6 +255,20 @@ def _columns(raw: bytes, starts: Column) -> dict[str, Column]:
         unix = np.isin(chunk["made_on"], (_UNIX, _MACOS))
         columns["modes"][rows] = np.where(unix, chunk["attributes"] >> 16, 0)
     return columns
+
+
+def _wall_time(stamp: int) -> float:
+    """Returns what a clock on this machine's wall showed as a time, NaN where none could."""
+    clock, date = stamp & 0xFFFF, stamp >> 16
+    day = (1980 + (date >> 9), (date >> 5) & 15, date & 31)
+    try:
+        return (
+            time.mktime((*day, clock >> 11, (clock >> 5) & 63, 2 * (clock & 31), 0, 0, -1))
+            if day[1] and day[2]
+            else math.nan
+        )
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def _extras(extra: bytes) -> Iterator[tuple[int, bytes]]:

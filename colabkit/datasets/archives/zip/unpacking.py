@@ -107,6 +107,10 @@ class ZipUnpacker:
             else:
                 self._unpack_span(job, b"".join(chunks), crew, process)
 
+    def times(self) -> Column:
+        """Returns when each file was changed, as the archive tells."""
+        return self._layout.entries.times(self._layout.rows)
+
     def manifest(self) -> UnpackedTable:
         """Returns every file with the size and CRC it was checked against."""
         return UnpackedTable.of(self._files)
