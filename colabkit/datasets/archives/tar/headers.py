@@ -6,9 +6,10 @@ import enum
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 from zlib import adler32
 
 from colabkit.datasets.members import NameReader, corrupt
@@ -80,6 +81,7 @@ class TarHeader:
     mode: bytes
     goes_on: bool
     changed: bytes
+    block: bytes
 
     @property
     def nbytes(self) -> int:
@@ -98,14 +100,14 @@ class Extended:
     name: str | None = None
     link: str | None = None
     nbytes: int | None = None
-    is_sparse: bool = False
+    sparse: tuple[tuple[str, str], ...] = ()
     time_s: float | None = None
 
-    def with_pax(self, records: Mapping[str, str]) -> Extended:
+    def with_pax(self, pairs: Sequence[tuple[str, str]]) -> Extended:
         """Returns this with the records of a pax header added; an empty one takes back another."""
-        changes: dict[str, str | float | None] = {}
-        if any(key.startswith("GNU.sparse") for key in records):
-            changes["is_sparse"] = True
+        records = dict(pairs)
+        sparse = tuple(pair for pair in pairs if pair[0].startswith("GNU.sparse"))
+        changes: dict[str, Any] = {"sparse": (*self.sparse, *sparse)}
         if _DECIMAL.fullmatch(records.get("mtime", "")):
             changes["time_s"] = float(records["mtime"])
         if "path" in records:
@@ -120,7 +122,7 @@ class Extended:
             if not (records["size"].isascii() and records["size"].isdecimal()):
                 raise corrupt(records.get("path", ""), "has a size that is no number")
             changes["nbytes"] = int(records["size"][:20])
-        return replace(self, **changes)  # type: ignore[arg-type]
+        return replace(self, **changes)
 
 
 @dataclass(slots=True)
@@ -138,6 +140,8 @@ class TarMember:
     maybe_nbytes: int = 0
     goes_on: bool = False
     time_s: float = math.nan
+    block: bytes = b""
+    sparse: tuple[tuple[str, str], ...] = ()
 
 
 def read_header(block: bytes) -> TarHeader:
@@ -157,7 +161,7 @@ def read_header(block: bytes) -> TarHeader:
         raise corrupt(_shown(name), "has a header with a wrong checksum")
     kind = _TYPES.get(kind_byte, TarType.UNKNOWN)
     goes_on = bool(block[_GOES_ON_AT])
-    return TarHeader(kind, kind_byte, name, link, size, mode, goes_on, changed)
+    return TarHeader(kind, kind_byte, name, link, size, mode, goes_on, changed, block)
 
 
 def is_header(block: bytes) -> bool:
@@ -185,14 +189,16 @@ def merged(header: TarHeader, extended: Extended, names: NameReader) -> TarMembe
     if kind is TarType.FILE and name.endswith("/") and (extended.name is None or not nbytes):
         # So wrote the oldest programs; a long name's first hundred bytes may end anywhere.
         kind = TarType.FOLDER
-    if extended.is_sparse:
+    if extended.sparse:
         kind = TarType.SPARSE
     mode = _parsed(header.mode)
     mode = _ORDINARY_MODE if mode is None or mode < 0 else mode & _PERMISSIONS
     time_s = extended.time_s
     if time_s is None:
         time_s = float(_parsed(header.changed) or math.nan)
-    return TarMember(kind, name, link, nbytes, mode, maybe_nbytes, header.goes_on, time_s)
+    member = TarMember(kind, name, link, nbytes, mode, maybe_nbytes, header.goes_on, time_s)
+    member.block, member.sparse = header.block, extended.sparse
+    return member
 
 
 def check_kind(member: TarMember) -> None:
@@ -200,14 +206,12 @@ def check_kind(member: TarMember) -> None:
 
     Raises:
         ArchiveUnsafeError: It is a device or a pipe.
-        ArchiveUnsupportedError: It is a sparse file or a part of a series.
+        ArchiveUnsupportedError: It is a part of a series.
     """
     if member.kind is TarType.DEVICE:
         message = f"Member {member.name!r} is a device or a pipe."
         hint = 'Leave it out when you pack, or with members="!NAME".'
         raise ArchiveUnsafeError(message, member=member.name, hint=hint)
-    if member.kind is TarType.SPARSE:
-        raise _unsupported(member.name, "is a sparse file")
     if member.kind is TarType.UNKNOWN:
         raise _unsupported(member.name, "is of a type that is not known, or a part of several")
 
@@ -220,13 +224,15 @@ def long_text(data: bytes, names: NameReader) -> str:
     return names.text(_text(data))
 
 
-def pax_records(data: bytes, names: NameReader) -> dict[str, str]:
+def pax_records(data: bytes, names: NameReader) -> list[tuple[str, str]]:
     """Parses a pax header's records, each "length key=value" and a line end.
+
+    They are in order, and some keys of sparse files come several times.
 
     Raises:
         ArchiveCorruptError: A record's length is not its length.
     """
-    records: dict[str, str] = {}
+    records: list[tuple[str, str]] = []
     unreadable = "has a pax header that cannot be read"
     place = 0
     while place < len(data) and data[place]:
@@ -240,7 +246,8 @@ def pax_records(data: bytes, names: NameReader) -> dict[str, str]:
             raise corrupt(_UNNAMED, unreadable)
         key, _, value = record[:-1].partition(b"=")
         name = key.decode("utf-8", "replace")
-        records[name] = names.text(value) if "path" in name else value.decode("utf-8", "replace")
+        text = names.text(value) if "path" in name else value.decode("utf-8", "replace")
+        records.append((name, text))
         place = end
     return records
 

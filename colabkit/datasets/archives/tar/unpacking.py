@@ -21,6 +21,7 @@ from colabkit.datasets.archives.tar.headers import (
     pax_records,
     read_header,
 )
+from colabkit.datasets.archives.tar.sparse import filled, of_gnu, of_pax
 from colabkit.datasets.archives.tar.stream import Blocks, unpacked_pieces
 from colabkit.datasets.members import (
     LINK_BYTES_MAX,
@@ -187,7 +188,7 @@ class TarUnpacker:
                     link = long_text(self._extra(header.nbytes, blocks), self.names)
                     extended = replace(extended, link=link)
                 case TarType.PAX_GLOBAL:
-                    records = pax_records(self._extra(header.nbytes, blocks), self.names)
+                    records = dict(pax_records(self._extra(header.nbytes, blocks), self.names))
                     if not records.keys().isdisjoint({"path", "linkpath", "size"}):
                         message = "A header for all members gives them one name or size."
                         raise ArchiveUnsafeError(message, hint="Pack the data again.")
@@ -248,6 +249,8 @@ class TarUnpacker:
         if path is not None and member.kind is TarType.FILE:
             check_mode(member.name, member.mode)
             self._take_file(member, path, blocks)
+        elif path is not None and member.kind is TarType.SPARSE:
+            self._take_sparse(member, path, blocks)
         else:
             if path is not None and member.kind is TarType.FOLDER:
                 self._tree.make_folders(self._names.add_folder(path))
@@ -292,6 +295,30 @@ class TarUnpacker:
             crc = self._copy(member, path, blocks)
             self.counter.files_done += 1
         self.manifest.add(path, member.nbytes, crc)
+        self.times.append(member.time_s)
+
+    def _take_sparse(self, member: TarMember, path: str, blocks: Blocks) -> None:
+        """Writes a file of which only some pieces are in the archive; the rest is zeros."""
+        name = member.name
+        if member.sparse:
+            spec = of_pax(member.sparse, lambda nbytes: blocks.exactly(nbytes, name), name)
+        else:
+            spec = of_gnu(member.block, lambda: blocks.exactly(BLOCK_BYTES, name), name)
+        spec.check(name, member.nbytes)
+        self._unpacked_bytes += spec.nbytes
+        self._limits.check_bytes(self._unpacked_bytes, self._archive_bytes, member=name)
+        self._tree.make_folders(self._add_name(path))
+        crc = 0
+        descriptor = self._tree.create(path, member.mode)
+        try:
+            for piece in filled(spec, lambda nbytes: blocks.views(nbytes, name)):
+                crc = crc32(piece, crc)
+                self._tree.write(descriptor, piece, path)
+                self.counter.bytes_written += len(piece)
+        finally:
+            os.close(descriptor)
+        self.counter.files_done += 1
+        self.manifest.add(path, spec.nbytes, crc)
         self.times.append(member.time_s)
 
     def _copy(self, member: TarMember, path: str, blocks: Blocks) -> int:

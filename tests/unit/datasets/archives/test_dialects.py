@@ -235,3 +235,25 @@ def test_a_member_that_comes_again_is_written_last_however_slow_the_first_is(tmp
     assert error is None
     assert slow, "a process wrote the first"
     assert (tmp_path / "outer" / "into" / "same").read_bytes() == b"after"
+
+
+@pytest.mark.parametrize("form", ["gnu", "pax 0.0", "pax 0.1", "pax 1.0"])
+def test_sparse_files_come_out_as_tar_unpacks_them(tmp_path, form):
+    inside = tmp_path / "in"
+    inside.mkdir()
+    with (inside / "holes.bin").open("wb") as file:
+        for number in range(60):
+            file.seek(number * 70_000)
+            file.write(b"%04d" % number)
+        file.truncate(5_000_000)
+    with (inside / "hole.bin").open("wb") as file:
+        file.truncate(300_000)
+    (inside / "plain.txt").write_bytes(b"text")
+    options = [f"--format={form.partition(' ')[0]}"]
+    options += [f"--sparse-version={form[4:]}"] if form != "gnu" else []
+    archive = tmp_path / "a.tar"
+    subprocess.run(["tar", "--sparse", *options, "-C", inside, "-cf", archive, "."], check=True)
+    assert archive.stat().st_size < 600_000
+    _, error = attempt(archive, tmp_path)
+    assert error is None
+    assert tree(tmp_path / "outer" / "into") == tree(inside)
