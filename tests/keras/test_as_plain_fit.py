@@ -475,18 +475,21 @@ def meeting(*, workers: int) -> Any:
     """A PyDataset whose batches 2 and 3 wait for one another, and which draws everywhere."""
     import keras
 
-    together = threading.Barrier(2 if workers > 1 else 1)
+    together, opened = threading.Barrier(2 if workers > 1 else 1), []
 
     class Meeting(keras.utils.PyDataset):
         def __init__(self) -> None:
             super().__init__(workers=workers)
             self.own = np.random.default_rng(3)
+            self.opened: Any = None
 
         def __len__(self) -> int:
             return 6
 
         def __getitem__(self, index: int) -> Any:
             x, y = batches()[index]
+            if index == 3:  # as a file that is opened when it is needed
+                self.opened = self.opened or opened.append(index) or opened
             shift = np.random.rand() + random.random()
             if index in (2, 3):
                 together.wait(60)
@@ -506,6 +509,7 @@ def test_threads_fetch_at_a_time_what_one_fetches_alone(tmp_path):
         given = {"epochs": 2, "shuffle": False, "progress": False}
         history = colabkit.fit(model, data, tmp_path / str(workers), **given)
         assert history.verdict.grade.value == "exact"
+        assert len(data.opened) == 1
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
         assert a.tobytes() == b.tobytes()
     assert np.random.rand.__self__ is np.random.mtrand._rand

@@ -19,6 +19,10 @@ def pipeline() -> tf.data.Dataset:
     return data.shuffle(20).map(noisy).batch(BATCH).prefetch(2)
 
 
+def of_unknown_length() -> tf.data.Dataset:
+    return pipeline().filter(lambda x, y: True)
+
+
 def kept_draws() -> tf.data.Dataset:
     """A cache after the draws keeps those of the first pass."""
     x, y = arrays()
@@ -223,6 +227,15 @@ TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
         "model": network(),
         "data": seeded(pipeline),
         "class_weight": {0: 0.5, 1: 1.0, 2: 3.0},
+    },
+    "steps_of_a_pipeline_of_unknown_length": lambda: {
+        "model": network(),
+        "data": seeded(of_unknown_length),
+        "steps_per_epoch": 4,
+    },
+    "four_steps_per_execution_of_unknown_length": lambda: {
+        "model": network(steps_per_execution=4),
+        "data": seeded(of_unknown_length),
     },
     "eight_steps_per_execution": lambda: {
         "model": network(steps_per_execution=8),

@@ -49,4 +49,32 @@ def denoiser() -> dict[str, Any]:
     return {"model": model, "data": arrays()[0]}
 
 
-TORCH_CASES: dict[str, Callable[[], dict[str, Any]]] = {"own_step": denoiser}
+class Doubling(keras.layers.Layer):
+    def call(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
+class Subclassed(keras.Model):
+    """Built by its first batch, of layers of Keras' and of the user's own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = [Doubling(), keras.layers.Dropout(0.2), keras.layers.Dense(3)]
+
+    def call(self, x: torch.Tensor, training: bool = False) -> torch.Tensor:
+        double, drop, dense = self.inner
+        return dense(drop(double(x), training=training))
+
+
+def subclassed() -> dict[str, Any]:
+    keras.utils.set_random_seed(11)
+    model = Subclassed()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, metrics=["accuracy"])
+    return {"model": model, "data": arrays()}
+
+
+TORCH_CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "own_step": denoiser,
+    "own_layers_in_a_subclass": subclassed,
+}

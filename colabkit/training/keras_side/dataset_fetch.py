@@ -22,6 +22,7 @@ from colabkit.training.keras_side.thread_streams import (
 from colabkit.training.seeding import derive
 
 _in_worker: dict[str, Any] = {}
+_MISSING = object()
 
 Ticket = tuple[int, int]
 
@@ -93,21 +94,30 @@ class DatasetFetch:
     def _apart(self, seed: int, index: int) -> Any:
         """Fetches a batch while others do, with streams and generators of its own."""
         with own_streams(seed):
-            return self._view(seed)[index]
+            if not self._own:
+                return self._dataset[index]
+            view, given = self._view(seed)
+            batch = view[index]
+        self._take_back(view, given)
+        return batch
 
-    def _view(self, seed: int) -> Any:
-        """Returns the dataset, or where it has generators, one that differs only in them."""
-        if not self._own:
-            return self._dataset
+    def _view(self, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Returns a dataset that differs only in its generators, and its attributes."""
         copies = {}
         for number, generator in enumerate(self._own):
             copies[id(generator)] = own = copy.deepcopy(generator)
             reseed(own, derive(seed, number))
+        attributes = vars(self._dataset)
+        given = {name: copies.get(id(value), value) for name, value in attributes.items()}
         view = object.__new__(type(self._dataset))
-        view.__dict__.update(
-            {name: copies.get(id(value), value) for name, value in vars(self._dataset).items()}
-        )
-        return view
+        view.__dict__.update(given)
+        return view, given
+
+    def _take_back(self, view: Any, given: dict[str, Any]) -> None:
+        """Keeps what a fetch set, a file that it opened for example."""
+        for name, value in vars(view).items():
+            if given.get(name, _MISSING) is not value and not find_generators(value, ()):
+                setattr(self._dataset, name, value)
 
 
 def _in_order(

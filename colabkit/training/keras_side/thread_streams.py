@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 _own = threading.local()
-_lock = threading.Lock()
+# An abandoned reader may be closed by the collector in the middle of another's beginning.
+_lock = threading.RLock()
 _REAL_NUMPY: Any = np.random.mtrand._rand  # the state that np.random's functions share
 _REAL_PYTHON: Any = random._inst  # and that of random's
 # NumPy wraps these in functions of its own.
