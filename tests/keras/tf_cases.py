@@ -192,6 +192,11 @@ class Scaling(keras.Model):
         validation_data: Any = None,
         **options: Any,
     ) -> Any:
+        return self.fit_prepared(x, y, batch_size, validation_data, **options)
+
+    def fit_prepared(
+        self, x: Any, y: Any, batch_size: int | None, validation_data: Any, **options: Any
+    ) -> Any:
         x = self.prepared(x, y, batch_size)
         if validation_data is not None:
             validation_data = self.prepared(*validation_data, batch_size)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import CodeType
 from typing import Any
 
@@ -84,7 +84,7 @@ def _asked(data: Any, options: Any) -> dict[str, Any]:
 
 
 def _handed_on(model: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
-    if not _calls_fit(type(model).fit.__code__):
+    if not _calls_fit(type(model), "fit", set()):
         raise _no_call_error(model)
     own = keras.Model.__dict__.get("fit")
     signature = inspect.signature(keras.Model.fit)
@@ -109,9 +109,29 @@ def _handed_on(model: Any, asked: Mapping[str, Any]) -> dict[str, Any]:
     raise _no_call_error(model)
 
 
-def _calls_fit(code: CodeType) -> bool:
-    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return "fit" in code.co_names or any(map(_calls_fit, inner))
+def _calls_fit(model_class: type, method: str, seen: set[str]) -> bool:
+    """Whether a method calls a ``fit``, by itself or through other methods of its class."""
+    seen.add(method)
+    code = getattr(inspect.unwrap(getattr(model_class, method)), "__code__", None)
+    if code is None:
+        return True  # no Python that could be read
+    names = set(_names_in(code))
+    if "fit" in names:
+        return True
+    found = {name: getattr(model_class, name, None) for name in names - seen}
+    own = [n for n, f in found.items() if inspect.isfunction(f) and not _is_of_keras(f)]
+    return any(_calls_fit(model_class, name, seen) for name in own)
+
+
+def _is_of_keras(function: Any) -> bool:
+    return str(function.__module__).startswith("keras.")
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
 
 
 def _no_call_error(model: Any) -> ArgumentError:
