@@ -50,8 +50,9 @@ class TorchState:
             keep_sums(value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
-        self._keys_at_start = {n: frozenset(m.state_dict()) for n, m in self.modules.items()}
+        self._keys_at_start: dict[str, frozenset[str]] = {}
         self._gone: dict[str, list[str]] = {}
+        self._forms: dict[str, Any] | None = None
         given = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
         self.optimizers = {name: plain_optimizer(optimizer) for name, optimizer in given.items()}
         self._given = dict(self.optimizers)
@@ -76,22 +77,24 @@ class TorchState:
 
     def sections(self) -> list[Section]:
         """Returns the weights of each module and everything else, by reference."""
-        weights, rest = [], {}
+        weights, rest, every = [], {}, {}
         for name, module in self.modules.items():
             state = module.state_dict()
             tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
             extra = {k: v for k, v in state.items() if k not in tensors}
             if tensors:
                 weights.append(Section(name=name, state=tensors, weights=True))
+            every[name] = tensors
+            at_start = self._keys_at_start.setdefault(name, frozenset(tensors))
             rest[name] = {
                 "extra": extra,
                 "buffers": _buffers_not_in(module, state),
                 "generators": [own_generator_state(g) for g in generators_in(module)],
                 "python": self._values[name].state_dict(),
                 "left_out": left_out(module, state),
-                "made": made_in_training(module, tensors, self._keys_at_start[name]),
+                "made": made_in_training(module, tensors, at_start),
             }
-            self._gone[name] = gone_since(state, self._keys_at_start[name])
+            self._gone[name] = gone_since(state, at_start)
         state = {
             "modules": rest,
             "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
@@ -100,13 +103,14 @@ class TorchState:
             "groups": {n: names_in_groups(o, self.modules) for n, o in self.optimizers.items()},
             "others": {n: state_of(o) for n, o in self.others.items()},
         }
+        self._forms = self._forms_of(every)
         # The memories have looked at their objects by now.
         state["held"] = self._held.state_dict(self._memories())
         return [*weights, Section(name="objects", state=state, weights=False)]
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts back what ``sections`` gave, each tensor to where the object lives now."""
-        objects = sections["objects"]
+        self._forms, objects = None, sections["objects"]
         for name, module in self.modules.items():
             kept = objects["modules"].get(name)
             if kept is None:  # a module without tensors is no part of the fingerprint
@@ -253,13 +257,28 @@ class TorchState:
         tensors = [t for state in states for t in state.values() if isinstance(t, torch.Tensor)]
         return Watch(tensors, [p for o in self.optimizers.values() for p in parameters_of(o)])
 
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        states = ((name, module.state_dict()) for name, module in self.modules.items())
+        return {
+            name: {key: each for key, each in state.items() if isinstance(each, torch.Tensor)}
+            for name, state in states
+        }
+
+    def _forms_of(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+        for name, state in tensors.items():
+            # Asked for the first time before anything is restored.
+            self._keys_at_start.setdefault(name, frozenset(state))
+        return {
+            f"{name}.{key}": f"{tensor.dtype} {list(tensor.shape)}"
+            for name, state in tensors.items()
+            for key, tensor in state.items()
+        }
+
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""
-        parts: dict[str, Any] = {}
-        for name, module in self.modules.items():
-            for key, tensor in module.state_dict().items():
-                if isinstance(tensor, torch.Tensor):
-                    parts[f"{name}.{key}"] = f"{tensor.dtype} {list(tensor.shape)}"
+        # A save asks right after it has taken the state, whose tensors are known then.
+        forms, self._forms = self._forms, None
+        parts = dict(forms or self._forms_of(self._tensors()))
         for name, optimizer in self._given.items():
             parts[f"{name} class"] = type(optimizer).__name__
             parts[f"{name} groups"] = [len(g["params"]) for g in optimizer.param_groups]
