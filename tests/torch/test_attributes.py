@@ -353,3 +353,21 @@ def test_tensors_of_forms_that_cannot_be_stored_are_named_and_others_go_on(tmp_p
     )
     named = [each.partition(" (")[0] for each in history.verdict.reasons]
     assert named == ["model.double", "model.empty"]
+
+
+class Judging:
+    """Makes a network of its own at its first batch, which no resume can make again."""
+
+    def __init__(self) -> None:
+        self.judge: nn.Module | None = None
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.judge = self.judge or nn.Linear(3, 1)
+
+
+def test_a_network_that_a_callback_makes_in_mid_run_is_named(tmp_path):
+    history = colabkit.fit(
+        network(), arrays(), tmp_path, callbacks=[Judging()], epochs=2, progress=False, save_every=1
+    )
+    (said,) = history.verdict.reasons
+    assert said == "callback 0 Judging.judge (Linear) changes in training and cannot be saved"

@@ -77,6 +77,16 @@ def test_each_comes_back_as_it_was_and_from_few_entries(tmp_path):
     assert len(RunFolder(tmp_path).store.manifest(manifest).tensors) < 20
 
 
+def test_a_large_one_among_them_has_an_entry_of_its_own(tmp_path):
+    kept = memory()
+    (back,) = saved(tmp_path, [kept])
+    assert_same(kept, back)
+    (name,) = RunFolder(tmp_path).store.names()
+    entries = RunFolder(tmp_path).store.manifest(name).tensors
+    alone = [entry.key for entry in entries if not entry.key.startswith("packed")]
+    assert alone == ["kept.1.0"]
+
+
 @pytest.mark.parametrize("new", [torch.zeros(1, 5), torch.zeros(4), torch.zeros(1, 4).double()])
 def test_one_that_was_given_another_form_in_place_is_seen(new, tmp_path):
     kept = memory()
