@@ -14,15 +14,14 @@ from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.errors import CheckpointCorruptError, MissingPackageError, StorageError
-from colabkit.storage import AnyVolume, LocalVolume, Volume, cache_folder, volume_at
+from colabkit.storage import AnyVolume, DriveVolume, LocalVolume, Volume, cache_folder, volume_at
 
 _ACCOUNT = "carried.json"
 
 
 def spool_of(volume: Volume, *, keep: int = 2) -> CheckpointStore:
     """Returns the spool in front of a slow volume."""
-    name = hashlib.sha256(_place(volume).encode()).hexdigest()[:16]
-    return CheckpointStore(LocalVolume(_spools() / name), keep=keep)
+    return CheckpointStore(LocalVolume(_spools() / _name_for(volume)), keep=keep)
 
 
 def note_carried(spool: CheckpointStore, volume: Volume, newest: Name | None) -> None:
@@ -80,7 +79,7 @@ def _carry(spool: CheckpointStore, place: str, name: Name, say: Callable[[str], 
     step = manifest.facts.step
     try:
         volume = volume_at(place)
-        _require_slow(volume, place)
+        _require_same(volume, place, spool)
         if Lease(volume).newest_generation() > name.generation:
             return  # another session has gone on from an older one
         store = CheckpointStore(volume)
@@ -94,10 +93,13 @@ def _carry(spool: CheckpointStore, place: str, name: Name, say: Callable[[str], 
     say(f"The checkpoint of step {step:,} waited on this machine: it is copied to {place} now.")
 
 
-def _require_slow(volume: AnyVolume, place: str) -> None:
-    if volume.is_slow:
+def _require_same(volume: AnyVolume, place: str, spool: CheckpointStore) -> None:
+    if not volume.is_slow:
+        message = f"{place} is on this machine's own disk now: what was mounted there is not."
+    elif Path(spool.volume.location).name != _name_for(volume):
+        message = f"{place} leads to another Drive now than when the checkpoint was taken."
+    else:
         return
-    message = f"{place} is a folder on this machine's own disk now: what was mounted there is not."
     raise StorageError(message, path=place, operation="reach", hint="Mount it again.")
 
 
@@ -112,5 +114,13 @@ def _spools() -> Path:
     return cache_folder() / "spool"
 
 
+def _name_for(volume: Volume) -> str:
+    identity = volume.identity if isinstance(volume, DriveVolume) else _place(volume)
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
 def _place(volume: Volume) -> str:
+    """Returns what opens the volume again, in another process and at another mountpoint."""
+    if isinstance(volume, DriveVolume):
+        return volume.anywhere
     return str(volume.root.absolute()) if isinstance(volume, LocalVolume) else volume.location

@@ -73,7 +73,6 @@ def mount(
     *,
     is_mounted: Callable[[], bool],
     timeout_s: float = 120.0,
-    force: bool = False,
     is_lost: bool = False,
     others: tuple[str, ...] = (),
     load: Callable[[str], Any] = importlib.import_module,
@@ -89,7 +88,6 @@ def mount(
         mountpoint: Where Drive is to be.
         is_mounted: Whether Drive is mounted there, and alive.
         timeout_s: How long to wait for the person, and again for Drive; whole seconds.
-        force: Whether to mount anew what is mounted.
         is_lost: Whether a dead mount lies there: it is not looked at, which may take for ever.
         others: Where Drive is mounted besides; mounting here would cut it off there.
         load: Imports a module by name, for tests.
@@ -104,7 +102,7 @@ def mount(
     is_there = not is_lost and is_mounted()
     is_covered = is_there or is_lost
     # First: off Colab the default mountpoint cannot be used either, and that is not the reason.
-    drive = None if is_there and not force else _drive(load, target)
+    drive = None if is_there else _drive(load, target)
     check_mountpoint(target, timeout_s=timeout_s, is_covered=is_covered, others=others)
     began_s = clock()
     if drive is None:
@@ -113,7 +111,7 @@ def mount(
     with _stoppable(target):
         try:
             with _listening("drive.mount"), _nothing_cleared(load):
-                drive.mount(target, force_remount=force, timeout_ms=int(timeout_s) * 1000)
+                drive.mount(target, timeout_ms=int(timeout_s) * 1000)
         except failures as error:
             waited_s = clock() - began_s
             refusal = refusal_of(error, waited_s=waited_s, timeout_s=timeout_s, was_slow=was_slow)

@@ -15,6 +15,7 @@ from colabkit.storage.mounter import Mounter, MountRequest, Telling
 from colabkit.storage.mounts import device_of
 from colabkit.storage.working_folder import WorkingFolder
 
+DEFAULT_MOUNTPOINT = "/content/drive"
 FIRST_TRY_S, LATER_TRY_S = 30.0, 10.0
 _BACK_OFF_S = (60.0, 300.0, 900.0)
 _UNCOMMITTED, _ID = "user.drive.uncommitted", "user.drive.id"
@@ -64,6 +65,7 @@ class Mended(enum.Enum):
     FINE = "it is mounted"
     REMOUNTED = "it was lost and is mounted again"
     RENEWED = "it was old and is mounted anew"
+    KEPT = "it is old, and stays until it has uploaded what it holds"
     REFUSED = "it is lost, and a try to mount it failed"
     WAITING = "it is lost, and the next try is not due"
 
@@ -112,7 +114,7 @@ class DriveMount:
         self._state = MountState.ABSENT
         self._device = 0
         self._tries_failed = 0
-        self._next_try_s = 0.0
+        self._next_try_s = self._next_renewal_s = 0.0
         self._stopped: DriveMountError | None = None
         self._written: set[Path] = set()
         self._working = WorkingFolder(self.mountpoint)
@@ -125,8 +127,9 @@ class DriveMount:
 
     def look(self) -> MountState:
         """Looks at the mountpoint, with a time-out, since a dead mount may hang whoever asks."""
-        device = device_of(self.root) if self.mounter.is_listed(self.mountpoint) else None
-        seen = Observation(is_listed=device is not None, answers=bool(device))
+        is_listed = self.mounter.is_listed(self.mountpoint)
+        device = device_of(self.root) if is_listed else None
+        seen = Observation(is_listed=is_listed, answers=device is not None)
         before, self._state = self._state, state_after(self._state, seen)
         if self._state is MountState.MOUNTED:
             self._device = device or 0
@@ -136,25 +139,22 @@ class DriveMount:
             self.times_lost += 1
         return self._state
 
-    def mount(self, *, timeout_s: float = 120.0, anew: bool = False) -> MountState:
+    def mount(self, *, timeout_s: float = 120.0) -> MountState:
         """Mounts Drive where it is not; on the main thread only.
 
         Args:
             timeout_s: How long to wait for the person who allows it.
-            anew: Whether to do so even where it is mounted and alive.
 
         Raises:
             DriveMountError: It could not be mounted; ``cause`` says why.
         """
-        if self.look() is not MountState.MOUNTED or anew:
+        if self.look() is not MountState.MOUNTED:
             is_lost = self._state is MountState.LOST and self.mounter.is_listed(self.mountpoint)
-            wanted = MountRequest(timeout_s, is_alive=self._is_mounted, is_lost=is_lost, anew=anew)
+            wanted = MountRequest(timeout_s, is_alive=self._is_mounted, is_lost=is_lost)
             self._mount_from_outside(wanted)
         self._working.go_back()
         self._tries_failed, self._stopped = 0, None
-        if self.look() is MountState.MOUNTED and anew:
-            self.mounted_s = self._clock()
-        return self._state
+        return self.look()
 
     def _mount_from_outside(self, wanted: MountRequest) -> None:
         """Mounts while this process works elsewhere: a folder on the mount would keep it busy."""
@@ -235,18 +235,23 @@ class DriveMount:
         return Mending(Mended.REMOUNTED)
 
     def renew(self) -> Mending:
-        """Mounts anew what is mounted and has become old; for when nothing waits.
+        """Uploads what Drive holds, takes down what has become old and mounts it anew.
 
-        A refusal puts the next try off as far as one after a loss.
+        What others have written is there, too: nothing is taken down before it is uploaded.
+        Where it cannot be mounted then, it is lost as ever, for ``mend``.
         """
-        if self._clock() < self._next_try_s:
-            return Mending(Mended.WAITING, next_try_s=self._next_try_s - self._clock())
+        left_s = self._next_renewal_s - self._clock()
+        if left_s > 0:
+            return Mending(Mended.WAITING, next_try_s=left_s)
         try:
-            self.mount(timeout_s=FIRST_TRY_S, anew=True)
-        except DriveMountError as error:
-            self._next_try_s = self._clock() + _BACK_OFF_S[-1]
-            return Mending(Mended.REFUSED, error=error, next_try_s=_BACK_OFF_S[-1])
-        return Mending(Mended.RENEWED)
+            self.unmount(timeout_s=FIRST_TRY_S)
+        except StorageError as error:
+            self._next_renewal_s = self._clock() + _BACK_OFF_S[-1]
+            return Mending(Mended.KEPT, error=error, next_try_s=_BACK_OFF_S[-1])
+        self._state = MountState.LOST
+        mending = self.mend(now=True)
+        is_back = mending.outcome is Mended.REMOUNTED
+        return Mending(Mended.RENEWED) if is_back else mending
 
     # What was written and may not be uploaded yet.
 

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from colabkit.storage.drive_mount import DriveMount
+from colabkit.storage.drive_mount import DEFAULT_MOUNTPOINT, DriveMount
 from colabkit.storage.files import Files
 from colabkit.storage.local import LocalVolume, T
+from colabkit.storage.mounter import Naming
 from colabkit.storage.outages import LOST, patiently
 from colabkit.storage.volume import Bytes
 
@@ -42,6 +43,20 @@ class DriveVolume(LocalVolume):
         self._sleep = sleep
         # Drive keeps what is removed in its trash, and that counts: files are emptied first.
         super().__init__(root, files, empty_first=True)
+
+    @property
+    def identity(self) -> str:
+        """The same for the same folder of the same Drive, wherever that is mounted."""
+        mounter = self.mount.mounter
+        drive = mounter.drive if isinstance(mounter, Naming) else ""
+        return " ".join(filter(None, [drive, self.anywhere]))
+
+    @property
+    def anywhere(self) -> str:
+        """A path that leads to the folder wherever the same Drive is mounted."""
+        if not isinstance(self.mount.mounter, Naming):
+            return str(self.root.absolute())
+        return f"{DEFAULT_MOUNTPOINT}/{self.root.relative_to(self.mount.mountpoint).as_posix()}"
 
     def _try(self, call: Callable[[], T]) -> T:
         return patiently(call, sleep=self._sleep)

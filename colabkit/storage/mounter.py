@@ -16,13 +16,11 @@ class MountRequest:
         timeout_s: How long to wait for it, and for the person who allows it.
         is_alive: Looks whether it is there and answers.
         is_lost: Whether what is mounted there is dead, and must be taken down first.
-        anew: Whether to take down what is mounted there even if it is alive.
     """
 
     timeout_s: float
     is_alive: Callable[[], bool]
     is_lost: bool = False
-    anew: bool = False
 
 
 class Mounter(Protocol):
@@ -40,12 +38,20 @@ class Mounter(Protocol):
         ...
 
     def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
-        """Mounts it, taking down first what is lost or wanted anew; raises DriveMountError."""
+        """Mounts it, taking down first what is lost; raises DriveMountError."""
         ...
 
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
         """Uploads what waits and takes the mount down; raises StorageError."""
         ...
+
+
+@runtime_checkable
+class Naming(Protocol):
+    """A mounter that knows which Drive it mounts, whatever the mountpoint."""
+
+    drive: str
+    """The same for the same Drive on this machine, in every process."""
 
 
 @runtime_checkable

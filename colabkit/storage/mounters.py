@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from colabkit.storage.mounter import Mounter, MountRequest
 from colabkit.storage.mounts import (
     Mounted,
     answers,
+    device_of,
     drive_mountpoints,
     is_mountpoint,
     mounted_below,
@@ -28,6 +28,7 @@ class ColabMounter:
     """google.colab's own mount: asks the person in the notebook's page for access."""
 
     name = "colab"
+    drive = "colab"
 
     def root(self, mountpoint: Path) -> Path:
         """Returns where My Drive begins under a mountpoint."""
@@ -38,7 +39,7 @@ class ColabMounter:
         return is_mountpoint(mountpoint)
 
     def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
-        """Mounts it, taking down first what is lost or wanted anew.
+        """Mounts it, taking down first what is lost.
 
         Google's program is started over a mount that is in use, and fails for ever then: what
         an open file or somebody's working folder still holds is let go of beforehand.
@@ -54,7 +55,6 @@ class ColabMounter:
             is_mounted=wanted.is_alive,
             timeout_s=wanted.timeout_s,
             is_lost=wanted.is_lost and is_mountpoint(mountpoint),
-            force=wanted.anew,
             others=() if is_alive_at is None else (str(is_alive_at),),
         )
 
@@ -86,7 +86,7 @@ class FolderMounter:
         """Returns whether what it lay on at first is mounted still."""
         if self._below is not None:
             return is_mountpoint(self._below.mountpoint)
-        device = _device_of(mountpoint)
+        device = device_of(mountpoint)
         if self._device is None and device is not None:
             self._device, self._below = device, mounted_below(mountpoint)
         return device is not None and device == self._device
@@ -109,15 +109,6 @@ class FolderMounter:
         message = f"{mountpoint} was mounted by you, and stays mounted."
         hint = "Unmount it as its program wants it, so that it uploads what waits."
         raise StorageError(message, path=mountpoint, operation="unmount", hint=hint)
-
-
-def _device_of(folder: Path) -> int | None:
-    """Returns the device that a folder lies on, None when there is no such folder."""
-    try:
-        found = folder.stat()
-    except OSError:
-        return None
-    return found.st_dev if stat.S_ISDIR(found.st_mode) else None
 
 
 _BACKENDS: dict[str, Callable[..., Mounter]] = {

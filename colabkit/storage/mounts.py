@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import os
 import re
+import stat
 import threading
 from collections.abc import Collection
 from pathlib import Path
@@ -95,8 +96,8 @@ def led_to(path: str | Path, *, unasked: Collection[Path]) -> Path:
     return Path(os.path.normpath(where.joinpath(*parts)))
 
 
-def device_of(folder: Path) -> int:
-    """Returns the device number of a folder, 0 when it does not answer in time.
+def device_of(folder: Path) -> int | None:
+    """Returns the device that a folder lies on, None when there is none or no answer in time.
 
     A dead mount may hang whoever asks it, and then it is a thread that hangs.
     """
@@ -104,19 +105,21 @@ def device_of(folder: Path) -> int:
 
     def ask() -> None:
         try:
-            answer.append(os.stat(folder).st_dev)  # noqa: PTH116  # one system call, nothing else
+            found = folder.stat()
         except OSError:
-            answer.append(0)
+            return
+        if stat.S_ISDIR(found.st_mode):
+            answer.append(found.st_dev)
 
     asking = threading.Thread(target=ask, name="colabkit-probe", daemon=True)
     asking.start()
     asking.join(_PROBE_S)
-    return answer[0] if answer else 0
+    return answer[0] if answer else None
 
 
 def answers(folder: Path) -> bool:
     """Whether a folder is there and can be looked at in time."""
-    return bool(device_of(folder))
+    return device_of(folder) is not None
 
 
 def mounted_below(path: str | Path) -> Mounted | None:

@@ -57,6 +57,7 @@ class OcamlfuseMounter:
             message = "Only one of client_id and client_secret was given."
             raise ArgumentError(message, argument="client_id", hint="Pass both, or neither.")
         self.label = label
+        self.drive = f"ocamlfuse {label}"
         self.install = install
         self._credentials = Path(credentials).expanduser() if credentials is not None else None
         self._client = ["-id", client_id, "-secret", client_secret] if client_id else []
@@ -71,7 +72,7 @@ class OcamlfuseMounter:
         return is_mountpoint(mountpoint)
 
     def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
-        """Mounts it, taking down first what is lost or wanted anew."""
+        """Mounts it, taking down first what is lost."""
         if not is_installed(_PROGRAM) and self.install:
             _install(mountpoint)
         if not is_installed(_PROGRAM):
@@ -79,8 +80,8 @@ class OcamlfuseMounter:
             raise missing_program(mountpoint, _PROGRAM, hint)
         require_fuse(mountpoint)
         self._sign_in(mountpoint)
-        if wanted.is_lost or wanted.anew:
-            take_down(mountpoint, is_dead=wanted.is_lost)
+        if wanted.is_lost:
+            take_down(mountpoint, is_dead=True)
         if not self._mounts_made:
             check_mountpoint(str(mountpoint), timeout_s=wanted.timeout_s, is_covered=False)
         mountpoint.mkdir(exist_ok=True)

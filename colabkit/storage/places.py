@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from colabkit.errors import ArgumentError, DriveLostError
 from colabkit.runtime import Platform, detect_platform
-from colabkit.storage.drive_mount import DriveMount, MountState
+from colabkit.storage.drive_mount import DEFAULT_MOUNTPOINT, DriveMount, MountState
 from colabkit.storage.drive_volume import DriveVolume
 from colabkit.storage.fsspec_volume import FsspecVolume
 from colabkit.storage.local import LocalVolume
@@ -19,7 +19,6 @@ from colabkit.storage.urls import RCLONE, protocol_of, url_of
 
 AnyVolume = LocalVolume | FsspecVolume | RcloneVolume
 
-DEFAULT_MOUNTPOINT = "/content/drive"
 # Where notebooks mount Drive, by habit or by an older tutorial.
 _USUAL = (DEFAULT_MOUNTPOINT, "/content/gdrive")
 _ROOT_NAMES = ("MyDrive", "My Drive")

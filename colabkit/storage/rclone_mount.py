@@ -47,6 +47,7 @@ class RcloneMounter:
         options: Sequence[str] = (),
     ) -> None:
         self.remote = remote if ":" in remote else f"{remote}:"
+        self.drive = f"rclone {self.remote}"
         self.options = tuple(options)
         self._config = [f"--config={Path(config).expanduser()}"] if config is not None else []
         told = hashlib.sha256(self.remote.encode()).hexdigest()[:16]
@@ -62,13 +63,13 @@ class RcloneMounter:
         return is_mountpoint(mountpoint)
 
     def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
-        """Mounts it, taking down first what is lost or wanted anew."""
+        """Mounts it, taking down first what is lost."""
         if not is_installed("rclone"):
             raise missing_program(mountpoint, "rclone", INSTALL_RCLONE)
         require_fuse(mountpoint)
         self._require_remote(mountpoint)
-        if wanted.is_lost or wanted.anew:
-            take_down(mountpoint, is_dead=wanted.is_lost)
+        if wanted.is_lost:
+            take_down(mountpoint, is_dead=True)
         check_mountpoint(str(mountpoint), timeout_s=wanted.timeout_s, is_covered=False)
         mountpoint.mkdir(exist_ok=True)
         self._cache.mkdir(parents=True, exist_ok=True)

@@ -139,6 +139,12 @@ class Display:
             self.say("Drive was lost and is mounted again; what waits here is being copied there.")
         elif mending.outcome is Mended.RENEWED:
             self.say("Drive was mounted anew, as asked for after some hours.")
+        elif mending.outcome is Mended.KEPT:
+            self.say(
+                "Drive is to be mounted anew and has not uploaded everything yet"
+                f" ({str(mending.error).splitlines()[0]}) It stays as it is; the next try is in"
+                f" {duration_words(mending.next_try_s)}."
+            )
         elif mending.outcome is Mended.REFUSED:
             self.say(
                 f"Drive could not be mounted again ({mending.error}) Training goes on, and"

@@ -326,3 +326,16 @@ def test_two_machines_on_one_folder_the_older_stops(
     new.kernel.finish(new_cell, timeout_s=60).check()
     new.drive.wait_until_uploaded()
     assert max(cloud_steps(cloud)) == other.notes()[-1].step
+
+
+def test_a_mount_renewed_for_its_age_loses_nothing_that_others_wrote(cloud, diary, machine):
+    machine.drive.change(cache_survives=False)
+    machine.run_cell(HASTE.format(rate=1) + "mount.renew_after_s = 3").check()
+    own = "open('/content/drive/MyDrive/mine.bin', 'wb').write(bytes(200_000))\n"
+    machine.drive.change(upload_bytes_per_s=300_000)
+    told = "for _ in range(200):\n    open('/content/drive/MyDrive/mine.bin', 'ab').write(b'1')\n"
+    cell = machine.kernel.begin(own + train_cell(diary, epochs=40, save_every=10_000) + told)
+    result = machine.kernel.finish(cell, timeout_s=120).check()
+    assert "Drive was mounted anew" in said_in(result)
+    machine.drive.wait_until_uploaded()
+    assert cloud.files()["mine.bin"] == 200_200

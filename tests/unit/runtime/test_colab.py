@@ -67,8 +67,8 @@ class Colab:
         if self.error is not None:
             raise self.error
 
-    def mount(self, mountpoint: str, force_remount: bool, timeout_ms: int) -> None:
-        self._called("mount", mountpoint, force_remount, timeout_ms)
+    def mount(self, mountpoint: str, timeout_ms: int) -> None:
+        self._called("mount", mountpoint, timeout_ms)
         print(f"Mounted at {mountpoint}")
         self.mounted = self.mounts
 
@@ -105,19 +105,17 @@ def test_drive_is_mounted_with_words_of_our_own(tmp_path, capsys, caplog):
     colab = Colab()
     with caplog.at_level(logging.DEBUG):
         outcome = colab.connect(tmp_path / "drive", timeout_s=30.9)
-    assert colab.calls == [("mount", str(tmp_path / "drive"), False, 30_000)]
+    assert colab.calls == [("mount", str(tmp_path / "drive"), 30_000)]
     assert (outcome.was_mounted, outcome.took_s) == (False, 3.0)
     assert capsys.readouterr().out == ""
     assert "Mounted at" in caplog.text
 
 
-def test_what_is_mounted_is_left_alone_unless_forced(tmp_path):
+def test_what_is_mounted_is_left_alone(tmp_path):
     colab = Colab()
     colab.mounted = True
     assert colab.connect(tmp_path).was_mounted
     assert colab.calls == []
-    assert not colab.connect(tmp_path, force=True).was_mounted
-    assert colab.calls == [("mount", str(tmp_path), True, 120_000)]
 
 
 FAILURES = [

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from colabkit.errors import DriveLostError, DriveMountError, MountFailure
+from colabkit.errors import DriveLostError, DriveMountError, MountFailure, StorageError
 from colabkit.storage import (
     DriveMount,
     Mended,
@@ -26,6 +26,7 @@ class Moody:
 
     def __init__(self) -> None:
         self.refusals = 0
+        self.holds = False
         self.calls: list[float] = []
 
     def root(self, mountpoint):
@@ -42,6 +43,8 @@ class Moody:
         (mountpoint / "MyDrive").mkdir(parents=True, exist_ok=True)
 
     def unmount(self, mountpoint, *, timeout_s):
+        if self.holds:
+            raise StorageError("it uploads", path=mountpoint, operation="unmount")
         (mountpoint / "MyDrive").rmdir()
 
 
@@ -177,12 +180,27 @@ def test_a_mount_becomes_old_only_where_that_is_asked_for(mount, mounter, clock)
     assert mount.age_s == 0
 
 
-def test_a_refused_renewal_is_put_off(mount, mounter, clock):
+def test_what_is_old_is_taken_down_only_once_it_has_uploaded_everything(mount, mounter, clock):
+    mount.mount()
+    mount.renew_after_s, mounter.holds = 10.0, True
+    clock.now_s += 20
+    mending = mount.renew()
+    assert mending.outcome is Mended.KEPT
+    assert mount.look() is MountState.MOUNTED
+    assert mount.renew().outcome is Mended.WAITING
+    mounter.holds = False
+    clock.now_s += mending.next_try_s
+    assert mount.renew().outcome is Mended.RENEWED
+
+
+def test_what_is_old_and_cannot_be_mounted_anew_is_lost_and_mended_as_ever(mount, mounter, clock):
     mount.mount()
     mount.renew_after_s = 10.0
     clock.now_s += 20
     mounter.refusals = 1
     assert mount.renew().outcome is Mended.REFUSED
-    assert mount.renew().outcome is Mended.WAITING
-    clock.now_s += 15 * _MINUTE_S
-    assert mount.renew().outcome is Mended.RENEWED
+    assert mount.look() is MountState.LOST
+    assert not mount.wants_renewal
+    assert mount.mend().outcome is Mended.WAITING
+    clock.now_s += 1 * _MINUTE_S
+    assert mount.mend().outcome is Mended.REMOUNTED

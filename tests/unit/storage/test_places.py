@@ -13,6 +13,8 @@ from colabkit.storage import (
     DriveVolume,
     FolderMounter,
     MountState,
+    OcamlfuseMounter,
+    RcloneMounter,
     drive_part,
     locate,
     mount_of,
@@ -105,3 +107,39 @@ def test_without_drive_a_name_of_drive_is_a_folder_like_any_other():
 def test_the_root_itself_has_an_empty_part():
     assert drive_part("/content/drive/MyDrive") == ""
     assert locate("MyDrive", platform=Platform.COLAB) == Path("/content/drive/MyDrive")
+
+
+def folder_on(mounter, mountpoint, inside):
+    mount = DriveMount(mountpoint, mounter)
+    return DriveVolume(mount.mountpoint / inside, mount)
+
+
+def test_a_folder_is_the_same_wherever_its_drive_is_mounted():
+    here = folder_on(ColabMounter(), "/content/drive", "MyDrive/runs/a")
+    there = folder_on(ColabMounter(), "/mnt/d", "MyDrive/runs/a")
+    assert here.identity == there.identity
+    assert here.anywhere == there.anywhere == "/content/drive/MyDrive/runs/a"
+    shared = folder_on(ColabMounter(), "/mnt/d", "Shareddrives/team/a")
+    assert shared.identity != here.identity
+    use_mount(there.mount)
+    try:
+        assert locate(here.anywhere, platform=Platform.COLAB) == there.root
+        assert locate(shared.anywhere, platform=Platform.COLAB) == shared.root
+    finally:
+        use_mount(None)
+
+
+def test_another_drive_is_another_place_also_at_the_same_mountpoint(tmp_path):
+    volumes = [
+        folder_on(mounter, tmp_path, "runs/a")
+        for mounter in (
+            ColabMounter(),
+            FolderMounter(),
+            OcamlfuseMounter("other"),
+            RcloneMounter("drive"),
+            RcloneMounter("work:"),
+        )
+    ]
+    assert len({volume.identity for volume in volumes}) == len(volumes)
+    renewed = folder_on(RcloneMounter("drive:"), tmp_path / "b", "runs/a")
+    assert renewed.identity == volumes[3].identity
