@@ -1,6 +1,7 @@
 """Volumes: where checkpoints lie, written so that a name means whole content."""
 
 from colabkit.storage.drive_mount import (
+    DEFAULT_MOUNTPOINT,
     DriveMount,
     Mended,
     Mending,
@@ -23,7 +24,6 @@ from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_slow
 from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.outages import LOST, PASSING, may_pass
 from colabkit.storage.places import (
-    DEFAULT_MOUNTPOINT,
     AnyVolume,
     active_mount,
     drive_part,

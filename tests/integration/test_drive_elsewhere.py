@@ -132,9 +132,8 @@ def test_what_waits_on_this_machine_is_found_when_drive_is_mounted_at_another_pl
     diary = Diary(tmp_path / "diary")
     machine = cloud.machine(visible=[diary.folder])
     machine.run_cell("import colabkit; colabkit.mount('/content/mine')").check()
-    machine.drive.change(upload_bytes_per_s=0, cache_survives=False)
     running = machine.kernel.begin(train_cell(diary, epochs=400, pause_s=0.01))
-    diary.wait_for(lambda notes: notes[-1].committed)
+    diary.wait_for(lambda notes: notes[-1].confirmed)
     machine.front_end.answer = Answer.DENIED
     machine.drive.kill_mount()
     trained = diary.notes()[-1].step
@@ -143,7 +142,6 @@ def test_what_waits_on_this_machine_is_found_when_drive_is_mounted_at_another_pl
     assert machine.kernel.finish(running, timeout_s=60).error.startswith("CheckpointWriteError")
     stopped_at = diary.notes()[-1].step
     machine.front_end.answer = Answer.SILENT
-    machine.drive.change(upload_bytes_per_s=None)
     machine.restart_kernel()
     # The habit of a lifetime: another mountpoint than the one before.
     machine.run_cell("from google.colab import drive; drive.mount('/content/drive')").check()

@@ -1,4 +1,4 @@
-"""Both READMEs: their code runs, their commands and links exist, and they say the same.
+"""README and docs/, in both languages: code runs, commands and links exist, they say the same.
 
 Every block marked ``python`` is run on Colab's double, from top to bottom, each section in a
 namespace of its own. Blocks marked ``python before`` show other people's code and are not run.
@@ -7,22 +7,30 @@ namespace of its own. Blocks marked ``python before`` show other people's code a
 from __future__ import annotations
 
 import dataclasses
-import io
 import re
 import shlex
-import zipfile
+import subprocess
+import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from colabkit import cli
 from tests.abilities import package
+from tests.colab_vm import Cloud, Machine
 
 REPOSITORY = Path(__file__).parents[2]
-ENGLISH, CHINESE = "README.md", "README.zh-CN.md"
-READMES = [ENGLISH, CHINESE]
+README = "README.md"
+ENGLISH = [README, *(f"docs/{path.name}" for path in sorted((REPOSITORY / "docs").glob("*.md")))]
+CHINESE = [
+    "README.zh-CN.md" if name == README else name.replace("docs/", "docs/zh-CN/")
+    for name in ENGLISH
+]
+DOCUMENTS = [*ENGLISH, *CHINESE]
+PAIRS = [*zip(ENGLISH, CHINESE, strict=True)]
+RELEASE = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"].get("urls", {})
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
 MODEL = """
@@ -60,7 +68,6 @@ x, y = np.random.rand(100, 8).astype("float32"), np.random.randint(0, 3, 100)
 """
 # What a reader of these sections has already, by their headings.
 READERS_OWN = {
-    "colabkit": MODEL,
     "Plain PyTorch": MODEL,
     "Lightning": MODEL + LIGHTNING,
     "Hugging Face Trainer": MODEL + TRANSFORMERS,
@@ -80,11 +87,11 @@ class Section:
         return [code for marked, code in BLOCK.findall(self.text) if marked == kind]
 
 
-def read(name: str) -> str:
+def read(name: str | Path) -> str:
     return (REPOSITORY / name).read_text(encoding="utf-8")
 
 
-def sections(name: str) -> list[Section]:
+def sections(name: str | Path) -> list[Section]:
     # A comment in a shell or in Python looks like a heading.
     text = read(name)
     hidden = BLOCK.sub(lambda block: "\0" * len(block[0]), text)
@@ -106,23 +113,78 @@ def commands(name: str) -> Iterator[list[str]]:
             yield from map(shlex.split, code.splitlines())
 
 
-def digits_zip() -> bytes:
-    arrays, archive = io.BytesIO(), io.BytesIO()
-    draw = np.random.default_rng(0)
-    x, y = draw.random((640, 64), dtype=np.float32), draw.integers(0, 10, 640)
-    np.savez(arrays, x=x, y=y)
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("train.npz", arrays.getvalue())
-    return archive.getvalue()
+def three_cells() -> list[str]:
+    """Returns what README begins with: to install, to set up, to train."""
+    section = next(section for section in sections(README) if section.blocks("python"))
+    return section.blocks("python")
+
+
+class FreshMachines:
+    """Machines that have what Colab brings along, and no colabkit but what pip puts there."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    def start(self) -> Machine:
+        own = {"PIP_NO_INDEX": "1", "PIP_TARGET": "/content/site"}
+        machine = self._cloud.machine(environ=own, files={"/content/site/.keep": ""})
+        # This repository is installed on the host: it is no longer found from here on.
+        code = """
+import sys
+sys.path[:] = ["/content/site", *(p for p in sys.path if p != {0!r})]
+sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
+"""
+        machine.run_cell(code.format(str(REPOSITORY))).check()
+        return machine
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The file that `make wheel` writes."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([sys.executable, *build, "-w", folder, REPOSITORY], check=True)
+    (made,) = folder.glob("colabkit-*.whl")
+    return made
+
+
+def test_the_first_three_cells_are_all_that_a_fresh_machine_needs(cloud, wheel):
+    package("torch", "sklearn").require()
+    install, setup, fit = three_cells()
+    cloud.path(wheel.name).write_bytes(wheel.read_bytes())
+    # An older one stays, and Drive names a copy so: neither can be installed beside the newest.
+    cloud.path("colabkit-0.0.0-py3-none-any.whl").write_bytes(b"")
+    cloud.path(wheel.name.replace(".whl", " (1).whl")).write_bytes(b"")
+    for said in ("20 epochs", "resumed 1×"):
+        machine = FreshMachines(cloud).start()
+        machine.run_cell(install).check()
+        where = machine.run_cell("colabkit.__file__").check()
+        assert where.result == "'/content/site/colabkit/__init__.py'"
+        assert "mounted, /content/drive/MyDrive" in machine.run_cell(setup).check().result
+        trained = machine.run_cell(fit).check()
+        assert said in trained.result
+        machine.drive.wait_until_uploaded()
+        machine.kill()
+
+
+def test_without_a_wheel_the_first_cell_says_in_one_sentence_what_to_do(cloud):
+    shown = FreshMachines(cloud).start().run_cell(three_cells()[0])
+    kind, _, sentence = shown.error.partition(": ")
+    assert kind == "SystemExit"
+    assert re.fullmatch(r"Put the wheel[^.]* top folder of your Drive[^.]*\.", sentence)
+
+
+def test_a_release_is_what_the_first_cell_installs_where_there_is_one():
+    wanted = RELEASE.get("Wheel", "--find-links /content/drive/MyDrive colabkit")
+    assert wanted in three_cells()[0]
 
 
 def test_every_block_runs_on_a_fresh_machine(cloud):
-    package("torch", "keras").require()
-    cloud.path("digits.zip").write_bytes(digits_zip())
+    package("torch", "keras", "sklearn").require()
     machine = cloud.machine()
     machine.run_cell("import colabkit; colabkit.setup()").check()
     ran = 0
-    for section in sections(ENGLISH):
+    for section in (section for name in ENGLISH for section in sections(name)):
         for number, code in enumerate(section.blocks("python")):
             if number == 0:
                 machine.run_cell("%reset -f").check()
@@ -130,11 +192,12 @@ def test_every_block_runs_on_a_fresh_machine(cloud):
                 machine.run_cell("import colabkit\n" * bool(own) + own).check()
             machine.run_cell(code).check()
             ran += 1
-    assert ran == read(ENGLISH).count("```python\n")
+    assert ran == sum(read(name).count("```python\n") for name in ENGLISH)
 
 
-def test_both_have_the_same_headings_blocks_and_tables():
-    english, chinese = sections(ENGLISH), sections(CHINESE)
+@pytest.mark.parametrize("names", PAIRS, ids=ENGLISH)
+def test_both_have_the_same_headings_blocks_and_tables(names):
+    english, chinese = map(sections, names)
     assert [section.level for section in chinese] == [section.level for section in english]
     for one, other in zip(english, chinese, strict=True):
         assert BLOCK.findall(other.text) == BLOCK.findall(one.text), other.title
@@ -142,18 +205,23 @@ def test_both_have_the_same_headings_blocks_and_tables():
             assert other.text.count(mark) == one.text.count(mark), (other.title, mark)
 
 
-def test_both_have_the_same_figures_and_the_same_code_in_their_lines():
-    for one, other in zip(sections(ENGLISH), sections(CHINESE), strict=True):
+@pytest.mark.parametrize("names", PAIRS, ids=ENGLISH)
+def test_both_have_the_same_figures_and_the_same_code_in_their_lines(names):
+    for one, other in zip(*map(sections, names), strict=True):
         for pattern in (r"\d[\d,.]*\d|\d", r"`[^`\n]*`"):
             found = [sorted(re.findall(pattern, BLOCK.sub("", s.text))) for s in (one, other)]
             assert found[0] == found[1], other.title
 
 
-@pytest.mark.parametrize("name", READMES)
-class TestReadme:
+def test_the_commands_are_told_where_one_begins_on_ones_own_machine():
+    told = {tuple(words[:2]) for name in ENGLISH for words in commands(name)}
+    assert told >= {("make", "demo"), ("make", "test"), ("pip", "install"), ("python", "-m")}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+class TestDocument:
     def test_names_only_commands_that_are_there(self, name):
         targets = re.findall(r"^(\w+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
-        seen = 0
         for words in commands(name):
             match words:
                 case ["make", target]:
@@ -162,26 +230,25 @@ class TestReadme:
                     cli._parser().parse_args(rest)
                 case _:
                     assert words == ["pip", "install", "."]
-            seen += 1
-        assert seen
         for target in re.findall(r"`make (\w+)`", prose(name)):
             assert target in targets
 
     def test_names_only_benchmarks_that_are_there(self, name):
-        figures = next(s for s in sections(name) if "benchmarks.bench_NAME" in s.text)
-        names = re.findall(r"^\| `(\w+)` \|", figures.text, re.MULTILINE)
-        assert names
+        figures = [s.text for s in sections(name) if "benchmarks.bench_NAME" in s.text]
+        names = re.findall(r"^\| `(\w+)` \|", "".join(figures), re.MULTILINE)
+        assert bool(names) == name.endswith("figures.md")
         for bench in names:
             if bench != "NAME":
                 assert (REPOSITORY / f"benchmarks/bench_{bench}.py").is_file()
 
     def test_links_lead_to_files_and_headings_that_are_there(self, name):
         for target in re.findall(r"\]\(([^)]+)\)", prose(name)):
-            if target.startswith("#"):
-                anchors = {s.title.lower().replace(" ", "-") for s in sections(name)}
-                assert target[1:] in anchors
-            else:
-                assert (REPOSITORY / target).is_file()
+            file, _, anchor = target.partition("#")
+            there = (REPOSITORY / name).parent / file if file else REPOSITORY / name
+            assert there.is_file()
+            if anchor:
+                anchors = {s.title.lower().replace(" ", "-") for s in sections(there)}
+                assert anchor in anchors
 
     def test_names_only_what_colabkit_has(self, name):
         import colabkit
