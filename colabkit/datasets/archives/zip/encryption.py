@@ -75,6 +75,12 @@ class Decryption:
         self._guard = threading.Lock()
         self._chosen: bytes | None = None
 
+    @property
+    def goes_in_step(self) -> bool:
+        """Whether members are decrypted the faster, the more there are at once."""
+        is_old = (self._entries.flags & _ENCRYPTED != 0) & (self._entries.methods != AES_METHOD)
+        return bool(is_old.any())
+
     def small(
         self, packed: Sequence[memoryview], rows: Sequence[int], paths: Sequence[str]
     ) -> list[bytes | memoryview]:

@@ -257,3 +257,8 @@ def test_sparse_files_come_out_as_tar_unpacks_them(tmp_path, form):
     _, error = attempt(archive, tmp_path)
     assert error is None
     assert tree(tmp_path / "outer" / "into") == tree(inside)
+
+
+def test_what_was_taken_otherwise_than_it_is_called_is_said_without_progress_too(cache, capsys):
+    colabkit.dataset(HERE / "absolute.tar", progress=False)
+    assert "begin outside" in capsys.readouterr().out

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import hmac
 import io
 import lzma
 import os
 import random
+import struct
 import subprocess
 import tarfile
 import zipfile
@@ -25,7 +29,7 @@ from colabkit.errors import (
     MissingPackageError,
 )
 from tests.abilities import BZIP2, SEVEN_ZIP, UNZIP, XZ, ZIP
-from tests.unit.datasets.building import DEFLATE, ZipMember, raw_zip, tree
+from tests.unit.datasets.building import DEFLATE, ZipMember, deflated, raw_zip, tree
 
 
 def unpacked(archive: Path, into: Path, **options: object) -> dict[str, bytes]:
@@ -389,6 +393,35 @@ def test_a_large_member_is_decrypted_with_and_without_unzip(
     if not with_unzip:
         monkeypatch.setenv("PATH", str(tmp_path))
     assert unpacked(archive, tmp_path / "ours", password=password) == tree(tmp_path / "in")
+
+
+def sealed(data: bytes, password: bytes, method: int) -> ZipMember:
+    """Returns a member as WinZip writes small ones: AES-256, with a seal and without a CRC."""
+    aes = pytest.importorskip("Cryptodome.Cipher.AES")
+    counter = pytest.importorskip("Cryptodome.Util.Counter")
+    salt = bytes(range(16))
+    keys = hashlib.pbkdf2_hmac("sha1", password, salt, 1000, 66)
+    count = counter.new(128, little_endian=True, initial_value=1)
+    packed = deflated(data) if method == DEFLATE else data
+    hidden = aes.new(keys[:32], aes.MODE_CTR, counter=count).encrypt(packed)
+    seal = hmac.new(keys[32:64], hidden, "sha1").digest()[:10]
+    extra = struct.pack("<2HH2sBH", 0x9901, 7, 2, b"AE", 3, method)
+    whole = salt + keys[64:] + hidden + seal
+    return ZipMember(b"a", data, method=99, flags=1, packed=whole, crc=0, extra=extra)
+
+
+@pytest.mark.parametrize("method", [0, DEFLATE])
+@pytest.mark.parametrize("data", [b"secret" * 100, b"", bytes(9_000_000)])
+def test_a_zip_sealed_without_a_crc_comes_out_and_its_crc_is_learned(tmp_path, method, data):
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(raw_zip([sealed(data, b"pw", method)]))
+    assert unpacked(archive, tmp_path / "ours", password="pw") == {"a": data}
+    whole = sealed(data, b"pw", method)
+    assert whole.packed is not None
+    torn = whole.packed[:-1] + bytes([whole.packed[-1] ^ 1])
+    archive.write_bytes(raw_zip([dataclasses.replace(whole, packed=torn)]))
+    with pytest.raises(ArchiveCorruptError):
+        unpacked(archive, tmp_path / "torn", password="pw")
 
 
 def test_members_decrypted_in_step_say_what_each_says_alone():
