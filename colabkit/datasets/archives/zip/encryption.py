@@ -26,6 +26,7 @@ from colabkit.datasets.members import corrupt
 from colabkit.errors import ArchiveCorruptError, ArchivePasswordError
 
 AES_METHOD = 99
+_AES_WHAT = "a zip encrypted with AES"
 _AES_EXTRA = 0x9901
 _AES = struct.Struct("<H2sBH")
 _ENCRYPTED, _CRC_LATER = 0x1, 0x8
@@ -90,7 +91,7 @@ class Decryption:
         are_old = []
         for at, row in enumerate(rows):
             if methods[row] == AES_METHOD:
-                out[at] = self._without_aes(packed[at], row, paths[at])
+                out[at] = b"".join(self._aes_pieces(iter([packed[at]]), row, paths[at]))
             elif flags[row] & _ENCRYPTED:
                 are_old.append(at)
         if are_old:
@@ -128,14 +129,13 @@ class Decryption:
             candidates = self._candidates if self._chosen is None else [self._chosen]
             for candidate in candidates:
                 keys = keys_of(candidate)
-                wrong = next((path for *head, path in heads if not self._fits(head, keys)), None)
-                if wrong is None:
+                if all(self._fits(data, row, keys) for data, row, _ in heads):
                     self._chosen = candidate if len(heads) >= _CHECKED else self._chosen
                     return candidate
-            raise _wrong(wrong or "")
+        raise _wrong(heads[0][2])
 
-    def _fits(self, head: Sequence[Any], keys: tuple[int, int, int]) -> bool:
-        data, row = head
+    def _fits(self, data: memoryview, row: int, keys: tuple[int, int, int]) -> bool:
+        """Whether a header says under some keys what it is to say; one of 256 does by chance."""
         if len(data) < HEADER_BYTES:
             name = self._entries.raw_name(row).decode("utf-8", "replace")
             raise corrupt(name, "is too short for its encryption")
@@ -144,9 +144,6 @@ class Decryption:
         by_time = self._entries.raw[time_at + 1]
         by_crc = int(self._entries.crcs[row]) >> 24
         return check == by_crc or (bool(self._entries.flags[row] & _CRC_LATER) and check == by_time)
-
-    def _without_aes(self, packed: memoryview, row: int, path: str) -> bytes:
-        return b"".join(self._aes_pieces(iter([packed]), row, path))
 
     def _aes_pieces(
         self, packed: Iterable[bytes | memoryview], row: int, path: str
@@ -196,9 +193,6 @@ class Decryption:
                 cipher = aes.new(derived[:nbytes], aes.MODE_CTR, counter=count)
                 return cipher, hmac.new(derived[nbytes : 2 * nbytes], digestmod="sha1")
         raise _wrong(path)
-
-
-_AES_WHAT = "a zip encrypted with AES"
 
 
 def _chained(first: memoryview, rest: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
