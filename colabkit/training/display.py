@@ -15,7 +15,7 @@ from colabkit.notebook import (
     TrainingBar,
     TrainingPanel,
     duration_words,
-    in_notebook,
+    redraws,
     training_began,
     training_ended,
     training_goes_on,
@@ -66,7 +66,7 @@ class Display:
         training_began()
         self._epochs = epochs
         self._forecast.begin(position.step)
-        if not self._shown or not in_notebook():
+        if not self._shown or not redraws():
             self._bar = TrainingBar(
                 total_steps=None,
                 epochs=epochs,

@@ -7,6 +7,7 @@ import ast
 import pytest
 
 from tests.abilities import package
+from tests.colab_vm import Client
 
 pytestmark = pytest.mark.needs(package("torch"))
 
@@ -83,3 +84,16 @@ def test_tensorboard_shows_the_run_on_the_next_machine(machine, cloud):
     machine.run_cell("history = fit(2)").check()
     machine.run_cell("drive.flush_and_unmount()").check()
     assert told(cloud.machine(), READ) == {"tensorboard": list(range(80))}
+
+
+@pytest.mark.parametrize("kind", [Client.EDITOR, Client.TERMINAL])
+def test_who_may_print_each_drawing_anew_gets_lines_of_text(machine, kind):
+    machine.front_end.kind = kind
+    shown = machine.run_cell("history = fit(4)").check()
+    assert (shown.data, shown.updates, shown.stderr) == ([], [], "")
+    line = next(line for line in shown.stdout.splitlines() if "step 160/160" in line)
+    assert line.startswith("epoch 4/4")
+    assert "loss " in line
+    assert len(shown.stdout) < 1000
+    machine.front_end.kind = Client.PAGE
+    assert len(machine.run_cell("history = fit(5)").check().data) == 1
