@@ -15,6 +15,9 @@ import pytest
 
 import colabkit
 from colabkit import errors
+from colabkit.datasets.origins.services import UrlFiles
+from colabkit.datasets.reading import Access
+from colabkit.datasets.transfer import Retrier, Watch
 from tests.abilities import UNZIP, ZIP
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import content_of, make_tar, make_zip, put, some_files
@@ -136,6 +139,19 @@ class TestAsTheyAre:
             # Here the server tells nothing else than a tag, which stays the same.
             assert (now == b"other") == manners.get("tells_size", True)
         assert len(dataset(pattern, unpack=False)) == 3, "the server is gone, the shards are not"
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_a_copy_that_broke_off_goes_on_only_where_the_server_says_it_is_the_same(tmp_path, is_told):
+    retrier = Retrier(Watch(), location="here")
+    (tmp_path / "s.tar.colabkit-part").write_bytes(b"first ")
+    with serving(b"", beside={"s.tar": b"second half"}) as url:
+        urls = [url.replace("cats.zip", "s.tar")]
+        files = UrlFiles(urls, Access(), watch=Watch(), retry=retrier.retry)
+        if is_told:
+            assert files.stamp()
+        files.download(tmp_path, lambda nbytes: None)
+    assert (tmp_path / "s.tar").read_bytes() == (b"first  half" if is_told else b"second half")
 
 
 class TestMd5:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -84,7 +85,14 @@ def test_parts_that_are_there_answer_to_the_whole_ones_name(tmp_path, cache):
 def test_more_parts_than_a_process_may_open_files(tmp_path, cache):
     cut(make_tar(tmp_path / "whole.tar", FILES), tmp_path / "cats.tar.{:03}", nbytes=5000)
     assert len(list(tmp_path.glob("cats.tar.*"))) > 150
-    assert dataset(tmp_path / "cats.tar.001") == FILES
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(list(Path("/dev/fd").iterdir())) + 100, before[1])
+    )
+    try:
+        assert dataset(tmp_path / "cats.tar.001") == FILES
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_a_part_that_was_uploaded_again_makes_the_dataset_anew(tmp_path, cache):
