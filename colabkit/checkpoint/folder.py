@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -226,6 +227,14 @@ class RunFolder:
     def load(self, info: CheckpointInfo, backend: TensorBackend) -> LoadedCheckpoint:
         """Reads one checkpoint of the volume and verifies every byte."""
         return self.store.load(info.name, backend)
+
+    def load_named(self, name: str, backend: TensorBackend) -> LoadedCheckpoint | None:
+        """Reads a checkpoint by its name, from wherever it is whole; None where it is not."""
+        for store in self._stores():
+            with contextlib.suppress(CheckpointCorruptError):
+                if name in map(str, store.names()):
+                    return store.load(name, backend)
+        return None
 
     @property
     def attempt(self) -> int:

@@ -32,6 +32,7 @@ class CheckpointInfo:
             ``safetensors.torch.load_file`` under the model's own parameter names; URLs where
             the run folder is one.
         is_finite: Whether all trained weights are numbers, neither NaN nor infinite.
+        phase: What the phase of the run is called, "" where there is but one.
         problem: Why it cannot be used, "" when nothing is known against it.
         hashes: A hash by tensor, "section.key".
     """
@@ -46,6 +47,7 @@ class CheckpointInfo:
     is_best: bool = False
     weights_files: tuple[Path | str, ...] = ()
     is_finite: bool = True
+    phase: str = ""
     problem: str = ""
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 

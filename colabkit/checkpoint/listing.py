@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from colabkit.checkpoint.info import CheckpointInfo
 from colabkit.notebook import html_table, text_table, themed
 
-_COLUMNS = ("epochs done", "step", "saved", "MB", "state", "values")
+_COLUMNS = ("epochs done", "step", "phase", "saved", "MB", "state", "values")
 
 
 class CheckpointList(list[CheckpointInfo]):
@@ -29,17 +29,22 @@ class CheckpointList(list[CheckpointInfo]):
     def __repr__(self) -> str:
         if not self:
             return "<no checkpoints>"
-        return f"{_title(len(self))}\n{text_table(self._rows(), columns=_COLUMNS)}"
+        return f"{_title(len(self))}\n{text_table(self._rows(), columns=self._columns())}"
 
     def _repr_html_(self) -> str:
-        table = html_table(self._rows(), columns=_COLUMNS) if self else ""
+        table = html_table(self._rows(), columns=self._columns()) if self else ""
         return themed(f'<div class="ck-title">{_title(len(self))}</div>{table}')
+
+    def _columns(self) -> list[str]:
+        has_phases = any(info.phase for info in self)
+        return [name for name in _COLUMNS if has_phases or name != "phase"]
 
     def _rows(self) -> list[Mapping[str, object]]:
         return [
             {
                 "epochs done": _place_words(info),
                 "step": f"{info.step:,}",
+                "phase": info.phase,
                 "saved": f"{info.saved_at:%Y-%m-%d %H:%M:%S} UTC",
                 "MB": f"{info.nbytes / 1e6:,.1f}",
                 "values": ", ".join(f"{n} {v:.4g}" for n, v in info.metrics.items()),

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,8 @@ class SaveFacts:
         keep_forever: Whether pruning leaves it alone.
         fingerprint: What must be the same for it to fit.
         is_finite: Whether all trained weights are numbers, neither NaN nor infinite.
+        phase: What the phase of the run is called, "" where there is but one.
+        stands_on: Names of the checkpoints that it goes on from: they stay as long as it does.
     """
 
     step: int
@@ -76,6 +78,8 @@ class SaveFacts:
     keep_forever: bool = False
     fingerprint: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     is_finite: bool = True
+    phase: str = ""
+    stands_on: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -172,6 +176,8 @@ def _parse(body: bytes, path: str) -> Manifest:
     for number in (facts.step, facts.epoch, facts.batch):
         if type(number) is not int or number < 0:
             raise corrupt(path, "an impossible step")
+    if not all(isinstance(each, str) for each in (facts.phase, *facts.stands_on)):
+        raise corrupt(path, "an impossible phase")
     if name is None or not all(_SHARD.fullmatch(key) for key in shards):
         raise corrupt(path, "a file name that leads elsewhere")
     if len({(e.section, e.key) for e in entries}) != len(entries):

@@ -161,6 +161,7 @@ class CheckpointStore:
             metrics=facts.metrics,
             is_best=facts.is_best,
             is_finite=facts.is_finite,
+            phase=facts.phase,
             weights_files=tuple(
                 joined(self.volume.location, _shard_path(shard)) for shard in sorted(weights)
             ),
@@ -293,7 +294,7 @@ class CheckpointStore:
             has_best = any(m.facts.is_best for m in whole)
             old = (m for m in map(self._readable, unproven) if m is not None)
             going += [m for m in old if not _kept(m, has_newer_best=has_best)]
-        going = [m for m in going if str(m.name) not in needed]
+        going = self._without_stood_on([m for m in going if str(m.name) not in needed], names)
         gone = {str(m.name) for m in going} | emptied
         if not gone:
             return
@@ -304,6 +305,13 @@ class CheckpointStore:
         used = {shard for m in staying if m is not None for shard in m.shards}
         dead = {shard for m in going for shard in m.shards} - used
         self.volume.delete([_shard_path(shard) for shard in sorted(dead)])
+
+    def _without_stood_on(self, going: list[Manifest], names: list[Name]) -> list[Manifest]:
+        """Leaves out what a checkpoint that stays goes on from."""
+        leaving = {m.name for m in going}
+        staying = [self._readable(name) for name in names if name not in leaving]
+        stood_on = {each for m in staying if m is not None for each in m.facts.stands_on}
+        return [m for m in going if str(m.name) not in stood_on]
 
     def sweep(self, *, outdone_by: Name | None = None) -> None:
         """Removes files of ours that no checkpoint names: what a killed save left behind.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from colabkit.checkpoint import SaveStatus
 from colabkit.errors import ColabKitError, DivergedError
@@ -17,10 +19,13 @@ from colabkit.training.fingerprint import fingerprint_of
 from colabkit.training.interrupts import InterruptGuard
 from colabkit.training.keeper import Keeper, Snapshot
 from colabkit.training.limits import Limits
-from colabkit.training.position import Position
+from colabkit.training.passing import Owned, note
+from colabkit.training.phases import Call, Start
+from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
+from colabkit.training.seeding import derive
 from colabkit.training.side import Side
-from colabkit.training.state import RunState
+from colabkit.training.state import RunState, Stop
 from colabkit.training.steplog import WAY_BACK, StepLog
 from colabkit.training.verdict import ResumeVerdict
 
@@ -49,10 +54,19 @@ class Boundaries:
     _is_open: bool
     _next_look_s: float
     _epochs_total: int | None
+    _epoch_began_s: float
+    # What fit knows of its call besides its objects.
+    _epochs_asked: int | None = None
+    _fit_settings: Mapping[str, Any] = {}
+    _has_own_optimizers = True
 
     @property
     def verdict(self) -> ResumeVerdict:
         """How exactly this run goes on after an interruption."""
+        raise NotImplementedError
+
+    def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
+        """Closes a loop that was broken off; returns whether it was still under way."""
         raise NotImplementedError
 
     @property
@@ -68,8 +82,67 @@ class Boundaries:
     def ask_for(self, epochs: int) -> None:
         """Notes how many epochs are asked for in all; more than when it stopped go on."""
         self._epochs_total = epochs
-        if words := self._state.go_on_to(epochs):
+        if words := self._state.ask_for(epochs):
             self._display.say(words)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a later phase goes on from the end of this one, which so trains no more."""
+        return self._state.is_closed
+
+    def _call(self, name: str = "") -> Call:
+        """Returns what tells this run's phase from others, with the objects as they were made."""
+        settings = {**self._side.passed(), **self._fit_settings}
+        return Call(name, self._side.parts(), settings, self._epochs_asked)
+
+    def _owned(self) -> Owned:
+        owned = self._side.owned()
+        return owned if self._has_own_optimizers else dataclasses.replace(owned, optimizers=())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the objects come from a call that has trained all that is asked for."""
+        return self._state.is_idle
+
+    @property
+    def begins_phase(self) -> bool:
+        """Whether this call begins a phase, and has not trained yet."""
+        return self._state.begins_phase
+
+    def turns_to_other_data(self) -> bool:
+        """Begins a phase for data that the finished one was not trained on; returns whether.
+
+        That is where the session that has trained it goes on with the same model: another model,
+        or another session, may have been given the wrong data.
+        """
+        state = self._state
+        if not state.ended_with or state.begins_phase:
+            return False
+        state.begin_phase(self._call(), stands_on=state.ended_with, is_comparable=False)
+        title = state.history.phases[-1].name
+        self._display.phase_begins(
+            title, self._position, source=Start.AS_IT_IS.value, changes=["data"]
+        )
+        return True
+
+    def pass_on(self, epochs: int) -> None:
+        """Leaves the random streams and the objects to the notebook as a call for these epochs.
+
+        What the notebook draws next is the same, whether the call has trained or found it done.
+        """
+        self._side.seed(derive(self.seed, "trained", epochs))
+        self._note_passing()
+
+    def _note_passing(self) -> None:
+        state = self._state
+        settings = {**self._side.left(), **self._fit_settings}
+        note(
+            self._keeper.location,
+            self._owned(),
+            index=state.phase_index,
+            phase=state.phases[state.phase_index],
+            left=Call("", self._side.parts(), settings),
+        )
 
     @property
     def has_stopped(self) -> bool:
@@ -187,8 +260,9 @@ class Boundaries:
         self._keeper.open()
         self._display.open(self._position, self._keeper.folder, epochs=self._epochs_total)
         self._events.open(self.step)
-        if self.step == 0:
-            self._keeper.save(0, wait=False)
+        if self.step == 0 or self._state.begins_phase:
+            self._keeper.save(self.step, wait=False)
+            self._state.begins_phase = False
 
     def _end_session(self) -> None:
         status = None
@@ -196,6 +270,7 @@ class Boundaries:
             status = self._keeper.close()
         finally:
             self._interrupts.restore()
+            self._note_passing()
             self._display.close(self._position, self._log.newest, status)
 
     def _save_and_wait(self) -> None:
@@ -228,8 +303,34 @@ class Boundaries:
     def _snapshot(self) -> Snapshot:
         sections = self._side.sections()
         self._say_unsaved()
-        self._state.reasons = self.verdict.reasons
+        self._state.reasons, self._state.parts = self.verdict.reasons, self._side.parts()
         made = self._state.objects_as_made
         fingerprint = fingerprint_of(self._side, seed=self.seed, at_start=made)
         facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
         return Snapshot([*sections, self._state.section()], facts)
+
+    def _end_epoch(self, *, has_steps: bool = True) -> None:
+        if (left := self._position.leading) is not None:
+            # Somebody holds on to an iterator that the program has left.
+            self._leave(left)
+        if complaint := self._state.monitor.complaint(self._state.epoch_logs()):
+            self._display.say(complaint)
+        self._is_best = self._state.end_epoch(seconds=time.monotonic() - self._epoch_began_s)
+        if self._is_best:
+            self._keeper.save(self.step, wait=False)
+            self._is_best = False
+        self._look(time.monotonic(), counts=not has_steps)
+
+    def _leave_epochs(self, begun_at: int) -> None:
+        """Ends the epochs in the one under way, at ``break`` or ``return``."""
+        if self._position.is_mid_epoch or self._state.epoch_values:
+            self._state.stop = Stop(
+                f"its loop was left in epoch {self.epoch + 1}", self._epochs_total
+            )
+            with contextlib.suppress(KeyboardInterrupt, ColabKitError):
+                self._end_epoch(has_steps=self.step != begun_at)
+        else:
+            self._state.stop = Stop(
+                f"its loop was left before epoch {self.epoch + 1}", self._epochs_total
+            )
+        self._save_unraised(wait=True)

@@ -124,6 +124,10 @@ class EarlyStopping(Callback):
             self.has_stopped = False
             run.go_on(f"patience is {self.patience} epochs now")
 
+    def begin_phase(self) -> None:
+        """Forgets what it has seen: another phase has a best value of its own."""
+        self.best, self.epochs_without_improvement, self.has_stopped = None, 0, False
+
     def on_epoch_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
         """Counts the epochs since the best one."""
         del epoch
@@ -187,6 +191,12 @@ class CallbackList:
         for member in self.members:
             if isinstance(member, EarlyStopping):
                 member.reconsider(run)
+
+    def begin_phase(self) -> None:
+        """Lets those that end runs begin to count anew."""
+        for member in self.members:
+            if isinstance(member, EarlyStopping):
+                member.begin_phase()
 
     def train_begin(self, run: Run) -> None:
         """Before the first step of this session."""

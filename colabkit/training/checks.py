@@ -64,3 +64,13 @@ def require_free_names(names: Iterable[str]) -> None:
         taken = ", ".join(sorted(PLACE_NAMES.intersection(names)))
         message = f"A value cannot be called {taken}: the history has a column of that name."
         raise ArgumentError(message, argument=taken, hint="Choose another name.")
+
+
+def name_of(phase: str | None) -> str:
+    """Returns a phase's name, "" for none; raises ArgumentError for what is no name."""
+    if phase is None:
+        return ""
+    if isinstance(phase, str) and phase.strip():
+        return phase
+    message = f"phase is {phase!r}."
+    raise ArgumentError(message, argument="phase", hint='Pass a name, such as "fine-tune".')

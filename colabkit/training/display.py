@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from colabkit.checkpoint import LoadedCheckpoint, RunFolder, SaveStatus
 from colabkit.notebook import (
@@ -156,11 +156,22 @@ class Display:
         """Answers the first Ctrl-C."""
         self.say("Finishing this step and saving; interrupt again to stop at once without.")
 
-    def resumed(self, loaded: LoadedCheckpoint, position: Position) -> None:
+    def phase_begins(
+        self, title: str, position: Position, *, source: str, changes: Sequence[str]
+    ) -> None:
+        """Says that a phase begins, with what, and what is otherwise than in the one before."""
+        what = f"; changed: {'; '.join(changes)}" if changes else ""
+        self.say(
+            f"{title[:1].upper()}{title[1:]} begins at epoch {position.epoch + 1},"
+            f" step {position.step:,}, with {source}{what}."
+        )
+
+    def resumed(self, loaded: LoadedCheckpoint, position: Position, *, phase: str = "") -> None:
         """Says where the run goes on."""
         age_s = (datetime.datetime.now(datetime.UTC) - loaded.info.saved_at).total_seconds()
         self.say(
             f"Resumed at epoch {position.epoch + 1}, step {position.step:,}"
+            f"{f' of {phase}' if phase else ''}"
             f" (saved {duration_words(age_s)} ago)."
         )
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import CheckpointMismatchError
-from colabkit.training.side import Side
+
+if TYPE_CHECKING:
+    from colabkit.training.side import Side
 
 _SHOWN_MAX = 6
 _MADE = "objects_as_made"

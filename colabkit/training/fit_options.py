@@ -29,6 +29,7 @@ class FitOptions:
     release_when_done: bool
     max_steps: int | None
     max_time: str | float | None
+    phase: str | None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep"):
@@ -50,6 +51,7 @@ class FitOptions:
             "must_be_finite": ("loss",),
             "max_steps": self.max_steps,
             "max_time": self.max_time,
+            "phase": self.phase,
         }
 
     def check_is_read_often_enough(self, feed: Any, *, instead: str) -> None:

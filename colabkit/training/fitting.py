@@ -81,6 +81,7 @@ def fit(
     release_when_done: bool = False,
     max_steps: int | None = None,
     max_time: str | float | None = None,
+    phase: str | None = None,
     **keras_arguments: Any,
 ) -> History:
     """Trains a model; run again after a disconnect, it goes on at the very batch.
@@ -141,6 +142,10 @@ def fit(
         max_steps: Batches in all, those of earlier sessions included; then the call returns.
         max_time: Time that this call may train, in seconds or as "90min" or "11h"; then all is
             saved, and it returns. A SIGTERM saves as well, and then ends the process.
+        phase: A name for what this call trains, where several calls train on in one folder: with
+            other layers frozen, another learning rate, optimizer or loss, or on other data. Each
+            such call is a phase, also without a name: it begins with what the model holds, and
+            when all cells run again, each goes on where it was, and none is trained twice.
         keras_arguments: For a Keras model only, with the meaning they have in Keras:
             sample_weight, class_weight, shuffle, steps_per_epoch, validation_split,
             validation_steps, validation_batch_size, validation_freq, verbose.

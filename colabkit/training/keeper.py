@@ -114,6 +114,10 @@ class Keeper:
         info = chosen(self._folder.store.infos(), self.location, which)
         return self._folder.load(info, self._side.backend)
 
+    def named(self, name: str) -> LoadedCheckpoint | None:
+        """Returns a checkpoint by its name, None where it is not whole any more."""
+        return self._folder.load_named(name, self._side.backend)
+
     @property
     def counts_steps(self) -> bool:
         """Whether every step must be looked at, because saves are counted in steps."""

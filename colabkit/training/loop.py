@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
-from colabkit.errors import ColabKitError
 from colabkit.training import checks
 from colabkit.training.boundaries import Boundaries
 from colabkit.training.data_check import DataCheck
@@ -28,7 +26,7 @@ from colabkit.training.limits import Limits
 from colabkit.training.monitor import Monitor
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
-from colabkit.training.resuming import check_resume, restore_run
+from colabkit.training.resuming import Asked, check_resume, restore_run
 from colabkit.training.same_data import Leniency, check_data_changed
 from colabkit.training.seeding import derive
 from colabkit.training.side import side_for
@@ -66,6 +64,8 @@ class Run(Boundaries):
         max_steps: Batches in all, those of earlier sessions included, after which the loops end.
         max_time: Time that this session may train, in seconds or as "90min" or "11h"; then all
             is saved, and the loops end.
+        phase: A name for what this run trains, where another one on the same folder went before
+            with other layers, rates or optimizers; without a name they are told apart by these.
         objects: Modules, optimizers, schedulers, and anything with ``state_dict`` and
             ``load_state_dict``, under names of your own.
 
@@ -107,6 +107,7 @@ class Run(Boundaries):
         must_be_finite: Sequence[str] = (),
         max_steps: int | None = None,
         max_time: str | float | None = None,
+        phase: str | None = None,
         **objects: Any,
     ) -> None:
         checks.require_folder(ckpt_dir)
@@ -148,9 +149,9 @@ class Run(Boundaries):
         )
         self._events = events_for(tensorboard, self.history, self._keeper.folder)
         self._state.passed = self._side.passed()
-        changed = restore_run(
-            self._keeper, self._side, self._state, self._display, seed=self.seed, resume=resume
-        )
+        asked = Asked(self.seed, resume, self._call(checks.name_of(phase)), self._owned())
+        changed = restore_run(self._keeper, self._side, self._state, self._display, asked)
+        self.is_over = self._state.is_closed
         self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
         leniency = Leniency.towards(data_changed, changed)
         where, say = self._keeper.location, self._display.say
@@ -204,11 +205,13 @@ class Run(Boundaries):
     def _epochs_up_to(self, count: int) -> Generator[int, None, None]:
         self.ask_for(count)
         if self.is_over:
+            self.pass_on(count)
             return
         if self.epoch >= count or self.has_stopped:
             self.say_done()
             self._keeper.tidy(self.history.csv_text())
             self._events.finish(self.step)
+            self.pass_on(count)
             self._release.finish(self)
             return
         with self._session():
@@ -220,11 +223,13 @@ class Run(Boundaries):
                 except GeneratorExit:
                     if was_left_on_purpose():
                         self._leave_epochs(begun_at)
+                        self.pass_on(count)
                     raise
                 if not self.is_over:
                     self._end_epoch(has_steps=self.step != begun_at)
             if not self.is_over:
                 self._save_and_wait()
+        self.pass_on(count)
         self._release.finish(self)
 
     def batches(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Loop[Any]:
@@ -422,29 +427,3 @@ class Run(Boundaries):
 
     def _batches_left(self, cursor: Cursor, feed: Feed, start: Start) -> Iterator[Any]:
         return self._data.batches_left(cursor, feed, start)
-
-    def _end_epoch(self, *, has_steps: bool = True) -> None:
-        if (left := self._position.leading) is not None:
-            # Somebody holds on to an iterator that the program has left.
-            self._leave(left)
-        if complaint := self._state.monitor.complaint(self._state.epoch_logs()):
-            self._display.say(complaint)
-        self._is_best = self._state.end_epoch(seconds=time.monotonic() - self._epoch_began_s)
-        if self._is_best:
-            self._keeper.save(self.step, wait=False)
-            self._is_best = False
-        self._look(time.monotonic(), counts=not has_steps)
-
-    def _leave_epochs(self, begun_at: int) -> None:
-        """Ends the epochs in the one under way, at ``break`` or ``return``."""
-        if self._position.is_mid_epoch or self._state.epoch_values:
-            self._state.stop = Stop(
-                f"its loop was left in epoch {self.epoch + 1}", self._epochs_total
-            )
-            with contextlib.suppress(KeyboardInterrupt, ColabKitError):
-                self._end_epoch(has_steps=self.step != begun_at)
-        else:
-            self._state.stop = Stop(
-                f"its loop was left before epoch {self.epoch + 1}", self._epochs_total
-            )
-        self._save_unraised(wait=True)

@@ -12,6 +12,7 @@ from colabkit.errors import ArgumentError, CheckpointNotFoundError
 from colabkit.storage import locate, url_of, volume_at
 from colabkit.training.checks import require_folder
 from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.passing import note_loaded
 from colabkit.training.side import side_for
 
 
@@ -86,6 +87,7 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
         hint = "Build the model as it was when this run trained it, and load into that."
         raise mismatch_error(changed, str(ckpt_dir), hint=hint)
     side.restore_weights(loaded.sections)
+    note_loaded(folder.location, model)
     return loaded.info
 
 

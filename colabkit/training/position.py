@@ -84,6 +84,11 @@ class Position:
             cursor.is_over = True
         self.open, self._to_reopen = [], []
 
+    def begin_epoch_anew(self) -> None:
+        """Moves back to the start of the epoch under way; its steps stay counted."""
+        epoch, self.epoch = self.epoch, -1
+        self.begin_epoch(epoch)
+
     def enter(self, feed: Feed) -> Cursor | None:
         """Opens the next loop.
 

@@ -51,6 +51,21 @@ class ResumeRecord:
     grade: str = ""
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class PhaseRecord:
+    """One phase of a run: what a call of its own has trained.
+
+    Attributes:
+        name: The user's name for it, or "phase 2".
+        step: Steps done before it.
+        epoch: Epochs done before it.
+    """
+
+    name: str
+    step: int
+    epoch: int
+
+
 def _utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
@@ -61,6 +76,7 @@ class History:
     Attributes:
         resumes: A ``ResumeRecord`` for each time the run went on from a checkpoint.
         params: For a Keras model, "verbose", "epochs" and "steps" of an epoch, as Keras has it.
+        phases: A ``PhaseRecord`` for each phase, in their order.
 
     Args:
         now: Gives the time of day, UTC.
@@ -76,6 +92,7 @@ class History:
     def __init__(self, *, now: Callable[[], datetime.datetime] = _utc_now) -> None:
         self.resumes: list[ResumeRecord] = []
         self.params: dict[str, Any] = {}
+        self.phases: list[PhaseRecord] = []
         self._now = now
         self._verdict: ResumeVerdict | None = None
         self._series = StepSeries()
@@ -199,6 +216,8 @@ class History:
     def __repr__(self) -> str:
         facts = [f"{len(self._rows)} epochs", f"{self._series.end} steps"]
         facts += [f"{name}={value:.4g}" for name, value in self.newest_epoch_values().items()]
+        if len(self.phases) > 1:
+            facts.append(f"{len(self.phases)} phases")
         if self.resumes:
             facts.append(f"resumed {len(self.resumes)}×")
         return f"<History: {', '.join(facts)}>"

@@ -11,6 +11,7 @@ from colabkit.errors import MissingPackageError
 from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
 from colabkit.training.frameworks import Framework, framework_of
+from colabkit.training.passing import Owned
 from colabkit.training.same_data import BatchWatch
 
 
@@ -77,6 +78,22 @@ class Side(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""
+        ...
+
+    def parts(self) -> dict[str, str]:
+        """Returns what is trained, by whom: phrases that other parts do not share."""
+        ...
+
+    def owned(self) -> Owned:
+        """Returns the objects that tell one call from another by which they are."""
+        ...
+
+    def holds_weights(self, sections: Mapping[str, Any]) -> bool:
+        """Whether the models hold the weights of a checkpoint, bit for bit."""
+        ...
+
+    def left(self) -> dict[str, Any]:
+        """Returns the settings of ``passed`` as training has left them."""
         ...
 
     def passed(self) -> dict[str, Any]:

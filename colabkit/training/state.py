@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from colabkit.checkpoint import SaveFacts, Section
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.kept_values import KeptValues
 from colabkit.training.monitor import Monitor
+from colabkit.training.phases import Call, Phase, Standing, title_of, without_likes
 from colabkit.training.position import Cursor, Position
-from colabkit.training.records import History
+from colabkit.training.records import History, PhaseRecord
 from colabkit.training.steplog import StepLog
 
 
@@ -52,6 +53,12 @@ class RunState:
         self.stop: Stop | None = None
         self.reasons: tuple[str, ...] = ()
         self.passed: dict[str, Any] = {}
+        self.phases: list[Phase] = []
+        self.phase_index = 0
+        self.begins_phase = False
+        self.ended_with = ""
+        self.is_idle = False
+        self.parts: dict[str, str] = {}
         self.remarks: list[str] = []
 
     @property
@@ -69,6 +76,47 @@ class RunState:
             f"Training on to {epochs} epochs, as is asked for now; of {stop.epochs} it had"
             f" ended after {self.position.epoch} ({stop.reason})."
         )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a later phase goes on from the end of the one that was asked for."""
+        return self.phase_index < len(self.phases) - 1
+
+    def begin_phase(self, call: Call, *, stands_on: str, is_comparable: bool) -> None:
+        """Begins another phase at the place where the run stands, with an epoch of its own.
+
+        Args:
+            call: What it trains.
+            stands_on: The checkpoint that the phase before ended with, "" at the very beginning.
+            is_comparable: Whether the best value so far is one to beat.
+        """
+        self.position.begin_epoch_anew()
+        self.stop, self.epoch_values = None, {}
+        self.known_data, self.first_batches = {}, {}
+        self.log.begin_epoch()
+        if not is_comparable:
+            self.monitor.best = None
+        step, epoch = self.position.step, self.position.epoch
+        phase = Phase.of(call, step=step, epoch=epoch, stands_on=stands_on)
+        self.take_phases([*without_likes(self.phases), phase])
+        self.begins_phase = True
+
+    def take_phases(self, phases: Sequence[Phase], index: int | None = None) -> None:
+        """Takes up what phases there are, the last of them under way."""
+        self.phases = list(phases)
+        self.phase_index = len(self.phases) - 1 if index is None else index
+        self.history.phases = [
+            PhaseRecord(title_of(self.phases, number), each.step, each.epoch)
+            for number, each in enumerate(self.phases[: self.phase_index + 1])
+        ]
+
+    def ask_for(self, epochs: int) -> str:
+        """Notes how many epochs are asked for in all; returns what to say."""
+        position = self.position
+        is_past = position.epoch > epochs or (position.epoch == epochs and position.is_mid_epoch)
+        if self.phases and not self.is_closed and not is_past:
+            self.phases[-1] = dataclasses.replace(self.phases[-1], epochs=epochs)
+        return self.go_on_to(epochs)
 
     def place(self) -> Hashable:
         """Returns what is another whenever there is something new to save."""
@@ -151,6 +199,8 @@ class RunState:
             metrics=self.history.newest_epoch_values(),
             is_best=is_best,
             fingerprint=fingerprint,
+            phase=title_of(self.phases, self.phase_index) if len(self.phases) > 1 else "",
+            stands_on=tuple(each.stands_on for each in self.phases if each.stands_on),
         )
 
     def section(self) -> Section:
@@ -172,6 +222,8 @@ class RunState:
             "stop": None if self.stop is None else [self.stop.reason, self.stop.epochs],
             "reasons": list(self.reasons),
             "passed": self.passed,
+            "phases": [dataclasses.asdict(each) for each in self.phases],
+            "parts": self.parts,
             "kept": self.kept.state_dict(),
         }
 
@@ -190,3 +242,18 @@ class RunState:
         self.reasons = tuple(state.get("reasons", ()))
         self.passed = dict(state.get("passed", {}))
         self.kept.load_state_dict(state.get("kept", {}))
+        self.take_phases(phases_in(state))
+
+
+def phases_in(state: Mapping[str, Any]) -> list[Phase]:
+    """Returns the phases of a run's saved state; what was saved without any is one unknown."""
+    return [Phase(**each) for each in state.get("phases", ())] or [Phase()]
+
+
+def standing_in(state: Mapping[str, Any], last: Phase, location: str) -> Standing:
+    """Returns where the last phase of a run's saved state stands."""
+    position = Position()
+    position.load_state_dict(state["position"])
+    has_all = last.epochs is not None and position.epoch >= last.epochs
+    is_finished = (has_all or bool(state["should_stop"])) and not position.is_mid_epoch
+    return Standing(position.epoch, is_finished, location)

@@ -14,6 +14,7 @@ import numpy as np
 
 import colabkit
 from colabkit.training import keras_side  # loaded once in the parent of all lives
+from tests.keras import notebooks
 from tests.keras.cases import BATCH, CASES, EPOCHS
 
 assert keras_side is not None
@@ -86,6 +87,9 @@ def train(name: str, folder: Path, callbacks: list[Any], **options: Any) -> dict
 
 def main(folder: Path, plan: list[dict[str, Any]]) -> None:
     for part in plan:
+        if "notebook" in part:
+            notebooks.run(folder, part)
+            continue
         callbacks: list[Any] = []
         if "kill_at_step" in part:
             step = part["kill_at_step"]

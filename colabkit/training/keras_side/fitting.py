@@ -149,6 +149,7 @@ class _Fitting:
         of_run["progress"] = options.progress and options.verbose in {"auto", 1}
         self._run = KerasRun(
             ckpt_dir,
+            epochs=options.epochs,
             **of_run,
             model=model,
             fit=self._progress,
@@ -178,10 +179,17 @@ class _Fitting:
 
     def train(self) -> History:
         run, epochs = self._run, self._options.epochs
+        if run.is_closed:
+            run.pass_on(epochs)
+            return run.history
+        run.check_data(self._feeds[0])
         run.ask_for(epochs)
+        if run.begins_phase:
+            self._own.begin_phase()
         self._own.reconsider(run)
         if not self._is_left() and not self._is_end_due():
             run.say_done()
+            run.pass_on(epochs)
             self._release.finish(run)
             return run.history
         try:
@@ -200,13 +208,14 @@ class _Fitting:
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise
+        run.pass_on(epochs)
         self._release.finish(run)
         return run.history
 
     def _is_end_due(self) -> bool:
         """Whether a kill came between the last epoch and the training's end."""
-        is_open = self._has_an_end and not self._progress.is_over
-        return is_open and not self._run.has_passed(self._options.epochs)
+        run, is_open = self._run, self._has_an_end and not self._progress.is_over
+        return is_open and not (run.is_idle or run.has_passed(self._options.epochs))
 
     def _is_left(self) -> bool:
         return self._run.epoch < self._options.epochs and not self._run.has_stopped

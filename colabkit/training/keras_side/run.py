@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from colabkit.training.feed import Feed, Start
 from colabkit.training.keras_side.side import KerasSide
 from colabkit.training.loop import Run
+from colabkit.training.phases import differing
 from colabkit.training.position import Cursor
 from colabkit.training.seeding import derive
 from colabkit.training.state import Stop
@@ -22,6 +24,17 @@ class KerasRun(Run):
     _cursor: Cursor | None = None
     draws_at_steps = False
     reads_one_source = True
+
+    def __init__(self, ckpt_dir: str | Path, *, epochs: int, **options: Any) -> None:
+        self._epochs_asked = epochs
+        super().__init__(ckpt_dir, **options)
+
+    def check_data(self, feed: Feed) -> None:
+        """Begins a phase where the session goes on with its model on data of another length."""
+        then = dict(self._state.known_data.get(0, {}))
+        changed = differing(then, dict(feed.describe())).keys() - {"batch_size", "batches"}
+        if changed and (self._epochs_asked or 0) > self.epoch:
+            self.turns_to_other_data()
 
     def training(self, epochs: int) -> contextlib.AbstractContextManager[bool]:
         """Opens the run folder for a training up to ``epochs`` in all."""

@@ -13,10 +13,12 @@ import numpy as np
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
+from colabkit.training.keras_side.passed import PassedSettings, parts_of
 from colabkit.training.keras_side.randomness import seed_streams
 from colabkit.training.keras_side.sources import FeedOptions, feed_of
 from colabkit.training.keras_side.state import KerasState
 from colabkit.training.keras_side.variables import backend_name
+from colabkit.training.passing import Owned
 from colabkit.training.same_data import BatchRecord, BatchWatch
 
 _ANY_ORDER = (
@@ -32,6 +34,7 @@ class KerasSide:
         self._on_tensorflow = backend_name() == "tensorflow"
         self.state = KerasState(objects)
         self.backend: TensorBackend = _tensors(self.state)
+        self._passed = self._settings()
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
         """Nothing to watch: what is held keeps its value."""
@@ -91,14 +94,32 @@ class KerasSide:
         """Returns what must be the same for a checkpoint to fit."""
         return self.state.fingerprint()
 
+    def parts(self) -> dict[str, str]:
+        """Returns what is trained, by whom, in phrases."""
+        return parts_of(self.state.models, self.state.optimizers)
+
+    def owned(self) -> Owned:
+        """Returns the objects that tell one call from another by which they are."""
+        return Owned(tuple(self.state.models.values()), tuple(self.state.optimizers.values()))
+
+    def holds_weights(self, sections: Mapping[str, Any]) -> bool:
+        """Whether the models hold the weights of a checkpoint, bit for bit."""
+        return self.state.holds_weights(sections)
+
     def passed(self) -> dict[str, Any]:
-        """Nothing is taken anew yet: what Keras' objects hold comes from the checkpoint."""
-        return {}
+        """Returns the settings of optimizers and losses as the user compiled them."""
+        return self._passed.values
+
+    def left(self) -> dict[str, Any]:
+        """Returns these settings as they are now."""
+        return self._settings().values
 
     def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
-        """Nothing."""
-        del then
-        return ()
+        """Takes what is passed otherwise than ``then`` into the restored optimizers; says it."""
+        return self._passed.take(then)
+
+    def _settings(self) -> PassedSettings:
+        return PassedSettings(self.state.models, self.state.optimizers)
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""

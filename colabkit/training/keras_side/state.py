@@ -21,6 +21,7 @@ from colabkit.training.keras_side.randomness import (
 from colabkit.training.keras_side.variables import (
     assign,
     form,
+    is_value,
     optimizers_of,
     reader,
     unlisted_variables,
@@ -104,6 +105,14 @@ class KerasState:
                     assign(variable, kept[key])
                     fitted += 1
         return fitted, total
+
+    def holds_weights(self, sections: Mapping[str, Any]) -> bool:
+        """Whether the models hold, bit for bit, the weights that ``sections`` gave."""
+        return all(
+            is_value(variable, sections.get(name, {}).get(key))
+            for name, model in self.models.items()
+            for key, variable in _weights(model).items()
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from colabkit.errors import ArgumentError
 
@@ -49,6 +50,14 @@ def assign(variable: Any, value: Any) -> None:
     # Straight into the memory: assign would convert through the default dtype.
     with torch.no_grad():
         variable.value.data.copy_(value)
+
+
+def is_value(variable: Any, value: Any) -> bool:
+    """Whether a variable has, bit for bit, the value that a checkpoint held."""
+    if value is None or tuple(variable.shape) != tuple(value.shape):
+        return False
+    now, then = (np.asarray(keras.ops.convert_to_numpy(each)) for each in (variable, value))
+    return now.dtype == then.dtype and now.tobytes() == then.tobytes()
 
 
 def form(variable: Any) -> str:

@@ -107,7 +107,14 @@ class _Fitting:
                 )
         of_run = options.for_run(validates=self._validation is not None)
         self._monitor = of_run["monitor"]
-        self._run = TorchRun(ckpt_dir, **of_run, **self._objects())
+        self._run = TorchRun(
+            ckpt_dir,
+            epochs=options.epochs,
+            settings=_settings(options, recipe.loss),
+            has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
+            **of_run,
+            **self._objects(),
+        )
         self._run.note(self._step.verdict())
 
     def _make_step(self, microbatch: int | str | None) -> TrainStep:
@@ -134,10 +141,11 @@ class _Fitting:
         run, callbacks = self._run, self._callbacks
         self._say_what_the_loss_trains()
         callbacks.reconsider(run)
-        if run.has_passed(self._options.epochs):
-            run.say_done()
-            return run.history
         run.check_data(self._feed, self._validation)
+        if run.is_closed or run.has_passed(self._options.epochs):
+            return self._found_done()
+        if run.begins_phase:
+            callbacks.begin_phase()
         callbacks.train_begin(run)
         try:
             for epoch in run.epochs(self._options.epochs):
@@ -168,6 +176,13 @@ class _Fitting:
             set_mode(self._recipe.optimizer, training=False)
         self._release.finish(run)
         return run.history
+
+    def _found_done(self) -> History:
+        """For a call whose training went on beyond its end: that is nothing of its own."""
+        if not self._run.is_closed:
+            self._run.say_done()
+        self._run.pass_on(self._options.epochs)
+        return self._run.history
 
     def _say_what_the_loss_trains(self) -> None:
         loss = self._recipe.loss
@@ -204,3 +219,12 @@ class _Fitting:
 def _keeps_state(loss: object) -> bool:
     """Whether a loss may change in training: it has weights, counts, or says so itself."""
     return hasattr(loss, "state_dict") and hasattr(loss, "load_state_dict")
+
+
+def _settings(options: TorchOptions, loss: Any) -> dict[str, Any]:
+    """Returns what of a call's settings its optimizer and scheduler do not say."""
+    given = options.scheduler[0] if isinstance(options.scheduler, tuple) else options.scheduler
+    # A schedule by name is as long as the call's epochs say.
+    schedule = {"scheduler": given} if isinstance(given, str) else {}
+    kind = "" if loss is None else getattr(loss, "__qualname__", type(loss).__qualname__)
+    return {"loss": kind, **schedule}

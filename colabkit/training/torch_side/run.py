@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from colabkit.errors import CheckpointMismatchError
 from colabkit.training.feed import Feed, Start
 from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.loop import Run
@@ -21,6 +23,20 @@ class TorchRun(Run):
     """The same run, with a voice."""
 
     reads_one_source = True
+
+    def __init__(
+        self,
+        ckpt_dir: str | Path,
+        *,
+        epochs: int,
+        settings: Mapping[str, Any],
+        has_own_optimizers: bool,
+        **options: Any,
+    ) -> None:
+        self._epochs_asked = epochs
+        self._fit_settings = settings
+        self._has_own_optimizers = has_own_optimizers
+        super().__init__(ckpt_dir, **options)
 
     def say(self, sentence: str) -> None:
         """Says one sentence to the person at the keyboard."""
@@ -41,11 +57,20 @@ class TorchRun(Run):
         """Compares the data with what the run was trained and validated on.
 
         Where a pass is under way, the pass itself does. A training that is over is no other case:
-        the next fold of the data must not be taken for trained.
+        the next fold of the data must not be taken for trained. Where the session goes on with the
+        model that it has trained, other data is a phase of its own.
 
         Raises:
             CheckpointMismatchError: It is other data.
         """
+        try:
+            self._compare_data(feed, validation)
+        except CheckpointMismatchError:
+            is_more = (self._epochs_asked or 0) > self.epoch
+            if not is_more or not self.turns_to_other_data():
+                raise
+
+    def _compare_data(self, feed: Feed, validation: Feed | None) -> None:
         if not self.is_mid_epoch:
             self._check_first(_TRAINING, feed, lambda epoch: self._start_of("pass", epoch, 0))
         if validation is not None:

@@ -12,6 +12,7 @@ import torch
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
+from colabkit.training.passing import Owned
 from colabkit.training.same_data import BatchWatch
 from colabkit.training.torch_side.backend import TorchBackend
 from colabkit.training.torch_side.compare import note, record
@@ -21,6 +22,7 @@ from colabkit.training.torch_side.prepared import gathers_gradients
 from colabkit.training.torch_side.randomness import seed_everything
 from colabkit.training.torch_side.sources import feed_of
 from colabkit.training.torch_side.state import TorchState
+from colabkit.training.torch_side.trained import holds, parts_of
 from colabkit.training.torch_side.trial import try_restoring
 
 
@@ -130,9 +132,27 @@ class TorchSide:
         """Returns what must be the same for a checkpoint to fit."""
         return self._state.fingerprint()
 
+    def parts(self) -> dict[str, str]:
+        """Returns what is trained, by whom, in phrases."""
+        return parts_of(self._state.modules, self._state.optimizers)
+
+    def owned(self) -> Owned:
+        """Returns the objects that tell one call from another by which they are."""
+        modules = self._state.modules.values()
+        with_weights = tuple(m for m in modules if next(m.parameters(), None) is not None)
+        return Owned(with_weights, tuple(self._state.optimizers.values()))
+
+    def holds_weights(self, sections: Mapping[str, Any]) -> bool:
+        """Whether the modules hold the weights of a checkpoint, bit for bit."""
+        return holds(self._state.modules, sections)
+
     def passed(self) -> dict[str, Any]:
         """Returns the settings of optimizers and schedulers as the user made them."""
         return self._passed.values
+
+    def left(self) -> dict[str, Any]:
+        """Returns these settings as they are now."""
+        return PassedSettings(self._state.optimizers, self._state.others).values
 
     def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
         """Takes what is passed otherwise than ``then`` into the restored objects; says it."""

@@ -1,0 +1,198 @@
+"""Several calls on one run folder: each is a phase, and none is trained twice or lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import colabkit
+from tests.torch.cases import arrays, network
+from tests.torch.killing import in_child, kill_self
+
+STEPS = 6  # in an epoch of 44 samples by 8
+
+
+class Notebook:
+    """All cells of a notebook, run from the first; dies at a step or a place when it is told to."""
+
+    def __init__(self, folder: Path, *, kill_at: int | str | None = None) -> None:
+        self.folder = folder
+        self.kill_at = kill_at
+        self.seen: list[Any] = []
+
+    def on_event(self, event: Any) -> None:
+        if event.name != "batch_end":
+            return
+        if isinstance(self.kill_at, int) and self.kill_at % 2:
+            event.run.flush()
+        if event.step == self.kill_at:
+            kill_self()
+
+    def fit(self, model: nn.Module, epochs: int, **more: Any) -> colabkit.History:
+        data = more.pop("data", None) or arrays()
+        given = {"batch_size": 8, "device": "cpu", "progress": False, "save_every": 1, **more}
+        given["callbacks"] = [self.on_event, *given.pop("callbacks", [])]
+        history = colabkit.fit(model, data, self.folder, epochs=epochs, **given)
+        self.look(model, history)
+        return history
+
+    def look(self, model: nn.Module, history: colabkit.History) -> None:
+        """Takes down what the cells between two calls can see."""
+        weights = [t.double().sum().item().hex() for t in model.state_dict().values()]
+        rows = [{k: v.hex() for k, v in map_of(row).items()} for row in history.numbers()["epochs"]]
+        self.seen.append([weights, rows, torch.rand(1).item()])
+
+    def at(self, place: str) -> None:
+        if place == self.kill_at:
+            kill_self()
+
+
+def map_of(row: dict[str, float]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items()}
+
+
+def freeze(model: nn.Module, *, first: int) -> None:
+    """Trains the layers from one on alone."""
+    for number, layer in enumerate(model):
+        layer.requires_grad_(number >= first)
+
+
+def trainable(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def head_then_all(book: Notebook) -> nn.Module:
+    model = network(norm=True)
+    freeze(model, first=4)
+    book.fit(model, 2, optimizer=torch.optim.Adam(trainable(model), lr=0.05))
+    book.at("between")
+    freeze(model, first=0)
+    book.fit(model, 4, optimizer=torch.optim.Adam(trainable(model), lr=0.005))
+    return model
+
+
+def group_added(book: Notebook) -> nn.Module:
+    model = network()
+    freeze(model, first=3)
+    optimizer = torch.optim.SGD(trainable(model), lr=0.1, momentum=0.9)
+    book.fit(model, 2, optimizer=optimizer)
+    book.at("between")
+    freeze(model, first=0)
+    optimizer.param_groups[0]["lr"] = 0.03
+    optimizer.add_param_group({"params": list(model[0].parameters()), "lr": 0.01})
+    book.fit(model, 4, optimizer=optimizer)
+    return model
+
+
+def three_rates_with_the_best_between(book: Notebook) -> nn.Module:
+    model = network()
+    for number, rate in enumerate((0.3, 0.03, 0.3)):
+        book.at(f"between {number}")
+        given = {"optimizer": torch.optim.AdamW(model.parameters(), lr=rate)}
+        stopping = colabkit.EarlyStopping("val_loss", patience=1, min_delta=0.4)
+        book.fit(model, 2 * number + 2, validation_data=arrays(), callbacks=[stopping], **given)
+        colabkit.load(model, book.folder, "best")
+    return model
+
+
+def one_epoch_a_call(book: Notebook) -> nn.Module:
+    model = network()
+    for epoch in range(4):
+        book.fit(model, epoch + 1, optimizer="adamw", scheduler="cosine")
+        book.at(f"between {epoch}")
+    book.seen = book.seen[-1:]  # a call finds the newest state, which may be a later one
+    return model
+
+
+def pruned_after_each_call(book: Notebook) -> nn.Module:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for epoch in range(4):
+        book.fit(model, epoch + 1, optimizer=optimizer)
+        with torch.no_grad():
+            model[0].weight[model[0].weight.abs() < 0.05] = 0.0
+        book.at(f"between {epoch}")
+    book.seen = book.seen[-1:]  # of phases that are alike, only the newest ends are kept
+    return model
+
+
+def one_layer_more_each_time(book: Notebook) -> nn.Module:
+    model = network()
+    for number, first in enumerate((4, 3, 1, 0)):
+        freeze(model, first=min(first, 4))
+        optimizer = torch.optim.Adam(trainable(model), lr=0.01)
+        book.fit(model, number + 1, optimizer=optimizer, phase=f"from layer {first}")
+        book.at(f"between {number}")
+    return model
+
+
+def other_data_afterwards(book: Notebook) -> nn.Module:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    x, y = arrays()
+    book.fit(model, 2, optimizer=optimizer)
+    book.at("between")
+    book.fit(model, 4, optimizer=optimizer, data=(x.flip(0), y.flip(0)))
+    return model
+
+
+def new_head_afterwards(book: Notebook) -> nn.Module:
+    model = network()
+    book.fit(model, 2, optimizer=torch.optim.Adam(model.parameters(), lr=0.01))
+    book.at("between")
+    model[4 if len(model) > 4 else 3] = nn.Linear(12, 3)
+    model.append(nn.Linear(3, 3))
+    book.fit(model, 4, optimizer=torch.optim.Adam(model.parameters(), lr=0.01))
+    return model
+
+
+NOTEBOOKS: dict[str, tuple[Callable[[Notebook], nn.Module], list[int | str]]] = {
+    "head_then_all": (head_then_all, [3, 13, "between", 14, 17, 18]),
+    "group_added": (group_added, [7, "between", 13, 20]),
+    "three_rates_with_the_best_between": (
+        three_rates_with_the_best_between,
+        [5, "between 1", 15, "between 2", 25],
+    ),
+    "one_epoch_a_call": (one_epoch_a_call, [5, "between 0", 9, 15, "between 2", 21]),
+    "pruned_after_each_call": (pruned_after_each_call, [5, "between 0", 9, 15, "between 2", 21]),
+    "other_data_afterwards": (other_data_afterwards, [5, "between", 13, 17]),
+    "new_head_afterwards": (new_head_afterwards, [5, "between", 13, 17]),
+}
+
+
+def ended(folder: Path, model: nn.Module, book: Notebook) -> dict[str, Any]:
+    newest = colabkit.checkpoints(folder)[0]
+    return {
+        "hashes": {k: v for k, v in newest.hashes.items() if not k.startswith("run.")},
+        "step": newest.step,
+        "seen": book.seen,
+        "weights": [t.double().sum().item().hex() for t in model.state_dict().values()],
+    }
+
+
+def live(name: str, folder: Path, run: str, kill_at: int | str | None = None) -> bool:
+    def work() -> None:
+        book = Notebook(folder / run, kill_at=kill_at)
+        model = NOTEBOOKS[name][0](book)
+        (folder / f"{run}.json").write_text(json.dumps(ended(folder / run, model, book)))
+
+    return in_child(work, report=folder / "report.txt")
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_of_several_phases_killed_anywhere_ends_with_the_same_bits(name, tmp_path):
+    assert live(name, tmp_path, "alone")
+    for kill_at in NOTEBOOKS[name][1]:
+        assert not live(name, tmp_path, "killed", kill_at)
+    assert live(name, tmp_path, "killed")
+    alone, killed = (
+        json.loads((tmp_path / f"{run}.json").read_text()) for run in ("alone", "killed")
+    )
+    # What the cells between the calls saw is the same as well.
+    assert killed == alone
