@@ -59,6 +59,7 @@ class Boundaries:
     _epochs_asked: int | None = None
     _fit_settings: Mapping[str, Any] = {}
     _has_own_optimizers = True
+    _data_mark = ""
 
     @property
     def verdict(self) -> ResumeVerdict:
@@ -142,6 +143,7 @@ class Boundaries:
             index=state.phase_index,
             phase=state.phases[state.phase_index],
             left=Call("", self._side.parts(), settings),
+            data_mark=self._data_mark,
         )
 
     @property
@@ -164,6 +166,13 @@ class Boundaries:
     def say_done(self) -> None:
         """Says that nothing is left to train, and why."""
         stop = self._state.stop
+        if self.is_idle and stop is None:
+            more = self.epoch + 1
+            self._display.say(
+                f"Nothing left to do: {self.epoch} epochs are trained, and epochs counts those of"
+                f" all calls on this folder; pass epochs={more} to train one more."
+            )
+            return
         self._display.say(
             f"Nothing left to do: {self.epoch} epochs are trained."
             if stop is None

@@ -85,6 +85,9 @@ class Display:
             notes=self._said if goes_on else (),
             canvas=self._output,
         )
+        if len(phases := self._history.phases) > 1 and not goes_on:
+            newest = phases[-1]
+            self.say(f"In {newest.name}, since epoch {newest.epoch + 1}, step {newest.step:,}.")
 
     def length(self, batches: int | None, *, most: int | None = None) -> None:
         """Says how many batches an epoch has, once that is known, and all of them at most."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _SHOWN_MAX = 6
 _MADE = "objects_as_made"
-_WAYS_ON = (
+WAYS_ON = (
     'Undo the change; or pass resume="weights" to take the weights that fit, or resume=False to'
     " start anew beside the old checkpoints, which stay."
 )
@@ -57,7 +57,7 @@ def _walk(path: str, then: Any, now: Any) -> Iterator[tuple[str, tuple[object, o
 
 
 def mismatch_error(
-    changed: Mapping[str, tuple[object, object]], location: str, *, hint: str = _WAYS_ON
+    changed: Mapping[str, tuple[object, object]], location: str, *, hint: str = WAYS_ON
 ) -> CheckpointMismatchError:
     """Returns the error that lists what changed and the ways on."""
     shown = [f"{name}: was {_said(then)}, is {_said(now)}" for name, (then, now) in changed.items()]

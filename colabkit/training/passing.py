@@ -30,13 +30,16 @@ class _Passed:
     index: int
     phase: Phase
     left: Call
+    data_mark: str = ""
 
 
 _PASSED: dict[str, _Passed] = {}
 _LOADED: dict[str, weakref.ref[Any]] = {}
 
 
-def note(location: str, owned: Owned, *, index: int, phase: Phase, left: Call) -> None:
+def note(
+    location: str, owned: Owned, *, index: int, phase: Phase, left: Call, data_mark: str = ""
+) -> None:
     """Takes down that a call has come to its end, or was interrupted.
 
     Args:
@@ -45,8 +48,16 @@ def note(location: str, owned: Owned, *, index: int, phase: Phase, left: Call) -
         index: Number of its phase.
         phase: The phase as the call knows it.
         left: What a call with the objects as they are now would be.
+        data_mark: What tells the data from other data, "" where nothing does.
     """
-    _PASSED[location] = _Passed(_refs(owned.models), _refs(owned.optimizers), index, phase, left)
+    models, optimizers = _refs(owned.models), _refs(owned.optimizers)
+    _PASSED[location] = _Passed(models, optimizers, index, phase, left, data_mark)
+
+
+def has_other_data(location: str, data_mark: str) -> bool:
+    """Whether the call before, in this session, was given other data."""
+    before = _PASSED[location].data_mark if location in _PASSED else ""
+    return bool(before and data_mark) and before != data_mark
 
 
 def note_loaded(location: str, model: Any) -> None:

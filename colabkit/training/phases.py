@@ -14,9 +14,9 @@ which counts over all phases and so rises from one to the next:
 - A call in the session that has trained or found the phase before, with the same model object, and
   with anything changed since, begins the next phase with what the objects hold.
 - The first call of a session that changes settings of an unfinished phase means that phase, and the
-  change is taken. One that trains other parts of the model is a mistake, and is answered by an
-  error; but where the last phase is finished and more epochs are asked for, it begins the next one,
-  with the weights that the last phase ended with.
+  change is taken; of a finished one with more epochs, it goes on from there as a phase. One that
+  trains other parts of the model is answered by an error: the cells before it have not run. With a
+  name that is new it begins a phase, with the weights that the last one ended with.
 - What cannot be told apart is an error that says so.
 
 A checkpoint names those that it stands on, the ends of the phases before; they are kept as long.
@@ -278,8 +278,6 @@ def _find_first(phases: Sequence[Phase], call: Call, standing: Standing) -> Foun
     if last in alike:
         is_new = standing.is_finished and asks_for_more and call.epochs is not None
         return Found(last + 1, Start.WHOLE) if is_new else Found(last)
-    if standing.is_finished and asks_for_more:
-        return Found(last + 1, Start.WEIGHTS)
     raise _strange(phases, call, standing, last)
 
 

@@ -227,10 +227,13 @@ class History:
         title = repr(self).strip("<>")
         charts = charts_html(charts_of(self.history, resumed_at=self._resumed_at()))
         count = len(self._rows)
-        caption = f"The newest {len(rows)} of {count} epochs." if len(rows) < count else ""
+        caption = [f"The newest {len(rows)} of {count} epochs."] if len(rows) < count else []
+        if len(self.phases) > 1:
+            begun = (f"{each.name} from epoch {each.epoch + 1}" for each in self.phases)
+            caption.insert(0, f"Phases: {', '.join(begun)}.")
         return themed(
             f'<div class="ck-title">{html.escape(title)}</div>{charts}'
-            f'<div class="ck-muted">{caption}</div>'
+            f'<div class="ck-muted">{html.escape(" ".join(caption))}</div>'
             f"{html_table(rows, columns=[*_PLACE, *self._names()])}",
             rules=CHARTS_CSS,
         )

@@ -9,12 +9,13 @@ from typing import Any
 from colabkit.checkpoint import LoadedCheckpoint
 from colabkit.errors import ArgumentError, CheckpointMismatchError
 from colabkit.training.display import Display
-from colabkit.training.fingerprint import misfits, mismatch_error
+from colabkit.training.fingerprint import WAYS_ON, misfits, mismatch_error
 from colabkit.training.keeper import Keeper
 from colabkit.training.passing import Owned, is_loaded, left_by, phase_left
 from colabkit.training.phases import (
     Call,
     Found,
+    Left,
     Phase,
     Start,
     differing,
@@ -129,6 +130,9 @@ class _Restoring:
         )
         if self._left is not None and self._left.index >= len(self._phases):
             self._left = None
+        if self._left is None and is_loaded(keeper.location, asked.owned):
+            # Whoever has just put a checkpoint's weights into the model means to go on from them.
+            self._left = Left(len(self._phases) - 1, is_as_left=False, has_its_weights=False)
 
     def _known_phases(self) -> list[Phase]:
         phases, call = phases_in(self._saved), self._asked.call
@@ -177,9 +181,10 @@ class _Restoring:
         try:
             return find(self._phases, call, self._standing, self._left)
         except CheckpointMismatchError as error:
-            if changed:
-                raise mismatch_error(changed, self._keeper.location) from error
-            raise
+            if not changed:
+                raise
+            hint = f"{WAYS_ON} If it is the next phase: {error.hint}"
+            raise mismatch_error(changed, self._keeper.location, hint=hint) from error
 
     def _misfits(self, loaded: LoadedCheckpoint) -> dict[str, tuple[object, object]]:
         made = self._state.objects_as_made
@@ -245,8 +250,6 @@ class _Restoring:
     def _begin(self, start: Start, changed: Mapping[str, tuple[object, object]]) -> tuple[str, ...]:
         """A new phase, on the end of the last one."""
         side, state, loaded, call = self._side, self._state, self._loaded, self._asked.call
-        is_here = start is Start.WEIGHTS and is_loaded(self._keeper.location, self._asked.owned)
-        start = Start.AS_IT_IS if is_here else start
         hard = {
             name: pair
             for name, pair in changed.items()

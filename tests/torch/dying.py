@@ -26,7 +26,7 @@ class SystemCalls:
 
     def __init__(self, deadly: int | None, *, after: bool = False) -> None:
         self.count = 0
-        self._deadly = deadly
+        self.deadly = deadly
         self._after = after
         self._owner = os.getpid()
 
@@ -37,7 +37,7 @@ class SystemCalls:
             if os.getpid() != self._owner or (name == "open" and not given[1] & os.O_CREAT):
                 return original(*given, **named)
             self.count += 1
-            if self.count != self._deadly:
+            if self.count != self.deadly:
                 return original(*given, **named)
             if name == "write" and not self._after:
                 original(given[0], given[1][: len(given[1]) // 2])

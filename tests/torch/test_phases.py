@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 import colabkit
+from colabkit.errors import ArgumentError, CheckpointMismatchError
 from tests.torch.cases import arrays, network
+from tests.torch.dying import SystemCalls
 from tests.torch.killing import in_child, kill_self
 
 STEPS = 6  # in an epoch of 44 samples by 8
@@ -25,6 +27,7 @@ class Notebook:
         self.folder = folder
         self.kill_at = kill_at
         self.seen: list[Any] = []
+        self.on_place: Callable[[str], object] = lambda place: None
 
     def on_event(self, event: Any) -> None:
         if event.name != "batch_end":
@@ -49,6 +52,7 @@ class Notebook:
         self.seen.append([weights, rows, torch.rand(1).item()])
 
     def at(self, place: str) -> None:
+        self.on_place(place)
         if place == self.kill_at:
             kill_self()
 
@@ -152,6 +156,39 @@ def new_head_afterwards(book: Notebook) -> nn.Module:
     return model
 
 
+def cut_short(book: Notebook) -> nn.Module:
+    model = network()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    book.fit(model, 4, optimizer=optimizer, max_steps=8)
+    book.at("between")
+    book.fit(model, 3, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
+    return model
+
+
+def loops_of_its_own(book: Notebook) -> nn.Module:
+    model = network()
+    x, y = arrays()
+    for epochs, first, rate in ((2, 3, 0.1), (4, 0, 0.01)):
+        freeze(model, first=first)
+        optimizer = torch.optim.Adam(trainable(model), lr=rate)
+        run = colabkit.Run(
+            book.folder, model=model, optimizer=optimizer, save_every=1, progress=False
+        )
+        for _ in run.epochs(epochs):
+            for inputs, targets in run.batches((x, y), batch_size=8):
+                loss = nn.functional.cross_entropy(model(inputs), targets)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                run.log(loss=loss)
+                run.flush()
+                if run.step + 1 == book.kill_at:
+                    kill_self()
+        book.look(model, run.history)
+        book.at(f"after {epochs}")
+    return model
+
+
 NOTEBOOKS: dict[str, tuple[Callable[[Notebook], nn.Module], list[int | str]]] = {
     "head_then_all": (head_then_all, [3, 13, "between", 14, 17, 18]),
     "group_added": (group_added, [7, "between", 13, 20]),
@@ -162,6 +199,8 @@ NOTEBOOKS: dict[str, tuple[Callable[[Notebook], nn.Module], list[int | str]]] = 
     "one_epoch_a_call": (one_epoch_a_call, [5, "between 0", 9, 15, "between 2", 21]),
     "pruned_after_each_call": (pruned_after_each_call, [5, "between 0", 9, 15, "between 2", 21]),
     "other_data_afterwards": (other_data_afterwards, [5, "between", 13, 17]),
+    "cut_short": (cut_short, [3, "between", 9, 13]),
+    "loops_of_its_own": (loops_of_its_own, [5, "after 2", 13, 19]),
     "new_head_afterwards": (new_head_afterwards, [5, "between", 13, 17]),
 }
 
@@ -196,3 +235,112 @@ def test_a_notebook_of_several_phases_killed_anywhere_ends_with_the_same_bits(na
     )
     # What the cells between the calls saw is the same as well.
     assert killed == alone
+
+
+def test_a_kill_within_the_first_save_of_a_phase_is_as_good_as_any(tmp_path):
+    assert live("head_then_all", tmp_path, "alone")
+
+    def life(run: str, *, deadly: int | None) -> Callable[[], None]:
+        def work() -> None:
+            book, calls = Notebook(tmp_path / run), SystemCalls(None)
+
+            def begin(place: str) -> None:
+                # Counts, and dies, from here on.
+                calls.count, calls.deadly = 0, deadly
+
+            book.on_place = begin
+            with calls.watching():
+                head_then_all(book)
+
+        return work
+
+    for deadly in (2, 5, 8, 11):
+        run = f"killed {deadly}"
+        report = tmp_path / "report.txt"
+        assert not in_child(life(run, deadly=deadly), report=report)
+        assert live("head_then_all", tmp_path, run)
+        assert (tmp_path / f"{run}.json").read_text() == (tmp_path / "alone.json").read_text()
+
+
+def trained(folder: Path, epochs: int = 2, **more: Any) -> tuple[nn.Module, colabkit.History]:
+    model = more.pop("model", None) or network()
+    book = Notebook(folder)
+    optimizer = torch.optim.SGD(trainable(model), lr=more.pop("lr", 0.1))
+    return model, book.fit(model, epochs, optimizer=optimizer, **more)
+
+
+def test_the_new_rate_is_used_and_the_weights_just_loaded_are_not_overwritten(tmp_path):
+    model, _ = trained(tmp_path, 3, validation_data=arrays(), lr=1.5)
+    assert colabkit.load(model, tmp_path, "best").is_best
+    held = [t.clone() for t in model.state_dict().values()]
+    began: list[bool] = []
+
+    def look(event: Any) -> None:
+        if event.name == "train_begin":
+            began.append(all(map(torch.equal, held, model.state_dict().values())))
+
+    _, history = trained(tmp_path, 5, model=model, lr=0.25, callbacks=[look])
+    assert began == [True]
+    assert [row["lr"] for row in history.epochs] == [1.5, 1.5, 1.5, 0.25, 0.25]
+    assert [(each.name, each.epoch) for each in history.phases] == [("phase 1", 0), ("phase 2", 3)]
+    assert "2 phases" in repr(history)
+    assert "Phases: phase 1 from epoch 1, phase 2 from epoch 4." in history._repr_html_()
+
+
+def test_an_early_end_of_one_phase_does_not_end_the_next(tmp_path):
+    stopping = colabkit.EarlyStopping("loss", patience=1, min_delta=9.0)
+    model, history = trained(tmp_path, 9, callbacks=[stopping])
+    assert len(history.epochs) == 2
+    _, history = trained(tmp_path, 9, model=model, lr=0.01, callbacks=[stopping], phase="slow")
+    assert len(history.epochs) == 4
+
+
+def test_a_schedule_by_name_is_as_long_as_its_phase(tmp_path):
+    model, _ = trained(tmp_path, 2)
+    _, history = trained(tmp_path, 6, model=model, scheduler="cosine")
+    _, alone = trained(tmp_path / "alone", 4, scheduler="cosine")
+    assert [row["lr"] for row in history.epochs[2:]] == [row["lr"] for row in alone.epochs]
+
+
+def test_the_end_of_a_phase_is_kept_as_long_as_another_goes_on_from_it(tmp_path):
+    model, _ = trained(tmp_path, 1, phase="head")
+    end = colabkit.checkpoints(tmp_path)[0]
+    trained(tmp_path, 4, model=model, lr=0.01, phase="all")
+    found = colabkit.checkpoints(tmp_path, verify=True)
+    assert not any(info.problem for info in found)
+    assert end.name in {info.name for info in found}
+    assert len(found) == 3
+    assert "phase" in repr(found)
+    _, history = trained(tmp_path, 1, phase="head")
+    assert [each.name for each in history.phases] == ["head"]
+    assert len(history.epochs) == 1
+
+
+def test_a_call_by_name_in_another_session_begins_with_the_weights_of_the_phase_before(tmp_path):
+    first, _ = trained(tmp_path, 1)
+    held = [t.clone() for t in first.state_dict().values()]
+    began: list[bool] = []
+    other = network()
+
+    def look(event: Any) -> None:
+        if event.name == "train_begin":
+            began.append(all(map(torch.equal, held, other.state_dict().values())))
+
+    trained(tmp_path, 2, model=other, lr=0.01, phase="slow", callbacks=[look])
+    assert began == [True]
+
+
+def test_what_is_no_phase_is_said_with_the_way_on(tmp_path):
+    model, _ = trained(tmp_path, 2, phase="head")
+    with pytest.raises(ArgumentError, match="epochs=4 to train 2 more") as caught:
+        trained(tmp_path, 2, model=model, lr=0.01)
+    assert caught.value.argument == "epochs"
+    with pytest.raises(ArgumentError):
+        trained(tmp_path, 3, phase=" ")
+    x, y = arrays()
+    with pytest.raises(CheckpointMismatchError, match="needs another folder"):
+        trained(tmp_path, 2, data=(x.flip(0), y.flip(0)))
+    other = network()
+    freeze(other, first=3)
+    with pytest.raises(CheckpointMismatchError, match="optimizer groups"):
+        trained(tmp_path, 2, model=other)

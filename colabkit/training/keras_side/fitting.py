@@ -25,7 +25,13 @@ from colabkit.training.keras_side.places import KerasFeed
 from colabkit.training.keras_side.randomness import GeneratorState, generator_kinds
 from colabkit.training.keras_side.run import KerasRun
 from colabkit.training.keras_side.sources import FeedOptions, feed_of
-from colabkit.training.keras_side.structure import ClassWeights, Parts, is_arrays, split_off
+from colabkit.training.keras_side.structure import (
+    ClassWeights,
+    Parts,
+    is_arrays,
+    mark_of,
+    split_off,
+)
 from colabkit.training.keras_side.supply import EmptyEpochError, Supply
 from colabkit.training.keras_side.variables import backend_name
 from colabkit.training.records import History
@@ -93,7 +99,7 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
     if validation_data is not None:
         with as_validation_data():
             validation = _validation_feed(validation_data, options)
-    return _Fitting(model, feed, validation, ckpt_dir, options).train()
+    return _Fitting(model, feed, validation, ckpt_dir, options, data_mark=mark_of(data)).train()
 
 
 def _validation_feed(data: Any, options: KerasOptions) -> KerasFeed:
@@ -120,6 +126,8 @@ class _Fitting:
         validation: KerasFeed | None,
         ckpt_dir: str | Path,
         options: KerasOptions,
+        *,
+        data_mark: str,
     ) -> None:
         self._model = model
         self._options = options
@@ -150,6 +158,7 @@ class _Fitting:
         self._run = KerasRun(
             ckpt_dir,
             epochs=options.epochs,
+            data_mark=data_mark,
             **of_run,
             model=model,
             fit=self._progress,

@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.training.feed import Feed, Start
+from colabkit.training.fingerprint import mismatch_error
 from colabkit.training.keras_side.side import KerasSide
 from colabkit.training.loop import Run
+from colabkit.training.passing import has_other_data
 from colabkit.training.phases import differing
 from colabkit.training.position import Cursor
 from colabkit.training.seeding import derive
 from colabkit.training.state import Stop
+
+_OTHER_DATA = (
+    "Another part of the data, a fold, needs another folder. To train on with the same model on"
+    " other data, pass more epochs, which count over both. data_changed='accept' goes on."
+)
 
 
 class KerasRun(Run):
@@ -25,16 +32,30 @@ class KerasRun(Run):
     draws_at_steps = False
     reads_one_source = True
 
-    def __init__(self, ckpt_dir: str | Path, *, epochs: int, **options: Any) -> None:
+    def __init__(
+        self, ckpt_dir: str | Path, *, epochs: int, data_mark: str, **options: Any
+    ) -> None:
         self._epochs_asked = epochs
+        self._data_mark = data_mark
         super().__init__(ckpt_dir, **options)
 
     def check_data(self, feed: Feed) -> None:
-        """Begins a phase where the session goes on with its model on data of another length."""
+        """Begins a phase where the session goes on with its model on other data.
+
+        Raises:
+            CheckpointMismatchError: The session goes on with another model on other data, as for
+                the next fold, and this one must not be taken for trained.
+        """
         then = dict(self._state.known_data.get(0, {}))
+        location, wants_more = self._keeper.location, (self._epochs_asked or 0) > self.epoch
         changed = differing(then, dict(feed.describe())).keys() - {"batch_size", "batches"}
-        if changed and (self._epochs_asked or 0) > self.epoch:
-            self.turns_to_other_data()
+        is_other = bool(self.step) and has_other_data(location, self._data_mark)
+        if (changed or is_other) and wants_more and self.turns_to_other_data():
+            return
+        if is_other and not self._data.accepts:
+            raise mismatch_error(
+                {"data": ("that of the call before", "other samples")}, location, hint=_OTHER_DATA
+            )
 
     def training(self, epochs: int) -> contextlib.AbstractContextManager[bool]:
         """Opens the run folder for a training up to ``epochs`` in all."""

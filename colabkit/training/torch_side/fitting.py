@@ -146,6 +146,7 @@ class _Fitting:
             return self._found_done()
         if run.begins_phase:
             callbacks.begin_phase()
+            self._fit_schedule_to_phase()
         callbacks.train_begin(run)
         try:
             for epoch in run.epochs(self._options.epochs):
@@ -176,6 +177,18 @@ class _Fitting:
             set_mode(self._recipe.optimizer, training=False)
         self._release.finish(run)
         return run.history
+
+    def _fit_schedule_to_phase(self) -> None:
+        """Makes a schedule by name as long as the phase that begins, not as all of them."""
+        options, scheduler = self._options, self._recipe.schedule.scheduler
+        if "scheduler" in _settings(options, None):
+            rest = make_schedule(
+                options.scheduler,
+                self._recipe.optimizer,
+                epochs=options.epochs - self._run.epoch,
+                steps_per_epoch=self._feed.length,
+            )
+            scheduler.load_state_dict(rest.scheduler.state_dict())
 
     def _found_done(self) -> History:
         """For a call whose training went on beyond its end: that is nothing of its own."""

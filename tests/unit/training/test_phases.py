@@ -30,9 +30,6 @@ FOUND = {
     "another rate and more epochs of what is done": (
         [FIRST], call(settings=SLOW, epochs=4), DONE, None, Found(1, Start.WHOLE),
     ),
-    "other parts after what is done": (
-        [FIRST], call(ALL, SLOW, 5), DONE, None, Found(1, Start.WEIGHTS),
-    ),
     "other parts in the session that trained": (
         [FIRST], call(ALL, SLOW, 5), DONE, left(), Found(1, Start.AS_IT_IS),
     ),
@@ -86,6 +83,7 @@ def test_a_call_is_told_by_what_it_trains_and_how_far(name):
 
 STRANGE = {
     "other parts of what is unfinished": ([FIRST], call(ALL), UNDER_WAY, None),
+    "other parts of what is done, in another session": ([FIRST], call(ALL, SLOW, 5), DONE, None),
     "the first of two, with more epochs": ([FIRST, SECOND], call(epochs=3), UNDER_WAY, None),
     "neither of two": ([FIRST, SECOND], call({"model": "4 of 6"}), UNDER_WAY, None),
     "not the next one": ([FIRST, SECOND], call({"model": "4 of 6"}, epochs=5), UNDER_WAY, left()),
