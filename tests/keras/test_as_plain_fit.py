@@ -8,6 +8,7 @@ import random
 import threading
 import warnings
 from collections.abc import Callable
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from numpy.random import normal
 
 import colabkit
 from colabkit.errors import ArgumentError
+from tests.abilities import package
 from tests.keras.lives import needs_keras
 
 pytestmark = [needs_keras, pytest.mark.in_nursery("on_tensorflow")]
@@ -217,8 +219,9 @@ def mostly_zero() -> np.ndarray:
 
 
 def of_scipy() -> Any:
-    scipy = pytest.importorskip("scipy.sparse")
-    return scipy.coo_array(mostly_zero().astype("float64"))
+    from scipy import sparse
+
+    return sparse.coo_array(mostly_zero().astype("float64"))
 
 
 def sparse_tensor() -> Any:
@@ -234,7 +237,8 @@ def strings() -> Any:
 
 
 def frames() -> Any:
-    pandas = pytest.importorskip("pandas")
+    import pandas
+
     return pandas.DataFrame(arrays()[0], columns=list("abcdef")), pandas.Series(arrays()[1])
 
 
@@ -341,7 +345,37 @@ def check_as_plain_fit(make: Callable[[], Case], folder: Any) -> colabkit.Histor
     return history
 
 
-@pytest.mark.parametrize("name", [*DATA, *SHAPES])
+# Keras came to end epochs and to begin validations as it does now.
+OTHERWISE_BEFORE = {
+    "a PyDataset with hooks",
+    "four steps an execution of unknown length",
+    "more steps than arrays have",
+    "some batches of a DataLoader",
+    "some of an endless validation pipeline",
+    "some of the validation arrays",
+    "steps of PyDatasets",
+    "steps that do not divide a pipeline",
+    "steps that do not divide arrays",
+}
+NEEDED = {"tables": "pandas", "SciPy's sparse arrays": "scipy", "sparse tensors": "scipy"}
+
+
+def is_older_keras() -> bool:
+    try:
+        major, minor, *_ = metadata.version("keras").split(".")
+    except metadata.PackageNotFoundError:
+        return False
+    return (int(major), int(minor)) < (3, 11)
+
+
+def with_marks(name: str) -> Any:
+    marks = [pytest.mark.needs(package(NEEDED[name]))] if name in NEEDED else []
+    if name in OTHERWISE_BEFORE:
+        marks.append(pytest.mark.skipif(is_older_keras(), reason="this Keras did otherwise"))
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [with_marks(name) for name in (*DATA, *SHAPES)])
 def test_data_of_every_kind_gives_the_bits_of_keras_own_fit(name, tmp_path):
     check_as_plain_fit((DATA | SHAPES)[name], tmp_path)
 
