@@ -30,6 +30,7 @@ def stay_connected(*, max_hours: float = 12.0) -> None:
     a ``fit`` of this session runs and for at most ``max_hours``. Colab's own rules apply, and
     training survives a disconnect without it: run all cells again. Colab shows outputs in a
     frame that cannot reach the page, so the snippet is pasted into the browser's console once.
+    Google's own command line, ``colab``, keeps a machine without a page, for 24 hours at most.
 
     Args:
         max_hours: After so many hours it stops by itself; 24 at most.

@@ -147,5 +147,5 @@ def mounted_or_why(
             drive.renew_after_s = remount_after_hours * 3600
         return status_of(drive)
     except DriveMountError as error:
-        status = status_without(str(error).splitlines()[0], platform)
+        status = status_without(error.message, platform)
         return DriveStatus(status.state, reason=status.reason, advice=error.hint)

@@ -145,8 +145,8 @@ class Display:
         elif mending.outcome is Mended.KEPT:
             self.say(
                 "Drive is to be mounted anew and has not uploaded everything yet"
-                f" ({str(mending.error).splitlines()[0]}) It stays as it is; the next try is in"
-                f" {duration_words(mending.next_try_s)}."
+                f" ({mending.error.message if mending.error else ''}) It stays as it is; the next"
+                f" try is in {duration_words(mending.next_try_s)}."
             )
         elif mending.outcome is Mended.REFUSED:
             self.say(

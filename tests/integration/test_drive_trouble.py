@@ -20,6 +20,19 @@ mount = DriveMount("/content/drive", ColabMounter(), clock=lambda: time.monotoni
 mount.look()
 use_mount(mount)
 """
+# The mount becomes old at a moment that the test chooses.
+AGEING = """
+import os, time
+from colabkit.storage import ColabMounter, DriveMount, use_mount
+mount = DriveMount(
+    "/content/drive",
+    ColabMounter(),
+    clock=lambda: time.monotonic() + 1e5 * os.path.exists("/content/old"),
+)
+mount.look()
+mount.renew_after_s = 36000
+use_mount(mount)
+"""
 
 
 @pytest.fixture
@@ -330,12 +343,17 @@ def test_two_machines_on_one_folder_the_older_stops(
 
 def test_a_mount_renewed_for_its_age_loses_nothing_that_others_wrote(cloud, diary, machine):
     machine.drive.change(cache_survives=False)
-    machine.run_cell(HASTE.format(rate=1) + "mount.renew_after_s = 3").check()
-    own = "open('/content/drive/MyDrive/mine.bin', 'wb').write(bytes(200_000))\n"
-    machine.drive.change(upload_bytes_per_s=300_000)
-    told = "for _ in range(200):\n    open('/content/drive/MyDrive/mine.bin', 'ab').write(b'1')\n"
-    cell = machine.kernel.begin(own + train_cell(diary, epochs=40, save_every=10_000) + told)
+    machine.run_cell(AGEING).check()
+    cell = machine.kernel.begin(train_cell(diary, epochs=30, save_every=10_000))
+    diary.wait_for(lambda notes: notes[-1].confirmed is not None)
+    # Nothing but this waits to be uploaded when the mount is found to be old.
+    machine.drive.change(upload_bytes_per_s=25_000)
+    machine.run_script(
+        "open('/content/drive/MyDrive/mine.bin', 'wb').write(bytes(200_000))"
+    ).check()
+    machine.path("/content/old").touch()
     result = machine.kernel.finish(cell, timeout_s=120).check()
     assert "Drive was mounted anew" in said_in(result)
+    machine.drive.change(upload_bytes_per_s=None)
     machine.drive.wait_until_uploaded()
-    assert cloud.files()["mine.bin"] == 200_200
+    assert cloud.files()["mine.bin"] == 200_000
