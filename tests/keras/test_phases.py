@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import colabkit
+from colabkit.errors import CheckpointMismatchError
 from tests.keras.lives import Nursery, needs_keras, outcome
 
 pytestmark = needs_keras
@@ -37,3 +39,18 @@ def test_a_notebook_on_tensorflow_ends_with_the_same_bits(name, on_tensorflow, t
 @pytest.mark.parametrize("name", ON_TORCH)
 def test_a_notebook_on_pytorch_ends_with_the_same_bits(name, on_torch, tmp_path):
     check_killed(on_torch, tmp_path, name, ON_TORCH[name])
+
+
+@pytest.mark.in_nursery("on_tensorflow")
+def test_another_fold_needs_another_folder_and_the_same_model_goes_on_with_other_data(tmp_path):
+    from tests.keras.cases import arrays, network  # only in the process that the test runs in
+
+    x, y = arrays()
+    given = {"batch_size": 8, "progress": False}
+    model = network()
+    colabkit.fit(model, (x[:36], y[:36]), tmp_path, epochs=1, **given)
+    for fold in (network(), model):
+        with pytest.raises(CheckpointMismatchError, match="a fold, needs another folder"):
+            colabkit.fit(fold, (x[8:], y[8:]), tmp_path, epochs=1, **given)
+    history = colabkit.fit(model, (x[8:], y[8:]), tmp_path, epochs=2, **given)
+    assert [(each.name, each.epoch) for each in history.phases] == [("phase 1", 0), ("phase 2", 1)]
