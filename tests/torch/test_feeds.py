@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -163,3 +164,45 @@ def test_unsigned_arrays_of_tokens_are_read():
     batches = list(feed.batches(Start(key=0, epoch=0)))
     assert {batch.dtype for batch in batches} == {torch.uint16}
     assert np.array_equal(np.concatenate([batch.numpy() for batch in batches]), tokens)
+
+
+class Rewinding(torch_data.IterableDataset):
+    """Has its place as a state, and is back at its start as soon as the last item is asked for."""
+
+    def __init__(self) -> None:
+        self.place, self.passes = 0, 0
+
+    def __iter__(self) -> Any:
+        while self.place < SAMPLES:
+            self.place += 1
+            yield torch.tensor([self.place, self.passes])
+        self.place, self.passes = 0, self.passes + 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place, "passes": self.passes}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.place, self.passes = state["place"], state["passes"]
+
+
+def rewinding(size: int) -> Feed:
+    made = torch_data.DataLoader(Rewinding(), size)
+    return feed_of(made, batch_size=size, shuffle=False, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("size", [8, SAMPLES, 1])
+def test_a_source_that_rewinds_itself_is_not_read_again_after_its_last_batch(size):
+    """However often it is gone on from, and wherever, a short last batch included."""
+    whole = [batch.tolist() for batch in rewinding(size).batches(Start(key=5, epoch=0))]
+    for stop in range(1, len(whole) + 1):
+        state, read = None, 0
+        for end in sorted({stop - 1, stop, len(whole)} - {0}):
+            feed = rewinding(size)
+            batches = iter(feed.batches(Start(key=5, epoch=0, skip=read, state=state)))
+            got = [batch.tolist() for batch in itertools.islice(batches, end - read)]
+            assert got == whole[read:end]
+            state, read = feed.state(), end
+        feed = rewinding(size)
+        assert not list(feed.batches(Start(key=5, epoch=0, skip=read, state=state)))
+        beyond = [batch.tolist() for batch in feed.batches(Start(key=6, epoch=1))]
+        assert beyond == [[[place, 1] for place, _ in batch] for batch in whole]

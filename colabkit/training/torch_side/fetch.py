@@ -83,7 +83,12 @@ class TicketDataset(torch_data.Dataset[Any]):
 
 
 class KeyedStream(torch_data.IterableDataset[Any]):
-    """An iterable dataset batched where it is read, every random draw keyed to the batch."""
+    """An iterable dataset batched where it is read, every random draw keyed to the batch.
+
+    Attributes:
+        has_ended: Whether the newest batch was cut short by the end of the dataset, whose own
+            state may by then be that of its next pass.
+    """
 
     def __init__(
         self,
@@ -100,6 +105,7 @@ class KeyedStream(torch_data.IterableDataset[Any]):
         self._drop_last = drop_last
         self._key = key
         self._generators = OwnGenerators(dataset, collate)
+        self.has_ended = False
 
     def __iter__(self) -> Iterator[Any]:
         return self.from_batch(0)
@@ -126,6 +132,7 @@ class KeyedStream(torch_data.IterableDataset[Any]):
             found = list(itertools.islice(items, 1))
             return (self._collated(found[0]),) if found else None
         found = list(itertools.islice(items, self._batch_size))
+        self.has_ended = len(found) < self._batch_size
         if not found or (self._drop_last and len(found) < self._batch_size):
             return None
         return (self._collated(found),)

@@ -51,6 +51,7 @@ class StreamFeed:
         is_whole = has_state and not self._workers and not _forgets_its_buffer(source)
         self._stateful: Any = source if is_whole else None
         self._one_shot = not has_state and isinstance(source, Iterator)
+        self._stream: KeyedStream | None = None
         self._passes = 0
         self._probed = False
         self._fresh = ""
@@ -107,6 +108,9 @@ class StreamFeed:
             self._problems[reason] = None
         if "source" in state and self._stateful is not None:
             self._stateful.load_state_dict(state["source"])
+        if state.get("has_ended"):
+            return
+        if "source" in state and self._stateful is not None:
             yield from self._open(start.key, start.skip)
             return
         yield from itertools.islice(self._open(start.key, 0), start.skip, None)
@@ -122,7 +126,10 @@ class StreamFeed:
             drop_last=given.drop_last,
             key=key,
         )
-        return iter(self._spread(stream)) if self._workers else stream.from_batch(first)
+        if self._workers:
+            return iter(self._spread(stream))
+        self._stream = stream
+        return stream.from_batch(first)
 
     def _spread(self, stream: KeyedStream) -> torch_data.DataLoader[Any]:
         given = self._loader
@@ -162,6 +169,8 @@ class StreamFeed:
             source = self._stateful.state_dict()
             if batch_digest(source) != self._fresh:
                 state["source"] = source
+            if self._stream is not None and self._stream.has_ended:
+                state["has_ended"] = True
         return state
 
     def describe(self) -> Mapping[str, Any]:
