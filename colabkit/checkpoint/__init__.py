@@ -8,7 +8,7 @@ from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings, duration_s
 from colabkit.checkpoint.saver import Saver
-from colabkit.checkpoint.snapshot import Section
+from colabkit.checkpoint.snapshot import Section, require_distinct
 from colabkit.checkpoint.spool import carry_stranded
 from colabkit.checkpoint.status import SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
@@ -48,4 +48,5 @@ __all__ = [
     "encode",
     "fields_of",
     "is_known_factory",
+    "require_distinct",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -75,6 +75,20 @@ class Leaf:
     is_private: bool = False
 
 
+def require_distinct(names: Iterable[str]) -> None:
+    """Refuses parts of a run that would lie in one file.
+
+    Raises:
+        StateError: Two have one name.
+    """
+    seen = set()
+    for name in names:
+        if name in seen:
+            message = f"Two parts of the run are called {name!r}."
+            raise StateError(message, where=name, hint="Give your object another name.")
+        seen.add(name)
+
+
 class LeafFinder:
     """Finds the tensors of a run's state, and remembers from save to save where many are small.
 
@@ -94,12 +108,10 @@ class LeafFinder:
         Raises:
             StateError: Two sections have one name, or something cannot be stored.
         """
+        require_distinct(section.name for section in sections)
         skeletons: dict[str, Any] = {}
         leaves: list[Leaf] = []
         for section in sections:
-            if section.name in skeletons:
-                message = f"Two parts of the run are called {section.name!r}."
-                raise StateError(message, where=section.name, hint="Give your object another name.")
             skeletons[section.name], part = self._find_in(section)
             # Wide numbers first, so that each tensor lies at a multiple of its own width.
             leaves += sorted(part, key=lambda leaf: -ITEM_BYTES[leaf.spec.dtype])

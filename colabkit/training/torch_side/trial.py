@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from colabkit.checkpoint import Section, TensorBackend, decode, encode
+from colabkit.checkpoint import Section, TensorBackend, decode, encode, require_distinct
 from colabkit.errors import StateError
 from colabkit.training.attributes import is_of_users_class
 from colabkit.training.torch_side.moment import isolated
@@ -52,6 +52,7 @@ def try_restoring(state: TorchState, backend: TensorBackend) -> tuple[str, ...]:
         StateError: An object cannot be given back what it gave; names it.
     """
     sections = state.sections()
+    require_distinct(section.name for section in sections)
     parts = {section.name: encode(section.state, backend.is_tensor) for section in sections}
     tensors = [t for _, leaves in parts.values() for t in leaves.values()]
     if len(tensors) > _OBJECTS_MAX:
