@@ -312,7 +312,9 @@ class Boundaries:
     def _snapshot(self) -> Snapshot:
         sections = self._side.sections()
         self._say_unsaved()
-        self._state.reasons, self._state.parts = self.verdict.reasons, self._side.parts()
+        reasons = (*self._state.reasons, *self.verdict.reasons)
+        self._state.reasons = tuple(dict.fromkeys(reasons))
+        self._state.parts = self._side.parts()
         made = self._state.objects_as_made
         fingerprint = fingerprint_of(self._side, seed=self.seed, at_start=made)
         facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)

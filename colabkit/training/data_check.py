@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,42 @@ from colabkit.training.position import Cursor
 from colabkit.training.same_data import BatchRecord, KeptBatch, Leniency, compare
 
 _NONE = object()
+_SILENT_S, _SAY_EVERY_S = 3.0, 15.0
+
+
+class ReadingAgain:
+    """Says how far it is, where what was trained before is read once more and takes its time.
+
+    Args:
+        total: Batches to read before the first that is new.
+        say: Takes a sentence for the user.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        say: Callable[[str], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total = total
+        self._say = say
+        self._clock = clock
+        self._began_s = clock()
+        self._next_s = self._began_s + _SILENT_S
+
+    def __call__(self, number: int) -> None:
+        """Takes the number of batches read so far."""
+        now_s = self._clock()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + _SAY_EVERY_S
+        left_s = (now_s - self._began_s) / number * (self._total - number)
+        self._say(
+            "This data has no state to go on from, and is read again up to its place: batch"
+            f" {number:,} of {self._total:,}, about {left_s:,.0f} s more."
+        )
 
 
 class DataCheck:
@@ -21,6 +58,7 @@ class DataCheck:
         leniency: What may differ without an error.
         location: The run folder.
         say: Takes a sentence for the user.
+        expected: Why earlier sessions knew that it would differ.
     """
 
     def __init__(
@@ -30,6 +68,7 @@ class DataCheck:
         *,
         location: str,
         say: Callable[[str], None],
+        expected: tuple[str, ...] = (),
     ) -> None:
         self.record = record
         self.accepts = leniency.accepts
@@ -37,6 +76,7 @@ class DataCheck:
         self._leniency = leniency
         self._location = location
         self._say = say
+        self._expected = expected
 
     def batches_left(self, cursor: Cursor, feed: Feed, start: Start) -> Iterator[Any]:
         """Returns the batches from a place on; the one before it is fetched again and compared.
@@ -45,6 +85,7 @@ class DataCheck:
             CheckpointMismatchError: It is another batch.
         """
         kept = KeptBatch.of_state(cursor.newest)
+        start = dataclasses.replace(start, passed=ReadingAgain(start.skip, self._say))
         if kept is None or not start.skip or not getattr(feed, "goes_back", True):
             return iter(feed.batches(start))
         batches = iter(feed.batches(dataclasses.replace(start, skip=start.skip - 1)))
@@ -75,7 +116,7 @@ class DataCheck:
             where=where,
             location=self._location,
             leniency=self._leniency,
-            reasons=feed.reasons(),
+            reasons=(*feed.reasons(), *self._expected),
         )
         if said:
             self._say(said)

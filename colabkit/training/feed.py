@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 
@@ -16,12 +16,14 @@ class Start:
         epoch: Epoch of the pass, for samplers that have ``set_epoch``.
         skip: Batches already trained, not to be given again.
         state: What ``Feed.state`` gave at the checkpoint, or None.
+        passed: Told the number of each batch that is read only to be thrown away.
     """
 
     key: int
     epoch: int
     skip: int = 0
     state: object = None
+    passed: Callable[[int], None] = lambda _: None
 
 
 class Feed(Protocol):

@@ -154,8 +154,9 @@ class Run(Boundaries):
         self.is_over = self._state.is_closed
         self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
         leniency = Leniency.towards(data_changed, changed)
-        where, say = self._keeper.location, self._display.say
-        self._data = DataCheck(self._side.watch().record, leniency, location=where, say=say)
+        where, say, record = self._keeper.location, self._display.say, self._side.watch().record
+        expected = self._position.data_reasons
+        self._data = DataCheck(record, leniency, location=where, say=say, expected=expected)
 
     @property
     def batch(self) -> int:
@@ -170,8 +171,8 @@ class Run(Boundaries):
         """How exactly this run goes on after an interruption; complete after the first batch."""
         opened = (cursor.feed for cursor in self._position.open if cursor.feed is not None)
         verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
-        found = (*self._enumerated, *self._data.reasons, *self._side.unsaved())
-        return verdict.adding(reasons=found)
+        seen = (*self._position.data_reasons, *self._enumerated, *self._data.reasons)
+        return verdict.adding(reasons=(*seen, *self._side.unsaved()))
 
     @property
     def epoch_logs(self) -> dict[str, float]:

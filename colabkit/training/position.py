@@ -71,6 +71,7 @@ class Position:
         self.outermost_done = 0
         self.calls = 0
         self.open: list[Cursor] = []
+        self._data_reasons: tuple[str, ...] = ()
         self._to_skip = 0
         self._to_reopen: list[Cursor] = []
 
@@ -80,6 +81,7 @@ class Position:
             return
         self.epoch = epoch
         self.outermost_done = self.calls = self._to_skip = 0
+        self._data_reasons = self.data_reasons
         for cursor in self.open:
             cursor.is_over = True
         self.open, self._to_reopen = [], []
@@ -88,6 +90,13 @@ class Position:
         """Moves back to the start of the epoch under way; its steps stay counted."""
         epoch, self.epoch = self.epoch, -1
         self.begin_epoch(epoch)
+
+    @property
+    def data_reasons(self) -> tuple[str, ...]:
+        """Why the data of this training cannot be repeated, as any of its sessions has found."""
+        feeds = (cursor.feed for cursor in self.open if cursor.feed is not None)
+        found = (reason for feed in feeds for reason in feed.reasons())
+        return tuple(dict.fromkeys((*self._data_reasons, *found)))
 
     def enter(self, feed: Feed) -> Cursor | None:
         """Opens the next loop.
@@ -134,6 +143,7 @@ class Position:
         if cursor.is_over:
             return
         cursor.is_over = True
+        self._data_reasons = self.data_reasons
         self.open = [other for other in self.open if other is not cursor]
         if cursor.outermost:
             self.outermost_done += 1
@@ -146,6 +156,7 @@ class Position:
             "outermost_done": self.outermost_done,
             "calls": self.calls,
             "open": [cursor.state_dict() for cursor in self.open],
+            "data_reasons": list(self.data_reasons),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -153,6 +164,7 @@ class Position:
         self.epoch, self.step = state["epoch"], state["step"]
         self.outermost_done = self._to_skip = state["outermost_done"]
         self.calls = state["calls"]
+        self._data_reasons = tuple(state.get("data_reasons", ()))
         self.open, self._to_reopen = [], [Cursor(**cursor) for cursor in state["open"]]
 
     def place(self) -> tuple[int, ...]:

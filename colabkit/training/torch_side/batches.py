@@ -37,7 +37,10 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
             return batch[0], None
         return (batch[0] if len(batch) == 2 else tuple(batch[:-1])), batch[-1]
     message = f"A batch is a {type(batch).__name__}; a model cannot be called with it."
-    hint = "Let the data give tensors, (input, target) tuples, or dicts of tensors."
+    hint = (
+        "Let the data give tensors, (input, target) tuples, or dicts of tensors; a loop of your own"
+        " over colabkit.Run takes batches of any form."
+    )
     if isinstance(batch, tuple | list) and batch:
         message = f"A batch is a {type(batch).__name__} of plain numbers, without any tensor."
         hint = 'If data is lists, pass arrays: (np.array(x, dtype="float32"), np.array(y)).'

@@ -39,6 +39,17 @@ class InitInWorker:
             object.__setattr__(info, "dataset", ours)
 
 
+def loader_within(source: object) -> torch_data.DataLoader[Any] | None:
+    """Returns the DataLoader that an iterable is, or reads from, such as webdataset's WebLoader."""
+    if isinstance(source, torch_data.DataLoader):
+        return source
+    for value in list(getattr(source, "__dict__", {}).values()):
+        for each in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(each, torch_data.DataLoader):
+                return each
+    return None
+
+
 def length_of(value: Any) -> int | None:
     """Returns the length of a value, None where it does not say."""
     try:

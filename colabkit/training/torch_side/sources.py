@@ -12,11 +12,14 @@ from torch.utils import data as torch_data
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed
 from colabkit.training.torch_side.array_feed import ArrayFeed
+from colabkit.training.torch_side.loading import loader_within
 from colabkit.training.torch_side.map_feed import MapFeed
 from colabkit.training.torch_side.prepared import PreparedFeed, is_prepared_loader
 from colabkit.training.torch_side.stream_feed import StreamFeed
 
 _GPU_SHARE = 0.25
+# What a subclass of DataLoader may do to its batches otherwise than by its parts.
+_READING = ("__iter__", "_get_iterator", "_index_sampler", "_auto_collation")
 
 
 def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) -> Feed:
@@ -29,6 +32,8 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
         raise _unreadable(data)
     if isinstance(data, torch_data.DataLoader):
         feed = _of_loader(data, device)
+    elif isinstance(data, torch_data.IterableDataset) and _gives_batches(data):
+        feed = StreamFeed(data)
     elif isinstance(data, torch_data.IterableDataset):
         feed = _of_loader(torch_data.DataLoader(data, batch_size=batch_size), device)
     elif _is_arrays(data):
@@ -61,15 +66,24 @@ def _of_loader(loader: torch_data.DataLoader[Any], device: torch.device) -> Feed
         return PreparedFeed(prepared, _of_loader(prepared.base_dataloader, device))
     pin = loader.pin_memory and device.type == "cuda"
     if isinstance(loader.dataset, torch_data.IterableDataset):
-        if type(loader).__iter__ is not torch_data.DataLoader.__iter__ and hasattr(
-            loader, "state_dict"
-        ):
-            return StreamFeed(loader, loader=loader, pin=False)
-        return StreamFeed(loader.dataset, loader=loader, pin=pin)
-    known = type(loader).__iter__ is torch_data.DataLoader.__iter__
-    if known or type(loader).__module__.startswith("torchdata."):
+        if _reads_as_its_parts(loader):
+            return StreamFeed(loader.dataset, loader=loader, pin=pin)
+        has_state = hasattr(loader, "state_dict")
+        return StreamFeed(loader, loader=loader if has_state else None, pin=False)
+    if _reads_as_its_parts(loader) or type(loader).__module__.startswith("torchdata."):
         return MapFeed(loader, pin=pin)
     return StreamFeed(loader)
+
+
+def _reads_as_its_parts(loader: torch_data.DataLoader[Any]) -> bool:
+    """Whether a loader's batches follow from its dataset, sampler and collate function alone."""
+    plain = torch_data.DataLoader
+    return all(getattr(type(loader), name) is getattr(plain, name) for name in _READING)
+
+
+def _gives_batches(data: torch_data.IterableDataset[Any]) -> bool:
+    """Whether what an iterable dataset yields is batched: by a loader within, or by itself."""
+    return loader_within(data) is not None or isinstance(getattr(data, "batch_size", None), int)
 
 
 def _is_array(value: object) -> bool:

@@ -13,7 +13,13 @@ from colabkit.training.feed import Start
 from colabkit.training.seeding import derive
 from colabkit.training.torch_side.compare import batch_digest, same_batch
 from colabkit.training.torch_side.fetch import KeyedStream, OwnGenerators
-from colabkit.training.torch_side.loading import InitInWorker, identity, length_of, pinned
+from colabkit.training.torch_side.loading import (
+    InitInWorker,
+    identity,
+    length_of,
+    loader_within,
+    pinned,
+)
 from colabkit.training.torch_side.memory import aligned, in_own_memory, share_memory
 from colabkit.training.torch_side.randomness import seed_everything
 
@@ -44,6 +50,8 @@ class StreamFeed:
         )
         self._hand_out: Callable[[Any], Any] = in_own_memory
         self._workers = loader.num_workers if loader is not None else 0
+        inner = loader_within(source)
+        self._readers = max(1, self._workers, inner.num_workers if inner is not None else 0)
         if self._workers:
             # What comes from another process was copied on its way.
             self._hand_out = aligned
@@ -72,8 +80,9 @@ class StreamFeed:
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields batches, from the source's own state or by reading again."""
-        if hasattr(self._source, "set_epoch"):
-            self._source.set_epoch(start.epoch)
+        for told in (self._source, getattr(self._source, "sampler", None)):
+            if hasattr(told, "set_epoch"):
+                told.set_epoch(start.epoch)
         state = start.state if isinstance(start.state, Mapping) else {}
         stream = self._resumed(start, state) if start.skip else self._from_the_top(start, state)
         for batch in stream:
@@ -90,7 +99,10 @@ class StreamFeed:
         self._passes += 1
         if self._can_probe() and not self._probed:
             self._probed = True
-            heads = [list(itertools.islice(self._open(start.key, 0), 1)) for _ in range(2)]
+            # Workers take turns: so many batches are the first of each.
+            heads = [
+                list(itertools.islice(self._open(start.key, 0), self._readers)) for _ in range(2)
+            ]
             if not share_memory(*heads):
                 self._hand_out = aligned
             if not same_batch(heads[0], heads[1]):
@@ -98,7 +110,8 @@ class StreamFeed:
         yield from self._open(start.key, 0)
 
     def _can_probe(self) -> bool:
-        return self._stateful is None and not self._one_shot and not self._workers
+        # A worker has a copy of what can be read once only.
+        return self._stateful is None and not (self._one_shot and not self._workers)
 
     def _resumed(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
         self._passes += 1
@@ -113,7 +126,10 @@ class StreamFeed:
         if "source" in state and self._stateful is not None:
             yield from self._open(start.key, start.skip)
             return
-        yield from itertools.islice(self._open(start.key, 0), start.skip, None)
+        batches = self._open(start.key, 0)
+        for number, _ in enumerate(itertools.islice(batches, start.skip), 1):
+            start.passed(number)
+        yield from batches
 
     def _open(self, key: int, first: int) -> Iterator[Any]:
         if self._loader is None or self._loader.dataset is not self._source:
