@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 
 _DEPTH_MAX = 5
+# Transforms lie in lists of transforms in transforms: so deep, and among so many objects, a
+# generator of a dataset is looked for. Where there are more, only near the top.
+_DEPTH_IN_DATA, _OBJECTS_IN_DATA = 24, 4000
 _ITEMS_MAX = 64
 _LEAVES = (str, bytes, int, float, bool, type(None), np.ndarray, types.ModuleType, type)
 
@@ -25,6 +28,28 @@ def find_generators(root: object, kinds: tuple[type, ...]) -> list[object]:
     Returns:
         Each generator once, in the order of attributes.
     """
+    found, _ = _search(root, kinds, depth_max=_DEPTH_MAX)
+    return found
+
+
+def find_generators_in_data(root: object, kinds: tuple[type, ...]) -> list[object]:
+    """Returns the generators of a dataset or collate function, those of nested transforms too.
+
+    Args:
+        root: It.
+        kinds: The framework's own generator classes, besides random's and NumPy's.
+
+    Returns:
+        Each generator once, in the order of attributes.
+    """
+    found, is_whole = _search(root, kinds, depth_max=_DEPTH_IN_DATA, objects_max=_OBJECTS_IN_DATA)
+    return found if is_whole else find_generators(root, kinds)
+
+
+def _search(
+    root: object, kinds: tuple[type, ...], *, depth_max: int, objects_max: int | None = None
+) -> tuple[list[object], bool]:
+    """Returns the generators found, and whether all objects were looked at."""
     wanted = (random.Random, np.random.Generator, np.random.RandomState, *kinds)
     found: dict[int, object] = {}
     seen: set[int] = set()
@@ -32,13 +57,15 @@ def find_generators(root: object, kinds: tuple[type, ...]) -> list[object]:
     def visit(value: object, depth: int) -> None:
         if isinstance(value, wanted):
             found[id(value)] = value
-        elif depth < _DEPTH_MAX and not isinstance(value, _LEAVES) and id(value) not in seen:
+        elif depth < depth_max and not isinstance(value, _LEAVES) and id(value) not in seen:
+            if objects_max is not None and len(seen) >= objects_max:
+                return
             seen.add(id(value))
             for child in _children(value):
                 visit(child, depth + 1)
 
     visit(root, 0)
-    return list(found.values())
+    return list(found.values()), objects_max is None or len(seen) < objects_max
 
 
 def _children(value: object) -> Iterator[object]:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -126,3 +127,48 @@ def test_what_is_read_again_at_once_is_not_worth_a_word(tmp_path, capsys):
 class ShuffledInOrder(torch_data.IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         return iter(pairs())
+
+
+class Each:
+    """Transforms in a transform, as libraries of augmentations nest them."""
+
+    def __init__(self, *inner: Any) -> None:
+        self.inner = inner
+
+    def __call__(self, value: Any) -> Any:
+        for each in self.inner:
+            value = each(value)
+        return value
+
+
+class Rarely:
+    def __init__(self) -> None:
+        self.source = np.random.RandomState()
+
+    def __call__(self, value: Any) -> Any:
+        return value * 1.5 if self.source.rand() < 0.1 else value
+
+
+class Augmented(torch_data.Dataset):
+    def __init__(self, depth: int) -> None:
+        self.items = pairs()
+        self.change: Any = Rarely()
+        for _ in range(depth):
+            self.change = Each(self.change)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = self.items[index]
+        return self.change(x), y
+
+
+@pytest.mark.parametrize("depth", [1, 4, 9])
+def test_a_generator_in_transforms_of_transforms_is_seeded_by_its_place(depth, tmp_path):
+    def ends(name: str, *stops: int | None) -> list[float]:
+        for max_steps in stops:
+            history = fit(tmp_path / name, Augmented(depth), batch_size=8, max_steps=max_steps)
+        return [row["loss"] for row in history.epochs]
+
+    assert ends("killed", 3, 11, None) == ends("alone", None)

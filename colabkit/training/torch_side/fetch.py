@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils import data as torch_data
 
-from colabkit.training.hidden import find_generators, is_unseedable
+from colabkit.training.hidden import find_generators_in_data, is_unseedable
 from colabkit.training.seeding import derive
 from colabkit.training.torch_side.randomness import reseed_generator, seed_everything
 
@@ -37,14 +37,16 @@ class OwnGenerators:
         if signature != self._signature or not self._signature:
             self._signature = signature
             self._found = [
-                g for root in self._roots for g in find_generators(root, (torch.Generator,))
+                g for root in self._roots for g in find_generators_in_data(root, (torch.Generator,))
             ]
         for number, generator in enumerate(self._found):
             reseed_generator(generator, derive(seed, number))
 
     def unseedable(self) -> bool:
         """Whether one of them draws from the operating system."""
-        return any(is_unseedable(g) for root in self._roots for g in find_generators(root, ()))
+        return any(
+            is_unseedable(g) for root in self._roots for g in find_generators_in_data(root, ())
+        )
 
 
 class TicketDataset(torch_data.Dataset[Any]):
