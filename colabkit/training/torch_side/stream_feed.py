@@ -80,6 +80,7 @@ class StreamFeed:
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields batches, from the source's own state or by reading again."""
+        told: Any
         for told in (self._source, getattr(self._source, "sampler", None)):
             if hasattr(told, "set_epoch"):
                 told.set_epoch(start.epoch)
