@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.utils import data as torch_data
 
 import colabkit
+from colabkit.errors import CheckpointMismatchError
 from tests.torch.cases import SAMPLES, arrays
 
 QUIET: dict[str, Any] = {"progress": False, "device": "cpu", "batch_size": 8, "epochs": 3}
@@ -118,7 +120,10 @@ def test_layers_frozen_between_two_sessions_stay_frozen(tmp_path):
     again = network()
     again[0].requires_grad_(False)
     optimizer = torch.optim.SGD(again.parameters(), lr=0.1)
-    trained(tmp_path, {"model": again, "optimizer": optimizer, "epochs": 4})
+    more = {"model": again, "optimizer": optimizer, "epochs": 4}
+    with pytest.raises(CheckpointMismatchError, match='phase="fine-tune"'):
+        trained(tmp_path, dict(more))
+    trained(tmp_path, {**more, "phase": "fine-tune"})
     assert torch.equal(again[0].weight, model[0].weight)
     assert not torch.equal(again[3].weight, model[3].weight)
 
