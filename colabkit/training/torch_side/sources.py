@@ -32,7 +32,7 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
         raise _unreadable(data)
     if isinstance(data, torch_data.DataLoader):
         feed = _of_loader(data, device)
-    elif isinstance(data, torch_data.IterableDataset) and _gives_batches(data):
+    elif isinstance(data, torch_data.IterableDataset) and loader_within(data) is not None:
         feed = StreamFeed(data)
     elif isinstance(data, torch_data.IterableDataset):
         feed = _of_loader(torch_data.DataLoader(data, batch_size=batch_size), device)
@@ -79,11 +79,6 @@ def _reads_as_its_parts(loader: torch_data.DataLoader[Any]) -> bool:
     """Whether a loader's batches follow from its dataset, sampler and collate function alone."""
     plain = torch_data.DataLoader
     return all(getattr(type(loader), name) is getattr(plain, name) for name in _READING)
-
-
-def _gives_batches(data: torch_data.IterableDataset[Any]) -> bool:
-    """Whether what an iterable dataset yields is batched: by a loader within, or by itself."""
-    return loader_within(data) is not None or isinstance(getattr(data, "batch_size", None), int)
 
 
 def _is_array(value: object) -> bool:
