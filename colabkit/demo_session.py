@@ -26,7 +26,6 @@ class Digits:
 
     @classmethod
     def trained(cls) -> Digits:
-        """Returns those to train on."""
         return cls._part(slice(None, _TRAINED))
 
     @classmethod
@@ -52,7 +51,6 @@ class Reporter:
         self._waited_s = 0.0
 
     def on_batch_end(self, run: colabkit.Run, step: int, logs: Any) -> None:
-        """Notes the step."""
         del run, logs
         if self._resume_s is None:
             self._resume_s = time.perf_counter() - self._called_s

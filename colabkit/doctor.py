@@ -54,7 +54,6 @@ class Examination:
 
     @property
     def card(self) -> Card:
-        """The findings as a card."""
         end = "training can start" if self.can_start else "training cannot start"
         return Card(f"colabkit on {self.facts['platform']}: {end}", self.rows)
 

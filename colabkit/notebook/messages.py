@@ -61,12 +61,10 @@ class Printed:
     """Says every sentence."""
 
     def say(self, sentence: str) -> None:
-        """Prints one sentence."""
         say(sentence)
 
 
 class Silent:
     """Says nothing: the twin for ``progress=False``."""
 
-    def say(self, sentence: str) -> None:
-        """Keeps the sentence to itself."""
+    def say(self, sentence: str) -> None: ...

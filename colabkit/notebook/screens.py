@@ -144,14 +144,11 @@ class LineScreen:
 class NoScreen:
     """Draws nothing: for ``progress=False``, and after the output has gone away."""
 
-    def draw(self, *, step: int, description: str, postfix: str) -> None:
-        """Draws nothing."""
+    def draw(self, *, step: int, description: str, postfix: str) -> None: ...
 
-    def set_total(self, total_steps: int | None) -> None:
-        """Needs no total."""
+    def set_total(self, total_steps: int | None) -> None: ...
 
-    def close(self) -> None:
-        """Has nothing to close."""
+    def close(self) -> None: ...
 
 
 def screen_for(

@@ -189,8 +189,7 @@ class _LineSurface:
             self._stream.write(words + "\n")
             self._stream.flush()
 
-    def close(self) -> None:
-        """Has nothing to let go of."""
+    def close(self) -> None: ...
 
 
 def _surface_for(stream: TextIO, clock: Callable[[], float]) -> _Surface:

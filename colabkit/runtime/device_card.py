@@ -30,5 +30,4 @@ def device_rows(device: Device) -> tuple[Row, ...]:
 
 
 def device_card_html(device: Device) -> str:
-    """Returns a device as a card."""
     return card_html(Card("Device", device_rows(device)))

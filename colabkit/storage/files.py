@@ -52,7 +52,6 @@ class Files:
         os.fsync(descriptor)
 
     def close(self, descriptor: int) -> None:
-        """Closes a descriptor."""
         os.close(descriptor)
 
     def rename(self, source: Path, target: Path) -> None:

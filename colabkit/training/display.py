@@ -55,7 +55,6 @@ class Display:
         self._total: int | None = None
 
     def say(self, sentence: str) -> None:
-        """Says one sentence."""
         if self._panel is not None:
             self._panel.note(sentence)
         else:

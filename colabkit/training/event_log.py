@@ -91,14 +91,11 @@ class Events(Protocol):
 class NoEvents:
     """Publishes nothing."""
 
-    def open(self, step: int) -> None:
-        """Looks at nothing."""
+    def open(self, step: int) -> None: ...
 
-    def follow(self, status: SaveStatus | None) -> None:
-        """Publishes nothing."""
+    def follow(self, status: SaveStatus | None) -> None: ...
 
-    def finish(self, step: int) -> None:
-        """Publishes nothing."""
+    def finish(self, step: int) -> None: ...
 
 
 class EventLog:

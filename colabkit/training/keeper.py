@@ -125,7 +125,6 @@ class Keeper:
 
     @property
     def folder(self) -> RunFolder:
-        """The run folder."""
         return self._folder
 
     def begin_attempt(self) -> None:

@@ -82,7 +82,6 @@ class Phase:
         return cls(call.name, parts, settings, call.epochs, step, epoch, stands_on)
 
     def trains_as(self, call: Call) -> bool:
-        """Whether it trains the parts that a call trains."""
         return not differing(self.parts, call.parts)
 
     def is_set_as(self, call: Call) -> bool:

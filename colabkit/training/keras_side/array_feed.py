@@ -49,7 +49,6 @@ class KerasArrayFeed:
         self.length = self._route.length
 
     def length_of(self, epoch: int) -> int | None:
-        """Returns the batches in an epoch."""
         return self._route.span(epoch).count
 
     def slices(self, start: Start) -> Iterator[npt.NDArray[np.int64]]:
@@ -90,11 +89,9 @@ class KerasArrayFeed:
         return described
 
     def reasons(self) -> tuple[str, ...]:
-        """Nothing stands against exactness."""
         return ()
 
     def notices(self) -> tuple[str, ...]:
-        """Nothing to say."""
         return ()
 
 

@@ -74,7 +74,6 @@ class KerasBackend:
     overlaps = False
 
     def is_tensor(self, value: object) -> bool:
-        """Whether a value is stored as a tensor."""
         return isinstance(value, Held)
 
     def describe(self, tensor: Any) -> TensorSpec:

@@ -54,7 +54,6 @@ class DatasetFeed:
         self.length = self._route.length
 
     def length_of(self, epoch: int) -> int | None:
-        """Returns the batches in an epoch."""
         return self._route.span(epoch).count
 
     def batches(self, start: Start) -> Iterator[Any]:
@@ -108,5 +107,4 @@ class DatasetFeed:
         return reasons
 
     def notices(self) -> tuple[str, ...]:
-        """Nothing to say."""
         return ()

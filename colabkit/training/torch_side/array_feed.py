@@ -66,9 +66,7 @@ class ArrayFeed:
         return {"samples": self._samples, "batch_size": self._batch_size}
 
     def reasons(self) -> tuple[str, ...]:
-        """Nothing stands against exactness."""
         return ()
 
     def notices(self) -> tuple[str, ...]:
-        """Nothing to say."""
         return ()

@@ -64,7 +64,6 @@ class TorchBackend:
         self._streams: dict[torch.device, Any] = {}
 
     def is_tensor(self, value: object) -> bool:
-        """Whether a value is stored as a tensor."""
         return isinstance(value, torch.Tensor)
 
     def describe(self, tensor: Any) -> TensorSpec:

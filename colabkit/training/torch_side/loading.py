@@ -59,6 +59,5 @@ def length_of(value: Any) -> int | None:
 
 
 def pinned(batch: Any) -> Any:
-    """Returns a batch in pinned memory."""
     pin: Callable[[Any], Any] = torch_data._utils.pin_memory.pin_memory  # public nowhere else
     return pin(batch)

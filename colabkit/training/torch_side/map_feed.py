@@ -147,7 +147,6 @@ class MapFeed:
         return tuple(found)
 
     def notices(self) -> tuple[str, ...]:
-        """Nothing to say."""
         return ()
 
 
