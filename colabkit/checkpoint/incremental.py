@@ -12,6 +12,7 @@ from colabkit.checkpoint.manifest import Manifest, TensorEntry
 from colabkit.checkpoint.tensors import TensorSpec
 
 _OLD_SHARDS_MAX = 8
+_STEADY = "-steady"
 _PLAIN = re.compile(r"[A-Za-z0-9_. -]{1,64}")
 
 
@@ -61,13 +62,16 @@ def plan_shards(current: Sequence[Hashed], previous: Manifest | None) -> ShardPl
         else:
             steady = tensor.steady if previous is None else entry is not None
             label = _label(tensor.section)
-            files[f"{label}-steady" if steady else label].append(place)
+            files[f"{label}{_STEADY}" if steady else label].append(place)
     return ShardPlan(tuple(references), dict(files))
 
 
 def _label(section: str) -> str:
-    """Returns what a section's files are called: a name of the user's may be no file's name."""
-    if _PLAIN.fullmatch(section):
+    """Returns what a section's files are called: a name of the user's may be no file's name.
+
+    One that ends as the files of what does not change do would share a file with another section.
+    """
+    if _PLAIN.fullmatch(section) and not section.endswith(_STEADY):
         return section
     told = hashlib.sha256(section.encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9_]', '_', section)[:48]}~{told}"

@@ -168,6 +168,24 @@ def test_what_did_not_change_is_not_written_again(tmp_path):
     assert written <= 1.2 * 4 * 10_000
 
 
+def test_sections_whose_names_differ_by_steady_share_no_file(machine):
+    steady, trained = Tensor(np.ones(LARGE)), Tensor(np.zeros(LARGE))
+    sections = [Section("model", {"w": steady}, weights=True)]
+    sections.append(Section("model-steady", {"w": trained}, weights=True))
+    for step in range(3):
+        trained.values[:] = step
+        assert machine.saver.offer(
+            sections,
+            SaveFacts(step=step),
+            is_guarded=lambda spec: spec.address == trained.values.ctypes.data,
+        )
+        machine.saver.flush()
+        loaded = RunFolder(machine.root).newest_valid(machine.backend)
+        assert loaded.facts.step == step
+        assert (loaded.sections["model"]["w"].values == 1).all()
+        assert (loaded.sections["model-steady"]["w"].values == step).all()
+
+
 def test_a_file_that_somebody_removed_is_written_again(tmp_path):
     machine = Machine(tmp_path, size=LARGE)
     machine.open()
