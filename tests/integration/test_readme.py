@@ -23,12 +23,16 @@ from tests.colab_vm import Cloud, Machine
 
 REPOSITORY = Path(__file__).parents[2]
 README = "README.md"
-ENGLISH = [README, *(f"docs/{path.name}" for path in sorted((REPOSITORY / "docs").glob("*.md")))]
+# For those who carry colabkit on; in English alone.
+DEVELOPERS = ["ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "docs/format.md"]
+PAGES = sorted(f"docs/{path.name}" for path in (REPOSITORY / "docs").glob("*.md"))
+ENGLISH = [README, *(page for page in PAGES if page not in DEVELOPERS)]
 CHINESE = [
     "README.zh-CN.md" if name == README else name.replace("docs/", "docs/zh-CN/")
     for name in ENGLISH
 ]
 DOCUMENTS = [*ENGLISH, *CHINESE]
+DECISIONS = sorted(f"docs/decisions/{p.name}" for p in (REPOSITORY / "docs/decisions").glob("*.md"))
 PAIRS = [*zip(ENGLISH, CHINESE, strict=True)]
 RELEASE = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"].get("urls", {})
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -241,17 +245,35 @@ class TestDocument:
             if bench != "NAME":
                 assert (REPOSITORY / f"benchmarks/bench_{bench}.py").is_file()
 
-    def test_links_lead_to_files_and_headings_that_are_there(self, name):
-        for target in re.findall(r"\]\(([^)]+)\)", prose(name)):
-            file, _, anchor = target.partition("#")
-            there = (REPOSITORY / name).parent / file if file else REPOSITORY / name
-            assert there.is_file()
-            if anchor:
-                anchors = {s.title.lower().replace(" ", "-") for s in sections(there)}
-                assert anchor in anchors
-
     def test_names_only_what_colabkit_has(self, name):
         import colabkit
 
         for public in re.findall(r"\bcolabkit\.([a-zA-Z_]\w*)\(", read(name)):
             assert public in colabkit.__all__
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, *DEVELOPERS, *DECISIONS])
+def test_links_lead_to_files_and_headings_that_are_there(name):
+    for target in re.findall(r"\]\(([^)]+)\)", prose(name)):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (REPOSITORY / name).parent / file if file else REPOSITORY / name
+        assert there.is_file()
+        if anchor:
+            anchors = {s.title.lower().replace(" ", "-") for s in sections(there)}
+            assert anchor in anchors
+
+
+@pytest.mark.parametrize("name", [*DEVELOPERS, *DECISIONS])
+def test_what_developers_are_told_of_is_there(name):
+    """Paths and modules in their pages follow what is moved."""
+    targets = re.findall(r"^(\w[\w-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    for words in commands(name):
+        if words[0] == "make":
+            assert words[1] in targets
+        for word in words:
+            if "/" in word and not word.startswith((".venv", "tests/unit/*")):
+                assert (REPOSITORY / word.partition("::")[0]).exists(), word
+    for path in re.findall(r"`((?:colabkit|tests|benchmarks|docs)/[\w./-]+)`", prose(name)):
+        assert (REPOSITORY / path).exists(), path
