@@ -37,6 +37,7 @@ def loss() -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def a_capable_terminal(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("COLUMNS", raising=False)
 
 
 def bar_on(stream: io.StringIO, clock: Clock, **options) -> TrainingBar:
