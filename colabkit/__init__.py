@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from colabkit import errors
     from colabkit.datasets import dataset, pack
+    from colabkit.keeping import Kept, keep
     from colabkit.projects import reload, run_script
     from colabkit.session import Session, mount, release, setup, stay_connected
     from colabkit.training import (
@@ -33,6 +34,7 @@ __all__ = [
     "Callback",
     "EarlyStopping",
     "History",
+    "Kept",
     "ResumeVerdict",
     "Run",
     "Session",
@@ -41,6 +43,7 @@ __all__ = [
     "dataset",
     "errors",
     "fit",
+    "keep",
     "load",
     "mount",
     "pack",
@@ -54,6 +57,7 @@ __all__ = [
 
 _ROOMS = {
     **dict.fromkeys(("dataset", "pack"), "datasets"),
+    **dict.fromkeys(("Kept", "keep"), "keeping"),
     **dict.fromkeys(("reload", "run_script"), "projects"),
     **dict.fromkeys(("Session", "mount", "release", "setup", "stay_connected"), "session"),
 }

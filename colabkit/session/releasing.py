@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from colabkit.checkpoint import carry_stranded
+from colabkit.keeping import flush_kept
 from colabkit.notebook import say
 from colabkit.storage import give_back
 
@@ -10,7 +13,8 @@ from colabkit.storage import give_back
 def release(*, timeout_s: float = 3600.0) -> None:
     """Waits until Drive has uploaded everything, unmounts it, and gives the machine back.
 
-    A checkpoint that a broken-off training has left on the local disk is copied to Drive first.
+    A checkpoint that a broken-off training has left on the local disk is copied to Drive first,
+    and so is what is new in a folder that ``keep`` keeps.
     Off Colab it says that there is nothing to give back. A machine given back has lost its
     local disk and ends this kernel; compute units stop counting.
 
@@ -25,4 +29,9 @@ def release(*, timeout_s: float = 3600.0) -> None:
         >>> release()
         This machine is not lent by Colab: there is nothing to give back.
     """
-    give_back(say=say, carry=carry_stranded, timeout_s=timeout_s)
+
+    def carry(tell: Callable[[str], None]) -> None:
+        carry_stranded(tell)
+        flush_kept()
+
+    give_back(say=say, carry=carry, timeout_s=timeout_s)

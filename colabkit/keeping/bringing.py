@@ -1,0 +1,308 @@
+"""Brings a kept folder back: the newest version that is whole, its newest checkpoint first."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import xxhash
+
+from colabkit.errors import CheckpointCorruptError, DiskFullError, StorageError
+from colabkit.keeping.bundles import Bundle
+from colabkit.keeping.held import Held, checkpoints_in
+from colabkit.keeping.looking import Stamp, look_at
+from colabkit.keeping.notes import Remembered
+from colabkit.keeping.settling import kinds_of
+from colabkit.keeping.store import VersionStore
+from colabkit.keeping.units import by_unit
+from colabkit.keeping.version import Content, Version, damaged
+from colabkit.keeping.wholeness import is_whole
+
+_ASIDE = ".colabkit-tmp-"
+_READ_BYTES = 8 << 20
+_SPARE_BYTES = 200_000_000
+
+
+@dataclasses.dataclass(slots=True)
+class Brought:
+    """What came of it.
+
+    Attributes:
+        version: The version that the folder goes on from, None where there is none.
+        held: What that holds.
+        stamps: The stamps of files that are as they are in it.
+        copied: The files that were copied here.
+        nbytes: Their size.
+        stayed: Units that are newer here.
+        set_aside: Units that were here and differ, where they are now.
+        skipped: Why newer versions were not taken.
+    """
+
+    version: Version | None = None
+    held: Held = dataclasses.field(default_factory=Held)
+    stamps: dict[str, Stamp] = dataclasses.field(default_factory=dict)
+    copied: list[str] = dataclasses.field(default_factory=list)
+    nbytes: int = 0
+    stayed: list[str] = dataclasses.field(default_factory=list)
+    set_aside: dict[str, Path] = dataclasses.field(default_factory=dict)
+    skipped: list[str] = dataclasses.field(default_factory=list)
+
+
+def bring_back(
+    folder: Path,
+    store: VersionStore,
+    *,
+    whole: tuple[str, ...],
+    skip: tuple[str, ...],
+    remembered: Remembered | None,
+) -> Brought:
+    """Makes a folder what it was in the newest version that is whole.
+
+    What is here and differs is set aside, never lost; where this machine went on from that
+    version, what is here is newer and stays.
+
+    Args:
+        folder: Where it is to be.
+        store: The versions on the volume.
+        whole: What folders that count as a whole are called.
+        skip: What is left out.
+        remembered: What this machine noted of the folder, None when it kept none.
+
+    Raises:
+        CheckpointCorruptError: There are versions, and none is whole.
+        DiskFullError: This machine's disk has too little room.
+        StorageError: The volume cannot be read at the moment.
+    """
+    _sweep(folder)
+    brought = Brought()
+    names = store.names()
+    for name in names:
+        bringing = _Bringing(folder, store, whole, skip, remembered)
+        try:
+            version = store.version(name)
+            _require_all_there(store, version)
+            bringing.bring(version, brought)
+        except CheckpointCorruptError as error:
+            brought.skipped.append(str(error))
+            continue
+        return brought
+    if names:
+        message = f"None of the {len(names)} versions in {store.volume.location} is whole."
+        hint = (
+            "If Drive still uploads from another session, wait and run again; another folder"
+            " starts anew."
+        )
+        reasons = "; ".join(brought.skipped[:3])
+        raise CheckpointCorruptError(
+            message, path=store.volume.location, reason=reasons, hint=f"{reasons} {hint}"
+        )
+    return brought
+
+
+def _require_all_there(store: VersionStore, version: Version) -> None:
+    if lacking := store.lacks(version):
+        raise damaged(str(version.name), lacking)
+
+
+class _Bringing:
+    def __init__(
+        self,
+        folder: Path,
+        store: VersionStore,
+        whole: tuple[str, ...],
+        skip: tuple[str, ...],
+        remembered: Remembered | None,
+    ) -> None:
+        self._folder, self._store = folder, store
+        self._whole, self._skip = whole, skip
+        self._remembered = remembered
+        self._bundles: dict[str, Bundle] = {}
+
+    def bring(self, version: Version, brought: Brought) -> None:
+        held = self._held(version)
+        look = look_at(self._folder, self._skip)
+        units = by_unit(held.contents, self._whole)
+        local = by_unit(look.files, self._whole)
+        newest_first = checkpoints_in(held.contents, self._whole)
+        order = [*newest_first, *(name for name in units if name not in newest_first)]
+        is_ahead = (
+            self._remembered is not None and version.name.generation <= self._remembered.generation
+        )
+        stamps: dict[str, Stamp] = {}
+        wanted = []
+        for name in order:
+            here = local.get(name, {})
+            if self._is_same(units[name], here):
+                stamps |= {path: here[path] for path in units[name]}
+            elif is_ahead and here and self._is_whole(name, here, units[name]):
+                stamps |= {p: s for p, s in here.items() if self._is_same_file(p, s, units[name])}
+                brought.stayed.append(name)
+            else:
+                wanted.append(name)
+        self._require_room(sum(c.nbytes for name in wanted for c in units[name].values()))
+        if not is_ahead and self._remembered is not None:
+            # This machine's own line ended where another one went on.
+            ours = {name for name in local if name not in units and self._is_ours(local[name])}
+            self._set_aside(ours, brought)
+        for name in wanted:
+            if name in local:
+                self._set_aside([name], brought)
+            stamps |= self._fetch(name, units[name], version)
+            brought.copied += units[name]
+            brought.nbytes += sum(content.nbytes for content in units[name].values())
+        self._link(held.links)
+        brought.version, brought.held, brought.stamps = version, held, stamps
+
+    def _held(self, version: Version) -> Held:
+        contents: dict[str, Content] = {}
+        for name in version.bundles:
+            self._bundles[name] = Bundle(name, self._store.read_whole(version, name))
+            contents |= self._bundles[name].contents
+        contents = {p: c for p, c in contents.items() if p not in version.gone}
+        contents |= version.files
+        sizes = {
+            name: {path: content.nbytes for path, content in bundle.contents.items()}
+            for name, bundle in self._bundles.items()
+        }
+        return Held(contents, version.links, sizes, version.blobs)
+
+    def _is_same(self, contents: Mapping[str, Content], here: Mapping[str, Stamp]) -> bool:
+        if not contents.keys() <= here.keys():
+            return False
+        return all(self._is_same_file(path, here[path], contents) for path in contents)
+
+    def _is_same_file(self, path: str, stamp: Stamp, contents: Mapping[str, Content]) -> bool:
+        content = contents.get(path)
+        if content is None or content.nbytes != stamp.nbytes:
+            return False
+        noted = self._remembered.stamps.get(path) if self._remembered is not None else None
+        if noted == stamp and content.mtime_ns == stamp.mtime_ns:
+            return True
+        try:
+            return _hash(self._folder / path) == content.hash
+        except OSError:
+            return False
+
+    def _is_whole(
+        self, name: str, here: Mapping[str, Stamp], contents: Mapping[str, Content]
+    ) -> bool:
+        if not is_whole(self._folder, name, here):
+            return False
+        is_folder = name not in here
+        return not is_folder or kinds_of(contents) <= kinds_of(here)
+
+    def _is_ours(self, here: Mapping[str, Stamp]) -> bool:
+        assert self._remembered is not None  # noqa: S101  # asked only then
+        baseline = self._remembered.baseline
+        return not all(baseline.get(path) == stamp for path, stamp in here.items())
+
+    def _require_room(self, nbytes: int) -> None:
+        place = next(each for each in (self._folder, *self._folder.parents) if each.exists())
+        free = shutil.disk_usage(place).free
+        if nbytes and nbytes + _SPARE_BYTES > free:
+            message = (
+                f"{self._store.volume.location} holds {nbytes / 1e6:,.0f} MB, and this machine's"
+                f" disk has {free / 1e6:,.0f} MB free."
+            )
+            hint = "Delete what you no longer need on it, or pass a folder on another disk."
+            raise DiskFullError(
+                message, path=self._folder, needed_bytes=nbytes, free_bytes=free, hint=hint
+            )
+
+    def _set_aside(self, names: Iterable[str], brought: Brought) -> None:
+        for name in names:
+            place = _free_place(self._folder) if not brought.set_aside else None
+            root = place or next(iter(brought.set_aside.values()))
+            target = root / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                (self._folder / name).rename(target)
+            brought.set_aside[name] = root
+
+    def _fetch(
+        self, name: str, contents: Mapping[str, Content], version: Version
+    ) -> dict[str, Stamp]:
+        """Brings a unit; it appears under its name whole."""
+        target = self._folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.parent / f"{_ASIDE}{uuid.uuid4().hex}"
+        is_folder = name not in contents
+        try:
+            for path, content in contents.items():
+                place = aside / path.removeprefix(f"{name}/") if is_folder else aside
+                place.parent.mkdir(parents=True, exist_ok=True)
+                self._fetch_file(path, content, place, version)
+            aside.rename(target)
+        except BaseException:
+            _remove(aside)
+            raise
+        return {path: Stamp.of((self._folder / path).stat()) for path in contents}
+
+    def _fetch_file(self, path: str, content: Content, place: Path, version: Version) -> None:
+        digest = xxhash.xxh3_128()
+        with place.open("xb") as file:
+            for piece in self._pieces(path, content, version):
+                digest.update(piece)
+                file.write(piece)
+        if digest.hexdigest() != content.hash:
+            raise damaged(path, "its bytes are not those that were kept")
+        place.chmod(content.mode or 0o644)
+        os.utime(place, ns=(content.mtime_ns, content.mtime_ns))
+
+    def _pieces(self, path: str, content: Content, version: Version) -> Iterator[bytes]:
+        if content.is_bundled:
+            yield self._bundles[content.blobs[0]].read(path)
+            return
+        for piece in self._store.read(version, content.blobs):
+            yield piece.tobytes()
+
+    def _link(self, links: Mapping[str, str]) -> None:
+        for path, target in links.items():
+            place = self._folder / path
+            where = Path(os.path.normpath(place.parent / target))
+            if os.path.lexists(place) or not where.is_relative_to(self._folder):
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                place.symlink_to(target)
+
+
+def _hash(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(_READ_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _free_place(folder: Path) -> Path:
+    number = 1
+    while (place := folder.with_name(f"{folder.name}.before-{number}")).exists():
+        number += 1
+    return place
+
+
+def _sweep(folder: Path) -> None:
+    """Removes what a call that was killed had brought half."""
+    for above, folders, files in os.walk(folder):
+        for name in [each for each in folders if each.startswith(_ASIDE)]:
+            folders.remove(name)
+            _remove(Path(above, name))
+        for name in files:
+            if name.startswith(_ASIDE):
+                _remove(Path(above, name))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+__all__ = ["Brought", "StorageError", "bring_back"]

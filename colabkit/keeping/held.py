@@ -1,0 +1,109 @@
+"""What a volume holds of a kept folder, file by file: what the next version is made from."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+
+from colabkit.checkpoint import Name
+from colabkit.keeping.formats import WEIGHTS
+from colabkit.keeping.units import by_unit, natural_key
+from colabkit.keeping.version import Blob, Content, Version
+
+_BUNDLES_MAX = 24
+_DEAD_SHARE, _DEAD_BYTES = 0.6, 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Held:
+    """What a version holds.
+
+    Attributes:
+        contents: Every file, by its path in the folder.
+        links: Where symbolic links lead.
+        bundles: The sizes of what each bundle in use was packed with, the oldest first.
+        blobs: What lies on the volume.
+    """
+
+    contents: Mapping[str, Content] = dataclasses.field(default_factory=dict)
+    links: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    bundles: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
+    blobs: Mapping[str, Blob] = dataclasses.field(default_factory=dict)
+
+    def with_only_used(self) -> Held:
+        """Returns it without the bundles and blobs that no file lies in."""
+        used = {blob for content in self.contents.values() for blob in content.blobs}
+        return Held(
+            self.contents,
+            self.links,
+            {name: inside for name, inside in self.bundles.items() if name in used},
+            {name: blob for name, blob in self.blobs.items() if name in used},
+        )
+
+    def to_repack(self) -> set[str]:
+        """Returns the files whose bundles are mostly dead, or too many."""
+        live: dict[str, dict[str, int]] = {name: {} for name in self.bundles}
+        for path, content in self.contents.items():
+            if content.is_bundled:
+                live[content.blobs[0]][path] = content.nbytes
+        leaving = set()
+        for name, inside in self.bundles.items():
+            packed, alive = sum(inside.values()), sum(live[name].values())
+            if packed - alive > max(_DEAD_BYTES, _DEAD_SHARE * packed):
+                leaving.add(name)
+        if len(self.bundles) > _BUNDLES_MAX:
+            # The small half: what is large is sent again only after many others.
+            smallest = sorted(live, key=lambda name: sum(live[name].values()))
+            leaving |= set(smallest[: len(live) // 2])
+        return {path for name in leaving for path in live[name]}
+
+    def version(self, name: Name, saved_s: float, whole: Iterable[str]) -> Version:
+        """Returns the version that holds it.
+
+        Args:
+            name: The version's name.
+            saved_s: When the folder was looked at, in seconds since the epoch.
+            whole: What folders that count as a whole are called.
+        """
+        gone = {
+            path
+            for inside in self.bundles.values()
+            for path in inside
+            if path not in self.contents or not self.contents[path].is_bundled
+        }
+        return Version(
+            name=name,
+            saved_s=saved_s,
+            files={p: each for p, each in self.contents.items() if not each.is_bundled},
+            bundles=tuple(self.bundles),
+            gone=frozenset(gone),
+            links=self.links,
+            blobs=self.blobs,
+            checkpoint=newest_checkpoint(self.contents, whole),
+            count=len(self.contents),
+            nbytes=sum(content.nbytes for content in self.contents.values()),
+        )
+
+
+def checkpoints_in(
+    contents: Mapping[str, Content], whole: Iterable[str]
+) -> dict[str, Mapping[str, Content]]:
+    """Returns the files of everything that is a checkpoint, the newest first."""
+    units = by_unit(contents, tuple(whole))
+    found = {name: files for name, files in units.items() if is_checkpoint(name, files)}
+
+    def key(name: str) -> tuple[object, ...]:
+        return (max(each.mtime_ns for each in found[name].values()), natural_key(name))
+
+    return {name: found[name] for name in sorted(found, key=key, reverse=True)}
+
+
+def is_checkpoint(unit: str, files: Iterable[str]) -> bool:
+    """Whether a unit is one a training could go on from, by its name."""
+    return unit not in set(files) or PurePosixPath(unit).suffix.lower() in WEIGHTS
+
+
+def newest_checkpoint(contents: Mapping[str, Content], whole: Iterable[str]) -> str:
+    """Returns the name of the newest checkpoint, "" for none."""
+    return next(iter(checkpoints_in(contents, whole)), "")

@@ -1,0 +1,334 @@
+"""The keeper: one thread that brings what is new in a folder to a volume, version by version."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from colabkit.checkpoint import Lease, Name
+from colabkit.errors import StorageError
+from colabkit.keeping.held import Held
+from colabkit.keeping.looking import Stamp
+from colabkit.keeping.notes import Notes
+from colabkit.keeping.publishing import ChangedError, Publisher
+from colabkit.keeping.store import VersionStore
+from colabkit.keeping.taking import Pending, Taker
+from colabkit.keeping.version import Version
+
+_logger = logging.getLogger(__name__)
+_LOOK_S, _LOOK_MAX_S, _LOOK_COST = 0.25, 30.0, 50.0
+_REST_MIN_S, _REST_MAX_S, _REST_SHARE = 10.0, 300.0, 4.0
+# Where the volume does not say what is uploaded, this is how long it is waited for.
+_SILENT_REST_S, _SILENT_TRUST_S = 60.0, 300.0
+_RETRIES_S = (5.0, 15.0, 60.0)
+_BEAT_S = 60.0
+_LATE_S = 600.0
+_LOWEST_PRIORITY = 19
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OnItsWay:
+    """A version that is written, and not known to be uploaded."""
+
+    version: Version
+    held: Held
+    since_s: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a folder is kept.
+
+    Attributes:
+        rounds: How many looks are done.
+        newest: The newest version on the volume, None before the first.
+        confirmed: The newest that is known to be uploaded.
+        waiting: The paths of what is not in the newest version.
+        waiting_nbytes: Their size.
+        objections: Why some of that may not be taken yet.
+        error: What stands in the way, None when nothing does.
+        is_silent: Whether the volume does not tell what is uploaded.
+        sent_nbytes: What was written to the volume.
+    """
+
+    rounds: int = 0
+    newest: Version | None = None
+    confirmed: Version | None = None
+    waiting: tuple[str, ...] = ()
+    waiting_nbytes: int = 0
+    objections: tuple[str, ...] = ()
+    error: OSError | None = None
+    is_silent: bool = False
+    sent_nbytes: int = 0
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether everything is uploaded."""
+        return not self.waiting and self.newest is self.confirmed
+
+
+class Keeper:
+    """Keeps one folder; only its own thread touches the volume once it has begun.
+
+    Args:
+        taker: Looks at the folder.
+        store: The versions on the volume.
+        lease: This session's claim on them.
+        publisher: Writes them.
+        newest: The version that the folder was brought from, or that it goes on from.
+        held: What that holds.
+        trusted: Versions known to be whole.
+        copies: How many versions to keep.
+        period_s: How often there may be a version, None for as often as the volume takes them.
+        notes: Remembers on this machine how far it is.
+        say: Tells the user a sentence.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        taker: Taker,
+        store: VersionStore,
+        lease: Lease,
+        publisher: Publisher,
+        *,
+        newest: Version | None,
+        held: Held,
+        trusted: set[Name],
+        copies: int,
+        period_s: float | None,
+        notes: Notes,
+        say: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._taker, self._store, self._lease, self._publisher = taker, store, lease, publisher
+        self._held = self._safe_held = held
+        self._trusted, self._copies, self._period_s = trusted, copies, period_s
+        self._notes, self._say, self._clock = notes, say, clock
+        self._progress = Progress(newest=newest, confirmed=newest)
+        self._on_their_way: list[OnItsWay] = []
+        self._uploaded: set[str] = set(held.blobs)
+        self._next_s = self._beat_s = 0.0
+        self._tries_failed = 0
+        self._must_check = self._is_late = self._is_urgent = self._stopping = False
+        self._wanted_rounds = 0
+        self._look_took_s = 0.0
+        self._began_s: float | None = None
+        self._wake = threading.Condition()
+        self.failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="colabkit-keep", daemon=True)
+
+    def start(self) -> None:
+        """Begins to keep."""
+        self._thread.start()
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        with self._wake:
+            return self._progress
+
+    def hurry(self) -> None:
+        """Tries at once, whatever went wrong before; for a volume that is back."""
+        with self._wake:
+            self._next_s, self._tries_failed, self._must_check = 0.0, 0, True
+            self._wake.notify_all()
+
+    def next_round(self, *, timeout_s: float) -> Progress:
+        """Has a look begin now without rests, and returns how far it came."""
+        with self._wake:
+            # One may have begun before what is asked about.
+            under_way = self._began_s is not None
+            wanted = self._wanted_rounds = self._progress.rounds + 1 + under_way
+            self._wake.notify_all()
+            self._wake.wait_for(
+                lambda: self._progress.rounds >= wanted or self.failure is not None, timeout_s
+            )
+            return self._progress
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the look under way has run, 0 when none is."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
+    def close(self, *, timeout_s: float = 10.0) -> None:
+        """Stops the thread, left behind where it hangs."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify_all()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_s)
+
+    # On the keeper's own thread.
+
+    def _work(self) -> None:
+        _step_back()
+        pause_s = 0.0
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._stopping or self._is_wanted(), pause_s)
+                if self._stopping:
+                    return
+                self._is_urgent = self._is_wanted()
+                self._began_s = time.monotonic()
+            try:
+                self._round()
+            except OSError as error:
+                self._put_off(error)
+            except BaseException as error:  # noqa: BLE001  # raised on the main thread
+                self.failure = error
+            with self._wake:
+                self._began_s = None
+                self._set(rounds=self._progress.rounds + 1)
+                self._wake.notify_all()
+            if self.failure is not None:
+                self._say(f"{self._taker.folder} is not kept any more: {self.failure}")
+                return
+            pause_s = min(max(_LOOK_S, _LOOK_COST * self._look_took_s), _LOOK_MAX_S)
+
+    def _is_wanted(self) -> bool:
+        return self._progress.rounds < self._wanted_rounds
+
+    def _round(self) -> None:
+        began_s = time.monotonic()
+        pending = self._taker.look(self._held)
+        self._look_took_s = time.monotonic() - began_s
+        self._note_waiting(pending)
+        is_put_off = self._tries_failed and self._clock() < self._next_s
+        if is_put_off:
+            return
+        self._look_after_uploads()
+        self._beat()
+        if not pending.is_empty and self._is_due():
+            self._publish(pending)
+        if self._progress.error is not None:
+            self._say(f"{self._taker.folder} is kept again.")
+            self._set(error=None)
+        self._tries_failed = 0
+
+    def _is_due(self) -> bool:
+        if self._on_their_way and not self._progress.is_silent:
+            return False
+        if len(self._on_their_way) > 1:
+            return False
+        return self._is_urgent or self._clock() >= self._next_s
+
+    def _publish(self, pending: Pending) -> None:
+        began_s = self._clock()
+        try:
+            change = self._taker.take(pending, self._held, is_urgent=self._is_urgent)
+            self._set(objections=tuple(self._taker.objections.values()))
+            done = self._publisher.publish(self._held, change, self._taker.stamps)
+        except ChangedError as error:
+            self._set(objections=(f"{error} is written all the time",))
+            return
+        finally:
+            self._taker.area.clear()
+        stamps: dict[str, Stamp] = {path: each.stamp for path, each in change.taken.items()}
+        self._taker.stamps.update(stamps)
+        for path in change.gone:
+            self._taker.stamps.pop(path, None)
+        if done is None:
+            return
+        version, self._held = done
+        self._on_their_way.append(OnItsWay(version, self._held, self._clock()))
+        self._next_s = self._clock() + self._rest_s(self._clock() - began_s)
+        self._notes.published(version, self._taker.stamps)
+        self._set(newest=version, sent_nbytes=self._publisher.sent_nbytes)
+        self._note_waiting(self._taker.look(self._held))
+        self._look_after_uploads()
+
+    def _rest_s(self, took_s: float) -> float:
+        if self._period_s is not None:
+            return self._period_s
+        least_s = _SILENT_REST_S if self._progress.is_silent else _REST_MIN_S
+        return min(_REST_MAX_S, max(least_s, _REST_SHARE * took_s))
+
+    def _look_after_uploads(self) -> None:
+        """Asks whether what is on its way has arrived; then what is superfluous may go."""
+        if self._must_check:
+            self._drop_lost()
+        for each in tuple(self._on_their_way):
+            told = self._store.is_confirmed(each.version, self._uploaded)
+            self._set(is_silent=told is None)
+            waited_s = self._clock() - each.since_s
+            if not told and not (told is None and waited_s >= _SILENT_TRUST_S):
+                self._tell_late(waited_s)
+                if waited_s > _BEAT_S:
+                    self._must_check = True
+                return
+            self._arrived(each)
+
+    def _arrived(self, each: OnItsWay) -> None:
+        name = each.version.name
+        self._on_their_way.remove(each)
+        self._uploaded = set(each.version.blobs)
+        self._trusted.add(name)
+        self._safe_held, self._is_late = each.held, False
+        self._set(confirmed=each.version)
+        self._lease.check()
+        older = [known for known in self._store.names() if known <= name]
+        # What was never seen whole counts as a copy only where there are too few that were.
+        proven = [known for known in older if known in self._trusted][: self._copies]
+        missing = self._copies - len(proven)
+        self._store.prune([*proven, *[k for k in older if k not in self._trusted][:missing]])
+
+    def _drop_lost(self) -> None:
+        """After trouble: what a cache has lost on its way is taken anew."""
+        self._must_check = False
+        lost = [each for each in self._on_their_way if not self._store.holds(each.version)]
+        if not lost:
+            return
+        self._on_their_way, now = [], self._held.contents
+        self._held = self._safe_held
+        for path in list(self._taker.stamps):
+            if self._held.contents.get(path) != now.get(path):
+                del self._taker.stamps[path]
+        self._set(newest=self._progress.confirmed)
+
+    def _beat(self) -> None:
+        if self._clock() - self._beat_s >= _BEAT_S:
+            self._lease.check()
+            self._beat_s = self._clock()
+
+    def _put_off(self, error: OSError) -> None:
+        wait_s = _RETRIES_S[min(self._tries_failed, len(_RETRIES_S) - 1)]
+        self._tries_failed += 1
+        self._must_check = True
+        self._next_s = self._clock() + wait_s
+        is_new = self._progress.error is None
+        self._set(error=error)
+        _logger.info("%s could not be kept.", self._taker.folder, exc_info=error)
+        if is_new and not (isinstance(error, StorageError) and error.may_pass):
+            self._say(f"{self._taker.folder} cannot be kept at the moment: {error}")
+
+    def _tell_late(self, waited_s: float) -> None:
+        if waited_s > _LATE_S and not self._is_late:
+            self._is_late = True
+            self._say(
+                f"What was copied from {self._taker.folder} {waited_s / 60:.0f} min ago is not"
+                " uploaded yet: look whether your Drive or its trash is full."
+            )
+
+    def _note_waiting(self, pending: Pending) -> None:
+        nbytes = sum(unit.nbytes for unit in pending.units)
+        names = tuple(unit.name for unit in pending.units)
+        still = tuple(o for n, o in self._taker.objections.items() if n in names)
+        self._set(waiting=names, waiting_nbytes=nbytes, objections=still)
+
+    def _set(self, **changes: object) -> None:
+        with self._wake:
+            self._progress = dataclasses.replace(self._progress, **changes)  # type: ignore[arg-type]
+
+
+def _step_back() -> None:
+    """Lets whoever trains go first."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+    except (AttributeError, OSError):
+        return

@@ -1,0 +1,386 @@
+"""keep(): a folder that any trainer writes, whole on a volume and back on the next machine."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from colabkit.errors import StorageError
+from colabkit.keeping.keeper import Progress
+from colabkit.keeping.opening import (
+    KeepOptions,
+    Opened,
+    local_folder,
+    open_kept,
+    place_of,
+    sentence,
+)
+from colabkit.keeping.wholeness import latest_in
+from colabkit.notebook import (
+    Card,
+    Printed,
+    Row,
+    Silent,
+    Tone,
+    bytes_words,
+    card_html,
+    card_text,
+    duration_words,
+)
+from colabkit.storage import Mended, volume_at
+
+_PAUSES_S = (0.5, 2.0, 5.0, 15.0)
+# What is being written when flush() is called is waited for so long.
+_PATIENCE_S = 5.0
+_ROUND_S = 60.0
+_live: dict[Path, Kept] = {}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeepStatus:
+    """How far a folder is kept.
+
+    Attributes:
+        files: How many files the newest version in its place has.
+        nbytes: Their size.
+        checkpoint: The newest checkpoint in it, "" for none.
+        saved_s: When it was taken, in seconds since the epoch; None before the first.
+        is_safe: Whether everything is there and uploaded.
+        is_silent: Whether the place does not tell what is uploaded.
+        waiting: What is newer here than there.
+        waiting_nbytes: Its size.
+        objections: What may not be taken yet, and why.
+        error: What stands in the way, None when nothing does.
+        sent_nbytes: What was sent since the folder is kept.
+    """
+
+    files: int = 0
+    nbytes: int = 0
+    checkpoint: str = ""
+    saved_s: float | None = None
+    is_safe: bool = True
+    is_silent: bool = False
+    waiting: tuple[str, ...] = ()
+    waiting_nbytes: int = 0
+    objections: tuple[str, ...] = ()
+    error: BaseException | None = None
+    sent_nbytes: int = 0
+
+
+def keep(
+    folder: str | Path,
+    to: str | Path,
+    *,
+    every: str | float = "auto",
+    whole: tuple[str, ...] | str = (),
+    copies: int = 2,
+    skip: tuple[str, ...] | str = (),
+    progress: bool = True,
+) -> Kept:
+    """Brings a folder back from a place that lasts, and keeps it there from now on.
+
+    A trainer of any kind writes into the folder on this machine's disk; what is whole there is
+    copied in the background, version by version, and counts when all of it has arrived. A
+    checkpoint's folder counts only as a whole. What was in the folder before is taken for an
+    input, and kept only once it changes.
+
+    Args:
+        folder: The folder, on this machine's disk; made if need be.
+        to: Where it is kept: a folder on Drive, a bucket, any volume.
+        every: How often there may be a version: "auto" for as often as the place takes them,
+            or seconds, or a time such as "5min".
+        whole: Patterns for further folders that count only as a whole.
+        copies: How many versions the place keeps.
+        skip: Patterns for names or paths that are not kept.
+        progress: Whether to say what happens.
+
+    Returns:
+        The folder, which can be used as a path.
+
+    Raises:
+        ArgumentError: An argument cannot be used.
+        CheckpointCorruptError: The place holds versions, and none is whole.
+        DiskFullError: This machine's disk has no room for what is there.
+        StorageError: The place cannot be read or written.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp())
+        >>> with keep(place / "run", place / "safe", progress=False) as kept:
+        ...     _ = (kept / "log.txt").write_text("epoch 1")
+        >>> kept.status.files, kept.latest("log.txt") == str(place / "run/log.txt")
+        (1, True)
+    """
+    options = KeepOptions.checked(every, whole, copies, skip)
+    where = local_folder(folder, to)
+    there = _live.get(where)
+    if there is not None:
+        if there.is_kept_as(to, options):
+            return there
+        there.close()
+    kept = Kept(where, to, options, is_shown=progress)
+    _live[where] = kept
+    _mend_after_cells()
+    return kept
+
+
+class Kept:
+    """A folder that is kept; made by ``keep``.
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(
+        self, folder: Path, to: str | Path, options: KeepOptions, *, is_shown: bool
+    ) -> None:
+        self.path = folder
+        self._to, self._options = to, options
+        self._say = (Printed() if is_shown else Silent()).say
+        self._opened: Opened = open_kept(folder, to, options, say=self._say)
+        self._is_closed = False
+        self._say(sentence(self._opened))
+        self._tell_more()
+
+    def _tell_more(self) -> None:
+        brought = self._opened.brought
+        for reason in brought.skipped:
+            self._say(f"A newer version was not taken: {reason}")
+        if brought.set_aside:
+            where = next(iter(brought.set_aside.values()))
+            self._say(f"What was here and differs is in {where}: {_named(brought.set_aside)}.")
+        if self._opened.inputs:
+            count = self._opened.inputs
+            files = "1 file that was" if count == 1 else f"{count:,} files that were"
+            self._say(
+                f"The {files} in {self.path.name} before count as input: not kept unless"
+                " they change."
+            )
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def __truediv__(self, name: str | os.PathLike[str]) -> Path:
+        return self.path / name
+
+    def is_kept_as(self, to: str | Path, options: KeepOptions) -> bool:
+        """Whether it is kept in a place in this way, and goes on to be."""
+        if self._is_closed or self._opened.keeper.failure is not None or options != self._options:
+            return False
+        return to == self._to or place_of(volume_at(to)) == place_of(self._opened.volume)
+
+    def latest(self, pattern: str) -> str | None:
+        """Returns the newest whole file or folder that a pattern fits, None without one.
+
+        Args:
+            pattern: As "checkpoint-*" or "weights/last.pt"; without "/" it fits at any depth.
+        """
+        name = latest_in(
+            self.path,
+            pattern,
+            whole=self._options.whole,
+            skip=self._options.skip,
+            known=dict(self._opened.taker.stamps),
+        )
+        return None if name is None else str(self.path / name)
+
+    @property
+    def status(self) -> KeepStatus:
+        """How far it is kept."""
+        progress, failure = self._opened.keeper.progress, self._opened.keeper.failure
+        newest = progress.newest
+        return KeepStatus(
+            files=newest.count if newest is not None else 0,
+            nbytes=newest.nbytes if newest is not None else 0,
+            checkpoint=newest.checkpoint if newest is not None else "",
+            saved_s=newest.saved_s if newest is not None else None,
+            is_safe=progress.is_safe and failure is None and progress.error is None,
+            is_silent=progress.is_silent,
+            waiting=progress.waiting,
+            waiting_nbytes=progress.waiting_nbytes,
+            objections=progress.objections,
+            error=failure or progress.error,
+            sent_nbytes=progress.sent_nbytes,
+        )
+
+    def flush(self, *, timeout_s: float = 3600.0) -> None:
+        """Waits until everything that is whole is in its place, and uploaded; on the main thread.
+
+        Args:
+            timeout_s: How long, in seconds.
+
+        Raises:
+            LeaseLostError: Another session keeps its folder there now.
+            StorageError: It is not there in time, or the place does not take it.
+        """
+        began_s, pauses_s = time.monotonic(), iter(_PAUSES_S)
+        keeper = self._opened.keeper
+        while not self._is_closed:
+            progress = keeper.next_round(timeout_s=_ROUND_S)
+            if keeper.failure is not None:
+                raise keeper.failure
+            waited_s = time.monotonic() - began_s
+            if progress.error is not None or keeper.busy_s >= _ROUND_S:
+                self._try_again(progress, next(pauses_s, None))
+            elif _is_flushed(progress, waited_s):
+                return
+            if waited_s > timeout_s:
+                raise self._not_kept(progress, "it is not uploaded in time")
+
+    def _try_again(self, progress: Progress, pause_s: float | None) -> None:
+        mended = self.mend(now=True)
+        if pause_s is None or mended is Mended.REFUSED:
+            raise self._not_kept(progress, str(progress.error)) from progress.error
+        time.sleep(pause_s)
+        self._opened.keeper.hurry()
+
+    def _not_kept(self, progress: Progress, why: str) -> StorageError:
+        place = self._opened.volume.location
+        message = f"{self.path} is not in {place} as it is: {why}"
+        hint = (
+            f"It is whole on this machine: {len(progress.waiting):,} files and folders wait"
+            f" ({bytes_words(progress.waiting_nbytes)}). Call flush() again once that is put right."
+        )
+        return StorageError(message, path=self.path, operation="keep", hint=hint)
+
+    def mend(self, *, now: bool = False) -> Mended | None:
+        """Mounts Drive again where it was lost; on the main thread, between two steps.
+
+        Args:
+            now: Whether to try at once, whatever the last tries came to.
+        """
+        mount, keeper = self._opened.mount, self._opened.keeper
+        is_in_trouble = keeper.progress.error is not None or keeper.busy_s >= _ROUND_S
+        if mount is None or self._is_closed or not is_in_trouble:
+            return None
+        outcome = mount.mend(now=now).outcome
+        if outcome in {Mended.FINE, Mended.REMOUNTED}:
+            keeper.hurry()
+        return outcome
+
+    def close(self) -> None:
+        """Flushes, and keeps the folder no longer."""
+        if self._is_closed:
+            return
+        try:
+            if self._opened.keeper.failure is None:
+                self.flush()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._is_closed = True
+        self._opened.keeper.close()
+        if _live.get(self.path) is self:
+            del _live[self.path]
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        # What went wrong inside is what the user must see.
+        try:
+            self.close()
+        except (StorageError, RuntimeError) as not_kept:
+            self._say(str(not_kept))
+
+    def card(self) -> Card:
+        """Returns how far it is kept as a card."""
+        status = self.status
+        rows = [Row("Folder", str(self.path)), Row("Kept in", self._opened.volume.location)]
+        if status.saved_s is None:
+            rows.append(Row("There", "nothing yet"))
+        else:
+            words = f"{status.files:,} files, {bytes_words(status.nbytes)}"
+            words += f", {status.checkpoint}" if status.checkpoint else ""
+            ago = duration_words(time.time() - status.saved_s)
+            rows.append(Row("There", f"{words}, {ago} ago", Tone.GOOD))
+        if status.waiting:
+            words = f"{len(status.waiting):,} newer here, {bytes_words(status.waiting_nbytes)}"
+            rows.append(Row("Waiting", words, Tone.NOTE))
+        elif not status.is_safe and status.error is None:
+            rows.append(Row("Waiting", "for the upload to end", Tone.NOTE))
+        rows += [Row("Not yet", why, Tone.NOTE) for why in status.objections[:3]]
+        if status.error is not None:
+            rows.append(Row("Trouble", str(status.error), Tone.BAD))
+        return Card("Kept folder", tuple(rows))
+
+    def __repr__(self) -> str:
+        return card_text(self.card())
+
+    def _repr_html_(self) -> str:
+        return card_html(self.card())
+
+
+def _is_flushed(progress: Progress, waited_s: float) -> bool:
+    if len(progress.waiting) > len(progress.objections):
+        return False
+    if progress.newest is not progress.confirmed and not progress.is_silent:
+        return False
+    return not progress.objections or waited_s > _PATIENCE_S
+
+
+def kept_folders() -> list[Kept]:
+    """Returns the folders that are kept now."""
+    return list(_live.values())
+
+
+def flush_kept() -> None:
+    """Waits until every kept folder is in its place, and uploaded.
+
+    Raises:
+        StorageError: One is not.
+    """
+    for kept in kept_folders():
+        kept.flush()
+
+
+def mend_kept() -> None:
+    """Mounts Drive again where a kept folder needs it; on the main thread, between two steps."""
+    for kept in kept_folders():
+        with contextlib.suppress(StorageError):
+            kept.mend()
+
+
+_watched: list[Any] = []
+
+
+def _mend_after_cells() -> None:
+    """Has Drive mended after each cell: while one runs, the main thread is its own."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if (
+        shell is None
+        or shell in _watched
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        return
+    _watched.append(shell)
+    shell.events.register("post_run_cell", _after_cell)
+
+
+def _after_cell(*_: object) -> None:
+    mend_kept()
+
+
+def _named(names: dict[str, Path]) -> str:
+    shown = ", ".join(list(names)[:3])
+    return f"{shown}, …" if len(names) > 3 else shown

@@ -1,0 +1,88 @@
+"""What this machine remembers of a kept folder when its kernel is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from colabkit.keeping.looking import Stamp
+from colabkit.keeping.version import Version
+from colabkit.storage import cache_folder
+
+_NOTE = "note.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Remembered:
+    """What a session on this machine noted.
+
+    Attributes:
+        generation: Which session of all that kept a folder there it was.
+        baseline: What was in the folder before, and is not kept until it changes.
+        stamps: The stamps of what is on the volume.
+    """
+
+    generation: int
+    baseline: Mapping[str, Stamp]
+    stamps: Mapping[str, Stamp]
+
+
+class Notes:
+    """The notes of one folder and the place it is kept in.
+
+    Args:
+        folder: The kept folder.
+        place: What opens the volume again.
+    """
+
+    def __init__(self, folder: Path, place: str) -> None:
+        identity = hashlib.sha256(f"{folder}\n{place}".encode()).hexdigest()[:16]
+        self.root = cache_folder() / "keeping" / identity
+        self._folder, self._place = folder, place
+        self._generation = 0
+        self._baseline: Mapping[str, Stamp] = {}
+
+    def read(self) -> Remembered | None:
+        """Returns what an earlier session noted, None when there was none here."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            found = json.loads((self.root / _NOTE).read_bytes())
+            return Remembered(
+                int(found["generation"]), _stamps(found["baseline"]), _stamps(found["stamps"])
+            )
+        return None
+
+    def begin(
+        self, generation: int, baseline: Mapping[str, Stamp], stamps: Mapping[str, Stamp]
+    ) -> None:
+        """Notes that a session keeps the folder now."""
+        self._generation, self._baseline = generation, baseline
+        self._write(stamps)
+
+    def published(self, version: Version, stamps: Mapping[str, Stamp]) -> None:
+        """Notes that there is a version of what has these stamps."""
+        self._generation = max(self._generation, version.name.generation)
+        self._write(stamps)
+
+    def _write(self, stamps: Mapping[str, Stamp]) -> None:
+        note: dict[str, Any] = {
+            "folder": str(self._folder),
+            "place": self._place,
+            "generation": self._generation,
+            "baseline": {path: dataclasses.astuple(s) for path, s in self._baseline.items()},
+            "stamps": {path: dataclasses.astuple(s) for path, s in stamps.items()},
+        }
+        with contextlib.suppress(OSError):
+            self.root.mkdir(parents=True, exist_ok=True)
+            aside = self.root / f"{_NOTE}-{os.getpid()}"
+            aside.write_text(json.dumps(note))
+            aside.replace(self.root / _NOTE)
+
+
+def _stamps(value: Mapping[str, Any]) -> dict[str, Stamp]:
+    return {path: Stamp(*map(int, row)) for path, row in value.items()}

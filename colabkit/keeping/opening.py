@@ -1,0 +1,257 @@
+"""Opens a kept folder: brings back what its place holds, and begins to keep it there."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from colabkit.checkpoint import Lease, duration_s
+from colabkit.errors import ArgumentError, DriveLostError
+from colabkit.keeping.bringing import Brought, bring_back
+from colabkit.keeping.keeper import Keeper
+from colabkit.keeping.looking import Stamp, look_at
+from colabkit.keeping.notes import Notes
+from colabkit.keeping.publishing import Publisher
+from colabkit.keeping.staging import StagingArea
+from colabkit.keeping.store import VersionStore
+from colabkit.keeping.taking import Taker
+from colabkit.keeping.units import WHOLE
+from colabkit.storage import (
+    AnyVolume,
+    DriveMount,
+    DriveVolume,
+    LocalVolume,
+    Mended,
+    is_slow,
+    locate,
+    url_of,
+    volume_at,
+)
+
+_TRIES = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeepOptions:
+    """How a folder is kept.
+
+    Attributes:
+        period_s: How often there may be a version, None for as often as the place takes them.
+        whole: What folders that count as a whole are called.
+        copies: How many versions to keep.
+        skip: What is left out.
+    """
+
+    period_s: float | None = None
+    whole: tuple[str, ...] = WHOLE
+    copies: int = 2
+    skip: tuple[str, ...] = ()
+
+    @classmethod
+    def checked(
+        cls, every: str | float, whole: object, copies: object, skip: object
+    ) -> KeepOptions:
+        """Returns the options that a call names.
+
+        Raises:
+            ArgumentError: One of them cannot be used.
+        """
+        if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
+            message = f"copies is {copies!r}."
+            raise ArgumentError(message, argument="copies", hint="Pass how many to keep, from 1.")
+        return cls(
+            _period_s(every),
+            (*WHOLE, *_patterns("whole", whole)),
+            copies,
+            _patterns("skip", skip),
+        )
+
+
+def _period_s(every: object) -> float | None:
+    if every == "auto":
+        return None
+    is_number = isinstance(every, int | float) and not isinstance(every, bool)
+    seconds = duration_s(every) if isinstance(every, str) else float(every) if is_number else None  # type: ignore[arg-type]
+    if seconds is None or not seconds > 0:
+        message = f"every is {every!r}."
+        hint = 'Pass "auto", seconds such as 60, or a time such as "90s" or "5min".'
+        raise ArgumentError(message, argument="every", hint=hint)
+    return seconds
+
+
+def _patterns(name: str, given: object) -> tuple[str, ...]:
+    patterns = (given,) if isinstance(given, str) else given
+    if not isinstance(patterns, tuple | list) or not all(isinstance(p, str) for p in patterns):
+        message = f"{name} is {given!r}."
+        hint = f'Pass patterns, as {name}=("runs/*/state",).'
+        raise ArgumentError(message, argument=name, hint=hint)
+    return tuple(patterns)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Opened:
+    """A folder that is kept from now on.
+
+    Attributes:
+        folder: The folder.
+        volume: Where it is kept.
+        keeper: What keeps it.
+        taker: What looks at it.
+        brought: What was brought back.
+        last_sign_s: When a session before gave its last sign, 0 for never.
+        inputs: How many files were here before and are not kept until they change.
+    """
+
+    folder: Path
+    volume: AnyVolume
+    keeper: Keeper
+    taker: Taker
+    brought: Brought
+    last_sign_s: float
+    inputs: int
+
+    @property
+    def mount(self) -> DriveMount | None:
+        """The mount of Drive that it is kept on, None elsewhere."""
+        return self.volume.mount if isinstance(self.volume, DriveVolume) else None
+
+
+def local_folder(folder: str | Path, to: str | Path) -> Path:
+    """Returns where a folder to be kept is.
+
+    Raises:
+        ArgumentError: It is on Drive itself, is a file, or lies in its own place.
+    """
+    where = locate(folder).absolute()
+    if is_slow(where):
+        message = f"{folder} is on Drive or another slow place itself ({where})."
+        hint = "Pass a folder on this machine's disk, as '/content/runs/exp': keep() copies it."
+        raise ArgumentError(message, argument="folder", hint=hint)
+    if where.exists() and not where.is_dir():
+        message = f"{folder} is a file."
+        raise ArgumentError(message, argument="folder", hint="Pass the folder it is in.")
+    if url_of(to) is None:
+        place = locate(to).absolute()
+        if place.is_relative_to(where) or where.is_relative_to(place):
+            message = f"{folder} and {to} lie in one another."
+            hint = "Pass two folders apart: what is kept, and where."
+            raise ArgumentError(message, argument="to", hint=hint)
+    return where
+
+
+def place_of(volume: AnyVolume) -> str:
+    """Returns what opens a volume again, in another process and at another mountpoint."""
+    if isinstance(volume, DriveVolume):
+        return volume.anywhere
+    return str(volume.root) if isinstance(volume, LocalVolume) else volume.location
+
+
+def open_kept(
+    folder: Path, to: str | Path, options: KeepOptions, *, say: Callable[[str], None]
+) -> Opened:
+    """Brings a folder back and begins to keep it; on the main thread.
+
+    Args:
+        folder: The folder.
+        to: Where it is kept.
+        options: How.
+        say: Tells the user a sentence.
+
+    Raises:
+        CheckpointCorruptError: There are versions, and none is whole.
+        DiskFullError: This machine's disk has too little room.
+        DriveLostError: Drive is not mounted, or was lost and cannot be mounted again.
+        StorageError: The place cannot be read or written.
+    """
+    volume = volume_at(to)
+    mount = volume.mount if isinstance(volume, DriveVolume) else None
+    tries = _TRIES
+    while True:
+        try:
+            return _opened(folder, volume, options, say)
+        except DriveLostError:
+            tries -= 1
+            if mount is None or not tries or mount.mend(now=True).outcome is Mended.REFUSED:
+                raise
+
+
+def _opened(
+    folder: Path, volume: AnyVolume, options: KeepOptions, say: Callable[[str], None]
+) -> Opened:
+    store = VersionStore(volume)
+    notes = Notes(folder, place_of(volume))
+    remembered = notes.read()
+    folder.mkdir(parents=True, exist_ok=True)
+    volume.sweep()
+    last_sign_s = store.last_sign_s()
+    brought = bring_back(
+        folder, store, whole=options.whole, skip=options.skip, remembered=remembered
+    )
+    lease = Lease(volume)
+    lease.acquire(max((name.generation for name in store.names()), default=0))
+    baseline = _baseline(folder, options, brought, remembered.baseline if remembered else None)
+    notes.begin(lease.generation, baseline, brought.stamps)
+    taker = Taker(
+        folder,
+        StagingArea(folder, _staging_place(folder, notes.root)),
+        options.whole,
+        options.skip,
+        baseline,
+        dict(brought.stamps),
+    )
+    keeper = Keeper(
+        taker,
+        store,
+        lease,
+        Publisher(folder, store, lease, options.whole),
+        newest=brought.version,
+        held=brought.held,
+        trusted=set() if brought.version is None else {brought.version.name},
+        copies=options.copies,
+        period_s=options.period_s,
+        notes=notes,
+        say=say,
+    )
+    keeper.start()
+    return Opened(folder, volume, keeper, taker, brought, last_sign_s, len(baseline))
+
+
+def _baseline(
+    folder: Path, options: KeepOptions, brought: Brought, before: object
+) -> dict[str, Stamp]:
+    """Returns what is an input: what was here before anything was kept."""
+    files = look_at(folder, options.skip).files
+    others = {path: stamp for path, stamp in files.items() if path not in brought.held.contents}
+    if isinstance(before, dict):
+        return {path: stamp for path, stamp in others.items() if before.get(path) == stamp}
+    return others
+
+
+def _staging_place(folder: Path, cache: Path) -> Path:
+    """Returns a place on the folder's own disk, where a second name costs nothing."""
+    cache.mkdir(parents=True, exist_ok=True)
+    if cache.stat().st_dev == folder.stat().st_dev:
+        return cache / "staged"
+    return folder.parent / f".colabkit-tmp-staged-{cache.name}"
+
+
+def sentence(opened: Opened, *, now_s: Callable[[], float] = time.time) -> str:
+    """Returns what was brought back, in one sentence."""
+    from colabkit.notebook import bytes_words, duration_words
+
+    version, brought = opened.brought.version, opened.brought
+    place = opened.volume.location
+    if version is None:
+        return f"{opened.folder} is kept in {place} from now on."
+    files = "1 file" if len(brought.copied) == 1 else f"{len(brought.copied):,} files"
+    what = f", {version.checkpoint}" if version.checkpoint else ""
+    gap_s = opened.last_sign_s - version.saved_s
+    if brought.copied and gap_s > 0:
+        when = f"saved {duration_words(gap_s)} before the machine went"
+    else:
+        when = f"saved {duration_words(now_s() - version.saved_s)} ago"
+    if not brought.copied:
+        return f"{opened.folder} is as it is in {place}{what}, {when}."
+    return f"Brought {files} ({bytes_words(brought.nbytes)}) from {place}{what}, {when}."

@@ -1,0 +1,144 @@
+"""Which units of a look may be taken: nobody writes them, and nothing in them is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from colabkit.keeping.formats import WEIGHTS, is_torn
+from colabkit.keeping.looking import Stamp
+from colabkit.keeping.open_files import Writers
+from colabkit.keeping.units import missing_in
+
+# A folder counts when nothing in it has changed for so long, a file as soon as it is closed.
+FOLDER_REST_S = 2.0
+# What lacks what its sister has may come yet, or was meant so.
+_SISTER_REST_S = 600.0
+# What somebody has open all the time, as a log, is taken as far as it goes.
+_OPEN_PATIENCE_S = 15.0
+# A folder that never rests is taken as it is at one instant.
+_RESTLESS_S = 120.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unit:
+    """A file, or a folder that counts as a whole, as it was seen.
+
+    Attributes:
+        name: Its path in the kept folder.
+        files: The stamps of its files.
+    """
+
+    name: str
+    files: Mapping[str, Stamp]
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return self.name not in self.files
+
+    @property
+    def inner(self) -> frozenset[str]:
+        """The paths of its files in it."""
+        return frozenset(path.removeprefix(f"{self.name}/") for path in self.files)
+
+    @property
+    def mtime_ns(self) -> int:
+        """When it was written last."""
+        return max(stamp.mtime_ns for stamp in self.files.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return sum(stamp.nbytes for stamp in self.files.values())
+
+
+def kinds_of(names: Iterable[str]) -> frozenset[str]:
+    """Returns names with their numbers left open: each checkpoint counts on.
+
+    Example:
+        >>> kinds_of(["global_step20/rng_0.pt"])
+        frozenset({'global_step#/rng_#.pt'})
+    """
+    return frozenset(re.sub(r"\d+", "#", name) for name in names)
+
+
+class Settling:
+    """Remembers since when units are as they are.
+
+    Args:
+        folder: The kept folder.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._since: dict[str, tuple[Mapping[str, Stamp], float]] = {}
+        self._changed_since: dict[str, float] = {}
+
+    def note(self, units: Mapping[str, Unit]) -> None:
+        """Notes what a look saw; only what changed since it was kept."""
+        now_s = self._clock()
+        for name in self._since.keys() - units.keys():
+            del self._since[name]
+        for name in self._changed_since.keys() - units.keys():
+            del self._changed_since[name]
+        for name, unit in units.items():
+            self._changed_since.setdefault(name, now_s)
+            if name not in self._since or self._since[name][0] != unit.files:
+                self._since[name] = (unit.files, now_s)
+
+    def rested_s(self, name: str) -> float:
+        """Returns for how long a unit has been seen as it is."""
+        return self._clock() - self._since[name][1] if name in self._since else 0.0
+
+    def objection(
+        self, unit: Unit, writers: Writers, sisters: frozenset[str], *, is_urgent: bool = False
+    ) -> str:
+        """Returns why a unit may not be taken yet, "" where it may.
+
+        Args:
+            unit: The unit, which was noted.
+            writers: Who writes what.
+            sisters: The kinds of files in the newest whole folder beside it, empty for none.
+            is_urgent: Whether somebody waits for it.
+        """
+        waited_s = self._clock() - self._changed_since.get(unit.name, self._clock())
+        written = writers.paths & unit.files.keys()
+        if not unit.is_folder:
+            return self._file_objection(unit, bool(written), waited_s, writers, is_urgent=is_urgent)
+        if written:
+            return f"{min(written)} is being written"
+        rested_s = self.rested_s(unit.name)
+        if lacking := missing_in(unit.inner):
+            return f"{unit.name} lacks {lacking}"
+        if rested_s < FOLDER_REST_S and waited_s < _RESTLESS_S:
+            return f"{unit.name} has just been written"
+        lacking = min(sisters - kinds_of(unit.inner), default="")
+        if lacking and rested_s < _SISTER_REST_S:
+            return f"{unit.name} lacks {lacking}, which the one before has"
+        return self._torn_objection(unit)
+
+    def _file_objection(
+        self, unit: Unit, is_written: bool, waited_s: float, writers: Writers, *, is_urgent: bool
+    ) -> str:
+        if is_written:
+            is_whole_when_closed = PurePosixPath(unit.name).suffix.lower() in WEIGHTS
+            if is_whole_when_closed or not (is_urgent or waited_s >= _OPEN_PATIENCE_S):
+                return f"{unit.name} is being written"
+        if not writers.sees_all and self.rested_s(unit.name) < FOLDER_REST_S:
+            return f"{unit.name} has just been written"
+        return self._torn_objection(unit)
+
+    def _torn_objection(self, unit: Unit) -> str:
+        for path in unit.files:
+            try:
+                if is_torn(self._folder / path):
+                    return f"{path} is cut off"
+            except FileNotFoundError:
+                return f"{path} went away"
+        return ""
