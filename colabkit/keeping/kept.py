@@ -134,8 +134,22 @@ def keep(
 class Kept:
     """A folder that is kept; made by ``keep``.
 
+    Args:
+        folder: The folder.
+        to: Where it is kept.
+        options: How it is kept.
+        is_shown: Whether to say what happens.
+
     Attributes:
         path: The folder.
+
+    Example:
+        >>> import tempfile
+        >>> place = Path(tempfile.mkdtemp())
+        >>> kept = keep(place / "run", place / "safe", progress=False)
+        >>> (kept / "last.pt").name, kept.latest("*.pt")
+        ('last.pt', None)
+        >>> kept.close()
     """
 
     def __init__(

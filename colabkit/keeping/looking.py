@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
+import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from pathlib import Path
 
 # Caches, and what programs write before it gets its name.
@@ -58,7 +60,7 @@ def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
         folder: The folder; one that is not there is empty.
         skip: Patterns for names or paths that are left out, besides what never is kept.
     """
-    patterns = (*NEVER_KEPT, *skip)
+    names, paths = _compiled((*NEVER_KEPT, *skip))
     look = Look({}, {})
     unnamed = 0
     waiting = [("", os.fspath(folder))]
@@ -71,7 +73,7 @@ def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
         with entries:
             for entry in entries:
                 path = above + entry.name
-                if is_skipped(path, entry.name, patterns):
+                if names.fullmatch(entry.name) or (paths and paths.fullmatch(path)):
                     continue
                 if not _is_text(path):
                     unnamed += 1
@@ -84,14 +86,12 @@ def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
     return dataclasses.replace(look, unnamed=unnamed)
 
 
-def is_skipped(path: str, name: str, patterns: Iterable[str]) -> bool:
-    """Whether a file or folder is left out, by its name or by its path in the folder.
-
-    Example:
-        >>> is_skipped("runs/a.tmp", "a.tmp", ["*.tmp"]), is_skipped("a/b", "b", ["a/*"])
-        (True, True)
-    """
-    return any(fnmatchcase(path if "/" in each else name, each) for each in patterns)
+@functools.lru_cache(maxsize=16)
+def _compiled(patterns: tuple[str, ...]) -> tuple[re.Pattern[str], re.Pattern[str] | None]:
+    """Returns what fits names, and what fits paths: each of thousands is asked once."""
+    names = [translate(each) for each in patterns if "/" not in each]
+    paths = [translate(each) for each in patterns if "/" in each]
+    return re.compile("|".join(names)), re.compile("|".join(paths)) if paths else None
 
 
 def _is_text(path: str) -> bool:
