@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,10 @@ class KeptValues:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keeps what ``state_dict`` gave until it is asked for."""
         self.__dict__["_restored"] = dict(state)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names of the values."""
+        return iter(self._values)
 
     def __getattr__(self, name: str) -> Any:
         values = self.__dict__.get("_values", {})

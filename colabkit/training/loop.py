@@ -89,7 +89,8 @@ class Run(Boundaries):
         6
     """
 
-    reads_one_source = False
+    # fit's own loop changes nothing but what it is given.
+    is_users_loop = True
 
     def __init__(
         self,
@@ -118,6 +119,7 @@ class Run(Boundaries):
         self.was_interrupted = self.is_over = False
         self._limits = Limits(max_steps, max_time)
         self._side = side_for(objects)
+        self._given = tuple(name for name, each in objects.items() if each is not None)
         self._position = Position()
         self._log = StepLog(self.history, self._side.to_floats, must_be_finite=must_be_finite)
         self._state = RunState(
@@ -136,6 +138,7 @@ class Run(Boundaries):
         self._is_best = self._is_open = False
         self._next_look_s = 0.0
         self._enumerated: tuple[str, ...] = ()
+        self._read: dict[str, None] = {}
         self._epochs_total: int | None = None
         self._epoch_began_s = time.monotonic()
         options = KeeperOptions(save_every=save_every, keep=keep)
@@ -172,7 +175,11 @@ class Run(Boundaries):
         opened = (cursor.feed for cursor in self._position.open if cursor.feed is not None)
         verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
         seen = (*self._position.data_reasons, *self._enumerated, *self._data.reasons)
-        return verdict.adding(reasons=(*seen, *self._side.unsaved()))
+        vouched = self._vouched() if self.is_users_loop else ()
+        return verdict.adding(reasons=(*seen, *self._side.unsaved()), vouched=vouched)
+
+    def _vouched(self) -> tuple[str, ...]:
+        return (*self._given, *self._state.kept, *self._read, "the global random generators")
 
     @property
     def epoch_logs(self) -> dict[str, float]:
@@ -332,6 +339,7 @@ class Run(Boundaries):
         position = self._position
         if self.is_over:
             return
+        self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
         cursor = position.enter(feed)
         if cursor is None:
             self._seed_between()
@@ -388,7 +396,7 @@ class Run(Boundaries):
             cursor,
             feed.describe(),
             self._keeper.location,
-            in_every_epoch=self.reads_one_source,
+            in_every_epoch=not self.is_users_loop,
             accepts=self._data.accepts,
         )
         while self._state.remarks:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from colabkit.training.feed import Feed
 
 
+_UNSEEN = "what else your loop changes is not seen: pass it to Run, or keep it with run.state()"
+
+
 class Grade(enum.Enum):
     """How closely a resumed run follows the uninterrupted one."""
 
@@ -25,6 +28,8 @@ class ResumeVerdict:
     Attributes:
         reasons: Why a resume cannot be bitwise exact; empty when it is.
         notices: What is exact only under a condition, or costs time at a resume.
+        vouched: For what alone the grade speaks, where the loop is the user's own and may change
+            more than the run can see; empty where all is the run's.
 
     Example:
         >>> ResumeVerdict().grade
@@ -33,6 +38,7 @@ class ResumeVerdict:
 
     reasons: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    vouched: tuple[str, ...] = ()
 
     @property
     def grade(self) -> Grade:
@@ -40,12 +46,17 @@ class ResumeVerdict:
         return Grade.APPROXIMATE if self.reasons else Grade.EXACT
 
     def adding(
-        self, *, reasons: tuple[str, ...] = (), notices: tuple[str, ...] = ()
+        self,
+        *,
+        reasons: tuple[str, ...] = (),
+        notices: tuple[str, ...] = (),
+        vouched: tuple[str, ...] = (),
     ) -> ResumeVerdict:
-        """Returns this verdict with more reasons and notices, each once."""
+        """Returns this verdict with more of each, nothing twice."""
         return ResumeVerdict(
             reasons=tuple(dict.fromkeys(self.reasons + reasons)),
             notices=tuple(dict.fromkeys(self.notices + notices)),
+            vouched=tuple(dict.fromkeys(self.vouched + vouched)),
         )
 
     def adding_feeds(self, feeds: Iterable[Feed]) -> ResumeVerdict:
@@ -59,7 +70,11 @@ class ResumeVerdict:
         if self.reasons:
             return f"Resume is approximate: {'; '.join(self.reasons)}."
         notices = f" ({'; '.join(self.notices)})" if self.notices else ""
-        return f"Resume is exact{notices}."
+        if not self.vouched:
+            return f"Resume is exact{notices}."
+        *others, last = self.vouched
+        known = f"{', '.join(others)} and {last}" if others else last
+        return f"Resume is exact for {known}{notices}; {_UNSEEN}."
 
 
 def environment_changes(then: dict[str, object], now: dict[str, object]) -> tuple[str, ...]:

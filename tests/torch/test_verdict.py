@@ -170,6 +170,33 @@ def test_an_iterable_dataset_read_by_other_workers_after_the_resume_is_named(tmp
     assert "read by 0 workers, was by 2" in reasons(one, tmp_path)
 
 
+@pytest.mark.parametrize("reads", ["batches", "items"])
+def test_of_a_loop_of_ones_own_is_vouched_for_what_the_run_was_given(reads, tmp_path, capsys):
+    """An environment, a replay buffer, a counter beside it are not seen, and that is said."""
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = colabkit.Run(tmp_path, policy=model, optimizer=optimizer, schedule=None)
+    run.state(best=0.0)
+    before = str(run.verdict)
+    loop = run.batches(arrays(), batch_size=8) if reads == "batches" else run.items(range(3))
+    for _ in loop:
+        pass
+    read = {"batches": "the data", "items": "the items"}[reads]
+    assert run.verdict.vouched[:4] == ("policy", "optimizer", "best", read)
+    said = (
+        f"Resume is exact for policy, optimizer, best, {read} and the global random generators;"
+        " what else your loop changes is not seen: pass it to Run, or keep it with run.state()."
+    )
+    assert str(run.verdict) == said
+    assert said in capsys.readouterr().out
+    assert before == said.replace(f", {read}", "")
+
+
+def test_the_loop_of_fit_is_vouched_for_as_a_whole(tmp_path):
+    verdict = colabkit.fit(network(), arrays(), tmp_path, **QUIET).verdict
+    assert str(verdict) == "Resume is exact."
+
+
 def rewritten(folder: Path, **environment: object) -> None:
     """Makes every checkpoint in a folder say that it was made in another environment."""
     from colabkit.checkpoint import CheckpointStore

@@ -30,7 +30,7 @@ class KerasRun(Run):
     _side: KerasSide
     _cursor: Cursor | None = None
     draws_at_steps = False
-    reads_one_source = True
+    is_users_loop = False
 
     def __init__(
         self, ckpt_dir: str | Path, *, epochs: int, data_mark: str, **options: Any

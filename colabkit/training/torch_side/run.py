@@ -22,7 +22,7 @@ _TRAINING, _VALIDATION = "training", "validation"
 class TorchRun(Run):
     """The same run, with a voice."""
 
-    reads_one_source = True
+    is_users_loop = False
 
     def __init__(
         self,
