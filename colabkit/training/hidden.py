@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from colabkit.training.named_in_code import values_named_by
+
 _DEPTH_MAX = 5
 # Transforms lie in lists of transforms in transforms: so deep, and among so many objects, a
 # generator of a dataset is looked for. Where there are more, only near the top.
 _DEPTH_IN_DATA, _OBJECTS_IN_DATA = 24, 4000
 _ITEMS_MAX = 64
+# A class attribute or a global that code names may be anything: a whole model, say.
+_DEPTH_OF_NAMED, _OBJECTS_OF_NAMED, _NAMED_IN_NAMED = 4, 1000, 3
 _LEAVES = (str, bytes, int, float, bool, type(None), np.ndarray, types.ModuleType, type)
 
 
@@ -26,7 +30,8 @@ def find_generators(root: object, kinds: tuple[type, ...]) -> list[object]:
         kinds: The framework's own generator classes, besides random's and NumPy's.
 
     Returns:
-        Each generator once, in the order of attributes.
+        Each generator once, in the order of attributes; then those that the code of the objects
+        names, as attributes of classes and as globals.
     """
     found, _ = _search(root, kinds, depth_max=_DEPTH_MAX)
     return found
@@ -53,19 +58,33 @@ def _search(
     wanted = (random.Random, np.random.Generator, np.random.RandomState, *kinds)
     found: dict[int, object] = {}
     seen: set[int] = set()
+    classes: dict[type, None] = {}
+    functions: list[types.FunctionType] = []
 
-    def visit(value: object, depth: int) -> None:
+    def visit(value: object, depth: int, most: int | None) -> None:
         if isinstance(value, wanted):
             found[id(value)] = value
         elif depth < depth_max and not isinstance(value, _LEAVES) and id(value) not in seen:
-            if objects_max is not None and len(seen) >= objects_max:
+            if most is not None and len(seen) >= most:
                 return
             seen.add(id(value))
+            if isinstance(value, types.FunctionType):
+                functions.append(value)
+            else:
+                classes[type(value)] = None
             for child in _children(value):
-                visit(child, depth + 1)
+                visit(child, depth + 1, most)
 
-    visit(root, 0)
-    return list(found.values()), objects_max is None or len(seen) < objects_max
+    visit(root, 0, objects_max)
+    is_whole = objects_max is None or len(seen) < objects_max
+    near, most = depth_max - _DEPTH_OF_NAMED, len(seen) + _OBJECTS_OF_NAMED
+    for _ in range(_NAMED_IN_NAMED):
+        named = list(values_named_by(classes, functions))
+        classes.clear()
+        functions.clear()
+        for value in named:
+            visit(value, near, most)
+    return list(found.values()), is_whole
 
 
 def _children(value: object) -> Iterator[object]:
@@ -81,7 +100,8 @@ def _children(value: object) -> Iterator[object]:
         yield from (cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell))
         yield from (value.__defaults__ or ())
     elif hasattr(value, "__dict__"):
-        yield from vars(value).values()
+        # Another thread may give an object more of them meanwhile.
+        yield from list(vars(value).values())
 
 
 def _is_filled(cell: types.CellType) -> bool:

@@ -40,7 +40,8 @@ class HoldsSystemRandom(Augmented):
 
 class FromOutside(Augmented):
     def __getitem__(self, index):
-        return self.x[index] + OUTSIDE.random(), self.y[index]
+        # Where no reading of the code finds it.
+        return self.x[index] + globals()["OUT" + "SIDE"].random(), self.y[index]
 
 
 def collated_with_secrets(items):

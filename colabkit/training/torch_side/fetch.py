@@ -6,12 +6,15 @@ import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils import data as torch_data
 
 from colabkit.training.hidden import find_generators_in_data, is_unseedable
 from colabkit.training.seeding import derive
 from colabkit.training.torch_side.randomness import reseed_generator, seed_everything
+
+_PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
 
 
 class Ticket(NamedTuple):
@@ -26,27 +29,37 @@ class OwnGenerators:
 
     def __init__(self, *roots: object) -> None:
         self._roots = roots
-        self._signature: tuple[int, ...] = ()
+        self._known: list[object] | None = None
+        self._holders: list[object] = []
         self._found: list[object] = []
 
     def reseed(self, seed: int) -> None:
         """Seeds each of them by its place; looks again when attributes changed."""
-        signature = tuple(
-            id(value) for root in self._roots for value in getattr(root, "__dict__", {}).values()
-        )
-        if signature != self._signature or not self._signature:
-            self._signature = signature
-            self._found = [
-                g for root in self._roots for g in find_generators_in_data(root, (torch.Generator,))
-            ]
+        values = [v for root in self._roots for v in list(getattr(root, "__dict__", {}).values())]
+        if self._known is None or list(map(id, values)) != list(map(id, self._known)):
+            self._look(values)
         for number, generator in enumerate(self._found):
             reseed_generator(generator, derive(seed, number))
+
+    def _look(self, values: list[object]) -> None:
+        """Searches where a generator may have come or gone: a dataset may count at each sample."""
+        before = set(map(id, self._known or ()))
+        now = set(map(id, values))
+        fresh = (v for v in values if id(v) not in before and not isinstance(v, _PLAIN))
+        is_first, self._known = self._known is None, values
+        if is_first or any(id(v) not in now for v in self._holders) or any(map(_found_in, fresh)):
+            self._found = [g for root in self._roots for g in _found_in(root)]
+            self._holders = [v for v in values if not isinstance(v, _PLAIN) and _found_in(v)]
 
     def unseedable(self) -> bool:
         """Whether one of them draws from the operating system."""
         return any(
             is_unseedable(g) for root in self._roots for g in find_generators_in_data(root, ())
         )
+
+
+def _found_in(value: object) -> list[object]:
+    return find_generators_in_data(value, (torch.Generator,))
 
 
 class TicketDataset(torch_data.Dataset[Any]):
@@ -85,12 +98,7 @@ class TicketDataset(torch_data.Dataset[Any]):
 
 
 class KeyedStream(torch_data.IterableDataset[Any]):
-    """An iterable dataset batched where it is read, every random draw keyed to the batch.
-
-    Attributes:
-        has_ended: Whether the newest batch was cut short by the end of the dataset, whose own
-            state may by then be that of its next pass.
-    """
+    """An iterable dataset batched where it is read, every random draw keyed to the batch."""
 
     def __init__(
         self,
@@ -107,7 +115,6 @@ class KeyedStream(torch_data.IterableDataset[Any]):
         self._drop_last = drop_last
         self._key = key
         self._generators = OwnGenerators(dataset, collate)
-        self.has_ended = False
 
     def __iter__(self) -> Iterator[Any]:
         return self.from_batch(0)
@@ -134,10 +141,40 @@ class KeyedStream(torch_data.IterableDataset[Any]):
             found = list(itertools.islice(items, 1))
             return (self._collated(found[0]),) if found else None
         found = list(itertools.islice(items, self._batch_size))
-        self.has_ended = len(found) < self._batch_size
         if not found or (self._drop_last and len(found) < self._batch_size):
             return None
         return (self._collated(found),)
 
     def _collated(self, items: Any) -> Any:
         return items if self._collate is None else self._collate(items)
+
+
+class Ahead:
+    """An iterator that can be asked whether it has ended, for which it fetches one item more."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+        self._fetched: list[Any] = []
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._fetched:
+            return self._fetched.pop()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return next(self._items)
+
+    def has_ended(self) -> bool:
+        """Whether no item is left; what fails is raised where that item is due."""
+        if not self._fetched and self._error is None:
+            try:
+                self._fetched.append(next(self._items))
+            except StopIteration:
+                return True
+            except Exception as error:  # noqa: BLE001  # raised later
+                self._error = error
+        return False

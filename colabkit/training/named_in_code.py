@@ -1,0 +1,111 @@
+"""What the classes and functions of a user name: class attributes, and globals of their modules."""
+
+from __future__ import annotations
+
+import dis
+import os
+import types
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+
+# Nothing of a user's is kept there.
+_FRAMEWORKS = frozenset({"builtins", "keras", "numpy", "random", "tensorflow", "torch", "typing"})
+_INSTALLED = ("site-packages", "dist-packages", f"lib{os.sep}python")
+_GENERATORS = frozenset({"Generator", "Random", "RandomState"})
+_HELPERS_MAX = 64
+
+Place = tuple[Mapping[str, object], str]
+_of_classes: weakref.WeakKeyDictionary[type, tuple[Place, ...]] = weakref.WeakKeyDictionary()
+
+
+def values_named_by(
+    classes: Iterable[type], functions: Iterable[types.FunctionType]
+) -> Iterator[object]:
+    """Yields the values of class attributes and globals that classes and functions use.
+
+    Args:
+        classes: Classes of the user's objects, whose methods are read.
+        functions: Functions of the user's.
+    """
+    places = [place for each in classes for place in _of_class(each)]
+    seen: set[tuple[int, str]] = set()
+    for namespace, name in (*places, *_of_functions(functions)):
+        if (id(namespace), name) not in seen and name in namespace:
+            seen.add((id(namespace), name))
+            yield namespace[name]
+
+
+def _of_class(each: type) -> tuple[Place, ...]:
+    if each not in _of_classes:
+        bases = [base for base in each.__mro__ if not _is_of_framework(base)]
+        _of_classes[each] = tuple(place for base in bases for place in _of_base(base))
+    return _of_classes[each]
+
+
+def _of_base(base: type) -> Iterator[Place]:
+    attributes = list(vars(base).items())
+    functions = [f for _, value in attributes if (f := _function_of(value)) is not None]
+    values = [name for name, value in attributes if _function_of(value) is None]
+    places = [(vars(base), name) for name in values if not name.startswith("__")]
+    is_installed = any(map(_is_installed, functions))
+    yield from filter(_holds_generator, places) if is_installed else places
+    yield from _of_functions(functions)
+
+
+def _of_functions(functions: Iterable[types.FunctionType]) -> tuple[Place, ...]:
+    """Returns where the globals lie that functions use, those of their helpers among them."""
+    places: list[Place] = []
+    waiting = list(functions)
+    known = {f.__code__ for f in waiting}
+    while waiting:
+        function = waiting.pop(0)
+        found = () if _is_of_framework(function) else tuple(_globals_of(function))
+        if _is_installed(function):
+            # A library's loggers, caches and settings are none of the user's objects.
+            places += filter(_holds_generator, found)
+            continue
+        for space, name in found:
+            value = space.get(name)
+            if not isinstance(value, types.FunctionType):
+                places.append((space, name))
+            elif value.__code__ not in known and len(known) < _HELPERS_MAX:
+                known.add(value.__code__)
+                waiting.append(value)
+    return tuple(places)
+
+
+def _globals_of(function: types.FunctionType) -> Iterator[Place]:
+    codes = [function.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+        names = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
+        for name in dict.fromkeys(names):
+            value = function.__globals__.get(name)
+            if not isinstance(value, types.ModuleType):
+                yield function.__globals__, name
+            elif not _is_of_framework(value):
+                # Which of its names are used is not told apart: any that the code mentions.
+                yield from ((vars(value), each) for each in code.co_names if each in vars(value))
+
+
+def _function_of(value: object) -> types.FunctionType | None:
+    """Returns what a method, class method or property runs; None for any other attribute."""
+    for name in ("__func__", "fget", "func"):
+        value = getattr(value, name, None) or value
+    return value if isinstance(value, types.FunctionType) else None
+
+
+def _is_of_framework(value: type | types.FunctionType | types.ModuleType) -> bool:
+    module = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
+    return str(module).partition(".")[0] in _FRAMEWORKS
+
+
+def _is_installed(function: types.FunctionType) -> bool:
+    return any(part in function.__code__.co_filename for part in _INSTALLED)
+
+
+def _holds_generator(place: Place) -> bool:
+    namespace, name = place
+    kinds = type(namespace.get(name)).__mro__
+    return any(kind.__name__ in _GENERATORS for kind in kinds)
