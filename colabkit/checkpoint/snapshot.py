@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 
 from colabkit.checkpoint.packing import MANY, Forms, Pack, Packing, name_of, skeleton_of
-from colabkit.checkpoint.tensors import ITEM_BYTES, TensorBackend, TensorSpec, describe_array
+from colabkit.checkpoint.tensors import (
+    ITEM_BYTES,
+    TellsApart,
+    TensorBackend,
+    TensorSpec,
+    describe_array,
+)
 from colabkit.checkpoint.tree import encode
 from colabkit.errors import StateError
 from colabkit.storage import Bytes, hash_of
@@ -125,7 +131,8 @@ class LeafFinder:
             self._has_many[name] = packed is not None
             if packed is not None:
                 return packed
-        skeleton, found = encode(section.state, backend.is_tensor)
+        tells = backend.identity if isinstance(backend, TellsApart) else None
+        skeleton, found = encode(section.state, backend.is_tensor, identity=tells)
         self._has_many[name] = len(found) >= MANY
         return skeleton, [_leaf(name, key, value, backend) for key, value in found.items()]
 

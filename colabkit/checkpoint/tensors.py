@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -64,6 +64,15 @@ class TensorBackend(Protocol):
 
     def rebuild(self, spec: TensorSpec, data: Bytes) -> Any:
         """Returns a tensor over memory of its own."""
+        ...
+
+
+@runtime_checkable
+class TellsApart(Protocol):
+    """A backend that knows when two names stand for one tensor, such as tied weights."""
+
+    def identity(self, tensor: Any) -> Hashable | None:
+        """Returns what only names of one tensor have in common, None where it cannot tell."""
         ...
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import enum
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,10 @@ _WRONG_FORM = (
 
 
 def encode(
-    state: object, is_tensor: Callable[[object], bool], pack: Pack | None = None
+    state: object,
+    is_tensor: Callable[[object], bool],
+    pack: Pack | None = None,
+    identity: Callable[[Any], Hashable | None] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Takes the tensors and arrays out of a state.
 
@@ -41,6 +44,7 @@ def encode(
         state: Dicts, lists, tuples, sets, numbers, strings, arrays and tensors, nested.
         is_tensor: Whether a value is a tensor.
         pack: Takes the small ones, which then have no name of their own.
+        identity: Tells which tensors are one, which then have the name of the first alone.
 
     Returns:
         What JSON can hold, and the tensors and arrays by a name of their own.
@@ -48,14 +52,21 @@ def encode(
     Raises:
         StateError: Something in it cannot be stored without pickle; ``where`` says what.
     """
-    encoder = _Encoder(is_tensor, pack)
+    encoder = _Encoder(is_tensor, pack, identity)
     return encoder.encode(state, ()), encoder.leaves
 
 
 class _Encoder:
-    def __init__(self, is_tensor: Callable[[object], bool], pack: Pack | None) -> None:
+    def __init__(
+        self,
+        is_tensor: Callable[[object], bool],
+        pack: Pack | None,
+        identity: Callable[[Any], Hashable | None] | None,
+    ) -> None:
         self._is_tensor = is_tensor
         self._pack = pack
+        self._identity = identity
+        self._names: dict[Hashable, str] = {}
         self.leaves: dict[str, Any] = {}
 
     def encode(self, value: Any, path: tuple[str, ...]) -> Any:
@@ -146,7 +157,16 @@ class _Encoder:
         if hasattr(value, "__tensor_flatten__"):
             return self._composite(value, path)
         packed = self._packed((value,), "one") if self._pack is not None else None
-        return packed or {_TAG: kind, "key": self._leaf(value, path)}
+        return packed or {_TAG: kind, "key": self._name(value, path, kind)}
+
+    def _name(self, value: Any, path: tuple[str, ...], kind: str) -> str:
+        """Returns the name of a tensor, which one that has several has but once."""
+        same = self._identity(value) if self._identity is not None and kind == "tensor" else None
+        if same is None:
+            return self._leaf(value, path)
+        if same not in self._names:
+            self._names[same] = self._leaf(value, path)
+        return self._names[same]
 
     def _composite(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
         """Takes a tensor apart that is made of others: codes and scales, say."""

@@ -82,6 +82,16 @@ class TorchBackend:
             address=tensor.data_ptr(),
         )
 
+    def identity(self, tensor: Any) -> Hashable | None:
+        """Returns what only names of one tensor have in common, None where it cannot tell."""
+        if tensor.layout is not torch.strided or not tensor.numel():
+            return None
+        address = tensor.data_ptr()
+        if not address:
+            return None
+        bits = (tensor.is_conj(), tensor.is_neg())
+        return address, tensor.device, tensor.dtype, tensor.shape, tensor.stride(), bits
+
     def allocate(self, nbytes: int) -> Bytes:
         """Returns host memory, pinned where a GPU copies into it."""
         if self.overlaps:
