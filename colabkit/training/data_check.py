@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from colabkit.training.feed import Feed, Start
 from colabkit.training.position import Cursor
-from colabkit.training.same_data import BatchRecord, KeptBatch, Leniency, compare
+from colabkit.training.same_data import BatchRecord, Head, KeptBatch, Leniency, compare
 
 _NONE = object()
 _SILENT_S, _SAY_EVERY_S = 3.0, 15.0
@@ -21,6 +21,7 @@ class ReadingAgain:
     Args:
         total: Batches to read before the first that is new.
         say: Takes a sentence for the user.
+        what: What it reads, in a word.
         clock: Seconds that only grow.
     """
 
@@ -29,10 +30,12 @@ class ReadingAgain:
         total: int,
         say: Callable[[str], None],
         *,
+        what: str = "batch",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._total = total
         self._say = say
+        self._what = what
         self._clock = clock
         self._began_s = clock()
         self._next_s = self._began_s + _SILENT_S
@@ -45,8 +48,8 @@ class ReadingAgain:
         self._next_s = now_s + _SAY_EVERY_S
         left_s = (now_s - self._began_s) / number * (self._total - number)
         self._say(
-            "This data has no state to go on from, and is read again up to its place: batch"
-            f" {number:,} of {self._total:,}, about {left_s:,.0f} s more."
+            "This data has no state to go on from, and is read again up to its place:"
+            f" {self._what} {number:,} of {self._total:,}, about {left_s:,.0f} s more."
         )
 
 
@@ -79,19 +82,36 @@ class DataCheck:
         self._expected = expected
 
     def batches_left(self, cursor: Cursor, feed: Feed, start: Start) -> Iterator[Any]:
-        """Returns the batches from a place on; the one before it is fetched again and compared.
+        """Returns the batches from a place on; one before it is fetched again and compared.
+
+        That is the one just before, or the first of all where the source goes on by its own state.
 
         Raises:
             CheckpointMismatchError: It is another batch.
         """
         kept = KeptBatch.of_state(cursor.newest)
-        start = dataclasses.replace(start, passed=ReadingAgain(start.skip, self._say))
-        if kept is None or not start.skip or not getattr(feed, "goes_back", True):
+        what = "item" if "items" in feed.describe() else "batch"
+        passed = ReadingAgain(start.skip, self._say, what=what)
+        start = dataclasses.replace(start, passed=passed)
+        goes_back = getattr(feed, "goes_back", True)
+        if start.skip and not goes_back:
+            self._compare_head(feed, start.state)
+        if kept is None or not start.skip or not goes_back:
             return iter(feed.batches(start))
         batches = iter(feed.batches(dataclasses.replace(start, skip=start.skip - 1)))
         where = f"batch {start.skip:,} of epoch {start.epoch + 1}, the last before,"
         self.compare(kept, next(batches, _NONE), where=where, feed=feed)
         return batches
+
+    def _compare_head(self, feed: Feed, state: object) -> None:
+        head = Head.of_state(state.get("head")) if isinstance(state, Mapping) else None
+        if head is None:
+            return
+        start = Start(head.key, head.kept.epoch, state={"source": head.source})
+        batches = iter(feed.batches(start))
+        first = next(batches, _NONE)
+        where = f"its first batch, of epoch {head.kept.epoch + 1},"
+        self.compare(head.kept, first, where=where, feed=feed)
 
     def compare_first(self, kept: KeptBatch, feed: Feed, start: Start, *, where: str) -> None:
         """Compares the first batch of a pass with what is kept of it.
@@ -99,7 +119,7 @@ class DataCheck:
         Raises:
             CheckpointMismatchError: It is another batch.
         """
-        if getattr(feed, "reads_once", False) or not getattr(feed, "goes_back", True):
+        if getattr(feed, "reads_once", False) or not getattr(feed, "begins_anew", True):
             return
         batches = iter(feed.batches(start))
         self.compare(kept, next(batches, _NONE), where=where, feed=feed)

@@ -21,7 +21,13 @@ class ItemsFeed:
         """Yields the items from ``start.skip`` on."""
         if isinstance(self._items, Sequence):
             return (self._items[i] for i in range(start.skip, len(self._items)))
-        return itertools.islice(self._items, start.skip, None)
+        return self._read_again(start)
+
+    def _read_again(self, start: Start) -> Iterator[Any]:
+        items = iter(self._items)
+        for number, _ in enumerate(itertools.islice(items, start.skip), 1):
+            start.passed(number)
+        yield from items
 
     def state(self) -> object:
         """The count of items says it all."""

@@ -86,6 +86,31 @@ class KeptBatch:
         return cls(BatchRecord(leaves), state["epoch"], tuple(state["reasons"]))
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """What a source with a state of its own gave first, which it must give again.
+
+    Attributes:
+        kept: Its first batch.
+        key: Seed of the pass that it began.
+        source: The source's state before it.
+    """
+
+    kept: KeptBatch
+    key: int
+    source: Any
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns plain values, and the source's state as it is."""
+        return {"kept": self.kept.state_dict(), "key": self.key, "source": self.source}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any] | None) -> Head | None:
+        """Returns what ``state_dict`` was made of; None for None."""
+        kept = None if state is None else KeptBatch.of_state(state["kept"])
+        return None if kept is None or state is None else cls(kept, state["key"], state["source"])
+
+
 def check_data_changed(value: object) -> None:
     """Raises ArgumentError unless ``data_changed`` is one of the two ways."""
     if value not in {"error", "accept"}:
@@ -145,7 +170,8 @@ def compare(
     """
     then = kept.record
     changes = then.changes(now or BatchRecord(()))
-    if not changes:
+    # Of a batch in which nothing was found, nothing is known.
+    if not changes or not then.leaves:
         return ""
     said = f"The data is not what it was: {where} {_words(then, now, changes)}."
     expected = "; ".join(dict.fromkeys((*kept.reasons, *reasons)))

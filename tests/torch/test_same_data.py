@@ -83,6 +83,35 @@ def test_the_same_data_goes_on_without_a_word(trained_steps, tmp_path, capsys):
     assert history.verdict is None or str(history.verdict).startswith("Resume is exact")
 
 
+class Graphs:
+    """A batch that is an object, holds its tensors in another, and can be called."""
+
+    def __init__(self, x, y):
+        self._store = Store(x, y)
+
+    def __call__(self, *names):
+        return [self._store.by_name[name] for name in names]
+
+
+class Store:
+    def __init__(self, x, y):
+        self.by_name = {"nodes": {"x": x}, "y": y}
+
+
+def test_batches_that_are_objects_are_looked_into(tmp_path):
+    def train(seed, max_steps=None):
+        x, y = samples(seed)
+        data = [Graphs(*part) for part in zip(x.split(8), y.split(8), strict=True)]
+        run = colabkit.Run(tmp_path, model=nn.Linear(6, 2), progress=False, max_steps=max_steps)
+        for _ in run.batches(data):
+            pass
+
+    train(1, 3)
+    with pytest.raises(CheckpointMismatchError, match=r"_store\.by_name\.nodes\.x|other samples"):
+        train(2)
+    train(1)
+
+
 def test_another_validation_set_ends_a_resume(tmp_path):
     fit(tmp_path, samples(), validation_data=samples(seed=5), max_steps=STEPS_AN_EPOCH)
     with pytest.raises(CheckpointMismatchError, match="first validation batch"):

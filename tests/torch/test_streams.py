@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import nn
 from torch.utils import data as torch_data
 
 import colabkit
+from colabkit.errors import ArgumentError
 from colabkit.training.data_check import ReadingAgain
 
 SAMPLES = 64
@@ -65,10 +67,34 @@ def test_a_stream_that_differs_is_named_in_every_session_and_goes_on(
 
 
 class Doubling(torch_data.DataLoader):
-    """Finishes its batches where it makes its iterator, as loaders of graphs do."""
+    """Finishes its batches where it makes its iterator, as loaders of graphs do.
+
+    It can be called as well, for a batch of certain samples.
+    """
+
+    def __call__(self, indices: list[int]) -> Any:
+        return torch_data.default_collate([self.dataset[index] for index in indices])
 
     def _get_iterator(self) -> Any:
         return ((2 * x, y) for x, y in super()._get_iterator())
+
+
+class Backwards(torch_data.DataLoader):
+    """Takes its samples in an order of its own making."""
+
+    @property
+    def _index_sampler(self) -> Any:
+        return [batch[::-1] for batch in super()._index_sampler]
+
+
+class BatchByBatch(torch_data.DataLoader):
+    """Asks its dataset for whole batches, though it knows a batch size."""
+
+    _auto_collation = False
+
+    def __init__(self) -> None:
+        whole = list(torch_data.DataLoader(pairs(), batch_size=16))
+        super().__init__(whole, batch_size=4, collate_fn=lambda batch: batch)
 
 
 class WholeBatches(torch_data.IterableDataset):
@@ -82,14 +108,16 @@ class WholeBatches(torch_data.IterableDataset):
 
 
 @pytest.mark.parametrize(
-    ("data", "shape", "factor"),
+    ("data", "shape"),
     [
-        (lambda: Doubling(pairs(), batch_size=8), (8, 6), 2),
-        (WholeBatches, (16, 6), 1),
+        (lambda: Doubling(pairs(), batch_size=8), (8, 6)),
+        (lambda: Backwards(pairs(), batch_size=8), (8, 6)),
+        (BatchByBatch, (16, 6)),
+        (WholeBatches, (16, 6)),
     ],
-    ids=["an iterator of its own", "batches made within"],
+    ids=["an iterator of its own", "its own order", "asked by batches", "batches made within"],
 )
-def test_batches_are_those_that_the_loader_itself_would_give(data, shape, factor, tmp_path):
+def test_batches_are_those_that_the_loader_itself_would_give(data, shape, tmp_path):
     given: list[torch.Tensor] = []
 
     class Seen(nn.Linear):
@@ -105,7 +133,64 @@ def test_batches_are_those_that_the_loader_itself_would_give(data, shape, factor
     by_itself = [x for x, _ in data()]
     assert given[-1].shape == shape
     assert torch.equal(given[-1], by_itself[-1])
-    assert torch.equal(given[-1][0] / factor, pairs()[SAMPLES - shape[0]][0])
+
+
+class ByEpoch(torch_data.Sampler):
+    """Has another order in each epoch, which it must be told."""
+
+    epoch = -1
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(np.random.default_rng(self.epoch).permutation(SAMPLES).tolist())
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+def test_a_sampler_is_told_the_epoch_by_a_loader_that_is_read_as_it_is(tmp_path):
+    seen: list[list[float]] = []
+    for max_steps in (3, 9, None):
+        loader = Doubling(pairs(), batch_size=8, sampler=ByEpoch())
+        model = nn.Linear(6, 2)
+        run = colabkit.Run(tmp_path, model=model, progress=False, max_steps=max_steps)
+        for _ in run.epochs(2):
+            seen += [x[:, 0].tolist() for x, _ in run.batches(loader)]
+    x = torch.stack([x for x, _ in pairs()])[:, 0]
+    orders = [np.random.default_rng(epoch).permutation(SAMPLES) for epoch in (0, 1)]
+    expected = torch.cat([2 * x[torch.from_numpy(order)] for order in orders])
+    assert [each for batch in seen for each in batch] == expected.tolist()
+
+
+class Loading(torch_data.IterableDataset):
+    """Reads from a loader with workers among its stages, as webdataset's loader does."""
+
+    def __init__(self, stream: Any) -> None:
+        self.pipeline = [torch_data.DataLoader(stream, batch_size=8, num_workers=2), "a stage"]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.pipeline[0])
+
+
+def test_a_batch_of_each_worker_of_a_loader_within_is_looked_at(tmp_path):
+    verdict = fit(tmp_path / "last", Loading(ShuffledByTheSystem(last_only=True))).verdict
+    assert "gave another first batch when read again" in str(verdict)
+    assert not fit(tmp_path / "none", Loading(ShuffledInOrder())).verdict.reasons
+
+
+class Graph:
+    """A batch that is neither a tuple nor a dict."""
+
+    def __init__(self) -> None:
+        self.x, self.y = torch.ones(8, 6), torch.zeros(8, dtype=torch.long)
+
+
+def test_of_batches_that_fit_cannot_take_apart_the_error_names_the_loop(tmp_path):
+    with pytest.raises(ArgumentError, match="a Graph") as caught:
+        fit(tmp_path, [Graph(), Graph()])
+    assert "colabkit.Run" in caught.value.hint
 
 
 def test_reading_a_long_stream_again_says_how_far_it_is():
@@ -116,6 +201,20 @@ def test_reading_a_long_stream_again_says_how_far_it_is():
         reading(number)
     assert 2 <= len(said) <= 5
     assert "batch 60 of 1,000, about 47 s more" in said[0]
+
+
+def test_items_that_are_read_again_say_how_far_they_are(tmp_path, monkeypatch, capsys):
+    from colabkit.training import data_check
+
+    now_s = iter(range(10_000))
+    clocked = functools.partial(ReadingAgain, clock=lambda: next(now_s))
+    monkeypatch.setattr(data_check, "ReadingAgain", clocked)
+    seen: list[int] = []
+    for max_steps in (30, None):
+        run = colabkit.Run(tmp_path, max_steps=max_steps)
+        seen += run.items(iter(range(40)))
+    assert seen == list(range(40))
+    assert "up to its place: item 3 of 30, about 27 s more" in capsys.readouterr().out
 
 
 def test_what_is_read_again_at_once_is_not_worth_a_word(tmp_path, capsys):
@@ -172,3 +271,90 @@ def test_a_generator_in_transforms_of_transforms_is_seeded_by_its_place(depth, t
         return [row["loss"] for row in history.epochs]
 
     assert ends("killed", 3, 11, None) == ends("alone", None)
+
+
+OF_THE_MODULE = np.random.default_rng(3)
+
+
+class DrawsFromItsClass:
+    source = np.random.RandomState()
+
+    def __call__(self, value: Any) -> Any:
+        return value * 1.5 if self.source.rand() < 0.3 else value
+
+
+class DrawsFromTheModule:
+    def __call__(self, value: Any) -> Any:
+        return value * 1.5 if OF_THE_MODULE.random() < 0.3 else value
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("change", [DrawsFromItsClass, DrawsFromTheModule])
+def test_a_generator_of_a_class_or_module_is_seeded_by_its_place(change, workers, tmp_path):
+    def ends(name: str, *stops: int | None) -> list[float]:
+        for max_steps in stops:
+            data = Augmented(1)
+            data.change = Each(change())
+            loader = torch_data.DataLoader(data, batch_size=8, shuffle=True, num_workers=workers)
+            history = fit(tmp_path / name, loader, max_steps=max_steps)
+        assert str(history.verdict) == "Resume is exact."
+        return [row["loss"] for row in history.epochs]
+
+    assert ends("killed", 3, 11, None) == ends("alone", None)
+
+
+class DrawsInItsForward(nn.Linear):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) * float(OF_THE_MODULE.random())
+
+
+def test_a_generator_of_a_module_that_a_model_draws_from_goes_on(tmp_path):
+    at_start = OF_THE_MODULE.bit_generator.state
+
+    def losses(name: str, *stops: int | None) -> list[float]:
+        for max_steps in stops:
+            OF_THE_MODULE.bit_generator.state = at_start  # as in a session that begins
+            torch.manual_seed(0)
+            history = colabkit.fit(
+                DrawsInItsForward(6, 2),
+                torch_data.DataLoader(pairs(), batch_size=8),
+                tmp_path / name,
+                progress=False,
+                max_steps=max_steps,
+            )
+        return history.steps["loss"].tolist()
+
+    assert losses("killed", 3, 5, None) == losses("alone", None)
+
+
+class Counts(Augmented):
+    """Counts its samples, and keeps the newest: attributes that change with each of them."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.count = 0
+        self.newest: Any = None
+
+    def __getitem__(self, index: int) -> Any:
+        self.count += 1
+        self.newest = {"index": index}
+        return super().__getitem__(index)
+
+
+def test_a_dataset_that_counts_is_not_searched_for_generators_at_each_batch(monkeypatch):
+    from colabkit.training.torch_side import fetch
+
+    searched: list[object] = []
+    search = fetch.find_generators_in_data
+    monkeypatch.setattr(
+        fetch, "find_generators_in_data", lambda *given: searched.append(given[0]) or search(*given)
+    )
+    data = Counts()
+    generators = fetch.OwnGenerators(data)
+    for batch in range(50):
+        generators.reseed(batch)
+        data[batch]
+    assert sum(each is data for each in searched) == 1
+    data.change = Rarely()
+    generators.reseed(50)
+    assert sum(each is data for each in searched) == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import types
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,8 +18,10 @@ from colabkit.training.same_data import BatchRecord, LeafRecord
 _PLAIN = (str, bytes, int, float, bool, complex, np.generic, type(None))
 _LEAVES = (torch.Tensor, np.ndarray, *_PLAIN)
 _DEPTH_MAX = 8
-_OBJECT_DEPTH_MAX = 3
+_OBJECT_DEPTH_MAX = 5
 _LEAVES_MAX = 64
+# Not all that can be called: so can batches of graphs.
+_CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
 # More of a tensor than this is looked at in blocks, spread evenly: a save must not wait for it.
 _WHOLE_BYTES_MAX, _BLOCK_BYTES, _BLOCKS = 1 << 20, 4096, 256
 
@@ -38,7 +42,7 @@ def named_leaves(value: Any, name: str = "batch", depth: int = 0) -> Iterator[tu
             yield from named_leaves(item, f"{name}[{place}]", depth + 1)
     elif isinstance(value, os.PathLike):
         yield name, str(value)
-    elif hasattr(value, "__dict__") and not callable(value):
+    elif hasattr(value, "__dict__") and not isinstance(value, _CODE):
         yield from _arrays_in_object(value, name, depth=0)
 
 

@@ -59,6 +59,21 @@ class PreparedFeed:
         self._state: object = None
         self.length = inner.length
 
+    @property
+    def goes_back(self) -> bool:
+        """Whether a pass can be entered before the place that the inner one's state names."""
+        return getattr(self._inner, "goes_back", True)
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether each reading begins at the beginning, wherever the one before was left."""
+        return getattr(self._inner, "begins_anew", True)
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether the loader is good for one pass only."""
+        return getattr(self._inner, "reads_once", False)
+
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields batches; the last of a pass ends a group of gathered gradients."""
         loader = self._loader

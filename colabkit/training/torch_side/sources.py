@@ -14,6 +14,7 @@ from colabkit.training.feed import Feed
 from colabkit.training.torch_side.array_feed import ArrayFeed
 from colabkit.training.torch_side.loading import loader_within
 from colabkit.training.torch_side.map_feed import MapFeed
+from colabkit.training.torch_side.pipelines import gives_batches, whole_batch
 from colabkit.training.torch_side.prepared import PreparedFeed, is_prepared_loader
 from colabkit.training.torch_side.stream_feed import StreamFeed
 
@@ -35,7 +36,7 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
     elif isinstance(data, torch_data.IterableDataset) and loader_within(data) is not None:
         feed = StreamFeed(data)
     elif isinstance(data, torch_data.IterableDataset):
-        feed = _of_loader(torch_data.DataLoader(data, batch_size=batch_size), device)
+        feed = _of_loader(_loader_of_stream(data, batch_size), device)
     elif _is_arrays(data):
         feed = _of_arrays(data, batch_size=batch_size, shuffle=shuffle, device=device)
     elif isinstance(data, torch_data.Dataset) or _is_map_style(data):
@@ -50,6 +51,14 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
         hint = "Check the folder it was read from, and drop_last with few samples."
         raise ArgumentError(message, argument="data", hint=hint)
     return feed
+
+
+def _loader_of_stream(
+    data: torch_data.IterableDataset[Any], batch_size: int
+) -> torch_data.DataLoader[Any]:
+    if gives_batches(data):
+        return torch_data.DataLoader(data, batch_size=None, collate_fn=whole_batch)
+    return torch_data.DataLoader(data, batch_size=batch_size)
 
 
 def _unreadable(data: object) -> ArgumentError:

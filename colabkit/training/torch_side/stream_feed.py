@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils import data as torch_data
 
 from colabkit.training.feed import Start
+from colabkit.training.same_data import Head, KeptBatch
 from colabkit.training.seeding import derive
-from colabkit.training.torch_side.compare import batch_digest, same_batch
-from colabkit.training.torch_side.fetch import KeyedStream, OwnGenerators
+from colabkit.training.torch_side.compare import batch_digest, record, same_batch
+from colabkit.training.torch_side.fetch import Ahead, KeyedStream, OwnGenerators
 from colabkit.training.torch_side.loading import (
     InitInWorker,
     identity,
@@ -21,14 +23,21 @@ from colabkit.training.torch_side.loading import (
     pinned,
 )
 from colabkit.training.torch_side.memory import aligned, in_own_memory, share_memory
+from colabkit.training.torch_side.pipelines import (
+    forget_old_state,
+    forgets_its_buffer,
+    hugging_face_stream,
+    is_of_nodes,
+)
 from colabkit.training.torch_side.randomness import seed_everything
 
 
 class StreamFeed:
     """An iterable dataset, a loader with its own state, or any iterable of batches.
 
-    A source with ``state_dict`` goes on from its state. Any other is read again from its
-    beginning, and the batches already trained are thrown away.
+    A source with ``state_dict`` goes on from its state; what it gave first, and the state that it
+    had before, tell at a resume whether it is the source that it was. Any other is read again from
+    its beginning, and the batches already trained are thrown away.
     """
 
     def __init__(
@@ -49,6 +58,7 @@ class StreamFeed:
             and loader.collate_fn is torch_data.default_collate
         )
         self._hand_out: Callable[[Any], Any] = in_own_memory
+        self._makes = callable(source) and not isinstance(source, Iterable)
         self._workers = loader.num_workers if loader is not None else 0
         inner = loader_within(source)
         self._readers = max(1, self._workers, inner.num_workers if inner is not None else 0)
@@ -56,22 +66,29 @@ class StreamFeed:
             # What comes from another process was copied on its way.
             self._hand_out = aligned
         has_state = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
-        is_whole = has_state and not self._workers and not _forgets_its_buffer(source)
+        is_whole = has_state and not self._workers and not forgets_its_buffer(source)
         self._stateful: Any = source if is_whole else None
         self._one_shot = not has_state and isinstance(source, Iterator)
-        self._stream: KeyedStream | None = None
+        self._ahead: Ahead | None = None
+        self._said: dict[str, Any] | None = None
         self._passes = 0
         self._probed = False
         self._fresh = ""
+        self._head: Head | None = None
         self._problems: dict[str, None] = {}
         self.length: int | None = (
-            None if callable(source) else length_of(source if loader is None else loader)
+            None if self._makes else length_of(source if loader is None else loader)
         )
 
     @property
     def goes_back(self) -> bool:
         """Whether a pass can be entered before the place that the source's own state names."""
         return self._stateful is None
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether each reading begins at the beginning, wherever the one before was left."""
+        return self._stateful is None or hugging_face_stream(self._source) is self._source
 
     @property
     def reads_once(self) -> bool:
@@ -81,22 +98,35 @@ class StreamFeed:
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields batches, from the source's own state or by reading again."""
         told: Any
-        for told in (self._source, getattr(self._source, "sampler", None)):
+        sampler = getattr(self._source, "sampler", None)
+        for told in (self._source, sampler, hugging_face_stream(self._source)):
             if hasattr(told, "set_epoch"):
                 told.set_epoch(start.epoch)
         state = start.state if isinstance(start.state, Mapping) else {}
         stream = self._resumed(start, state) if start.skip else self._from_the_top(start, state)
+        self._said = None
+        if self._stateful is not None:
+            self._ahead = stream = Ahead(stream)
         for batch in stream:
+            self._said = None
             own = batch if self._stacks else self._hand_out(batch)
             yield pinned(own) if self._pin else own
+        self._ahead = None
 
     def _from_the_top(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
-        if "source" in state and self._passes == 0:
-            self._stateful.load_state_dict(state["source"])
-        elif self._stateful is not None and self._passes == 0:
-            # A digest, for the state may be live, and hold tensors. Not before a state is loaded:
-            # some sources begin to read when they are asked, and go on from there.
-            self._fresh = batch_digest(self._stateful.state_dict())
+        fresh: Any = None
+        is_first = self._stateful is not None and self._passes == 0
+        if self._passes and (stream := hugging_face_stream(self._source)) is not None:
+            # It goes back to the state that it was given last, for as long as its epoch lasts.
+            stream.load_state_dict(None)
+        elif is_first and "source" in state:
+            fresh = state["source"]
+            self._stateful.load_state_dict(fresh)
+        elif is_first:
+            # A copy, for the state may be live. Not before a state is loaded: some sources begin
+            # to read when they are asked, and go on from there.
+            fresh = copy.deepcopy(self._stateful.state_dict())
+            self._fresh = batch_digest(fresh)
         self._passes += 1
         if self._can_probe() and not self._probed:
             self._probed = True
@@ -108,7 +138,13 @@ class StreamFeed:
                 self._hand_out = aligned
             if not same_batch(heads[0], heads[1]):
                 self._problems["the iterable gave another first batch when read again"] = None
-        yield from self._open(start.key, 0)
+        batches = self._open(start.key, 0)
+        if is_first:
+            for first in itertools.islice(batches, 1):
+                kept = KeptBatch(record(first), start.epoch, (*self.reasons(), *self._conditions()))
+                self._head = Head(kept, start.key, fresh)
+                yield first
+        yield from batches
 
     def _can_probe(self) -> bool:
         # A worker has a copy of what can be read once only.
@@ -116,12 +152,16 @@ class StreamFeed:
 
     def _resumed(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
         self._passes += 1
+        self._head = Head.of_state(state.get("head"))
         if state.get("workers", self._workers) != self._workers:
             then = state["workers"]
             reason = f"the iterable dataset is read by {self._workers} workers, was by {then}"
             self._problems[reason] = None
         if "source" in state and self._stateful is not None:
             self._stateful.load_state_dict(state["source"])
+        elif self._head is not None and self._stateful is not None:
+            # Its first batch has just been read again.
+            self._stateful.load_state_dict(self._head.source)
         if state.get("has_ended"):
             return
         if "source" in state and self._stateful is not None:
@@ -143,10 +183,7 @@ class StreamFeed:
             drop_last=given.drop_last,
             key=key,
         )
-        if self._workers:
-            return iter(self._spread(stream))
-        self._stream = stream
-        return stream.from_batch(first)
+        return iter(self._spread(stream)) if self._workers else stream.from_batch(first)
 
     def _spread(self, stream: KeyedStream) -> torch_data.DataLoader[Any]:
         given = self._loader
@@ -166,7 +203,7 @@ class StreamFeed:
     def _keyed(self, key: int, first: int) -> Iterator[Any]:
         generators = OwnGenerators(self._source)
         self._seed(generators, derive(key, "iter"))
-        stream = iter(self._source() if callable(self._source) else self._source)
+        stream = iter(self._source() if self._makes else self._source)
         for number in itertools.count(first):
             self._seed(generators, derive(key, number))
             found = list(itertools.islice(stream, 1))
@@ -181,13 +218,27 @@ class StreamFeed:
 
     def state(self) -> object:
         """The source's own state, or what tells at a resume whether it repeats itself."""
+        if self._stateful is None:
+            return {"workers": self._workers}
+        if self._said is None:
+            self._said = self._place()
+        return self._said
+
+    def _place(self) -> dict[str, Any]:
+        """Returns the state after the newest batch; after the last, that of the next pass."""
+        forget_old_state(self._stateful)
+        source = copy.deepcopy(self._stateful.state_dict())
         state: dict[str, Any] = {"workers": self._workers}
-        if self._stateful is not None:
-            source = self._stateful.state_dict()
-            if batch_digest(source) != self._fresh:
-                state["source"] = source
-            if self._stream is not None and self._stream.has_ended:
-                state["has_ended"] = True
+        if self._ahead is not None and self._ahead.has_ended():
+            # Some go back to their beginning with their last batch, others when they have ended,
+            # or are loaded there.
+            state["has_ended"] = True
+            forget_old_state(self._stateful)
+            source = copy.deepcopy(self._stateful.state_dict())
+        if batch_digest(source) != self._fresh:
+            state["source"] = source
+        if self._head is not None:
+            state["head"] = self._head.state_dict()
         return state
 
     def describe(self) -> Mapping[str, Any]:
@@ -203,32 +254,18 @@ class StreamFeed:
 
     def notices(self) -> tuple[str, ...]:
         """What a resume costs."""
-        if type(self._stateful).__module__.startswith("torchdata.nodes"):
-            return (
-                "where its nodes draw nothing at random in their threads, which no seed reaches",
-            )
         if self._stateful is not None:
-            return ()
+            return self._conditions()
         notice = (
             "this iterable is read again from its beginning by a resume, which checks that it"
             " gives the same batches"
         )
         return (notice,)
 
-
-def _forgets_its_buffer(source: Any) -> bool:
-    """Whether a source's state leaves out the samples that it has read to shuffle them.
-
-    Such a source is read again instead: its order follows from its seed.
-
-    Source:
-        datasets.IterableDataset.state_dict, whose docstring says so of ``shuffle``.
-    """
-    stages = [getattr(source, "_ex_iterable", None)]
-    for stage in stages:
-        if type(stage).__name__.startswith("BufferShuffled"):
-            return True
-        inner = vars(stage) if hasattr(stage, "__dict__") else {}
-        stages += [inner[name] for name in ("ex_iterable", "original_ex_iterable") if name in inner]
-        stages += inner.get("ex_iterables", ())
-    return False
+    def _conditions(self) -> tuple[str, ...]:
+        """Under what condition the source's own state is enough."""
+        if is_of_nodes(self._stateful):
+            return (
+                "where its nodes draw nothing at random in their threads, which no seed reaches",
+            )
+        return ()

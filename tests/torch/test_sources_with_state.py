@@ -1,0 +1,170 @@
+"""Sources that go on by a state of their own: whether they are what they were, is compared too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import data as torch_data
+
+import colabkit
+from colabkit.errors import CheckpointMismatchError
+
+SAMPLES = 44
+
+
+def pairs(scale: float = 1.0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    x = torch.randn(SAMPLES, 6, generator=torch.Generator().manual_seed(1))
+    return list(zip(x * scale, (x.sum(1) > 0).long(), strict=True))
+
+
+class Rows(torch_data.IterableDataset):
+    """Knows its place, and goes back to the beginning at its end."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.rows = pairs(scale)
+        self.place = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.place < SAMPLES:
+            self.place += 1
+            yield self.rows[self.place - 1]
+        self.place = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.place = state["place"]
+
+
+def plain(scale: float = 1.0) -> Any:
+    return torch_data.DataLoader(Rows(scale), batch_size=8)
+
+
+def stateful_loader(scale: float = 1.0) -> Any:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader(Rows(scale), batch_size=8)
+
+
+def nodes(scale: float = 1.0) -> Any:
+    from torchdata import nodes as tn
+
+    rows = tn.MapStyleWrapper(dict(enumerate(pairs(scale))), sampler=range(SAMPLES))
+    return tn.Loader(
+        tn.ParallelMapper(tn.Batcher(rows, 8, drop_last=False), torch_data.default_collate, 2)
+    )
+
+
+SOURCES = {"a dataset": plain, "a loader": stateful_loader, "nodes": nodes}
+
+
+def fit(folder: Path, data: Any, **more: Any) -> colabkit.History:
+    torch.manual_seed(0)
+    options = {"epochs": 3, "progress": False, "device": "cpu", **more}
+    return colabkit.fit(nn.Linear(6, 2), data, folder, **options)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("stops", [(3, 4), (5, 6), (6, 13), (1, 17)])
+def test_a_source_that_is_what_it_was_goes_on_as_if_nothing_had_happened(name, stops, tmp_path):
+    make = SOURCES[name]
+    alone = fit(tmp_path / "alone", make())
+    for max_steps in (*stops, None):
+        killed = fit(tmp_path / "killed", make(), max_steps=max_steps)
+    assert killed.steps["loss"].tolist() == alone.steps["loss"].tolist()
+    assert len(alone.steps["loss"]) == 18
+    assert not killed.verdict.reasons
+
+
+@pytest.mark.parametrize("name", ["a dataset", "a loader"])
+@pytest.mark.parametrize("stops", [(3,), (2, 4)])
+def test_a_source_of_other_data_is_an_error_that_says_so(name, stops, tmp_path):
+    make = SOURCES[name]
+    for max_steps in stops:
+        fit(tmp_path, make(), max_steps=max_steps)
+    with pytest.raises(CheckpointMismatchError, match="its first batch, of epoch 1, has another"):
+        fit(tmp_path, make(2.0))
+    accepted = fit(tmp_path, make(2.0), data_changed="accept")
+    assert len(accepted.steps["loss"]) == 18
+    assert "the data is not what it was" in str(accepted.verdict)
+
+
+def test_other_data_of_nodes_whose_threads_may_draw_is_said(tmp_path, capsys):
+    fit(tmp_path, nodes(), max_steps=3)
+    resumed = fit(tmp_path, nodes(2.0), progress=True)
+    assert "The data is not what it was: its first batch" in capsys.readouterr().out
+    assert "the data is not what it was" in str(resumed.verdict)
+
+
+def test_a_loop_of_ones_own_compares_them_too(tmp_path):
+    def trained(scale: float, max_steps: int | None = None) -> None:
+        run = colabkit.Run(tmp_path, model=nn.Linear(6, 2), progress=False, max_steps=max_steps)
+        for _ in run.batches(plain(scale)):
+            pass
+
+    trained(1.0, 2)
+    with pytest.raises(CheckpointMismatchError, match="its first batch"):
+        trained(2.0)
+    trained(1.0)
+
+
+class Stage:
+    """A stage of a stream, as libraries keep it: a function, bound to what it is given."""
+
+    def __init__(self, name: str, *more: Any) -> None:
+        def function(items: Any) -> Any:
+            return items
+
+        function.__module__, function.__name__ = "webdataset.filters", name
+        self.f = function
+
+
+class Pipeline(torch_data.IterableDataset):
+    """Gives what its last stage makes of the samples."""
+
+    def __init__(self, *stages: str, size: int | None) -> None:
+        self.pipeline = [Stage(name) for name in ("_tarfile_to_samples", *stages)]
+        self.size = size
+
+    def __iter__(self) -> Iterator[Any]:
+        if self.size is None:
+            yield from pairs()
+            return
+        yield from torch_data.DataLoader(pairs(), batch_size=self.size)
+
+
+def piped() -> torch_data.IterDataPipe:
+    from torch.utils.data.datapipes.iter import IterableWrapper
+
+    return IterableWrapper(pairs(), deepcopy=False)
+
+
+STREAMS = {
+    "batched": (lambda: Pipeline("_map", "_batched", size=8), 8),
+    "batched, then changed": (lambda: Pipeline("_batched", "_map", size=8), 8),
+    "batched and taken apart": (lambda: Pipeline("_batched", "_unbatched", size=None), 32),
+    "samples": (lambda: Pipeline("_map", size=None), 32),
+    "a pipe that makes lists": (lambda: piped().batch(8), 8),
+    "a pipe that makes batches": (lambda: piped().batch(8).collate(), 8),
+    "a pipe of samples": (piped, 32),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_stream_that_makes_batches_is_not_batched_again(name, tmp_path):
+    make, size = STREAMS[name]
+    seen: list[int] = []
+
+    class Seen(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(len(x))
+            return super().forward(x)
+
+    colabkit.fit(Seen(6, 2), make(), tmp_path, progress=False, device="cpu")
+    assert seen == [size] * (SAMPLES // size) + [SAMPLES % size]
