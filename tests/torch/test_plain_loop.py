@@ -502,3 +502,24 @@ def test_a_norm_of_sparse_gradients_is_told(tmp_path):
     with pytest.raises(ArgumentError, match="no norm of sparse") as caught:
         colabkit.fit(Rows(), (X, Y), tmp_path, optimizer=optimizer, clip_grad_norm=1.0, **QUIET)
     assert "sparse=False" in caught.value.hint
+
+
+@pytest.mark.parametrize("whose", [(), ("before",), ("after",), ("before", "after")])
+def test_hooks_are_called_at_each_step_and_a_profilers_label_is_paid_for_no_other(
+    whose, tmp_path, monkeypatch
+):
+    ours, calls, labels = model(), [], []
+    optimizer = torch.optim.SGD(ours.parameters(), 0.05)
+    if "before" in whose:
+        optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    if "after" in whose:
+        optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    enter = torch.autograd.profiler.record_function.__enter__
+    monkeypatch.setattr(
+        torch.autograd.profiler.record_function,
+        "__enter__",
+        lambda self: labels.append(self.name) or enter(self),
+    )
+    colabkit.fit(ours, batches(), tmp_path, epochs=EPOCHS, optimizer=optimizer, **QUIET)
+    assert calls == list(whose) * 12
+    assert len([each for each in labels if "step" in each]) == (12 if whose else 0)

@@ -385,11 +385,15 @@ def _step_of(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
         )
 
     def step() -> None:
-        if len(hooks) > 1 or after or any_hooks() or torch.autograd.profiler._is_profiler_enabled:
+        # One before and one after are the run's own, and change no arguments.
+        has_others = len(hooks) > 1 or len(after) > 1 or any_hooks()
+        if has_others or torch.autograd.profiler._is_profiler_enabled:
             optimizer.step()
             return
         for hook in hooks.values():
             hook(optimizer, (), {})
         inner(optimizer)
+        for hook in after.values():
+            hook(optimizer, (), {})
 
     return step
