@@ -131,8 +131,8 @@ class LeafFinder:
             self._has_many[name] = packed is not None
             if packed is not None:
                 return packed
-        tells = backend.identity if isinstance(backend, TellsApart) else None
-        skeleton, found = encode(section.state, backend.is_tensor, identity=tells)
+        tells = backend if isinstance(backend, TellsApart) else None
+        skeleton, found = encode(section.state, backend.is_tensor, tells=tells)
         self._has_many[name] = len(found) >= MANY
         return skeleton, [_leaf(name, key, value, backend) for key, value in found.items()]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -71,8 +71,12 @@ class TensorBackend(Protocol):
 class TellsApart(Protocol):
     """A backend that knows when two names stand for one tensor, such as tied weights."""
 
-    def identity(self, tensor: Any) -> Hashable | None:
-        """Returns what only names of one tensor have in common, None where it cannot tell."""
+    def address(self, tensor: Any) -> int:
+        """Returns where its memory begins, 0 where it has none of its own."""
+        ...
+
+    def is_same(self, tensor: Any, other: Any) -> bool:
+        """Whether two at one address are one: the same numbers, of the same form."""
         ...
 
 

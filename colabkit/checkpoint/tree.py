@@ -7,14 +7,14 @@ import dataclasses
 import enum
 import math
 import sys
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from colabkit.checkpoint import packing
 from colabkit.checkpoint.packing import Pack
-from colabkit.checkpoint.tensors import describe_array
+from colabkit.checkpoint.tensors import TellsApart, describe_array
 from colabkit.errors import CheckpointCorruptError, StateError
 
 _TAG = "$"
@@ -36,7 +36,7 @@ def encode(
     state: object,
     is_tensor: Callable[[object], bool],
     pack: Pack | None = None,
-    identity: Callable[[Any], Hashable | None] | None = None,
+    tells: TellsApart | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Takes the tensors and arrays out of a state.
 
@@ -44,7 +44,7 @@ def encode(
         state: Dicts, lists, tuples, sets, numbers, strings, arrays and tensors, nested.
         is_tensor: Whether a value is a tensor.
         pack: Takes the small ones, which then have no name of their own.
-        identity: Tells which tensors are one, which then have the name of the first alone.
+        tells: Knows which tensors are one, which then have the name of the first alone.
 
     Returns:
         What JSON can hold, and the tensors and arrays by a name of their own.
@@ -52,7 +52,7 @@ def encode(
     Raises:
         StateError: Something in it cannot be stored without pickle; ``where`` says what.
     """
-    encoder = _Encoder(is_tensor, pack, identity)
+    encoder = _Encoder(is_tensor, pack, tells)
     return encoder.encode(state, ()), encoder.leaves
 
 
@@ -61,12 +61,12 @@ class _Encoder:
         self,
         is_tensor: Callable[[object], bool],
         pack: Pack | None,
-        identity: Callable[[Any], Hashable | None] | None,
+        tells: TellsApart | None,
     ) -> None:
         self._is_tensor = is_tensor
         self._pack = pack
-        self._identity = identity
-        self._names: dict[Hashable, str] = {}
+        self._tells = tells
+        self._at: dict[int, list[str]] = {}
         self.leaves: dict[str, Any] = {}
 
     def encode(self, value: Any, path: tuple[str, ...]) -> Any:
@@ -161,12 +161,15 @@ class _Encoder:
 
     def _name(self, value: Any, path: tuple[str, ...], kind: str) -> str:
         """Returns the name of a tensor, which one that has several has but once."""
-        same = self._identity(value) if self._identity is not None and kind == "tensor" else None
-        if same is None:
+        address = self._tells.address(value) if self._tells is not None and kind == "tensor" else 0
+        if not address or self._tells is None:
             return self._leaf(value, path)
-        if same not in self._names:
-            self._names[same] = self._leaf(value, path)
-        return self._names[same]
+        known = self._at.setdefault(address, [])
+        for name in known:
+            if self._tells.is_same(self.leaves[name], value):
+                return name
+        known.append(self._leaf(value, path))
+        return known[-1]
 
     def _composite(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
         """Takes a tensor apart that is made of others: codes and scales, say."""

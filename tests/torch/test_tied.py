@@ -79,7 +79,7 @@ def test_only_names_of_the_very_same_numbers_are_one():
         "empty": square[:0],
         "empty too": square[:0],
     }
-    skeleton, leaves = encode(state, backend.is_tensor, identity=backend.identity)
+    skeleton, leaves = encode(state, backend.is_tensor, tells=backend)
     keys = {name: node["key"] for name, node in skeleton.items()}
     assert keys["again"] == keys["as a parameter"] == "given"
     assert len(set(keys.values())) == len(leaves) == len(state) - 2

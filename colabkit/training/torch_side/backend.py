@@ -82,15 +82,13 @@ class TorchBackend:
             address=tensor.data_ptr(),
         )
 
-    def identity(self, tensor: Any) -> Hashable | None:
-        """Returns what only names of one tensor have in common, None where it cannot tell."""
-        if tensor.layout is not torch.strided or not tensor.numel():
-            return None
-        address = tensor.data_ptr()
-        if not address:
-            return None
-        bits = (tensor.is_conj(), tensor.is_neg())
-        return address, tensor.device, tensor.dtype, tensor.shape, tensor.stride(), bits
+    def address(self, tensor: Any) -> int:
+        """Returns where its memory begins, 0 where it has none of its own."""
+        return tensor.data_ptr() if tensor.layout is torch.strided else 0
+
+    def is_same(self, tensor: Any, other: Any) -> bool:
+        """Whether two at one address are one: the same numbers, of the same form."""
+        return bool(tensor.numel()) and _reads_as(tensor) == _reads_as(other)
 
     def allocate(self, nbytes: int) -> Bytes:
         """Returns host memory, pinned where a GPU copies into it."""
@@ -167,6 +165,12 @@ class TorchBackend:
         if not spec.nbytes:
             return torch.empty(spec.shape, dtype=dtype)
         return torch.from_numpy(data).view(dtype).reshape(spec.shape)
+
+
+def _reads_as(tensor: Any) -> tuple[Any, ...]:
+    """Returns all that decides which numbers a tensor reads from its memory."""
+    bits = (tensor.is_conj(), tensor.is_neg())
+    return tensor.device, tensor.dtype, tensor.shape, tensor.stride(), bits
 
 
 def _copy_host(tensors: Sequence[Any], into: Sequence[Bytes]) -> None:
