@@ -55,8 +55,8 @@ def forget_old_state(source: Any) -> None:
         torchdata.nodes.loader.LoaderIterator, whose ``reset`` forgets the item that it has looked
         ahead for, and keeps the state that belongs to it.
     """
-    reading = getattr(source, "_it", None)
-    if is_of_nodes(source) and getattr(reading, "_cached_item", reading) is None:
+    reading: Any = getattr(source, "_it", None)
+    if is_of_nodes(source) and getattr(reading, "_cached_item", source) is None:
         reading._cached_state_dict = None
 
 
@@ -75,11 +75,12 @@ def gives_batches(source: Any) -> bool:
 
 def whole_batch(item: Any) -> Any:
     """Returns a batch that a stream has made; of samples that it has only put in a list, one."""
-    if isinstance(item, list) and all(isinstance(each, tuple | list | Mapping) for each in item):
+    if isinstance(item, list) and all(isinstance(each, tuple | Mapping) for each in item):
         return torch_data.default_collate(list(item))
     if isinstance(item, Mapping):
         item = {name: _numbers(value) for name, value in item.items()}
-    return torch_data.default_convert(item)
+    convert: Any = torch_data.default_convert
+    return convert(item)
 
 
 def _numbers(value: Any) -> Any:
