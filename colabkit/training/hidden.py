@@ -17,6 +17,8 @@ _DEPTH_MAX = 5
 # generator of a dataset is looked for. Where there are more, only near the top.
 _DEPTH_IN_DATA, _OBJECTS_IN_DATA = 24, 4000
 _ITEMS_MAX = 64
+# Those behind the functions of random and numpy.random, which every run seeds itself.
+_GLOBAL = (getattr(random, "_inst", None), getattr(np.random.mtrand, "_rand", None))
 # A class attribute or a global that code names may be anything: a whole model, say.
 _DEPTH_OF_NAMED, _OBJECTS_OF_NAMED, _NAMED_IN_NAMED = 4, 1000, 3
 _LEAVES = (str, bytes, int, float, bool, type(None), np.ndarray, types.ModuleType, type)
@@ -63,7 +65,8 @@ def _search(
 
     def visit(value: object, depth: int, most: int | None) -> None:
         if isinstance(value, wanted):
-            found[id(value)] = value
+            if not any(value is each for each in _GLOBAL):
+                found[id(value)] = value
         elif depth < depth_max and not isinstance(value, _LEAVES) and id(value) not in seen:
             if most is not None and len(seen) >= most:
                 return
