@@ -11,12 +11,13 @@ from tests.abilities import package
 DOCTOR = """
 import subprocess, sys
 done = subprocess.run(
-    [sys.executable, "-m", "colabkit", "doctor", "MyDrive/runs/cats", "--json"],
-    capture_output=True, text=True)
+    [sys.executable, "-m", "colabkit", "doctor", {!r}, "--json"], capture_output=True, text=True)
 print(done.stdout, done.stderr)
 done.returncode
 """
-MOUNT = "from google.colab import drive; drive.mount('/content/drive')"
+MOUNT = "from google.colab import drive; drive.mount('/content/gdrive')"
+LINK = "import os; os.symlink('/content/gdrive/MyDrive/runs', '/content/runs')"
+FOLDERS = ["MyDrive/runs/cats", "/content/runs/cats"]
 
 
 @pytest.fixture
@@ -24,22 +25,34 @@ def machine(cloud):
     return cloud.machine()
 
 
-def examined(machine) -> tuple[str, dict[str, object]]:
-    shown = machine.run_cell(DOCTOR).check()
+def examined(machine, folder: str) -> tuple[str, dict[str, object]]:
+    shown = machine.run_cell(DOCTOR.format(folder)).check()
     return shown.result, json.loads(shown.stdout)
 
 
-def test_a_run_folder_on_drive_needs_drive(machine):
+def advice_in(told: dict[str, object]) -> dict[str, str]:
+    return {finding["name"]: finding["advice"] for finding in told["findings"]}
+
+
+def test_a_run_folder_on_drive_needs_drive_by_whichever_name_and_wherever_mounted(machine):
     package("torch").require()
-    status, told = examined(machine)
-    assert status == "1"
-    assert told["platform"] == "Google Colab"
-    assert told["drive"] == "not mounted"
-    assert told["left_s"] <= 12 * 3600
-    advice = {finding["name"]: finding["advice"] for finding in told["findings"]}
-    assert "colabkit.setup()" in advice["Run folder"]
+    machine.run_cell(LINK).check()
+    for folder in FOLDERS:
+        status, told = examined(machine, folder)
+        assert status == "1"
+        assert told["platform"] == "Google Colab"
+        assert told["drive"] == "not mounted"
+        assert told["left_s"] <= 12 * 3600
+        assert "colabkit.setup()" in advice_in(told)["Run folder"]
     machine.run_cell(MOUNT).check()
-    status, told = examined(machine)
-    assert status == "0"
-    assert told["drive"] == "mounted"
-    assert told["run_folder"]["path"] == "/content/drive/MyDrive/runs/cats"
+    for folder in FOLDERS:
+        status, told = examined(machine, folder)
+        assert status == "0"
+        assert told["drive"] == "mounted"
+        assert told["run_folder"]["path"] == "/content/gdrive/MyDrive/runs/cats"
+    machine.drive.kill_mount()
+    for folder in FOLDERS:
+        status, told = examined(machine, folder)
+        assert status == "1"
+        assert told["drive"] == "lost"
+        assert "colabkit.mount()" in advice_in(told)["Run folder"]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.colab_vm import Answer, DriveRules
+from tests.colab_vm import Answer
 from tests.integration.training import SETUP, Diary, train_cell
 
 BY_HAND = "from google.colab import drive; drive.mount('/content/gdrive')"
@@ -87,43 +87,62 @@ def test_the_habitual_path_is_drive_on_the_next_machine_too(cloud, machine):
     assert not again.path("/content/gdrive").exists()
 
 
-@pytest.mark.parametrize(
-    ("way", "place"),
-    [
-        ("as it is", "/content/gdrive/MyDrive/runs/a"),
-        ("link", "/content/gdrive/MyDrive/runs/a"),
-        ("linked folder", "/content/drive/MyDrive/runs/a"),
-        ("working folder", "/content/drive/MyDrive/runs/a"),
-    ],
-)
-def test_a_run_folder_on_drive_is_confirmed_when_it_is_uploaded_and_not_before(
-    cloud, tmp_path, place, way
-):
+WAYS = {
+    "as it is": ("", "/content/gdrive/MyDrive/runs/{0}"),
+    "link": (
+        "os.symlink('/content/gdrive/MyDrive/runs/link', '/content/mine')",
+        "/content/mine",
+    ),
+    "linked folder": ("os.symlink('/content/gdrive/MyDrive', 'shortcut')", "shortcut/runs/{0}"),
+    "working folder": ("os.chdir('/content/gdrive/MyDrive')", "runs/{0}"),
+}
+
+
+def test_a_run_folder_on_drive_is_never_called_uploaded_before_it_is(cloud, tmp_path):
     diary = Diary(tmp_path / "diary")
-    rules = DriveRules(upload_bytes_per_s=0)
-    machine = cloud.machine(visible=[diary.folder], rules=rules)
-    mountpoint = place.partition("/MyDrive")[0]
-    machine.run_cell(f"from google.colab import drive; drive.mount({mountpoint!r})").check()
-    folder = {
-        "as it is": place,
-        "link": "/content/mine",
-        "linked folder": "shortcut/runs/a",
-        "working folder": "runs/a",
-    }[way]
-    made = {
-        "as it is": "",
-        "link": f"os.makedirs({place!r}); os.symlink({place!r}, '/content/mine')",
-        "linked folder": f"os.symlink('{mountpoint}/MyDrive', '/content/shortcut')",
-        "working folder": f"os.chdir('{mountpoint}/MyDrive')",
-    }[way]
-    machine.run_cell(f"import os\n{made}").check()
-    cell = train_cell(diary, ckpt_dir=folder, epochs=20, save_every="0.1s")
-    running = machine.kernel.begin(cell)
-    notes = diary.wait_for(lambda notes: notes[-1].committed is not None)
-    assert notes[-1].confirmed is None
+    machine = cloud.machine(visible=[diary.folder])
+    machine.run_cell(f"{BY_HAND}\nimport os; os.makedirs('/content/gdrive/MyDrive/runs/link')")
+    machine.drive.change(upload_bytes_per_s=0)
+    for way, (made, folder) in WAYS.items():
+        diary.clear()
+        machine.run_cell(made).check()
+        place = folder.format(way[0])
+        cell = train_cell(diary, ckpt_dir=place, epochs=4, save_every="0.1s", pause_s=0.02)
+        machine.run_cell(cell).check()
+        notes = diary.notes()
+        assert notes[-1].committed is not None, way
+        assert {note.confirmed for note in notes} == {None}, way
+        # Of several the next waits until the one before has arrived.
+        assert len({note.committed for note in notes} - {None}) == 1, way
+    assert not any("checkpoints" in name for name in cloud.files())
     machine.drive.change(upload_bytes_per_s=None)
-    machine.kernel.finish(running, timeout_s=60).check()
-    assert any(name.startswith("runs/a/checkpoints/") for name in cloud.files())
+    machine.drive.wait_until_uploaded()
+    folders = {name.split("/")[1] for name in cloud.files() if "/checkpoints/" in name}
+    assert folders == {"a", "link", "l", "w"}
+
+
+@pytest.mark.parametrize("way", ["as it is", "link"])
+def test_what_is_uploaded_stays_until_what_follows_it_is(cloud, tmp_path, way):
+    made, folder = WAYS[way]
+    diary = Diary(tmp_path / "diary")
+    machine = cloud.machine(visible=[diary.folder])
+    machine.run_cell(f"{BY_HAND}\nimport os; os.makedirs('/content/gdrive/MyDrive/runs/link')")
+    machine.run_cell(made).check()
+    place = folder.format("a")
+    cell = train_cell(diary, ckpt_dir=place, epochs=2, save_every="0.1s", pause_s=0.02)
+    machine.run_cell(cell).check()
+    machine.drive.wait_until_uploaded()
+    # From here on Drive takes names and deletions, as ever, but no file's bytes arrive.
+    machine.drive.change(upload_bytes_per_s=1)
+    machine.kernel.begin(cell.replace("epochs=2", "epochs=400"))
+    diary.wait_for(lambda notes: notes[-1].step > 80)
+    machine.kill()
+    again = cloud.machine(visible=[diary.folder])
+    again.run_cell(f"{BY_HAND}\nimport os").check()
+    again.run_cell(made).check()
+    diary.clear()
+    again.run_cell(cell.replace("epochs=2", "epochs=3")).check()
+    assert diary.notes()[0].step == 21
 
 
 def test_what_waits_on_this_machine_is_found_when_drive_is_mounted_at_another_place(

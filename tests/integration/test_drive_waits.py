@@ -58,11 +58,13 @@ def test_stop_while_drive_asks_gives_the_cell_back_within_5_s_and_loses_nothing(
     assert diary.notes()[0].step == stopped_at + 1
 
 
-def test_stop_in_a_plain_mount_is_an_interrupt(machine):
+@pytest.mark.parametrize("place", ["colabkit.mount()", "colabkit.setup()"])
+def test_stop_in_a_plain_mount_is_an_interrupt_and_the_next_try_is_asked(machine, place):
     machine.drive.kill_mount()
     machine.front_end.answer = Answer.NOBODY
-    cell = machine.kernel.begin("print('on')\ncolabkit.mount()")
-    machine.kernel.wait_for_text(cell, "on")
-    time.sleep(0.5)
+    cell = machine.kernel.begin(place)
+    machine.kernel.wait_for_text(cell, "Waiting up to 120 s for access to Drive")
     machine.interrupt()
     assert machine.kernel.finish(cell, timeout_s=10).error.startswith("KeyboardInterrupt")
+    machine.front_end.answer = Answer.SILENT
+    assert "mounted, /content/drive/MyDrive" in machine.run_cell(place).check().result

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.colab_vm import Answer, DriveRules, MachineEndedError
 
 NBYTES = 300_000
-# Two seconds to the cloud: a machine that ends at once leaves it without them.
-SLOW = DriveRules(upload_delay_s=0.1, upload_bytes_per_s=150_000)
+# Nothing reaches the cloud until the test lets it: a machine that ends before has lost it.
+HELD = DriveRules(upload_bytes_per_s=0)
 MOUNT = "from google.colab import drive; drive.mount({!r})\n"
 WRITE = f"open({{!r}} + '/MyDrive/mine.bin', 'wb').write(bytes({NBYTES}))\n"
 RELEASE = "import colabkit\ncolabkit.release()"
+FLUSHES = "Drive uploads what it still holds"
 
 
 @pytest.fixture
 def machine(cloud):
-    return cloud.machine(rules=SLOW)
+    return cloud.machine(rules=HELD)
 
 
 def ends(machine, cell: str) -> None:
+    """Runs a cell that gives the machine back, and lets the uploads pass once it waits for them."""
+    running = machine.kernel.begin(cell)
+    machine.kernel.wait_for_text(running, FLUSHES)
+    machine.drive.change(upload_bytes_per_s=None)
     with pytest.raises(MachineEndedError):
-        machine.run_cell(cell)
+        machine.kernel.finish(running)
     machine.wait_until_ended()
 
 
@@ -41,10 +49,14 @@ def test_a_kernel_that_was_restarted_still_knows_of_the_mount(cloud, machine):
 
 def test_a_script_gives_back_the_machine_whose_drive_the_notebook_mounted(cloud, machine):
     machine.run_cell(MOUNT.format("/content/drive")).check()
-    ended = machine.run_script(WRITE.format("/content/drive") + RELEASE + "\nprint('went on')")
-    machine.wait_until_ended()
-    assert "Everything is on Drive." in ended.stdout
-    assert "went on" not in ended.stdout
+    script = WRITE.format("/content/drive") + RELEASE + "\nprint('went on')"
+    with machine.start([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as ended:
+        said = [next(line for line in ended.stdout if FLUSHES in line)]
+        machine.drive.change(upload_bytes_per_s=None)
+        said += ended.stdout
+        machine.wait_until_ended()
+    assert said[1].startswith("Everything is on Drive. The machine is given back")
+    assert "went on\n" not in said
     assert cloud.files() == {"mine.bin": NBYTES}
 
 
@@ -70,7 +82,9 @@ def test_a_drive_that_was_unmounted_cleanly_is_no_reason_to_keep_the_machine(mac
     machine.run_cell("import colabkit; colabkit.mount()").check()
     machine.run_cell(MOUNT.format("/content/drive") + "drive.flush_and_unmount()").check()
     machine.front_end.answer = Answer.DENIED
-    ends(machine, "colabkit.release()")
+    with pytest.raises(MachineEndedError):
+        machine.run_cell("colabkit.release()")
+    machine.wait_until_ended()
 
 
 def test_a_drive_that_died_with_uploads_under_way_is_mounted_again_first(cloud, machine):
@@ -81,11 +95,14 @@ def test_a_drive_that_died_with_uploads_under_way_is_mounted_again_first(cloud, 
     assert cloud.files() == {"mine.bin": NBYTES}
 
 
-def test_a_drive_that_died_and_stays_dead_keeps_the_machine(machine):
-    machine.run_cell("import colabkit; colabkit.mount()").check()
+@pytest.mark.parametrize(
+    "cell", [MOUNT.format("/content/drive"), "import colabkit\ncolabkit.mount()\n"]
+)
+def test_a_drive_that_died_and_stays_dead_keeps_the_machine(machine, cell):
+    machine.run_cell(cell + WRITE.format("/content/drive")).check()
     machine.drive.kill_mount()
     machine.front_end.answer = Answer.DENIED
-    assert machine.run_cell("colabkit.release()").error.startswith("DriveLostError")
+    assert machine.run_cell(RELEASE).error.startswith("DriveLostError")
     assert "unassign" not in [each["type"] for each in machine.front_end.requests]
 
 
