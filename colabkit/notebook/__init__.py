@@ -4,7 +4,7 @@ from colabkit.notebook.bar import TrainingBar
 from colabkit.notebook.cards import Card, Row, Tone, card_html, card_text
 from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
 from colabkit.notebook.curves import charts_of, plot_history, svg_curves
-from colabkit.notebook.environment import in_notebook, redraws
+from colabkit.notebook.environment import Reader, in_notebook, reader, redraws
 from colabkit.notebook.folders import folder_card
 from colabkit.notebook.messages import Printed, Silent, Speaker, said_if_it_lasts, say
 from colabkit.notebook.page_watch import watch_card, watch_snippet, watch_word
@@ -36,6 +36,7 @@ __all__ = [
     "Chart",
     "PanelSources",
     "Printed",
+    "Reader",
     "Row",
     "Silent",
     "Speaker",
@@ -58,6 +59,7 @@ __all__ = [
     "lasted_words",
     "listen_to_trainings",
     "plot_history",
+    "reader",
     "redraws",
     "said_if_it_lasts",
     "saved_words",

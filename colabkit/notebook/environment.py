@@ -31,19 +31,43 @@ def in_notebook() -> bool:
     return hasattr(ipython.get_ipython(), "kernel")
 
 
-def redraws() -> bool:
-    """Whether this is a notebook whose reader draws in place what was shown before.
+class Reader(enum.Enum):
+    """Who shows a notebook's output to a person, and can ask them."""
 
-    On Colab its own page does, and names the cell in whatever it asks. An editor's extension and
-    Colab's command line name none; the latter prints each drawing anew.
+    NONE = "no notebook"
+    PAGE = "Colab's own page"
+    EDITOR = "an editor or another page, which draws in place"
+    COMMAND_LINE = "a command line, which prints each drawing anew, or a program that only runs"
+
+
+def reader() -> Reader:
+    """Returns who reads the cell that runs, by what it says of itself when it asks for a cell.
+
+    On Colab its own page names the cell in whatever it asks, and so does VS Code, in its own way.
+    Google's command line ``colab`` and papermill name none.
+
+    Source:
+        googlecolab/colabtools, googlecolab/google-colab-cli, microsoft/vscode-jupyter
+        (src/kernels/execution/cellExecution.ts), jupyter/nbclient.
+
+    Example:
+        >>> reader()
+        <Reader.NONE: 'no notebook'>
     """
     if not in_notebook():
-        return False
+        return Reader.NONE
     shell = sys.modules["IPython"].get_ipython()
     if not any(kind.__module__.startswith("google.colab.") for kind in type(shell).__mro__):
-        return True
-    asked = getattr(shell, "parent_header", None) or {}
-    return bool(asked.get("metadata", {}).get("colab", {}).get("cell_id"))
+        return Reader.EDITOR
+    said = (getattr(shell, "parent_header", None) or {}).get("metadata") or {}
+    if (said.get("colab") or {}).get("cell_id"):
+        return Reader.PAGE
+    return Reader.EDITOR if said.get("cellId") else Reader.COMMAND_LINE
+
+
+def redraws() -> bool:
+    """Whether this is a notebook whose reader draws in place what was shown before."""
+    return reader() in {Reader.PAGE, Reader.EDITOR}
 
 
 def place_of(stream: TextIO) -> Place:

@@ -4,8 +4,6 @@ from colabkit.runtime.clock import SessionClock, machine_started_s, session_cloc
 from colabkit.runtime.colab import (
     MountOutcome,
     flush_and_unmount,
-    has_kernel,
-    is_interactive,
     mount,
     unassign,
 )
@@ -73,8 +71,6 @@ __all__ = [
     "expected_limit_s",
     "find_tpu",
     "flush_and_unmount",
-    "has_kernel",
-    "is_interactive",
     "is_same_version",
     "machine_started_s",
     "missing",

@@ -45,29 +45,6 @@ class MountOutcome:
     took_s: float
 
 
-def is_interactive() -> bool:
-    """Whether this is a notebook of Colab's, with a person's browser to ask; imports nothing.
-
-    Example:
-        >>> is_interactive()
-        False
-    """
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return any(kind.__module__.startswith("google.colab.") for kind in type(shell).__mro__)
-
-
-def has_kernel() -> bool:
-    """Whether this process is a notebook's kernel, which alone can ask for Drive.
-
-    Example:
-        >>> has_kernel()
-        False
-    """
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
-
-
 def mount(
     mountpoint: str | Path,
     *,

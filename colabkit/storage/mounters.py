@@ -10,6 +10,7 @@ from typing import Any
 
 from colabkit import runtime
 from colabkit.errors import ArgumentError, DriveMountError, MountFailure, StorageError
+from colabkit.notebook import in_notebook
 from colabkit.storage.fuse import take_down
 from colabkit.storage.mounter import Mounter, MountRequest
 from colabkit.storage.mounts import (
@@ -47,7 +48,7 @@ class ColabMounter:
         others = [other for other in drive_mountpoints() if other != mountpoint]
         is_alive_at = next((other for other in others if answers(self.root(other))), None)
         # A script cannot mount, and would take down what its notebook mounts meanwhile.
-        if is_alive_at is None and wanted.is_lost and runtime.has_kernel():
+        if is_alive_at is None and wanted.is_lost and in_notebook():
             with contextlib.suppress(StorageError):  # google.colab tries in its own way, too
                 take_down(mountpoint, is_dead=True)
         runtime.mount(

@@ -23,7 +23,18 @@ class Client(enum.StrEnum):
 
     PAGE = "page"  # Colab's own, which names the cell and answers everything
     EDITOR = "editor"  # VS Code's extension: answers the question for Drive only
-    TERMINAL = "terminal"  # the colab command line: the same, and prints each display anew
+    TERMINAL = "terminal"  # the colab command line, papermill: names no cell, prints all anew
+
+    @property
+    def names_of_a_cell(self) -> dict[str, object]:
+        """What it says of a cell that it wants run."""
+        match self:
+            case Client.PAGE:
+                return {"colab": {"cell_id": "double"}}
+            case Client.EDITOR:
+                return {"cellId": "vscode-notebook-cell:/content/double.ipynb#W0sZmlsZQ%3D%3D"}
+            case Client.TERMINAL:
+                return {}
 
 
 _SETTINGS = (

@@ -68,7 +68,7 @@ class Kernel:
         start: Callable[..., subprocess.Popen],
         *,
         is_colab: bool,
-        is_page: Callable[[], bool] = lambda: True,
+        names: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
         from jupyter_client import BlockingKernelClient
         from jupyter_client.connect import write_connection_file
@@ -76,7 +76,7 @@ class Kernel:
         connection_file = folder / "kernel.json"
         write_connection_file(str(connection_file), transport="ipc", ip=str(folder / "kernel"))
         kernel_class = ["--IPKernelApp.kernel_class=google.colab._kernel.Kernel"] * is_colab
-        self._names_cells = lambda: is_colab and is_page()
+        self._names = names
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", str(connection_file)]
         self._log = (folder / "kernel.log").open("wb")
         self._process = start([*command, *kernel_class], stdout=self._log, stderr=self._log)
@@ -97,11 +97,9 @@ class Kernel:
 
     def begin(self, code: str) -> str:
         """Sends a cell and returns at once; ``finish`` waits for it."""
-        # Colab's page says which cell it is; other clients do not.
-        metadata = {"colab": {"cell_id": "double"}} if self._names_cells() else {}
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False}
         content |= {"user_expressions": {}, "stop_on_error": True}
-        message = self._client.session.msg("execute_request", content, metadata=metadata)
+        message = self._client.session.msg("execute_request", content, metadata=self._names())
         self._client.shell_channel.send(message)
         return message["header"]["msg_id"]
 
@@ -134,7 +132,7 @@ class Kernel:
                 return result
             if message["msg_type"] == "clear_output":
                 # Colab's page clears what has the tags, of which nothing here has any.
-                is_all = not content.get("output_tags") or not self._names_cells()
+                is_all = not content.get("output_tags") or "colab" not in self._names()
                 is_clearing = is_all or is_clearing
                 continue
             if is_clearing and message["msg_type"] not in {"status", "execute_input"}:

@@ -14,7 +14,7 @@ from pathlib import Path
 import tests
 from tests.colab_vm.abilities import missing_ability, namespace_options
 from tests.colab_vm.drive import DriveControl
-from tests.colab_vm.front_end import Client, FrontEnd
+from tests.colab_vm.front_end import FrontEnd
 from tests.colab_vm.kernel import CellResult, Kernel
 from tests.colab_vm.platforms import Platform, look_of
 from tests.colab_vm.rules import DriveRules
@@ -159,7 +159,7 @@ class Machine:
                 self._control,
                 self.start,
                 is_colab=has_shell,
-                is_page=lambda: self.front_end.kind is Client.PAGE,
+                names=lambda: self.front_end.kind.names_of_a_cell if has_shell else {},
             )
         return self._kernel
 

@@ -18,7 +18,7 @@ from colabkit.errors import (
     MountFailure,
     StorageError,
 )
-from colabkit.runtime import flush_and_unmount, is_interactive, mount, unassign
+from colabkit.runtime import flush_and_unmount, mount, unassign
 
 
 class Error(Exception):
@@ -329,16 +329,3 @@ def test_the_end_that_was_asked_for_is_waited_for(error):
         unassign(load=colab.load, sleep=colab.sleep)
     assert colab.calls == [("unassign",)]
     assert colab.slept_s == 300
-
-
-def test_a_notebook_of_colabs_is_known_by_its_shell(monkeypatch):
-    assert not is_interactive()
-    shell_of_colab = type("Shell", (), {"__module__": "google.colab._shell"})
-    for kind, expected in (
-        (type("Shell", (shell_of_colab,), {}), True),
-        (shell_of_colab, True),
-        (type(None), False),
-    ):
-        ipython = types.SimpleNamespace(get_ipython=kind)
-        monkeypatch.setitem(sys.modules, "IPython", ipython)
-        assert is_interactive() is expected
