@@ -6,7 +6,7 @@ from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
 from colabkit.notebook.curves import charts_of, plot_history, svg_curves
 from colabkit.notebook.environment import Reader, in_notebook, reader, redraws
 from colabkit.notebook.folders import folder_card
-from colabkit.notebook.messages import Printed, Silent, Speaker, said_if_it_lasts, say
+from colabkit.notebook.messages import Printed, Silent, Speaker, said_if_it_lasts, say, silence_s
 from colabkit.notebook.page_watch import watch_card, watch_snippet, watch_word
 from colabkit.notebook.panel import CellOutput, PanelSources, TrainingPanel
 from colabkit.notebook.panel_html import Stage
@@ -65,6 +65,7 @@ __all__ = [
     "saved_words",
     "say",
     "show_output",
+    "silence_s",
     "svg_curves",
     "text_table",
     "themed",

@@ -118,16 +118,13 @@ class TrainingBar:
         saved = self._saved() if self._saved is not None else ""
         self._next_s = self._clock() + REFRESH_PERIOD_S
         try:
-            self._screen.draw(
+            progress = Progress(
                 step=step,
-                description=Progress(
-                    step=step,
-                    epoch=epoch,
-                    epochs=self._epochs,
-                    steps_per_epoch=self._steps_per_epoch,
-                ).words(),
-                postfix=" · ".join([*parts, saved] if saved else parts),
+                epoch=epoch,
+                epochs=self._epochs,
+                steps_per_epoch=self._steps_per_epoch,
             )
+            self._screen.draw(progress, [*parts, saved] if saved else parts)
         except (OSError, ValueError):
             # Training outlives the terminal or page that watched it.
             _logger.debug("The progress bar's output is closed.", exc_info=True)

@@ -107,7 +107,8 @@ def chart_body(chart: Chart, paint: Callable[[str], str]) -> str:
         parts.append(_line(line, across, down, shade))
         words = f"{name} {value_words(line[-1][1])}" if line else name
         parts.append(_text(_LEFT - 16 + _LEGEND * number, HEIGHT - 10, words, shade))
-    return "".join(parts)
+    # Who reads a page without its drawings reads the words one by one.
+    return " ".join(parts)
 
 
 def _grid(

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from colabkit.notebook.screens import TextBar
+from colabkit.notebook.environment import Reader, reader
+from colabkit.notebook.screens import LOG_PERIOD_S, TextBar
+from colabkit.notebook.words import duration_words
 
 
 class Speaker(Protocol):
@@ -26,11 +29,16 @@ def say(sentence: str) -> None:
         Resumed at epoch 3, step 412 (saved 2 min ago).
     """
     TextBar.write(sentence)
+    # A log is a file: what waits in a buffer there is read when it is too late.
+    sys.stdout.flush()
 
 
 @contextlib.contextmanager
 def said_if_it_lasts(sentence: str, *, after_s: float) -> Iterator[None]:
     """Says a sentence when what is done meanwhile takes longer than some seconds.
+
+    Where a command line reads, it says each 10 s that it still waits: one that hears nothing
+    for half a minute takes the cell for dead.
 
     Args:
         sentence: What is waited for.
@@ -41,20 +49,36 @@ def said_if_it_lasts(sentence: str, *, after_s: float) -> Iterator[None]:
         ...     pass
     """
     # Whoever is waited for may have the output redirected meanwhile.
-    stream = sys.stdout
+    stream, began_s, over = sys.stdout, time.monotonic(), threading.Event()
+    is_impatient = reader() is Reader.COMMAND_LINE
 
     def speak() -> None:
-        stream.write(f"{sentence}\n")
-        stream.flush()
+        words = sentence
+        while not over.wait(after_s if words is sentence else LOG_PERIOD_S):
+            stream.write(f"{words}\n")
+            stream.flush()
+            if not is_impatient:
+                return
+            waited_s = time.monotonic() - began_s + LOG_PERIOD_S
+            words = f"Still waiting, for {duration_words(waited_s)} now."
 
-    timer = threading.Timer(after_s, speak)
-    timer.name, timer.daemon = "colabkit-waiting", True
-    timer.start()
+    speaking = threading.Thread(target=speak, name="colabkit-waiting", daemon=True)
+    speaking.start()
     try:
         yield
     finally:
-        timer.cancel()
-        timer.join()
+        over.set()
+        speaking.join()
+
+
+def silence_s(usual_s: float) -> float:
+    """Returns for how long nothing may be said: no longer than a command line waits.
+
+    Example:
+        >>> silence_s(60.0)
+        60.0
+    """
+    return min(usual_s, LOG_PERIOD_S) if reader() is Reader.COMMAND_LINE else usual_s
 
 
 class Printed:

@@ -8,7 +8,7 @@ import enum
 import html
 from collections.abc import Mapping, Sequence
 
-from colabkit.notebook.cards import Card, Row, Tone, card_text, rows_html
+from colabkit.notebook.cards import Row, Tone, rows_html
 from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
 from colabkit.notebook.progress import Progress
 from colabkit.notebook.theme import themed
@@ -93,13 +93,16 @@ def panel_html(state: PanelState) -> str:
 
 
 def panel_text(state: PanelState) -> str:
-    """Returns the panel as text, for whatever shows no HTML."""
-    rows = [Row("progress", ", ".join([state.progress.words(), *_pace(state)]))]
+    """Returns the panel as sentences, one a line, for whatever shows no HTML."""
+    pace = ", ".join([state.progress.in_words(), *_pace(state)])
+    lines = [f"{state.title}: {state.phase.value}, {pace}."]
     if state.values:
-        rows.append(Row("values", ", ".join(f"{n} {v}" for n, v in state.values.items())))
-    rows += [Row(stage.name, _stage_words(stage, state)) for stage in state.stages]
-    rows += [*state.rows, *(Row("", note) for note in [*_notes(state), _as_of(state)] if note)]
-    return card_text(Card(f"{state.title}: {state.phase.value}", tuple(rows)))
+        values = ", ".join(f"{name} {words}" for name, words in state.values.items())
+        lines.append(f"The newest values: {values}.")
+    lines += [f"Saved ({stage.name}): {_stage_words(stage, state)}." for stage in state.stages]
+    for row in state.rows:
+        lines += [f"{row.name}: {row.value}.", *([row.advice] if row.advice else [])]
+    return "\n".join([*lines, *_notes(state), *filter(None, [_as_of(state)])])
 
 
 _CSS = (

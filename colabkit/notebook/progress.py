@@ -44,9 +44,22 @@ class Progress:
             'epoch 3/20 · 12/50'
         """
         words = f"epoch {self.epoch + 1}" + (f"/{self.epochs}" if self.epochs else "")
-        if not self.steps_per_epoch:
-            return words
-        batch = self.step - self.epoch * self.steps_per_epoch
-        if not 0 <= batch <= self.steps_per_epoch:
-            return words
-        return f"{words} · {batch:,}/{self.steps_per_epoch:,}"
+        batch = self.batch
+        return words if batch is None else f"{words} · {batch:,}/{self.steps_per_epoch:,}"
+
+    def in_words(self) -> str:
+        """Returns epoch and batch as one says them.
+
+        Example:
+            >>> Progress(step=112, epoch=2, epochs=20, steps_per_epoch=50).in_words()
+            'epoch 3 of 20, batch 12 of 50'
+        """
+        words = f"epoch {self.epoch + 1}" + (f" of {self.epochs}" if self.epochs else "")
+        batch = self.batch
+        return words if batch is None else f"{words}, batch {batch:,} of {self.steps_per_epoch:,}"
+
+    @property
+    def batch(self) -> int | None:
+        """Batches done in the epoch, None where that cannot be told."""
+        batch = self.step - self.epoch * (self.steps_per_epoch or 0)
+        return batch if 0 <= batch <= (self.steps_per_epoch or -1) else None

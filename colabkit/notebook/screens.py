@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TextIO
 
 from tqdm.std import tqdm
 
 from colabkit.notebook.environment import Place, place_of
+from colabkit.notebook.progress import Progress
 from colabkit.notebook.words import duration_words
 
 LOG_PERIOD_S = 10.0
@@ -30,8 +31,8 @@ TextBar.set_lock(threading.RLock())
 class Screen(Protocol):
     """Draws where a run stands."""
 
-    def draw(self, *, step: int, description: str, postfix: str) -> None:
-        """Shows the newest state."""
+    def draw(self, progress: Progress, facts: Sequence[str]) -> None:
+        """Shows the newest state, and what else there is to say."""
 
     def set_total(self, total_steps: int | None) -> None:
         """Says how many steps there are in all, once that is known."""
@@ -63,14 +64,14 @@ class TqdmScreen:
             bar_format=_format_for(total_steps),
         )
 
-    def draw(self, *, step: int, description: str, postfix: str) -> None:
+    def draw(self, progress: Progress, facts: Sequence[str]) -> None:
         """Redraws the bar."""
-        self._bar.set_description_str(description, refresh=False)
-        self._bar.set_postfix_str(postfix, refresh=False)
-        if step == self._bar.n:
+        self._bar.set_description_str(progress.words(), refresh=False)
+        self._bar.set_postfix_str(" · ".join(facts), refresh=False)
+        if progress.step == self._bar.n:
             self._bar.refresh()
         else:
-            self._bar.update(step - self._bar.n)
+            self._bar.update(progress.step - self._bar.n)
 
     def set_total(self, total_steps: int | None) -> None:
         """Says how many steps there are in all, once that is known."""
@@ -87,10 +88,10 @@ class TqdmScreen:
 
 
 class LineScreen:
-    """One line now and then, for output that cannot redraw.
+    """One sentence now and then, for output that cannot redraw.
 
     Args:
-        stream: Where the lines go.
+        stream: Where the sentences go.
         total_steps: All steps of the run, or None when unknown.
         initial_step: The step this session began at.
         clock: Seconds that only grow.
@@ -112,16 +113,19 @@ class LineScreen:
         self._next_s = self._began_s + LOG_PERIOD_S
         self._unwritten = ""
 
-    def draw(self, *, step: int, description: str, postfix: str) -> None:
-        """Writes a line when the last one is 10 s old."""
+    def draw(self, progress: Progress, facts: Sequence[str]) -> None:
+        """Writes a sentence when the last one is 10 s old."""
         now_s = self._clock()
         elapsed_s = now_s - self._began_s
-        rate = (step - self._initial_step) / elapsed_s if elapsed_s > 0 else 0.0
-        steps = f"step {step:,}" + (f"/{self._total_steps:,}" if self._total_steps else "")
-        parts = [description, steps, f"{rate:.1f} step/s"]
+        rate = (progress.step - self._initial_step) / elapsed_s if elapsed_s > 0 else 0.0
+        total = f" of {self._total_steps:,}" if self._total_steps else ""
+        parts = [progress.in_words(), f"step {progress.step:,}{total}", f"{rate:.1f} steps/s"]
         if self._total_steps and rate:
-            parts.append(f"{duration_words((self._total_steps - step) / rate)} left")
-        self._unwritten = ", ".join([*parts, postfix] if postfix else parts)
+            left_s = (self._total_steps - progress.step) / rate
+            parts.append(f"{duration_words(left_s)} left")
+        said = f": {', '.join(facts)}".replace(" · ", ", ") if facts else ""
+        sentence = f"{', '.join(parts)}{said}."
+        self._unwritten = f"{sentence[0].upper()}{sentence[1:]}"
         if now_s >= self._next_s:
             self._next_s = now_s + LOG_PERIOD_S
             self._write()
@@ -144,7 +148,7 @@ class LineScreen:
 class NoScreen:
     """Draws nothing: for ``progress=False``, and after the output has gone away."""
 
-    def draw(self, *, step: int, description: str, postfix: str) -> None: ...
+    def draw(self, progress: Progress, facts: Sequence[str]) -> None: ...
 
     def set_total(self, total_steps: int | None) -> None: ...
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 from colabkit.errors import StorageError
+from colabkit.notebook import said_if_it_lasts, silence_s
 from colabkit.runtime import Platform, detect_platform, unassign
 from colabkit.storage.drive_mount import DriveMount, Mended, MountState
 from colabkit.storage.mounters import ColabMounter
@@ -13,6 +14,7 @@ from colabkit.storage.places import mount_in_use, use_mount
 
 _LOOK_S = 1.0
 _SAY_S = 60.0
+_QUIET_S = 10.0
 
 
 def give_back(
@@ -50,7 +52,8 @@ def give_back(
     while mount is not None and mount.look() is MountState.MOUNTED:
         _wait_for_upload(mount, say, timeout_s, clock, sleep)
         say("Drive uploads what it still holds, and is unmounted.")
-        mount.unmount(timeout_s=max(1.0, ends_s - clock()))
+        with said_if_it_lasts("Drive is still uploading.", after_s=_QUIET_S):
+            mount.unmount(timeout_s=max(1.0, ends_s - clock()))
         if not isinstance(mount.mounter, ColabMounter):
             use_mount(None)  # besides it, Google's own program may have mounted Drive
         mount = mount_in_use()
@@ -93,7 +96,7 @@ def _wait_for_upload(
             )
             hint = "The machine is kept. Look whether your Drive or its trash is full."
             raise StorageError(message, path=waiting[0], operation="upload", hint=hint)
-        if now_s == began_s or now_s - said_s >= _SAY_S:
+        if now_s == began_s or now_s - said_s >= silence_s(_SAY_S):
             say(f"Waiting for Drive to upload {len(waiting)} files.")
             said_s = now_s
         sleep(_LOOK_S)

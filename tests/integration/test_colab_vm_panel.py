@@ -60,7 +60,7 @@ def test_the_panel_follows_checkpoints_from_this_machine_to_drive(machine):
     assert shown.stderr == ""
     assert len(shown.data) == 1
     first, last = told(machine, "texts[1]"), told(machine, "texts[-1]")
-    assert first.startswith("/content/drive/MyDrive/runs/<b>cats: training\n")
+    assert first.startswith("/content/drive/MyDrive/runs/<b>cats: training, epoch 1 of 4, batch ")
     for words in (
         "this machine",
         "Drive: uploaded",
@@ -69,11 +69,11 @@ def test_the_panel_follows_checkpoints_from_this_machine_to_drive(machine):
         "left (an estimate)",
     ):
         assert words in first
-    lines = [line.split("  ") for line in last.splitlines()]
-    places = {line[1]: line[-1].strip() for line in lines if len(line) > 2}
-    assert places["this machine"].startswith("step 160, saved ")
-    assert places["Drive: uploaded"]
-    assert "step 160, saved" in last.partition("\n  Drive ")[2]
+    lines = last.splitlines()
+    assert any(line.startswith("Saved (this machine): step 160, saved ") for line in lines)
+    assert any(line.startswith("Saved (Drive: uploaded): step 1") for line in lines)
+    assert "step 160, saved" in last.partition("\nSaved (Drive)")[2]
+    assert all(line.endswith(".") for line in lines)
     pages = told(machine, "pages")
     assert not any("<b>" in page for page in pages)
     assert "&lt;b&gt;cats" in pages[-1]
@@ -86,14 +86,20 @@ def test_tensorboard_shows_the_run_on_the_next_machine(machine, cloud):
     assert told(cloud.machine(), READ) == {"tensorboard": list(range(80))}
 
 
-@pytest.mark.parametrize("kind", [Client.EDITOR, Client.TERMINAL])
-def test_who_may_print_each_drawing_anew_gets_lines_of_text(machine, kind):
-    machine.front_end.kind = kind
+def test_who_prints_each_drawing_anew_gets_sentences_of_text(machine):
+    machine.front_end.kind = Client.TERMINAL
     shown = machine.run_cell("history = fit(4)").check()
     assert (shown.data, shown.updates, shown.stderr) == ([], [], "")
-    line = next(line for line in shown.stdout.splitlines() if "step 160/160" in line)
-    assert line.startswith("epoch 4/4")
-    assert "loss " in line
+    line = next(line for line in shown.stdout.splitlines() if "step 160 of 160" in line)
+    assert line.startswith("Epoch 4 of 4, ")
+    assert ": loss " in line
+    assert line.endswith(".")
     assert len(shown.stdout) < 1000
-    machine.front_end.kind = Client.PAGE
-    assert len(machine.run_cell("history = fit(5)").check().data) == 1
+
+
+@pytest.mark.parametrize("kind", [Client.PAGE, Client.EDITOR])
+def test_a_page_and_an_editor_get_one_panel_which_is_drawn_in_place(machine, kind):
+    machine.front_end.kind = kind
+    shown = machine.run_cell("history = fit(4)").check()
+    assert (len(shown.data), shown.stderr) == (1, "")
+    assert shown.updates

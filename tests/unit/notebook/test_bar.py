@@ -93,9 +93,10 @@ def test_a_log_gets_a_line_every_ten_seconds_at_most():
     lines = stream.getvalue().splitlines()
     assert len(lines) == 35 // LOG_PERIOD_S + 1
     assert lines[0].startswith(
-        "epoch 9/20 · 20/50, step 420/1,000, 2.0 step/s, 4 min left, loss 0.43"
+        "Epoch 9 of 20, batch 20 of 50, step 420 of 1,000, 2.0 steps/s, 4 min left: loss 0.43"
     )
-    assert lines[-1].startswith("epoch 9/20, step 470/1,000")
+    assert lines[-1].startswith("Epoch 9 of 20, step 470 of 1,000")
+    assert all(line.endswith(".") and " · " not in line for line in lines)
     assert "\r" not in stream.getvalue()
 
 
@@ -153,7 +154,7 @@ def test_a_second_session_counts_its_rate_from_where_it_began():
     with bar_on(stream, clock, initial_step=900) as bar:
         clock.now_s += 10
         bar.update(950, 18, loss)
-    assert "5.0 step/s, 10 s left" in stream.getvalue()
+    assert "5.0 steps/s, 10 s left" in stream.getvalue()
 
 
 def test_no_thread_watches_the_bar():

@@ -107,7 +107,12 @@ def test_it_shows_place_pace_values_saves_curves_and_machine():
         "Resume is exact.",
     ):
         assert words in " ".join(Tags(page.html).words)
-        assert words in page.text or words in {"0.43", "training"}
+    lines = page.text.splitlines()
+    assert lines[0].startswith("runs/cats: training, epoch 3 of 20, batch 12 of 50, step 112 of")
+    assert lines[1].startswith("The newest values: loss 0.43")
+    assert "Saved (this machine): step 110, 2 s ago." in lines
+    assert "GPU: Tesla T4, 3.1 GB of 15.0 GB, 87% busy." in lines
+    assert all(line.endswith(".") or line.startswith("As of") for line in lines)
     assert "<polyline" in page.html
     assert 'aria-valuenow="11.2"' in page.html
 

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
+import threading
 import types
 
 import pytest
 
 from colabkit.notebook import (
     Printed,
+    Reader,
     Silent,
     duration_words,
     html_table,
     in_notebook,
+    messages,
+    reader,
+    redraws,
+    said_if_it_lasts,
     saved_words,
+    silence_s,
     text_table,
     value_words,
 )
@@ -73,11 +81,80 @@ def test_plain_python_is_no_notebook_and_loads_no_ipython():
     assert done.stdout.split() == ["False", "False", "False"]
 
 
+class ColabsShell:
+    """Stands for the shell of google.colab, by which it is known."""
+
+    __module__ = "google.colab._shell"
+    kernel = object()
+
+    def __init__(self, **metadata: object) -> None:
+        self.parent_header = {"metadata": metadata}
+
+
+class HeirOfColabsShell(ColabsShell):
+    __module__ = "somewhere.else"
+
+
+PAGES = {"colab": {"cell_id": "x1"}}
+EDITORS = {"cellId": "vscode-notebook-cell:/home/me/cats.ipynb#W0sZmlsZQ=="}
+
+
 @pytest.mark.parametrize(
     ("shell", "expected"),
-    [(None, False), (types.SimpleNamespace(), False), (types.SimpleNamespace(kernel=1), True)],
+    [
+        (None, Reader.NONE),
+        (types.SimpleNamespace(), Reader.NONE),
+        (types.SimpleNamespace(kernel=1), Reader.EDITOR),
+        (ColabsShell(**PAGES), Reader.PAGE),
+        (HeirOfColabsShell(**PAGES), Reader.PAGE),
+        (ColabsShell(**EDITORS), Reader.EDITOR),
+        (ColabsShell(), Reader.COMMAND_LINE),
+        (ColabsShell(colab=None), Reader.COMMAND_LINE),
+    ],
 )
-def test_a_notebook_is_a_shell_with_a_kernel(monkeypatch, shell, expected):
+def test_who_reads_a_notebook_is_told_by_what_asks_for_its_cells(monkeypatch, shell, expected):
     ipython = types.SimpleNamespace(get_ipython=lambda: shell)
     monkeypatch.setitem(sys.modules, "IPython", ipython)
-    assert in_notebook() is expected
+    assert reader() is expected
+    assert in_notebook() is (expected is not Reader.NONE)
+    assert redraws() is (expected in {Reader.PAGE, Reader.EDITOR})
+
+
+class Heard(io.StringIO):
+    """Tells when several lines were written."""
+
+    def __init__(self, lines: int) -> None:
+        super().__init__()
+        self.lines, self.enough = lines, threading.Event()
+
+    def flush(self) -> None:
+        if len(self.getvalue().splitlines()) >= self.lines:
+            self.enough.set()
+
+
+@pytest.mark.parametrize(
+    ("shell", "lines"), [(ColabsShell(), 3), (ColabsShell(**PAGES), 1), (None, 1)]
+)
+def test_a_command_line_hears_again_and_again_that_something_is_waited_for(
+    monkeypatch, shell, lines
+):
+    ipython = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setattr(messages, "LOG_PERIOD_S", 0.001)
+    heard = Heard(lines)
+    monkeypatch.setattr(sys, "stdout", heard)
+    with said_if_it_lasts("Waiting for access.", after_s=0):
+        assert heard.enough.wait(20)
+    first, *others = heard.getvalue().splitlines()
+    assert first == "Waiting for access."
+    assert len(others) >= lines - 1
+    assert all(line.startswith("Still waiting, for ") for line in others)
+    assert silence_s(60) == (0.001 if lines > 1 else 60)
+
+
+def test_a_sentence_is_in_a_log_at_once(tmp_path, monkeypatch):
+    log = tmp_path / "log.txt"
+    with log.open("w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        Printed().say("One.")
+        assert log.read_text() == "One.\n"
