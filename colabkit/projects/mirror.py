@@ -18,7 +18,7 @@ from colabkit.errors import DiskFullError, StorageError
 from colabkit.projects.finding_scripts import Script
 from colabkit.projects.synced import Synced, read_list, write_list
 from colabkit.projects.trees import ASIDE, Stamp, Tree, is_left_out, read_tree, walk
-from colabkit.storage import AnyVolume, Bytes, cache_folder, hash_of, volume_at
+from colabkit.storage import AnyVolume, Bytes, cache_folder, hash_of, make_in_cache, volume_at
 
 _COPIERS = 8
 _PART_BYTES = 8 << 20
@@ -99,7 +99,7 @@ class Mirror:
             raise StorageError(message, path=self._source, operation="copy", hint=hint) from error
 
     def _open(self) -> None:
-        self.project.mkdir(parents=True, exist_ok=True)
+        make_in_cache(self.project)
         self._synced = read_list(self.root)
         if self._synced:
             # A kernel that ended in the middle of a script left output here.

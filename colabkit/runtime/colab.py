@@ -52,6 +52,7 @@ def mount(
     timeout_s: float = 120.0,
     is_lost: bool = False,
     others: tuple[str, ...] = (),
+    readonly: bool = False,
     load: Callable[[str], Any] = importlib.import_module,
     clock: Callable[[], float] = time.monotonic,
 ) -> MountOutcome:
@@ -67,6 +68,7 @@ def mount(
         timeout_s: How long to wait for the person, and again for Drive; whole seconds.
         is_lost: Whether a dead mount lies there: it is not looked at, which may take for ever.
         others: Where Drive is mounted besides; mounting here would cut it off there.
+        readonly: Whether nothing is to be written to it.
         load: Imports a module by name, for tests.
         clock: Seconds that only grow.
 
@@ -85,10 +87,11 @@ def mount(
     if drive is None:
         return MountOutcome(target, was_mounted=True, took_s=0.0)
     failures, was_slow = _failures(load), has_logged_a_slow_read()
+    how = {"readonly": True} if readonly else {}
     with _stoppable(target):
         try:
             with _listening("drive.mount"), _nothing_cleared(load):
-                drive.mount(target, timeout_ms=int(timeout_s) * 1000)
+                drive.mount(target, timeout_ms=int(timeout_s) * 1000, **how)
         except failures as error:
             waited_s = clock() - began_s
             refusal = refusal_of(error, waited_s=waited_s, timeout_s=timeout_s, was_slow=was_slow)

@@ -100,6 +100,11 @@ def check_mountpoint(
     if not timeout_s >= 1:
         message = f"timeout_s is {timeout_s!r}."
         raise ArgumentError(message, argument="timeout_s", hint="Pass at least 1 second.")
+    parent = Path(mountpoint).parent
+    if Path(mountpoint).is_absolute() and not is_covered and not parent.is_dir():
+        said = f"the folder {parent} does not exist"
+        hint = f"Pass a mountpoint in a folder that does, such as {str(Path.home() / 'drive')!r}."
+        raise mount_error(Refusal(MountFailure.MOUNTPOINT_IN_USE, said), mountpoint, hint=hint)
     said = _unusable(mountpoint, is_covered=is_covered)
     elsewhere = [other for other in others if Path(other) != Path(mountpoint)]
     if not said and elsewhere:
@@ -123,8 +128,6 @@ def _unusable(mountpoint: str, *, is_covered: bool) -> str:
         return "it is a symbolic link"
     if path.exists() and not path.is_dir():
         return "it is a file"
-    if not path.exists() and not path.parent.is_dir():
-        return f"the folder {path.parent} does not exist"
     entries = sorted(entry.name for entry in path.iterdir()) if path.exists() else []
     if entries:
         return f"it is not empty: it holds {entries[0]!r}" + (

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError, DriveMountError
-from colabkit.notebook import said_if_it_lasts
+from colabkit.notebook import Reader, reader, said_if_it_lasts
 from colabkit.runtime import Platform, detect_platform
 from colabkit.session.records import DriveStatus
 from colabkit.storage import (
@@ -16,6 +16,7 @@ from colabkit.storage import (
     Mounter,
     MountState,
     active_mount,
+    is_readonly,
     is_usual,
     mount_in_use,
     mounter_for,
@@ -41,6 +42,7 @@ def mount(
     *,
     backend: str | Mounter | None = None,
     timeout_s: float = _CONSENT_S,
+    readonly: bool | None = None,
     remount_after_hours: float | None = None,
     **options: Any,
 ) -> DriveStatus:
@@ -51,6 +53,8 @@ def mount(
         backend: The program that mounts it: "colab", google.colab's own, by default;
             "rclone", "ocamlfuse", or "folder" for one that you have mounted yourself.
         timeout_s: How long to wait for you to allow access, in seconds.
+        readonly: True mounts it to be read only, for a session that only reads datasets from it;
+            False mounts it anew where it is so. By default it stays as it is mounted.
         remount_after_hours: Mounts it anew between two steps when the mount is that old and
             nothing waits to be copied; None waits until it is lost.
         **options: What the backend takes, such as ``remote="gdrive:"`` for rclone.
@@ -71,20 +75,46 @@ def mount(
         message = f"remount_after_hours is {remount_after_hours!r}."
         hint = "Pass hours, as 11.5, or None."
         raise ArgumentError(message, argument="remount_after_hours", hint=hint)
-    drive = _mounted(chosen_mount(mountpoint, backend=backend, **options), timeout_s=timeout_s)
+    drive = chosen_mount(mountpoint, backend=backend, **options)
+    _choose_access(drive, readonly, timeout_s=timeout_s)
+    _mounted(drive, timeout_s=timeout_s)
     drive.renew_after_s = None if remount_after_hours is None else remount_after_hours * 3600
     return status_of(drive)
 
 
+def _choose_access(drive: DriveMount, readonly: bool | None, *, timeout_s: float) -> None:
+    """Has Drive mounted as the user wants to use it, and taken down where it cannot stay so."""
+    if readonly is None:
+        return
+    if not isinstance(drive.mounter, ColabMounter):
+        message = f"backend {drive.mounter.name!r} takes no readonly."
+        hint = "Pass what its program takes: options=['--read-only'] for rclone."
+        raise ArgumentError(message, argument="readonly", hint=hint)
+    was_readonly, drive.mounter.readonly = drive.mounter.readonly, readonly
+    is_there = drive.look() is MountState.MOUNTED
+    if is_there and not readonly and (was_readonly or is_readonly(drive.mountpoint)):
+        drive.unmount(timeout_s=timeout_s)
+
+
 def _mounted(drive: DriveMount, *, timeout_s: float = _CONSENT_S) -> DriveMount:
-    words = (
-        f"Waiting up to {timeout_s:.0f} s for access to Drive: answer the question in the"
-        " notebook's page, or stop the cell."
-    )
+    words = f"Waiting up to {timeout_s:.0f} s for access to Drive: {_answer_words(reader())}"
     with said_if_it_lasts(words, after_s=_QUIET_S):
         drive.mount(timeout_s=timeout_s)
     use_mount(drive)
     return drive
+
+
+def _answer_words(reads: Reader) -> str:
+    """Returns how the question for access is answered where a notebook is read."""
+    if reads is Reader.EDITOR:
+        return "answer the question in your editor, or stop the cell."
+    if reads is Reader.COMMAND_LINE:
+        return (
+            "whatever runs this notebook seems to have no page to ask in. With Google's command"
+            " line, run `colab drivemount` first; else mount Drive in the notebook's page first, or"
+            " pass drive=False to setup()."
+        )
+    return "answer the question in the notebook's page, or stop the cell."
 
 
 def chosen_mount(
@@ -123,7 +153,8 @@ def status_of(drive: DriveMount) -> DriveStatus:
     if state is not MountState.MOUNTED:
         reason = f"{state.value} at {drive.mountpoint}"
         return DriveStatus(state, backend=drive.mounter.name, reason=reason)
-    return DriveStatus(state, drive.root, drive.mounter.name)
+    readonly = is_readonly(drive.mountpoint)
+    return DriveStatus(state, drive.root, drive.mounter.name, is_readonly=readonly)
 
 
 def status_without(reason: str, platform: Platform | None = None) -> DriveStatus:

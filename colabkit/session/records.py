@@ -23,6 +23,7 @@ class DriveStatus:
         backend: The program that mounts it, "" without one.
         reason: Why it is not mounted, "" when it is.
         advice: What to do about it, or what works without.
+        is_readonly: Whether it is mounted to be read only.
     """
 
     state: MountState
@@ -30,6 +31,7 @@ class DriveStatus:
     backend: str = ""
     reason: str = ""
     advice: str = ""
+    is_readonly: bool = False
 
     @property
     def is_mounted(self) -> bool:
@@ -40,7 +42,8 @@ class DriveStatus:
         """Returns the status in one line."""
         if not self.is_mounted:
             return self.reason or self.state.value
-        return f"mounted, {self.path}"
+        how = "mounted to be read only" if self.is_readonly else "mounted"
+        return f"{how}, {self.path}"
 
     def row(self) -> Row:
         """Returns the status as a line of a card."""

@@ -20,7 +20,7 @@ from colabkit.storage.local import LocalVolume
 from colabkit.storage.mounted_volume import MountedVolume
 from colabkit.storage.mounter import Mounter, MountRequest
 from colabkit.storage.mounters import ColabMounter, FolderMounter, mounter_for
-from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_slow
+from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_readonly, is_slow
 from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.outages import LOST, PASSING, may_pass
 from colabkit.storage.places import (
@@ -35,7 +35,7 @@ from colabkit.storage.places import (
     volume_at,
     warning_about,
 )
-from colabkit.storage.programs import Ended, cache_folder, run_program
+from colabkit.storage.programs import Ended, cache_folder, make_in_cache, run_program
 from colabkit.storage.rclone_mount import RcloneMounter
 from colabkit.storage.rclone_volume import RcloneVolume
 from colabkit.storage.urls import joined, url_of
@@ -75,11 +75,13 @@ __all__ = [
     "give_back",
     "hash_of",
     "is_mountpoint",
+    "is_readonly",
     "is_slow",
     "is_usual",
     "joined",
     "locate",
     "locate_input",
+    "make_in_cache",
     "may_pass",
     "mount_in_use",
     "mount_of",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from colabkit.errors import StorageError
 from colabkit.storage.drive_mount import DEFAULT_MOUNTPOINT, DriveMount
 from colabkit.storage.files import Files
 from colabkit.storage.local import LocalVolume, T
@@ -121,4 +122,13 @@ class DriveVolume(LocalVolume):
             except OSError as error:
                 if error.errno in LOST or error.errno == errno.ETIMEDOUT:
                     raise self.mount.lost_error() from error
+                if error.errno == errno.EROFS:
+                    message = f"Drive at {self.mount.mountpoint} is mounted to be read only."
+                    hint = (
+                        "Run colabkit.mount(readonly=False) to write to it, or pass a folder of"
+                        " another place."
+                    )
+                    raise StorageError(
+                        message, path=path, operation=operation, hint=hint
+                    ) from error
                 raise

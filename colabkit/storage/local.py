@@ -17,6 +17,7 @@ import psutil
 
 from colabkit.errors import DiskFullError, StorageError
 from colabkit.storage.files import Files
+from colabkit.storage.programs import CACHE_HINT, is_in_cache
 from colabkit.storage.volume import Bytes
 
 T = TypeVar("T")
@@ -25,6 +26,8 @@ _ASIDE = ".colabkit-tmp-"
 _SESSION = uuid.uuid4().hex[:12]
 _READ_BYTES = 8 << 20
 _READERS = 4
+_FULL_HINT = "Delete what you no longer need there, or pass another ckpt_dir."
+_FULL_CACHE_HINT = "Delete what you no longer need there, or set COLABKIT_CACHE to a larger disk."
 
 
 class LocalVolume:
@@ -210,9 +213,11 @@ class LocalVolume:
                     message,
                     path=path,
                     free_bytes=free,
-                    hint="Delete what you no longer need there, or pass another ckpt_dir.",
+                    hint=_FULL_CACHE_HINT if is_in_cache(path) else _FULL_HINT,
                 )
-        if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        if is_in_cache(path):
+            hint = CACHE_HINT
+        elif error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
             hint = "Pass a folder that you may write to."
         elif error.errno in {errno.ENOTCONN, errno.EIO}:
             hint = "The mount was lost: mount Drive again."

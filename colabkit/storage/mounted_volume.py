@@ -35,6 +35,14 @@ class MountedVolume(LocalVolume):
         self._require()
         super().write(name, parts)
 
+    def confirmed(self, names: Iterable[str]) -> bool | None:  # noqa: ARG002  # none is asked
+        """Returns whether all of these are safe, None where the file system does not say.
+
+        One in a program's hands (rclone, s3fs) may take what is written into a cache of its own,
+        and upload it later.
+        """
+        return None if self._mounted is not None and self._mounted.kind.startswith("fuse") else True
+
     def list(self, folder: str) -> dict[str, int]:
         """Returns the names of the files in a folder and their sizes, {} when there is none."""
         found = super().list(folder)

@@ -26,10 +26,17 @@ from colabkit.storage.rclone_mount import RcloneMounter
 
 
 class ColabMounter:
-    """google.colab's own mount: asks the person in the notebook's page for access."""
+    """google.colab's own mount: asks the person in the notebook's page for access.
+
+    Args:
+        readonly: Whether it is mounted to be read only.
+    """
 
     name = "colab"
     drive = "colab"
+
+    def __init__(self, *, readonly: bool = False) -> None:
+        self.readonly = readonly
 
     def root(self, mountpoint: Path) -> Path:
         """Returns where My Drive begins under a mountpoint."""
@@ -57,6 +64,7 @@ class ColabMounter:
             timeout_s=wanted.timeout_s,
             is_lost=wanted.is_lost and is_mountpoint(mountpoint),
             others=() if is_alive_at is None else (str(is_alive_at),),
+            readonly=self.readonly,
         )
 
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
@@ -94,13 +102,13 @@ class FolderMounter:
 
     def mount(self, mountpoint: Path, wanted: MountRequest) -> None:
         """Raises DriveMountError: only you know how it is mounted."""
-        what = (
-            "What you mounted there is gone"
-            if wanted.is_lost or self._device is not None
-            else "There is no folder"
-        )
+        if wanted.is_lost or self._device is not None:
+            what = "What you mounted there is gone"
+            hint = "Mount it as you did the first time: training and uploads go on then."
+        else:
+            what = "There is no folder"
+            hint = "Mount Drive there first, or pass mountpoint= with the folder where it is."
         message = f"{what}: {mountpoint}; with backend='folder' you mount Drive yourself."
-        hint = "Mount it as you did the first time: training goes on, and so do the uploads then."
         cause = MountFailure.NOT_OURS
         raise DriveMountError(message, cause=cause, path=mountpoint, hint=hint)
 

@@ -28,17 +28,25 @@ class Mounted:
     Attributes:
         mountpoint: Where it is mounted.
         kind: The type of the file system.
+        is_readonly: Whether nothing can be written to it.
     """
 
     mountpoint: str
     kind: str
+    is_readonly: bool = False
 
 
 def _table() -> list[Mounted]:
     if not _TABLE.exists():
-        return [Mounted(p.mountpoint, p.fstype) for p in psutil.disk_partitions(all=True)]
+        partitions = psutil.disk_partitions(all=True)
+        return [Mounted(p.mountpoint, p.fstype, "ro" in p.opts.split(",")) for p in partitions]
     rows = _TABLE.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
-    return [Mounted(_unescaped(row.split(" ")[1]), row.split(" ")[2]) for row in rows]
+    return [_mounted(row) for row in rows]
+
+
+def _mounted(row: str) -> Mounted:
+    _source, mountpoint, kind, options, *_ = row.split(" ")
+    return Mounted(_unescaped(mountpoint), kind, "ro" in options.split(","))
 
 
 def _unescaped(field: str) -> str:
@@ -54,6 +62,17 @@ def is_mountpoint(path: str | Path) -> bool:
     """
     wanted = str(Path(path).absolute())
     return any(mounted.mountpoint == wanted for mounted in _table())
+
+
+def is_readonly(path: str | Path) -> bool:
+    """Whether what is mounted at a path takes nothing that is written to it.
+
+    Example:
+        >>> is_readonly("/proc")
+        False
+    """
+    wanted = str(Path(path).absolute())
+    return any(mounted.is_readonly for mounted in _table() if mounted.mountpoint == wanted)
 
 
 def drive_mountpoints() -> list[Path]:

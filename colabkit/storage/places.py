@@ -13,7 +13,7 @@ from colabkit.storage.fsspec_volume import FsspecVolume
 from colabkit.storage.local import LocalVolume
 from colabkit.storage.mounted_volume import MountedVolume
 from colabkit.storage.mounters import ColabMounter
-from colabkit.storage.mounts import drive_mountpoints, is_slow, led_to
+from colabkit.storage.mounts import drive_mountpoints, is_readonly, is_slow, led_to
 from colabkit.storage.rclone_volume import RcloneVolume
 from colabkit.storage.urls import RCLONE, protocol_of, url_of
 
@@ -55,7 +55,7 @@ def mount_in_use(platform: Platform | None = None) -> DriveMount | None:
     there = drive_mountpoints()
     if not there or (mount is not None and mount.mountpoint == there[0]):
         return mount
-    found = [DriveMount(mountpoint, ColabMounter()) for mountpoint in there]
+    found = [DriveMount(each, ColabMounter(readonly=is_readonly(each))) for each in there]
     alive = next((each for each in found if each.look() is MountState.MOUNTED), None)
     if mount is None:
         use_mount(alive or found[0])

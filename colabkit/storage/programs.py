@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from colabkit.errors import StorageError
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ended:
@@ -96,11 +98,44 @@ def stopped_program(
         running.wait()
 
 
+CACHE_HINT = (
+    "Set COLABKIT_CACHE to a folder of this machine that you may write to, before anything else:"
+    " os.environ['COLABKIT_CACHE'] = '/tmp/colabkit'."
+)
+
+
 def cache_folder() -> Path:
-    """Returns where colabkit keeps what may be lost with the machine."""
+    """Returns where colabkit keeps what may be lost with the machine.
+
+    Raises:
+        StorageError: There is no home folder for it.
+    """
     chosen = os.environ.get("COLABKIT_CACHE")
-    folder = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "colabkit"
+    try:
+        folder = Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "colabkit"
+    except RuntimeError as error:
+        message = "This user has no home folder, where colabkit keeps what it works on."
+        raise StorageError(message, path="~", operation="find", hint=CACHE_HINT) from error
     return folder.absolute()
+
+
+def is_in_cache(path: str | Path) -> bool:
+    """Whether a path lies where colabkit keeps what may be lost with the machine."""
+    return Path(path).absolute().is_relative_to(cache_folder())
+
+
+def make_in_cache(folder: Path) -> None:
+    """Makes a folder in the cache.
+
+    Raises:
+        StorageError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        said = os.strerror(error.errno or 0)
+        message = f"colabkit could not make its folder {folder}: {said}."
+        raise StorageError(message, path=folder, operation="make", hint=CACHE_HINT) from error
 
 
 def _text(file: IO[bytes]) -> str:

@@ -13,7 +13,7 @@ from colabkit.runtime import check_mountpoint
 from colabkit.storage.fuse import await_mount, missing_program, require_fuse, take_down
 from colabkit.storage.mounter import MountRequest
 from colabkit.storage.mounts import is_mountpoint
-from colabkit.storage.programs import cache_folder, is_installed, run_program
+from colabkit.storage.programs import cache_folder, is_installed, make_in_cache, run_program
 
 INSTALL_RCLONE = "Run: apt-get install rclone"
 _LOOK_S = 0.25
@@ -72,7 +72,7 @@ class RcloneMounter:
             take_down(mountpoint, is_dead=True)
         check_mountpoint(str(mountpoint), timeout_s=wanted.timeout_s, is_covered=False)
         mountpoint.mkdir(exist_ok=True)
-        self._cache.mkdir(parents=True, exist_ok=True)
+        make_in_cache(self._cache)
         log = self._cache / "mount.log"
         log.unlink(missing_ok=True)
         wait = f"--daemon-wait={max(1, int(wanted.timeout_s))}s"

@@ -121,3 +121,36 @@ def test_many_small_files_are_packed_once_and_the_next_machine_reads_the_archive
     said, made = dataset(machine, 'colabkit.dataset("MyDrive/texts")')
     assert made == files
     assert "Unpacked 400 files" in said
+
+
+# As huggingface_hub does: without a token it takes the one in Colab's Secrets, asked for once.
+HUB = """
+import functools, os, types
+from google.colab import userdata
+
+@functools.cache
+def secret():
+    return userdata.get("HF_TOKEN")
+
+class HfApi:
+    def repo_info(self, *, token, **facts):
+        assert (secret() if token is None else token) == "hf_mine"
+        return types.SimpleNamespace(sha="abc")
+
+def snapshot_download(*, local_dir, token, **facts):
+    assert (secret() if token is None else token) == "hf_mine"
+    os.makedirs(local_dir, exist_ok=True)
+    with open(os.path.join(local_dir, "one.txt"), "w") as file:
+        file.write("cats")
+    return local_dir
+"""
+
+
+def test_a_dataset_of_hugging_face_is_opened_by_the_token_in_colabs_secrets(cloud):
+    machine = cloud.machine(files={"/content/huggingface_hub.py": HUB})
+    machine.front_end.add_secret("HF_TOKEN", "hf_mine")
+    machine.run_cell("import sys; sys.path.insert(0, '/content'); import colabkit").check()
+    _, files = dataset(machine, 'colabkit.dataset("hf://datasets/zoo/cats")')
+    assert files == {"one.txt": b"cats"}
+    asked = [each for each in machine.front_end.requests if each["type"] == "GetSecret"]
+    assert [each["request"] for each in asked] == [{"key": "HF_TOKEN"}]

@@ -208,3 +208,22 @@ def test_release_keeps_a_machine_whose_drive_does_not_upload(cloud):
 def test_elsewhere_there_is_nothing_to_give_back(cloud):
     shown = cloud.machine(Platform.KAGGLE).run_cell("import colabkit; colabkit.release()").check()
     assert "there is nothing to give back" in shown.stdout
+
+
+def test_drive_can_be_mounted_to_be_read_only_and_is_then_kept_so(cloud):
+    cloud.path("cats").mkdir(parents=True)
+    machine = cloud.machine()
+    readonly = "mounted to be read only, /content/drive/MyDrive"
+    assert readonly in machine.run_cell("import colabkit\ncolabkit.mount(readonly=True)").result
+    machine.drive.kill_mount()
+    for cell in ("colabkit.mount()", SETUP):
+        assert readonly in machine.run_cell(cell).check().result
+    machine.restart_kernel()
+    assert readonly in machine.run_cell(SETUP).check().result
+    fit = "import torch\nx = torch.zeros(8, 2)\ncolabkit.fit(torch.nn.Linear(2, 2), (x, x), {!r})"
+    error = machine.run_cell(fit.format("MyDrive/runs/a")).error
+    assert error.startswith("StorageError: Drive at /content/drive is mounted to be read only.")
+    assert "Run colabkit.mount(readonly=False)" in error
+    shown = machine.run_cell("colabkit.mount(readonly=False)").check()
+    assert "mounted, /content/drive/MyDrive" in shown.result
+    machine.run_cell("open('/content/drive/MyDrive/cats/1', 'w').close()").check()

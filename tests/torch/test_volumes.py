@@ -182,3 +182,13 @@ def test_no_network_is_said_before_the_first_step(signed_in, monkeypatch):
     monkeypatch.setattr(outages, "_PAUSES_S", (0.0,))
     with pytest.raises(StorageError, match="the service cannot be reached"):
         colabkit.fit(network(), data(), "s3://bucket/run", progress=False, callbacks=[Never()])
+
+
+def test_a_run_in_a_bucket_needs_a_cache_that_can_be_written_to_and_says_so(monkeypatch, tmp_path):
+    monkeypatch.delenv("COLABKIT_CACHE", raising=False)
+    home = tmp_path / "home"
+    home.touch()
+    monkeypatch.setenv("HOME", str(home))
+    x = torch.zeros(8, 2)
+    with pytest.raises(StorageError, match="Set COLABKIT_CACHE to a folder of this machine"):
+        colabkit.fit(torch.nn.Linear(2, 1), (x, x[:, :1]), "memory://no-home", epochs=1)

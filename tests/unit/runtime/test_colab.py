@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import types
 from pathlib import Path
@@ -249,6 +248,16 @@ def test_a_second_mountpoint_is_refused_before_it_cuts_the_first_off(tmp_path):
     assert "/content/drive" in caught.message
     assert colab.calls == []
     assert colab.connect(tmp_path, others=(str(tmp_path),))
+
+
+def test_a_folder_in_none_that_exists_is_answered_by_one_that_can_be_passed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    colab = Colab()
+    with pytest.raises(DriveMountError, match="the folder /no/such does not exist") as told:
+        colab.connect("/no/such/drive")
+    assert told.value.hint.endswith(f"such as '{tmp_path}/drive'.")
+    assert colab.calls == []
+    assert colab.connect(tmp_path / "drive")
 
 
 def test_a_dead_mount_is_mounted_again_without_a_look_at_it(tmp_path):

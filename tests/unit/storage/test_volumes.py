@@ -95,6 +95,21 @@ def test_nothing_is_written_to_the_bare_folder_of_what_was_mounted(mounted):
     assert not list(mounted.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("kind", "told"), [("fuse.rclone", None), ("fuse.google-drive-ocamlfuse", None), ("nfs4", True)]
+)
+def test_what_a_program_holds_in_its_cache_is_not_called_uploaded(
+    tmp_path, monkeypatch, kind, told
+):
+    table = tmp_path / "mounts"
+    table.write_text(f"remote: {tmp_path} {kind} rw 0 0\n")
+    monkeypatch.setattr(mounts, "_TABLE", table)
+    volume = volume_at(tmp_path / "run")
+    assert isinstance(volume, MountedVolume)
+    volume.write("one", [blob(b"1")])
+    assert volume.confirmed(["one"]) is told
+
+
 def test_what_the_mount_table_does_not_list_is_not_taken_for_gone(tmp_path, monkeypatch):
     table = tmp_path / "mounts"
     table.write_text("proc /proc proc rw 0 0\n")
