@@ -20,6 +20,7 @@ import pytest
 from colabkit import cli
 from tests.abilities import package
 from tests.colab_vm import Cloud, Machine
+from tests.tiny_wheels import tiny_wheel
 
 REPOSITORY = Path(__file__).parents[2]
 README = "README.md"
@@ -124,14 +125,24 @@ def three_cells() -> list[str]:
 
 
 class FreshMachines:
-    """Machines that have what Colab brings along, and no colabkit but what pip puts there."""
+    """Machines that have what Colab brings along, and no colabkit but what pip puts there.
 
-    def __init__(self, cloud: Cloud) -> None:
+    Args:
+        cloud: Their Drive.
+        index: A folder that stands for the index of packages.
+    """
+
+    def __init__(self, cloud: Cloud, index: Path) -> None:
         self._cloud = cloud
+        self._index = index
 
     def start(self) -> Machine:
-        own = {"PIP_NO_INDEX": "1", "PIP_TARGET": "/content/site"}
-        machine = self._cloud.machine(environ=own, files={"/content/site/.keep": ""})
+        own = {"PIP_INDEX_URL": self._index.as_uri(), "PIP_TARGET": "/content/site"}
+        machine = self._cloud.machine(
+            environ=own,
+            files={"/content/site/.keep": ""},
+            visible=[self._index],
+        )
         # This repository is installed on the host: it is no longer found from here on.
         code = """
 import sys
@@ -152,7 +163,23 @@ def wheel(tmp_path_factory) -> Path:
     return made
 
 
-def test_the_first_three_cells_are_all_that_a_fresh_machine_needs(cloud, wheel):
+@pytest.fixture(scope="module")
+def index(tmp_path_factory) -> Path:
+    """Has what Colab lacks; and newer ones of what it has, which are not to be taken."""
+    folder = tmp_path_factory.mktemp("index")
+    # A stand-in that cannot be used: where it is so, the standard library does its work.
+    wheels = [tiny_wheel(folder / "isal", "isal", "1.7.1")]
+    for name in ("numpy", "tqdm", "psutil", "safetensors", "xxhash", "fsspec", "filelock"):
+        wheels.append(tiny_wheel(folder / name, name, "99.0"))
+    other = "raise ImportError('another project of this name')"
+    wheels.append(tiny_wheel(folder / "colabkit", "colabkit", "99.0", code=other))
+    for wheel in wheels:
+        link = f'<a href="{wheel.name}">{wheel.name}</a>'
+        wheel.with_name("index.html").write_text(f"<!DOCTYPE html><html><body>{link}</body></html>")
+    return folder
+
+
+def test_the_first_three_cells_are_all_that_a_fresh_machine_needs(cloud, wheel, index):
     package("torch", "sklearn").require()
     install, setup, fit = three_cells()
     cloud.path(wheel.name).write_bytes(wheel.read_bytes())
@@ -160,8 +187,11 @@ def test_the_first_three_cells_are_all_that_a_fresh_machine_needs(cloud, wheel):
     cloud.path("colabkit-0.0.0-py3-none-any.whl").write_bytes(b"")
     cloud.path(wheel.name.replace(".whl", " (1).whl")).write_bytes(b"")
     for said in ("20 epochs", "resumed 1×"):
-        machine = FreshMachines(cloud).start()
+        machine = FreshMachines(cloud, index).start()
         machine.run_cell(install).check()
+        installed = machine.path("/content/site").glob("*.dist-info")
+        names = {each.name.removesuffix(".dist-info") for each in installed}
+        assert names == {wheel.name.removesuffix("-py3-none-any.whl"), "isal-1.7.1"}
         where = machine.run_cell("colabkit.__file__").check()
         assert where.result == "'/content/site/colabkit/__init__.py'"
         assert "mounted, /content/drive/MyDrive" in machine.run_cell(setup).check().result
@@ -171,8 +201,8 @@ def test_the_first_three_cells_are_all_that_a_fresh_machine_needs(cloud, wheel):
         machine.kill()
 
 
-def test_without_a_wheel_the_first_cell_says_in_one_sentence_what_to_do(cloud):
-    shown = FreshMachines(cloud).start().run_cell(three_cells()[0])
+def test_without_a_wheel_the_first_cell_says_in_one_sentence_what_to_do(cloud, tmp_path):
+    shown = FreshMachines(cloud, tmp_path).start().run_cell(three_cells()[0])
     kind, _, sentence = shown.error.partition(": ")
     assert kind == "SystemExit"
     assert re.fullmatch(r"Put the wheel[^.]* top folder of your Drive[^.]*\.", sentence)

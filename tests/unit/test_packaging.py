@@ -80,6 +80,15 @@ def test_installing_changes_no_version_on_colab(path, python):
         )
 
 
+def test_the_first_cell_of_readme_installs_what_colab_lacks_and_nothing_else():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    leaves = [r for r in map(Requirement, PROJECT["dependencies"]) if r.name in LEAVES]
+    lines = [line.split() for line in readme.splitlines() if "%pip install" in line]
+    wanted = ["colabkit", *(f'"{leaf.name}{leaf.specifier}"' for leaf in leaves)]
+    assert [next(w for w in line if w in wanted) for line in lines] == wanted
+    assert all("--no-deps" in line for line in lines)
+
+
 def test_the_short_lists_are_those_of_the_images():
     for path in FULL_LISTS:
         full = pins(path)
