@@ -43,9 +43,7 @@ class Progress:
             >>> Progress(step=112, epoch=2, epochs=20, steps_per_epoch=50).words()
             'epoch 3/20 · 12/50'
         """
-        words = f"epoch {self.epoch + 1}" + (f"/{self.epochs}" if self.epochs else "")
-        batch = self.batch
-        return words if batch is None else f"{words} · {batch:,}/{self.steps_per_epoch:,}"
+        return self._told(" · ", "/")
 
     def in_words(self) -> str:
         """Returns epoch and batch as one says them.
@@ -54,9 +52,13 @@ class Progress:
             >>> Progress(step=112, epoch=2, epochs=20, steps_per_epoch=50).in_words()
             'epoch 3 of 20, batch 12 of 50'
         """
-        words = f"epoch {self.epoch + 1}" + (f" of {self.epochs}" if self.epochs else "")
-        batch = self.batch
-        return words if batch is None else f"{words}, batch {batch:,} of {self.steps_per_epoch:,}"
+        return self._told(", batch ", " of ")
+
+    def _told(self, before_batch: str, of: str) -> str:
+        words = f"epoch {self.epoch + 1}" + (f"{of}{self.epochs}" if self.epochs else "")
+        if (batch := self.batch) is not None:
+            words += f"{before_batch}{batch:,}{of}{self.steps_per_epoch:,}"
+        return words
 
     @property
     def batch(self) -> int | None:

@@ -13,7 +13,7 @@ from colabkit.runtime.faults import GpuFault
 from colabkit.runtime.frameworks import Framework, FrameworkReport
 from colabkit.runtime.gpus import ComputeCapability, Driver, DriverReport, Gpu, GpuProcess
 from colabkit.runtime.host import Host, read_host
-from colabkit.runtime.mounting import check_mountpoint
+from colabkit.runtime.mounting import check_mountpoint, how_to_answer
 from colabkit.runtime.nvidia_smi import Answer, SmiDriver
 from colabkit.runtime.nvml import NvmlDriver
 from colabkit.runtime.packages import (
@@ -71,6 +71,7 @@ __all__ = [
     "expected_limit_s",
     "find_tpu",
     "flush_and_unmount",
+    "how_to_answer",
     "is_same_version",
     "machine_started_s",
     "missing",

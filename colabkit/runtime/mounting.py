@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colabkit.errors import ArgumentError, DriveMountError, MountFailure
+from colabkit.notebook import Reader, reader
 
 _HINTS = {
     MountFailure.DENIED: (
         "Run the cell again and allow access in the window that opens, with the account"
         " whose Drive it is; if no window opens, allow pop-ups and third-party cookies."
     ),
-    MountFailure.NOBODY_THERE: "Run the cell again with the notebook's tab open, and answer there.",
     MountFailure.TIMED_OUT: (
         "Run the cell again: the second try is often quicker."
         " Thousands of entries in My Drive itself slow it down; move them into folders."
@@ -23,7 +23,8 @@ _HINTS = {
         " Drive was not mounted, and is yours to move."
     ),
     MountFailure.NOT_SUPPORTED: (
-        "Save to a local folder here, or mount Drive with backend='rclone'."
+        "Save to a folder that outlives this machine or to a bucket, ckpt_dir='gs://bucket/run', or"
+        " mount Drive with backend='rclone'."
     ),
     MountFailure.POLICY: ("Ask the administrator for Drive for desktop, or use a private account."),
     MountFailure.NO_KERNEL: "Mount in a notebook's cell first; a script started with ! cannot.",
@@ -35,6 +36,14 @@ _HINTS = {
     MountFailure.FAILED: (
         "Run the cell again; if it fails each time, Runtime → Restart session and run it again:"
         " what is saved on this machine's disk stays there."
+    ),
+}
+_ANSWERS = {
+    Reader.EDITOR: "answer the question in your editor",
+    Reader.COMMAND_LINE: (
+        "whatever runs this notebook seems to have no page to ask in; with Google's command line"
+        " run `colab drivemount` first, else mount Drive in the notebook's page first, or pass"
+        " drive=False to setup()"
     ),
 }
 _FAILED = "mount failed"
@@ -64,9 +73,21 @@ class Refusal:
     said: str
 
 
+def how_to_answer(reads: Reader) -> str:
+    """Returns how Drive's question for access is answered where a notebook is read.
+
+    Example:
+        >>> how_to_answer(Reader.PAGE)
+        "answer the question in the notebook's page"
+    """
+    return _ANSWERS.get(reads, "answer the question in the notebook's page")
+
+
 def mount_error(refusal: Refusal, mountpoint: str, *, hint: str = "") -> DriveMountError:
     """Returns the error for a refusal, with what is usually done about it or a better hint."""
     message = f'Drive is not mounted at {mountpoint}: {refusal.cause.value} ("{refusal.said}").'
+    if refusal.cause is MountFailure.NOBODY_THERE:
+        hint = hint or f"Run the cell again: {how_to_answer(reader())}."
     hint = hint or _HINTS[refusal.cause]
     return DriveMountError(message, cause=refusal.cause, path=mountpoint, hint=hint)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError, DriveMountError
-from colabkit.notebook import Reader, reader, said_if_it_lasts
-from colabkit.runtime import Platform, detect_platform
+from colabkit.notebook import reader, said_if_it_lasts
+from colabkit.runtime import Platform, detect_platform, how_to_answer
 from colabkit.session.records import DriveStatus
 from colabkit.storage import (
     DEFAULT_MOUNTPOINT,
@@ -53,8 +53,8 @@ def mount(
         backend: The program that mounts it: "colab", google.colab's own, by default;
             "rclone", "ocamlfuse", or "folder" for one that you have mounted yourself.
         timeout_s: How long to wait for you to allow access, in seconds.
-        readonly: True mounts it to be read only, for a session that only reads datasets from it;
-            False mounts it anew where it is so. By default it stays as it is mounted.
+        readonly: True mounts it to be read only, for a session that only reads datasets from it,
+            where it is not mounted yet; False mounts it anew where it is so.
         remount_after_hours: Mounts it anew between two steps when the mount is that old and
             nothing waits to be copied; None waits until it is lost.
         **options: What the backend takes, such as ``remote="gdrive:"`` for rclone.
@@ -90,31 +90,23 @@ def _choose_access(drive: DriveMount, readonly: bool | None, *, timeout_s: float
         message = f"backend {drive.mounter.name!r} takes no readonly."
         hint = "Pass what its program takes: options=['--read-only'] for rclone."
         raise ArgumentError(message, argument="readonly", hint=hint)
-    was_readonly, drive.mounter.readonly = drive.mounter.readonly, readonly
     is_there = drive.look() is MountState.MOUNTED
-    if is_there and not readonly and (was_readonly or is_readonly(drive.mountpoint)):
+    if is_there and readonly:
+        return  # what is saved there goes on being saved
+    was_readonly, drive.mounter.readonly = drive.mounter.readonly, readonly
+    if is_there and (was_readonly or is_readonly(drive.mountpoint)):
         drive.unmount(timeout_s=timeout_s)
 
 
 def _mounted(drive: DriveMount, *, timeout_s: float = _CONSENT_S) -> DriveMount:
-    words = f"Waiting up to {timeout_s:.0f} s for access to Drive: {_answer_words(reader())}"
+    words = (
+        f"Waiting up to {timeout_s:.0f} s for access to Drive: {how_to_answer(reader())},"
+        " or stop the cell."
+    )
     with said_if_it_lasts(words, after_s=_QUIET_S):
         drive.mount(timeout_s=timeout_s)
     use_mount(drive)
     return drive
-
-
-def _answer_words(reads: Reader) -> str:
-    """Returns how the question for access is answered where a notebook is read."""
-    if reads is Reader.EDITOR:
-        return "answer the question in your editor, or stop the cell."
-    if reads is Reader.COMMAND_LINE:
-        return (
-            "whatever runs this notebook seems to have no page to ask in. With Google's command"
-            " line, run `colab drivemount` first; else mount Drive in the notebook's page first, or"
-            " pass drive=False to setup()."
-        )
-    return "answer the question in the notebook's page, or stop the cell."
 
 
 def chosen_mount(

@@ -79,7 +79,7 @@ def test_with_nobody_at_the_browser_it_says_so(cloud):
     machine.front_end.answer = Answer.NOBODY
     error = machine.run_cell("import colabkit; colabkit.mount(timeout_s=2)").error
     assert "nobody answered the question for access" in error
-    assert "with the notebook's tab open" in error
+    assert "answer the question in the notebook's page" in error
 
 
 def test_with_nobody_at_the_browser_setup_says_within_seconds_what_it_waits_for(cloud):
@@ -224,6 +224,10 @@ def test_drive_can_be_mounted_to_be_read_only_and_is_then_kept_so(cloud):
     error = machine.run_cell(fit.format("MyDrive/runs/a")).error
     assert error.startswith("StorageError: Drive at /content/drive is mounted to be read only.")
     assert "Run colabkit.mount(readonly=False)" in error
-    shown = machine.run_cell("colabkit.mount(readonly=False)").check()
-    assert "mounted, /content/drive/MyDrive" in shown.result
+    # Once it is written to, that stays so, also when it is lost.
+    for how in ("False", "True"):
+        shown = machine.run_cell(f"colabkit.mount(readonly={how})").check()
+        assert "mounted, /content/drive/MyDrive" in shown.result
+    machine.drive.kill_mount()
+    machine.run_cell("colabkit.mount()").check()
     machine.run_cell("open('/content/drive/MyDrive/cats/1', 'w').close()").check()
