@@ -120,9 +120,9 @@ class LineScreen:
         rate = (progress.step - self._initial_step) / elapsed_s if elapsed_s > 0 else 0.0
         total = f" of {self._total_steps:,}" if self._total_steps else ""
         parts = [progress.in_words(), f"step {progress.step:,}{total}", f"{rate:.1f} steps/s"]
-        if self._total_steps and rate:
-            left_s = (self._total_steps - progress.step) / rate
-            parts.append(f"{duration_words(left_s)} left")
+        steps_left = (self._total_steps or 0) - progress.step
+        if rate and steps_left > 0:
+            parts.append(f"{duration_words(steps_left / rate)} left")
         said = f": {', '.join(facts)}".replace(" · ", ", ") if facts else ""
         sentence = f"{', '.join(parts)}{said}."
         self._unwritten = f"{sentence[0].upper()}{sentence[1:]}"
