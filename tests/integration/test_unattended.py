@@ -91,4 +91,4 @@ def test_that_nobody_can_answer_is_said_within_seconds_with_what_helps(machine):
     words = said(setup)
     assert words.startswith("Waiting up to 120 s for access to Drive: ")
     assert "`colab drivemount`" in words
-    assert "nobody answered the question for access" in setup[-1].data["text/plain"]
+    assert "Drive is not mounted at /content/drive" in setup[-1].data["text/plain"]
