@@ -97,7 +97,7 @@ def cell_of(outputs: list[nbformat.NotebookNode]) -> nbformat.NotebookNode:
 def test_what_stands_in_the_notebook_is_the_end_of_the_run(outputs):
     text = panels(outputs["hostile"])[0]["text/plain"]
     assert "finished" in text
-    assert "epoch 2/2 · 2/2, step 4 of 4, 100%" in text
+    assert "epoch 2 of 2, batch 2 of 2, step 4 of 4, 100%" in text
     assert "run folder" in text
     assert "step 4, saved " in text
     assert "Resume is exact." in text
