@@ -5,7 +5,7 @@ from colabkit.checkpoint.folder import RunFolder
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.listing import CheckpointList
-from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
+from colabkit.checkpoint.manifest import NOTED, Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings, duration_s
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, require_distinct
@@ -22,6 +22,7 @@ from colabkit.checkpoint.tree import (
 )
 
 __all__ = [
+    "NOTED",
     "Carrier",
     "CarryStatus",
     "CheckpointInfo",

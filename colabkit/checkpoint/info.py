@@ -34,7 +34,7 @@ class CheckpointInfo:
         is_finite: Whether all trained weights are numbers, neither NaN nor infinite.
         phase: What the phase of the run is called, "" where there is but one.
         problem: Why it cannot be used, "" when nothing is known against it.
-        hashes: A hash by tensor, "section.key".
+        hashes: A hash by tensor, "section.key", of frozen weights that are not written too.
     """
 
     name: str
@@ -57,7 +57,7 @@ class LoadedCheckpoint:
     """A checkpoint in memory, every byte of it verified.
 
     Attributes:
-        sections: The states by name.
+        sections: The states by name; under ``NOTED``, hashes of tensors that lie in no file.
         skipped: Newer checkpoints that were damaged, as (name, reason).
         diverged: Steps of newer ones whose weights are NaN or infinite.
     """
@@ -83,6 +83,7 @@ class Draft:
         views: Its bytes in host memory, in the same order.
         skeletons: The rest of each section.
         weights: Names of the sections that are a model's weights.
+        noted: By section, hashes of tensors that are not written.
     """
 
     facts: SaveFacts
@@ -90,3 +91,4 @@ class Draft:
     views: Sequence[Bytes]
     skeletons: Mapping[str, Any]
     weights: tuple[str, ...]
+    noted: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)

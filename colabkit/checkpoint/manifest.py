@@ -16,6 +16,8 @@ from colabkit.errors import CheckpointCorruptError
 from colabkit.storage import Bytes, hash_of
 
 FORMAT = 1
+# Under this name a loaded checkpoint has the hashes of what is noted.
+NOTED = "noted hashes"
 SIZE_MAX = 256 << 20
 _PREFIX = b'{"xxh3_128":"'
 _MIDDLE = b'","manifest":'
@@ -103,7 +105,11 @@ class ShardEntry:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Manifest:
-    """Everything of one checkpoint but the bytes of its tensors."""
+    """Everything of one checkpoint but the bytes of its tensors.
+
+    Attributes:
+        noted: By section, hashes of tensors that lie in no file and must be there again.
+    """
 
     name: Name
     saved_at: datetime.datetime
@@ -112,9 +118,11 @@ class Manifest:
     weights: tuple[str, ...]
     tensors: tuple[TensorEntry, ...]
     shards: Mapping[str, ShardEntry]
+    noted: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
     def to_bytes(self) -> Bytes:
         """Returns the file's content, its own hash in front."""
+        noted = {"noted": self.noted} if self.noted else {}
         body = json.dumps(
             {
                 "format": FORMAT,
@@ -128,6 +136,7 @@ class Manifest:
                     for t in self.tensors
                 ],
                 "shards": {name: [s.size, s.hash] for name, s in self.shards.items()},
+                **noted,
             },
             separators=(",", ":"),
         ).encode()
@@ -192,6 +201,7 @@ def _parse(body: bytes, path: str) -> Manifest:
         weights=tuple(str(section) for section in raw["weights"]),
         tensors=entries,
         shards=shards,
+        noted={section: _noted(hashes) for section, hashes in raw.get("noted", {}).items()},
     )
 
 
@@ -200,6 +210,12 @@ def _size_and_hash(value: Any) -> tuple[int, str]:
     if type(size) is not int or size < 0 or type(told) is not str:
         raise ValueError(value)
     return size, told
+
+
+def _noted(hashes: Any) -> dict[str, str]:
+    if not all(type(told) is str for told in hashes.values()):
+        raise ValueError(hashes)
+    return dict(hashes)
 
 
 def _entry(row: Any, shards: Mapping[str, ShardEntry], path: str) -> TensorEntry:

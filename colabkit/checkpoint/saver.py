@@ -45,6 +45,7 @@ class _Job:
     weights: tuple[str, ...]
     facts: SaveFacts
     trained: list[Item]
+    noted: dict[str, Mapping[str, Callable[[], str | None]]]
     wait_at_once: Callable[[], None]
     still_valid: Callable[[Mapping[int, Bytes]], bool]
     began_s: float
@@ -159,6 +160,7 @@ class Saver:
             weights=weights,
             facts=facts,
             trained=[i for i in items if i.section in weights and is_guarded(i.spec)],
+            noted={section.name: section.noted for section in sections if section.noted},
             wait_at_once=wait,
             still_valid=still_valid,
             began_s=began_s,
@@ -302,12 +304,13 @@ class Saver:
             self._status = dataclasses.replace(self._status, wants_retake=True)
             return
         hashes = hashes_of(job.items)
-        if self._deceived(job, hashes):
+        noted = {s: {key: told() for key, told in each.items()} for s, each in job.noted.items()}
+        if self._deceived(job, hashes) or self._is_torn(noted):
             return
         self._status = dataclasses.replace(self._status, state=SaveState.STAGED)
         finite = all(is_finite(item.spec.dtype, item.view) for item in job.trained)
         job.facts = dataclasses.replace(job.facts, is_finite=finite)
-        nbytes = self._commit(job, hashes)
+        nbytes = self._commit(job, hashes, noted)
         self._streaks = streaks_after(self._streaks, hashes)
         self._committed_s = self._clock()
         timings = SaveTimings(
@@ -335,7 +338,14 @@ class Saver:
             self._status = dataclasses.replace(self._status, wants_retake=True)
         return bool(changed)
 
-    def _commit(self, job: _Job, hashes: dict[tuple[str, str], str]) -> int:
+    def _is_torn(self, noted: Mapping[str, Mapping[str, str | None]]) -> bool:
+        """Whether what was only to be noted has changed meanwhile."""
+        changed = any(told is None for each in noted.values() for told in each.values())
+        if changed:
+            self._status = dataclasses.replace(self._status, wants_retake=True)
+        return changed
+
+    def _commit(self, job: _Job, hashes: dict[tuple[str, str], str], noted: Any) -> int:
         self._sequence += 1
         name = Name(self._attempt, self._lease.generation, self._sequence, self._lease.owner)
         draft = Draft(
@@ -353,6 +363,7 @@ class Saver:
             views=[item.view for item in job.items],
             skeletons=job.skeletons,
             weights=job.weights,
+            noted=noted,
         )
         # Behind a spool it is the carrier that asks whose the folder is: Drive may be away.
         check = self._lease.check if self.carrier is None else _no_check

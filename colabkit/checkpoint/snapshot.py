@@ -36,11 +36,14 @@ class Section:
         name: Names the files it lies in.
         state: Nested Python values and tensors.
         weights: Whether the state is {parameter name: tensor} of a model.
+        noted: Tensors of which only the hash is kept, by what gives it on the saver's thread:
+            None where the tensor has changed since.
     """
 
     name: str
     state: Any
     weights: bool
+    noted: Mapping[str, Callable[[], str | None]] = dataclasses.field(default_factory=dict)
 
 
 class Mode(enum.Enum):

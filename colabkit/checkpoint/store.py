@@ -12,6 +12,7 @@ from typing import Any
 from colabkit.checkpoint.incremental import ShardPlan, plan_shards
 from colabkit.checkpoint.info import CheckpointInfo, Draft, LoadedCheckpoint
 from colabkit.checkpoint.manifest import (
+    NOTED,
     SIZE_MAX,
     Manifest,
     Name,
@@ -112,6 +113,8 @@ class CheckpointStore:
             section: decode(skeleton, leaf_of(section))
             for section, skeleton in manifest.skeletons.items()
         }
+        if manifest.noted:
+            sections[NOTED] = manifest.noted
         return LoadedCheckpoint(self._info(manifest), manifest.facts, sections)
 
     def verify(self, name: str) -> str:
@@ -165,7 +168,12 @@ class CheckpointStore:
             weights_files=tuple(
                 joined(self.volume.location, _shard_path(shard)) for shard in sorted(weights)
             ),
-            hashes={f"{e.section}.{e.key}": e.hash for e in manifest.tensors},
+            hashes={f"{e.section}.{e.key}": e.hash for e in manifest.tensors}
+            | {
+                f"{s}.{key}": told
+                for s, each in manifest.noted.items()
+                for key, told in each.items()
+            },
         )
 
     # Writing.
@@ -200,6 +208,7 @@ class CheckpointStore:
                 weights=draft.weights,
                 tensors=tuple(entries),
                 shards=shards,
+                noted=draft.noted,
             )
             check()
             content = manifest.to_bytes()

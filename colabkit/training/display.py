@@ -14,6 +14,7 @@ from colabkit.notebook import (
     Speaker,
     TrainingBar,
     TrainingPanel,
+    bytes_words,
     duration_words,
     redraws,
     training_began,
@@ -176,6 +177,14 @@ class Display:
             f"{f' of {phase}' if phase else ''}"
             f" (saved {duration_words(age_s)} ago)."
         )
+
+    def base_is_noted(self, nbytes: int) -> None:
+        """Says how much of the model is not written."""
+        if nbytes:
+            self.say(
+                f"{bytes_words(nbytes)} of frozen base weights are not saved, only noted by their"
+                " hash: load the same base model where this goes on (save_base=True saves them)."
+            )
 
     def _complain(self, status: SaveStatus | None) -> None:
         complaint = complaint_of(status) if status is not None else ""

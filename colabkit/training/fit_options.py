@@ -30,6 +30,7 @@ class FitOptions:
     max_steps: int | None
     max_time: str | float | None
     phase: str | None
+    save_base: bool
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep"):
@@ -52,6 +53,7 @@ class FitOptions:
             "max_steps": self.max_steps,
             "max_time": self.max_time,
             "phase": self.phase,
+            "save_base": self.save_base,
         }
 
     def check_is_read_often_enough(self, feed: Any, *, instead: str) -> None:

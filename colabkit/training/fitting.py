@@ -82,6 +82,7 @@ def fit(
     max_steps: int | None = None,
     max_time: str | float | None = None,
     phase: str | None = None,
+    save_base: bool = False,
     **keras_arguments: Any,
 ) -> History:
     """Trains a model; run again after a disconnect, it goes on at the very batch.
@@ -146,6 +147,9 @@ def fit(
             other layers frozen, another learning rate, optimizer or loss, or on other data. Each
             such call is a phase, also without a name: it begins with what the model holds, and
             when all cells run again, each goes on where it was, and none is trained twice.
+        save_base: Whether frozen quantized weights, and the frozen base under adapters of PEFT,
+            are written too. Without, their hashes are noted: where this goes on, the same base
+            model must be loaded, and another one is an error.
         keras_arguments: For a Keras model only, with the meaning they have in Keras:
             sample_weight, class_weight, shuffle, steps_per_epoch, validation_split,
             validation_steps, validation_batch_size, validation_freq, verbose.

@@ -66,6 +66,9 @@ class Run(Boundaries):
             is saved, and the loops end.
         phase: A name for what this run trains, where another one on the same folder went before
             with other layers, rates or optimizers; without a name they are told apart by these.
+        save_base: Whether frozen quantized weights, and the frozen base under adapters of PEFT,
+            are written too. Without, their hashes are noted: where this goes on, the same base
+            model must be loaded, and another one is an error.
         objects: Modules, optimizers, schedulers, and anything with ``state_dict`` and
             ``load_state_dict``, under names of your own.
 
@@ -109,6 +112,7 @@ class Run(Boundaries):
         max_steps: int | None = None,
         max_time: str | float | None = None,
         phase: str | None = None,
+        save_base: bool = False,
         **objects: Any,
     ) -> None:
         checks.require_folder(ckpt_dir)
@@ -118,7 +122,7 @@ class Run(Boundaries):
         self.seed = checks.seed_of(seed)
         self.was_interrupted = self.is_over = False
         self._limits = Limits(max_steps, max_time)
-        self._side = side_for(objects)
+        self._side = side_for(objects, save_base=save_base)
         self._given = tuple(name for name, each in objects.items() if each is not None)
         self._position = Position()
         self._log = StepLog(self.history, self._side.to_floats, must_be_finite=must_be_finite)

@@ -86,6 +86,9 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
     if changed := differences({"objects": then}, {"objects": now}):
         hint = "Build the model as it was when this run trained it, and load into that."
         raise mismatch_error(changed, str(ckpt_dir), hint=hint)
+    if changed := side.changed_base(loaded.sections):
+        hint = "Load the base model that this run was trained on, and load into that."
+        raise mismatch_error(changed, str(ckpt_dir), hint=hint)
     side.restore_weights(loaded.sections)
     note_loaded(folder.location, model)
     return loaded.info

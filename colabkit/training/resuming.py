@@ -88,6 +88,7 @@ def restore_run(
         loaded = keeper.chosen(resume)
     if loaded is None:
         keeper.begin_attempt()
+        display.base_is_noted(side.unwritten_bytes())
         return ()
     for name, reason in loaded.skipped:
         display.say(f"Checkpoint {name} is not whole ({reason}) The one before is used.")
@@ -188,7 +189,8 @@ class _Restoring:
 
     def _misfits(self, loaded: LoadedCheckpoint) -> dict[str, tuple[object, object]]:
         made = self._state.objects_as_made
-        return misfits(loaded.fingerprint, objects=made, seed=self._asked.seed)
+        changed = misfits(loaded.fingerprint, objects=made, seed=self._asked.seed)
+        return changed or self._side.changed_base(loaded.sections)
 
     def _go_on(self, found: Found) -> tuple[str, ...]:
         """In the last phase, at its very batch."""

@@ -88,6 +88,14 @@ class Side(Protocol):
         """Returns the objects that tell one call from another by which they are."""
         ...
 
+    def unwritten_bytes(self) -> int:
+        """Returns how much of the weights is only noted by hash."""
+        ...
+
+    def changed_base(self, sections: Mapping[str, Any], /) -> dict[str, tuple[object, object]]:
+        """Returns, as name: (then, now), the weights that a checkpoint noted and are others."""
+        ...
+
     def holds_weights(self, sections: Mapping[str, Any]) -> bool:
         """Whether the models hold the weights of a checkpoint, bit for bit."""
         ...
@@ -117,8 +125,12 @@ class Side(Protocol):
         ...
 
 
-def side_for(objects: Mapping[str, Any]) -> Side:
+def side_for(objects: Mapping[str, Any], *, save_base: bool = False) -> Side:
     """Returns the side of the framework the objects come from.
+
+    Args:
+        objects: By name.
+        save_base: Whether frozen weights are written that loading the base model gives again.
 
     Raises:
         ArgumentError: A model is of a framework that cannot be resumed.
@@ -134,7 +146,7 @@ def side_for(objects: Mapping[str, Any]) -> Side:
         if "torch" in sys.modules:
             raise
         raise no_framework_error() from error
-    return TorchSide(objects)
+    return TorchSide(objects, save_base=save_base)
 
 
 def no_framework_error() -> MissingPackageError:

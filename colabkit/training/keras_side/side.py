@@ -102,6 +102,14 @@ class KerasSide:
         """Returns the objects that tell one call from another by which they are."""
         return Owned(tuple(self.state.models.values()), tuple(self.state.optimizers.values()))
 
+    def unwritten_bytes(self) -> int:
+        """Returns 0: all weights are written."""
+        return 0
+
+    def changed_base(self, _sections: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+        """Returns nothing: all weights are written."""
+        return {}
+
     def holds_weights(self, sections: Mapping[str, Any]) -> bool:
         """Whether the models hold the weights of a checkpoint, bit for bit."""
         return self.state.holds_weights(sections)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from colabkit.checkpoint import Section, TensorBackend, TensorSpec
+from colabkit.checkpoint import NOTED, Section, TensorBackend, TensorSpec
 from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
 from colabkit.training.passing import Owned
@@ -29,10 +29,10 @@ from colabkit.training.torch_side.trial import try_restoring
 class TorchSide:
     """What the loop needs of a framework, for PyTorch."""
 
-    def __init__(self, objects: Mapping[str, Any]) -> None:
+    def __init__(self, objects: Mapping[str, Any], *, save_base: bool = False) -> None:
         self.device = _device_of(objects)
         self.backend: TensorBackend = TorchBackend(self.device)
-        self._state = TorchState(objects)
+        self._state = TorchState(objects, save_base=save_base)
         self._passed = PassedSettings(self._state.optimizers, self._state.others)
         self._ledger: GradientLedger | None = None
         # A loop that was once caught writing past the optimizers does so in every session.
@@ -142,9 +142,17 @@ class TorchSide:
         with_weights = tuple(m for m in modules if next(m.parameters(), None) is not None)
         return Owned(with_weights, tuple(self._state.optimizers.values()))
 
+    def unwritten_bytes(self) -> int:
+        """Returns how much of the weights is only noted by hash."""
+        return self._state.unwritten_bytes()
+
+    def changed_base(self, sections: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+        """Returns, as name: (then, now), the weights that a checkpoint noted and are others."""
+        return self._state.changed_base(sections.get(NOTED, {}))
+
     def holds_weights(self, sections: Mapping[str, Any]) -> bool:
         """Whether the modules hold the weights of a checkpoint, bit for bit."""
-        return holds(self._state.modules, sections)
+        return holds(self._state.modules, sections) and not self.changed_base(sections)
 
     def passed(self) -> dict[str, Any]:
         """Returns the settings of optimizers and schedulers as the user made them."""

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from colabkit.checkpoint import Section, encode
+from colabkit.checkpoint import NOTED, Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.training.attributes import Attributes
 from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.alignment import realigned
+from colabkit.training.torch_side.frozen_base import FrozenBase
 from colabkit.training.torch_side.held import HeldObjects, inner_optimizers, keep_sums, of_optimizer
 from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.prepared import plain_optimizer, scaler_of
@@ -44,12 +45,13 @@ _MATRIX_NDIM, _NAMED_MAX = 2, 3
 class TorchState:
     """The objects of a run, by name: modules, optimizers, and all with a ``state_dict``."""
 
-    def __init__(self, objects: Mapping[str, Any]) -> None:
+    def __init__(self, objects: Mapping[str, Any], *, save_base: bool = False) -> None:
         for name, value in objects.items():
             _check_can_be_saved(name, value)
             keep_sums(value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
+        self._bases = {n: FrozenBase(m, is_saved=save_base) for n, m in self.modules.items()}
         self._keys_at_start: dict[str, frozenset[str]] = {}
         self._gone: dict[str, list[str]] = {}
         self._forms: dict[str, Any] | None = None
@@ -82,8 +84,10 @@ class TorchState:
             state = module.state_dict()
             tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
             extra = {k: v for k, v in state.items() if k not in tensors}
+            noted = self._bases[name].noted(state)
             if tensors:
-                weights.append(Section(name=name, state=tensors, weights=True))
+                written = {k: v for k, v in tensors.items() if k not in noted}
+                weights.append(Section(name=name, state=written, weights=True, noted=noted))
             every[name] = tensors
             at_start = self._keys_at_start.setdefault(name, frozenset(tensors))
             rest[name] = {
@@ -93,6 +97,7 @@ class TorchState:
                 "python": self._values[name].state_dict(),
                 "left_out": left_out(module, state),
                 "made": made_in_training(module, tensors, at_start),
+                "noted": list(noted),
             }
             self._gone[name] = gone_since(state, at_start)
         state = {
@@ -185,6 +190,20 @@ class TorchState:
         for name, optimizer in self.optimizers.items():
             optimizer.param_groups, optimizer.state = lists[name], held[name]
 
+    def unwritten_bytes(self) -> int:
+        """Returns how much of the weights is only noted by hash."""
+        return sum(base.nbytes for base in self._bases.values())
+
+    def changed_base(
+        self, noted: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, tuple[object, object]]:
+        """Returns, as name: (then, now), the frozen weights that are not those noted."""
+        return {
+            f"{name}.{key}": pair
+            for name, base in self._bases.items()
+            for key, pair in base.changed(noted.get(name, {})).items()
+        }
+
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Copies the tensors whose name and shape fit; returns how many did, of how many."""
         fitted = total = 0
@@ -193,7 +212,9 @@ class TorchState:
             kept = sections.get(name, {})
             fits = {k: v for k, v in kept.items() if k in own and own[k].shape == v.shape}
             module.load_state_dict(fits, strict=False)
-            fitted, total = fitted + len(fits), total + len(own)
+            noted = sections.get(NOTED, {}).get(name, {})
+            there = len(noted.keys() & own.keys()) - len(self._bases[name].changed(noted))
+            fitted, total = fitted + len(fits) + there, total + len(own)
         return fitted, total
 
     def reasons(self) -> tuple[str, ...]:
@@ -329,7 +350,7 @@ def restore_tensors(
         StateError: The module cannot be given this state; names what stands against it.
     """
     register_made(module, weights, kept.get("made", {}))
-    load_module(name, module, {**weights, **kept["extra"]})
+    load_module(name, module, {**weights, **kept["extra"]}, noted=kept.get("noted", ()))
     if "left_out" in kept:
         load_left_out(name, module, kept["left_out"])
     for key, value in kept["buffers"].items():

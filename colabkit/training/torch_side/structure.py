@@ -16,13 +16,16 @@ from colabkit.training.torch_side.alignment import realigned
 _SAMPLE_MAX = 256
 
 
-def load_module(name: str, module: nn.Module, kept: Mapping[str, Any]) -> None:
+def load_module(
+    name: str, module: nn.Module, kept: Mapping[str, Any], *, noted: Collection[str] = ()
+) -> None:
     """Loads what ``state_dict`` gave, its tensors with the sizes that training gave them.
 
     Args:
         name: What the run calls the module.
         module: The module as it was made.
         kept: Tensors and other state by key.
+        noted: Keys of what is not kept and is known to be there already.
 
     Raises:
         StateError: The module cannot be given this state; names what stands against it.
@@ -30,11 +33,12 @@ def load_module(name: str, module: nn.Module, kept: Mapping[str, Any]) -> None:
     _prune_as(module, kept)
     constant = _make_room(module, kept)
     try:
-        module.load_state_dict(dict(kept))
+        missing = module.load_state_dict(dict(kept), strict=not noted)
+        _require_only(noted, missing)
     except (RuntimeError, KeyError) as error:
         # A module may leave parts out of its state, or add to it what it does not load.
         _load_leniently(module, kept)
-        if (wrong := _differing(module, kept)) is not None:
+        if (wrong := _differing(module, kept, noted)) is not None:
             where = f"{name}.{wrong}"
             message = f"{where} cannot be loaded from the checkpoint: {error}"
             hint = (
@@ -57,9 +61,21 @@ def _load_leniently(module: nn.Module, kept: Mapping[str, Any]) -> None:
                 there.copy_(value)
 
 
-def _differing(module: nn.Module, kept: Mapping[str, Any]) -> str | None:
+def _require_only(noted: Collection[str], left: Any) -> None:
+    """Raises KeyError where loading has left out more than what is there already."""
+    # A module with a load_state_dict of its own need not say what it left out.
+    missing, unexpected = getattr(left, "missing_keys", ()), getattr(left, "unexpected_keys", ())
+    if noted and (wrong := [*unexpected, *(key for key in missing if key not in noted)]):
+        raise KeyError(wrong[0])
+
+
+def _differing(
+    module: nn.Module, kept: Mapping[str, Any], noted: Collection[str] = ()
+) -> str | None:
     own = module.state_dict()
     for key in dict.fromkeys([*kept, *own]):
+        if key in noted:
+            continue
         value: Any = kept.get(key)
         there: Any = own.get(key)
         if isinstance(value, torch.Tensor) or isinstance(there, torch.Tensor):

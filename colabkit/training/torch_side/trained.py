@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from colabkit.checkpoint import NOTED
 from colabkit.training.phases import digest_of
 from colabkit.training.torch_side.structure import is_same, names_in_groups
 
@@ -33,11 +34,11 @@ def parts_of(
 
 
 def holds(modules: Mapping[str, nn.Module], sections: Mapping[str, Any]) -> bool:
-    """Whether the modules have, bit for bit, the tensors that a checkpoint has for them."""
+    """Whether the modules have, bit for bit, the tensors that a checkpoint has written of them."""
     for name, module in modules.items():
-        kept = sections.get(name, {})
+        kept, noted = sections.get(name, {}), sections.get(NOTED, {}).get(name, {})
         for key, tensor in module.state_dict().items():
-            if isinstance(tensor, torch.Tensor):
+            if isinstance(tensor, torch.Tensor) and key not in noted:
                 there = kept.get(key)
                 if there is None or there.shape != tensor.shape or not is_same(tensor, there):
                     return False

@@ -78,7 +78,7 @@ def _load_into_copies(state: TorchState, back: Mapping[str, Any]) -> None:
     modules, optimizers, others = _copies(state)
     for name, module in modules.items():
         kept = objects["modules"][name]
-        _disturb(module, leave_out=kept["left_out"]["frozen"])
+        _disturb(module, leave_out={*kept["left_out"]["frozen"], *kept["noted"]})
         _require(name, restore_tensors, name, module, back.get(name, {}), kept)
         _require_same(name, state.modules[name], module)
     for name, optimizer in optimizers.items():
