@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from colabkit.errors import ArgumentError
 
-_TARGET_NAMES = ("labels", "label", "targets", "target", "y")
+_TARGET_NAMES = ("labels", "label", "targets", "target", "y", "label_ids")
 
 
 def split_batch(batch: Any) -> tuple[Any, Any]:
@@ -73,6 +74,44 @@ def caller_for(model: nn.Module, inputs: Any) -> Callable[[Any], Any]:
     if isinstance(inputs, tuple | list) and not isinstance(inputs, PackedSequence):
         return lambda several: model(*several)
     return model
+
+
+def names_for(model: nn.Module, inputs: Any) -> Callable[[Any], Any] | None:
+    """Returns what gives a mapping the names that a model takes, None where it has them.
+
+    As collators of Transformers do: a target of another name gets the model's own, or is left out
+    where the model takes none; text is left out that the model has no name for.
+    """
+    if not isinstance(inputs, Mapping):
+        return None
+    forward = getattr(model, "_orig_mod", model).forward
+    parameters = inspect.signature(forward).parameters.values()
+    taken = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
+    if not taken:
+        return None
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    own = next((name for name in _TARGET_NAMES if name in taken), None)
+    renamed: dict[str, str | None] = {}
+    for name in inputs:
+        if name in taken:
+            continue
+        if _is_text(inputs[name]):
+            renamed[name] = None
+        elif name in _TARGET_NAMES and own not in inputs and (own or not takes_any):
+            renamed[name] = own
+    if not renamed:
+        return None
+
+    def named_as_taken(batch: Any) -> dict[str, Any]:
+        names = ((key, renamed.get(key, key)) for key in batch)
+        return {name: batch[key] for key, name in names if name is not None}
+
+    return named_as_taken
+
+
+def _is_text(value: Any) -> bool:
+    several = isinstance(value, tuple | list) and bool(value)
+    return isinstance(value, str) or (several and all(isinstance(each, str) for each in value))
 
 
 def target_in(inputs: Any) -> Any:

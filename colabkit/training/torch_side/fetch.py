@@ -12,6 +12,7 @@ from torch.utils import data as torch_data
 
 from colabkit.training.hidden import find_generators_in_data, is_unseedable
 from colabkit.training.seeding import derive
+from colabkit.training.torch_side.mistakes import uneven_error
 from colabkit.training.torch_side.randomness import reseed_generator, seed_everything
 
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
@@ -87,7 +88,7 @@ class TicketDataset(torch_data.Dataset[Any]):
         seed_everything(ticket.seed)
         self._generators.reseed(ticket.seed)
         items = self._items(ticket.indices)
-        return items if self._collate is None else self._collate(items)
+        return _collated(items, self._collate)
 
     def _items(self, indices: Any) -> Any:
         if not self._whole_batches:
@@ -139,14 +140,11 @@ class KeyedStream(torch_data.IterableDataset[Any]):
     def _batch(self, items: Iterator[Any]) -> tuple[Any] | None:
         if self._batch_size is None:
             found = list(itertools.islice(items, 1))
-            return (self._collated(found[0]),) if found else None
+            return (_collated(found[0], self._collate),) if found else None
         found = list(itertools.islice(items, self._batch_size))
         if not found or (self._drop_last and len(found) < self._batch_size):
             return None
-        return (self._collated(found),)
-
-    def _collated(self, items: Any) -> Any:
-        return items if self._collate is None else self._collate(items)
+        return (_collated(found, self._collate),)
 
 
 class Ahead:
@@ -178,3 +176,14 @@ class Ahead:
             except Exception as error:  # noqa: BLE001  # raised later
                 self._error = error
         return False
+
+
+def _collated(items: Any, collate: Callable[[Any], Any] | None) -> Any:
+    if collate is None:
+        return items
+    try:
+        return collate(items)
+    except RuntimeError as error:
+        if collate is torch_data.default_collate and "equal size" in str(error):
+            raise uneven_error(items) from error
+        raise

@@ -49,6 +49,13 @@ def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> Argume
             " module.training_step(batch, number)."
         )
         return ArgumentError(message, argument="model", hint=hint)
+    if (name := _on_its_side(inputs)) is not None:
+        message = f"{name} came as a list of {len(inputs[name])} tensors, one for each place: its"
+        hint = (
+            "Let the dataset give tensors: data.with_format('torch') of a Hugging Face dataset,"
+            " torch.tensor(...) in a __getitem__; or pass a DataLoader with a collate_fn."
+        )
+        return _error(f"{message} samples are lists of numbers.", hint)
     if isinstance(error, TypeError):
         return _mistake_in_count(model, inputs)
     wanted = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -133,6 +140,36 @@ def hint_on_target(output: torch.Tensor, target: torch.Tensor) -> str:
     if target.ndim == output.ndim - 1 and target.dtype != torch.int64:
         return 'For one class of each sample pass y.long(); of a NumPy array, y.astype("int64").'
     return ""
+
+
+def _on_its_side(inputs: Any) -> str | None:
+    """Returns the name of a list of numbers that PyTorch's collate function has transposed."""
+    if not isinstance(inputs, Mapping):
+        return None
+    for name, value in inputs.items():
+        if isinstance(value, list) and value and all(isinstance(t, torch.Tensor) for t in value):
+            return str(name)
+    return None
+
+
+def uneven_error(samples: Any) -> ArgumentError:
+    """Returns the error for samples of several lengths, which do not stack."""
+    named = samples[0] if isinstance(samples[0], Mapping) else {}
+    lengths = {name: {_length_of(sample[name]) for sample in samples} for name in named}
+    uneven = [
+        f"{name} of {min(each)} to {max(each)}" for name, each in lengths.items() if len(each) > 1
+    ]
+    what = f": {', '.join(uneven[:2])}" if uneven else ""
+    hint = (
+        "Pad them where batches are made: DataLoader(data, batch_size=8, shuffle=True, collate_fn="
+        "transformers.DataCollatorWithPadding(tokenizer)); or to one length beforehand."
+    )
+    return _error(f"The samples of a batch have several lengths{what}.", hint)
+
+
+def _length_of(value: Any) -> int:
+    is_scalar = getattr(value, "ndim", 1) == 0 or not hasattr(value, "__len__")
+    return 1 if is_scalar else len(value)
 
 
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -31,6 +31,8 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
     """
     if isinstance(data, str) or hasattr(data, "to_numpy"):
         raise _unreadable(data)
+    if isinstance(data, Mapping) and not _is_arrays(data) and all(type(k) is str for k in data):
+        raise _of_parts(data)
     if isinstance(data, torch_data.DataLoader):
         feed = _of_loader(data, device)
     elif isinstance(data, torch_data.IterableDataset) and loader_within(data) is not None:
@@ -40,7 +42,8 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
     elif _is_arrays(data):
         feed = _of_arrays(data, batch_size=batch_size, shuffle=shuffle, device=device)
     elif isinstance(data, torch_data.Dataset) or _is_map_style(data):
-        loader = torch_data.DataLoader(data, batch_size=batch_size, shuffle=shuffle)
+        rows: Any = _giving_tensors(data)
+        loader = torch_data.DataLoader(rows, batch_size=batch_size, shuffle=shuffle)
         feed = _of_loader(loader, device)
     elif callable(data) or isinstance(data, Iterable):
         feed = StreamFeed(data)
@@ -59,6 +62,23 @@ def _loader_of_stream(
     if gives_batches(data):
         return torch_data.DataLoader(data, batch_size=None, collate_fn=whole_batch)
     return torch_data.DataLoader(data, batch_size=batch_size)
+
+
+def _giving_tensors(data: Any) -> Any:
+    """Returns a Hugging Face dataset that gives lists of numbers as one that gives tensors.
+
+    PyTorch's collate function would make of lists one tensor for each place in them.
+    """
+    if not hasattr(data, "with_format") or getattr(data, "format", {}).get("type", "") is not None:
+        return data
+    first = data[0] if len(data) else {}
+    return data.with_format("torch") if any(isinstance(first[k], list) for k in first) else data
+
+
+def _of_parts(data: Mapping[str, object]) -> ArgumentError:
+    message = f"data is a {type(data).__name__} of {', '.join(data)}, and no data itself."
+    hint = f"Pass one of them, data[{next(iter(data), '')!r}]; another as validation_data."
+    return ArgumentError(message, argument="data", hint=hint)
 
 
 def _unreadable(data: object) -> ArgumentError:

@@ -15,6 +15,7 @@ from colabkit.training.torch_side.accuracy import OWN, Classes, classes_of
 from colabkit.training.torch_side.batches import (
     caller_for,
     count_samples,
+    names_for,
     split_batch,
     target_in,
     without_target,
@@ -88,6 +89,7 @@ class Forward:
         self._recipe = recipe
         self._move = recipe.device.type != "cpu"
         self._call: Callable[[Any], Any] | None = None
+        self._named: Callable[[Any], Any] | None = None
         self._own = False
         self._criterion = recipe.loss
         self._classes = Classes() if recipe.loss is None else classes_of(recipe.loss)
@@ -118,6 +120,7 @@ class Forward:
         inputs, target = batch if pair else split_batch(batch)
         if self._call is None:
             self._call = caller_for(recipe.model, inputs)
+            self._named = names_for(recipe.model, inputs)
         if recipe.precision.dtype is None:
             output, target, loss = self._loss(inputs, target)
         else:
@@ -129,18 +132,11 @@ class Forward:
         return Passed(output, target, loss, samples)
 
     def _loss(self, inputs: Any, target: Any) -> tuple[Any, Any, torch.Tensor]:
-        assert self._call is not None  # noqa: S101  # set before the first call
         if target is None:
             target = target_in(inputs)
             if self._criterion is not None and not self._own and target is not None:
                 inputs = without_target(inputs)
-        try:
-            output = self._call(inputs)
-        except (RuntimeError, TypeError) as error:
-            mistake = mistake_in_inputs(error, self._recipe.model, inputs)
-            if mistake is None:
-                raise
-            raise mistake from error
+        output = self._output(inputs)
         if self._criterion is None:
             loss = own_loss(output)
             self._own = loss is not None
@@ -159,6 +155,18 @@ class Forward:
                 raise
             raise mistake from error
         return output, target, loss
+
+    def _output(self, inputs: Any) -> Any:
+        assert self._call is not None  # noqa: S101  # set before the first call
+        if self._named is not None:
+            inputs = self._named(inputs)
+        try:
+            return self._call(inputs)
+        except (AttributeError, RuntimeError, TypeError) as error:
+            mistake = mistake_in_inputs(error, self._recipe.model, inputs)
+            if mistake is None:
+                raise
+            raise mistake from error
 
     def _compare(self, criterion: LossFunction, output: Any, target: Any) -> torch.Tensor:
         return criterion(output, target)
