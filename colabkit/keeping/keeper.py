@@ -181,13 +181,13 @@ class Keeper:
             except OSError as error:
                 self._put_off(error)
             except BaseException as error:  # noqa: BLE001  # raised on the main thread
+                self._say(f"{self._taker.folder} is not kept any more: {error}")
                 self.failure = error
             with self._wake:
                 self._began_s = None
                 self._set(rounds=self._progress.rounds + 1)
                 self._wake.notify_all()
             if self.failure is not None:
-                self._say(f"{self._taker.folder} is not kept any more: {self.failure}")
                 return
             pause_s = min(max(_LOOK_S, _LOOK_COST * self._look_took_s), _LOOK_MAX_S)
 
