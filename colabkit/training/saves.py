@@ -55,7 +55,10 @@ def parting_words(status: SaveStatus) -> str:
         return ""
     step = f"the checkpoint of step {carry.committed_step:,}"
     if carry.is_silent:
-        return f"Drive does not say here when {step} is uploaded: keep this machine for a while."
+        return (
+            f"What is mounted does not say here when {step} is uploaded: keep this machine for a"
+            " while."
+        )
     return (
         f"Drive has not uploaded {step} so far: keep this machine until it has;"
         " colabkit.release() waits for it."
