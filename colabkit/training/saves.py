@@ -12,7 +12,7 @@ from colabkit.notebook import Stage, Tone, duration_words, saved_words
 _UPLOAD_PATIENCE_S = 600.0
 _LONG_COPY_S = 2.0
 _PLACES = {
-    SaveState.SPOOLED: "on this machine only",
+    SaveState.SPOOLED: "on this machine",
     SaveState.COMMITTED: "in the run folder",
     SaveState.CONFIRMED: "uploaded",
 }
