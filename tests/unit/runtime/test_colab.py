@@ -66,8 +66,15 @@ class Colab:
         if self.error is not None:
             raise self.error
 
-    def mount(self, mountpoint: str, timeout_ms: int) -> None:
-        self._called("mount", mountpoint, timeout_ms)
+    def mount(
+        self,
+        mountpoint: str,
+        force_remount: bool = False,
+        timeout_ms: int = 120_000,
+        readonly: bool = False,
+    ) -> None:
+        assert not force_remount, "it would take a mount down that lives"
+        self._called("mount", mountpoint, timeout_ms, *(["readonly"] if readonly else []))
         print(f"Mounted at {mountpoint}")
         self.mounted = self.mounts
 
@@ -248,6 +255,12 @@ def test_a_second_mountpoint_is_refused_before_it_cuts_the_first_off(tmp_path):
     assert "/content/drive" in caught.message
     assert colab.calls == []
     assert colab.connect(tmp_path, others=(str(tmp_path),))
+
+
+def test_read_only_is_asked_for_only_where_it_is_wanted(tmp_path):
+    colab = Colab()
+    colab.connect(tmp_path / "drive", readonly=True)
+    assert [call[3:] for call in colab.calls] == [("readonly",)]
 
 
 def test_a_folder_in_none_that_exists_is_answered_by_one_that_can_be_passed(tmp_path, monkeypatch):
