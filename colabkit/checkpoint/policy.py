@@ -62,9 +62,8 @@ class SavePolicy:
             return cls(steps=save_every)
         if isinstance(save_every, str) and (seconds := duration_s(save_every)):
             return cls(seconds=seconds)
-        message = f"save_every is {save_every!r}."
         hint = 'Pass "auto", a time such as "90s" or "5min", or a number of steps from 1 on.'
-        raise ArgumentError(message, argument="save_every", hint=hint)
+        raise ArgumentError.of("save_every", save_every, hint)
 
     def due(self, *, steps_since: int, seconds_since: float, timings: SaveTimings) -> bool:
         """Whether to save now.

@@ -31,6 +31,16 @@ class ArgumentError(ColabKitError, ValueError):
         self.argument = argument
         super().__init__(message, hint=hint)
 
+    @classmethod
+    def of(cls, argument: str, value: object, hint: str) -> ArgumentError:
+        """Returns the error for a value that is none of those an argument takes.
+
+        Example:
+            >>> print(ArgumentError.of("epochs", -1, "Pass a whole number from 1 on."))
+            epochs is -1. Pass a whole number from 1 on.
+        """
+        return cls(f"{argument} is {value!r}.", argument=argument, hint=hint)
+
 
 class MissingPackageError(ColabKitError, ImportError):
     """A package that this call needs is not installed."""

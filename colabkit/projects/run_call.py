@@ -77,8 +77,7 @@ def run_script(
         'hello.py'
     """
     if not save_every_s > 0:
-        message = f"save_every_s is {save_every_s!r}."
-        raise ArgumentError(message, argument="save_every_s", hint="Pass seconds above 0.")
+        raise ArgumentError.of("save_every_s", save_every_s, "Pass seconds above 0.")
     script = find_script(path, project)
     if listed := [each for each in arguments if isinstance(each, list | tuple)]:
         message = f"An argument of the script is a {type(listed[0]).__name__}: {listed[0]!r}."

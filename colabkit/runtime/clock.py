@@ -103,8 +103,7 @@ def session_clock(
         documentation: 12 h, and 9 h with a TPU. Other machines have no such limit.
     """
     if limit_s is not None and not limit_s > 0:
-        message = f"limit_s is {limit_s!r}."
-        raise ArgumentError(message, argument="limit_s", hint="Pass seconds, as 24 * 3600.")
+        raise ArgumentError.of("limit_s", limit_s, "Pass seconds, as 24 * 3600.")
     limit_s = expected_limit_s() if limit_s is None else limit_s
     if limit_s is None:
         is_short = platform is Platform.KAGGLE and on_tpu

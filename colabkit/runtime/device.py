@@ -154,8 +154,7 @@ def detect_device(
     """
     asked: object = gpu
     if not (isinstance(asked, bool) or asked == "require"):
-        message = f"gpu is {gpu!r}."
-        raise ArgumentError(message, argument="gpu", hint='Pass True, False or "require".')
+        raise ArgumentError.of("gpu", gpu, 'Pass True, False or "require".')
     probes = Probes() if probes is None else probes
     platform = detect_platform() if platform is None else platform
     findings = _look(probes, platform, wanted=gpu is not False)

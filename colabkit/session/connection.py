@@ -47,9 +47,8 @@ def stay_connected(*, max_hours: float = 12.0) -> None:
         This is not a notebook on Colab: there is no connection to keep.
     """
     if not 0 < max_hours <= _HOURS_MAX:
-        message = f"max_hours is {max_hours!r}."
         hint = f"Pass more than 0 and at most {_HOURS_MAX:g} hours."
-        raise ArgumentError(message, argument="max_hours", hint=hint)
+        raise ArgumentError.of("max_hours", max_hours, hint)
     if detect_platform() is not Platform.COLAB or not in_notebook():
         say("This is not a notebook on Colab: there is no connection to keep.")
         return

@@ -119,13 +119,11 @@ def _check(
     seed: int | None, session_hours: float | None, remount_after_hours: float | None
 ) -> None:
     if seed is not None and not (isinstance(seed, int) and 0 <= seed <= _SEED_MAX):
-        message = f"seed is {seed!r}."
-        raise ArgumentError(message, argument="seed", hint=f"Pass 0 to {_SEED_MAX}.")
+        raise ArgumentError.of("seed", seed, f"Pass 0 to {_SEED_MAX}.")
     hours = {"session_hours": session_hours, "remount_after_hours": remount_after_hours}
     for name, value in hours.items():
         if value is not None and not value > 0:
-            message = f"{name} is {value!r}."
-            raise ArgumentError(message, argument=name, hint="Pass hours above 0.")
+            raise ArgumentError.of(name, value, "Pass hours above 0.")
 
 
 def _device(gpu: bool | Literal["require"], platform: Platform) -> Device:

@@ -105,11 +105,9 @@ class EarlyStopping(Callback):
         mode: str = "auto",
     ) -> None:
         if mode not in {"auto", "min", "max"}:
-            message = f"mode is {mode!r}."
-            raise ArgumentError(message, argument="mode", hint='Pass "min", "max" or "auto".')
+            raise ArgumentError.of("mode", mode, 'Pass "min", "max" or "auto".')
         if not isinstance(patience, int) or patience < 0:
-            message = f"patience is {patience!r}."
-            raise ArgumentError(message, argument="patience", hint="Pass 0 or more epochs.")
+            raise ArgumentError.of("patience", patience, "Pass 0 or more epochs.")
         self.monitor = monitor
         self.patience = patience
         self.min_delta = min_delta

@@ -16,8 +16,7 @@ PLACE_NAMES = frozenset({"epoch", "step", "seconds"})
 def require_count(name: str, value: object) -> None:
     """Raises ArgumentError unless a value is a whole number from 1 on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        message = f"{name} is {value!r}."
-        raise ArgumentError(message, argument=name, hint="Pass a whole number from 1 on.")
+        raise ArgumentError.of(name, value, "Pass a whole number from 1 on.")
 
 
 def require_list(name: str, value: object) -> None:
@@ -30,8 +29,7 @@ def require_list(name: str, value: object) -> None:
 def seed_of(value: Any) -> int:
     """Returns the seed, 0 for None; raises ArgumentError unless it is an integer."""
     if value is not None and not isinstance(value, numbers.Integral):
-        message = f"seed is {value!r}."
-        raise ArgumentError(message, argument="seed", hint="Pass a whole number, or leave it out.")
+        raise ArgumentError.of("seed", value, "Pass a whole number, or leave it out.")
     return 0 if value is None else int(value)
 
 
@@ -72,5 +70,4 @@ def name_of(phase: str | None) -> str:
         return ""
     if isinstance(phase, str) and phase.strip():
         return phase
-    message = f"phase is {phase!r}."
-    raise ArgumentError(message, argument="phase", hint='Pass a name, such as "fine-tune".')
+    raise ArgumentError.of("phase", phase, 'Pass a name, such as "fine-tune".')

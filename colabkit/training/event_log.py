@@ -247,9 +247,8 @@ def events_for(wanted: object, history: History, folder: RunFolder) -> Events:
         ArgumentError: ``wanted`` is neither True nor False.
     """
     if not isinstance(wanted, bool):
-        message = f"tensorboard is {wanted!r}."
         hint = "Pass True; the files go into the folder tensorboard of the run folder."
-        raise ArgumentError(message, argument="tensorboard", hint=hint)
+        raise ArgumentError.of("tensorboard", wanted, hint)
     return EventLog(history, folder) if wanted else NoEvents()
 
 

@@ -58,6 +58,5 @@ def _seconds_of(max_time: str | float) -> float:
     seconds = duration_s(max_time) if isinstance(max_time, str) else max_time
     if isinstance(seconds, int | float) and not isinstance(seconds, bool) and seconds > 0:
         return float(seconds)
-    message = f"max_time is {max_time!r}."
     hint = 'Pass seconds, or a time such as "90min" or "11h".'
-    raise ArgumentError(message, argument="max_time", hint=hint)
+    raise ArgumentError.of("max_time", max_time, hint)

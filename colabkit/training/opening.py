@@ -131,8 +131,7 @@ def chosen(found: list[CheckpointInfo], ckpt_dir: str | Path, which: str | int) 
         CheckpointNotFoundError: There is none.
     """
     if which != "best" and not isinstance(which, int):
-        message = f"which is {which!r}."
-        raise ArgumentError(message, argument="which", hint='Pass "latest", "best" or a step.')
+        raise ArgumentError.of("which", which, 'Pass "latest", "best" or a step.')
     for info in found:
         if not info.problem and (info.is_best if which == "best" else info.step == which):
             return info

@@ -156,8 +156,7 @@ class History:
             >>> history.best("val_accuracy")["epoch"]  # doctest: +SKIP
         """
         if mode not in {"auto", "min", "max"}:
-            message = f"mode is {mode!r}."
-            raise ArgumentError(message, argument="mode", hint='Pass "min", "max" or "auto".')
+            raise ArgumentError.of("mode", mode, 'Pass "min", "max" or "auto".')
         if self._rows and monitor not in self._names():
             message = f"No epoch reports {monitor!r}; they report {', '.join(self._names())}."
             raise ArgumentError(message, argument="monitor", hint="Pass one of these names.")

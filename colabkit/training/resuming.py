@@ -33,9 +33,8 @@ def check_resume(resume: Resume) -> None:
     """Raises ArgumentError unless ``resume`` is one of the ways, or a step."""
     is_step = isinstance(resume, int) and resume >= 0
     if not (is_step or (isinstance(resume, str) and resume in {"weights", "best"})):
-        message = f"resume is {resume!r}."
         hint = 'Pass True, False, "weights", "best" or the step of a checkpoint.'
-        raise ArgumentError(message, argument="resume", hint=hint)
+        raise ArgumentError.of("resume", resume, hint)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

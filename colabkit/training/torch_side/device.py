@@ -72,9 +72,7 @@ def choose_precision(precision: str, device: torch.device) -> Precision:
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16" if native else "fp16"
     if precision not in _PRECISIONS:
-        message = f"precision is {precision!r}."
-        hint = 'Pass "auto", "fp32", "bf16" or "fp16".'
-        raise ArgumentError(message, argument="precision", hint=hint)
+        raise ArgumentError.of("precision", precision, 'Pass "auto", "fp32", "bf16" or "fp16".')
     return Precision(precision, _PRECISIONS[precision])
 
 

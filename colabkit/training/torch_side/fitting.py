@@ -49,8 +49,7 @@ class TorchOptions(FitOptions):
             require_size(self.microbatch)
         norm = self.clip_grad_norm
         if norm is not None and not (isinstance(norm, int | float) and norm > 0):
-            message = f"clip_grad_norm is {norm!r}."
-            raise ArgumentError(message, argument="clip_grad_norm", hint="Pass a number above 0.")
+            raise ArgumentError.of("clip_grad_norm", norm, "Pass a number above 0.")
 
 
 def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:

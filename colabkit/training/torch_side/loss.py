@@ -40,9 +40,8 @@ def named_loss(loss: str | LossFunction) -> LossFunction:
             raise ArgumentError(message, argument="loss", hint=hint)
         return _BY_NAME[loss]
     if isinstance(loss, type) or not callable(loss):
-        message = f"loss is {loss!r}."
         hint = "Pass a function of (output, target), an instance such as nn.MSELoss(), or a name."
-        raise ArgumentError(message, argument="loss", hint=hint)
+        raise ArgumentError.of("loss", loss, hint)
     return loss
 
 

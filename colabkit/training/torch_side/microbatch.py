@@ -43,9 +43,8 @@ _SIGNS = (
 def require_size(microbatch: object) -> None:
     """Raises ArgumentError unless ``microbatch`` is a whole number from 1 on."""
     if not isinstance(microbatch, int) or isinstance(microbatch, bool) or microbatch < 1:
-        message = f"microbatch is {microbatch!r}."
         hint = 'Pass "auto", a whole number from 1 on, or None.'
-        raise ArgumentError(message, argument="microbatch", hint=hint)
+        raise ArgumentError.of("microbatch", microbatch, hint)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

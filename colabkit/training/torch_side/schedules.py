@@ -158,6 +158,5 @@ def _named_scheduler(name: str, *, epochs: int, steps_per_epoch: int | None) -> 
             max_lr=[10 * group["lr"] for group in optimizer.param_groups],
             total_steps=epochs * steps_per_epoch,
         )
-    message = f"scheduler is {name!r}."
     hint = 'Pass "cosine", "onecycle" (for data of known length), or a scheduler.'
-    raise ArgumentError(message, argument="scheduler", hint=hint)
+    raise ArgumentError.of("scheduler", name, hint)
