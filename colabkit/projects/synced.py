@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from colabkit.projects.trees import Stamp
+from colabkit.storage import write_whole
 
 _logger = logging.getLogger(__name__)
 _NAME = "list.json"
@@ -48,9 +48,7 @@ def read_list(root: Path) -> dict[str, Synced]:
 def write_list(root: Path, synced: Mapping[str, Synced]) -> None:
     """Notes in a mirror's folder what is the same."""
     files = {name: dataclasses.asdict(one) for name, one in synced.items()}
-    aside = root / f"list-{os.getpid()}.json"
-    aside.write_text(json.dumps(files))
-    aside.replace(root / _NAME)
+    write_whole(root / _NAME, json.dumps(files).encode(), durable=False)
 
 
 def _synced(entry: dict[str, Any]) -> Synced:

@@ -11,7 +11,7 @@ from colabkit.storage.drive_mount import (
     wait_before_try_s,
 )
 from colabkit.storage.drive_volume import DriveVolume
-from colabkit.storage.files import Files
+from colabkit.storage.files import Files, write_whole
 from colabkit.storage.fsspec_volume import FsspecVolume
 from colabkit.storage.giving_back import give_back
 from colabkit.storage.hashing import hash_of
@@ -95,4 +95,5 @@ __all__ = [
     "volume_at",
     "wait_before_try_s",
     "warning_about",
+    "write_whole",
 ]

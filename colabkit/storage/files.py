@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,3 +81,33 @@ class Files:
     def make_folder(self, path: Path) -> None:
         """Makes a folder and those above it."""
         path.mkdir(parents=True, exist_ok=True)
+
+
+def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Writes a file under another name first: whoever looks sees the old one or all of the new.
+
+    Args:
+        path: The file, in a folder that is there.
+        content: All that it is to hold.
+        durable: Whether to wait until a crash of the machine takes nothing of it.
+
+    Raises:
+        OSError: It could not be written; the old one is as it was.
+    """
+    files = Files()
+    aside = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    try:
+        descriptor = files.create(aside)
+        try:
+            files.write(descriptor, memoryview(content))
+            if durable:
+                files.fsync(descriptor)
+        finally:
+            files.close(descriptor)
+        files.rename(aside, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            files.unlink(aside)
+        raise
+    if durable:
+        files.fsync_folder(path.parent)

@@ -8,8 +8,6 @@ import datetime
 import html
 import io
 import math
-import os
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from colabkit.notebook import (
     plot_history,
     themed,
 )
+from colabkit.storage import write_whole
 from colabkit.training.monitor import better_mode
 from colabkit.training.series import StepSeries
 from colabkit.training.verdict import ResumeVerdict
@@ -193,17 +192,8 @@ class History:
             StorageError: The file cannot be written.
         """
         path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:8]}.tmp")
         try:
-            try:
-                with aside.open("w", encoding="utf-8", newline="") as file:
-                    file.write(self.csv_text())
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.replace(path)
-            except BaseException:
-                aside.unlink(missing_ok=True)
-                raise
+            write_whole(path, self.csv_text().encode())
         except OSError as error:
             message = f"The history could not be written to {path}: {error}."
             hint = "Look whether the folder exists and has room."

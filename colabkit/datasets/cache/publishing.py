@@ -9,7 +9,6 @@ import os
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.cache.staging import move_to_trash, staged_tree
 from colabkit.datasets.cache.use import alone_with, let_go
 from colabkit.errors import DestinationTakenError
+from colabkit.storage import write_whole
 
 _STAGED_MANIFEST = "manifest"
 
@@ -75,20 +75,7 @@ def look(slot: Slot) -> Published:
 
 def write_manifest(path: Path, manifest: Manifest, durability: Durability) -> None:
     """Writes a manifest aside, makes it durable, and gives it its name."""
-    aside = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
-    try:
-        with aside.open("xb") as file:
-            file.write(encode(manifest))
-            file.flush()
-            if durability is not Durability.NONE:
-                os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
-    if durability is not Durability.NONE:
-        sync_folder(path.parent)
+    write_whole(path, encode(manifest), durable=durability is not Durability.NONE)
 
 
 def publish(

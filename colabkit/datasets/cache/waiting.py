@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.transfer import Phase, Retrier, Standing, Watch
 from colabkit.errors import StorageError
 from colabkit.notebook import Transfer, TransferBar
+from colabkit.storage import write_whole
 
 Result = TypeVar("Result")
 
@@ -135,7 +135,6 @@ def _transfer(standing: Standing, *, waiting: bool = False) -> Transfer:
 
 
 def _tell(path: Path, standing: Standing) -> None:
-    aside = path.with_name(f"{path.name}.{os.getpid()}")
     content = {
         "phase": standing.phase.name,
         "bytes": [standing.bytes_done, standing.bytes_total],
@@ -143,8 +142,7 @@ def _tell(path: Path, standing: Standing) -> None:
     }
     # Nothing depends on it but what another process shows while it waits.
     with contextlib.suppress(OSError):
-        aside.write_text(json.dumps(content))
-        aside.replace(path)
+        write_whole(path, json.dumps(content).encode(), durable=False)
 
 
 def _told(path: Path) -> Standing:
