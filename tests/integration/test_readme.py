@@ -35,7 +35,8 @@ CHINESE = [
 DOCUMENTS = [*ENGLISH, *CHINESE]
 DECISIONS = sorted(f"docs/decisions/{p.name}" for p in (REPOSITORY / "docs/decisions").glob("*.md"))
 PAIRS = [*zip(ENGLISH, CHINESE, strict=True)]
-RELEASE = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"].get("urls", {})
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+RELEASE = PROJECT.get("urls", {})
 BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^(#+) (.*)$", re.MULTILINE)
 MODEL = """
@@ -307,3 +308,17 @@ def test_what_developers_are_told_of_is_there(name):
                 assert (REPOSITORY / word.partition("::")[0]).exists(), word
     for path in re.findall(r"`((?:colabkit|tests|benchmarks|docs)/[\w./-]+)`", prose(name)):
         assert (REPOSITORY / path).exists(), path
+
+
+def test_the_versions_are_those_that_are_pinned():
+    extras = PROJECT["optional-dependencies"]
+    newest, oldest = (
+        {pin.partition("==")[0]: pin.partition("==")[2].split(".") for pin in pins}
+        for pins in ([*extras["demo"], *extras["demo-keras"]], extras["oldest"])
+    )
+    names = {"PyTorch": "torch", "TensorFlow": "tensorflow-cpu", "Keras": "keras", "NumPy": "numpy"}
+    for row, pins in (("newest", newest), ("oldest", oldest)):
+        told = [
+            f"{n} {'.'.join(pins[p][:2])}" for n, p in names.items() if len(pins.get(p, "")) > 1
+        ]
+        assert f"| {row}: {', '.join(told)} (" in read("docs/decisions/versions.md")
