@@ -64,6 +64,16 @@ def package(*names: str) -> Need:
     return Need(f"what uses {' and '.join(names)}", lack)
 
 
+def trainer(*names: str) -> Need:
+    """Packages of other people's trainers, too large for every installation of the tests."""
+
+    def lack() -> str:
+        is_there = all(map(importlib.util.find_spec, names))
+        return "" if is_there else f"not installed (pip install {' '.join(names)})"
+
+    return Need(f"callbacks in {names[0]}", lack, can_be_had=False)
+
+
 @functools.cache
 def _may_mount() -> bool:
     with tempfile.TemporaryDirectory() as folder:

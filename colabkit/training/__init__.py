@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from colabkit.training.proof import verify_resume
     from colabkit.training.records import History
     from colabkit.training.verdict import ResumeVerdict
+    from colabkit.training.watched import Watched
 
 __all__ = [
     "Callback",
@@ -23,6 +24,7 @@ __all__ = [
     "History",
     "ResumeVerdict",
     "Run",
+    "Watched",
     "checkpoints",
     "fit",
     "load",
@@ -35,6 +37,7 @@ _MODULES = {
     "History": "records",
     "ResumeVerdict": "verdict",
     "Run": "loop",
+    "Watched": "watched",
     "checkpoints": "opening",
     "fit": "fitting",
     "load": "opening",

@@ -18,7 +18,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
-from tests.abilities import package
+from tests.abilities import package, trainer
 
 PACKAGE = Path(colabkit.__file__).parent
 NAMES = [name for name in colabkit.__all__ if callable(getattr(colabkit, name))]
@@ -84,7 +84,9 @@ def modules_with_examples() -> Iterator[str]:
 
 @pytest.mark.parametrize("name", [*modules_with_examples()])
 def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
-    if "keras" in name:
+    if ".integrations." in name:
+        trainer(name.rpartition(".")[2]).require()
+    elif "keras" in name:
         package("keras").require()
     elif "training" in name:
         package("torch").require()
