@@ -13,6 +13,7 @@ from torch.utils import data as torch_data
 
 import colabkit
 from colabkit.errors import CheckpointMismatchError
+from tests.torch.test_forms import Gathering, Prepared
 
 SAMPLES = 44
 
@@ -61,7 +62,16 @@ def nodes(scale: float = 1.0) -> Any:
     )
 
 
-SOURCES = {"a dataset": plain, "a loader": stateful_loader, "nodes": nodes}
+def prepared(scale: float = 1.0) -> Any:
+    return Prepared(plain(scale), Gathering())
+
+
+SOURCES = {
+    "a dataset": plain,
+    "a loader": stateful_loader,
+    "nodes": nodes,
+    "a prepared loader": prepared,
+}
 
 
 def fit(folder: Path, data: Any, **more: Any) -> colabkit.History:
@@ -82,7 +92,7 @@ def test_a_source_that_is_what_it_was_goes_on_as_if_nothing_had_happened(name, s
     assert not killed.verdict.reasons
 
 
-@pytest.mark.parametrize("name", ["a dataset", "a loader"])
+@pytest.mark.parametrize("name", ["a dataset", "a loader", "a prepared loader"])
 @pytest.mark.parametrize("stops", [(3,), (2, 4)])
 def test_a_source_of_other_data_is_an_error_that_says_so(name, stops, tmp_path):
     make = SOURCES[name]
@@ -168,3 +178,56 @@ def test_a_stream_that_makes_batches_is_not_batched_again(name, tmp_path):
 
     colabkit.fit(Seen(6, 2), make(), tmp_path, progress=False, device="cpu")
     assert seen == [size] * (SAMPLES // size) + [SAMPLES % size]
+
+
+class GoesBack(torch_data.IterableDataset):
+    """Goes back to the state that it was given, for as long as its epoch lasts.
+
+    So do the streams of Hugging Face's datasets.
+    """
+
+    _ex_iterable = None
+
+    def __init__(self) -> None:
+        self.rows = pairs()
+        self.epoch = self.place = 0
+        self.given: dict[str, int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        goes_back = self.given is not None and self.given["epoch"] == self.epoch
+        self.place = self.given["place"] if goes_back and self.given else 0
+        while self.place < SAMPLES:
+            self.place += 1
+            yield self.rows[self.place - 1]
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place, "epoch": self.epoch}
+
+    def load_state_dict(self, state: dict[str, int] | None) -> None:
+        self.given = state
+
+
+def in_a_loader_of_its_own() -> Any:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader(GoesBack(), batch_size=8)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: torch_data.DataLoader(GoesBack(), batch_size=8), in_a_loader_of_its_own]
+)
+@pytest.mark.parametrize("stops", [(3, 14), (6, 12)])
+def test_a_stream_that_goes_back_to_its_state_is_read_whole_the_next_time(make, stops, tmp_path):
+    """Twice in each of two epochs: six batches a pass."""
+    seen: list[float] = []
+    for max_steps in (*stops, None):
+        data = make()
+        run = colabkit.Run(tmp_path, model=nn.Linear(6, 2), progress=False, max_steps=max_steps)
+        for _ in run.epochs(2):
+            for _ in range(2):
+                seen += [float(x.sum()) for x, _ in run.batches(data)]
+    once = [float(x.sum()) for x, _ in torch_data.DataLoader(pairs(), batch_size=8)]
+    assert seen == once * 4

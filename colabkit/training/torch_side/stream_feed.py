@@ -157,6 +157,9 @@ class StreamFeed:
             then = state["workers"]
             reason = f"the iterable dataset is read by {self._workers} workers, was by {then}"
             self._problems[reason] = None
+        if state.get("has_ended") and hugging_face_stream(self._source) is not None:
+            # The next pass begins anew, and a loader would give it the end that it was loaded with.
+            return
         if "source" in state and self._stateful is not None:
             self._stateful.load_state_dict(state["source"])
         elif self._head is not None and self._stateful is not None:
