@@ -123,9 +123,9 @@ class StreamFeed:
             fresh = state["source"]
             self._stateful.load_state_dict(fresh)
         elif is_first:
-            # A copy, for the state may be live. Not before a state is loaded: some sources begin
-            # to read when they are asked, and go on from there.
-            fresh = copy.deepcopy(self._stateful.state_dict())
+            # Not before a state is loaded: some sources begin to read when they are asked, and go
+            # on from there.
+            fresh = self._own_state()
             self._fresh = batch_digest(fresh)
         self._passes += 1
         if self._can_probe() and not self._probed:
@@ -229,20 +229,28 @@ class StreamFeed:
 
     def _place(self) -> dict[str, Any]:
         """Returns the state after the newest batch; after the last, that of the next pass."""
-        forget_old_state(self._stateful)
-        source = copy.deepcopy(self._stateful.state_dict())
+        source = self._own_state()
         state: dict[str, Any] = {"workers": self._workers}
         if self._ahead is not None and self._ahead.has_ended():
             # Some go back to their beginning with their last batch, others when they have ended,
             # or are loaded there.
             state["has_ended"] = True
-            forget_old_state(self._stateful)
-            source = copy.deepcopy(self._stateful.state_dict())
+            source = self._own_state()
         if batch_digest(source) != self._fresh:
             state["source"] = source
         if self._head is not None:
             state["head"] = self._head.state_dict()
         return state
+
+    def _own_state(self) -> Any:
+        """Returns a copy of the source's state, which may be live."""
+        forget_old_state(self._stateful)
+        state = self._stateful.state_dict()
+        try:
+            return copy.deepcopy(state)
+        except TypeError:
+            # What cannot be copied cannot be stored either, and saving names it.
+            return state
 
     def describe(self) -> Mapping[str, Any]:
         """Length and batch size, where the source says them."""
