@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TextIO
 
 from colabkit.notebook.environment import in_notebook
 from colabkit.notebook.progress import Progress
-from colabkit.notebook.screens import NoScreen, Screen, screen_for
+from colabkit.notebook.screens import NoScreen, Screen, Standing, steps_screen
+from colabkit.notebook.words import duration_words
 
 _logger = logging.getLogger(__name__)
 
@@ -49,14 +50,17 @@ class TrainingBar:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._steps_per_epoch = steps_per_epoch
+        self._total_steps = total_steps
+        self._initial_step = initial_step
         self._epochs = epochs
         self._saved = saved
         self._clock = clock
+        self._began_s = clock()
         self._newest: tuple[int, int, Callable[[], Mapping[str, str]]] | None = None
         self._screen: Screen = NoScreen()
         self._next_s = clock() if progress else float("inf")
         if progress:
-            self._screen = screen_for(
+            self._screen = steps_screen(
                 stream or (sys.stdout if in_notebook() else sys.stderr),
                 total_steps=total_steps,
                 initial_step=initial_step,
@@ -81,8 +85,7 @@ class TrainingBar:
 
     def set_length(self, *, total_steps: int | None, steps_per_epoch: int | None) -> None:
         """Says how long the run and an epoch are, once that is known."""
-        self._steps_per_epoch = steps_per_epoch
-        self._screen.set_total(total_steps)
+        self._steps_per_epoch, self._total_steps = steps_per_epoch, total_steps
 
     def close(self, *, interrupted: bool = False) -> None:
         """Draws the newest state and leaves the bar standing; does nothing the second time.
@@ -118,14 +121,31 @@ class TrainingBar:
         saved = self._saved() if self._saved is not None else ""
         self._next_s = self._clock() + REFRESH_PERIOD_S
         try:
-            progress = Progress(
-                step=step,
-                epoch=epoch,
-                epochs=self._epochs,
-                steps_per_epoch=self._steps_per_epoch,
-            )
-            self._screen.draw(progress, [*parts, saved] if saved else parts)
+            self._screen.draw(self._standing(step, epoch, [*parts, saved] if saved else parts))
         except (OSError, ValueError):
             # Training outlives the terminal or page that watched it.
             _logger.debug("The progress bar's output is closed.", exc_info=True)
             self._screen, self._next_s = NoScreen(), float("inf")
+
+    def _standing(self, step: int, epoch: int, facts: Sequence[str]) -> Standing:
+        progress = Progress(
+            step=step,
+            epoch=epoch,
+            epochs=self._epochs,
+            steps_per_epoch=self._steps_per_epoch,
+        )
+        sentence = self._sentence(progress, facts)
+        return Standing(step, self._total_steps, progress.words(), sentence, " · ".join(facts))
+
+    def _sentence(self, progress: Progress, facts: Sequence[str]) -> str:
+        """Returns what a log says of a run, and what else there is to say."""
+        elapsed_s = self._clock() - self._began_s
+        rate = (progress.step - self._initial_step) / elapsed_s if elapsed_s > 0 else 0.0
+        total = f" of {self._total_steps:,}" if self._total_steps else ""
+        parts = [progress.in_words(), f"step {progress.step:,}{total}", f"{rate:.1f} steps/s"]
+        steps_left = (self._total_steps or 0) - progress.step
+        if rate and steps_left > 0:
+            parts.append(f"{duration_words(steps_left / rate)} left")
+        said = f": {', '.join(facts)}".replace(" · ", ", ") if facts else ""
+        sentence = f"{', '.join(parts)}{said}."
+        return f"{sentence[0].upper()}{sentence[1:]}"

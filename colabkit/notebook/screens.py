@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
 from tqdm.std import tqdm
 
 from colabkit.notebook.environment import Place, place_of
-from colabkit.notebook.progress import Progress
-from colabkit.notebook.words import duration_words
 
 LOG_PERIOD_S = 10.0
-_BAR_FORMAT = "{desc} |{bar:10}| {percentage:3.0f}%, {remaining} left, {rate_fmt}{postfix}"
+_STEPS_FORMAT = "{desc} |{bar:10}| {percentage:3.0f}%, {remaining} left, {rate_fmt}{postfix}"
+_TRANSFER_FORMAT = "{desc} |{bar:10}|"
 _OPEN_END_FORMAT = "{desc}, {n_fmt} steps in {elapsed}, {rate_fmt}{postfix}"
 
 
@@ -28,62 +27,76 @@ class TextBar(tqdm):  # type: ignore[type-arg]
 TextBar.set_lock(threading.RLock())
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Standing:
+    """Where something stands.
+
+    Attributes:
+        done: How much is done.
+        total: How much there is, None when unknown.
+        words: What stands in front of the bar.
+        sentence: What a log says of it.
+        postfix: What stands behind the bar.
+    """
+
+    done: int
+    total: int | None
+    words: str
+    sentence: str
+    postfix: str = ""
+
+
 class Screen(Protocol):
-    """Draws where a run stands."""
+    """Draws where something stands."""
 
-    def draw(self, progress: Progress, facts: Sequence[str]) -> None:
-        """Shows the newest state, and what else there is to say."""
-
-    def set_total(self, total_steps: int | None) -> None:
-        """Says how many steps there are in all, once that is known."""
+    def draw(self, standing: Standing) -> None:
+        """Shows the newest state."""
 
     def close(self) -> None:
-        """Leaves the last state standing and lets go of everything."""
+        """Lets go of everything."""
 
 
 class TqdmScreen:
-    """A tqdm bar, on a terminal or in a notebook."""
+    """A tqdm bar, on a terminal or in a notebook.
+
+    Args:
+        stream: Where it is drawn.
+        bar_type: The kind of bar that is shown there.
+        formats: tqdm's formats of a bar whose total is known, and of one whose is not.
+        options: More of tqdm's own arguments.
+    """
 
     def __init__(
-        self,
-        stream: TextIO,
-        *,
-        bar_type: type[Any],
-        total_steps: int | None,
-        initial_step: int,
+        self, stream: TextIO, bar_type: type[Any], formats: tuple[str, str], **options: Any
     ) -> None:
+        self._formats = formats
         self._bar = bar_type(
-            file=stream,
-            total=total_steps,
-            initial=initial_step,
-            desc="starting",
-            unit=" step",
-            mininterval=0,
-            miniters=1,
-            dynamic_ncols=True,
-            bar_format=_format_for(total_steps),
-        )
+            file=stream, mininterval=0, miniters=1, dynamic_ncols=True,
+            bar_format=formats[0 if options.get("total") else 1], **options,
+        )  # fmt: skip
 
-    def draw(self, progress: Progress, facts: Sequence[str]) -> None:
+    def draw(self, standing: Standing) -> None:
         """Redraws the bar."""
-        self._bar.set_description_str(progress.words(), refresh=False)
-        self._bar.set_postfix_str(" · ".join(facts), refresh=False)
-        if progress.step == self._bar.n:
-            self._bar.refresh()
+        if standing.total != self._bar.total:
+            self._set_total(standing.total)
+        self._bar.set_description_str(standing.words, refresh=False)
+        self._bar.set_postfix_str(standing.postfix, refresh=False)
+        if standing.done > self._bar.n:
+            self._bar.update(standing.done - self._bar.n)
         else:
-            self._bar.update(progress.step - self._bar.n)
+            self._bar.n = standing.done
+            self._bar.refresh()
 
-    def set_total(self, total_steps: int | None) -> None:
-        """Says how many steps there are in all, once that is known."""
-        self._bar.total = total_steps
-        self._bar.bar_format = _format_for(total_steps)
-        if hasattr(self._bar, "container") and total_steps:
+    def _set_total(self, total: int | None) -> None:
+        self._bar.total = total
+        self._bar.bar_format = self._formats[0 if total else 1]
+        if hasattr(self._bar, "container") and total:
             progress = self._bar.container.children[1]
-            progress.max, progress.value, progress.bar_style = total_steps, self._bar.n, ""
+            progress.max, progress.value, progress.bar_style = total, self._bar.n, ""
             progress.layout.width = None
 
     def close(self) -> None:
-        """Leaves the bar standing."""
+        """Leaves the bar standing, or takes it away."""
         self._bar.close()
 
 
@@ -92,51 +105,27 @@ class LineScreen:
 
     Args:
         stream: Where the sentences go.
-        total_steps: All steps of the run, or None when unknown.
-        initial_step: The step this session began at.
         clock: Seconds that only grow.
+        says_end: Whether the last state is written at the end, if no sentence said it yet.
     """
 
-    def __init__(
-        self,
-        stream: TextIO,
-        *,
-        total_steps: int | None,
-        initial_step: int,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._stream = stream
-        self._total_steps = total_steps
-        self._initial_step = initial_step
-        self._clock = clock
-        self._began_s = clock()
-        self._next_s = self._began_s + LOG_PERIOD_S
+    def __init__(self, stream: TextIO, clock: Callable[[], float], *, says_end: bool) -> None:
+        self._stream, self._clock, self._says_end = stream, clock, says_end
+        self._next_s = clock() + LOG_PERIOD_S
         self._unwritten = ""
 
-    def draw(self, progress: Progress, facts: Sequence[str]) -> None:
+    def draw(self, standing: Standing) -> None:
         """Writes a sentence when the last one is 10 s old."""
         now_s = self._clock()
-        elapsed_s = now_s - self._began_s
-        rate = (progress.step - self._initial_step) / elapsed_s if elapsed_s > 0 else 0.0
-        total = f" of {self._total_steps:,}" if self._total_steps else ""
-        parts = [progress.in_words(), f"step {progress.step:,}{total}", f"{rate:.1f} steps/s"]
-        steps_left = (self._total_steps or 0) - progress.step
-        if rate and steps_left > 0:
-            parts.append(f"{duration_words(steps_left / rate)} left")
-        said = f": {', '.join(facts)}".replace(" · ", ", ") if facts else ""
-        sentence = f"{', '.join(parts)}{said}."
-        self._unwritten = f"{sentence[0].upper()}{sentence[1:]}"
+        self._unwritten = standing.sentence
         if now_s >= self._next_s:
             self._next_s = now_s + LOG_PERIOD_S
             self._write()
 
-    def set_total(self, total_steps: int | None) -> None:
-        """Says how many steps there are in all, once that is known."""
-        self._total_steps = total_steps
-
     def close(self) -> None:
-        """Writes the last state if no line said it yet."""
-        self._write()
+        """Writes the last state where that is wanted."""
+        if self._says_end:
+            self._write()
 
     def _write(self) -> None:
         if self._unwritten:
@@ -148,22 +137,31 @@ class LineScreen:
 class NoScreen:
     """Draws nothing: for ``progress=False``, and after the output has gone away."""
 
-    def draw(self, progress: Progress, facts: Sequence[str]) -> None: ...
-
-    def set_total(self, total_steps: int | None) -> None: ...
+    def draw(self, standing: Standing) -> None: ...
 
     def close(self) -> None: ...
 
 
-def screen_for(
+def steps_screen(
     stream: TextIO, *, total_steps: int | None, initial_step: int, clock: Callable[[], float]
 ) -> Screen:
-    """Returns the screen that fits what ``stream`` ends in."""
+    """Returns what shows the steps of a run in what ``stream`` ends in; its end stays."""
     place = place_of(stream)
     if place is Place.LOG:
-        return LineScreen(stream, total_steps=total_steps, initial_step=initial_step, clock=clock)
+        return LineScreen(stream, clock, says_end=True)
     return TqdmScreen(
-        stream, bar_type=bar_type_for(place), total_steps=total_steps, initial_step=initial_step
+        stream, bar_type_for(place), (_STEPS_FORMAT, _OPEN_END_FORMAT),
+        total=total_steps, initial=initial_step, desc="starting", unit=" step",
+    )  # fmt: skip
+
+
+def transfer_screen(stream: TextIO, clock: Callable[[], float]) -> Screen:
+    """Returns what shows a transfer in what ``stream`` ends in, and leaves nothing."""
+    place = place_of(stream)
+    if place is Place.LOG:
+        return LineScreen(stream, clock, says_end=False)
+    return TqdmScreen(
+        stream, bar_type_for(place), (_TRANSFER_FORMAT, _TRANSFER_FORMAT), total=None, leave=False
     )
 
 
@@ -175,7 +173,3 @@ def bar_type_for(place: Place) -> type[Any]:
     bar_type: type[Any] = type("WidgetBar", (widget_bar,), {"monitor_interval": 0})
     bar_type.set_lock(threading.RLock())
     return bar_type
-
-
-def _format_for(total_steps: int | None) -> str:
-    return _BAR_FORMAT if total_steps else _OPEN_END_FORMAT

@@ -7,10 +7,10 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import Protocol, TextIO
+from typing import TextIO
 
-from colabkit.notebook.environment import Place, in_notebook, place_of
-from colabkit.notebook.screens import LOG_PERIOD_S, bar_type_for
+from colabkit.notebook.environment import in_notebook
+from colabkit.notebook.screens import Screen, Standing, transfer_screen
 from colabkit.notebook.words import bytes_words, duration_words
 
 _logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class TransferBar:
         self._clock = clock
         self._next_s = clock() + REFRESH_PERIOD_S if progress else float("inf")
         self._stream = stream or (sys.stdout if in_notebook() else sys.stderr)
-        self._surface: _Surface | None = None
+        self._screen: Screen | None = None
         self._rate = _Rate()
 
     def update(self, now: Transfer) -> None:
@@ -77,24 +77,24 @@ class TransferBar:
             return
         self._next_s = now_s + REFRESH_PERIOD_S
         try:
-            if self._surface is None:
-                self._surface = _surface_for(self._stream, self._clock)
+            if self._screen is None:
+                self._screen = transfer_screen(self._stream, self._clock)
             words = transfer_words(self._name, now, self._rate.at(now_s, now))
-            if now.bytes_total:
-                self._surface.draw(words, now.bytes_done, now.bytes_total)
-            else:
-                self._surface.draw(words, now.files_done, now.files_total)
+            done, total = now.bytes_done, now.bytes_total
+            if not total:
+                done, total = now.files_done, now.files_total
+            self._screen.draw(Standing(done, total, words, words))
         except (OSError, ValueError):
             # The work outlives the terminal or page that watched it.
             _logger.debug("The progress bar's output is closed.", exc_info=True)
-            self._surface, self._next_s = None, float("inf")
+            self._screen, self._next_s = None, float("inf")
 
     def close(self) -> None:
         """Takes the bar away, for the sentence that follows; does nothing the second time."""
-        surface, self._surface, self._next_s = self._surface, None, float("inf")
-        if surface is not None:
+        screen, self._screen, self._next_s = self._screen, None, float("inf")
+        if screen is not None:
             try:
-                surface.close()
+                screen.close()
             except (OSError, ValueError):
                 _logger.debug("The progress bar's output is closed.", exc_info=True)
 
@@ -136,62 +136,3 @@ class _Rate:
             self._marks.pop(0)
         (then_s, then), (_, done) = self._marks[0], self._marks[-1]
         return (done - then) / (now_s - then_s) if now_s > then_s and done > then else None
-
-
-class _Surface(Protocol):
-    """Draws where a transfer stands."""
-
-    def draw(self, words: str, done: int, total: int | None, /) -> None:
-        """Shows the newest state."""
-
-    def close(self) -> None:
-        """Lets go of everything."""
-
-
-class _BarSurface:
-    """A tqdm bar, on a terminal or in a notebook."""
-
-    def __init__(self, stream: TextIO, place: Place) -> None:
-        self._bar = bar_type_for(place)(
-            file=stream,
-            total=None,
-            mininterval=0,
-            leave=False,
-            dynamic_ncols=True,
-            bar_format="{desc} |{bar:10}|",
-        )
-
-    def draw(self, words: str, done: int, total: int | None) -> None:
-        self._bar.total = total
-        if hasattr(self._bar, "container") and total:
-            progress = self._bar.container.children[1]
-            progress.max, progress.bar_style = total, ""
-        self._bar.n = done
-        self._bar.set_description_str(words, refresh=False)
-        self._bar.refresh()
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-class _LineSurface:
-    """One line now and then, for output that cannot redraw."""
-
-    def __init__(self, stream: TextIO, clock: Callable[[], float]) -> None:
-        self._stream = stream
-        self._clock = clock
-        self._next_s = clock() + LOG_PERIOD_S
-
-    def draw(self, words: str, _done: int, _total: int | None) -> None:
-        now_s = self._clock()
-        if now_s >= self._next_s:
-            self._next_s = now_s + LOG_PERIOD_S
-            self._stream.write(words + "\n")
-            self._stream.flush()
-
-    def close(self) -> None: ...
-
-
-def _surface_for(stream: TextIO, clock: Callable[[], float]) -> _Surface:
-    place = place_of(stream)
-    return _LineSurface(stream, clock) if place is Place.LOG else _BarSurface(stream, place)
