@@ -119,8 +119,7 @@ def check_mountpoint(
         DriveMountError: Nothing can be mounted there.
     """
     if not timeout_s >= 1:
-        message = f"timeout_s is {timeout_s!r}."
-        raise ArgumentError(message, argument="timeout_s", hint="Pass at least 1 second.")
+        raise ArgumentError.of("timeout_s", timeout_s, "Pass at least 1 second.")
     parent = Path(mountpoint).parent
     if Path(mountpoint).is_absolute() and not is_covered and not parent.is_dir():
         said = f"the folder {parent} does not exist"

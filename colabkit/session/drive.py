@@ -72,9 +72,8 @@ def mount(
           Drive  mounted, /content/drive/MyDrive
     """
     if remount_after_hours is not None and not remount_after_hours > 0:
-        message = f"remount_after_hours is {remount_after_hours!r}."
         hint = "Pass hours, as 11.5, or None."
-        raise ArgumentError(message, argument="remount_after_hours", hint=hint)
+        raise ArgumentError.of("remount_after_hours", remount_after_hours, hint)
     drive = chosen_mount(mountpoint, backend=backend, **options)
     _choose_access(drive, readonly, timeout_s=timeout_s)
     _mounted(drive, timeout_s=timeout_s)

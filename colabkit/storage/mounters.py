@@ -145,9 +145,8 @@ def mounter_for(backend: str | Mounter, **options: Any) -> Mounter:
     if not isinstance(backend, str):
         return backend
     if backend not in _BACKENDS:
-        message = f"backend is {backend!r}."
         hint = f"Pass one of {', '.join(map(repr, _BACKENDS))}."
-        raise ArgumentError(message, argument="backend", hint=hint)
+        raise ArgumentError.of("backend", backend, hint)
     made_by = _BACKENDS[backend]
     known = list(inspect.signature(made_by).parameters)
     for option in options:
