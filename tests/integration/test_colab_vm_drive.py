@@ -84,6 +84,8 @@ def test_a_small_file_written_last_may_overtake(cloud, machine, drive, order, fi
     machine.drive.change(upload_order=order, upload_bytes_per_s=0)
     (drive / "shard").write_bytes(bytes(60_000))
     (drive / "manifest").write_bytes(bytes(30_000))
+    # The kernel tells of a closed file when it comes to it.
+    wait_for(lambda: [each["why"] for each in machine.drive.waiting()] == ["waiting"] * 2)
     machine.drive.change(upload_bytes_per_s=SLOW)
     sizes = {"shard": 60_000, "manifest": 30_000}
     wait_for(lambda: any(cloud.files().get(name) == sizes[name] for name in sizes))
