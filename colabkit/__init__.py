@@ -7,8 +7,9 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from colabkit.doors import opened_on_use
 
 if TYPE_CHECKING:
     from colabkit import errors
@@ -55,25 +56,16 @@ __all__ = [
     "verify_resume",
 ]
 
-_ROOMS = {
-    **dict.fromkeys(("dataset", "pack"), "datasets"),
-    **dict.fromkeys(("Kept", "keep"), "keeping"),
-    **dict.fromkeys(("reload", "run_script"), "projects"),
-    **dict.fromkeys(("Session", "mount", "release", "setup", "stay_connected"), "session"),
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return importlib.import_module("colabkit.errors")
-    if name not in __all__:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    room = importlib.import_module(f"colabkit.{_ROOMS.get(name, 'training')}")
-    value = getattr(room, name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = opened_on_use(
+    __name__,
+    {
+        "": "errors",
+        "datasets": "dataset pack",
+        "keeping": "Kept keep",
+        "projects": "reload run_script",
+        "session": "Session mount release setup stay_connected",
+        "training": (
+            "Callback EarlyStopping History ResumeVerdict Run checkpoints fit load verify_resume"
+        ),
+    },
+)

@@ -1,33 +1,47 @@
 """Everything a person sees: sentences, progress, cards, tables and curves."""
 
-from colabkit.notebook.bar import TrainingBar
-from colabkit.notebook.cards import Card, Row, Tone, card_html, card_text
-from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
-from colabkit.notebook.curves import charts_of, plot_history, svg_curves
-from colabkit.notebook.environment import Reader, in_notebook, reader, redraws
-from colabkit.notebook.folders import folder_card
-from colabkit.notebook.messages import Printed, Silent, Speaker, said_if_it_lasts, say, silence_s
-from colabkit.notebook.page_watch import watch_card, watch_snippet, watch_word
-from colabkit.notebook.panel import CellOutput, PanelSources, TrainingPanel
-from colabkit.notebook.panel_html import Stage
-from colabkit.notebook.streams import show_output
-from colabkit.notebook.tables import html_table, text_table
-from colabkit.notebook.theme import themed
-from colabkit.notebook.thinning import ThinnedLine
-from colabkit.notebook.trainings import (
-    listen_to_trainings,
-    training_began,
-    training_ended,
-    training_goes_on,
-)
-from colabkit.notebook.transfer import Transfer, TransferBar
-from colabkit.notebook.words import (
-    bytes_words,
-    duration_words,
-    lasted_words,
-    saved_words,
-    value_words,
-)
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from colabkit.doors import opened_on_use
+
+if TYPE_CHECKING:
+    from colabkit.notebook.bar import TrainingBar
+    from colabkit.notebook.cards import Card, Row, Tone, card_html, card_text
+    from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
+    from colabkit.notebook.curves import charts_of, plot_history, svg_curves
+    from colabkit.notebook.environment import Reader, in_notebook, reader, redraws
+    from colabkit.notebook.folders import folder_card
+    from colabkit.notebook.messages import (
+        Printed,
+        Silent,
+        Speaker,
+        said_if_it_lasts,
+        say,
+        silence_s,
+    )
+    from colabkit.notebook.page_watch import watch_card, watch_snippet, watch_word
+    from colabkit.notebook.panel import CellOutput, PanelSources, TrainingPanel
+    from colabkit.notebook.panel_html import Stage
+    from colabkit.notebook.streams import show_output
+    from colabkit.notebook.tables import html_table, text_table
+    from colabkit.notebook.theme import themed
+    from colabkit.notebook.thinning import ThinnedLine
+    from colabkit.notebook.trainings import (
+        listen_to_trainings,
+        training_began,
+        training_ended,
+        training_goes_on,
+    )
+    from colabkit.notebook.transfer import Transfer, TransferBar
+    from colabkit.notebook.words import (
+        bytes_words,
+        duration_words,
+        lasted_words,
+        saved_words,
+        value_words,
+    )
 
 __all__ = [
     "CHARTS_CSS",
@@ -77,3 +91,26 @@ __all__ = [
     "watch_snippet",
     "watch_word",
 ]
+
+__getattr__, __dir__ = opened_on_use(
+    __name__,
+    {
+        "bar": "TrainingBar",
+        "cards": "Card Row Tone card_html card_text",
+        "charts": "CHARTS_CSS Chart charts_html",
+        "curves": "charts_of plot_history svg_curves",
+        "environment": "Reader in_notebook reader redraws",
+        "folders": "folder_card",
+        "messages": "Printed Silent Speaker said_if_it_lasts say silence_s",
+        "page_watch": "watch_card watch_snippet watch_word",
+        "panel": "CellOutput PanelSources TrainingPanel",
+        "panel_html": "Stage",
+        "streams": "show_output",
+        "tables": "html_table text_table",
+        "theme": "themed",
+        "thinning": "ThinnedLine",
+        "trainings": "listen_to_trainings training_began training_ended training_goes_on",
+        "transfer": "Transfer TransferBar",
+        "words": "bytes_words duration_words lasted_words saved_words value_words",
+    },
+)

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from colabkit.notebook.environment import Reader, reader
-from colabkit.notebook.screens import LOG_PERIOD_S, TextBar
+from colabkit.notebook.environment import Place, Reader, reader
+from colabkit.notebook.screens import LOG_PERIOD_S, bar_type_for
 from colabkit.notebook.words import duration_words
+
+_BARS = "tqdm.std"
 
 
 class Speaker(Protocol):
@@ -28,7 +30,11 @@ def say(sentence: str) -> None:
         >>> say("Resumed at epoch 3, step 412 (saved 2 min ago).")
         Resumed at epoch 3, step 412 (saved 2 min ago).
     """
-    TextBar.write(sentence)
+    if _BARS in sys.modules:
+        bar_type_for(Place.TERMINAL).write(sentence)
+    else:
+        # No bar was ever shown, and loading tqdm to print above one takes longer than it all.
+        sys.stdout.write(f"{sentence}\n")
     # A log is a file: what waits in a buffer there is read when it is too late.
     sys.stdout.flush()
 

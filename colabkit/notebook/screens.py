@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
-
-from tqdm.std import tqdm
 
 from colabkit.notebook.environment import Place, place_of
 
@@ -16,15 +15,6 @@ LOG_PERIOD_S = 10.0
 _STEPS_FORMAT = "{desc} |{bar:10}| {percentage:3.0f}%, {remaining} left, {rate_fmt}{postfix}"
 _TRANSFER_FORMAT = "{desc} |{bar:10}|"
 _OPEN_END_FORMAT = "{desc}, {n_fmt} steps in {elapsed}, {rate_fmt}{postfix}"
-
-
-class TextBar(tqdm):  # type: ignore[type-arg]
-    """A tqdm bar without its monitor thread and without a lock between processes."""
-
-    monitor_interval = 0
-
-
-TextBar.set_lock(threading.RLock())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -168,8 +158,13 @@ def transfer_screen(stream: TextIO, clock: Callable[[], float]) -> Screen:
 def bar_type_for(place: Place) -> type[Any]:
     """Returns the kind of tqdm bar that a place shows."""
     if place is not Place.WIDGETS:
-        return TextBar
-    widget_bar = importlib.import_module("tqdm.notebook").tqdm_notebook
-    bar_type: type[Any] = type("WidgetBar", (widget_bar,), {"monitor_interval": 0})
-    bar_type.set_lock(threading.RLock())
-    return bar_type
+        return _quiet(importlib.import_module("tqdm.std").tqdm)
+    return _quiet(importlib.import_module("tqdm.notebook").tqdm_notebook)
+
+
+@functools.cache
+def _quiet(bar_type: type[Any]) -> type[Any]:
+    """Returns a kind of bar without its monitor thread and without a lock between processes."""
+    quiet: type[Any] = type("QuietBar", (bar_type,), {"monitor_interval": 0})
+    quiet.set_lock(threading.RLock())
+    return quiet

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import psutil
 
 from colabkit.errors import DiskFullError, StorageError
 from colabkit.storage.files import Files
@@ -230,6 +229,8 @@ class LocalVolume:
 def _is_left_behind(name: str) -> bool:
     """Whether the writer of what lies aside is dead; in a container all have one number."""
     pid, _, rest = name.removeprefix(_ASIDE).partition("-")
+    import psutil  # imported on use
+
     if not pid.isdigit() or not psutil.pid_exists(int(pid)):
         return True
     return int(pid) == os.getpid() and not rest.startswith(f"{_SESSION}-")

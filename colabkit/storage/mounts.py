@@ -11,8 +11,6 @@ import threading
 from collections.abc import Collection
 from pathlib import Path
 
-import psutil
-
 _SLOW = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "drvfs", "davfs", "ceph", "lustre", "glusterfs")
 _LOCAL_FUSE = ("fuseblk", "fusectl", "fuse-overlayfs", "fuse.overlayfs")
 _DRIVE = "fuse.drive"
@@ -38,6 +36,8 @@ class Mounted:
 
 def _table() -> list[Mounted]:
     if not _TABLE.exists():
+        import psutil  # imported where there is no table to read
+
         partitions = psutil.disk_partitions(all=True)
         return [Mounted(p.mountpoint, p.fstype, "ro" in p.opts.split(",")) for p in partitions]
     rows = _TABLE.read_text(encoding="utf-8", errors="surrogateescape").splitlines()

@@ -5,8 +5,9 @@ Names are loaded when they are first used, so that importing colabkit stays quic
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from colabkit.doors import opened_on_use
 
 if TYPE_CHECKING:
     from colabkit.training.callbacks import Callback, EarlyStopping
@@ -31,28 +32,16 @@ __all__ = [
     "verify_resume",
 ]
 
-_MODULES = {
-    "Callback": "callbacks",
-    "EarlyStopping": "callbacks",
-    "History": "records",
-    "ResumeVerdict": "verdict",
-    "Run": "loop",
-    "Watched": "watched",
-    "checkpoints": "opening",
-    "fit": "fitting",
-    "load": "opening",
-    "verify_resume": "proof",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = opened_on_use(
+    __name__,
+    {
+        "callbacks": "Callback EarlyStopping",
+        "fitting": "fit",
+        "loop": "Run",
+        "opening": "checkpoints load",
+        "proof": "verify_resume",
+        "records": "History",
+        "verdict": "ResumeVerdict",
+        "watched": "Watched",
+    },
+)

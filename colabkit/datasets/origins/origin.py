@@ -172,6 +172,16 @@ class FolderOrigin:
             return None
 
 
+def packed_path(root: Path) -> Path:
+    """Returns where the archive of a folder lies.
+
+    Example:
+        >>> packed_path(Path("/content/drive/MyDrive/cats")).name
+        'cats.packed.zip'
+    """
+    return root.with_name(f"{root.name}.packed.zip")
+
+
 def files_origin(
     paths: Sequence[str],
     *,

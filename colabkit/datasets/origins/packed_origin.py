@@ -11,20 +11,10 @@ from colabkit.datasets.cache import Member, Staging
 from colabkit.datasets.folders import Before, FolderReader, Listing, list_folder
 from colabkit.datasets.members import chosen
 from colabkit.datasets.origins.archive_origin import ArchiveOrigin
-from colabkit.datasets.origins.origin import Contents
+from colabkit.datasets.origins.origin import Contents, packed_path
 from colabkit.datasets.packing import check_target, pack_listed, pack_words
 from colabkit.datasets.transfer import Retry, Watch
 from colabkit.errors import ArchiveCorruptError
-
-
-def packed_path(root: Path) -> Path:
-    """Returns where the archive of a folder lies.
-
-    Example:
-        >>> packed_path(Path("/content/drive/MyDrive/cats")).name
-        'cats.packed.zip'
-    """
-    return root.with_name(f"{root.name}.packed.zip")
 
 
 class PackedOrigin:

@@ -12,13 +12,17 @@ from colabkit.datasets.finding import Found, SourceKind, is_url
 from colabkit.datasets.members import Limits, chosen
 from colabkit.datasets.origins.archive_origin import ArchiveOrigin
 from colabkit.datasets.origins.nested_origin import NestedOrigin
-from colabkit.datasets.origins.origin import Contents, FolderOrigin, Origin, files_origin
-from colabkit.datasets.origins.packed_origin import PackedOrigin, packed_path
+from colabkit.datasets.origins.origin import (
+    Contents,
+    FolderOrigin,
+    Origin,
+    files_origin,
+    packed_path,
+)
 from colabkit.datasets.origins.parts_origin import PartsOrigin
 from colabkit.datasets.origins.service_origin import ServiceOrigin
 from colabkit.datasets.origins.services import UrlFiles, service_of
 from colabkit.datasets.origins.shard_kinds import ARCHIVE_SUFFIXES, suffix_of
-from colabkit.datasets.packing import is_pack
 from colabkit.datasets.reading import SIGN_IN_HINT, Access
 from colabkit.datasets.transfer import Phase, Retry, Watch
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
@@ -165,17 +169,16 @@ class Supply:
         return [note for note in notes if note]
 
     def _note(self) -> str:
-        if isinstance(self._origin, PackedOrigin):
-            return self._origin.note
-        if isinstance(self._origin, FolderOrigin):
-            root = Path(self._request.found.paths[0])
-            n_files = len(self._origin.listing().files)
-            if n_files > _MANY_FILES and (is_slow(root) or mount_of(root) is not None):
-                return (
-                    f"{n_files:,} files one by one are slow: with pack=True they are packed once"
-                    f" into {packed_path(root).name} beside the folder, and read from there."
-                )
-        return ""
+        if not isinstance(self._origin, FolderOrigin):
+            return getattr(self._origin, "note", "")
+        root = Path(self._request.found.paths[0])
+        n_files = len(self._origin.listing().files)
+        if n_files <= _MANY_FILES or not (is_slow(root) or mount_of(root) is not None):
+            return ""
+        return (
+            f"{n_files:,} files one by one are slow: with pack=True they are packed once"
+            f" into {packed_path(root).name} beside the folder, and read from there."
+        )
 
     def _open(self) -> Origin:
         request = self._request
@@ -258,6 +261,10 @@ class Supply:
         if request.sha256 is not None:
             message = "sha256 is of one archive, and the source is a folder."
             raise ArgumentError(message, argument="sha256")
+        # Loaded for folders alone: an archive needs nothing that writes one.
+        from colabkit.datasets.origins.packed_origin import PackedOrigin
+        from colabkit.datasets.packing import is_pack
+
         was_packed = is_pack(packed_path(root)) and os.access(root.parent, os.W_OK)
         if request.pack or was_packed:
             return PackedOrigin(
