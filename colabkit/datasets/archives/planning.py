@@ -22,7 +22,7 @@ class Plan:
 
     ``nbytes`` and ``n_files`` are None, and ``files`` is empty, where only reading the archive
     tells, as with a tar. ``digest`` changes when any member does. ``names`` are the members as
-    the package knows them that reads a 7z or a rar.
+    the package knows them that reads a 7z or a rar, ``times`` when they were changed.
     """
 
     kind: ArchiveKind
@@ -37,6 +37,7 @@ class Plan:
     wanted: Wanted | None = None
     layout: ZipLayout | None = None
     names: tuple[str, ...] = ()
+    times: tuple[float, ...] = ()
     remarks: Remarks = field(default_factory=Remarks)
     encoding: str | None = None
 
@@ -98,6 +99,7 @@ def plan_archive(
             folders=listed.folders,
             wanted=wanted,
             names=listed.names,
+            times=listed.times,
             remarks=remarks,
         )
     return Plan(

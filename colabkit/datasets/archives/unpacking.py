@@ -24,7 +24,7 @@ from colabkit.datasets.members import (
     Wanted,
     check_clashes,
 )
-from colabkit.datasets.reading import ReadAhead, Source, SourceFile
+from colabkit.datasets.reading import FileSource, ReadAhead, Source, SourceFile
 from colabkit.datasets.transfer import Counter, Crew, Progress, Retry
 from colabkit.datasets.writing import FROM_FILES, Tree, WriterProcess
 from colabkit.errors import ArchivePasswordError, StorageError
@@ -145,16 +145,18 @@ def _unpack_zip(
     if not isinstance(plan.files, FileTable):
         raise TypeError(plan.files)
     cores = os.cpu_count() or 1
-    unpacker = ZipUnpacker(plan.files, layout, tree, done, cores, password)
+    wanted = len(plan.files) >= FROM_FILES and not layout.encrypted
+    near = source if wanted and isinstance(source, FileSource) and source.is_near else None
+    unpacker = ZipUnpacker(plan.files, layout, tree, done, cores, password, near=near)
     crew = Crew()
     ahead = ReadAhead(source, unpacker.stretches, crew, retries=watch.retry is not None)
     processes: list[WriterProcess] = []
     try:
         # The first bytes come while the processes start.
         ahead.start(total_bytes=unpacker.total_bytes)
-        wanted = len(plan.files) >= FROM_FILES and not layout.encrypted
+        archive = None if near is None else near.descriptor()
         for number in range(cores):
-            processes.append(WriterProcess(tree, wanted=wanted))
+            processes.append(WriterProcess(tree, wanted=wanted, archive=archive))
             work = partial(unpacker.work, ahead, crew, processes[-1])
             crew.start(f"unpack-{number}", work, awaited=True)
         watch.over(crew, ahead, unpacker.counter)
@@ -163,7 +165,6 @@ def _unpack_zip(
         for process in processes:
             process.close()
     manifest = unpacker.manifest()
-    tree.set_times(plan.files.paths, unpacker.times())
     _make_links(plan.links, tree, manifest)
     return manifest
 
@@ -198,7 +199,6 @@ def _unpack_tar(
     if targets := unpacker.left_out_targets():
         # A hard link's data stands where its first name does, which was not asked for.
         unpacker.take_over(read(targets.__contains__, encoding, targets))
-    tree.set_times((file.path for file in unpacker.manifest), unpacker.times)
     _make_links(unpacker.links(), tree, unpacker.manifest)
     return unpacker.manifest
 
@@ -217,10 +217,11 @@ def _unpack_members(
     stream = file.buffered()
     unpacker: SevenZipUnpacker | StreamUnpacker
     if plan.kind is ArchiveKind.SEVEN_ZIP:
-        unpacker = seven = SevenZipUnpacker(plan.files, plan.names, tree, done, password)
+        members = (plan.files, plan.names, plan.times)
+        unpacker = seven = SevenZipUnpacker(*members, tree, done, password)
         crew.start("unpack", lambda: seven.work(stream), awaited=True)
     else:
-        unpacker = streams = StreamUnpacker(plan.files, tree, done)
+        unpacker = streams = StreamUnpacker(plan.files, plan.times, tree, done)
         crew.start(
             "unpack",
             lambda: streams.work(Rar(source, stream, plan.names, password)),

@@ -23,6 +23,7 @@ from colabkit.datasets.members.tables import (
     PathColumn,
     UnpackedFile,
     UnpackedTable,
+    are_in,
 )
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "UnpackedTable",
     "Wanted",
     "all_plain",
+    "are_in",
     "check_clashes",
     "check_mode",
     "chosen",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.datasets.members.paths import parents
-from colabkit.datasets.members.tables import PathColumn
+from colabkit.datasets.members.tables import PathColumn, are_in
 from colabkit.errors import ArchiveUnsafeError
 
 _Key = Callable[[str], str]
@@ -59,7 +59,7 @@ def replaced(paths: Sequence[str]) -> list[int]:
     hashes = _hashes(paths, str)
     last: dict[str, int] = {}
     found: list[int] = []
-    for index in np.flatnonzero(np.isin(hashes, _doubled(hashes))).tolist():
+    for index in np.flatnonzero(are_in(hashes, _doubled(hashes))).tolist():
         before = last.get(paths[index])
         if before is not None:
             found.append(before)
@@ -94,7 +94,7 @@ def _check_twice(paths: Sequence[str], hashes: _Hashes, key: _Key) -> None:
     if not (doubled := _doubled(hashes)):
         return
     seen: dict[str, int] = {}
-    for index in np.flatnonzero(np.isin(hashes, doubled)).tolist():
+    for index in np.flatnonzero(are_in(hashes, doubled)).tolist():
         first = seen.setdefault(key(paths[index]), index)
         if first != index:
             raise _clash(paths[index], paths[first])
@@ -103,7 +103,7 @@ def _check_twice(paths: Sequence[str], hashes: _Hashes, key: _Key) -> None:
 def _check_both(paths: Sequence[str], hashes: _Hashes, folders: Sequence[str], key: _Key) -> None:
     by_key = {key(folder): folder for folder in folders}
     wanted = np.fromiter(map(hash, by_key), np.int64, len(by_key))
-    for index in np.flatnonzero(np.isin(hashes, wanted)):
+    for index in np.flatnonzero(are_in(hashes, wanted)):
         path = paths[int(index)]
         if (folder := by_key.get(key(path))) is not None:
             raise _clash(path, folder + "/")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Container, Iterator, Sequence
+from itertools import repeat
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -12,6 +13,19 @@ Column = np.ndarray[Any, np.dtype[Any]]
 
 
 _CHUNK = 1 << 14
+
+
+def are_in(column: Column, values: Sequence[int] | Column) -> Column:
+    """Returns which of a column are one of some values.
+
+    numpy.isin loads numpy.ma at its first call, which takes longer than a small archive.
+    """
+    wanted = np.sort(np.asarray(values, column.dtype))
+    if not len(wanted):
+        return np.zeros(len(column), np.bool_)
+    nearest = np.minimum(np.searchsorted(wanted, column), len(wanted) - 1)
+    found: Column = wanted[nearest] == column
+    return found
 
 
 class ArchiveFile(NamedTuple):
@@ -135,6 +149,16 @@ class FileTable(Sequence[ArchiveFile]):
             return [self[i] for i in range(*index.indices(len(self)))]
         crc = None if self.crcs is None else int(self.crcs[index])
         return ArchiveFile(self.paths[index], int(self.nbytes[index]), crc, int(self.modes[index]))
+
+    def __iter__(self) -> Iterator[ArchiveFile]:
+        first = 0
+        for paths in self.paths.chunks():
+            rows = slice(first, first + len(paths))
+            crcs = repeat(None, len(paths)) if self.crcs is None else self.crcs[rows].tolist()
+            columns = (self.nbytes[rows].tolist(), crcs, self.modes[rows].tolist())
+            facts = zip(paths, *columns, strict=True)
+            yield from map(ArchiveFile._make, facts)
+            first = rows.stop
 
 
 class UnpackedTable(Sequence[UnpackedFile]):

@@ -123,6 +123,12 @@ class ReadAhead:
                 self._held_bytes -= len(data)
                 self._room.notify_all()
 
+    def passed(self, nbytes: int) -> None:
+        """Counts bytes of the archive that were read and used by others."""
+        with self._crew.lock:
+            self.bytes_read += nbytes
+            self.bytes_used += nbytes
+
     def hurry(self) -> None:
         """Lets all readers begin where the first ones have brought nothing for a while."""
         with self._crew.lock:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from colabkit.datasets.reading.access import NOTHING, Access
 from colabkit.datasets.reading.urls import SIGN_IN_HINT, as_os_error, located
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
+from colabkit.storage import is_slow
 
 
 class Source(Protocol):
@@ -89,6 +90,25 @@ class FileSource:
             raise ArgumentError(message, argument="source", hint="Pass the archive itself.")
         self.nbytes = status.st_size
 
+    @property
+    def is_near(self) -> bool:
+        """Whether it lies on a disk of this machine, which other processes may read as well."""
+        return self.keeps_open and not is_slow(self._path)
+
+    def descriptor(self) -> int:
+        """Returns this thread's descriptor, open until ``close``."""
+        if self._here.descriptor is None:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            with self._lock:
+                self._descriptors.add(descriptor)
+            self._here.descriptor = descriptor
+            if os.fstat(descriptor).st_size != self.nbytes:
+                message = f"{self.name} changed while it was read."
+                raise StorageError(
+                    message, path=self.name, operation="read", hint="Run the cell again."
+                )
+        return self._here.descriptor
+
     def read(self, offset: int, nbytes: int) -> bytes:
         """Returns a range; after an error, the same call goes on at the byte where it broke."""
         here = self._here
@@ -96,7 +116,7 @@ class FileSource:
         here.partial_offset, here.partial = -1, b""
         done = sum(map(len, parts))
         try:
-            descriptor = self._descriptor()
+            descriptor = self.descriptor()
             while done < nbytes:
                 part = os.pread(descriptor, nbytes - done, offset + done)
                 if not part:
@@ -118,19 +138,6 @@ class FileSource:
                 _close(descriptor)
             self._descriptors.clear()
         self._here = _Place()
-
-    def _descriptor(self) -> int:
-        if self._here.descriptor is None:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            with self._lock:
-                self._descriptors.add(descriptor)
-            self._here.descriptor = descriptor
-            if os.fstat(descriptor).st_size != self.nbytes:
-                message = f"{self.name} changed while it was read."
-                raise StorageError(
-                    message, path=self.name, operation="read", hint="Run the cell again."
-                )
-        return self._here.descriptor
 
     def _drop(self) -> None:
         """Forgets a descriptor, which a lost mount makes useless for ever."""

@@ -43,11 +43,20 @@ class FileBatches:
         self._written = crew.condition()
         self._waiting = 0
 
-    def put(self, path: str, pieces: Sequence[Content], nbytes: int, crc: int, mode: int) -> None:
+    def put(
+        self,
+        path: str,
+        pieces: Sequence[Content],
+        nbytes: int,
+        crc: int,
+        mode: int,
+        time_s: float,
+    ) -> None:
         """Takes a file; its pieces may be kept for a while."""
         self._seen += 1
         if self._pipe is None:
-            self._tree.put(path, pieces[0] if len(pieces) == 1 else b"".join(pieces), mode)
+            content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            self._tree.put(path, content, mode, time_s)
             with self._crew.lock:
                 self._counter.add_done(nbytes)
             if self._seen == _START_AFTER:
@@ -56,7 +65,7 @@ class FileBatches:
         batch = self._batch
         begin = batch.nbytes
         batch.nbytes += nbytes
-        batch.items.append((path, begin, batch.nbytes, STORED, nbytes, crc, mode))
+        batch.items.append((path, begin, batch.nbytes, STORED, nbytes, crc, mode, time_s))
         batch.pieces += pieces
         if batch.nbytes >= _BATCH_BYTES or len(batch.pieces) >= _PIECES_MAX:
             self._hand_on(self._pipe)
@@ -103,7 +112,7 @@ class FileBatches:
 
     def _write_here(self, batch: _Batch) -> None:
         data = memoryview(b"".join(batch.pieces))
-        for path, begin, end, _, _, _, mode in batch.items:
+        for path, begin, end, _, _, _, mode, time_s in batch.items:
             if self._crew.stopped:
                 raise CrewStoppedError
-            self._tree.put(path, data[begin:end], mode)
+            self._tree.put(path, data[begin:end], mode, time_s)

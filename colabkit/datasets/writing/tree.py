@@ -14,7 +14,6 @@ from colabkit.datasets.writing import small_files
 from colabkit.errors import DiskFullError, StorageError
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-_LAST_TIME_S = 1 << 33
 _CASES = ("\u00e4", "\u00c4", "a\u0308")
 
 
@@ -64,10 +63,10 @@ class Tree:
         except OSError as error:
             raise self.failure(path, error) from error
 
-    def put(self, path: str, data: small_files.Content, mode: int) -> None:
+    def put(self, path: str, data: small_files.Content, mode: int, time_s: float) -> None:
         """Writes a whole small file."""
         try:
-            small_files.put(self.prefix + path, data, mode)
+            small_files.put(self.prefix + path, data, mode, time_s)
         except OSError as error:
             raise self.failure(path, error) from error
 
@@ -88,13 +87,9 @@ class Tree:
         except OSError as error:
             raise self.failure(path, error) from error
 
-    def set_times(self, paths: Iterable[str], times: Iterable[float]) -> None:
-        """Gives files the times at which they were changed; NaN leaves one as it is."""
-        for path, time_s in zip(paths, times, strict=True):
-            if 0 <= time_s < _LAST_TIME_S:
-                # Not every disk lets its files be dated.
-                with contextlib.suppress(OSError):
-                    os.utime(self.prefix + path, (time_s, time_s))
+    def date(self, file: int | str, time_s: float) -> None:
+        """Gives a file the time at which it was changed, by its descriptor or its path."""
+        small_files.date(self.prefix + file if isinstance(file, str) else file, time_s)
 
     def remove(self, path: str) -> None:
         """Removes a file."""

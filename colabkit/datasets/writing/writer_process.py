@@ -13,15 +13,24 @@ from pathlib import Path
 from colabkit.datasets.members import corrupt
 from colabkit.datasets.transfer import CrewStoppedError
 from colabkit.datasets.writing import small_files
-from colabkit.datasets.writing.small_files import Content, Item
+from colabkit.datasets.writing.small_files import (
+    DOUBTFUL,
+    Answer,
+    Content,
+    Head,
+    Item,
+    Request,
+)
 from colabkit.datasets.writing.tree import Tree
 
 _log = logging.getLogger(__name__)
 # Fewer are written sooner than a process has started.
-FROM_FILES = 5000
+FROM_FILES = 1500
 _MEMORY_BYTES = 8 << 20
 _STOP_TIMEOUT_S = 5.0
 _PACKAGES = ("isal",)
+# As a module it is compiled once for all; the folders where modules lie come last.
+_PROGRAM = "import sys; sys.path += sys.argv[4:]; import small_files; small_files.main()"
 
 
 class WriterProcess:
@@ -30,32 +39,51 @@ class WriterProcess:
     Args:
         tree: Where to write.
         wanted: Whether to start a process at all.
+        archive: The descriptor of an archive that it may read by itself.
     """
 
-    def __init__(self, tree: Tree, *, wanted: bool) -> None:
+    def __init__(self, tree: Tree, *, wanted: bool, archive: int | None = None) -> None:
         self._tree = tree
+        self._archive = archive
         self._memory: int | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
         if wanted and sys.executable:
             self._start()
 
-    def put(self, items: Sequence[Item], pieces: Sequence[Content]) -> int | None:
+    def put(self, items: list[Item], pieces: Sequence[Content]) -> int | None:
         """Unpacks and writes files; returns how many bytes, None where no process could.
 
         Raises:
             ArchiveCorruptError: A file's bytes are damaged.
             StorageError: One cannot be written.
         """
-        if self._process is None or sum(map(len, pieces)) > _MEMORY_BYTES:
+        if sum(map(len, pieces)) > _MEMORY_BYTES:
+            return None
+        return self._done((0, 0, items, None), pieces)
+
+    def put_from_archive(
+        self, begin: int, end: int, items: list[Item], heads: list[Head]
+    ) -> int | None:
+        """Reads members of a zip between two offsets, and unpacks them as ``put`` does.
+
+        Returns:
+            How many bytes; None also where a header is not just what the directory says.
+        """
+        return None if self._archive is None else self._done((begin, end, items, heads), ())
+
+    def _done(self, request: Request, pieces: Sequence[Content]) -> int | None:
+        if self._process is None:
             return None
         try:
-            answer = self._ask(items, pieces)
+            answer = self._ask(request, pieces)
         except (OSError, EOFError, ValueError) as error:
             if self._closed:
                 raise CrewStoppedError from error
             _log.warning("A writing process was lost (%r); its work is done again here.", error)
             self._end()
+            return None
+        if answer == DOUBTFUL:
             return None
         nbytes, path, why, number = answer
         if why:
@@ -89,13 +117,14 @@ class WriterProcess:
             os.ftruncate(self._memory, _MEMORY_BYTES)
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [
-                    *(sys.executable, "-I", "-S", small_files.__file__),
-                    *(str(self._memory), self._tree.prefix, *_package_folders()),
+                    *(sys.executable, "-I", "-S", "-c", _PROGRAM, self._tree.prefix),
+                    *(str(self._memory), str(-1 if self._archive is None else self._archive)),
+                    *(str(Path(small_files.__file__).parent), *_package_folders()),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[self._memory],
+                pass_fds=[self._memory, *([] if self._archive is None else [self._archive])],
                 # A Ctrl-C is for the notebook alone.
                 start_new_session=True,
             )
@@ -103,18 +132,18 @@ class WriterProcess:
             _log.info("Files are written by threads, as no process can be started (%r).", error)
             self._end()
 
-    def _ask(self, items: Sequence[Item], pieces: Sequence[Content]) -> tuple[int, str, str, int]:
+    def _ask(self, request: Request, pieces: Sequence[Content]) -> Answer:
         process, memory = self._process, self._memory
         if process is None or memory is None or process.stdin is None or process.stdout is None:
             raise EOFError
-        if os.pwritev(memory, pieces, 0) != sum(map(len, pieces)):
+        if pieces and os.pwritev(memory, pieces, 0) != sum(map(len, pieces)):
             raise EOFError
-        request = marshal.dumps(list(items))
-        process.stdin.write(len(request).to_bytes(8, "little") + request)
+        packed = marshal.dumps(request)
+        process.stdin.write(len(packed).to_bytes(8, "little") + packed)
         process.stdin.flush()
         head = process.stdout.read(8)
         body = process.stdout.read(int.from_bytes(head, "little"))
-        answer: tuple[int, str, str, int] = marshal.loads(body)  # noqa: S302 - from our child
+        answer: Answer = marshal.loads(body)  # noqa: S302 - from our child
         return answer
 
 

@@ -13,12 +13,18 @@ class MemberFile:
     """One member on its way to the disk: ``write``, then ``finish``; ``close`` gives it up."""
 
     def __init__(
-        self, tree: Tree, file: ArchiveFile, counter: Counter, manifest: UnpackedTable
+        self,
+        tree: Tree,
+        file: ArchiveFile,
+        counter: Counter,
+        manifest: UnpackedTable,
+        time_s: float,
     ) -> None:
         self._tree = tree
         self._file = file
         self._counter = counter
         self._manifest = manifest
+        self._time_s = time_s
         self._nbytes = 0
         self._crc = 0
         self._descriptor: int | None = tree.create(file.path, file.mode)
@@ -42,6 +48,8 @@ class MemberFile:
 
     def finish(self) -> None:
         """Closes the file and checks it."""
+        if self._descriptor is not None:
+            self._tree.date(self._descriptor, self._time_s)
         self.close()
         crc = self._file.crc
         if not self.is_whole:

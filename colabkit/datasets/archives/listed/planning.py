@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -26,7 +27,10 @@ _NBYTES_MAX = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class ListedMember:
-    """What a package says of a member; ``mode`` is 0 and ``crc`` None where it is not known."""
+    """What a package says of a member.
+
+    ``mode`` is 0, ``crc`` None and ``time_s`` NaN where it is not known.
+    """
 
     name: str
     nbytes: int
@@ -34,15 +38,17 @@ class ListedMember:
     mode: int
     is_folder: bool
     is_link: bool
+    time_s: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
 class ListedPlan:
-    """A listing that was found sound; ``names`` are the members as the package knows them."""
+    """A listing that was found sound; ``names`` are the files as the package knows them."""
 
     files: FileTable
     folders: tuple[str, ...]
     names: tuple[str, ...]
+    times: tuple[float, ...]
     digest: str
 
 
@@ -90,5 +96,6 @@ def plan_listed(
         FileTable(paths, nbytes, crcs if known else None, modes),
         tuple(folders),
         tuple(member.name for member in kept),
+        tuple(member.time_s for member in kept),
         hash_of(listing.encode(), str(archive_bytes).encode()),
     )

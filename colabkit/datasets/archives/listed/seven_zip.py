@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -46,6 +47,7 @@ def plan_7z(
                 mode=file.posix_mode or 0,
                 is_folder=file.is_directory,
                 is_link=file.is_symlink or file.is_junction or file.is_socket,
+                time_s=_time_s(file),
             )
             for file in archive.files
         ]
@@ -59,6 +61,7 @@ class SevenZipUnpacker:
         self,
         files: Sequence[ArchiveFile],
         names: Sequence[str],
+        times: Sequence[float],
         tree: Tree,
         done: Container[str],
         password: Password,
@@ -66,6 +69,7 @@ class SevenZipUnpacker:
         self.counter = Counter()
         self.manifest = UnpackedTable()
         self._files = {file.path: file for file in files}
+        self._times = dict(zip(self._files, times, strict=True))
         self._names = names
         self._tree = tree
         self._done = done
@@ -77,6 +81,7 @@ class SevenZipUnpacker:
         targets = []
         for name, file in zip(self._names, self._files.values(), strict=True):
             if file.path in self._done and file.crc is not None:
+                self._tree.date(file.path, self._times[file.path])
                 self.counter.add_done(file.nbytes)
                 self.manifest.add(file.path, file.nbytes, file.crc)
             elif file.nbytes:
@@ -108,7 +113,13 @@ class SevenZipUnpacker:
         if file is None:
             message = f"The 7z gave {path!r}, which its directory does not have."
             raise ArchiveCorruptError(message, member=path, hint="Download it again.")
-        return MemberFile(self._tree, file, self.counter, self.manifest)
+        return MemberFile(self._tree, file, self.counter, self.manifest, self._times[path])
+
+
+def _time_s(file: Any) -> float:
+    """Returns when a member was changed, NaN where the 7z does not tell."""
+    ticks = file.lastwritetime
+    return math.nan if ticks is None else float(ticks.totimestamp())
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
@@ -41,21 +42,29 @@ class Members(Protocol):
 class StreamUnpacker:
     """Unpacks one member after the other."""
 
-    def __init__(self, files: Sequence[ArchiveFile], tree: Tree, done: Container[str]) -> None:
+    def __init__(
+        self,
+        files: Sequence[ArchiveFile],
+        times: Sequence[float],
+        tree: Tree,
+        done: Container[str],
+    ) -> None:
         self.counter = Counter()
         self.manifest = UnpackedTable()
         self._files = files
+        self._times = times
         self._tree = tree
         self._done = done
 
     def work(self, members: Members) -> None:
         """Unpacks all members; one thread's work."""
-        for index, file in enumerate(self._files):
+        for index, (file, time_s) in enumerate(zip(self._files, self._times, strict=True)):
             if file.path in self._done and file.crc is not None:
+                self._tree.date(file.path, time_s)
                 self.counter.add_done(file.nbytes)
                 self.manifest.add(file.path, file.nbytes, file.crc)
                 continue
-            member = MemberFile(self._tree, file, self.counter, self.manifest)
+            member = MemberFile(self._tree, file, self.counter, self.manifest, time_s)
             with closing(member), members.open(index, file.path) as stream:
                 while piece := stream.read(PIECE_BYTES):
                     member.write(piece)
@@ -111,6 +120,7 @@ def plan_rar(
                 mode=_unix_mode(info),
                 is_folder=info.is_dir(),
                 is_link=info.is_symlink() or bool(getattr(info, "file_redir", None)),
+                time_s=math.nan if info.mtime is None else info.mtime.timestamp(),
             )
             for info in rar.infolist()
         ]

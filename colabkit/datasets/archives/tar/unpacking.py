@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from array import array
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
@@ -68,7 +67,6 @@ class TarUnpacker:
     ) -> None:
         self.counter = Counter()
         self.manifest = UnpackedTable()
-        self.times = array("d")
         self.remarks = remarks
         self.names = NameReader(encoding)
         self._renamed = renamed or {}
@@ -124,7 +122,6 @@ class TarUnpacker:
 
     def take_over(self, other: TarUnpacker) -> None:
         """Takes the files that another reading has unpacked under the names of hard links."""
-        self.times += other.times
         for file in other.manifest:
             self.manifest.add(*file)
             target = self._hard_links[file.path]
@@ -157,10 +154,7 @@ class TarUnpacker:
             message = f"The {self._kind.value} is damaged: something else follows before its end."
             raise ArchiveCorruptError(message, hint="Upload or download it again.")
         if self._came_again:
-            paths = (file.path for file in self.manifest)
-            last = dict(zip(paths, self.times, strict=True))
             self.manifest = self.manifest.of_the_last(without=self._links)
-            self.times = array("d", (last[file.path] for file in self.manifest))
 
     def _on_piece(self, nbytes: int) -> None:
         self._unpacked_bytes += nbytes
@@ -284,18 +278,18 @@ class TarUnpacker:
         self._tree.make_folders(self._add_name(path))
         if path in self._done:
             crc = _skip(member, blocks)
+            self._tree.date(path, member.time_s)
             self.counter.add_done(member.nbytes)
         elif member.nbytes <= SMALL_BYTES:
             pieces = blocks.pieces(member.nbytes, path)
             crc = 0
             for piece in pieces:
                 crc = crc32(piece, crc)
-            self._small.put(path, pieces, member.nbytes, crc, member.mode)
+            self._small.put(path, pieces, member.nbytes, crc, member.mode, member.time_s)
         else:
             crc = self._copy(member, path, blocks)
             self.counter.files_done += 1
         self.manifest.add(path, member.nbytes, crc)
-        self.times.append(member.time_s)
 
     def _take_sparse(self, member: TarMember, path: str, blocks: Blocks) -> None:
         """Writes a file of which only some pieces are in the archive; the rest is zeros."""
@@ -315,11 +309,11 @@ class TarUnpacker:
                 crc = crc32(piece, crc)
                 self._tree.write(descriptor, piece, path)
                 self.counter.bytes_written += len(piece)
+            self._tree.date(descriptor, member.time_s)
         finally:
             os.close(descriptor)
         self.counter.files_done += 1
         self.manifest.add(path, spec.nbytes, crc)
-        self.times.append(member.time_s)
 
     def _copy(self, member: TarMember, path: str, blocks: Blocks) -> int:
         """Writes a large member's content piece by piece; returns its CRC."""
@@ -330,6 +324,7 @@ class TarUnpacker:
                 crc = crc32(piece, crc)
                 self._tree.write(descriptor, piece, path)
                 self.counter.bytes_written += len(piece)
+            self._tree.date(descriptor, member.time_s)
         finally:
             os.close(descriptor)
         return crc

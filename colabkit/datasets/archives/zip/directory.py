@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from colabkit.datasets.archives.zip.end import ZipEnd
-from colabkit.datasets.members import FALLBACK, Column, corrupt, decoded, encoding_of
+from colabkit.datasets.members import FALLBACK, Column, are_in, corrupt, decoded, encoding_of
 from colabkit.errors import ArchiveCorruptError
 
 _FIXED = np.dtype(
@@ -135,8 +135,10 @@ class ZipEntries:
         every = np.frombuffer(self.raw, np.uint8)
         starts = self.starts[rows]
         stamps = every[starts[:, None] + np.arange(_STAMP_AT, _STAMP_AT + 4)].view("<u4")[:, 0]
-        walls, which = np.unique(stamps, return_inverse=True)
-        times: Column = np.array([_wall_time(int(wall)) for wall in walls], np.float64)[which]
+        ordered = np.sort(stamps)
+        walls = ordered[np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]]
+        times: Column = np.array([_wall_time(wall) for wall in walls.tolist()], np.float64)
+        times = times[np.searchsorted(walls, stamps)]
         begins = starts + ENTRY_BYTES + self.name_bytes[rows]
         told = self.extra_bytes[rows] >= _UNIX_TIME_BYTES
         where = np.where(told, begins, 0)[:, None] + np.arange(_UNIX_TIME_BYTES)
@@ -252,7 +254,7 @@ def _columns(raw: bytes, starts: Column) -> dict[str, Column]:
         for name, column in columns.items():
             if name != "modes":
                 column[rows] = chunk[fields.get(name, name)]
-        unix = np.isin(chunk["made_on"], (_UNIX, _MACOS))
+        unix = are_in(chunk["made_on"], (_UNIX, _MACOS))
         columns["modes"][rows] = np.where(unix, chunk["attributes"] >> 16, 0)
     return columns
 

@@ -29,6 +29,7 @@ from colabkit.datasets.members import (
     Remarks,
     Resolved,
     all_plain,
+    are_in,
     check_clashes,
     check_mode,
     folders_of,
@@ -249,7 +250,7 @@ def _check_packing(
         raise ArchiveUnsupportedError(message, member=paths[index], hint=_UNPACK_HINT)
     if are_aes.any():
         needed("Cryptodome.Cipher.AES", "a zip encrypted with AES")
-    for index in np.flatnonzero(~np.isin(methods, list(_METHODS))).tolist():
+    for index in np.flatnonzero(~are_in(methods, list(_METHODS))).tolist():
         message = f"Member {paths[index]!r} is packed with method {methods[index]}."
         hint = "Pack it again with deflate, which every program writes."
         raise ArchiveUnsupportedError(message, member=paths[index], hint=hint)

@@ -22,10 +22,10 @@ from colabkit.datasets.archives.zip.directory import LOCAL_BYTES
 from colabkit.datasets.archives.zip.encryption import Decryption, aes_facts, maybe_wrong
 from colabkit.datasets.archives.zip.planning import ZipLayout
 from colabkit.datasets.codecs import Password
-from colabkit.datasets.members import Column, FileTable, UnpackedTable, corrupt
-from colabkit.datasets.reading import CHUNK_BYTES, ReadAhead
+from colabkit.datasets.members import Column, FileTable, UnpackedTable, are_in, corrupt
+from colabkit.datasets.reading import CHUNK_BYTES, FileSource, ReadAhead
 from colabkit.datasets.transfer import Counter, Crew, CrewStoppedError
-from colabkit.datasets.writing import DEFLATE, STORED, Item, Tree, WriterProcess, crc32
+from colabkit.datasets.writing import DEFLATE, STORED, Head, Item, Tree, WriterProcess, crc32
 from colabkit.errors import ArchiveCorruptError
 
 _LARGE_PACKED_BYTES = 2 << 20
@@ -70,6 +70,8 @@ class ZipUnpacker:
         done: Container[str],
         cores: int,
         password: Password = None,
+        *,
+        near: FileSource | None = None,
     ) -> None:
         self._decryption: Decryption | None = None
         if layout.encrypted:
@@ -84,10 +86,15 @@ class ZipUnpacker:
         if done != ():
             whole = np.fromiter((path in done for path in files.paths), np.bool_, len(files))
             order = order[~whole[order]]
+            self._date(np.flatnonzero(whole))
             self.counter.files_done = int(np.count_nonzero(whole))
             self.counter.bytes_written = int(files.nbytes[whole].sum())
         self._order = order
-        self._jobs = self._plan_jobs(cores)
+        self._near = near
+        jobs = self._plan_jobs(cores)
+        # One iterator for all threads; a list's gives each item to one of them.
+        self._near_jobs = iter([job for job in jobs if near is not None and not job.large])
+        self._jobs = [job for job in jobs if near is None or job.large]
         self.total_bytes = sum(job.end - job.begin for job in self._jobs)
 
     @property
@@ -106,14 +113,49 @@ class ZipUnpacker:
                     pass
             else:
                 self._unpack_span(job, b"".join(chunks), crew, process)
+        for job in self._near_jobs:
+            if crew.stopped:
+                raise CrewStoppedError
+            if self._near is not None and not self._unpack_near(job, crew, process):
+                data = self._near.read(job.begin, job.end - job.begin)
+                self._unpack_span(job, data, crew, process)
+            ahead.passed(job.end - job.begin)
 
-    def times(self) -> Column:
-        """Returns when each file was changed, as the archive tells."""
-        return self._layout.entries.times(self._layout.rows)
+    def _date(self, chosen: Column) -> None:
+        """Gives files their times that a call before has written, and had no time left for that."""
+        times = self._layout.entries.times(self._layout.rows[chosen])
+        for path, time_s in zip(self._files.paths.at(chosen), times.tolist(), strict=True):
+            self._tree.date(path, time_s)
 
     def manifest(self) -> UnpackedTable:
         """Returns every file with the size and CRC it was checked against."""
         return UnpackedTable.of(self._files)
+
+    def _unpack_near(self, job: Job, crew: Crew, process: WriterProcess) -> bool:
+        """Lets a process read small members by itself; False where it cannot, or is in doubt."""
+        entries = self._layout.entries
+        chosen = self._order[job.first : job.last]
+        rows, bounds = self._layout.rows[chosen], self._layout.bounds[chosen]
+        if not are_in(self._layout.methods[chosen], (STORED, DEFLATE)).all():
+            return False
+        items = self._items(chosen, entries.offsets[rows] - job.begin, bounds - job.begin)
+        names = map(entries.raw_name, rows.tolist())
+        facts = (entries.flags[rows].tolist(), entries.packed_bytes[rows].tolist())
+        heads: list[Head] = list(zip(names, *facts, strict=True))
+        nbytes = process.put_from_archive(job.begin, job.end, items, heads)
+        if nbytes is not None:
+            self._count(crew, nbytes, len(items))
+        return nbytes is not None
+
+    def _items(self, chosen: Column, begins: Column, ends: Column) -> list[Item]:
+        """Returns small members with places in their data, as another process takes them."""
+        entries, rows = self._layout.entries, self._layout.rows[chosen]
+        columns = (
+            *(begins, ends, self._layout.methods[chosen], entries.nbytes[rows]),
+            *(entries.crcs[rows], self._files.modes[chosen], entries.times(rows)),
+        )
+        facts = [column.tolist() for column in columns]
+        return list(zip(self._files.paths.at(chosen), *facts, strict=True))
 
     def _unpack_span(self, job: Job, data: bytes, crew: Crew, process: WriterProcess) -> None:
         layout = self._layout
@@ -135,11 +177,9 @@ class ZipUnpacker:
             plain = self._decryption.small(packed, rows.tolist(), paths)
             self._put_decrypted(chosen, plain, paths, crew)
             return
-        columns = (begins, ends, methods, entries.nbytes[rows], entries.crcs[rows])
-        facts = [column.tolist() for column in (*columns, self._files.modes[chosen])]
-        items: list[Item] = list(zip(paths, *facts, strict=True))
+        items = self._items(chosen, begins, ends)
         nbytes = None
-        if np.isin(methods, (STORED, DEFLATE)).all():
+        if are_in(methods, (STORED, DEFLATE)).all():
             nbytes = process.put(items, [data])
         if nbytes is None:
             self._put(items, memoryview(data), crew)
@@ -154,7 +194,8 @@ class ZipUnpacker:
         crew: Crew,
     ) -> None:
         """Unpacks members that were encrypted."""
-        for index, data, path in zip(chosen.tolist(), packed, paths, strict=True):
+        times = self._layout.entries.times(self._layout.rows[chosen]).tolist()
+        for index, data, path, time_s in zip(chosen.tolist(), packed, paths, times, strict=True):
             if crew.stopped:
                 raise CrewStoppedError
             nbytes, method = int(self._files.nbytes[index]), int(self._layout.methods[index])
@@ -168,7 +209,7 @@ class ZipUnpacker:
             if crc is None:
                 self._learn_crc(index, crc32(content, 0))
             with self._writing:
-                self._tree.put(path, content, int(self._files.modes[index]))
+                self._tree.put(path, content, int(self._files.modes[index]), time_s)
             self._count(crew, len(content), 1)
 
     def _crc(self, index: int) -> int | None:
@@ -187,13 +228,13 @@ class ZipUnpacker:
             batch = items[first : first + _BATCH_FILES]
             contents = [
                 unpacked(data[begin:end], method, nbytes, crc, path)
-                for path, begin, end, method, nbytes, crc, _ in batch
+                for path, begin, end, method, nbytes, crc, _, _ in batch
             ]
             if crew.stopped:
                 raise CrewStoppedError
             with self._writing:
                 for item, content in zip(batch, contents, strict=True):
-                    self._tree.put(item[0], content, item[6])
+                    self._tree.put(item[0], content, item[6], item[7])
             self._count(crew, sum(map(len, contents)), len(batch))
 
     def _unpack_large(self, job: Job, chunks: Iterator[bytes], crew: Crew) -> None:
@@ -214,6 +255,7 @@ class ZipUnpacker:
                 self._count(crew, len(piece), 0)
             for _ in packed:
                 pass  # behind the packed stream stands the seal of what was encrypted
+            self._tree.date(descriptor, float(entries.times(self._layout.rows[[index]])[0]))
         finally:
             os.close(descriptor)
         if done != nbytes:

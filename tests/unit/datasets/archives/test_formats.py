@@ -230,6 +230,9 @@ def test_a_damaged_7z_that_is_not_encrypted_is_corrupt_whatever_the_password(tmp
         unpacked(archive, tmp_path / "ours", password="needless")
 
 
+RAR_TIME_S = 1_234_567_890
+
+
 def stored_rar(
     files: dict[str, bytes],
     *,
@@ -259,7 +262,8 @@ def stored_rar(
     out = b"Rar!\x1a\x07\x01\x00" + block(1, 0, head)
     for name, data in files.items():
         goes_on = whole is not None and more
-        fields = number(4) + number(len(data if whole is None else whole)) + number(0o100644)
+        fields = number(6) + number(len(data if whole is None else whole)) + number(0o100644)
+        fields += RAR_TIME_S.to_bytes(4, "little")
         checked = data if whole is None or goes_on else whole
         fields += zlib.crc32(checked).to_bytes(4, "little") + number(0) + number(1)
         flags = (0x10 if goes_on else 0) | (0x08 if whole is not None and volume else 0)
@@ -272,6 +276,7 @@ def test_a_rar_comes_out(tmp_path):
     archive = tmp_path / "archive"
     archive.write_bytes(stored_rar(files))
     assert unpacked(archive, tmp_path / "ours") == files
+    assert {(tmp_path / "ours" / path).stat().st_mtime for path in files} == {RAR_TIME_S}
 
 
 def test_all_volumes_of_a_rar_come_out(tmp_path, cache):

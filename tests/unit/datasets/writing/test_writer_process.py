@@ -9,14 +9,16 @@ import subprocess
 import sys
 import tarfile
 import threading
+import zipfile
 import zlib
 from pathlib import Path
 
 import psutil
 import pytest
 
-from colabkit.datasets import open_source, plan_archive, unpack
+from colabkit.datasets import FileSource, open_source, plan_archive, unpack
 from colabkit.errors import ArchiveCorruptError, StorageError
+from tests.abilities import UNZIP
 from tests.unit.datasets.building import DEFLATE, ZipMember, raw_tar, raw_zip, tar_entry, tree
 
 COUNT = 6000
@@ -24,7 +26,7 @@ FILES = {f"{n % 30}/{n:05}": b"%d," % n * (n % 200) for n in range(COUNT)}
 
 
 def children() -> list[psutil.Process]:
-    return [c for c in psutil.Process().children() if "small_files.py" in " ".join(c.cmdline())]
+    return [c for c in psutil.Process().children() if "small_files" in " ".join(c.cmdline())]
 
 
 def zipped(**lies: object) -> bytes:
@@ -118,6 +120,97 @@ def test_a_damaged_member_is_named_by_a_process(tmp_path):
     assert caught.value.member == list(FILES)[-100]
 
 
+@pytest.fixture
+def bytes_read_here(monkeypatch) -> list[int]:
+    """Returns how many bytes of archives this process has read itself, read by read."""
+    found: list[int] = []
+    read = FileSource.read
+
+    def counted(self: FileSource, offset: int, nbytes: int) -> bytes:
+        found.append(nbytes)
+        return read(self, offset, nbytes)
+
+    monkeypatch.setattr(FileSource, "read", counted)
+    return found
+
+
+def test_processes_read_an_archive_on_this_disk_by_themselves(tmp_path, bytes_read_here):
+    archive = zipped()
+    assert unpack_into(archive, tmp_path) == FILES
+    assert sum(bytes_read_here) < len(archive) / 2, "no more than its directory"
+
+
+def test_an_archive_on_a_mount_is_read_by_one_process_alone(tmp_path, bytes_read_here, monkeypatch):
+    monkeypatch.setattr("colabkit.datasets.reading.source.is_slow", lambda path: True)
+    archive = zipped()
+    assert unpack_into(archive, tmp_path) == FILES
+    assert sum(bytes_read_here) >= len(archive)
+
+
+@pytest.mark.parametrize(
+    ("lies", "why"),
+    [
+        ({"local_name": b"10/other"}, "is another one than the directory says"),
+        ({"packed": b"\xff" * 40, "method": DEFLATE}, "cannot be unpacked"),
+        ({"nbytes": 7, "method": DEFLATE}, "bytes or more instead of 7"),
+    ],
+    ids=["name", "data", "size"],
+)
+def test_what_a_process_doubts_is_judged_by_a_slower_look(tmp_path, lies, why):
+    members = [ZipMember(path.encode(), data) for path, data in FILES.items()]
+    facts = {"name": members[-50].name, "data": b"12345678" * 9, **lies}
+    members[-50] = ZipMember(**facts)  # type: ignore[arg-type]
+    with pytest.raises(ArchiveCorruptError, match=why) as caught:
+        unpack_into(raw_zip(members), tmp_path)
+    assert caught.value.member == list(FILES)[-50]
+
+
+def test_an_archive_that_is_cut_short_meanwhile_is_damaged(tmp_path):
+    path = tmp_path / "archive"
+    path.write_bytes(zipped())
+    source = open_source(path)
+    plan = plan_archive(source)
+    (tmp_path / "into").mkdir()
+    os.truncate(path, path.stat().st_size // 3)
+    with pytest.raises((ArchiveCorruptError, StorageError), match=r"cut short|changed while"):
+        unpack(plan, source, tmp_path / "into")
+    source.close()
+    assert not children()
+
+
+@pytest.mark.parametrize("programs", [["unzip", "-q", "-d"], ["tar", "-xf"]], ids=["zip", "tar"])
+def test_files_get_the_times_that_other_programs_give_them(tmp_path, programs):
+    original, other = tmp_path / "original", tmp_path / "other"
+    for n in range(2000):
+        path = original / f"{n % 9}" / f"{n}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % n)
+        os.utime(path, (10**9, 10**9 + 86_400 * n))
+    (original / "large").write_bytes(bytes(9 << 20))
+    os.utime(original / "large", (10**9, 10**9))
+    other.mkdir()
+    archive = tmp_path / ("a.zip" if programs[0] == "unzip" else "a.tar")
+    if programs[0] == "unzip":
+        UNZIP.require()
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            for path in sorted(original.rglob("*")):
+                packed.write(path, path.relative_to(original))
+        subprocess.run([*programs, other, archive], check=True)
+    else:
+        subprocess.run(["tar", "-cf", archive, "-C", original, "."], check=True)
+        subprocess.run([*programs, archive, "-C", other], check=True)
+    (tmp_path / "out").mkdir()
+    source = open_source(archive)
+    unpack(plan_archive(source), source, tmp_path / "out")
+    source.close()
+    assert times(tmp_path / "out") == times(other)
+
+
+def times(folder: Path) -> dict[str, int]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in files}
+
+
 def test_a_file_that_cannot_be_written_is_named_by_a_process(tmp_path):
     path = list(FILES)[-1]
     (tmp_path / "into" / path).mkdir(parents=True)
@@ -128,7 +221,7 @@ def test_a_file_that_cannot_be_written_is_named_by_a_process(tmp_path):
 
 PROGRAM = """
 import pathlib, sys
-from colabkit.datasets import open_source, plan_archive, unpack
+from colabkit.datasets import FileSource, open_source, plan_archive, unpack
 source = open_source(sys.argv[1])
 unpack(plan_archive(source), source, pathlib.Path(sys.argv[2]), on_progress=lambda now: None)
 """
