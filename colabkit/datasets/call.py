@@ -31,8 +31,8 @@ from colabkit.datasets.cache import (
     write_manifest,
 )
 from colabkit.datasets.deciding import Verdict, decide
-from colabkit.datasets.finding import Found, is_url
 from colabkit.datasets.folder import DatasetPath
+from colabkit.datasets.found import Found, is_url
 from colabkit.datasets.making import Made, Recipe, full_error, make, says_full
 from colabkit.datasets.origins import Request, Supply
 from colabkit.datasets.transfer import URL_PATIENCE_S, Retrier, Watch
@@ -167,7 +167,7 @@ class Call:
             origin=self._supply.origin,
             stamp_now=self._supply.stamp_now,
             selection=request.selection,
-            sha256=request.sha256,
+            checksum=request.checksum,
             evict=request.evict,
             durability=durability_here(),
         )

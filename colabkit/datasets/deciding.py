@@ -61,10 +61,10 @@ def decide(request: Request, slot: Slot, supply: Supply, watch: Watch) -> Verdic
         source=request.found.name,
         stamp=None,
         selection=request.selection,
-        sha256=request.sha256,
+        checksum=request.checksum,
         refresh=request.refresh,
     )
-    if known is None or request.sha256 is None or known.sha256 != request.sha256:
+    if known is None or request.checksum is None or known.sha256 != request.checksum:
         wanted = dataclasses.replace(wanted, stamp=supply.stamp())
     while True:
         action = cache_action(known, state, wanted)

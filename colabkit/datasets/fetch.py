@@ -13,7 +13,8 @@ from typing import Literal
 
 from colabkit.datasets.cache import cache_folder, slot_for
 from colabkit.datasets.call import Call
-from colabkit.datasets.finding import Found, SourceKind, SourceLike, find_source
+from colabkit.datasets.finding import SourceLike, find_source
+from colabkit.datasets.found import Found, SourceKind
 from colabkit.datasets.members import Limits
 from colabkit.datasets.origins import Request
 from colabkit.datasets.reading import Access
@@ -114,7 +115,7 @@ def dataset(
     request = Request(
         found=_in_form(found, unpack=unpack, subfolders=subfolders, nested=nested),
         selection=_selection(members),
-        sha256=f"md5:{md5.lower()}" if md5 else sha256.lower() if sha256 else None,
+        checksum=f"md5:{md5.lower()}" if md5 else sha256.lower() if sha256 else None,
         refresh=refresh,
         read_all=verify == "full",
         pack=pack,

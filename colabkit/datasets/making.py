@@ -51,7 +51,7 @@ class Recipe:
         origin: What it is made from.
         stamp_now: Returns the source's stamp as it is now.
         selection: The members asked for, None for all.
-        sha256: What the archive's SHA-256 has to be, None for any.
+        checksum: What the archive's SHA-256 has to be, or its MD5 after "md5:"; None for any.
         evict: Whether older datasets may go when room is short.
         durability: What to wait for before it gets its name.
     """
@@ -61,7 +61,7 @@ class Recipe:
     origin: Origin
     stamp_now: Callable[[], str]
     selection: tuple[str, ...] | None
-    sha256: str | None
+    checksum: str | None
     evict: bool
     durability: Durability
 
@@ -109,8 +109,8 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
             if says_full(error) or says_full(error.__cause__):
                 raise full_error(slot) from error
             raise
-    actual = origin.sha256()
-    if recipe.sha256 is not None and actual != recipe.sha256:
+    actual = origin.checksum()
+    if recipe.checksum is not None and actual != recipe.checksum:
         move_to_trash(slot, slot.work)
         raise _mismatch(recipe, actual or "")
     watch.begin(Phase.PUBLISHING, files_total=len(members))
@@ -123,7 +123,7 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
         stamp=stamp,
         digest=contents.digest,
         selection=recipe.selection,
-        sha256=recipe.sha256,
+        sha256=recipe.checksum,
         n_files=0,
         nbytes=0,
         inode=0,
@@ -216,12 +216,12 @@ def full_error(slot: Slot) -> DiskFullError:
 
 def _mismatch(recipe: Recipe, actual: str) -> DatasetMismatchError:
     kind = "MD5" if actual.startswith("md5:") else "SHA-256"
-    wanted, is_it = (text.removeprefix("md5:") for text in (recipe.sha256 or "", actual))
+    wanted, is_it = (text.removeprefix("md5:") for text in (recipe.checksum or "", actual))
     message = f"{recipe.name} has the {kind} {is_it}, not {wanted}."
     return DatasetMismatchError(
         message,
         path=recipe.name,
-        expected=recipe.sha256 or "",
+        expected=recipe.checksum or "",
         actual=actual,
         hint="It is another file, or damaged: upload it again. Nothing was published.",
     )

@@ -41,7 +41,7 @@ class Wanted:
             cannot be reached.
         digest: Hash of its table of contents, None while that was not read.
         selection: The members asked for, None for all.
-        sha256: What the archive's SHA-256 has to be.
+        checksum: What the archive's SHA-256 has to be, or its MD5 after "md5:".
         refresh: Whether to unpack in any case.
     """
 
@@ -49,7 +49,7 @@ class Wanted:
     stamp: str | None
     digest: str | None = None
     selection: tuple[str, ...] | None = None
-    sha256: str | None = None
+    checksum: str | None = None
     refresh: bool = False
 
 
@@ -79,9 +79,9 @@ def cache_action(known: Header | None, folder: FolderState, wanted: Wanted) -> C
 
 
 def _by_source(known: Header, wanted: Wanted) -> CacheAction:
-    if wanted.sha256 is not None:
+    if wanted.checksum is not None:
         # The content is named by its hash: what the source looks like now says nothing more.
-        return CacheAction.USE if known.sha256 == wanted.sha256 else CacheAction.REPLACE
+        return CacheAction.USE if known.sha256 == wanted.checksum else CacheAction.REPLACE
     if wanted.stamp is None or (wanted.stamp and wanted.stamp == known.stamp):
         return CacheAction.USE
     if wanted.digest is None:
@@ -103,8 +103,8 @@ def replace_reason(known: Header, folder: FolderState, wanted: Wanted) -> str:
         return "files of it are missing or changed"
     if known.selection != wanted.selection:
         return "other members are asked for"
-    if wanted.sha256 is not None and known.sha256 is None:
+    if wanted.checksum is not None and known.sha256 is None:
         return "its SHA-256 was not checked before"
-    if wanted.sha256 is not None:
+    if wanted.checksum is not None:
         return "another SHA-256 is asked for"
     return "its source has changed"

@@ -20,6 +20,10 @@ class Remark(enum.Enum):
         "The archive has no end mark, which some programs do not write: should it have been cut"
         " short just between two members, those behind are missing"
     )
+    FIRST_PART = (
+        "Its first part is taken to be the first one: should there have been {}, the files in it"
+        " are missing"
+    )
     MORE_BEHIND = "Something follows the end of the archive and is left out, as other programs do"
     ENCODING = "Names that do not say their encoding are read as {} (encoding= overrules it)"
 

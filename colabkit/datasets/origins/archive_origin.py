@@ -105,7 +105,7 @@ class ArchiveOrigin:
         if subfolders:
             self._folders = {path: stem_of(name_of(path)) for path in paths}
             _check_stems(self._folders)
-        self._sha256: str | None = None
+        self._checksum: str | None = None
         self._access = access or Access()
         self._downloads = Downloads(watch=watch, retry=retry, access=self._access)
         self._plans: list[Plan] = []
@@ -222,7 +222,7 @@ class ArchiveOrigin:
             self._check_end(self._plans[number], path)
             if isinstance(source, HashedSource):
                 self._watch.begin(Phase.CHECKING)
-                self._sha256 = source.sha256()
+                self._checksum = source.checksum()
         except ArchiveCorruptError as error:
             self._add_parts(error, path)
             raise
@@ -240,9 +240,9 @@ class ArchiveOrigin:
         staging.proven(member for member in kept if member.path not in set(damaged))
         return [*damaged, *extra]
 
-    def sha256(self) -> str | None:
+    def checksum(self) -> str | None:
         """Returns the archive's hash where it was asked for."""
-        return self._sha256
+        return self._checksum
 
     @property
     def notes(self) -> list[str]:
@@ -275,10 +275,15 @@ class ArchiveOrigin:
             source.close()
 
     def _check_end(self, plan: Plan, path: str) -> None:
-        """Refuses parts that end like a tar whose program writes no end mark."""
+        """Refuses parts that end like a tar whose program writes no end mark.
+
+        A plain tar that is cut between two members begins anew with each part.
+        """
         if path in self._splits and Remark.NO_END in plan.remarks:
             message = f"{path} ends without an end mark, as where its last part is missing."
             raise ArchiveCorruptError(message)
+        if path in self._splits and plan.kind is ArchiveKind.TAR and self._splits[path].before:
+            plan.remarks.add(Remark.FIRST_PART, name_of(self._splits[path].before))
 
     def _add_parts(self, error: ArchiveError, path: str) -> None:
         """Tells which parts an archive was read from that cannot be."""

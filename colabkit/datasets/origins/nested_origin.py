@@ -77,9 +77,9 @@ class NestedOrigin:
         shutil.rmtree(outer)
         return list(members.values())
 
-    def sha256(self) -> str | None:
+    def checksum(self) -> str | None:
         """Returns the outer archive's hash where it was asked for."""
-        return self._outer.sha256()
+        return self._outer.checksum()
 
     def close(self) -> None:
         """Deletes what had to be downloaded."""

@@ -59,7 +59,7 @@ class Origin(Protocol):
         """Makes every file that is not yet whole, and returns all of them."""
         ...
 
-    def sha256(self) -> str | None:
+    def checksum(self) -> str | None:
         """Returns the hash of all bytes read, None where none was asked for."""
         ...
 
@@ -143,7 +143,7 @@ class FolderOrigin:
             before=before,
         )
 
-    def sha256(self) -> str | None:
+    def checksum(self) -> str | None:
         """Has no single hash."""
         return None
 

@@ -79,7 +79,7 @@ class PackedOrigin:
             hint = "Delete it and run this cell again: it is packed anew from the folder."
             raise ArchiveCorruptError(message, member=error.member, hint=hint) from error
 
-    def sha256(self) -> str | None:
+    def checksum(self) -> str | None:
         """Has no hash that was asked for."""
         return None
 

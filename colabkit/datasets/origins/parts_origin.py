@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from colabkit.datasets.cache import Member, Staging
@@ -13,6 +13,7 @@ from colabkit.datasets.origins.shard_kinds import (
     ARCHIVE_SUFFIXES,
     is_to_be_unpacked,
     suffix_of,
+    unread_archive,
 )
 from colabkit.datasets.reading import RetriedSource, open_retried
 from colabkit.datasets.transfer import Retry, Watch
@@ -52,6 +53,7 @@ class PartsOrigin:
         self._as_archives = as_archives
         self._alone = alone
         self._chosen: Origin | None = None
+        self._unread: dict[str, str] = {}
 
     @property
     def unfinished(self) -> tuple[str, ...]:
@@ -61,7 +63,7 @@ class PartsOrigin:
     @property
     def notes(self) -> list[str]:
         """Sentences on what was done with some members."""
-        return getattr(self._chosen, "notes", [])
+        return [*getattr(self._chosen, "notes", []), *_unread_words(self._unread)]
 
     def stamp(self) -> str:
         """Returns the hash of all names, sizes and times of change."""
@@ -75,7 +77,7 @@ class PartsOrigin:
         """Unpacks or copies."""
         return self._choice().fill(staging, before)
 
-    def sha256(self) -> str | None:
+    def checksum(self) -> str | None:
         """Has no single hash."""
         return None
 
@@ -94,6 +96,9 @@ class PartsOrigin:
         try:
             if is_to_be_unpacked(path, source):
                 return True
+            if what := unread_archive(source):
+                self._unread[path] = what
+                return False
             if not self._alone:
                 return False
             return _looks_broken(path, source.read(0, _HEAD_BYTES))
@@ -108,6 +113,22 @@ def _looks_broken(path: str, head: bytes) -> bool:
         return True
     page = head.lstrip().lower().startswith((b"<!doctype html", b"<html"))
     return page and suffix not in _PAGE_SUFFIXES
+
+
+def _unread_words(kinds: Mapping[str, str]) -> list[str]:
+    """Returns what to say of archives that are copied because they are not read here."""
+    if not kinds:
+        return []
+    name, what = min((os.path.basename(path), what) for path, what in kinds.items())  # noqa: PTH119
+    others = f", as {len(kinds) - 1:,} more are" if len(kinds) > 1 else ""
+    is_program = what.startswith("a program")
+    command = "7z x ARCHIVE -oFOLDER" if is_program else "bsdtar -xf ARCHIVE -C FOLDER"
+    package = "p7zip-full" if is_program else "libarchive-tools"
+    sentence = (
+        f"{name} is {what}{others}, which is not unpacked here but copied as it is: for its files"
+        f" run !{command} (it comes with apt-get install -y {package}), and pass the folder."
+    )
+    return [sentence]
 
 
 def _mixed(paths: Sequence[str], are_archives: Sequence[bool]) -> ArgumentError:

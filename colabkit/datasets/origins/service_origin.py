@@ -66,7 +66,7 @@ class ServiceOrigin:
         shutil.rmtree(into)
         return members
 
-    def sha256(self) -> str | None:
+    def checksum(self) -> str | None:
         """Has no single hash."""
         return None
 

@@ -34,6 +34,24 @@ WHOLE_SUFFIXES = frozenset(
     )
     for name in names
 )
+# (where, magic, what) of archives that other programs unpack.
+_UNREAD = (
+    (0, b"070701", "a cpio archive"),
+    (0, b"070702", "a cpio archive"),
+    (0, b"070707", "a cpio archive"),
+    (0, b"\xc7\x71", "a cpio archive"),
+    (0, b"\x71\xc7", "a cpio archive"),
+    (0, b"!<arch>\n", "an ar archive"),
+    (0, b"\x1f\x9d", "a file packed by compress"),
+    (0, b"LZIP", "a file packed by lzip"),
+    (0, b"\x89LZO\0", "a file packed by lzop"),
+    (0, b"MSCF\0\0\0\0", "a cabinet file"),
+    (0, b"xar!", "a xar archive"),
+    (0x8001, b"CD001", "a CD image"),
+)
+_PROGRAMS = (b"MZ", b"\x7fELF", b"#!")
+_IN_PROGRAMS = ((b"7z\xbc\xaf\x27\x1c\0", "a 7z"), (b"Rar!\x1a\x07", "a rar"))
+_PROGRAM_BYTES = 1 << 20
 _WHOLE_FIRST_MEMBERS = (b"[Content_Types].xml", b"META-INF/", b"mimetype")
 _WHOLE_FIRST_ENDS = (b"/data.pkl", b".npy")
 
@@ -80,6 +98,19 @@ def holds_archive(source: Source) -> bool:
         return kind_of(_Bytes(first)).is_tar
     except ArchiveCorruptError:
         return False
+
+
+def unread_archive(source: Source) -> str:
+    """Returns what an archive is that is not read here, "" for anything else."""
+    for where, magic, what in _UNREAD:
+        if source.read(where, len(magic)) == magic:
+            return what
+    if source.read(0, max(map(len, _PROGRAMS))).startswith(_PROGRAMS):
+        program = source.read(0, min(_PROGRAM_BYTES, source.nbytes))
+        for magic, what in _IN_PROGRAMS:
+            if magic in program:
+                return f"a program that unpacks {what}"
+    return ""
 
 
 def _is_read_whole(source: Source) -> bool:

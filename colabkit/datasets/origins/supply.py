@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.finding import Found, SourceKind, is_url
+from colabkit.datasets.found import Found, SourceKind, is_url
 from colabkit.datasets.members import Limits, chosen
 from colabkit.datasets.origins.archive_origin import ArchiveOrigin
 from colabkit.datasets.origins.nested_origin import NestedOrigin
@@ -39,7 +39,7 @@ class Request:
     Attributes:
         found: The source.
         selection: The members wanted, None for all.
-        sha256: What the archive's SHA-256 has to be, or its MD5 after "md5:"; None for any.
+        checksum: What the archive's SHA-256 has to be, or its MD5 after "md5:"; None for any.
         refresh: Whether to make it anew in any case.
         read_all: Whether to verify by reading every byte.
         pack: Whether to pack a folder into an archive beside it.
@@ -55,7 +55,7 @@ class Request:
 
     found: Found
     selection: tuple[str, ...] | None = None
-    sha256: str | None = None
+    checksum: str | None = None
     refresh: bool = False
     read_all: bool = False
     pack: bool = False
@@ -198,7 +198,7 @@ class Supply:
         is_named_so = is_url(paths[0]) or suffix_of(paths[0]) in ARCHIVE_SUFFIXES
         if alone and (is_named_so or request.found.splits):
             return self._open_archives()
-        if request.sha256 is None:
+        if request.checksum is None:
             return PartsOrigin(
                 paths,
                 watch=self._watch,
@@ -211,8 +211,8 @@ class Supply:
 
     def _open_service(self, url: str) -> Origin:
         request = self._request
-        if request.sha256 is not None or request.pack:
-            argument = "pack" if request.pack else "sha256"
+        if request.checksum is not None or request.pack:
+            argument = "pack" if request.pack else _algorithm(request.checksum)
             message = f"{argument} is not for what a service's library downloads as a folder."
             raise ArgumentError(message, argument=argument, hint="Leave it out.")
         return ServiceOrigin(
@@ -225,7 +225,7 @@ class Supply:
     def _open_as_they_are(self, paths: Sequence[str]) -> Origin:
         """Returns what copies archives as they are, as shards that a loader unpacks."""
         request = self._request
-        if request.sha256 is not None:
+        if request.checksum is not None:
             message = "A checksum is of an archive that is unpacked, and unpack=False."
             raise ArgumentError(message, argument="unpack", hint="Leave one of them out.")
         selects = chosen(request.selection)
@@ -248,7 +248,7 @@ class Supply:
             retry=self._retry,
             selection=request.selection,
             password=request.password,
-            hashed=_algorithm(request.sha256),
+            hashed=_algorithm(request.checksum),
             limits=request.limits,
             encoding=request.encoding,
             splits=request.found.splits,
@@ -258,9 +258,10 @@ class Supply:
 
     def _open_folder(self, root: Path) -> Origin:
         request = self._request
-        if request.sha256 is not None:
-            message = "sha256 is of one archive, and the source is a folder."
-            raise ArgumentError(message, argument="sha256")
+        if request.checksum is not None:
+            argument = _algorithm(request.checksum)
+            message = f"{argument} is of one archive, and the source is a folder."
+            raise ArgumentError(message, argument=argument)
         # Loaded for folders alone: an archive needs nothing that writes one.
         from colabkit.datasets.origins.packed_origin import PackedOrigin
         from colabkit.datasets.packing import is_pack

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from colabkit.datasets.cache import attended, sync_folder
-from colabkit.datasets.finding import SourceKind, find_source
+from colabkit.datasets.finding import find_source
 from colabkit.datasets.folders import FolderReader, Listing, list_folder, unreadable
+from colabkit.datasets.found import SourceKind
 from colabkit.datasets.members import Limits, decoded, encoding_of, member_path
 from colabkit.datasets.packing.older_pack import OlderPack, is_pack
 from colabkit.datasets.packing.zip_packer import ZipPacker

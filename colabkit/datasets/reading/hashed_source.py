@@ -57,7 +57,7 @@ class HashedSource:
         """Closes the source."""
         self._source.close()
 
-    def sha256(self) -> str:
+    def checksum(self) -> str:
         """Reads what nobody read, and returns the hash of the whole archive in hex.
 
         That of another algorithm has its name before it.

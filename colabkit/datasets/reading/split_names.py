@@ -36,6 +36,7 @@ class SplitArchive:
         missing: Names of parts that are not there, though later ones are.
         are_whole: Whether each part is an archive of its own.
         around: The names of the parts that would come before the first and behind the last.
+        before: The name of the part that may have come before the first.
         are_joined: Whether its bytes are those of the parts in a row.
     """
 
@@ -44,6 +45,7 @@ class SplitArchive:
     missing: tuple[str, ...] = ()
     are_whole: bool = False
     around: tuple[str, ...] = ()
+    before: str = ""
     are_joined: bool = True
 
     @property
@@ -119,12 +121,14 @@ def split_archive(path: str, names: Collection[str]) -> SplitArchive | None:
         return None
     numbers = range(min(first, *there), max(there) + 1)
     # Two digits begin at 00 where `split -d` wrote them, three at 001.
-    before = [part.path_of(0)] if numbers[0] == 1 and len(part.text) < 3 else []
+    before = part.path_of(0) if numbers[0] == 1 else ""
+    shown = [before] if before and len(part.text) < 3 else []
     return SplitArchive(
         name=folder + (part.stem if part.mark else "x") + query,
         parts=tuple(there[number] for number in sorted(there)),
         missing=tuple(part.path_of(n) for n in numbers if n not in there),
-        around=(*before, part.path_of(numbers[-1] + 1)),
+        around=(*shown, part.path_of(numbers[-1] + 1)),
+        before=before,
     )
 
 

@@ -13,6 +13,7 @@ import colabkit
 from colabkit.datasets.reading import FileSource, JoinedSource
 from colabkit.errors import ArchiveCorruptError, ColabKitError, DatasetNotFoundError
 from tests.abilities import SEVEN_ZIP, ZIP
+from tests.unit.datasets.building import raw_tar, tar_entry
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import content_of, make_folder, make_tar, make_zip, put, some_files
 
@@ -69,6 +70,23 @@ def test_half_a_set_never_passes_and_what_is_missing_is_named(parts, gone):
         assert parts[gone].name in said or "cats.z01 to" in said
     with pytest.raises(ColabKitError):
         dataset(list(map(str, left)))
+
+
+@pytest.mark.parametrize("digits", [2, 3])
+def test_a_first_part_that_nothing_shows_to_be_missing_is_named(tmp_path, cache, capsys, digits):
+    entries = [tar_entry(b"%d.txt" % number, b"%d" % number) for number in range(6)]
+    parts = [b"".join(entries[:3]), raw_tar(*entries[3:])]
+    for number, part in enumerate(parts):
+        put(tmp_path / f"cats.tar.{number:0{digits}}", part)
+    assert len(dataset(tmp_path / f"cats.tar.{1:0{digits}}")) == 6
+    assert capsys.readouterr().out == ""
+    (tmp_path / f"cats.tar.{0:0{digits}}").unlink()
+    assert dataset(tmp_path / f"cats.tar.{1:0{digits}}", refresh=True).keys() == {
+        "3.txt",
+        "4.txt",
+        "5.txt",
+    }
+    assert f"should there have been cats.tar.{0:0{digits}}" in capsys.readouterr().out
 
 
 def test_a_set_that_was_joined_again_is_read_whole_in_spite_of_old_parts(tmp_path, cache):

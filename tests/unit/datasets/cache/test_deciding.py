@@ -38,7 +38,7 @@ def action(known: Header | None, state: FolderState, **changes: object) -> Cache
         (FolderState.WHOLE, {"stamp": ""}, CacheAction.IDENTIFY),
         (FolderState.WHOLE, {"stamp": "2", "digest": "d"}, CacheAction.RESTAMP),
         (FolderState.WHOLE, {"stamp": "2", "digest": "e"}, CacheAction.REPLACE),
-        (FolderState.WHOLE, {"sha256": "f"}, CacheAction.REPLACE),
+        (FolderState.WHOLE, {"checksum": "f"}, CacheAction.REPLACE),
         (FolderState.WHOLE, {"selection": ("a",)}, CacheAction.REPLACE),
         (FolderState.WHOLE, {"refresh": True}, CacheAction.REPLACE),
         (FolderState.WHOLE, {"source": "/d/dogs.zip"}, CacheAction.REFUSE),
