@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError
@@ -18,27 +18,43 @@ class Framework(enum.Enum):
 
 
 def framework_of(objects: Iterable[Any]) -> Framework:
-    """Returns KERAS when one of the objects is a ``keras.Model``, else TORCH.
+    """Returns KERAS when one of the objects is of Keras or TensorFlow, else TORCH.
 
-    A model of a framework that was never imported cannot exist, so what is loaded is enough.
+    An object of a framework that was never imported cannot exist, so what is loaded is enough.
 
     Raises:
-        ArgumentError: One of them is a model of Keras 2.
+        ArgumentError: One of them is of Keras 2.
     """
-    values = list(objects)
-    if any(_is_model(value, "tf_keras") for value in values):
+    values = [part for value in objects for part in _spread(value)]
+    if any(_is_of(value, ("tf_keras",)) for value in values):
         raise keras_2_error(of="tf_keras")
-    if any(_is_model(value, "keras") for value in values):
-        version = str(getattr(sys.modules["keras"], "__version__", ""))
+    if any(map(is_of_keras, values)):
+        version = str(getattr(sys.modules.get("keras"), "__version__", ""))
         if version.startswith("2."):
             raise keras_2_error(of=version)
         return Framework.KERAS
     return Framework.TORCH
 
 
-def _is_model(value: object, package: str) -> bool:
-    model_class = getattr(sys.modules.get(package), "Model", None)
-    return isinstance(model_class, type) and isinstance(value, model_class)
+def is_of_keras(value: object) -> bool:
+    """Whether an object's class, or one it comes from, is of Keras or TensorFlow."""
+    return _is_of(value, ("keras", "tensorflow"))
+
+
+def _is_of(value: object, packages: tuple[str, ...]) -> bool:
+    if not any(package in sys.modules for package in packages):
+        return False
+    return any(base.__module__.partition(".")[0] in packages for base in type(value).__mro__)
+
+
+def _spread(value: object) -> Iterator[object]:
+    """Yields what a list or dict of objects holds, and any other object itself."""
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, list | tuple):
+        yield from value
+    else:
+        yield value
 
 
 def keras_2_error(*, of: str) -> ArgumentError:

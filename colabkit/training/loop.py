@@ -346,8 +346,10 @@ class Run(Boundaries):
         self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
         cursor = position.enter(feed)
         if cursor is None:
-            self._seed_between()
+            self._come_past()
             return
+        if cursor.batches_done:
+            self._side.restore_again()
         with self._session() as is_outermost:
             try:
                 self._check_same_data(cursor, feed)
@@ -383,6 +385,11 @@ class Run(Boundaries):
     def _was_trained(self, *, on_purpose: bool) -> bool:
         """Whether the batch under way has had its step: an error leaves it undone."""
         return self._log.holds(self.step) or (on_purpose and self._side.has_stepped())
+
+    def _come_past(self) -> None:
+        """Leaves everything as it was behind a loop that is done."""
+        self._side.restore_again()
+        self._seed_between()
 
     def _seed_between(self, cursor: Cursor | None = None) -> None:
         """Puts the random streams where a program goes on after a loop, done now or before."""

@@ -48,6 +48,10 @@ class Side(Protocol):
         """Puts it back."""
         ...
 
+    def restore_again(self) -> None:
+        """Puts back what a loop has reset on its way to the place where it goes on."""
+        ...
+
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many tensors did, of how many."""
         ...

@@ -31,8 +31,10 @@ def cases() -> dict[str, Callable[[], dict[str, Any]]]:
         assert torch_side is not None
         return {**CASES, **TORCH_CASES}
     from colabkit.training.keras_side import backend, tf_end, tf_passes
+    from tests.keras import loop_cases
     from tests.keras.tf_cases import TENSORFLOW_CASES
 
+    assert loop_cases is not None
     assert backend is not None
     assert tf_end is not None
     assert tf_passes is not None
@@ -96,6 +98,12 @@ def main(folder: Path, plan: list[dict[str, Any]]) -> None:
             callbacks = [KillAtStep(step, waits=part.get("waits", step % 2 == 1))]
         if "kill_at_epoch_end" in part:
             callbacks = [KillAtEpochEnd(part["kill_at_epoch_end"])]
+        if "loop" in part:
+            from tests.keras.loop_cases import loop  # TensorFlow's only
+
+            ended = loop(part["loop"], folder / part["run"], part.get("kill_at_step"), kill_self)
+            (folder / f"{part['run']}.json").write_text(json.dumps(ended))
+            continue
         every = {"save_every": part["save_every"]} if "save_every" in part else {}
         ended = train(part["case"], folder / part["run"], callbacks, **every)
         (folder / f"{part['run']}.json").write_text(json.dumps(ended))

@@ -165,7 +165,7 @@ def distributed() -> dict[str, Any]:
 def of_keras_2() -> dict[str, Any]:
     # Stands for the package, which is not needed to tell its models by.
     package = type(sys)("tf_keras")
-    package.Model = type("Model", (), {})
+    package.Model = type("Model", (), {"__module__": "tf_keras.src.engine.training"})
     sys.modules["tf_keras"] = package
     return {"model": package.Model()}
 

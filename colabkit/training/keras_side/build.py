@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from colabkit.errors import ArgumentError
+from colabkit.training.keras_side.graphs import draws_unseen
 from colabkit.training.keras_side.names import layers_of
 from colabkit.training.keras_side.sparse import is_sparse
 from colabkit.training.keras_side.structure import Parts, tupled
@@ -16,7 +17,6 @@ _UNSEEN = (
     "the model's own step draws from tf.random, whose place nothing can save"
     " (draw with keras.random and a keras.random.SeedGenerator)"
 )
-_RANDOM = ("Random", "Multinomial", "TruncatedNormal", "ParameterizedTruncatedNormal")
 
 
 def check_is_compiled(model: Any) -> None:
@@ -100,7 +100,7 @@ def _trace(model: Any, batch: Any) -> tuple[str, ...]:
     if not model.run_eagerly:
         step = tf.function(model.train_step, autograph=False)
         concrete = step.get_concrete_function(specs)
-        if _draws_unseen(concrete.graph):
+        if draws_unseen(concrete.graph):
             reasons = (_UNSEEN,)
     elif has_call(model) and not (model.built and model.weights):
         model(Parts.of(_symbols(model, batch)).x)
@@ -116,11 +116,3 @@ def _tensor_spec(leaf: Any) -> Any:
     if leaf is None or isinstance(leaf, tf.TypeSpec):
         return leaf
     return tf.TensorSpec([None, *leaf.shape[1:]], leaf.dtype)
-
-
-def _draws_unseen(graph: Any) -> bool:
-    """Whether the graph holds operations that keep the state of their draws to themselves."""
-    names = {node.op for node in graph.as_graph_def().node}
-    for function in graph.as_graph_def().library.function:
-        names |= {node.op for node in function.node_def}
-    return any(name.startswith(_RANDOM) for name in names)

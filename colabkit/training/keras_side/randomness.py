@@ -87,7 +87,7 @@ class GeneratorState:
 
 
 def seed_streams(seed: int) -> None:
-    """Puts Python's and NumPy's global streams, and PyTorch's as a backend, at a seed."""
+    """Puts the global streams of Python, NumPy and the backend at a seed."""
     with STREAMS:
         random.seed(seed)
         np.random.seed(seed & 0xFFFFFFFF)  # users draw from the global stream
@@ -95,6 +95,29 @@ def seed_streams(seed: int) -> None:
             from colabkit.training.torch_side import seed_everything  # imported on use
 
             seed_everything(seed)
+        else:
+            _seed_eager_draws(seed & 0x7FFFFFFF)
+
+
+def forget_draws() -> None:
+    """Forgets the places of TensorFlow's eager draws, which it keeps for each seed."""
+    if backend_name() == "tensorflow":
+        import tensorflow as tf  # imported where it is the backend
+
+        tf.random.set_seed(0)
+
+
+def _seed_eager_draws(seed: int) -> None:
+    """Does what ``tf.random.set_seed`` does, which takes milliseconds to forget all kernels."""
+    from tensorflow.python.eager import context  # public nowhere
+
+    eager = context.context()
+    eager._seed = seed
+    eager._rng = _rng
+    _rng.seed(seed)
+
+
+_rng = random.Random()  # noqa: S311  # gives seeds to operations, guards nothing
 
 
 @contextlib.contextmanager

@@ -13,8 +13,9 @@ import numpy as np
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
+from colabkit.training.keras_side.loop_look import LoopLook
 from colabkit.training.keras_side.passed import PassedSettings, parts_of
-from colabkit.training.keras_side.randomness import seed_streams
+from colabkit.training.keras_side.randomness import forget_draws, seed_streams
 from colabkit.training.keras_side.sources import FeedOptions, feed_of
 from colabkit.training.keras_side.state import KerasState
 from colabkit.training.keras_side.variables import backend_name
@@ -35,15 +36,19 @@ class KerasSide:
         self.state = KerasState(objects)
         self.backend: TensorBackend = _tensors(self.state)
         self._passed = self._settings()
+        self._look = LoopLook(self.state)
 
-    def open(self, before_optimizer_step: Callable[[], None]) -> None:
-        """Nothing to watch: what is held keeps its value."""
+    def open(self, before_optimizer_step: Callable[[], None]) -> None:  # noqa: ARG002  # guarded
+        """Puts the streams of TensorFlow's eager draws where none has drawn before."""
+        forget_draws()
 
     def close(self) -> None:
         """Nothing to stop."""
 
     def begin_step(self) -> None:
-        """Nothing to mark."""
+        """Looks at what the first step uses."""
+        if not self._look.is_over:
+            self._look.begin_step()
 
     def has_stepped(self) -> bool:
         """Nobody can tell."""
@@ -55,11 +60,16 @@ class KerasSide:
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
+        self._look.finish()
         return self.state.sections()
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""
         self.state.restore(sections)
+
+    def restore_again(self) -> None:
+        """Puts back what a loop has reset on its way to the place where it goes on."""
+        self.state.restore_again()
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many tensors did, of how many."""
@@ -151,8 +161,8 @@ class KerasSide:
         return ()
 
     def unsaved(self) -> tuple[str, ...]:
-        """Returns nothing: what Keras' objects hold beside their variables is not looked at."""
-        return ()
+        """Returns what the steps of a loop were seen to use, and no object of the run holds."""
+        return self._look.reasons()
 
 
 def _as_float(value: Any) -> float:

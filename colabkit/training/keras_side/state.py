@@ -9,8 +9,11 @@ import keras
 
 from colabkit.checkpoint import Section
 from colabkit.errors import ArgumentError
+from colabkit.training.fingerprint import mismatch_error
 from colabkit.training.hidden import find_generators
+from colabkit.training.keras_side.assets import Assets
 from colabkit.training.keras_side.build import has_call
+from colabkit.training.keras_side.held import taken_apart
 from colabkit.training.keras_side.names import layers_of, stable_names
 from colabkit.training.keras_side.randomness import (
     generator_kinds,
@@ -26,115 +29,258 @@ from colabkit.training.keras_side.variables import (
     reader,
     unlisted_variables,
 )
+from colabkit.training.keras_side.waiting import after_build, around_calls
 
 
 class KerasState:
     """The objects of a run, by name: models with their optimizers, and all with a state."""
 
     def __init__(self, objects: Mapping[str, Any]) -> None:
-        self.models = {n: v for n, v in objects.items() if isinstance(v, keras.Model)}
-        self.others = {n: v for n, v in objects.items() if n not in self.models and v is not None}
-        for name, value in self.others.items():
-            _check_can_be_saved(name, value)
-        layers = {name: layers_of(model) for name, model in self.models.items()}
-        self.optimizers = optimizers_of(owner for owners in layers.values() for owner in owners)
-        self._own = {name: _own_parts(owners) for name, owners in layers.items()}
-        self._unlisted = {n: unlisted_variables(m, layers[n]) for n, m in self.models.items()}
+        held = taken_apart(objects)
+        self.variables, self.others = held.variables, held.others
+        for name, model in held.layers.items():
+            _require_built(name, model)
+        self._states = {name: _ModelState(name, model) for name, model in held.layers.items()}
+        self.models = held.layers
+        owners = [owner for model in self.models.values() for owner in layers_of(model)]
+        found = optimizers_of(owners, passed=held.optimizers)
+        self.optimizers = found
+        self._optimizers = {name: _OptimizerState(optimizer) for name, optimizer in found.items()}
         self._read = reader()
-        self._metric_values: dict[str, Sequence[Any]] = {}
-        for name, model in self.models.items():
-            _check_is_built(name, model)
+        self._variable_values: dict[str, Any] = {}
 
     def sections(self) -> list[Section]:
         """Returns the weights of each model and everything else, by reference."""
         read = self._read
         weights = [
-            Section(name, {key: read(v) for key, v in _weights(model).items()}, weights=True)
-            for name, model in self.models.items()
+            Section(name, {key: read(v) for key, v in state.weights().items()}, weights=True)
+            for name, state in self._states.items()
         ]
-        models = {
-            name: {
-                "seeds": [read(v) for v in _seeds(model)],
-                "unlisted": [read(v) for v in self._unlisted[name]],
-                "metrics": [read(v) for v in model.metrics_variables],
-                "generators": [state_of(g) for g in self._generators(name)],
-            }
-            for name, model in self.models.items()
-        }
+        names = self._names_of_weights()
         state = {
-            "models": models,
+            "models": {name: each.state(read) for name, each in self._states.items()},
             "global_seed": [read(v) for v in global_seeds()],
-            "optimizers": {n: [read(v) for v in o.variables] for n, o in self.optimizers.items()},
+            "optimizers": {n: each.values(read) for n, each in self._optimizers.items()},
+            "trains": {n: each.trains(names) for n, each in self._optimizers.items()},
+            "variables": {path: read(v) for path, v in self.variables.items()},
             "others": {n: o.state_dict() for n, o in self.others.items()},
         }
         return [*weights, Section("objects", state, weights=False)]
 
     def restore(self, sections: Mapping[str, Any]) -> None:
-        """Puts back what ``sections`` gave."""
+        """Puts back what ``sections`` gave; what is not built yet follows when it is."""
         objects = sections["objects"]
-        for name, model in self.models.items():
-            kept = objects["models"][name]
-            for key, variable in _weights(model).items():
-                assign(variable, sections[name][key])
-            _assign_all(_seeds(model), kept["seeds"])
-            _assign_all(self._unlisted[name], kept["unlisted"])
-            for generator, state in zip(self._generators(name), kept["generators"], strict=False):
-                restore_state(generator, state)
-            self._metric_values[name] = kept["metrics"]
-        self.restore_metrics()
+        for name, each in self._states.items():
+            each.restore(sections[name], objects["models"][name])
         _assign_all(global_seeds(), objects["global_seed"])
-        for name, optimizer in self.optimizers.items():
-            _restore_optimizer(optimizer, objects["optimizers"].get(name, ()))
+        weights = self._weights_by_name()
+        for name, optimizer in self._optimizers.items():
+            trains = objects.get("trains", {}).get(name, ())
+            owned = [weights[n] for n in trains if n in weights]
+            complete = bool(trains) and len(owned) == len(trains)
+            optimizer.restore(objects["optimizers"].get(name, ()), owned if complete else None)
+        self._variable_values = dict(objects.get("variables", {}))
+        self.restore_again()
         for name, value in self.others.items():
             if name in objects["others"]:
                 value.load_state_dict(objects["others"][name])
 
+    def restore_again(self) -> None:
+        """Puts variables and metrics back once more, which a loop resets as its epoch begins."""
+        for path, value in self._variable_values.items():
+            if path in self.variables:
+                assign(self.variables[path], value)
+        self.restore_metrics()
+
     def restore_metrics(self) -> None:
         """Puts the metrics back once more, after Keras has reset them for an epoch."""
-        for name, values in self._metric_values.items():
-            _assign_all(self.models[name].metrics_variables, values)
+        for state in self._states.values():
+            state.restore_metrics()
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Copies the tensors whose name and shape fit; returns how many did, of how many."""
         fitted = total = 0
-        for name, model in self.models.items():
-            kept = sections.get(name, {})
-            for key, variable in _weights(model).items():
-                total += 1
-                if key in kept and tuple(kept[key].shape) == tuple(variable.shape):
-                    assign(variable, kept[key])
-                    fitted += 1
+        assets = sections.get("objects", {}).get("models", {})
+        for name, state in self._states.items():
+            fits, of = state.restore_weights(sections.get(name, {}))
+            state.assets.restore(assets.get(name, {}).get("assets", {}))
+            fitted, total = fitted + fits, total + of
         return fitted, total
 
     def holds_weights(self, sections: Mapping[str, Any]) -> bool:
         """Whether the models hold, bit for bit, the weights that ``sections`` gave."""
         return all(
             is_value(variable, sections.get(name, {}).get(key))
-            for name, model in self.models.items()
-            for key, variable in _weights(model).items()
+            for name, state in self._states.items()
+            for key, variable in state.weights().items()
         )
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""
         parts: dict[str, Any] = {
-            f"{name}.{key}": form(variable)
-            for name, model in self.models.items()
-            for key, variable in _weights(model).items()
+            name: form(variable) for name, variable in self._weights_by_name().items()
         }
         for name, optimizer in self.optimizers.items():
             parts[f"{name} class"] = type(optimizer).__name__
-        return parts
+        return parts | {path: form(variable) for path, variable in self.variables.items()}
 
-    def _generators(self, name: str) -> list[object]:
-        return find_generators(self._own[name], generator_kinds())
+    def _weights_by_name(self) -> dict[str, Any]:
+        return {
+            f"{name}.{key}": variable
+            for name, state in self._states.items()
+            for key, variable in state.weights().items()
+        }
+
+    def _names_of_weights(self) -> dict[int, str]:
+        return {id(variable): name for name, variable in self._weights_by_name().items()}
+
+    def held_ids(self) -> set[int]:
+        """Returns which variables a checkpoint holds, by id."""
+        held = [*self.variables.values(), *global_seeds()]
+        for optimizer in self.optimizers.values():
+            held += optimizer.variables
+        for state in self._states.values():
+            held += state.everything()
+        return {
+            id(each) for variable in held for each in (variable, getattr(variable, "_value", 0))
+        }
 
 
-def _weights(model: keras.Model) -> dict[str, Any]:
-    weights = model.weights
-    return dict(zip(stable_names(model, weights), weights, strict=True))
+class _ModelState:
+    """One model, or a layer that is trained without one."""
+
+    def __init__(self, name: str, model: Any) -> None:
+        self._name, self._model = name, model
+        self.assets = Assets(model)
+        self._metric_values: Sequence[Any] = ()
+        self._awaited: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
+        self._known: tuple[list[Any], list[Any]] | None = None
+
+    def weights(self) -> dict[str, Any]:
+        weights = self._model.weights
+        return dict(zip(stable_names(self._model, weights), weights, strict=True))
+
+    def everything(self) -> list[Any]:
+        return [*self._model.variables, *self._metrics(), *self._own_and_unlisted()[1]]
+
+    def state(self, read: Any) -> dict[str, Any]:
+        if self._awaited is not None:
+            raise self._never_built()
+        own, unlisted = self._own_and_unlisted()
+        return {
+            "seeds": [read(v) for v in _seeds(self._model)],
+            "unlisted": [read(v) for v in unlisted],
+            "metrics": [read(v) for v in self._metrics()],
+            "generators": [state_of(g) for g in find_generators(own, generator_kinds())],
+            "assets": self.assets.state(),
+        }
+
+    def restore(self, weights: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
+        self._awaited = (weights, kept)
+        if not self._try():
+            unbuilt = [layer for layer in layers_of(self._model) if not layer.built]
+            around_calls(unbuilt, self._try)
+
+    def _try(self) -> bool:
+        """Puts back what is awaited, once everything is there; returns whether that is done."""
+        if self._awaited is None:
+            return True
+        weights, kept = self._awaited
+        there = self.weights()
+        if weights.keys() - there.keys():
+            return False
+        self._awaited = None
+        for key, variable in there.items():
+            assign(variable, weights[key])
+        own, unlisted = self._own_and_unlisted()
+        _assign_all(_seeds(self._model), kept["seeds"])
+        _assign_all(unlisted, kept["unlisted"])
+        generators = find_generators(own, generator_kinds())
+        for generator, state in zip(generators, kept["generators"], strict=False):
+            restore_state(generator, state)
+        self._metric_values = kept["metrics"]
+        self.restore_metrics()
+        self.assets.restore(kept.get("assets", {}))
+        return True
+
+    def restore_metrics(self) -> None:
+        if self._metric_values:
+            _assign_all(self._metrics(), self._metric_values)
+
+    def restore_weights(self, kept: Mapping[str, Any]) -> tuple[int, int]:
+        there = self.weights()
+        fits = {
+            key: variable
+            for key, variable in there.items()
+            if key in kept and tuple(kept[key].shape) == tuple(variable.shape)
+        }
+        for key, variable in fits.items():
+            assign(variable, kept[key])
+        return len(fits), len(there)
+
+    def _metrics(self) -> list[Any]:
+        return list(self._model.metrics_variables)
+
+    def _own_and_unlisted(self) -> tuple[list[Any], list[Any]]:
+        if self._known is not None:
+            return self._known
+        layers = layers_of(self._model)
+        known = (_own_parts(layers), unlisted_variables(self._model, layers))
+        if all(layer.built for layer in layers):
+            self._known = known
+        return known
+
+    def _never_built(self) -> Exception:
+        assert self._awaited is not None  # noqa: S101  # asked only then
+        missing = self._awaited[0].keys() - self.weights().keys()
+        changed = {f"{self._name}.{key}": (form(self._awaited[0][key]), None) for key in missing}
+        return mismatch_error(changed, "the run folder")
 
 
-def _seeds(model: keras.Model) -> list[Any]:
+class _OptimizerState:
+    """One optimizer, whose variables may not be there before its first step."""
+
+    def __init__(self, optimizer: Any) -> None:
+        self._optimizer = optimizer
+        self._awaited: Sequence[Any] | None = None
+
+    def values(self, read: Any) -> Sequence[Any]:
+        if self._awaited is not None:
+            return self._awaited
+        return [read(variable) for variable in self._optimizer.variables]
+
+    def trains(self, names: Mapping[int, str]) -> list[str]:
+        """Returns the names of the weights that it was built for, in its order."""
+        trained = getattr(self._optimizer, "_trainable_variables", ())  # public nowhere
+        return [names.get(id(variable), "") for variable in trained]
+
+    def restore(self, values: Sequence[Any], trained: Sequence[Any] | None) -> None:
+        """Puts values back, of an optimizer that was built for ``trained``, None if unknown."""
+        optimizer = self._optimizer
+        if trained and not optimizer.built:
+            optimizer.build(list(trained))
+        if optimizer.built or len(values) == len(optimizer.variables):
+            _assign_all(optimizer.variables, values)
+            return
+        self._awaited = values
+
+        def put_back() -> None:
+            self._awaited = None
+            _assign_all(optimizer.variables, values)
+
+        after_build(optimizer, put_back)
+
+
+def _require_built(name: str, model: Any) -> None:
+    # One with only a step of its own is never called, and so never counts as built.
+    is_built = model.weights and (model.built or not has_call(model))
+    if isinstance(model, keras.Model) and not is_built:
+        message = f"{name} has no weights yet: it was never called on data."
+        hint = "Call it once on a batch, or give its first layer an Input shape."
+        raise ArgumentError(message, argument=name, hint=hint)
+
+
+def _seeds(model: Any) -> list[Any]:
     weights = {id(v) for v in model.weights}
     return [v for v in model.variables if id(v) not in weights]
 
@@ -154,36 +300,3 @@ def _assign_all(variables: Sequence[Any], values: Sequence[Any]) -> None:
         for variable, value in zip(variables, values, strict=True):
             if tuple(variable.shape) == tuple(value.shape):
                 assign(variable, value)
-
-
-def _restore_optimizer(optimizer: Any, values: Sequence[Any]) -> None:
-    if optimizer.built or not values:
-        _assign_all(optimizer.variables, values)
-        return
-    build = optimizer.build
-
-    # An optimizer of the user's own is built by its first step; its state follows then.
-    def build_and_restore(*given: Any, **named: Any) -> None:
-        del optimizer.build
-        build(*given, **named)
-        _assign_all(optimizer.variables, values)
-
-    optimizer.build = build_and_restore
-
-
-def _check_is_built(name: str, model: keras.Model) -> None:
-    # One with only a step of its own is never called, and so never counts as built.
-    if not model.weights or (has_call(model) and not model.built):
-        message = f"{name} has no weights yet: it was never called on data."
-        hint = "Call it once on a batch, or give its first layer an Input shape."
-        raise ArgumentError(message, argument=name, hint=hint)
-
-
-def _check_can_be_saved(name: str, value: Any) -> None:
-    if not (hasattr(value, "state_dict") and hasattr(value, "load_state_dict")):
-        message = f"{name} is a {type(value).__name__}, which has no state_dict."
-        hint = (
-            "Give it state_dict and load_state_dict, or leave it out; a loop's variables are kept"
-            f" by run.state({name}=...)."
-        )
-        raise ArgumentError(message, argument=name, hint=hint)

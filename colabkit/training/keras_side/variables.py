@@ -43,7 +43,11 @@ def _torch_value(variable: Any) -> Any:
 def assign(variable: Any, value: Any) -> None:
     """Gives a variable a value that a checkpoint held."""
     if backend_name() == "tensorflow":
-        variable.assign(value)
+        import tensorflow as tf  # imported where it is the backend
+
+        # While a step is traced, a plain assignment would become a part of it.
+        with tf.init_scope():
+            variable.assign(value)
         return
     import torch  # imported where the backend is PyTorch
 
@@ -65,13 +69,16 @@ def form(variable: Any) -> str:
     return f"{keras.backend.standardize_dtype(variable.dtype)} {list(variable.shape)}"
 
 
-def optimizers_of(owners: Iterable[Any]) -> dict[str, Any]:
+def optimizers_of(
+    owners: Iterable[Any], *, passed: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Returns every optimizer that the models and layers keep, by the attribute's name.
 
     Args:
         owners: Models and layers, the compiled one first.
+        passed: Optimizers that have names of their own.
     """
-    found: dict[int, tuple[str, Any]] = {}
+    found = {id(optimizer): (name, optimizer) for name, optimizer in (passed or {}).items()}
     for owner in owners:
         attributes = {"optimizer": getattr(owner, "optimizer", None), **vars(owner)}
         for name, value in attributes.items():

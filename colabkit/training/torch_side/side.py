@@ -84,6 +84,9 @@ class TorchSide:
         GradientLedger.restore(self._state.optimizers, sections["gradients"])
         self._writes_unseen = sections.get("watch", {}).get("writes_unseen", False)
 
+    def restore_again(self) -> None:
+        """Nothing: modules, optimizers and schedulers are not reset as an epoch begins."""
+
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many tensors did, of how many."""
         return self._state.restore_weights(sections)

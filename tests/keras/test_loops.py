@@ -1,0 +1,187 @@
+"""``Run`` around loops over Keras and TensorFlow: killed, they end with the same bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import colabkit
+from colabkit.errors import ArgumentError
+from tests.keras.lives import Nursery, needs_keras, outcome
+
+pytestmark = needs_keras
+in_life = pytest.mark.in_nursery("on_tensorflow")
+LOOPS = {"guide": 18, "gan": 18, "eager_module": 18, "on_batch": 18, "scaled": 18}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_killed_twice_ends_with_the_same_bits(
+    name: str, on_tensorflow: Nursery, tmp_path: Path
+) -> None:
+    killed = {"loop": name, "run": "killed"}
+    assert on_tensorflow.live(tmp_path, {"loop": name, "run": "alone"})
+    for step in (2, 9):
+        assert not on_tensorflow.live(tmp_path, {**killed, "kill_at_step": step})
+    assert on_tensorflow.live(tmp_path, killed)
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
+    assert outcome(tmp_path, "alone")["step"] == LOOPS[name]
+    assert outcome(tmp_path, "alone")["verdict"].startswith("Resume is exact")
+
+
+def tiny() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(3)
+    return keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
+
+
+def run_over(folder: Path, step: Any, **objects: Any) -> colabkit.Run:
+    x = np.random.default_rng(5).normal(size=(24, 6)).astype("float32")
+    y = np.arange(24) % 3
+    run = colabkit.Run(folder, progress=False, **objects)
+    for _ in run.epochs(1):
+        for a, b in run.batches((x, y), batch_size=8):
+            run.log(loss=step(a, b))
+    return run
+
+
+def loss_of(model: Any, x: Any, y: Any) -> Any:
+    import keras
+
+    found = keras.losses.sparse_categorical_crossentropy(y, model(x), from_logits=True)
+    return keras.ops.mean(found)
+
+
+def trained_with(model: Any, optimizer: Any, *, noise: Any = None) -> Any:
+    import tensorflow as tf
+
+    def step(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_of(model, x if noise is None else x + noise(tf.shape(x)), y)
+        weights = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return loss
+
+    return step
+
+
+@in_life
+def test_an_optimizer_that_nobody_passed_is_named(tmp_path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    for number, compiled in enumerate((True, False)):
+        model, optimizer = tiny(), keras.optimizers.Adam()
+        step = trained_with(model, optimizer)
+        run = run_over(tmp_path / str(number), tf.function(step) if compiled else step, model=model)
+        assert "the optimizer Adam is none of the run's objects" in str(run.verdict)
+
+
+@in_life
+def test_draws_of_a_compiled_step_are_named_though_it_was_traced_before(tmp_path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    model, optimizer = tiny(), keras.optimizers.SGD()
+    step = tf.function(trained_with(model, optimizer, noise=tf.random.normal))
+    for name in ("first", "second"):
+        run = run_over(tmp_path / name, step, model=model, optimizer=optimizer)
+        assert "a compiled step draws from tf.random" in str(run.verdict)
+
+
+@in_life
+def test_a_variable_that_a_compiled_step_changes_and_nobody_passed_is_named(
+    tmp_path: Path,
+) -> None:
+    import keras
+    import tensorflow as tf
+
+    model, optimizer = tiny(), keras.optimizers.SGD()
+    count, constant = tf.Variable(0.0, name="count"), tf.Variable(2.0, name="constant")
+    inner = trained_with(model, optimizer)
+
+    @tf.function
+    def step(x: Any, y: Any) -> Any:
+        count.assign_add(constant)
+        return inner(x, y)
+
+    run = run_over(tmp_path, step, model=model, optimizer=optimizer)
+    assert "the loop changes count, which" in str(run.verdict)
+
+
+@in_life
+def test_what_has_no_state_is_still_refused(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    for wrong in (tf.data.Dataset.range(3), object(), [object()], tf.constant(1.0)):
+        with pytest.raises(ArgumentError) as caught:
+            colabkit.Run(tmp_path / "run", model=tiny(), wrong=wrong)
+        assert caught.value.argument == "wrong"
+    import keras
+
+    unbuilt = keras.Sequential([keras.layers.Dense(3)])
+    with pytest.raises(ArgumentError, match="no weights yet"):
+        colabkit.Run(tmp_path / "other", model=unbuilt)
+
+
+@in_life
+def test_loaded_preprocessing_is_as_keras_own_loading_makes_it(tmp_path: Path) -> None:
+    import keras
+
+    x = np.random.default_rng(5).normal(size=(64, 4)).astype("float32") * 100 + 500
+
+    def build(adapted_to: np.ndarray) -> Any:
+        keras.utils.set_random_seed(1)
+        norm = keras.layers.Normalization()
+        norm.adapt(adapted_to)
+        model = keras.Sequential([keras.Input((4,)), norm, keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        return model
+
+    trained = build(x)
+    colabkit.fit(trained, (x, x[:, :1]), tmp_path / "run", progress=False)
+    trained.save_weights(tmp_path / "own.weights.h5")
+    other, ours = build(x * 2), build(x * 2)
+    ours.predict(x, verbose=0)  # what was traced has the other mean built in
+    other.load_weights(tmp_path / "own.weights.h5")
+    colabkit.load(ours, tmp_path / "run")
+    assert np.array_equal(ours.predict(x, verbose=0), other.predict(x, verbose=0))
+    assert np.array_equal(ours.predict(x, verbose=0), trained.predict(x, verbose=0))
+    with pytest.raises(ArgumentError, match="no weights yet"):
+        colabkit.load(keras.Sequential([keras.layers.Dense(1)]), tmp_path / "run")
+    resumed = build(x * 2)
+    colabkit.fit(resumed, (x, x[:, :1]), tmp_path / "run", progress=False)
+    assert np.array_equal(resumed.predict(x, verbose=0), trained.predict(x, verbose=0))
+
+
+@in_life
+def test_vocabularies_and_bins_come_back_with_the_weights(tmp_path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    texts = np.array(["a b c", "b c d", "c d e f"])
+
+    def build(words: list[str], edges: list[float]) -> Any:
+        keras.utils.set_random_seed(1)
+        vectors = keras.layers.TextVectorization(output_sequence_length=4)
+        vectors.adapt(words)
+        bins = keras.layers.Discretization(num_bins=3)
+        bins.adapt(np.array(edges))
+        text = keras.Input((1,), dtype="string")
+        number = keras.Input((1,))
+        embedded = keras.layers.Embedding(20, 2)(vectors(text))
+        both = [keras.layers.Flatten()(embedded), keras.layers.Flatten()(bins(number))]
+        model = keras.Model([text, number], keras.layers.Dense(1)(keras.layers.concatenate(both)))
+        model.compile("sgd", "mse")
+        return model
+
+    numbers, y = np.array([[1.0], [5.0], [9.0]]), np.ones((3, 1), "float32")
+    data = tf.data.Dataset.from_tensor_slices(((texts[:, None], numbers), y)).batch(3)
+    trained = build(list(texts), [1.0, 2.0, 5.0, 7.0, 9.0, 12.0])
+    colabkit.fit(trained, data, tmp_path, progress=False)
+    fresh = build(["z y x w", "v u"], [100.0, 200.0, 300.0])
+    colabkit.load(fresh, tmp_path)
+    assert np.array_equal(fresh.predict(data, verbose=0), trained.predict(data, verbose=0))
