@@ -21,7 +21,7 @@ def parts_of(models: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[s
         trainable = {id(variable) for variable in model.trainable_variables}
         pairs = zip(names, model.weights, strict=True)
         trained = [key for key, variable in pairs if id(variable) in trainable]
-        parts[name] = f"{len(trained)} of {len(names)} variables ({digest_of(trained)})"
+        parts[name] = f"{len(trained)} of {len(names)} variables ({digest_of(sorted(trained))})"
     return parts | {name: type(optimizer).__name__ for name, optimizer in optimizers.items()}
 
 

@@ -21,6 +21,7 @@ from colabkit.training.keras_side.randomness import (
     restore_state,
     state_of,
 )
+from colabkit.training.keras_side.slots import OptimizerState, assign_all
 from colabkit.training.keras_side.variables import (
     assign,
     form,
@@ -29,7 +30,7 @@ from colabkit.training.keras_side.variables import (
     reader,
     unlisted_variables,
 )
-from colabkit.training.keras_side.waiting import after_build, around_calls
+from colabkit.training.keras_side.waiting import around_calls
 
 
 class KerasState:
@@ -45,7 +46,7 @@ class KerasState:
         owners = [owner for model in self.models.values() for owner in layers_of(model)]
         found = optimizers_of(owners, passed=held.optimizers)
         self.optimizers = found
-        self._optimizers = {name: _OptimizerState(optimizer) for name, optimizer in found.items()}
+        self._optimizers = {n: OptimizerState(each, self._names) for n, each in found.items()}
         self._read = reader()
         self._variable_values: dict[str, Any] = {}
 
@@ -56,12 +57,11 @@ class KerasState:
             Section(name, {key: read(v) for key, v in state.weights().items()}, weights=True)
             for name, state in self._states.items()
         ]
-        names = self._names_of_weights()
         state = {
             "models": {name: each.state(read) for name, each in self._states.items()},
             "global_seed": [read(v) for v in global_seeds()],
             "optimizers": {n: each.values(read) for n, each in self._optimizers.items()},
-            "trains": {n: each.trains(names) for n, each in self._optimizers.items()},
+            "trains": {n: each.trains() for n, each in self._optimizers.items()},
             "variables": {path: read(v) for path, v in self.variables.items()},
             "others": {n: o.state_dict() for n, o in self.others.items()},
         }
@@ -72,13 +72,14 @@ class KerasState:
         objects = sections["objects"]
         for name, each in self._states.items():
             each.restore(sections[name], objects["models"][name])
-        _assign_all(global_seeds(), objects["global_seed"])
-        weights = self._weights_by_name()
+        assign_all(global_seeds(), objects["global_seed"])
+        trained = self._by_name()
         for name, optimizer in self._optimizers.items():
             trains = objects.get("trains", {}).get(name, ())
-            owned = [weights[n] for n in trains if n in weights]
+            owned = [trained[n] for n in trains if n in trained]
             complete = bool(trains) and len(owned) == len(trains)
-            optimizer.restore(objects["optimizers"].get(name, ()), owned if complete else None)
+            values = objects["optimizers"].get(name, ())
+            optimizer.restore(values, owned if complete else None)
         self._variable_values = dict(objects.get("variables", {}))
         self.restore_again()
         for name, value in self.others.items():
@@ -117,22 +118,22 @@ class KerasState:
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""
-        parts: dict[str, Any] = {
-            name: form(variable) for name, variable in self._weights_by_name().items()
-        }
+        parts: dict[str, Any] = {n: form(variable) for n, variable in self._by_name().items()}
         for name, optimizer in self.optimizers.items():
             parts[f"{name} class"] = type(optimizer).__name__
-        return parts | {path: form(variable) for path, variable in self.variables.items()}
+        return parts
 
-    def _weights_by_name(self) -> dict[str, Any]:
-        return {
+    def _names(self) -> dict[int, str]:
+        return {id(variable): name for name, variable in self._by_name().items()}
+
+    def _by_name(self) -> dict[str, Any]:
+        """Returns the weights of all models, and the variables beside them."""
+        weights = {
             f"{name}.{key}": variable
             for name, state in self._states.items()
             for key, variable in state.weights().items()
         }
-
-    def _names_of_weights(self) -> dict[int, str]:
-        return {id(variable): name for name, variable in self._weights_by_name().items()}
+        return weights | self.variables
 
     def held_ids(self) -> set[int]:
         """Returns which variables a checkpoint holds, by id."""
@@ -193,8 +194,8 @@ class _ModelState:
         for key, variable in there.items():
             assign(variable, weights[key])
         own, unlisted = self._own_and_unlisted()
-        _assign_all(_seeds(self._model), kept["seeds"])
-        _assign_all(unlisted, kept["unlisted"])
+        assign_all(_seeds(self._model), kept["seeds"])
+        assign_all(unlisted, kept["unlisted"])
         generators = find_generators(own, generator_kinds())
         for generator, state in zip(generators, kept["generators"], strict=False):
             restore_state(generator, state)
@@ -205,7 +206,7 @@ class _ModelState:
 
     def restore_metrics(self) -> None:
         if self._metric_values:
-            _assign_all(self._metrics(), self._metric_values)
+            assign_all(self._metrics(), self._metric_values)
 
     def restore_weights(self, kept: Mapping[str, Any]) -> tuple[int, int]:
         there = self.weights()
@@ -237,40 +238,6 @@ class _ModelState:
         return mismatch_error(changed, "the run folder")
 
 
-class _OptimizerState:
-    """One optimizer, whose variables may not be there before its first step."""
-
-    def __init__(self, optimizer: Any) -> None:
-        self._optimizer = optimizer
-        self._awaited: Sequence[Any] | None = None
-
-    def values(self, read: Any) -> Sequence[Any]:
-        if self._awaited is not None:
-            return self._awaited
-        return [read(variable) for variable in self._optimizer.variables]
-
-    def trains(self, names: Mapping[int, str]) -> list[str]:
-        """Returns the names of the weights that it was built for, in its order."""
-        trained = getattr(self._optimizer, "_trainable_variables", ())  # public nowhere
-        return [names.get(id(variable), "") for variable in trained]
-
-    def restore(self, values: Sequence[Any], trained: Sequence[Any] | None) -> None:
-        """Puts values back, of an optimizer that was built for ``trained``, None if unknown."""
-        optimizer = self._optimizer
-        if trained and not optimizer.built:
-            optimizer.build(list(trained))
-        if optimizer.built or len(values) == len(optimizer.variables):
-            _assign_all(optimizer.variables, values)
-            return
-        self._awaited = values
-
-        def put_back() -> None:
-            self._awaited = None
-            _assign_all(optimizer.variables, values)
-
-        after_build(optimizer, put_back)
-
-
 def _require_built(name: str, model: Any) -> None:
     # One with only a step of its own is never called, and so never counts as built.
     is_built = model.weights and (model.built or not has_call(model))
@@ -292,11 +259,3 @@ def _own_parts(layers: Sequence[Any]) -> list[Any]:
         for layer in layers
         if not type(layer).__module__.startswith("keras.")
     ]
-
-
-def _assign_all(variables: Sequence[Any], values: Sequence[Any]) -> None:
-    # Metrics of a model that is compiled otherwise now begin at zero.
-    if len(variables) == len(values):
-        for variable, value in zip(variables, values, strict=True):
-            if tuple(variable.shape) == tuple(value.shape):
-                assign(variable, value)
