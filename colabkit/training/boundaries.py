@@ -59,7 +59,6 @@ class Boundaries:
     _epochs_asked: int | None = None
     _fit_settings: Mapping[str, Any] = {}
     _has_own_optimizers = True
-    _data_mark = ""
 
     @property
     def verdict(self) -> ResumeVerdict:
@@ -143,7 +142,6 @@ class Boundaries:
             index=state.phase_index,
             phase=state.phases[state.phase_index],
             left=Call("", self._side.parts(), settings),
-            data_mark=self._data_mark,
         )
 
     @property

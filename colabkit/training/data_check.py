@@ -11,7 +11,7 @@ from colabkit.training.feed import Feed, Start
 from colabkit.training.position import Cursor
 from colabkit.training.same_data import BatchRecord, Head, KeptBatch, Leniency, compare
 
-_NONE = object()
+NO_BATCH = object()
 _SILENT_S, _SAY_EVERY_S = 3.0, 15.0
 
 
@@ -98,9 +98,12 @@ class DataCheck:
             self._compare_head(feed, start.state)
         if kept is None or not start.skip or not goes_back:
             return iter(feed.batches(start))
-        batches = iter(feed.batches(dataclasses.replace(start, skip=start.skip - 1)))
-        where = f"batch {start.skip:,} of epoch {start.epoch + 1}, the last before,"
-        self.compare(kept, next(batches, _NONE), where=where, feed=feed)
+        number = start.skip - 1 if kept.number is None else kept.number
+        batches = iter(feed.batches(dataclasses.replace(start, skip=number)))
+        where = f"batch {number + 1:,} of epoch {start.epoch + 1}, trained before,"
+        self.compare(kept, next(batches, NO_BATCH), where=where, feed=feed)
+        for _ in range(start.skip - 1 - number):  # trained as well
+            next(batches, None)
         return batches
 
     def _compare_head(self, feed: Feed, state: object) -> None:
@@ -109,7 +112,7 @@ class DataCheck:
             return
         start = Start(head.key, head.kept.epoch, state={"source": head.source})
         batches = iter(feed.batches(start))
-        first = next(batches, _NONE)
+        first = next(batches, NO_BATCH)
         where = f"its first batch, of epoch {head.kept.epoch + 1},"
         self.compare(head.kept, first, where=where, feed=feed)
 
@@ -122,17 +125,24 @@ class DataCheck:
         if getattr(feed, "reads_once", False) or not getattr(feed, "begins_anew", True):
             return
         batches = iter(feed.batches(start))
-        self.compare(kept, next(batches, _NONE), where=where, feed=feed)
+        self.compare(kept, next(batches, NO_BATCH), where=where, feed=feed)
 
     def compare(self, kept: KeptBatch, batch: Any, *, where: str, feed: Feed) -> None:
         """Compares a batch that was fetched again with what is kept of it.
 
+        Args:
+            kept: What is kept.
+            batch: The batch, NO_BATCH where the data had ended before.
+            where: Which batch it is, in words.
+            feed: Where it comes from.
+
         Raises:
             CheckpointMismatchError: It is another batch.
         """
+        record = getattr(feed, "record", self.record)
         said = compare(
             kept,
-            None if batch is _NONE else self.record(batch),
+            None if batch is NO_BATCH else record(batch),
             where=where,
             location=self._location,
             leniency=self._leniency,

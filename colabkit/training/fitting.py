@@ -19,6 +19,7 @@ _OF_KERAS = frozenset(
         "class_weight",
         "sample_weight",
         "shuffle",
+        "initial_epoch",
         "steps_per_epoch",
         "validation_batch_size",
         "validation_freq",
@@ -29,8 +30,6 @@ _OF_KERAS = frozenset(
 )
 # What Keras' fit takes or took, and what to do instead.
 _ELSEWHERE = {
-    "initial_epoch": "Leave it out: fit goes on where the run stands, and epochs is how many there"
-    " are in all, over all sessions.",
     "workers": "Give it to the PyDataset: super().__init__(workers=4).",
     "use_multiprocessing": "Give it to the PyDataset: super().__init__(workers=4,"
     " use_multiprocessing=True).",
@@ -151,7 +150,7 @@ def fit(
             are written too. Without, their hashes are noted: where this goes on, the same base
             model must be loaded, and another one is an error.
         keras_arguments: For a Keras model only, with the meaning they have in Keras:
-            sample_weight, class_weight, shuffle, steps_per_epoch, validation_split,
+            sample_weight, class_weight, shuffle, initial_epoch, steps_per_epoch, validation_split,
             validation_steps, validation_batch_size, validation_freq, verbose.
 
     Returns:
@@ -210,8 +209,6 @@ def _for_keras(arguments: dict[str, Any], keras_arguments: dict[str, Any]) -> di
     if arguments["batch_size"] is None:
         arguments["batch_size"] = parameters["batch_size"].default
     given = dict(keras_arguments)
-    if given.get("initial_epoch") == 0:
-        del given["initial_epoch"]
     for name in given:
         if name in _ELSEWHERE:
             message = f"fit has no argument {name!r} for a keras.Model."

@@ -416,7 +416,7 @@ class Run(Boundaries):
     def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
         key = derive(self.seed, "pass", self.epoch, cursor.call)
         step_key = derive(key, "step")
-        cursor.watch = watch = self._side.watch()
+        cursor.watch = watch = self._side.watch(first=cursor.batches_done)
         seed, begin_step, leads = self._side.seed, self._side.begin_step, cursor.outermost
         start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
         batches = self._batches_left(cursor, feed, start)

@@ -30,16 +30,13 @@ class _Passed:
     index: int
     phase: Phase
     left: Call
-    data_mark: str = ""
 
 
 _PASSED: dict[str, _Passed] = {}
 _LOADED: dict[str, weakref.ref[Any]] = {}
 
 
-def note(
-    location: str, owned: Owned, *, index: int, phase: Phase, left: Call, data_mark: str = ""
-) -> None:
+def note(location: str, owned: Owned, *, index: int, phase: Phase, left: Call) -> None:
     """Takes down that a call has come to its end, or was interrupted.
 
     Args:
@@ -48,16 +45,9 @@ def note(
         index: Number of its phase.
         phase: The phase as the call knows it.
         left: What a call with the objects as they are now would be.
-        data_mark: What tells the data from other data, "" where nothing does.
     """
     models, optimizers = _refs(owned.models), _refs(owned.optimizers)
-    _PASSED[location] = _Passed(models, optimizers, index, phase, left, data_mark)
-
-
-def has_other_data(location: str, data_mark: str) -> bool:
-    """Whether the call before, in this session, was given other data."""
-    before = _PASSED[location].data_mark if location in _PASSED else ""
-    return bool(before and data_mark) and before != data_mark
+    _PASSED[location] = _Passed(models, optimizers, index, phase, left)
 
 
 def note_loaded(location: str, model: Any) -> None:

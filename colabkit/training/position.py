@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colabkit.training.feed import Feed
-from colabkit.training.same_data import BatchWatch, KeptBatch
+from colabkit.training.same_data import Watch
 
 
 @dataclasses.dataclass(slots=True)
@@ -20,7 +20,7 @@ class Cursor:
         feed_state: What the data source said of itself, for sources that can.
         feed_description: Length and batch size, which tell loops apart at a resume.
         outermost: Whether no other loop was open when this one began.
-        newest: The newest batch handed out, as a plain state; None where it is not known.
+        newest: The newest batch that is known of those trained, as a plain state, or None.
         feed: The data source while the loop is open.
         watch: What takes down its batches while the loop is open.
         is_over: Whether the program has left the loop, or its epoch.
@@ -34,7 +34,7 @@ class Cursor:
     newest: Mapping[str, Any] | None = None
     feed: Feed | None = None
     is_over: bool = False
-    watch: BatchWatch | None = None
+    watch: Watch | None = None
 
     def note_place(self, epoch: int) -> None:
         """Takes down what the source says of its place, and what it gave last."""
@@ -42,8 +42,7 @@ class Cursor:
             return
         self.feed_state = self.feed.state()
         if self.watch is not None:
-            record = self.watch.newest()
-            kept = None if record is None else KeptBatch(record, epoch, self.feed.reasons())
+            kept = self.watch.kept(epoch, self.batches_done, self.feed.reasons())
             self.newest = None if kept is None else kept.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,5 +183,17 @@ class Position:
     @property
     def batches_done(self) -> int:
         """Batches done in the loop that leads, 0 between loops."""
+        cursor = self._led_by
+        return 0 if cursor is None else cursor.batches_done
+
+    @property
+    def newest(self) -> Mapping[str, Any] | None:
+        """What is kept of a batch of the loop that leads, None between loops."""
+        cursor = self._led_by
+        return None if cursor is None else cursor.newest
+
+    @property
+    def _led_by(self) -> Cursor | None:
+        """The loop whose batches are the run's steps, open or still to be opened again."""
         cursors = (cursor for cursor in (*self.open, *self._to_reopen) if cursor.outermost)
-        return next((cursor.batches_done for cursor in cursors), 0)
+        return next(cursors, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from colabkit.errors import ArgumentError, CheckpointMismatchError
 
@@ -15,6 +15,7 @@ _WAYS_ON = (
     " the weights, or resume=False to start anew beside the old checkpoints, which stay. Another"
     " part of the data, a fold, needs another folder."
 )
+SAMPLED_EVERY = 16
 _SHOWN_MAX = 4
 _OF_THE_MACHINE = ("device", "processor", "CPU threads")
 _KINDS_OF_NUMBERS = ("int", "uint", "bool", "str")
@@ -66,16 +67,19 @@ class KeptBatch:
         record: What is kept of the batch.
         epoch: The epoch it was read in.
         reasons: Why its source could not be repeated, as far as was known.
+        number: Its number in the pass, from 0; None for the last that was read.
     """
 
     record: BatchRecord
     epoch: int
     reasons: tuple[str, ...] = ()
+    number: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Returns plain values."""
         leaves = [list(dataclasses.astuple(leaf)) for leaf in self.record.leaves]
-        return {"leaves": leaves, "epoch": self.epoch, "reasons": list(self.reasons)}
+        kept = {"leaves": leaves, "epoch": self.epoch, "reasons": list(self.reasons)}
+        return kept if self.number is None else {**kept, "number": self.number}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any] | None) -> KeptBatch | None:
@@ -83,7 +87,8 @@ class KeptBatch:
         if state is None:
             return None
         leaves = tuple(LeafRecord(*leaf) for leaf in state["leaves"])
-        return cls(BatchRecord(leaves), state["epoch"], tuple(state["reasons"]))
+        reasons = tuple(state["reasons"])
+        return cls(BatchRecord(leaves), state["epoch"], reasons, state.get("number"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -216,6 +221,27 @@ def _shown(leaf: LeafRecord | None) -> str | None:
     return None if leaf is None else f"{leaf.form} {leaf.digest}"
 
 
+class Watch(Protocol):
+    """What takes down batches of a pass, for a checkpoint to keep."""
+
+    record: Callable[[Any], BatchRecord]
+    """Says at once what a batch is."""
+
+    def see(self, batch: Any) -> None:
+        """Takes down the batch that is handed out next."""
+        ...
+
+    def kept(self, epoch: int, batches_done: int, reasons: tuple[str, ...]) -> KeptBatch | None:
+        """Returns one that was trained, None where that cannot be told.
+
+        Args:
+            epoch: The epoch under way.
+            batches_done: Batches trained of the pass.
+            reasons: Why its source cannot be repeated.
+        """
+        ...
+
+
 class BatchWatch:
     """Knows what the newest batch of a pass was, before its step could change it in place.
 
@@ -253,10 +279,62 @@ class BatchWatch:
         self._newest = lambda: made
         self._trial = self._note(batch)
 
-    def newest(self) -> BatchRecord | None:
+    def kept(
+        self,
+        epoch: int,
+        batches_done: int,  # noqa: ARG002  # it is the newest
+        reasons: tuple[str, ...],
+    ) -> KeptBatch | None:
         """Returns what the newest batch was, None where that cannot be told any more."""
         made = self._newest()
         self._newest = lambda: made
         if made is None:
             self._left_alone = False
-        return made
+            return None
+        return KeptBatch(made, epoch, reasons)
+
+
+class SampledWatch:
+    """Records the first batch of a pass and every so many after it, before they are handed out.
+
+    Where nothing tells whether a batch has been changed in place, to record each would cost
+    every step; and where batches are fetched ahead, the newest is not the one trained last.
+
+    Attributes:
+        first: What the first batch of the pass is, None where it was not handed out.
+
+    Args:
+        record: Says what a batch is.
+        first: Number of the first batch in its pass.
+    """
+
+    def __init__(self, record: Callable[[Any], BatchRecord], *, first: int = 0) -> None:
+        self.record = record
+        self.first: BatchRecord | None = None
+        self._number = first
+        self._due = first
+        self._seen: dict[int, BatchRecord] = {}
+
+    def see(self, batch: Any) -> None:
+        """Takes down the batch that is handed out next."""
+        if self._number == self._due:
+            self.take(self._number, self.record(batch))
+            self._due += SAMPLED_EVERY
+        self._number += 1
+
+    def take(self, number: int, record: BatchRecord) -> None:
+        """Takes down what the batch of a number is."""
+        self._seen[number] = record
+        if number == 0:
+            self.first = record
+
+    def kept(self, epoch: int, batches_done: int, reasons: tuple[str, ...]) -> KeptBatch | None:
+        """Returns the newest that was trained."""
+        trained = [number for number in list(self._seen) if number < batches_done]
+        if not trained:
+            return None
+        newest = max(trained)
+        for number in trained:
+            if number < newest:
+                del self._seen[number]
+        return KeptBatch(self._seen[newest], epoch, reasons, newest)

@@ -12,7 +12,7 @@ from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
 from colabkit.training.frameworks import Framework, framework_of
 from colabkit.training.passing import Owned
-from colabkit.training.same_data import BatchWatch
+from colabkit.training.same_data import Watch
 
 
 class Side(Protocol):
@@ -68,8 +68,8 @@ class Side(Protocol):
         """Returns the source of batches for whatever the user passed."""
         ...
 
-    def watch(self) -> BatchWatch:
-        """Returns what takes down the batches of one pass."""
+    def watch(self, *, first: int = 0) -> Watch:
+        """Returns what takes down the batches of one pass, from the number of the first on."""
         ...
 
     def seed(self, seed: int) -> None:

@@ -101,6 +101,12 @@ class RunState:
         self.take_phases([*without_likes(self.phases), phase])
         self.begins_phase = True
 
+    def count_from(self, epoch: int) -> None:
+        """Lets the phase that begins count its epochs from a number on."""
+        self.position.begin_epoch(epoch)
+        self.log.begin_epoch()
+        self.take_phases([*self.phases[:-1], dataclasses.replace(self.phases[-1], epoch=epoch)])
+
     def take_phases(self, phases: Sequence[Phase], index: int | None = None) -> None:
         """Takes up what phases there are, the last of them under way."""
         self.phases = list(phases)

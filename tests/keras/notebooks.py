@@ -106,6 +106,78 @@ def all_but_the_last_then_all(book: Notebook) -> keras.Model:
     return model
 
 
+def as_a_detector_is_trained(book: Notebook) -> keras.Model:
+    """Generators without end that shuffle their own list, and epochs counted over both calls."""
+    x, y = arrays()
+
+    def batches(rows: list[int]) -> Any:
+        place = 0
+        while True:
+            taken = []
+            for _ in range(8):
+                if place == 0:
+                    np.random.shuffle(rows)
+                taken.append(rows[place])
+                place = (place + 1) % len(rows)
+            yield x[taken] + np.random.normal(size=(8, 6)).astype("float32"), y[taken]
+
+    model = network(optimizer=keras.optimizers.Adam(0.01))
+    for layer in model.layers[:-1]:
+        layer.trainable = False
+    for until, rate in ((3, 0.01), (6, 0.001)):
+        model.compile(keras.optimizers.Adam(rate), LOSS)
+        book.fit(
+            model,
+            until,
+            initial_epoch=until - 3,
+            data=batches(list(range(36))),
+            steps_per_epoch=4,
+            validation_data=batches(list(range(36, 44))),
+            validation_steps=1,
+            callbacks=[keras.callbacks.ReduceLROnPlateau("val_loss", patience=1)],
+        )
+        book.at(f"after {until}")
+        for layer in model.layers:
+            layer.trainable = True
+    return model
+
+
+def the_same_sources_in_every_phase(book: Notebook) -> keras.Model:
+    """What a call reads of a pipeline or a generator, the next call goes on from."""
+    import tensorflow as tf
+
+    class Counting(keras.utils.PyDataset):
+        epochs = 0
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            rows = slice(8 * index, 8 * index + 8)
+            return x[rows] * np.float32(1 + self.epochs), y[rows]
+
+        def on_epoch_end(self) -> None:
+            self.epochs += 1
+
+    def walk() -> Any:
+        place = np.zeros(6, "float32")
+        while True:
+            place = place + np.random.normal(size=6).astype("float32")
+            yield x[:8] + place, y[:8]
+
+    keras.utils.set_random_seed(5)
+    x, y = arrays()
+    pipeline = tf.data.Dataset.from_tensor_slices((x, y)).shuffle(44).batch(11)
+    sources = [pipeline, Counting(), walk()]
+    model = network()
+    for number, source in enumerate([*sources, *sources[::-1]]):
+        model.compile(keras.optimizers.SGD(0.1 / (1 + number)), LOSS)
+        more = {"steps_per_epoch": 4} if source is sources[-1] else {}
+        book.fit(model, number + 1, data=source, **more)
+        book.at(f"after {number}")
+    return model
+
+
 def averages_the_best_and_three_rates(book: Notebook) -> keras.Model:
     model = network(norm=True)
     for number, rate in enumerate((0.1, 0.01, 0.1)):
@@ -129,6 +201,8 @@ def one_epoch_a_call(book: Notebook) -> keras.Model:
 NOTEBOOKS: dict[str, Callable[[Notebook], keras.Model]] = {
     "transfer_learning": transfer_learning,
     "all_but_the_last_then_all": all_but_the_last_then_all,
+    "as_a_detector_is_trained": as_a_detector_is_trained,
+    "the_same_sources_in_every_phase": the_same_sources_in_every_phase,
     "averages_the_best_and_three_rates": averages_the_best_and_three_rates,
     "one_epoch_a_call": one_epoch_a_call,
 }

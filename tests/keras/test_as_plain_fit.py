@@ -123,6 +123,21 @@ DATA: dict[str, Callable[[], Case]] = {
         "validation_freq": 2,
         "epochs": 4,
     },
+    "PyDatasets counted from an epoch": lambda: {
+        "data": counting(),
+        "validation_data": counting(),
+        "validation_freq": 2,
+        "initial_epoch": 3,
+        "epochs": 6,
+    },
+    "generators counted from an epoch": lambda: {
+        "data": forever(),
+        "steps_per_epoch": 4,
+        "validation_data": the_same_forever(),
+        "validation_steps": 2,
+        "initial_epoch": 2,
+        "epochs": 4,
+    },
     "some of the validation arrays": lambda: {
         "data": arrays(),
         "validation_data": arrays(),
@@ -347,6 +362,7 @@ def check_as_plain_fit(make: Callable[[], Case], folder: Any) -> colabkit.Histor
 
 # Keras came to end epochs and to begin validations as it does now.
 OTHERWISE_BEFORE = {
+    "PyDatasets counted from an epoch",
     "a PyDataset with hooks",
     "four steps an execution of unknown length",
     "more steps than arrays have",

@@ -16,6 +16,8 @@ pytestmark = needs_keras
 ON_TENSORFLOW: dict[str, list[int | str]] = {
     "transfer_learning": [5, "between", 13, 14, 19],
     "all_but_the_last_then_all": [3, "between", 13, 19],
+    "as_a_detector_is_trained": [5, "after 3", 13, 19],
+    "the_same_sources_in_every_phase": [6, "after 1", 14, 19, 23],
     "averages_the_best_and_three_rates": [7, "between 0", 13, "between 1", 27],
     "one_epoch_a_call": [5, "between 0", 9, 14],
 }

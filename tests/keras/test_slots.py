@@ -91,7 +91,8 @@ def test_a_setting_that_adds_moments_leaves_the_count_of_steps(tmp_path: Path) -
     assert int(fit(momentum=0.9).optimizer.iterations) == 8
 
 
-def test_keys_follow_from_stable_names() -> None:
+def test_keys_follow_from_stable_names(tmp_path: Path) -> None:
+    del tmp_path  # every test in the nursery is given one
     import keras
 
     from colabkit.training.keras_side.names import stable_names

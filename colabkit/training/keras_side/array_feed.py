@@ -15,9 +15,14 @@ from colabkit.training.keras_side.places import Route
 from colabkit.training.keras_side.sparse import as_rows, is_ragged, is_sparse
 from colabkit.training.seeding import derive
 
+_LOOK_BYTES = 1 << 20
+
 
 class KerasArrayFeed:
     """Arrays of equal first dimension [N, ...], in an order drawn for each pass.
+
+    Attributes:
+        looks_leave_traces: False: any batch is there to be looked at.
 
     Args:
         arrays: x, (x, y) or (x, y, sample_weight); each an array, or dicts and lists of them.
@@ -27,6 +32,8 @@ class KerasArrayFeed:
         steps_per_epoch: Batches in an epoch, or None for a pass.
         limit: Batches of each pass that are read, or None for all.
     """
+
+    looks_leave_traces = False
 
     def __init__(
         self,
@@ -41,11 +48,14 @@ class KerasArrayFeed:
         self.arrays = keras.tree.map_structure(as_array, arrays)
         self._batch_size = batch_size
         self._shuffle = shuffle
-        self._seed = seed
+        self._seed = self._own_seed = seed
         self._samples = _samples(self.arrays)
         batches = -(-self._samples // batch_size)
         batches = batches if limit is None else min(batches, limit)
         self._route = Route(batches=batches, steps_per_epoch=steps_per_epoch)
+        leaves = keras.tree.flatten(self.arrays)
+        self._sample_bytes = 1 + sum(getattr(a, "nbytes", 0) for a in leaves) // self._samples
+        self._newest_order: tuple[int, npt.NDArray[np.int64]] | None = None
         self.length = self._route.length
 
     def length_of(self, epoch: int) -> int | None:
@@ -59,14 +69,23 @@ class KerasArrayFeed:
             yield order[number * size : (number + 1) * size]
 
     def _order(self, turn: int) -> npt.NDArray[np.int64]:
-        if not self._shuffle:
-            return np.arange(self._samples)
-        return np.random.default_rng(derive(self._seed, "order", turn)).permutation(self._samples)
+        if self._newest_order is None or self._newest_order[0] != turn:
+            order = np.arange(self._samples)
+            if self._shuffle:
+                chooser = np.random.default_rng(derive(self._seed, "order", turn))
+                order = chooser.permutation(self._samples)
+            self._newest_order = turn, order
+        return self._newest_order[1]
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields the batches of an epoch from ``start.skip`` on."""
         for indices in self.slices(start):
             yield self.take(indices)
+
+    def again(self, start: Start, *, goes_on: bool) -> Iterator[Any]:  # noqa: ARG002
+        """Yields the batches from a place on, of large samples as many as a look needs."""
+        rows = max(1, _LOOK_BYTES // self._sample_bytes)
+        return (self.take(indices[:rows]) for indices in self.slices(start))
 
     def take(self, indices: npt.NDArray[np.int64]) -> Any:
         """Returns the batch of some indices."""
@@ -76,6 +95,14 @@ class KerasArrayFeed:
     def is_sparse(self) -> bool:
         """Whether any of the arrays is."""
         return any(map(is_sparse, keras.tree.flatten(self.arrays)))
+
+    def pass_on(self, end: Start) -> None:
+        """Arrays stay as they are."""
+
+    def reseed(self, number: int) -> None:
+        """Has all draws differ from those without the number."""
+        self._seed = derive(self._own_seed, "from", number)
+        self._newest_order = None
 
     def state(self) -> object:
         """The order follows from the seed: nothing to keep."""

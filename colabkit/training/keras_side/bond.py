@@ -18,7 +18,7 @@ from colabkit.training.keras_side.callbacks import (
 )
 from colabkit.training.keras_side.places import KerasFeed
 from colabkit.training.keras_side.randomness import STREAMS
-from colabkit.training.keras_side.run import KerasRun
+from colabkit.training.keras_side.run import TRAINING, VALIDATION, KerasRun
 from colabkit.training.keras_side.supply import EmptyEpochError, Supply
 from colabkit.training.seeding import derive
 
@@ -32,9 +32,11 @@ class FitProgress:
         values: What the newest step reported.
         is_over: Whether the training came to its end, on_train_end included.
         supply: How far the data reaches.
+        drawn: How many orders each source had drawn before the phase, or none are known.
     """
 
     def __init__(self, supply: Supply) -> None:
+        self.drawn: list[int] = []
         self.newest: Logs = {}
         self.is_over = False
         self.supply = supply
@@ -45,15 +47,17 @@ class FitProgress:
         return plain_values(self.newest)
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns all three."""
+        """Returns all of it."""
         return {
+            "drawn": self.drawn,
             "values": self.values,
             "is_over": self.is_over,
             "supply": self.supply.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores all three."""
+        """Restores all of it."""
+        self.drawn = list(state.get("drawn", ()))
         self.newest, self.is_over = dict(state["values"]), state["is_over"]
         if "supply" in state:
             self.supply.load_state_dict(state["supply"])
@@ -78,7 +82,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         run: The run.
         model: The compiled model.
         passes: What Keras reads as training data, and as validation data or None.
-        feed: The source of the training data.
+        feeds: The sources of the training data, and of the validation data or none.
         progress: What the checkpoint holds of fit.
         callbacks: The user's Keras callbacks.
         states: Their states.
@@ -94,7 +98,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         model: Any,
         *,
         passes: Sequence[Any],
-        feed: KerasFeed,
+        feeds: Sequence[KerasFeed],
         progress: FitProgress,
         callbacks: Sequence[Any],
         states: Sequence[CallbackState],
@@ -105,7 +109,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
     ) -> None:
         self._run = run
         self._passes = passes
-        self._feed = feed
+        self._feeds, self._feed = feeds, feeds[0]
         self._progress = progress
         self._states = states
         self._own = own
@@ -157,7 +161,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         del epoch  # Keras counts one that got no batch as well
         run = self._run
         start = dataclasses.replace(run.start(), state=self._progress.supply.turn)
-        run.begin_epoch(self._feed)
+        run.begin_epoch(self._feed, self._passes[0])
         self._skipped, self._due = start.skip, self._feed.length_of(start.epoch)
         self._passes[0].begin(start)
         if self._restores_metrics:
@@ -218,7 +222,8 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
             self._own.epoch_end(run, run.epoch, values)
         self._is_told = False
         if not model.stop_training:
-            self._progress.supply.end_epoch(run.epoch, batches=run.batch)
+            self._progress.supply.end_epoch(self._epoch_of_phase, batches=run.batch)
+        run.keep_first(TRAINING, self._feed, run.epoch, self._passes[0].watch)
         stops = bool(model.stop_training) or run.should_stop
         model.stop_training = stops
         run.end_epoch(scalars(values), stops=stops, finished=run.epoch + 1 >= self._epochs)
@@ -246,16 +251,27 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         self._require_batches()
         self._tested = 0
         if len(self._passes) > 1:
-            epoch = self._run.epoch
-            key = derive(self._run.seed, "validation", epoch)
-            self._passes[1].begin(Start(key, self._validations_until(epoch)))
+            key = derive(self._run.seed, "validation", self._run.epoch)
+            self._passes[1].begin(Start(key, self._validations_done()))
         self._users.on_test_begin(logs)
 
     def on_test_end(self, logs: Logs | None = None) -> None:
         """After validation."""
         batches = (self._tested or 0) * self._steps_per_execution
         self._progress.supply.end_validation(self._run.epoch, batches=batches)
+        if batches and len(self._passes) > 1:
+            number, watch = self._validations_done(), self._passes[1].watch
+            self._run.keep_first(VALIDATION, self._feeds[1], number, watch)
         self._users.on_test_end(logs)
+
+    def _validations_done(self) -> int:
+        """Validations of the phase before this epoch's."""
+        run = self._run
+        return self._validations_until(run.epoch) - self._validations_until(run.phase_began_at)
+
+    @property
+    def _epoch_of_phase(self) -> int:
+        return self._run.epoch - self._run.phase_began_at
 
     def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """For those who wait for it."""

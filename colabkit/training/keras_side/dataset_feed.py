@@ -10,7 +10,7 @@ import numpy as np
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Start
-from colabkit.training.keras_side.dataset_fetch import DatasetFetch
+from colabkit.training.keras_side.dataset_fetch import DatasetFetch, Ticket
 from colabkit.training.keras_side.places import Route
 from colabkit.training.seeding import derive
 
@@ -46,7 +46,7 @@ class DatasetFeed:
             raise ArgumentError(message, argument="steps_per_epoch", hint=hint)
         self._dataset = dataset
         self._shuffle = shuffle and batches is not None
-        self._seed = seed
+        self._seed = self._own_seed = seed
         self._route = Route(batches, steps_per_epoch, is_endless=batches is None)
         self._fetch = DatasetFetch(dataset)
         self._validates = validates
@@ -59,16 +59,30 @@ class DatasetFeed:
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields the batches of an epoch from ``start.skip`` on."""
         self._begin_epoch(start.epoch)
+        return self._fetch.all(self._tickets(start))
+
+    def again(self, start: Start, *, goes_on: bool) -> Iterator[Any]:  # noqa: ARG002
+        """Yields the batches from a place on, fetched one by one."""
+        self._begin_epoch(start.epoch)
+        return map(self._fetch.one, self._tickets(start))
+
+    @property
+    def looks_leave_traces(self) -> bool:
+        """Whether the dataset has hooks of its own, which a look calls as well."""
+        base, own = keras.utils.PyDataset, type(self._dataset)
+        hooks = ("on_epoch_begin", "on_epoch_end")
+        return any(getattr(own, hook) is not getattr(base, hook) for hook in hooks)
+
+    def _tickets(self, start: Start) -> list[Ticket]:
         span = self._route.span(start.epoch)
         order = self._order(span.turn)
-        tickets = [
+        return [
             (
                 derive(self._seed, "batch", span.turn, number),
                 number if order is None else int(order[number]),
             )
             for number in range(span.first + start.skip, span.first + (span.count or 0))
         ]
-        return self._fetch.all(tickets)
 
     def _begin_epoch(self, epoch: int) -> None:
         """Calls the dataset's own hooks as often as Keras would have, each under its key."""
@@ -87,6 +101,14 @@ class DatasetFeed:
         if not self._shuffle or count is None:
             return None
         return np.random.default_rng(derive(self._seed, "order", turn)).permutation(count)
+
+    def pass_on(self, end: Start) -> None:
+        """Calls the hooks that the epochs would have."""
+        self._begin_epoch(end.epoch - 1)
+
+    def reseed(self, number: int) -> None:
+        """Has all draws differ from those without the number."""
+        self._seed = derive(self._own_seed, "from", number)
 
     def state(self) -> object:
         """All follows from the seed: nothing to keep."""

@@ -74,6 +74,10 @@ class DatasetFetch:
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
             yield from _in_order(pool, fetch, tickets, ahead=max(1, dataset.max_queue_size))
 
+    def one(self, ticket: Ticket) -> Any:
+        """Returns the batch of a ticket, a seed and a number."""
+        return self._one(*ticket)
+
     def _look(self, ticket: Ticket, *, threads: bool) -> None:
         """Fetches a batch twice: are they alike, and can threads do so at a time?"""
         first = self._one(*ticket)

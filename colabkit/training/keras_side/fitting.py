@@ -21,7 +21,7 @@ from colabkit.training.keras_side.bond import Bond, FitProgress
 from colabkit.training.keras_side.build import build, check_is_compiled
 from colabkit.training.keras_side.callbacks import callback_states, check_callbacks
 from colabkit.training.keras_side.own_fit import has_own_fit, through_own_fit
-from colabkit.training.keras_side.places import KerasFeed
+from colabkit.training.keras_side.places import KerasFeed, Turn
 from colabkit.training.keras_side.randomness import GeneratorState, generator_kinds
 from colabkit.training.keras_side.run import KerasRun
 from colabkit.training.keras_side.sources import FeedOptions, feed_of
@@ -29,7 +29,6 @@ from colabkit.training.keras_side.structure import (
     ClassWeights,
     Parts,
     is_arrays,
-    mark_of,
     split_off,
 )
 from colabkit.training.keras_side.supply import EmptyEpochError, Supply
@@ -50,12 +49,21 @@ class KerasOptions(FitOptions):
     validation_batch_size: int | None = None
     validation_freq: int | Sequence[int] = 1
     verbose: str | int = "auto"
+    initial_epoch: int = 0
 
     def __post_init__(self) -> None:
         FitOptions.__post_init__(self)
         for name in ("steps_per_epoch", "validation_steps", "validation_batch_size"):
             if getattr(self, name) is not None:
                 require_count(name, getattr(self, name))
+        if self.initial_epoch != 0:
+            require_count("initial_epoch", self.initial_epoch)
+        if self.initial_epoch >= self.epochs:
+            message = (
+                f"initial_epoch is {self.initial_epoch}, and epochs is {self.epochs}: none is left."
+            )
+            hint = "epochs is the number of the last one, not how many there are to be."
+            raise ArgumentError(message, argument="initial_epoch", hint=hint)
         if self.verbose not in {"auto", 0, 1, 2}:
             message = f"verbose is {self.verbose!r}."
             raise ArgumentError(message, argument="verbose", hint='Pass "auto", 0, 1 or 2.')
@@ -99,7 +107,7 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
     if validation_data is not None:
         with as_validation_data():
             validation = _validation_feed(validation_data, options)
-    return _Fitting(model, feed, validation, ckpt_dir, options, data_mark=mark_of(data)).train()
+    return _Fitting(model, feed, validation, ckpt_dir, options).train()
 
 
 def _validation_feed(data: Any, options: KerasOptions) -> KerasFeed:
@@ -126,8 +134,6 @@ class _Fitting:
         validation: KerasFeed | None,
         ckpt_dir: str | Path,
         options: KerasOptions,
-        *,
-        data_mark: str,
     ) -> None:
         self._model = model
         self._options = options
@@ -158,7 +164,6 @@ class _Fitting:
         self._run = KerasRun(
             ckpt_dir,
             epochs=options.epochs,
-            data_mark=data_mark,
             **of_run,
             model=model,
             fit=self._progress,
@@ -166,6 +171,9 @@ class _Fitting:
             **own.stateful(),
             **generators,
         )
+        if options.initial_epoch:
+            self._run.count_from(options.initial_epoch)
+        self._begin_phase()
         self._run.note(reasons)
         self._run.history.params = {
             "verbose": 1 if options.verbose == "auto" else options.verbose,
@@ -176,7 +184,7 @@ class _Fitting:
             self._run,
             model,
             passes=self._passes,
-            feed=feed,
+            feeds=self._feeds,
             progress=self._progress,
             callbacks=users,
             states=list(states.values()),
@@ -186,13 +194,44 @@ class _Fitting:
             validations_until=options.validations_until,
         )
 
+    def _begin_phase(self) -> None:
+        """Has the data begin with the phase, and come in other orders than in those before."""
+        run, drawn = self._run, self._progress.drawn
+        drawing: list[Any] = [feed for feed in self._feeds if hasattr(feed, "catch_up")]
+        if run.begins_phase:
+            self._supply.turn = Turn()
+        if run.begins_phase or not run.step or run.goes_on_in_session:
+            self._progress.drawn = [feed.drawn for feed in drawing]
+        elif not (run.is_closed or run.is_idle):
+            for feed, count in zip(drawing, drawn, strict=False):
+                feed.catch_up(count)
+        if since := run.phase_began_at:
+            for feed in self._feeds:
+                feed.reseed(since)
+
+    def _look_at_data(self) -> None:
+        """Compares it with what it was; where nothing is left to train, passes it on."""
+        if self._run.check_data(self._feeds, self._supply.turn):
+            self._begin_phase()
+        if not (self._is_left() or self._run.is_idle):
+            self._pass_data_on()
+
+    def _pass_data_on(self) -> None:
+        """Leaves the data to the phases after this one as if its epochs had been read."""
+        often, since = self._options.validations_until, self._run.phase_began_at
+        until = max(since, min(self._run.epoch, self._options.epochs))
+        done = [until - since, often(until) - often(since)]
+        for feed, count in zip(self._feeds, done, strict=False):
+            feed.pass_on(Start(0, count))
+
     def train(self) -> History:
         run, epochs = self._run, self._options.epochs
         if run.is_closed:
+            self._pass_data_on()
             run.pass_on(epochs)
             return run.history
-        run.check_data(self._feeds[0])
         run.ask_for(epochs)
+        self._look_at_data()
         if run.begins_phase:
             self._own.begin_phase()
         self._own.reconsider(run)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol
 
-from colabkit.training.feed import Feed
+from colabkit.training.feed import Feed, Start
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,6 +86,31 @@ class Route:
 class KerasFeed(Feed, Protocol):
     """A source of batches whose epochs need not be whole passes over it."""
 
+    @property
+    def looks_leave_traces(self) -> bool:
+        """Whether a look at a pass changes those begun after it in the same session."""
+        ...
+
     def length_of(self, epoch: int) -> int | None:
         """Returns the batches in an epoch, None where only reading tells."""
+        ...
+
+    def again(self, start: Start, *, goes_on: bool) -> Iterator[Any] | None:
+        """Returns the batches from a place on that was trained before, for a look at the first.
+
+        Args:
+            start: The place.
+            goes_on: Whether the same pass is gone on with.
+
+        Returns:
+            None where the look would change what is read afterwards.
+        """
+        ...
+
+    def reseed(self, number: int) -> None:
+        """Has all draws differ from those without the number."""
+        ...
+
+    def pass_on(self, end: Start) -> None:
+        """Leaves the source to later calls as if this one had read it up to an epoch."""
         ...

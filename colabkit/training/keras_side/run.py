@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from colabkit.training.feed import Feed, Start
-from colabkit.training.fingerprint import mismatch_error
+from colabkit.errors import ArgumentError, CheckpointMismatchError
+from colabkit.training.data_check import NO_BATCH
+from colabkit.training.feed import Start
+from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.keras_side.pass_watch import PassWatch, Watched, WatchOf
+from colabkit.training.keras_side.places import KerasFeed
 from colabkit.training.keras_side.side import KerasSide
 from colabkit.training.loop import Run
-from colabkit.training.passing import has_other_data
 from colabkit.training.phases import differing
 from colabkit.training.position import Cursor
+from colabkit.training.same_data import KeptBatch
 from colabkit.training.seeding import derive
 from colabkit.training.state import Stop
 
-_OTHER_DATA = (
-    "Another part of the data, a fold, needs another folder. To train on with the same model on"
-    " other data, pass more epochs, which count over both. data_changed='accept' goes on."
-)
+TRAINING, VALIDATION = "training", "validation"
 
 
 class KerasRun(Run):
@@ -32,30 +33,98 @@ class KerasRun(Run):
     draws_at_steps = False
     is_users_loop = False
 
-    def __init__(
-        self, ckpt_dir: str | Path, *, epochs: int, data_mark: str, **options: Any
-    ) -> None:
+    def __init__(self, ckpt_dir: str | Path, *, epochs: int, **options: Any) -> None:
         self._epochs_asked = epochs
-        self._data_mark = data_mark
         super().__init__(ckpt_dir, **options)
 
-    def check_data(self, feed: Feed) -> None:
-        """Begins a phase where the session goes on with its model on other data.
+    def check_data(self, feeds: Sequence[KerasFeed], turn: object) -> bool:
+        """Compares the data with what the run was trained and validated on.
+
+        A training that is over is no other case: the next fold of the data must not be taken for
+        trained. Where the session goes on with the model that it has trained, other data is a
+        phase of its own.
+
+        Args:
+            feeds: The training data, and the validation data or none.
+            turn: The pass under way, for data that does not say how long it is.
+
+        Returns:
+            Whether a phase begins with other data.
 
         Raises:
-            CheckpointMismatchError: The session goes on with another model on other data, as for
-                the next fold, and this one must not be taken for trained.
+            CheckpointMismatchError: It is other data.
         """
-        then = dict(self._state.known_data.get(0, {}))
-        location, wants_more = self._keeper.location, (self._epochs_asked or 0) > self.epoch
-        changed = differing(then, dict(feed.describe())).keys() - {"batch_size", "batches"}
-        is_other = bool(self.step) and has_other_data(location, self._data_mark)
-        if (changed or is_other) and wants_more and self.turns_to_other_data():
+        try:
+            self._compare(feeds[0], turn)
+            for validation in feeds[1:]:
+                self._compare_first(VALIDATION, validation, None)
+        except CheckpointMismatchError:
+            is_more = (self._epochs_asked or 0) > self.epoch
+            if not is_more or not self.turns_to_other_data():
+                raise
+            return True
+        return False
+
+    def _compare(self, feed: KerasFeed, turn: object) -> None:
+        then, now = dict(self._state.known_data.get(0, {})), dict(feed.describe())
+        changed = differing(then, now)
+        if "batch_size" in changed and "samples" not in changed:
+            return  # batches of another size are other batches
+        if changed.keys() & {"samples", "batches"} and not self._data.accepts:
+            raise mismatch_error(changed, self._keeper.location)
+        kept = KeptBatch.of_state(self._position.newest) if self.is_mid_epoch else None
+        if changed or kept is None:
+            self._compare_first(TRAINING, feed, turn)
             return
-        if is_other and not self._data.accepts:
-            raise mismatch_error(
-                {"data": ("that of the call before", "other samples")}, location, hint=_OTHER_DATA
-            )
+        number = kept.number or 0
+        where = f"batch {number + 1:,} of epoch {kept.epoch + 1}, trained before,"
+        self._look_again(TRAINING, kept, feed, turn, where=where, goes_on=True)
+
+    def _compare_first(self, name: str, feed: KerasFeed, turn: object) -> None:
+        state = self._state.first_batches.get(name)
+        kept = KeptBatch.of_state(state)
+        if state is None or kept is None:
+            return
+        changed = differences(state["data"], dict(feed.describe()))
+        if "samples" in changed and not self._data.accepts:
+            said = {f"{name} {part}": pair for part, pair in changed.items()}
+            raise mismatch_error(said, self._keeper.location)
+        if changed:
+            del self._state.first_batches[name]
+            return
+        if self.goes_on_in_session and feed.looks_leave_traces:
+            return
+        where = f"the first {name} batch"
+        self._look_again(name, kept, feed, turn, where=where, goes_on=False)
+
+    def _look_again(
+        self,
+        name: str,
+        kept: KeptBatch,
+        feed: KerasFeed,
+        turn: object,
+        *,
+        where: str,
+        goes_on: bool,
+    ) -> None:
+        place = kept.epoch if name == VALIDATION else kept.epoch - self.phase_began_at
+        start = Start(self._pass_key(kept.epoch), place, kept.number or 0, turn)
+        batches = feed.again(start, goes_on=goes_on)
+        if batches is not None:
+            self._data.compare(kept, next(batches, NO_BATCH), where=where, feed=feed)
+
+    def keep_first(self, name: str, feed: KerasFeed, epoch: int, watch: PassWatch) -> None:
+        """Keeps what the first batch of a pass was, to tell the data of a later session by.
+
+        Args:
+            name: What it is of.
+            feed: The data.
+            epoch: Number of the pass.
+            watch: What has taken it down.
+        """
+        if (made := watch.first) is not None:
+            kept = KeptBatch(made, epoch, feed.reasons(), 0)
+            self._state.first_batches[name] = {**kept.state_dict(), "data": dict(feed.describe())}
 
     def training(self, epochs: int) -> contextlib.AbstractContextManager[bool]:
         """Opens the run folder for a training up to ``epochs`` in all."""
@@ -78,16 +147,48 @@ class KerasRun(Run):
     def start(self) -> Start:
         """Returns where the data of the epoch under way begins."""
         position = self._position
-        return Start(self._pass_key(), position.epoch, position.batches_done)
+        epoch = position.epoch - self.phase_began_at
+        return Start(self._pass_key(position.epoch), epoch, position.batches_done)
 
-    def begin_epoch(self, feed: Feed) -> None:
+    @property
+    def phase_began_at(self) -> int:
+        """Epochs done before the phase, with which its data begins anew."""
+        return self._state.phases[self._state.phase_index].epoch
+
+    @property
+    def goes_on_in_session(self) -> bool:
+        """Whether it goes on from the end of a call that this session has made."""
+        return bool(self._state.ended_with)
+
+    def count_from(self, epoch: int) -> None:
+        """Begins to count epochs at a number, where nothing of the phase is trained yet.
+
+        Raises:
+            ArgumentError: More epochs are trained already.
+        """
+        is_new = self.begins_phase or not (self.step or self.epoch or self.is_mid_epoch)
+        if not is_new or self.epoch == epoch:
+            return
+        if self.epoch > epoch:
+            message = (
+                f"initial_epoch is {epoch}, and {self.epoch} epochs are trained in"
+                f" {self._keeper.location}."
+            )
+            hint = (
+                "epochs and initial_epoch count all passes in a run folder, those of the phases"
+                f" before included: pass initial_epoch={self.epoch}, or leave it out."
+            )
+            raise ArgumentError(message, argument="initial_epoch", hint=hint)
+        self._state.count_from(epoch)
+
+    def begin_epoch(self, feed: KerasFeed, passes: Watched) -> None:
         """Opens the epoch's pass over the data."""
         self._epoch_began_s = time.monotonic()
         self._side.seed(derive(self.seed, "epoch", self.epoch))
         # One that is still open got no batch, and is begun once more.
         cursor = self._cursor or self._position.enter(feed)
         assert cursor is not None, "an epoch of Keras has one pass over the data"  # noqa: S101
-        self._cursor = cursor
+        self._cursor, cursor.watch = cursor, WatchOf(passes)
         self._check_same_data(cursor, feed)
         if not self.has_trained:
             self._announce(feed)
@@ -138,5 +239,5 @@ class KerasRun(Run):
         self._keeper.forget_place()
         self._save_and_wait()
 
-    def _pass_key(self) -> int:
-        return derive(self.seed, "pass", self.epoch, 0)
+    def _pass_key(self, epoch: int) -> int:
+        return derive(self.seed, "pass", epoch, 0)

@@ -13,6 +13,7 @@ import numpy as np
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
+from colabkit.training.keras_side.compare import record
 from colabkit.training.keras_side.loop_look import LoopLook
 from colabkit.training.keras_side.passed import PassedSettings, parts_of
 from colabkit.training.keras_side.randomness import forget_draws, seed_streams
@@ -20,7 +21,7 @@ from colabkit.training.keras_side.sources import FeedOptions, feed_of
 from colabkit.training.keras_side.state import KerasState
 from colabkit.training.keras_side.variables import backend_name
 from colabkit.training.passing import Owned
-from colabkit.training.same_data import BatchRecord, BatchWatch
+from colabkit.training.same_data import SampledWatch, Watch
 
 _ANY_ORDER = (
     "GPU kernels may add in any order"
@@ -86,11 +87,14 @@ class KerasSide:
 
     def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
         """Returns the source of batches for whatever the user passed."""
-        return feed_of(data, FeedOptions(batch_size=batch_size, shuffle=shuffle, seed=0))
+        feed = feed_of(data, FeedOptions(batch_size=batch_size, shuffle=shuffle, seed=0))
+        if (go_on := getattr(feed, "go_on_in_session", None)) is not None:
+            go_on()
+        return feed
 
-    def watch(self) -> BatchWatch:
-        """Returns one that sees nothing: what Keras reads is not compared."""
-        return BatchWatch(lambda _: lambda: None, lambda _: BatchRecord(()))
+    def watch(self, *, first: int = 0) -> Watch:
+        """Returns what takes down some of the batches of one pass."""
+        return SampledWatch(record, first=first)
 
     def seed(self, seed: int) -> None:
         """Puts every global random stream where a seed names."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -12,6 +14,9 @@ from colabkit.training.keras_side.compare import same_batch
 from colabkit.training.keras_side.places import Route, Turn
 from colabkit.training.keras_side.randomness import KeyedDraws
 from colabkit.training.seeding import derive
+
+# Iterators of calls that found all trained, each with what its feed would have read by now.
+_OWED: weakref.WeakKeyDictionary[Any, tuple[IterableFeed, int]] = weakref.WeakKeyDictionary()
 
 
 class IterableFeed:
@@ -37,13 +42,15 @@ class IterableFeed:
     ) -> None:
         self._source = source
         self._transform = transform
-        self._seed = seed
+        self._seed = self._own_seed = seed
         self._draws = KeyedDraws(source)
         self._repeats: bool | None = None
         self._live: Iterator[Any] | None = None
         self._turn = self._read = 0
         self._first: list[Any] = []
         self.reads_once = isinstance(source, Iterator)
+        if self.reads_once:
+            self._read_what_is_owed()
         batches = len(source) if hasattr(source, "__len__") else None
         if limit is not None and not self.reads_once:
             batches = limit if batches is None else min(batches, limit)
@@ -83,17 +90,44 @@ class IterableFeed:
         left = None if size is None else size - start.skip
         return itertools.islice(self._from(number, span.first + start.skip), left)
 
+    def again(self, start: Start, *, goes_on: bool) -> Iterator[Any] | None:
+        """Returns the batches from a place on; a pass under way goes on behind what was read."""
+        return self.batches(start) if goes_on or not self.reads_once else None
+
+    @property
+    def looks_leave_traces(self) -> bool:
+        """Whether a look is a part of what is read."""
+        return self.reads_once
+
     def _from(self, turn: int, first: int) -> Iterator[Any]:
         """Yields the batches of a pass from one on; the pass under way is gone on with."""
+        for batch in self._read_up_to(turn, first):
+            self._read += 1
+            yield batch
+
+    def _read_up_to(self, turn: int, first: int) -> Iterator[Any]:
         if self._live is None or turn != self._turn or first < self._read:
             self._live, self._turn, self._read = self._begin(turn), turn, 0
         live = self._live
         while self._read < first:
             self._read += 1
             next(live, None)
-        for batch in live:
-            self._read += 1
-            yield batch
+        return live
+
+    def pass_on(self, end: Start) -> None:
+        """Notes what an iterator that goes on in another call would have given by now."""
+        if self.reads_once:
+            with contextlib.suppress(TypeError):  # nobody can know it again
+                _OWED[self._source] = self, end.epoch * (self._route.steps_per_epoch or 0)
+
+    def _read_what_is_owed(self) -> None:
+        """Brings the iterator to where it would be, had the call before trained in this session."""
+        owed = None
+        with contextlib.suppress(TypeError):
+            owed = _OWED.pop(self._source, None)
+        if owed is not None:
+            before, batches = owed
+            before._read_up_to(0, batches)
 
     def _begin(self, turn: int) -> Iterator[Any]:
         with self._draws.at(derive(self._seed, "turn", turn)):
@@ -106,6 +140,10 @@ class IterableFeed:
             if not found:
                 return
             yield found[0] if self._transform is None else self._transform(found[0])
+
+    def reseed(self, number: int) -> None:
+        """Has all draws differ from those without the number."""
+        self._seed = derive(self._own_seed, "from", number)
 
     def state(self) -> object:
         """The count of batches says it all."""
@@ -148,7 +186,7 @@ class ForeignFeed:
     ) -> None:
         self._feed = feed
         self._convert = convert
-        self._key = key
+        self._key = self._own_key = key
         self._knows = feed.length is not None
         batches = feed.length
         if limit is not None:
@@ -171,6 +209,30 @@ class ForeignFeed:
         turn = Start(self._key(span.turn), span.turn, span.first + start.skip)
         left = None if span.count is None else span.count - start.skip
         return map(self._convert, itertools.islice(self._feed.batches(turn), left))
+
+    def again(self, start: Start, *, goes_on: bool) -> Iterator[Any] | None:
+        """Returns the batches from a place on, None where the feed gives none for a look."""
+        if self._key is not None:
+            return self.batches(start)
+        found = self._feed.again(start, goes_on=goes_on)  # type: ignore[attr-defined]
+        return None if found is None else map(self._convert, found)
+
+    @property
+    def looks_leave_traces(self) -> bool:
+        """As it is with the feed, where that goes by epochs of its own."""
+        return self._key is None and bool(getattr(self._feed, "looks_leave_traces", False))
+
+    def pass_on(self, end: Start) -> None:
+        """As the feed does it, where it goes by epochs of its own."""
+        if self._key is None:
+            self._feed.pass_on(end)  # type: ignore[attr-defined]
+
+    def reseed(self, number: int) -> None:
+        """Has all draws differ from those without the number."""
+        if (key := self._own_key) is None:
+            self._feed.reseed(number)  # type: ignore[attr-defined]
+        else:
+            self._key = lambda turn: derive(key(turn), "from", number)
 
     def state(self) -> object:
         """What the feed keeps."""

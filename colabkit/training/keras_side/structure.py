@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -83,19 +82,6 @@ def _is_part(value: object) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and all(map(_is_part, value))
     return is_array(value)
-
-
-def mark_of(data: object) -> str:
-    """Returns what tells arrays from others, by some of their rows; "" for other kinds of data."""
-    arrays = [each for each in keras.tree.flatten(data) if each is not None]
-    if not is_arrays(data) or not all(isinstance(each, np.ndarray) for each in arrays):
-        return ""
-    told = hashlib.blake2b(digest_size=8)
-    for array in arrays:
-        rows = np.unique(np.linspace(0, len(array) - 1, _ROWS_TOLD).astype(int))
-        told.update(repr((array.shape, str(array.dtype))).encode())
-        told.update(np.ascontiguousarray(array[rows]).tobytes() if array.dtype != object else b"")
-    return told.hexdigest()
 
 
 def split_off(parts: Parts, share: float) -> tuple[Parts, Parts]:

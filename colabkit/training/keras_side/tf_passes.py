@@ -12,8 +12,11 @@ import tensorflow as tf
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed, Start
 from colabkit.training.keras_side.array_feed import KerasArrayFeed
+from colabkit.training.keras_side.compare import record
+from colabkit.training.keras_side.pass_watch import ArrayWatch, PassWatch, seen_by
 from colabkit.training.keras_side.structure import Parts, tupled
 from colabkit.training.keras_side.tfdata_feed import TfDataFeed
+from colabkit.training.same_data import SampledWatch
 
 _SAMPLED = 2
 
@@ -30,11 +33,18 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
     Args:
         template: A dataset of the same elements.
         make: Makes the iterator of an epoch.
+        watch: Returns what takes down the batches of the epoch under way.
     """
 
-    def __init__(self, template: tf.data.Dataset, make: Callable[[Start], Any]) -> None:
+    def __init__(
+        self,
+        template: tf.data.Dataset,
+        make: Callable[[Start], Any],
+        watch: Callable[[], PassWatch],
+    ) -> None:
         self._template = template
         self._make = make
+        self._watch = watch
         self._due: Start | None = None
         self.length: int | None = None
         super().__init__(tf.data.experimental.to_variant(template))
@@ -42,6 +52,11 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
     def begin(self, start: Start) -> None:
         """Says where the next iterator begins."""
         self._due = start
+
+    @property
+    def watch(self) -> PassWatch:
+        """What takes down the batches of the epoch under way."""
+        return self._watch()
 
     def __iter__(self) -> Iterator[Any]:
         start, self._due = self._due, None
@@ -71,7 +86,8 @@ def passes_over(feed: Feed, *, ahead: bool) -> Passes:
         ahead: Whether batches may be fetched while a step runs.
     """
     if isinstance(feed, TfDataFeed):
-        return Passes(feed.template, feed.iterator)
+        feed.is_watched = True
+        return Passes(feed.template, feed.iterator, lambda: feed.watch)
     if isinstance(feed, KerasArrayFeed) and not feed.is_sparse:
         return _over_arrays(feed)
     return _over_batches(feed, ahead=ahead)
@@ -104,7 +120,7 @@ def _over_arrays(feed: KerasArrayFeed) -> Passes:
         starts[:] = [start]
         return iter(dataset)
 
-    return Passes(dataset, make)
+    return Passes(dataset, make, lambda: ArrayWatch(feed, starts[-1]))
 
 
 def _joined(feed: KerasArrayFeed, start: Start) -> tuple[Any, Any]:
@@ -115,17 +131,20 @@ def _joined(feed: KerasArrayFeed, start: Start) -> tuple[Any, Any]:
 
 def _over_batches(feed: Feed, *, ahead: bool) -> Passes:
     starts: list[Start] = []
+    watches: list[SampledWatch] = []
     dataset = tf.data.Dataset.from_generator(
-        lambda: map(_fed, feed.batches(starts[-1])), output_signature=_signature(feed)
+        lambda: map(_fed, seen_by(watches[-1], feed.batches(starts[-1]))),
+        output_signature=_signature(feed),
     )
     if ahead:
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
 
     def make(start: Start) -> Any:
         starts[:] = [start]
+        watches[:] = [SampledWatch(record, first=start.skip)]
         return iter(dataset)
 
-    return Passes(dataset, make)
+    return Passes(dataset, make, lambda: watches[-1])
 
 
 def _signature(feed: Any) -> Any:

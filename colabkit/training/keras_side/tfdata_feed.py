@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,13 +12,48 @@ import tensorflow as tf
 
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Start
-from colabkit.training.keras_side.places import Route, Turn
+from colabkit.training.keras_side.pass_watch import StreamWatch
+from colabkit.training.keras_side.places import Route, Span, Turn
 from colabkit.training.keras_side.tfdata_look import look_into
+from colabkit.training.keras_side.tfdata_tap import (
+    is_in_order,
+    may_be_read,
+    record,
+    shuffles_of,
+    tapped,
+)
 from colabkit.training.seeding import derive
+
+_DRAWN = (
+    "the tf.data pipeline was read before in this session, or twice in an epoch, and an order that"
+    " it has drawn cannot come again (make it in the same cell, or pass the function that makes it)"
+)
+# How often each shuffle, whatever pipeline it is part of, has drawn an order in this session.
+_ORDERS_DRAWN: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Looked:
+    """A pass that was begun for a look, and is gone on with.
+
+    Attributes:
+        turn: Number of the pass.
+        read: Batches of it that have been read or skipped.
+        batches: The rest.
+    """
+
+    turn: int
+    read: int
+    batches: Iterator[Any]
 
 
 class TfDataFeed:
     """A tf.data.Dataset, or a function that makes one for each epoch.
+
+    Attributes:
+        is_watched: Whether anybody asks what its batches were.
+        watch: Takes down batches of the pass under way.
+        record: Says what a batch is.
 
     Args:
         source: The dataset, or the function.
@@ -36,12 +73,17 @@ class TfDataFeed:
         transform: Callable[[Any], Any] | None = None,
     ) -> None:
         self._make = source if callable(source) and not is_dataset(source) else None
-        self._seed = seed
+        self._seed = self._own_seed = seed
         self._limit = limit
         self._transform = transform
         self._dataset = self._finished(self._made_for(0) if self._make else source)
         self._look = look_into(self._dataset, replayed=self._make is None)
+        self._shuffles = () if self._make else tuple(shuffles_of(self._dataset))
+        self._cannot_repeat = False
         self._iterators_made = 0
+        self.is_watched = False
+        self.watch, self.record = StreamWatch(record), record
+        self._looked: _Looked | None = None
         self._live: Any = None
         self._turn = 0
         is_endless = bool(self._dataset.cardinality() == tf.data.INFINITE_CARDINALITY)
@@ -82,22 +124,75 @@ class TfDataFeed:
 
         With ``steps_per_epoch`` it goes on beyond the epoch, into the next.
         """
-        span = self._route.span(start.epoch, start.state if isinstance(start.state, Turn) else None)
+        span = self._span(start)
         if self._route.steps_per_epoch is None:
-            return self._begun(span.turn, start.skip)
+            return self._gone_on(span.turn, start.skip)
         if self._live is None or span.turn != self._turn:
-            self._live, self._turn = self._begun(span.turn, span.first + start.skip), span.turn
+            self._live, self._turn = self._gone_on(span.turn, span.first + start.skip), span.turn
+        self.watch.epoch_begins_at = span.first
         live: Iterator[Any] = self._live
         return live
 
+    def _span(self, start: Start) -> Span:
+        turn = start.state if isinstance(start.state, Turn) else None
+        return self._route.span(start.epoch, turn)
+
+    def _gone_on(self, turn: int, skip: int) -> Iterator[Any]:
+        """Returns a pass from a place on, the one that was begun for a look if it is that."""
+        looked, self._looked = self._looked, None
+        if looked is None or looked.turn != turn or looked.read > skip:
+            return self._begun(turn, skip)
+        for _ in range(skip - looked.read):
+            next(looked.batches, None)
+        return looked.batches
+
+    @property
+    def drawn(self) -> int:
+        """How many orders it has drawn in this session, for whomever."""
+        return min((_ORDERS_DRAWN.get(each, 0) for each in self._shuffles), default=0)
+
+    def catch_up(self, drawn: int) -> None:
+        """Has it draw as many orders as it had when its first pass began."""
+        for _ in range(drawn - self.drawn):
+            iter(self._dataset)
+            self._count_orders()
+        self._cannot_repeat |= self.drawn > drawn
+
+    def go_on_in_session(self) -> None:
+        """Counts the passes of another run over the same pipeline as its own."""
+        self._iterators_made = self.drawn
+
+    def _count_orders(self) -> None:
+        for each in self._shuffles:
+            _ORDERS_DRAWN[each] = _ORDERS_DRAWN.get(each, 0) + 1
+
     def _begun(self, turn: int, skip: int) -> Iterator[Any]:
-        if self._make is not None:
-            made: Iterator[Any] = _from(self._finished(self._made_for(turn)), skip)
-            return made
-        self._begin_as_before(turn)
-        self._iterators_made += 1
-        begun: Iterator[Any] = _from(self._dataset, skip)
+        dataset = self._dataset if self._make is None else self._finished(self._made_for(turn))
+        if self._make is None:
+            self._begin_as_before(turn)
+            self._cannot_repeat |= bool(self._shuffles) and turn < self._iterators_made
+            self._iterators_made += 1
+            self._count_orders()
+        dataset = dataset.skip(skip) if skip else dataset
+        self.watch = StreamWatch(record, first=skip)
+        # A batch more costs microseconds at each step: what is kept of one pass will do.
+        if turn == 0 and self.is_watched:
+            dataset = tapped(dataset, self.watch, first=skip)
+        begun: Iterator[Any] = iter(dataset)
         return begun
+
+    def again(self, start: Start, *, goes_on: bool) -> Iterator[Any] | None:
+        """Returns the batches from a place on, None where the look would be a draw of orders."""
+        span = self._span(start)
+        if not goes_on and self._make is None:
+            is_done = span.turn < self._iterators_made
+            if is_done or not may_be_read(self._dataset):
+                return None
+        number = span.first + start.skip
+        batches = self._begun(span.turn, number)
+        if goes_on:
+            self._looked = _Looked(span.turn, number + 1, batches)
+        return batches
 
     def _begin_as_before(self, turn: int) -> None:
         """Makes the iterators of the passes before: each draws its own order from the seed."""
@@ -107,12 +202,28 @@ class TfDataFeed:
                 for _ in iterator:
                     pass
             self._iterators_made += 1
+            self._count_orders()
+
+    @property
+    def looks_leave_traces(self) -> bool:
+        """Whether each iterator draws an order."""
+        return self._make is None and not is_in_order(self._dataset)
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields the batches of an epoch from ``start.skip`` on."""
         size = self._route.steps_per_epoch
         left = None if size is None else size - start.skip
         return itertools.islice(self.iterator(start), left)
+
+    def pass_on(self, end: Start) -> None:
+        """Makes the iterators that the epochs would have: each has drawn an order."""
+        if self._make is None and end.epoch:
+            before = dataclasses.replace(end, epoch=end.epoch - 1)
+            self._begin_as_before(self._span(before).turn + 1)
+
+    def reseed(self, number: int) -> None:
+        """Has all draws differ from those without the number."""
+        self._seed = derive(self._own_seed, "from", number)
 
     def state(self) -> object:
         """The count of batches says it all."""
@@ -124,7 +235,7 @@ class TfDataFeed:
 
     def reasons(self) -> tuple[str, ...]:
         """What in the pipeline cannot be repeated."""
-        return self._look.reasons
+        return (*self._look.reasons, *((_DRAWN,) if self._cannot_repeat else ()))
 
     def notices(self) -> tuple[str, ...]:
         """A resume runs the pipeline over what was already trained on."""
@@ -134,10 +245,6 @@ class TfDataFeed:
 def is_dataset(value: object) -> bool:
     """Whether a value is a tf.data.Dataset."""
     return isinstance(value, tf.data.Dataset)
-
-
-def _from(dataset: Any, skip: int) -> Any:
-    return iter(dataset.skip(skip) if skip else dataset)
 
 
 def _cardinality(dataset: Any) -> int | None:

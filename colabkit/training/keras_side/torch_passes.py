@@ -10,16 +10,23 @@ import torch
 from torch.utils import data as torch_data
 
 from colabkit.training.feed import Feed, Start
+from colabkit.training.keras_side.compare import record
+from colabkit.training.keras_side.pass_watch import PassWatch, seen_by
+from colabkit.training.same_data import SampledWatch
 
 
 class _Batches(torch_data.IterableDataset[Any]):
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
         self.due: Start | None = None
+        self.watch = SampledWatch(record)
 
     def __iter__(self) -> Iterator[Any]:
         start, self.due = self.due, None
-        return iter(()) if start is None else map(_tensors, self.feed.batches(start))
+        if start is None:
+            return iter(())
+        self.watch = SampledWatch(record, first=start.skip)
+        return map(_tensors, seen_by(self.watch, self.feed.batches(start)))
 
 
 class TorchPasses(torch_data.DataLoader[Any]):
@@ -39,6 +46,11 @@ class TorchPasses(torch_data.DataLoader[Any]):
     def begin(self, start: Start) -> None:
         """Says where the next iterator begins."""
         self.batches.due = start
+
+    @property
+    def watch(self) -> PassWatch:
+        """What takes down the batches of the epoch under way."""
+        return self.batches.watch
 
 
 def _same(batch: Any) -> Any:

@@ -2,58 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import types
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 import xxhash
 
+from colabkit.training import leaf_records
+from colabkit.training.leaf_records import LEAVES_MAX, PLAIN, WHOLE_BYTES_MAX, spread
 from colabkit.training.same_data import BatchRecord, LeafRecord
 
-_PLAIN = (str, bytes, int, float, bool, complex, np.generic, type(None))
-_LEAVES = (torch.Tensor, np.ndarray, *_PLAIN)
-_DEPTH_MAX = 8
-_OBJECT_DEPTH_MAX = 5
-_LEAVES_MAX = 64
-# Not all that can be called: so can batches of graphs.
-_CODE = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial)
-# More of a tensor than this is looked at in blocks, spread evenly: a save must not wait for it.
-_WHOLE_BYTES_MAX, _BLOCK_BYTES, _BLOCKS = 1 << 20, 4096, 256
 
-
-def named_leaves(value: Any, name: str = "batch", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def named_leaves(value: Any) -> Iterator[tuple[str, Any]]:
     """Yields the tensors, arrays and plain values of a batch, each with how one would reach it."""
-    if isinstance(value, _LEAVES):
-        yield name, value
-    elif depth >= _DEPTH_MAX:
-        return
-    elif isinstance(value, Mapping):
-        for key in value:
-            yield from named_leaves(value[key], f"{name}[{key!r}]", depth + 1)
-    elif isinstance(value, set | frozenset):
-        yield from named_leaves(sorted(value, key=repr), name, depth + 1)
-    elif isinstance(value, list | tuple | deque):
-        for place, item in enumerate(value):
-            yield from named_leaves(item, f"{name}[{place}]", depth + 1)
-    elif isinstance(value, os.PathLike):
-        yield name, str(value)
-    elif hasattr(value, "__dict__") and not isinstance(value, _CODE):
-        yield from _arrays_in_object(value, name, depth=0)
-
-
-def _arrays_in_object(value: Any, name: str, *, depth: int) -> Iterator[tuple[str, Any]]:
-    """Yields the tensors of a batch that is an object: a batch of graphs, say."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        yield name, value
-    elif depth < _OBJECT_DEPTH_MAX:
-        inner = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
-        for key in inner:
-            yield from _arrays_in_object(inner[key], f"{name}.{key}", depth=depth + 1)
+    return leaf_records.named_leaves(value, (torch.Tensor, np.ndarray))
 
 
 def batch_digest(batch: Any) -> str:
@@ -79,7 +42,7 @@ def _few_leaves(batch: Any) -> list[tuple[str, Any]]:
     leaves: list[tuple[str, Any]] = []
     for leaf in named_leaves(batch):
         leaves.append(leaf)
-        if len(leaves) == _LEAVES_MAX:
+        if len(leaves) == LEAVES_MAX:
             break
     return leaves
 
@@ -106,7 +69,7 @@ def _noted_deeply(batch: Any) -> Callable[[], BatchRecord | None]:
     leaves = _few_leaves(batch)
     try:
         versions = [
-            None if isinstance(leaf, _PLAIN) else leaf._version  # an array has none
+            None if isinstance(leaf, PLAIN) else leaf._version  # an array has none
             for _, leaf in leaves
         ]
     except (AttributeError, RuntimeError):
@@ -124,12 +87,7 @@ def _noted_deeply(batch: Any) -> Callable[[], BatchRecord | None]:
 
 def _leaf_record(name: str, leaf: Any) -> LeafRecord:
     data = _bytes_of(leaf, whole=False)
-    return LeafRecord(
-        name=name,
-        form=_form(leaf),
-        digest=xxhash.xxh3_64_hexdigest(data),
-        unordered=_unordered(leaf, data),
-    )
+    return leaf_records.leaf_record(name, leaf, form=_form(leaf), data=data)
 
 
 def _form(leaf: Any) -> str:
@@ -141,15 +99,7 @@ def _form(leaf: Any) -> str:
 def _bytes_of(leaf: Any, *, whole: bool) -> Any:
     if isinstance(leaf, torch.Tensor):
         return _tensor_bytes(leaf.detach(), whole=whole)
-    if isinstance(leaf, np.ndarray):
-        if leaf.dtype.hasobject:
-            return repr(leaf.tolist()).encode()
-        flat = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8) if leaf.size else b""
-        return flat if whole or not leaf.size else np.ascontiguousarray(_spread(flat))
-    if isinstance(leaf, str) and not whole:
-        # The folder may be another one on another machine.
-        return leaf.rsplit("/", 1)[-1].encode()
-    return repr(leaf).encode()
+    return leaf_records.bytes_of(leaf, whole=whole)
 
 
 def _tensor_bytes(tensor: torch.Tensor, *, whole: bool) -> Any:
@@ -160,31 +110,13 @@ def _tensor_bytes(tensor: torch.Tensor, *, whole: bool) -> Any:
     if tensor.layout is not torch.strided or not tensor.numel() or tensor.is_quantized:
         return b""
     tensor = tensor.resolve_conj().resolve_neg()
-    if not whole and tensor.nbytes > _WHOLE_BYTES_MAX:
+    if not whole and tensor.nbytes > WHOLE_BYTES_MAX:
         tensor = _as_it_lies(tensor)
     flat = tensor.contiguous().reshape(-1).view(torch.uint8)
-    return (flat if whole else _spread(flat)).contiguous().cpu().numpy()
+    return (flat if whole else spread(flat)).contiguous().cpu().numpy()
 
 
 def _as_it_lies(tensor: torch.Tensor) -> torch.Tensor:
     """Returns a view whose elements follow each other as in memory, channels last or not."""
     steps = tensor.stride()
     return tensor.permute(sorted(range(tensor.ndim), key=lambda axis: -steps[axis]))
-
-
-def _spread(flat: Any) -> Any:
-    """Returns a vector of bytes, or blocks of it where it is long."""
-    if len(flat) <= _WHOLE_BYTES_MAX:
-        return flat
-    blocks = flat[: len(flat) // _BLOCK_BYTES * _BLOCK_BYTES].reshape(-1, _BLOCK_BYTES)
-    return blocks[:: -(-len(blocks) // _BLOCKS)].reshape(-1)
-
-
-def _unordered(leaf: Any, data: Any) -> str:
-    """Returns a hash of the samples that their order does not change, "" where there is none."""
-    shape = tuple(getattr(leaf, "shape", ()))
-    samples, nbytes = (shape[0] if shape else 0), getattr(leaf, "nbytes", 0)
-    if samples < 2 or not len(data) or len(data) % samples or nbytes > _WHOLE_BYTES_MAX:
-        return ""
-    rows = np.frombuffer(bytes(data), np.dtype((np.void, len(data) // samples)))
-    return xxhash.xxh3_64_hexdigest(np.sort(rows).tobytes())

@@ -13,7 +13,7 @@ from colabkit.checkpoint import NOTED, Section, TensorBackend, TensorSpec
 from colabkit.storage import Bytes
 from colabkit.training.feed import Feed
 from colabkit.training.passing import Owned
-from colabkit.training.same_data import BatchWatch
+from colabkit.training.same_data import BatchWatch, Watch
 from colabkit.training.torch_side.backend import TorchBackend
 from colabkit.training.torch_side.compare import note, record
 from colabkit.training.torch_side.gradients import GradientLedger
@@ -113,7 +113,7 @@ class TorchSide:
         """Returns the source of batches for whatever the user passed."""
         return feed_of(data, batch_size=batch_size, shuffle=shuffle, device=self.device)
 
-    def watch(self) -> BatchWatch:
+    def watch(self, *, first: int = 0) -> Watch:  # noqa: ARG002  # it is asked for the newest
         """Returns what takes down the batches of one pass."""
         return BatchWatch(note, record)
 
