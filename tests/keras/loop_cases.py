@@ -166,6 +166,26 @@ def scaled(run_of: Callable[..., Any]) -> Any:
     return run
 
 
+def two_phases(run_of: Callable[..., Any]) -> Any:
+    """A head, then all, with a metric that each epoch resets and a count over both."""
+    data, model = pipeline(), network()
+    mean, seen = keras.metrics.Mean(), tf.Variable(0)
+    model.layers[0].trainable = False
+    for epochs, rate in ((1, 1e-1), (3, 1e-2)):
+        optimizer = keras.optimizers.Adam(rate)
+        run = run_of(model=model, optimizer=optimizer, mean=mean, seen=seen)
+        for _ in run.epochs(epochs):
+            mean.reset_state()
+            for x, y in run.batches(data):
+                seen.assign_add(1)
+                loss = descend(model, optimizer, x * tf.cast(seen, "float32"), y)
+                mean.update_state(loss)
+                run.log(loss=loss)
+            run.log_epoch(mean=float(mean.result()))
+        model.layers[0].trainable = True
+    return run
+
+
 def layers_without_a_model(run_of: Callable[..., Any]) -> Any:
     """Layers that are built by their first call, within a compiled step."""
     data, hidden, head = pipeline(), layers.Dense(12, activation="relu"), layers.Dense(3)
@@ -188,7 +208,7 @@ def layers_without_a_model(run_of: Callable[..., Any]) -> Any:
 
 LOOPS: dict[str, Callable[[Callable[..., Any]], Any]] = {
     each.__name__: each
-    for each in (guide, gan, eager_module, on_batch, scaled, layers_without_a_model)
+    for each in (guide, gan, eager_module, on_batch, scaled, two_phases, layers_without_a_model)
 }
 
 

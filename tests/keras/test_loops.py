@@ -20,6 +20,7 @@ LOOPS = (
     "eager_module",
     "on_batch",
     "scaled",
+    "two_phases",
     "layers_without_a_model",
 )
 STEPS = 18

@@ -28,6 +28,7 @@ class LoopLook:
     def __init__(self, state: KerasState) -> None:
         self._state = state
         self._known: dict[int, int] | None = None
+        self._steps_before: dict[int, int] = {}
         self._reasons: tuple[str, ...] = ()
         self._watched: list[tuple[str, Any, Any]] = []
         self.is_over = False
@@ -35,7 +36,9 @@ class LoopLook:
     def begin_step(self) -> None:
         """Before the first step, and once more behind it."""
         if self._known is None:
-            self._known = {id(f): f.experimental_get_tracing_count() for f in _functions(_live())}
+            live = _live()
+            self._known = {id(f): f.experimental_get_tracing_count() for f in _functions(live)}
+            self._steps_before = {id(each): int(each.iterations) for each in _optimizers(live)}
         else:
             self.finish()
 
@@ -67,10 +70,11 @@ class LoopLook:
     def _left_out(self, live: Iterable[Any], held: set[int]) -> Iterator[str]:
         inner = {id(getattr(o, "inner_optimizer", None)) for o in self._state.optimizers.values()}
         known = {id(o) for o in self._state.optimizers.values()} | inner
-        for each in live:
-            if isinstance(each, keras.optimizers.Optimizer) and id(each) not in known:
+        for each in _optimizers(live):
+            # One that took no step is of an earlier phase, say.
+            if int(each.iterations) > self._steps_before.get(id(each), 0) and id(each) not in known:
                 trained = getattr(each, "_trainable_variables", None) or ()
-                if any(id(variable) in held for variable in trained) and int(each.iterations) > 0:
+                if any(id(variable) in held for variable in trained):
                     yield (
                         f"the optimizer {type(each).__name__} is none of the run's objects, so a"
                         " resume begins it anew (pass it: Run(..., optimizer=optimizer))"
@@ -97,6 +101,10 @@ _DRAWS = (
 def _live() -> list[Any]:
     kinds = (keras.optimizers.Optimizer, *_function_class())
     return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
+
+
+def _optimizers(live: Iterable[Any]) -> Iterator[Any]:
+    return (each for each in live if issubclass(type(each), keras.optimizers.Optimizer))
 
 
 def _functions(live: Iterable[Any]) -> Iterator[Any]:
