@@ -186,29 +186,8 @@ def two_phases(run_of: Callable[..., Any]) -> Any:
     return run
 
 
-def layers_without_a_model(run_of: Callable[..., Any]) -> Any:
-    """Layers that are built by their first call, within a compiled step."""
-    data, hidden, head = pipeline(), layers.Dense(12, activation="relu"), layers.Dense(3)
-    optimizer = keras.optimizers.Adam(1e-2)
-
-    @tf.function
-    def step(x: Any, y: Any) -> Any:
-        with tf.GradientTape() as tape:
-            loss = crossentropy(y, head(hidden(x)))
-        weights = hidden.trainable_variables + head.trainable_variables
-        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
-        return loss
-
-    run = run_of(hidden=hidden, head=head, optimizer=optimizer)
-    for _ in run.epochs(LOOP_EPOCHS):
-        for x, y in run.batches(data):
-            run.log(loss=step(x, y))
-    return run
-
-
 LOOPS: dict[str, Callable[[Callable[..., Any]], Any]] = {
-    each.__name__: each
-    for each in (guide, gan, eager_module, on_batch, scaled, two_phases, layers_without_a_model)
+    each.__name__: each for each in (guide, gan, eager_module, on_batch, scaled, two_phases)
 }
 
 

@@ -21,7 +21,6 @@ LOOPS = (
     "on_batch",
     "scaled",
     "two_phases",
-    "layers_without_a_model",
 )
 STEPS = 18
 
@@ -132,8 +131,10 @@ def test_what_has_no_state_is_still_refused(tmp_path: Path) -> None:
     import keras
 
     unbuilt = keras.Sequential([keras.layers.Dense(3)])
-    with pytest.raises(ArgumentError, match="no weights yet"):
-        colabkit.Run(tmp_path / "other", model=unbuilt)
+    for each in (unbuilt, keras.layers.Dense(3)):
+        with pytest.raises(ArgumentError, match="no weights yet"):
+            colabkit.Run(tmp_path / "other", model=each)
+    colabkit.Run(tmp_path / "other", model=tiny(), layer=keras.layers.Dropout(0.1), progress=False)
 
 
 @in_life

@@ -9,7 +9,6 @@ import keras
 
 from colabkit.checkpoint import Section
 from colabkit.errors import ArgumentError
-from colabkit.training.fingerprint import mismatch_error
 from colabkit.training.hidden import find_generators
 from colabkit.training.keras_side.assets import Assets
 from colabkit.training.keras_side.build import has_call
@@ -30,7 +29,6 @@ from colabkit.training.keras_side.variables import (
     reader,
     unlisted_variables,
 )
-from colabkit.training.keras_side.waiting import around_calls
 
 
 class KerasState:
@@ -154,7 +152,6 @@ class _ModelState:
         self._name, self._model = name, model
         self.assets = Assets(model)
         self._metric_values: Sequence[Any] = ()
-        self._awaited: tuple[Mapping[str, Any], Mapping[str, Any]] | None = None
         self._known: tuple[list[Any], list[Any]] | None = None
 
     def weights(self) -> dict[str, Any]:
@@ -165,8 +162,6 @@ class _ModelState:
         return [*self._model.variables, *self._metrics(), *self._own_and_unlisted()[1]]
 
     def state(self, read: Any) -> dict[str, Any]:
-        if self._awaited is not None:
-            raise self._never_built()
         own, unlisted = self._own_and_unlisted()
         return {
             "seeds": [read(v) for v in _seeds(self._model)],
@@ -177,21 +172,7 @@ class _ModelState:
         }
 
     def restore(self, weights: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
-        self._awaited = (weights, kept)
-        if not self._try():
-            unbuilt = [layer for layer in layers_of(self._model) if not layer.built]
-            around_calls(unbuilt, self._try)
-
-    def _try(self) -> bool:
-        """Puts back what is awaited, once everything is there; returns whether that is done."""
-        if self._awaited is None:
-            return True
-        weights, kept = self._awaited
-        there = self.weights()
-        if weights.keys() - there.keys():
-            return False
-        self._awaited = None
-        for key, variable in there.items():
+        for key, variable in self.weights().items():
             assign(variable, weights[key])
         own, unlisted = self._own_and_unlisted()
         assign_all(_seeds(self._model), kept["seeds"])
@@ -202,7 +183,6 @@ class _ModelState:
         self._metric_values = kept["metrics"]
         self.restore_metrics()
         self.assets.restore(kept.get("assets", {}))
-        return True
 
     def restore_metrics(self) -> None:
         if self._metric_values:
@@ -231,17 +211,12 @@ class _ModelState:
             self._known = known
         return known
 
-    def _never_built(self) -> Exception:
-        assert self._awaited is not None  # noqa: S101  # asked only then
-        missing = self._awaited[0].keys() - self.weights().keys()
-        changed = {f"{self._name}.{key}": (form(self._awaited[0][key]), None) for key in missing}
-        return mismatch_error(changed, "the run folder")
-
 
 def _require_built(name: str, model: Any) -> None:
     # One with only a step of its own is never called, and so never counts as built.
-    is_built = model.weights and (model.built or not has_call(model))
-    if isinstance(model, keras.Model) and not is_built:
+    is_model = isinstance(model, keras.Model)
+    is_built = model.weights and (model.built or not has_call(model)) if is_model else model.built
+    if not is_built:
         message = f"{name} has no weights yet: it was never called on data."
         hint = "Call it once on a batch, or give its first layer an Input shape."
         raise ArgumentError(message, argument=name, hint=hint)
