@@ -60,6 +60,7 @@ def bring_back(
     whole: tuple[str, ...],
     skip: tuple[str, ...],
     remembered: Remembered | None,
+    inputs: Mapping[str, tuple[int, int]],
 ) -> Brought:
     """Makes a folder what it was in the newest version that is whole.
 
@@ -72,6 +73,8 @@ def bring_back(
         whole: What folders that count as a whole are called.
         skip: What is left out.
         remembered: What this machine noted of the folder, None when it kept none.
+        inputs: The size and the time of each file that lies elsewhere as well: one that was
+            changed there since it was kept stays, any other makes room.
 
     Raises:
         CheckpointCorruptError: There are versions, and none is whole.
@@ -82,7 +85,7 @@ def bring_back(
     brought = Brought()
     names = store.names()
     for name in names:
-        bringing = _Bringing(folder, store, whole, skip, remembered)
+        bringing = _Bringing(folder, store, whole, skip, remembered, inputs)
         try:
             version = store.version(name)
             _require_all_there(store, version)
@@ -117,10 +120,11 @@ class _Bringing:
         whole: tuple[str, ...],
         skip: tuple[str, ...],
         remembered: Remembered | None,
+        inputs: Mapping[str, tuple[int, int]],
     ) -> None:
         self._folder, self._store = folder, store
         self._whole, self._skip = whole, skip
-        self._remembered = remembered
+        self._remembered, self._inputs = remembered, inputs
         self._bundles: dict[str, Bundle] = {}
 
     def bring(self, version: Version, brought: Brought) -> None:
@@ -139,6 +143,8 @@ class _Bringing:
             here = local.get(name, {})
             if self._is_same(units[name], here):
                 stamps |= {path: here[path] for path in units[name]}
+            elif self._is_newer_input(units[name], here):
+                continue
             elif is_ahead and here and self._is_whole(name, here, units[name]):
                 stamps |= {p: s for p, s in here.items() if self._is_same_file(p, s, units[name])}
                 brought.stayed.append(name)
@@ -151,7 +157,10 @@ class _Bringing:
             self._set_aside(ours, brought)
         for name in wanted:
             if name in local:
-                self._set_aside([name], brought)
+                if all(self._is_input(path, stamp) for path, stamp in local[name].items()):
+                    _remove(self._folder / name)
+                else:
+                    self._set_aside([name], brought)
             stamps |= self._fetch(name, units[name], version)
             brought.copied += units[name]
             brought.nbytes += sum(content.nbytes for content in units[name].values())
@@ -196,10 +205,25 @@ class _Bringing:
         is_folder = name not in here
         return not is_folder or kinds_of(contents) <= kinds_of(here)
 
+    def _is_input(self, path: str, stamp: Stamp) -> bool:
+        return self._inputs.get(path) == (stamp.nbytes, stamp.mtime_ns)
+
+    def _is_newer_input(self, contents: Mapping[str, Content], here: Mapping[str, Stamp]) -> bool:
+        """Whether somebody edited what a script had changed."""
+        return len(contents) == 1 and any(
+            path in contents
+            and self._is_input(path, stamp)
+            and stamp.mtime_ns > contents[path].mtime_ns
+            for path, stamp in here.items()
+        )
+
     def _is_ours(self, here: Mapping[str, Stamp]) -> bool:
         assert self._remembered is not None  # noqa: S101  # asked only then
         baseline = self._remembered.baseline
-        return not all(baseline.get(path) == stamp for path, stamp in here.items())
+        return not all(
+            baseline.get(path) == stamp or self._is_input(path, stamp)
+            for path, stamp in here.items()
+        )
 
     def _require_room(self, nbytes: int) -> None:
         place = next(each for each in (self._folder, *self._folder.parents) if each.exists())

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from colabkit.checkpoint import Lease, Name
 from colabkit.errors import StorageError
+from colabkit.keeping.for_people import ForPeople
 from colabkit.keeping.held import Held
 from colabkit.keeping.looking import Stamp
 from colabkit.keeping.notes import Notes
@@ -26,6 +27,7 @@ _REST_MIN_S, _REST_MAX_S, _REST_SHARE = 10.0, 300.0, 4.0
 _SILENT_REST_S, _SILENT_TRUST_S = 60.0, 300.0
 _RETRIES_S = (5.0, 15.0, 60.0)
 _BEAT_S = 60.0
+_SHOW_S = 60.0
 _LATE_S = 600.0
 _LOWEST_PRIORITY = 19
 
@@ -106,12 +108,18 @@ class Keeper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._taker, self._store, self._lease, self._publisher = taker, store, lease, publisher
-        self._held = self._safe_held = held
+        # Of what is there this machine itself may have yet to upload: it is asked like any other.
+        self._held, self._safe_held = held, Held()
         self._trusted, self._copies, self._period_s = trusted, copies, period_s
         self._notes, self._say, self._clock = notes, say, clock
-        self._progress = Progress(newest=newest, confirmed=newest)
+        self._progress = Progress(newest=newest)
+        self._for_people = ForPeople(taker.folder, store.volume)
+        self._shown: Version | None = newest
+        self._uploaded: set[str] = set()
+        self._next_show_s = 0.0
         self._on_their_way: list[OnItsWay] = []
-        self._uploaded: set[str] = set(held.blobs)
+        if newest is not None:
+            self._on_their_way.append(OnItsWay(newest, held, clock()))
         self._next_s = self._beat_s = 0.0
         self._tries_failed = 0
         self._must_check = self._is_late = self._is_urgent = self._stopping = False
@@ -149,6 +157,11 @@ class Keeper:
                 lambda: self._progress.rounds >= wanted or self.failure is not None, timeout_s
             )
             return self._progress
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The hash of each file of the newest version, by its path in the folder."""
+        return {path: content.hash for path, content in self._held.contents.items()}
 
     @property
     def busy_s(self) -> float:
@@ -203,6 +216,7 @@ class Keeper:
         if is_put_off:
             return
         self._look_after_uploads()
+        self._show()
         self._beat()
         if not pending.is_empty and self._is_due():
             self._publish(pending)
@@ -242,6 +256,7 @@ class Keeper:
         self._set(newest=version, sent_nbytes=self._publisher.sent_nbytes)
         self._note_waiting(self._taker.look(self._held))
         self._look_after_uploads()
+        self._show()
 
     def _rest_s(self, took_s: float) -> float:
         if self._period_s is not None:
@@ -277,6 +292,16 @@ class Keeper:
         proven = [known for known in older if known in self._trusted][: self._copies]
         missing = self._copies - len(proven)
         self._store.prune([*proven, *[k for k in older if k not in self._trusted][:missing]])
+
+    def _show(self) -> None:
+        """Makes names for people now and then, and whenever somebody waits."""
+        confirmed = self._progress.confirmed
+        is_due = self._is_urgent or self._clock() >= self._next_show_s
+        if confirmed is None or confirmed is self._shown or not is_due:
+            return
+        self._next_show_s = self._clock() + _SHOW_S
+        self._shown = confirmed
+        self._for_people.show(confirmed, self._safe_held.contents)
 
     def _drop_lost(self) -> None:
         """After trouble: what a cache has lost on its way is taken anew."""

@@ -1,23 +1,18 @@
-"""keep(): a folder that any trainer writes, whole on a volume and back on the next machine."""
+"""A folder that is kept: asked for its newest checkpoint, flushed, closed."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
-import sys
-import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from colabkit.errors import StorageError
 from colabkit.keeping.keeper import Progress
 from colabkit.keeping.opening import (
     KeepOptions,
     Opened,
-    local_folder,
     open_kept,
     place_of,
     sentence,
@@ -40,7 +35,6 @@ _PAUSES_S = (0.5, 2.0, 5.0, 15.0)
 # What is being written when flush() is called is waited for so long.
 _PATIENCE_S = 5.0
 _ROUND_S = 60.0
-_live: dict[Path, Kept] = {}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,63 +66,6 @@ class KeepStatus:
     objections: tuple[str, ...] = ()
     error: BaseException | None = None
     sent_nbytes: int = 0
-
-
-def keep(
-    folder: str | Path,
-    to: str | Path,
-    *,
-    every: str | float = "auto",
-    whole: tuple[str, ...] | str = (),
-    copies: int = 2,
-    skip: tuple[str, ...] | str = (),
-    progress: bool = True,
-) -> Kept:
-    """Brings a folder back from a place that lasts, and keeps it there from now on.
-
-    A trainer of any kind writes into the folder on this machine's disk; what is whole there is
-    copied in the background, version by version, and counts when all of it has arrived. A
-    checkpoint's folder counts only as a whole. What was in the folder before is taken for an
-    input, and kept only once it changes.
-
-    Args:
-        folder: The folder, on this machine's disk; made if need be.
-        to: Where it is kept: a folder on Drive, a bucket, any volume.
-        every: How often there may be a version: "auto" for as often as the place takes them,
-            or seconds, or a time such as "5min".
-        whole: Patterns for further folders that count only as a whole.
-        copies: How many versions the place keeps.
-        skip: Patterns for names or paths that are not kept.
-        progress: Whether to say what happens.
-
-    Returns:
-        The folder, which can be used as a path.
-
-    Raises:
-        ArgumentError: An argument cannot be used.
-        CheckpointCorruptError: The place holds versions, and none is whole.
-        DiskFullError: This machine's disk has no room for what is there.
-        StorageError: The place cannot be read or written.
-
-    Example:
-        >>> import tempfile
-        >>> place = Path(tempfile.mkdtemp())
-        >>> with keep(place / "run", place / "safe", progress=False) as kept:
-        ...     _ = (kept / "log.txt").write_text("epoch 1")
-        >>> kept.status.files, kept.latest("log.txt") == str(place / "run/log.txt")
-        (1, True)
-    """
-    options = KeepOptions.checked(every, whole, copies, skip)
-    where = local_folder(folder, to)
-    there = _live.get(where)
-    if there is not None:
-        if there.is_kept_as(to, options):
-            return there
-        there.close()
-    kept = Kept(where, to, options, is_shown=progress)
-    _live[where] = kept
-    _mend_after_cells()
-    return kept
 
 
 class Kept:
@@ -186,6 +123,21 @@ class Kept:
 
     def __truediv__(self, name: str | os.PathLike[str]) -> Path:
         return self.path / name
+
+    @property
+    def location(self) -> str:
+        """Where it is kept."""
+        return self._opened.volume.location
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """The hash of each file that is in its place, by its path in the folder."""
+        return self._opened.keeper.hashes
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it is kept no longer."""
+        return self._is_closed
 
     def is_kept_as(self, to: str | Path, options: KeepOptions) -> bool:
         """Whether it is kept in a place in this way, and goes on to be."""
@@ -289,14 +241,15 @@ class Kept:
         try:
             if self._opened.keeper.failure is None:
                 self.flush()
+                if self.status.is_safe:
+                    self._opened.notes.close()
         finally:
-            self._end()
+            self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Keeps the folder no longer, whatever is not in its place yet."""
         self._is_closed = True
         self._opened.keeper.close()
-        if _live.get(self.path) is self:
-            del _live[self.path]
 
     def __enter__(self) -> Kept:
         return self
@@ -350,49 +303,6 @@ def _is_flushed(progress: Progress, waited_s: float) -> bool:
     if progress.newest is not progress.confirmed and not progress.is_silent:
         return False
     return not progress.objections or waited_s > _PATIENCE_S
-
-
-def kept_folders() -> list[Kept]:
-    """Returns the folders that are kept now."""
-    return list(_live.values())
-
-
-def flush_kept() -> None:
-    """Waits until every kept folder is in its place, and uploaded.
-
-    Raises:
-        StorageError: One is not.
-    """
-    for kept in kept_folders():
-        kept.flush()
-
-
-def mend_kept() -> None:
-    """Mounts Drive again where a kept folder needs it; on the main thread, between two steps."""
-    for kept in kept_folders():
-        with contextlib.suppress(StorageError):
-            kept.mend()
-
-
-_watched: list[Any] = []
-
-
-def _mend_after_cells() -> None:
-    """Has Drive mended after each cell: while one runs, the main thread is its own."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    if (
-        shell is None
-        or shell in _watched
-        or threading.current_thread() is not threading.main_thread()
-    ):
-        return
-    _watched.append(shell)
-    shell.events.register("post_run_cell", _after_cell)
-
-
-def _after_cell(*_: object) -> None:
-    mend_kept()
 
 
 def _named(names: dict[str, Path]) -> str:

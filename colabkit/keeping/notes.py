@@ -33,18 +33,50 @@ class Remembered:
     stamps: Mapping[str, Stamp]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stranded:
+    """A folder that a kernel kept, and that died before it was closed.
+
+    Attributes:
+        folder: The folder.
+        place: Where it is kept.
+        generation: Which session of all that kept a folder there it was.
+        how: How it is kept.
+    """
+
+    folder: Path
+    place: str
+    generation: int
+    how: Mapping[str, Any]
+
+
+def stranded_folders() -> list[Stranded]:
+    """Returns the folders that sessions on this machine kept, and never closed."""
+    found = []
+    for note in sorted((cache_folder() / "keeping").glob(f"*/{_NOTE}")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            value = json.loads(note.read_bytes())
+            if value["is_open"] and Path(value["folder"]).is_dir():
+                where = Path(value["folder"]), str(value["place"])
+                found.append(Stranded(*where, int(value["generation"]), dict(value["how"])))
+    return found
+
+
 class Notes:
     """The notes of one folder and the place it is kept in.
 
     Args:
         folder: The kept folder.
         place: What opens the volume again.
+        how: How it is kept.
     """
 
-    def __init__(self, folder: Path, place: str) -> None:
+    def __init__(self, folder: Path, place: str, how: Mapping[str, Any]) -> None:
         identity = hashlib.sha256(f"{folder}\n{place}".encode()).hexdigest()[:16]
         self.root = cache_folder() / "keeping" / identity
-        self._folder, self._place = folder, place
+        self._folder, self._place, self._how = folder, place, how
+        self._is_open = True
+        self._stamps: Mapping[str, Stamp] = {}
         self._generation = 0
         self._baseline: Mapping[str, Stamp] = {}
 
@@ -69,11 +101,19 @@ class Notes:
         self._generation = max(self._generation, version.name.generation)
         self._write(stamps)
 
+    def close(self) -> None:
+        """Notes that everything is in its place, and that the folder is not kept any more."""
+        self._is_open = False
+        self._write(self._stamps)
+
     def _write(self, stamps: Mapping[str, Stamp]) -> None:
+        self._stamps = dict(stamps)
         note: dict[str, Any] = {
             "folder": str(self._folder),
             "place": self._place,
             "generation": self._generation,
+            "is_open": self._is_open,
+            "how": dict(self._how),
             "baseline": {path: dataclasses.astuple(s) for path, s in self._baseline.items()},
             "stamps": {path: dataclasses.astuple(s) for path, s in stamps.items()},
         }

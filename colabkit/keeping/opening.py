@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from colabkit.checkpoint import Lease, duration_s
 from colabkit.errors import ArgumentError, DriveLostError
@@ -42,12 +43,25 @@ class KeepOptions:
         whole: What folders that count as a whole are called.
         copies: How many versions to keep.
         skip: What is left out.
+        inputs: The size and the time of each file that is known to be no output, by its path;
+            None where that is whatever was in the folder before.
     """
 
     period_s: float | None = None
     whole: tuple[str, ...] = WHOLE
     copies: int = 2
     skip: tuple[str, ...] = ()
+    inputs: Mapping[str, tuple[int, int]] | None = None
+
+    def noted(self) -> dict[str, Any]:
+        """Returns what another session needs to keep the folder in the same way."""
+        return {"whole": list(self.whole), "copies": self.copies, "skip": list(self.skip)}
+
+    @classmethod
+    def again(cls, noted: Mapping[str, Any]) -> KeepOptions:
+        """Returns the options that were noted."""
+        whole, skip = tuple(map(str, noted["whole"])), tuple(map(str, noted["skip"]))
+        return cls(None, whole, int(noted["copies"]), skip)
 
     @classmethod
     def checked(
@@ -100,6 +114,7 @@ class Opened:
         keeper: What keeps it.
         taker: What looks at it.
         brought: What was brought back.
+        notes: What this machine remembers.
         last_sign_s: When a session before gave its last sign, 0 for never.
         inputs: How many files were here before and are not kept until they change.
     """
@@ -109,6 +124,7 @@ class Opened:
     keeper: Keeper
     taker: Taker
     brought: Brought
+    notes: Notes
     last_sign_s: float
     inputs: int
 
@@ -181,13 +197,18 @@ def _opened(
     folder: Path, volume: AnyVolume, options: KeepOptions, say: Callable[[str], None]
 ) -> Opened:
     store = VersionStore(volume)
-    notes = Notes(folder, place_of(volume))
+    notes = Notes(folder, place_of(volume), options.noted())
     remembered = notes.read()
     folder.mkdir(parents=True, exist_ok=True)
     volume.sweep()
     last_sign_s = store.last_sign_s()
     brought = bring_back(
-        folder, store, whole=options.whole, skip=options.skip, remembered=remembered
+        folder,
+        store,
+        whole=options.whole,
+        skip=options.skip,
+        remembered=remembered,
+        inputs=options.inputs or {},
     )
     lease = Lease(volume)
     lease.acquire(max((name.generation for name in store.names()), default=0))
@@ -215,7 +236,8 @@ def _opened(
         say=say,
     )
     keeper.start()
-    return Opened(folder, volume, keeper, taker, brought, last_sign_s, len(baseline))
+    inputs = len(baseline) if options.inputs is None else 0
+    return Opened(folder, volume, keeper, taker, brought, notes, last_sign_s, inputs)
 
 
 def _baseline(
@@ -224,6 +246,9 @@ def _baseline(
     """Returns what is an input: what was here before anything was kept."""
     files = look_at(folder, options.skip).files
     others = {path: stamp for path, stamp in files.items() if path not in brought.held.contents}
+    if options.inputs is not None:
+        known = options.inputs
+        return {p: s for p, s in files.items() if known.get(p) == (s.nbytes, s.mtime_ns)}
     if isinstance(before, dict):
         return {path: stamp for path, stamp in others.items() if before.get(path) == stamp}
     return others

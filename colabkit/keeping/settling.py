@@ -11,10 +11,12 @@ from pathlib import Path, PurePosixPath
 from colabkit.keeping.formats import WEIGHTS, is_torn
 from colabkit.keeping.looking import Stamp
 from colabkit.keeping.open_files import Writers
-from colabkit.keeping.units import missing_in
+from colabkit.keeping.units import is_signed, missing_in
 
 # A folder counts when nothing in it has changed for so long, a file as soon as it is closed.
 FOLDER_REST_S = 2.0
+# Its trainer may soon remove one that says itself that it is whole.
+_SIGNED_REST_S = 0.2
 # What lacks what its sister has may come yet, or was meant so.
 _SISTER_REST_S = 600.0
 # What somebody has open all the time, as a log, is taken as far as it goes.
@@ -116,7 +118,8 @@ class Settling:
         rested_s = self.rested_s(unit.name)
         if lacking := missing_in(unit.inner):
             return f"{unit.name} lacks {lacking}"
-        if rested_s < FOLDER_REST_S and waited_s < _RESTLESS_S:
+        rest_s = _SIGNED_REST_S if is_signed(unit.inner) else FOLDER_REST_S
+        if rested_s < rest_s and waited_s < _RESTLESS_S:
             return f"{unit.name} has just been written"
         lacking = min(sisters - kinds_of(unit.inner), default="")
         if lacking and rested_s < _SISTER_REST_S:

@@ -82,6 +82,21 @@ def missing_in(names: Collection[str]) -> str:
     return _missing_shard(names)
 
 
+def is_signed(names: Collection[str]) -> bool:
+    """Whether a checkpoint's folder holds what its writer writes last.
+
+    Example:
+        >>> is_signed(["model.safetensors", "trainer_state.json"]), is_signed(["model.safetensors"])
+        (True, False)
+    """
+    return any(
+        name == "trainer_state.json"
+        or name.startswith("random_states_")
+        or name.rpartition("/")[2] == ".metadata"
+        for name in names
+    )
+
+
 def _missing_shard(names: Collection[str]) -> str:
     for name in names:
         found = _SHARD.fullmatch(name)

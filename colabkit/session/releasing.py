@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from colabkit.checkpoint import carry_stranded
-from colabkit.keeping import flush_kept
+from colabkit.keeping import carry_all
 from colabkit.notebook import say
 from colabkit.storage import give_back
 
@@ -29,9 +26,4 @@ def release(*, timeout_s: float = 3600.0) -> None:
         >>> release()
         This machine is not lent by Colab: there is nothing to give back.
     """
-
-    def carry(tell: Callable[[str], None]) -> None:
-        carry_stranded(tell)
-        flush_kept()
-
-    give_back(say=say, carry=carry, timeout_s=timeout_s)
+    give_back(say=say, carry=carry_all, timeout_s=timeout_s)

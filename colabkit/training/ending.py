@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from colabkit.checkpoint import carry_stranded
 from colabkit.errors import MachineReleaseError, StorageError
+from colabkit.keeping import carry_all
 from colabkit.notebook import Printed, Silent
 from colabkit.storage import give_back
 
@@ -38,6 +38,6 @@ class ReleaseWhenDone:
             say("Nothing was trained here: the machine is kept; colabkit.release() returns it.")
             return
         try:
-            give_back(say=say, carry=carry_stranded)
+            give_back(say=say, carry=carry_all)
         except (StorageError, MachineReleaseError) as error:
             say(f"The machine is kept: {error}")

@@ -35,7 +35,7 @@ class Machine:
     def kill(self) -> None:
         """Ends what keeps a folder without a flush, as the machine's end does."""
         for kept in self.kept:
-            kept._end()
+            kept.end()
         self.kept = []
         self.next()
 
@@ -54,7 +54,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     machine = Machine(tmp_path, monkeypatch)
     yield machine
     for kept in machine.kept:
-        kept._end()
+        kept.end()
 
 
 @pytest.fixture

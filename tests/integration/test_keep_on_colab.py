@@ -1,0 +1,181 @@
+"""keep() on the double: whatever kills a machine, a mount or an upload, what was whole is back."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+
+from tests.colab_vm import Attributes, DriveRules, Fault, MachineEndedError
+
+OPEN = """
+import colabkit, os, time, json, sys
+colabkit.mount()
+def checkpoint(step, nbytes=400_000, total=2):
+    folder = f"/content/out/checkpoint-{step}"
+    os.makedirs(folder)
+    for name in ("model.bin", "optimizer.pt"):
+        with open(f"{folder}/{name}", "wb") as file:
+            file.write(os.urandom(nbytes // 2))
+        time.sleep(0.05)
+    json.dump({"step": step}, open(f"{folder}/trainer_state.json", "w"))
+    there = sorted(int(n.split("-")[1]) for n in os.listdir("/content/out") if "-" in n)
+    for old in there[:-total]:
+        import shutil; shutil.rmtree(f"/content/out/checkpoint-{old}")
+kept = colabkit.keep("/content/out", "MyDrive/exp", every=0.2)
+"""
+# Half a second a checkpoint's way to the cloud: slower than they are written.
+SLOW = DriveRules(upload_bytes_per_s=800_000)
+TRAIN = """
+step = int((kept.latest("checkpoint-*") or "checkpoint-0").rpartition("-")[2])
+print("FROM", step, flush=True)
+while True:
+    step += 10
+    checkpoint(step)
+    print("SAVED", step, kept.status.checkpoint, kept.status.is_safe, flush=True)
+    time.sleep(0.2)
+"""
+
+
+def first_line(stdout: str) -> int:
+    return int(re.search(r"FROM (\d+)", stdout)[1])
+
+
+def begun(cloud, **options):
+    machine = cloud.machine(**options)
+    machine.run_cell(OPEN).check()
+    return machine
+
+
+def test_killed_again_and_again_while_uploads_are_slower_than_writes_it_goes_on(
+    cloud,
+):
+    reached = 0
+    for life in range(3):
+        machine = begun(cloud, rules=SLOW)
+        cell = machine.kernel.begin(TRAIN)
+        machine.kernel.wait_for_text(cell, f"SAVED {reached + 60 + 10 * life}\x20")
+        confirmed = [n for n in cloud.files() if "checkpoint-" in n]
+        machine.kill()
+        there = {int(step) for n in confirmed for step in re.findall(r"checkpoint-(\d+)", n)}
+        if life:
+            assert there
+        sizes = sum(size for name, size in cloud.files().items() if "/files/" in name)
+        sizes += sum(cloud.trash().values())
+        # Two checkpoints a version, two versions and the one on its way.
+        assert sizes <= 3 * 2 * 401_000 + 100_000
+        last = begun(cloud)
+        shown = last.run_cell(
+            "print(kept.latest('checkpoint-*'), os.listdir(kept.latest('checkpoint-*') or '.'))"
+        ).check()
+        step = int((re.search(r"checkpoint-(\d+)", shown.stdout) or ["", "0"])[1])
+        if life:
+            assert step >= reached
+        if step:
+            assert "trainer_state.json" in shown.stdout
+            assert "model.bin" in shown.stdout
+        reached = step
+        last.kill()
+    assert reached > 0
+
+
+@pytest.mark.parametrize("attributes", [Attributes.ALL, Attributes.NONE])
+def test_a_file_rewritten_every_half_second_arrives(cloud, attributes):
+    machine = begun(cloud, rules=DriveRules(attributes=attributes))
+    rewrite = """
+for number in range(12):
+    with open("/content/out/last.pt", "wb") as file:
+        file.write(bytes([number]) * 1_000_000)
+    print("WROTE", number, flush=True)
+    time.sleep(0.5)
+"""
+    cell = machine.kernel.begin(rewrite)
+    machine.kernel.wait_for_text(cell, "WROTE 9")
+    machine.kill()
+    second = begun(cloud)
+    shown = second.run_cell(
+        "data = open('/content/out/last.pt', 'rb').read(); set(data), len(data)"
+    )
+    number = int(re.search(r"{(\d+)}, 1000000", shown.check().result)[1])
+    assert number >= (5 if attributes is Attributes.ALL else 0)
+
+
+def test_a_lost_drive_never_stops_the_trainer_and_is_mended_after_the_cell(cloud):
+    machine = begun(cloud)
+    machine.run_cell("checkpoint(10); kept.flush()").check()
+    machine.drive.kill_mount()
+    shown = machine.run_cell(
+        "for step in (20, 30):\n    checkpoint(step)\n    time.sleep(1)\nprint('TRAINED')"
+    ).check()
+    assert "TRAINED" in shown.stdout
+    machine.run_cell("kept.flush()").check()
+    machine.kill()
+    second = begun(cloud)
+    assert "checkpoint-30" in second.run_cell("kept.latest('checkpoint-*')").check().result
+
+
+def test_a_cache_that_dies_with_its_uploads_is_filled_again(cloud):
+    machine = begun(cloud, rules=DriveRules(upload_bytes_per_s=0, cache_survives=False))
+    machine.run_cell("checkpoint(10); time.sleep(3)").check()
+    machine.drive.kill_mount()
+    machine.drive.change(upload_bytes_per_s=None)
+    machine.run_cell("kept.flush(timeout_s=60)").check()
+    machine.kill()
+    second = begun(cloud)
+    assert "checkpoint-10" in second.run_cell("kept.latest('checkpoint-*')").check().result
+
+
+def test_over_quota_is_said_and_what_is_there_stays(cloud):
+    machine = begun(cloud)
+    machine.run_cell("checkpoint(10); kept.flush()").check()
+    cloud.quota_bytes = cloud.used_bytes() + 1000
+    error = machine.run_cell("checkpoint(20); kept.flush(timeout_s=5)").error
+    assert "is not uploaded in time" in error
+    machine.kill()
+    cloud.quota_bytes = None
+    second = begun(cloud)
+    assert "checkpoint-10" in second.run_cell("kept.latest('checkpoint-*')").check().result
+
+
+def test_a_drive_that_takes_nothing_is_said_once_and_tried_again(cloud):
+    machine = begun(cloud)
+    machine.drive.inject(Fault("create", "MyDrive/exp/*", (28,)))
+    shown = machine.run_cell("checkpoint(10); time.sleep(4)").check()
+    assert shown.stdout.count("cannot be kept at the moment") == 1
+    machine.drive.heal()
+    machine.run_cell("kept.flush()").check()
+    assert any("checkpoint-10" in name for name in cloud.files())
+
+
+def test_two_machines_the_newer_one_goes_on_and_neither_harms_the_other(cloud):
+    first = begun(cloud)
+    first.run_cell("checkpoint(10); kept.flush()").check()
+    second = begun(cloud)
+    second.run_cell("checkpoint(20); kept.flush()").check()
+    time.sleep(0.5)
+    error = first.run_cell("checkpoint(30); kept.flush()").error
+    assert error.startswith("LeaseLostError")
+    third = begun(cloud)
+    assert "checkpoint-20" in third.run_cell("kept.latest('checkpoint-*')").check().result
+
+
+def test_release_waits_for_what_is_kept(cloud):
+    machine = begun(cloud, rules=SLOW)
+    with pytest.raises(MachineEndedError):
+        machine.run_cell("checkpoint(10)\ncolabkit.release()")
+    machine.wait_until_ended()
+    second = begun(cloud)
+    assert "checkpoint-10" in second.run_cell("kept.latest('checkpoint-*')").check().result
+
+
+def test_what_a_dead_kernel_left_is_kept_before_the_machine_goes(cloud):
+    machine = begun(cloud, rules=DriveRules(upload_bytes_per_s=0))
+    machine.run_cell("checkpoint(10)").check()
+    machine.restart_kernel()
+    machine.drive.change(upload_bytes_per_s=None)
+    with pytest.raises(MachineEndedError):
+        machine.run_cell("import colabkit\ncolabkit.mount()\ncolabkit.release()")
+    machine.wait_until_ended()
+    second = begun(cloud)
+    assert "checkpoint-10" in second.run_cell("kept.latest('checkpoint-*')").check().result
