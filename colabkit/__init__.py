@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from colabkit import errors
     from colabkit.datasets import dataset, pack
     from colabkit.keeping import Kept, keep
-    from colabkit.projects import reload, run_script
+    from colabkit.projects import reload, run, run_script
     from colabkit.session import Session, mount, release, setup, stay_connected
     from colabkit.training import (
         Callback,
@@ -50,6 +50,7 @@ __all__ = [
     "pack",
     "release",
     "reload",
+    "run",
     "run_script",
     "setup",
     "stay_connected",
@@ -62,7 +63,7 @@ __getattr__, __dir__ = opened_on_use(
         "": "errors",
         "datasets": "dataset pack",
         "keeping": "Kept keep",
-        "projects": "reload run_script",
+        "projects": "reload run run_script",
         "session": "Session mount release setup stay_connected",
         "training": (
             "Callback EarlyStopping History ResumeVerdict Run checkpoints fit load verify_resume"

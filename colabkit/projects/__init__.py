@@ -1,7 +1,6 @@
-"""Projects: a folder of code on Drive, run here, its output brought back."""
+"""Projects: a folder of code on Drive, run here, its output kept."""
 
-from colabkit.projects.mirror import Mirror
 from colabkit.projects.reloading import reload, watch_folder
-from colabkit.projects.run_call import ScriptRun, run_script
+from colabkit.projects.run_call import ScriptRun, run, run_script
 
-__all__ = ["Mirror", "ScriptRun", "reload", "run_script", "watch_folder"]
+__all__ = ["ScriptRun", "reload", "run", "run_script", "watch_folder"]

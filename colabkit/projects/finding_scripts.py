@@ -73,12 +73,27 @@ def find_script(path: str | Path, project: str | Path | None = None) -> Script:
     if not where.is_relative_to(folder):
         message = f"{where} does not lie in the project {folder}."
         raise ArgumentError(message, argument="project", hint="Pass a folder above the script.")
-    home: Path | None = None
-    if mount is not None or is_slow(folder):
-        home = folder
-    elif platform is Platform.KAGGLE and folder.is_relative_to(_KAGGLE_INPUT):
-        home = _KAGGLE_WORKING / folder.name
-    return Script(where, folder, home)
+    return Script(where, folder, _home_of(folder, is_on_drive=mount is not None))
+
+
+def find_folder(project: str | Path) -> tuple[Path, Path | None]:
+    """Returns a project's folder, and where its output belongs; None where it is worked in.
+
+    Raises:
+        ScriptNotFoundError: There is no such folder.
+    """
+    folder = _plain(locate(project))
+    if not folder.is_dir():
+        raise _missing(project, folder)
+    return folder, _home_of(folder, is_on_drive=mount_of(folder) is not None)
+
+
+def _home_of(folder: Path, *, is_on_drive: bool) -> Path | None:
+    if is_on_drive or is_slow(folder):
+        return folder
+    if detect_platform() is Platform.KAGGLE and folder.is_relative_to(_KAGGLE_INPUT):
+        return _KAGGLE_WORKING / folder.name
+    return None
 
 
 def _plain(path: Path) -> Path:

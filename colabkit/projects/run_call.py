@@ -1,24 +1,28 @@
-"""run_script(): a script of a project on Drive, run on this machine's disk."""
+"""run() and run_script(): a program of a project on Drive, run on this machine's disk."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
 import sys
-import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from colabkit.errors import ArgumentError, ScriptError, StorageError
+from colabkit.keeping import Kept, keep_outputs, mend_kept
 from colabkit.notebook import bytes_words, duration_words, say
+from colabkit.projects.copying import Brought, ProjectCopy
 from colabkit.projects.finding_scripts import Script, find_script
 from colabkit.projects.masking import masked, secrets_of
-from colabkit.projects.mirror import Brought, Mirror, TakenBack
 from colabkit.projects.processes import ShownProcess
-from colabkit.storage import Mended, MountState, mount_in_use, mount_of
+from colabkit.projects.programs import Program, find_program
+from colabkit.projects.trees import KEPT
+from colabkit.storage import Mended, MountState, mount_in_use, warning_about
 
 _MEND_EVERY_S = 5.0
 _NAMES_SHOWN = 3
@@ -26,12 +30,12 @@ _NAMES_SHOWN = 3
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ScriptRun:
-    """How a script ended well.
+    """How a program ended well.
 
     Attributes:
-        path: The script.
+        path: The script, or the program.
         seconds: How long it ran.
-        saved: The files that it made or changed and that are in the project's own place now.
+        saved: The files that it made or changed and that are kept now.
     """
 
     path: Path
@@ -43,20 +47,24 @@ def run_script(
     path: str | Path,
     *arguments: object,
     project: str | Path | None = None,
-    save_every_s: float = 60.0,
+    keep: str | Path | None = None,
+    save_every_s: float | None = None,
 ) -> ScriptRun:
     """Runs a Python script with the packages of this notebook, and shows what it prints.
 
     A project on Drive is copied to this machine's disk first, as far as it changed, and the
     script works there: relative paths, modules beside it and sibling folders are found. Files
     of more than 50 MB and folders with much in them are read where they lie. What the script
-    writes is copied back while it runs and at its end, also after an interrupt or a failure.
+    writes is kept in the project's folder ``kept`` while it runs, as ``colabkit.keep`` does,
+    and is there again on the next machine.
 
     Args:
         path: The script, "MyDrive/project/train.py" for example.
         *arguments: What the script gets on its command line.
         project: The folder that it works in; its own by default.
-        save_every_s: How often new files are copied back while it runs, in seconds.
+        keep: Where what it writes is kept; for a project on Drive its folder ``kept``.
+        save_every_s: How often there may be a version, in seconds; by default as often as
+            Drive takes them.
 
     Returns:
         Which script ran, for how long, and what it left behind.
@@ -65,7 +73,7 @@ def run_script(
         ArgumentError: An argument cannot be used, or another script of the project is running.
         ScriptNotFoundError: There is no such script.
         ScriptError: It ended badly; ``returncode`` says how.
-        StorageError: It ended well, but what it wrote could not be copied back.
+        StorageError: It ended well, but what it wrote could not be kept.
         DiskFullError: This machine's disk has no room for the project.
 
     Example:
@@ -76,49 +84,117 @@ def run_script(
         hello.py ended after ... s.
         'hello.py'
     """
-    if not save_every_s > 0:
-        raise ArgumentError.of("save_every_s", save_every_s, "Pass seconds above 0.")
     script = find_script(path, project)
+    return _run(Program(script, (sys.executable, "-u", script.path)), arguments, keep, save_every_s)
+
+
+def run(
+    *command: object,
+    project: str | Path | None = None,
+    keep: str | Path | None = None,
+    save_every_s: float | None = None,
+) -> ScriptRun:
+    """Runs any command, and keeps what it writes as ``run_script`` does.
+
+    Args:
+        *command: The program and its words: ``"torchrun", "train.py", "--epochs", 3``; or
+            ``"accelerate", "launch", "train.py"``; or ``"-m", "package.train"``; or a script.
+        project: The folder that it works in; that of the first script among the words, or the
+            working folder, by default.
+        keep: Where what it writes is kept; for a project on Drive its folder ``kept``.
+        save_every_s: How often there may be a version, in seconds; by default as often as
+            Drive takes them.
+
+    Returns:
+        Which program ran, for how long, and what it left behind.
+
+    Raises:
+        ArgumentError: An argument cannot be used, or another program of the project is running.
+        ScriptNotFoundError: There is no such script or program.
+        ScriptError: It ended badly; ``returncode`` says how.
+        StorageError: It ended well, but what it wrote could not be kept.
+        DiskFullError: This machine's disk has no room for the project.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> run("-m", "this", project=folder).path.name  # doctest: +SKIP
+        'this'
+    """
+    program, rest = find_program(command, project)
+    return _run(program, rest, keep, save_every_s)
+
+
+def _run(
+    program: Program, arguments: tuple[object, ...], keep: str | Path | None, every_s: float | None
+) -> ScriptRun:
+    if every_s is not None and not every_s > 0:
+        raise ArgumentError.of("save_every_s", every_s, "Pass seconds above 0.")
     if listed := [each for each in arguments if isinstance(each, list | tuple)]:
         message = f"An argument of the script is a {type(listed[0]).__name__}: {listed[0]!r}."
         hint = 'Pass its words one by one: run_script("train.py", "--epochs", 3).'
         raise ArgumentError(message, argument="arguments", hint=hint)
-    words = [str(argument) for argument in arguments]
+    script = program.script
+    every = "auto" if every_s is None else every_s
     if script.home is None:
-        return _Running(script, script.project, words).run()
-    mirror = Mirror(script)
-    mirror.root.mkdir(parents=True, exist_ok=True)
+        with _kept_in_place(script, keep, every) as kept:
+            return _Running(program, script.project, arguments, kept).run()
+    copy = ProjectCopy(script)
+    copy.root.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(mirror.root / "lock", timeout=0):
-            say(_brought_words(script, mirror.bring()))
-            return _Running(script, mirror.project, words, mirror, save_every_s).run()
+        with FileLock(copy.root / "lock", timeout=0):
+            say(_brought_words(script, copy.bring()))
+            place = script.home / KEPT if keep is None else keep
+            with _kept(copy, place, every) as kept:
+                return _Running(program, copy.project, arguments, kept).run()
     except Timeout as error:
         message = f"Another script of {script.project} is running on this machine."
         hint = "Wait for its end, or interrupt its cell."
         raise ArgumentError(message, argument="path", hint=hint) from error
 
 
+@contextlib.contextmanager
+def _kept(copy: ProjectCopy, place: str | Path, every: str | float) -> Iterator[Kept]:
+    inputs = {name: (stamp.nbytes, stamp.mtime_ns) for name, stamp in copy.inputs().items()}
+    kept = keep_outputs(copy.project.parent, place, inputs=inputs, every=every)
+    try:
+        yield kept
+    finally:
+        kept.end()
+
+
+@contextlib.contextmanager
+def _kept_in_place(
+    script: Script, place: str | Path | None, every: str | float
+) -> Iterator[Kept | None]:
+    """Keeps what a script on this machine's own disk writes, where it is told to."""
+    if place is None:
+        if warning_about(script.project):
+            say(
+                f"What it writes into {script.project} goes away with this machine:"
+                ' keep="MyDrive/exp" keeps it. What it writes elsewhere is its own affair.'
+            )
+        yield None
+        return
+    kept = keep_outputs(script.project, place, inputs=None, every=every)
+    say(f"Kept in {place}: what it writes into {script.project}, and nothing it writes elsewhere.")
+    try:
+        yield kept
+    finally:
+        kept.end()
+
+
 class _Running:
     def __init__(
-        self,
-        script: Script,
-        project: Path,
-        arguments: list[str],
-        mirror: Mirror | None = None,
-        save_every_s: float = 60.0,
+        self, program: Program, project: Path, arguments: tuple[object, ...], kept: Kept | None
     ) -> None:
-        self._script = script
-        self._project = project
-        self._mirror = mirror
-        self._save_every_s = save_every_s
+        self._name, self._path = program.name, program.script.path
+        self._kept = kept
+        self._before = dict(kept.hashes) if kept is not None else {}
         self._secrets = secrets_of(os.environ)
-        self._stop = threading.Event()
-        self._saved: dict[str, str] = {}
-        self._is_refused = False
         self._next_mend_s = 0.0
-        here = project / script.path.relative_to(script.project)
         self._process = ShownProcess(
-            [sys.executable, "-u", str(here), *arguments],
+            program.command_in(project, arguments),
             folder=project,
             environ=_environ(project),
             secrets=self._secrets,
@@ -127,29 +203,20 @@ class _Running:
 
     def run(self) -> ScriptRun:
         began_s = time.monotonic()
-        saver = threading.Thread(target=self._save_now_and_then, name="colabkit-save-output")
-        saver.start()
         returncode: int | None = None
+        unsaved: Exception | None = None
         try:
             returncode = self._process.wait()
         finally:
-            self._stop.set()
-            unsaved = self._take_last(saver)
+            unsaved = self._flush()
             took_s = time.monotonic() - began_s
-            self._tell(returncode, took_s, unsaved)
+            saved = self._saved()
+            self._tell(returncode, took_s, saved, unsaved)
         if returncode:
             raise self._ended_badly(returncode, took_s, unsaved)
-        if unsaved.unsaved:
-            raise self._not_saved(unsaved)
-        return ScriptRun(self._script.path, took_s, tuple(self._saved))
-
-    def _save_now_and_then(self) -> None:
-        if self._mirror is None:
-            return
-        while not self._stop.wait(self._save_every_s):
-            done = self._mirror.take_back(only_settled=True)
-            self._note(done)
-            self._is_refused = bool(done.unsaved)
+        if unsaved is not None:
+            raise unsaved
+        return ScriptRun(self._path, took_s, saved)
 
     def _mend(self) -> None:
         """Mounts Drive again where it is lost: only this thread may.
@@ -158,8 +225,9 @@ class _Running:
         """
         if time.monotonic() < self._next_mend_s:
             return
+        mend_kept()
         mount = mount_in_use()
-        if mount is not None and (self._is_refused or mount.look() is MountState.LOST):
+        if mount is not None and mount.look() is MountState.LOST:
             mending = mount.mend()
             if mending.outcome is Mended.REMOUNTED:
                 say("Drive was lost and is mounted again.")
@@ -167,54 +235,45 @@ class _Running:
                 say(f"Drive could not be mounted again: {mending.error}")
         self._next_mend_s = time.monotonic() + _MEND_EVERY_S
 
-    def _take_last(self, saver: threading.Thread) -> TakenBack:
+    def _flush(self) -> Exception | None:
+        if self._kept is None:
+            return None
         try:
-            saver.join()
-            return self._take_back()
+            self._kept.flush()
         except KeyboardInterrupt:
-            if self._mirror is not None:
-                say(
-                    f"Stopped before all was saved in {self._script.home}: it is whole in"
-                    f" {self._mirror.project}, and running the cell again saves it."
-                )
+            say(
+                f"Stopped before all was kept: it is whole in {self._kept.path}, and running the"
+                " cell again keeps it."
+            )
             raise
+        except (StorageError, RuntimeError) as error:
+            return error
+        return None
 
-    def _take_back(self) -> TakenBack:
-        if self._mirror is None:
-            return TakenBack()
-        done = self._mirror.take_back()
-        self._note(done)
-        mount = mount_of(self._script.project) if done.unsaved else None
-        if mount is not None and mount.mend(now=True).outcome in {Mended.FINE, Mended.REMOUNTED}:
-            done = self._mirror.take_back()
-            self._note(done)
-        return done
+    def _saved(self) -> tuple[str, ...]:
+        if self._kept is None:
+            return ()
+        now = self._kept.hashes
+        return tuple(sorted(path for path in now if now[path] != self._before.get(path)))
 
-    def _note(self, done: TakenBack) -> None:
-        self._saved |= {name: done.beside.get(name, name) for name in done.saved}
-
-    def _tell(self, returncode: int | None, took_s: float, last: TakenBack) -> None:
-        name = self._script.path.name
+    def _tell(
+        self,
+        returncode: int | None,
+        took_s: float,
+        saved: tuple[str, ...],
+        unsaved: Exception | None,
+    ) -> None:
         how = "was interrupted" if returncode is None else "ended"
-        sentence = f"{name} {how} after {duration_words(took_s)}"
-        if self._saved:
-            sentence += f"; {_named(list(self._saved.values()))} saved in {self._script.home}"
+        sentence = f"{self._name} {how} after {duration_words(took_s)}"
+        if saved and self._kept is not None:
+            sentence += f"; {_named(saved)} kept in {self._kept.location}"
         say(f"{sentence}.")
-        for made, beside in sorted(self._saved.items()):
-            if made != beside:
-                say(f"{made} was changed there meanwhile: the script's is {beside}.")
-        if last.unsaved and returncode is None:
-            say(str(self._not_saved(last)))
+        if unsaved is not None and returncode is None:
+            say(str(unsaved))
 
-    def _not_saved(self, last: TakenBack) -> StorageError:
-        assert self._mirror is not None, "without a mirror nothing is to be saved"  # noqa: S101
-        first = next(iter(last.unsaved.values()))
-        message = f"Not saved in {self._script.home}: {_named(list(last.unsaved))}. {first.message}"
-        hint = f"They are whole in {self._mirror.project}: run the cell again once that is mended."
-        return StorageError(message, path=self._script.project, operation="save", hint=hint)
-
-    def _ended_badly(self, returncode: int, took_s: float, last: TakenBack) -> ScriptError:
-        name = self._script.path.name
+    def _ended_badly(
+        self, returncode: int, took_s: float, unsaved: Exception | None
+    ) -> ScriptError:
         if returncode < 0:
             how = f"was ended by {_signal_name(-returncode)} after {duration_words(took_s)}"
             hint = "Most often the machine's memory was full." if returncode == -9 else ""
@@ -222,10 +281,11 @@ class _Running:
             how = f"ended with status {returncode} after {duration_words(took_s)}"
             hint = "What it printed above says where."
         words = masked(self._process.last_words, self._secrets)
-        message = f"{name} {how}: {words}" if words and returncode > 0 else f"{name} {how}."
-        if last.unsaved:
-            hint = f"{hint} {self._not_saved(last)}".strip()
-        return ScriptError(message, path=self._script.path, returncode=returncode, hint=hint)
+        said = f": {words}" if words and returncode > 0 else "."
+        message = f"{self._name} {how}{said}"
+        if unsaved is not None:
+            hint = f"{hint} {unsaved}".strip()
+        return ScriptError(message, path=self._path, returncode=returncode, hint=hint)
 
 
 def _environ(project: Path) -> dict[str, str]:
@@ -252,7 +312,7 @@ def _brought_words(script: Script, brought: Brought) -> str:
     return sentence
 
 
-def _named(names: list[str]) -> str:
+def _named(names: tuple[str, ...]) -> str:
     count = "1 file" if len(names) == 1 else f"{len(names):,} files"
     shown = ", ".join(names[:_NAMES_SHOWN])
     return f"{count} ({shown}{', …' if len(names) > _NAMES_SHOWN else ''})"

@@ -22,19 +22,15 @@ class Synced:
 
     Attributes:
         here: Its stamp on this machine, None while it is being copied here.
-        source: Its stamp in the project when it was copied, None for what was made here.
-        there: Its stamp where output belongs, None when it was never written there.
-        is_ours: Whether the script made it.
+        source: Its stamp in the project when it was copied.
     """
 
     here: Stamp | None
-    source: Stamp | None
-    there: Stamp | None
-    is_ours: bool = False
+    source: Stamp
 
 
 def read_list(root: Path) -> dict[str, Synced]:
-    """Returns what a mirror's folder notes, by path; nothing where that is damaged."""
+    """Returns what a copy's folder notes, by path; nothing where that is damaged."""
     try:
         value = json.loads((root / _NAME).read_text())
         return {name: _synced(entry) for name, entry in value.items()}
@@ -46,12 +42,11 @@ def read_list(root: Path) -> dict[str, Synced]:
 
 
 def write_list(root: Path, synced: Mapping[str, Synced]) -> None:
-    """Notes in a mirror's folder what is the same."""
+    """Notes in a copy's folder what is the same."""
     files = {name: dataclasses.asdict(one) for name, one in synced.items()}
     write_whole(root / _NAME, json.dumps(files).encode(), durable=False)
 
 
 def _synced(entry: dict[str, Any]) -> Synced:
-    keys = ("here", "source", "there")
-    stamps = {key: Stamp(**entry[key]) if entry[key] else None for key in keys}
-    return Synced(**stamps, is_ours=bool(entry["is_ours"]))
+    here = entry["here"]
+    return Synced(Stamp(**here) if here else None, Stamp(**entry["source"]))

@@ -17,6 +17,9 @@ _ROUND_NS = 1_000_000
 _FLOAT_NS = 1_000  # what a time in seconds loses as a float
 _LEFT_OUT = frozenset({"__pycache__", ".git", ".ipynb_checkpoints", ".Trash", ".venv"})
 ASIDE = ".colabkit-tmp-"
+# Where what a project's scripts write is kept, with the file that tells whose it is.
+KEPT = "kept"
+_LEASE = "lease.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +77,8 @@ def read_tree(project: Path, *, links_folders: bool = False) -> Tree:
     folders: list[str] = []
     with os.scandir(project) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
-            stat = None if is_left_out(entry.name) else _status(entry)
+            is_kept = entry.name == KEPT and Path(entry.path, _LEASE).exists()
+            stat = None if is_kept or is_left_out(entry.name) else _status(entry)
             if stat is None:
                 continue
             if not entry.is_dir():

@@ -1,4 +1,4 @@
-"""run_script on the double: a project on Drive runs on local disk, and its output is safe."""
+"""run_script on the double: a project on Drive runs on local disk, and its output is kept."""
 
 from __future__ import annotations
 
@@ -54,32 +54,30 @@ def test_a_project_runs_as_if_it_were_at_home_and_its_output_is_on_drive(cloud, 
     assert "Copied 4 of the 4 files of project to this machine" in shown.stdout
     assert "cats ['cat', 'dog'] ['1', '2', '3'] from 0 /root/.cache/colabkit/" in shown.stdout
     assert "wrote 0\nwrote 1\n" in shown.stdout
-    ended = r"train.py ended after \d+ s; 2 files \(out/0.txt, out/1.txt\) saved in"
+    ended = r"train.py ended after \d+ s; 2 files \(project/out/0.txt, project/out/1.txt\) kept in"
     assert re.search(ended, shown.stdout)
     again = machine.run_cell(run(3)).check()
-    assert "The 6 files of project are on this machine already." in again.stdout
+    assert "The 4 files of project are on this machine already." in again.stdout
     machine.drive.wait_until_uploaded()
-    names = [name for name in cloud.files() if name.startswith("project/out")]
-    assert names == ["project/out/0.txt", "project/out/1.txt", "project/out/2.txt"]
+    out = "project/kept/latest/project/out"
+    names = [name for name in cloud.files() if name.startswith(out)]
+    assert names == [f"{out}/0.txt", f"{out}/1.txt", f"{out}/2.txt"]
 
 
-def test_after_a_kill_the_next_machine_goes_on_with_what_was_copied_back(cloud, project):
+def test_after_a_kill_the_next_machine_goes_on_with_what_was_kept(cloud, project):
     machine = cloud.machine()
     machine.run_cell(MOUNT).check()
     cell = machine.kernel.begin(run(1000, 0.05, save_every_s=0.2))
-    machine.kernel.wait_for_text(cell, "wrote 20")
+    machine.kernel.wait_for_text(cell, "wrote 60")
     machine.drive.wait_until_uploaded()
     machine.kill()
-    saved = len([name for name in cloud.files() if name.startswith("project/out")])
-    assert saved >= 5
     second = cloud.machine()
     second.run_cell(MOUNT).check()
-    shown = second.run_cell(run(saved + 1)).check()
-    assert f"from {saved} /root" in shown.stdout
-    assert shown.stdout.count("wrote") == 1
+    shown = second.run_cell(run(1001, 0, save_every_s=60)).check()
+    assert int(re.search(r"from (\d+) /root", shown.stdout)[1]) >= 5
 
 
-def test_an_interrupt_and_a_failure_still_bring_the_output_back(cloud, project):
+def test_an_interrupt_and_a_failure_still_keep_the_output(cloud, project):
     machine = cloud.machine()
     machine.run_cell(MOUNT).check()
     cell = machine.kernel.begin(run(1000, 0.05))
@@ -91,7 +89,8 @@ def test_an_interrupt_and_a_failure_still_bring_the_output_back(cloud, project):
     failed = machine.run_cell('colabkit.run_script("MyDrive/project/fails.py")')
     assert re.match(r"ScriptError: fails.py ended with status 3 after \d+ s\.", failed.error)
     machine.drive.wait_until_uploaded()
-    assert {"project/out/1.txt", "project/half.txt"} <= set(cloud.files())
+    latest = "project/kept/latest/project"
+    assert {f"{latest}/out/1.txt", f"{latest}/half.txt"} <= set(cloud.files())
 
 
 def test_a_wrong_name_and_an_unmounted_drive_say_what_to_do(cloud, project):
@@ -108,15 +107,15 @@ def test_a_wrong_name_and_an_unmounted_drive_say_what_to_do(cloud, project):
 def test_output_that_drive_does_not_take_is_kept_named_and_saved_next_time(cloud, project):
     machine = cloud.machine()
     machine.run_cell(MOUNT).check()
-    machine.drive.inject(Fault("create", "MyDrive/project/*", (28,)))
+    machine.drive.inject(Fault("create", "MyDrive/project/kept/files/*", (28,)))
     error = machine.run_cell(run(1)).error
-    assert error.startswith("StorageError: Not saved in /content/drive/MyDrive/project:")
-    assert "1 file (out/0.txt). The disk of" in error
-    assert "They are whole in /root/.cache/colabkit/projects/" in error
+    assert error.startswith("StorageError: /root/.cache/colabkit/projects/")
+    assert "is not in /content/drive/MyDrive/project/kept as it is: The disk of" in error
+    assert "It is whole on this machine: 1 files and folders wait" in error
     machine.drive.heal()
     machine.run_cell(run(1)).check()
     machine.drive.wait_until_uploaded()
-    assert "project/out/0.txt" in cloud.files()
+    assert "project/kept/latest/project/out/0.txt" in cloud.files()
 
 
 def test_a_drive_lost_meanwhile_is_mounted_again_before_the_output_is_saved(cloud, project):
@@ -126,9 +125,9 @@ def test_a_drive_lost_meanwhile_is_mounted_again_before_the_output_is_saved(clou
     machine.kernel.wait_for_text(cell, "wrote 1")
     machine.drive.kill_mount()
     shown = machine.kernel.finish(cell, timeout_s=60).check()
-    assert "30 files (out/0.txt" in shown.stdout
+    assert "30 files (project/out/0.txt" in shown.stdout
     machine.drive.wait_until_uploaded()
-    assert "project/out/29.txt" in cloud.files()
+    assert "project/kept/latest/project/out/29.txt" in cloud.files()
 
 
 def test_a_full_disk_of_the_machine_is_found_before_anything_is_copied(cloud, project):
@@ -146,8 +145,9 @@ def test_a_script_of_a_kaggle_input_leaves_its_output_in_the_working_folder(clou
     (project / "go.py").write_text("open('out.txt', 'w').write(open('x.csv').read())")
     (project / "x.csv").write_text("1,2")
     shown = machine.run_cell('import colabkit\ncolabkit.run_script("my-project/go.py")').check()
-    assert "1 file (out.txt) saved in /kaggle/working/my-project" in shown.stdout
-    assert machine.path("/kaggle/working/my-project/out.txt").read_text() == "1,2"
+    assert "1 file (my-project/out.txt) kept in /kaggle/working/my-project/kept" in shown.stdout
+    kept = "/kaggle/working/my-project/kept/latest/my-project/out.txt"
+    assert machine.path(kept).read_text() == "1,2"
 
 
 TRAINING = """

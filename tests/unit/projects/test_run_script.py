@@ -10,9 +10,9 @@ import pytest
 
 import colabkit
 from colabkit.errors import ArgumentError, ScriptError, ScriptNotFoundError
+from colabkit.keeping import Kept
 from colabkit.projects import finding_scripts
 from colabkit.projects.finding_scripts import find_script
-from colabkit.projects.mirror import Mirror
 
 
 @pytest.fixture
@@ -61,19 +61,20 @@ def test_a_script_above_the_working_folder_has_a_project_with_a_name(project, mo
 def test_an_interrupt_while_it_saves_says_where_the_output_is(
     project, tmp_path, monkeypatch, capfd
 ):
-    def interrupted(_mirror):
+    def interrupted(_kept):
         raise KeyboardInterrupt
 
     path = script(project, "open('out.txt', 'w').write('done')")
     monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(finding_scripts, "is_slow", lambda _: True)
     with monkeypatch.context() as impatient:
-        impatient.setattr(Mirror, "take_back", interrupted)
+        impatient.setattr(Kept, "flush", interrupted)
         with pytest.raises(KeyboardInterrupt):
             colabkit.run_script(path)
-    assert "Stopped before all was saved" in capfd.readouterr().out
-    colabkit.run_script(path)
-    assert (project / "out.txt").read_text() == "done"
+    assert "Stopped before all was kept" in capfd.readouterr().out
+    done = colabkit.run_script(path)
+    assert done.saved == ("project/out.txt",)
+    assert (project / "kept/latest/project/out.txt").read_text() == "done"
 
 
 def test_output_comes_as_it_is_written_each_stream_on_its_own(project, capfd):
@@ -177,3 +178,55 @@ def test_an_interrupt_lets_the_script_end_gently(project):
     assert "saved a checkpoint" in done.stdout
     assert re.search(r"train.py was interrupted after \d+ s\.", done.stdout)
     assert done.stdout.endswith("interrupted\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train.py", "--epochs", 3),
+        ("-m", "train", "--epochs", 3),
+        ("python", "-X", "utf8", "train.py", "--epochs", 3),
+        (sys.executable, "train.py", "--epochs", 3),
+    ],
+)
+def test_any_command_runs_in_its_project(project, capfd, monkeypatch, command):
+    script(project, "import sys, model; print(model.name, sys.argv[1:])")
+    monkeypatch.chdir(project)
+    done = colabkit.run(*command)
+    assert "net ['--epochs', '3']" in capfd.readouterr().out
+    assert done.saved == ()
+
+
+def test_a_program_that_is_not_there_is_named(project, monkeypatch):
+    monkeypatch.chdir(project)
+    with pytest.raises(ScriptNotFoundError, match="There is no program 'torchrn'"):
+        colabkit.run("torchrn", "train.py")
+    with pytest.raises(ArgumentError, match="nothing to run"):
+        colabkit.run()
+
+
+def test_a_local_project_is_kept_where_it_is_told_to(project, tmp_path, monkeypatch, capfd):
+    path = script(project, "import os; os.makedirs('out', exist_ok=True); open('out/a', 'w')")
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    done = colabkit.run_script(path, keep=tmp_path / "safe")
+    assert done.saved == ("out/a",)
+    said = capfd.readouterr().out
+    assert f"Kept in {tmp_path / 'safe'}: what it writes into {project}, and nothing" in said
+    assert (tmp_path / "safe/latest/out/a").exists()
+
+
+def test_an_input_edited_since_a_script_changed_it_wins(project, tmp_path, monkeypatch):
+    path = script(project, "open('model.py', 'a').write('\\nchanged = 1')")
+    monkeypatch.setattr(finding_scripts, "is_slow", lambda _: True)
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "one"))
+    colabkit.run_script(path)
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "two"))
+    script(project, "print(open('model.py').read()); open('more.txt', 'w')")
+    colabkit.run_script(path)
+    copied = next((tmp_path / "two").rglob("project/model.py"))
+    assert "changed" in copied.read_text()
+    (project / "model.py").write_text("name = 'edited'")
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "three"))
+    colabkit.run_script(path)
+    copied = next((tmp_path / "three").rglob("project/model.py"))
+    assert copied.read_text() == "name = 'edited'"

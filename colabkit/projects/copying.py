@@ -1,4 +1,4 @@
-"""A project on this machine's disk: brought here as far as it changed, and its output back."""
+"""A project on this machine's disk: brought here as far as it changed."""
 
 from __future__ import annotations
 
@@ -7,21 +7,16 @@ import dataclasses
 import errno
 import os
 import shutil
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import numpy as np
 
 from colabkit.errors import DiskFullError, StorageError
 from colabkit.projects.finding_scripts import Script
 from colabkit.projects.synced import Synced, read_list, write_list
 from colabkit.projects.trees import ASIDE, Stamp, Tree, is_left_out, read_tree, walk
-from colabkit.storage import AnyVolume, Bytes, cache_folder, hash_of, make_in_cache, volume_at
+from colabkit.storage import cache_folder, hash_of
 
 _COPIERS = 8
-_PART_BYTES = 8 << 20
 _SPARE_BYTES = 200_000_000
 _BESIDE = "../"
 
@@ -43,42 +38,22 @@ class Brought:
     links: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class TakenBack:
-    """What one pass wrote where output belongs.
-
-    Attributes:
-        saved: The files that are there now, by their paths in the project.
-        unsaved: Why the others are not, by their paths.
-        beside: Where a file was written beside one that somebody else had changed.
-    """
-
-    saved: tuple[str, ...] = ()
-    unsaved: dict[str, StorageError] = dataclasses.field(default_factory=dict)
-    beside: dict[str, str] = dataclasses.field(default_factory=dict)
-
-
-class Mirror:
+class ProjectCopy:
     """A project's copy on this machine's disk.
 
     Args:
         script: What is run.
-        cache: Where mirrors lie.
+        cache: Where copies lie.
     """
 
     def __init__(self, script: Script, cache: Path | None = None) -> None:
-        assert script.home is not None, "a project that is worked in place has no mirror"  # noqa: S101
+        assert script.home is not None, "a project that is worked in place has no copy"  # noqa: S101
         name = hash_of(str(script.project).encode())[:12]
         self.root = (cache or cache_folder()) / "projects" / name
         self._source = script.project
-        self._home = script.home
         self._is_root = script.is_root
         self.project = self.root / "tree" / script.project.name
-        self._lock = threading.Lock()
         self._synced: dict[str, Synced] = {}
-        self._seen: dict[str, Stamp] = {}
-        self._here: set[str] = set()
-        self._volumes: dict[bool, AnyVolume] = {}
 
     def bring(self) -> Brought:
         """Copies what changed in the project, and links what is large.
@@ -99,11 +74,8 @@ class Mirror:
             raise StorageError(message, path=self._source, operation="copy", hint=hint) from error
 
     def _open(self) -> None:
-        make_in_cache(self.project)
+        self.project.mkdir(parents=True, exist_ok=True)
         self._synced = read_list(self.root)
-        if self._synced:
-            # A kernel that ended in the middle of a script left output here.
-            self.take_back()
 
     def _brought(self, tree: Tree) -> Brought:
         wanted = {name: s for name, s in tree.files.items() if self._is_stale(name, s)}
@@ -111,15 +83,13 @@ class Mirror:
         self._check_room(nbytes)
         self._forget_gone(tree)
         self._link_large(tree)
-        same_place = self._home == self._source
         for name, source in wanted.items():
-            there = source if same_place else getattr(self._synced.get(name), "there", None)
-            self._synced[name] = Synced(None, source, there)
+            self._synced[name] = Synced(None, source)
         # A call that is stopped while it copies must not take the copies for output.
         write_list(self.root, self._synced)
         for folder in tree.folders:
             (self.project / folder).mkdir(parents=True, exist_ok=True)
-        with ThreadPoolExecutor(_COPIERS, "colabkit-mirror") as copiers:
+        with ThreadPoolExecutor(_COPIERS, "colabkit-copy") as copiers:
             stamps = list(copiers.map(self._copy, wanted))
         for name, here in zip(wanted, stamps, strict=True):
             if here is None:
@@ -161,7 +131,7 @@ class Mirror:
             if self._is_linked(name):
                 # A call before was stopped after it linked the folder: this is the only copy.
                 del self._synced[name]
-            elif synced.source is not None and synced.here in {None, Stamp.of(path)}:
+            elif synced.here in {None, Stamp.of(path)}:
                 path.unlink(missing_ok=True)
                 del self._synced[name]
                 with contextlib.suppress(OSError):  # what is not empty stays
@@ -187,14 +157,24 @@ class Mirror:
             if link.readlink() == target:
                 return
         elif link.exists():
-            unsaved = [one for one, _ in self._changed()]
-            inside = [one for one in unsaved if one == name or one.startswith(f"{name}/")]
+            inside = self._made_here(name)
             if inside:
-                message = f"{inside[0]} was made by the script and is not saved yet."
-                hint = f"Copy it from {self.project} to where it belongs, and delete it there."
+                message = f"{inside} was made by the script, and {name} is large on Drive now."
+                hint = f"Move it out of {self.project / name}, and run the cell again."
                 raise StorageError(message, path=link, operation="link", hint=hint)
         _remove(link)
         link.symlink_to(target)
+
+    def _made_here(self, name: str) -> str:
+        """Returns a file below a path that was not copied here, "" for none."""
+        for path, status in walk(self.project.parent):
+            one = os.path.relpath(path, self.project)
+            stamp = Stamp(status.st_size, status.st_mtime_ns)
+            if one == name or one.startswith(f"{name}/"):
+                known = self._synced.get(one)
+                if known is None or known.here not in {None, stamp}:
+                    return one
+        return ""
 
     def _copy(self, name: str) -> Stamp | None:
         """Copies a file here; None where Drive has it for browsers only, as Google's documents."""
@@ -219,103 +199,10 @@ class Mirror:
             if path.name != self._source.name and not is_left_out(path.name):
                 self._link(f"{_BESIDE}{path.name}")
 
-    def take_back(self, *, only_settled: bool = False) -> TakenBack:
-        """Writes new and changed files where output belongs, each of them whole.
-
-        Args:
-            only_settled: Leave out what changed since the pass before: it may be half written.
-        """
-        saved: list[str] = []
-        beside: dict[str, str] = {}
-        unsaved: dict[str, StorageError] = {}
-        with self._lock:
-            for name, stamp in self._changed():
-                if only_settled and self._seen.get(name) != stamp:
-                    self._seen[name] = stamp
-                    continue
-                try:
-                    target = self._write(name, stamp)
-                except StorageError as error:
-                    unsaved[name] = error
-                    continue
-                saved.append(name)
-                if target != name:
-                    beside[name] = target
-            self._remove_gone()
-            write_list(self.root, self._synced)
-        return TakenBack(tuple(saved), unsaved, beside)
-
-    def _changed(self) -> list[tuple[str, Stamp]]:
-        found = []
-        # With folders that a script made beside its project, as ../results.
-        for path, stat in walk(self.project.parent):
-            name, stamp = os.path.relpath(path, self.project), Stamp(stat.st_size, stat.st_mtime_ns)
-            if not name.startswith(_BESIDE):
-                self._here.add(name)
-            known = self._synced.get(name)
-            if known is None or known.here not in {None, stamp}:
-                found.append((name, stamp))
-        return sorted(found)
-
-    def _write(self, name: str, stamp: Stamp) -> str:
-        known, target = self._synced.get(name), name
-        try:
-            there = Stamp.of(self._home / name)
-        except OSError as error:
-            message = f"{self._home / name} could not be looked at: {error.strerror}."
-            raise StorageError(message, path=name, operation="stat") from error
-        expected = known.there if known is not None else None
-        is_shared = self._home == self._source or name.startswith(_BESIDE)
-        if is_shared and there is not None and not there.is_like(expected):
-            target = self._free_name(name)
-        volume = self._opened(is_beside=name.startswith(_BESIDE))
-        volume.write(target.removeprefix(_BESIDE), _parts(self.project / name))
-        source = known.source if known is not None else None
-        if target == name:
-            there = Stamp.of(self._home / name)
-            source = there if self._home == self._source else source
-        is_ours = known is None or known.is_ours
-        self._synced[name] = Synced(stamp, source, there, is_ours and target == name)
-        return target
-
-    def _free_name(self, name: str) -> str:
-        """Returns a name beside one that somebody else has changed meanwhile."""
-        path = Path(name)
-        number = 1
-        while True:
-            free = path.with_name(f"{path.stem}.from-run-{number}{path.suffix}")
-            if not (self._home / free).exists():
-                return str(free)
-            number += 1
-
-    def _remove_gone(self) -> None:
-        """What was made here, written there and removed here again is removed there too."""
-        for name, synced in list(self._synced.items()):
-            # What was never seen here may have been lost with this folder, not removed.
-            was_here = synced.is_ours and name in self._here
-            if not was_here or (self.project / name).exists():
-                continue
-            with contextlib.suppress(OSError):
-                there = Stamp.of(self._home / name)
-                if there is not None and there.is_like(synced.there):
-                    self._opened().delete([name])
-                del self._synced[name]
-
-    def _opened(self, *, is_beside: bool = False) -> AnyVolume:
-        if is_beside not in self._volumes:
-            folder = self._home.parent if is_beside else self._home
-            self._volumes[is_beside] = volume_at(folder)
-        return self._volumes[is_beside]
-
-
-def _parts(path: Path) -> Iterator[Bytes]:
-    try:
-        with path.open("rb") as file:
-            while data := file.read(_PART_BYTES):
-                yield np.frombuffer(data, np.uint8)
-    except FileNotFoundError as error:
-        message = f"{path} was removed while it was copied."
-        raise StorageError(message, path=path, operation="read") from error
+    def inputs(self) -> dict[str, Stamp]:
+        """Returns what is no output, by its path beside the project: what was copied here."""
+        name = self.project.name
+        return {f"{name}/{path}": each.here for path, each in self._synced.items() if each.here}
 
 
 def _remove(path: Path) -> None:
