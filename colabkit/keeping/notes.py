@@ -6,14 +6,13 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from colabkit.keeping.looking import Stamp
 from colabkit.keeping.version import Version
-from colabkit.storage import cache_folder
+from colabkit.storage import cache_folder, write_whole
 
 _NOTE = "note.json"
 
@@ -119,9 +118,7 @@ class Notes:
         }
         with contextlib.suppress(OSError):
             self.root.mkdir(parents=True, exist_ok=True)
-            aside = self.root / f"{_NOTE}-{os.getpid()}"
-            aside.write_text(json.dumps(note))
-            aside.replace(self.root / _NOTE)
+            write_whole(self.root / _NOTE, json.dumps(note).encode(), durable=False)
 
 
 def _stamps(value: Mapping[str, Any]) -> dict[str, Stamp]:

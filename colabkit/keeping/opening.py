@@ -73,8 +73,7 @@ class KeepOptions:
             ArgumentError: One of them cannot be used.
         """
         if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
-            message = f"copies is {copies!r}."
-            raise ArgumentError(message, argument="copies", hint="Pass how many to keep, from 1.")
+            raise ArgumentError.of("copies", copies, "Pass how many to keep, from 1.")
         return cls(
             _period_s(every),
             (*WHOLE, *_patterns("whole", whole)),
@@ -86,21 +85,21 @@ class KeepOptions:
 def _period_s(every: object) -> float | None:
     if every == "auto":
         return None
-    is_number = isinstance(every, int | float) and not isinstance(every, bool)
-    seconds = duration_s(every) if isinstance(every, str) else float(every) if is_number else None  # type: ignore[arg-type]
+    seconds: float | None = None
+    if isinstance(every, str):
+        seconds = duration_s(every)
+    elif isinstance(every, int | float) and not isinstance(every, bool):
+        seconds = float(every)
     if seconds is None or not seconds > 0:
-        message = f"every is {every!r}."
         hint = 'Pass "auto", seconds such as 60, or a time such as "90s" or "5min".'
-        raise ArgumentError(message, argument="every", hint=hint)
+        raise ArgumentError.of("every", every, hint)
     return seconds
 
 
 def _patterns(name: str, given: object) -> tuple[str, ...]:
     patterns = (given,) if isinstance(given, str) else given
     if not isinstance(patterns, tuple | list) or not all(isinstance(p, str) for p in patterns):
-        message = f"{name} is {given!r}."
-        hint = f'Pass patterns, as {name}=("runs/*/state",).'
-        raise ArgumentError(message, argument=name, hint=hint)
+        raise ArgumentError.of(name, given, f'Pass patterns, as {name}=("runs/*/state",).')
     return tuple(patterns)
 
 
