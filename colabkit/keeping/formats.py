@@ -8,7 +8,9 @@ import struct
 from pathlib import Path
 
 _ZIP, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
-_ZIP_TAIL_BYTES = 22 + 65_535
+_ZIP_END_BYTES = 22
+_ZIP_TAIL_BYTES = _ZIP_END_BYTES + 65_535
+_SUPERBLOCK_BYTES = 56
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _JSON_BYTES_MAX = 16 << 20
 _SAFETENSORS_HEADER_MAX = 100_000_000
@@ -30,19 +32,27 @@ def is_torn(path: Path) -> bool:
     with path.open("rb") as file:
         nbytes = os.fstat(file.fileno()).st_size
         head = file.read(128)
-        if path.suffix in WEIGHTS and not head:
+        if path.suffix in WEIGHTS and (_ZIP.startswith(head) or _HDF5.startswith(head)):
             return True
         if head.startswith(_ZIP):
             file.seek(max(0, nbytes - _ZIP_TAIL_BYTES))
-            return _ZIP_END not in file.read()
+            return not _ends_as_zip(file.read())
         if head.startswith(_HDF5):
-            return _hdf5_bytes(head) > nbytes
+            return len(head) < _SUPERBLOCK_BYTES or _hdf5_bytes(head) > nbytes
         if path.suffix == ".safetensors":
             return _safetensors_bytes(head, path) > nbytes
         if path.suffix == ".json" and nbytes <= _JSON_BYTES_MAX:
             file.seek(0)
             return not _is_json(file.read())
     return False
+
+
+def _ends_as_zip(tail: bytes) -> bool:
+    place = tail.rfind(_ZIP_END)
+    if place < 0 or len(tail) - place < _ZIP_END_BYTES:
+        return False
+    comment = int(struct.unpack_from("<H", tail, place + _ZIP_END_BYTES - 2)[0])
+    return len(tail) - place >= _ZIP_END_BYTES + comment
 
 
 def _hdf5_bytes(head: bytes) -> int:
