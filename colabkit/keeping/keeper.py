@@ -28,7 +28,7 @@ _SILENT_REST_S, _SILENT_TRUST_S = 60.0, 300.0
 _RETRIES_S = (5.0, 15.0, 60.0)
 _BEAT_S = 60.0
 _SHOW_S = 60.0
-_LATE_S = 600.0
+_LATE_S = _STARVING_S = 600.0
 _LOWEST_PRIORITY = 19
 
 
@@ -122,6 +122,8 @@ class Keeper:
             self._on_their_way.append(OnItsWay(newest, held, clock()))
         self._next_s = self._beat_s = 0.0
         self._tries_failed = 0
+        self._objected: dict[str, float] = {}
+        self._told: set[str] = set()
         self._must_check = self._is_late = self._is_urgent = self._stopping = False
         self._wanted_rounds = 0
         self._look_took_s = 0.0
@@ -218,8 +220,13 @@ class Keeper:
         self._look_after_uploads()
         self._show()
         self._beat()
+        sent_nbytes = self._publisher.sent_nbytes
         if not pending.is_empty and self._is_due():
             self._publish(pending)
+        if self._publisher.sent_nbytes == sent_nbytes:
+            # What may not be taken yet is looked at again and again.
+            self._look_took_s = time.monotonic() - began_s
+        self._tell_starving()
         if self._progress.error is not None:
             self._say(f"{self._taker.folder} is kept again.")
             self._set(error=None)
@@ -339,6 +346,16 @@ class Keeper:
                 f"What was copied from {self._taker.folder} {waited_s / 60:.0f} min ago is not"
                 " uploaded yet: look whether your Drive or its trash is full."
             )
+
+    def _tell_starving(self) -> None:
+        """Says it once where something has been new for long and may not be taken."""
+        now_s, objections = self._clock(), self._taker.objections
+        self._objected = {name: self._objected.get(name, now_s) for name in objections}
+        for name, since_s in self._objected.items():
+            if now_s - since_s >= _STARVING_S and name not in self._told:
+                self._told.add(name)
+                minutes = (now_s - since_s) / 60
+                self._say(f"{name} is not kept since {minutes:.0f} min: {objections[name]}.")
 
     def _note_waiting(self, pending: Pending) -> None:
         nbytes = sum(unit.nbytes for unit in pending.units)
