@@ -126,7 +126,7 @@ class Keeper:
         self._told: set[str] = set()
         self._must_check = self._is_late = self._is_urgent = self._stopping = False
         self._wanted_rounds = 0
-        self._look_took_s = 0.0
+        self._look_cost_s = 0.0
         self._began_s: float | None = None
         self._wake = threading.Condition()
         self.failure: BaseException | None = None
@@ -204,15 +204,15 @@ class Keeper:
                 self._wake.notify_all()
             if self.failure is not None:
                 return
-            pause_s = min(max(_LOOK_S, _LOOK_COST * self._look_took_s), _LOOK_MAX_S)
+            pause_s = min(max(_LOOK_S, _LOOK_COST * self._look_cost_s), _LOOK_MAX_S)
 
     def _is_wanted(self) -> bool:
         return self._progress.rounds < self._wanted_rounds
 
     def _round(self) -> None:
-        began_s = time.monotonic()
+        began_s = time.thread_time()
         pending = self._taker.look(self._held)
-        self._look_took_s = time.monotonic() - began_s
+        self._look_cost_s = time.thread_time() - began_s
         self._note_waiting(pending)
         is_put_off = self._tries_failed and self._clock() < self._next_s
         if is_put_off:
@@ -225,7 +225,7 @@ class Keeper:
             self._publish(pending)
         if self._publisher.sent_nbytes == sent_nbytes:
             # What may not be taken yet is looked at again and again.
-            self._look_took_s = time.monotonic() - began_s
+            self._look_cost_s = time.thread_time() - began_s
         self._tell_starving()
         if self._progress.error is not None:
             self._say(f"{self._taker.folder} is kept again.")
