@@ -81,9 +81,9 @@ class Kept:
         path: The folder.
 
     Example:
-        >>> import tempfile
+        >>> import colabkit, tempfile
         >>> place = Path(tempfile.mkdtemp())
-        >>> kept = keep(place / "run", place / "safe", progress=False)
+        >>> kept = colabkit.keep(place / "run", place / "safe", progress=False)
         >>> (kept / "last.pt").name, kept.latest("*.pt")
         ('last.pt', None)
         >>> kept.close()
