@@ -1,0 +1,208 @@
+"""A trainer's folder kept by ``keep`` beside one straight on Drive, each killed again and again.
+
+``python -m benchmarks.bench_keep [TRAINER ...] [--kills N]``: on the tests' double of Colab, whose
+upload is slower than the trainer writes. Then what keeping costs, on this machine's disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import colabkit
+from benchmarks.measuring import interleaved, machine, ratio, show
+from tests.colab_vm import Cloud, DriveRules, missing_ability
+from tests.trainer_life import Lines, next_place, read, safe_step
+from tests.trainer_patterns import PATTERNS
+
+NBYTES, STEP_S, UPLOAD_BYTES_PER_S = 600_000, 1.5, 250_000
+WAYS = {"keep": "kept", "drive": "straight on Drive"}
+LIFE_S = (7.5, 11.5)
+START_S = 60.0
+SAVES = 4
+STEPS, EVERY, ROUNDS = 120, 12, 3
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of the lives of one trainer.
+
+    Attributes:
+        kills: How often it was killed.
+        resumed: How often the next life went on from a checkpoint.
+        from_zero: How often it began anew.
+        crashed: How often it could not load what it found.
+        broken: How often it went on from before what was uploaded when it was killed.
+        steps_lost: Of those that went on, how many steps were to be done again.
+    """
+
+    kills: int = 0
+    resumed: int = 0
+    from_zero: int = 0
+    crashed: int = 0
+    broken: int = 0
+    steps_lost: list[int] = dataclasses.field(default_factory=list)
+
+    def words(self) -> str:
+        """Returns it in one line."""
+        lost = f"{statistics.median(self.steps_lost):.0f}" if self.steps_lost else "-"
+        return (
+            f"{self.resumed:>2} of {self.kills} resumed, {self.from_zero} from zero,"
+            f" {self.crashed} crashed, {self.broken} before what was uploaded; steps lost: {lost}"
+        )
+
+
+class Lives:
+    """One trainer on one Drive, machine after machine."""
+
+    def __init__(self, name: str, how: str, folder: Path, instants: random.Random) -> None:
+        self._name, self._how, self._folder, self._instants = name, how, folder, instants
+        self._diary = folder / "diary"
+        self._diary.mkdir()
+        self._place = "exp0"
+
+    def run(self, kills: int) -> Outcome:
+        """Kills it so often, and looks each time how the next life begins."""
+        outcome, before = Outcome(), None
+        with Cloud(self._folder / "cloud") as cloud:
+            for number in range(kills + 1):
+                lines = self._live(cloud, number, is_last=number == kills)
+                if before is not None:
+                    _judge(outcome, before, lines[0])
+                    print(f"    {self._name}, {WAYS[self._how]}: {outcome.words()}", flush=True)
+                if "crashed" in lines[0]:
+                    self._place = next_place(self._place)
+                before = lines
+        return outcome
+
+    def _live(self, cloud: Cloud, number: int, *, is_last: bool) -> Lines:
+        diary = self._diary / f"{number}.jsonl"
+        diary.touch()
+        rules = DriveRules(upload_bytes_per_s=UPLOAD_BYTES_PER_S)
+        lent = cloud.machine(rules=rules, visible=[self._diary])
+        lent.drive.mount()
+        what = [self._name, self._place, str(diary), str(NBYTES), str(STEP_S), self._how]
+        command = [sys.executable, "-m", "tests.trainer_life", *what]
+        process = lent.start(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        until_s = time.monotonic() + START_S
+        while not (lines := read(diary)) and time.monotonic() < until_s and process.poll() is None:
+            time.sleep(0.05)
+        if lines and not is_last:
+            time.sleep(self._instants.uniform(*LIFE_S))
+        lent.kill()
+        _, said = process.communicate()
+        if not (lines := read(diary)):
+            raise RuntimeError(said.decode()[-2000:])
+        return lines
+
+
+def _judge(outcome: Outcome, before: Lines, first: dict[str, Any]) -> None:
+    outcome.kills += 1
+    if "crashed" in first:
+        outcome.crashed += 1
+        return
+    began = first["began"]
+    last = max((line["step"] for line in before if "step" in line), default=0)
+    outcome.broken += began < safe_step(before)
+    outcome.resumed += began > 0
+    outcome.from_zero += began == 0
+    if began:
+        outcome.steps_lost.append(int(last - began))
+
+
+def sent_over_changed(name: str) -> float:
+    """Returns how many bytes are sent for each that changed, over saves that all arrive."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "exp"
+        trainer = PATTERNS[name](folder, 8_000_000)
+        with colabkit.keep(folder, Path(scratch) / "place", progress=False) as kept:
+            changed, known = 0, {}
+            for step in range(1, SAVES + 1):
+                trainer.save(step)
+                found = {
+                    path: (path.stat().st_mtime_ns, path.stat().st_size)
+                    for path in folder.rglob("*")
+                    if path.is_file()
+                }
+                changed += sum(each[1] for path, each in found.items() if known.get(path) != each)
+                known = found
+                kept.flush()
+            return kept.status.sent_nbytes / changed
+
+
+def step_s(*, is_kept: bool) -> float:
+    """Returns seconds a step of 10 ms of arithmetic takes, saves of 8 MB not counted."""
+    rng = np.random.default_rng(0)
+    one = rng.random((400, 400))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "exp"
+        trainer = PATTERNS["trainer"](folder, 8_000_000)
+        kept = colabkit.keep(folder, Path(scratch) / "place", progress=False) if is_kept else None
+        took_s = 0.0
+        for step in range(1, STEPS + 1):
+            began_s = time.perf_counter()
+            for _ in range(4):
+                one = one @ one
+                one /= np.abs(one).max()
+            took_s += time.perf_counter() - began_s
+            if step % EVERY == 0:
+                trainer.save(step)
+        if kept is not None:
+            kept.close()
+    return took_s / STEPS
+
+
+def _outcome(name: str, how: str, kills: int) -> Outcome:
+    with tempfile.TemporaryDirectory() as scratch:
+        return Lives(name, how, Path(scratch), random.Random(name)).run(kills)
+
+
+def main() -> None:
+    """Prints a line for each trainer and way, then what keeping costs."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("trainers", nargs="*", default=list(PATTERNS))
+    parser.add_argument("--kills", type=int, default=10)
+    options = parser.parse_args()
+    if options.kills and (lack := missing_ability()):
+        print(f"keep: nothing can be killed here: {lack}")
+        options.kills = 0
+    rates = f"{NBYTES / STEP_S / 1e6:.2f} MB/s written, {UPLOAD_BYTES_PER_S / 1e6:.2f} MB/s sent"
+    print(f"keep: {rates}\n  {machine()}")
+    names = [name for name in options.trainers if name in PATTERNS and options.kills]
+    ways = [(name, how) for name in names for how in WAYS]
+    # Their machines mostly wait: all of a few trainers live at once.
+    with ThreadPoolExecutor(4) as at_once:
+        outcomes = at_once.map(lambda way: _outcome(*way, options.kills), ways)
+        for (name, how), outcome in zip(ways, outcomes, strict=True):
+            print(f"  {name:<11} {WAYS[how]:<18} {outcome.words()}", flush=True)
+    if "cost" in options.trainers or len(options.trainers) == len(PATTERNS):
+        for name in PATTERNS:
+            words = f"{name}: bytes sent over bytes changed"
+            print(f"  {words:<44} {sent_over_changed(name):.3f}  (wanted <= 1.1)", flush=True)
+        contenders = {"kept": lambda: step_s(is_kept=True), "alone": lambda: step_s(is_kept=False)}
+        took, rows = interleaved(contenders, rounds=ROUNDS), []
+        alone_ms = statistics.median(took["alone"]) * 1e3
+        rows.append(("a step alone", f"{alone_ms:.2f} ms", ""))
+        rows.append(
+            (
+                "the trainer's steps, kept over alone",
+                f"{ratio(took, 'kept', 'alone'):.3f}",
+                "<= 1.02",
+            )
+        )
+        show("keep: what it costs", rows)
+
+
+if __name__ == "__main__":
+    main()
