@@ -145,7 +145,7 @@ class Attributes:
                 self._look_at(f"{path}[{key!r}]", part, inside, depth + 1)
             if inside:
                 opaque[path] = _Look(value, [*inside.values()])
-        elif not (_trains_nothing(value) or self.values.is_saved_elsewhere(value)):
+        elif not (trains_nothing(value) or self.values.is_saved_elsewhere(value)):
             opaque[path] = _Look(value, self._mark_inside(value))
 
     def _mark_inside(self, value: Any) -> Any:
@@ -213,7 +213,7 @@ def _is_large(value: Any) -> bool:
     return isinstance(value, list | tuple | dict | set) and len(value) > _ITEMS_MAX
 
 
-def _trains_nothing(value: object) -> bool:
+def trains_nothing(value: object) -> bool:
     if isinstance(value, (type, types.ModuleType, *_GENERATORS)):
         return True
     return type(value).__module__.partition(".")[0] in _TRAINING_NOTHING

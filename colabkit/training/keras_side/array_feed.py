@@ -108,6 +108,9 @@ class KerasArrayFeed:
         """The order follows from the seed: nothing to keep."""
         return None
 
+    def close(self) -> None:
+        """Nothing was changed."""
+
     def describe(self) -> Mapping[str, Any]:
         """Samples and batch size."""
         described = {"samples": self._samples, "batch_size": self._batch_size}

@@ -14,12 +14,11 @@ import numpy as np
 from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators
 from colabkit.training.keras_side.randomness import generator_kinds, restore_state, state_of
+from colabkit.training.keras_side.values import FUNCTIONS_OF, named_function
 
 _PLAIN = (bool, int, float, str, type(None), np.generic)
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
 _TEST_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
-# Where callbacks find how to compare, once they know what they watch.
-_FUNCTIONS_OF = {"keras.ops": keras.ops, "numpy": np}
 _NOT_STATE = frozenset({"params", "model", "_model", "validation_data"})
 
 
@@ -127,21 +126,12 @@ def _overrides(callback: Any, hooks: Sequence[str]) -> bool:
 def _plain_attributes(callback: Any) -> dict[str, Any]:
     attributes = {name: v for name, v in vars(callback).items() if name not in _NOT_STATE}
     plain = {name: _copied(value) for name, value in attributes.items() if _is_plain(value)}
-    return plain | {n: f for n, v in attributes.items() if (f := _named_function(v)) is not None}
-
-
-def _named_function(value: Any) -> dict[str, str] | None:
-    """Returns a function's name, where it is one that callbacks choose themselves."""
-    name = getattr(value, "__name__", None)
-    for package, functions in _FUNCTIONS_OF.items():
-        if callable(value) and isinstance(name, str) and getattr(functions, name, None) is value:
-            return {"function_of": package, "name": name}
-    return None
+    return plain | {n: f for n, v in attributes.items() if (f := named_function(v)) is not None}
 
 
 def _restored(value: Any) -> Any:
     if isinstance(value, dict) and value.keys() == {"function_of", "name"}:
-        return getattr(_FUNCTIONS_OF[value["function_of"]], value["name"])
+        return getattr(FUNCTIONS_OF[value["function_of"]], value["name"])
     return _copied(value)
 
 

@@ -114,6 +114,9 @@ class DatasetFeed:
         """All follows from the seed: nothing to keep."""
         return None
 
+    def close(self) -> None:
+        """Nothing was changed."""
+
     def describe(self) -> Mapping[str, Any]:
         """The number of batches."""
         described: dict[str, Any] = {"batches": self._route.batches}

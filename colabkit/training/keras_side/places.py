@@ -114,3 +114,7 @@ class KerasFeed(Feed, Protocol):
     def pass_on(self, end: Start) -> None:
         """Leaves the source to later calls as if this one had read it up to an epoch."""
         ...
+
+    def close(self) -> None:
+        """Gives the user's data back as it was."""
+        ...

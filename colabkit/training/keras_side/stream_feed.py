@@ -11,6 +11,7 @@ from typing import Any
 from colabkit.errors import ArgumentError
 from colabkit.training.feed import Feed, Start
 from colabkit.training.keras_side.compare import same_batch
+from colabkit.training.keras_side.memory import Memory, said_of
 from colabkit.training.keras_side.places import Route, Turn
 from colabkit.training.keras_side.randomness import KeyedDraws
 from colabkit.training.seeding import derive
@@ -45,6 +46,8 @@ class IterableFeed:
         self._seed = self._own_seed = seed
         self._draws = KeyedDraws(source)
         self._repeats: bool | None = None
+        self._memory = Memory({getattr(source, "__name__", "data"): source})
+        self._changed: dict[str, None] = {}
         self._live: Iterator[Any] | None = None
         self._turn = self._read = 0
         self._first: list[Any] = []
@@ -74,6 +77,8 @@ class IterableFeed:
                 self._live = itertools.chain(self._first, begun)
             elif self._first:
                 self._repeats = all(map(same_batch, self._first, self._begin(0)))
+                self._changed = dict.fromkeys(self._memory.changes())
+                self._memory.put_back()
         if not self._first:
             message = "data gave no batch."
             raise ArgumentError(message, argument="data", hint="Check what it reads from.")
@@ -149,15 +154,23 @@ class IterableFeed:
         """The count of batches says it all."""
         return None
 
+    def close(self) -> None:
+        """Nothing was changed."""
+
     def describe(self) -> Mapping[str, Any]:
         """The number of batches, where it is known."""
         return {"batches": self.length}
 
     def reasons(self) -> tuple[str, ...]:
-        """Whether the first batch came out alike twice."""
+        """Whether the first batch came out alike twice, and nothing is changed by reading."""
+        reasons = self._draws.reasons()
         if self._repeats is False:
-            return (*self._draws.reasons(), "the data gave another first batch when read twice")
-        return self._draws.reasons()
+            reasons += ("the data gave another first batch when read twice",)
+        if not self.reads_once:
+            self._changed |= dict.fromkeys(self._memory.changes())
+        if self._changed:
+            reasons += (said_of(self._changed),)
+        return reasons
 
     def notices(self) -> tuple[str, ...]:
         """A resume reads what was already trained on once more."""
@@ -237,6 +250,12 @@ class ForeignFeed:
     def state(self) -> object:
         """What the feed keeps."""
         return self._feed.state()
+
+    def close(self) -> None:
+        """Has the feed give the user's data back as it was."""
+        close = getattr(self._feed, "close", None)
+        if close is not None:
+            close()
 
     def describe(self) -> Mapping[str, Any]:
         """What the feed says."""

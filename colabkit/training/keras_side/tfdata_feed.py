@@ -14,7 +14,8 @@ from colabkit.errors import ArgumentError
 from colabkit.training.feed import Start
 from colabkit.training.keras_side.pass_watch import StreamWatch
 from colabkit.training.keras_side.places import Route, Span, Turn
-from colabkit.training.keras_side.tfdata_look import look_into
+from colabkit.training.keras_side.tfdata_look import Depth, graphs_of, look_into, stages_of
+from colabkit.training.keras_side.tfdata_python import Generators
 from colabkit.training.keras_side.tfdata_tap import (
     is_in_order,
     may_be_read,
@@ -78,6 +79,8 @@ class TfDataFeed:
         self._transform = transform
         self._dataset = self._finished(self._made_for(0) if self._make else source)
         self._look = look_into(self._dataset, replayed=self._make is None)
+        self._generators = self._generators_of(self._dataset)
+        self._generators.try_out()
         self._shuffles = () if self._make else tuple(shuffles_of(self._dataset))
         self._cannot_repeat = False
         self._iterators_made = 0
@@ -153,9 +156,8 @@ class TfDataFeed:
 
     def catch_up(self, drawn: int) -> None:
         """Has it draw as many orders as it had when its first pass began."""
-        for _ in range(drawn - self.drawn):
-            iter(self._dataset)
-            self._count_orders()
+        for number in range(self.drawn, drawn):
+            self._read_as_before(number)
         self._cannot_repeat |= self.drawn > drawn
 
     def go_on_in_session(self) -> None:
@@ -167,18 +169,24 @@ class TfDataFeed:
             _ORDERS_DRAWN[each] = _ORDERS_DRAWN.get(each, 0) + 1
 
     def _begun(self, turn: int, skip: int) -> Iterator[Any]:
-        dataset = self._dataset if self._make is None else self._finished(self._made_for(turn))
-        if self._make is None:
+        if self._make is not None:
+            dataset = self._finished(self._made_for(turn))
+            self._generators_of(dataset).begin(turn)
+        elif self._route.batches is not None and skip >= self._route.batches:
+            # Nobody would read of it, and only what is read draws.
+            self._begin_as_before(turn + 1)
+            dataset = self._dataset.take(0)
+        else:
             self._begin_as_before(turn)
             self._cannot_repeat |= bool(self._shuffles) and turn < self._iterators_made
+            self._generators.begin(turn)
             self._iterators_made += 1
             self._count_orders()
-        dataset = dataset.skip(skip) if skip else dataset
+            dataset = self._dataset
         self.watch = StreamWatch(record, first=skip)
         # A batch more costs microseconds at each step: what is kept of one pass will do.
-        if turn == 0 and self.is_watched:
-            dataset = tapped(dataset, self.watch, first=skip)
-        begun: Iterator[Any] = iter(dataset)
+        is_tapped = turn == 0 and self.is_watched
+        begun: Iterator[Any] = _from(dataset, skip, self.watch if is_tapped else None)
         return begun
 
     def again(self, start: Start, *, goes_on: bool) -> Iterator[Any] | None:
@@ -195,19 +203,32 @@ class TfDataFeed:
         return batches
 
     def _begin_as_before(self, turn: int) -> None:
-        """Makes the iterators of the passes before: each draws its own order from the seed."""
+        """Reads the passes before as far as it takes: each draws its own order from the seed."""
         while self._iterators_made < turn:
-            iterator = iter(self._dataset)
-            if self._look.first_pass_is_kept and self._iterators_made == 0:
-                for _ in iterator:
-                    pass
+            self._read_as_before(self._iterators_made)
             self._iterators_made += 1
-            self._count_orders()
+
+    def _read_as_before(self, number: int) -> None:
+        self._generators.begin(number)
+        is_kept = self._look.first_pass_is_kept and number == 0
+        depth = Depth.WHOLE if is_kept else self._look.depth
+        iterator = iter(self._dataset)
+        for _ in itertools.islice(iterator, None if depth is Depth.WHOLE else int(depth)):
+            pass
+        self._count_orders()
 
     @property
     def looks_leave_traces(self) -> bool:
         """Whether each iterator draws an order."""
         return self._make is None and not is_in_order(self._dataset)
+
+    def _generators_of(self, dataset: Any) -> Generators:
+        graphs = (graph for stage in stages_of(dataset) for graph in graphs_of(stage))
+        return Generators(graphs, self._seed)
+
+    def close(self) -> None:
+        """Gives the user's pipeline back as it was."""
+        self._generators.close()
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields the batches of an epoch from ``start.skip`` on."""
@@ -235,7 +256,11 @@ class TfDataFeed:
 
     def reasons(self) -> tuple[str, ...]:
         """What in the pipeline cannot be repeated."""
-        return (*self._look.reasons, *((_DRAWN,) if self._cannot_repeat else ()))
+        return (
+            *self._look.reasons,
+            *self._generators.reasons(),
+            *((_DRAWN,) if self._cannot_repeat else ()),
+        )
 
     def notices(self) -> tuple[str, ...]:
         """A resume runs the pipeline over what was already trained on."""
@@ -245,6 +270,11 @@ class TfDataFeed:
 def is_dataset(value: object) -> bool:
     """Whether a value is a tf.data.Dataset."""
     return isinstance(value, tf.data.Dataset)
+
+
+def _from(dataset: Any, skip: int, watch: StreamWatch | None) -> Any:
+    dataset = dataset.skip(skip) if skip else dataset
+    return iter(dataset if watch is None else tapped(dataset, watch, first=skip))
 
 
 def _cardinality(dataset: Any) -> int | None:

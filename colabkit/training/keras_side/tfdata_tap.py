@@ -58,9 +58,9 @@ def tapped(dataset: Any, watch: SampledWatch, *, first: int) -> Any:
 
 def may_be_read(dataset: Any) -> bool:
     """Whether to begin a pass and read of it changes nothing of those that are begun after it."""
-    stages = list(tfdata_look._stages(dataset))
+    stages = list(tfdata_look.stages_of(dataset))
     within = any(
-        op.type.startswith("Shuffle") for stage in stages for op in tfdata_look._operations(stage)
+        node.op.startswith("Shuffle") for stage in stages for node in tfdata_look._nodes(stage)
     )
     draws = any(map(tfdata_look._draws, stages))
     return len(shuffles_of(dataset)) <= 1 and not (within or draws or any(map(_keeps_pass, stages)))
@@ -68,7 +68,7 @@ def may_be_read(dataset: Any) -> bool:
 
 def shuffles_of(dataset: Any) -> list[Any]:
     """Returns the stages that draw an order for each iterator."""
-    return [stage for stage in tfdata_look._stages(dataset) if tfdata_look._is_shuffle(stage)]
+    return [stage for stage in tfdata_look.stages_of(dataset) if tfdata_look._is_shuffle(stage)]
 
 
 def is_in_order(dataset: Any) -> bool:

@@ -104,12 +104,12 @@ def unlisted_variables(model: Any, owners: Iterable[Any]) -> list[Any]:
     for owner in [*owners, *keras.tree.flatten(getattr(model, "loss", None))]:
         for value in getattr(owner, "__dict__", {}).values():
             for _, candidate in _spread("", value):
-                if isinstance(candidate, _variable_kinds()) and id(candidate) not in listed:
+                if isinstance(candidate, variable_kinds()) and id(candidate) not in listed:
                     found[id(candidate)] = candidate
     return list(found.values())
 
 
-def _variable_kinds() -> tuple[type, ...]:
+def variable_kinds() -> tuple[type, ...]:
     if backend_name() != "tensorflow":
         return (keras.Variable,)
     import tensorflow as tf  # imported where it is the backend

@@ -1,0 +1,175 @@
+"""A tf.data pipeline entered in any pass gives what it gives when it is read from the start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.keras.lives import needs_keras
+
+pytestmark = [needs_keras, pytest.mark.in_nursery("on_tensorflow")]
+ELEMENTS = 24
+
+
+def source() -> Any:
+    import tensorflow as tf
+
+    return tf.data.Dataset.range(ELEMENTS)
+
+
+def files_of(number: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.data.Dataset.range(number * 10, number * 10 + 6)
+
+
+def interleaved() -> Any:
+    import tensorflow as tf
+
+    files = tf.data.Dataset.range(4).shuffle(4)
+    data = files.interleave(files_of, cycle_length=4, num_parallel_calls=tf.data.AUTOTUNE)
+    return data.shuffle(16).batch(5).prefetch(tf.data.AUTOTUNE)
+
+
+def joined(way: str) -> Any:
+    import tensorflow as tf
+
+    one, other = source().shuffle(9), source().shuffle(ELEMENTS)
+    if way == "sampled":
+        return tf.data.Dataset.sample_from_datasets([one, other], [0.3, 0.7], seed=4).batch(5)
+    if way == "zipped":
+        pairs = tf.data.Dataset.zip((one, other))
+        return pairs.map(lambda a, b: a * 100 + b).shuffle(5).batch(5)
+    return one.concatenate(other).batch(5)
+
+
+def noisy(number: Any) -> Any:
+    import tensorflow as tf
+
+    return tf.cast(number, tf.float32) + tf.random.uniform([])
+
+
+def generated() -> Any:
+    import tensorflow as tf
+
+    def drawn() -> Any:
+        for number in np.random.permutation(ELEMENTS):
+            yield number + np.random.rand()
+
+    return tf.data.Dataset.from_generator(drawn, output_signature=tf.TensorSpec((), tf.float64))
+
+
+PIPELINES: dict[str, Callable[[], Any]] = {
+    "shuffled once": lambda: source().shuffle(9).batch(5),
+    "shuffled twice": lambda: source().shuffle(9).batch(5).shuffle(3).prefetch(2),
+    "shuffled three times": lambda: source().shuffle(9).shuffle(4).batch(5).shuffle(3),
+    "shuffled, cached, shuffled": lambda: source().shuffle(9).cache().shuffle(5).batch(5),
+    "shuffled files, interleaved, shuffled": interleaved,
+    "shuffled and repeated": lambda: source().shuffle(9).repeat(2).batch(5),
+    "shuffled, repeated, taken": lambda: source().shuffle(9).repeat().batch(5).take(4),
+    "shuffled parts, concatenated": lambda: joined("concatenated"),
+    "shuffled parts, concatenated, shuffled": lambda: joined("concatenated").shuffle(4),
+    "shuffled parts, zipped, shuffled": lambda: joined("zipped"),
+    "shuffled parts, sampled from": lambda: joined("sampled"),
+    "shuffled, augmented, shuffled": lambda: source().shuffle(9).map(noisy).shuffle(4).batch(5),
+    "shuffled alike in each pass": lambda: (
+        source().shuffle(9, reshuffle_each_iteration=False).shuffle(4).batch(5)
+    ),
+}
+
+
+def passes(data: Any, count: int) -> list[list[bytes]]:
+    return [[batch.numpy().tobytes() for batch in data] for _ in range(count)]
+
+
+def made(name: str) -> Any:
+    import keras
+
+    keras.utils.set_random_seed(7)
+    return PIPELINES[name]()
+
+
+def entered(feed: Any, turn: int, skip: int) -> list[bytes]:
+    from colabkit.training.feed import Start
+
+    start = Start(key=0, epoch=turn, skip=skip)
+    return [batch.numpy().tobytes() for batch in feed.batches(start)]
+
+
+@pytest.mark.parametrize("name", PIPELINES)
+def test_a_pass_entered_anywhere_is_that_of_the_plain_pipeline(name, tmp_path):
+    from colabkit.training.keras_side.tfdata_feed import TfDataFeed
+
+    plain = passes(made(name), 3)
+    assert len({tuple(each) for each in plain}) > 1
+    for turn, skip in [(0, 2), (1, 1), (2, 3)]:
+        feed = TfDataFeed(made(name), seed=5)
+        assert entered(feed, turn, skip) == plain[turn][skip:]
+        if turn == 1:
+            assert entered(feed, 2, 0) == plain[2]
+        assert feed.reasons() == ()
+
+
+@pytest.mark.parametrize("name", ["shuffled twice", "shuffled and repeated"])
+def test_a_pass_that_is_over_has_drawn_for_the_next(name, tmp_path):
+    from colabkit.training.feed import Start
+    from colabkit.training.keras_side.tfdata_feed import TfDataFeed
+
+    plain = passes(made(name), 3)
+    feed = TfDataFeed(made(name), seed=5)
+    feed.iterator(Start(key=0, epoch=1, skip=len(plain[1])))
+    assert entered(feed, 2, 0) == plain[2]
+
+
+def test_what_a_generator_draws_follows_from_the_pass_and_the_element(tmp_path):
+    from colabkit.training.keras_side.tfdata_feed import TfDataFeed
+
+    def feed() -> Any:
+        return TfDataFeed(generated().repeat(2).batch(5).prefetch(2), seed=5)
+
+    alone = feed()
+    whole = [entered(alone, turn, 0) for turn in range(3)]
+    alone.close()
+    assert len({batch for each in whole for batch in each}) == sum(map(len, whole))
+    for turn in (1, 2):
+        resumed = feed()
+        assert entered(resumed, turn, 2) == whole[turn][2:]
+        assert resumed.reasons() == ()
+        resumed.close()
+
+
+def test_a_callback_may_read_a_pipeline_that_is_trained_on(tmp_path):
+    import keras
+
+    import colabkit
+    from tests.keras.cases import BATCH, network
+    from tests.keras.tf_cases import of_a_generator
+
+    data, shown = of_a_generator(), []
+
+    class Showing(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            shown.extend(x for x, _ in data.take(2))
+
+    options = {"epochs": 2, "batch_size": BATCH, "progress": False}
+    colabkit.fit(network(), data, tmp_path, callbacks=[Showing()], **options)
+    assert len(shown) == 4
+
+
+def test_a_users_pipeline_and_streams_are_as_they_were_afterwards(tmp_path):
+    from colabkit.training.keras_side.tfdata_feed import TfDataFeed
+
+    data = generated().batch(5)
+    np.random.seed(3)
+    plain = passes(data, 1)
+    np.random.seed(3)
+    feed = TfDataFeed(data, seed=5)
+    feed.close()
+    assert passes(data, 1) == plain
+    entered(feed, 0, 0)
+    feed.close()
+    np.random.seed(3)
+    assert passes(data, 1) == plain
