@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -184,6 +185,86 @@ def remembering() -> dict[str, Any]:
     return {"model": model, "data": (x[:24].reshape(24, 3, 2), y[:24]), "batch_size": 4}
 
 
+def balanced() -> dict[str, Any]:
+    """Two losses weighed by variables; one draws from a seed of the notebook's, and has another."""
+    keras.utils.set_random_seed(11)
+    seeds, more_seeds = keras.random.SeedGenerator(4), keras.random.SeedGenerator(5)
+    weights = [keras.Variable(1.0), keras.Variable(1.0)]
+    annealed = keras.Variable(0.0, trainable=False)
+
+    def noisy(true: Any, given: Any) -> Any:
+        given = given + 0.1 * keras.random.normal(keras.ops.shape(given), seed=seeds)
+        loss = keras.losses.sparse_categorical_crossentropy(true, given, from_logits=True)
+        return loss + annealed * keras.ops.mean(keras.ops.square(given))
+
+    class Balance(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.pace = keras.Variable(0.05, trainable=False)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            annealed.assign(keras.ops.minimum(annealed + self.pace, 1.0))
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.pace.assign(self.pace * 0.5)
+            weights[1].assign(weights[1] * 0.5)
+
+    seen = keras.Input((6,))
+    hidden = keras.layers.Dense(8, activation="relu")(seen)
+    moved = keras.layers.Lambda(
+        lambda t: t + 0.1 * keras.random.normal(keras.ops.shape(t), seed=more_seeds),
+        output_shape=(8,),
+    )(hidden)
+    model = keras.Model(seen, [keras.layers.Dense(3)(moved), keras.layers.Dense(1)(moved)])
+    model.compile("adam", loss=[noisy, "mse"], loss_weights=weights)
+    x, y = arrays()
+    return {"model": model, "data": (x, [y, x.sum(1, keepdims=True)]), "callbacks": [Balance()]}
+
+
+class Scaled(keras.layers.Layer):
+    """Multiplies by a plain number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ratio = 0.9
+        self.seen: list[float] = []
+
+    def call(self, x: Any) -> Any:
+        return x * self.ratio
+
+
+def scaled() -> dict[str, Any]:
+    """Numbers and lists in layers, closures and what a callback keeps of its own objects."""
+    keras.utils.set_random_seed(11)
+    layer, share, source = Scaled(), [1.0], np.random.default_rng(3)
+    rows: dict[int, Any] = {}
+
+    def fading(true: Any, given: Any) -> Any:
+        share[0] *= 0.99
+        given = given + np.float32(0.01 * source.normal())
+        return share[0] * keras.losses.sparse_categorical_crossentropy(
+            true, given, from_logits=True
+        )
+
+    class Lower(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table: dict[int, dict[str, Any]] = {}
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            layer.ratio *= 0.8
+            layer.seen.append(layer.ratio)
+            rows[epoch] = len(rows)
+            self.table[epoch] = {"loss": logs["loss"], "by": [math.fsum, np.arange(epoch)]}
+            weight = self.model.trainable_weights[0]
+            weight.assign(weight * (1 + 0.01 * len(rows) + 0.01 * len(self.table)))
+
+    layers = [keras.layers.Dense(8), layer, keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile("adam", fading, run_eagerly=True)
+    return {"model": model, "data": arrays(), "callbacks": [Lower()]}
+
+
 def loaded() -> dict[str, Any]:
     import torch
     from torch.utils import data as torch_data
@@ -246,4 +327,6 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "eager_with_a_callback_that_draws": eager,
     "callbacks_with_generators_of_their_own": wandering,
     "states_and_variables_beside_the_weights": remembering,
+    "variables_and_seeds_of_losses_lambdas_and_callbacks": balanced,
+    "plain_numbers_of_layers_closures_and_callbacks": scaled,
 }

@@ -333,6 +333,11 @@ INEXACT = {
     "a generator in a pipeline": (drawing_on, "changes a variable"),
     "a parallel map that draws": (lambda: of_tensors(parallel=2), "no fixed order"),
     "a pipeline without a seed": (lambda: unseeded(), "no fixed seed"),
+    "a generator in a pipeline that shuffles in place": (
+        lambda: changing(in_pipeline=True),
+        "changes rows",
+    ),
+    "a generator that shuffles in place": (lambda: changing(in_pipeline=False), "changes rows"),
     "Python in a pipeline": (python_within, "calls Python"),
     "an unsteady generator": (lambda: unsteady, "another first batch"),
     "a PyDataset that counts": (restless, "another batch"),
@@ -353,9 +358,65 @@ def test_what_cannot_be_exact_is_said_with_its_reason(name, tmp_path):
     assert any(reason in words for words in said[0].reasons), said[0].reasons
 
 
-def test_a_step_that_draws_unseen_is_said(tmp_path):
+def test_validation_data_that_cannot_be_exact_is_said_too(tmp_path):
+    history = fit(network(), arrays(), tmp_path, validation_data=python_within())
+    assert "calls Python" in str(history.verdict)
+
+
+def cross_entropy(true: Any, given: Any) -> Any:
     import keras
+
+    return keras.losses.sparse_categorical_crossentropy(true, given, from_logits=True)
+
+
+def with_layer(layer: Any, **compiled: Any) -> Any:
+    import keras
+
+    layers = [keras.layers.Dense(4), layer, keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((6,)), *layers])
+    model.compile("sgd", **{"loss": cross_entropy, **compiled})
+    return model
+
+
+def drawn(x: Any) -> Any:
     import tensorflow as tf
+
+    return x + tf.random.normal(tf.shape(x))
+
+
+def drawing_lambda() -> Any:
+    import keras
+
+    return with_layer(keras.layers.Lambda(drawn))
+
+
+def drawing_activation() -> Any:
+    import keras
+
+    return with_layer(keras.layers.Dense(4, activation=drawn))
+
+
+def drawing_in_a_branch() -> Any:
+    import tensorflow as tf
+
+    @tf.function
+    def sometimes(x: Any) -> Any:
+        return tf.cond(tf.reduce_sum(x) > 0, lambda: drawn(x), lambda: x)
+
+    return network(loss=lambda true, given: cross_entropy(true, sometimes(given)))
+
+
+def drawing_in_a_loop() -> Any:
+    import tensorflow as tf
+
+    def often(x: Any) -> Any:
+        return tf.while_loop(lambda n, _: n < 2, lambda n, v: (n + 1, drawn(v)), [0, x])[1]
+
+    return network(loss=lambda true, given: cross_entropy(true, often(given)))
+
+
+def drawing_subclass() -> Any:
+    import keras
 
     class Noisy(keras.Model):
         def __init__(self) -> None:
@@ -363,12 +424,129 @@ def test_a_step_that_draws_unseen_is_said(tmp_path):
             self.dense = keras.layers.Dense(3)
 
         def call(self, x: Any) -> Any:
-            return self.dense(x + tf.random.normal([6]))
+            return self.dense(drawn(x))
 
     model = Noisy()
-    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    verdict = fit(model, arrays(), tmp_path).verdict
-    assert "SeedGenerator" in str(verdict.reasons)
+    model.compile("sgd", cross_entropy)
+    return model
+
+
+def compiled_in() -> Any:
+    return network(
+        loss=lambda true, given: cross_entropy(true, given * np.float32(np.random.rand()))
+    )
+
+
+def counted() -> Any:
+    import tensorflow as tf
+
+    seen = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, 0)
+
+    def counting(true: Any, given: Any) -> Any:
+        keys = tf.cast(tf.reshape(true, [-1]), tf.int64)
+        seen.insert(keys, seen.lookup(keys) + 1)
+        return cross_entropy(true, given)
+
+    return network(loss=counting)
+
+
+UNSEEN = {
+    "a layer of one's own": (drawing_subclass, "SeedGenerator"),
+    "a Lambda": (drawing_lambda, "tf.random"),
+    "an activation": (drawing_activation, "tf.random"),
+    "a branch of a loss": (drawing_in_a_branch, "tf.random"),
+    "a loop of a loss": (drawing_in_a_loop, "tf.random"),
+    "NumPy, once for all steps": (compiled_in, "while it is compiled"),
+    "a lookup table": (counted, "lookup table"),
+}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_a_step_that_draws_or_keeps_unseen_is_said_before_it_is_taken(name, tmp_path):
+    make, reason = UNSEEN[name]
+    said = []
+
+    def note(event: Any) -> None:
+        if event.name == "batch_end" and event.step == 1:
+            said.append(str(event.run.history.verdict))
+
+    fit(make(), arrays(), tmp_path, callbacks=[note])
+    assert reason in said[0]
+
+
+def test_code_of_ones_own_that_keeps_nothing_is_exact_and_adds_nothing(tmp_path):
+    import keras
+
+    class Counting(keras.layers.Layer):
+        calls = 0
+
+        def call(self, x: Any) -> Any:
+            self.calls += 1
+            return x
+
+    def make() -> tuple[Any, Any]:
+        keras.utils.set_random_seed(11)
+        layer = Counting()
+        return layer, with_layer(layer)
+
+    (counter, plain), (ours, model) = make(), make()
+    plain.fit(*arrays(), epochs=2, batch_size=8, shuffle=False, verbose=0)
+    history = fit(model, arrays(), tmp_path, epochs=2, shuffle=False)
+    assert history.verdict.grade.value == "exact"
+    assert ours.calls <= counter.calls + 1
+    for a, b in zip(plain.get_weights(), model.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_a_number_that_a_compiled_step_has_built_in_is_said_once_it_changes(tmp_path):
+    import keras
+
+    class Scaled(keras.layers.Layer):
+        ratio = 0.9
+
+        def call(self, x: Any) -> Any:
+            return x * self.ratio
+
+    layer = Scaled()
+
+    class Lower(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            layer.ratio *= 0.8
+
+    verdict = fit(with_layer(layer), arrays(), tmp_path, epochs=2, callbacks=[Lower()]).verdict
+    assert "ratio changes, which the compiled step has built in" in str(verdict)
+
+
+def test_a_callback_that_gathers_what_cannot_be_saved_is_named(tmp_path):
+    import keras
+
+    class Gathering(keras.callbacks.Callback):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table: dict[int, Any] = {}
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.table[epoch] = {"loss": logs["loss"], "then": lambda: epoch}
+
+    verdict = fit(network(), arrays(), tmp_path, epochs=2, callbacks=[Gathering()]).verdict
+    assert "table changes and holds a function" in str(verdict)
+
+
+def changing(*, in_pipeline: bool) -> Any:
+    import tensorflow as tf
+
+    rows = list(range(SAMPLES))
+
+    def shuffled() -> Any:
+        np.random.shuffle(rows)
+        for row in rows:
+            x, y = (each[row] for each in arrays())
+            yield (x, y) if in_pipeline else (x[None], y[None])
+
+    if not in_pipeline:
+        return shuffled
+    signature = (tf.TensorSpec((6,)), tf.TensorSpec((), tf.int64))
+    return tf.data.Dataset.from_generator(shuffled, output_signature=signature).batch(8)
 
 
 def test_a_proof_in_forked_processes_is_refused(tmp_path):

@@ -37,6 +37,8 @@ ON_ANY = {
     "eager_with_a_callback_that_draws": 18,
     "callbacks_with_generators_of_their_own": 18,
     "states_and_variables_beside_the_weights": 18,
+    "variables_and_seeds_of_losses_lambdas_and_callbacks": 18,
+    "plain_numbers_of_layers_closures_and_callbacks": 18,
 }
 ON_TENSORFLOW = {
     **ON_ANY,
@@ -44,6 +46,8 @@ ON_TENSORFLOW = {
     "tfdata_that_keeps_its_draws": 18,
     "tfdata_made_for_each_epoch": 18,
     "tfdata_without_an_end": 21,
+    "tfdata_shuffled_twice": 18,
+    "tfdata_of_a_generator_that_draws": 18,
     "class_weights_of_a_pipeline": 18,
     "steps_of_a_pipeline_of_unknown_length": 10,
     "four_steps_per_execution_of_unknown_length": 18,
@@ -61,6 +65,8 @@ ON_TORCH = {
     "mixed_float16_with_loss_scale": 18,
     "own_layers_in_a_subclass": 18,
     "own_step": 18,
+    "plain_numbers_of_layers_closures_and_callbacks": 18,
+    "variables_and_seeds_of_losses_lambdas_and_callbacks": 18,
     "pydataset_with_two_workers": 18,
     "torch_dataloader": 18,
     "two_inputs_and_two_outputs": 18,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
-from tests.keras.cases import BATCH, arrays, network
+from tests.keras.cases import BATCH, SAMPLES, arrays, network
 
 
 def pipeline() -> tf.data.Dataset:
@@ -17,6 +19,28 @@ def pipeline() -> tf.data.Dataset:
     noisy = lambda a, b: (a + tf.random.uniform([6]) * 0.1, b)  # noqa: E731
     data = tf.data.Dataset.from_tensor_slices((x, y)).cache()
     return data.shuffle(20).map(noisy).batch(BATCH).prefetch(2)
+
+
+def shuffled_twice() -> tf.data.Dataset:
+    return pipeline().shuffle(3)
+
+
+ORDER = random.Random(3)  # as a notebook has one for all its cells
+
+
+def drawing() -> Any:
+    """Yields samples in an order of its own, with noise from NumPy's global stream."""
+    x, y = arrays()
+    order = list(range(SAMPLES))
+    ORDER.shuffle(order)
+    for place in order:
+        yield x[place] + np.random.normal(size=6).astype("float32") * 0.1, y[place]
+
+
+def of_a_generator() -> tf.data.Dataset:
+    signature = (tf.TensorSpec((6,)), tf.TensorSpec((), tf.int64))
+    data = tf.data.Dataset.from_generator(drawing, output_signature=signature)
+    return data.shuffle(10).batch(BATCH).prefetch(2)
 
 
 def of_unknown_length() -> tf.data.Dataset:
@@ -227,6 +251,12 @@ TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
         "model": network(),
         "data": seeded(lambda: pipeline().repeat()),
         "steps_per_epoch": 7,
+    },
+    "tfdata_shuffled_twice": lambda: {"model": network(), "data": seeded(shuffled_twice)},
+    "tfdata_of_a_generator_that_draws": lambda: {
+        "model": network(),
+        "data": seeded(of_a_generator),
+        "validation_data": seeded(of_a_generator),
     },
     "class_weights_of_a_pipeline": lambda: {
         "model": network(),

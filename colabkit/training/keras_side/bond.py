@@ -10,6 +10,7 @@ import keras
 
 from colabkit.training.callbacks import CallbackList
 from colabkit.training.feed import Start
+from colabkit.training.keras_side.beside import Beside
 from colabkit.training.keras_side.callbacks import (
     CallbackState,
     keep_rows,
@@ -86,6 +87,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         progress: What the checkpoint holds of fit.
         callbacks: The user's Keras callbacks.
         states: Their states.
+        beside: What they and the step use beside the model.
         own: The user's other callbacks, in colabkit's form.
         verbose: Keras' own words: 0 none, 2 a line for each epoch.
         epochs: Epochs in all.
@@ -102,6 +104,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         progress: FitProgress,
         callbacks: Sequence[Any],
         states: Sequence[CallbackState],
+        beside: Beside,
         own: CallbackList,
         verbose: int,
         epochs: int,
@@ -112,6 +115,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         self._feeds, self._feed = feeds, feeds[0]
         self._progress = progress
         self._states = states
+        self._beside = beside
         self._own = own
         self._epochs = epochs
         self._validations_until = validations_until
@@ -136,7 +140,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         self._watched = any(map(watches_batches, callbacks)) or own.watches_batches
         self._users_watch = any(map(watches_batches, callbacks))
         self._tests_watched = any(map(watches_tests, callbacks))
-        run.draws_at_steps = self._watched or bool(model.run_eagerly) or not _is_compiled()
+        run.draws_at_steps |= self._watched or bool(model.run_eagerly) or not _is_compiled()
         super().__init__(model=model)
 
     # What the user's callbacks see is one training, however often Keras begins it.
@@ -152,6 +156,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         for state in self._states:
             state.begin()
         self._own.train_begin(self._run)
+        self._beside.begin()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         """Keras may end several times; ``finish`` is told of the one end."""
@@ -213,6 +218,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         run, model = self._run, self.model
         self._require_batches()
         values = self._of_epoch(logs or {})
+        self._beside.begin_epoch_end()
         with STREAMS:
             run.reseed("after validation")
             self._users.on_epoch_end(run.epoch, values)

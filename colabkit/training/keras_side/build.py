@@ -7,16 +7,11 @@ from typing import Any
 import keras
 
 from colabkit.errors import ArgumentError
-from colabkit.training.keras_side.graphs import draws_unseen
 from colabkit.training.keras_side.names import layers_of
 from colabkit.training.keras_side.sparse import is_sparse
 from colabkit.training.keras_side.structure import Parts, tupled
+from colabkit.training.keras_side.thread_streams import global_states
 from colabkit.training.keras_side.variables import backend_name, optimizers_of
-
-_UNSEEN = (
-    "the model's own step draws from tf.random, whose place nothing can save"
-    " (draw with keras.random and a keras.random.SeedGenerator)"
-)
 
 
 def check_is_compiled(model: Any) -> None:
@@ -31,7 +26,7 @@ def check_is_compiled(model: Any) -> None:
         raise ArgumentError(message, argument="model", hint=hint)
 
 
-def build(model: Any, batch: Any) -> tuple[str, ...]:
+def build(model: Any, batch: Any) -> Any:
     """Builds the model, its optimizers and metrics, without a step.
 
     Args:
@@ -39,14 +34,14 @@ def build(model: Any, batch: Any) -> tuple[str, ...]:
         batch: A batch, or the specs of one.
 
     Returns:
-        Why a resume cannot be bitwise exact, as far as the model's own step shows it.
+        The graph of a step, where it was traced for that and drew nothing meanwhile.
     """
     _check_shapes(batch)
     if backend_name() == "tensorflow" and not _is_plain(model):
         return _trace(model, batch)
     if model.built or has_call(model):
         model._symbolic_build(data_batch=_symbols(model, batch))  # what Keras itself calls
-    return ()
+    return None
 
 
 def _check_shapes(batch: Any) -> None:
@@ -91,23 +86,26 @@ def _symbol(leaf: Any, *, sized: bool) -> Any:
     return keras.KerasTensor(shape, dtype)
 
 
-def _trace(model: Any, batch: Any) -> tuple[str, ...]:
+def _trace(model: Any, batch: Any) -> Any:
     """Traces one step without running it; all it makes is made then."""
-    import tensorflow as tf  # imported where it is the backend
-
-    specs = keras.tree.map_structure(_tensor_spec, batch)
-    reasons: tuple[str, ...] = ()
+    graph, before = None, global_states()
     if not model.run_eagerly:
-        step = tf.function(model.train_step, autograph=False)
-        concrete = step.get_concrete_function(specs)
-        if draws_unseen(concrete.graph):
-            reasons = (_UNSEEN,)
+        graph = traced(model, batch)
     elif has_call(model) and not (model.built and model.weights):
         model(Parts.of(_symbols(model, batch)).x)
     for optimizer in optimizers_of(layers_of(model)).values():
         if not optimizer.built and optimizer is model.optimizer:
             optimizer.build(model.trainable_variables)
-    return reasons
+    return graph if global_states() == before else None
+
+
+def traced(model: Any, batch: Any) -> Any:
+    """Returns the graph of a model's step on batches of any size."""
+    import tensorflow as tf  # imported where it is the backend
+
+    step = tf.function(model.train_step, autograph=False)
+    specs = keras.tree.map_structure(_tensor_spec, batch)
+    return step.get_concrete_function(specs).graph
 
 
 def _tensor_spec(leaf: Any) -> Any:

@@ -17,6 +17,7 @@ from colabkit.training.checks import as_validation_data, require_count, seed_of
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.feed import Start
 from colabkit.training.fit_options import FitOptions
+from colabkit.training.keras_side.beside import Beside
 from colabkit.training.keras_side.bond import Bond, FitProgress
 from colabkit.training.keras_side.build import build, check_is_compiled
 from colabkit.training.keras_side.callbacks import callback_states, check_callbacks
@@ -25,6 +26,7 @@ from colabkit.training.keras_side.places import KerasFeed, Turn
 from colabkit.training.keras_side.randomness import GeneratorState, generator_kinds
 from colabkit.training.keras_side.run import KerasRun
 from colabkit.training.keras_side.sources import FeedOptions, feed_of
+from colabkit.training.keras_side.step_look import look_at_step, roots_of
 from colabkit.training.keras_side.structure import (
     ClassWeights,
     Parts,
@@ -146,7 +148,10 @@ class _Fitting:
         )
         ahead = not model.run_eagerly
         self._passes = [_passes_over(each, ahead=ahead) for each in self._feeds]
-        reasons = build(model, _example(self._passes[0], feed))
+        example = _example(self._passes[0], feed)
+        graph = build(model, example)
+        look = look_at_step(model, example, roots_of(model, ()), graph)
+        beside = Beside(model, options.callbacks, look.variables)
         users = [c for c in options.callbacks if isinstance(c, keras.callbacks.Callback)]
         own = CallbackList(
             [c for c in options.callbacks if not isinstance(c, keras.callbacks.Callback)]
@@ -167,6 +172,7 @@ class _Fitting:
             **of_run,
             model=model,
             fit=self._progress,
+            beside=beside,
             **states,
             **own.stateful(),
             **generators,
@@ -174,7 +180,8 @@ class _Fitting:
         if options.initial_epoch:
             self._run.count_from(options.initial_epoch)
         self._begin_phase()
-        self._run.note(reasons)
+        self._run.note(look)
+        self._run.validation = validation
         self._run.history.params = {
             "verbose": 1 if options.verbose == "auto" else options.verbose,
             "epochs": options.epochs,
@@ -188,6 +195,7 @@ class _Fitting:
             progress=self._progress,
             callbacks=users,
             states=list(states.values()),
+            beside=beside,
             own=own,
             verbose=2 if options.verbose == 2 and options.progress else 0,
             epochs=options.epochs,
@@ -256,6 +264,9 @@ class _Fitting:
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise
+        finally:
+            for feed in self._feeds:
+                feed.close()
         run.pass_on(epochs)
         self._release.finish(run)
         return run.history

@@ -15,12 +15,14 @@ from colabkit.training.fingerprint import differences, mismatch_error
 from colabkit.training.keras_side.pass_watch import PassWatch, Watched, WatchOf
 from colabkit.training.keras_side.places import KerasFeed
 from colabkit.training.keras_side.side import KerasSide
+from colabkit.training.keras_side.step_look import StepLook
 from colabkit.training.loop import Run
 from colabkit.training.phases import differing
 from colabkit.training.position import Cursor
 from colabkit.training.same_data import KeptBatch
 from colabkit.training.seeding import derive
 from colabkit.training.state import Stop
+from colabkit.training.verdict import ResumeVerdict
 
 TRAINING, VALIDATION = "training", "validation"
 
@@ -32,6 +34,8 @@ class KerasRun(Run):
     _cursor: Cursor | None = None
     draws_at_steps = False
     is_users_loop = False
+    validation: KerasFeed | None = None
+    """What each epoch is validated on, whose draws count for the verdict as well."""
 
     def __init__(self, ckpt_dir: str | Path, *, epochs: int, **options: Any) -> None:
         self._epochs_asked = epochs
@@ -136,9 +140,16 @@ class KerasRun(Run):
         """Number of the batch under way within the epoch, from 0."""
         return self._position.batches_done
 
-    def note(self, reasons: tuple[str, ...]) -> None:
-        """Takes up more reasons why a resume is not exact."""
-        self._verdict = self._verdict.adding(reasons=reasons)
+    @property
+    def verdict(self) -> ResumeVerdict:
+        """How exactly this run goes on, its validations among it."""
+        verdict = super().verdict
+        return verdict if self.validation is None else verdict.adding_feeds([self.validation])
+
+    def note(self, look: StepLook) -> None:
+        """Takes up what was seen of the model's step."""
+        self._verdict = self._verdict.adding(reasons=look.reasons, notices=look.notices)
+        self.draws_at_steps |= look.calls_python
 
     def restore_metrics(self) -> None:
         """Puts the running epoch's metrics back, which Keras has just reset."""

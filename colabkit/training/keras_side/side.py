@@ -165,8 +165,10 @@ class KerasSide:
         return ()
 
     def unsaved(self) -> tuple[str, ...]:
-        """Returns what the steps of a loop were seen to use, and no object of the run holds."""
-        return self._look.reasons()
+        """Returns what training was seen to use or change that no object of the run holds."""
+        watching = [each for each in self.state.others.values() if hasattr(each, "unsaved")]
+        seen = (reason for each in watching for reason in each.unsaved())
+        return (*self._look.reasons(), *seen)
 
 
 def _as_float(value: Any) -> float:
