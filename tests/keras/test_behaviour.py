@@ -32,7 +32,7 @@ def network(**compiled: Any) -> Any:
     layers = [keras.layers.Dense(12, "relu"), keras.layers.Dense(3)]
     model = keras.Sequential([keras.Input((6,)), *layers])
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(loss=loss, **{"optimizer": "adam", "metrics": ["accuracy"], **compiled})
+    model.compile(**{"loss": loss, "optimizer": "adam", "metrics": ["accuracy"], **compiled})
     return model
 
 

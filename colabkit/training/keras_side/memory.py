@@ -55,7 +55,7 @@ class Memory:
             mark = _mark(slot.value)
             if mark is None:
                 self._note_lost(slot)
-            elif slot.path in self._restored or mark != self._marks.get(slot.path, mark):
+            elif slot.path in self._restored or mark != self._marks.get(slot.path):
                 found[slot.path] = copy.deepcopy(_VALUES.detached(slot.value))
         return found
 
@@ -77,7 +77,8 @@ class Memory:
 
     def _note_lost(self, slot: Slot) -> None:
         look = _look(slot.value)
-        if look is not None and look != self._looks.get(slot.path, look):
+        before = self._looks.get(slot.path, None if slot.path in self._marks else look)
+        if look is not None and look != before:
             self.lost[slot.path] = next(iter(look[1]))
         if look is not None:
             self._looks[slot.path] = look
