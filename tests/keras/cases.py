@@ -215,7 +215,11 @@ def balanced() -> dict[str, Any]:
         lambda t: t + 0.1 * keras.random.normal(keras.ops.shape(t), seed=more_seeds),
         output_shape=(8,),
     )(hidden)
-    model = keras.Model(seen, [keras.layers.Dense(3)(moved), keras.layers.Dense(1)(moved)])
+    kind, size = (
+        keras.layers.Dense(3, name="kind")(moved),
+        keras.layers.Dense(1, name="size")(moved),
+    )
+    model = keras.Model(seen, [kind, size])
     model.compile("adam", loss=[noisy, "mse"], loss_weights=weights)
     x, y = arrays()
     return {"model": model, "data": (x, [y, x.sum(1, keepdims=True)]), "callbacks": [Balance()]}
