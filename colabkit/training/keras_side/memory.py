@@ -40,7 +40,7 @@ class Memory:
         self.lost: dict[str, str] = {}
         for slot in self._slots():
             if (mark := _mark(slot.value)) is not None:
-                self._first[slot.path], self._marks[slot.path] = copy.deepcopy(slot.value), mark
+                self._first[slot.path], self._marks[slot.path] = _copy(slot.value), mark
             elif (look := _look(slot.value)) is not None:
                 self._looks[slot.path] = look
 
@@ -56,7 +56,7 @@ class Memory:
             if mark is None:
                 self._note_lost(slot)
             elif slot.path in self._restored or mark != self._marks.get(slot.path):
-                found[slot.path] = copy.deepcopy(_VALUES.detached(slot.value))
+                found[slot.path] = _copy(slot.value)
         return found
 
     def restore(self, kept: Mapping[str, Any]) -> None:
@@ -88,6 +88,11 @@ def said_of(changed: Iterable[str]) -> str:
     """Returns why a generator that changes what it reads from cannot be read again."""
     named = ", ".join(list(changed)[:3])
     return f"the data's generator changes {named}, which a resume begins anew (change a copy)"
+
+
+def _copy(value: Any) -> Any:
+    """Returns a copy of a plain value; Keras' own containers would bring their layer with them."""
+    return copy.deepcopy(_VALUES.detached(value))
 
 
 def _put(slot: Slot, value: Any) -> None:
