@@ -35,8 +35,10 @@ def say(sentence: str) -> None:
     else:
         # No bar was ever shown, and loading tqdm to print above one takes longer than it all.
         sys.stdout.write(f"{sentence}\n")
-    # A log is a file: what waits in a buffer there is read when it is too late.
-    sys.stdout.flush()
+    # A log is a file: what waits in a buffer there is read when it is too late. Where it takes
+    # nothing, as on a full disk, it goes on waiting: no sentence is worth a training.
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
 
 
 @contextlib.contextmanager
