@@ -182,6 +182,8 @@ class Kept:
     def flush(self, *, timeout_s: float = 3600.0) -> None:
         """Waits until everything that is whole is in its place, and uploaded; on the main thread.
 
+        Where the place does not tell what is uploaded, it waits only until all is written there.
+
         Args:
             timeout_s: How long, in seconds.
 
