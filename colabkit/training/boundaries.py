@@ -14,17 +14,16 @@ from colabkit.checkpoint import SaveStatus
 from colabkit.errors import ColabKitError, DivergedError
 from colabkit.training.display import Display
 from colabkit.training.event_log import Events
-from colabkit.training.feed import Feed
 from colabkit.training.fingerprint import fingerprint_of
 from colabkit.training.interrupts import InterruptGuard
 from colabkit.training.keeper import Keeper, Snapshot
 from colabkit.training.limits import Limits
-from colabkit.training.passing import Owned, note
+from colabkit.training.passing import note
 from colabkit.training.phases import Call, Start
 from colabkit.training.position import Cursor, Position
 from colabkit.training.records import History
 from colabkit.training.seeding import derive
-from colabkit.training.side import Side
+from colabkit.training.side import Feed, Owned, Side
 from colabkit.training.state import RunState, Stop
 from colabkit.training.steplog import WAY_BACK, StepLog
 from colabkit.training.verdict import ResumeVerdict

@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from colabkit.training.feed import Feed, Start
+from colabkit.training.batch_records import BatchRecord, Head, KeptBatch
 from colabkit.training.position import Cursor
-from colabkit.training.same_data import BatchRecord, Head, KeptBatch, Leniency, compare
+from colabkit.training.same_data import Leniency, compare
+from colabkit.training.side import Feed, Start
 
 NO_BATCH = object()
 _SILENT_S, _SAY_EVERY_S = 3.0, 15.0

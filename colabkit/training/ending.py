@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from colabkit.errors import MachineReleaseError, StorageError
 from colabkit.keeping import carry_all
 from colabkit.notebook import Printed, Silent
 from colabkit.storage import give_back
 
-if TYPE_CHECKING:
-    from colabkit.training.loop import Run
+
+class Trained(Protocol):
+    """What is asked of a run that is over."""
+
+    was_interrupted: bool
+    """Whether it ended before its end."""
+
+    has_trained: bool
+    """Whether a step was trained in this session."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,7 +33,7 @@ class ReleaseWhenDone:
     wanted: bool
     shown: bool
 
-    def finish(self, run: Run) -> None:
+    def finish(self, run: Trained) -> None:
         """Gives the machine back, unless the run was interrupted or had nothing left to do.
 
         The training is done and saved by now: what stands in the way is said, not raised.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import CheckpointMismatchError
+from colabkit.training.differences import differences
 
 if TYPE_CHECKING:
     from colabkit.training.side import Side
@@ -41,19 +42,6 @@ def misfits(then: Mapping[str, Any], *, objects: Mapping[str, Any], seed: int) -
     ):
         return {}
     return changed
-
-
-def differences(then: Any, now: Any) -> dict[str, tuple[object, object]]:
-    """Returns what differs between two nested mappings, as name: (then, now)."""
-    return dict(_walk("", then, now))
-
-
-def _walk(path: str, then: Any, now: Any) -> Iterator[tuple[str, tuple[object, object]]]:
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        for key in dict.fromkeys([*then, *now]):
-            yield from _walk(f"{path} {key}".strip(), then.get(key), now.get(key))
-    elif then != now:
-        yield path.removeprefix("objects ").removeprefix("data "), (then, now)
 
 
 def mismatch_error(

@@ -10,9 +10,8 @@ from typing import Any
 
 from colabkit.errors import ArgumentError
 from colabkit.training.checks import require_folder
-from colabkit.training.frameworks import Framework, framework_of
+from colabkit.training.detect import KERAS, framework_of, no_framework_error
 from colabkit.training.records import History
-from colabkit.training.side import no_framework_error
 
 _OF_KERAS = frozenset(
     {
@@ -179,8 +178,8 @@ def fit(
     require_folder(ckpt_dir)
     for name in ("model", "data", "ckpt_dir", "keras_arguments"):
         del arguments[name]
-    if framework_of([model]) is Framework.KERAS:
-        from colabkit.training.keras_side import KerasOptions, fit_keras  # imported on use
+    if framework_of([model]) is KERAS:
+        from colabkit.training.keras_side.fitting import KerasOptions, fit_keras  # imported on use
 
         chosen = _for_keras(arguments, keras_arguments)
         return fit_keras(model, data, ckpt_dir, KerasOptions(**chosen))
@@ -189,7 +188,7 @@ def fit(
     try:
         import torch  # imported on use
 
-        from colabkit.training.torch_side import TorchOptions, fit_module
+        from colabkit.training.torch_side.fitting import TorchOptions, fit_module
     except ModuleNotFoundError as error:
         raise no_framework_error() from error
     if not isinstance(model, torch.nn.Module):

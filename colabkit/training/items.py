@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from colabkit.training.feed import Start
+from colabkit.training.side import Start
 
 
 class ItemsFeed:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from colabkit.training.feed import Feed
+from colabkit.training.side import Feed
 from colabkit.training.verdict import ResumeVerdict
 
 

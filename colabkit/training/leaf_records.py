@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from colabkit.training.same_data import LeafRecord
+from colabkit.training.batch_records import LeafRecord
 
 PLAIN = (str, bytes, int, float, bool, complex, np.generic, type(None))
 LEAVES_MAX = 64

@@ -12,10 +12,10 @@ from colabkit.checkpoint import SaveStatus
 from colabkit.training import checks
 from colabkit.training.boundaries import Boundaries
 from colabkit.training.data_check import DataCheck
+from colabkit.training.detect import adapter_for
 from colabkit.training.display import Display
 from colabkit.training.ending import ReleaseWhenDone
 from colabkit.training.event_log import events_for
-from colabkit.training.feed import Feed, Start
 from colabkit.training.interrupts import InterruptGuard
 from colabkit.training.items import ItemsFeed
 from colabkit.training.keeper import Keeper, KeeperOptions
@@ -29,7 +29,7 @@ from colabkit.training.records import History
 from colabkit.training.resuming import Asked, check_resume, restore_run
 from colabkit.training.same_data import Leniency, check_data_changed
 from colabkit.training.seeding import derive
-from colabkit.training.side import side_for
+from colabkit.training.side import Feed, Start
 from colabkit.training.state import RunState, Stop
 from colabkit.training.steplog import StepLog
 from colabkit.training.verdict import ResumeVerdict
@@ -122,7 +122,7 @@ class Run(Boundaries):
         self.seed = checks.seed_of(seed)
         self.was_interrupted = self.is_over = False
         self._limits = Limits(max_steps, max_time)
-        self._side = side_for(objects, save_base=save_base)
+        self._side = adapter_for(objects, save_base=save_base)
         self._given = tuple(name for name, each in objects.items() if each is not None)
         self._position = Position()
         self._log = StepLog(self.history, self._side.to_floats, must_be_finite=must_be_finite)

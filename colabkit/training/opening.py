@@ -11,9 +11,10 @@ from colabkit.checkpoint import CheckpointInfo, CheckpointList, RunFolder
 from colabkit.errors import ArgumentError, CheckpointNotFoundError
 from colabkit.storage import locate, url_of, volume_at
 from colabkit.training.checks import require_folder
-from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.detect import adapter_for
+from colabkit.training.differences import differences
+from colabkit.training.fingerprint import mismatch_error
 from colabkit.training.passing import note_loaded
-from colabkit.training.side import side_for
 
 
 def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> CheckpointList:
@@ -71,7 +72,7 @@ def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> Check
     """
     folder = RunFolder(_existing(ckpt_dir))
     there = folder.store.infos()
-    side = side_for({"model": model})
+    side = adapter_for({"model": model})
     if which == "latest":
         loaded = folder.newest_valid(side.backend)
         if loaded is None:

@@ -7,20 +7,9 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
-from colabkit.training.phases import Call, Left, Phase, differing
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Owned:
-    """The user's objects that tell one call from another by which they are, not by what.
-
-    Attributes:
-        models: Modules and models that have weights.
-        optimizers: Those that the user has made.
-    """
-
-    models: tuple[Any, ...]
-    optimizers: tuple[Any, ...] = ()
+from colabkit.training.differences import differing
+from colabkit.training.phases import Call, Left, Phase
+from colabkit.training.side import Owned
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

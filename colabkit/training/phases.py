@@ -26,12 +26,11 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from colabkit.errors import ArgumentError, CheckpointMismatchError
-from colabkit.training.fingerprint import differences
+from colabkit.training.differences import differing, phrases_of
 
 _NEXT = 'give this call a name, phase="fine-tune" say, if it is to begin a phase of its own'
 
@@ -146,33 +145,6 @@ class Standing:
     epochs_done: int
     is_finished: bool
     location: str
-
-
-def digest_of(names: Iterable[str]) -> str:
-    """Returns a short mark that other names, or another order, do not have."""
-    return hashlib.blake2b("\n".join(names).encode(), digest_size=4).hexdigest()
-
-
-def differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
-    """Returns what differs of what both know."""
-    both = [name for name in now if name in then]
-    return differences({n: _keyed(then[n]) for n in both}, {n: _keyed(now[n]) for n in both})
-
-
-def _keyed(value: Any) -> Any:
-    """Returns the settings of several groups by the number of each."""
-    if isinstance(value, list) and all(isinstance(each, Mapping) for each in value):
-        return value[0] if len(value) == 1 else {f"group {n}": each for n, each in enumerate(value)}
-    return value
-
-
-def phrases_of(changed: Mapping[str, tuple[object, object]]) -> list[str]:
-    """Returns what differs in words, values where they are short."""
-    short = str | int | float
-    return [
-        f"{name} {then} → {now}" if isinstance(then, short) and isinstance(now, short) else name
-        for name, (then, now) in changed.items()
-    ]
 
 
 def title_of(phases: Sequence[Phase], index: int) -> str:

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from colabkit.training.feed import Feed
-from colabkit.training.same_data import Watch
+from colabkit.training.batch_watches import Watch
+from colabkit.training.side import Feed
 
 
 @dataclasses.dataclass(slots=True)

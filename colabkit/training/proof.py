@@ -17,8 +17,8 @@ from typing import Any
 
 from colabkit.errors import ArgumentError, ColabKitError, ResumeProofError
 from colabkit.training.checks import require_count
+from colabkit.training.detect import KERAS, framework_of
 from colabkit.training.fitting import fit
-from colabkit.training.frameworks import Framework, framework_of
 from colabkit.training.opening import checkpoints
 
 _ATTEMPTS_MAX = 50
@@ -95,7 +95,7 @@ def verify_resume(
         >>> colabkit.verify_resume(torch.nn.Linear(4, 3), data, kills=1).exact
         True
     """
-    if framework_of([model]) is Framework.KERAS:
+    if framework_of([model]) is KERAS:
         message = "verify_resume forks this process, which a model of Keras does not survive."
         hint = (
             "Interrupt a short fit and run it again, run one alone into another folder, and"

@@ -8,21 +8,21 @@ from typing import Any
 
 from colabkit.checkpoint import LoadedCheckpoint
 from colabkit.errors import ArgumentError, CheckpointMismatchError
+from colabkit.training.differences import differing
 from colabkit.training.display import Display
 from colabkit.training.fingerprint import WAYS_ON, misfits, mismatch_error
 from colabkit.training.keeper import Keeper
-from colabkit.training.passing import Owned, is_loaded, left_by, phase_left
+from colabkit.training.passing import is_loaded, left_by, phase_left
 from colabkit.training.phases import (
     Call,
     Found,
     Left,
     Phase,
     Start,
-    differing,
     find,
     title_of,
 )
-from colabkit.training.side import Side
+from colabkit.training.side import Owned, Side
 from colabkit.training.state import RunState, phases_in, standing_in
 from colabkit.training.verdict import environment_changes
 

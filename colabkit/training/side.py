@@ -1,18 +1,73 @@
-"""What the loop needs of a framework; each framework answers in its own modules."""
+"""What a run needs of a framework, and of a source of batches, whatever framework it comes from."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
-from colabkit.errors import MissingPackageError
 from colabkit.storage import Bytes
-from colabkit.training.feed import Feed
-from colabkit.training.frameworks import Framework, framework_of
-from colabkit.training.passing import Owned
-from colabkit.training.same_data import Watch
+from colabkit.training.batch_watches import Watch
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Owned:
+    """The user's objects that tell one call from another by which they are, not by what.
+
+    Attributes:
+        models: Modules and models that have weights.
+        optimizers: Those that the user has made.
+    """
+
+    models: tuple[Any, ...]
+    optimizers: tuple[Any, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Start:
+    """Where and how one pass over the data begins.
+
+    Attributes:
+        key: Seed of this pass; the same key gives the same batches.
+        epoch: Epoch of the pass, for samplers that have ``set_epoch``.
+        skip: Batches already trained, not to be given again.
+        state: What ``Feed.state`` gave at the checkpoint, or None.
+        passed: Told the number of each batch that is read only to be thrown away.
+    """
+
+    key: int
+    epoch: int
+    skip: int = 0
+    state: object = None
+    passed: Callable[[int], None] = lambda _: None
+
+
+class Feed(Protocol):
+    """A source of batches that can begin a pass at any batch."""
+
+    length: int | None
+    """Batches in a pass, or None where the source does not say."""
+
+    def batches(self, start: Start) -> Iterator[Any]:
+        """Yields the batches of one pass from ``start.skip`` on."""
+        ...
+
+    def state(self) -> object:
+        """Returns what ``Start.state`` needs besides the count of batches, or None."""
+        ...
+
+    def describe(self) -> Mapping[str, Any]:
+        """Returns what must be the same after a resume: length, batch size."""
+        ...
+
+    def reasons(self) -> tuple[str, ...]:
+        """Returns why a pass cannot be repeated bitwise, as far as is known by now."""
+        ...
+
+    def notices(self) -> tuple[str, ...]:
+        """Returns under which condition, or at which cost, it can."""
+        ...
 
 
 class Side(Protocol):
@@ -127,34 +182,3 @@ class Side(Protocol):
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""
         ...
-
-
-def side_for(objects: Mapping[str, Any], *, save_base: bool = False) -> Side:
-    """Returns the side of the framework the objects come from.
-
-    Args:
-        objects: By name.
-        save_base: Whether frozen weights are written that loading the base model gives again.
-
-    Raises:
-        ArgumentError: A model is of a framework that cannot be resumed.
-        MissingPackageError: When no framework is installed.
-    """
-    if framework_of(objects.values()) is Framework.KERAS:
-        from colabkit.training.keras_side import KerasSide  # imported on use
-
-        return KerasSide(objects)
-    try:
-        from colabkit.training.torch_side import TorchSide  # imported on use
-    except ImportError as error:
-        if "torch" in sys.modules:
-            raise
-        raise no_framework_error() from error
-    return TorchSide(objects, save_base=save_base)
-
-
-def no_framework_error() -> MissingPackageError:
-    """Returns the error that says what to install."""
-    message = "Training needs PyTorch or a Keras model, and PyTorch is not installed here."
-    hint = "Run: pip install torch (or tensorflow, and pass a keras.Model)"
-    return MissingPackageError(message, package="torch", hint=hint)

@@ -7,7 +7,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from colabkit.checkpoint import SaveFacts, Section
-from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.differences import differences
+from colabkit.training.fingerprint import mismatch_error
 from colabkit.training.kept_values import KeptValues
 from colabkit.training.monitor import Monitor
 from colabkit.training.phases import Call, Phase, Standing, title_of, without_likes

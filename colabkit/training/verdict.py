@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from colabkit.training.feed import Feed
+    from colabkit.training.side import Feed
 
 
 _UNSEEN = "what else your loop changes is not seen: pass it to Run, or keep it with run.state()"

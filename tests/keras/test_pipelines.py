@@ -93,7 +93,7 @@ def made(name: str) -> Any:
 
 
 def entered(feed: Any, turn: int, skip: int) -> list[bytes]:
-    from colabkit.training.feed import Start
+    from colabkit.training.side import Start
 
     start = Start(key=0, epoch=turn, skip=skip)
     return [batch.numpy().tobytes() for batch in feed.batches(start)]
@@ -115,8 +115,8 @@ def test_a_pass_entered_anywhere_is_that_of_the_plain_pipeline(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["shuffled twice", "shuffled and repeated"])
 def test_a_pass_that_is_over_has_drawn_for_the_next(name, tmp_path):
-    from colabkit.training.feed import Start
     from colabkit.training.keras_side.tfdata_feed import TfDataFeed
+    from colabkit.training.side import Start
 
     plain = passes(made(name), 3)
     feed = TfDataFeed(made(name), seed=5)

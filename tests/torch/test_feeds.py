@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils import data as torch_data
 
-from colabkit.training.feed import Feed, Start
+from colabkit.training.side import Feed, Start
 from colabkit.training.torch_side.sources import feed_of
 
 SHAPES = [(7, 33), (9, 129), (3, 101), (8, 16), (1, 5), (40, 3)]

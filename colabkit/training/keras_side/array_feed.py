@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from colabkit.errors import ArgumentError
-from colabkit.training.feed import Start
 from colabkit.training.keras_side.places import Route
 from colabkit.training.keras_side.sparse import as_rows, is_ragged, is_sparse
 from colabkit.training.seeding import derive
+from colabkit.training.side import Start
 
 _LOOK_BYTES = 1 << 20
 

@@ -9,7 +9,6 @@ from typing import Any
 import keras
 
 from colabkit.training.callbacks import CallbackList
-from colabkit.training.feed import Start
 from colabkit.training.keras_side.beside import Beside
 from colabkit.training.keras_side.callbacks import (
     CallbackState,
@@ -22,6 +21,7 @@ from colabkit.training.keras_side.randomness import STREAMS
 from colabkit.training.keras_side.run import TRAINING, VALIDATION, KerasRun
 from colabkit.training.keras_side.supply import EmptyEpochError, Supply
 from colabkit.training.seeding import derive
+from colabkit.training.side import Start
 
 Logs = Mapping[str, Any]
 

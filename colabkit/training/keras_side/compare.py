@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from colabkit.training.batch_records import BatchRecord, LeafRecord
 from colabkit.training.leaf_records import LEAVES_MAX, bytes_of, leaf_record, named_leaves
-from colabkit.training.same_data import BatchRecord, LeafRecord
 
 
 def same_batch(one: Any, other: Any) -> bool:

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 
 from colabkit.errors import ArgumentError
-from colabkit.training.feed import Start
 from colabkit.training.keras_side.dataset_fetch import DatasetFetch, Ticket
 from colabkit.training.keras_side.places import Route
 from colabkit.training.seeding import derive
+from colabkit.training.side import Start
 
 
 class DatasetFeed:

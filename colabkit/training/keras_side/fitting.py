@@ -15,7 +15,6 @@ from colabkit.errors import ArgumentError
 from colabkit.training.callbacks import CallbackList
 from colabkit.training.checks import as_validation_data, require_count, seed_of
 from colabkit.training.ending import ReleaseWhenDone
-from colabkit.training.feed import Start
 from colabkit.training.fit_options import FitOptions
 from colabkit.training.keras_side.beside import Beside
 from colabkit.training.keras_side.bond import Bond, FitProgress
@@ -36,6 +35,7 @@ from colabkit.training.keras_side.structure import (
 from colabkit.training.keras_side.supply import EmptyEpochError, Supply
 from colabkit.training.keras_side.variables import backend_name
 from colabkit.training.records import History
+from colabkit.training.side import Start
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from colabkit.errors import ArgumentError
-from colabkit.training.frameworks import is_of_keras
+from colabkit.training.detect import KERAS
 from colabkit.training.keras_side.variables import backend_name
 
 _DEPTH_MAX = 6
@@ -87,7 +87,7 @@ def _parts(path: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple[
         children = [(f"{path}.{key}", each) for key, each in value.items()]
     elif isinstance(value, list | tuple):
         children = [(f"{path}.{place}", each) for place, each in enumerate(value)]
-    elif is_of_keras(value) and hasattr(value, "__dict__"):
+    elif KERAS.claims(value) and hasattr(value, "__dict__"):
         kept = {n: v for n, v in vars(value).items() if not n.startswith(("_self_", "_keras_"))}
         children = [(f"{path}.{name}", each) for name, each in kept.items()]
     else:
@@ -114,7 +114,7 @@ def _is_of_framework(value: Any) -> bool:
         return bool(value) and all(map(_is_of_framework, value.values()))
     if isinstance(value, list | tuple):
         return bool(value) and all(map(_is_of_framework, value))
-    return is_of_keras(value) and not _is_data(value)
+    return KERAS.claims(value) and not _is_data(value)
 
 
 def _is_data(value: Any) -> bool:

@@ -6,10 +6,11 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from colabkit.training.feed import Start
+from colabkit.training.batch_records import BatchRecord, KeptBatch
+from colabkit.training.batch_watches import SampledWatch, Watch
 from colabkit.training.keras_side.array_feed import KerasArrayFeed
 from colabkit.training.keras_side.compare import record
-from colabkit.training.same_data import BatchRecord, KeptBatch, SampledWatch, Watch
+from colabkit.training.side import Start
 
 
 class PassWatch(Watch, Protocol):

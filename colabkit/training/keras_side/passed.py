@@ -9,8 +9,8 @@ from typing import Any
 
 import keras
 
+from colabkit.training.differences import differing, digest_of, phrases_of
 from colabkit.training.keras_side.names import stable_names
-from colabkit.training.phases import differing, digest_of, phrases_of
 
 
 def parts_of(models: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from colabkit.training.feed import Feed, Start
+from colabkit.training.side import Feed, Start
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

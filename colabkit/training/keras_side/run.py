@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError, CheckpointMismatchError
+from colabkit.training.batch_records import KeptBatch
 from colabkit.training.data_check import NO_BATCH
-from colabkit.training.feed import Start
-from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.differences import differences, differing
+from colabkit.training.fingerprint import mismatch_error
 from colabkit.training.keras_side.pass_watch import PassWatch, Watched, WatchOf
 from colabkit.training.keras_side.places import KerasFeed
 from colabkit.training.keras_side.side import KerasSide
 from colabkit.training.keras_side.step_look import StepLook
 from colabkit.training.loop import Run
-from colabkit.training.phases import differing
 from colabkit.training.position import Cursor
-from colabkit.training.same_data import KeptBatch
 from colabkit.training.seeding import derive
+from colabkit.training.side import Start
 from colabkit.training.state import Stop
 from colabkit.training.verdict import ResumeVerdict
 

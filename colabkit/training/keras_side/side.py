@@ -12,7 +12,7 @@ import numpy as np
 
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.storage import Bytes
-from colabkit.training.feed import Feed
+from colabkit.training.batch_watches import SampledWatch, Watch
 from colabkit.training.keras_side.compare import record
 from colabkit.training.keras_side.loop_look import LoopLook
 from colabkit.training.keras_side.passed import PassedSettings, parts_of
@@ -20,8 +20,7 @@ from colabkit.training.keras_side.randomness import forget_draws, seed_streams
 from colabkit.training.keras_side.sources import FeedOptions, feed_of
 from colabkit.training.keras_side.state import KerasState
 from colabkit.training.keras_side.variables import backend_name
-from colabkit.training.passing import Owned
-from colabkit.training.same_data import SampledWatch, Watch
+from colabkit.training.side import Feed, Owned
 
 _ANY_ORDER = (
     "GPU kernels may add in any order"
@@ -32,7 +31,12 @@ _ANY_ORDER = (
 class KerasSide:
     """What the loop needs of a framework, for Keras on TensorFlow or PyTorch."""
 
-    def __init__(self, objects: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        objects: Mapping[str, Any],
+        *,
+        save_base: bool = False,  # noqa: ARG002  # all weights are written
+    ) -> None:
         self._on_tensorflow = backend_name() == "tensorflow"
         self.state = KerasState(objects)
         self.backend: TensorBackend = _tensors(self.state)

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError
-from colabkit.training.feed import Feed, Start
 from colabkit.training.keras_side.compare import same_batch
 from colabkit.training.keras_side.memory import Memory, said_of
 from colabkit.training.keras_side.places import Route, Turn
 from colabkit.training.keras_side.randomness import KeyedDraws
 from colabkit.training.seeding import derive
+from colabkit.training.side import Feed, Start
 
 # Iterators of calls that found all trained, each with what its feed would have read by now.
 _OWED: weakref.WeakKeyDictionary[Any, tuple[IterableFeed, int]] = weakref.WeakKeyDictionary()

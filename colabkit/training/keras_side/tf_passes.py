@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from colabkit.errors import ArgumentError
-from colabkit.training.feed import Feed, Start
+from colabkit.training.batch_watches import SampledWatch
 from colabkit.training.keras_side.array_feed import KerasArrayFeed
 from colabkit.training.keras_side.compare import record
 from colabkit.training.keras_side.pass_watch import ArrayWatch, PassWatch, seen_by
 from colabkit.training.keras_side.structure import Parts, tupled
 from colabkit.training.keras_side.tfdata_feed import TfDataFeed
-from colabkit.training.same_data import SampledWatch
+from colabkit.training.side import Feed, Start
 
 _SAMPLED = 2
 

@@ -11,7 +11,6 @@ from typing import Any
 import tensorflow as tf
 
 from colabkit.errors import ArgumentError
-from colabkit.training.feed import Start
 from colabkit.training.keras_side.pass_watch import StreamWatch
 from colabkit.training.keras_side.places import Route, Span, Turn
 from colabkit.training.keras_side.tfdata_look import Depth, graphs_of, look_into, stages_of
@@ -24,6 +23,7 @@ from colabkit.training.keras_side.tfdata_tap import (
     tapped,
 )
 from colabkit.training.seeding import derive
+from colabkit.training.side import Start
 
 _DRAWN = (
     "the tf.data pipeline was read before in this session, or twice in an epoch, and an order that"

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from colabkit.training.batch_records import BatchRecord
+from colabkit.training.batch_watches import SAMPLED_EVERY, SampledWatch
 from colabkit.training.keras_side import tfdata_look
 from colabkit.training.keras_side.compare import record_of
-from colabkit.training.same_data import SAMPLED_EVERY, BatchRecord, SampledWatch
 
 _OPAQUE = (tf.variant, tf.resource)
 

@@ -9,10 +9,10 @@ import keras
 import torch
 from torch.utils import data as torch_data
 
-from colabkit.training.feed import Feed, Start
+from colabkit.training.batch_watches import SampledWatch
 from colabkit.training.keras_side.compare import record
 from colabkit.training.keras_side.pass_watch import PassWatch, seen_by
-from colabkit.training.same_data import SampledWatch
+from colabkit.training.side import Feed, Start
 
 
 class _Batches(torch_data.IterableDataset[Any]):

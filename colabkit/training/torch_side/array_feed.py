@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from colabkit.training.feed import Start
+from colabkit.training.side import Start
 
 # index_select knows no unsigned numbers wider than a byte.
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}

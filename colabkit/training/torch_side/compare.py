@@ -10,8 +10,8 @@ import torch
 import xxhash
 
 from colabkit.training import leaf_records
+from colabkit.training.batch_records import BatchRecord, LeafRecord
 from colabkit.training.leaf_records import LEAVES_MAX, PLAIN, WHOLE_BYTES_MAX, spread
-from colabkit.training.same_data import BatchRecord, LeafRecord
 
 
 def named_leaves(value: Any) -> Iterator[tuple[str, Any]]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils import data as torch_data
 
+from colabkit.errors import ArgumentError
 from colabkit.training.hidden import find_generators_in_data, is_unseedable
 from colabkit.training.seeding import derive
-from colabkit.training.torch_side.mistakes import uneven_error
 from colabkit.training.torch_side.randomness import reseed_generator, seed_everything
 
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
@@ -185,5 +185,26 @@ def _collated(items: Any, collate: Callable[[Any], Any] | None) -> Any:
         return collate(items)
     except RuntimeError as error:
         if collate is torch_data.default_collate and "equal size" in str(error):
-            raise uneven_error(items) from error
+            raise _uneven_error(items) from error
         raise
+
+
+def _uneven_error(samples: Any) -> ArgumentError:
+    """Returns the error for samples of several lengths, which do not stack."""
+    named = samples[0] if isinstance(samples[0], Mapping) else {}
+    lengths = {name: {_length_of(sample[name]) for sample in samples} for name in named}
+    uneven = [
+        f"{name} of {min(each)} to {max(each)}" for name, each in lengths.items() if len(each) > 1
+    ]
+    what = f": {', '.join(uneven[:2])}" if uneven else ""
+    hint = (
+        "Pad them where batches are made: DataLoader(data, batch_size=8, shuffle=True, collate_fn="
+        "transformers.DataCollatorWithPadding(tokenizer)); or to one length beforehand."
+    )
+    message = f"The samples of a batch have several lengths{what}."
+    return ArgumentError(message, argument="data", hint=hint)
+
+
+def _length_of(value: Any) -> int:
+    is_scalar = getattr(value, "ndim", 1) == 0 or not hasattr(value, "__len__")
+    return 1 if is_scalar else len(value)

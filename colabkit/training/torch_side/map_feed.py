@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.utils import data as torch_data
 
-from colabkit.training.feed import Start
 from colabkit.training.seeding import derive
+from colabkit.training.side import Start
 from colabkit.training.torch_side.compare import batch_digest
 from colabkit.training.torch_side.fetch import OwnGenerators, Ticket, TicketDataset
 from colabkit.training.torch_side.loading import InitInWorker, identity, length_of, pinned

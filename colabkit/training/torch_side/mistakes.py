@@ -22,14 +22,6 @@ def form_of(value: Any) -> str:
     return type(value).__name__
 
 
-def check_is_built(name: str, module: nn.Module) -> None:
-    """Raises ArgumentError for a module with layers that take their size from a first batch."""
-    if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
-        message = f"{name} has lazy layers, which have no weights before a first batch."
-        hint = "Call it once: model(x[:2]). Then make the optimizer and run this again."
-        raise ArgumentError(message, argument=name, hint=hint)
-
-
 def check_loss(loss: Any) -> None:
     """Raises ArgumentError for what cannot be trained on: no tensor, or one of many numbers."""
     if isinstance(loss, torch.Tensor) and loss.numel() == 1:
@@ -150,26 +142,6 @@ def _on_its_side(inputs: Any) -> str | None:
         if isinstance(value, list) and value and all(isinstance(t, torch.Tensor) for t in value):
             return str(name)
     return None
-
-
-def uneven_error(samples: Any) -> ArgumentError:
-    """Returns the error for samples of several lengths, which do not stack."""
-    named = samples[0] if isinstance(samples[0], Mapping) else {}
-    lengths = {name: {_length_of(sample[name]) for sample in samples} for name in named}
-    uneven = [
-        f"{name} of {min(each)} to {max(each)}" for name, each in lengths.items() if len(each) > 1
-    ]
-    what = f": {', '.join(uneven[:2])}" if uneven else ""
-    hint = (
-        "Pad them where batches are made: DataLoader(data, batch_size=8, shuffle=True, collate_fn="
-        "transformers.DataCollatorWithPadding(tokenizer)); or to one length beforehand."
-    )
-    return _error(f"The samples of a batch have several lengths{what}.", hint)
-
-
-def _length_of(value: Any) -> int:
-    is_scalar = getattr(value, "ndim", 1) == 0 or not hasattr(value, "__len__")
-    return 1 if is_scalar else len(value)
 
 
 def _tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from colabkit.errors import ArgumentError
-from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.prepared import plain_optimizer
+from colabkit.training.torch_side.structure import check_is_built
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils import data as torch_data
 
-from colabkit.training.feed import Feed, Start
+from colabkit.training.side import Feed, Start
 from colabkit.training.torch_side.device import moved
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.errors import CheckpointMismatchError
-from colabkit.training.feed import Feed, Start
-from colabkit.training.fingerprint import differences, mismatch_error
+from colabkit.training.batch_records import KeptBatch
+from colabkit.training.differences import differences
+from colabkit.training.fingerprint import mismatch_error
 from colabkit.training.loop import Run
 from colabkit.training.position import Cursor
-from colabkit.training.same_data import KeptBatch
 from colabkit.training.seeding import derive
+from colabkit.training.side import Feed, Start
 from colabkit.training.verdict import ResumeVerdict
 
 _TRAINING, _VALIDATION = "training", "validation"

@@ -11,9 +11,8 @@ import torch
 
 from colabkit.checkpoint import NOTED, Section, TensorBackend, TensorSpec
 from colabkit.storage import Bytes
-from colabkit.training.feed import Feed
-from colabkit.training.passing import Owned
-from colabkit.training.same_data import BatchWatch, Watch
+from colabkit.training.batch_watches import BatchWatch, Watch
+from colabkit.training.side import Feed, Owned
 from colabkit.training.torch_side.backend import TorchBackend
 from colabkit.training.torch_side.compare import note, record
 from colabkit.training.torch_side.gradients import GradientLedger

@@ -10,7 +10,7 @@ import torch
 from torch.utils import data as torch_data
 
 from colabkit.errors import ArgumentError
-from colabkit.training.feed import Feed
+from colabkit.training.side import Feed
 from colabkit.training.torch_side.array_feed import ArrayFeed
 from colabkit.training.torch_side.loading import loader_within
 from colabkit.training.torch_side.map_feed import MapFeed

@@ -16,7 +16,6 @@ from colabkit.training.hidden import find_generators, is_unseedable
 from colabkit.training.torch_side.alignment import realigned
 from colabkit.training.torch_side.frozen_base import FrozenBase
 from colabkit.training.torch_side.held import HeldObjects, inner_optimizers, keep_sums, of_optimizer
-from colabkit.training.torch_side.mistakes import check_is_built
 from colabkit.training.torch_side.prepared import plain_optimizer, scaler_of
 from colabkit.training.torch_side.randomness import (
     generators_in,
@@ -24,6 +23,7 @@ from colabkit.training.torch_side.randomness import (
     restore_own_generator,
 )
 from colabkit.training.torch_side.structure import (
+    check_is_built,
     gone_since,
     left_out,
     load_left_out,

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch.utils import data as torch_data
 
-from colabkit.training.feed import Start
-from colabkit.training.same_data import Head, KeptBatch
+from colabkit.training.batch_records import Head, KeptBatch
 from colabkit.training.seeding import derive
+from colabkit.training.side import Start
 from colabkit.training.torch_side.compare import batch_digest, record, same_batch
 from colabkit.training.torch_side.fetch import Ahead, KeyedStream, OwnGenerators
 from colabkit.training.torch_side.loading import (

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from colabkit.errors import StateError
+from colabkit.errors import ArgumentError, StateError
 from colabkit.training.torch_side.alignment import realigned
 
 _SAMPLE_MAX = 256
@@ -246,3 +246,11 @@ def regroup(
         group["params"] = [own[name] for name in names]
     for names in kept[len(now) :]:
         optimizer.add_param_group({"params": [own[name] for name in names]})
+
+
+def check_is_built(name: str, module: nn.Module) -> None:
+    """Raises ArgumentError for a module with layers that take their size from a first batch."""
+    if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
+        message = f"{name} has lazy layers, which have no weights before a first batch."
+        hint = "Call it once: model(x[:2]). Then make the optimizer and run this again."
+        raise ArgumentError(message, argument=name, hint=hint)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from colabkit.checkpoint import NOTED
-from colabkit.training.phases import digest_of
+from colabkit.training.differences import digest_of
 from colabkit.training.torch_side.structure import is_same, names_in_groups
 
 
