@@ -83,7 +83,7 @@ def _saved(saver: Any, sections: list[Any], step: int) -> None:
 def durable(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> float:
     """Seconds from asking for a save until it is on the disk, over a raw write of the same."""
     from colabkit.checkpoint import RunFolder, Section
-    from colabkit.training.torch_side import TorchBackend
+    from colabkit.frameworks.torch import TorchBackend
 
     saver = RunFolder(folder / "durable").open_saver(TorchBackend(torch.device("cpu")))
     sections = [

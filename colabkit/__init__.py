@@ -14,20 +14,11 @@ from colabkit.doors import opened_on_use
 if TYPE_CHECKING:
     from colabkit import errors
     from colabkit.datasets import dataset, pack
+    from colabkit.fitting import Callback, EarlyStopping, fit, verify_resume
     from colabkit.keeping import Kept, keep
     from colabkit.projects import reload, run, run_script
+    from colabkit.runs import History, ResumeVerdict, Run, checkpoints, load
     from colabkit.session import Session, mount, release, setup, stay_connected
-    from colabkit.training import (
-        Callback,
-        EarlyStopping,
-        History,
-        ResumeVerdict,
-        Run,
-        checkpoints,
-        fit,
-        load,
-        verify_resume,
-    )
 
 __version__ = "0.1.0"
 
@@ -62,11 +53,10 @@ __getattr__, __dir__ = opened_on_use(
     {
         "": "errors",
         "datasets": "dataset pack",
+        "fitting": "Callback EarlyStopping fit verify_resume",
         "keeping": "Kept keep",
         "projects": "reload run run_script",
+        "runs": "History ResumeVerdict Run checkpoints load",
         "session": "Session mount release setup stay_connected",
-        "training": (
-            "Callback EarlyStopping History ResumeVerdict Run checkpoints fit load verify_resume"
-        ),
     },
 )

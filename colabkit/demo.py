@@ -187,7 +187,7 @@ def _mid_write(folder: Path) -> Callable[[], bool]:
 
 
 def _newest_step(folder: Path) -> int:
-    from colabkit.training import checkpoints  # frameworks are loaded late
+    from colabkit.runs import checkpoints  # frameworks are loaded late
 
     found = [info.step for info in checkpoints(folder / "run") if not info.problem]
     return max(found, default=0)

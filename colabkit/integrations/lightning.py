@@ -6,7 +6,7 @@ import importlib
 import sys
 from typing import Any
 
-from colabkit.training import Watched
+from colabkit.runs import Watched
 
 _name = "pytorch_lightning" if "pytorch_lightning" in sys.modules else "lightning.pytorch"
 _callbacks: Any = importlib.import_module(f"{_name}.callbacks")

@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from colabkit.training import Watched
+from colabkit.runs import Watched
 
 
 class KeepCallback(TrainerCallback):

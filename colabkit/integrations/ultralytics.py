@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from colabkit.training import Watched
+from colabkit.runs import Watched
 
 
 def watch(model: Any, kept: Any, **options: Any) -> None:

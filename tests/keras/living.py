@@ -13,31 +13,32 @@ import keras
 import numpy as np
 
 import colabkit
-from colabkit.training import keras_side  # loaded once in the parent of all lives
+from colabkit.fitting import keras as fitting_keras  # loaded once in the parent of all lives
 from tests.keras import notebooks
 from tests.keras.cases import BATCH, CASES, EPOCHS
 
-assert keras_side is not None
+assert fitting_keras is not None
 
 
 def cases() -> dict[str, Callable[[], dict[str, Any]]]:
     """Returns the cases that the backend has."""
     if keras.backend.backend() == "torch":
-        from colabkit.training import torch_side
-        from colabkit.training.keras_side import torch_passes
+        from colabkit.fitting.keras import torch_epoch_dataset
+        from colabkit.frameworks import torch as frameworks_torch
         from tests.keras.torch_cases import TORCH_CASES
 
-        assert torch_passes is not None
-        assert torch_side is not None
+        assert torch_epoch_dataset is not None
+        assert frameworks_torch is not None
         return {**CASES, **TORCH_CASES}
-    from colabkit.training.keras_side import backend, tf_end, tf_passes
+    from colabkit.fitting.keras import tf_end, tf_epoch_dataset
+    from colabkit.frameworks.keras import backend
     from tests.keras import loop_cases
     from tests.keras.tf_cases import TENSORFLOW_CASES
 
     assert loop_cases is not None
     assert backend is not None
     assert tf_end is not None
-    assert tf_passes is not None
+    assert tf_epoch_dataset is not None
     return {**CASES, **TENSORFLOW_CASES}
 
 

@@ -76,7 +76,7 @@ def main() -> None:
     import torch
     import torch._dynamo
 
-    from colabkit.training.torch_side import map_feed
+    from colabkit.frameworks.torch import map_feed
 
     assert tf is not None
     assert pytest is not None

@@ -93,7 +93,7 @@ def made(name: str) -> Any:
 
 
 def entered(feed: Any, turn: int, skip: int) -> list[bytes]:
-    from colabkit.training.side import Start
+    from colabkit.frameworks.base import Start
 
     start = Start(key=0, epoch=turn, skip=skip)
     return [batch.numpy().tobytes() for batch in feed.batches(start)]
@@ -101,7 +101,7 @@ def entered(feed: Any, turn: int, skip: int) -> list[bytes]:
 
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_pass_entered_anywhere_is_that_of_the_plain_pipeline(name, tmp_path):
-    from colabkit.training.keras_side.tfdata_feed import TfDataFeed
+    from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
 
     plain = passes(made(name), 3)
     assert len({tuple(each) for each in plain}) > 1
@@ -115,8 +115,8 @@ def test_a_pass_entered_anywhere_is_that_of_the_plain_pipeline(name, tmp_path):
 
 @pytest.mark.parametrize("name", ["shuffled twice", "shuffled and repeated"])
 def test_a_pass_that_is_over_has_drawn_for_the_next(name, tmp_path):
-    from colabkit.training.keras_side.tfdata_feed import TfDataFeed
-    from colabkit.training.side import Start
+    from colabkit.frameworks.base import Start
+    from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
 
     plain = passes(made(name), 3)
     feed = TfDataFeed(made(name), seed=5)
@@ -125,7 +125,7 @@ def test_a_pass_that_is_over_has_drawn_for_the_next(name, tmp_path):
 
 
 def test_what_a_generator_draws_follows_from_the_pass_and_the_element(tmp_path):
-    from colabkit.training.keras_side.tfdata_feed import TfDataFeed
+    from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
 
     def feed() -> Any:
         return TfDataFeed(generated().repeat(2).batch(5).prefetch(2), seed=5)
@@ -160,7 +160,7 @@ def test_a_callback_may_read_a_pipeline_that_is_trained_on(tmp_path):
 
 
 def test_a_users_pipeline_and_streams_are_as_they_were_afterwards(tmp_path):
-    from colabkit.training.keras_side.tfdata_feed import TfDataFeed
+    from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
 
     data = generated().batch(5)
     np.random.seed(3)

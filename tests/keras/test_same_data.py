@@ -190,8 +190,8 @@ def test_what_a_pipeline_gives_is_taken_down_on_its_way(tmp_path: Path) -> None:
     del tmp_path  # every test in the nursery is given one
     import tensorflow as tf
 
-    from colabkit.training.batch_watches import SampledWatch
-    from colabkit.training.keras_side.tfdata_tap import may_be_read, record, tapped
+    from colabkit.frameworks.batch_watches import SampledWatch
+    from colabkit.frameworks.keras.tfdata_tap import may_be_read, record, tapped
 
     def text(number: Any) -> Any:
         sparse = tf.SparseTensor([[0, 0]], [number], [1, 1])

@@ -95,8 +95,8 @@ def test_keys_follow_from_stable_names(tmp_path: Path) -> None:
     del tmp_path  # every test in the nursery is given one
     import keras
 
-    from colabkit.training.keras_side.names import stable_names
-    from colabkit.training.keras_side.slots import keys_of
+    from colabkit.frameworks.keras.names import stable_names
+    from colabkit.frameworks.keras.slots import keys_of
 
     made = []
     for _ in range(2):  # the layers of the second are dense_2 and dense_3

@@ -52,7 +52,7 @@ def test_another_learning_rate_and_weight_decay_are_taken_and_said(tmp_path, cap
 def test_a_rate_that_the_training_itself_has_changed_stays(tmp_path):
     def halve(event: Any) -> None:
         if event.name == "epoch_end":
-            event.run._side._state.optimizers["optimizer"].param_groups[0]["lr"] *= 0.5
+            event.run._adapter._state.optimizers["optimizer"].param_groups[0]["lr"] *= 0.5
 
     fitted(tmp_path, callbacks=[halve], progress=False)
     _, _, history = fitted(tmp_path, epochs=3, callbacks=[halve], progress=False)

@@ -13,8 +13,8 @@ from torch.nn import functional
 
 import colabkit
 from colabkit.errors import ArgumentError
+from colabkit.runs.forecast import Forecast
 from colabkit.runtime import SessionClock
-from colabkit.training.forecast import Forecast
 from tests.torch.cases import arrays, loader, network
 from tests.torch.killing import forked, reaped
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.utils import data as torch_data
 
-from colabkit.training.side import Feed, Start
-from colabkit.training.torch_side.sources import feed_of
+from colabkit.frameworks.base import Feed, Start
+from colabkit.frameworks.torch.sources import feed_of
 
 SHAPES = [(7, 33), (9, 129), (3, 101), (8, 16), (1, 5), (40, 3)]
 SAMPLES = 31

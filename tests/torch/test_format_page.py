@@ -14,8 +14,8 @@ import torch
 from safetensors.numpy import load_file
 
 from colabkit.checkpoint import CheckpointStore
+from colabkit.frameworks.torch import TorchBackend
 from colabkit.storage import LocalVolume
-from colabkit.training.torch_side import TorchBackend
 from tests import format_reader
 from tests.torch.frozen import FOLDER, KILLED_AT, TRAININGS, Memory, untouched
 from tests.torch.test_many_small import memory, saved

@@ -191,7 +191,7 @@ def test_a_batch_too_large_for_the_gpu_is_trained_in_parts(tmp_path):
 
 
 def test_snapshots_are_staged_in_pinned_memory_on_a_stream_of_their_own():
-    from colabkit.training.torch_side import TorchBackend
+    from colabkit.frameworks.torch import TorchBackend
 
     backend = TorchBackend(torch.device("cuda", torch.cuda.current_device()))
     assert backend.overlaps

@@ -23,10 +23,10 @@ from colabkit.errors import (
     DriveMountError,
     MountFailure,
 )
+from colabkit.frameworks.torch import TorchAdapter
+from colabkit.runs import checkpoint_manager
+from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions, Snapshot
 from colabkit.storage import DriveMount, MountRequest, use_mount
-from colabkit.training import keeper as keeping
-from colabkit.training.keeper import Keeper, KeeperOptions, Snapshot
-from colabkit.training.torch_side import TorchSide
 from tests.unit.checkpoint.slow_volume import Clock, eventually
 
 
@@ -41,7 +41,7 @@ def opened(folder: Path | str, clock: Callable[[], float] = time.monotonic) -> K
 
     keeper = Keeper(
         folder,
-        TorchSide({"model": model}),
+        TorchAdapter({"model": model}),
         KeeperOptions(),
         take=take,
         where=object,  # each is another place
@@ -92,8 +92,8 @@ def in_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
     fsspec.register_implementation("slow", Slow, clobber=True)
     Slow.may_go_on.clear()
-    monkeypatch.setattr(keeping, "_LANDING_S", 0.02)
-    monkeypatch.setattr(keeping, "_FLUSH_PAUSES_S", ())
+    monkeypatch.setattr(checkpoint_manager, "_LANDING_S", 0.02)
+    monkeypatch.setattr(checkpoint_manager, "_FLUSH_PAUSES_S", ())
 
 
 class Passing(Clock):
@@ -203,7 +203,7 @@ def test_a_checkpoint_that_the_spool_has_lost_is_never_called_saved(tmp_path, in
 
 
 def test_a_mount_that_answers_while_writes_fail_ends_the_wait(tmp_path, in_haste, monkeypatch):
-    monkeypatch.setattr(keeping, "_FLUSH_PAUSES_S", (0.01, 0.01))
+    monkeypatch.setattr(checkpoint_manager, "_FLUSH_PAUSES_S", (0.01, 0.01))
     root = tmp_path / "drive" / "MyDrive"
     root.mkdir(parents=True)
     use_mount(DriveMount(root.parent, Hanging(Passing())))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from colabkit.checkpoint import RunFolder, SaveFacts, Section
-from colabkit.training.torch_side import TorchBackend
+from colabkit.frameworks.torch import TorchBackend
 from tests.torch.test_trial import loop
 
 COUNT = 700

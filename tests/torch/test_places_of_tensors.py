@@ -11,8 +11,8 @@ import torch
 
 from colabkit.checkpoint import Section
 from colabkit.checkpoint import snapshot as snapshots
-from colabkit.training.torch_side import TorchBackend, randomness
-from colabkit.training.torch_side import backend as backends
+from colabkit.frameworks.torch import TorchBackend, randomness
+from colabkit.frameworks.torch import backend as backends
 
 CPU, GPU, APPLE = (torch.device(kind) for kind in ("cpu", "cuda", "mps"))
 

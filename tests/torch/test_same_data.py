@@ -200,7 +200,7 @@ def test_a_word_that_data_changed_does_not_know_is_refused(tmp_path):
 
 
 def test_arrays_of_numpy_are_records_of_their_bytes():
-    from colabkit.training.torch_side.compare import record
+    from colabkit.frameworks.torch.compare import record
 
     assert record([np.zeros(3)]) == record([np.zeros(3)])
     assert record([np.zeros(3)]) != record([np.zeros(4)])

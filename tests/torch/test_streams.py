@@ -16,7 +16,7 @@ from torch.utils import data as torch_data
 
 import colabkit
 from colabkit.errors import ArgumentError
-from colabkit.training.data_check import ReadingAgain
+from colabkit.runs.data_check import ReadingAgain
 
 SAMPLES = 64
 
@@ -204,7 +204,7 @@ def test_reading_a_long_stream_again_says_how_far_it_is():
 
 
 def test_items_that_are_read_again_say_how_far_they_are(tmp_path, monkeypatch, capsys):
-    from colabkit.training import data_check
+    from colabkit.runs import data_check
 
     now_s = iter(range(10_000))
     clocked = functools.partial(ReadingAgain, clock=lambda: next(now_s))
@@ -342,7 +342,7 @@ class Counts(Augmented):
 
 
 def test_a_dataset_that_counts_is_not_searched_for_generators_at_each_batch(monkeypatch):
-    from colabkit.training.torch_side import fetch
+    from colabkit.frameworks.torch import fetch
 
     searched: list[object] = []
     search = fetch.find_generators_in_data

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import colabkit
-from colabkit.training import boundaries, event_log
+from colabkit.runs import boundaries, event_log
 from tests.torch.killing import in_child, kill_self
 
 EPOCHS, BATCHES = 6, 10

@@ -10,7 +10,7 @@ from torch import nn
 
 import colabkit
 from colabkit.checkpoint import encode
-from colabkit.training.torch_side.backend import TorchBackend
+from colabkit.frameworks.torch.backend import TorchBackend
 
 WORDS, WIDTH = 500, 32
 

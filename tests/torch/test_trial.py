@@ -104,7 +104,7 @@ def test_a_trial_touches_neither_the_objects_nor_the_random_streams(tmp_path, mo
     kept = Kept(model)
     loop(tmp_path / "tried", model=model, kept=kept)
     assert kept.loads == 0
-    monkeypatch.setattr("colabkit.training.torch_side.side.try_restoring", lambda *_: ())
+    monkeypatch.setattr("colabkit.frameworks.torch.adapter.try_restoring", lambda *_: ())
     other = network()
     loop(tmp_path / "untried", model=other, kept=Kept(other))
     assert all(map(torch.equal, model.parameters(), other.parameters()))

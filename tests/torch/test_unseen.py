@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import colabkit
-from colabkit.training.torch_side import TorchSide
-from colabkit.training.torch_side.unseen import Watch
+from colabkit.frameworks.torch import TorchAdapter
+from colabkit.frameworks.torch.unseen_writes import Watch
 
 
 def copies(*tensors: torch.Tensor) -> dict[int, object]:
@@ -83,10 +83,10 @@ def test_weights_that_get_noise_before_each_step_are_saved_as_they_were(tmp_path
 
 
 def test_a_loop_once_caught_is_copied_at_once_in_every_later_session():
-    def side() -> tuple[TorchSide, nn.Linear]:
+    def side() -> tuple[TorchAdapter, nn.Linear]:
         model = nn.Linear(300, 300, bias=False)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        return TorchSide({"model": model, "optimizer": optimizer}), model
+        return TorchAdapter({"model": model, "optimizer": optimizer}), model
 
     first, model = side()
     spec = first.backend.describe(model.weight)

@@ -13,10 +13,11 @@ import pytest
 _PACKAGES = [
     "colabkit",
     "colabkit.datasets",
+    "colabkit.fitting",
     "colabkit.notebook",
+    "colabkit.runs",
     "colabkit.runtime",
     "colabkit.storage",
-    "colabkit.training",
 ]
 _FIRST_CALL = """
 import sys, zipfile, colabkit

@@ -153,7 +153,7 @@ def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
         colabkit.fitt  # noqa: B018
     with pytest.raises(AttributeError, match="no attribute 'fitt'"):
-        colabkit.training.fitt  # noqa: B018
+        colabkit.fitting.fitt  # noqa: B018
 
 
 def test_the_version_is_that_of_the_distribution():

@@ -1,0 +1,228 @@
+"""fit: one call that trains any model, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from colabkit.errors import ArgumentError
+from colabkit.frameworks.detect import KERAS, framework_of, no_framework_error
+from colabkit.runs.checks import require_folder
+from colabkit.runs.history import History
+
+_OF_KERAS = frozenset(
+    {
+        "class_weight",
+        "sample_weight",
+        "shuffle",
+        "initial_epoch",
+        "steps_per_epoch",
+        "validation_batch_size",
+        "validation_freq",
+        "validation_split",
+        "validation_steps",
+        "verbose",
+    }
+)
+# What Keras' fit takes or took, and what to do instead.
+_ELSEWHERE = {
+    "workers": "Give it to the PyDataset: super().__init__(workers=4).",
+    "use_multiprocessing": "Give it to the PyDataset: super().__init__(workers=4,"
+    " use_multiprocessing=True).",
+    "max_queue_size": "Give it to the PyDataset: super().__init__(max_queue_size=10).",
+    "x": "x and y are one argument, data=(x, y).",
+    "y": "x and y are one argument, data=(x, y).",
+}
+_COMPILED = {
+    "loss": "Pass it to model.compile(loss=...).",
+    "optimizer": "Pass it to model.compile(optimizer=...).",
+    "scheduler": "Pass a keras.optimizers.schedules schedule as the optimizer's learning_rate.",
+    "metrics": "Pass them to model.compile(metrics=...).",
+    "precision": "Call keras.mixed_precision.set_global_policy(...) before building the model.",
+    "microbatch": "Pass a smaller batch_size to fit, and gradient_accumulation_steps to the"
+    " optimizer.",
+    "accumulate": "Pass gradient_accumulation_steps to the optimizer.",
+    "clip_grad_norm": "Pass global_clipnorm to the optimizer.",
+    "device": "Keras places the model when it is built.",
+}
+
+
+def fit(
+    model: Any,
+    data: Any,
+    ckpt_dir: str | Path,
+    *,
+    epochs: int = 1,
+    batch_size: int = 32,
+    validation_data: Any = None,
+    loss: Any = None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    metrics: Any = None,
+    callbacks: Sequence[Any] = (),
+    precision: str = "auto",
+    microbatch: int | str | None = None,
+    accumulate: int = 1,
+    clip_grad_norm: float | None = None,
+    device: Any = None,
+    seed: int | None = None,
+    save_every: str | int | None = "auto",
+    keep: int = 2,
+    monitor: str | None = None,
+    resume: bool | str | int = True,
+    data_changed: str = "error",
+    progress: bool = True,
+    tensorboard: bool = False,
+    release_when_done: bool = False,
+    max_steps: int | None = None,
+    max_time: str | float | None = None,
+    phase: str | None = None,
+    save_base: bool = False,
+    **keras_arguments: Any,
+) -> History:
+    """Trains a model; run again after a disconnect, it goes on at the very batch.
+
+    Args:
+        model: Any ``torch.nn.Module``, moved to the device in place; or a compiled
+            ``keras.Model``, whose own ``fit`` then trains it.
+        data: ``(x, y)`` arrays [N, ...]; a Dataset; a DataLoader; any iterable of batches;
+            or a function that returns one. A batch is a tuple (inputs..., target), or a
+            dict that the model is called with by names. For Keras also x alone,
+            ``(x, y, sample_weight)``, a ``tf.data.Dataset`` or a ``PyDataset``.
+        ckpt_dir: The run folder, on Drive or any disk, or a URL such as "gs://bucket/run";
+            made when missing.
+        epochs: Passes over the data in all, those of earlier sessions included.
+        batch_size: Samples in a batch, for arrays and Datasets.
+        validation_data: The same kinds as ``data``; evaluated after each epoch.
+        loss: A function of (output, target), a name such as "cross_entropy", or None to
+            take the model's own loss or the one that output and target ask for. A module
+            with weights of its own, such as ArcFace's centres, is trained with the model.
+        optimizer: An optimizer, a name such as "sgd", or a function of the parameters,
+            those of the loss among them. None is AdamW, fused where that runs.
+        scheduler: A scheduler, "cosine", "onecycle", or a function of the optimizer. It
+            steps per epoch; as a tuple (scheduler, "step") per optimizer step. One whose
+            ``step`` wants the epoch or a value is given it.
+        metrics: "accuracy" (also of tokens and pixels; ignored targets do not count),
+            "mae", "mse", functions of (output, target), objects with
+            ``update`` and ``compute``, a list of these, or a dict by names of your own.
+        callbacks: Objects with some of the methods of ``colabkit.Callback``, or functions
+            of one event. Those with ``state_dict`` are part of the checkpoint. For a Keras
+            model also Keras' own callbacks, whose attributes are.
+        precision: "auto" (fp32 on a CPU; on a GPU bf16, or fp16 with a gradient scaler
+            where bf16 is not native), "fp32", "bf16" or "fp16".
+        microbatch: "auto" goes on where memory runs out in a step: the step is repeated in
+            halves, with the gradient of the whole batch, and so are the steps after it. A
+            number: parts of at most so many samples from the start. BatchNorm then sees
+            parts. None: each batch in one piece.
+        accumulate: Batches whose gradients make one optimizer step.
+        clip_grad_norm: Largest norm of all gradients together, or None.
+        device: "cuda", "cpu", ...; None takes the best that works.
+        seed: Any integer; every random draw of the run follows from it. Default 0.
+        save_every: "auto" (as often as costs nothing, at least every 5 minutes), a time
+            such as "90s" or "5min", or a number of steps.
+        keep: How many of the newest checkpoints to keep; 2 at least.
+        monitor: The value whose best epoch is kept too; "val_loss" with validation data.
+        resume: True goes on from the newest checkpoint; "best" or a step goes on from that
+            one; "weights" takes the weights that fit and starts anew; so does False without
+            them. Nothing is ever deleted. What you pass otherwise than then is taken and
+            said: learning rate, weight decay, length of a schedule, batch size.
+        data_changed: "error" stops a resume where the data gives other batches than those the
+            run was trained and validated on; "accept" goes on with the data as it is now. For a
+            Keras model only the data's length is compared.
+        progress: Whether to show progress and say what happens.
+        tensorboard: Whether to write event files into the run folder; then
+            ``%tensorboard --logdir`` on it shows the curves, on this machine or the next.
+        release_when_done: Whether to give the machine back once this call has trained the last
+            epoch and all is on Drive, so that compute units stop counting. An interrupted or
+            failed run keeps the machine.
+        max_steps: Batches in all, those of earlier sessions included; then the call returns.
+        max_time: Time that this call may train, in seconds or as "90min" or "11h"; then all is
+            saved, and it returns. A SIGTERM saves as well, and then ends the process.
+        phase: A name for what this call trains, where several calls train on in one folder: with
+            other layers frozen, another learning rate, optimizer or loss, or on other data. Each
+            such call is a phase, also without a name: it begins with what the model holds, and
+            when all cells run again, each goes on where it was, and none is trained twice.
+        save_base: Whether frozen quantized weights, and the frozen base under adapters of PEFT,
+            are written too. Without, their hashes are noted: where this goes on, the same base
+            model must be loaded, and another one is an error.
+        keras_arguments: For a Keras model only, with the meaning they have in Keras:
+            sample_weight, class_weight, shuffle, initial_epoch, steps_per_epoch, validation_split,
+            validation_steps, validation_batch_size, validation_freq, verbose.
+
+    Returns:
+        The history of all epochs and steps, those before a disconnect included.
+
+    Raises:
+        ArgumentError: An argument cannot be used, or a loss cannot be inferred.
+        CheckpointMismatchError: The folder's checkpoint is of another model or data.
+        DivergedError: The loss became NaN or infinite.
+        TrainingMemoryError: With ``microbatch``: one sample, or so many, need too much memory.
+        LeaseLostError: Another session has taken the run folder over.
+        CheckpointWriteError: The last checkpoint could not be written.
+        StorageError: ``ckpt_dir`` is a file, or cannot be written, or is on a Drive that is not
+            mounted.
+        MissingPackageError: PyTorch is not installed, or a package that the URL needs.
+
+    Example:
+        >>> import tempfile, torch, colabkit
+        >>> x, y = torch.randn(64, 4), torch.randint(0, 3, (64,))
+        >>> folder = tempfile.mkdtemp()
+        >>> history = colabkit.fit(torch.nn.Linear(4, 3), (x, y), folder, epochs=2, progress=False)
+        >>> len(history.epochs)
+        2
+    """
+    arguments = dict(locals())
+    require_folder(ckpt_dir)
+    for name in ("model", "data", "ckpt_dir", "keras_arguments"):
+        del arguments[name]
+    if framework_of([model]) is KERAS:
+        from colabkit.fitting.keras import KerasOptions, fit_keras  # imported on use
+
+        chosen = _for_keras(arguments, keras_arguments)
+        return fit_keras(model, data, ckpt_dir, KerasOptions(**chosen))
+    if keras_arguments:
+        raise _unknown(next(iter(keras_arguments)))
+    try:
+        import torch  # imported on use
+
+        from colabkit.fitting.torch import TorchOptions, fit_module
+    except ModuleNotFoundError as error:
+        raise no_framework_error() from error
+    if not isinstance(model, torch.nn.Module):
+        message = f"model is a {type(model).__name__}, not a torch.nn.Module or a keras.Model."
+        hint = f"Pass {model.__name__}()." if isinstance(model, type) else "Pass a module."
+        raise ArgumentError(message, argument="model", hint=hint)
+    return fit_module(model, data, ckpt_dir, TorchOptions(**arguments))
+
+
+def _for_keras(arguments: dict[str, Any], keras_arguments: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments a Keras model takes; what ``compile`` decides must be left alone."""
+    parameters = inspect.signature(fit).parameters
+    for name, instead in _COMPILED.items():
+        if arguments.pop(name) is not parameters[name].default:
+            message = f"{name} is given, and the model is a keras.Model."
+            raise ArgumentError(message, argument=name, hint=instead)
+    if arguments["batch_size"] is None:
+        arguments["batch_size"] = parameters["batch_size"].default
+    given = dict(keras_arguments)
+    for name in given:
+        if name in _ELSEWHERE:
+            message = f"fit has no argument {name!r} for a keras.Model."
+            raise ArgumentError(message, argument=name, hint=_ELSEWHERE[name])
+        if name not in _OF_KERAS:
+            raise _unknown(name)
+    return {**arguments, **given}
+
+
+def _unknown(name: str) -> ArgumentError:
+    if name in _OF_KERAS:
+        message = f"{name} is given, and the model is not a keras.Model."
+        hint = "Leave it out; weights, splits and lengths are the DataLoader's business here."
+    else:
+        message = f"fit has no argument {name!r}."
+        close = difflib.get_close_matches(name, [*inspect.signature(fit).parameters, *_OF_KERAS], 1)
+        hint = f"Did you mean {close[0]!r}?" if close else "Look at help(colabkit.fit)."
+    return ArgumentError(message, argument=name, hint=hint)

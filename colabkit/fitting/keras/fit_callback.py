@@ -1,0 +1,323 @@
+"""The bond between ``model.fit`` and a run: told of each step, it counts, saves and restores."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from colabkit.fitting.callbacks import CallbackList
+from colabkit.fitting.keras.callbacks import (
+    CallbackState,
+    keep_rows,
+    watches_batches,
+    watches_tests,
+)
+from colabkit.fitting.keras.data_arguments import EmptyEpochError, Supply
+from colabkit.fitting.keras.fit_run import TRAINING, VALIDATION, KerasRun
+from colabkit.frameworks.base import Start
+from colabkit.frameworks.keras.beside import Beside
+from colabkit.frameworks.keras.places import KerasFeed
+from colabkit.frameworks.keras.randomness import STREAMS
+from colabkit.frameworks.seeding import derive
+
+Logs = Mapping[str, Any]
+
+
+class FitProgress:
+    """What a checkpoint holds of ``fit`` itself.
+
+    Attributes:
+        values: What the newest step reported.
+        is_over: Whether the training came to its end, on_train_end included.
+        supply: How far the data reaches.
+        drawn: How many orders each source had drawn before the phase, or none are known.
+    """
+
+    def __init__(self, supply: Supply) -> None:
+        self.drawn: list[int] = []
+        self.newest: Logs = {}
+        self.is_over = False
+        self.supply = supply
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The newest step's values, read when someone asks."""
+        return plain_values(self.newest)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all of it."""
+        return {
+            "drawn": self.drawn,
+            "values": self.values,
+            "is_over": self.is_over,
+            "supply": self.supply.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores all of it."""
+        self.drawn = list(state.get("drawn", ()))
+        self.newest, self.is_over = dict(state["values"]), state["is_over"]
+        if "supply" in state:
+            self.supply.load_state_dict(state["supply"])
+
+
+class _LastToHear(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+    """Stands behind the user's callbacks, and hears what they add to an epoch's values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: Logs = {}
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        del epoch
+        self.heard = logs or {}
+
+
+class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no types
+    """Stands in for Keras' own list of callbacks, and passes on what the user's wait for.
+
+    Args:
+        run: The run.
+        model: The compiled model.
+        passes: What Keras reads as training data, and as validation data or None.
+        feeds: The sources of the training data, and of the validation data or none.
+        progress: What the checkpoint holds of fit.
+        callbacks: The user's Keras callbacks.
+        states: Their states.
+        beside: What they and the step use beside the model.
+        own: The user's other callbacks, in colabkit's form.
+        verbose: Keras' own words: 0 none, 2 a line for each epoch.
+        epochs: Epochs in all.
+        validations_until: Returns how many of the first epochs end with a validation.
+    """
+
+    def __init__(
+        self,
+        run: KerasRun,
+        model: Any,
+        *,
+        passes: Sequence[Any],
+        feeds: Sequence[KerasFeed],
+        progress: FitProgress,
+        callbacks: Sequence[Any],
+        states: Sequence[CallbackState],
+        beside: Beside,
+        own: CallbackList,
+        verbose: int,
+        epochs: int,
+        validations_until: Callable[[int], int],
+    ) -> None:
+        self._run = run
+        self._passes = passes
+        self._feeds, self._feed = feeds, feeds[0]
+        self._progress = progress
+        self._states = states
+        self._beside = beside
+        self._own = own
+        self._epochs = epochs
+        self._validations_until = validations_until
+        self._skipped = self._begun_at = 0
+        self._due: int | None = None
+        self._tested: int | None = None
+        self._steps_per_execution = max(1, int(model.steps_per_execution or 1))
+        self._begun = False
+        self._is_told = run.is_mid_epoch  # of the epoch that begins
+        self._restores_metrics = run.is_mid_epoch
+        self._callbacks = callbacks
+        self._last = _LastToHear()
+        self._bar = keras.callbacks.ProgbarLogger() if verbose else None
+        self._users = keras.callbacks.CallbackList(
+            [*callbacks, *([self._bar] if self._bar else []), self._last],
+            add_history=True,
+            model=model,
+            verbose=verbose,
+            epochs=epochs,
+            steps=self._feed.length,
+        )
+        self._watched = any(map(watches_batches, callbacks)) or own.watches_batches
+        self._users_watch = any(map(watches_batches, callbacks))
+        self._tests_watched = any(map(watches_tests, callbacks))
+        run.draws_at_steps |= self._watched or bool(model.run_eagerly) or not _is_compiled()
+        super().__init__(model=model)
+
+    # What the user's callbacks see is one training, however often Keras begins it.
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Once for a session: the callbacks begin, and take up what they knew."""
+        if self._begun:
+            return
+        self._begun = True
+        if self._run.step:
+            keep_rows(self._callbacks, epoch=self._run.epoch)
+        self._users.on_train_begin(logs)
+        for state in self._states:
+            state.begin()
+        self._own.train_begin(self._run)
+        self._beside.begin()
+
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        """Keras may end several times; ``finish`` is told of the one end."""
+
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        """Opens the pass over the data; after a resume, puts back what Keras just reset."""
+        del epoch  # Keras counts one that got no batch as well
+        run = self._run
+        start = dataclasses.replace(run.start(), state=self._progress.supply.turn)
+        run.begin_epoch(self._feed, self._passes[0])
+        self._skipped, self._due = start.skip, self._feed.length_of(start.epoch)
+        self._passes[0].begin(start)
+        if self._restores_metrics:
+            self._restores_metrics = False
+            run.restore_metrics()
+            if self._bar is not None:
+                self._bar.on_epoch_begin(run.epoch)
+        if not self._is_told:
+            self._is_told = True
+            self._users.on_epoch_begin(run.epoch, logs)
+            self._own.epoch_begin(run, run.epoch)
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """Before each execution, of which there is none beyond the epoch's batches."""
+        if self._due is not None and self._skipped + batch >= self._due:
+            raise StopIteration  # as an empty iterator would, but before Keras takes a step
+        self._begun_at = batch
+        self._run.begin_step()
+        if self._users_watch:
+            with STREAMS:
+                self._users.on_train_batch_begin(self._skipped + batch, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """After each execution: the boundary at which a run is saved or stopped."""
+        count = self._steps_taken()
+        values = self._progress.newest = logs or {}
+        if self._watched:
+            self._tell(self._skipped + batch, count, values)
+        self._run.end_steps(count, scalars(values))
+
+    def _steps_taken(self) -> int:
+        """Returns how many steps the execution took: fewer where the data ended."""
+        count = self._steps_per_execution
+        if count > 1:
+            count = getattr(self.model.train_function, "steps_taken", count)
+            if self._due is not None:
+                count = min(count, self._due - self._skipped - self._begun_at)
+        return count
+
+    def _tell(self, batch: int, count: int, values: Logs) -> None:
+        with STREAMS:
+            if self._users_watch:
+                self._users.on_train_batch_end(batch, values)
+            self._own.batch_end(self._run, values, steps=count)
+
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
+        """After validation: the user's callbacks, then the history, then a checkpoint."""
+        del epoch
+        run, model = self._run, self.model
+        self._require_batches()
+        values = self._of_epoch(logs or {})
+        self._beside.begin_epoch_end()
+        with STREAMS:
+            run.reseed("after validation")
+            self._users.on_epoch_end(run.epoch, values)
+            values |= plain_values(self._last.heard)
+            if validated := {n: v for n, v in values.items() if n.startswith("val_")}:
+                self._own.validation_end(run, run.epoch, validated)
+            self._own.epoch_end(run, run.epoch, values)
+        self._is_told = False
+        if not model.stop_training:
+            self._progress.supply.end_epoch(self._epoch_of_phase, batches=run.batch)
+        run.keep_first(TRAINING, self._feed, run.epoch, self._passes[0].watch)
+        stops = bool(model.stop_training) or run.should_stop
+        model.stop_training = stops
+        run.end_epoch(scalars(values), stops=stops, finished=run.epoch + 1 >= self._epochs)
+
+    def _require_batches(self) -> None:
+        """Raises EmptyEpochError where the data gave nothing, now or before a resume."""
+        if not self._run.batch and not self.model.stop_training:
+            raise EmptyEpochError
+
+    def _of_epoch(self, logs: Logs) -> dict[str, Any]:
+        """The epoch's values; those of a pass that the resume found complete were kept."""
+        values = plain_values(logs)
+        start = self._run.start()
+        if start.skip and start.skip == self._skipped:
+            values |= self._progress.values
+        if self._tested == 0:
+            # A validation of no batch says 0 for all.
+            values = {n: v for n, v in values.items() if not n.startswith("val_")}
+        return values
+
+    # Validation.
+
+    def on_test_begin(self, logs: Logs | None = None) -> None:
+        """Opens the pass over the validation data."""
+        self._require_batches()
+        self._tested = 0
+        if len(self._passes) > 1:
+            key = derive(self._run.seed, "validation", self._run.epoch)
+            self._passes[1].begin(Start(key, self._validations_done()))
+        self._users.on_test_begin(logs)
+
+    def on_test_end(self, logs: Logs | None = None) -> None:
+        """After validation."""
+        batches = (self._tested or 0) * self._steps_per_execution
+        self._progress.supply.end_validation(self._run.epoch, batches=batches)
+        if batches and len(self._passes) > 1:
+            number, watch = self._validations_done(), self._passes[1].watch
+            self._run.keep_first(VALIDATION, self._feeds[1], number, watch)
+        self._users.on_test_end(logs)
+
+    def _validations_done(self) -> int:
+        """Validations of the phase before this epoch's."""
+        run = self._run
+        return self._validations_until(run.epoch) - self._validations_until(run.phase_began_at)
+
+    @property
+    def _epoch_of_phase(self) -> int:
+        return self._run.epoch - self._run.phase_began_at
+
+    def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        """For those who wait for it."""
+        if self._tests_watched:
+            self._users.on_test_batch_begin(batch, logs)
+
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
+        """For those who wait for it."""
+        self._tested = (self._tested or 0) + 1
+        if self._tests_watched:
+            self._users.on_test_batch_end(batch, logs)
+
+    def finish(self) -> None:
+        """Tells the callbacks that the training is over, also one that was over before."""
+        self.on_train_begin()
+        self._users.on_train_end(self._run.history.newest_epoch_values())
+        self._own.train_end(self._run)
+
+
+def scalars(logs: Logs) -> dict[str, Any]:
+    """Returns the values that are numbers, those of inner dicts among them, unread."""
+    found: dict[str, Any] = {}
+    for name, value in logs.items():
+        if isinstance(value, Mapping):
+            found |= scalars(value)
+        elif isinstance(value, int | float) or getattr(value, "shape", None) == ():
+            found[name] = value
+    return found
+
+
+def plain_values(logs: Logs) -> dict[str, float]:
+    """Returns them as floats."""
+    return {name: _as_float(value) for name, value in scalars(logs).items()}
+
+
+def _as_float(value: Any) -> float:
+    if isinstance(value, int | float):
+        return float(value)
+    return float(keras.ops.convert_to_numpy(value))
+
+
+def _is_compiled() -> bool:
+    return bool(keras.backend.backend() == "tensorflow")

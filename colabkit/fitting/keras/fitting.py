@@ -1,0 +1,393 @@
+"""fit for Keras models: Keras' own training loop, bound to a run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from colabkit.errors import ArgumentError
+from colabkit.fitting.callbacks import CallbackList
+from colabkit.fitting.keras.callbacks import callback_states, check_callbacks
+from colabkit.fitting.keras.data_arguments import EmptyEpochError, Supply
+from colabkit.fitting.keras.fit_callback import Bond, FitProgress
+from colabkit.fitting.keras.fit_run import KerasRun
+from colabkit.fitting.keras.own_fit import has_own_fit, through_own_fit
+from colabkit.fitting.options import FitOptions
+from colabkit.frameworks.base import Start
+from colabkit.frameworks.keras.beside import Beside
+from colabkit.frameworks.keras.build import build, check_is_compiled
+from colabkit.frameworks.keras.places import KerasFeed, Turn
+from colabkit.frameworks.keras.randomness import GeneratorState, generator_kinds
+from colabkit.frameworks.keras.sources import FeedOptions, feed_of
+from colabkit.frameworks.keras.step_inspect import look_at_step, roots_of
+from colabkit.frameworks.keras.structure import (
+    ClassWeights,
+    Parts,
+    is_arrays,
+    split_off,
+)
+from colabkit.frameworks.keras.variables import backend_name
+from colabkit.runs.checks import as_validation_data, require_count, seed_of
+from colabkit.runs.history import History
+from colabkit.runs.release_when_done import ReleaseWhenDone
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class KerasOptions(FitOptions):
+    """The arguments of ``fit`` that a Keras model takes besides model, data and folder."""
+
+    sample_weight: Any = None
+    class_weight: Mapping[int, float] | None = None
+    shuffle: bool = True
+    steps_per_epoch: int | None = None
+    validation_split: float = 0.0
+    validation_steps: int | None = None
+    validation_batch_size: int | None = None
+    validation_freq: int | Sequence[int] = 1
+    verbose: str | int = "auto"
+    initial_epoch: int = 0
+
+    def __post_init__(self) -> None:
+        FitOptions.__post_init__(self)
+        for name in ("steps_per_epoch", "validation_steps", "validation_batch_size"):
+            if getattr(self, name) is not None:
+                require_count(name, getattr(self, name))
+        if self.initial_epoch != 0:
+            require_count("initial_epoch", self.initial_epoch)
+        if self.initial_epoch >= self.epochs:
+            message = (
+                f"initial_epoch is {self.initial_epoch}, and epochs is {self.epochs}: none is left."
+            )
+            hint = "epochs is the number of the last one, not how many there are to be."
+            raise ArgumentError(message, argument="initial_epoch", hint=hint)
+        if self.verbose not in {"auto", 0, 1, 2}:
+            message = f"verbose is {self.verbose!r}."
+            raise ArgumentError(message, argument="verbose", hint='Pass "auto", 0, 1 or 2.')
+
+    @property
+    def run_seed(self) -> int:
+        """The seed that every random draw of the run follows from."""
+        return seed_of(self.seed)
+
+    def validations_until(self, epoch: int) -> int:
+        """Returns how many of the first epochs end with a validation."""
+        often = self.validation_freq
+        if isinstance(often, int):
+            return epoch // often
+        return sum(number <= epoch for number in set(often))
+
+
+def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions) -> History:
+    """Trains a compiled Keras model; see ``colabkit.fit``."""
+    backend_name()
+    check_is_compiled(model)
+    _check_is_on_one_device(model)
+    if has_own_fit(model):
+        data, options = through_own_fit(model, data, options)
+    check_callbacks(options.callbacks)
+    data, validation_data = _with_weights_and_split(data, options)
+    weights = ClassWeights(options.class_weight) if options.class_weight is not None else None
+    feed = feed_of(
+        data,
+        FeedOptions(
+            batch_size=options.batch_size,
+            shuffle=options.shuffle,
+            seed=options.run_seed,
+            steps_per_epoch=options.steps_per_epoch,
+            class_weights=weights,
+        ),
+    )
+    if options.steps_per_epoch is None:
+        options.check_is_read_often_enough(feed, instead="or steps_per_epoch")
+    validation = None
+    if validation_data is not None:
+        with as_validation_data():
+            validation = _validation_feed(validation_data, options)
+    return _Fitting(model, feed, validation, ckpt_dir, options).train()
+
+
+def _validation_feed(data: Any, options: KerasOptions) -> KerasFeed:
+    feed = feed_of(
+        data,
+        FeedOptions(
+            batch_size=options.validation_batch_size or options.batch_size,
+            shuffle=False,
+            seed=options.run_seed,
+            limit=options.validation_steps,
+            validates=True,
+        ),
+    )
+    if options.validation_steps is None and options.validations_until(options.epochs) > 1:
+        options.check_is_read_often_enough(feed, instead="or validation_steps")
+    return feed
+
+
+class _Fitting:
+    def __init__(
+        self,
+        model: Any,
+        feed: KerasFeed,
+        validation: KerasFeed | None,
+        ckpt_dir: str | Path,
+        options: KerasOptions,
+    ) -> None:
+        self._model = model
+        self._options = options
+        self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
+        self._feeds = [feed] if validation is None else [feed, validation]
+        self._supply = Supply(
+            feed,
+            steps_per_epoch=options.steps_per_epoch,
+            validation_steps=options.validation_steps,
+        )
+        ahead = not model.run_eagerly
+        self._passes = [_passes_over(each, ahead=ahead) for each in self._feeds]
+        example = _example(self._passes[0], feed)
+        graph = build(model, example)
+        look = look_at_step(model, example, roots_of(model, ()), graph)
+        beside = Beside(model, options.callbacks, look.variables)
+        users = [c for c in options.callbacks if isinstance(c, keras.callbacks.Callback)]
+        own = CallbackList(
+            [c for c in options.callbacks if not isinstance(c, keras.callbacks.Callback)]
+        )
+        self._own = own
+        generators: dict[str, Any] = {
+            name: GeneratorState(generator)
+            for name, generator in own.generators(generator_kinds()).items()
+        }
+        states: dict[str, Any] = {**callback_states(users)}
+        self._has_an_end = bool(users or own.members or _averages(model.optimizer))
+        self._progress = FitProgress(self._supply)
+        of_run = options.for_run(validates=validation is not None)
+        of_run["progress"] = options.progress and options.verbose in {"auto", 1}
+        self._run = KerasRun(
+            ckpt_dir,
+            epochs=options.epochs,
+            **of_run,
+            model=model,
+            fit=self._progress,
+            beside=beside,
+            **states,
+            **own.stateful(),
+            **generators,
+        )
+        if options.initial_epoch:
+            self._run.count_from(options.initial_epoch)
+        self._begin_phase()
+        self._run.note(look)
+        self._run.validation = validation
+        self._run.history.params = {
+            "verbose": 1 if options.verbose == "auto" else options.verbose,
+            "epochs": options.epochs,
+            "steps": feed.length,
+        }
+        self._bond = Bond(
+            self._run,
+            model,
+            passes=self._passes,
+            feeds=self._feeds,
+            progress=self._progress,
+            callbacks=users,
+            states=list(states.values()),
+            beside=beside,
+            own=own,
+            verbose=2 if options.verbose == 2 and options.progress else 0,
+            epochs=options.epochs,
+            validations_until=options.validations_until,
+        )
+
+    def _begin_phase(self) -> None:
+        """Has the data begin with the phase, and come in other orders than in those before."""
+        run, drawn = self._run, self._progress.drawn
+        drawing: list[Any] = [feed for feed in self._feeds if hasattr(feed, "catch_up")]
+        if run.begins_phase:
+            self._supply.turn = Turn()
+        if run.begins_phase or not run.step or run.goes_on_in_session:
+            self._progress.drawn = [feed.drawn for feed in drawing]
+        elif not (run.is_closed or run.is_idle):
+            for feed, count in zip(drawing, drawn, strict=False):
+                feed.catch_up(count)
+        if since := run.phase_began_at:
+            for feed in self._feeds:
+                feed.reseed(since)
+
+    def _look_at_data(self) -> None:
+        """Compares it with what it was; where nothing is left to train, passes it on."""
+        if self._run.check_data(self._feeds, self._supply.turn):
+            self._begin_phase()
+        if not (self._is_left() or self._run.is_idle):
+            self._pass_data_on()
+
+    def _pass_data_on(self) -> None:
+        """Leaves the data to the phases after this one as if its epochs had been read."""
+        often, since = self._options.validations_until, self._run.phase_began_at
+        until = max(since, min(self._run.epoch, self._options.epochs))
+        done = [until - since, often(until) - often(since)]
+        for feed, count in zip(self._feeds, done, strict=False):
+            feed.pass_on(Start(0, count))
+
+    def train(self) -> History:
+        run, epochs = self._run, self._options.epochs
+        if run.is_closed:
+            self._pass_data_on()
+            run.pass_on(epochs)
+            return run.history
+        run.ask_for(epochs)
+        self._look_at_data()
+        if run.begins_phase:
+            self._own.begin_phase()
+        self._own.reconsider(run)
+        if not self._is_left() and not self._is_end_due():
+            run.say_done()
+            run.pass_on(epochs)
+            self._release.finish(run)
+            return run.history
+        try:
+            with (
+                run.training(epochs),
+                _weights_left_open(self._model.optimizer),
+                _steps_end_with_the_data(self._model, self._feeds),
+            ):
+                if self._is_left():
+                    self._progress.is_over = False
+                step, is_more = run.step, True
+                while is_more and self._is_left():
+                    is_more = self._fit(until=run.epoch + 1 if run.is_mid_epoch else epochs)
+                if run.step > step or not self._is_left():
+                    self._end()
+        except KeyboardInterrupt:
+            if not run.was_interrupted:
+                raise
+        finally:
+            for feed in self._feeds:
+                feed.close()
+        run.pass_on(epochs)
+        self._release.finish(run)
+        return run.history
+
+    def _is_end_due(self) -> bool:
+        """Whether a kill came between the last epoch and the training's end."""
+        run, is_open = self._run, self._has_an_end and not self._progress.is_over
+        return is_open and not (run.is_idle or run.has_passed(self._options.epochs))
+
+    def _is_left(self) -> bool:
+        return self._run.epoch < self._options.epochs and not self._run.has_stopped
+
+    def _fit(self, *, until: int) -> bool:
+        """Trains up to an epoch; returns whether the data has more for those that follow."""
+        passes, options, run = self._passes, self._options, self._run
+        for each, feed in zip(passes, self._feeds, strict=True):
+            each.length = feed.length
+        begun_at = run.start()
+        if passes[0].length is not None:
+            # None where nothing is left: Keras takes no epoch of zero steps.
+            passes[0].length = (passes[0].length - begun_at.skip) or None
+        with warnings.catch_warnings(), contextlib.suppress(EmptyEpochError):
+            # Keras says so at the end of all data whose length it does not know.
+            warnings.filterwarnings("ignore", "Your input ran out of data; ", UserWarning)
+            # What a fit of the model's own does to the data is done.
+            keras.Model.fit(
+                self._model,
+                passes[0],
+                initial_epoch=run.epoch,
+                epochs=until,
+                shuffle=False,
+                callbacks=self._bond,
+                validation_data=passes[1] if len(passes) > 1 else None,
+                validation_freq=options.validation_freq,
+            )
+            return run.epoch > begun_at.epoch
+        return self._supply.renews(run.epoch, step=run.step)
+
+    def _end(self) -> None:
+        """What Keras does once after the last epoch, and a checkpoint of what it changed."""
+        if not self._has_an_end:
+            if self._is_left():
+                self._run.save()  # the data ended before the last epoch
+            return
+        model = self._model
+        if _averages(model.optimizer):
+            type(model.optimizer).finalize_variable_values(model.optimizer, model.trainable_weights)
+        self._bond.finish()
+        self._progress.is_over = True
+        self._run.save_anew()
+
+
+def _passes_over(feed: KerasFeed, *, ahead: bool) -> Any:
+    if backend_name() == "tensorflow":
+        from colabkit.fitting.keras.tf_epoch_dataset import passes_over  # imported where it is
+
+        return passes_over(feed, ahead=ahead)
+    from colabkit.fitting.keras.torch_epoch_dataset import TorchPasses  # imported where it is
+
+    return TorchPasses(feed)
+
+
+def _example(passes: Any, feed: Any) -> Any:
+    """Returns what a batch looks like: the specs of one, or the first."""
+    if hasattr(passes, "element_spec"):
+        return passes.element_spec
+    if hasattr(feed, "first"):
+        return feed.first()
+    return next(iter(feed.batches(Start(key=0, epoch=0))))
+
+
+def _averages(optimizer: Any) -> bool:
+    return bool(getattr(optimizer, "use_ema", False))
+
+
+@contextlib.contextmanager
+def _weights_left_open(optimizer: Any) -> Iterator[None]:
+    """Keeps ``model.fit`` from writing averages over the weights before the training is over."""
+    if not _averages(optimizer):
+        yield
+        return
+    optimizer.finalize_variable_values = lambda *_: None
+    try:
+        yield
+    finally:
+        del optimizer.finalize_variable_values
+
+
+def _steps_end_with_the_data(
+    model: Any, feeds: Sequence[KerasFeed]
+) -> contextlib.AbstractContextManager[None]:
+    """On PyTorch, a step is given its batch, and needs no such care."""
+    if backend_name() != "tensorflow":
+        return contextlib.nullcontext()
+    from colabkit.fitting.keras.tf_end import steps_end_with_the_data  # imported where it is
+
+    unknown = [feed.length_of(0) is None for feed in feeds]
+    return steps_end_with_the_data(model, training=unknown[0], testing=any(unknown[1:]))
+
+
+def _with_weights_and_split(data: Any, options: KerasOptions) -> tuple[Any, Any]:
+    validation_data = options.validation_data
+    if options.sample_weight is not None:
+        parts = Parts.of(data) if is_arrays(data) else None
+        if parts is None or parts.y is None or parts.sample_weight is not None:
+            message = "sample_weight needs data of two parts, (x, y) arrays."
+            hint = "Let each batch be (x, y, sample_weight) instead."
+            raise ArgumentError(message, argument="sample_weight", hint=hint)
+        data = (parts.x, parts.y, options.sample_weight)
+    if options.validation_split:
+        if not is_arrays(data) or validation_data is not None:
+            message = "validation_split needs arrays as data, and no validation_data."
+            hint = "Pass validation_data, or set validation_split=0."
+            raise ArgumentError(message, argument="validation_split", hint=hint)
+        training, held_out = split_off(Parts.of(data), options.validation_split)
+        data, validation_data = training.as_tuple(), held_out.as_tuple()
+    return data, validation_data
+
+
+def _check_is_on_one_device(model: Any) -> None:
+    if getattr(model, "_distribute_strategy", None) is not None:
+        message = "The model was made under a tf.distribute strategy, whose runs cannot resume yet."
+        hint = "Build it outside strategy.scope(), on one device."
+        raise ArgumentError(message, argument="model", hint=hint)

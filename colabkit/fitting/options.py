@@ -1,0 +1,65 @@
+"""What every framework's fit takes, besides model, data and folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from colabkit.errors import ArgumentError
+from colabkit.runs.checks import require_count, require_list, seed_of
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FitOptions:
+    """The arguments of ``fit`` that mean the same whatever the model is."""
+
+    epochs: int
+    batch_size: int
+    validation_data: Any
+    callbacks: Sequence[Any]
+    seed: int | None
+    save_every: str | int | None
+    keep: int
+    monitor: str | None
+    resume: bool | str | int
+    data_changed: str
+    progress: bool
+    tensorboard: bool
+    release_when_done: bool
+    max_steps: int | None
+    max_time: str | float | None
+    phase: str | None
+    save_base: bool
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "keep"):
+            require_count(name, getattr(self, name))
+        seed_of(self.seed)
+        require_list("callbacks", self.callbacks)
+
+    def for_run(self, *, validates: bool) -> dict[str, Any]:
+        """Returns the arguments of the ``Run`` that ``fit`` trains with."""
+        return {
+            "seed": self.seed,
+            "save_every": self.save_every,
+            "keep": self.keep,
+            "monitor": self.monitor or ("val_loss" if validates else None),
+            "resume": self.resume,
+            "data_changed": self.data_changed,
+            "progress": self.progress,
+            "tensorboard": self.tensorboard,
+            "must_be_finite": ("loss",),
+            "max_steps": self.max_steps,
+            "max_time": self.max_time,
+            "phase": self.phase,
+            "save_base": self.save_base,
+        }
+
+    def check_is_read_often_enough(self, feed: Any, *, instead: str) -> None:
+        """Raises ArgumentError where data that is read once is wanted for several epochs."""
+        if self.epochs == 1 or not getattr(feed, "reads_once", False):
+            return
+        message = f"data is a generator, which can be read only once, and epochs is {self.epochs}."
+        hint = f"Pass the function that makes it (without calling it), {instead}."
+        raise ArgumentError(message, argument="data", hint=hint)

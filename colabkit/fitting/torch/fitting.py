@@ -1,0 +1,242 @@
+"""fit for PyTorch modules: a Run whose loop body is a TrainStep."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.errors import ArgumentError
+from colabkit.fitting.callbacks import CallbackList
+from colabkit.fitting.options import FitOptions
+from colabkit.fitting.torch.fit_run import TorchRun
+from colabkit.fitting.torch.loss import named_loss
+from colabkit.fitting.torch.metrics import Metrics
+from colabkit.fitting.torch.microbatch import SplitStep, require_size
+from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
+from colabkit.fitting.torch.schedules import make_schedule
+from colabkit.fitting.torch.step import Evaluation, Recipe, TrainStep
+from colabkit.frameworks.torch.device import choose_device, choose_precision
+from colabkit.frameworks.torch.sources import feed_of
+from colabkit.frameworks.torch.tensor_values import TensorValues
+from colabkit.runs.checks import as_validation_data, require_count
+from colabkit.runs.history import History
+from colabkit.runs.release_when_done import ReleaseWhenDone
+from colabkit.runs.verdict import ResumeVerdict
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TorchOptions(FitOptions):
+    """The arguments of ``fit`` that a module takes besides model, data and folder."""
+
+    loss: Any
+    optimizer: Any
+    scheduler: Any
+    metrics: Any
+    precision: str
+    microbatch: int | str | None
+    accumulate: int
+    clip_grad_norm: float | None
+    device: Any
+
+    def __post_init__(self) -> None:
+        FitOptions.__post_init__(self)
+        require_count("accumulate", self.accumulate)
+        if self.microbatch is not None and self.microbatch != "auto":
+            require_size(self.microbatch)
+        norm = self.clip_grad_norm
+        if norm is not None and not (isinstance(norm, int | float) and norm > 0):
+            raise ArgumentError.of("clip_grad_norm", norm, "Pass a number above 0.")
+
+
+def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
+    """Trains a module; see ``colabkit.fit``."""
+    device = choose_device(options.device)
+    model.to(device)
+    if isinstance(options.loss, nn.Module):
+        options.loss.to(device)
+    feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
+    options.check_is_read_often_enough(feed, instead="a list, or a Dataset")
+    own = own_weights(options.loss, model)
+    optimizer = make_optimizer(options.optimizer, model, own)
+    trained = {id(each) for group in optimizer.param_groups for each in group["params"]}
+    recipe = Recipe(
+        model=model,
+        optimizer=optimizer,
+        loss=None if options.loss is None else named_loss(options.loss),
+        schedule=make_schedule(
+            options.scheduler, optimizer, epochs=options.epochs, steps_per_epoch=feed.length
+        ),
+        metrics=Metrics(options.metrics),
+        device=device,
+        precision=choose_precision(options.precision, device),
+        accumulate=options.accumulate,
+        clip_grad_norm=options.clip_grad_norm,
+        left_out=tuple(each for each in own if id(each) not in trained),
+    )
+    return _Fitting(recipe, feed, ckpt_dir, options).train()
+
+
+class _Fitting:
+    def __init__(
+        self, recipe: Recipe, feed: Any, ckpt_dir: str | Path, options: TorchOptions
+    ) -> None:
+        self._recipe = recipe
+        self._feed = feed
+        self._options = options
+        self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
+        self._callbacks = CallbackList(options.callbacks, TensorValues())
+        # Whatever an earlier loop or a step that broke off has left there.
+        recipe.model.zero_grad()
+        recipe.optimizer.zero_grad()
+        recipe.model.train()
+        self._step = self._make_step(options.microbatch)
+        self._evaluate = Evaluation(recipe)
+        self._validation = None
+        if options.validation_data is not None:
+            with as_validation_data():
+                self._validation = feed_of(
+                    options.validation_data,
+                    batch_size=options.batch_size,
+                    shuffle=False,
+                    device=recipe.device,
+                )
+        of_run = options.for_run(validates=self._validation is not None)
+        self._monitor = of_run["monitor"]
+        self._run = TorchRun(
+            ckpt_dir,
+            epochs=options.epochs,
+            settings=_settings(options, recipe.loss),
+            has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
+            **of_run,
+            **self._objects(),
+        )
+        self._run.note(self._step.verdict())
+
+    def _make_step(self, microbatch: int | str | None) -> TrainStep:
+        if microbatch is None:
+            return TrainStep(self._recipe)
+        size = None if isinstance(microbatch, str) else microbatch
+        return SplitStep(self._recipe, size=size, say=lambda sentence: self._run.say(sentence))
+
+    def _objects(self) -> dict[str, Any]:
+        recipe = self._recipe
+        return {
+            "model": recipe.model,
+            "loss": recipe.loss if _keeps_state(recipe.loss) else None,
+            "optimizer": recipe.optimizer,
+            "scheduler": recipe.schedule.scheduler,
+            "scaler": self._step.scaler,
+            "step": self._step,
+            **{f"metric {n}": m for n, m in recipe.metrics.stateful.items()},
+            **self._callbacks.stateful(),
+            **self._callbacks.generators((torch.Generator,)),
+        }
+
+    def train(self) -> History:
+        run, callbacks = self._run, self._callbacks
+        self._say_what_the_loss_trains()
+        callbacks.reconsider(run)
+        run.check_data(self._feed, self._validation)
+        if run.is_closed or run.has_passed(self._options.epochs):
+            return self._found_done()
+        if run.begins_phase:
+            callbacks.begin_phase()
+            self._fit_schedule_to_phase()
+        callbacks.train_begin(run)
+        try:
+            for epoch in run.epochs(self._options.epochs):
+                if not run.is_mid_epoch:
+                    # Before the callbacks, which may freeze a layer's statistics by its mode.
+                    self._recipe.model.train()
+                    callbacks.epoch_begin(run, epoch)
+                set_mode(self._recipe.optimizer, training=True)
+                self._train_epoch()
+                set_mode(self._recipe.optimizer, training=False)
+                if run.is_over:
+                    continue
+                # Before validation, which counts with the same metrics.
+                run.log_epoch(**self._recipe.metrics.of_epoch())
+                validated = self._validate(epoch)
+                run.log_epoch(**validated)
+                if validated:
+                    callbacks.validation_end(run, epoch, validated)
+                run.log_epoch(lr=float(self._recipe.optimizer.param_groups[0]["lr"]))
+                logs = run.epoch_logs
+                self._recipe.schedule.after_epoch(epoch, logs, self._monitor)
+                callbacks.epoch_end(run, epoch, logs)
+            if not run.is_over:
+                callbacks.train_end(run)
+        except KeyboardInterrupt:
+            if not run.was_interrupted:
+                raise
+            set_mode(self._recipe.optimizer, training=False)
+        self._release.finish(run)
+        return run.history
+
+    def _fit_schedule_to_phase(self) -> None:
+        """Makes a schedule by name as long as the phase that begins, not as all of them."""
+        options, scheduler = self._options, self._recipe.schedule.scheduler
+        if "scheduler" in _settings(options, None):
+            rest = make_schedule(
+                options.scheduler,
+                self._recipe.optimizer,
+                epochs=options.epochs - self._run.epoch,
+                steps_per_epoch=self._feed.length,
+            )
+            scheduler.load_state_dict(rest.scheduler.state_dict())
+
+    def _found_done(self) -> History:
+        """For a call whose training went on beyond its end: that is nothing of its own."""
+        if not self._run.is_closed:
+            self._run.say_done()
+        self._run.pass_on(self._options.epochs)
+        return self._run.history
+
+    def _say_what_the_loss_trains(self) -> None:
+        loss = self._recipe.loss
+        own = own_weights(loss, self._recipe.model)
+        if own and not self._recipe.left_out and isinstance(loss, nn.Module):
+            known = set(map(id, own))
+            names = ", ".join(n for n, each in loss.named_parameters() if id(each) in known)
+            self._run.say(f"{type(loss).__name__} has weights of its own ({names}): trained too.")
+
+    def _train_epoch(self) -> None:
+        run, step, callbacks = self._run, self._step, self._callbacks
+        watched = callbacks.watches_batches
+        step.begin_epoch(self._feed.length)
+        for batch in run.pass_over(self._feed):
+            outcome = step(batch)
+            run.log_outcome(outcome.values, samples=outcome.samples)
+            if watched:
+                callbacks.batch_end(run, outcome.values)
+        if not run.is_over:
+            step.finish_epoch()
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        if self._validation is None:
+            return {}
+        with as_validation_data():
+            means = self._evaluate(self._run.validated(self._validation, epoch))
+        self._run.reseed("after validation")
+        # Early stopping and plateaus follow what it gives.
+        found = tuple(f"in the validation data, {why}" for why in self._validation.reasons())
+        self._run.note(ResumeVerdict(reasons=found))
+        return {f"val_{name}": value for name, value in means.items()}
+
+
+def _keeps_state(loss: object) -> bool:
+    """Whether a loss may change in training: it has weights, counts, or says so itself."""
+    return hasattr(loss, "state_dict") and hasattr(loss, "load_state_dict")
+
+
+def _settings(options: TorchOptions, loss: Any) -> dict[str, Any]:
+    """Returns what of a call's settings its optimizer and scheduler do not say."""
+    given = options.scheduler[0] if isinstance(options.scheduler, tuple) else options.scheduler
+    # A schedule by name is as long as the call's epochs say.
+    schedule = {"scheduler": given} if isinstance(given, str) else {}
+    kind = "" if loss is None else getattr(loss, "__qualname__", type(loss).__qualname__)
+    return {"loss": kind, **schedule}

@@ -1,0 +1,117 @@
+"""Optimizers by instance, name or factory."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.errors import ArgumentError
+from colabkit.frameworks.torch.prepared import plain_optimizer
+from colabkit.frameworks.torch.structure import check_is_built
+
+_OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": functools.partial(torch.optim.SGD, lr=0.01, momentum=0.9),
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+}
+_FUSED = ("adamw", "adam", "sgd")
+
+
+def make_optimizer(
+    optimizer: Any, model: nn.Module, own: Sequence[nn.Parameter] = ()
+) -> torch.optim.Optimizer:
+    """Returns the optimizer asked for; AdamW, fused where it runs, when none is.
+
+    Args:
+        optimizer: An optimizer, its name, a function of the parameters, or None.
+        model: What it is to train.
+        own: The loss's own weights, trained with the model by an optimizer that is made here.
+
+    Raises:
+        ArgumentError: It is unknown, it trains nothing of the model, or the model has nothing
+            to train.
+    """
+    check_is_built("model", model)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if isinstance(optimizer, torch.optim.Optimizer):
+        _check_trains_some(optimizer, parameters)
+        return _without_closure(plain_optimizer(optimizer))
+    if not parameters:
+        message = f"{type(model).__name__} has no parameter with requires_grad=True."
+        raise ArgumentError(message, argument="model", hint="Unfreeze what is to be trained.")
+    parameters += own
+    if optimizer is None or isinstance(optimizer, str):
+        return _named(optimizer or "adamw", parameters)
+    made = optimizer(parameters) if callable(optimizer) else None
+    if not isinstance(made, torch.optim.Optimizer):
+        message = f"optimizer={optimizer!r} gives no torch.optim.Optimizer."
+        hint = "Pass an optimizer, its name, or a function that makes one of the parameters."
+        raise ArgumentError(message, argument="optimizer", hint=hint)
+    return _without_closure(made)
+
+
+def own_weights(loss: object, model: nn.Module) -> list[nn.Parameter]:
+    """Returns the weights to train that a loss has besides the model's, as ArcFace's centres."""
+    if not isinstance(loss, nn.Module):
+        return []
+    of_model = set(map(id, model.parameters()))
+    return [p for p in loss.parameters() if p.requires_grad and id(p) not in of_model]
+
+
+def left_out_error(loss: nn.Module, parameters: Sequence[nn.Parameter]) -> ArgumentError:
+    """Returns the error for weights of a loss that get gradients and that nobody trains."""
+    left = set(map(id, parameters))
+    names = ", ".join(name for name, each in loss.named_parameters() if id(each) in left)
+    message = f"{type(loss).__name__} has weights of its own ({names}), and optimizer leaves them"
+    hint = (
+        "Make it of both: [*model.parameters(), *loss.parameters()]; or leave optimizer out, and"
+        " they are trained too. If they must stay as they are: loss.requires_grad_(False)."
+    )
+    return ArgumentError(f"{message} out.", argument="optimizer", hint=hint)
+
+
+def set_mode(optimizer: torch.optim.Optimizer, *, training: bool) -> None:
+    """Tells an optimizer of two sets of weights, as schedule-free ones are, which to show."""
+    switch = getattr(optimizer, "train" if training else "eval", None)
+    if callable(switch):
+        switch()
+
+
+def _without_closure(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """Returns an optimizer; raises ArgumentError if its step must be given a closure."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        message = f"{type(optimizer).__name__} computes the loss several times in a step."
+        hint = "Write the loop yourself with colabkit.Run and optimizer.step(closure)."
+        raise ArgumentError(message, argument="optimizer", hint=hint)
+    return optimizer
+
+
+def _check_trains_some(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter]) -> None:
+    """Raises ArgumentError for an optimizer of another model: the loss would never fall."""
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if parameters and trained.isdisjoint(map(id, parameters)):
+        message = "optimizer trains none of this model's parameters: it was made for another one."
+        hint = "Make it anew after the model: run its cell again, then this one."
+        raise ArgumentError(message, argument="optimizer", hint=hint)
+
+
+def _named(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    make = _OPTIMIZERS.get(name.lower())
+    if make is None:
+        message = f"optimizer is {name!r}, which is no optimizer known by name."
+        hint = f"Pass one of {', '.join(_OPTIMIZERS)}, an optimizer, or a function that makes one."
+        raise ArgumentError(message, argument="optimizer", hint=hint)
+    fusable = all(p.is_floating_point() and p.device.type in {"cpu", "cuda"} for p in parameters)
+    if name.lower() in _FUSED and fusable:
+        return make(parameters, fused=True)
+    return make(parameters)

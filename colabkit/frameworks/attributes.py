@@ -1,0 +1,251 @@
+"""What objects keep as attributes and training changes, kept with a run's checkpoints."""
+
+from __future__ import annotations
+
+import functools
+import random
+import site
+import sys
+import sysconfig
+import types
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colabkit.frameworks.plain_values import PlainValues
+
+_DEPTH_MAX = 3
+_LOOKED_AT_MAX = 64
+_BYTES_MAX, _ITEMS_MAX = 1 << 20, 10_000
+_NOTHING = object()
+_GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
+# They show, write or wait, and nothing is trained by what they are.
+_TRAINING_NOTHING = frozenset(
+    {
+        "_io", "_thread", "IPython", "comet_ml", "concurrent", "contextlib", "datetime",
+        "io", "ipywidgets", "logging", "matplotlib", "mlflow", "pathlib", "rich", "tensorboard",
+        "tensorboardX", "threading", "time", "tqdm", "wandb", "weakref",
+    }
+)  # fmt: skip
+
+
+class Attributes:
+    """The attributes of an object that have changed since it was made.
+
+    A callback that closes an augmentation at some epoch, or counts, does so once; a resume in
+    another process must find it done. What training has left alone is the notebook's own
+    business. Attributes of the user's own objects that it refers to belong to it; what is a
+    library's does not.
+
+    Args:
+        owner: A callback, an optimizer, or a module.
+        values: What is plain.
+        leave_out: Names that others look after.
+        is_new: Whether the owner itself was made by training, and all of it has changed.
+    """
+
+    def __init__(
+        self,
+        owner: Any,
+        values: PlainValues,
+        *,
+        leave_out: frozenset[str] = frozenset(),
+        is_new: bool = False,
+    ) -> None:
+        self._owner = owner
+        self.values = values
+        self._leave_out = leave_out
+        self._restored: set[str] = set()
+        # Kept, so that no later object takes the place in memory by which these are known.
+        self._first = {} if is_new else self._own()
+        self._marks = {path: values.mark(value) for path, value in self._first.items()}
+        self._opaque: dict[str, Any] | None = None
+        self.with_state: dict[str, Any] = {}
+        self.lost: dict[str, str] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the changed ones by the path that leads to them.
+
+        What has a state of its own is noted in ``with_state``, and what has changed since the
+        last call and can be saved by nobody in ``lost``.
+        """
+        changed: dict[str, Any] = {}
+        opaque: dict[str, _Look] = {}
+        self.with_state = {}
+        for path, value in self._own().items():
+            if value is self._first.get(path, _NOTHING) and type(value) in _UNCHANGING:
+                if path in self._restored:
+                    changed[path] = value
+                continue
+            mark = self.values.mark(value)
+            if mark is None:
+                self._look_at(path, value, opaque)
+            elif path in self._restored or mark != self._marks.get(path, _NOTHING):
+                changed[path] = self.values.detached(value)
+        self._note_lost(opaque)
+        return changed
+
+    def load_state_dict(self, state: Mapping[str, Any], near: Any = None) -> None:
+        """Puts them back: into the tensors and lists that are there, which others may hold too.
+
+        Args:
+            state: What ``state_dict`` gave.
+            near: Where tensors belong when neither the owner nor what is there says so.
+        """
+        near = self.values.place_of(self._owner) or near
+        for path, value in state.items():
+            *way, name = path.split(".")
+            owner: Any = self._owner
+            for step in way:
+                owner = getattr(owner, step, None)
+            there = getattr(owner, name, None)
+            if owner is not None and self.values.may_be_replaced(owner, name, there):
+                _set(owner, name, self.values.put(there, value, near))
+                self._restored.add(path)
+
+    def adopt(self, name: str, value: Any) -> None:
+        """Gives the owner what training had made, where it has nothing yet."""
+        if getattr(self._owner, name, None) is None:
+            _set(self._owner, name, value)
+
+    def _own(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        seen = {id(self._owner)}
+
+        def walk(owner: object, path: str, depth: int) -> None:
+            for name, value in _attributes_of(owner).items():
+                if depth == 0 and name in self._leave_out:
+                    continue
+                if id(value) in seen or (depth and _is_large(value)):
+                    continue
+                if depth < _DEPTH_MAX and _is_of_the_user(value):
+                    seen.add(id(value))
+                    walk(value, f"{path}{name}.", depth + 1)
+                else:
+                    found[path + name] = value
+
+        walk(self._owner, "", 0)
+        return found
+
+    def _look_at(self, path: str, value: Any, opaque: dict[str, _Look], depth: int = 0) -> None:
+        """Takes down what is not plain: objects with a state, and what else they may be."""
+        if has_state(value):
+            self.with_state[path] = value
+        elif isinstance(value, list | tuple | dict) and depth < _DEPTH_MAX:
+            if len(value) > _LOOKED_AT_MAX:
+                opaque[path] = _Look(value, len(value))
+                return
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            parts = [(key, part) for key, part in pairs if self.values.mark(part) is None]
+            inside: dict[str, _Look] = {}
+            for key, part in parts:
+                self._look_at(f"{path}[{key!r}]", part, inside, depth + 1)
+            if inside:
+                opaque[path] = _Look(value, [*inside.values()])
+        elif not (trains_nothing(value) or self.values.is_saved_elsewhere(value)):
+            opaque[path] = _Look(value, self._mark_inside(value))
+
+    def _mark_inside(self, value: Any) -> Any:
+        if has_state(self._owner):
+            return None  # each layer of a model may hold the same large configuration
+        inside = list(_attributes_of(value).items())[:_LOOKED_AT_MAX]
+        return [(name, self.values.mark(each)) for name, each in inside]
+
+    def _note_lost(self, opaque: dict[str, _Look]) -> None:
+        before, self._opaque = self._opaque, opaque
+        if before is None:
+            return  # what a session makes before its first step, the next one makes as well
+        for path, look in opaque.items():
+            if look != before.get(path):
+                self.lost[path] = look.kind
+
+
+class _Look:
+    """What an object was when it was looked at, without keeping it alive where that can be."""
+
+    def __init__(self, value: Any, inside: Any) -> None:
+        self.kind = type(value).__name__
+        self._inside = inside
+        try:
+            self._held: Callable[[], Any] = weakref.ref(value)
+        except TypeError:
+            self._held = lambda: value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Look):
+            return False
+        return self._held() is other._held() and self._inside == other._inside
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def has_state(value: object) -> bool:
+    """Whether an object can be saved and loaded by methods of its own."""
+    if isinstance(value, type):
+        return False
+    return callable(getattr(value, "state_dict", None)) and callable(
+        getattr(value, "load_state_dict", None)
+    )
+
+
+_UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
+
+
+def _attributes_of(owner: object) -> dict[str, Any]:
+    return getattr(owner, "__dict__", {})
+
+
+def _set(owner: Any, name: str, value: Any) -> None:
+    # A frozen dataclass refuses the ordinary way, and was changed in spite of it.
+    try:
+        setattr(owner, name, value)
+    except AttributeError:
+        object.__setattr__(owner, name, value)
+
+
+def _is_large(value: Any) -> bool:
+    """Whether a look at each save would cost too much, as a data set's arrays and lists do."""
+    if isinstance(value, np.ndarray):
+        return value.nbytes > _BYTES_MAX
+    return isinstance(value, list | tuple | dict | set) and len(value) > _ITEMS_MAX
+
+
+def trains_nothing(value: object) -> bool:
+    if isinstance(value, (type, types.ModuleType, *_GENERATORS)):
+        return True
+    return type(value).__module__.partition(".")[0] in _TRAINING_NOTHING
+
+
+def _is_of_the_user(value: Any) -> bool:
+    """Whether an object is the user's own, and plain: its attributes are all it is."""
+    # What a run saves by itself has its own way; modules and optimizers are such.
+    if has_state(value) or isinstance(value, type) or not hasattr(value, "__dict__"):
+        return False
+    return is_of_users_class(type(value)) and not callable(getattr(value, "log_epoch", None))
+
+
+def is_of_users_class(kind: type) -> bool:
+    """Whether a class comes from a notebook or the user's own files."""
+    return _is_users_module(kind.__module__)
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_users_module(name: str) -> bool:
+    if name == "__main__":
+        return True
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return file is not None and not any(Path(file).is_relative_to(root) for root in _LIBRARIES)
+
+
+_LIBRARIES = {
+    Path(root)
+    for root in (
+        *(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+        str(Path(__file__).parents[1]),
+    )
+}

@@ -1,0 +1,110 @@
+"""Which framework a user's objects come from, told without importing any, and its adapter."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from colabkit.errors import ArgumentError, MissingPackageError
+from colabkit.frameworks.base import FrameworkAdapter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Framework:
+    """A framework that runs are made of.
+
+    Attributes:
+        name: What it is called.
+        packages: Those whose classes make an object one of the framework's.
+        adapter: Where its adapter is: "module:class", called with the objects by name.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+    adapter: str
+
+    def claims(self, value: object) -> bool:
+        """Whether an object's class, or one it comes from, is of one of its packages."""
+        return _is_of(value, self.packages)
+
+
+KERAS = Framework("keras", ("keras", "tensorflow"), "colabkit.frameworks.keras:KerasAdapter")
+TORCH = Framework("torch", ("torch",), "colabkit.frameworks.torch:TorchAdapter")
+FRAMEWORKS = [KERAS, TORCH]
+"""In the order in which they are asked; what none claims is the last one's."""
+
+
+def framework_of(objects: Iterable[Any]) -> Framework:
+    """Returns the first framework that claims one of the objects, the last where none does.
+
+    An object of a framework that was never imported cannot exist, so what is loaded is enough.
+
+    Raises:
+        ArgumentError: One of them is of Keras 2.
+    """
+    values = [part for value in objects for part in _spread(value)]
+    if any(_is_of(value, ("tf_keras",)) for value in values):
+        raise keras_2_error(of="tf_keras")
+    found = next((each for each in FRAMEWORKS if any(map(each.claims, values))), FRAMEWORKS[-1])
+    version = str(getattr(sys.modules.get("keras"), "__version__", ""))
+    if found is KERAS and version.startswith("2."):
+        raise keras_2_error(of=version)
+    return found
+
+
+def adapter_for(objects: Mapping[str, Any], *, save_base: bool = False) -> FrameworkAdapter:
+    """Returns the adapter of the framework that the objects come from.
+
+    Args:
+        objects: By name.
+        save_base: Whether frozen weights are written that loading the base model gives again.
+
+    Raises:
+        ArgumentError: A model is of a framework that cannot be resumed.
+        MissingPackageError: When no framework is installed.
+    """
+    module, name = framework_of(objects.values()).adapter.split(":")
+    try:
+        made = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        if "torch" in sys.modules:
+            raise
+        raise no_framework_error() from error
+    adapter: FrameworkAdapter = made(objects, save_base=save_base)
+    return adapter
+
+
+def _is_of(value: object, packages: tuple[str, ...]) -> bool:
+    if not any(package in sys.modules for package in packages):
+        return False
+    return any(base.__module__.partition(".")[0] in packages for base in type(value).__mro__)
+
+
+def _spread(value: object) -> Iterator[object]:
+    """Yields what a list or dict of objects holds, and any other object itself."""
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, list | tuple):
+        yield from value
+    else:
+        yield value
+
+
+def keras_2_error(*, of: str) -> ArgumentError:
+    """Returns the error for a model of Keras 2, which says how to make it one of Keras 3."""
+    message = f"The model is of Keras 2 ({of}); colabkit trains models of Keras 3."
+    hint = (
+        "Build it with `import keras` instead of tf_keras, and without"
+        " TF_USE_LEGACY_KERAS=1 in the environment."
+    )
+    return ArgumentError(message, argument="model", hint=hint)
+
+
+def no_framework_error() -> MissingPackageError:
+    """Returns the error that says what to install."""
+    message = "Training needs PyTorch or a Keras model, and PyTorch is not installed here."
+    hint = "Run: pip install torch (or tensorflow, and pass a keras.Model)"
+    return MissingPackageError(message, package="torch", hint=hint)

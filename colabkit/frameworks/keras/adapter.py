@@ -1,0 +1,241 @@
+"""Keras behind the loop's one protocol."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from colabkit.checkpoint import Section, TensorBackend, TensorSpec
+from colabkit.frameworks.base import Feed, Owned
+from colabkit.frameworks.batch_watches import SampledWatch, Watch
+from colabkit.frameworks.keras.compare import record
+from colabkit.frameworks.keras.loop_inspect import LoopLook
+from colabkit.frameworks.keras.passed_settings import PassedSettings, parts_of
+from colabkit.frameworks.keras.randomness import forget_draws, seed_streams
+from colabkit.frameworks.keras.sources import FeedOptions, feed_of
+from colabkit.frameworks.keras.state import KerasState
+from colabkit.frameworks.keras.variables import backend_name
+from colabkit.storage import Bytes
+
+_ANY_ORDER = (
+    "GPU kernels may add in any order"
+    " (tf.config.experimental.enable_op_determinism() makes them exact)"
+)
+
+
+class KerasAdapter:
+    """What the loop needs of a framework, for Keras on TensorFlow or PyTorch."""
+
+    def __init__(
+        self,
+        objects: Mapping[str, Any],
+        *,
+        save_base: bool = False,  # noqa: ARG002  # all weights are written
+    ) -> None:
+        self._on_tensorflow = backend_name() == "tensorflow"
+        self.state = KerasState(objects)
+        self.backend: TensorBackend = _tensors(self.state)
+        self._passed = self._settings()
+        self._look = LoopLook(self.state)
+
+    def open(self, before_optimizer_step: Callable[[], None]) -> None:  # noqa: ARG002  # guarded
+        """Puts the streams of TensorFlow's eager draws where none has drawn before."""
+        forget_draws()
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+    def begin_step(self) -> None:
+        """Looks at what the first step uses."""
+        if not self._look.is_over:
+            self._look.begin_step()
+
+    def has_stepped(self) -> bool:
+        """Nobody can tell."""
+        return True
+
+    def is_mid_group(self) -> bool:
+        """Returns False: Keras' optimizers keep their count of gathered gradients themselves."""
+        return False
+
+    def sections(self) -> list[Section]:
+        """Returns all that a checkpoint holds of the user's objects."""
+        self._look.finish()
+        return self.state.sections()
+
+    def restore(self, sections: Mapping[str, Any]) -> None:
+        """Puts a checkpoint back into the user's objects."""
+        self.state.restore(sections)
+
+    def restore_again(self) -> None:
+        """Puts back what a loop has reset on its way to the place where it goes on."""
+        self.state.restore_again()
+
+    def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
+        """Takes what fits; returns how many tensors did, of how many."""
+        return self.state.restore_weights(sections)
+
+    def guard(self) -> Callable[[TensorSpec], bool]:
+        """Held values never change, so all may be copied later; PyTorch's tensors may not."""
+        held = self._on_tensorflow
+        return lambda _: held
+
+    def unchanged(self) -> Callable[[Mapping[int, Bytes]], bool]:
+        """Held values never change."""
+        return lambda _: True
+
+    def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
+        """Returns the source of batches for whatever the user passed."""
+        feed = feed_of(data, FeedOptions(batch_size=batch_size, shuffle=shuffle, seed=0))
+        if (go_on := getattr(feed, "go_on_in_session", None)) is not None:
+            go_on()
+        return feed
+
+    def watch(self, *, first: int = 0) -> Watch:
+        """Returns what takes down some of the batches of one pass."""
+        return SampledWatch(record, first=first)
+
+    def seed(self, seed: int) -> None:
+        """Puts every global random stream where a seed names."""
+        seed_streams(seed)
+
+    def to_floats(self, values: Sequence[Any]) -> list[float]:
+        """Reads scalars."""
+        return [value if isinstance(value, float) else _as_float(value) for value in values]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what must be the same for a checkpoint to fit."""
+        return self.state.fingerprint()
+
+    def parts(self) -> dict[str, str]:
+        """Returns what is trained, by whom, in phrases."""
+        return parts_of(self.state.models, self.state.optimizers)
+
+    def owned(self) -> Owned:
+        """Returns the objects that tell one call from another by which they are."""
+        return Owned(tuple(self.state.models.values()), tuple(self.state.optimizers.values()))
+
+    def unwritten_bytes(self) -> int:
+        """Returns 0: all weights are written."""
+        return 0
+
+    def changed_base(self, _sections: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+        """Returns nothing: all weights are written."""
+        return {}
+
+    def holds_weights(self, sections: Mapping[str, Any]) -> bool:
+        """Whether the models hold the weights of a checkpoint, bit for bit."""
+        return self.state.holds_weights(sections)
+
+    def passed(self) -> dict[str, Any]:
+        """Returns the settings of optimizers and losses as the user compiled them."""
+        return self._passed.values
+
+    def left(self) -> dict[str, Any]:
+        """Returns these settings as they are now."""
+        return self._settings().values
+
+    def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
+        """Takes what is passed otherwise than ``then`` into the restored optimizers; says it."""
+        return self._passed.take(then)
+
+    def _settings(self) -> PassedSettings:
+        return PassedSettings(self.state.models, self.state.optimizers)
+
+    def environment(self) -> dict[str, Any]:
+        """Returns what must be the same for the same bits."""
+        return {
+            **(
+                _tensorflow_environment() if self._on_tensorflow else _torch_environment(self.state)
+            ),
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "python": ".".join(platform.python_version_tuple()[:2]),
+        }
+
+    def reasons(self) -> tuple[str, ...]:
+        """Returns what of the framework's settings stands against exactness."""
+        if not self._on_tensorflow:
+            return ()
+        import tensorflow as tf  # imported where it is the backend
+
+        if tf.config.list_logical_devices("GPU") and not _is_deterministic():
+            return (_ANY_ORDER,)
+        return ()
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to use or change that no object of the run holds."""
+        watching = [each for each in self.state.others.values() if hasattr(each, "unsaved")]
+        seen = (reason for each in watching for reason in each.unsaved())
+        return (*self._look.reasons(), *seen)
+
+
+def _as_float(value: Any) -> float:
+    if hasattr(value, "numpy") and not hasattr(value, "detach"):
+        return float(value.numpy())
+    return float(value)
+
+
+def _tensors(state: KerasState) -> TensorBackend:
+    if backend_name() == "tensorflow":
+        from colabkit.frameworks.keras.backend import KerasBackend  # imported where it is
+
+        return KerasBackend()
+    from colabkit.frameworks.torch import TorchBackend  # imported where it is
+
+    return TorchBackend(_torch_device(state))
+
+
+def _torch_device(state: KerasState) -> Any:
+    import torch  # imported where it is the backend
+
+    for model in state.models.values():
+        for variable in model.weights:
+            return variable.value.device
+    return torch.device("cpu")
+
+
+def _is_deterministic() -> bool:
+    """Whether deterministic kernels are asked for; TensorFlow tells only inside itself."""
+    try:
+        from tensorflow.python.framework.config import is_op_determinism_enabled
+    except ImportError:
+        return os.environ.get("TF_DETERMINISTIC_OPS", "") in {"1", "true"}
+    return bool(is_op_determinism_enabled())
+
+
+def _tensorflow_environment() -> dict[str, Any]:
+    import tensorflow as tf  # imported where it is the backend
+
+    gpus = tf.config.list_logical_devices("GPU")
+    device = "cpu"
+    if gpus:
+        physical = tf.config.list_physical_devices("GPU")[0]
+        details = tf.config.experimental.get_device_details(physical)
+        device = str(details.get("device_name", "GPU"))
+    return {
+        "device": device,
+        "CPU_threads": _threads(tf.config.threading.get_intra_op_parallelism_threads()),
+        "tensorflow": tf.__version__,
+    }
+
+
+def _torch_environment(state: KerasState) -> dict[str, Any]:
+    import torch  # imported where it is the backend
+
+    device = _torch_device(state)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "CPU_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _threads(asked: int) -> int:
+    # 0 lets TensorFlow take as many as this process may use.
+    return asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked

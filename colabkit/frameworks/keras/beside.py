@@ -1,0 +1,130 @@
+"""What a training uses beside the model's own variables, kept with its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from colabkit.frameworks.keras.memory import Memory
+from colabkit.frameworks.keras.names import layers_of
+from colabkit.frameworks.keras.randomness import global_seeds, restore_state, state_of
+from colabkit.frameworks.keras.reach import generators_within, variables_within
+from colabkit.frameworks.keras.step_inspect import roots_of
+from colabkit.frameworks.keras.variables import (
+    assign,
+    backend_name,
+    optimizers_of,
+    reader,
+    unlisted_variables,
+)
+
+
+class Beside:
+    """Variables, generators and plain values that losses, layers and callbacks work with.
+
+    What is plain and part of a compiled step is built into it: it is not put back, for the step
+    is compiled as it was the first time, and what changes it is said.
+
+    Args:
+        model: The compiled model.
+        callbacks: The user's, of Keras' form and of colabkit's.
+        traced: The variables of the compiled step.
+    """
+
+    def __init__(self, model: Any, callbacks: Sequence[Any], traced: Iterable[Any]) -> None:
+        self._model = model
+        self._roots = roots_of(model, callbacks)
+        self._traced = list(traced)
+        self._held = _held_by(model)
+        self._read = reader()
+        self._kept: dict[str, Any] = {}
+        self._variables: dict[str, Any] = {}
+        self._generators: dict[str, Any] = {}
+        self._is_compiled = backend_name() == "tensorflow" and not model.run_eagerly
+        # Of colabkit's form, their attributes are kept by another way.
+        of_keras = [c for c in callbacks if isinstance(c, keras.callbacks.Callback)]
+        self._plain_roots = roots_of(None if self._is_compiled else model, of_keras)
+        self._plain: Memory | None = None
+        self._built_in: Memory | None = None
+        self._changed: dict[str, None] = {}
+        self._look()
+
+    def begin(self) -> None:
+        """Puts back what callbacks have made as they began; all others change from now on."""
+        before = {*self._variables, *self._generators}
+        self._look()
+        self._put_back(but=before)
+        built_in = Memory(roots_of(self._model, ())).places() if self._is_compiled else frozenset()
+        self._plain = Memory(self._plain_roots, but=built_in)
+        self._plain.restore(self._kept.get("plain", {}))
+
+    def begin_epoch_end(self) -> None:
+        """Looks at what is built into a compiled step; by the end of an epoch all is compiled."""
+        if not self._is_compiled:
+            return
+        if self._built_in is None:
+            self._built_in = Memory(roots_of(self._model, ()))
+        self._changed |= dict.fromkeys(self._built_in.changes())
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to change and a resume will not have."""
+        lost = self._plain.lost if self._plain is not None else {}
+        found = [
+            f"{path} changes and holds a {kind}, which no checkpoint can hold"
+            for path, kind in lost.items()
+        ]
+        found += [
+            f"{path} changes, which the compiled step has built in as it was (make it a variable)"
+            for path in self._changed
+        ]
+        return tuple(found)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns their values by path."""
+        return {
+            "variables": {path: self._read(v) for path, v in self._variables.items()},
+            "generators": {path: state_of(g) for path, g in self._generators.items()},
+            "plain": self._kept.get("plain", {}) if self._plain is None else self._plain.changes(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores what is there; what callbacks have yet to make waits for ``begin``."""
+        self._kept = {kind: dict(values) for kind, values in state.items()}
+        self._put_back(but=set())
+
+    def _look(self) -> None:
+        found = variables_within(self._roots)
+        reached = {part for variable in found.values() for part in _ids_of(variable)}
+        unseen = [v for v in self._traced if reached.isdisjoint(_ids_of(v))]
+        found |= {f"step.{number}": variable for number, variable in enumerate(unseen)}
+        self._variables = {
+            path: each for path, each in found.items() if self._held.isdisjoint(_ids_of(each))
+        }
+        self._generators = generators_within(self._roots)
+
+    def _put_back(self, *, but: set[str]) -> None:
+        variables, generators = (self._kept.get(k, {}) for k in ("variables", "generators"))
+        for path, variable in self._variables.items():
+            kept = variables.get(path)
+            if path not in but and kept is not None and tuple(kept.shape) == tuple(variable.shape):
+                assign(variable, kept)
+        for path, generator in self._generators.items():
+            if path not in but and path in generators:
+                restore_state(generator, generators[path])
+
+
+def _held_by(model: Any) -> set[int]:
+    """Returns by id the variables that a checkpoint holds as the model's and its optimizers'."""
+    layers = layers_of(model)
+    held = [*model.variables, *model.metrics_variables, *unlisted_variables(model, layers)]
+    for optimizer in optimizers_of(layers).values():
+        held += optimizer.variables
+    return {part for variable in [*held, *global_seeds()] for part in _ids_of(variable)}
+
+
+def _ids_of(variable: Any) -> set[int]:
+    """Returns by what a variable is known: Keras' own wraps the backend's."""
+    inner = getattr(variable, "_value", None)
+    return {id(variable)} if inner is None else {id(variable), id(inner)}

@@ -1,0 +1,128 @@
+"""Plain values that the user's own code reaches: what of them changes, kept and put back."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from colabkit.frameworks.attributes import trains_nothing
+from colabkit.frameworks.keras.reach import Slot, slots_within
+from colabkit.frameworks.keras.values import KerasValues
+
+_COPIED_BYTES_MAX = 1 << 20
+_ITEMS_MAX = 256
+_HOLDERS = (dict, list, set, deque)
+_VALUES = KerasValues()
+
+
+class Memory:
+    """The plain values that are reached from some objects, as they were at first.
+
+    Attributes:
+        lost: By path, what has changed and no checkpoint can hold, and why.
+
+    Args:
+        roots: Functions and other objects, by name.
+        but: Places that are left alone.
+    """
+
+    def __init__(
+        self, roots: Mapping[str, Any], *, but: frozenset[tuple[int, Any]] = frozenset()
+    ) -> None:
+        self._roots = roots
+        self._but = but
+        self._first: dict[str, Any] = {}
+        self._marks: dict[str, Any] = {}
+        self._restored: set[str] = set()
+        self._looks: dict[str, Any] = {}
+        self.lost: dict[str, str] = {}
+        for slot in self._slots():
+            if (mark := _mark(slot.value)) is not None:
+                self._first[slot.path], self._marks[slot.path] = _copy(slot.value), mark
+            elif (look := _look(slot.value)) is not None:
+                self._looks[slot.path] = look
+
+    def places(self) -> frozenset[tuple[int, Any]]:
+        """Returns where the values are."""
+        return frozenset(slot.place for slot in self._slots())
+
+    def changes(self) -> dict[str, Any]:
+        """Returns what is not as it was, by path, and takes down in ``lost`` what is none of it."""
+        found = {}
+        for slot in self._slots():
+            mark = _mark(slot.value)
+            if mark is None:
+                self._note_lost(slot)
+            elif slot.path in self._restored or mark != self._marks.get(slot.path):
+                found[slot.path] = _copy(slot.value)
+        return found
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Puts back what ``changes`` gave."""
+        for slot in list(self._slots()):
+            if slot.path in kept:
+                self._restored.add(slot.path)
+                _put(slot, kept[slot.path])
+
+    def put_back(self) -> None:
+        """Gives every value back that is not as it was, in the object that is there."""
+        for slot in list(self._slots()):
+            if slot.path in self._marks and _mark(slot.value) != self._marks[slot.path]:
+                _put(slot, self._first[slot.path])
+
+    def _slots(self) -> Iterator[Slot]:
+        return (slot for slot in slots_within(self._roots) if slot.place not in self._but)
+
+    def _note_lost(self, slot: Slot) -> None:
+        look = _look(slot.value)
+        before = self._looks.get(slot.path, None if slot.path in self._marks else look)
+        if look is not None and look != before:
+            self.lost[slot.path] = next(iter(look[1]))
+        if look is not None:
+            self._looks[slot.path] = look
+
+
+def said_of(changed: Iterable[str]) -> str:
+    """Returns why a generator that changes what it reads from cannot be read again."""
+    named = ", ".join(list(changed)[:3])
+    return f"the data's generator changes {named}, which a resume begins anew (change a copy)"
+
+
+def _copy(value: Any) -> Any:
+    """Returns a copy of a plain value; Keras' own containers would bring their layer with them."""
+    return copy.deepcopy(_VALUES.detached(value))
+
+
+def _put(slot: Slot, value: Any) -> None:
+    put = _VALUES.put(slot.value, copy.deepcopy(value))
+    if put is not slot.value:
+        slot.put(put)
+
+
+def _mark(value: Any) -> Any:
+    """Returns what differs once a value has changed, None for one that is not plain, or large."""
+    nbytes = getattr(value, "nbytes", 0)
+    is_small = isinstance(nbytes, int) and nbytes <= _COPIED_BYTES_MAX
+    return _VALUES.mark(value) if is_small else None
+
+
+def _look(value: Any) -> tuple[list[int], dict[str, None]] | None:
+    """Returns what a container holds by identity, if some of it could not be saved in any way."""
+    if not isinstance(value, _HOLDERS):
+        return None
+    items = list(value.values() if isinstance(value, dict) else value)
+    opaque = dict.fromkeys(type(leaf).__name__ for leaf in _opaque(items[:_ITEMS_MAX]))
+    return ([len(items), *map(id, items[-_ITEMS_MAX:])], opaque) if opaque else None
+
+
+def _opaque(items: list[Any], depth: int = 0) -> Iterator[Any]:
+    for item in items:
+        if _VALUES.mark(item) is not None or _VALUES.is_saved_elsewhere(item):
+            continue
+        if isinstance(item, (*_HOLDERS, tuple)) and depth < 3:
+            inner = list(item.values() if isinstance(item, dict) else item)
+            yield from _opaque(inner[:_ITEMS_MAX], depth + 1)
+        elif not trains_nothing(item):
+            yield item

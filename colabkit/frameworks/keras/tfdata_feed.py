@@ -1,0 +1,282 @@
+"""A tf.data pipeline as a source of batches: its random draws come again by beginning again."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from colabkit.errors import ArgumentError
+from colabkit.frameworks.base import Start
+from colabkit.frameworks.keras.pass_watch import StreamWatch
+from colabkit.frameworks.keras.places import Route, Span, Turn
+from colabkit.frameworks.keras.tfdata_inspect import Depth, graphs_of, look_into, stages_of
+from colabkit.frameworks.keras.tfdata_python import Generators
+from colabkit.frameworks.keras.tfdata_tap import (
+    is_in_order,
+    may_be_read,
+    record,
+    shuffles_of,
+    tapped,
+)
+from colabkit.frameworks.seeding import derive
+
+_DRAWN = (
+    "the tf.data pipeline was read before in this session, or twice in an epoch, and an order that"
+    " it has drawn cannot come again (make it in the same cell, or pass the function that makes it)"
+)
+# How often each shuffle, whatever pipeline it is part of, has drawn an order in this session.
+_ORDERS_DRAWN: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Looked:
+    """A pass that was begun for a look, and is gone on with.
+
+    Attributes:
+        turn: Number of the pass.
+        read: Batches of it that have been read or skipped.
+        batches: The rest.
+    """
+
+    turn: int
+    read: int
+    batches: Iterator[Any]
+
+
+class TfDataFeed:
+    """A tf.data.Dataset, or a function that makes one for each epoch.
+
+    Attributes:
+        is_watched: Whether anybody asks what its batches were.
+        watch: Takes down batches of the pass under way.
+        record: Says what a batch is.
+
+    Args:
+        source: The dataset, or the function.
+        seed: The run's seed.
+        steps_per_epoch: Batches in an epoch, or None for a pass.
+        limit: Batches of each pass that are read, or None for all.
+        transform: Applied to each batch within the pipeline, or None.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        seed: int,
+        steps_per_epoch: int | None = None,
+        limit: int | None = None,
+        transform: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._make = source if callable(source) and not is_dataset(source) else None
+        self._seed = self._own_seed = seed
+        self._limit = limit
+        self._transform = transform
+        self._dataset = self._finished(self._made_for(0) if self._make else source)
+        self._look = look_into(self._dataset, replayed=self._make is None)
+        self._generators = self._generators_of(self._dataset)
+        self._generators.try_out()
+        self._shuffles = () if self._make else tuple(shuffles_of(self._dataset))
+        self._cannot_repeat = False
+        self._iterators_made = 0
+        self.is_watched = False
+        self.watch, self.record = StreamWatch(record), record
+        self._looked: _Looked | None = None
+        self._live: Any = None
+        self._turn = 0
+        is_endless = bool(self._dataset.cardinality() == tf.data.INFINITE_CARDINALITY)
+        if is_endless and steps_per_epoch is None:
+            message = "data is a tf.data pipeline without an end."
+            hint = "Pass steps_per_epoch, or leave its .repeat() out."
+            raise ArgumentError(message, argument="steps_per_epoch", hint=hint)
+        batches = _cardinality(self._dataset)
+        self._route = Route(batches, steps_per_epoch, is_endless=is_endless)
+        self.length = self._route.length
+
+    @property
+    def template(self) -> tf.data.Dataset:
+        """A dataset of the same elements."""
+        return self._dataset
+
+    def _made_for(self, epoch: int) -> Any:
+        tf.random.set_seed(derive(self._seed, "turn", epoch) & 0x7FFFFFFF)
+        made = self._make() if self._make is not None else None
+        if not is_dataset(made):
+            message = f"The function given as data returns a {type(made).__name__}."
+            hint = "Return a tf.data.Dataset each time."
+            raise ArgumentError(message, argument="data", hint=hint)
+        return made
+
+    def _finished(self, dataset: Any) -> Any:
+        transform = self._transform
+        if transform is not None:
+            dataset = dataset.map(lambda *parts: transform(parts))
+        return dataset if self._limit is None else dataset.take(self._limit)
+
+    def length_of(self, epoch: int) -> int | None:
+        """Returns the batches in an epoch, None where only reading tells."""
+        return self._route.span(epoch).count
+
+    def iterator(self, start: Start) -> Iterator[Any]:
+        """Returns TensorFlow's own iterator over an epoch from ``start.skip`` on.
+
+        With ``steps_per_epoch`` it goes on beyond the epoch, into the next.
+        """
+        span = self._span(start)
+        if self._route.steps_per_epoch is None:
+            return self._gone_on(span.turn, start.skip)
+        if self._live is None or span.turn != self._turn:
+            self._live, self._turn = self._gone_on(span.turn, span.first + start.skip), span.turn
+        self.watch.epoch_begins_at = span.first
+        live: Iterator[Any] = self._live
+        return live
+
+    def _span(self, start: Start) -> Span:
+        turn = start.state if isinstance(start.state, Turn) else None
+        return self._route.span(start.epoch, turn)
+
+    def _gone_on(self, turn: int, skip: int) -> Iterator[Any]:
+        """Returns a pass from a place on, the one that was begun for a look if it is that."""
+        looked, self._looked = self._looked, None
+        if looked is None or looked.turn != turn or looked.read > skip:
+            return self._begun(turn, skip)
+        for _ in range(skip - looked.read):
+            next(looked.batches, None)
+        return looked.batches
+
+    @property
+    def drawn(self) -> int:
+        """How many orders it has drawn in this session, for whomever."""
+        return min((_ORDERS_DRAWN.get(each, 0) for each in self._shuffles), default=0)
+
+    def catch_up(self, drawn: int) -> None:
+        """Has it draw as many orders as it had when its first pass began."""
+        for number in range(self.drawn, drawn):
+            self._read_as_before(number)
+        self._cannot_repeat |= self.drawn > drawn
+
+    def go_on_in_session(self) -> None:
+        """Counts the passes of another run over the same pipeline as its own."""
+        self._iterators_made = self.drawn
+
+    def _count_orders(self) -> None:
+        for each in self._shuffles:
+            _ORDERS_DRAWN[each] = _ORDERS_DRAWN.get(each, 0) + 1
+
+    def _begun(self, turn: int, skip: int) -> Iterator[Any]:
+        if self._make is not None:
+            dataset = self._finished(self._made_for(turn))
+            self._generators_of(dataset).begin(turn)
+        elif self._route.batches is not None and skip >= self._route.batches:
+            # Nobody would read of it, and only what is read draws.
+            self._begin_as_before(turn + 1)
+            dataset = self._dataset.take(0)
+        else:
+            self._begin_as_before(turn)
+            self._cannot_repeat |= bool(self._shuffles) and turn < self._iterators_made
+            self._generators.begin(turn)
+            self._iterators_made += 1
+            self._count_orders()
+            dataset = self._dataset
+        self.watch = StreamWatch(record, first=skip)
+        # A batch more costs microseconds at each step: what is kept of one pass will do.
+        is_tapped = turn == 0 and self.is_watched
+        begun: Iterator[Any] = _from(dataset, skip, self.watch if is_tapped else None)
+        return begun
+
+    def again(self, start: Start, *, goes_on: bool) -> Iterator[Any] | None:
+        """Returns the batches from a place on, None where the look would be a draw of orders."""
+        span = self._span(start)
+        if not goes_on and self._make is None:
+            is_done = span.turn < self._iterators_made
+            if is_done or not may_be_read(self._dataset):
+                return None
+        number = span.first + start.skip
+        batches = self._begun(span.turn, number)
+        if goes_on:
+            self._looked = _Looked(span.turn, number + 1, batches)
+        return batches
+
+    def _begin_as_before(self, turn: int) -> None:
+        """Reads the passes before as far as it takes: each draws its own order from the seed."""
+        while self._iterators_made < turn:
+            self._read_as_before(self._iterators_made)
+            self._iterators_made += 1
+
+    def _read_as_before(self, number: int) -> None:
+        self._generators.begin(number)
+        is_kept = self._look.first_pass_is_kept and number == 0
+        depth = Depth.WHOLE if is_kept else self._look.depth
+        iterator = iter(self._dataset)
+        for _ in itertools.islice(iterator, None if depth is Depth.WHOLE else int(depth)):
+            pass
+        self._count_orders()
+
+    @property
+    def looks_leave_traces(self) -> bool:
+        """Whether each iterator draws an order."""
+        return self._make is None and not is_in_order(self._dataset)
+
+    def _generators_of(self, dataset: Any) -> Generators:
+        graphs = (graph for stage in stages_of(dataset) for graph in graphs_of(stage))
+        return Generators(graphs, self._seed)
+
+    def close(self) -> None:
+        """Gives the user's pipeline back as it was."""
+        self._generators.close()
+
+    def batches(self, start: Start) -> Iterator[Any]:
+        """Yields the batches of an epoch from ``start.skip`` on."""
+        size = self._route.steps_per_epoch
+        left = None if size is None else size - start.skip
+        return itertools.islice(self.iterator(start), left)
+
+    def pass_on(self, end: Start) -> None:
+        """Makes the iterators that the epochs would have: each has drawn an order."""
+        if self._make is None and end.epoch:
+            before = dataclasses.replace(end, epoch=end.epoch - 1)
+            self._begin_as_before(self._span(before).turn + 1)
+
+    def reseed(self, number: int) -> None:
+        """Has all draws differ from those without the number."""
+        self._seed = derive(self._own_seed, "from", number)
+
+    def state(self) -> object:
+        """The count of batches says it all."""
+        return None
+
+    def describe(self) -> Mapping[str, Any]:
+        """The number of batches, where it is known."""
+        return {"batches": self.length}
+
+    def reasons(self) -> tuple[str, ...]:
+        """What in the pipeline cannot be repeated."""
+        return (
+            *self._look.reasons,
+            *self._generators.reasons(),
+            *((_DRAWN,) if self._cannot_repeat else ()),
+        )
+
+    def notices(self) -> tuple[str, ...]:
+        """A resume runs the pipeline over what was already trained on."""
+        return self._look.notices
+
+
+def is_dataset(value: object) -> bool:
+    """Whether a value is a tf.data.Dataset."""
+    return isinstance(value, tf.data.Dataset)
+
+
+def _from(dataset: Any, skip: int, watch: StreamWatch | None) -> Any:
+    dataset = dataset.skip(skip) if skip else dataset
+    return iter(dataset if watch is None else tapped(dataset, watch, first=skip))
+
+
+def _cardinality(dataset: Any) -> int | None:
+    count = int(dataset.cardinality())
+    return count if count >= 0 else None

@@ -1,0 +1,137 @@
+"""Reading and writing a Keras variable on either backend, and who trains the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from colabkit.errors import ArgumentError
+
+BACKENDS = ("tensorflow", "torch")
+
+
+def backend_name() -> str:
+    """Returns "tensorflow" or "torch".
+
+    Raises:
+        ArgumentError: Keras runs on another backend.
+    """
+    name: str = keras.backend.backend()
+    if name not in BACKENDS:
+        message = f"Keras runs on the backend {name!r}, whose training cannot be resumed yet."
+        hint = 'Set os.environ["KERAS_BACKEND"] = "tensorflow" (or "torch") before importing keras.'
+        raise ArgumentError(message, argument="model", hint=hint)
+    return name
+
+
+def reader() -> Callable[[Any], Any]:
+    """Returns the function that gives a variable's value as a checkpoint takes it."""
+    if backend_name() == "tensorflow":
+        from colabkit.frameworks.keras.backend import hold  # imported where TensorFlow is
+
+        return hold
+    return _torch_value
+
+
+def _torch_value(variable: Any) -> Any:
+    return variable.value.detach()
+
+
+def assign(variable: Any, value: Any) -> None:
+    """Gives a variable a value that a checkpoint held."""
+    if backend_name() == "tensorflow":
+        import tensorflow as tf  # imported where it is the backend
+
+        # While a step is traced, a plain assignment would become a part of it.
+        with tf.init_scope():
+            variable.assign(value)
+        return
+    import torch  # imported where the backend is PyTorch
+
+    # Straight into the memory: assign would convert through the default dtype.
+    with torch.no_grad():
+        variable.value.data.copy_(value)
+
+
+def is_value(variable: Any, value: Any) -> bool:
+    """Whether a variable has, bit for bit, the value that a checkpoint held."""
+    if value is None or tuple(variable.shape) != tuple(value.shape):
+        return False
+    now, then = (np.asarray(keras.ops.convert_to_numpy(each)) for each in (variable, value))
+    return now.dtype == then.dtype and now.tobytes() == then.tobytes()
+
+
+def form(variable: Any) -> str:
+    """Returns dtype and shape in words."""
+    return f"{keras.backend.standardize_dtype(variable.dtype)} {list(variable.shape)}"
+
+
+def optimizers_of(
+    owners: Iterable[Any], *, passed: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Returns every optimizer that the models and layers keep, by the attribute's name.
+
+    Args:
+        owners: Models and layers, the compiled one first.
+        passed: Optimizers that have names of their own.
+    """
+    found = {id(optimizer): (name, optimizer) for name, optimizer in (passed or {}).items()}
+    for owner in owners:
+        attributes = {"optimizer": getattr(owner, "optimizer", None), **vars(owner)}
+        for name, value in attributes.items():
+            for path, candidate in _spread(name.strip("_"), value):
+                if isinstance(candidate, keras.optimizers.Optimizer):
+                    found.setdefault(id(candidate), (path, candidate))
+    inner = {id(o.inner_optimizer) for _, o in found.values() if hasattr(o, "inner_optimizer")}
+    return _named(found[key] for key in found if key not in inner)
+
+
+def unlisted_variables(model: Any, owners: Iterable[Any]) -> list[Any]:
+    """Returns the variables that layers and losses keep, and ``model.variables`` leaves out.
+
+    They are the states of stateful recurrent layers, and what users make without
+    ``add_weight``.
+
+    Args:
+        model: The model.
+        owners: The model and its layers.
+    """
+    listed = {id(variable) for variable in [*model.variables, *model.metrics_variables]}
+    found: dict[int, Any] = {}
+    for owner in [*owners, *keras.tree.flatten(getattr(model, "loss", None))]:
+        for value in getattr(owner, "__dict__", {}).values():
+            for _, candidate in _spread("", value):
+                if isinstance(candidate, variable_kinds()) and id(candidate) not in listed:
+                    found[id(candidate)] = candidate
+    return list(found.values())
+
+
+def variable_kinds() -> tuple[type, ...]:
+    if backend_name() != "tensorflow":
+        return (keras.Variable,)
+    import tensorflow as tf  # imported where it is the backend
+
+    return (keras.Variable, tf.Variable)
+
+
+def _named(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for path, value in pairs:
+        name, number = path, 1
+        while name in named:
+            number += 1
+            name = f"{path} {number}"
+        named[name] = value
+    return named
+
+
+def _spread(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((f"{name}.{key}", item) for key, item in value.items())
+    elif isinstance(value, list | tuple):
+        yield from ((f"{name}.{place}", item) for place, item in enumerate(value))
+    else:
+        yield name, value

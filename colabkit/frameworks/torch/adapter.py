@@ -1,0 +1,205 @@
+"""PyTorch behind the loop's one protocol."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from colabkit.checkpoint import NOTED, Section, TensorBackend, TensorSpec
+from colabkit.frameworks.base import Feed, Owned
+from colabkit.frameworks.batch_watches import BatchWatch, Watch
+from colabkit.frameworks.torch.backend import TorchBackend
+from colabkit.frameworks.torch.compare import note, record
+from colabkit.frameworks.torch.optimizer_hooks import GradientLedger
+from colabkit.frameworks.torch.passed_settings import PassedSettings
+from colabkit.frameworks.torch.prepared import gathers_gradients
+from colabkit.frameworks.torch.randomness import seed_everything
+from colabkit.frameworks.torch.sources import feed_of
+from colabkit.frameworks.torch.state import TorchState
+from colabkit.frameworks.torch.trained import holds, parts_of
+from colabkit.frameworks.torch.trial import try_restoring
+from colabkit.storage import Bytes
+
+
+class TorchAdapter:
+    """What the loop needs of a framework, for PyTorch."""
+
+    def __init__(self, objects: Mapping[str, Any], *, save_base: bool = False) -> None:
+        self.device = _device_of(objects)
+        self.backend: TensorBackend = TorchBackend(self.device)
+        self._state = TorchState(objects, save_base=save_base)
+        self._passed = PassedSettings(self._state.optimizers, self._state.others)
+        self._ledger: GradientLedger | None = None
+        # A loop that was once caught writing past the optimizers does so in every session.
+        self._writes_unseen = False
+        # A restore has shown what a trial would, and a trial is made but once.
+        self._was_restored = False
+        self._returning: tuple[str, ...] = ()
+
+    def open(self, before_optimizer_step: Callable[[], None]) -> None:
+        """Hooks the optimizers, so that a snapshot under way is finished before they step."""
+        self._ledger = GradientLedger(self._state.optimizers, before_optimizer_step)
+        self._state.begin()
+        if not self._was_restored:
+            self._was_restored = True
+            self._returning = try_restoring(self._state, self.backend)
+
+    def close(self) -> None:
+        """Takes the hooks away."""
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
+
+    def begin_step(self) -> None:
+        """Marks a step boundary."""
+        if self._ledger is not None:
+            self._ledger.begin_step()
+
+    def has_stepped(self) -> bool:
+        """Whether an optimizer has stepped since the boundary; True where there is none."""
+        return self._ledger is None or self._ledger.has_stepped()
+
+    def is_mid_group(self) -> bool:
+        """Whether gradients are gathered by a count that a checkpoint cannot hold."""
+        return gathers_gradients() and not self.has_stepped()
+
+    def sections(self) -> list[Section]:
+        """Returns all that a checkpoint holds of the user's objects."""
+        pending = self._ledger.pending() if self._ledger is not None else {}
+        return [
+            *self._state.sections(),
+            Section(name="gradients", state=pending, weights=False),
+            Section(name="watch", state={"writes_unseen": self._writes_unseen}, weights=False),
+        ]
+
+    def restore(self, sections: Mapping[str, Any]) -> None:
+        """Puts a checkpoint back into the user's objects."""
+        self._state.restore(sections)
+        self._was_restored = True
+        GradientLedger.restore(self._state.optimizers, sections["gradients"])
+        self._writes_unseen = sections.get("watch", {}).get("writes_unseen", False)
+
+    def restore_again(self) -> None:
+        """Nothing: modules, optimizers and schedulers are not reset as an epoch begins."""
+
+    def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
+        """Takes what fits; returns how many tensors did, of how many."""
+        return self._state.restore_weights(sections)
+
+    def guard(self) -> Callable[[TensorSpec], bool]:
+        """Returns which tensors only an optimizer's step changes: none, where others were seen."""
+        addresses = frozenset() if self._writes_unseen else self._state.guarded_addresses()
+        return lambda spec: spec.address in addresses
+
+    def unchanged(self) -> Callable[[Mapping[int, Bytes]], bool]:
+        """Returns a check that nothing changed those tensors since now, nor their copies."""
+        if self._writes_unseen:
+            return lambda _: True
+        watch = self._state.watch()
+
+        def is_unchanged(copies: Mapping[int, Bytes]) -> bool:
+            is_whole = watch.is_unchanged(copies)
+            self._writes_unseen = self._writes_unseen or not is_whole
+            return is_whole
+
+        return is_unchanged
+
+    def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
+        """Returns the source of batches for whatever the user passed."""
+        return feed_of(data, batch_size=batch_size, shuffle=shuffle, device=self.device)
+
+    def watch(self, *, first: int = 0) -> Watch:  # noqa: ARG002  # it is asked for the newest
+        """Returns what takes down the batches of one pass."""
+        return BatchWatch(note, record)
+
+    def seed(self, seed: int) -> None:
+        """Puts every global random stream where a seed names."""
+        seed_everything(seed)
+
+    def to_floats(self, values: Sequence[Any]) -> list[float]:
+        """Reads scalars; those on a device in one transfer."""
+        # Apple's GPU knows no double, and its values are read one by one.
+        is_far = self.device.type not in {"cpu", "mps"}
+        if is_far and all(isinstance(v, torch.Tensor) for v in values):
+            stacked = torch.stack([v.detach().reshape(()).double() for v in values])
+            floats: list[float] = stacked.tolist()
+            return floats
+        return [v.item() if isinstance(v, torch.Tensor) else float(v) for v in values]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what must be the same for a checkpoint to fit."""
+        return self._state.fingerprint()
+
+    def parts(self) -> dict[str, str]:
+        """Returns what is trained, by whom, in phrases."""
+        return parts_of(self._state.modules, self._state.optimizers)
+
+    def owned(self) -> Owned:
+        """Returns the objects that tell one call from another by which they are."""
+        modules = self._state.modules.values()
+        with_weights = tuple(m for m in modules if next(m.parameters(), None) is not None)
+        return Owned(with_weights, tuple(self._state.optimizers.values()))
+
+    def unwritten_bytes(self) -> int:
+        """Returns how much of the weights is only noted by hash."""
+        return self._state.unwritten_bytes()
+
+    def changed_base(self, sections: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+        """Returns, as name: (then, now), the weights that a checkpoint noted and are others."""
+        return self._state.changed_base(sections.get(NOTED, {}))
+
+    def holds_weights(self, sections: Mapping[str, Any]) -> bool:
+        """Whether the modules hold the weights of a checkpoint, bit for bit."""
+        return holds(self._state.modules, sections) and not self.changed_base(sections)
+
+    def passed(self) -> dict[str, Any]:
+        """Returns the settings of optimizers and schedulers as the user made them."""
+        return self._passed.values
+
+    def left(self) -> dict[str, Any]:
+        """Returns these settings as they are now."""
+        return PassedSettings(self._state.optimizers, self._state.others).values
+
+    def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
+        """Takes what is passed otherwise than ``then`` into the restored objects; says it."""
+        return self._passed.take(then)
+
+    def environment(self) -> dict[str, Any]:
+        """Returns what must be the same for the same bits."""
+        on_gpu = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if on_gpu else self.device.type,
+            "processor": "" if on_gpu else torch.backends.cpu.get_cpu_capability(),
+            "CPU_threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": ".".join(platform.python_version_tuple()[:2]),
+        }
+
+    def reasons(self) -> tuple[str, ...]:
+        """Returns what of the framework's settings stands against exactness."""
+        found = list(self._state.reasons())
+        if self.device.type not in {"cpu", "cuda"}:
+            found.append(f"nobody has seen whether {self.device.type} repeats its sums bit for bit")
+        if self.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
+            found.append(
+                "GPU kernels may add in any order"
+                " (torch.use_deterministic_algorithms(True) makes them exact)"
+            )
+        return tuple(found)
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to change and no checkpoint can hold."""
+        return (*self._returning, *self._state.unsaved())
+
+
+def _device_of(objects: Mapping[str, Any]) -> torch.device:
+    for value in objects.values():
+        if isinstance(value, torch.nn.Module):
+            for parameter in value.parameters():
+                return parameter.device
+    return torch.device("cpu")

@@ -1,0 +1,210 @@
+"""Fetching batches of a map-style or iterable dataset so that each depends on its place alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils import data as torch_data
+
+from colabkit.errors import ArgumentError
+from colabkit.frameworks.generators import find_generators_in_data, is_unseedable
+from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.torch.randomness import reseed_generator, seed_everything
+
+_PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
+
+
+class Ticket(NamedTuple):
+    """One batch to fetch: its seed and its indices (one index where nothing is collated)."""
+
+    seed: int
+    indices: Any
+
+
+class OwnGenerators:
+    """The random generators a user keeps in a dataset or its transforms."""
+
+    def __init__(self, *roots: object) -> None:
+        self._roots = roots
+        self._known: list[object] | None = None
+        self._holders: list[object] = []
+        self._found: list[object] = []
+
+    def reseed(self, seed: int) -> None:
+        """Seeds each of them by its place; looks again when attributes changed."""
+        values = [v for root in self._roots for v in list(getattr(root, "__dict__", {}).values())]
+        if self._known is None or list(map(id, values)) != list(map(id, self._known)):
+            self._look(values)
+        for number, generator in enumerate(self._found):
+            reseed_generator(generator, derive(seed, number))
+
+    def _look(self, values: list[object]) -> None:
+        """Searches where a generator may have come or gone: a dataset may count at each sample."""
+        before = set(map(id, self._known or ()))
+        now = set(map(id, values))
+        fresh = (v for v in values if id(v) not in before and not isinstance(v, _PLAIN))
+        is_first, self._known = self._known is None, values
+        if is_first or any(id(v) not in now for v in self._holders) or any(map(_found_in, fresh)):
+            self._found = [g for root in self._roots for g in _found_in(root)]
+            self._holders = [v for v in values if not isinstance(v, _PLAIN) and _found_in(v)]
+
+    def unseedable(self) -> bool:
+        """Whether one of them draws from the operating system."""
+        return any(
+            is_unseedable(g) for root in self._roots for g in find_generators_in_data(root, ())
+        )
+
+
+def _found_in(value: object) -> list[object]:
+    return find_generators_in_data(value, (torch.Generator,))
+
+
+class TicketDataset(torch_data.Dataset[Any]):
+    """A map-style dataset asked by whole batches, every random draw keyed to the batch."""
+
+    def __init__(
+        self, dataset: Any, collate: Callable[[Any], Any] | None, *, whole_batches: bool
+    ) -> None:
+        self.dataset = dataset
+        self._collate = collate
+        self._whole_batches = whole_batches
+        self._generators = OwnGenerators(dataset, collate)
+        plain = collate is None or collate is torch_data.default_collate
+        self._tensors = (
+            dataset.tensors
+            if whole_batches and plain and type(dataset) is torch_data.TensorDataset
+            else None
+        )
+
+    def __getitem__(self, ticket: Ticket) -> Any:
+        """Fetches and collates one batch."""
+        if self._tensors is not None:
+            indices = torch.as_tensor(ticket.indices)
+            return [tensor.index_select(0, indices) for tensor in self._tensors]
+        seed_everything(ticket.seed)
+        self._generators.reseed(ticket.seed)
+        items = self._items(ticket.indices)
+        return _collated(items, self._collate)
+
+    def _items(self, indices: Any) -> Any:
+        if not self._whole_batches:
+            return self.dataset[indices]
+        if hasattr(self.dataset, "__getitems__"):
+            return self.dataset.__getitems__(indices)
+        return [self.dataset[index] for index in indices]
+
+
+class KeyedStream(torch_data.IterableDataset[Any]):
+    """An iterable dataset batched where it is read, every random draw keyed to the batch."""
+
+    def __init__(
+        self,
+        dataset: Any,
+        collate: Callable[[Any], Any] | None,
+        *,
+        batch_size: int | None,
+        drop_last: bool,
+        key: int,
+    ) -> None:
+        self.dataset = dataset
+        self._collate = collate
+        self._batch_size = batch_size
+        self._drop_last = drop_last
+        self._key = key
+        self._generators = OwnGenerators(dataset, collate)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.from_batch(0)
+
+    def from_batch(self, first: int) -> Iterator[Any]:
+        """Yields batches, numbering their seeds from ``first``."""
+        worker = torch_data.get_worker_info()
+        key = derive(self._key, worker.id if worker else 0)
+        self._seed(derive(key, "iter"))
+        items = iter(self.dataset)
+        for number in itertools.count(first):
+            self._seed(derive(key, number))
+            batch = self._batch(items)
+            if batch is None:
+                return
+            yield batch[0]
+
+    def _seed(self, seed: int) -> None:
+        seed_everything(seed)
+        self._generators.reseed(seed)
+
+    def _batch(self, items: Iterator[Any]) -> tuple[Any] | None:
+        if self._batch_size is None:
+            found = list(itertools.islice(items, 1))
+            return (_collated(found[0], self._collate),) if found else None
+        found = list(itertools.islice(items, self._batch_size))
+        if not found or (self._drop_last and len(found) < self._batch_size):
+            return None
+        return (_collated(found, self._collate),)
+
+
+class Ahead:
+    """An iterator that can be asked whether it has ended, for which it fetches one item more."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+        self._fetched: list[Any] = []
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        if self._fetched:
+            return self._fetched.pop()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        return next(self._items)
+
+    def has_ended(self) -> bool:
+        """Whether no item is left; what fails is raised where that item is due."""
+        if not self._fetched and self._error is None:
+            try:
+                self._fetched.append(next(self._items))
+            except StopIteration:
+                return True
+            except Exception as error:  # noqa: BLE001  # raised later
+                self._error = error
+        return False
+
+
+def _collated(items: Any, collate: Callable[[Any], Any] | None) -> Any:
+    if collate is None:
+        return items
+    try:
+        return collate(items)
+    except RuntimeError as error:
+        if collate is torch_data.default_collate and "equal size" in str(error):
+            raise _uneven_error(items) from error
+        raise
+
+
+def _uneven_error(samples: Any) -> ArgumentError:
+    """Returns the error for samples of several lengths, which do not stack."""
+    named = samples[0] if isinstance(samples[0], Mapping) else {}
+    lengths = {name: {_length_of(sample[name]) for sample in samples} for name in named}
+    uneven = [
+        f"{name} of {min(each)} to {max(each)}" for name, each in lengths.items() if len(each) > 1
+    ]
+    what = f": {', '.join(uneven[:2])}" if uneven else ""
+    hint = (
+        "Pad them where batches are made: DataLoader(data, batch_size=8, shuffle=True, collate_fn="
+        "transformers.DataCollatorWithPadding(tokenizer)); or to one length beforehand."
+    )
+    message = f"The samples of a batch have several lengths{what}."
+    return ArgumentError(message, argument="data", hint=hint)
+
+
+def _length_of(value: Any) -> int:
+    is_scalar = getattr(value, "ndim", 1) == 0 or not hasattr(value, "__len__")
+    return 1 if is_scalar else len(value)

@@ -1,0 +1,145 @@
+"""Objects with a state of their own that others keep as attributes: averaged copies, say."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.frameworks.attributes import Attributes, has_state, is_of_users_class
+from colabkit.frameworks.torch.alignment import realigned
+from colabkit.frameworks.torch.structure import load_module
+from colabkit.frameworks.torch.tensor_values import TensorValues
+
+_KINDS = (nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+
+
+def of_optimizer(optimizer: torch.optim.Optimizer) -> Attributes:
+    """Returns what an optimizer keeps beside what every one keeps, and its ``state_dict`` says."""
+    plain = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    names = {*vars(plain), "step", "_opt_called", "_step_count"}
+    return Attributes(optimizer, TensorValues(), leave_out=frozenset(names))
+
+
+def inner_optimizers(optimizers: Mapping[str, Any]) -> dict[str, torch.optim.Optimizer]:
+    """Returns the optimizers that others keep as attributes, at any depth, by path."""
+    found: dict[str, torch.optim.Optimizer] = {}
+    seen = {id(optimizer) for optimizer in optimizers.values()}
+    waiting = list(optimizers.items())
+    while waiting:
+        path, outer = waiting.pop(0)
+        for name, value in vars(outer).items():
+            for place, each in _places(value):
+                if isinstance(each, torch.optim.Optimizer) and id(each) not in seen:
+                    seen.add(id(each))
+                    inner = f"{path}.{name}{place}"
+                    found[inner] = each
+                    waiting.append((inner, each))
+    return found
+
+
+def _places(value: Any) -> Iterable[tuple[str, Any]]:
+    """Returns a value, or what a container holds, by what its path ends in."""
+    if isinstance(value, list | tuple):
+        return [(f".{place}", each) for place, each in enumerate(value)]
+    if isinstance(value, dict):
+        return [(f".{key}", each) for key, each in value.items()]
+    return [("", value)]
+
+
+def keep_sums(value: Any) -> None:
+    """Has metrics of torchmetrics, wherever they are, give their sums in their state."""
+    for each in value.modules() if isinstance(value, nn.Module) else (value,):
+        keep: Any = getattr(each, "persistent", None)
+        if callable(keep) and hasattr(each, "compute"):
+            keep(mode=True)
+
+
+class HeldObjects:
+    """What objects of a run hold that has a state of its own, and the run does not know.
+
+    Args:
+        known: The objects that the run saves itself.
+    """
+
+    def __init__(self, known: Iterable[object]) -> None:
+        self._known = list(known)
+        self._ids = {id(each) for each in self._known}
+        self._judged: set[str] | None = None
+        self._waiting: dict[str, Any] = {}
+        self.lost: dict[str, str] = {}
+
+    def state_dict(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
+        """Returns their states by path, of what the memories have seen of the run's objects."""
+        found = self._found(memories)
+        if self._judged is None:
+            self._judged = {*found, *self._waiting}
+        states = {path: {"state": each.state_dict()} for path, each in found.items()}
+        for path in [each for each in states if each not in self._judged]:
+            self._judged.add(path)
+            if self._like(states[path]["state"]) is None:
+                self.lost[path] = type(found[path]).__name__
+        return states
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keeps the states until the objects are there, which callbacks make when they begin."""
+        self._waiting = dict(state)
+
+    def load_waiting(self, memories: Mapping[str, Attributes]) -> None:
+        """Loads what is there now; copies of a model that training made are made again."""
+        if not self._waiting:
+            return
+        for memory in memories.values():
+            memory.state_dict()
+        found = self._found(memories)
+        for path, kept in self._waiting.items():
+            each = found.get(path) or self._made_again(memories, path, kept["state"])
+            if isinstance(each, nn.Module):
+                load_module(path, each, kept["state"])
+            elif each is not None:
+                each.load_state_dict(realigned(kept["state"]))
+        self._waiting = {}
+
+    def _found(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        seen = set(self._ids)
+        for name, memory in memories.items():
+            for path, each in memory.with_state.items():
+                if id(each) not in seen and _can_be_saved(each):
+                    seen.add(id(each))
+                    keep_sums(each)
+                    found[f"{name}:{path}"] = each
+        return found
+
+    def _like(self, state: Mapping[str, Any]) -> nn.Module | None:
+        """Returns the module of the run that an object with this state is a copy of."""
+        for module in self._known:
+            if isinstance(module, nn.Module) and _forms(module.state_dict()) == _forms(state):
+                return module
+        return None
+
+    def _made_again(
+        self, memories: Mapping[str, Attributes], path: str, state: Mapping[str, Any]
+    ) -> nn.Module | None:
+        name, _, way = path.partition(":")
+        module = self._like(state)
+        if module is None or name not in memories or re.search(r"[\[\].]", way):
+            return None
+        made = copy.deepcopy(module).requires_grad_(requires_grad=False)
+        memories[name].adopt(way, made)
+        return made
+
+
+def _can_be_saved(value: Any) -> bool:
+    if isinstance(value, _KINDS):
+        return True
+    # A loader is read while it is saved.
+    return has_state(value) and is_of_users_class(type(value)) and not hasattr(value, "__iter__")
+
+
+def _forms(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: (t.dtype, t.shape) for key, t in state.items() if isinstance(t, torch.Tensor)}

@@ -1,0 +1,171 @@
+"""A DataLoader over a map-style dataset, entered at any batch without fetching those before."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils import data as torch_data
+
+from colabkit.frameworks.base import Start
+from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.torch.compare import batch_digest
+from colabkit.frameworks.torch.fetch import OwnGenerators, Ticket, TicketDataset
+from colabkit.frameworks.torch.loading import InitInWorker, identity, length_of, pinned
+from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
+from colabkit.frameworks.torch.randomness import seed_everything
+
+_DRAWS_ONCE = (
+    torch_data.SequentialSampler,
+    torch_data.RandomSampler,
+    torch_data.SubsetRandomSampler,
+    torch_data.WeightedRandomSampler,
+)
+
+
+class MapFeed:
+    """A DataLoader over a map-style dataset, rebuilt so that workers change nothing."""
+
+    def __init__(self, loader: torch_data.DataLoader[Any], *, pin: bool) -> None:
+        self._loader = loader
+        self._collated = loader.batch_sampler is not None
+        self._sampler: Any = loader.batch_sampler if self._collated else loader.sampler
+        self._dataset = TicketDataset(
+            loader.dataset, loader.collate_fn, whole_batches=self._collated
+        )
+        self._order_generators = OwnGenerators(self._sampler, loader.sampler)
+        self._pin = pin
+        self._tickets: Iterator[Ticket] = iter(())
+        self._workers: torch_data.DataLoader[Any] | None = None
+        self._repeats: bool | None = None
+        # PyTorch's own collation stacks into new tensors; any other may hand out what it keeps.
+        self._stacks = self._collated and loader.collate_fn is torch_data.default_collate
+        self._hand_out: Callable[[Any], Any] = aligned
+        self._order_repeats: bool | None = None
+        self.length: int | None = length_of(self._sampler)
+
+    def batches(self, start: Start) -> Iterator[Any]:
+        """Yields batches from the index order replayed under the key."""
+        if self._order_repeats is None:
+            self._order_repeats = self._same_order_twice(start)
+        tickets: Iterator[Ticket] = itertools.islice(self._order(start), start.skip, None)
+        probing = self._repeats is None
+        # Workers take turns, and forked ones hold equal copies of what the dataset hides: only
+        # one that is asked twice itself shows whether it repeats.
+        times = max(2, self._loader.num_workers + 1) if probing else 1
+        fetched = self._fetch(_first_repeated(tickets, times))
+        if probing:
+            yield from self._compare_first(fetched, times)
+        yield from fetched if self._stacks else map(self._hand_out, fetched)
+
+    def _fetch(self, tickets: Iterator[Ticket]) -> Iterator[Any]:
+        if self._loader.num_workers == 0:
+            batches = map(self._dataset.__getitem__, tickets)
+            return map(pinned, batches) if self._pin else batches
+        self._tickets = tickets
+        if self._workers is None or not self._loader.persistent_workers:
+            self._workers = self._loader_with_workers()
+        return iter(self._workers)
+
+    def _loader_with_workers(self) -> torch_data.DataLoader[Any]:
+        given = self._loader
+        return torch_data.DataLoader(
+            self._dataset,
+            batch_size=None,
+            sampler=_Handed(self),
+            collate_fn=identity,
+            num_workers=given.num_workers,
+            pin_memory=self._pin,
+            timeout=given.timeout,
+            worker_init_fn=InitInWorker(given.worker_init_fn),
+            multiprocessing_context=given.multiprocessing_context,
+            generator=torch.Generator().manual_seed(0),
+            prefetch_factor=given.prefetch_factor,
+            persistent_workers=given.persistent_workers,
+        )
+
+    def _order(self, start: Start) -> Iterator[Ticket]:
+        for sampler in (self._sampler, self._loader.sampler):
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(start.epoch)
+        key = derive(start.key, "order")
+        self._seed_order(key)
+        every_draw = not _draws_once(self._sampler)
+        indices = iter(self._sampler)
+        for number in itertools.count():
+            if every_draw:
+                self._seed_order(derive(key, number))
+            elif number == 0:
+                seed_everything(key)
+            found = list(itertools.islice(indices, 1))
+            if not found:
+                return
+            yield Ticket(derive(start.key, number), found[0])
+
+    def _seed_order(self, seed: int) -> None:
+        seed_everything(seed)
+        self._order_generators.reseed(seed)
+
+    def _same_order_twice(self, start: Start) -> bool:
+        heads = [[t.indices for t in itertools.islice(self._order(start), 2)] for _ in range(2)]
+        return heads[0] == heads[1]
+
+    def _compare_first(self, fetched: Iterator[Any], times: int) -> Iterator[Any]:
+        alike = list(itertools.islice(fetched, times))
+        if alike:
+            if any(share_memory(alike[0], other) for other in alike[1:]):
+                self._hand_out = in_own_memory
+            self._repeats = len({batch_digest(batch) for batch in alike}) == 1
+            yield self._hand_out(alike[-1])
+
+    def state(self) -> object:
+        """The order and every batch follow from the key: nothing to keep."""
+        return None
+
+    def describe(self) -> Mapping[str, Any]:
+        """Samples and batch size, where the loader says them."""
+        return {
+            "samples": length_of(self._loader.dataset),
+            "batch_size": self._loader.batch_size,
+            "batches": self.length,
+        }
+
+    def reasons(self) -> tuple[str, ...]:
+        """What the fetches of the first batch showed."""
+        found = []
+        if self._repeats is False:
+            found.append(
+                "the dataset gave another batch when asked twice under the same seed"
+                " (it draws from a source that cannot be seeded, or counts its calls)"
+            )
+        if self._order_repeats is False:
+            found.append("the sampler gave another order when asked twice under the same seed")
+        if OwnGenerators(self._loader.dataset, self._sampler).unseedable():
+            found.append("the data holds a random.SystemRandom, which cannot be seeded")
+        return tuple(found)
+
+    def notices(self) -> tuple[str, ...]:
+        return ()
+
+
+class _Handed(torch_data.Sampler[Ticket]):
+    """Hands the tickets of the pass under way to the DataLoader."""
+
+    def __init__(self, feed: MapFeed) -> None:
+        self._feed = feed
+
+    def __iter__(self) -> Iterator[Ticket]:
+        return self._feed._tickets  # two halves of one object
+
+
+def _draws_once(sampler: Any) -> bool:
+    inner = sampler.sampler if type(sampler) is torch_data.BatchSampler else sampler
+    return type(inner) in _DRAWS_ONCE
+
+
+def _first_repeated(tickets: Iterator[Ticket], times: int) -> Iterator[Ticket]:
+    for first in itertools.islice(tickets, 1):
+        yield from itertools.repeat(first, times)
+    yield from tickets

@@ -1,0 +1,431 @@
+"""Everything of a PyTorch run that a checkpoint holds, captured and put back."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.checkpoint import NOTED, Section, encode
+from colabkit.errors import ArgumentError
+from colabkit.frameworks.attributes import Attributes
+from colabkit.frameworks.generators import find_generators, is_unseedable
+from colabkit.frameworks.torch.alignment import realigned
+from colabkit.frameworks.torch.frozen_base import FrozenBase
+from colabkit.frameworks.torch.held_objects import (
+    HeldObjects,
+    inner_optimizers,
+    keep_sums,
+    of_optimizer,
+)
+from colabkit.frameworks.torch.prepared import plain_optimizer, scaler_of
+from colabkit.frameworks.torch.python_attributes import ModuleValues
+from colabkit.frameworks.torch.randomness import (
+    generators_in,
+    own_generator_state,
+    restore_own_generator,
+)
+from colabkit.frameworks.torch.structure import (
+    check_is_built,
+    gone_since,
+    left_out,
+    load_left_out,
+    load_module,
+    made_in_training,
+    names_in_groups,
+    owner_of,
+    parameters_of,
+    register_made,
+    regroup,
+)
+from colabkit.frameworks.torch.tensor_values import TensorValues
+from colabkit.frameworks.torch.unseen_writes import Watch
+
+_MATRIX_NDIM, _NAMED_MAX = 2, 3
+
+
+class TorchState:
+    """The objects of a run, by name: modules, optimizers, and all with a ``state_dict``."""
+
+    def __init__(self, objects: Mapping[str, Any], *, save_base: bool = False) -> None:
+        for name, value in objects.items():
+            _check_can_be_saved(name, value)
+            keep_sums(value)
+        self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
+        self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
+        self._bases = {n: FrozenBase(m, is_saved=save_base) for n, m in self.modules.items()}
+        self._keys_at_start: dict[str, frozenset[str]] = {}
+        self._gone: dict[str, list[str]] = {}
+        self._forms: dict[str, Any] | None = None
+        given = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
+        self.optimizers = {name: plain_optimizer(optimizer) for name, optimizer in given.items()}
+        self._given = dict(self.optimizers)
+        self.optimizers |= inner_optimizers(self.optimizers)
+        self._beside = {name: of_optimizer(each) for name, each in self.optimizers.items()}
+        self.others = {
+            n: v
+            for n, v in objects.items()
+            if n not in self.modules and n not in given and v is not None
+        }
+        scalers = {f"{name} scaler": scaler_of(optimizer) for name, optimizer in given.items()}
+        self.others |= {name: scaler for name, scaler in scalers.items() if scaler is not None}
+        known = (each for module in self.modules.values() for each in module.modules())
+        everything = [*objects.values(), *known, *self.optimizers.values(), *self.others.values()]
+        self._held = HeldObjects(everything)
+        trained = (p for o in self.optimizers.values() for p in parameters_of(o))
+        held = (p for module in self.modules.values() for p in module.parameters())
+        weights = frozenset(id(p) for p in (*trained, *held))
+        for memory in self._memories().values():
+            if isinstance(memory.values, TensorValues):
+                memory.values.weights = weights
+
+    def sections(self) -> list[Section]:
+        """Returns the weights of each module and everything else, by reference."""
+        weights, rest, every = [], {}, {}
+        for name, module in self.modules.items():
+            state = module.state_dict()
+            tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+            extra = {k: v for k, v in state.items() if k not in tensors}
+            noted = self._bases[name].noted(state)
+            if tensors:
+                written = {k: v for k, v in tensors.items() if k not in noted}
+                weights.append(Section(name=name, state=written, weights=True, noted=noted))
+            every[name] = tensors
+            at_start = self._keys_at_start.setdefault(name, frozenset(tensors))
+            rest[name] = {
+                "extra": extra,
+                "buffers": _buffers_not_in(module, state),
+                "generators": [own_generator_state(g) for g in generators_in(module)],
+                "python": self._values[name].state_dict(),
+                "left_out": left_out(module, state),
+                "made": made_in_training(module, tensors, at_start),
+                "noted": list(noted),
+            }
+            self._gone[name] = gone_since(state, at_start)
+        state = {
+            "modules": rest,
+            "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
+            "beside": {n: changed for n, a in self._beside.items() if (changed := a.state_dict())},
+            "orphans": self._orphans(),
+            "groups": {n: names_in_groups(o, self.modules) for n, o in self.optimizers.items()},
+            "others": {n: state_of(o) for n, o in self.others.items()},
+        }
+        self._forms = self._forms_of(every)
+        # The memories have looked at their objects by now.
+        state["held"] = self._held.state_dict(self._memories())
+        return [*weights, Section(name="objects", state=state, weights=False)]
+
+    def restore(self, sections: Mapping[str, Any]) -> None:
+        """Puts back what ``sections`` gave, each tensor to where the object lives now."""
+        self._forms, objects = None, sections["objects"]
+        for name, module in self.modules.items():
+            kept = objects["modules"].get(name)
+            if kept is None:  # a module without tensors is no part of the fingerprint
+                continue
+            restore_tensors(name, module, sections.get(name, {}), kept)
+            self._values[name].load_state_dict(kept["python"])
+            for generator, state in zip(generators_in(module), kept["generators"], strict=False):
+                restore_own_generator(generator, state)
+        self._restore_optimizers(objects["optimizers"], objects.get("groups", {}))
+        for name, orphans in objects.get("orphans", {}).items():
+            _copy_where_it_fits(self._unowned(name), orphans)
+        for name, changed in objects.get("beside", {}).items():
+            if name in self._beside:
+                self._beside[name].load_state_dict(changed)
+        for name, value in self.others.items():
+            if name in objects["others"]:
+                load_other(value, objects["others"][name])
+        self._held.load_state_dict(objects.get("held", {}))
+
+    def begin(self) -> None:
+        """Loads what could not be loaded before callbacks had begun."""
+        self._held.load_waiting(self._memories())
+
+    def _memories(self) -> dict[str, Attributes]:
+        """Returns what is known of attributes, by the names of the objects."""
+        found = {
+            f"{name}.{path}".rstrip("."): memory
+            for name, values in self._values.items()
+            for path, memory in values.memories.items()
+        }
+        found |= self._beside
+        others = ((n, o) for n, o in self.others.items() if isinstance(o, Attributes))
+        return found | {name.removeprefix("attributes of "): memory for name, memory in others}
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to change and no checkpoint can hold."""
+        lost = {
+            f"{name}.{path}": kind
+            for name, memory in self._memories().items()
+            for path, kind in memory.lost.items()
+        }
+        lost |= {path.replace(":", "."): kind for path, kind in self._held.lost.items()}
+        changed = [
+            f"{path} ({kind}) changes in training and cannot be saved"
+            for path, kind in lost.items()
+        ]
+        made = [f"{n}.{each}" for n, values in self._values.items() for each in values.made]
+        gone = [f"{n}.{each}" for n, keys in self._gone.items() for each in keys]
+        if made or gone:
+            what = ", ".join([*made, *gone][:_NAMED_MAX])
+            changed.append(
+                f"{what} was put in or taken out in mid-run: it must be so before the run is made"
+                " where it goes on"
+            )
+        return tuple(changed)
+
+    def _restore_optimizers(self, states: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
+        # An optimizer around another shares its groups and state, which loading would part.
+        lists = {name: optimizer.param_groups for name, optimizer in self.optimizers.items()}
+        held = {name: optimizer.state for name, optimizer in self.optimizers.items()}
+        for name, optimizer in self.optimizers.items():
+            if name in groups:
+                regroup(optimizer, self.modules, groups[name])
+            if name not in states:
+                continue
+            load_optimizer(optimizer, states[name])
+            for group, loaded in zip(lists[name], optimizer.param_groups, strict=True):
+                group.update(loaded)
+            loaded_state = dict(optimizer.state)
+            held[name].clear()
+            held[name].update(loaded_state)
+        for name, optimizer in self.optimizers.items():
+            optimizer.param_groups, optimizer.state = lists[name], held[name]
+
+    def unwritten_bytes(self) -> int:
+        """Returns how much of the weights is only noted by hash."""
+        return sum(base.nbytes for base in self._bases.values())
+
+    def changed_base(
+        self, noted: Mapping[str, Mapping[str, str]]
+    ) -> dict[str, tuple[object, object]]:
+        """Returns, as name: (then, now), the frozen weights that are not those noted."""
+        return {
+            f"{name}.{key}": pair
+            for name, base in self._bases.items()
+            for key, pair in base.changed(noted.get(name, {})).items()
+        }
+
+    def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
+        """Copies the tensors whose name and shape fit; returns how many did, of how many."""
+        fitted = total = 0
+        for name, module in self.modules.items():
+            own = module.state_dict()
+            kept = sections.get(name, {})
+            fits = {k: v for k, v in kept.items() if k in own and own[k].shape == v.shape}
+            module.load_state_dict(fits, strict=False)
+            noted = sections.get(NOTED, {}).get(name, {})
+            there = len(noted.keys() & own.keys()) - len(self._bases[name].changed(noted))
+            fitted, total = fitted + len(fits) + there, total + len(own)
+        return fitted, total
+
+    def reasons(self) -> tuple[str, ...]:
+        """Returns which objects draw random numbers anew, or train what is not saved."""
+        held = {
+            name: find_generators(value, (torch.Generator,)) for name, value in self.others.items()
+        }
+        held |= {name: generators_in(module) for name, module in self.modules.items()}
+        draws = [
+            f"{name} draws from {type(generator).__name__}, which cannot be replayed"
+            for name, generators in held.items()
+            for generator in generators
+            if is_unseedable(generator)
+        ]
+        unsaved = [
+            f"{name} trains {lost} tensors of a module that this run was not given:"
+            " only their values are saved"
+            for name in self.optimizers
+            if (lost := self._count_unsaved(name))
+        ]
+        return (*draws, *unsaved)
+
+    def _unowned(self, name: str) -> dict[str, torch.Tensor]:
+        """Returns what an optimizer trains and no module of the run holds, by its place."""
+        optimizer = self.optimizers.get(name)
+        if optimizer is None:
+            return {}
+        owned = {id(p) for module in self.modules.values() for p in module.parameters()}
+        trained = parameters_of(optimizer)
+        return {f"{place}": p for place, p in enumerate(trained) if id(p) not in owned}
+
+    def _orphans(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Returns their values: wide copies of narrow weights, images that are trained."""
+        found = {name: self._unowned(name) for name in self.optimizers}
+        return {n: {k: p.detach() for k, p in each.items()} for n, each in found.items() if each}
+
+    def _count_unsaved(self, name: str) -> int:
+        """Counts those that look like a module's own, of which there may be more than values."""
+        unowned = [p for p in self._unowned(name).values() if isinstance(p, nn.Parameter)]
+        if not unowned:
+            return 0
+        # An object of the user's own may hold modules, and save them in its state_dict.
+        states = [encode(state_of(o), torch.is_tensor)[1].values() for o in self.others.values()]
+        held = {tensor.data_ptr() for state in states for tensor in state}
+        return sum(p.data_ptr() not in held for p in unowned)
+
+    def guarded_addresses(self) -> frozenset[int]:
+        """Returns where the tensors lie that only an optimizer's step changes."""
+        found: set[int] = set()
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                found.update(p.data_ptr() for p in group["params"])
+            for state in optimizer.state.values():
+                found.update(v.data_ptr() for v in state.values() if isinstance(v, torch.Tensor))
+        # Tensors made of others have no memory of their own, nor have empty ones.
+        return frozenset(found - {0})
+
+    def watch(self) -> Watch:
+        """Returns the tensors that only an optimizer's step changes, as they are now."""
+        states = (state for o in self.optimizers.values() for state in o.state.values())
+        tensors = [t for state in states for t in state.values() if isinstance(t, torch.Tensor)]
+        return Watch(tensors, [p for o in self.optimizers.values() for p in parameters_of(o)])
+
+    def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
+        states = ((name, module.state_dict()) for name, module in self.modules.items())
+        return {
+            name: {key: each for key, each in state.items() if isinstance(each, torch.Tensor)}
+            for name, state in states
+        }
+
+    def _forms_of(self, tensors: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Any]:
+        for name, state in tensors.items():
+            # Asked for the first time before anything is restored.
+            self._keys_at_start.setdefault(name, frozenset(state))
+        return {
+            f"{name}.{key}": f"{tensor.dtype} {list(tensor.shape)}"
+            for name, state in tensors.items()
+            for key, tensor in state.items()
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what must be the same for a checkpoint to fit."""
+        # A save asks right after it has taken the state, whose tensors are known then.
+        forms, self._forms = self._forms, None
+        parts = dict(forms or self._forms_of(self._tensors()))
+        for name, optimizer in self._given.items():
+            parts[f"{name} class"] = type(optimizer).__name__
+            parts[f"{name} groups"] = [len(g["params"]) for g in optimizer.param_groups]
+        return parts
+
+
+def _check_can_be_saved(name: str, value: Any) -> None:
+    if isinstance(value, type):
+        message = f"{name} is the class {value.__name__}, which holds no weights."
+        raise ArgumentError(message, argument=name, hint=f"Pass an object: {value.__name__}(...).")
+    if isinstance(value, nn.Module):
+        check_is_built(name, value)
+    has_state = hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
+    if value is None or has_state or find_generators(value, (torch.Generator,)) == [value]:
+        return
+    message = f"{name} is a {type(value).__name__}, which has no state_dict and load_state_dict."
+    hint = f"Give it both, or leave it out; a loop's variables are kept by run.state({name}=...)."
+    raise ArgumentError(message, argument=name, hint=hint)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    inner = getattr(module, "_orig_mod", module)
+    if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = inner.module
+    return inner if inner is module else _unwrapped(inner)
+
+
+@torch.no_grad()
+def _copy_where_it_fits(tensors: Mapping[str, torch.Tensor], kept: Mapping[str, Any]) -> None:
+    for key, value in kept.items():
+        there = tensors.get(key)
+        if there is not None and (there.shape, there.dtype) == (value.shape, value.dtype):
+            there.copy_(value)
+
+
+def restore_tensors(
+    name: str, module: nn.Module, weights: Mapping[str, Any], kept: Mapping[str, Any]
+) -> None:
+    """Puts back all parameters and buffers of a module.
+
+    Args:
+        name: What the run calls the module.
+        module: The module.
+        weights: The tensors of its ``state_dict``.
+        kept: What else a checkpoint holds of it.
+
+    Raises:
+        StateError: The module cannot be given this state; names what stands against it.
+    """
+    register_made(module, weights, kept.get("made", {}))
+    load_module(name, module, {**weights, **kept["extra"]}, noted=kept.get("noted", ()))
+    if "left_out" in kept:
+        load_left_out(name, module, kept["left_out"])
+    for key, value in kept["buffers"].items():
+        _restore_buffer(module, key, value)
+
+
+def _buffers_not_in(module: nn.Module, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {key: buffer for key, buffer in module.named_buffers() if key not in state}
+
+
+def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
+    """Puts a buffer back, which a module may have made or made larger in its first steps."""
+    owner, name = owner_of(module, key)
+    there = getattr(owner, name, None)
+    if isinstance(there, torch.Tensor) and there.shape == value.shape:
+        with torch.no_grad():
+            there.copy_(value)
+        return
+    near = next((t for t in (there, *module.parameters()) if t is not None), value)
+    owner.register_buffer(name, realigned(value.to(near.device)), persistent=False)
+
+
+def state_of(value: Any) -> object:
+    """Returns what a checkpoint holds of an object that is neither module nor optimizer."""
+    return value.state_dict() if hasattr(value, "state_dict") else own_generator_state(value)
+
+
+def load_other(value: Any, state: Any) -> None:
+    """Puts it back."""
+    if not hasattr(value, "load_state_dict"):
+        restore_own_generator(value, state)
+    elif state or not isinstance(state, dict):
+        value.load_state_dict(realigned(state))
+    if isinstance(value, torch.amp.GradScaler):
+        # Only scaling makes the scale it has loaded exist, and an epoch's rest may step without.
+        value.scale(torch.zeros((), device=value._device))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Returns a state with its tensors on a device, each in the form in which it was kept."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        for key, each in value.items():
+            value[key] = _moved(each, device)
+    elif isinstance(value, list | collections.deque):
+        for place, each in enumerate(value):
+            value[place] = _moved(each, device)
+    elif isinstance(value, tuple):
+        return tuple.__new__(type(value), (_moved(each, device) for each in value))
+    return value
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads what an optimizer gave, in the forms and strides its own steps would have made."""
+    optimizer.load_state_dict(state)
+    # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
+    # checkpoints know no strides, but fused kernels walk through parameter and moments abreast.
+    for index, parameter in enumerate(parameters_of(optimizer)):
+        for key, kept in state["state"].get(index, {}).items():
+            loaded = optimizer.state[parameter].get(key)
+            if isinstance(kept, dict | list | tuple | collections.deque):
+                optimizer.state[parameter][key] = realigned(_moved(kept, parameter.device))
+                continue
+            if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
+                continue
+            if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
+                laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
+                optimizer.state[parameter][key] = laid_out.copy_(kept)
+            elif loaded.dtype != kept.dtype:
+                optimizer.state[parameter][key] = kept.to(loaded.device)
+            elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
+                optimizer.state[parameter][key] = realigned(loaded)

@@ -1,0 +1,282 @@
+"""Iterables as a source of batches: from their own state, or read again from the beginning."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch.utils import data as torch_data
+
+from colabkit.frameworks.base import Start
+from colabkit.frameworks.batch_records import Head, KeptBatch
+from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.torch.compare import batch_digest, record, same_batch
+from colabkit.frameworks.torch.fetch import Ahead, KeyedStream, OwnGenerators
+from colabkit.frameworks.torch.loading import (
+    InitInWorker,
+    identity,
+    length_of,
+    loader_within,
+    pinned,
+)
+from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
+from colabkit.frameworks.torch.pipelines import (
+    forget_old_state,
+    forgets_its_buffer,
+    hugging_face_stream,
+    is_of_nodes,
+)
+from colabkit.frameworks.torch.randomness import seed_everything
+
+
+class StreamFeed:
+    """An iterable dataset, a loader with its own state, or any iterable of batches.
+
+    A source with ``state_dict`` goes on from its state; what it gave first, and the state that it
+    had before, tell at a resume whether it is the source that it was. Any other is read again from
+    its beginning, and the batches already trained are thrown away.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        *,
+        loader: torch_data.DataLoader[Any] | None = None,
+        pin: bool = False,
+    ) -> None:
+        self._source = source
+        self._loader = loader
+        self._pin = pin
+        # PyTorch's own collation stacks into new tensors; any other may hand out what it keeps.
+        self._stacks = (
+            loader is not None
+            and loader.dataset is source
+            and loader.batch_size is not None
+            and loader.collate_fn is torch_data.default_collate
+        )
+        self._hand_out: Callable[[Any], Any] = in_own_memory
+        self._makes = callable(source) and not isinstance(source, Iterable)
+        self._workers = loader.num_workers if loader is not None else 0
+        inner = loader_within(source)
+        self._readers = max(1, self._workers, inner.num_workers if inner is not None else 0)
+        if self._workers:
+            # What comes from another process was copied on its way.
+            self._hand_out = aligned
+        has_state = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
+        is_whole = has_state and not self._workers and not forgets_its_buffer(source)
+        self._stateful: Any = source if is_whole else None
+        self._one_shot = not has_state and isinstance(source, Iterator)
+        self._ahead: Ahead | None = None
+        self._said: dict[str, Any] | None = None
+        self._passes = 0
+        self._probed = False
+        self._fresh = ""
+        self._head: Head | None = None
+        self._problems: dict[str, None] = {}
+        self.length: int | None = (
+            None if self._makes else length_of(source if loader is None else loader)
+        )
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether a pass can be entered before the place that the source's own state names."""
+        return self._stateful is None
+
+    @property
+    def begins_anew(self) -> bool:
+        """Whether each reading begins at the beginning, wherever the one before was left."""
+        return self._stateful is None or hugging_face_stream(self._source) is self._source
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether the source is an iterator, good for one pass only."""
+        return self._one_shot
+
+    def batches(self, start: Start) -> Iterator[Any]:
+        """Yields batches, from the source's own state or by reading again."""
+        told: Any
+        sampler = getattr(self._source, "sampler", None)
+        for told in (self._source, sampler, hugging_face_stream(self._source)):
+            if hasattr(told, "set_epoch"):
+                told.set_epoch(start.epoch)
+        state = start.state if isinstance(start.state, Mapping) else {}
+        stream = self._resumed(start, state) if start.skip else self._from_the_top(start, state)
+        self._said = None
+        if self._stateful is not None:
+            self._ahead = stream = Ahead(stream)
+        for batch in stream:
+            self._said = None
+            own = batch if self._stacks else self._hand_out(batch)
+            yield pinned(own) if self._pin else own
+        self._ahead = None
+
+    def _from_the_top(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
+        fresh: Any = None
+        is_first = self._stateful is not None and self._passes == 0
+        if self._passes and (stream := hugging_face_stream(self._source)) is not None:
+            # It goes back to the state that it was given last, for as long as its epoch lasts.
+            stream.load_state_dict(None)
+        elif is_first and "source" in state:
+            fresh = state["source"]
+            self._stateful.load_state_dict(fresh)
+        elif is_first:
+            # Not before a state is loaded: some sources begin to read when they are asked, and go
+            # on from there.
+            fresh = self._own_state()
+            self._fresh = batch_digest(fresh)
+        self._passes += 1
+        if self._can_probe() and not self._probed:
+            self._probed = True
+            # Workers take turns: so many batches are the first of each.
+            heads = [
+                list(itertools.islice(self._open(start.key, 0), self._readers)) for _ in range(2)
+            ]
+            if not share_memory(*heads):
+                self._hand_out = aligned
+            if not same_batch(heads[0], heads[1]):
+                self._problems["the iterable gave another first batch when read again"] = None
+        batches = self._open(start.key, 0)
+        if is_first:
+            for first in itertools.islice(batches, 1):
+                kept = KeptBatch(record(first), start.epoch, (*self.reasons(), *self._conditions()))
+                self._head = Head(kept, start.key, fresh)
+                yield first
+        yield from batches
+
+    def _can_probe(self) -> bool:
+        # A worker has a copy of what can be read once only.
+        return self._stateful is None and not (self._one_shot and not self._workers)
+
+    def _resumed(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
+        self._passes += 1
+        self._head = Head.of_state(state.get("head"))
+        if state.get("workers", self._workers) != self._workers:
+            then = state["workers"]
+            reason = f"the iterable dataset is read by {self._workers} workers, was by {then}"
+            self._problems[reason] = None
+        if state.get("has_ended") and hugging_face_stream(self._source) is not None:
+            # The next pass begins anew, and a loader would give it the end that it was loaded with.
+            return
+        if "source" in state and self._stateful is not None:
+            self._stateful.load_state_dict(state["source"])
+        elif self._head is not None and self._stateful is not None:
+            # Its first batch has just been read again.
+            self._stateful.load_state_dict(self._head.source)
+        if state.get("has_ended"):
+            return
+        if "source" in state and self._stateful is not None:
+            yield from self._open(start.key, start.skip)
+            return
+        batches = self._open(start.key, 0)
+        for number, _ in enumerate(itertools.islice(batches, start.skip), 1):
+            start.passed(number)
+        yield from batches
+
+    def _open(self, key: int, first: int) -> Iterator[Any]:
+        if self._loader is None or self._loader.dataset is not self._source:
+            return self._keyed(key, first)
+        given = self._loader
+        stream = KeyedStream(
+            self._source,
+            given.collate_fn,
+            batch_size=given.batch_size,
+            drop_last=given.drop_last,
+            key=key,
+        )
+        return iter(self._spread(stream)) if self._workers else stream.from_batch(first)
+
+    def _spread(self, stream: KeyedStream) -> torch_data.DataLoader[Any]:
+        given = self._loader
+        assert given is not None  # noqa: S101  # for the type checker
+        return torch_data.DataLoader(
+            stream,
+            batch_size=None,
+            collate_fn=identity,
+            num_workers=given.num_workers,
+            timeout=given.timeout,
+            worker_init_fn=InitInWorker(given.worker_init_fn),
+            multiprocessing_context=given.multiprocessing_context,
+            generator=torch.Generator().manual_seed(0),
+            prefetch_factor=given.prefetch_factor,
+        )
+
+    def _keyed(self, key: int, first: int) -> Iterator[Any]:
+        generators = OwnGenerators(self._source)
+        self._seed(generators, derive(key, "iter"))
+        stream = iter(self._source() if self._makes else self._source)
+        for number in itertools.count(first):
+            self._seed(generators, derive(key, number))
+            found = list(itertools.islice(stream, 1))
+            if not found:
+                return
+            yield found[0]
+
+    @staticmethod
+    def _seed(generators: OwnGenerators, seed: int) -> None:
+        seed_everything(seed)
+        generators.reseed(seed)
+
+    def state(self) -> object:
+        """The source's own state, or what tells at a resume whether it repeats itself."""
+        if self._stateful is None:
+            return {"workers": self._workers}
+        if self._said is None:
+            self._said = self._place()
+        return self._said
+
+    def _place(self) -> dict[str, Any]:
+        """Returns the state after the newest batch; after the last, that of the next pass."""
+        source = self._own_state()
+        state: dict[str, Any] = {"workers": self._workers}
+        if self._ahead is not None and self._ahead.has_ended():
+            # Some go back to their beginning with their last batch, others when they have ended,
+            # or are loaded there.
+            state["has_ended"] = True
+            source = self._own_state()
+        if batch_digest(source) != self._fresh:
+            state["source"] = source
+        if self._head is not None:
+            state["head"] = self._head.state_dict()
+        return state
+
+    def _own_state(self) -> Any:
+        """Returns a copy of the source's state, which may be live."""
+        forget_old_state(self._stateful)
+        state = self._stateful.state_dict()
+        try:
+            return copy.deepcopy(state)
+        except TypeError:
+            # What cannot be copied cannot be stored either, and saving names it.
+            return state
+
+    def describe(self) -> Mapping[str, Any]:
+        """Length and batch size, where the source says them."""
+        return {
+            "batches": self.length,
+            "batch_size": getattr(self._loader, "batch_size", None),
+        }
+
+    def reasons(self) -> tuple[str, ...]:
+        """What reading again has shown so far."""
+        return tuple(self._problems)
+
+    def notices(self) -> tuple[str, ...]:
+        """What a resume costs."""
+        if self._stateful is not None:
+            return self._conditions()
+        notice = (
+            "this iterable is read again from its beginning by a resume, which checks that it"
+            " gives the same batches"
+        )
+        return (notice,)
+
+    def _conditions(self) -> tuple[str, ...]:
+        """Under what condition the source's own state is enough."""
+        if is_of_nodes(self._stateful):
+            return (
+                "where its nodes draw nothing at random in their threads, which no seed reaches",
+            )
+        return ()

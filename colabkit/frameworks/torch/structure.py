@@ -1,0 +1,256 @@
+"""Loading modules and optimizers whose form has changed since they were made."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import prune
+
+from colabkit.errors import ArgumentError, StateError
+from colabkit.frameworks.torch.alignment import realigned
+
+_SAMPLE_MAX = 256
+
+
+def load_module(
+    name: str, module: nn.Module, kept: Mapping[str, Any], *, noted: Collection[str] = ()
+) -> None:
+    """Loads what ``state_dict`` gave, its tensors with the sizes that training gave them.
+
+    Args:
+        name: What the run calls the module.
+        module: The module as it was made.
+        kept: Tensors and other state by key.
+        noted: Keys of what is not kept and is known to be there already.
+
+    Raises:
+        StateError: The module cannot be given this state; names what stands against it.
+    """
+    _prune_as(module, kept)
+    constant = _make_room(module, kept)
+    try:
+        missing = module.load_state_dict(dict(kept), strict=not noted)
+        _require_only(noted, missing)
+    except (RuntimeError, KeyError) as error:
+        # A module may leave parts out of its state, or add to it what it does not load.
+        _load_leniently(module, kept)
+        if (wrong := _differing(module, kept, noted)) is not None:
+            where = f"{name}.{wrong}"
+            message = f"{where} cannot be loaded from the checkpoint: {error}"
+            hint = (
+                "A layer changed in mid-run must be changed again before the run is made;"
+                " resume=False starts anew beside the old checkpoints."
+            )
+            raise StateError(message, where=where, hint=hint) from error
+    for owner, own_name, expanded in constant:
+        owner._buffers[own_name] = expanded
+
+
+def _load_leniently(module: nn.Module, kept: Mapping[str, Any]) -> None:
+    with contextlib.suppress(TypeError, RuntimeError):
+        module.load_state_dict(dict(kept), strict=False)
+    own = module.state_dict()
+    with torch.no_grad():
+        for key, value in kept.items():
+            there: Any = own.get(key)
+            if _fits(there, value) and not torch.equal(there, value.to(there.device)):
+                there.copy_(value)
+
+
+def _require_only(noted: Collection[str], left: Any) -> None:
+    """Raises KeyError where loading has left out more than what is there already."""
+    # A module with a load_state_dict of its own need not say what it left out.
+    missing, unexpected = getattr(left, "missing_keys", ()), getattr(left, "unexpected_keys", ())
+    if noted and (wrong := [*unexpected, *(key for key in missing if key not in noted)]):
+        raise KeyError(wrong[0])
+
+
+def _differing(
+    module: nn.Module, kept: Mapping[str, Any], noted: Collection[str] = ()
+) -> str | None:
+    own = module.state_dict()
+    for key in dict.fromkeys([*kept, *own]):
+        if key in noted:
+            continue
+        value: Any = kept.get(key)
+        there: Any = own.get(key)
+        if isinstance(value, torch.Tensor) or isinstance(there, torch.Tensor):
+            if not _fits(there, value) or not is_same(there, value):
+                return key
+        elif (key in kept) != (key in own):
+            return key
+    return None
+
+
+def _fits(there: Any, value: Any) -> bool:
+    is_both = isinstance(there, torch.Tensor) and isinstance(value, torch.Tensor)
+    return is_both and (there.shape, there.dtype) == (value.shape, value.dtype)
+
+
+def is_same(there: Any, value: Any) -> bool:
+    """Whether two tensors have the same bits, those made of others in all parts."""
+    if hasattr(there, "__tensor_flatten__"):
+        names = there.__tensor_flatten__()[0]
+        pairs = ((getattr(there, name), getattr(value, name, None)) for name in names)
+        return all(type(a) is type(b) and is_same(a, b) for a, b in pairs)
+    mine, other = (t.detach().cpu().contiguous().view(-1) for t in (there, value))
+    return torch.equal(mine.view(torch.uint8), other.view(torch.uint8))
+
+
+def owner_of(module: nn.Module, key: str) -> tuple[Any, str]:
+    """Returns what holds a tensor, and its name there."""
+    *path, name = key.split(".")
+    owner: Any = module
+    for part in path:
+        owner = getattr(owner, part, None)
+    return owner, name
+
+
+def _make_room(
+    module: nn.Module, kept: Mapping[str, Any]
+) -> list[tuple[nn.Module, str, torch.Tensor]]:
+    """Gives buffers the size they had; returns expanded ones, to be put back after loading."""
+    expanded = []
+    for key, buffer in list(module.named_buffers(remove_duplicate=False)):
+        value = kept.get(key)
+        if not isinstance(value, torch.Tensor):
+            continue
+        owner, name = owner_of(module, key)
+        if not _fits(buffer, value):
+            owner._buffers[name] = realigned(value.to(buffer.device).clone())
+        elif 0 in buffer.stride() and buffer.numel() > 1:
+            # Several of its elements are one place in memory, which nothing can be copied to.
+            owner._buffers[name] = buffer.detach().clone(memory_format=torch.contiguous_format)
+            one = tuple(slice(0, 1) if step == 0 else slice(None) for step in buffer.stride())
+            again = value.to(buffer.device)[one].clone().expand(buffer.shape)
+            if is_same(again, value):
+                expanded.append((owner, name, again))
+    return expanded
+
+
+def _prune_as(module: nn.Module, kept: Mapping[str, Any]) -> None:
+    """Prunes the weights that were pruned in mid-run."""
+    own = dict(module.named_parameters(remove_duplicate=False))
+    for key, mask in kept.items():
+        if not key.endswith("_mask"):
+            continue
+        weight = key.removesuffix("_mask")
+        if weight in own and weight not in kept and f"{weight}_orig" in kept:
+            owner, name = owner_of(module, weight)
+            make: Any = prune.custom_from_mask
+            make(owner, name, mask.to(own[weight].device))
+
+
+def made_in_training(
+    module: nn.Module, state: Mapping[str, Any], at_start: Collection[str]
+) -> dict[str, str]:
+    """Returns which tensors a module has registered since it was made: parameters and buffers."""
+    new = [key for key in state if key not in at_start]
+    if not new:
+        return {}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return {key: "parameter" if key in parameters else "buffer" for key in new}
+
+
+def register_made(module: nn.Module, kept: Mapping[str, Any], made: Mapping[str, str]) -> None:
+    """Registers them again, where what they belong to is there."""
+    near = next((each.device for each in module.parameters()), torch.device("cpu"))
+    own = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    for key, kind in made.items():
+        owner, name = owner_of(module, key)
+        is_pruned = key.removesuffix("_orig").removesuffix("_mask") in own
+        if not isinstance(owner, nn.Module) or getattr(owner, name, None) is not None or is_pruned:
+            continue
+        value = kept[key].to(near, copy=True)
+        if kind == "parameter":
+            owner.register_parameter(
+                name, nn.Parameter(value, requires_grad=value.is_floating_point())
+            )
+        else:
+            owner.register_buffer(name, value)
+
+
+def gone_since(state: Mapping[str, Any], at_start: Collection[str]) -> list[str]:
+    """Returns the tensors that a module has no more; pruned ones have only other names."""
+    return [key for key in at_start if key not in state and f"{key}_orig" not in state]
+
+
+def left_out(module: nn.Module, state: Mapping[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+    """Returns the parameters that ``state_dict`` leaves out.
+
+    Those that are trained are returned whole, and of the frozen ones a sample to know them by.
+    """
+    held = {t.data_ptr() for t in state.values() if isinstance(t, torch.Tensor)}
+    trained, frozen = {}, {}
+    for key, parameter in module.named_parameters():
+        if key in state or parameter.data_ptr() in held:
+            continue
+        if parameter.requires_grad:
+            trained[key] = parameter.detach()
+        else:
+            frozen[key] = _sample(parameter)
+    return {"trained": trained, "frozen": frozen}
+
+
+def load_left_out(name: str, module: nn.Module, kept: Mapping[str, Any]) -> None:
+    """Loads the trained ones, and checks that the frozen ones are those of the checkpoint."""
+    own = dict(module.named_parameters())
+    with torch.no_grad():
+        for key, value in kept["trained"].items():
+            if _fits(own.get(key), value):
+                own[key].copy_(value)
+    for key, sample in kept["frozen"].items():
+        if key in own and not own[key].requires_grad and not is_same(_sample(own[key]), sample):
+            message = (
+                f"{name}.{key} is left out of the state_dict, and is not what the run trained with."
+            )
+            hint = "Load the same frozen weights before the run, or leave them in the state_dict."
+            raise StateError(message, where=f"{name}.{key}", hint=hint)
+
+
+def _sample(parameter: torch.Tensor) -> torch.Tensor:
+    flat = parameter.detach().reshape(-1)
+    return flat[:: max(1, -(-flat.numel() // _SAMPLE_MAX))].clone()
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    """Returns what an optimizer trains, group after group."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def names_in_groups(
+    optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]
+) -> list[list[str]]:
+    """Returns the parameters of each group by the name the run gives them, "" for others."""
+    names = {id(p): f"{m}:{key}" for m, own in modules.items() for key, p in own.named_parameters()}
+    return [[names.get(id(p), "") for p in group["params"]] for group in optimizer.param_groups]
+
+
+def regroup(
+    optimizer: torch.optim.Optimizer,
+    modules: Mapping[str, nn.Module],
+    kept: Sequence[Sequence[str]],
+) -> None:
+    """Gives an optimizer the groups that were added to it, or grew, in mid-run."""
+    now = names_in_groups(optimizer, modules)
+    if now == kept or any("" in names for names in kept):
+        return
+    own = {f"{m}:{key}": p for m, each in modules.items() for key, p in each.named_parameters()}
+    if any(name not in own for names in kept for name in names):
+        return
+    for group, names in zip(optimizer.param_groups, kept, strict=False):
+        group["params"] = [own[name] for name in names]
+    for names in kept[len(now) :]:
+        optimizer.add_param_group({"params": [own[name] for name in names]})
+
+
+def check_is_built(name: str, module: nn.Module) -> None:
+    """Raises ArgumentError for a module with layers that take their size from a first batch."""
+    if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
+        message = f"{name} has lazy layers, which have no weights before a first batch."
+        hint = "Call it once: model(x[:2]). Then make the optimizer and run this again."
+        raise ArgumentError(message, argument=name, hint=hint)

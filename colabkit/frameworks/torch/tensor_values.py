@@ -1,0 +1,66 @@
+"""Plain values with tensors among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.frameworks.plain_values import PlainValues
+from colabkit.frameworks.torch.backend import can_be_stored
+
+# An activation lives until the next forward makes it anew; more of it than this is not saved.
+_ACTIVATION_BYTES_MAX = 16 << 20
+
+
+class TensorValues(PlainValues):
+    """What a checkpoint can hold of the attributes that PyTorch's objects have."""
+
+    def __init__(self) -> None:
+        self.weights: frozenset[int] = frozenset()
+        """By identity, the weights of the run, which it saves by another way."""
+
+    def mark(self, value: Any, depth: int = 0) -> Any:
+        """Returns what differs once a value has changed, None for a value that is not plain."""
+        if not isinstance(value, torch.Tensor):
+            return super().mark(value, depth)
+        if id(value) in self.weights or not can_be_stored(value):
+            return None
+        if value.grad_fn is not None and value.nbytes > _ACTIVATION_BYTES_MAX:
+            return None
+        # What inference mode makes counts no changes, and is taken to be another each time.
+        version = object() if value.is_inference() else value._version
+        return id(value), version, value.data_ptr()
+
+    def place_of(self, owner: Any) -> Any:
+        """Returns the device of a module's first weights."""
+        parameters = owner.parameters() if isinstance(owner, nn.Module) else ()
+        return next((each.device for each in parameters), None)
+
+    def may_be_replaced(self, owner: Any, name: str, there: Any) -> bool:
+        """Whether what stands under a name now is neither a module nor a module's own tensor."""
+        if isinstance(there, nn.Module):
+            return False
+        return not isinstance(owner, nn.Module) or name in vars(owner) or not hasattr(owner, name)
+
+    def is_saved_elsewhere(self, value: Any) -> bool:
+        """Whether it is a weight of the run, or a random generator."""
+        return id(value) in self.weights or isinstance(value, torch.Generator)
+
+    def detached(self, value: Any) -> Any:
+        """Returns what goes into the checkpoint for a value."""
+        return value.detach() if isinstance(value, torch.Tensor) else value
+
+    def put(self, there: Any, value: Any, near: Any = None) -> Any:
+        """Returns a restored value, in the object that is there where others may hold it too."""
+        if not isinstance(value, torch.Tensor):
+            return super().put(there, value, near)
+        if isinstance(there, torch.Tensor):
+            fits = (there.shape, there.dtype) == (value.shape, value.dtype)
+            is_own = there.is_leaf and not there.is_inference()
+            if fits and is_own and 0 not in there.stride():
+                there.detach().copy_(value)
+                return there
+            near = there.device
+        return value.clone() if near is None else value.to(near, copy=True)

@@ -1,0 +1,45 @@
+"""What of a run's modules is trained, by whom, and whether they hold a checkpoint's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.checkpoint import NOTED
+from colabkit.frameworks.differences import digest_of
+from colabkit.frameworks.torch.structure import is_same, names_in_groups
+
+
+def parts_of(
+    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, str]:
+    """Returns a phrase for each module and optimizer, which other parts do not share."""
+    parts = {}
+    for name, module in modules.items():
+        named = dict(module.named_parameters())
+        trained = sorted(key for key, parameter in named.items() if parameter.requires_grad)
+        if named:
+            parts[name] = f"{len(trained)} of {len(named)} parameters ({digest_of(trained)})"
+    for name, optimizer in optimizers.items():
+        groups = names_in_groups(optimizer, modules)
+        # A checkpoint finds moments by these names: in which order they stand matters to nobody.
+        flat = [f"{number} {key}" for number, keys in enumerate(groups) for key in sorted(keys)]
+        of_groups = f" in {len(groups)} groups" if len(groups) > 1 else ""
+        kind = type(optimizer).__name__
+        parts[name] = f"{kind} of {len(flat)} parameters{of_groups} ({digest_of(flat)})"
+    return parts
+
+
+def holds(modules: Mapping[str, nn.Module], sections: Mapping[str, Any]) -> bool:
+    """Whether the modules have, bit for bit, the tensors that a checkpoint has written of them."""
+    for name, module in modules.items():
+        kept, noted = sections.get(name, {}), sections.get(NOTED, {}).get(name, {})
+        for key, tensor in module.state_dict().items():
+            if isinstance(tensor, torch.Tensor) and key not in noted:
+                there = kept.get(key)
+                if there is None or there.shape != tensor.shape or not is_same(tensor, there):
+                    return False
+    return True

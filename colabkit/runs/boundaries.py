@@ -1,0 +1,344 @@
+"""What a run does between two steps: it looks around, saves, and ends where it was asked to."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from colabkit.checkpoint import SaveStatus
+from colabkit.errors import ColabKitError, DivergedError
+from colabkit.runs.display import Display
+from colabkit.runs.event_log import Events
+from colabkit.runs.fingerprint import fingerprint_of
+from colabkit.runs.interrupts import InterruptGuard
+from colabkit.runs.checkpoint_manager import Keeper, Snapshot
+from colabkit.runs.limits import Limits
+from colabkit.runs.handover import note
+from colabkit.runs.phases import Call, Start
+from colabkit.runs.position import Cursor, Position
+from colabkit.runs.history import History
+from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.base import Feed, Owned, FrameworkAdapter
+from colabkit.runs.state import RunState, Stop
+from colabkit.runs.step_log import WAY_BACK, StepLog
+from colabkit.runs.verdict import ResumeVerdict
+
+_logger = logging.getLogger(__name__)
+_LOOK_EVERY_S = 0.25
+
+
+class Boundaries:
+    """The part of a ``Run`` that acts at step boundaries, where alone its state is whole."""
+
+    history: History
+    seed: int
+    was_interrupted: bool
+    has_trained: bool
+    is_over: bool
+    _adapter: FrameworkAdapter
+    _position: Position
+    _log: StepLog
+    _state: RunState
+    _display: Display
+    _interrupts: InterruptGuard
+    _keeper: Keeper
+    _limits: Limits
+    _events: Events
+    _is_best: bool
+    _is_open: bool
+    _next_look_s: float
+    _epochs_total: int | None
+    _epoch_began_s: float
+    # What fit knows of its call besides its objects.
+    _epochs_asked: int | None = None
+    _fit_settings: Mapping[str, Any] = {}
+    _has_own_optimizers = True
+
+    @property
+    def verdict(self) -> ResumeVerdict:
+        """How exactly this run goes on after an interruption."""
+        raise NotImplementedError
+
+    def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
+        """Closes a loop that was broken off; returns whether it was still under way."""
+        raise NotImplementedError
+
+    @property
+    def step(self) -> int:
+        """Batches trained since the run began, over all its sessions."""
+        return self._position.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way, from 0."""
+        return self._position.epoch
+
+    def ask_for(self, epochs: int) -> None:
+        """Notes how many epochs are asked for in all; more than when it stopped go on."""
+        self._epochs_total = epochs
+        if words := self._state.ask_for(epochs):
+            self._display.say(words)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a later phase goes on from the end of this one, which so trains no more."""
+        return self._state.is_closed
+
+    def _call(self, name: str = "") -> Call:
+        """Returns what tells this run's phase from others, with the objects as they were made."""
+        settings = {**self._adapter.passed(), **self._fit_settings}
+        return Call(name, self._adapter.parts(), settings, self._epochs_asked)
+
+    def _owned(self) -> Owned:
+        owned = self._adapter.owned()
+        return owned if self._has_own_optimizers else dataclasses.replace(owned, optimizers=())
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the objects come from a call that has trained all that is asked for."""
+        return self._state.is_idle
+
+    @property
+    def begins_phase(self) -> bool:
+        """Whether this call begins a phase, and has not trained yet."""
+        return self._state.begins_phase
+
+    def turns_to_other_data(self) -> bool:
+        """Begins a phase for data that the finished one was not trained on; returns whether.
+
+        That is where the session that has trained it goes on with the same model: another model,
+        or another session, may have been given the wrong data.
+        """
+        state = self._state
+        if not state.ended_with or state.begins_phase:
+            return False
+        state.begin_phase(self._call(), stands_on=state.ended_with, is_comparable=False)
+        title = state.history.phases[-1].name
+        self._display.phase_begins(
+            title, self._position, source=Start.AS_IT_IS.value, changes=["data"]
+        )
+        return True
+
+    def pass_on(self, epochs: int) -> None:
+        """Leaves the random streams and the objects to the notebook as a call for these epochs.
+
+        What the notebook draws next is the same, whether the call has trained or found it done.
+        """
+        self._adapter.seed(derive(self.seed, "trained", epochs))
+        self._note_passing()
+
+    def _note_passing(self) -> None:
+        state = self._state
+        settings = {**self._adapter.left(), **self._fit_settings}
+        note(
+            self._keeper.location,
+            self._owned(),
+            index=state.phase_index,
+            phase=state.phases[state.phase_index],
+            left=Call("", self._adapter.parts(), settings),
+        )
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether someone ended the run early, and the epoch then under way is done."""
+        return self._state.should_stop and not self._position.is_mid_epoch
+
+    def has_passed(self, epochs: int) -> bool:
+        """Whether the run has trained beyond so many epochs: their end was another call's."""
+        return self.epoch > epochs or (self.epoch == epochs and self._position.is_mid_epoch)
+
+    def go_on(self, why: str) -> None:
+        """Takes back that the run had ended before its last epoch."""
+        if self._state.stop is not None:
+            self._display.say(
+                f"Training on, although it had ended ({self._state.stop.reason}): {why}."
+            )
+            self._state.stop = None
+
+    def say_done(self) -> None:
+        """Says that nothing is left to train, and why."""
+        stop = self._state.stop
+        if self.is_idle and stop is None:
+            more = self.epoch + 1
+            self._display.say(
+                f"Nothing left to do: {self.epoch} epochs are trained, and epochs counts those of"
+                f" all calls on this folder; pass epochs={more} to train one more."
+            )
+            return
+        self._display.say(
+            f"Nothing left to do: {self.epoch} epochs are trained."
+            if stop is None
+            else f"Nothing left to do: it ended after epoch {self.epoch} ({stop.reason})."
+            " Ask for more epochs to train on."
+        )
+
+    def _boundary(self) -> None:
+        """Between two steps: the one place where a run is saved or stopped."""
+        self._position.step += 1
+        now_s = time.monotonic()
+        if (
+            now_s >= self._next_look_s
+            or self._keeper.counts_steps
+            or self._interrupts.pending
+            or self._position.step >= self._limits.last_step
+        ):
+            self._look(now_s)
+
+    def _look(self, now_s: float, *, counts: bool = False) -> None:
+        if now_s >= self._next_look_s:
+            self._next_look_s = now_s + _LOOK_EVERY_S
+            self._log.drain()
+            status = self._keeper.status()
+            self._display.update(self._position, self._log.newest, status)
+            self._events.follow(status)
+        if self._adapter.is_mid_group():
+            return
+        if self._interrupts.pending:
+            self._save_and_wait()
+            self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
+            self.was_interrupted = self._interrupts.ends()
+            if self.was_interrupted:
+                raise KeyboardInterrupt
+        if (why := self._limits.reached(self.step)) and not self._is_at_an_end():
+            self._end_early(why)
+            return
+        self._require_finite(self._keeper.status())
+        self._keeper.save_if_due(self.step, counts=counts)
+        self._keeper.mend()
+
+    def _is_at_an_end(self) -> bool:
+        """Whether a pass or the last epoch is through, after which the loop ends by itself."""
+        leading = self._position.leading
+        if leading is None:
+            return self._epochs_total is not None and self.epoch >= self._epochs_total
+        length = leading.feed.length if leading.feed is not None else None
+        return length is not None and leading.batches_done >= length
+
+    def _end_early(self, why: str) -> None:
+        """Ends the run where it stands, in mid-epoch too; the loops over it yield no more."""
+        self.is_over = True
+        # What has run out of time is not done.
+        self.was_interrupted = self.step < self._limits.last_step
+        if self.has_trained:
+            self._save_and_wait()
+            self._display.say(f"Ended at step {self.step:,}, saved: {why}. It goes on from here.")
+        else:
+            self._display.say(f"Nothing left to do: {self.step:,} steps are trained, {why}.")
+
+    def _save_unraised(self, *, wait: bool) -> None:
+        """Saves where nothing can be raised: a loop is being left, or an error is under way."""
+        try:
+            if wait:
+                self._save_and_wait()
+            else:
+                self._keeper.save_if_due(self.step)
+        except ColabKitError as error:
+            _logger.warning("What a loop has left could not be saved.", exc_info=True)
+            self._display.say(str(error))
+
+    def _announce(self, feed: Feed) -> None:
+        self.has_trained = True
+        self.history.verdict = self.verdict
+        self._display.say(str(self.verdict))
+        self._display.length(feed.length, most=self._limits.max_steps)
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[bool]:
+        """Yields whether it is the outermost, with which the session ends, whatever is open."""
+        is_outermost, self._is_open = not self._is_open, True
+        try:
+            if is_outermost:
+                self._begin_session()
+            yield is_outermost
+        finally:
+            if is_outermost:
+                self._is_open = False
+                self._end_session()
+
+    def _begin_session(self) -> None:
+        self._limits.begin()
+        self._interrupts.install()
+        self._keeper.open()
+        self._display.open(self._position, self._keeper.folder, epochs=self._epochs_total)
+        self._events.open(self.step)
+        if self.step == 0 or self._state.begins_phase:
+            self._keeper.save(self.step, wait=False)
+            self._state.begins_phase = False
+
+    def _end_session(self) -> None:
+        status = None
+        try:
+            status = self._keeper.close()
+        finally:
+            self._interrupts.restore()
+            self._note_passing()
+            self._display.close(self._position, self._log.newest, status)
+
+    def _save_and_wait(self) -> None:
+        self._keeper.save(self.step, wait=True)
+        self._display.update(self._position, self._log.newest, self._keeper.status())
+        self._require_finite(self._keeper.status())
+        self._keeper.publish_history(self.history.csv_text())
+        self._events.finish(self.step)
+
+    def _require_finite(self, status: SaveStatus | None) -> None:
+        """Raises DivergedError when a save has found NaN in weights that had none before."""
+        if status is None or status.is_finite or status.finite_step is None:
+            return
+        message = (
+            f"The weights became NaN or infinite between step {status.finite_step} and step"
+            f" {status.step} (epoch {self.epoch + 1})."
+        )
+        raise DivergedError(
+            message, step=status.step, epoch=self.epoch, loss=math.nan, hint=WAY_BACK
+        )
+
+    def _say_unsaved(self) -> None:
+        """Says the verdict again where training was seen to change what nobody can save."""
+        said = self.history.verdict
+        if self.has_trained and said is not None:
+            self.history.verdict = said.adding(reasons=self._adapter.unsaved())
+            if self.history.verdict != said:
+                self._display.say(str(self.history.verdict))
+
+    def _snapshot(self) -> Snapshot:
+        sections = self._adapter.sections()
+        self._say_unsaved()
+        reasons = (*self._state.reasons, *self.verdict.reasons)
+        self._state.reasons = tuple(dict.fromkeys(reasons))
+        self._state.parts = self._adapter.parts()
+        made = self._state.objects_as_made
+        fingerprint = fingerprint_of(self._adapter, seed=self.seed, at_start=made)
+        facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
+        return Snapshot([*sections, self._state.section()], facts)
+
+    def _end_epoch(self, *, has_steps: bool = True) -> None:
+        if (left := self._position.leading) is not None:
+            # Somebody holds on to an iterator that the program has left.
+            self._leave(left)
+        if complaint := self._state.monitor.complaint(self._state.epoch_logs()):
+            self._display.say(complaint)
+        self._is_best = self._state.end_epoch(seconds=time.monotonic() - self._epoch_began_s)
+        if self._is_best:
+            self._keeper.save(self.step, wait=False)
+            self._is_best = False
+        self._look(time.monotonic(), counts=not has_steps)
+
+    def _leave_epochs(self, begun_at: int) -> None:
+        """Ends the epochs in the one under way, at ``break`` or ``return``."""
+        if self._position.is_mid_epoch or self._state.epoch_values:
+            self._state.stop = Stop(
+                f"its loop was left in epoch {self.epoch + 1}", self._epochs_total
+            )
+            with contextlib.suppress(KeyboardInterrupt, ColabKitError):
+                self._end_epoch(has_steps=self.step != begun_at)
+        else:
+            self._state.stop = Stop(
+                f"its loop was left before epoch {self.epoch + 1}", self._epochs_total
+            )
+        self._save_unraised(wait=True)

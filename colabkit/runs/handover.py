@@ -1,0 +1,94 @@
+"""What this session's calls have left behind them, to know the next call on a run folder by."""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from colabkit.frameworks.differences import differing
+from colabkit.runs.phases import Call, Left, Phase
+from colabkit.frameworks.base import Owned
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Passed:
+    models: tuple[weakref.ref[Any], ...]
+    optimizers: tuple[weakref.ref[Any], ...]
+    index: int
+    phase: Phase
+    left: Call
+
+
+_PASSED: dict[str, _Passed] = {}
+_LOADED: dict[str, weakref.ref[Any]] = {}
+
+
+def note(location: str, owned: Owned, *, index: int, phase: Phase, left: Call) -> None:
+    """Takes down that a call has come to its end, or was interrupted.
+
+    Args:
+        location: The run folder.
+        owned: What the call was given.
+        index: Number of its phase.
+        phase: The phase as the call knows it.
+        left: What a call with the objects as they are now would be.
+    """
+    models, optimizers = _refs(owned.models), _refs(owned.optimizers)
+    _PASSED[location] = _Passed(models, optimizers, index, phase, left)
+
+
+def note_loaded(location: str, model: Any) -> None:
+    """Takes down that the user has put a checkpoint's weights into a model."""
+    _LOADED[location] = weakref.ref(model)
+
+
+def is_loaded(location: str, owned: Owned) -> bool:
+    """Whether a model was given a checkpoint's weights in this session."""
+    there = _LOADED.get(location)
+    return there is not None and any(there() is model for model in owned.models)
+
+
+def phase_left(location: str, owned: Owned) -> Phase | None:
+    """Returns the phase that these objects have been through, as its call knew it at the end."""
+    passed = _of(location, owned)
+    return None if passed is None else passed.phase
+
+
+def left_by(location: str, owned: Owned, call: Call, *, has_weights: bool) -> Left | None:
+    """Returns how these objects were left, None where they were in no call on this folder.
+
+    Args:
+        location: The run folder.
+        owned: The objects.
+        call: What is asked for now.
+        has_weights: Whether the model holds the newest checkpoint's weights.
+    """
+    passed = _of(location, owned)
+    if passed is None:
+        return None
+    is_same = _are(passed.optimizers, owned.optimizers) and not differing(
+        passed.left.parts, call.parts
+    )
+    # An optimizer that fit makes by its name begins as it did then, whatever became of that one.
+    is_set = not differing(passed.left.settings, call.settings) or (
+        not owned.optimizers and not differing(passed.phase.settings, call.settings)
+    )
+    return Left(passed.index, is_same and is_set, has_weights)
+
+
+def _of(location: str, owned: Owned) -> _Passed | None:
+    passed = _PASSED.get(location)
+    if passed is None or not any(ref() is each for ref in passed.models for each in owned.models):
+        return None
+    return passed
+
+
+def _refs(objects: Sequence[Any]) -> tuple[weakref.ref[Any], ...]:
+    return tuple(weakref.ref(each) for each in objects)
+
+
+def _are(refs: Sequence[weakref.ref[Any]], objects: Sequence[Any]) -> bool:
+    pairs = zip(refs, objects, strict=False)
+    return len(refs) == len(objects) and all(ref() is each for ref, each in pairs)

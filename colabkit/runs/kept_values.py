@@ -1,0 +1,138 @@
+"""Plain variables of a loop, kept with its checkpoints."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from colabkit.checkpoint import encode
+from colabkit.errors import ArgumentError, StateError
+from colabkit.frameworks.generators import generator_state, restore_generator
+
+_PAIRS = (("state_dict", "load_state_dict"), ("get_state", "set_state"), ("getstate", "setstate"))
+
+
+class KeptValues:
+    """Variables of a loop as attributes; each checkpoint holds what they are at its step.
+
+    Assign to an attribute to change it: ``kept.best = 0.9``. What can be changed in place, a
+    tensor, an array, a list, a dict, is the very object that was passed.
+    """
+
+    def __init__(self, is_tensor: Callable[[object], bool]) -> None:
+        fields: dict[str, Any] = {"_is_tensor": is_tensor, "_values": {}, "_restored": {}}
+        self.__dict__.update(fields)
+
+    def add(self, values: Mapping[str, Any]) -> None:
+        """Takes variables up, with what a checkpoint has for them; those known stay.
+
+        Raises:
+            ArgumentError: A value cannot be stored, or a name is none of its own.
+        """
+        for name, value in values.items():
+            if hasattr(type(self), name) or name.startswith("_"):
+                message = f"A value cannot be called {name}."
+                raise ArgumentError(message, argument=name, hint="Choose another name.")
+            if name in self._values:
+                continue
+            self._check(name, value)
+            if name in self._restored:
+                value = _put_back(value, self._restored.pop(name))
+            self._values[name] = value
+
+    def _check(self, name: str, value: Any) -> None:
+        try:
+            encode(_state_of(value), self._is_tensor)
+        except StateError as error:
+            kind = type(value).__name__
+            message = f"{name} is a {kind}, whose state cannot be stored: {error.message}"
+            hint = (
+                "Keep the numbers, arrays and generators that it is made of, or give it"
+                " state_dict and load_state_dict (or get_state and set_state)."
+            )
+            raise ArgumentError(message, argument=name, hint=hint) from error
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns all as plain values; those not yet asked for as they were."""
+        return {**self._restored, **{n: _state_of(v) for n, v in self._values.items()}}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keeps what ``state_dict`` gave until it is asked for."""
+        self.__dict__["_restored"] = dict(state)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yields the names of the values."""
+        return iter(self._values)
+
+    def __getattr__(self, name: str) -> Any:
+        values = self.__dict__.get("_values", {})
+        if name not in values:
+            message = f"No value {name!r} is kept; pass it to run.state first."
+            raise AttributeError(message)
+        return values[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self._values:
+            message = f"No value {name!r} is kept; pass it to run.state first."
+            raise AttributeError(message)
+        self._values[name] = value
+
+    def __repr__(self) -> str:
+        return f"<kept values: {', '.join(self._values)}>"
+
+
+def _pair_of(value: Any) -> tuple[str, str] | None:
+    return next(
+        (p for p in _PAIRS if all(callable(getattr(value, each, None)) for each in p)), None
+    )
+
+
+def _state_of(value: Any) -> Any:
+    if isinstance(value, np.random.Generator | np.random.RandomState):
+        return generator_state(value)
+    pair = _pair_of(value)
+    return value if pair is None else getattr(value, pair[0])()
+
+
+def _put_back(passed: Any, stored: Any) -> Any:
+    """Returns what was stored, in the very object that was passed where that can be."""
+    if isinstance(passed, np.random.Generator | np.random.RandomState):
+        restore_generator(passed, stored)
+        return passed
+    if (pair := _pair_of(passed)) is not None:
+        getattr(passed, pair[1])(stored)
+        return passed
+    if isinstance(passed, np.ndarray) and isinstance(stored, np.ndarray):
+        if passed.shape == stored.shape and passed.dtype == stored.dtype and passed.flags.writeable:
+            passed[...] = stored
+            return passed
+        return stored.copy()
+    if hasattr(passed, "copy_") and hasattr(stored, "copy_"):
+        if passed.shape == stored.shape and passed.dtype == stored.dtype:
+            passed.detach().copy_(stored)
+            return passed
+        return stored.to(passed.device, copy=True)
+    return refilled(passed, stored)
+
+
+def refilled(passed: Any, stored: Any) -> Any:
+    """Returns a stored container in the one that was passed, anything else as it is stored."""
+    if isinstance(passed, dict) and isinstance(stored, Mapping):
+        passed.clear()
+        passed.update(stored)
+        return passed
+    if isinstance(passed, list) and isinstance(stored, list):
+        passed[:] = stored
+        return passed
+    if isinstance(passed, set) and isinstance(stored, set):
+        passed.clear()
+        passed.update(stored)
+        return passed
+    if isinstance(passed, collections.deque) and passed.maxlen == getattr(stored, "maxlen", -1):
+        passed.clear()
+        passed.extend(stored)
+        return passed
+    return stored

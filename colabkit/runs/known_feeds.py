@@ -1,0 +1,56 @@
+"""The sources a loop reads from again and again, and for how long each is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from colabkit.frameworks.base import Feed
+from colabkit.runs.verdict import ResumeVerdict
+
+
+@dataclasses.dataclass(slots=True)
+class _Known:
+    data: object
+    feed: Feed
+    epoch: int
+
+
+class KnownFeeds:
+    """Makes one feed for each source and way of reading it.
+
+    What neither this epoch nor the one before has read is let go: a loop that plays games
+    makes its data anew each time, and memory must not hold all of it.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int, bool], _Known] = {}
+        self._verdict = ResumeVerdict()
+
+    def feed_for(
+        self,
+        data: Any,
+        make: Callable[..., Feed],
+        *,
+        batch_size: int,
+        shuffle: bool,
+        epoch: int,
+    ) -> Feed:
+        """Returns the feed of some data, made when it is read in this way for the first time."""
+        for key, each in list(self._known.items()):
+            if each.epoch < epoch - 1:
+                self._verdict = self._verdict.adding_feeds([self._known.pop(key).feed])
+        key = (id(data), batch_size, shuffle)
+        known = self._known.get(key)
+        if known is None:
+            feed = make(data, batch_size=batch_size, shuffle=shuffle)
+            known = self._known[key] = _Known(data, feed, epoch)
+        known.epoch = epoch
+        return known.feed
+
+    def added_to(self, verdict: ResumeVerdict) -> ResumeVerdict:
+        """Returns a verdict with what the sources have to say, those let go among them."""
+        past = self._verdict
+        verdict = verdict.adding(reasons=past.reasons, notices=past.notices)
+        return verdict.adding_feeds(each.feed for each in self._known.values())

@@ -1,0 +1,449 @@
+"""Run: any loop over data, made to go on where it stopped."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from colabkit.checkpoint import SaveStatus
+from colabkit.runs import checks
+from colabkit.runs.boundaries import Boundaries
+from colabkit.runs.data_check import DataCheck
+from colabkit.frameworks.detect import adapter_for
+from colabkit.runs.display import Display
+from colabkit.runs.release_when_done import ReleaseWhenDone
+from colabkit.runs.event_log import events_for
+from colabkit.runs.interrupts import InterruptGuard
+from colabkit.runs.items import ItemsFeed
+from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions
+from colabkit.runs.kept_values import KeptValues
+from colabkit.runs.known_feeds import KnownFeeds
+from colabkit.runs.leaving import Loop, is_enumerated, was_left_on_purpose
+from colabkit.runs.limits import Limits
+from colabkit.runs.monitor import Monitor
+from colabkit.runs.position import Cursor, Position
+from colabkit.runs.history import History
+from colabkit.runs.resume import Asked, check_resume, restore_run
+from colabkit.runs.same_data import Leniency, check_data_changed
+from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.base import Feed, Start
+from colabkit.runs.state import RunState, Stop
+from colabkit.runs.step_log import StepLog
+from colabkit.runs.verdict import ResumeVerdict
+
+_ENUMERATED = "enumerate() counts from 0 again after a resume, where run.batch goes on"
+
+
+class Run(Boundaries):
+    """A training loop of your own that survives being killed at any instant.
+
+    Give it every object whose state matters; then loop over epochs and batches through it.
+    When the notebook is run again after a disconnect, the loops begin at the very batch
+    where they stopped, with bitwise the same numbers. A loop left by ``break`` or ``return``
+    is done; one left by an error is entered again at the newest checkpoint.
+
+    Args:
+        ckpt_dir: The run folder, on Drive or any disk, or a URL such as "gs://bucket/run".
+        seed: Any integer; every random draw of the run follows from it. Default 0.
+        save_every: "auto", a time such as "90s" or "5min", or a number of steps.
+        keep: How many of the newest checkpoints to keep, at least 2.
+        monitor: Name of the value whose best epoch is kept as well, "val_loss" for example.
+        resume: True goes on from the newest checkpoint; "best" or a step goes on from that
+            one; "weights" takes the weights that fit and starts anew; so does False without
+            them. Nothing is ever deleted.
+        data_changed: "error" stops a resume where the data gives other batches than before;
+            "accept" goes on with the data as it is now.
+        progress: Whether to show progress and say what happens.
+        tensorboard: Whether to write event files, for ``%tensorboard --logdir`` on the folder.
+        release_when_done: Whether the machine is given back when ``epochs`` has yielded the last
+            and all is on Drive; an interrupted or failed run keeps it.
+        must_be_finite: Names of logged values whose NaN or infinity ends the run.
+        max_steps: Batches in all, those of earlier sessions included, after which the loops end.
+        max_time: Time that this session may train, in seconds or as "90min" or "11h"; then all
+            is saved, and the loops end.
+        phase: A name for what this run trains, where another one on the same folder went before
+            with other layers, rates or optimizers; without a name they are told apart by these.
+        save_base: Whether frozen quantized weights, and the frozen base under adapters of PEFT,
+            are written too. Without, their hashes are noted: where this goes on, the same base
+            model must be loaded, and another one is an error.
+        objects: Modules, optimizers, schedulers, and anything with ``state_dict`` and
+            ``load_state_dict``, under names of your own.
+
+    Raises:
+        ArgumentError: An argument cannot be used, or an object has no state to save.
+        CheckpointMismatchError: The folder holds a checkpoint of another model or optimizer, or
+            of other data.
+
+    Example:
+        >>> import tempfile, torch, colabkit
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> data = [(torch.ones(4, 2), torch.ones(4, 1))] * 3
+        >>> run = colabkit.Run(tempfile.mkdtemp(), model=model, optimizer=optimizer, progress=False)
+        >>> for epoch in run.epochs(2):
+        ...     for x, y in run.batches(data):
+        ...         loss = ((model(x) - y) ** 2).mean()
+        ...         optimizer.zero_grad(); loss.backward(); optimizer.step()
+        ...         run.log(loss=loss)
+        >>> run.step
+        6
+    """
+
+    # fit's own loop changes nothing but what it is given.
+    is_users_loop = True
+
+    def __init__(
+        self,
+        ckpt_dir: str | Path,
+        *,
+        seed: int | None = None,
+        save_every: str | int | None = "auto",
+        keep: int = 2,
+        monitor: str | None = None,
+        resume: bool | str | int = True,
+        data_changed: str = "error",
+        progress: bool = True,
+        tensorboard: bool = False,
+        release_when_done: bool = False,
+        must_be_finite: Sequence[str] = (),
+        max_steps: int | None = None,
+        max_time: str | float | None = None,
+        phase: str | None = None,
+        save_base: bool = False,
+        **objects: Any,
+    ) -> None:
+        checks.require_folder(ckpt_dir)
+        check_resume(resume)
+        check_data_changed(data_changed)
+        self.history = History()
+        self.seed = checks.seed_of(seed)
+        self.was_interrupted = self.is_over = False
+        self._limits = Limits(max_steps, max_time)
+        self._adapter = adapter_for(objects, save_base=save_base)
+        self._given = tuple(name for name, each in objects.items() if each is not None)
+        self._position = Position()
+        self._log = StepLog(self.history, self._adapter.to_floats, must_be_finite=must_be_finite)
+        self._state = RunState(
+            position=self._position,
+            history=self.history,
+            log=self._log,
+            monitor=Monitor(monitor),
+            kept=KeptValues(self._adapter.backend.is_tensor),
+        )
+        self._display = Display(self.history, shown=progress)
+        self._interrupts = InterruptGuard(self._display.interrupted)
+        self._verdict = ResumeVerdict(reasons=self._adapter.reasons())
+        self._feeds = KnownFeeds()
+        self.has_trained = False
+        self._release = ReleaseWhenDone(wanted=release_when_done, shown=progress)
+        self._is_best = self._is_open = False
+        self._next_look_s = 0.0
+        self._enumerated: tuple[str, ...] = ()
+        self._read: dict[str, None] = {}
+        self._epochs_total: int | None = None
+        self._epoch_began_s = time.monotonic()
+        options = KeeperOptions(save_every=save_every, keep=keep)
+        self._keeper = Keeper(
+            ckpt_dir,
+            self._adapter,
+            options,
+            take=self._snapshot,
+            where=self._state.place,
+            told=self._display.mended,
+        )
+        self._events = events_for(tensorboard, self.history, self._keeper.folder)
+        self._state.passed = self._adapter.passed()
+        asked = Asked(self.seed, resume, self._call(checks.name_of(phase)), self._owned())
+        changed = restore_run(self._keeper, self._adapter, self._state, self._display, asked)
+        self.is_over = self._state.is_closed
+        self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
+        leniency = Leniency.towards(data_changed, changed)
+        where, say, record = self._keeper.location, self._display.say, self._adapter.watch().record
+        expected = self._position.data_reasons
+        self._data = DataCheck(record, leniency, location=where, say=say, expected=expected)
+
+    @property
+    def batch(self) -> int:
+        """Number of the batch under way within its pass over the data, from 0.
+
+        ``enumerate`` would count from 0 again after a resume in mid-epoch.
+        """
+        return max(0, self._position.batches_done - 1)
+
+    @property
+    def verdict(self) -> ResumeVerdict:
+        """How exactly this run goes on after an interruption; complete after the first batch."""
+        opened = (cursor.feed for cursor in self._position.open if cursor.feed is not None)
+        verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
+        seen = (*self._position.data_reasons, *self._enumerated, *self._data.reasons)
+        vouched = self._vouched() if self.is_users_loop else ()
+        return verdict.adding(reasons=(*seen, *self._adapter.unsaved()), vouched=vouched)
+
+    def _vouched(self) -> tuple[str, ...]:
+        return (*self._given, *self._state.kept, *self._read, "the global random generators")
+
+    @property
+    def epoch_logs(self) -> dict[str, float]:
+        """The means of the epoch under way, and what ``log_epoch`` noted."""
+        return self._state.epoch_logs()
+
+    @property
+    def is_mid_epoch(self) -> bool:
+        """Whether part of the epoch under way is already done."""
+        return self._position.is_mid_epoch
+
+    @property
+    def checkpoint_wait_s(self) -> float:
+        """Seconds that checkpoints have held this session's training thread."""
+        return self._keeper.wait_s
+
+    @property
+    def save_status(self) -> SaveStatus | None:
+        """Where the newest save is and what it took; None outside a loop."""
+        return self._keeper.status()
+
+    def epochs(self, count: int) -> Loop[int]:
+        """Yields the epochs still to do, up to ``count`` in all, from 0.
+
+        Raises:
+            ArgumentError: ``count`` is not a whole number of at least 1.
+        """
+        checks.require_count("epochs", count)
+        return Loop(self._epochs_up_to(count))
+
+    def _epochs_up_to(self, count: int) -> Generator[int, None, None]:
+        self.ask_for(count)
+        if self.is_over:
+            self.pass_on(count)
+            return
+        if self.epoch >= count or self.has_stopped:
+            self.say_done()
+            self._keeper.tidy(self.history.csv_text())
+            self._events.finish(self.step)
+            self.pass_on(count)
+            self._release.finish(self)
+            return
+        with self._session():
+            while self.epoch < count and not (self.has_stopped or self.is_over):
+                self._epoch_began_s, begun_at = time.monotonic(), self.step
+                self._adapter.seed(derive(self.seed, "epoch", self.epoch))
+                try:
+                    yield self.epoch
+                except GeneratorExit:
+                    if was_left_on_purpose():
+                        self._leave_epochs(begun_at)
+                        self.pass_on(count)
+                    raise
+                if not self.is_over:
+                    self._end_epoch(has_steps=self.step != begun_at)
+            if not self.is_over:
+                self._save_and_wait()
+        self.pass_on(count)
+        self._release.finish(self)
+
+    def batches(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Loop[Any]:
+        """Yields the batches of one pass that are still to do; ``run.batch`` numbers them.
+
+        Args:
+            data: A DataLoader, Dataset, arrays, or any iterable of batches.
+            batch_size: Samples in a batch, for a Dataset or arrays.
+            shuffle: Whether each pass has its own order, for a Dataset or arrays.
+
+        Raises:
+            CheckpointMismatchError: The data is not as long as when the pass began.
+        """
+        feed = self._feeds.feed_for(
+            data, self._adapter.feed, batch_size=batch_size, shuffle=shuffle, epoch=self.epoch
+        )
+        return self.pass_over(feed)
+
+    def items(self, items: Iterable[Any]) -> Loop[Any]:
+        """Yields the items still to do, in their own order; for any long loop.
+
+        Example:
+            >>> import tempfile, colabkit
+            >>> run = colabkit.Run(tempfile.mkdtemp(), progress=False)
+            >>> [item for item in run.items(["a", "b"])]
+            ['a', 'b']
+        """
+        return self.pass_over(ItemsFeed(items))
+
+    def log(self, *, weight: float = 1.0, **values: Any) -> None:
+        """Notes values of the step under way: numbers or scalar tensors, read later.
+
+        Args:
+            weight: For how much the step counts in the epoch's mean: its samples, say.
+            values: Scalars by name.
+        """
+        # Detached, or each graph would stay in memory until then; and copied, for a sum goes on.
+        kept = {n: v.detach().clone() if hasattr(v, "detach") else v for n, v in values.items()}
+        self._note_values(kept, weight)
+
+    def _note_values(self, values: Mapping[str, Any], weight: float) -> None:
+        checks.require_free_names(values)
+        self._log.add(self._position.step, self._position.epoch, values, weight)
+
+    def log_epoch(self, **values: float) -> None:
+        """Notes values of the epoch under way, a validation loss for example."""
+        checks.require_free_names(values)
+        self._state.epoch_values.update(values)
+
+    def state(self, **values: Any) -> KeptValues:
+        """Keeps plain variables of a loop with its checkpoints; a resume gives them back.
+
+        Args:
+            values: What each is at the very beginning, by name: numbers, strings, tensors,
+                arrays, dicts, lists, deques, random generators, and objects with
+                ``state_dict`` and ``load_state_dict``, or ``get_state`` and ``set_state``.
+
+        Returns:
+            The values as attributes. A checkpoint holds what they are at its step, so change
+            them before the step's end: ``kept.best = 0.9``.
+
+        Raises:
+            ArgumentError: A value cannot be stored.
+
+        Example:
+            >>> import tempfile, colabkit
+            >>> run = colabkit.Run(tempfile.mkdtemp(), progress=False)
+            >>> kept = run.state(best=0.0, seen=[])
+            >>> for item in run.items([3.0, 5.0, 4.0]):
+            ...     kept.best = max(kept.best, item)
+            ...     kept.seen.append(item)
+            >>> kept.best
+            5.0
+        """
+        self._state.kept.add(values)
+        return self._state.kept
+
+    def stop(self, reason: str = "asked to stop") -> None:
+        """Ends the run after the epoch under way."""
+        self._state.stop = Stop(reason, self._epochs_total)
+        self._display.say(f"Stopping after epoch {self.epoch + 1}: {reason}.")
+
+    def flush(self) -> None:
+        """Waits until the newest save is on the volume."""
+        self._keeper.flush()
+
+    def reseed(self, *place: int | str) -> None:
+        """Puts every random stream where the run's seed, step and a place name."""
+        self._adapter.seed(derive(self.seed, "place", self.step, *place))
+
+    def pass_over(self, feed: Feed) -> Loop[Any]:
+        """Yields what is still to do of one pass over a feed."""
+        own: list[weakref.ref[Any]] = []
+        steps = self._pass_over(feed, own)
+        own.append(weakref.ref(steps))
+        return Loop(steps)
+
+    def _pass_over(self, feed: Feed, own: Sequence[weakref.ref[Any]]) -> Generator[Any, None, None]:
+        position = self._position
+        if self.is_over:
+            return
+        self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
+        cursor = position.enter(feed)
+        if cursor is None:
+            self._come_past()
+            return
+        if cursor.batches_done:
+            self._adapter.restore_again()
+        with self._session() as is_outermost:
+            try:
+                self._check_same_data(cursor, feed)
+                if not self._enumerated and is_enumerated(own[0]):
+                    self._enumerated = (_ENUMERATED,)
+                why = self._limits.reached(self.step)
+                if why and cursor.outermost and not self._is_at_an_end():
+                    self._end_early(why)
+                    return
+                yield from self._steps(cursor, feed)
+            except GeneratorExit:
+                on_purpose = was_left_on_purpose()
+                if self._leave(cursor, on_purpose=on_purpose) and on_purpose:
+                    self._save_unraised(wait=is_outermost)
+                raise
+            finally:
+                position.leave(cursor)
+            self._seed_between(cursor)
+            if is_outermost and not self.is_over:
+                self._save_and_wait()
+
+    def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
+        """Closes a loop that was broken off; returns whether it was still under way."""
+        position = self._position
+        if cursor.is_over:
+            return False
+        if cursor.outermost and self._was_trained(on_purpose=on_purpose):
+            position.step += 1
+        position.leave(cursor)
+        self._seed_between(cursor)
+        return True
+
+    def _was_trained(self, *, on_purpose: bool) -> bool:
+        """Whether the batch under way has had its step: an error leaves it undone."""
+        return self._log.holds(self.step) or (on_purpose and self._adapter.has_stepped())
+
+    def _come_past(self) -> None:
+        """Leaves everything as it was behind a loop that is done."""
+        self._adapter.restore_again()
+        self._seed_between()
+
+    def _seed_between(self, cursor: Cursor | None = None) -> None:
+        """Puts the random streams where a program goes on after a loop, done now or before."""
+        position = self._position
+        if position.leading is None:
+            place: tuple[str, int] = ("after", position.outermost_passed)
+        elif cursor is not None:
+            place = ("in", cursor.call)
+        else:
+            return
+        self._adapter.seed(derive(self.seed, self.epoch, *place))
+
+    def _check_same_data(self, cursor: Cursor, feed: Feed) -> None:
+        self._state.check_same_data(
+            cursor,
+            feed.describe(),
+            self._keeper.location,
+            in_every_epoch=not self.is_users_loop,
+            accepts=self._data.accepts,
+        )
+        while self._state.remarks:
+            self._display.say(self._state.remarks.pop(0))
+
+    def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
+        key = derive(self.seed, "pass", self.epoch, cursor.call)
+        step_key = derive(key, "step")
+        cursor.watch = watch = self._adapter.watch(first=cursor.batches_done)
+        seed, begin_step, leads = self._adapter.seed, self._adapter.begin_step, cursor.outermost
+        start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
+        batches = self._batches_left(cursor, feed, start)
+        for batch in self._fetched(batches, feed, leads=leads):
+            if not self.has_trained:
+                self._announce(feed)
+            cursor.batches_done += 1
+            watch.see(batch)
+            seed(derive(step_key, cursor.batches_done))
+            if leads:
+                begin_step()
+            yield batch
+            if cursor.is_over:
+                return
+            if leads:
+                self._boundary()
+                if self.is_over:
+                    return
+
+    def _fetched(self, batches: Iterator[Any], feed: Feed, *, leads: bool) -> Iterator[Any]:
+        """Yields the batches; where the data fails between two steps, what is done is saved."""
+        try:
+            yield from batches
+        except Exception:
+            if leads and self.has_trained and feed.state() is None:
+                self._save_unraised(wait=True)
+            raise
+
+    def _batches_left(self, cursor: Cursor, feed: Feed, start: Start) -> Iterator[Any]:
+        return self._data.batches_left(cursor, feed, start)

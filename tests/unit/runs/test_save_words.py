@@ -1,0 +1,93 @@
+"""Where a run's checkpoints are, told stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from colabkit.checkpoint import CarryStatus, SaveState, SaveStatus
+from colabkit.notebook import Stage, Tone
+from colabkit.runs.save_words import SaveTrail, bar_words, complaint_of, parting_words
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def spooled(step: int, age_s: float, **carried) -> SaveStatus:
+    return SaveStatus(SaveState.SPOOLED, step=step, age_s=age_s, carry=CarryStatus(**carried))
+
+
+def test_before_the_first_save_there_is_nothing():
+    trail = SaveTrail(Clock())
+    trail.follow(SaveStatus())
+    assert trail.stages(SaveStatus(), volume="run folder") == [Stage("run folder")]
+    assert trail.stages(None, volume="run folder") == []
+    assert bar_words(None) == bar_words(SaveStatus()) == ""
+
+
+def test_on_a_disk_there_is_one_stage_with_its_age():
+    clock = Clock()
+    trail = SaveTrail(clock)
+    status = SaveStatus(SaveState.COMMITTED, step=40, age_s=2.0)
+    trail.follow(status)
+    clock.now_s += 3
+    assert trail.stages(status, volume="run folder") == [Stage("run folder", 40, 5.0)]
+    writing = dataclasses.replace(status, state=SaveState.STAGED)
+    assert trail.stages(writing, volume="run folder")[0].remark == "writing the next"
+
+
+def test_each_place_shows_how_old_the_state_is_that_it_holds():
+    clock = Clock()
+    trail = SaveTrail(clock)
+    for step in (10, 20, 30):
+        trail.follow(spooled(step, 0.0, waiting=step // 10))
+        clock.now_s += 10
+    status = spooled(30, 10.0, committed_step=20, confirmed_step=10, waiting=1)
+    trail.follow(status)
+    assert trail.stages(status, volume="Drive") == [
+        Stage("this machine", 30, 10.0),
+        Stage("Drive", 20, 20.0, Tone.PLAIN, "1 waiting"),
+        Stage("Drive: uploaded", 10, 30.0),
+    ]
+
+
+def test_a_checkpoint_of_an_earlier_session_has_no_age():
+    status = spooled(30, 0.0, committed_step=7)
+    trail = SaveTrail(Clock())
+    trail.follow(status)
+    assert trail.stages(status, volume="Drive")[1] == Stage("Drive", 7)
+
+
+def test_what_stands_in_the_way_is_marked():
+    trail = SaveTrail(Clock())
+    broken = spooled(30, 0.0, waiting=2, error=OSError("full"))
+    assert trail.stages(broken, volume="Drive")[1].tone is Tone.BAD
+    slow = spooled(30, 0.0, busy_s=12.0)
+    assert trail.stages(slow, volume="Drive")[1] == Stage(
+        "Drive", None, None, Tone.NOTE, "copying for 12 s"
+    )
+    assert "full" in complaint_of(broken)
+    assert complaint_of(slow) == ""
+
+
+def test_the_trail_forgets_what_is_uploaded():
+    trail = SaveTrail(Clock())
+    for step in range(1000):
+        trail.follow(spooled(step, 0.0, confirmed_step=max(0, step - 2)))
+    assert len(trail._saved_s) <= 4
+
+
+def test_at_the_end_it_is_said_what_is_not_uploaded_yet():
+    assert parting_words(SaveStatus(SaveState.COMMITTED, step=40)) == ""
+    assert parting_words(spooled(40, 1.0, committed_step=40, confirmed_step=40)) == ""
+    waiting = spooled(1200, 1.0, committed_step=1200, confirmed_step=40, unconfirmed_s=3.0)
+    assert parting_words(waiting) == (
+        "Drive has not uploaded the checkpoint of step 1,200 so far: keep this machine until it"
+        " has; colabkit.release() waits for it."
+    )
+    silent = spooled(40, 1.0, committed_step=40, unconfirmed_s=3.0, is_silent=True)
+    assert "does not say here when the checkpoint of step 40 is uploaded" in parting_words(silent)
