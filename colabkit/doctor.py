@@ -26,7 +26,7 @@ from colabkit.runtime import (
     read_host,
     session_clock,
 )
-from colabkit.storage import LocalVolume, MountState, mount_of, volume_at
+from colabkit.storage import MountState, mount_of, volume_at
 
 _FRAMEWORKS = ("torch", "keras")
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tf-nightly")
@@ -208,19 +208,20 @@ def folder_finding(ckpt_dir: str | Path) -> Finding:
     try:
         volume = volume_at(ckpt_dir)
         free = volume.free_bytes()
-        if not isinstance(volume, LocalVolume):
+        if volume.root is None:
             volume.list(".")  # a bucket or a remote that is not there says so only when asked
     except ColabKitError as error:
         row = Row("Run folder", error.message, Tone.BAD, error.hint)
         return Finding(row, {"run_folder": {"path": str(ckpt_dir), "is_writable": False}})
-    if not isinstance(volume, LocalVolume):
+    root = volume.root
+    if root is None:
         row = Row("Run folder", f"{volume.location}, written to when training starts", Tone.PLAIN)
         return Finding(row, {"run_folder": {"path": volume.location, "is_writable": None}})
-    existing = next(p for p in (volume.root, *volume.root.absolute().parents) if p.exists())
+    existing = next(p for p in (root, *root.absolute().parents) if p.exists())
     is_writable = os.access(existing, os.W_OK | os.X_OK)
-    new = "" if volume.root.exists() else ", not there yet: training makes it"
+    new = "" if root.exists() else ", not there yet: training makes it"
     room = "" if free is None else f", {bytes_words(free)} free"
-    facts = {"path": str(volume.root), "is_writable": is_writable, "free_bytes": free}
+    facts = {"path": str(root), "is_writable": is_writable, "free_bytes": free}
     if is_writable:
         row = Row("Run folder", f"{ckpt_dir}{room}{new}", Tone.GOOD)
     else:

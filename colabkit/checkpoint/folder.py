@@ -21,10 +21,10 @@ from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.errors import CheckpointCorruptError, DiskFullError, DriveLostError, StorageError
 from colabkit.storage import (
-    AnyVolume,
     DriveMount,
     DriveVolume,
     LocalVolume,
+    Volume,
     attached_runs,
     volume_at,
     warning_about,
@@ -282,6 +282,6 @@ def _step_diverged(store: CheckpointStore, name: Name) -> int | None:
     return None if facts.is_finite else facts.step
 
 
-def _attached_to(volume: AnyVolume) -> list[Path]:
+def _attached_to(volume: Volume) -> list[Path]:
     """Returns where inputs of this notebook hold the run of an earlier session."""
-    return attached_runs(volume.root) if isinstance(volume, LocalVolume) else []
+    return attached_runs(volume.root) if volume.root is not None else []

@@ -14,7 +14,7 @@ from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.errors import CheckpointCorruptError, MissingPackageError, StorageError
-from colabkit.storage import AnyVolume, DriveVolume, LocalVolume, Volume, cache_folder, volume_at
+from colabkit.storage import LocalVolume, Volume, cache_folder, volume_at
 
 _ACCOUNT = "carried.json"
 
@@ -26,7 +26,7 @@ def spool_of(volume: Volume, *, keep: int = 2) -> CheckpointStore:
 
 def note_carried(spool: CheckpointStore, volume: Volume, newest: Name | None) -> None:
     """Writes into the spool which checkpoint is the newest on its volume."""
-    account = {"place": _place(volume), "carried": str(newest or "")}
+    account = {"place": volume.anywhere, "carried": str(newest or "")}
     spool.volume.write(_ACCOUNT, [np.frombuffer(json.dumps(account).encode(), np.uint8)])
 
 
@@ -93,7 +93,7 @@ def _carry(spool: CheckpointStore, place: str, name: Name, say: Callable[[str], 
     say(f"The checkpoint of step {step:,} waited on this machine: it is copied to {place} now.")
 
 
-def _require_same(volume: AnyVolume, place: str, spool: CheckpointStore) -> None:
+def _require_same(volume: Volume, place: str, spool: CheckpointStore) -> None:
     if not volume.is_slow:
         message = f"{place} is on this machine's own disk now: what was mounted there is not."
     elif Path(spool.volume.location).name != _name_for(volume):
@@ -115,12 +115,4 @@ def _spools() -> Path:
 
 
 def _name_for(volume: Volume) -> str:
-    identity = volume.identity if isinstance(volume, DriveVolume) else _place(volume)
-    return hashlib.sha256(identity.encode()).hexdigest()[:16]
-
-
-def _place(volume: Volume) -> str:
-    """Returns what opens the volume again, in another process and at another mountpoint."""
-    if isinstance(volume, DriveVolume):
-        return volume.anywhere
-    return str(volume.root.absolute()) if isinstance(volume, LocalVolume) else volume.location
+    return hashlib.sha256(volume.identity.encode()).hexdigest()[:16]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from colabkit.keeping.version import Content, Version
-from colabkit.storage import AnyVolume, hash_of
+from colabkit.storage import Volume, hash_of
 
 _FOLDER, _CONTENTS = "latest", "CONTENTS.txt"
 # Small files of which there are few are what people look at: tables, logs, settings.
@@ -25,7 +25,7 @@ class ForPeople:
         volume: Where it is kept.
     """
 
-    def __init__(self, folder: Path, volume: AnyVolume) -> None:
+    def __init__(self, folder: Path, volume: Volume) -> None:
         self._folder, self._volume = folder, volume
         self._shown: dict[str, str] = {}
 

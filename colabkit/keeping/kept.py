@@ -14,7 +14,6 @@ from colabkit.keeping.opening import (
     KeepOptions,
     Opened,
     open_kept,
-    place_of,
     sentence,
 )
 from colabkit.keeping.wholeness import latest_in
@@ -143,7 +142,7 @@ class Kept:
         """Whether it is kept in a place in this way, and goes on to be."""
         if self._is_closed or self._opened.keeper.failure is not None or options != self._options:
             return False
-        return to == self._to or place_of(volume_at(to)) == place_of(self._opened.volume)
+        return to == self._to or volume_at(to).anywhere == self._opened.volume.anywhere
 
     def latest(self, pattern: str) -> str | None:
         """Returns the newest whole file or folder that a pattern fits, None without one.

@@ -20,11 +20,10 @@ from colabkit.keeping.store import VersionStore
 from colabkit.keeping.taking import Taker
 from colabkit.keeping.units import WHOLE
 from colabkit.storage import (
-    AnyVolume,
     DriveMount,
     DriveVolume,
-    LocalVolume,
     Mended,
+    Volume,
     is_slow,
     locate,
     url_of,
@@ -119,7 +118,7 @@ class Opened:
     """
 
     folder: Path
-    volume: AnyVolume
+    volume: Volume
     keeper: Keeper
     taker: Taker
     brought: Brought
@@ -156,13 +155,6 @@ def local_folder(folder: str | Path, to: str | Path) -> Path:
     return where
 
 
-def place_of(volume: AnyVolume) -> str:
-    """Returns what opens a volume again, in another process and at another mountpoint."""
-    if isinstance(volume, DriveVolume):
-        return volume.anywhere
-    return str(volume.root) if isinstance(volume, LocalVolume) else volume.location
-
-
 def open_kept(
     folder: Path, to: str | Path, options: KeepOptions, *, say: Callable[[str], None]
 ) -> Opened:
@@ -193,10 +185,10 @@ def open_kept(
 
 
 def _opened(
-    folder: Path, volume: AnyVolume, options: KeepOptions, say: Callable[[str], None]
+    folder: Path, volume: Volume, options: KeepOptions, say: Callable[[str], None]
 ) -> Opened:
     store = VersionStore(volume)
-    notes = Notes(folder, place_of(volume), options.noted())
+    notes = Notes(folder, volume.anywhere, options.noted())
     remembered = notes.read()
     folder.mkdir(parents=True, exist_ok=True)
     volume.sweep()

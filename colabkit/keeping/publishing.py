@@ -17,7 +17,7 @@ from colabkit.keeping.looking import Stamp
 from colabkit.keeping.staging import ChangedError, Taken
 from colabkit.keeping.store import VersionStore, blob_name
 from colabkit.keeping.version import Blob, Content, Version
-from colabkit.storage import Bytes, LocalVolume, hash_of
+from colabkit.storage import Bytes, hash_of
 
 _BUNDLE_BYTES = 32 << 20
 _SERVICE_BLOB_BYTES = 256 << 20  # a service is handed a whole blob in memory
@@ -130,7 +130,7 @@ class Publisher:
 
     def _send(self, path: str, taken: Taken, name: Name, numbers: Iterator[int]) -> tuple[str, ...]:
         sent = []
-        if isinstance(self._store.volume, LocalVolume):
+        if self._store.volume.root is not None:
             sent.append(blob_name(path, name, next(numbers)))
             self._write(sent[0], taken.pieces(), Blob(taken.stamp.nbytes, taken.hash))
         else:

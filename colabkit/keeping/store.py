@@ -13,7 +13,7 @@ import xxhash
 from colabkit.checkpoint import Name
 from colabkit.errors import CheckpointCorruptError, StorageError
 from colabkit.keeping.version import Version, damaged
-from colabkit.storage import AnyVolume, Bytes, LocalVolume, Uploading, hash_of
+from colabkit.storage import Bytes, Uploading, Volume, hash_of
 
 _VERSIONS, _FILES, _LEASE = "versions", "files", "lease.json"
 _OURS = re.compile(r".*\.(g\d{4,}-\d{8,}-[0-9a-f]{8})-\d+(\.\w{1,12})?")
@@ -29,7 +29,7 @@ class VersionStore:
         volume: Where they lie.
     """
 
-    def __init__(self, volume: AnyVolume) -> None:
+    def __init__(self, volume: Volume) -> None:
         self.volume = volume
         self._versions: dict[Name, Version] = {}
 
@@ -93,7 +93,7 @@ class VersionStore:
 
     def _pieces(self, name: str) -> Iterator[Bytes]:
         """Yields a blob in pieces: one file may be larger than this machine's memory."""
-        if not isinstance(self.volume, LocalVolume):
+        if self.volume.root is None:
             yield self.volume.read(_file(name))
             return
         path = self.volume.root / _file(name)

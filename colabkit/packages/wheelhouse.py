@@ -16,7 +16,7 @@ import numpy as np
 
 from colabkit.errors import StorageError
 from colabkit.packages.requests import Request
-from colabkit.storage import AnyVolume, Bytes, hash_of, volume_at
+from colabkit.storage import Bytes, Volume, hash_of, volume_at
 
 _logger = logging.getLogger(__name__)
 _FORMAT = 1
@@ -91,7 +91,7 @@ class Wheelhouse:
     """
 
     def __init__(self, place: str | Path) -> None:
-        self._volume: AnyVolume = volume_at(place)
+        self._volume: Volume = volume_at(place)
         self._tag = machine_tag()
         self.location = f"{place}/{self._tag}"
 

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
     from colabkit.storage.outages import LOST, PASSING, may_pass
     from colabkit.storage.places import (
-        AnyVolume,
         active_mount,
         drive_part,
         is_usual,
@@ -52,7 +51,6 @@ __all__ = [
     "DEFAULT_MOUNTPOINT",
     "LOST",
     "PASSING",
-    "AnyVolume",
     "Bytes",
     "ColabMounter",
     "DriveMount",
@@ -126,7 +124,7 @@ __getattr__, __dir__ = opened_on_use(
         "ocamlfuse_mount": "OcamlfuseMounter",
         "outages": "LOST PASSING may_pass",
         "places": (
-            "AnyVolume active_mount drive_part is_usual locate "
+            "active_mount drive_part is_usual locate "
             "mount_in_use mount_of use_mount volume_at warning_about"
         ),
         "programs": "Ended cache_folder make_in_cache run_program",

@@ -40,6 +40,7 @@ class FsspecVolume:
     """
 
     is_slow = True
+    root = None  # no path leads there
 
     def __init__(self, url: str, *, part_bytes: int = _PART_BYTES) -> None:
         self.location = url_of(url) or url.rstrip("/")
@@ -48,6 +49,16 @@ class FsspecVolume:
         self._folders: set[str] = set()
         self._container_seen = self._protocol not in _IN_BUCKETS
         self._files, self._base = patiently(lambda: _opened(self.location))
+
+    @property
+    def anywhere(self) -> str:
+        """What opens it again, in another process."""
+        return self.location
+
+    @property
+    def identity(self) -> str:
+        """What no other place has."""
+        return self.location
 
     def write(self, name: str, parts: Iterable[Bytes]) -> None:
         """Publishes a blob under a name; on failure nothing is left under it.

@@ -56,6 +56,16 @@ class LocalVolume:
             hint = "Pass the path of a folder, or one that does not exist yet."
             raise StorageError(message, path=self.root, operation="open", hint=hint)
 
+    @property
+    def anywhere(self) -> str:
+        """What opens it again, in another process."""
+        return str(self.root)
+
+    @property
+    def identity(self) -> str:
+        """What no other place has."""
+        return self.anywhere
+
     def _try(self, call: Callable[[], T]) -> T:
         """Tries a call once: this machine's own disk does not change its mind."""
         return call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
@@ -16,8 +17,10 @@ from colabkit.storage.mounters import ColabMounter
 from colabkit.storage.mounts import drive_mountpoints, is_readonly, is_slow, led_to
 from colabkit.storage.rclone_volume import RcloneVolume
 from colabkit.storage.urls import RCLONE, protocol_of, url_of
+from colabkit.storage.volume import Volume
 
-AnyVolume = LocalVolume | FsspecVolume | RcloneVolume
+_BY_SCHEME: dict[str, Callable[[str], Volume]] = {RCLONE: RcloneVolume}
+"""Volumes of their own by the scheme of their URLs; fsspec opens all others."""
 
 # Where notebooks mount Drive, by habit or by an older tutorial.
 _USUAL = (DEFAULT_MOUNTPOINT, "/content/gdrive")
@@ -172,7 +175,7 @@ def mount_of(path: str | Path, *, platform: Platform | None = None) -> DriveMoun
     return DriveMount(DEFAULT_MOUNTPOINT, ColabMounter())
 
 
-def volume_at(path: str | Path) -> AnyVolume:
+def volume_at(path: str | Path) -> Volume:
     """Returns a folder or a URL as a volume, the one that fits where it lies.
 
     Raises:
@@ -182,7 +185,7 @@ def volume_at(path: str | Path) -> AnyVolume:
     """
     url = url_of(path)
     if url is not None:
-        return RcloneVolume(url) if protocol_of(url) == RCLONE else FsspecVolume(url)
+        return _BY_SCHEME.get(protocol_of(url), FsspecVolume)(url)
     where = locate(path)
     mount = mount_of(path)
     if mount is None:

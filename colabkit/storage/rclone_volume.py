@@ -48,6 +48,7 @@ class RcloneVolume:
     """
 
     is_slow = True
+    root = None  # no path leads there
 
     def __init__(self, url: str) -> None:
         self.location = url_of(url) or url
@@ -60,6 +61,16 @@ class RcloneVolume:
             raise MissingPackageError(message, package="rclone", hint=INSTALL_RCLONE)
         self._remote = remote.rstrip(":") + ":"
         self._base = folder
+
+    @property
+    def anywhere(self) -> str:
+        """What opens it again, in another process."""
+        return self.location
+
+    @property
+    def identity(self) -> str:
+        """What no other place has."""
+        return self.location
 
     def write(self, name: str, parts: Iterable[Bytes]) -> None:
         """Publishes a blob under a name; on failure nothing is left under it.

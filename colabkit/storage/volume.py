@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -15,6 +16,24 @@ class Volume(Protocol):
 
     location: str
     """Where it is, as the user knows it."""
+
+    is_slow: bool
+    """Whether a checkpoint should go through this machine's disk on its way there."""
+
+    @property
+    def root(self) -> Path | None:
+        """The folder that it is in, None where no path leads to it."""
+        ...
+
+    @property
+    def anywhere(self) -> str:
+        """What opens it again, in another process and at another mountpoint."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """What no other place has."""
+        ...
 
     def write(self, name: str, parts: Iterable[Bytes]) -> None:
         """Publishes a blob under a name; on failure nothing is left under it."""
@@ -34,6 +53,10 @@ class Volume(Protocol):
 
     def free_bytes(self) -> int | None:
         """Returns the room left, None where the place does not say."""
+        ...
+
+    def sweep(self) -> None:
+        """Removes what writers that died have left behind."""
         ...
 
 
