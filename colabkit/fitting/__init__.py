@@ -12,7 +12,7 @@ from colabkit.doors import opened_on_use
 if TYPE_CHECKING:
     from colabkit.fitting.callbacks import Callback, EarlyStopping
     from colabkit.fitting.fit_call import fit
-    from colabkit.fitting.verify_resume import verify_resume
+    from colabkit.fitting.resume_proof import verify_resume
 
 __all__ = ["Callback", "EarlyStopping", "fit", "verify_resume"]
 
@@ -21,6 +21,6 @@ __getattr__, __dir__ = opened_on_use(
     {
         "callbacks": "Callback EarlyStopping",
         "fit_call": "fit",
-        "verify_resume": "verify_resume",
+        "resume_proof": "verify_resume",
     },
 )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from colabkit.errors import ArgumentError, GpuUnavailableError
+from colabkit.notebook import Card, Row, Tone, card_html
 from colabkit.runtime.advice import Explanation, explain, gigabytes
-from colabkit.runtime.device_card import device_card_html
 from colabkit.runtime.driver import read_driver
 from colabkit.runtime.faults import GpuFault
 from colabkit.runtime.findings import Findings, gpu_in_use, judge
@@ -106,7 +106,24 @@ class Device:
         return f"<Device {self.kind.value}: {self.describe()}>"
 
     def _repr_html_(self) -> str:
-        return device_card_html(self)
+        return card_html(Card("Device", self._rows()))
+
+    def _rows(self) -> tuple[Row, ...]:
+        """Returns what there is to say of it, line by line."""
+        several = f"{self.count} × " if self.count > 1 else ""
+        tone = Tone.GOOD if self.fault is None else Tone.NOTE
+        rows = [Row("Trains on", f"{several}{self.name}", tone)]
+        if self.memory_bytes is not None:
+            free = f", {gigabytes(self.free_bytes)} free" if self.free_bytes is not None else ""
+            rows.append(Row("Memory", gigabytes(self.memory_bytes) + free))
+        if self.compute_capability is not None:
+            driver = f", driver {self.driver_version}" if self.driver_version else ""
+            rows.append(Row("Hardware", f"compute capability {self.compute_capability}{driver}"))
+        rows.append(Row("Precision", self.precision))
+        if self.reason:
+            rows.append(Row("Why no GPU", self.reason, Tone.NOTE, self.advice))
+        rows += [Row("Note", notice, Tone.NOTE) for notice in self.notices]
+        return tuple(rows)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
