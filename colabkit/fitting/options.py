@@ -8,6 +8,7 @@ from typing import Any
 
 from colabkit.errors import ArgumentError
 from colabkit.runs.checks import require_count, require_list, seed_of
+from colabkit.runs.options import RunOptions
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,23 +39,23 @@ class FitOptions:
         seed_of(self.seed)
         require_list("callbacks", self.callbacks)
 
-    def for_run(self, *, validates: bool) -> dict[str, Any]:
-        """Returns the arguments of the ``Run`` that ``fit`` trains with."""
-        return {
-            "seed": self.seed,
-            "save_every": self.save_every,
-            "keep": self.keep,
-            "monitor": self.monitor or ("val_loss" if validates else None),
-            "resume": self.resume,
-            "data_changed": self.data_changed,
-            "progress": self.progress,
-            "tensorboard": self.tensorboard,
-            "must_be_finite": ("loss",),
-            "max_steps": self.max_steps,
-            "max_time": self.max_time,
-            "phase": self.phase,
-            "save_base": self.save_base,
-        }
+    def for_run(self, *, validates: bool) -> RunOptions:
+        """Returns those of the ``Run`` that ``fit`` trains with."""
+        return RunOptions(
+            seed=self.seed,
+            save_every=self.save_every,
+            keep=self.keep,
+            monitor=self.monitor or ("val_loss" if validates else None),
+            resume=self.resume,
+            data_changed=self.data_changed,
+            progress=self.progress,
+            tensorboard=self.tensorboard,
+            must_be_finite=("loss",),
+            max_steps=self.max_steps,
+            max_time=self.max_time,
+            phase=self.phase,
+            save_base=self.save_base,
+        )
 
     def check_is_read_often_enough(self, feed: Any, *, instead: str) -> None:
         """Raises ArgumentError where data that is read once is wanted for several epochs."""

@@ -60,6 +60,34 @@ class Boundaries:
     _has_own_optimizers = True
 
     @property
+    def batch(self) -> int:
+        """Number of the batch under way within its pass over the data, from 0.
+
+        ``enumerate`` would count from 0 again after a resume in mid-epoch.
+        """
+        return max(0, self._position.batches_done - 1)
+
+    @property
+    def epoch_logs(self) -> dict[str, float]:
+        """The means of the epoch under way, and what ``log_epoch`` noted."""
+        return self._state.epoch_logs()
+
+    @property
+    def is_mid_epoch(self) -> bool:
+        """Whether part of the epoch under way is already done."""
+        return self._position.is_mid_epoch
+
+    @property
+    def checkpoint_wait_s(self) -> float:
+        """Seconds that checkpoints have held this session's training thread."""
+        return self._keeper.wait_s
+
+    @property
+    def save_status(self) -> SaveStatus | None:
+        """Where the newest save is and what it took; None outside a loop."""
+        return self._keeper.status()
+
+    @property
     def verdict(self) -> ResumeVerdict:
         """How exactly this run goes on after an interruption."""
         raise NotImplementedError

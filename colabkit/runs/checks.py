@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError
@@ -41,6 +41,20 @@ def require_folder(value: object) -> None:
     message = f"ckpt_dir is {said}, not the path of a folder."
     hint = 'Pass one such as "MyDrive/runs/cats". Data of x and y is one argument: (x, y).'
     raise ArgumentError(message, argument="ckpt_dir", hint=hint)
+
+
+def joined_objects(objects: Any, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the objects of a run; raises ArgumentError where that is not what was passed."""
+    if objects is None:
+        return dict(named)
+    if not isinstance(objects, Mapping) or not all(isinstance(name, str) for name in objects):
+        message = f"objects is a {type(objects).__name__}, not a dict of objects by name."
+        hint = 'Pass Run(folder, model=model), or objects={"model": model}.'
+        raise ArgumentError(message, argument="objects", hint=hint)
+    if twice := sorted(objects.keys() & named):
+        message = f"{twice[0]} is given twice, by its name and in objects."
+        raise ArgumentError(message, argument=twice[0], hint="Give it once.")
+    return {**objects, **named}
 
 
 @contextlib.contextmanager

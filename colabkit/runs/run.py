@@ -24,6 +24,7 @@ from colabkit.runs.known_feeds import KnownFeeds
 from colabkit.runs.leaving import Loop, is_enumerated, was_left_on_purpose
 from colabkit.runs.limits import Limits
 from colabkit.runs.monitor import Monitor
+from colabkit.runs.options import RunOptions
 from colabkit.runs.position import Cursor, Position
 from colabkit.runs.history import History
 from colabkit.runs.resume import Asked, check_resume, restore_run
@@ -69,7 +70,8 @@ class Run(Boundaries):
         save_base: Whether frozen quantized weights, and the frozen base under adapters of PEFT,
             are written too. Without, their hashes are noted: where this goes on, the same base
             model must be loaded, and another one is an error.
-        objects: Modules, optimizers, schedulers, and anything with ``state_dict`` and
+        objects: Objects by name where a name is that of an argument: ``{"seed": generator}``.
+        named: Modules, optimizers, schedulers, and anything with ``state_dict`` and
             ``load_state_dict``, under names of your own.
 
     Raises:
@@ -113,65 +115,83 @@ class Run(Boundaries):
         max_time: str | float | None = None,
         phase: str | None = None,
         save_base: bool = False,
-        **objects: Any,
+        objects: Mapping[str, Any] | None = None,
+        **named: Any,
     ) -> None:
+        options = RunOptions(
+            seed=seed,
+            save_every=save_every,
+            keep=keep,
+            monitor=monitor,
+            resume=resume,
+            data_changed=data_changed,
+            progress=progress,
+            tensorboard=tensorboard,
+            release_when_done=release_when_done,
+            must_be_finite=must_be_finite,
+            max_steps=max_steps,
+            max_time=max_time,
+            phase=phase,
+            save_base=save_base,
+        )
+        self._begin(ckpt_dir, options, checks.joined_objects(objects, named))
+
+    def _begin(
+        self, ckpt_dir: str | Path, options: RunOptions, objects: Mapping[str, Any]
+    ) -> None:
+        """Makes the parts of the run, and puts back what its folder holds."""
         checks.require_folder(ckpt_dir)
-        check_resume(resume)
-        check_data_changed(data_changed)
+        check_resume(options.resume)
+        check_data_changed(options.data_changed)
         self.history = History()
-        self.seed = checks.seed_of(seed)
+        self.seed = checks.seed_of(options.seed)
         self.was_interrupted = self.is_over = False
-        self._limits = Limits(max_steps, max_time)
-        self._adapter = adapter_for(objects, save_base=save_base)
+        self._limits = Limits(options.max_steps, options.max_time)
+        self._adapter = adapter_for(objects, save_base=options.save_base)
         self._given = tuple(name for name, each in objects.items() if each is not None)
         self._position = Position()
-        self._log = StepLog(self.history, self._adapter.to_floats, must_be_finite=must_be_finite)
+        self._log = StepLog(
+            self.history, self._adapter.to_floats, must_be_finite=options.must_be_finite
+        )
         self._state = RunState(
             position=self._position,
             history=self.history,
             log=self._log,
-            monitor=Monitor(monitor),
+            monitor=Monitor(options.monitor),
             kept=KeptValues(self._adapter.backend.is_tensor),
         )
-        self._display = Display(self.history, shown=progress)
+        self._display = Display(self.history, shown=options.progress)
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._adapter.reasons())
         self._feeds = KnownFeeds()
         self.has_trained = False
-        self._release = ReleaseWhenDone(wanted=release_when_done, shown=progress)
+        self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
         self._is_best = self._is_open = False
         self._next_look_s = 0.0
         self._enumerated: tuple[str, ...] = ()
         self._read: dict[str, None] = {}
         self._epochs_total: int | None = None
         self._epoch_began_s = time.monotonic()
-        options = KeeperOptions(save_every=save_every, keep=keep)
         self._keeper = Keeper(
             ckpt_dir,
             self._adapter,
-            options,
+            KeeperOptions(options.save_every, options.keep),
             take=self._snapshot,
             where=self._state.place,
             told=self._display.mended,
         )
-        self._events = events_for(tensorboard, self.history, self._keeper.folder)
+        self._events = events_for(options.tensorboard, self.history, self._keeper.folder)
         self._state.passed = self._adapter.passed()
-        asked = Asked(self.seed, resume, self._call(checks.name_of(phase)), self._owned())
+        asked = Asked(
+            self.seed, options.resume, self._call(checks.name_of(options.phase)), self._owned()
+        )
         changed = restore_run(self._keeper, self._adapter, self._state, self._display, asked)
         self.is_over = self._state.is_closed
         self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
-        leniency = Leniency.towards(data_changed, changed)
+        leniency = Leniency.towards(options.data_changed, changed)
         where, say, record = self._keeper.location, self._display.say, self._adapter.watch().record
         expected = self._position.data_reasons
         self._data = DataCheck(record, leniency, location=where, say=say, expected=expected)
-
-    @property
-    def batch(self) -> int:
-        """Number of the batch under way within its pass over the data, from 0.
-
-        ``enumerate`` would count from 0 again after a resume in mid-epoch.
-        """
-        return max(0, self._position.batches_done - 1)
 
     @property
     def verdict(self) -> ResumeVerdict:
@@ -184,26 +204,6 @@ class Run(Boundaries):
 
     def _vouched(self) -> tuple[str, ...]:
         return (*self._given, *self._state.kept, *self._read, "the global random generators")
-
-    @property
-    def epoch_logs(self) -> dict[str, float]:
-        """The means of the epoch under way, and what ``log_epoch`` noted."""
-        return self._state.epoch_logs()
-
-    @property
-    def is_mid_epoch(self) -> bool:
-        """Whether part of the epoch under way is already done."""
-        return self._position.is_mid_epoch
-
-    @property
-    def checkpoint_wait_s(self) -> float:
-        """Seconds that checkpoints have held this session's training thread."""
-        return self._keeper.wait_s
-
-    @property
-    def save_status(self) -> SaveStatus | None:
-        """Where the newest save is and what it took; None outside a loop."""
-        return self._keeper.status()
 
     def epochs(self, count: int) -> Loop[int]:
         """Yields the epochs still to do, up to ``count`` in all, from 0.

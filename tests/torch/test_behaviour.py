@@ -688,7 +688,7 @@ def test_a_run_goes_on_whatever_its_objects_are_called(names, tmp_path):
 @pytest.mark.parametrize("name", ["run", "objects", "gradients"])
 def test_a_name_that_a_part_of_every_run_has_is_refused_before_the_first_step(name, tmp_path):
     with pytest.raises(StateError, match=f"called '{name}'"):
-        trained(tmp_path, 1, **{name: network()})
+        trained(tmp_path, 1, objects={name: network()})
 
 
 def test_a_disk_without_room_for_a_checkpoint_is_said_before_the_first_step(tmp_path):

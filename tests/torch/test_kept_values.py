@@ -125,3 +125,12 @@ def test_a_plain_value_given_to_run_itself_is_pointed_to_state(value, tmp_path):
     with pytest.raises(ArgumentError) as caught:
         colabkit.Run(tmp_path, progress=False, best=value)
     assert "run.state(best=...)" in caught.value.hint
+
+
+def test_objects_whose_names_are_those_of_arguments_are_passed_in_a_dict(tmp_path):
+    model, seed = torch.nn.Linear(2, 2), torch.Generator()
+    colabkit.Run(tmp_path, model=model, objects={"seed": seed}, progress=False)
+    with pytest.raises(ArgumentError, match="model is given twice"):
+        colabkit.Run(tmp_path, model=model, objects={"model": model}, progress=False)
+    with pytest.raises(ArgumentError, match="objects is a Linear, not a dict"):
+        colabkit.Run(tmp_path, objects=model, progress=False)

@@ -19,6 +19,7 @@ from colabkit.frameworks.keras.step_inspect import StepLook
 from colabkit.frameworks.seeding import derive
 from colabkit.runs.data_check import NO_BATCH
 from colabkit.runs.fingerprint import mismatch_error
+from colabkit.runs.options import RunOptions
 from colabkit.runs.position import Cursor
 from colabkit.runs.run import Run
 from colabkit.runs.state import Stop
@@ -37,9 +38,16 @@ class KerasRun(Run):
     validation: KerasFeed | None = None
     """What each epoch is validated on, whose draws count for the verdict as well."""
 
-    def __init__(self, ckpt_dir: str | Path, *, epochs: int, **options: Any) -> None:
+    def __init__(
+        self,
+        ckpt_dir: str | Path,
+        options: RunOptions,
+        objects: Mapping[str, Any],
+        *,
+        epochs: int,
+    ) -> None:
         self._epochs_asked = epochs
-        super().__init__(ckpt_dir, **options)
+        self._begin(ckpt_dir, options, objects)
 
     def check_data(self, feeds: Sequence[KerasFeed], turn: object) -> bool:
         """Compares the data with what the run was trained and validated on.

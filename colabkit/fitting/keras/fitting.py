@@ -164,18 +164,21 @@ class _Fitting:
         states: dict[str, Any] = {**callback_states(users)}
         self._has_an_end = bool(users or own.members or _averages(model.optimizer))
         self._progress = FitProgress(self._supply)
-        of_run = options.for_run(validates=validation is not None)
-        of_run["progress"] = options.progress and options.verbose in {"auto", 1}
         self._run = KerasRun(
             ckpt_dir,
+            dataclasses.replace(
+                options.for_run(validates=validation is not None),
+                progress=options.progress and options.verbose in {"auto", 1},
+            ),
+            dict(
+                model=model,
+                fit=self._progress,
+                beside=beside,
+                **states,
+                **own.stateful(),
+                **generators,
+            ),
             epochs=options.epochs,
-            **of_run,
-            model=model,
-            fit=self._progress,
-            beside=beside,
-            **states,
-            **own.stateful(),
-            **generators,
         )
         if options.initial_epoch:
             self._run.count_from(options.initial_epoch)

@@ -13,6 +13,7 @@ from colabkit.frameworks.batch_records import KeptBatch
 from colabkit.frameworks.differences import differences
 from colabkit.frameworks.seeding import derive
 from colabkit.runs.fingerprint import mismatch_error
+from colabkit.runs.options import RunOptions
 from colabkit.runs.position import Cursor
 from colabkit.runs.run import Run
 from colabkit.runs.verdict import ResumeVerdict
@@ -28,16 +29,17 @@ class TorchRun(Run):
     def __init__(
         self,
         ckpt_dir: str | Path,
+        options: RunOptions,
+        objects: Mapping[str, Any],
         *,
         epochs: int,
         settings: Mapping[str, Any],
         has_own_optimizers: bool,
-        **options: Any,
     ) -> None:
         self._epochs_asked = epochs
         self._fit_settings = settings
         self._has_own_optimizers = has_own_optimizers
-        super().__init__(ckpt_dir, **options)
+        self._begin(ckpt_dir, options, objects)
 
     def say(self, sentence: str) -> None:
         """Says one sentence to the person at the keyboard."""

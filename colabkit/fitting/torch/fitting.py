@@ -105,14 +105,14 @@ class _Fitting:
                     device=recipe.device,
                 )
         of_run = options.for_run(validates=self._validation is not None)
-        self._monitor = of_run["monitor"]
+        self._monitor = of_run.monitor
         self._run = TorchRun(
             ckpt_dir,
+            of_run,
+            self._objects(),
             epochs=options.epochs,
             settings=_settings(options, recipe.loss),
             has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
-            **of_run,
-            **self._objects(),
         )
         self._run.note(self._step.verdict())
 
