@@ -12,18 +12,18 @@ from typing import Any
 
 from colabkit.checkpoint import SaveStatus
 from colabkit.errors import ColabKitError, DivergedError
+from colabkit.frameworks.base import Feed, FrameworkAdapter, Owned
+from colabkit.frameworks.seeding import derive
+from colabkit.runs.checkpoint_manager import Keeper, Snapshot
 from colabkit.runs.display import Display
 from colabkit.runs.event_log import Events
 from colabkit.runs.fingerprint import fingerprint_of
-from colabkit.runs.interrupts import InterruptGuard
-from colabkit.runs.checkpoint_manager import Keeper, Snapshot
-from colabkit.runs.limits import Limits
 from colabkit.runs.handover import note
+from colabkit.runs.history import History
+from colabkit.runs.interrupts import InterruptGuard
+from colabkit.runs.limits import Limits
 from colabkit.runs.phases import Call, Start
 from colabkit.runs.position import Cursor, Position
-from colabkit.runs.history import History
-from colabkit.frameworks.seeding import derive
-from colabkit.frameworks.base import Feed, Owned, FrameworkAdapter
 from colabkit.runs.state import RunState, Stop
 from colabkit.runs.step_log import WAY_BACK, StepLog
 from colabkit.runs.verdict import ResumeVerdict

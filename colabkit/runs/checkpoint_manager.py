@@ -20,9 +20,9 @@ from colabkit.checkpoint import (
     Section,
 )
 from colabkit.errors import CheckpointWriteError, DiskFullError, DriveLostError, StorageError
-from colabkit.storage import Mended, Mending
-from colabkit.runs.inspect import chosen
 from colabkit.frameworks.base import FrameworkAdapter
+from colabkit.runs.inspect import chosen
+from colabkit.storage import Mended, Mending
 
 _logger = logging.getLogger(__name__)
 _MEND_EVERY_S = 1.0

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from colabkit.frameworks.base import Feed, Start
 from colabkit.frameworks.batch_records import BatchRecord, Head, KeptBatch
 from colabkit.runs.position import Cursor
 from colabkit.runs.same_data import Leniency, compare
-from colabkit.frameworks.base import Feed, Start
 
 NO_BATCH = object()
 _SILENT_S, _SAY_EVERY_S = 3.0, 15.0

@@ -22,13 +22,13 @@ from colabkit.notebook import (
     training_goes_on,
     value_words,
 )
+from colabkit.runs.forecast import Forecast
+from colabkit.runs.history import History
+from colabkit.runs.panel_source import RunWatch
+from colabkit.runs.position import Position
+from colabkit.runs.save_words import bar_words, complaint_of, parting_words
 from colabkit.runtime import detect_platform, session_clock
 from colabkit.storage import Mended, Mending
-from colabkit.runs.forecast import Forecast
-from colabkit.runs.position import Position
-from colabkit.runs.history import History
-from colabkit.runs.save_words import bar_words, complaint_of, parting_words
-from colabkit.runs.panel_source import RunWatch
 
 
 class Display:

@@ -19,7 +19,9 @@ WAYS_ON = (
 )
 
 
-def fingerprint_of(adapter: FrameworkAdapter, *, seed: int, at_start: Mapping[str, Any]) -> dict[str, Any]:
+def fingerprint_of(
+    adapter: FrameworkAdapter, *, seed: int, at_start: Mapping[str, Any]
+) -> dict[str, Any]:
     """Returns what must be the same for a checkpoint to fit, and for the same bits.
 
     Args:
@@ -27,7 +29,11 @@ def fingerprint_of(adapter: FrameworkAdapter, *, seed: int, at_start: Mapping[st
         seed: The run's seed.
         at_start: The fingerprint of the objects as they were made.
     """
-    fingerprint = {"objects": adapter.fingerprint(), "seed": seed, "environment": adapter.environment()}
+    fingerprint = {
+        "objects": adapter.fingerprint(),
+        "seed": seed,
+        "environment": adapter.environment(),
+    }
     return fingerprint if fingerprint["objects"] == at_start else fingerprint | {_MADE: at_start}
 
 

@@ -7,9 +7,9 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from colabkit.frameworks.base import Owned
 from colabkit.frameworks.differences import differing
 from colabkit.runs.phases import Call, Left, Phase
-from colabkit.frameworks.base import Owned
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

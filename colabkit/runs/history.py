@@ -24,10 +24,10 @@ from colabkit.notebook import (
     plot_history,
     themed,
 )
-from colabkit.storage import write_whole
-from colabkit.runs.monitor import better_mode
 from colabkit.runs.history_series import StepSeries
+from colabkit.runs.monitor import better_mode
 from colabkit.runs.verdict import ResumeVerdict
+from colabkit.storage import write_whole
 
 _PLACE = ("epoch", "step", "seconds")  # the names that checks.py keeps free
 _ROWS_SHOWN = 20

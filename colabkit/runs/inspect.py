@@ -9,12 +9,12 @@ from typing import Any
 
 from colabkit.checkpoint import CheckpointInfo, CheckpointList, RunFolder
 from colabkit.errors import ArgumentError, CheckpointNotFoundError
-from colabkit.storage import locate, url_of, volume_at
-from colabkit.runs.checks import require_folder
 from colabkit.frameworks.detect import adapter_for
 from colabkit.frameworks.differences import differences
+from colabkit.runs.checks import require_folder
 from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.handover import note_loaded
+from colabkit.storage import locate, url_of, volume_at
 
 
 def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> CheckpointList:

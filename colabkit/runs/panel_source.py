@@ -7,10 +7,10 @@ import time
 
 from colabkit.checkpoint import SaveStatus
 from colabkit.notebook import Chart, PanelSources, Row, Stage, ThinnedLine, Tone, duration_words
-from colabkit.runtime import UsageReader, detect_platform, session_clock
-from colabkit.storage import DriveMount, MountState
 from colabkit.runs.history import History
 from colabkit.runs.save_words import SaveTrail
+from colabkit.runtime import UsageReader, detect_platform, session_clock
+from colabkit.storage import DriveMount, MountState
 
 
 class RunCurves:

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from colabkit.frameworks.batch_watches import Watch
 from colabkit.frameworks.base import Feed
+from colabkit.frameworks.batch_watches import Watch
 
 
 @dataclasses.dataclass(slots=True)

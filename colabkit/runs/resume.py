@@ -8,13 +8,13 @@ from typing import Any
 
 from colabkit.checkpoint import LoadedCheckpoint
 from colabkit.errors import ArgumentError, CheckpointMismatchError
+from colabkit.frameworks.base import FrameworkAdapter, Owned
 from colabkit.frameworks.differences import differing
+from colabkit.runs.checkpoint_manager import Keeper
 from colabkit.runs.display import Display
 from colabkit.runs.fingerprint import WAYS_ON, misfits, mismatch_error
-from colabkit.runs.checkpoint_manager import Keeper
 from colabkit.runs.handover import is_loaded, left_by, phase_left
 from colabkit.runs.phases import Call, Found, Left, Phase, Start, find, title_of
-from colabkit.frameworks.base import Owned, FrameworkAdapter
 from colabkit.runs.state import RunState, phases_in, standing_in
 from colabkit.runs.verdict import environment_changes
 

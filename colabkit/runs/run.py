@@ -8,17 +8,18 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import SaveStatus
+from colabkit.frameworks.base import Feed, Start
+from colabkit.frameworks.detect import adapter_for
+from colabkit.frameworks.seeding import derive
 from colabkit.runs import checks
 from colabkit.runs.boundaries import Boundaries
+from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions
 from colabkit.runs.data_check import DataCheck
-from colabkit.frameworks.detect import adapter_for
 from colabkit.runs.display import Display
-from colabkit.runs.release_when_done import ReleaseWhenDone
 from colabkit.runs.event_log import events_for
+from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
-from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions
 from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.known_feeds import KnownFeeds
 from colabkit.runs.leaving import Loop, is_enumerated, was_left_on_purpose
@@ -26,11 +27,9 @@ from colabkit.runs.limits import Limits
 from colabkit.runs.monitor import Monitor
 from colabkit.runs.options import RunOptions
 from colabkit.runs.position import Cursor, Position
-from colabkit.runs.history import History
+from colabkit.runs.release_when_done import ReleaseWhenDone
 from colabkit.runs.resume import Asked, check_resume, restore_run
 from colabkit.runs.same_data import Leniency, check_data_changed
-from colabkit.frameworks.seeding import derive
-from colabkit.frameworks.base import Feed, Start
 from colabkit.runs.state import RunState, Stop
 from colabkit.runs.step_log import StepLog
 from colabkit.runs.verdict import ResumeVerdict
@@ -136,9 +135,7 @@ class Run(Boundaries):
         )
         self._begin(ckpt_dir, options, checks.joined_objects(objects, named))
 
-    def _begin(
-        self, ckpt_dir: str | Path, options: RunOptions, objects: Mapping[str, Any]
-    ) -> None:
+    def _begin(self, ckpt_dir: str | Path, options: RunOptions, objects: Mapping[str, Any]) -> None:
         """Makes the parts of the run, and puts back what its folder holds."""
         checks.require_folder(ckpt_dir)
         check_resume(options.resume)

@@ -9,11 +9,11 @@ from typing import Any
 from colabkit.checkpoint import SaveFacts, Section
 from colabkit.frameworks.differences import differences
 from colabkit.runs.fingerprint import mismatch_error
+from colabkit.runs.history import History, PhaseRecord
 from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.monitor import Monitor
 from colabkit.runs.phases import Call, Phase, Standing, title_of, without_likes
 from colabkit.runs.position import Cursor, Position
-from colabkit.runs.history import History, PhaseRecord
 from colabkit.runs.step_log import StepLog
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.notebook import PanelSources, Row, TrainingPanel, redraws, say, value_words
-from colabkit.runtime import SessionClock, detect_platform, session_clock
 from colabkit.runs.history import History
 from colabkit.runs.panel_source import RunCurves
+from colabkit.runtime import SessionClock, detect_platform, session_clock
 
 _LOOK_EVERY_S, _SAVE_EVERY_S = 1.0, 60.0
 _WANDB_ID, _WANDB_RESUME = "WANDB_RUN_ID", "WANDB_RESUME"

@@ -7,8 +7,8 @@ import sys
 import types
 
 import pytest
-from colabkit.runs import Watched
 
+from colabkit.runs import Watched
 from colabkit.runtime import SessionClock
 
 

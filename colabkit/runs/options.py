@@ -1,0 +1,26 @@
+"""What a run takes besides its folder and its objects."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """The arguments of ``Run``, which says what each means."""
+
+    seed: int | None = None
+    save_every: str | int | None = "auto"
+    keep: int = 2
+    monitor: str | None = None
+    resume: bool | str | int = True
+    data_changed: str = "error"
+    progress: bool = True
+    tensorboard: bool = False
+    release_when_done: bool = False
+    must_be_finite: Sequence[str] = ()
+    max_steps: int | None = None
+    max_time: str | float | None = None
+    phase: str | None = None
+    save_base: bool = False
