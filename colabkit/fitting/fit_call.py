@@ -10,6 +10,7 @@ from typing import Any
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.detect import KERAS, framework_of, no_framework_error
+from colabkit.frameworks.processes import require_one_process
 from colabkit.runs.checks import require_folder
 from colabkit.runs.history import History
 
@@ -179,6 +180,7 @@ def fit(
     for name in ("model", "data", "ckpt_dir", "keras_arguments"):
         del arguments[name]
     if framework_of([model]) is KERAS:
+        require_one_process("fit of a keras.Model")
         from colabkit.fitting.keras import KerasOptions, fit_keras  # imported on use
 
         chosen = _for_keras(arguments, keras_arguments)

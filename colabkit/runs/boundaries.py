@@ -8,13 +8,14 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
 from colabkit.errors import ColabKitError, DivergedError
 from colabkit.frameworks.base import Feed, FrameworkAdapter, Owned
 from colabkit.frameworks.seeding import derive
-from colabkit.runs.checkpoint_manager import Keeper, Snapshot
+from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions, Snapshot
 from colabkit.runs.display import Display
 from colabkit.runs.event_log import Events
 from colabkit.runs.fingerprint import fingerprint_of
@@ -95,6 +96,17 @@ class Boundaries:
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""
         raise NotImplementedError
+
+    def _kept_in(self, ckpt_dir: str | Path, options: KeeperOptions) -> Keeper:
+        """Returns what keeps the run's checkpoints."""
+        return Keeper(
+            ckpt_dir,
+            self._adapter,
+            options,
+            take=self._snapshot,
+            where=self._state.place,
+            told=self._display.mended,
+        )
 
     @property
     def step(self) -> int:

@@ -10,10 +10,11 @@ from typing import Any
 
 from colabkit.frameworks.base import Feed, Start
 from colabkit.frameworks.detect import adapter_for
+from colabkit.frameworks.processes import require_one_process
 from colabkit.frameworks.seeding import derive
 from colabkit.runs import checks
 from colabkit.runs.boundaries import Boundaries
-from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions
+from colabkit.runs.checkpoint_manager import KeeperOptions
 from colabkit.runs.data_check import DataCheck
 from colabkit.runs.display import Display
 from colabkit.runs.event_log import events_for
@@ -138,6 +139,8 @@ class Run(Boundaries):
     def _begin(self, ckpt_dir: str | Path, options: RunOptions, objects: Mapping[str, Any]) -> None:
         """Makes the parts of the run, and puts back what its folder holds."""
         checks.require_folder(ckpt_dir)
+        if self.is_users_loop:
+            require_one_process("a loop over colabkit.Run")
         check_resume(options.resume)
         check_data_changed(options.data_changed)
         self.history = History()
@@ -169,14 +172,7 @@ class Run(Boundaries):
         self._read: dict[str, None] = {}
         self._epochs_total: int | None = None
         self._epoch_began_s = time.monotonic()
-        self._keeper = Keeper(
-            ckpt_dir,
-            self._adapter,
-            KeeperOptions(options.save_every, options.keep),
-            take=self._snapshot,
-            where=self._state.place,
-            told=self._display.mended,
-        )
+        self._keeper = self._kept_in(ckpt_dir, KeeperOptions(options.save_every, options.keep))
         self._events = events_for(options.tensorboard, self.history, self._keeper.folder)
         self._state.passed = self._adapter.passed()
         asked = Asked(

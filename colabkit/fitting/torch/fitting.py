@@ -19,6 +19,7 @@ from colabkit.fitting.torch.microbatch import SplitStep, require_size
 from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
 from colabkit.fitting.torch.schedules import make_schedule
 from colabkit.fitting.torch.step import Evaluation, Recipe, TrainStep
+from colabkit.frameworks.processes import require_one_process
 from colabkit.frameworks.torch.device import choose_device, choose_precision
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.tensor_values import TensorValues
@@ -54,6 +55,7 @@ class TorchOptions(FitOptions):
 
 def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains a module; see ``colabkit.fit``."""
+    require_one_process("fit")
     device = choose_device(options.device)
     model.to(device)
     if isinstance(options.loss, nn.Module):
