@@ -92,6 +92,8 @@ def _names_on_web(url: str, number: int, access: Access) -> list[str]:
     def there(numbers: range) -> list[str]:
         return urls_that_exist([part_names(url, n) or url for n in numbers], access)
 
+    if number > _PROBES and not there(range(2)):
+        return [name_of(url)]  # a suffix of letters, as .bak, would be a part far behind
     found = [url, *there(range(number))]
     last = f"{url.partition('?')[0].rpartition('.')[0]}.zip"
     if part_names(last, number) == url.partition("?")[0]:

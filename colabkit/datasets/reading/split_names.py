@@ -16,14 +16,18 @@ _CUT = re.compile(
 _CUT_WITHOUT_NAME = re.compile(r"(?P<stem>x)(?P<mark>)(?P<number>[a-z]{2})")
 # Of `zip -s` and WinZip: cats.z01, cats.z02 and at last cats.zip.
 _SPANNED = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,3}|ip)", re.IGNORECASE)
-# Google Drive gives a large folder as several zips, each of them whole.
-_DRIVE = re.compile(r"(?P<stem>.+-\d{8}T\d{6}Z(?:-\d+)?)-(?P<number>\d{3})\.zip")
+# Google Drive and Takeout give a large folder as several archives, each of them whole.
+_DRIVE = re.compile(
+    r"(?P<stem>.+-\d{8}T\d{6}Z(?:-\d+)?)-(?P<number>\d{3})\.(?P<ending>zip|tgz)"
+)
 # WinRAR's: the first names the others, and rarfile reads them itself.
 _RAR = re.compile(r"(?P<stem>.+)\.part(?P<number>\d{1,5})\.rar", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<stem>.+[-_ ])(?P<number>0*\d{1,3})\.zip", re.IGNORECASE)
 # A suffix of letters that would be a later part is one, as .bak and .old are none.
 _LETTERED_MAX = 100
 _LETTERS = 26
+# In cats.tar.gz the letters say how it is packed, though part 182 would be called so too.
+_PACKINGS = frozenset({"gz", "bz", "xz", "lz", "br", "zst", "lzo", "tgz", "zip", "rar"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -103,13 +107,13 @@ def split_archive(path: str, names: Collection[str]) -> SplitArchive | None:
     """
     folder, base, query = _placed(path)
     if found := _DRIVE.fullmatch(base):
-        return _of_drive(folder, query, found["stem"], names)
+        return _of_drive(folder, query, found, names)
     if found := _SPANNED.fullmatch(base):
         return _spanned(folder, query, found["stem"], {base, *names})
     if found := _RAR.fullmatch(base):
         return _volumes(folder, query, found["stem"], {base, *names})
     part = _part(path)
-    if part is None:
+    if part is None or part.text.lower() in _PACKINGS:
         return None
     there = {part.number: path}
     for name in names:
@@ -143,7 +147,7 @@ def part_names(path: str, number: int) -> str | None:
     if found := _SPANNED.fullmatch(base):
         return f"{folder}{found['stem']}.z{number:02}{query}"
     if found := _DRIVE.fullmatch(base):
-        return f"{folder}{found['stem']}-{number:03}.zip{query}"
+        return f"{folder}{found['stem']}-{number:03}.{found['ending']}{query}"
     if _RAR.fullmatch(base):
         return None  # volumes are read from a disk
     part = _part(path)
@@ -154,7 +158,7 @@ def number_of(path: str) -> int | None:
     """Returns a part's number, None for no part; of a zip that may be the last one, 0.
 
     Example:
-        >>> number_of("cats.z03"), number_of("cats.zip"), number_of("cats.csv")
+        >>> number_of("cats.z03"), number_of("cats.zip"), number_of("cats.tar.gz")
         (3, 0, None)
     """
     base = _placed(path)[1]
@@ -165,7 +169,7 @@ def number_of(path: str) -> int | None:
     if found := _RAR.fullmatch(base):
         return int(found["number"])
     part = _part(path)
-    return None if part is None else part.number
+    return None if part is None or part.text.lower() in _PACKINGS else part.number
 
 
 def like_it(path: str, listed: Callable[[], Iterable[str]]) -> list[str]:
@@ -217,16 +221,20 @@ def name_of(path: str) -> str:
     return _placed(path)[1]
 
 
-def _of_drive(folder: str, query: str, stem: str, names: Iterable[str]) -> SplitArchive:
-    found = [match for name in names if (match := _DRIVE.fullmatch(name))]
-    numbers = {int(match["number"]) for match in found if match["stem"] == stem}
+def _of_drive(
+    folder: str, query: str, named: re.Match[str], names: Iterable[str]
+) -> SplitArchive:
+    stem, ending = named["stem"], named["ending"]
+    found = [match for name in (named[0], *names) if (match := _DRIVE.fullmatch(name))]
+    like_it = [match for match in found if (match["stem"], match["ending"]) == (stem, ending)]
+    numbers = {int(match["number"]) for match in like_it}
 
     def path_of(number: int) -> str:
-        return f"{folder}{stem}-{number:03}.zip{query}"
+        return f"{folder}{stem}-{number:03}.{ending}{query}"
 
     last = max(numbers)
     return SplitArchive(
-        name=f"{folder}{stem}.zip{query}",
+        name=f"{folder}{stem}.{ending}{query}",
         parts=tuple(map(path_of, sorted(numbers))),
         missing=tuple(path_of(n) for n in range(1, last) if n not in numbers),
         are_whole=True,

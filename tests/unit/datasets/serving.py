@@ -18,6 +18,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     breaks_once = False
     statuses: list[int]
     wants_headers: Mapping[str, str]
+    asked: list[str]
 
     def do_HEAD(self) -> None:
         self._answer(body=False)
@@ -27,6 +28,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, *, body: bool) -> None:
         name = self.path.partition("?")[0].rpartition("/")[2]
+        self.asked.append(name)
         if name != "cats.zip" and name not in self.beside:
             self.send_error(404)
             return
@@ -72,10 +74,12 @@ def serving(
     statuses: Sequence[int] = (),
     beside: Mapping[str, bytes] = MappingProxyType({}),
     wants_headers: Mapping[str, str] = MappingProxyType({}),
+    asked: list[str] | None = None,
     **manners: bool,
 ) -> Iterator[str]:
     """Yields the address of a zip on a server of this machine; others lie beside it."""
     told = {"data": data, "statuses": list(statuses), "beside": beside}
+    told["asked"] = [] if asked is None else asked
     handler = type("Handler", (_Handler,), {**told, "wants_headers": wants_headers, **manners})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))

@@ -137,6 +137,17 @@ def test_a_tar_cut_between_two_members_is_not_taken_for_whole(tmp_path, cache):
     assert len(dataset(tmp_path / "cats.tar.aa")) == 2
 
 
+def test_takeouts_parts_may_be_tars(tmp_path, cache):
+    name = "takeout-20260301T101500Z-3-{:03}.tgz"
+    for number in (1, 2):
+        make_tar(tmp_path / name.format(number), {f"{number}.jpg": b"x"}, mode="w:gz")
+    make_zip(tmp_path / "takeout-20260301T101500Z-3-003.zip", {"another": b"1"})
+    assert dataset(tmp_path / name.format(2)) == {"1.jpg": b"x", "2.jpg": b"x"}
+    (tmp_path / name.format(1)).unlink()
+    with pytest.raises(DatasetNotFoundError, match=r"3-001\.tgz is missing"):
+        dataset(tmp_path / name.format(2), refresh=True)
+
+
 class TestDrivesParts:
     NAME = "cats-20260301T101500Z-{:03}.zip"
 
@@ -179,6 +190,15 @@ class TestUrls:
             del beside["cats.zip.002"]
             with pytest.raises(DatasetNotFoundError, match=r"cats\.zip\.002.* missing"):
                 dataset(url.replace("cats.zip", named), refresh=True)
+
+    @pytest.mark.parametrize("name", ["cats.tar.gz", "cats.tar.xz", "cats.tar.bak", "cats.zip.old"])
+    def test_letters_that_tell_a_packing_or_a_habit_are_no_number(self, tmp_path, cache, name):
+        data = make_tar(tmp_path / "whole.tar", FILES, mode="w:gz").read_bytes()
+        asked: list[str] = []
+        with serving(b"", beside={name: data}, asked=asked) as url:
+            assert dataset(url.replace("cats.zip", name)) == FILES
+        assert len(set(asked)) <= 3, "a server is not asked for a hundred names"
+        assert len(asked) < 20
 
     @pytest.mark.needs(ZIP)
     def test_a_zip_and_its_numbered_parts(self, tmp_path, cache):
