@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+# Some servers call a .tar.gz a tar that they packed on the way: a part of it cannot be unpacked.
+_AS_IT_IS = MappingProxyType({"Accept-Encoding": "identity"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,11 +39,11 @@ class Access:
         """
         scheme = url.partition("://")[0]
         if scheme in {"http", "https"}:
-            headers = dict(self.headers)
+            headers = {**_AS_IT_IS, **self.headers}
             if self.token:
                 headers.setdefault("Authorization", f"Bearer {self.token}")
-            kwargs = {**(client or {}), **({"headers": headers} if headers else {})}
-            return {"client_kwargs": kwargs} if kwargs else {}
+            kwargs = {**(client or {}), "headers": headers, "auto_decompress": False}
+            return {"client_kwargs": kwargs}
         if scheme in {"s3", "s3a"}:
             return {"anon": True} if self.anonymous else {}
         if scheme in {"gs", "gcs", "hf"} and (self.token or self.anonymous):

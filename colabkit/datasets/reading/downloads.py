@@ -113,6 +113,7 @@ class Downloads:
                             local.write(piece)
                             done += len(piece)
                             self._watch.add(nbytes=len(piece))
+                        _check_end(remote, url, done, nbytes)
                 except _RemoteError as error:
                     # The server gives no parts: it begins anew, and so does the count.
                     self._watch.add(nbytes=-done)
@@ -169,6 +170,14 @@ def _opened(url: str, access: Access) -> Iterator[Any]:
         raise _RemoteError(as_os_error(error, url)) from error
     with contextlib.closing(opened):
         yield opened
+
+
+def _check_end(remote: Any, url: str, done: int, nbytes: int | None) -> None:
+    """Raises where a body that ends with the connection is shorter than the server told before."""
+    tells_end = any(name in remote.r.headers for name in ("Content-Length", "Transfer-Encoding"))
+    if nbytes is not None and done < nbytes and not tells_end:
+        message = f"{url} ended after {done:,} of {nbytes:,} bytes"
+        raise _RemoteError(ConnectionError(message))
 
 
 def _piece(remote: Any, url: str) -> bytes:

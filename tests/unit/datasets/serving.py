@@ -16,6 +16,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     gives_parts = True
     tells_size = True
     breaks_once = False
+    ends_with_connection = False
+    calls_it_packed = False
     statuses: list[int]
     wants_headers: Mapping[str, str]
     asked: list[str]
@@ -50,7 +52,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.gives_parts:
             self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", '"1"')
-        if self.tells_size:
+        if self.calls_it_packed:
+            self.send_header("Content-Encoding", "gzip")
+        if self.tells_size and not (body and self.ends_with_connection):
             self.send_header("Content-Length", str(len(data)))
         if wanted:
             self.send_header("Content-Range", f"bytes {begin}-{end}/{len(whole)}")

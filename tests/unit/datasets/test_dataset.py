@@ -178,10 +178,28 @@ class TestSources:
             assert inodes_of(dataset(url)) == before
         assert not list(Path(tempfile.gettempdir()).glob(f"colabkit-download-*/{tmp_path.name}"))
 
-    def test_a_download_that_breaks_is_tried_again(self, archive):
+    @pytest.mark.parametrize("ends_with_connection", [False, True])
+    def test_a_download_that_breaks_is_tried_again(self, archive, ends_with_connection):
         manners = {"gives_parts": False, "breaks_once": True}
+        manners["ends_with_connection"] = ends_with_connection
         with serving(archive.read_bytes(), **manners) as url:
             assert content_of(dataset(url)) == FILES
+
+    def test_a_file_that_ends_with_the_connection_is_whole_or_not_there(self, cache):
+        manners = {"gives_parts": False, "breaks_once": True, "ends_with_connection": True}
+        with serving(bytes(5000), **manners) as url:
+            assert content_of(dataset(url, unpack=False)) == {"cats.zip": bytes(5000)}
+
+    @pytest.mark.parametrize("gives_parts", [True, False])
+    @pytest.mark.parametrize("unpack", [True, False])
+    def test_a_tar_that_a_server_calls_packed_on_the_way_is_read_as_it_is(
+        self, tmp_path, cache, gives_parts, unpack
+    ):
+        whole = make_tar(tmp_path / "cats.tar.gz", FILES, mode="w:gz").read_bytes()
+        manners = {"gives_parts": gives_parts, "calls_it_packed": True}
+        with serving(b"", beside={"cats.tar.gz": whole}, **manners) as url:
+            made = dataset(url.replace("cats.zip", "cats.tar.gz"), unpack=unpack)
+        assert content_of(made) == (FILES if unpack else {"cats.tar.gz": whole})
 
     def test_whether_a_server_gives_parts_is_not_asked_at_the_cost_of_the_whole(self):
         with serving(bytes(50_000_000), gives_parts=False) as url:

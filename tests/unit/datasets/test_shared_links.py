@@ -309,7 +309,12 @@ class TestAccess:
         assert nobody.options("gs://b/a.zip") == {"token": "anon"}
         assert nobody.options("hf://datasets/a/b.zip") == {"token": False}
         assert one.options("gs://b/a.zip") == one.options("hf://b/a.zip") == {"token": "t"}
-        assert one.options("s3://b/a.zip") == Access().options("https://h/a.zip") == {}
+        assert one.options("s3://b/a.zip") == Access().options("memory://a.zip") == {}
+
+    def test_a_web_server_is_asked_for_the_bytes_as_they_are(self):
+        client = Access(headers={"X-Key": "k"}).options("https://h/a.zip")["client_kwargs"]
+        assert client["headers"] == {"Accept-Encoding": "identity", "X-Key": "k"}
+        assert client["auto_decompress"] is False
 
     @pytest.mark.parametrize(
         "options", [{"token": ""}, {"token": "t", "anonymous": True}, {"headers": {"a": 1}}]
