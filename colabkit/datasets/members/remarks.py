@@ -14,6 +14,7 @@ class Remark(enum.Enum):
 
     STRIPPED = "{} begin outside, with / or ../, and are taken without that"
     TWICE = "{} are in the archive more than once: the last one is taken"
+    UNKNOWN_KIND = "{} are of a kind that is not known and are taken as files"
     LINK_LEFT_OUT = "{} are links that lead outside or to nothing and are left out"
     TOO_LONG = "{} have names too long for a disk and are left out"
     NO_END = (

@@ -17,9 +17,7 @@ _CUT_WITHOUT_NAME = re.compile(r"(?P<stem>x)(?P<mark>)(?P<number>[a-z]{2})")
 # Of `zip -s` and WinZip: cats.z01, cats.z02 and at last cats.zip.
 _SPANNED = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,3}|ip)", re.IGNORECASE)
 # Google Drive and Takeout give a large folder as several archives, each of them whole.
-_DRIVE = re.compile(
-    r"(?P<stem>.+-\d{8}T\d{6}Z(?:-\d+)?)-(?P<number>\d{3})\.(?P<ending>zip|tgz)"
-)
+_DRIVE = re.compile(r"(?P<stem>.+-\d{8}T\d{6}Z(?:-\d+)?)-(?P<number>\d{3})\.(?P<ending>zip|tgz)")
 # WinRAR's: the first names the others, and rarfile reads them itself.
 _RAR = re.compile(r"(?P<stem>.+)\.part(?P<number>\d{1,5})\.rar", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<stem>.+[-_ ])(?P<number>0*\d{1,3})\.zip", re.IGNORECASE)
@@ -221,9 +219,7 @@ def name_of(path: str) -> str:
     return _placed(path)[1]
 
 
-def _of_drive(
-    folder: str, query: str, named: re.Match[str], names: Iterable[str]
-) -> SplitArchive:
+def _of_drive(folder: str, query: str, named: re.Match[str], names: Iterable[str]) -> SplitArchive:
     stem, ending = named["stem"], named["ending"]
     found = [match for name in (named[0], *names) if (match := _DRIVE.fullmatch(name))]
     like_it = [match for match in found if (match["stem"], match["ending"]) == (stem, ending)]

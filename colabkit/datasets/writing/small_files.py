@@ -44,8 +44,8 @@ DAMAGES: tuple[type[Exception], ...] = (
 Content = bytes | bytearray | memoryview
 Item = tuple[str, int, int, int, int, int, int, float]
 """(path, begin, end, method, nbytes, CRC-32, mode, time) of a file, with its place in the data."""
-Head = tuple[bytes, int, int]
-"""(name, flags, packed bytes) of a zip's member whose place is that of its local header."""
+Head = tuple[int, int]
+"""(flags, packed bytes) of a zip's member whose place is that of its local header."""
 Request = tuple[int, int, list[Item], list[Head] | None]
 """What to do: with heads, the items lie between two offsets of the archive; else in the memory."""
 Answer = tuple[int, str, str, int]
@@ -138,19 +138,17 @@ def content_of(data: memoryview, item: Item) -> Content:
 def located(data: memoryview, item: Item, head: Head) -> Item | None:
     """Returns a zip's member with the place of its data, None where its local header is another."""
     path, place, bound, method, nbytes, crc, mode, time_s = item
-    name, flags, packed = head
+    flags, packed = head
     if place + _LOCAL.size > len(data):
         return None
     magic, flags_here, method_here, *sizes, name_bytes, extra_bytes = _LOCAL.unpack_from(
         data, place
     )
-    name_at = place + _LOCAL.size
-    begin = name_at + name_bytes + extra_bytes
+    begin = place + _LOCAL.size + name_bytes + extra_bytes
     is_same = (
         magic == _MAGIC
         and method_here == method
         and not (flags_here ^ flags) & _ENCRYPTED_FLAG
-        and data[name_at : name_at + name_bytes] == name
         and (flags_here & _LATER_FLAG or sizes == [crc, packed, nbytes])
         and begin + packed <= min(bound, len(data))
     )

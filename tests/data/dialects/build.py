@@ -61,6 +61,11 @@ def archives() -> dict[str, bytes]:
     sized = tar_header(b"a/2.jpg", 4, b"1", link=b"a/1.jpg")
     one = tar_entry(b"a/1.jpg", b"meow")
     return {
+        "renamed-in-directory.zip": raw_zip(
+            [ZipMember(NAME.encode(), b"meow", flags=0x800, local_name=NAME.encode("gbk")), cat]
+        ),
+        "shorter-in-front.zip": raw_zip([ZipMember(b"a/long-name.jpg", b"", local_name=b"a")]),
+        "folder-without-slash.zip": raw_zip([ZipMember(b"a", host=0, attributes=0x10), cat]),
         "powershell5.zip": raw_zip([ZipMember(b"train\\cat\\1.jpg", b"meow", host=0)]),
         "windows-absolute.zip": raw_zip([ZipMember(b"C:\\data\\1.jpg", b"meow", host=11)]),
         "end64-not-needed.zip": with_end64([cat]),
@@ -78,6 +83,7 @@ def archives() -> dict[str, bytes]:
         "hard-link-with-data.tar": one + sized + padded(b"meow") + end,
         "hard-link.tar": one + link + end,
         "star.tar": star_header(b"1.jpg", b"a" * 130, b"meow") + end,
+        "unknown-kind.tar": tar_entry(b"a/2.jpg", b"purr", b"Z") + one + end,
         "label.tar": tar_entry(b"backup", kind=b"V") + one + end,
         "dumped-folder.tar": tar_entry(b"a/", b"Y1.jpg\0\0", b"D") + one + end,
         "odd-numbers.tar": _with_field(one, 100, b" 644 \0\0\0")

@@ -30,6 +30,7 @@ class ZipMember:
     offset: int | None = None
     local_name: bytes | None = None
     host: int = 3
+    attributes: int = 0
     extra: bytes = b""
 
 
@@ -57,7 +58,9 @@ def raw_zip(members: Sequence[ZipMember], *, n_entries: int | None = None) -> by
             body += local + packed
         directory += struct.pack("<4s6H3L", b"PK\x01\x02", member.host << 8 | 20, 20, *facts)
         directory += struct.pack(
-            "<5H2L", len(member.name), len(member.extra), 0, 0, 0, member.mode << 16, offset
+            "<5H2L",
+            *(len(member.name), len(member.extra), 0, 0, 0),
+            *(member.attributes or member.mode << 16, offset),
         )
         directory += member.name + member.extra
     count = len(members) if n_entries is None else n_entries

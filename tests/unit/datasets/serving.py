@@ -52,8 +52,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.gives_parts:
             self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", '"1"')
-        if self.calls_it_packed:
-            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Encoding", "gzip" if self.calls_it_packed else "identity")
         if self.tells_size and not (body and self.ends_with_connection):
             self.send_header("Content-Length", str(len(data)))
         if wanted:

@@ -40,6 +40,7 @@ class TarType(enum.Enum):
     LABEL = enum.auto()
     DEVICE = enum.auto()
     SPARSE = enum.auto()
+    CONTINUED = enum.auto()
     UNKNOWN = enum.auto()
 
 
@@ -61,6 +62,7 @@ _TYPES = {
     b"L": TarType.LONG_NAME,
     b"K": TarType.LONG_LINK,
     b"V": TarType.LABEL,
+    b"M": TarType.CONTINUED,
 }
 # A folder that GNU tar writes for increments, with the names in it as data.
 _DUMPED_FOLDER = b"D"
@@ -212,8 +214,8 @@ def check_kind(member: TarMember) -> None:
         message = f"Member {member.name!r} is a device or a pipe."
         hint = 'Leave it out when you pack, or with members="!NAME".'
         raise ArchiveUnsafeError(message, member=member.name, hint=hint)
-    if member.kind is TarType.UNKNOWN:
-        raise _unsupported(member.name, "is of a type that is not known, or a part of several")
+    if member.kind is TarType.CONTINUED:
+        raise _unsupported(member.name, "goes on from a tar before, as tar -M writes them")
 
 
 NOTHING = Extended()

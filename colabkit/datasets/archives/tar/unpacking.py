@@ -231,10 +231,11 @@ class TarUnpacker:
     def _take(self, member: TarMember, blocks: Blocks) -> None:
         path = placed(member.name, self._wanted, self.remarks)
         path = self._renamed.get(path, path) if path is not None else None
-        self._members += 1
-        if member.kind is TarType.FILE and not member.nbytes:
-            self._empty += 1
-        self._limits.check_counts(self._members, self._empty, member=member.name)
+        if member.kind is TarType.UNKNOWN:
+            # POSIX wants it so, and other programs do so.
+            member.kind = TarType.FILE
+            self.remarks.add(Remark.UNKNOWN_KIND, member.name)
+        self._count(member)
         self._check_size(member)
         if member.kind is TarType.HARD_LINK:
             member.nbytes = _data_bytes(member, blocks)
@@ -255,6 +256,11 @@ class TarUnpacker:
                 member.goes_on = bool(blocks.exactly(BLOCK_BYTES, member.name)[_SPARSE_GOES_ON_AT])
             _skip(member, blocks)
         blocks.skip(-member.nbytes % BLOCK_BYTES, member.name)
+
+    def _count(self, member: TarMember) -> None:
+        self._members += 1
+        self._empty += member.kind is TarType.FILE and not member.nbytes
+        self._limits.check_counts(self._members, self._empty, member=member.name)
 
     def _add_name(self, path: str) -> list[str]:
         """Takes a name; one that came before is added again, as by tar -r and -u."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from colabkit.datasets.archives.zip.directory import ENTRY_BYTES, LOCAL_BYTES, ZipEntries
+from colabkit.datasets.archives.zip.directory import LOCAL_BYTES, ZipEntries
 from colabkit.datasets.codecs import (
     RAW_DEFLATE,
     CodecError,
@@ -78,9 +78,8 @@ def data_begin(data: bytes, place: int, entries: ZipEntries, row: int, path: str
     )
     if magic != _MAGIC:
         raise corrupt(path, "is not where the directory says")
-    name_at = place + LOCAL_BYTES
-    name = data[name_at : name_at + name_bytes]
-    if name != entries.raw_name(row) or method != entries.methods[row]:
+    # Its name may be another one here, as after a renaming: the directory's counts, as for others.
+    if method != entries.methods[row]:
         raise corrupt(path, "is another one than the directory says")
     if (flags ^ int(entries.flags[row])) & _ENCRYPTED_FLAG:
         raise corrupt(path, "is encrypted only according to one of its headers")
@@ -90,7 +89,7 @@ def data_begin(data: bytes, place: int, entries: ZipEntries, row: int, path: str
         for here, there in zip(declared, listed, strict=True):
             if here not in {there, _FULL}:
                 raise corrupt(path, f"declares {here:,} where the directory says {there:,}")
-    return int(name_at + name_bytes + extra_bytes)
+    return int(place + LOCAL_BYTES + name_bytes + extra_bytes)
 
 
 def data_ranges(
@@ -118,7 +117,6 @@ def data_ranges(
     heads = every[inside[:, None] + np.arange(LOCAL_BYTES)].view(_HEAD)[:, 0]
     doubtful = (inside != places) | (heads["magic"] != int.from_bytes(_MAGIC, "little"))
     doubtful |= heads["method"] != entries.methods[rows]
-    doubtful |= heads["name_bytes"] != entries.name_bytes[rows]
     doubtful |= ((heads["flags"] ^ entries.flags[rows]) & _ENCRYPTED_FLAG) != 0
     said = heads["flags"] & _LATER_FLAG == 0
     doubtful |= said & (heads["crc"] != entries.crcs[rows])
@@ -127,17 +125,10 @@ def data_ranges(
     for at in np.flatnonzero(doubtful).tolist():
         # The slow check knows what is allowed after all, and which error it is.
         data_begin(data, int(places[at]), entries, int(rows[at]), paths[at])
-    names = places + LOCAL_BYTES
-    begins = names + heads["name_bytes"] + heads["extra_bytes"]
+    begins = places + LOCAL_BYTES + heads["name_bytes"] + heads["extra_bytes"]
     ends = begins + entries.packed_bytes[rows]
     for at in np.flatnonzero(ends > np.minimum(bounds, len(data))).tolist():
         raise overlap(paths[at]) if ends[at] > bounds[at] else corrupt(paths[at], "is cut short")
-    listed = (entries.starts[rows] + ENTRY_BYTES).tolist()
-    sizes, raw = heads["name_bytes"].tolist(), entries.raw
-    steps = zip(names.tolist(), listed, sizes, paths, strict=True)
-    for here, there, size, path in steps:
-        if data[here : here + size] != raw[there : there + size]:
-            raise corrupt(path, "is another one than the directory says")
     return np.stack([begins, ends])
 
 

@@ -48,6 +48,7 @@ _UNIX_TIME_BYTES = 9
 _CHUNK = 1 << 16
 _FULL = 0xFFFFFFFF
 _UNIX, _MACOS = 3, 19
+_DOS_FOLDER = 0x10
 # DOS, OS/2, NTFS, VFAT: only there a backslash ends a folder's name.
 _WINDOWS = frozenset({0, 6, 10, 11, 14})
 _UTF8_FLAG = 0x800
@@ -255,7 +256,10 @@ def _columns(raw: bytes, starts: Column) -> dict[str, Column]:
             if name != "modes":
                 column[rows] = chunk[fields.get(name, name)]
         unix = are_in(chunk["made_on"], (_UNIX, _MACOS))
-        columns["modes"][rows] = np.where(unix, chunk["attributes"] >> 16, 0)
+        modes = np.where(unix, chunk["attributes"] >> 16, 0)
+        # Some programs for Windows end a folder's name without a slash.
+        is_folder = (modes == 0) & (chunk["attributes"] & _DOS_FOLDER != 0) & (chunk["nbytes"] == 0)
+        columns["modes"][rows] = np.where(is_folder, stat.S_IFDIR, modes)
     return columns
 
 

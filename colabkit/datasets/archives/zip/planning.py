@@ -134,7 +134,7 @@ def _check_places(entries: ZipEntries, directory_offset: int) -> Column:
     """Returns up to where each member may reach; raises where two share bytes."""
     order = np.argsort(entries.offsets, kind="stable")
     begins = entries.offsets[order]
-    ends = begins + LOCAL_BYTES + entries.name_bytes[order] + entries.packed_bytes[order]
+    ends = begins + LOCAL_BYTES + entries.packed_bytes[order]
     limits = np.append(begins[1:], directory_offset)[: len(begins)]
     wrong = np.flatnonzero((ends > limits) | (begins < 0))
     if len(wrong):

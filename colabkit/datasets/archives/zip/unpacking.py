@@ -139,9 +139,8 @@ class ZipUnpacker:
         if not are_in(self._layout.methods[chosen], (STORED, DEFLATE)).all():
             return False
         items = self._items(chosen, entries.offsets[rows] - job.begin, bounds - job.begin)
-        names = map(entries.raw_name, rows.tolist())
         facts = (entries.flags[rows].tolist(), entries.packed_bytes[rows].tolist())
-        heads: list[Head] = list(zip(names, *facts, strict=True))
+        heads: list[Head] = list(zip(*facts, strict=True))
         nbytes = process.put_from_archive(job.begin, job.end, items, heads)
         if nbytes is not None:
             self._count(crew, nbytes, len(items))

@@ -150,18 +150,21 @@ def test_an_archive_on_a_mount_is_read_by_one_process_alone(tmp_path, bytes_read
 @pytest.mark.parametrize(
     ("lies", "why"),
     [
-        ({"local_name": b"10/other"}, "is another one than the directory says"),
+        ({"magic": b"PK\x03\x05"}, "is not where the directory says"),
         ({"packed": b"\xff" * 40, "method": DEFLATE}, "cannot be unpacked"),
         ({"nbytes": 7, "method": DEFLATE}, "bytes or more instead of 7"),
     ],
-    ids=["name", "data", "size"],
+    ids=["header", "data", "size"],
 )
 def test_what_a_process_doubts_is_judged_by_a_slower_look(tmp_path, lies, why):
     members = [ZipMember(path.encode(), data) for path, data in FILES.items()]
+    magic = lies.pop("magic", b"PK\x03\x04")
     facts = {"name": members[-50].name, "data": b"12345678" * 9, **lies}
     members[-50] = ZipMember(**facts)  # type: ignore[arg-type]
+    archive = raw_zip(members)
+    begin = archive.index(members[-50].name) - 30
     with pytest.raises(ArchiveCorruptError, match=why) as caught:
-        unpack_into(raw_zip(members), tmp_path)
+        unpack_into(archive[:begin] + magic + archive[begin + 4 :], tmp_path)
     assert caught.value.member == list(FILES)[-50]
 
 
