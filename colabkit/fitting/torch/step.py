@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.optim import optimizer as torch_optimizer
 
 from colabkit.errors import ArgumentError
 from colabkit.fitting.torch.accuracy import OWN, Classes, classes_of
@@ -20,6 +19,7 @@ from colabkit.fitting.torch.batches import (
     target_in,
     without_target,
 )
+from colabkit.fitting.torch.lean_calls import backward, step_of, zero_grad_of
 from colabkit.fitting.torch.loss import LossFunction, infer_loss, own_loss
 from colabkit.fitting.torch.metrics import Metrics
 from colabkit.fitting.torch.mistakes import check_loss, mistake_in_inputs, mistake_in_target
@@ -189,8 +189,8 @@ class TrainStep:
         self._left_out = recipe.left_out
         self._length: int | None = None
         self._changed: tuple[str, ...] = ()
-        self._zero_grad = _zero_grad_of(recipe.optimizer)
-        self._optimizer_step = _step_of(recipe.optimizer)
+        self._zero_grad = zero_grad_of(recipe.optimizer)
+        self._optimizer_step = step_of(recipe.optimizer)
         self.scaler = recipe.precision.scaler(recipe.device)
 
     def __call__(self, batch: Any) -> Outcome:
@@ -221,7 +221,7 @@ class TrainStep:
             loss = loss / self._group
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
-        torch.autograd.backward(loss)
+        backward(loss)
 
     def _count(self) -> None:
         self._batches_done += 1
@@ -360,48 +360,3 @@ def main_output(output: Any) -> Any:
 
 def _is_compiled(loss: object) -> bool:
     return hasattr(loss, "_orig_mod") or hasattr(loss, "_torchdynamo_orig_callable")
-
-
-def _zero_grad_of(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
-    """Returns what sets the gradients to None; without PyTorch's profiling hooks where it can."""
-    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
-        return optimizer.zero_grad
-
-    def clear() -> None:
-        for group in optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-
-    return clear
-
-
-def _step_of(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
-    """Returns the optimizer's step, without the label for a profiler while none runs.
-
-    The label costs a small model a tenth of its step. Hooks are called as ever.
-    """
-    inner = getattr(type(optimizer).step, "__wrapped__", None)
-    hooks = getattr(optimizer, "_optimizer_step_pre_hooks", None)
-    after = getattr(optimizer, "_optimizer_step_post_hooks", None)
-    if inner is None or hooks is None or after is None or "step" in vars(optimizer):
-        return lambda: optimizer.step()
-
-    def any_hooks() -> bool:
-        return bool(
-            torch_optimizer._global_optimizer_pre_hooks
-            or torch_optimizer._global_optimizer_post_hooks
-        )
-
-    def step() -> None:
-        # One before and one after are the run's own, and change no arguments.
-        has_others = len(hooks) > 1 or len(after) > 1 or any_hooks()
-        if has_others or torch.autograd.profiler._is_profiler_enabled:
-            optimizer.step()
-            return
-        for hook in hooks.values():
-            hook(optimizer, (), {})
-        inner(optimizer)
-        for hook in after.values():
-            hook(optimizer, (), {})
-
-    return step
