@@ -155,12 +155,14 @@ def title_of(phases: Sequence[Phase], index: int) -> str:
 def without_likes(phases: Sequence[Phase]) -> list[Phase]:
     """Returns the phases, of which those that only repeat the one before keep no checkpoint.
 
-    A loop that calls ``fit`` for each epoch would else keep as many checkpoints as epochs.
+    A loop that calls ``fit`` for each epoch would else keep as many checkpoints as epochs. One
+    with a name of its own is no mere repetition: the cells after its call expect its end.
     """
     kept = list(phases)
     for number in range(1, len(kept) - 1):
         before, each = kept[number - 1], kept[number]
-        if before.parts == each.parts and before.settings == each.settings:
+        same = before.parts == each.parts and before.settings == each.settings
+        if same and each.name == before.name:
             kept[number] = dataclasses.replace(each, stands_on="")
     return kept
 

@@ -90,6 +90,9 @@ def train(name: str, folder: Path, callbacks: list[Any], **options: Any) -> dict
 
 def main(folder: Path, plan: list[dict[str, Any]]) -> None:
     for part in plan:
+        # Each begins as a session does: before 3.13, Keras' seeding leaves its default generator
+        # where the part before has drawn it to.
+        keras.utils.clear_session()
         if "notebook" in part:
             notebooks.run(folder, part)
             continue

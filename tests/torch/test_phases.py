@@ -127,9 +127,9 @@ def pruned_after_each_call(book: Notebook) -> nn.Module:
 
 
 def one_layer_more_each_time(book: Notebook) -> nn.Module:
-    model = network()
+    model = network(norm=True)
     for number, first in enumerate((4, 3, 1, 0)):
-        freeze(model, first=min(first, 4))
+        freeze(model, first=first)
         optimizer = torch.optim.Adam(trainable(model), lr=0.01)
         book.fit(model, number + 1, optimizer=optimizer, phase=f"from layer {first}")
         book.at(f"between {number}")
@@ -197,6 +197,10 @@ NOTEBOOKS: dict[str, tuple[Callable[[Notebook], nn.Module], list[int | str]]] = 
         [5, "between 1", 15, "between 2", 25],
     ),
     "one_epoch_a_call": (one_epoch_a_call, [5, "between 0", 9, 15, "between 2", 21]),
+    "one_layer_more_each_time": (
+        one_layer_more_each_time,
+        [5, "between 0", 9, "between 1", 15, "between 2", 21],
+    ),
     "pruned_after_each_call": (pruned_after_each_call, [5, "between 0", 9, 15, "between 2", 21]),
     "other_data_afterwards": (other_data_afterwards, [5, "between", 13, 17]),
     "cut_short": (cut_short, [3, "between", 9, 13]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from colabkit.errors import ArgumentError, CheckpointMismatchError
@@ -113,5 +115,7 @@ def test_epochs_of_a_new_phase_that_are_trained_already_are_an_error_with_the_ri
 def test_of_phases_that_are_alike_only_the_newest_ends_are_kept():
     alike = [Phase("", HEAD, FAST, n, stands_on=str(n) if n else "") for n in range(4)]
     assert [each.stands_on for each in without_likes(alike)] == ["", "", "", "3"]
+    named = [dataclasses.replace(each, name=str(each.epochs)) for each in alike]
+    assert without_likes(named) == named
     different = [FIRST, SECOND, Phase("", HEAD, FAST, 7, stands_on="z")]
     assert without_likes(different) == different
