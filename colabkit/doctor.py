@@ -147,7 +147,7 @@ def memory_finding(host: Host) -> Finding:
 
 
 def disk_finding(folder: Path, *, usage: Callable[[Path], Any] = shutil.disk_usage) -> Finding:
-    """Says how much room the local disk has: datasets and spooled checkpoints lie there."""
+    """Says how much room the local disk has: datasets and staged checkpoints lie there."""
     disk = usage(folder)
     tone, advice = Tone.GOOD, ""
     if disk.free < _LITTLE_DISK_BYTES:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from colabkit.checkpoint.carrier import Carrier
 from colabkit.checkpoint.finite import is_finite
 from colabkit.checkpoint.incremental import Hashed
 from colabkit.checkpoint.info import Draft
@@ -31,6 +30,7 @@ from colabkit.checkpoint.snapshot import (
 from colabkit.checkpoint.status import SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
+from colabkit.checkpoint.uploader import Uploader
 from colabkit.errors import CheckpointWriteError
 from colabkit.storage import Bytes
 
@@ -56,11 +56,11 @@ class Saver:
     """Copies, hashes and writes snapshots; all public methods belong to the main thread.
 
     Args:
-        store: Where checkpoints are written: the volume, or the spool in front of a slow one.
+        store: Where checkpoints are written: the volume, or a staging area before a slow one.
         backend: The framework's tensors.
         lease: This session's claim on the run folder.
         attempt: The attempt the checkpoints belong to.
-        carrier: Brings what is in the spool to the volume; None without a spool.
+        uploader: Brings what is in the staging area to the volume; None without a staging area.
         trusted: Checkpoints in the store already known to be whole.
         clock: Seconds that only grow.
     """
@@ -72,12 +72,12 @@ class Saver:
         *,
         lease: Lease,
         attempt: int,
-        carrier: Carrier | None = None,
+        uploader: Uploader | None = None,
         trusted: Sequence[Manifest] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
-        self.carrier = carrier
+        self.uploader = uploader
         self._backend = backend
         self._lease = lease
         self._attempt = attempt
@@ -204,9 +204,9 @@ class Saver:
     def status(self) -> SaveStatus:
         """Returns how far the newest save has come."""
         status = dataclasses.replace(self._status, age_s=self._clock() - self._committed_s)
-        if self.carrier is None:
+        if self.uploader is None:
             return status
-        return dataclasses.replace(status, carry=self.carrier.status())
+        return dataclasses.replace(status, upload=self.uploader.status())
 
     def raise_if_failed(self) -> None:
         """Raises on this thread what the saver's thread cannot go on from.
@@ -214,11 +214,11 @@ class Saver:
         Raises:
             LeaseLostError: Another session has taken the run folder over.
         """
-        if failure := self._failure or (self.carrier.failure if self.carrier else None):
+        if failure := self._failure or (self.uploader.failure if self.uploader else None):
             raise failure
 
     def flush(self, timeout_s: float | None = None) -> None:
-        """Waits until the save under way is committed, in the spool where there is one.
+        """Waits until the save under way is committed, in the staging area where there is one.
 
         Raises:
             CheckpointWriteError: It could not be written.
@@ -246,8 +246,8 @@ class Saver:
         try:
             self._thread.join()
         finally:
-            if self.carrier is not None:
-                self.carrier.close()
+            if self.uploader is not None:
+                self.uploader.close()
 
     # On the saver's own thread.
 
@@ -279,7 +279,7 @@ class Saver:
 
     def _prune(self) -> None:
         """Removes what is superfluous; nobody waits for it."""
-        needed = self.carrier.needed() if self.carrier is not None else ()
+        needed = self.uploader.needed() if self.uploader is not None else ()
         try:
             self._store.prune(self._attempt, self._trusted, needed=needed)
         except OSError:
@@ -307,7 +307,7 @@ class Saver:
         noted = {s: {key: told() for key, told in each.items()} for s, each in job.noted.items()}
         if self._deceived(job, hashes) or self._is_torn(noted):
             return
-        self._status = dataclasses.replace(self._status, state=SaveState.STAGED)
+        self._status = dataclasses.replace(self._status, state=SaveState.COPIED)
         finite = all(is_finite(item.spec.dtype, item.view) for item in job.trained)
         job.facts = dataclasses.replace(job.facts, is_finite=finite)
         nbytes = self._commit(job, hashes, noted)
@@ -320,7 +320,7 @@ class Saver:
             nbytes=nbytes,
         )
         self._status = SaveStatus(
-            state=SaveState.COMMITTED if self.carrier is None else SaveState.SPOOLED,
+            state=SaveState.COMMITTED if self.uploader is None else SaveState.STAGED,
             step=job.facts.step,
             timings=timings,
             wants_retake=self._status.wants_retake,
@@ -365,14 +365,14 @@ class Saver:
             weights=job.weights,
             noted=noted,
         )
-        # Behind a spool it is the carrier that asks whose the folder is: Drive may be away.
-        check = self._lease.check if self.carrier is None else _no_check
+        # Behind a staging area it is the uploader that asks whose the folder is: Drive may be away.
+        check = self._lease.check if self.uploader is None else _no_check
         check()
         manifest, nbytes = self._store.commit(name, draft, previous=self._previous, check=check)
         self._previous = manifest
         self._trusted.add(str(name))
-        if self.carrier is not None:
-            self.carrier.carry(manifest)
+        if self.uploader is not None:
+            self.uploader.enqueue(manifest)
         return nbytes
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint.packing import MANY, Forms, Pack, Packing, name_of, skeleton_of
+from colabkit.checkpoint.pytree import encode
+from colabkit.checkpoint.small_tensors import MANY, Forms, Pack, Packing, name_of, skeleton_of
 from colabkit.checkpoint.tensors import (
     ITEM_BYTES,
     TellsApart,
@@ -18,7 +19,6 @@ from colabkit.checkpoint.tensors import (
     TensorSpec,
     describe_array,
 )
-from colabkit.checkpoint.tree import encode
 from colabkit.errors import StateError
 from colabkit.storage import Bytes, hash_of
 

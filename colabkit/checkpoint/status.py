@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import enum
 
-from colabkit.checkpoint.carrier import CarryStatus
 from colabkit.checkpoint.policy import SaveTimings
+from colabkit.checkpoint.uploader import UploadStatus
 
 
 class SaveState(enum.Enum):
     """How far the newest save has come."""
 
     NONE = "nothing saved yet"
-    STAGED = "copied into memory"
-    SPOOLED = "on the local disk"
+    COPIED = "copied into memory"
+    STAGED = "on the local disk"
     COMMITTED = "on the volume"
     CONFIRMED = "uploaded"
 
@@ -30,7 +30,7 @@ class SaveStatus:
         timings: How long it took.
         error: Why the newest save failed, None when it did not.
         wants_retake: Whether a snapshot was torn and thrown away.
-        carry: How far a slow volume is behind the local disk, None without a spool.
+        upload: How far a slow volume is behind the local disk, None without a staging area.
         finite_step: The newest step whose trained weights were seen to be finite, or None.
         is_finite: Whether those of the newest save are.
     """
@@ -41,6 +41,6 @@ class SaveStatus:
     timings: SaveTimings = dataclasses.field(default_factory=SaveTimings)
     error: OSError | None = None
     wants_retake: bool = False
-    carry: CarryStatus | None = None
+    upload: UploadStatus | None = None
     finite_step: int | None = None
     is_finite: bool = True

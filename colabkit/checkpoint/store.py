@@ -20,11 +20,11 @@ from colabkit.checkpoint.manifest import (
     TensorEntry,
     corrupt,
 )
-from colabkit.checkpoint.packing import Packing
+from colabkit.checkpoint.pytree import decode
 from colabkit.checkpoint.retention import superfluous
-from colabkit.checkpoint.shard import header_of, merged, read_shard
+from colabkit.checkpoint.safetensors_file import header_of, merged, read_shard
+from colabkit.checkpoint.small_tensors import Packing
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec, rebuild_array
-from colabkit.checkpoint.tree import decode
 from colabkit.errors import CheckpointCorruptError, StorageError
 from colabkit.storage import Bytes, Uploading, Volume, hash_of, joined
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import Lease, carry_stranded
+from colabkit.checkpoint import Lease, upload_stranded
 from colabkit.errors import CheckpointCorruptError, MissingPackageError, StorageError
 from colabkit.keeping.kept import Kept
 from colabkit.keeping.notes import stranded_folders
@@ -108,7 +108,7 @@ def kept_folders() -> list[Kept]:
     return list(_live.values())
 
 
-def carry_all(say: Callable[[str], None]) -> None:
+def upload_all(say: Callable[[str], None]) -> None:
     """Brings to where it belongs whatever waits on this machine: checkpoints and kept folders.
 
     What a kernel kept that has died on this machine goes there, too.
@@ -119,7 +119,7 @@ def carry_all(say: Callable[[str], None]) -> None:
     Raises:
         StorageError: Something does not get there: it is on this machine only.
     """
-    carry_stranded(say)
+    upload_stranded(say)
     for kept in kept_folders():
         kept.flush()
     for left in stranded_folders():

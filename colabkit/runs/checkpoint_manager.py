@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from colabkit.checkpoint import (
-    Carrier,
+    Uploader,
     LoadedCheckpoint,
     RunFolder,
     SaveFacts,
@@ -29,7 +29,7 @@ _MEND_EVERY_S = 1.0
 # A look at a mount that hangs takes seconds, and training waits for it.
 _MEND_COST_SHARE, _MEND_PAUSE_MAX_S = 20.0, 60.0
 _HANGING_S = 60.0
-_LANDING_S = 1.0
+_ARRIVAL_S = 1.0
 _TRIES = 3
 _FLUSH_PAUSES_S = (0.5, 2.0, 5.0, 15.0)
 
@@ -218,8 +218,8 @@ class Keeper:
         self.finish_copying()
         self._saver.flush()
         pauses_s = iter(_FLUSH_PAUSES_S)
-        while not self._has_landed():
-            error = self._carrying().status().error
+        while not self._has_arrived():
+            error = self._uploading().status().error
             mended = self.mend(now=True)
             if mended is not None and mended.outcome is Mended.REFUSED:
                 raise self._stranded(error)
@@ -233,33 +233,33 @@ class Keeper:
         if pause_s is None or isinstance(error, DiskFullError):
             raise self._stranded(error)
         time.sleep(pause_s)
-        self._carrying().hurry()
+        self._uploading().hurry()
 
-    def _carrying(self) -> Carrier:
-        carrier = self._opened().carrier
-        assert carrier is not None  # noqa: S101  # without one everything has landed
-        return carrier
+    def _uploading(self) -> Uploader:
+        uploader = self._opened().uploader
+        assert uploader is not None  # noqa: S101  # without one everything has arrived
+        return uploader
 
-    def _has_landed(self) -> bool:
+    def _has_arrived(self) -> bool:
         saver = self._opened()
-        carrier = saver.carrier
-        if carrier is None:
+        uploader = saver.uploader
+        if uploader is None:
             return True
-        while not carrier.landed(timeout_s=_LANDING_S):
+        while not uploader.wait_copied(timeout_s=_ARRIVAL_S):
             # What hangs without a mount of ours ends by an error, or takes its time.
-            if self._folder.mount is not None and carrier.status().busy_s > _HANGING_S:
+            if self._folder.mount is not None and uploader.status().busy_s > _HANGING_S:
                 return False
         saver.raise_if_failed()
-        return carrier.status().error is None
+        return uploader.status().error is None
 
     def _require_newest(self) -> None:
-        """Whatever has landed, it must not have overtaken one that the spool has lost."""
+        """Whatever has arrived, it must not have overtaken one that the staging area has lost."""
         status = self._opened().status()
-        if status.carry is None or (status.carry.committed_step or 0) >= status.step:
+        if status.upload is None or (status.upload.committed_step or 0) >= status.step:
             return
         message = (
             f"The checkpoint of step {status.step} cannot be read in"
-            f" {self._folder.spool_location} any more, and is not in {self.location}."
+            f" {self._folder.staging_location} any more, and is not in {self.location}."
         )
         hint = "Look whether this machine's disk is full. To go on from the one before, run again."
         raise CheckpointWriteError(message, path=self.location, step=status.step, hint=hint)
@@ -269,7 +269,7 @@ class Keeper:
         why = error or "nothing there answers."
         message = f"The checkpoint of step {status.step} is not in {self.location}: {why}"
         hint = (
-            f"It is whole in {self._folder.spool_location} on this machine: run the cell again"
+            f"It is whole in {self._folder.staging_location} on this machine: run the cell again"
             " here once that is put right, and it is copied."
         )
         return CheckpointWriteError(message, path=self.location, step=status.step, hint=hint)
@@ -283,10 +283,10 @@ class Keeper:
         Returns:
             What was done, None when there is nothing to mend.
         """
-        carrier, mount = self._opened().carrier, self._folder.mount
-        if carrier is None or mount is None or not (now or self._clock() >= self._next_mend_s):
+        uploader, mount = self._opened().uploader, self._folder.mount
+        if uploader is None or mount is None or not (now or self._clock() >= self._next_mend_s):
             return None
-        status, began_s = carrier.status(), self._clock()
+        status, began_s = uploader.status(), self._clock()
         if isinstance(status.error, DriveLostError) or status.busy_s >= _HANGING_S:
             mending = mount.mend(now=now)
         elif mount.wants_renewal and status.is_idle:
@@ -297,7 +297,7 @@ class Keeper:
         pause_s = min(_MEND_COST_SHARE * (self._clock() - began_s), _MEND_PAUSE_MAX_S)
         self._next_mend_s = self._clock() + max(_MEND_EVERY_S, pause_s)
         if mending.outcome in {Mended.FINE, Mended.REMOUNTED, Mended.RENEWED}:
-            carrier.hurry()
+            uploader.hurry()
         return mending
 
     def forget_place(self) -> None:

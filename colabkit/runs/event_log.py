@@ -253,6 +253,6 @@ def events_for(wanted: object, history: History, folder: RunFolder) -> Events:
 
 
 def _committed_step(status: SaveStatus) -> int | None:
-    if status.carry is not None:
-        return status.carry.committed_step
+    if status.upload is not None:
+        return status.upload.committed_step
     return None if status.state is SaveState.NONE else status.step

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Protocol
 
 from colabkit.errors import MachineReleaseError, StorageError
-from colabkit.keeping import carry_all
+from colabkit.keeping import upload_all
 from colabkit.notebook import Printed, Silent
 from colabkit.storage import give_back
 
@@ -45,6 +45,6 @@ class ReleaseWhenDone:
             say("Nothing was trained here: the machine is kept; colabkit.release() returns it.")
             return
         try:
-            give_back(say=say, carry=carry_all)
+            give_back(say=say, upload=upload_all)
         except (StorageError, MachineReleaseError) as error:
             say(f"The machine is kept: {error}")

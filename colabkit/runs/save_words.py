@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from colabkit.checkpoint import CarryStatus, SaveState, SaveStatus
+from colabkit.checkpoint import UploadStatus, SaveState, SaveStatus
 from colabkit.errors import DriveLostError
 from colabkit.notebook import Stage, Tone, duration_words, saved_words
 
 _UPLOAD_PATIENCE_S = 600.0
 _LONG_COPY_S = 2.0
 _PLACES = {
-    SaveState.SPOOLED: "on this machine",
+    SaveState.STAGED: "on this machine",
     SaveState.COMMITTED: "in the run folder",
     SaveState.CONFIRMED: "uploaded",
 }
@@ -23,21 +23,21 @@ def bar_words(status: SaveStatus | None) -> str:
     if status is None or status.state not in _PLACES:
         return ""
     words = saved_words(step=status.step, age_s=status.age_s, place=_PLACES[status.state])
-    return words if status.carry is None else f"{words}, {_carried_words(status.carry)}"
+    return words if status.upload is None else f"{words}, {_upload_words(status.upload)}"
 
 
 def complaint_of(status: SaveStatus) -> str:
     """Returns what stands in the way of the run's saves, "" when nothing does."""
-    carry = status.carry
+    upload = status.upload
     if status.error is not None:
         return f"The last checkpoint could not be saved: {status.error}"
-    if carry is None:
+    if upload is None:
         return ""
-    if carry.error is not None and not isinstance(carry.error, DriveLostError):
-        return f"Checkpoints stay on this machine for now: {carry.error}"
-    if carry.unconfirmed_s > _UPLOAD_PATIENCE_S:
+    if upload.error is not None and not isinstance(upload.error, DriveLostError):
+        return f"Checkpoints stay on this machine for now: {upload.error}"
+    if upload.unconfirmed_s > _UPLOAD_PATIENCE_S:
         return (
-            f"Drive has not uploaded the checkpoint of step {carry.committed_step} for"
+            f"Drive has not uploaded the checkpoint of step {upload.committed_step} for"
             f" {duration_words(_UPLOAD_PATIENCE_S)}; look whether your Drive or its trash is full."
         )
     return ""
@@ -47,14 +47,14 @@ def parting_words(status: SaveStatus) -> str:
     """Returns what to know of a run's last checkpoint at its end, "" when it is uploaded.
 
     Example:
-        >>> parting_words(SaveStatus(carry=CarryStatus(committed_step=7, unconfirmed_s=2.0)))[:54]
+        >>> parting_words(SaveStatus(upload=UploadStatus(committed_step=7, unconfirmed_s=2.0)))[:54]
         'Drive has not uploaded the checkpoint of step 7 so far'
     """
-    carry = status.carry
-    if carry is None or carry.committed_step is None or not carry.unconfirmed_s:
+    upload = status.upload
+    if upload is None or upload.committed_step is None or not upload.unconfirmed_s:
         return ""
-    step = f"the checkpoint of step {carry.committed_step:,}"
-    if carry.is_silent:
+    step = f"the checkpoint of step {upload.committed_step:,}"
+    if upload.is_silent:
         return (
             f"What is mounted does not say here when {step} is uploaded: keep this machine for a"
             " while."
@@ -80,9 +80,9 @@ class SaveTrail:
         """Notes when the newest save was made."""
         if status.state in _PLACES:
             self._saved_s[status.step] = self._clock() - status.age_s
-        carried = status.carry.confirmed_step if status.carry is not None else status.step
-        if carried is not None and len(self._saved_s) > 1:
-            self._saved_s = {s: at for s, at in self._saved_s.items() if s >= carried}
+        arrived = status.upload.confirmed_step if status.upload is not None else status.step
+        if arrived is not None and len(self._saved_s) > 1:
+            self._saved_s = {s: at for s, at in self._saved_s.items() if s >= arrived}
 
     def stages(self, status: SaveStatus | None, *, volume: str) -> list[Stage]:
         """Returns where the checkpoints are, the safest place last.
@@ -94,15 +94,15 @@ class SaveTrail:
         if status is None:
             return []
         step = status.step if status.step in self._saved_s else None
-        remark = "writing the next" if status.state is SaveState.STAGED else ""
+        remark = "writing the next" if status.state is SaveState.COPIED else ""
         tone = Tone.BAD if status.error is not None else Tone.PLAIN
-        carry = status.carry
-        if carry is None:
+        upload = status.upload
+        if upload is None:
             return [self._stage(volume, step, tone, remark)]
         return [
             self._stage("this machine", step, tone, remark),
-            self._stage(volume, carry.committed_step, *_state_of(carry)),
-            self._stage(f"{volume}: uploaded", carry.confirmed_step),
+            self._stage(volume, upload.committed_step, *_state_of(upload)),
+            self._stage(f"{volume}: uploaded", upload.confirmed_step),
         ]
 
     def _stage(
@@ -113,20 +113,20 @@ class SaveTrail:
         return Stage(name, step, age_s, tone, remark)
 
 
-def _state_of(carry: CarryStatus) -> tuple[Tone, str]:
-    waiting = f"{carry.waiting} waiting" if carry.waiting else ""
-    if carry.error is not None:
+def _state_of(upload: UploadStatus) -> tuple[Tone, str]:
+    waiting = f"{upload.waiting} waiting" if upload.waiting else ""
+    if upload.error is not None:
         return Tone.BAD, waiting or "cannot be reached"
-    if carry.busy_s > _LONG_COPY_S:
-        return Tone.NOTE, f"copying for {duration_words(carry.busy_s)}"
+    if upload.busy_s > _LONG_COPY_S:
+        return Tone.NOTE, f"copying for {duration_words(upload.busy_s)}"
     return Tone.PLAIN, waiting
 
 
-def _carried_words(carry: CarryStatus) -> str:
+def _upload_words(upload: UploadStatus) -> str:
     """Returns how far the volume is behind this machine."""
-    if carry.committed_step is None:
+    if upload.committed_step is None:
         return "nothing on the volume yet"
-    if carry.confirmed_step == carry.committed_step:
-        return f"step {carry.committed_step:,} uploaded"
-    known = "" if carry.confirmed_step is None else f", step {carry.confirmed_step:,} uploaded"
-    return f"step {carry.committed_step:,} on the volume{known}"
+    if upload.confirmed_step == upload.committed_step:
+        return f"step {upload.committed_step:,} uploaded"
+    known = "" if upload.confirmed_step is None else f", step {upload.confirmed_step:,} uploaded"
+    return f"step {upload.committed_step:,} on the volume{known}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from colabkit.keeping import carry_all
+from colabkit.keeping import upload_all
 from colabkit.notebook import say
 from colabkit.storage import give_back
 
@@ -26,4 +26,4 @@ def release(*, timeout_s: float = 3600.0) -> None:
         >>> release()
         This machine is not lent by Colab: there is nothing to give back.
     """
-    give_back(say=say, carry=carry_all, timeout_s=timeout_s)
+    give_back(say=say, upload=upload_all, timeout_s=timeout_s)

@@ -20,7 +20,7 @@ _QUIET_S = 10.0
 def give_back(
     *,
     say: Callable[[str], None],
-    carry: Callable[[Callable[[str], None]], None],
+    upload: Callable[[Callable[[str], None]], None],
     timeout_s: float = 3600.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -32,7 +32,7 @@ def give_back(
 
     Args:
         say: Tells the user a sentence.
-        carry: Brings to Drive what still waits on the local disk; it is given ``say``.
+        upload: Brings to Drive what still waits on the local disk; it is given ``say``.
         timeout_s: How long to wait for the upload.
         clock: Seconds that only grow.
         sleep: Waits some seconds.
@@ -47,7 +47,7 @@ def give_back(
     mount = mount_in_use()
     if mount is not None:
         _revive(mount)
-    carry(say)
+    upload(say)
     ends_s = clock() + timeout_s
     while mount is not None and mount.look() is MountState.MOUNTED:
         _wait_for_upload(mount, say, timeout_s, clock, sleep)

@@ -92,7 +92,7 @@ def in_haste(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
     fsspec.register_implementation("slow", Slow, clobber=True)
     Slow.may_go_on.clear()
-    monkeypatch.setattr(checkpoint_manager, "_LANDING_S", 0.02)
+    monkeypatch.setattr(checkpoint_manager, "_ARRIVAL_S", 0.02)
     monkeypatch.setattr(checkpoint_manager, "_FLUSH_PAUSES_S", ())
 
 
@@ -139,7 +139,7 @@ def test_a_mount_that_hangs_is_looked_at_rarely(tmp_path, in_haste):
         mounter.hangs = True
         root.rename(tmp_path / "gone")
         keeper.save(1, wait=False)
-        eventually(lambda: isinstance(keeper.status().carry.error, DriveLostError))
+        eventually(lambda: isinstance(keeper.status().upload.error, DriveLostError))
         end_s = clock.now_s + 600
         while clock.now_s < end_s:
             keeper.mend()
@@ -162,7 +162,7 @@ def test_a_copy_that_hangs_to_the_end_is_said_to_get_no_answer(tmp_path, in_hast
         lease.unlink()
         os.mkfifo(lease)  # who reads it waits until somebody writes
         keeper.save(1, wait=False)
-        eventually(lambda: keeper.status().carry.busy_s > 60 or clock.wait(1.0))
+        eventually(lambda: keeper.status().upload.busy_s > 60 or clock.wait(1.0))
         mounter.hangs = True
         root.rename(tmp_path / "gone")
         with pytest.raises(CheckpointWriteError, match="nothing there answers"):
@@ -182,8 +182,8 @@ def test_an_upload_that_takes_long_is_waited_for(in_haste):
     keeper.save(1, wait=True)
     status = keeper.close()
     assert status is not None
-    assert status.carry is not None
-    assert status.carry.confirmed_step is not None
+    assert status.upload is not None
+    assert status.upload.confirmed_step is not None
 
 
 def test_a_checkpoint_that_the_spool_has_lost_is_never_called_saved(tmp_path, in_haste):

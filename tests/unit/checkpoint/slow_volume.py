@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from colabkit.checkpoint import Carrier, CheckpointStore, Lease, SaveFacts, Saver
+from colabkit.checkpoint import CheckpointStore, Lease, SaveFacts, Saver, Uploader
 from colabkit.errors import DriveLostError
 from colabkit.storage import Bytes, LocalVolume
 from tests.unit.checkpoint.numpy_backend import NumpyBackend
@@ -78,7 +78,7 @@ class Clock:
         return self.now_s
 
 
-class SpoolingMachine(Machine):
+class StagingMachine(Machine):
     """A session whose saves go to a spool, and from there to a slow volume."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float], size: int = 64) -> None:
@@ -87,12 +87,12 @@ class SpoolingMachine(Machine):
         self.drive = SlowVolume(folder / "drive")
         self.far = CheckpointStore(self.drive, keep=2)
         self.clock = clock
-        self.carrier: Carrier | None = None
+        self.uploader: Uploader | None = None
 
     def open(self) -> Saver:
         lease = Lease(self.drive)
         lease.acquire(max((n.generation for n in self.far.names()), default=0))
-        self.carrier = Carrier(
+        self.uploader = Uploader(
             self.store, self.far, lease=lease, trusted=set(), clock=self.clock, look_s=0.002
         )
         self.saver = Saver(
@@ -100,7 +100,7 @@ class SpoolingMachine(Machine):
             self.backend,
             lease=lease,
             attempt=1,
-            carrier=self.carrier,
+            uploader=self.uploader,
             clock=self.clock,
         )
         return self.saver
@@ -118,7 +118,7 @@ class SpoolingMachine(Machine):
     def far_steps(self) -> list[int]:
         return [self.far.manifest(name).facts.step for name in self.far.names()]
 
-    def spooled_steps(self) -> list[int]:
+    def staged_steps(self) -> list[int]:
         return [self.store.manifest(name).facts.step for name in self.store.names()]
 
 

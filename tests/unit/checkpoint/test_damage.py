@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from colabkit.checkpoint import CheckpointStore, Manifest, Name, RunFolder
-from colabkit.checkpoint.shard import read_shard
+from colabkit.checkpoint.safetensors_file import read_shard
 from colabkit.errors import CheckpointCorruptError
 from colabkit.storage import LocalVolume, hash_of
 from tests.unit.checkpoint.numpy_backend import NumpyBackend

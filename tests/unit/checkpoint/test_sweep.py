@@ -6,7 +6,7 @@ import pytest
 
 from colabkit.checkpoint import CheckpointStore, RunFolder
 from tests.unit.checkpoint.saving import Machine, loaded_step
-from tests.unit.checkpoint.slow_volume import Clock, SpoolingMachine, eventually
+from tests.unit.checkpoint.slow_volume import Clock, StagingMachine, eventually
 
 
 def shards(store: CheckpointStore) -> set[str]:
@@ -96,17 +96,17 @@ def test_a_manifest_that_a_kill_left_empty_keeps_nothing_from_going_for_long(fin
 
 def test_a_copy_to_a_slow_volume_that_was_broken_off_goes_once_a_newer_one_has_arrived(tmp_path):
     clock = Clock()
-    machine = SpoolingMachine(tmp_path, clock=clock)
+    machine = StagingMachine(tmp_path, clock=clock)
     put(machine.far, "model-a01-g0001-00000004-0badcafe.safetensors")
     newer = put(machine.far, "model-a01-g0009-00000001-0badcafe.safetensors")
     for _ in range(2):  # the sessions are the first and the second generation
         machine.open()
         machine.drive.uploads = False
         machine.save(1)
-        eventually(lambda: machine.carrier.status().committed_step == 1)
+        eventually(lambda: machine.uploader.status().committed_step == 1)
         before = shards(machine.far)
         machine.drive.uploads = True
-        eventually(lambda: machine.carrier.status().confirmed_step == 1)
+        eventually(lambda: machine.uploader.status().confirmed_step == 1)
         machine.close()
     assert "model-a01-g0001-00000004-0badcafe.safetensors" in before
     assert "model-a01-g0001-00000004-0badcafe.safetensors" not in shards(machine.far)

@@ -112,13 +112,13 @@ def test_a_slow_place_has_a_spool_and_says_what_has_arrived(place):
     try:
         assert saver.offer(machine.sections(1), SaveFacts(step=1), is_guarded=lambda _: False)
         saver.flush()
-        if saver.carrier is None:
+        if saver.uploader is None:
             assert not place.startswith(("s3", "gs", "rclone", "memory"))
             return
-        assert folder.spool_location
-        assert saver.carrier.landed(timeout_s=30)
-        assert saver.carrier.confirmed(timeout_s=30)
-        assert saver.status().carry.confirmed_step == 1
+        assert folder.staging_location
+        assert saver.uploader.wait_copied(timeout_s=30)
+        assert saver.uploader.wait_uploaded(timeout_s=30)
+        assert saver.status().upload.confirmed_step == 1
     finally:
         saver.close()
     loaded = RunFolder(place).load(folder.store.infos()[0], machine.backend)
@@ -127,8 +127,8 @@ def test_a_slow_place_has_a_spool_and_says_what_has_arrived(place):
 
 def test_the_spool_of_one_url_is_not_that_of_another(bucket):
     one, other = RunFolder(f"{bucket}/cats"), RunFolder(f"{bucket}/dogs")
-    assert one.spool_location != other.spool_location
-    assert one.spool_location == RunFolder(f"{bucket}/cats/").spool_location
+    assert one.staging_location != other.staging_location
+    assert one.staging_location == RunFolder(f"{bucket}/cats/").staging_location
 
 
 def test_what_cannot_be_listed_is_no_new_start(signed_in):

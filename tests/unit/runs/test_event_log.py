@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colabkit.checkpoint import CarryStatus, RunFolder, SaveState, SaveStatus
+from colabkit.checkpoint import UploadStatus, RunFolder, SaveState, SaveStatus
 from colabkit.errors import ArgumentError
 from colabkit.runs.event_files import events, header
 from colabkit.runs.event_log import EventLog, NoEvents, Part, chain_of, events_for
@@ -96,9 +96,9 @@ def test_nothing_is_published_before_it_is_in_a_checkpoint(tmp_path):
     grown(history, 0, 100)
     log.follow(None)
     log.follow(SaveStatus())
-    log.follow(SaveStatus(SaveState.SPOOLED, step=90, carry=CarryStatus()))
+    log.follow(SaveStatus(SaveState.STAGED, step=90, upload=UploadStatus()))
     assert files(tmp_path) == []
-    log.follow(SaveStatus(SaveState.SPOOLED, step=90, carry=CarryStatus(committed_step=40)))
+    log.follow(SaveStatus(SaveState.STAGED, step=90, upload=UploadStatus(committed_step=40)))
     log._join()
     assert read(tmp_path / "tensorboard")["step/loss"][-1] == (39, 19.5)
 

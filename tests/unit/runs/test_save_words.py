@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from colabkit.checkpoint import CarryStatus, SaveState, SaveStatus
+from colabkit.checkpoint import UploadStatus, SaveState, SaveStatus
 from colabkit.notebook import Stage, Tone
 from colabkit.runs.save_words import SaveTrail, bar_words, complaint_of, parting_words
 
@@ -18,7 +18,7 @@ class Clock:
 
 
 def spooled(step: int, age_s: float, **carried) -> SaveStatus:
-    return SaveStatus(SaveState.SPOOLED, step=step, age_s=age_s, carry=CarryStatus(**carried))
+    return SaveStatus(SaveState.STAGED, step=step, age_s=age_s, upload=UploadStatus(**carried))
 
 
 def test_before_the_first_save_there_is_nothing():
@@ -36,7 +36,7 @@ def test_on_a_disk_there_is_one_stage_with_its_age():
     trail.follow(status)
     clock.now_s += 3
     assert trail.stages(status, volume="run folder") == [Stage("run folder", 40, 5.0)]
-    writing = dataclasses.replace(status, state=SaveState.STAGED)
+    writing = dataclasses.replace(status, state=SaveState.COPIED)
     assert trail.stages(writing, volume="run folder")[0].remark == "writing the next"
 
 

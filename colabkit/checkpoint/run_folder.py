@@ -1,4 +1,4 @@
-"""A run folder: its store, the spool in front of a slow one, and whose it is."""
+"""A run folder: its store, the staging area in front of a slow one, and whose it is."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from colabkit.checkpoint.carrier import Carrier
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, nbytes_of
-from colabkit.checkpoint.spool import note_carried, spool_of, stranded
+from colabkit.checkpoint.staging_area import note_copied, staging_area_of, stranded
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
+from colabkit.checkpoint.uploader import Uploader
 from colabkit.errors import CheckpointCorruptError, DiskFullError, DriveLostError, StorageError
 from colabkit.storage import (
     DriveMount,
@@ -49,9 +49,9 @@ class RunFolder:
         self.location = self._volume.location
         self.store = CheckpointStore(self._volume, keep=keep)
         self._keep = keep
-        self._spool: CheckpointStore | None = None
+        self._staging: CheckpointStore | None = None
         if self._volume.is_slow:
-            self._spool = spool_of(self._volume, keep=keep)
+            self._staging = staging_area_of(self._volume, keep=keep)
         self._attached = [
             CheckpointStore(LocalVolume(where)) for where in _attached_to(self._volume)
         ]
@@ -66,7 +66,7 @@ class RunFolder:
         self._stranded: list[Manifest] = []
 
     def newest_valid(self, backend: TensorBackend) -> LoadedCheckpoint | None:
-        """Returns the newest checkpoint that is whole, on the volume or in the spool.
+        """Returns the newest checkpoint that is whole, on the volume or in the staging area.
 
         One whose weights are NaN or infinite comes after all that are not, of its attempt.
 
@@ -100,9 +100,9 @@ class RunFolder:
                 continue
             self._attempt = name.attempt
             manifest = stores[place].manifest(name)
-            is_carried = stores[place] is self.store
-            self._loaded = [manifest] if is_carried else []
-            waiting = [] if is_carried else stranded(stores[place], self.store, manifest)
+            is_copied = stores[place] is self.store
+            self._loaded = [manifest] if is_copied else []
+            waiting = [] if is_copied else stranded(stores[place], self.store, manifest)
             is_attached = stores[place] in self._attached
             self._brought = [(stores[place], each) for each in waiting if is_attached]
             self._stranded = [] if is_attached else waiting
@@ -169,26 +169,26 @@ class RunFolder:
         lease.acquire(max((name.generation for name in self._all_names()), default=0))
         self._bring()
         # A slow volume may show a file before the manifest that names it: it is not swept.
-        (self._spool or self.store).sweep()
+        (self._staging or self.store).sweep()
         return Saver(
-            self._spool or self.store,
+            self._staging or self.store,
             backend,
             lease=lease,
             attempt=self._attempt or 1,
-            carrier=self._open_carrier(lease, period_s, clock),
-            trusted=() if self._spool is not None else self._loaded,
+            uploader=self._open_uploader(lease, period_s, clock),
+            trusted=() if self._staging is not None else self._loaded,
             clock=clock,
         )
 
-    def _open_carrier(
+    def _open_uploader(
         self, lease: Lease, period_s: float | None, clock: Callable[[], float]
-    ) -> Carrier | None:
-        if self._spool is None:
+    ) -> Uploader | None:
+        if self._staging is None:
             return None
-        note_carried(self._spool, self._volume, max(self.store.names(), default=None))
+        note_copied(self._staging, self._volume, max(self.store.names(), default=None))
         trusted = {str(manifest.name) for manifest in self._loaded}
-        carrier = Carrier(
-            self._spool,
+        uploader = Uploader(
+            self._staging,
             self.store,
             lease=lease,
             trusted=trusted,
@@ -197,15 +197,15 @@ class RunFolder:
             clock=clock,
         )
         for manifest in self._stranded:
-            carrier.carry(manifest)
-        return carrier
+            uploader.enqueue(manifest)
+        return uploader
 
     def _all_names(self) -> list[Name]:
         return [name for store in self._stores() for name in store.names()]
 
     def _stores(self) -> list[CheckpointStore]:
-        spools = [] if self._spool is None else [self._spool]
-        return [self.store, *spools, *self._attached]
+        staged = [] if self._staging is None else [self._staging]
+        return [self.store, *staged, *self._attached]
 
     def _bring(self) -> None:
         """Copies what is gone on from out of an attached input, which nobody can write to."""
@@ -220,9 +220,9 @@ class RunFolder:
         return self._volume.mount if isinstance(self._volume, DriveVolume) else None
 
     @property
-    def spool_location(self) -> str:
+    def staging_location(self) -> str:
         """Where checkpoints wait on this machine's disk, "" when they do not."""
-        return self._spool.volume.location if self._spool is not None else ""
+        return self._staging.volume.location if self._staging is not None else ""
 
     def load(self, info: CheckpointInfo, backend: TensorBackend) -> LoadedCheckpoint:
         """Reads one checkpoint of the volume and verifies every byte."""
@@ -258,13 +258,13 @@ class RunFolder:
         self._volume.sweep()
         self._bring()
         for manifest in self._stranded:
-            assert self._spool is not None  # noqa: S101  # where the stranded are
-            self.store.copy_from(self._spool, manifest, lambda: None)
-            note_carried(self._spool, self._volume, manifest.name)
+            assert self._staging is not None  # noqa: S101  # where the stranded are
+            self.store.copy_from(self._staging, manifest, lambda: None)
+            note_copied(self._staging, self._volume, manifest.name)
         data = text.encode()
         if names := self.store.names():
             # The lease is not taken: what another session is writing now must stay.
-            (self._spool or self.store).sweep(outdone_by=names[0])
+            (self._staging or self.store).sweep(outdone_by=names[0])
         if name not in self._volume.list(".") or self._volume.read(name).tobytes() != data:
             self._volume.write(name, [np.frombuffer(data, np.uint8)])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from colabkit.checkpoint import CheckpointStore, RunFolder, SaveFacts, Section, carry_stranded
+from colabkit.checkpoint import CheckpointStore, RunFolder, SaveFacts, Section, upload_stranded
 from colabkit.errors import StorageError
 from colabkit.storage import FsspecVolume
 from tests.unit.checkpoint.numpy_backend import NumpyBackend, Tensor
@@ -60,7 +60,7 @@ def strand(place, closed, step):
     session = Session(place)
     closed(True)
     session.save(step)
-    eventually(lambda: session.saver.carrier.status().error is not None)
+    eventually(lambda: session.saver.uploader.status().error is not None)
     session.saver.close()
     closed(False)
     return session
@@ -70,12 +70,12 @@ def test_what_is_stranded_is_brought_over_once_and_said(place, closed):
     strand(place, closed, 7)
     assert steps(place) == []
     said = []
-    carry_stranded(said.append)
+    upload_stranded(said.append)
     assert steps(place) == [7]
     (sentence,) = said
     assert "step 7 waited on this machine" in sentence
     assert place in sentence
-    carry_stranded(said.append)
+    upload_stranded(said.append)
     assert len(said) == 1
 
 
@@ -84,31 +84,31 @@ def test_a_cache_below_the_home_folder_is_found_again(place, closed, tmp_path, m
     monkeypatch.setenv("COLABKIT_CACHE", "~/cache")
     monkeypatch.chdir(tmp_path)
     strand(place, closed, 7)
-    carry_stranded(lambda _: None)
+    upload_stranded(lambda _: None)
     assert steps(place) == [7]
 
 
 def test_what_has_landed_is_asked_of_nobody(place, closed, monkeypatch):
     session = Session(place)
     session.save(1)
-    eventually(lambda: session.saver.carrier.status().committed_step == 1)
+    eventually(lambda: session.saver.uploader.status().committed_step == 1)
     session.saver.close()
     monkeypatch.setattr(FsspecVolume, "list", lambda *_: pytest.fail("the volume was asked"))
-    carry_stranded(pytest.fail)
+    upload_stranded(pytest.fail)
 
 
 def test_the_next_session_brings_it_over_itself(place, closed):
     strand(place, closed, 7)
     session = Session(place)
-    eventually(lambda: session.saver.carrier.status().committed_step == 7)
+    eventually(lambda: session.saver.uploader.status().committed_step == 7)
     session.saver.close()
-    carry_stranded(pytest.fail)
+    upload_stranded(pytest.fail)
 
 
 def best_stranded(place, closed):
     session = Session(place)
     session.save(1, is_best=True)
-    eventually(lambda: session.saver.carrier.status().committed_step == 1)
+    eventually(lambda: session.saver.uploader.status().committed_step == 1)
     closed(True)
     for step in (2, 3, 4, 5):
         session.save(step, is_best=step == 2)
@@ -119,14 +119,14 @@ def best_stranded(place, closed):
 def test_the_next_session_brings_the_best_over_too(place, closed):
     best_stranded(place, closed)
     session = Session(place)
-    eventually(lambda: session.saver.carrier.status().committed_step == 5)
+    eventually(lambda: session.saver.uploader.status().committed_step == 5)
     session.saver.close()
     assert steps(place)[:2] == [5, 2]
 
 
 def test_what_is_stranded_is_brought_over_with_the_best(place, closed):
     best_stranded(place, closed)
-    carry_stranded(lambda _: None)
+    upload_stranded(lambda _: None)
     assert steps(place)[:2] == [5, 2]
 
 
@@ -135,10 +135,10 @@ def test_what_another_session_has_gone_on_without_stays(place, closed, tmp_path,
     monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "another machine"))
     other = Session(place)
     other.save(3)
-    eventually(lambda: other.saver.carrier.status().committed_step == 3)
+    eventually(lambda: other.saver.uploader.status().committed_step == 3)
     other.saver.close()
     monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
-    carry_stranded(pytest.fail)
+    upload_stranded(pytest.fail)
     assert steps(place) == [3]
 
 
@@ -146,9 +146,9 @@ def test_what_cannot_be_brought_over_is_an_error(place, closed):
     strand(place, closed, 7)
     closed(True)
     with pytest.raises(StorageError, match=r"step 7 of .* is on this machine only: .* closed"):
-        carry_stranded(pytest.fail)
+        upload_stranded(pytest.fail)
     closed(False)
-    carry_stranded(lambda _: None)
+    upload_stranded(lambda _: None)
     assert steps(place) == [7]
 
 
@@ -157,7 +157,7 @@ def test_nothing_is_brought_to_the_bare_folder_of_what_was_mounted(place, closed
     (account,) = (tmp_path / "cache" / "spool").glob("*/carried.json")
     account.write_text(account.read_text().replace(place, str(tmp_path / "mount" / "run")))
     with pytest.raises(StorageError, match=r"step 7 of .* on this machine only: .* mounted"):
-        carry_stranded(pytest.fail)
+        upload_stranded(pytest.fail)
     assert not (tmp_path / "mount").exists()
 
 
@@ -166,8 +166,8 @@ def test_a_damaged_account_costs_nothing(place, closed, tmp_path, damage):
     strand(place, closed, 7)
     (account,) = (tmp_path / "cache" / "spool").glob("*/carried.json")
     account.write_text(damage)
-    carry_stranded(pytest.fail)
+    upload_stranded(pytest.fail)
     session = Session(place)
-    eventually(lambda: session.saver.carrier.status().committed_step == 7)
+    eventually(lambda: session.saver.uploader.status().committed_step == 7)
     session.saver.close()
     assert steps(place) == [7]

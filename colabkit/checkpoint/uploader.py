@@ -1,4 +1,4 @@
-"""The carrier: one thread that brings spooled checkpoints to a slow volume."""
+"""The uploader: one thread that brings staged checkpoints to a slow volume."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest
-from colabkit.checkpoint.spool import note_carried
+from colabkit.checkpoint.staging_area import note_copied
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.errors import LeaseLostError, StorageError
 
@@ -23,8 +23,8 @@ _RETRIES_S = (5.0, 15.0, 60.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class CarryStatus:
-    """How far the volume is behind the spool.
+class UploadStatus:
+    """How far the volume is behind the staging area.
 
     Attributes:
         committed_step: Step of the newest checkpoint on the volume, None before the first.
@@ -56,11 +56,11 @@ class _Upload:
     since_s: float
 
 
-def rest_s(carry_s: float, *, is_silent: bool, least_s: float = _REST_MIN_S) -> float:
+def rest_s(copy_s: float, *, is_silent: bool, least_s: float = _REST_MIN_S) -> float:
     """Returns how long the volume is left alone after a copy that took some time.
 
     Args:
-        carry_s: How long the copy took.
+        copy_s: How long the copy took.
         is_silent: Whether the volume does not tell what is uploaded.
         least_s: The shortest rest.
 
@@ -69,17 +69,17 @@ def rest_s(carry_s: float, *, is_silent: bool, least_s: float = _REST_MIN_S) -> 
         20.0
     """
     least_s = max(least_s, _SILENT_REST_S) if is_silent else least_s
-    return min(_REST_MAX_S, max(least_s, _REST_SHARE * carry_s))
+    return min(_REST_MAX_S, max(least_s, _REST_SHARE * copy_s))
 
 
-class Carrier:
-    """Copies checkpoints from the spool to the volume in their order, and prunes there.
+class Uploader:
+    """Copies checkpoints from the staging area to the volume in their order, and prunes there.
 
     What is removed from the volume makes room for what is known to be uploaded, never for
     what is only on its way: at most one checkpoint is on its way at a time.
 
     Args:
-        spool: The checkpoints on the local disk.
+        staging: The checkpoints on the local disk.
         store: The checkpoints on the volume.
         lease: This session's claim on the run folder.
         trusted: Names of checkpoints on the volume already known to be whole.
@@ -91,7 +91,7 @@ class Carrier:
 
     def __init__(
         self,
-        spool: CheckpointStore,
+        staging: CheckpointStore,
         store: CheckpointStore,
         *,
         lease: Lease,
@@ -101,16 +101,16 @@ class Carrier:
         clock: Callable[[], float] = time.monotonic,
         look_s: float = 2.0,
     ) -> None:
-        self._spool, self._store = spool, store
+        self._staging, self._store = staging, store
         self._lease, self._trusted, self._keep = lease, trusted, keep
         self._least_s = min(period_s or _REST_MIN_S, _REST_MIN_S)
         self._look_s = min(look_s, self._least_s)
         self._clock = clock
         self.failure: BaseException | None = None
         self._waiting: list[Manifest] = []
-        self._carried: Manifest | None = None
+        self._copying: Manifest | None = None
         self._on_their_way: list[_Upload] = []
-        self._status = CarryStatus()
+        self._status = UploadStatus()
         self._began_s: float | None = None
         self._next_s = 0.0
         self._tries_failed = 0
@@ -119,26 +119,26 @@ class Carrier:
         self._is_urgent = False
         self._stopping = False
         self._wake = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="colabkit-carrier", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="colabkit-uploader", daemon=True)
         self._thread.start()
 
-    def carry(self, manifest: Manifest) -> None:
-        """Takes a checkpoint that is in the spool; the caller does not wait."""
+    def enqueue(self, manifest: Manifest) -> None:
+        """Takes a checkpoint that is in the staging area; the caller does not wait."""
         with self._wake:
-            self._waiting = list(_worth_carrying([*self._waiting, manifest], self._keep))
+            self._waiting = list(_worth_copying([*self._waiting, manifest], self._keep))
             self._wake.notify_all()
 
     def needed(self) -> frozenset[str]:
-        """Returns the names of the checkpoints that the spool must not remove yet."""
+        """Returns the names of the checkpoints that the staging area must not remove yet."""
         with self._wake:
             uploading = (upload.manifest for upload in self._on_their_way)
-            # What is being copied may have been overtaken, and is read from the spool still.
-            copied = () if self._carried is None else (self._carried,)
+            # What is being copied may have been overtaken, and is read from the staging area still.
+            copied = () if self._copying is None else (self._copying,)
             needed = (*self._waiting, *copied, *uploading)
             return frozenset(str(manifest.name) for manifest in needed)
 
-    def status(self) -> CarryStatus:
-        """Returns how far the volume is behind the spool."""
+    def status(self) -> UploadStatus:
+        """Returns how far the volume is behind the staging area."""
         with self._wake:
             now_s = self._clock()
             return dataclasses.replace(
@@ -157,7 +157,7 @@ class Carrier:
             self._status = dataclasses.replace(self._status, error=None)
             self._wake.notify_all()
 
-    def landed(self, *, timeout_s: float) -> bool:
+    def wait_copied(self, *, timeout_s: float) -> bool:
         """Waits until nothing waits any more; returns whether that came in time.
 
         It also comes when an error stands in the way, which ``status`` then has.
@@ -172,7 +172,7 @@ class Carrier:
     def _is_settled(self) -> bool:
         return not self._waiting or self._status.error is not None or self.failure is not None
 
-    def confirmed(self, *, timeout_s: float) -> bool:
+    def wait_uploaded(self, *, timeout_s: float) -> bool:
         """Waits until the volume says that all is uploaded; returns whether it did."""
         with self._wake:
             self._wake.wait_for(self._is_confirmed, timeout_s)
@@ -188,7 +188,7 @@ class Carrier:
             self._wake.notify_all()
         self._thread.join(timeout_s)
 
-    # On the carrier's own thread.
+    # On the uploader's own thread.
 
     def _work(self) -> None:
         while True:
@@ -196,18 +196,18 @@ class Carrier:
                 self._wake.wait_for(lambda: self._stopping or self._is_due(), self._look_s)
                 if self._stopping:
                     break
-                manifest = self._carried = self._next() if self._is_due() else None
+                manifest = self._copying = self._next() if self._is_due() else None
             try:
                 self._look_after_uploads()
                 if manifest is not None:
-                    self._carry(manifest)
+                    self._copy(manifest)
             except OSError as error:
                 self._put_off(error, manifest)
             except BaseException as error:  # noqa: BLE001  # raised on the main thread
                 self.failure = error
             finally:
                 with self._wake:
-                    self._began_s = self._carried = None
+                    self._began_s = self._copying = None
                     self._wake.notify_all()
 
         self._look_once_more()
@@ -231,14 +231,14 @@ class Carrier:
     def _next(self) -> Manifest:
         if not self._recovering:
             # The newest makes those before it superfluous, but for the best.
-            self._waiting = list(_worth_carrying(self._waiting, 1))
+            self._waiting = list(_worth_copying(self._waiting, 1))
         return self._waiting[0]
 
-    def _carry(self, manifest: Manifest) -> None:
+    def _copy(self, manifest: Manifest) -> None:
         began_s = self._began_s = self._clock()
-        self._store.copy_from(self._spool, manifest, self._lease.check)
+        self._store.copy_from(self._staging, manifest, self._lease.check)
         try:
-            note_carried(self._spool, self._store.volume, manifest.name)
+            note_copied(self._staging, self._store.volume, manifest.name)
         except StorageError:
             # It is there all the same; without the note it may be brought over once more.
             _logger.warning("What is on the volume could not be noted.", exc_info=True)
@@ -252,17 +252,17 @@ class Carrier:
             self._next_s = self._clock() + rest
             if self._recovering:
                 self._next_s = 0.0
-            # What a remount lost is carried after newer ones have landed.
+            # What a remount lost is copied after newer ones have arrived.
             newest = max(manifest.facts.step, self._status.committed_step or 0)
             self._status = dataclasses.replace(self._status, committed_step=newest, error=None)
 
     def _put_off(self, error: OSError, manifest: Manifest | None) -> None:
-        is_spools = isinstance(error, StorageError) and error.path.startswith(
-            str(self._spool.volume.location)
+        is_of_staging = isinstance(error, StorageError) and error.path.startswith(
+            str(self._staging.volume.location)
         )
         with self._wake:
-            if is_spools and manifest is not None:
-                _logger.warning("A spooled checkpoint is gone: %s", error)
+            if is_of_staging and manifest is not None:
+                _logger.warning("A staged checkpoint is gone: %s", error)
                 self._waiting = [m for m in self._waiting if m.name != manifest.name]
                 return
             wait_s = _RETRIES_S[min(self._tries_failed, len(_RETRIES_S) - 1)]
@@ -301,7 +301,7 @@ class Carrier:
             self._status = dataclasses.replace(self._status, error=None)
 
     def _find_the_lost(self) -> None:
-        """After a remount: what its cache has lost on the way is carried once more."""
+        """After a remount: what its cache has lost on the way is copied once more."""
         lost = [u.manifest for u in self._on_their_way if not self._store.holds(u.manifest)]
         with self._wake:
             self._must_check = False
@@ -313,7 +313,7 @@ class Carrier:
             self._waiting = sorted([*lost, *self._waiting], key=lambda m: m.name)
 
 
-def _worth_carrying(waiting: list[Manifest], newest: int) -> Iterator[Manifest]:
+def _worth_copying(waiting: list[Manifest], newest: int) -> Iterator[Manifest]:
     """Yields the newest, the best, and what is to be kept for ever, in their order.
 
     Where the newest have become NaN, the newest that has not is among them.

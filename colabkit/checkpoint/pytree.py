@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import packing
-from colabkit.checkpoint.packing import Pack
+from colabkit.checkpoint import small_tensors
+from colabkit.checkpoint.small_tensors import Pack
 from colabkit.checkpoint.tensors import TellsApart, describe_array
 from colabkit.errors import CheckpointCorruptError, StateError
 
@@ -253,8 +253,8 @@ def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
         CheckpointCorruptError: It is no skeleton.
     """
     try:
-        if isinstance(skeleton, dict) and skeleton.get(_TAG) == packing.TAG:
-            members = packing.members_of(skeleton, leaf)
+        if isinstance(skeleton, dict) and skeleton.get(_TAG) == small_tensors.TAG:
+            members = small_tensors.members_of(skeleton, leaf)
             return _decode(skeleton["state"], _with_members(leaf, members))
         return _decode(skeleton, leaf)
     except _WRONG_FORM as error:

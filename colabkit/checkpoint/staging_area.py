@@ -1,4 +1,4 @@
-"""The spool: checkpoints on this machine's disk that are on their way to a slow volume."""
+"""The staging area: checkpoints on this machine's disk that are on their way to a slow volume."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from colabkit.storage import LocalVolume, Volume, cache_folder, volume_at
 _ACCOUNT = "carried.json"
 
 
-def spool_of(volume: Volume, *, keep: int = 2) -> CheckpointStore:
-    """Returns the spool in front of a slow volume."""
-    return CheckpointStore(LocalVolume(_spools() / _name_for(volume)), keep=keep)
+def staging_area_of(volume: Volume, *, keep: int = 2) -> CheckpointStore:
+    """Returns the staging area in front of a slow volume."""
+    return CheckpointStore(LocalVolume(_staging_areas() / _name_for(volume)), keep=keep)
 
 
-def note_carried(spool: CheckpointStore, volume: Volume, newest: Name | None) -> None:
-    """Writes into the spool which checkpoint is the newest on its volume."""
+def note_copied(staging: CheckpointStore, volume: Volume, newest: Name | None) -> None:
+    """Writes into the staging area which checkpoint is the newest on its volume."""
     account = {"place": volume.anywhere, "carried": str(newest or "")}
-    spool.volume.write(_ACCOUNT, [np.frombuffer(json.dumps(account).encode(), np.uint8)])
+    staging.volume.write(_ACCOUNT, [np.frombuffer(json.dumps(account).encode(), np.uint8)])
 
 
-def stranded(spool: CheckpointStore, store: CheckpointStore, newest: Manifest) -> list[Manifest]:
+def stranded(staging: CheckpointStore, store: CheckpointStore, newest: Manifest) -> list[Manifest]:
     """Returns what must be brought to a volume that lacks the newest: that, after the best.
 
     Args:
-        spool: The checkpoints on the local disk.
+        staging: The checkpoints on the local disk.
         store: The checkpoints on the volume.
-        newest: The newest in the spool.
+        newest: The newest in the staging area.
     """
-    best = next((m for m in [newest, *_before(newest, spool)] if m.facts.is_best), newest)
+    best = next((m for m in [newest, *_before(newest, staging)] if m.facts.is_best), newest)
     known = next((m.name for m in _before(newest, store) if m.facts.is_best), None)
     is_known = best is newest or (known is not None and best.name <= known)
-    return [newest] if is_known or spool.verify(str(best.name)) else [best, newest]
+    return [newest] if is_known or staging.verify(str(best.name)) else [best, newest]
 
 
 def _before(newest: Manifest, store: CheckpointStore) -> Iterator[Manifest]:
@@ -52,8 +52,8 @@ def _before(newest: Manifest, store: CheckpointStore) -> Iterator[Manifest]:
                 yield store.manifest(name)
 
 
-def carry_stranded(say: Callable[[str], None]) -> None:
-    """Brings over what sessions on this machine have left in their spools.
+def upload_stranded(say: Callable[[str], None]) -> None:
+    """Brings over what sessions on this machine have left in their staging areas.
 
     Args:
         say: Tells the user a sentence.
@@ -61,42 +61,42 @@ def carry_stranded(say: Callable[[str], None]) -> None:
     Raises:
         StorageError: A volume does not take it: it is on this machine only.
     """
-    for account in sorted(_spools().glob(f"*/{_ACCOUNT}")):
-        place, carried = _read(account)
+    for account in sorted(_staging_areas().glob(f"*/{_ACCOUNT}")):
+        place, copied = _read(account)
         if not place:
             continue
-        spool = CheckpointStore(LocalVolume(account.parent))
-        for name in spool.names():
-            if carried is not None and name <= carried:
+        staging = CheckpointStore(LocalVolume(account.parent))
+        for name in staging.names():
+            if copied is not None and name <= copied:
                 break
-            if not spool.verify(str(name)):
-                _carry(spool, place, name, say)
+            if not staging.verify(str(name)):
+                _copy(staging, place, name, say)
                 break
 
 
-def _carry(spool: CheckpointStore, place: str, name: Name, say: Callable[[str], None]) -> None:
-    manifest = spool.manifest(name)
+def _copy(staging: CheckpointStore, place: str, name: Name, say: Callable[[str], None]) -> None:
+    manifest = staging.manifest(name)
     step = manifest.facts.step
     try:
         volume = volume_at(place)
-        _require_same(volume, place, spool)
+        _require_same(volume, place, staging)
         if Lease(volume).newest_generation() > name.generation:
             return  # another session has gone on from an older one
         store = CheckpointStore(volume)
-        for each in stranded(spool, store, manifest):
-            store.copy_from(spool, each, lambda: None)
+        for each in stranded(staging, store, manifest):
+            store.copy_from(staging, each, lambda: None)
     except (StorageError, MissingPackageError) as error:
         message = f"The checkpoint of step {step:,} of {place} is on this machine only: {error}"
         hint = "The machine is kept. Put that right and call release() again."
         raise StorageError(message, path=place, operation="copy", hint=hint) from error
-    note_carried(spool, volume, name)
+    note_copied(staging, volume, name)
     say(f"The checkpoint of step {step:,} waited on this machine: it is copied to {place} now.")
 
 
-def _require_same(volume: Volume, place: str, spool: CheckpointStore) -> None:
+def _require_same(volume: Volume, place: str, staging: CheckpointStore) -> None:
     if not volume.is_slow:
         message = f"{place} is on this machine's own disk now: what was mounted there is not."
-    elif Path(spool.volume.location).name != _name_for(volume):
+    elif Path(staging.volume.location).name != _name_for(volume):
         message = f"{place} leads to another Drive now than when the checkpoint was taken."
     else:
         return
@@ -110,7 +110,7 @@ def _read(account: Path) -> tuple[str, Name | None]:
     return "", None
 
 
-def _spools() -> Path:
+def _staging_areas() -> Path:
     return cache_folder() / "spool"
 
 
