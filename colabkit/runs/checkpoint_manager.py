@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from colabkit.checkpoint import (
-    Uploader,
     LoadedCheckpoint,
     RunFolder,
     SaveFacts,
@@ -18,6 +17,7 @@ from colabkit.checkpoint import (
     Saver,
     SaveStatus,
     Section,
+    Uploader,
 )
 from colabkit.errors import CheckpointWriteError, DiskFullError, DriveLostError, StorageError
 from colabkit.frameworks.base import FrameworkAdapter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from colabkit.checkpoint import UploadStatus, SaveState, SaveStatus
+from colabkit.checkpoint import SaveState, SaveStatus, UploadStatus
 from colabkit.errors import DriveLostError
 from colabkit.notebook import Stage, Tone, duration_words, saved_words
 

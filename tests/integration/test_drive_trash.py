@@ -22,8 +22,8 @@ for _ in run.items(range(1_000_000)):
         model.weight += 1
     optimizer.step()
     time.sleep(0.01)
-    carry = run.save_status.carry
-    seen.add(carry.confirmed_step)
+    upload = run.save_status.upload
+    seen.add(upload.confirmed_step)
     if len(seen) > {count}:
         break
 print("carried", len(seen) - 1)

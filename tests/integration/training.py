@@ -29,8 +29,8 @@ diary = open({diary!r}, "a", buffering=1)
 def watch(event):
     if event.name == "batch_end":
         time.sleep({pause_s})
-        carry = event.run.save_status.carry
-        told = [event.step, time.time(), carry.committed_step, carry.confirmed_step]
+        upload = event.run.save_status.upload
+        told = [event.step, time.time(), upload.committed_step, upload.confirmed_step]
         diary.write(json.dumps(told) + "\\n")
 
 history = colabkit.fit(

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colabkit.checkpoint import UploadStatus, RunFolder, SaveState, SaveStatus
+from colabkit.checkpoint import RunFolder, SaveState, SaveStatus, UploadStatus
 from colabkit.errors import ArgumentError
 from colabkit.runs.event_files import events, header
 from colabkit.runs.event_log import EventLog, NoEvents, Part, chain_of, events_for

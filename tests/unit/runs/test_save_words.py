@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from colabkit.checkpoint import UploadStatus, SaveState, SaveStatus
+from colabkit.checkpoint import SaveState, SaveStatus, UploadStatus
 from colabkit.notebook import Stage, Tone
 from colabkit.runs.save_words import SaveTrail, bar_words, complaint_of, parting_words
 
