@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+import posixpath
+from collections.abc import Container, Iterable, Mapping
 
 from colabkit.checkpoint import Name
 from colabkit.keeping.formats import WEIGHTS
@@ -94,14 +94,19 @@ def checkpoints_in(
     found = {name: files for name, files in units.items() if is_checkpoint(name, files)}
 
     def key(name: str) -> tuple[object, ...]:
-        return (max(each.mtime_ns for each in found[name].values()), natural_key(name))
+        return (newest_mtime_ns(found[name]), natural_key(name))
 
     return {name: found[name] for name in sorted(found, key=key, reverse=True)}
 
 
-def is_checkpoint(unit: str, files: Iterable[str]) -> bool:
+def is_checkpoint(unit: str, files: Container[str]) -> bool:
     """Whether a unit is one a training could go on from, by its name."""
-    return unit not in set(files) or PurePosixPath(unit).suffix.lower() in WEIGHTS
+    return unit not in files or posixpath.splitext(unit)[1].lower() in WEIGHTS
+
+
+def newest_mtime_ns(files: Mapping[str, Content]) -> int:
+    """Returns when the last of some files was written."""
+    return max(content.mtime_ns for content in files.values())
 
 
 def newest_checkpoint(contents: Mapping[str, Content], whole: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from colabkit.keeping.taking import Pending, Taker
 from colabkit.keeping.version import Version
 
 _logger = logging.getLogger(__name__)
-_LOOK_S, _LOOK_MAX_S, _LOOK_COST = 0.25, 30.0, 50.0
+_LOOK_S, _LOOK_MAX_S, _LOOK_COST = 0.25, 30.0, 100.0
 _REST_MIN_S, _REST_MAX_S, _REST_SHARE = 10.0, 300.0, 4.0
 # Where the volume does not say what is uploaded, this is how long it is waited for.
 _SILENT_REST_S, _SILENT_TRUST_S = 60.0, 300.0

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from fnmatch import translate
 from pathlib import Path
+from typing import NamedTuple
 
 # Caches, and what programs write before it gets its name.
 NEVER_KEPT = (
@@ -18,9 +19,8 @@ NEVER_KEPT = (
 )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stamp:
-    """What tells one state of a file from another.
+class Stamp(NamedTuple):
+    """What tells one state of a file from another; a tuple, as thousands are compared each look.
 
     Attributes:
         nbytes: Its size.

@@ -113,8 +113,8 @@ class Notes:
             "generation": self._generation,
             "is_open": self._is_open,
             "how": dict(self._how),
-            "baseline": {path: dataclasses.astuple(s) for path, s in self._baseline.items()},
-            "stamps": {path: dataclasses.astuple(s) for path, s in stamps.items()},
+            "baseline": dict(self._baseline),
+            "stamps": dict(stamps),
         }
         with contextlib.suppress(OSError):
             self.root.mkdir(parents=True, exist_ok=True)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 
-from colabkit.keeping.held import Held, is_checkpoint
+from colabkit.keeping.held import Held, is_checkpoint, newest_mtime_ns
 from colabkit.keeping.looking import Look, Stamp, look_at
 from colabkit.keeping.open_files import writers_in
 from colabkit.keeping.publishing import Change
 from colabkit.keeping.settling import Settling, Unit, kinds_of
 from colabkit.keeping.staging import ChangedError, StagingArea, Taken
 from colabkit.keeping.units import by_unit
+from colabkit.keeping.version import Content
 
 # Old checkpoints wait for the next version: the newest is not to arrive with the last of them.
 _VERSION_BYTES = 200_000_000
@@ -65,6 +66,7 @@ class Taker:
     clock: Callable[[], float] = time.monotonic
     objections: dict[str, str] = dataclasses.field(default_factory=dict)
     _settling: Settling = dataclasses.field(init=False)
+    _grouped: tuple[Held, dict[str, dict[str, Content]]] | None = None
 
     def __post_init__(self) -> None:
         self._settling = Settling(self.folder, self.clock)
@@ -73,37 +75,43 @@ class Taker:
         """Returns what is new since what a version holds."""
         saved_s = time.time()
         look = look_at(self.folder, self.skip)
-        units = by_unit(look.files, self.whole)
-        known = by_unit(held.contents, self.whole)
-        changed = {}
-        for name, files in units.items():
-            is_new = any(
-                self.stamps.get(path) != stamp and self.baseline.get(path) != stamp
-                for path, stamp in files.items()
-            )
-            if is_new or (name in known and known[name].keys() - files.keys()):
-                changed[name] = Unit(name, files)
+        stamps, baseline = self.stamps, self.baseline
+        new = [
+            path
+            for path, stamp in look.files.items()
+            if stamps.get(path) != stamp and baseline.get(path) != stamp
+        ]
+        missing = held.contents.keys() - look.files.keys()
+        # Most looks find nothing: grouping thousands of files would hold the trainer up for it.
+        units = by_unit(look.files, self.whole) if new or missing else {}
+        names = by_unit(dict.fromkeys((*new, *missing)), self.whole)
+        changed = {name: Unit(name, units[name]) for name in names if name in units}
         self._settling.note(changed)
-        gone = self._gone(units, held)
+        gone = self._gone(names.keys() - units.keys(), held)
         newest_first = sorted(changed.values(), key=lambda unit: unit.mtime_ns, reverse=True)
         return Pending(look, tuple(newest_first), gone, saved_s)
 
-    def _gone(self, units: Mapping[str, Mapping[str, Stamp]], held: Held) -> frozenset[str]:
-        """Returns what was removed, but no checkpoint before a newer one beside it is held."""
-        known = by_unit(held.contents, self.whole)
+    def _known(self, held: Held) -> dict[str, dict[str, Content]]:
+        """Returns what a version holds by unit; made once for each version."""
+        if self._grouped is None or self._grouped[0] is not held:
+            self._grouped = (held, by_unit(held.contents, self.whole))
+        return self._grouped[1]
+
+    def _gone(self, removed: Set[str], held: Held) -> frozenset[str]:
+        """Returns the files of removed units; a checkpoint goes once a newer one is beside it."""
+        known = self._known(held)
+        waiting = {name for name in removed if is_checkpoint(name, known[name])}
         newest: dict[str, int] = {}
-        for name, files in known.items():
-            if name in units and is_checkpoint(name, files):
+        for name, files in known.items() if waiting else ():
+            if name not in removed and is_checkpoint(name, files):
                 above = name.rpartition("/")[0]
-                mtime_ns = max(content.mtime_ns for content in files.values())
-                newest[above] = max(newest.get(above, 0), mtime_ns)
-        gone: set[str] = set()
-        for name in known.keys() - units.keys():
-            mtime_ns = max(content.mtime_ns for content in known[name].values())
-            is_outdone = newest.get(name.rpartition("/")[0], 0) > mtime_ns
-            if is_outdone or not is_checkpoint(name, known[name]):
-                gone |= known[name].keys()
-        return frozenset(gone)
+                newest[above] = max(newest.get(above, 0), newest_mtime_ns(files))
+        staying = {
+            name
+            for name in waiting
+            if newest.get(name.rpartition("/")[0], 0) <= newest_mtime_ns(known[name])
+        }
+        return frozenset(path for name in removed - staying for path in known[name])
 
     def take(self, pending: Pending, held: Held, *, is_urgent: bool) -> Change:
         """Takes what may be taken.
@@ -130,7 +138,7 @@ class Taker:
             taken |= found
             nbytes += unit.nbytes
             if unit.is_folder:
-                inside = by_unit(held.contents, self.whole).get(unit.name, {})
+                inside = self._known(held).get(unit.name, {})
                 gone |= inside.keys() - unit.files.keys()
         return Change(taken, frozenset(gone), pending.look.links, pending.saved_s)
 
@@ -140,9 +148,9 @@ class Taker:
             return frozenset()
         above = unit.name.rpartition("/")[0]
         best: tuple[int, frozenset[str]] = (0, frozenset())
-        for name, files in by_unit(held.contents, self.whole).items():
+        for name, files in self._known(held).items():
             if name not in files and name != unit.name and name.rpartition("/")[0] == above:
-                mtime_ns = max(content.mtime_ns for content in files.values())
+                mtime_ns = newest_mtime_ns(files)
                 inner = kinds_of(path.removeprefix(f"{name}/") for path in files)
                 best = max(best, (mtime_ns, inner), key=lambda each: each[0])
         return best[1]

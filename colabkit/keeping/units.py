@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
@@ -34,23 +35,32 @@ def unit_of(path: str, patterns: Iterable[str]) -> str:
         >>> unit_of("out/log.csv", ["checkpoint-[0-9]*"])
         'out/log.csv'
     """
-    folders = [folder for folder in reversed(PurePosixPath(path).parents) if folder.name]
-    for folder in folders:
-        if any(folder.match(pattern) for pattern in patterns):
-            return str(folder)
-    return path
+    return _whole_folder(path.rpartition("/")[0], tuple(patterns)) or path
+
+
+@functools.lru_cache(maxsize=4096)
+def _whole_folder(folder: str, patterns: tuple[str, ...]) -> str:
+    """Returns the outermost folder that counts as a whole on the way to one, "" for none."""
+    place = PurePosixPath(folder)
+    for each in (*reversed(place.parents), place):
+        if each.name and any(each.match(pattern) for pattern in patterns):
+            return str(each)
+    return ""
 
 
 def by_unit(files: Mapping[str, T], patterns: Collection[str]) -> dict[str, dict[str, T]]:
     """Returns files by the unit they belong to."""
     units: dict[str, dict[str, T]] = {}
-    known: dict[str, str | None] = {}
+    known: dict[str, str] = {}
     for path, value in files.items():
-        folder, _, _ = path.rpartition("/")
-        if folder not in known:
-            unit = unit_of(path, patterns)
-            known[folder] = None if unit == path else unit
-        units.setdefault(known[folder] or path, {})[path] = value
+        folder = path.rpartition("/")[0]
+        unit = known.get(folder)
+        if unit is None:
+            unit = known[folder] = _whole_folder(folder, tuple(patterns))
+        if unit:
+            units.setdefault(unit, {})[path] = value
+        else:
+            units[path] = {path: value}
     return units
 
 
