@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections.abc import Sequence
@@ -31,9 +30,9 @@ def safe_step(lines: Sequence[dict[str, Any]]) -> int:
     told = [line for line in lines if line.get("uploaded")]
     if not told:
         return 0
-    name, taken_s = told[-1]["uploaded"]
-    if numbers := re.findall(r"\d+", Path(name).name):
-        return int(numbers[-1])
+    _, taken_s, step = told[-1]["uploaded"]
+    if step is not None:
+        return step
     # A file is taken as soon as it is closed.
     return max((s["step"] for s in lines if s.get("ended_s", taken_s + 1) <= taken_s), default=0)
 
@@ -48,8 +47,8 @@ def main() -> None:
             file.write(json.dumps(line) + "\n")
 
     def uploaded() -> object:
-        version = kept._opened.keeper.progress.confirmed if kept is not None else None
-        return None if version is None else (version.checkpoint, version.saved_s)
+        version = kept.status.uploaded if kept is not None else None
+        return None if version is None else (version.checkpoint, version.saved_s, version.step)
 
     kept = None
     try:

@@ -6,25 +6,21 @@ import contextlib
 import dataclasses
 import os
 import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import xxhash
-
-from colabkit.errors import CheckpointCorruptError, DiskFullError, StorageError
-from colabkit.keeping.bundles import Bundle
+from colabkit.errors import CheckpointCorruptError, DiskFullError
+from colabkit.keeping.fetching import Fetcher, remove, sweep
 from colabkit.keeping.held import Held, checkpoints_in
 from colabkit.keeping.looking import Stamp, look_at
 from colabkit.keeping.notes import Remembered
 from colabkit.keeping.settling import kinds_of
+from colabkit.keeping.staging import hash_file
 from colabkit.keeping.store import VersionStore
-from colabkit.keeping.units import by_unit
+from colabkit.keeping.units import by_unit, signed_folders
 from colabkit.keeping.version import Content, Version, damaged
 from colabkit.keeping.wholeness import is_whole
 
-_ASIDE = ".colabkit-tmp-"
-_READ_BYTES = 8 << 20
 _SPARE_BYTES = 200_000_000
 
 
@@ -41,6 +37,7 @@ class Brought:
         stayed: Units that are newer here.
         set_aside: Units that were here and differ, where they are now.
         skipped: Why newer versions were not taken.
+        never_arrived: How many versions there are of which none was ever seen whole.
     """
 
     version: Version | None = None
@@ -51,6 +48,7 @@ class Brought:
     stayed: list[str] = dataclasses.field(default_factory=list)
     set_aside: dict[str, Path] = dataclasses.field(default_factory=dict)
     skipped: list[str] = dataclasses.field(default_factory=list)
+    never_arrived: int = 0
 
 
 def bring_back(
@@ -77,11 +75,11 @@ def bring_back(
             changed there since it was kept stays, any other makes room.
 
     Raises:
-        CheckpointCorruptError: There are versions, and none is whole.
+        CheckpointCorruptError: None of the versions is whole, and one of them was.
         DiskFullError: This machine's disk has too little room.
         StorageError: The volume cannot be read at the moment.
     """
-    _sweep(folder)
+    sweep(folder)
     brought = Brought()
     names = store.names()
     for name in names:
@@ -94,7 +92,7 @@ def bring_back(
             brought.skipped.append(str(error))
             continue
         return brought
-    if names:
+    if names and store.was_whole:
         message = f"None of the {len(names)} versions in {store.volume.location} is whole."
         hint = (
             "If Drive still uploads from another session, wait and run again; another folder"
@@ -104,6 +102,7 @@ def bring_back(
         raise CheckpointCorruptError(
             message, path=store.volume.location, reason=reasons, hint=f"{reasons} {hint}"
         )
+    brought.never_arrived = len(names)
     return brought
 
 
@@ -125,14 +124,15 @@ class _Bringing:
         self._folder, self._store = folder, store
         self._whole, self._skip = whole, skip
         self._remembered, self._inputs = remembered, inputs
-        self._bundles: dict[str, Bundle] = {}
 
     def bring(self, version: Version, brought: Brought) -> None:
-        held = self._held(version)
+        fetcher = Fetcher(self._folder, self._store, version)
+        held = fetcher.held
         look = look_at(self._folder, self._skip)
-        units = by_unit(held.contents, self._whole)
-        local = by_unit(look.files, self._whole)
-        newest_first = checkpoints_in(held.contents, self._whole)
+        whole = (*self._whole, *signed_folders([*held.contents, *look.files]))
+        units = by_unit(held.contents, whole)
+        local = by_unit(look.files, whole)
+        newest_first = checkpoints_in(held.contents, whole)
         order = [*newest_first, *(name for name in units if name not in newest_first)]
         is_ahead = (
             self._remembered is not None and version.name.generation <= self._remembered.generation
@@ -154,31 +154,19 @@ class _Bringing:
         if not is_ahead and self._remembered is not None:
             # This machine's own line ended where another one went on.
             ours = {name for name in local if name not in units and self._is_ours(local[name])}
-            self._set_aside(ours, brought)
+            self._set_aside(ours, local, brought)
         for name in wanted:
             if name in local:
                 if all(self._is_input(path, stamp) for path, stamp in local[name].items()):
-                    _remove(self._folder / name)
+                    for path in _places(name, local[name]):
+                        remove(self._folder / path)
                 else:
-                    self._set_aside([name], brought)
-            stamps |= self._fetch(name, units[name], version)
+                    self._set_aside([name], local, brought)
+            stamps |= fetcher.fetch(name, units[name])
             brought.copied += units[name]
             brought.nbytes += sum(content.nbytes for content in units[name].values())
         self._link(held.links)
         brought.version, brought.held, brought.stamps = version, held, stamps
-
-    def _held(self, version: Version) -> Held:
-        contents: dict[str, Content] = {}
-        for name in version.bundles:
-            self._bundles[name] = Bundle(name, self._store.read_whole(version, name))
-            contents |= self._bundles[name].contents
-        contents = {p: c for p, c in contents.items() if p not in version.gone}
-        contents |= version.files
-        sizes = {
-            name: {path: content.nbytes for path, content in bundle.contents.items()}
-            for name, bundle in self._bundles.items()
-        }
-        return Held(contents, version.links, sizes, version.blobs)
 
     def _is_same(self, contents: Mapping[str, Content], here: Mapping[str, Stamp]) -> bool:
         if not contents.keys() <= here.keys():
@@ -193,7 +181,7 @@ class _Bringing:
         if noted == stamp and content.mtime_ns == stamp.mtime_ns:
             return True
         try:
-            return _hash(self._folder / path) == content.hash
+            return hash_file(self._folder / path) == content.hash
         except OSError:
             return False
 
@@ -238,52 +226,18 @@ class _Bringing:
                 message, path=self._folder, needed_bytes=nbytes, free_bytes=free, hint=hint
             )
 
-    def _set_aside(self, names: Iterable[str], brought: Brought) -> None:
+    def _set_aside(
+        self, names: Iterable[str], local: Mapping[str, Iterable[str]], brought: Brought
+    ) -> None:
         for name in names:
             place = _free_place(self._folder) if not brought.set_aside else None
             root = place or next(iter(brought.set_aside.values()))
-            target = root / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
-                (self._folder / name).rename(target)
+            for path in _places(name, local[name]):
+                target = root / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    (self._folder / path).rename(target)
             brought.set_aside[name] = root
-
-    def _fetch(
-        self, name: str, contents: Mapping[str, Content], version: Version
-    ) -> dict[str, Stamp]:
-        """Brings a unit; it appears under its name whole."""
-        target = self._folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.parent / f"{_ASIDE}{uuid.uuid4().hex}"
-        is_folder = name not in contents
-        try:
-            for path, content in contents.items():
-                place = aside / path.removeprefix(f"{name}/") if is_folder else aside
-                place.parent.mkdir(parents=True, exist_ok=True)
-                self._fetch_file(path, content, place, version)
-            aside.rename(target)
-        except BaseException:
-            _remove(aside)
-            raise
-        return {path: Stamp.of((self._folder / path).stat()) for path in contents}
-
-    def _fetch_file(self, path: str, content: Content, place: Path, version: Version) -> None:
-        digest = xxhash.xxh3_128()
-        with place.open("xb") as file:
-            for piece in self._pieces(path, content, version):
-                digest.update(piece)
-                file.write(piece)
-        if digest.hexdigest() != content.hash:
-            raise damaged(path, "its bytes are not those that were kept")
-        place.chmod(content.mode or 0o644)
-        os.utime(place, ns=(content.mtime_ns, content.mtime_ns))
-
-    def _pieces(self, path: str, content: Content, version: Version) -> Iterator[bytes]:
-        if content.is_bundled:
-            yield self._bundles[content.blobs[0]].read(path)
-            return
-        for piece in self._store.read(version, content.blobs):
-            yield piece.tobytes()
 
     def _link(self, links: Mapping[str, str]) -> None:
         for path, target in links.items():
@@ -296,12 +250,10 @@ class _Bringing:
                 place.symlink_to(target)
 
 
-def _hash(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with path.open("rb", buffering=0) as file:
-        while data := file.read(_READ_BYTES):
-            digest.update(data)
-    return digest.hexdigest()
+def _places(name: str, files: Iterable[str]) -> list[str]:
+    """Returns what to move of a unit: its folder, or its files where it is none."""
+    paths = list(files)
+    return paths if name in paths else [name]
 
 
 def _free_place(folder: Path) -> Path:
@@ -309,24 +261,3 @@ def _free_place(folder: Path) -> Path:
     while (place := folder.with_name(f"{folder.name}.before-{number}")).exists():
         number += 1
     return place
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what a call that was killed had brought half."""
-    for above, folders, files in os.walk(folder):
-        for name in [each for each in folders if each.startswith(_ASIDE)]:
-            folders.remove(name)
-            _remove(Path(above, name))
-        for name in files:
-            if name.startswith(_ASIDE):
-                _remove(Path(above, name))
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-__all__ = ["Brought", "StorageError", "bring_back"]

@@ -14,7 +14,8 @@ from colabkit.checkpoint import Lease, upload_stranded
 from colabkit.errors import CheckpointCorruptError, MissingPackageError, StorageError
 from colabkit.keeping.kept import Kept
 from colabkit.keeping.notes import stranded_folders
-from colabkit.keeping.opening import KeepOptions, local_folder
+from colabkit.keeping.opening import local_folder
+from colabkit.keeping.options import KeepOptions
 from colabkit.storage import volume_at
 
 _live: dict[Path, Kept] = {}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from colabkit.errors import StorageError
 from colabkit.keeping.version import Content, Version
 from colabkit.storage import Volume, hash_of
 
+_logger = logging.getLogger(__name__)
 _FOLDER, _CONTENTS = "latest", "CONTENTS.txt"
 # Small files of which there are few are what people look at: tables, logs, settings.
 _FILES_MAX = 200
@@ -30,10 +34,9 @@ class ForPeople:
         self._shown: dict[str, str] = {}
 
     def show(self, version: Version, contents: Mapping[str, Content]) -> None:
-        """Writes them for a version that is known to be uploaded.
+        """Writes them for a version that is known to be uploaded, as far as the volume takes them.
 
-        Raises:
-            StorageError: The volume does not take them.
+        A name that it refuses is no reason to keep less.
         """
         small = {path: each for path, each in contents.items() if each.is_bundled}
         if len(small) > _FILES_MAX:
@@ -42,14 +45,19 @@ class ForPeople:
             if self._shown.get(path) != content.hash:
                 data = self._read(path, content)
                 if data is not None:
-                    self._volume.write(f"{_FOLDER}/{path}", [np.frombuffer(data, np.uint8)])
+                    self._write(f"{_FOLDER}/{path}", data)
                     self._shown[path] = content.hash
         gone = [path for path in self._shown if path not in small]
         if gone:
-            self._volume.delete([f"{_FOLDER}/{path}" for path in gone])
+            with _tolerance():
+                self._volume.delete([f"{_FOLDER}/{path}" for path in gone])
             for path in gone:
                 del self._shown[path]
-        self._volume.write(_CONTENTS, [np.frombuffer(contents_text(version, contents), np.uint8)])
+        self._write(_CONTENTS, contents_text(version, contents))
+
+    def _write(self, name: str, data: bytes) -> None:
+        with _tolerance():
+            self._volume.write(name, [np.frombuffer(data, np.uint8)])
 
     def _read(self, path: str, content: Content) -> bytes | None:
         try:
@@ -57,6 +65,14 @@ class ForPeople:
         except OSError:
             return None
         return data if hash_of(data) == content.hash else None
+
+
+@contextlib.contextmanager
+def _tolerance() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        _logger.info("A name for people could not be made.", exc_info=error)
 
 
 def contents_text(version: Version, contents: Mapping[str, Content]) -> bytes:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import posixpath
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping
 
 from colabkit.checkpoint import Name
 from colabkit.keeping.formats import WEIGHTS
+from colabkit.keeping.looking import led_to
 from colabkit.keeping.units import by_unit, natural_key
 from colabkit.keeping.version import Blob, Content, Version
 
@@ -84,6 +85,33 @@ class Held:
             count=len(self.contents),
             nbytes=sum(content.nbytes for content in self.contents.values()),
         )
+
+
+def links_to_keep(
+    links: Mapping[str, str], there: Collection[str], before: Mapping[str, str]
+) -> dict[str, str]:
+    """Returns links that lead to what is there; one that does not yet leads where it did before.
+
+    Args:
+        links: Where links lead now.
+        there: The paths of the files of a version, or that are inputs.
+        before: Where links led in the version before.
+    """
+    if not links:
+        return {}
+    places = set(there)
+    for path in there:
+        above = path.rpartition("/")[0]
+        while above and above not in places:
+            places.add(above)
+            above = above.rpartition("/")[0]
+    kept: dict[str, str] = {}
+    for path, target in links.items():
+        if led_to(path, links) in places:
+            kept[path] = target
+        elif path in before and led_to(path, before) in places:
+            kept[path] = before[path]
+    return kept
 
 
 def checkpoints_in(

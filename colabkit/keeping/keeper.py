@@ -10,67 +10,27 @@ import time
 from collections.abc import Callable
 
 from colabkit.checkpoint import Lease, Name
-from colabkit.errors import StorageError
+from colabkit.keeping.arriving import Arriving
 from colabkit.keeping.for_people import ForPeople
 from colabkit.keeping.held import Held
 from colabkit.keeping.looking import Stamp
 from colabkit.keeping.notes import Notes
+from colabkit.keeping.progress import Progress
 from colabkit.keeping.publishing import ChangedError, Publisher
 from colabkit.keeping.store import VersionStore
 from colabkit.keeping.taking import Pending, Taker
+from colabkit.keeping.telling import Telling
 from colabkit.keeping.version import Version
 
 _logger = logging.getLogger(__name__)
 _LOOK_S, _LOOK_MAX_S, _LOOK_COST = 0.25, 30.0, 100.0
 _REST_MIN_S, _REST_MAX_S, _REST_SHARE = 10.0, 300.0, 4.0
-# Where the volume does not say what is uploaded, this is how long it is waited for.
-_SILENT_REST_S, _SILENT_TRUST_S = 60.0, 300.0
+# Where the volume does not say what is uploaded.
+_SILENT_REST_S = 60.0
 _RETRIES_S = (5.0, 15.0, 60.0)
 _BEAT_S = 60.0
 _SHOW_S = 60.0
-_LATE_S = _STARVING_S = 600.0
 _LOWEST_PRIORITY = 19
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class OnItsWay:
-    """A version that is written, and not known to be uploaded."""
-
-    version: Version
-    held: Held
-    since_s: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a folder is kept.
-
-    Attributes:
-        rounds: How many looks are done.
-        newest: The newest version on the volume, None before the first.
-        confirmed: The newest that is known to be uploaded.
-        waiting: The paths of what is not in the newest version.
-        waiting_nbytes: Their size.
-        objections: Why some of that may not be taken yet.
-        error: What stands in the way, None when nothing does.
-        is_silent: Whether the volume does not tell what is uploaded.
-        sent_nbytes: What was written to the volume.
-    """
-
-    rounds: int = 0
-    newest: Version | None = None
-    confirmed: Version | None = None
-    waiting: tuple[str, ...] = ()
-    waiting_nbytes: int = 0
-    objections: tuple[str, ...] = ()
-    error: OSError | None = None
-    is_silent: bool = False
-    sent_nbytes: int = 0
-
-    @property
-    def is_safe(self) -> bool:
-        """Whether everything is uploaded."""
-        return not self.waiting and self.newest is self.confirmed
 
 
 class Keeper:
@@ -108,24 +68,18 @@ class Keeper:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._taker, self._store, self._lease, self._publisher = taker, store, lease, publisher
-        # Of what is there this machine itself may have yet to upload: it is asked like any other.
-        self._held, self._safe_held = held, Held()
-        self._trusted, self._copies, self._period_s = trusted, copies, period_s
-        self._notes, self._say, self._clock = notes, say, clock
-        self._progress = Progress(newest=newest)
+        self._period_s, self._notes, self._clock = period_s, notes, clock
+        self._telling = Telling(taker.folder, say)
+        self._held, self._progress = held, Progress(newest=newest)
+        self._arriving = Arriving(store, lease, trusted, copies)
+        if newest is not None:
+            # This machine itself may have yet to upload it: it is asked like any other.
+            self._arriving.send(newest, held, clock())
         self._for_people = ForPeople(taker.folder, store.volume)
         self._shown: Version | None = newest
-        self._uploaded: set[str] = set()
-        self._next_show_s = 0.0
-        self._on_their_way: list[OnItsWay] = []
-        if newest is not None:
-            self._on_their_way.append(OnItsWay(newest, held, clock()))
-        self._next_s = self._beat_s = 0.0
-        self._tries_failed = 0
-        self._objected: dict[str, float] = {}
-        self._told: set[str] = set()
-        self._must_check = self._is_late = self._is_urgent = self._stopping = False
-        self._wanted_rounds = 0
+        self._next_show_s = self._next_s = self._beat_s = 0.0
+        self._tries_failed = self._wanted_rounds = 0
+        self._is_urgent = self._stopping = False
         self._look_cost_s = 0.0
         self._began_s: float | None = None
         self._wake = threading.Condition()
@@ -145,7 +99,7 @@ class Keeper:
     def hurry(self) -> None:
         """Tries at once, whatever went wrong before; for a volume that is back."""
         with self._wake:
-            self._next_s, self._tries_failed, self._must_check = 0.0, 0, True
+            self._next_s, self._tries_failed, self._arriving.must_check = 0.0, 0, True
             self._wake.notify_all()
 
     def next_round(self, *, timeout_s: float) -> Progress:
@@ -196,7 +150,7 @@ class Keeper:
             except OSError as error:
                 self._put_off(error)
             except BaseException as error:  # noqa: BLE001  # raised on the main thread
-                self._say(f"{self._taker.folder} is not kept any more: {error}")
+                self._telling.ended(error)
                 self.failure = error
             with self._wake:
                 self._began_s = None
@@ -214,6 +168,7 @@ class Keeper:
         pending = self._taker.look(self._held)
         self._look_cost_s = time.thread_time() - began_s
         self._note_waiting(pending)
+        self._telling.left_out(pending.look.left_out)
         is_put_off = self._tries_failed and self._clock() < self._next_s
         if is_put_off:
             return
@@ -226,16 +181,14 @@ class Keeper:
         if self._publisher.sent_nbytes == sent_nbytes:
             # What may not be taken yet is looked at again and again.
             self._look_cost_s = time.thread_time() - began_s
-        self._tell_starving()
-        if self._progress.error is not None:
-            self._say(f"{self._taker.folder} is kept again.")
-            self._set(error=None)
+        self._telling.objections(self._taker.objections, self._clock())
+        self._telling.fine()
+        self._set(error=None)
         self._tries_failed = 0
 
     def _is_due(self) -> bool:
-        if self._on_their_way and not self._progress.is_silent:
-            return False
-        if len(self._on_their_way) > 1:
+        on_their_way = self._arriving.on_their_way
+        if len(on_their_way) > (1 if self._arriving.is_silent else 0):
             return False
         return self._is_urgent or self._clock() >= self._next_s
 
@@ -257,7 +210,7 @@ class Keeper:
         if done is None:
             return
         version, self._held = done
-        self._on_their_way.append(OnItsWay(version, self._held, self._clock()))
+        self._arriving.send(version, self._held, self._clock())
         self._next_s = self._clock() + self._rest_s(self._clock() - began_s)
         self._notes.published(version, self._taker.stamps)
         self._set(newest=version, sent_nbytes=self._publisher.sent_nbytes)
@@ -268,37 +221,27 @@ class Keeper:
     def _rest_s(self, took_s: float) -> float:
         if self._period_s is not None:
             return self._period_s
-        least_s = _SILENT_REST_S if self._progress.is_silent else _REST_MIN_S
+        least_s = _SILENT_REST_S if self._arriving.is_silent else _REST_MIN_S
         return min(_REST_MAX_S, max(least_s, _REST_SHARE * took_s))
 
     def _look_after_uploads(self) -> None:
         """Asks whether what is on its way has arrived; then what is superfluous may go."""
-        if self._must_check:
-            self._drop_lost()
-        for each in tuple(self._on_their_way):
-            told = self._store.is_confirmed(each.version, self._uploaded)
-            self._set(is_silent=told is None)
-            waited_s = self._clock() - each.since_s
-            if not told and not (told is None and waited_s >= _SILENT_TRUST_S):
-                self._tell_late(waited_s)
-                if waited_s > _BEAT_S:
-                    self._must_check = True
-                return
-            self._arrived(each)
+        if self._arriving.must_check and self._arriving.drop_lost():
+            self._take_back()
+        while (each := self._arriving.arrived(self._clock())) is not None:
+            self._set(confirmed=each.version, is_silent=self._arriving.is_silent)
+            self._telling.arrived()
+            self._arriving.make_room(each.version.name)
+        self._set(is_silent=self._arriving.is_silent)
+        self._telling.waited(self._arriving.waited_s(self._clock()))
 
-    def _arrived(self, each: OnItsWay) -> None:
-        name = each.version.name
-        self._on_their_way.remove(each)
-        self._uploaded = set(each.version.blobs)
-        self._trusted.add(name)
-        self._safe_held, self._is_late = each.held, False
-        self._set(confirmed=each.version)
-        self._lease.check()
-        older = [known for known in self._store.names() if known <= name]
-        # What was never seen whole counts as a copy only where there are too few that were.
-        proven = [known for known in older if known in self._trusted][: self._copies]
-        missing = self._copies - len(proven)
-        self._store.prune([*proven, *[k for k in older if k not in self._trusted][:missing]])
+    def _take_back(self) -> None:
+        """Has what was lost on its way taken anew."""
+        lost, self._held = self._held.contents, self._arriving.safe
+        for path in list(self._taker.stamps):
+            if self._held.contents.get(path) != lost.get(path):
+                del self._taker.stamps[path]
+        self._set(newest=self._progress.confirmed)
 
     def _show(self) -> None:
         """Makes names for people now and then, and whenever somebody waits."""
@@ -308,20 +251,7 @@ class Keeper:
             return
         self._next_show_s = self._clock() + _SHOW_S
         self._shown = confirmed
-        self._for_people.show(confirmed, self._safe_held.contents)
-
-    def _drop_lost(self) -> None:
-        """After trouble: what a cache has lost on its way is taken anew."""
-        self._must_check = False
-        lost = [each for each in self._on_their_way if not self._store.holds(each.version)]
-        if not lost:
-            return
-        self._on_their_way, now = [], self._held.contents
-        self._held = self._safe_held
-        for path in list(self._taker.stamps):
-            if self._held.contents.get(path) != now.get(path):
-                del self._taker.stamps[path]
-        self._set(newest=self._progress.confirmed)
+        self._for_people.show(confirmed, self._arriving.safe.contents)
 
     def _beat(self) -> None:
         if self._clock() - self._beat_s >= _BEAT_S:
@@ -331,31 +261,11 @@ class Keeper:
     def _put_off(self, error: OSError) -> None:
         wait_s = _RETRIES_S[min(self._tries_failed, len(_RETRIES_S) - 1)]
         self._tries_failed += 1
-        self._must_check = True
+        self._arriving.must_check = True
         self._next_s = self._clock() + wait_s
-        is_new = self._progress.error is None
         self._set(error=error)
         _logger.info("%s could not be kept.", self._taker.folder, exc_info=error)
-        if is_new and not (isinstance(error, StorageError) and error.may_pass):
-            self._say(f"{self._taker.folder} cannot be kept at the moment: {error}")
-
-    def _tell_late(self, waited_s: float) -> None:
-        if waited_s > _LATE_S and not self._is_late:
-            self._is_late = True
-            self._say(
-                f"What was copied from {self._taker.folder} {waited_s / 60:.0f} min ago is not"
-                " uploaded yet: look whether your Drive or its trash is full."
-            )
-
-    def _tell_starving(self) -> None:
-        """Says it once where something has been new for long and may not be taken."""
-        now_s, objections = self._clock(), self._taker.objections
-        self._objected = {name: self._objected.get(name, now_s) for name in objections}
-        for name, since_s in self._objected.items():
-            if now_s - since_s >= _STARVING_S and name not in self._told:
-                self._told.add(name)
-                minutes = (now_s - since_s) / 60
-                self._say(f"{name} is not kept since {minutes:.0f} min: {objections[name]}.")
+        self._telling.trouble(error)
 
     def _note_waiting(self, pending: Pending) -> None:
         nbytes = sum(unit.nbytes for unit in pending.units)

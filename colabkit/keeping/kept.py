@@ -2,69 +2,24 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from pathlib import Path
 from types import TracebackType
 
 from colabkit.errors import StorageError
-from colabkit.keeping.keeper import Progress
-from colabkit.keeping.opening import (
-    KeepOptions,
-    Opened,
-    open_kept,
-    sentence,
-)
+from colabkit.keeping.opening import Opened, open_kept, sentence
+from colabkit.keeping.options import KeepOptions
+from colabkit.keeping.progress import Progress
+from colabkit.keeping.status import KeepStatus, status_card, status_of
 from colabkit.keeping.wholeness import latest_in
-from colabkit.notebook import (
-    Card,
-    Printed,
-    Row,
-    Silent,
-    Tone,
-    bytes_words,
-    card_html,
-    card_text,
-    duration_words,
-)
+from colabkit.notebook import Card, Printed, Silent, bytes_words, card_html, card_text
 from colabkit.storage import Mended, volume_at
 
 _PAUSES_S = (0.5, 2.0, 5.0, 15.0)
 # What is being written when flush() is called is waited for so long.
 _PATIENCE_S = 5.0
 _ROUND_S = 60.0
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class KeepStatus:
-    """How far a folder is kept.
-
-    Attributes:
-        files: How many files the newest version in its place has.
-        nbytes: Their size.
-        checkpoint: The newest checkpoint in it, "" for none.
-        saved_s: When it was taken, in seconds since the epoch; None before the first.
-        is_safe: Whether everything is there and uploaded.
-        is_silent: Whether the place does not tell what is uploaded.
-        waiting: What is newer here than there.
-        waiting_nbytes: Its size.
-        objections: What may not be taken yet, and why.
-        error: What stands in the way, None when nothing does.
-        sent_nbytes: What was sent since the folder is kept.
-    """
-
-    files: int = 0
-    nbytes: int = 0
-    checkpoint: str = ""
-    saved_s: float | None = None
-    is_safe: bool = True
-    is_silent: bool = False
-    waiting: tuple[str, ...] = ()
-    waiting_nbytes: int = 0
-    objections: tuple[str, ...] = ()
-    error: BaseException | None = None
-    sent_nbytes: int = 0
 
 
 class Kept:
@@ -102,7 +57,10 @@ class Kept:
     def _tell_more(self) -> None:
         brought = self._opened.brought
         for reason in brought.skipped:
-            self._say(f"A newer version was not taken: {reason}")
+            if brought.never_arrived:
+                self._say(f"What the session before began to keep never arrived whole: {reason}")
+            else:
+                self._say(f"A newer version was not taken: {reason}")
         if brought.set_aside:
             where = next(iter(brought.set_aside.values()))
             self._say(f"What was here and differs is in {where}: {_named(brought.set_aside)}.")
@@ -162,21 +120,8 @@ class Kept:
     @property
     def status(self) -> KeepStatus:
         """How far it is kept."""
-        progress, failure = self._opened.keeper.progress, self._opened.keeper.failure
-        newest = progress.newest
-        return KeepStatus(
-            files=newest.count if newest is not None else 0,
-            nbytes=newest.nbytes if newest is not None else 0,
-            checkpoint=newest.checkpoint if newest is not None else "",
-            saved_s=newest.saved_s if newest is not None else None,
-            is_safe=progress.is_safe and failure is None and progress.error is None,
-            is_silent=progress.is_silent,
-            waiting=progress.waiting,
-            waiting_nbytes=progress.waiting_nbytes,
-            objections=progress.objections,
-            error=failure or progress.error,
-            sent_nbytes=progress.sent_nbytes,
-        )
+        keeper = self._opened.keeper
+        return status_of(keeper.progress, keeper.failure)
 
     def flush(self, *, timeout_s: float = 3600.0) -> None:
         """Waits until everything that is whole is in its place, and uploaded; on the main thread.
@@ -272,24 +217,7 @@ class Kept:
 
     def card(self) -> Card:
         """Returns how far it is kept as a card."""
-        status = self.status
-        rows = [Row("Folder", str(self.path)), Row("Kept in", self._opened.volume.location)]
-        if status.saved_s is None:
-            rows.append(Row("There", "nothing yet"))
-        else:
-            words = f"{status.files:,} files, {bytes_words(status.nbytes)}"
-            words += f", {status.checkpoint}" if status.checkpoint else ""
-            ago = duration_words(time.time() - status.saved_s)
-            rows.append(Row("There", f"{words}, {ago} ago", Tone.GOOD))
-        if status.waiting:
-            words = f"{len(status.waiting):,} newer here, {bytes_words(status.waiting_nbytes)}"
-            rows.append(Row("Waiting", words, Tone.NOTE))
-        elif not status.is_safe and status.error is None:
-            rows.append(Row("Waiting", "for the upload to end", Tone.NOTE))
-        rows += [Row("Not yet", why, Tone.NOTE) for why in status.objections[:3]]
-        if status.error is not None:
-            rows.append(Row("Trouble", str(status.error), Tone.BAD))
-        return Card("Kept folder", tuple(rows))
+        return status_card(self.status, str(self.path), self._opened.volume.location)
 
     def __repr__(self) -> str:
         return card_text(self.card())

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from fnmatch import translate
 from pathlib import Path
 from typing import NamedTuple
@@ -14,8 +15,20 @@ from typing import NamedTuple
 # Caches, and what programs write before it gets its name.
 NEVER_KEPT = (
     *("__pycache__", ".git", ".ipynb_checkpoints", ".venv", "*.pyc", ".colabkit-tmp-*"),
-    *("*.tmp", ".tmp*", "*.part", "*.partial", "*.incomplete", "*.lock", "*.swp", ".nfs*"),
+    *(
+        "*.tmp",
+        "*.tmp-*",
+        ".tmp*",
+        "*.part",
+        "*.partial",
+        "*.incomplete",
+        "*.lock",
+        "*.swp",
+        ".nfs*",
+    ),
     *("tmp-checkpoint-*", "*.orbax-checkpoint-tmp*", ".fuse_hidden*"),
+    # A database makes it anew, and maps it into memory: it is never the same twice.
+    *("*.db-shm", "*.sqlite-shm", "*.sqlite3-shm"),
 )
 
 
@@ -44,13 +57,13 @@ class Look:
 
     Attributes:
         files: The stamp of every file, by its path in the folder with "/".
-        links: Where symbolic links lead that stay inside the folder.
-        unnamed: How many files have names that are no text, and cannot be kept.
+        links: Where symbolic links lead that stay inside the folder, as seen from themselves.
+        left_out: What cannot be kept, and why.
     """
 
-    files: dict[str, Stamp]
-    links: dict[str, str]
-    unnamed: int = 0
+    files: dict[str, Stamp] = dataclasses.field(default_factory=dict)
+    links: dict[str, str] = dataclasses.field(default_factory=dict)
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
@@ -61,8 +74,7 @@ def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
         skip: Patterns for names or paths that are left out, besides what never is kept.
     """
     names, paths = _compiled((*NEVER_KEPT, *skip))
-    look = Look({}, {})
-    unnamed = 0
+    look = Look()
     waiting = [("", os.fspath(folder))]
     while waiting:
         above, place = waiting.pop()
@@ -70,20 +82,23 @@ def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
             entries = os.scandir(place)
         except (FileNotFoundError, NotADirectoryError):
             continue
+        except PermissionError as error:
+            look.left_out[above.rstrip("/")] = f"it cannot be read ({error.strerror})"
+            continue
         with entries:
             for entry in entries:
                 path = above + entry.name
                 if names.fullmatch(entry.name) or (paths and paths.fullmatch(path)):
                     continue
                 if not _is_text(path):
-                    unnamed += 1
+                    look.left_out[ascii(path)] = "its name is no text"
                 elif entry.is_symlink():
-                    _note_link(entry, path, folder, look.links)
+                    _note_link(entry, path, folder, look)
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append((f"{path}/", entry.path))
                 elif entry.is_file(follow_symlinks=False):
                     _note_file(entry, path, look.files)
-    return dataclasses.replace(look, unnamed=unnamed)
+    return look
 
 
 @functools.lru_cache(maxsize=16)
@@ -109,11 +124,31 @@ def _note_file(entry: os.DirEntry[str], path: str, files: dict[str, Stamp]) -> N
         return
 
 
-def _note_link(entry: os.DirEntry[str], path: str, folder: Path, links: dict[str, str]) -> None:
+def _note_link(entry: os.DirEntry[str], path: str, folder: Path, look: Look) -> None:
     try:
         target = os.fspath(Path(entry.path).readlink())
     except OSError:
         return
-    where = Path(os.path.normpath(Path(entry.path).parent / target))
-    if where.is_relative_to(folder) and not Path(target).is_absolute() and _is_text(target):
-        links[path] = target
+    above = Path(entry.path).parent
+    where = Path(os.path.normpath(above / target))
+    if not where.is_relative_to(folder) or not _is_text(target):
+        look.left_out[path] = f"it leads out of the folder, to {ascii(target)[1:-1]}"
+    elif Path(target).is_absolute():
+        # On the next machine the folder may lie elsewhere.
+        look.links[path] = os.path.relpath(where, above)
+    else:
+        look.links[path] = target
+
+
+def led_to(path: str, links: Mapping[str, str]) -> str:
+    """Returns where a path leads to in the folder in the end, itself where it is no link.
+
+    Example:
+        >>> led_to("best.pt", {"best.pt": "w/last.pt", "w/last.pt": "3.pt"})
+        'w/3.pt'
+    """
+    for _ in links:
+        if path not in links:
+            break
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), links[path]))
+    return path

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from colabkit.checkpoint import Lease, duration_s
+from colabkit.checkpoint import Lease
 from colabkit.errors import ArgumentError, DriveLostError
 from colabkit.keeping.bringing import Brought, bring_back
 from colabkit.keeping.keeper import Keeper
 from colabkit.keeping.looking import Stamp, look_at
 from colabkit.keeping.notes import Notes
+from colabkit.keeping.options import KeepOptions
 from colabkit.keeping.publishing import Publisher
 from colabkit.keeping.staging import StagingArea
 from colabkit.keeping.store import VersionStore
 from colabkit.keeping.taking import Taker
-from colabkit.keeping.units import WHOLE
 from colabkit.storage import (
     DriveMount,
     DriveVolume,
@@ -31,75 +30,6 @@ from colabkit.storage import (
 )
 
 _TRIES = 3
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class KeepOptions:
-    """How a folder is kept.
-
-    Attributes:
-        period_s: How often there may be a version, None for as often as the place takes them.
-        whole: What folders that count as a whole are called.
-        copies: How many versions to keep.
-        skip: What is left out.
-        inputs: The size and the time of each file that is known to be no output, by its path;
-            None where that is whatever was in the folder before.
-    """
-
-    period_s: float | None = None
-    whole: tuple[str, ...] = WHOLE
-    copies: int = 2
-    skip: tuple[str, ...] = ()
-    inputs: Mapping[str, tuple[int, int]] | None = None
-
-    def noted(self) -> dict[str, Any]:
-        """Returns what another session needs to keep the folder in the same way."""
-        return {"whole": list(self.whole), "copies": self.copies, "skip": list(self.skip)}
-
-    @classmethod
-    def again(cls, noted: Mapping[str, Any]) -> KeepOptions:
-        """Returns the options that were noted."""
-        whole, skip = tuple(map(str, noted["whole"])), tuple(map(str, noted["skip"]))
-        return cls(None, whole, int(noted["copies"]), skip)
-
-    @classmethod
-    def checked(
-        cls, every: str | float, whole: object, copies: object, skip: object
-    ) -> KeepOptions:
-        """Returns the options that a call names.
-
-        Raises:
-            ArgumentError: One of them cannot be used.
-        """
-        if not isinstance(copies, int) or isinstance(copies, bool) or copies < 1:
-            raise ArgumentError.of("copies", copies, "Pass how many to keep, from 1.")
-        return cls(
-            _period_s(every),
-            (*WHOLE, *_patterns("whole", whole)),
-            copies,
-            _patterns("skip", skip),
-        )
-
-
-def _period_s(every: object) -> float | None:
-    if every == "auto":
-        return None
-    seconds: float | None = None
-    if isinstance(every, str):
-        seconds = duration_s(every)
-    elif isinstance(every, int | float) and not isinstance(every, bool):
-        seconds = float(every)
-    if seconds is None or not seconds > 0:
-        hint = 'Pass "auto", seconds such as 60, or a time such as "90s" or "5min".'
-        raise ArgumentError.of("every", every, hint)
-    return seconds
-
-
-def _patterns(name: str, given: object) -> tuple[str, ...]:
-    patterns = (given,) if isinstance(given, str) else given
-    if not isinstance(patterns, tuple | list) or not all(isinstance(p, str) for p in patterns):
-        raise ArgumentError.of(name, given, f'Pass patterns, as {name}=("runs/*/state",).')
-    return tuple(patterns)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from colabkit.keeping.version import Blob, Content, Version
 from colabkit.storage import Bytes, hash_of
 
 _BUNDLE_BYTES = 32 << 20
+# Of a log that grows each version sends the new end, until there are too many of them.
+_PARTS_MAX = 100
 _SERVICE_BLOB_BYTES = 256 << 20  # a service is handed a whole blob in memory
 
 
@@ -84,7 +86,7 @@ class Publisher:
         numbers = itertools.count()
         contents = {p: c for p, c in held.contents.items() if p not in change.gone}
         blobs, bundles = dict(held.blobs), dict(held.bundles)
-        there = self._store.blobs_there()
+        there = dict(self._store.blobs_there())
         small: dict[str, tuple[Content, bytes]] = {}
         for path, taken in change.taken.items():
             content = _content(taken)
@@ -92,7 +94,12 @@ class Publisher:
             if taken.place is None:
                 small[path] = (content, taken.data)
                 continue
-            sent = self._find(content, held, there) or self._send(path, taken, name, numbers)
+            sent = self._find(content, held, there)
+            if sent is None:
+                before = self._before(path, taken, held, there)
+                sent = (*before, *self._send(path, taken, name, numbers, is_tail=bool(before)))
+                there |= {each: self._blob(each, held).nbytes for each in sent}
+                self._sent[taken.hash] = sent
             blobs |= {each: self._blob(each, held) for each in sent}
             contents[path] = dataclasses.replace(content, blobs=sent)
         changed = Held(contents, change.links, bundles, blobs).with_only_used()
@@ -128,17 +135,32 @@ class Publisher:
     def _blob(self, name: str, held: Held) -> Blob:
         return held.blobs.get(name) or self._sent_blobs[name]
 
-    def _send(self, path: str, taken: Taken, name: Name, numbers: Iterator[int]) -> tuple[str, ...]:
+    def _before(
+        self, path: str, taken: Taken, held: Held, there: Mapping[str, int]
+    ) -> tuple[str, ...]:
+        """Returns where all but the tail of a file lies that only grew, () for any other."""
+        blobs = held.contents[path].blobs if taken.tail is not None else ()
+        is_there = all(there.get(name) == self._blob(name, held).nbytes for name in blobs)
+        return blobs if is_there and len(blobs) < _PARTS_MAX else ()
+
+    def _send(
+        self, path: str, taken: Taken, name: Name, numbers: Iterator[int], *, is_tail: bool
+    ) -> list[str]:
+        """Sends a file, or its tail; returns where its bytes lie."""
+        if not is_tail:
+            taken = dataclasses.replace(taken, tail=None)
+        nbytes, told = taken.stamp.nbytes, taken.hash
+        if taken.tail is not None:
+            nbytes, told = nbytes - taken.tail.start, taken.tail.hash
         sent = []
         if self._store.volume.root is not None:
             sent.append(blob_name(path, name, next(numbers)))
-            self._write(sent[0], taken.pieces(), Blob(taken.stamp.nbytes, taken.hash))
+            self._write(sent[0], taken.pieces(), Blob(nbytes, told))
         else:
             for data in _in_blobs(taken.pieces()):
                 sent.append(blob_name(path, name, next(numbers)))
                 self._write(sent[-1], iter([data]), Blob(len(data), hash_of(data)))
-        self._sent[taken.hash] = tuple(sent)
-        return tuple(sent)
+        return sent
 
     def _write(self, blob: str, pieces: Iterator[Bytes], facts: Blob) -> None:
         self._store.write_blob(blob, pieces)

@@ -13,6 +13,8 @@ from colabkit.keeping.looking import Stamp
 from colabkit.keeping.open_files import Writers
 from colabkit.keeping.units import is_signed, missing_in
 
+# TensorFlow speaks of a checkpoint by what its files have in common.
+_TF_PART = re.compile(r"\.(?:index|data-\d{5}-of-\d{5})$")
 # A folder counts when nothing in it has changed for so long, a file as soon as it is closed.
 FOLDER_REST_S = 2.0
 # Its trainer may soon remove one that says itself that it is whole.
@@ -66,6 +68,19 @@ def kinds_of(names: Iterable[str]) -> frozenset[str]:
         frozenset({'global_step#/rng_#.pt'})
     """
     return frozenset(re.sub(r"\d+", "#", name) for name in names)
+
+
+def called(unit: Unit) -> list[str]:
+    """Returns by what names a file elsewhere may speak of a checkpoint, none for what is none.
+
+    Example:
+        >>> called(Unit("tf/ckpt-3.index", {"tf/ckpt-3.index": Stamp(1, 2, 3)}))
+        ['ckpt-3']
+    """
+    name = unit.name.rpartition("/")[2]
+    stem = _TF_PART.sub("", name)
+    is_one = unit.is_folder or stem != name or PurePosixPath(name).suffix.lower() in WEIGHTS
+    return [stem] if is_one and len(stem) > 3 else []
 
 
 class Settling:
@@ -144,4 +159,6 @@ class Settling:
                     return f"{path} is cut off"
             except FileNotFoundError:
                 return f"{path} went away"
+            except OSError as error:
+                return f"{path} cannot be read: {error.strerror}"
         return ""

@@ -17,6 +17,7 @@ import xxhash
 
 from colabkit.errors import DiskFullError
 from colabkit.keeping.looking import Stamp
+from colabkit.keeping.version import Content
 from colabkit.storage import Bytes
 
 SMALL_BYTES = 256 << 10
@@ -25,6 +26,19 @@ _FICLONE = 0x40049409
 # A file's clock ticks so coarsely that two writes may have one time.
 _TICK_S = 0.02
 _SPARE_BYTES = 200_000_000
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of a file, after what is kept of it.
+
+    Attributes:
+        start: Where it begins, in bytes.
+        hash: The XXH3 128-bit hash of its bytes.
+    """
+
+    start: int
+    hash: str
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -37,6 +51,7 @@ class Taken:
         hash: The XXH3 128-bit hash of its bytes.
         data: Its bytes where it is small.
         place: Where its bytes are, None for a small one.
+        tail: What was added to what is kept of it, where it only grew.
     """
 
     stamp: Stamp
@@ -44,9 +59,10 @@ class Taken:
     hash: str
     data: bytes = b""
     place: Path | None = None
+    tail: Tail | None = None
 
     def pieces(self) -> Iterator[Bytes]:
-        """Yields its bytes.
+        """Yields its bytes, of one that only grew those that were added.
 
         Raises:
             ChangedError: It was written over meanwhile.
@@ -54,11 +70,12 @@ class Taken:
         if self.place is None:
             yield np.frombuffer(self.data, np.uint8)
             return
+        start, told = (self.tail.start, self.tail.hash) if self.tail else (0, self.hash)
         digest = xxhash.xxh3_128()
-        for piece in _read(self.place):
+        for piece in read_pieces(self.place, start):
             digest.update(piece)
             yield np.frombuffer(piece, np.uint8)
-        if digest.hexdigest() != self.hash:
+        if digest.hexdigest() != told:
             raise ChangedError(str(self.place))
 
 
@@ -85,11 +102,16 @@ class StagingArea:
         """Removes what is in it."""
         shutil.rmtree(self._area, ignore_errors=True)
 
-    def take(self, path: str, stamp: Stamp) -> Taken:
+    def take(self, path: str, stamp: Stamp, known: Content | None = None) -> Taken:
         """Takes a file as it is.
 
         A second name for it costs nothing, and outlives its removal. A file that is written
         over in its place is copied instead.
+
+        Args:
+            path: Its path in the folder.
+            stamp: Its stamp.
+            known: What is kept of it.
 
         Raises:
             ChangedError: It was written over meanwhile, or is gone.
@@ -102,7 +124,7 @@ class StagingArea:
         if 0 <= age_s < _TICK_S:
             time.sleep(_TICK_S)
         try:
-            taken = self._take(path, stamp)
+            taken = self._take(path, stamp, known)
         except FileNotFoundError as error:
             raise ChangedError(path) from error
         except ChangedError:
@@ -110,7 +132,7 @@ class StagingArea:
             raise
         return taken
 
-    def _take(self, path: str, stamp: Stamp) -> Taken:
+    def _take(self, path: str, stamp: Stamp, known: Content | None) -> Taken:
         source = self._folder / path
         if stamp.nbytes <= SMALL_BYTES:
             with source.open("rb") as file:
@@ -123,16 +145,16 @@ class StagingArea:
         if path in self._in_place or not _linked(source, place):
             self._copy(source, place, stamp, path)
             mode = source.stat().st_mode & 0o777
-            digest = _hash(place)
+            told, tail = _hashes(place, known)
         else:
             descriptor = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 mode = _require_same(descriptor, stamp, path)
-                digest = _hash(place)
+                told, tail = _hashes(place, known)
                 _require_same(descriptor, stamp, path)
             finally:
                 os.close(descriptor)
-        return Taken(stamp, mode, digest, place=place)
+        return Taken(stamp, mode, told, place=place, tail=tail)
 
     def _copy(self, source: Path, place: Path, stamp: Stamp, path: str) -> None:
         with source.open("rb") as file:
@@ -186,16 +208,39 @@ def _cloned(source: int, target: int) -> bool:
     return True
 
 
-def _hash(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    for piece in _read(path):
-        digest.update(piece)
-    return digest.hexdigest()
+def _hashes(path: Path, known: Content | None) -> tuple[str, Tail | None]:
+    """Returns a file's hash, and its tail where it begins with all that is known of it."""
+    whole, tail = xxhash.xxh3_128(), xxhash.xxh3_128()
+    start = 0 if known is None or known.is_bundled else known.nbytes
+    place, is_grown = 0, False
+    for piece in read_pieces(path):
+        ends = place + len(piece)
+        if place < start <= ends:
+            whole.update(piece[: start - place])
+            is_grown = known is not None and whole.hexdigest() == known.hash
+            piece, place = piece[start - place :], start
+        whole.update(piece)
+        if is_grown:
+            tail.update(piece)
+        place = ends
+    return whole.hexdigest(), Tail(start, tail.hexdigest()) if is_grown and place > start else None
 
 
-def _read(path: Path) -> Iterator[bytes]:
+def read_pieces(path: Path, start: int = 0) -> Iterator[bytes]:
+    """Yields a file's bytes, piece after piece.
+
+    Args:
+        path: The file.
+        start: Where to begin, in bytes.
+    """
     with path.open("rb", buffering=0) as file:
         with contextlib.suppress(AttributeError, OSError):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        file.seek(start)
         while data := file.read(_READ_BYTES):
             yield data
+
+
+def hash_file(path: Path) -> str:
+    """Returns the XXH3 128-bit hash of a file's bytes."""
+    return _hashes(path, None)[0]

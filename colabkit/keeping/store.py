@@ -15,7 +15,7 @@ from colabkit.errors import CheckpointCorruptError, StorageError
 from colabkit.keeping.version import Version, damaged
 from colabkit.storage import Bytes, Uploading, Volume, hash_of
 
-_VERSIONS, _FILES, _LEASE = "versions", "files", "lease.json"
+_VERSIONS, _FILES, _LEASE, _WHOLE = "versions", "files", "lease.json", "whole.txt"
 _OURS = re.compile(r".*\.(g\d{4,}-\d{8,}-[0-9a-f]{8})-\d+(\.\w{1,12})?")
 _PLAIN = re.compile(r"[^A-Za-z0-9_.~ -]")
 _STEM_CHARS = 80
@@ -32,6 +32,7 @@ class VersionStore:
     def __init__(self, volume: Volume) -> None:
         self.volume = volume
         self._versions: dict[Name, Version] = {}
+        self._is_noted = False
 
     # Reading.
 
@@ -120,6 +121,19 @@ class VersionStore:
     def blobs_there(self) -> Mapping[str, int]:
         """Returns the names and sizes of the blobs there."""
         return self.volume.list(_FILES)
+
+    @property
+    def was_whole(self) -> bool:
+        """Whether a version was ever seen uploaded here."""
+        return _WHOLE in self.volume.list(_VERSIONS)
+
+    def note_whole(self) -> None:
+        """Notes that a version is uploaded: from now on one that is not whole is damaged."""
+        if not self._is_noted:
+            if not self.was_whole:
+                text = b"A version of this folder was seen whole here.\n"
+                self.volume.write(f"{_VERSIONS}/{_WHOLE}", [np.frombuffer(text, np.uint8)])
+            self._is_noted = True
 
     def commit(self, version: Version, check: Callable[[], None]) -> int:
         """Writes the manifest of a version whose blobs are there; returns its size in bytes.

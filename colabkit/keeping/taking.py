@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
+import re
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from pathlib import Path
 
-from colabkit.keeping.held import Held, is_checkpoint, newest_mtime_ns
+from colabkit.errors import ColabKitError
+from colabkit.keeping.held import Held, is_checkpoint, links_to_keep, newest_mtime_ns
 from colabkit.keeping.looking import Look, Stamp, look_at
-from colabkit.keeping.open_files import writers_in
+from colabkit.keeping.open_files import Writers, writers_in
 from colabkit.keeping.publishing import Change
-from colabkit.keeping.settling import Settling, Unit, kinds_of
-from colabkit.keeping.staging import ChangedError, StagingArea, Taken
-from colabkit.keeping.units import by_unit
+from colabkit.keeping.settling import Settling, Unit, called, kinds_of
+from colabkit.keeping.staging import SMALL_BYTES, ChangedError, StagingArea, Taken
+from colabkit.keeping.units import by_unit, signed_folders, unit_of
 from colabkit.keeping.version import Content
 
 # Old checkpoints wait for the next version: the newest is not to arrive with the last of them.
 _VERSION_BYTES = 200_000_000
 _TRIES = 4
+_POINTER_BYTES = 1024
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -29,18 +34,20 @@ class Pending:
         look: The look.
         units: What changed, the newest first.
         gone: Paths that are not there any more, and may go.
+        is_link_new: Whether a link leads elsewhere.
         saved_s: When it was, in seconds since the epoch.
     """
 
     look: Look
     units: tuple[Unit, ...]
     gone: frozenset[str]
+    is_link_new: bool
     saved_s: float
 
     @property
     def is_empty(self) -> bool:
         """Whether all is as it was."""
-        return not (self.units or self.gone)
+        return not (self.units or self.gone or self.is_link_new)
 
 
 @dataclasses.dataclass(slots=True)
@@ -82,6 +89,7 @@ class Taker:
             if stamps.get(path) != stamp and baseline.get(path) != stamp
         ]
         missing = held.contents.keys() - look.files.keys()
+        self._note_signs([*new, *missing])
         # Most looks find nothing: grouping thousands of files would hold the trainer up for it.
         units = by_unit(look.files, self.whole) if new or missing else {}
         names = by_unit(dict.fromkeys((*new, *missing)), self.whole)
@@ -89,7 +97,17 @@ class Taker:
         self._settling.note(changed)
         gone = self._gone(names.keys() - units.keys(), held)
         newest_first = sorted(changed.values(), key=lambda unit: unit.mtime_ns, reverse=True)
-        return Pending(look, tuple(newest_first), gone, saved_s)
+        links = held.links if look.links == held.links else self._links(look, held.contents, held)
+        return Pending(look, tuple(newest_first), gone, links != held.links, saved_s)
+
+    def _note_signs(self, paths: Iterable[str]) -> None:
+        found = [each for each in signed_folders(paths) if each not in self.whole]
+        if found:
+            self.whole = (*self.whole, *found)
+            self._grouped = None
+
+    def _links(self, look: Look, contents: Collection[str], held: Held) -> Mapping[str, str]:
+        return links_to_keep(look.links, [*contents, *self.baseline], held.links)
 
     def _known(self, held: Held) -> dict[str, dict[str, Content]]:
         """Returns what a version holds by unit; made once for each version."""
@@ -123,24 +141,59 @@ class Taker:
         self.objections = {}
         taken: dict[str, Taken] = {}
         gone = set(pending.gone)
-        nbytes = 0
-        writers = writers_in(self.folder) if pending.units else None
+        large_nbytes = 0
+        left: list[Unit] = []
+        writers = writers_in(self.folder) if pending.units else Writers(frozenset(), sees_all=True)
         for unit in pending.units:
-            if nbytes and nbytes + unit.nbytes > _VERSION_BYTES:
+            nbytes = unit.nbytes if unit.nbytes > SMALL_BYTES else 0
+            if large_nbytes and nbytes and large_nbytes + nbytes > _VERSION_BYTES:
+                left.append(unit)
                 continue
-            assert writers is not None  # noqa: S101  # there are units
             sisters = self._sisters(unit, held)
             objection = self._settling.objection(unit, writers, sisters, is_urgent=is_urgent)
-            found = None if objection else self._taken(unit, held)
-            if found is None:
-                self.objections[unit.name] = objection or f"{unit.name} is written all the time"
+            if not objection:
+                objection = self._take_unit(unit, held, taken, gone)
+            if objection:
+                self.objections[unit.name] = objection
+                left.append(unit)
                 continue
-            taken |= found
-            nbytes += unit.nbytes
-            if unit.is_folder:
-                inside = self._known(held).get(unit.name, {})
-                gone |= inside.keys() - unit.files.keys()
-        return Change(taken, frozenset(gone), pending.look.links, pending.saved_s)
+            large_nbytes += nbytes
+        self._leave_what_names(left, taken, held)
+        contents = [*(path for path in held.contents if path not in gone), *taken]
+        links = self._links(pending.look, contents, held)
+        return Change(taken, frozenset(gone), links, pending.saved_s)
+
+    def _take_unit(self, unit: Unit, held: Held, taken: dict[str, Taken], gone: set[str]) -> str:
+        """Takes a unit, and what it lost goes with that; returns why it could not be."""
+        try:
+            found = self._taken(unit, held)
+        except OSError as error:
+            if isinstance(error, ColabKitError) or error.errno in _NO_ROOM:
+                raise
+            return f"{unit.name} cannot be read: {error.strerror}"
+        if found is None:
+            return f"{unit.name} is written all the time"
+        files, contents = found
+        taken |= contents
+        gone |= self._known(held).get(unit.name, {}).keys() - files
+        return ""
+
+    def _leave_what_names(self, left: Iterable[Unit], taken: dict[str, Taken], held: Held) -> None:
+        """Leaves small files that name a checkpoint which does not go with them.
+
+        A trainer that finds a name in ``last_checkpoint`` or ``latest`` loads that, or fails.
+        """
+        names = [name for u in left if u.files.keys() - held.contents.keys() for name in called(u)]
+        if not names:
+            return
+        spoken = re.compile(
+            b"|".join(rb"(?<![\w.-])%b(?!\w)" % re.escape(n).encode() for n in names)
+        )
+        for path, each in tuple(taken.items()):
+            is_pointer = each.place is None and len(each.data) <= _POINTER_BYTES
+            if is_pointer and unit_of(path, self.whole) == path and (f := spoken.search(each.data)):
+                del taken[path]
+                self.objections[path] = f"{path} names {f[0].decode()}, which is not taken yet"
 
     def _sisters(self, unit: Unit, held: Held) -> frozenset[str]:
         """Returns the kinds of files in the newest whole folder beside a folder."""
@@ -155,8 +208,12 @@ class Taker:
                 best = max(best, (mtime_ns, inner), key=lambda each: each[0])
         return best[1]
 
-    def _taken(self, unit: Unit, held: Held) -> dict[str, Taken] | None:
-        """Returns a unit's new files as they were at one instant, None when that failed."""
+    def _taken(self, unit: Unit, held: Held) -> tuple[Set[str], dict[str, Taken]] | None:
+        """Returns a unit's files, and the new ones as they were at one instant; None if it failed.
+
+        Raises:
+            OSError: One of them cannot be read.
+        """
         for number in range(_TRIES):
             if number:
                 seen = look_at(self.folder, self.skip).files
@@ -166,19 +223,19 @@ class Taker:
                 unit = Unit(unit.name, files)
             try:
                 taken = {
-                    path: self.area.take(path, stamp)
+                    path: self.area.take(path, stamp, held.contents.get(path))
                     for path, stamp in unit.files.items()
                     if self.stamps.get(path) != stamp or path not in held.contents
                 }
             except ChangedError:
                 continue
             if self._is_still(unit):
-                return taken
+                return unit.files.keys(), taken
         return None
 
     def _is_still(self, unit: Unit) -> bool:
         """Whether nothing of a unit was written while it was taken."""
-        if not unit.is_folder:
+        if len(unit.files) == 1:
             # Its bytes were the same before and after; a writer may only just begin.
             return True
         try:
@@ -187,4 +244,6 @@ class Taker:
             )
         except OSError:
             return False
+        if not unit.is_folder:
+            return same  # a database is open all the time
         return same and not writers_in(self.folder).paths & unit.files.keys()

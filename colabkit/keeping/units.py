@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import glob
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
@@ -14,15 +15,19 @@ T = TypeVar("T")
 WHOLE = (
     *("checkpoint-[0-9]*", "checkpoint_[0-9]*", "ckpt-[0-9]*", "ckpt_[0-9]*", "checkpoints/*"),
     *("global_step[0-9]*", "step-[0-9]*", "step_[0-9]*", "epoch-[0-9]*", "epoch_[0-9]*"),
-    *("iter_[0-9]*", "*.ckpt"),
+    *("iter_[0-9]*", "*.ckpt", "*-state"),
 )
+# What is only ever in the folder of one checkpoint, whatever that is called.
+_SIGNS = frozenset({"random_states_0.pkl", "_CHECKPOINT_METADATA", ".metadata"})
+# A database is what its log and it say together.
+_COMPANION = re.compile(r"(.+\.(?:db|db3|sqlite|sqlite3))-(?:wal|journal)")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 _STATE = re.compile(r"optimizer\.pt|scheduler\.pt|rng_state(_\d+)?\.pth|training_args\.bin")
 _ACCELERATE = re.compile(r"(optimizer|scheduler)(_\d+)?\.bin")
 
 
 def unit_of(path: str, patterns: Iterable[str]) -> str:
-    """Returns the folder that a file counts with, the file's own path where it counts alone.
+    """Returns the folder or file that a file counts with, its own path where it counts alone.
 
     Args:
         path: Its path in the kept folder.
@@ -34,8 +39,17 @@ def unit_of(path: str, patterns: Iterable[str]) -> str:
         'out/checkpoint-20'
         >>> unit_of("out/log.csv", ["checkpoint-[0-9]*"])
         'out/log.csv'
+        >>> unit_of("out/study.db-wal", ["checkpoint-[0-9]*"])
+        'out/study.db'
     """
-    return _whole_folder(path.rpartition("/")[0], tuple(patterns)) or path
+    return _whole_folder(path.rpartition("/")[0], tuple(patterns)) or _main_file(path)
+
+
+def _main_file(path: str) -> str:
+    if not path.endswith(("-wal", "-journal")):
+        return path
+    found = _COMPANION.fullmatch(path)
+    return found[1] if found is not None else path
 
 
 @functools.lru_cache(maxsize=4096)
@@ -57,11 +71,23 @@ def by_unit(files: Mapping[str, T], patterns: Collection[str]) -> dict[str, dict
         unit = known.get(folder)
         if unit is None:
             unit = known[folder] = _whole_folder(folder, tuple(patterns))
-        if unit:
-            units.setdefault(unit, {})[path] = value
-        else:
-            units[path] = {path: value}
+        units.setdefault(unit or _main_file(path), {})[path] = value
     return units
+
+
+def signed_folders(paths: Iterable[str]) -> tuple[str, ...]:
+    """Returns patterns for the folders that are one checkpoint by what lies in them.
+
+    Example:
+        >>> signed_folders(["out/at 3/random_states_0.pkl", "out/log.csv"])
+        ('out/at 3',)
+    """
+    found = set()
+    for path in paths:
+        folder, _, name = path.rpartition("/")
+        if name in _SIGNS and folder:
+            found.add(glob.escape(folder))
+    return tuple(sorted(found))
 
 
 def missing_in(names: Collection[str]) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 from colabkit.keeping.formats import is_torn
-from colabkit.keeping.looking import Stamp, look_at
+from colabkit.keeping.looking import Look, Stamp, led_to, look_at
 from colabkit.keeping.open_files import writers_in
 from colabkit.keeping.settling import FOLDER_REST_S, kinds_of
-from colabkit.keeping.units import by_unit, missing_in, natural_key
+from colabkit.keeping.units import by_unit, missing_in, natural_key, signed_folders
 
 
 def is_whole(folder: Path, name: str, files: Mapping[str, Stamp]) -> bool:
@@ -40,13 +40,37 @@ def latest_in(
         skip: What is left out.
         known: Files that are as they were kept, with their stamps.
     """
-    units = _matching(folder, pattern, whole, skip)
+    look = look_at(folder, skip)
+    names = _names_that_fit(look, pattern)
+    units = _matching(folder, look, set(names.values()), whole)
     if not units:
         return None
-    writers = writers_in(folder)
-    best: tuple[tuple[object, ...], str] | None = None
+    fit = _whole_ones(folder, units, known)
     kinds: dict[str, list[frozenset[str]]] = {}
-    fit = []
+    for name in fit:
+        if name not in units[name]:
+            inner = kinds_of(path.removeprefix(f"{name}/") for path in units[name])
+            kinds.setdefault(name.rpartition("/")[0], []).append(inner)
+
+    def is_fit(led: str) -> bool:
+        is_file_or_known = led in units[led] or fit[led]
+        return is_file_or_known or not _lacks(led, units[led], kinds)
+
+    def key(name: str) -> tuple[object, ...]:
+        # Of a link and what it leads to, the name with a number in it tells more.
+        newest_ns = max(stamp.mtime_ns for stamp in units[names[name]].values())
+        return (newest_ns, name == names[name], natural_key(name))
+
+    good = [name for name, led in names.items() if led in fit and is_fit(led)]
+    return max(good, key=key, default=None)
+
+
+def _whole_ones(
+    folder: Path, units: Mapping[str, Mapping[str, Stamp]], known: Mapping[str, Stamp]
+) -> dict[str, bool]:
+    """Returns the units that are whole, and whether each is as it was kept."""
+    writers = writers_in(folder)
+    fit: dict[str, bool] = {}
     for name, files in units.items():
         is_known = all(known.get(path) == stamp for path, stamp in files.items())
         if not is_known:
@@ -54,18 +78,8 @@ def latest_in(
                 continue
             if not writers.sees_all and _age_s(files) < FOLDER_REST_S:
                 continue
-        fit.append((name, is_known))
-        if name not in files:
-            inner = kinds_of(path.removeprefix(f"{name}/") for path in files)
-            kinds.setdefault(name.rpartition("/")[0], []).append(inner)
-    for name, is_known in fit:
-        files = units[name]
-        if name not in files and not is_known and _lacks(name, files, kinds):
-            continue
-        key = (max(stamp.mtime_ns for stamp in files.values()), natural_key(name))
-        if best is None or key > best[0]:
-            best = (key, name)
-    return best[1] if best is not None else None
+        fit[name] = is_known
+    return fit
 
 
 def _lacks(
@@ -82,17 +96,27 @@ def _age_s(files: Mapping[str, Stamp]) -> float:
     return time.time() - max(stamp.mtime_ns for stamp in files.values()) / 1e9
 
 
-def _matching(
-    folder: Path, pattern: str, whole: tuple[str, ...], skip: tuple[str, ...]
-) -> dict[str, dict[str, Stamp]]:
-    """Returns the units that a pattern fits, or the folders that it names, with their files."""
-    files = look_at(folder, skip).files
-    found: dict[str, dict[str, Stamp]] = {}
-    for path in files:
+def _names_that_fit(look: Look, pattern: str) -> dict[str, str]:
+    """Returns the files, folders and links that a pattern fits, and where each leads."""
+    found: dict[str, str] = {}
+    for path in (*look.files, *look.links):
         for each in (PurePosixPath(path), *PurePosixPath(path).parents):
             if each.name and _fits(each, pattern):
-                found.setdefault(str(each), {})[path] = files[path]
-    units = by_unit(files, whole)
+                found[str(each)] = led_to(str(each), look.links)
+    return found
+
+
+def _matching(
+    folder: Path, look: Look, names: Collection[str], whole: tuple[str, ...]
+) -> dict[str, dict[str, Stamp]]:
+    """Returns the files of units or of other folders that are named."""
+    files = look.files
+    found: dict[str, dict[str, Stamp]] = {}
+    for path in files:
+        for each in (path, *map(str, PurePosixPath(path).parents)):
+            if each in names:
+                found.setdefault(each, {})[path] = files[path]
+    units = by_unit(files, (*whole, *signed_folders(files)))
     for name in list(found):
         inside = next((n for n in units if n != name and name.startswith(f"{n}/")), None)
         if inside is not None:

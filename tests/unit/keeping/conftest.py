@@ -46,7 +46,13 @@ class Machine:
         return place
 
     def there(self, kind: str) -> list[str]:
-        return sorted(path.name for path in (self.place / kind).glob("*"))
+        """The names of what lies there, without the mark that a version was whole once."""
+        return sorted(p.name for p in (self.place / kind).glob("*") if p.name != "whole.txt")
+
+    def rounds(self, kept: Kept, count: int = 1) -> None:
+        """Has so many looks done, without a wait for what may not be taken yet."""
+        for _ in range(count):
+            kept._opened.keeper.next_round(timeout_s=60)
 
 
 @pytest.fixture
