@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from colabkit.notebook import folder_card
-
 
 class DatasetPath(type(Path())):  # type: ignore[misc]
     """A folder whose last value in a cell is drawn as a card: tree, counts, a few images."""
@@ -13,6 +11,8 @@ class DatasetPath(type(Path())):  # type: ignore[misc]
     __slots__ = ()
 
     def _repr_html_(self) -> str | None:
+        from colabkit.notebook import folder_card  # needed where it is shown, and not to make it
+
         return folder_card(Path(self)) if self.is_dir() else None
 
     def __reduce__(self) -> tuple[type[Path], tuple[str]]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
-from colabkit.datasets.archives.listed import plan_7z, plan_rar
 from colabkit.datasets.archives.zip import ZipLayout, plan_zip
 from colabkit.datasets.codecs import Password
 from colabkit.datasets.members import ArchiveFile, Limits, Remarks, Resolved, Wanted, chosen
@@ -86,6 +85,9 @@ def plan_archive(
             remarks=remarks,
         )
     if not kind.is_tar:
+        # Loaded for these alone, as what unpacks each kind is.
+        from colabkit.datasets.archives.listed import plan_7z, plan_rar
+
         plan_listed = plan_7z if kind is ArchiveKind.SEVEN_ZIP else plan_rar
         listed = plan_listed(source, wanted, limits, password, remarks)
         return Plan(

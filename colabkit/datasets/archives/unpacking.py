@@ -6,15 +6,10 @@ import os
 from collections.abc import Callable, Container, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from colabkit.datasets.archives.kinds import ArchiveKind
-from colabkit.datasets.archives.listed import (
-    Rar,
-    SevenZipUnpacker,
-    StreamUnpacker,
-)
 from colabkit.datasets.archives.planning import Plan
-from colabkit.datasets.archives.tar import TarUnpacker
 from colabkit.datasets.archives.zip import ZipLayout, ZipUnpacker
 from colabkit.datasets.members import (
     FileTable,
@@ -28,6 +23,10 @@ from colabkit.datasets.reading import FileSource, ReadAhead, Source, SourceFile
 from colabkit.datasets.transfer import Counter, Crew, Progress, Retry
 from colabkit.datasets.writing import FROM_FILES, Tree, WriterProcess
 from colabkit.errors import ArchivePasswordError, StorageError
+
+if TYPE_CHECKING:
+    from colabkit.datasets.archives.listed import SevenZipUnpacker, StreamUnpacker
+    from colabkit.datasets.archives.tar import TarUnpacker
 
 _TICK_S = 0.1
 
@@ -172,6 +171,8 @@ def _unpack_zip(
 def _unpack_tar(
     plan: Plan, source: Source, tree: Tree, done: Container[str], watch: _Watch
 ) -> UnpackedTable:
+    from colabkit.datasets.archives.tar import TarUnpacker
+
     def read(
         wanted: Wanted | None, encoding: str | None, renamed: Mapping[str, str]
     ) -> TarUnpacker:
@@ -212,6 +213,8 @@ def _unpack_members(
     watch: _Watch,
 ) -> UnpackedTable:
     """Unpacks what other packages read, one member after the other."""
+    from colabkit.datasets.archives.listed import Rar, SevenZipUnpacker, StreamUnpacker
+
     crew = Crew()
     file = SourceFile(source, crew, retries=watch.retry is not None)
     stream = file.buffered()

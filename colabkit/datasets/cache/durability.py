@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import enum
 import os
 from pathlib import Path
@@ -29,6 +28,8 @@ def durability_here() -> Durability:
 
 def sync_file_system(folder: Path) -> None:
     """Waits until everything written to a folder's file system is durable."""
+    import ctypes  # a hosted machine waits for nothing
+
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)

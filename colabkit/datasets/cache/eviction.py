@@ -8,10 +8,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from colabkit.datasets.cache.actions import FolderState
 from colabkit.datasets.cache.checking import foreign_files
+from colabkit.datasets.cache.locks import alone_at
 from colabkit.datasets.cache.publishing import delete_now, finish, look
 from colabkit.datasets.cache.slots import SIDE_NAME, Slot
 from colabkit.datasets.cache.staging import move_to_trash
@@ -63,16 +62,11 @@ def sweep(slot: Slot) -> None:
     """Throws away what a killed call left beside a whole dataset, unless somebody works on it."""
     if not slot.work.exists():
         return
-    lock = FileLock(slot.lock)
-    try:
-        lock.acquire(timeout=0)
-    except (Timeout, OSError):
-        return
-    try:
-        finish(slot)
-        move_to_trash(slot, slot.work)
-    finally:
-        lock.release()
+    # Sweeping helps nobody who may not write there.
+    with contextlib.suppress(OSError), alone_at(slot.lock) as is_ours:
+        if is_ours:
+            finish(slot)
+            move_to_trash(slot, slot.work)
 
 
 def _others(slot: Slot) -> Iterator[Slot]:
@@ -88,15 +82,10 @@ def _others(slot: Slot) -> Iterator[Slot]:
 
 
 def _evict_one(slot: Slot) -> Evicted | None:
-    lock = FileLock(slot.lock)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return None
-    try:
+    with alone_at(slot.lock) as is_ours:
         published = look(slot)
         manifest = published.manifest
-        if manifest is None or published.state is FolderState.MOVED:
+        if not is_ours or manifest is None or published.state is FolderState.MOVED:
             return None
         with alone_with(slot.folder) as alone:
             if not alone or foreign_files(slot.folder, manifest.members()):
@@ -104,5 +93,3 @@ def _evict_one(slot: Slot) -> Evicted | None:
             move_to_trash(slot, slot.folder)
         slot.manifest.unlink(missing_ok=True)
         return Evicted(slot.folder, manifest.header.nbytes)
-    finally:
-        lock.release()

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
-
+from colabkit.datasets.cache.locks import alone_at
 from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.transfer import Phase, Retrier, Standing, Watch
 from colabkit.errors import StorageError
@@ -32,29 +31,23 @@ def locked(slot: Slot, bar: TransferBar) -> Iterator[bool]:
     Yields:
         Whether it had to wait.
     """
-    lock = FileLock(slot.lock)
     waited = False
-    try:
-        slot.side.mkdir(parents=True, exist_ok=True)
-        while not _acquired(lock, timeout_s=_POLL_S if waited else 0):
-            waited = True
-            bar.update(_transfer(_told(slot.doing), waiting=True))
-    except OSError as error:
-        message = f"{slot.folder.parent} cannot be written to: {error.strerror or error}."
-        hint = "Pass dest= in a folder that you may write to, or set COLABKIT_CACHE to one."
-        raise StorageError(message, path=slot.folder, operation="write", hint=hint) from error
-    try:
+
+    def wait() -> None:
+        nonlocal waited
+        waited = True
+        bar.update(_transfer(_told(slot.doing), waiting=True))
+        time.sleep(_POLL_S)
+
+    with contextlib.ExitStack() as stack:
+        try:
+            slot.side.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone_at(slot.lock, wait=wait))
+        except OSError as error:
+            message = f"{slot.folder.parent} cannot be written to: {error.strerror or error}."
+            hint = "Pass dest= in a folder that you may write to, or set COLABKIT_CACHE to one."
+            raise StorageError(message, path=slot.folder, operation="write", hint=hint) from error
         yield waited
-    finally:
-        lock.release()
-
-
-def _acquired(lock: FileLock, *, timeout_s: float) -> bool:
-    try:
-        lock.acquire(timeout=timeout_s)
-    except Timeout:
-        return False
-    return True
 
 
 def attended(

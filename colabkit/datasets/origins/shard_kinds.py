@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from colabkit.datasets.archives import ArchiveKind, kind_of, unpacked_pieces
+from colabkit.datasets.archives import ArchiveKind, kind_of
 from colabkit.datasets.reading import Source
 from colabkit.errors import ArchiveCorruptError
 
@@ -92,6 +92,8 @@ def holds_archive(source: Source) -> bool:
             return not _is_read_whole(source)
         if not kind.is_tar:
             return True
+        from colabkit.datasets.archives import unpacked_pieces  # a zip needs no tar
+
         head_bytes = _BZ2_HEAD_BYTES if kind is ArchiveKind.TAR_BZ2 else _HEAD_BYTES
         head = source.read(0, min(head_bytes, source.nbytes))
         first = b"".join(_first_pieces(unpacked_pieces(kind, iter([head]))))

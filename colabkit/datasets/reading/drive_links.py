@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import html
 import http
 import re
 import time
@@ -98,11 +97,17 @@ def drive_download(file_id: str) -> str:
         form = _FORM.search(page)
         if form is None:
             raise _refusal(file_id, page, reached)
-        fields = {name: html.unescape(value) for name, value in _FIELD.findall(page)}
-        action = urllib.parse.urljoin(reached, html.unescape(form["action"]))
+        fields = {name: _unescaped(value) for name, value in _FIELD.findall(page)}
+        action = urllib.parse.urljoin(reached, _unescaped(form["action"]))
         query = urllib.parse.parse_qsl(urllib.parse.urlsplit(action).query)
         address = f"{action.partition('?')[0]}?{urllib.parse.urlencode([*query, *fields.items()])}"
     raise _refusal(file_id, "", address)
+
+
+def _unescaped(text: str) -> str:
+    import html  # its table of names takes longer to load than a small archive to unpack
+
+    return html.unescape(text)
 
 
 def _asked(address: str, file_id: str) -> tuple[str | None, str]:
@@ -136,7 +141,7 @@ def _refusal(
 ) -> StorageError | DatasetNotFoundError:
     """Returns what to say of a page that is neither the file nor a question."""
     link = drive_link(file_id)
-    title = html.unescape(found[1]).strip() if (found := _TITLE.search(page)) else ""
+    title = _unescaped(found[1]).strip() if (found := _TITLE.search(page)) else ""
     text = f"{title} {page}".lower()
     if "too many users" in text:
         message = f"Too many users have downloaded {link} lately: Google gives it to nobody now."
