@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 from colabkit.doors import opened_on_use
 
 if TYPE_CHECKING:
-    from colabkit.datasets.archives import ArchiveKind, Plan, plan_archive, unpack
-    from colabkit.datasets.fetch import dataset
-    from colabkit.datasets.members import ArchiveFile, Limits, UnpackedFile, UnpackedTable
-    from colabkit.datasets.packing import pack
-    from colabkit.datasets.reading import FileSource, FsspecSource, Source, open_source
-    from colabkit.datasets.transfer import Progress
+    from colabkit.datasets.api import dataset
+    from colabkit.datasets.archives.kinds import ArchiveKind
+    from colabkit.datasets.archives.limits import Limits
+    from colabkit.datasets.archives.members import ArchiveFile, UnpackedFile, UnpackedTable
+    from colabkit.datasets.archives.planning import Plan, plan_archive
+    from colabkit.datasets.archives.unpacking import unpack
+    from colabkit.datasets.packing.pack_call import pack
+    from colabkit.datasets.reading.source import FileSource, FsspecSource, Source, open_source
+    from colabkit.datasets.reading.transfer_progress import Progress
 
 __all__ = [
     "ArchiveFile",
@@ -35,11 +38,14 @@ __all__ = [
 __getattr__, __dir__ = opened_on_use(
     __name__,
     {
-        "archives": "ArchiveKind Plan plan_archive unpack",
-        "fetch": "dataset",
-        "members": "ArchiveFile Limits UnpackedFile UnpackedTable",
-        "packing": "pack",
-        "reading": "FileSource FsspecSource Source open_source",
-        "transfer": "Progress",
+        "api": "dataset",
+        "archives.kinds": "ArchiveKind",
+        "archives.limits": "Limits",
+        "archives.members": "ArchiveFile UnpackedFile UnpackedTable",
+        "archives.planning": "Plan plan_archive",
+        "archives.unpacking": "unpack",
+        "packing.pack_call": "pack",
+        "reading.source": "FileSource FsspecSource Source open_source",
+        "reading.transfer_progress": "Progress",
     },
 )

@@ -10,32 +10,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from colabkit.datasets.cache import (
-    CacheAction,
-    FolderState,
-    Manifest,
+from colabkit.datasets.cache.checking import boot_id, folder_times
+from colabkit.datasets.cache.durability import durability_here
+from colabkit.datasets.cache.eviction import mark_used, sweep
+from colabkit.datasets.cache.manifest import FolderState, Manifest
+from colabkit.datasets.cache.publishing import (
     Published,
-    Slot,
-    attended,
-    boot_id,
-    durability_here,
     empty_trash,
     finish,
-    folder_times,
-    hold,
-    locked,
     look,
-    mark_used,
-    sweep,
     taken,
     write_manifest,
 )
+from colabkit.datasets.cache.slots import Slot
+from colabkit.datasets.cache.use import hold
+from colabkit.datasets.cache.waiting import attended, locked
+from colabkit.datasets.cache_actions import CacheAction
+from colabkit.datasets.dataset_path import DatasetPath
 from colabkit.datasets.deciding import Verdict, decide
-from colabkit.datasets.folder import DatasetPath
 from colabkit.datasets.found import Found, is_url
 from colabkit.datasets.making import Made, Recipe, full_error, make, says_full
-from colabkit.datasets.origins import Request, Supply
-from colabkit.datasets.transfer import URL_PATIENCE_S, Retrier, Watch
+from colabkit.datasets.origins.resolver import Request, Supply
+from colabkit.datasets.reading.progress import Watch
+from colabkit.datasets.reading.retrying import URL_PATIENCE_S, Retrier
 from colabkit.errors import ColabKitError, DestinationTakenError, StorageError
 from colabkit.notebook import (
     Printed,

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from colabkit.datasets.cache import (
-    CacheAction,
-    FolderState,
-    Published,
-    Slot,
-    Wanted,
-    boot_id,
-    cache_action,
-    damaged_members,
-    is_copy_of,
-    look,
-    replace_reason,
-    sizes_state,
-)
-from colabkit.datasets.origins import Request, Supply
-from colabkit.datasets.transfer import Phase, Watch
+from colabkit.datasets.cache.checking import boot_id, damaged_members, is_copy_of, sizes_state
+from colabkit.datasets.cache.manifest import FolderState
+from colabkit.datasets.cache.publishing import Published, look
+from colabkit.datasets.cache.slots import Slot
+from colabkit.datasets.cache_actions import CacheAction, Wanted, cache_action, replace_reason
+from colabkit.datasets.origins.resolver import Request, Supply
+from colabkit.datasets.reading.progress import Phase, Watch
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 
-from colabkit.datasets.reading import SplitArchive
+from colabkit.datasets.reading.split_names import SplitArchive
 
 
 class SourceKind(enum.Enum):

@@ -8,28 +8,18 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 
-from colabkit.datasets.cache import (
-    Durability,
-    Evicted,
-    FolderState,
-    Header,
-    Member,
-    Published,
-    Slot,
-    Staging,
-    Swap,
-    boot_id,
-    bytes_on_disk,
-    check_room,
-    evict,
-    move_to_trash,
-    publish,
-    room_at,
-)
-from colabkit.datasets.folders import Before
-from colabkit.datasets.members import unanswered
-from colabkit.datasets.origins import Contents, Origin
-from colabkit.datasets.transfer import Phase, Watch
+from colabkit.datasets.archives.member_selection import unanswered
+from colabkit.datasets.cache.checking import boot_id
+from colabkit.datasets.cache.durability import Durability
+from colabkit.datasets.cache.eviction import Evicted, evict
+from colabkit.datasets.cache.manifest import FolderState, Header, Member
+from colabkit.datasets.cache.publishing import Published, Swap, publish
+from colabkit.datasets.cache.room import bytes_on_disk, check_room, room_at
+from colabkit.datasets.cache.slots import Slot
+from colabkit.datasets.cache.staging import Staging, move_to_trash
+from colabkit.datasets.folders.mirroring import Before
+from colabkit.datasets.origins.base import Contents, Origin
+from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.errors import (
     ArgumentError,
     DatasetChangedError,

@@ -7,19 +7,17 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from colabkit.datasets.found import Found, SourceKind, is_url
-from colabkit.datasets.reading import (
-    Access,
+from colabkit.datasets.reading.access import Access
+from colabkit.datasets.reading.split_names import (
     SplitArchive,
     folder_of,
     gathered,
-    is_web,
     like_it,
     name_of,
     number_of,
     part_names,
-    urls_like,
-    urls_that_exist,
 )
+from colabkit.datasets.reading.web import is_web, urls_like, urls_that_exist
 from colabkit.errors import DatasetNotFoundError, StorageError
 from colabkit.storage import names_in
 

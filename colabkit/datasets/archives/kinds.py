@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from colabkit.datasets.reading import Source
+from colabkit.datasets.reading.source import Source
 from colabkit.errors import ArchiveCorruptError
 
 _TAR_MAGIC_AT = 257

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from colabkit.datasets.archives.codecs import Password
 from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
-from colabkit.datasets.archives.zip import ZipLayout, plan_zip
-from colabkit.datasets.codecs import Password
-from colabkit.datasets.members import ArchiveFile, Limits, Remarks, Resolved, Wanted, chosen
-from colabkit.datasets.reading import Source
+from colabkit.datasets.archives.limits import Limits
+from colabkit.datasets.archives.member_links import Resolved
+from colabkit.datasets.archives.member_selection import Wanted, chosen
+from colabkit.datasets.archives.members import ArchiveFile
+from colabkit.datasets.archives.remarks import Remarks
+from colabkit.datasets.archives.zip_members import ZipLayout, plan_zip
+from colabkit.datasets.reading.source import Source
 from colabkit.storage import hash_of
 
 _END_BLOCK_BYTES = 64 << 10
@@ -86,7 +90,8 @@ def plan_archive(
         )
     if not kind.is_tar:
         # Loaded for these alone, as what unpacks each kind is.
-        from colabkit.datasets.archives.listed import plan_7z, plan_rar
+        from colabkit.datasets.archives.adapters import plan_rar
+        from colabkit.datasets.archives.seven_zip import plan_7z
 
         plan_listed = plan_7z if kind is ArchiveKind.SEVEN_ZIP else plan_rar
         listed = plan_listed(source, wanted, limits, password, remarks)

@@ -9,24 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from colabkit.datasets.archives.kinds import ArchiveKind
+from colabkit.datasets.archives.member_links import Resolved
+from colabkit.datasets.archives.member_selection import Wanted
+from colabkit.datasets.archives.members import FileTable, UnpackedTable
+from colabkit.datasets.archives.names import check_clashes
 from colabkit.datasets.archives.planning import Plan
-from colabkit.datasets.archives.zip import ZipLayout, ZipUnpacker
-from colabkit.datasets.members import (
-    FileTable,
-    Remark,
-    Resolved,
-    UnpackedTable,
-    Wanted,
-    check_clashes,
-)
-from colabkit.datasets.reading import FileSource, ReadAhead, Source, SourceFile
-from colabkit.datasets.transfer import Counter, Crew, Progress, Retry
-from colabkit.datasets.writing import FROM_FILES, Tree, WriterProcess
+from colabkit.datasets.archives.remarks import Remark
+from colabkit.datasets.archives.zip_members import ZipLayout
+from colabkit.datasets.archives.zip_unpacking import ZipUnpacker
+from colabkit.datasets.reading.read_ahead import ReadAhead
+from colabkit.datasets.reading.retrying import Retry
+from colabkit.datasets.reading.source import FileSource, Source
+from colabkit.datasets.reading.source_file import SourceFile
+from colabkit.datasets.reading.transfer_progress import Counter, Progress
+from colabkit.datasets.reading.workers import Crew
+from colabkit.datasets.writing.tree import Tree
+from colabkit.datasets.writing.writer_process import FROM_FILES, WriterProcess
 from colabkit.errors import ArchivePasswordError, StorageError
 
 if TYPE_CHECKING:
-    from colabkit.datasets.archives.listed import SevenZipUnpacker, StreamUnpacker
-    from colabkit.datasets.archives.tar import TarUnpacker
+    from colabkit.datasets.archives.adapters import StreamUnpacker
+    from colabkit.datasets.archives.seven_zip import SevenZipUnpacker
+    from colabkit.datasets.archives.tar_unpacking import TarUnpacker
 
 _TICK_S = 0.1
 
@@ -171,7 +175,7 @@ def _unpack_zip(
 def _unpack_tar(
     plan: Plan, source: Source, tree: Tree, done: Container[str], watch: _Watch
 ) -> UnpackedTable:
-    from colabkit.datasets.archives.tar import TarUnpacker
+    from colabkit.datasets.archives.tar_unpacking import TarUnpacker
 
     def read(
         wanted: Wanted | None, encoding: str | None, renamed: Mapping[str, str]
@@ -213,7 +217,8 @@ def _unpack_members(
     watch: _Watch,
 ) -> UnpackedTable:
     """Unpacks what other packages read, one member after the other."""
-    from colabkit.datasets.archives.listed import Rar, SevenZipUnpacker, StreamUnpacker
+    from colabkit.datasets.archives.adapters import Rar, StreamUnpacker
+    from colabkit.datasets.archives.seven_zip import SevenZipUnpacker
 
     crew = Crew()
     file = SourceFile(source, crew, retries=watch.retry is not None)

@@ -10,8 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from colabkit.datasets.cache.actions import FolderState
-from colabkit.datasets.cache.manifest import Manifest, Member
+from colabkit.datasets.cache.manifest import FolderState, Manifest, Member
 
 _READ_BYTES = 1 << 20
 _BATCH = 64

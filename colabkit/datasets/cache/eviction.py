@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from colabkit.datasets.cache.actions import FolderState
 from colabkit.datasets.cache.checking import foreign_files
 from colabkit.datasets.cache.locks import alone_at
+from colabkit.datasets.cache.manifest import FolderState
 from colabkit.datasets.cache.publishing import delete_now, finish, look
 from colabkit.datasets.cache.slots import SIDE_NAME, Slot
 from colabkit.datasets.cache.staging import move_to_trash

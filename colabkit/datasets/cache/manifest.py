@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -29,6 +30,17 @@ class Member(NamedTuple):
     nbytes: int
     crc32: int | None = None
     mtime_ns: int | None = None
+
+
+class FolderState(enum.Enum):
+    """What lies where the dataset belongs."""
+
+    ABSENT = "nothing, or an empty folder"
+    WHOLE = "the folder that was published, with nothing added or removed"
+    TOUCHED = "the folder that was published; files came, went or were renamed"
+    DAMAGED = "the folder that was published; files are missing or have another size"
+    MOVED = "a folder beside the manifest of one that lay elsewhere"
+    FOREIGN = "something that was not published"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.cache.actions import FolderState
 from colabkit.datasets.cache.checking import folder_state, folder_times, foreign_files
 from colabkit.datasets.cache.durability import Durability, sync_file_system, sync_folder
 from colabkit.datasets.cache.manifest import (
+    FolderState,
     Header,
     Manifest,
     Member,

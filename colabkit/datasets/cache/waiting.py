@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from colabkit.datasets.cache.locks import alone_at
 from colabkit.datasets.cache.slots import Slot
-from colabkit.datasets.transfer import Phase, Retrier, Standing, Watch
+from colabkit.datasets.reading.progress import Phase, Standing, Watch
+from colabkit.datasets.reading.retrying import Retrier
 from colabkit.errors import StorageError
 from colabkit.notebook import Transfer, TransferBar
 from colabkit.storage import write_whole

@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 
 import xxhash
 
-from colabkit.datasets.cache import SIDE_NAME, Member
-from colabkit.datasets.members import is_junk_name
+from colabkit.datasets.archives.safety import is_junk_name
+from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.cache.slots import SIDE_NAME
 from colabkit.errors import ArgumentError, StorageError, UnsafeLinkError
 
 THREADS = 32

@@ -11,9 +11,11 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TypeVar
 
-from colabkit.datasets.cache import Member, Staging, measure
+from colabkit.datasets.cache.checking import measure
+from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.cache.staging import Staging
 from colabkit.datasets.folders.listing import THREADS, FolderReader, Listing
-from colabkit.datasets.transfer import Watch
+from colabkit.datasets.reading.progress import Watch
 from colabkit.errors import DatasetChangedError
 
 _READ_BYTES = 4 << 20

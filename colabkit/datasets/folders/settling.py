@@ -6,7 +6,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 
-from colabkit.datasets.cache import Member
+from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.folders.listing import Listing
 
 SETTLED_S = 2.0

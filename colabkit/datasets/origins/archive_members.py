@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Sequence
 from typing import Any, overload
 
-from colabkit.datasets.cache import Member
+from colabkit.datasets.cache.manifest import Member
 from colabkit.errors import DatasetClashError
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 
-from colabkit.datasets.archives import Plan
-from colabkit.datasets.transfer import Phase, Progress, Standing
+from colabkit.datasets.archives.planning import Plan
+from colabkit.datasets.reading.progress import Phase, Standing
+from colabkit.datasets.reading.transfer_progress import Progress
 
 
 class Totals:

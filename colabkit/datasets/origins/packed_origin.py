@@ -7,13 +7,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.cache import Member, Staging
-from colabkit.datasets.folders import Before, FolderReader, Listing, list_folder
-from colabkit.datasets.members import chosen
-from colabkit.datasets.origins.archive_origin import ArchiveOrigin
-from colabkit.datasets.origins.origin import Contents, packed_path
-from colabkit.datasets.packing import check_target, pack_listed, pack_words
-from colabkit.datasets.transfer import Retry, Watch
+from colabkit.datasets.archives.member_selection import chosen
+from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.cache.staging import Staging
+from colabkit.datasets.folders.listing import FolderReader, Listing, list_folder
+from colabkit.datasets.folders.mirroring import Before
+from colabkit.datasets.origins.archive import ArchiveOrigin
+from colabkit.datasets.origins.base import Contents, packed_path
+from colabkit.datasets.packing.pack_call import check_target, pack_listed, pack_words
+from colabkit.datasets.reading.progress import Watch
+from colabkit.datasets.reading.retrying import Retry
 from colabkit.errors import ArchiveCorruptError
 
 

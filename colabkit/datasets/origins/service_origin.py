@@ -6,12 +6,15 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.cache import Member, Staging
-from colabkit.datasets.folders import Before, list_folder, mirror
-from colabkit.datasets.members import Wanted
-from colabkit.datasets.origins.origin import Contents
+from colabkit.datasets.archives.member_selection import Wanted
+from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.cache.staging import Staging
+from colabkit.datasets.folders.listing import list_folder
+from colabkit.datasets.folders.mirroring import Before, mirror
+from colabkit.datasets.origins.base import Contents
 from colabkit.datasets.origins.services import Service
-from colabkit.datasets.transfer import Phase, Retry, Watch
+from colabkit.datasets.reading.progress import Phase, Watch
+from colabkit.datasets.reading.retrying import Retry
 
 _FETCHED = "fetched"
 

@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from colabkit.datasets.members import member_path
-from colabkit.datasets.reading import (
-    Access,
-    Downloads,
-    Source,
-    drive_download,
-    drive_folder,
-    drive_link,
-    name_of,
-    stamp_of,
-)
-from colabkit.datasets.transfer import Retry, Watch
+from colabkit.datasets.archives.safety import member_path
+from colabkit.datasets.reading.access import Access
+from colabkit.datasets.reading.downloads import Downloads
+from colabkit.datasets.reading.drive_links import drive_download, drive_folder, drive_link
+from colabkit.datasets.reading.progress import Watch
+from colabkit.datasets.reading.retrying import Retry
+from colabkit.datasets.reading.source import Source
+from colabkit.datasets.reading.split_names import name_of
+from colabkit.datasets.reading.stamps import stamp_of
 from colabkit.errors import (
     ArgumentError,
     ColabKitError,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from colabkit.datasets.archives import ArchiveKind, kind_of
-from colabkit.datasets.reading import Source
+from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
+from colabkit.datasets.reading.source import Source
 from colabkit.errors import ArchiveCorruptError
 
 _HEAD_BYTES = 64 << 10
@@ -92,7 +92,7 @@ def holds_archive(source: Source) -> bool:
             return not _is_read_whole(source)
         if not kind.is_tar:
             return True
-        from colabkit.datasets.archives import unpacked_pieces  # a zip needs no tar
+        from colabkit.datasets.archives.tar_stream import unpacked_pieces  # a zip needs no tar
 
         head_bytes = _BZ2_HEAD_BYTES if kind is ArchiveKind.TAR_BZ2 else _HEAD_BYTES
         head = source.read(0, min(head_bytes, source.nbytes))

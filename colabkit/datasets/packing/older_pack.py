@@ -9,16 +9,16 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.cache import Member
-from colabkit.datasets.folders import Listing
-from colabkit.datasets.packing.squeezing import Piece
-from colabkit.datasets.packing.zip_writer import (
+from colabkit.datasets.archives.zip_headers import (
     Method,
     data_offset,
     ends_as_pack,
     extra_data,
     extra_data_in,
 )
+from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.folders.listing import Listing
+from colabkit.datasets.packing.pieces import Piece
 
 _TAIL_BYTES = 64
 _HEAD_BYTES = 128

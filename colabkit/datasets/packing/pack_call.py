@@ -12,14 +12,18 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from colabkit.datasets.cache import attended, sync_folder
-from colabkit.datasets.finding import find_source
-from colabkit.datasets.folders import FolderReader, Listing, list_folder, unreadable
+from colabkit.datasets.archives.encodings import decoded, encoding_of
+from colabkit.datasets.archives.limits import Limits
+from colabkit.datasets.archives.safety import member_path
+from colabkit.datasets.cache.durability import sync_folder
+from colabkit.datasets.cache.waiting import attended
+from colabkit.datasets.folders.listing import FolderReader, Listing, list_folder, unreadable
 from colabkit.datasets.found import SourceKind
-from colabkit.datasets.members import Limits, decoded, encoding_of, member_path
 from colabkit.datasets.packing.older_pack import OlderPack, is_pack
 from colabkit.datasets.packing.zip_packer import ZipPacker
-from colabkit.datasets.transfer import Phase, Retrier, Retry, Watch
+from colabkit.datasets.reading.progress import Phase, Watch
+from colabkit.datasets.reading.retrying import Retrier, Retry
+from colabkit.datasets.resolve import find_source
 from colabkit.errors import (
     ArchiveUnsafeError,
     ArgumentError,

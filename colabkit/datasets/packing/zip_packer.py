@@ -12,11 +12,7 @@ from pathlib import Path
 
 import xxhash
 
-from colabkit.datasets.cache import Member
-from colabkit.datasets.folders import THREADS, FolderReader, Listing
-from colabkit.datasets.packing.older_pack import OlderPack, times_of
-from colabkit.datasets.packing.squeezing import PIECE_BYTES, Piece, Squeezer
-from colabkit.datasets.packing.zip_writer import (
+from colabkit.datasets.archives.zip_headers import (
     Entry,
     Method,
     archive_end,
@@ -24,7 +20,12 @@ from colabkit.datasets.packing.zip_writer import (
     extra_data,
     local_header,
 )
-from colabkit.datasets.transfer import Retry, Watch
+from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.folders.listing import THREADS, FolderReader, Listing
+from colabkit.datasets.packing.older_pack import OlderPack, times_of
+from colabkit.datasets.packing.pieces import PIECE_BYTES, Piece, Squeezer
+from colabkit.datasets.reading.progress import Watch
+from colabkit.datasets.reading.retrying import Retry
 from colabkit.errors import StorageError
 
 _LARGE_BYTES = PIECE_BYTES // 8

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from colabkit.datasets.reading.source import Source
-from colabkit.datasets.transfer import Crew
+from colabkit.datasets.reading.workers import Crew
 from colabkit.errors import ArchiveCorruptError, ColabKitError
 
 CHUNK_BYTES = 4 << 20

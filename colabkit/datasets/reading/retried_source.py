@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from colabkit.datasets.reading.access import NOTHING, Access
+from colabkit.datasets.reading.retrying import Retry
 from colabkit.datasets.reading.source import Source, open_source
-from colabkit.datasets.transfer import Retry
 from colabkit.errors import StorageError
 
 

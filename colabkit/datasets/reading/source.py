@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from colabkit.datasets.reading.access import NOTHING, Access
-from colabkit.datasets.reading.urls import SIGN_IN_HINT, as_os_error, located
+from colabkit.datasets.reading.web import SIGN_IN_HINT, as_os_error, located
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
 from colabkit.storage import is_slow
 

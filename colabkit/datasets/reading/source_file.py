@@ -6,7 +6,7 @@ import io
 
 from colabkit.datasets.reading.read_ahead import CHUNK_BYTES
 from colabkit.datasets.reading.source import Source
-from colabkit.datasets.transfer import Crew
+from colabkit.datasets.reading.workers import Crew
 from colabkit.errors import ColabKitError
 
 

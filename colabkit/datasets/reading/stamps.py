@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from colabkit.datasets.reading.access import NOTHING, Access
-from colabkit.datasets.reading.urls import as_os_error, located
+from colabkit.datasets.reading.web import as_os_error, located
 
 _VALIDATORS = ("ETag", "etag", "Last-Modified", "LastModified", "md5Hash", "mtime", "updated")
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from colabkit.datasets.transfer import Counter, Crew, CrewStoppedError, Pipe
+from colabkit.datasets.reading.transfer_progress import Counter
+from colabkit.datasets.reading.workers import Crew, CrewStoppedError, Pipe
 from colabkit.datasets.writing.small_files import STORED, Content, Item
 from colabkit.datasets.writing.tree import Tree
 from colabkit.datasets.writing.writer_process import WriterProcess

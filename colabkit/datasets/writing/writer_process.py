@@ -10,17 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.members import corrupt
-from colabkit.datasets.transfer import CrewStoppedError
+from colabkit.datasets.reading.workers import CrewStoppedError
 from colabkit.datasets.writing import small_files
-from colabkit.datasets.writing.small_files import (
-    DOUBTFUL,
-    Answer,
-    Content,
-    Head,
-    Item,
-    Request,
-)
+from colabkit.datasets.writing.damage import corrupt
+from colabkit.datasets.writing.small_files import DOUBTFUL, Answer, Content, Head, Item, Request
 from colabkit.datasets.writing.tree import Tree
 
 _log = logging.getLogger(__name__)

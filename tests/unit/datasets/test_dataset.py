@@ -16,7 +16,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
-from colabkit.datasets.reading.urls import gives_parts
+from colabkit.datasets.reading.web import gives_parts
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import (
     aged,

@@ -15,8 +15,8 @@ import pytest
 
 import colabkit
 from colabkit import errors
-from colabkit.datasets.folders import FolderReader
-from colabkit.datasets.transfer.trouble import Retrier
+from colabkit.datasets.folders.listing import FolderReader
+from colabkit.datasets.reading.retrying import Retrier
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import (
     content_of,

@@ -14,9 +14,9 @@ import pytest
 
 import colabkit
 from colabkit.datasets import open_source, plan_archive
-from colabkit.datasets.archives.zip.directory import read_entries
-from colabkit.datasets.archives.zip.end import Tail, zip_end
-from colabkit.datasets.writing import WriterProcess
+from colabkit.datasets.archives.zip_directory import read_entries
+from colabkit.datasets.archives.zip_format import Tail, zip_end
+from colabkit.datasets.writing.writer_process import WriterProcess
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsupportedError
 from tests.data.dialects.build import HERE, archives, without_zip64
 from tests.unit.datasets.building import attempt, pax, raw_tar, tar_entry, tree

@@ -11,7 +11,7 @@ import pytest
 
 import colabkit
 from colabkit.datasets import Limits
-from colabkit.datasets.writing import Tree
+from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import (
     ArchiveCorruptError,
     ArchiveError,

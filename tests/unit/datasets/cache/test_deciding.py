@@ -6,8 +6,16 @@ import dataclasses
 
 import pytest
 
-from colabkit.datasets.cache.actions import CacheAction, FolderState, Wanted, cache_action
-from colabkit.datasets.cache.manifest import Header, Manifest, Member, decode, encode, pack_members
+from colabkit.datasets.cache.manifest import (
+    FolderState,
+    Header,
+    Manifest,
+    Member,
+    decode,
+    encode,
+    pack_members,
+)
+from colabkit.datasets.cache_actions import CacheAction, Wanted, cache_action
 
 KNOWN = Header(
     source="/d/cats.zip",

@@ -18,7 +18,7 @@ from colabkit import errors
 from colabkit.datasets.cache import eviction, use
 from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.folders.listing import FolderReader
-from colabkit.datasets.origins.supply import Supply
+from colabkit.datasets.origins.resolver import Supply
 from colabkit.datasets.reading import downloads, source
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import (

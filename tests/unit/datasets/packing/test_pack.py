@@ -17,7 +17,7 @@ from colabkit import errors
 from colabkit.cli import main
 from colabkit.datasets.folders.listing import FolderReader, list_folder
 from colabkit.datasets.packing.pack_call import Packed, pack_listed
-from colabkit.datasets.transfer.watch import Watch
+from colabkit.datasets.reading.progress import Watch
 from tests.abilities import BSDTAR, SEVEN_ZIP, UNZIP
 from tests.unit.datasets.sources import (
     LONG_AGO_S,

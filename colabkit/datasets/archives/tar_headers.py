@@ -1,0 +1,295 @@
+"""Tar headers: ustar, GNU, pax, star. Only once all of a member's are merged is it judged."""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+from zlib import adler32
+
+from colabkit.datasets.archives.encodings import NameReader
+from colabkit.datasets.writing.damage import corrupt
+from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError, ArchiveUnsupportedError
+
+BLOCK_BYTES = 512
+_HEADER = struct.Struct("100s8s16x12s12s8sc100s6s82x155s12x")
+_POSIX_MAGIC = b"ustar\0"
+_CHECKSUM_SPACES = 8 * 32
+_BASE256 = 0x80
+_OCTAL = b"01234567"
+_UNNAMED = ""
+_GOES_ON_AT = 482
+_DECIMAL = re.compile(r"-?\d{1,15}(\.\d*)?", re.ASCII)
+
+
+class TarType(enum.Enum):
+    """What a header announces."""
+
+    FILE = enum.auto()
+    FOLDER = enum.auto()
+    HARD_LINK = enum.auto()
+    SYMLINK = enum.auto()
+    PAX = enum.auto()
+    PAX_GLOBAL = enum.auto()
+    LONG_NAME = enum.auto()
+    LONG_LINK = enum.auto()
+    LABEL = enum.auto()
+    DEVICE = enum.auto()
+    SPARSE = enum.auto()
+    CONTINUED = enum.auto()
+    UNKNOWN = enum.auto()
+
+
+_TYPES = {
+    b"0": TarType.FILE,
+    b"\0": TarType.FILE,
+    b"7": TarType.FILE,
+    b"1": TarType.HARD_LINK,
+    b"2": TarType.SYMLINK,
+    b"5": TarType.FOLDER,
+    b"D": TarType.FOLDER,
+    b"3": TarType.DEVICE,
+    b"4": TarType.DEVICE,
+    b"6": TarType.DEVICE,
+    b"S": TarType.SPARSE,
+    b"x": TarType.PAX,
+    b"X": TarType.PAX,
+    b"g": TarType.PAX_GLOBAL,
+    b"L": TarType.LONG_NAME,
+    b"K": TarType.LONG_LINK,
+    b"V": TarType.LABEL,
+    b"M": TarType.CONTINUED,
+}
+# A folder that GNU tar writes for increments, with the names in it as data.
+_DUMPED_FOLDER = b"D"
+_WITHOUT_DATA = frozenset({TarType.SYMLINK, TarType.DEVICE})
+_PERMISSIONS = 0o7777
+_ORDINARY_MODE = 0o644
+
+
+@dataclass(slots=True)
+class TarHeader:
+    """One header as it stands; what its fields mean may depend on the headers before it."""
+
+    kind: TarType
+    kind_byte: bytes
+    name: bytes
+    link: bytes
+    size: bytes
+    mode: bytes
+    goes_on: bool
+    changed: bytes
+    block: bytes
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the data that follows it.
+
+        Raises:
+            ArchiveCorruptError: It is no number.
+        """
+        return _number(self.size, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """What the headers before a member say of it."""
+
+    name: str | None = None
+    link: str | None = None
+    nbytes: int | None = None
+    sparse: tuple[tuple[str, str], ...] = ()
+    time_s: float | None = None
+
+    def with_pax(self, pairs: Sequence[tuple[str, str]]) -> Extended:
+        """Returns this with the records of a pax header added; an empty one takes back another."""
+        records = dict(pairs)
+        sparse = tuple(pair for pair in pairs if pair[0].startswith("GNU.sparse"))
+        changes: dict[str, Any] = {"sparse": (*self.sparse, *sparse)}
+        if _DECIMAL.fullmatch(records.get("mtime", "")):
+            changes["time_s"] = float(records["mtime"])
+        if "path" in records:
+            changes["name"] = records["path"] or None
+        if "GNU.sparse.name" in records:
+            changes["name"] = records["GNU.sparse.name"]
+        if "linkpath" in records:
+            changes["link"] = records["linkpath"] or None
+        if records.get("size") == "":
+            changes["nbytes"] = None
+        elif "size" in records:
+            if not (records["size"].isascii() and records["size"].isdecimal()):
+                raise corrupt(records.get("path", ""), "has a size that is no number")
+            changes["nbytes"] = int(records["size"][:20])
+        return replace(self, **changes)
+
+
+@dataclass(slots=True)
+class TarMember:
+    """A member with all its headers put together; ``nbytes`` is the size of the data behind it.
+
+    ``maybe_nbytes`` is the size that a hard link declares: only pax writes its data again.
+    """
+
+    kind: TarType
+    name: str
+    link: str
+    nbytes: int
+    mode: int
+    maybe_nbytes: int = 0
+    goes_on: bool = False
+    time_s: float = math.nan
+    block: bytes = b""
+    sparse: tuple[tuple[str, str], ...] = ()
+
+
+def read_header(block: bytes) -> TarHeader:
+    """Parses a header block.
+
+    Raises:
+        ArchiveCorruptError: Its checksum is wrong.
+    """
+    name, mode, size, changed, checksum, kind_byte, link, magic, prefix = _HEADER.unpack(block)
+    name, link = _text(name), _text(link)
+    if magic == _POSIX_MAGIC and (head := _text(prefix)):
+        name = head + b"/" + name
+    # Adler-32's lower half is one more than the sum of so few bytes.
+    total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
+    total += _CHECKSUM_SPACES - sum(checksum)
+    if _number(checksum, name) != total and not _signed_sum(block, checksum, name):
+        raise corrupt(_shown(name), "has a header with a wrong checksum")
+    kind = _TYPES.get(kind_byte, TarType.UNKNOWN)
+    goes_on = bool(block[_GOES_ON_AT])
+    return TarHeader(kind, kind_byte, name, link, size, mode, goes_on, changed, block)
+
+
+def is_header(block: bytes) -> bool:
+    """Whether a block can be a header."""
+    try:
+        read_header(block)
+    except ArchiveCorruptError:
+        return False
+    return True
+
+
+def merged(header: TarHeader, extended: Extended, names: NameReader) -> TarMember:
+    """Returns a member's header with what came before it."""
+    name = names.text(header.name) if extended.name is None else extended.name
+    link = extended.link
+    if link is None:
+        link = names.text(header.link) if header.link else ""
+    kind, nbytes, maybe_nbytes = header.kind, 0, 0
+    if kind is TarType.FOLDER and header.kind_byte != _DUMPED_FOLDER:
+        pass
+    elif kind is TarType.HARD_LINK:
+        maybe_nbytes = extended.nbytes or max(0, _parsed(header.size) or 0)
+    elif kind not in _WITHOUT_DATA:
+        nbytes = header.nbytes if extended.nbytes is None else extended.nbytes
+    if kind is TarType.FILE and name.endswith("/") and (extended.name is None or not nbytes):
+        # So wrote the oldest programs; a long name's first hundred bytes may end anywhere.
+        kind = TarType.FOLDER
+    if extended.sparse:
+        kind = TarType.SPARSE
+    mode = _parsed(header.mode)
+    mode = _ORDINARY_MODE if mode is None or mode < 0 else mode & _PERMISSIONS
+    time_s = extended.time_s
+    if time_s is None:
+        time_s = float(_parsed(header.changed) or math.nan)
+    member = TarMember(kind, name, link, nbytes, mode, maybe_nbytes, header.goes_on, time_s)
+    member.block, member.sparse = header.block, extended.sparse
+    return member
+
+
+def check_kind(member: TarMember) -> None:
+    """Raises where a member is of a kind that is not unpacked.
+
+    Raises:
+        ArchiveUnsafeError: It is a device or a pipe.
+        ArchiveUnsupportedError: It is a part of a series.
+    """
+    if member.kind is TarType.DEVICE:
+        message = f"Member {member.name!r} is a device or a pipe."
+        hint = 'Leave it out when you pack, or with members="!NAME".'
+        raise ArchiveUnsafeError(message, member=member.name, hint=hint)
+    if member.kind is TarType.CONTINUED:
+        raise _unsupported(member.name, "goes on from a tar before, as tar -M writes them")
+
+
+NOTHING = Extended()
+
+
+def long_text(data: bytes, names: NameReader) -> str:
+    """Returns the name in GNU's header for long ones."""
+    return names.text(_text(data))
+
+
+def pax_records(data: bytes, names: NameReader) -> list[tuple[str, str]]:
+    """Parses a pax header's records, each "length key=value" and a line end.
+
+    They are in order, and some keys of sparse files come several times.
+
+    Raises:
+        ArchiveCorruptError: A record's length is not its length.
+    """
+    records: list[tuple[str, str]] = []
+    unreadable = "has a pax header that cannot be read"
+    place = 0
+    while place < len(data) and data[place]:
+        space = data.find(b" ", place, place + 20)
+        digits = data[place:space] if space > 0 else b""
+        if not digits.isdigit():
+            raise corrupt(_UNNAMED, unreadable)
+        end = place + int(digits)
+        record = data[space + 1 : end]
+        if end <= space or end > len(data) or not record.endswith(b"\n") or b"=" not in record:
+            raise corrupt(_UNNAMED, unreadable)
+        key, _, value = record[:-1].partition(b"=")
+        name = key.decode("utf-8", "replace")
+        text = names.text(value) if "path" in name else value.decode("utf-8", "replace")
+        records.append((name, text))
+        place = end
+    return records
+
+
+def _text(field_bytes: bytes) -> bytes:
+    return field_bytes.partition(b"\0")[0]
+
+
+def _number(digits: bytes, name: bytes) -> int:
+    number = _parsed(digits)
+    if number is None:
+        raise corrupt(_shown(name), "has a number in its header that is none")
+    if number < 0:
+        raise corrupt(_shown(name), "has a negative number in its header")
+    return number
+
+
+@lru_cache(4096)
+def _parsed(digits: bytes) -> int | None:
+    """Returns a number, None where it is none; the same few come again and again."""
+    if digits[0] & _BASE256:
+        return int.from_bytes(digits[1:], "big") if digits[0] == _BASE256 else -1
+    text = digits.partition(b"\0")[0].strip(b" ")
+    if text.translate(None, _OCTAL):
+        return None
+    return int(text, 8) if text else 0
+
+
+def _shown(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
+def _signed_sum(block: bytes, checksum: bytes, name: bytes) -> bool:
+    """Whether the checksum is that of old programs, which summed signed bytes."""
+    values = struct.unpack("512b", block)
+    own = sum(values[148:156])
+    return bool(_number(checksum, name) == sum(values) - own + _CHECKSUM_SPACES)
+
+
+def _unsupported(name: str, why: str) -> ArchiveUnsupportedError:
+    message = f"Member {name!r} {why}, which is not read here."
+    return ArchiveUnsupportedError(message, member=name, hint="Pack it again with plain tar.")

@@ -1,0 +1,180 @@
+"""A tar's bytes in order: unpacked in a thread of their own, cut into headers and contents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+from colabkit.datasets.archives.codec_streams import (
+    GZIP,
+    CodecError,
+    bz2_decoder,
+    decode,
+    deflate_decoder,
+    lz4_decoder,
+    pull_zstd,
+    xz_decoder,
+    zstd_decoder,
+)
+from colabkit.datasets.archives.codecs import Decoder, optional
+from colabkit.datasets.archives.kinds import ArchiveKind
+from colabkit.errors import ArchiveCorruptError
+
+_NO_BOUND = 1 << 62
+# Who inflates waits for the interpreter at every piece while headers are cut: few and large.
+_PIECE_BYTES = 1 << 20
+_MAGIC = {
+    ArchiveKind.TAR_GZ: b"\x1f\x8b",
+    ArchiveKind.TAR_BZ2: b"BZh",
+    ArchiveKind.TAR_XZ: b"\xfd7zXZ",
+    ArchiveKind.TAR_ZST: b"\x28\xb5\x2f\xfd",
+    ArchiveKind.TAR_LZ4: b"\x04\x22\x4d\x18",
+    ArchiveKind.TAR_LZMA: b"\x5d\0\0",
+}
+_DECODERS: dict[ArchiveKind, Callable[[], Decoder]] = {
+    ArchiveKind.TAR_GZ: lambda: deflate_decoder(GZIP),
+    ArchiveKind.TAR_BZ2: bz2_decoder,
+    ArchiveKind.TAR_XZ: xz_decoder,
+    ArchiveKind.TAR_ZST: zstd_decoder,
+    ArchiveKind.TAR_LZ4: lz4_decoder,
+    ArchiveKind.TAR_LZMA: xz_decoder,
+}
+
+
+def unpacked_pieces(
+    kind: ArchiveKind, chunks: Iterable[bytes], *, on_junk: Callable[[], None] = lambda: None
+) -> Iterator[bytes]:
+    """Yields what a packed tar unpacks to; several streams one after the other are one.
+
+    Args:
+        kind: How it is packed.
+        chunks: The packed bytes.
+        on_junk: Told that a packed stream ended and something else follows it.
+
+    Raises:
+        ArchiveCorruptError: The packed bytes are damaged or end too early.
+    """
+    if kind is ArchiveKind.TAR:
+        yield from chunks
+        return
+    try:
+        if kind is ArchiveKind.TAR_ZST and optional("compression.zstd") is None:
+            yield from pull_zstd(chunks, _PIECE_BYTES)
+        else:
+            yield from _streams(kind, _small(chunks), on_junk)
+    except CodecError as error:
+        message = f"The {kind.value} is damaged ({error})."
+        raise ArchiveCorruptError(message, hint="Upload or download it again.") from error
+
+
+def _streams(
+    kind: ArchiveKind, chunks: Iterator[bytes], on_junk: Callable[[], None]
+) -> Iterator[bytes]:
+    rest = b""
+    while True:
+        decoder = _DECODERS[kind]()
+        yield from decode(
+            decoder, chain(_small([rest]), chunks), _NO_BOUND, piece_bytes=_PIECE_BYTES
+        )
+        if not decoder.eof:
+            message = "it ends too early"
+            raise CodecError(message)
+        # Padding with zeros is allowed after a stream, and further streams.
+        rest = bytes(decoder.unused_data or b"").lstrip(b"\0")
+        while len(rest) < len(_MAGIC[kind]) and (more := next(chunks, b"")):
+            rest = (rest + more).lstrip(b"\0")
+        if not rest:
+            return
+        if not rest.startswith(_MAGIC[kind]):
+            on_junk()
+            return
+
+
+def _small(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Yields the chunks in parts that a decoder takes whole, so that it holds what is left."""
+    for chunk in chunks:
+        for begin in range(0, len(chunk), _PIECE_BYTES):
+            yield chunk[begin : begin + _PIECE_BYTES]
+
+
+class Blocks:
+    """Takes exact numbers of bytes from pieces of any size."""
+
+    def __init__(self, pieces: Iterable[bytes], on_piece: Callable[[int], None]) -> None:
+        self._pieces = iter(pieces)
+        self._on_piece = on_piece
+        self._view = memoryview(b"")
+
+    def exactly(self, nbytes: int, member: str) -> bytes:
+        """Returns so many bytes in one.
+
+        Raises:
+            ArchiveCorruptError: The archive ends before.
+        """
+        if len(self._view) < nbytes:
+            return b"".join(self.views(nbytes, member))
+        part = self._view[:nbytes].tobytes()
+        self._view = self._view[nbytes:]
+        return part
+
+    def pieces(self, nbytes: int, member: str) -> list[memoryview[Any]]:
+        """Returns so many bytes without a copy."""
+        if not nbytes or len(self._view) < nbytes:
+            return list(self.views(nbytes, member))
+        part = self._view[:nbytes]
+        self._view = self._view[nbytes:]
+        return [part]
+
+    def peek(self, nbytes: int) -> bytes:
+        """Returns the bytes that come next, fewer only at the end; they stay there."""
+        while len(self._view) < nbytes:
+            held = self._view
+            if not self._next():
+                self._view = held
+                break
+            self._view = memoryview(b"".join([held, self._view]))
+        return self._view[:nbytes].tobytes()
+
+    def skip(self, nbytes: int, member: str) -> None:
+        """Passes over so many bytes."""
+        if nbytes <= len(self._view):
+            self._view = self._view[nbytes:]
+        else:
+            for _ in self.views(nbytes, member):
+                pass
+
+    def views(self, nbytes: int, member: str) -> Iterator[memoryview[Any]]:
+        """Yields so many bytes without a copy."""
+        while nbytes:
+            if not self._view and not self._next():
+                message = f"The archive ends within member {member!r}." if member else _CUT
+                raise ArchiveCorruptError(
+                    message, member=member, hint="It was cut short: upload or download it again."
+                )
+            part = self._view[:nbytes]
+            self._view = self._view[len(part) :]
+            nbytes -= len(part)
+            yield part
+
+    def drain(self) -> bool:
+        """Reads to the end, so that the packed stream's own checksum is checked.
+
+        Returns:
+            Whether anything but zeros was left.
+        """
+        more = bool(self._view) and bool(self._view.tobytes().strip(b"\0"))
+        while self._next():
+            more = more or bool(self._view.tobytes().strip(b"\0"))
+        return more
+
+    def _next(self) -> bool:
+        for piece in self._pieces:
+            if piece:
+                self._view = memoryview(piece)
+                self._on_piece(len(piece))
+                return True
+        return False
+
+
+_CUT = "The archive ends within a header."

@@ -1,0 +1,360 @@
+"""Unpacks a tar: one thread unpacks the stream, one cuts it into files, one writes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Container, Mapping
+from dataclasses import replace
+
+from colabkit.datasets.archives.encodings import NameReader
+from colabkit.datasets.archives.kinds import ArchiveKind
+from colabkit.datasets.archives.limits import Limits
+from colabkit.datasets.archives.member_links import LINK_BYTES_MAX, Resolved, resolve
+from colabkit.datasets.archives.member_selection import Wanted
+from colabkit.datasets.archives.members import UnpackedTable
+from colabkit.datasets.archives.names import Names
+from colabkit.datasets.archives.remarks import Remark, Remarks
+from colabkit.datasets.archives.safety import check_mode, member_path, placed
+from colabkit.datasets.archives.tar_headers import (
+    BLOCK_BYTES,
+    NOTHING,
+    TarHeader,
+    TarMember,
+    TarType,
+    check_kind,
+    is_header,
+    long_text,
+    merged,
+    pax_records,
+    read_header,
+)
+from colabkit.datasets.archives.tar_sparse import filled, of_gnu, of_pax
+from colabkit.datasets.archives.tar_stream import Blocks, unpacked_pieces
+from colabkit.datasets.reading.read_ahead import ReadAhead
+from colabkit.datasets.reading.transfer_progress import Counter
+from colabkit.datasets.reading.workers import Crew, Pipe
+from colabkit.datasets.writing.file_batches import SMALL_BYTES, FileBatches
+from colabkit.datasets.writing.small_files import crc32
+from colabkit.datasets.writing.tree import Tree
+from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
+
+_PIPE_BYTES = 32 << 20
+_HEADER_DATA_BYTES_MAX = 16 << 20
+_LINKS_MAX = 100_000
+_SPARSE_GOES_ON_AT = 504
+_EMPTY_BLOCK = bytes(BLOCK_BYTES)
+
+
+class TarUnpacker:
+    """The unpacking side of one tar."""
+
+    def __init__(
+        self,
+        kind: ArchiveKind,
+        archive_bytes: int,
+        tree: Tree,
+        done: Container[str],
+        limits: Limits,
+        wanted: Wanted | None,
+        remarks: Remarks,
+        *,
+        encoding: str | None = None,
+        renamed: Mapping[str, str] | None = None,
+    ) -> None:
+        self.counter = Counter()
+        self.manifest = UnpackedTable()
+        self.remarks = remarks
+        self.names = NameReader(encoding)
+        self._renamed = renamed or {}
+        self._kind = kind
+        self._archive_bytes = archive_bytes
+        self._tree = tree
+        self._done = done
+        self._limits = limits
+        self._wanted = wanted
+        self._names = Names(keeps_case=limits.case_clashes or tree.keeps_case)
+        self._links: dict[str, str] = {}
+        self._hard_links: dict[str, str] = {}
+        self._came_again = False
+        self._has_end_mark = False
+        self._junk = False
+        self._unpacked_bytes = 0
+        self._members = 0
+        self._empty = 0
+
+    def start(self, ahead: ReadAhead, crew: Crew) -> None:
+        """Starts the threads."""
+        pieces: Pipe[bytes] = Pipe(crew, _PIPE_BYTES)
+        crew.start("inflate", lambda: self._inflate(ahead, pieces), awaited=True)
+        crew.start("write", lambda: self._write(pieces, crew), awaited=True)
+
+    def links(self) -> Resolved:
+        """Returns the links, followed on paper; to be asked when all files are there."""
+        if not self._links:
+            return Resolved()
+        files = [file.path for file in self.manifest]
+        links = resolve(self._links, files, self._names.folders)
+        for path in links.left_out:
+            self.remarks.add(Remark.LINK_LEFT_OUT, path)
+        return links
+
+    def remove_all(self) -> None:
+        """Removes what this reading has made: its names were read in a wrong encoding."""
+        for file in self.manifest:
+            if file.path not in self._done:
+                self._tree.remove(file.path)
+        self._tree.remove_folders(self._names.folders)
+
+    def left_out_targets(self) -> dict[str, str]:
+        """Returns files that were not asked for and hard links that were: each with its link."""
+        if self._wanted is None or not self._hard_links:
+            return {}
+        there = {file.path for file in self.manifest} | self._links.keys()
+        targets: dict[str, str] = {}
+        for path, target in self._hard_links.items():
+            if target not in there:
+                targets.setdefault(target, path)
+        return targets
+
+    def take_over(self, other: TarUnpacker) -> None:
+        """Takes the files that another reading has unpacked under the names of hard links."""
+        for file in other.manifest:
+            self.manifest.add(*file)
+            target = self._hard_links[file.path]
+            del self._links[file.path]
+            for path in [path for path in self._links if self._hard_links.get(path) == target]:
+                self._links[path] = "../" * path.count("/") + file.path
+
+    def _inflate(self, ahead: ReadAhead, pieces: Pipe[bytes]) -> None:
+        stretch = ahead.take()
+        chunks = iter(ahead.chunks(stretch) if stretch else ())
+        for piece in unpacked_pieces(self._kind, chunks, on_junk=self._on_junk):
+            pieces.put(piece, len(piece))
+        # What follows the packed stream is read too: a SHA-256 is of all bytes.
+        for _ in chunks:
+            pass
+        pieces.close()
+
+    def _on_junk(self) -> None:
+        self._junk = True
+
+    def _write(self, pieces: Pipe[bytes], crew: Crew) -> None:
+        self._small = FileBatches(self._tree, self.counter, crew)
+        blocks = Blocks(pieces, self._on_piece)
+        while (member := self._next_member(blocks)) is not None:
+            self._take(member, blocks)
+        self._small.close()
+        if blocks.drain() or self._junk:
+            self.remarks.add(Remark.MORE_BEHIND)
+        if self._junk and not self._has_end_mark:
+            message = f"The {self._kind.value} is damaged: something else follows before its end."
+            raise ArchiveCorruptError(message, hint="Upload or download it again.")
+        if self._came_again:
+            self.manifest = self.manifest.of_the_last(without=self._links)
+
+    def _on_piece(self, nbytes: int) -> None:
+        self._unpacked_bytes += nbytes
+        self._limits.check_bytes(self._unpacked_bytes, self._archive_bytes)
+
+    def _next_member(self, blocks: Blocks) -> TarMember | None:
+        """Reads headers up to and with that of a member; None at the end."""
+        extended = NOTHING
+        while True:
+            if extended is NOTHING and self._ends_here(blocks):
+                return None
+            if not self._members and len(block := blocks.peek(BLOCK_BYTES)) < BLOCK_BYTES:
+                self._first_header(block.ljust(BLOCK_BYTES, b"\xff"))
+            block = blocks.exactly(BLOCK_BYTES, "")
+            header = read_header(block) if self._members else self._first_header(block)
+            match header.kind:
+                case TarType.PAX:
+                    extended = extended.with_pax(
+                        pax_records(self._extra(header.nbytes, blocks), self.names)
+                    )
+                case TarType.LONG_NAME:
+                    name = long_text(self._extra(header.nbytes, blocks), self.names)
+                    extended = replace(extended, name=name)
+                case TarType.LONG_LINK:
+                    link = long_text(self._extra(header.nbytes, blocks), self.names)
+                    extended = replace(extended, link=link)
+                case TarType.PAX_GLOBAL:
+                    records = dict(pax_records(self._extra(header.nbytes, blocks), self.names))
+                    if not records.keys().isdisjoint({"path", "linkpath", "size"}):
+                        message = "A header for all members gives them one name or size."
+                        raise ArchiveUnsafeError(message, hint="Pack the data again.")
+                case TarType.LABEL:
+                    self._extra(header.nbytes, blocks)
+                case _:
+                    return merged(header, extended, self.names)
+
+    def _ends_here(self, blocks: Blocks) -> bool:
+        """Whether no member follows, as an empty block says, or the end of all bytes."""
+        block = blocks.peek(BLOCK_BYTES)
+        if block != _EMPTY_BLOCK[: len(block)]:
+            return False
+        if not block and not self._members:
+            return False
+        if not block:
+            self.remarks.add(Remark.NO_END)
+            return True
+        # One empty block is enough for all programs, though they write two.
+        blocks.skip(len(block), "")
+        self._has_end_mark = True
+        return True
+
+    def _first_header(self, block: bytes) -> TarHeader:
+        try:
+            return read_header(block)
+        except ArchiveCorruptError as error:
+            if self._kind is ArchiveKind.TAR:
+                raise
+            packing = self._kind.value.removeprefix("tar.")
+            message = f"It is one file packed with {packing}, and no archive of several."
+            hint = (
+                "pandas reads a packed table as it is; to have the packed file on this disk, pass"
+                " it in a list. Was it to be an archive, upload or download it again."
+            )
+            raise ArchiveCorruptError(message, hint=hint) from error
+
+    def _extra(self, nbytes: int, blocks: Blocks) -> bytes:
+        if nbytes > _HEADER_DATA_BYTES_MAX:
+            message = f"A header claims {nbytes:,} bytes."
+            raise ArchiveUnsafeError(message, hint="Pack the data again.")
+        data = blocks.exactly(nbytes, "")
+        blocks.skip(-nbytes % BLOCK_BYTES, "")
+        return data
+
+    def _take(self, member: TarMember, blocks: Blocks) -> None:
+        path = placed(member.name, self._wanted, self.remarks)
+        path = self._renamed.get(path, path) if path is not None else None
+        if member.kind is TarType.UNKNOWN:
+            # POSIX wants it so, and other programs do so.
+            member.kind = TarType.FILE
+            self.remarks.add(Remark.UNKNOWN_KIND, member.name)
+        self._count(member)
+        self._check_size(member)
+        if member.kind is TarType.HARD_LINK:
+            member.nbytes = _data_bytes(member, blocks)
+        if path is not None:
+            check_kind(member)
+        if path is not None and member.kind is TarType.FILE:
+            check_mode(member.name, member.mode)
+            self._take_file(member, path, blocks)
+        elif path is not None and member.kind is TarType.SPARSE:
+            self._take_sparse(member, path, blocks)
+        else:
+            if path is not None and member.kind is TarType.FOLDER:
+                self._tree.make_folders(self._names.add_folder(path))
+            elif path is not None:
+                self._tree.make_folders(self._add_name(path))
+                self._take_link(member, path)
+            while member.kind is TarType.SPARSE and member.goes_on:
+                member.goes_on = bool(blocks.exactly(BLOCK_BYTES, member.name)[_SPARSE_GOES_ON_AT])
+            _skip(member, blocks)
+        blocks.skip(-member.nbytes % BLOCK_BYTES, member.name)
+
+    def _count(self, member: TarMember) -> None:
+        self._members += 1
+        self._empty += member.kind is TarType.FILE and not member.nbytes
+        self._limits.check_counts(self._members, self._empty, member=member.name)
+
+    def _add_name(self, path: str) -> list[str]:
+        """Takes a name; one that came before is added again, as by tar -r and -u."""
+        if self._names.has_file(path):
+            self.remarks.add(Remark.TWICE, path)
+            self._came_again = True
+            self._links.pop(path, None)
+            self._hard_links.pop(path, None)
+            # Another thread may be writing the one before: it may not come last.
+            self._small.settle()
+        return self._names.add_file(path)
+
+    def _check_size(self, member: TarMember) -> None:
+        claimed = self._unpacked_bytes + member.nbytes
+        self._limits.check_bytes(claimed, self._archive_bytes, member=member.name)
+        if self._kind is ArchiveKind.TAR and member.nbytes > self._archive_bytes:
+            message = f"Member {member.name!r} claims {member.nbytes:,} bytes, more than there are."
+            raise ArchiveCorruptError(message, member=member.name, hint="Download it again.")
+
+    def _take_file(self, member: TarMember, path: str, blocks: Blocks) -> None:
+        self._tree.make_folders(self._add_name(path))
+        if path in self._done:
+            crc = _skip(member, blocks)
+            self._tree.date(path, member.time_s)
+            self.counter.add_done(member.nbytes)
+        elif member.nbytes <= SMALL_BYTES:
+            pieces = blocks.pieces(member.nbytes, path)
+            crc = 0
+            for piece in pieces:
+                crc = crc32(piece, crc)
+            self._small.put(path, pieces, member.nbytes, crc, member.mode, member.time_s)
+        else:
+            crc = self._copy(member, path, blocks)
+            self.counter.files_done += 1
+        self.manifest.add(path, member.nbytes, crc)
+
+    def _take_sparse(self, member: TarMember, path: str, blocks: Blocks) -> None:
+        """Writes a file of which only some pieces are in the archive; the rest is zeros."""
+        name = member.name
+        if member.sparse:
+            spec = of_pax(member.sparse, lambda nbytes: blocks.exactly(nbytes, name), name)
+        else:
+            spec = of_gnu(member.block, lambda: blocks.exactly(BLOCK_BYTES, name), name)
+        spec.check(name, member.nbytes)
+        self._unpacked_bytes += spec.nbytes
+        self._limits.check_bytes(self._unpacked_bytes, self._archive_bytes, member=name)
+        self._tree.make_folders(self._add_name(path))
+        crc = 0
+        descriptor = self._tree.create(path, member.mode)
+        try:
+            for piece in filled(spec, lambda nbytes: blocks.views(nbytes, name)):
+                crc = crc32(piece, crc)
+                self._tree.write(descriptor, piece, path)
+                self.counter.bytes_written += len(piece)
+            self._tree.date(descriptor, member.time_s)
+        finally:
+            os.close(descriptor)
+        self.counter.files_done += 1
+        self.manifest.add(path, spec.nbytes, crc)
+
+    def _copy(self, member: TarMember, path: str, blocks: Blocks) -> int:
+        """Writes a large member's content piece by piece; returns its CRC."""
+        crc = 0
+        descriptor = self._tree.create(path, member.mode)
+        try:
+            for piece in blocks.views(member.nbytes, path):
+                crc = crc32(piece, crc)
+                self._tree.write(descriptor, piece, path)
+                self.counter.bytes_written += len(piece)
+            self._tree.date(descriptor, member.time_s)
+        finally:
+            os.close(descriptor)
+        return crc
+
+    def _take_link(self, member: TarMember, path: str) -> None:
+        target = member.link
+        if member.kind is TarType.HARD_LINK:
+            # A hard link names its target from the top of the archive.
+            self._hard_links[path] = member_path(target)[0]
+            target = "../" * path.count("/") + self._hard_links[path]
+        if len(self._links) >= _LINKS_MAX or len(target) > LINK_BYTES_MAX:
+            message = f"Member {path!r} is one of too many links, or a very long one."
+            raise ArchiveUnsafeError(message, member=path, hint="Pack the files themselves.")
+        self._links[path] = target
+
+
+def _data_bytes(member: TarMember, blocks: Blocks) -> int:
+    """Returns how much data follows a hard link: old programs declare some and write none."""
+    if not member.maybe_nbytes:
+        return 0
+    block = blocks.peek(BLOCK_BYTES)
+    follows = len(block) < BLOCK_BYTES or block == _EMPTY_BLOCK or is_header(block)
+    return 0 if follows else member.maybe_nbytes
+
+
+def _skip(member: TarMember, blocks: Blocks) -> int:
+    """Passes over a member's content; returns its CRC."""
+    crc = 0
+    for view in blocks.views(member.nbytes, member.name):
+        crc = crc32(view, crc)
+    return crc

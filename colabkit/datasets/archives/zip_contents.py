@@ -1,0 +1,190 @@
+"""One zip member: its local header checked against the directory, its data unpacked."""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+
+from colabkit.datasets.archives.codec_streams import (
+    RAW_DEFLATE,
+    CodecError,
+    bz2_decoder,
+    decode,
+    deflate_decoder,
+    inflate,
+    xz_decoder,
+    zstd_decoder,
+)
+from colabkit.datasets.archives.codecs import Decoder, Deflate64, ZipLzma
+from colabkit.datasets.archives.members import Column
+from colabkit.datasets.archives.zip_directory import LOCAL_BYTES, ZipEntries
+from colabkit.datasets.writing.damage import corrupt
+from colabkit.datasets.writing.small_files import Content, crc32
+from colabkit.errors import ArchiveUnsafeError
+
+_LOCAL = struct.Struct("<4s2xHH4xLLLHH")
+_HEAD = np.dtype(
+    [
+        ("magic", "<u4"),
+        ("needs", "<u2"),
+        ("flags", "<u2"),
+        ("method", "<u2"),
+        ("modified", "<u4"),
+        ("crc", "<u4"),
+        ("packed_bytes", "<u4"),
+        ("nbytes", "<u4"),
+        ("name_bytes", "<u2"),
+        ("extra_bytes", "<u2"),
+    ]
+)
+_MAGIC = b"PK\x03\x04"
+_ENCRYPTED_FLAG, _LATER_FLAG = 0x1, 0x8
+_FULL = 0xFFFFFFFF
+
+
+class ZipMethod(enum.Enum):
+    """How a member is packed."""
+
+    STORED = 0
+    DEFLATE = 8
+    DEFLATE64 = 9
+    BZIP2 = 12
+    LZMA = 14
+    ZSTD = 93
+    XZ = 95
+
+
+_STORED, _DEFLATE = ZipMethod.STORED.value, ZipMethod.DEFLATE.value
+
+
+def data_begin(data: bytes, place: int, entries: ZipEntries, row: int, path: str) -> int:
+    """Returns where a member's data begins, its local header checked.
+
+    Args:
+        data: Bytes that hold the header.
+        place: Where the header begins in them.
+        entries: The directory.
+        row: The member's place in it.
+        path: The member, for messages.
+    """
+    if place + LOCAL_BYTES > len(data):
+        raise corrupt(path, "is cut short")
+    magic, flags, method, crc, packed, nbytes, name_bytes, extra_bytes = _LOCAL.unpack_from(
+        data, place
+    )
+    if magic != _MAGIC:
+        raise corrupt(path, "is not where the directory says")
+    # Its name may be another one here, as after a renaming: the directory's counts, as for others.
+    if method != entries.methods[row]:
+        raise corrupt(path, "is another one than the directory says")
+    if (flags ^ int(entries.flags[row])) & _ENCRYPTED_FLAG:
+        raise corrupt(path, "is encrypted only according to one of its headers")
+    if not flags & _LATER_FLAG:
+        declared = (crc, packed, nbytes)
+        listed = (entries.crcs[row], entries.packed_bytes[row], entries.nbytes[row])
+        for here, there in zip(declared, listed, strict=True):
+            if here not in {there, _FULL}:
+                raise corrupt(path, f"declares {here:,} where the directory says {there:,}")
+    return int(place + LOCAL_BYTES + name_bytes + extra_bytes)
+
+
+def data_ranges(
+    data: bytes,
+    places: Column,
+    bounds: Column,
+    entries: ZipEntries,
+    rows: Column,
+    paths: Sequence[str],
+) -> Column:
+    """Returns where each member's data begins and ends [2, n], all local headers checked.
+
+    Args:
+        data: Bytes that hold the members whole.
+        places: Where each member begins in them.
+        bounds: Where the next one begins.
+        entries: The directory.
+        rows: The members' places in it.
+        paths: The members, for messages.
+    """
+    every = np.frombuffer(data, np.uint8)
+    inside = np.minimum(places, max(0, len(data) - LOCAL_BYTES))
+    if len(data) < LOCAL_BYTES:
+        raise corrupt(paths[0], "is cut short")
+    heads = every[inside[:, None] + np.arange(LOCAL_BYTES)].view(_HEAD)[:, 0]
+    doubtful = (inside != places) | (heads["magic"] != int.from_bytes(_MAGIC, "little"))
+    doubtful |= heads["method"] != entries.methods[rows]
+    doubtful |= ((heads["flags"] ^ entries.flags[rows]) & _ENCRYPTED_FLAG) != 0
+    said = heads["flags"] & _LATER_FLAG == 0
+    doubtful |= said & (heads["crc"] != entries.crcs[rows])
+    doubtful |= said & (heads["packed_bytes"] != entries.packed_bytes[rows])
+    doubtful |= said & (heads["nbytes"] != entries.nbytes[rows])
+    for at in np.flatnonzero(doubtful).tolist():
+        # The slow check knows what is allowed after all, and which error it is.
+        data_begin(data, int(places[at]), entries, int(rows[at]), paths[at])
+    begins = places + LOCAL_BYTES + heads["name_bytes"] + heads["extra_bytes"]
+    ends = begins + entries.packed_bytes[rows]
+    for at in np.flatnonzero(ends > np.minimum(bounds, len(data))).tolist():
+        raise overlap(paths[at]) if ends[at] > bounds[at] else corrupt(paths[at], "is cut short")
+    return np.stack([begins, ends])
+
+
+def unpacked(packed: memoryview, method: int, nbytes: int, crc: int | None, path: str) -> Content:
+    """Returns a small member's content, checked; a stored one without a copy."""
+    content: Content
+    if method == _STORED:
+        content = packed
+    elif method == _DEFLATE:
+        try:
+            content = inflate(packed, nbytes)
+        except CodecError as error:
+            raise corrupt(path, f"cannot be unpacked ({error})") from error
+    else:
+        content = b"".join(pieces(iter([packed]), method, nbytes, path))
+    if crc is not None and crc32(content, 0) != crc:
+        raise corrupt(path, "has another CRC-32 than the directory says")
+    return content
+
+
+def pieces(
+    packed: Iterable[bytes | memoryview], method: int, nbytes: int, path: str
+) -> Iterator[bytes | memoryview]:
+    """Yields a member's content in small pieces, never more than it declares."""
+    if method == _STORED:
+        yield from packed
+        return
+    done = 0
+    try:
+        for piece in decode(_decoder(ZipMethod(method), nbytes), packed, nbytes):
+            done += len(piece)
+            if done > nbytes:
+                raise corrupt(path, f"unpacks to more than the {nbytes:,} bytes it declares")
+            yield piece
+    except CodecError as error:
+        raise corrupt(path, f"cannot be unpacked ({error})") from error
+    if done != nbytes:
+        raise corrupt(path, f"unpacks to {done:,} bytes instead of {nbytes:,}")
+
+
+def _decoder(method: ZipMethod, nbytes: int) -> Decoder:
+    match method:
+        case ZipMethod.DEFLATE:
+            return deflate_decoder(RAW_DEFLATE)
+        case ZipMethod.DEFLATE64:
+            return Deflate64()
+        case ZipMethod.BZIP2:
+            return bz2_decoder()
+        case ZipMethod.LZMA:
+            return ZipLzma(nbytes)
+        case ZipMethod.XZ:
+            return xz_decoder()
+        case _:
+            return zstd_decoder()
+
+
+def overlap(path: str) -> ArchiveUnsafeError:
+    """Returns the error for a member that shares bytes with another."""
+    message = f"Member {path!r} reaches into the next one, as in a bomb."
+    return ArchiveUnsafeError(message, member=path, hint="Don't unpack this archive.")

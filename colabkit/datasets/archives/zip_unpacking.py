@@ -1,0 +1,344 @@
+"""Unpacks a zip: readers feed as many unpackers as there are cores, large members first."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from colabkit.datasets.archives.codecs import Password
+from colabkit.datasets.archives.members import Column, FileTable, UnpackedTable, are_in
+from colabkit.datasets.archives.zip_contents import (
+    data_begin,
+    data_ranges,
+    overlap,
+    pieces,
+    unpacked,
+)
+from colabkit.datasets.archives.zip_directory import LOCAL_BYTES
+from colabkit.datasets.archives.zip_encryption import Decryption, aes_facts, maybe_wrong
+from colabkit.datasets.archives.zip_members import ZipLayout
+from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead
+from colabkit.datasets.reading.source import FileSource
+from colabkit.datasets.reading.transfer_progress import Counter
+from colabkit.datasets.reading.workers import Crew, CrewStoppedError
+from colabkit.datasets.writing.damage import corrupt
+from colabkit.datasets.writing.small_files import DEFLATE, STORED, Head, Item, crc32
+from colabkit.datasets.writing.tree import Tree
+from colabkit.datasets.writing.writer_process import WriterProcess
+from colabkit.errors import ArchiveCorruptError
+
+_LARGE_PACKED_BYTES = 2 << 20
+_LARGE_BYTES = 8 << 20
+_SPAN_FILES = 2048
+_SPAN_BYTES_MIN = 256 << 10
+_SPAN_UNPACKED_BYTES = 64 << 20
+# A local header may carry more extra fields than the directory tells.
+_EXTRA_BYTES_MAX = 65535
+_HEAD_BYTES = LOCAL_BYTES + 2 * _EXTRA_BYTES_MAX
+# Skipping less than this costs more than reading it.
+_GAP_BYTES = 64 << 10
+# A thousand members in step take as long as fifty, and threads gain nothing.
+_ENCRYPTED_SPAN_BYTES = 32 << 20
+_ENCRYPTED = 0x1
+_ROWS = 1 << 16
+_BATCH_FILES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one unpacker takes: neighbouring small members, or one large one.
+
+    ``first`` and ``last`` delimit places in the order of the archive.
+    """
+
+    begin: int
+    end: int
+    first: int
+    last: int
+    large: bool
+
+
+class ZipUnpacker:
+    """The unpacking side of one zip."""
+
+    def __init__(
+        self,
+        files: FileTable,
+        layout: ZipLayout,
+        tree: Tree,
+        done: Container[str],
+        cores: int,
+        password: Password = None,
+        *,
+        near: FileSource | None = None,
+    ) -> None:
+        self._decryption: Decryption | None = None
+        if layout.encrypted:
+            self._decryption = Decryption(layout.entries, password)
+        self._files = files
+        self._layout = layout
+        self._tree = tree
+        self._writing = threading.Lock()
+        self.counter = Counter()
+        offsets = layout.entries.offsets[layout.rows]
+        order = np.argsort(offsets, kind="stable")
+        if done != ():
+            whole = np.fromiter((path in done for path in files.paths), np.bool_, len(files))
+            order = order[~whole[order]]
+            self._date(np.flatnonzero(whole))
+            self.counter.files_done = int(np.count_nonzero(whole))
+            self.counter.bytes_written = int(files.nbytes[whole].sum())
+        self._order = order
+        self._near = near
+        jobs = self._plan_jobs(cores)
+        # One iterator for all threads; a list's gives each item to one of them.
+        self._near_jobs = iter([job for job in jobs if near is not None and not job.large])
+        self._jobs = [job for job in jobs if near is None or job.large]
+        self.total_bytes = sum(job.end - job.begin for job in self._jobs)
+
+    @property
+    def stretches(self) -> list[tuple[int, int]]:
+        """What to read, in the order of the jobs."""
+        return [(job.begin, job.end) for job in self._jobs]
+
+    def work(self, ahead: ReadAhead, crew: Crew, process: WriterProcess) -> None:
+        """Takes jobs until none is left; one thread's work."""
+        while (stretch := ahead.take()) is not None:
+            job = self._jobs[stretch.order]
+            chunks = ahead.chunks(stretch)
+            if job.large:
+                self._unpack_large(job, chunks, crew)
+                for _ in chunks:
+                    pass
+            else:
+                self._unpack_span(job, b"".join(chunks), crew, process)
+        for job in self._near_jobs:
+            if crew.stopped:
+                raise CrewStoppedError
+            if self._near is not None and not self._unpack_near(job, crew, process):
+                data = self._near.read(job.begin, job.end - job.begin)
+                self._unpack_span(job, data, crew, process)
+            ahead.passed(job.end - job.begin)
+
+    def _date(self, chosen: Column) -> None:
+        """Gives files their times that a call before has written, and had no time left for that."""
+        times = self._layout.entries.times(self._layout.rows[chosen])
+        for path, time_s in zip(self._files.paths.at(chosen), times.tolist(), strict=True):
+            self._tree.date(path, time_s)
+
+    def manifest(self) -> UnpackedTable:
+        """Returns every file with the size and CRC it was checked against."""
+        return UnpackedTable.of(self._files)
+
+    def _unpack_near(self, job: Job, crew: Crew, process: WriterProcess) -> bool:
+        """Lets a process read small members by itself; False where it cannot, or is in doubt."""
+        entries = self._layout.entries
+        chosen = self._order[job.first : job.last]
+        rows, bounds = self._layout.rows[chosen], self._layout.bounds[chosen]
+        if not are_in(self._layout.methods[chosen], (STORED, DEFLATE)).all():
+            return False
+        items = self._items(chosen, entries.offsets[rows] - job.begin, bounds - job.begin)
+        facts = (entries.flags[rows].tolist(), entries.packed_bytes[rows].tolist())
+        heads: list[Head] = list(zip(*facts, strict=True))
+        nbytes = process.put_from_archive(job.begin, job.end, items, heads)
+        if nbytes is not None:
+            self._count(crew, nbytes, len(items))
+        return nbytes is not None
+
+    def _items(self, chosen: Column, begins: Column, ends: Column) -> list[Item]:
+        """Returns small members with places in their data, as another process takes them."""
+        entries, rows = self._layout.entries, self._layout.rows[chosen]
+        columns = (
+            *(begins, ends, self._layout.methods[chosen], entries.nbytes[rows]),
+            *(entries.crcs[rows], self._files.modes[chosen], entries.times(rows)),
+        )
+        facts = [column.tolist() for column in columns]
+        return list(zip(self._files.paths.at(chosen), *facts, strict=True))
+
+    def _unpack_span(self, job: Job, data: bytes, crew: Crew, process: WriterProcess) -> None:
+        layout = self._layout
+        entries = layout.entries
+        chosen = self._order[job.first : job.last]
+        rows = layout.rows[chosen]
+        paths = self._files.paths.at(chosen)
+        begins, ends = data_ranges(
+            data,
+            entries.offsets[rows] - job.begin,
+            layout.bounds[chosen] - job.begin,
+            entries,
+            rows,
+            paths,
+        )
+        methods = layout.methods[chosen]
+        if self._decryption is not None:
+            packed = [memoryview(data)[b:e] for b, e in zip(begins, ends, strict=True)]
+            plain = self._decryption.small(packed, rows.tolist(), paths)
+            self._put_decrypted(chosen, plain, paths, crew)
+            return
+        items = self._items(chosen, begins, ends)
+        nbytes = None
+        if are_in(methods, (STORED, DEFLATE)).all():
+            nbytes = process.put(items, [data])
+        if nbytes is None:
+            self._put(items, memoryview(data), crew)
+        else:
+            self._count(crew, nbytes, len(items))
+
+    def _put_decrypted(
+        self,
+        chosen: Column,
+        packed: Sequence[bytes | memoryview],
+        paths: Sequence[str],
+        crew: Crew,
+    ) -> None:
+        """Unpacks members that were encrypted."""
+        times = self._layout.entries.times(self._layout.rows[chosen]).tolist()
+        for index, data, path, time_s in zip(chosen.tolist(), packed, paths, times, strict=True):
+            if crew.stopped:
+                raise CrewStoppedError
+            nbytes, method = int(self._files.nbytes[index]), int(self._layout.methods[index])
+            if method == STORED and len(data) != nbytes:
+                raise corrupt(path, "is stored, but lies about its size")
+            crc = self._crc(index)
+            try:
+                content = unpacked(memoryview(data), method, nbytes, crc, path)
+            except ArchiveCorruptError as error:
+                raise maybe_wrong(error) from error
+            if crc is None:
+                self._learn_crc(index, crc32(content, 0))
+            with self._writing:
+                self._tree.put(path, content, int(self._files.modes[index]), time_s)
+            self._count(crew, len(content), 1)
+
+    def _crc(self, index: int) -> int | None:
+        """Returns a member's CRC, None where a seal stands in its place."""
+        row = int(self._layout.rows[index])
+        facts = aes_facts(self._layout.entries, row) if self._decryption is not None else None
+        return None if facts and not facts.has_crc else int(self._layout.entries.crcs[row])
+
+    def _learn_crc(self, index: int, crc: int) -> None:
+        if self._files.crcs is not None:
+            self._files.crcs[index] = crc
+
+    def _put(self, items: Sequence[Item], data: memoryview, crew: Crew) -> None:
+        """Unpacks files here; one thread writes at a time, as all would wait for each other."""
+        for first in range(0, len(items), _BATCH_FILES):
+            batch = items[first : first + _BATCH_FILES]
+            contents = [
+                unpacked(data[begin:end], method, nbytes, crc, path)
+                for path, begin, end, method, nbytes, crc, _, _ in batch
+            ]
+            if crew.stopped:
+                raise CrewStoppedError
+            with self._writing:
+                for item, content in zip(batch, contents, strict=True):
+                    self._tree.put(item[0], content, item[6], item[7])
+            self._count(crew, sum(map(len, contents)), len(batch))
+
+    def _unpack_large(self, job: Job, chunks: Iterator[bytes], crew: Crew) -> None:
+        index = int(self._order[job.first])
+        row = int(self._layout.rows[index])
+        entries = self._layout.entries
+        path, nbytes = self._files.paths[index], int(self._files.nbytes[index])
+        packed: Iterator[bytes | memoryview] = self._packed(job, chunks, index, path)
+        if self._decryption is not None and entries.flags[row] & _ENCRYPTED:
+            packed = self._decryption.large(packed, row, path, Path(self._tree.prefix).parent)
+        declared = self._crc(index)
+        descriptor = self._tree.create(path, int(self._files.modes[index]))
+        try:
+            crc = done = 0
+            for piece in pieces(packed, int(self._layout.methods[index]), nbytes, path):
+                crc, done = crc32(piece, crc), done + len(piece)
+                self._tree.write(descriptor, piece, path)
+                self._count(crew, len(piece), 0)
+            for _ in packed:
+                pass  # behind the packed stream stands the seal of what was encrypted
+            self._tree.date(descriptor, float(entries.times(self._layout.rows[[index]])[0]))
+        finally:
+            os.close(descriptor)
+        if done != nbytes:
+            raise corrupt(path, f"unpacks to {done:,} bytes instead of {nbytes:,}")
+        if declared is None:
+            self._learn_crc(index, crc)
+        elif crc != declared:
+            raise corrupt(path, "has another CRC-32 than the directory says")
+        self._count(crew, 0, 1)
+
+    def _packed(
+        self, job: Job, chunks: Iterator[bytes], index: int, path: str
+    ) -> Iterator[memoryview]:
+        """Yields a large member's packed bytes, without its header and what follows."""
+        row = int(self._layout.rows[index])
+        head = b""
+        for chunk in chunks:
+            head += chunk
+            if len(head) >= min(_HEAD_BYTES, job.end - job.begin):
+                break
+        begin = data_begin(head, 0, self._layout.entries, row, path)
+        left = int(self._layout.entries.packed_bytes[row])
+        if job.begin + begin + left > int(self._layout.bounds[index]):
+            raise overlap(path)
+        for data in chain([memoryview(head)[begin:]], map(memoryview, chunks)):
+            yield data[:left]
+            left -= min(left, len(data))
+        if left:
+            raise corrupt(path, "is cut short")
+
+    def _plan_jobs(self, cores: int) -> list[Job]:
+        """Groups members into jobs, the largest members first."""
+        large: list[tuple[int, Job]] = []
+        spans: list[Job] = []
+        packed_total = int(self._layout.entries.packed_bytes[self._layout.rows].sum())
+        span_bytes = min(CHUNK_BYTES, max(_SPAN_BYTES_MIN, packed_total // (cores * 8)))
+        if self._decryption is not None and self._decryption.goes_in_step:
+            span_bytes = _ENCRYPTED_SPAN_BYTES
+        first, begin, end, unpacked_bytes = 0, 0, -1, 0
+        for at, (place, bound, packed, nbytes) in enumerate(self._places()):
+            until = min(bound, place + packed + _HEAD_BYTES)
+            if packed > _LARGE_PACKED_BYTES or nbytes > _LARGE_BYTES:
+                if end >= 0:
+                    spans.append(Job(begin, end, first, at, large=False))
+                large.append((nbytes, Job(place, until, at, at + 1, large=True)))
+                end = -1
+                continue
+            full = (
+                until - begin > span_bytes
+                or at - first >= _SPAN_FILES
+                or unpacked_bytes + nbytes > _SPAN_UNPACKED_BYTES
+                or place - end > _GAP_BYTES
+            )
+            if end >= 0 and full:
+                spans.append(Job(begin, end, first, at, large=False))
+            if end < 0 or full:
+                first, begin, unpacked_bytes = at, place, 0
+            end = until
+            unpacked_bytes += nbytes
+        if end >= 0:
+            spans.append(Job(begin, end, first, len(self._order), large=False))
+        large.sort(key=lambda pair: -pair[0])
+        return [job for _, job in large] + spans
+
+    def _places(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yields (offset, bound, packed bytes, unpacked bytes) in the archive's order."""
+        layout = self._layout
+        for begin in range(0, len(self._order), _ROWS):
+            chosen = self._order[begin : begin + _ROWS]
+            rows = layout.rows[chosen]
+            yield from zip(
+                layout.entries.offsets[rows].tolist(),
+                layout.bounds[chosen].tolist(),
+                layout.entries.packed_bytes[rows].tolist(),
+                self._files.nbytes[chosen].tolist(),
+                strict=True,
+            )
+
+    def _count(self, crew: Crew, nbytes: int, files: int) -> None:
+        with crew.lock:
+            self.counter.bytes_written += nbytes
+            self.counter.files_done += files

@@ -1,0 +1,191 @@
+"""The two things a dataset is made from, behind one contract: a folder, and archives."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.cache.staging import Staging
+from colabkit.datasets.folders.listing import FolderReader, Listing, list_files, list_folder
+from colabkit.datasets.folders.mirroring import Before, mirror
+from colabkit.datasets.folders.settling import settle
+from colabkit.datasets.reading.progress import Phase, Watch
+from colabkit.datasets.reading.retrying import Retry
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contents:
+    """What a source holds, known before its first file is read.
+
+    Attributes:
+        digest: One word that changes when the content does.
+        staging_key: What was staged under another key is of no use.
+        files: Every file, None where only reading the source tells.
+        n_folders: Number of folders.
+        nbytes_least: How many bytes the files have at least.
+        verb: What making the folder is called: "Copied", "Unpacked".
+        digest_as_folder: The digest that the same content has as a folder, "" where it is none.
+    """
+
+    digest: str
+    staging_key: str
+    files: Sequence[Member] | None
+    n_folders: int
+    nbytes_least: int
+    verb: str
+    digest_as_folder: str = ""
+
+
+class Origin(Protocol):
+    """What a dataset is made from."""
+
+    def stamp(self) -> str:
+        """Returns the source's size and time of change as one word, "" when it tells none."""
+        ...
+
+    def contents(self) -> Contents:
+        """Reads the source's table of contents."""
+        ...
+
+    def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:
+        """Makes every file that is not yet whole, and returns all of them."""
+        ...
+
+    def checksum(self) -> str | None:
+        """Returns the hash of all bytes read, None where none was asked for."""
+        ...
+
+
+class FolderOrigin:
+    """A folder, copied file by file.
+
+    Args:
+        root: The folder.
+        watch: Is told how far it is.
+        retry: Called when the folder does not answer.
+        selects: Says which paths to take.
+        names: The files to take, as paths inside the folder; all that are in it by default.
+        reader: The calls to read the folder by.
+
+    Attributes:
+        unfinished: Paths of the files that are left out because they are still being written.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        watch: Watch,
+        retry: Retry,
+        selects: Callable[[str], bool] | None = None,
+        names: Sequence[str] | None = None,
+        reader: FolderReader | None = None,
+    ) -> None:
+        self._root = root
+        self._names = names
+        self._watch = watch
+        self._retry = retry
+        self._selects = selects
+        self._reader = reader or FolderReader()
+        self._listing: Listing | None = None
+        self.unfinished: tuple[str, ...] = ()
+
+    def listing(self) -> Listing:
+        """Returns what the folder holds, listed once."""
+        if self._listing is None:
+            listing = self._listed()
+            if self._selects is not None:
+                listing = listing.selected(self._selects)
+            settled = settle(
+                listing,
+                look=self._look_again,
+                pause=self._watch.pause,
+                empty_is_unfinished=self._names is not None,
+            )
+            self._listing, self.unfinished = settled.listing, settled.unfinished
+        return self._listing
+
+    def stamp(self) -> str:
+        """Returns the listing's hash: a folder on Drive has no time of change to trust."""
+        return self.listing().digest
+
+    def contents(self) -> Contents:
+        """Returns the listing."""
+        listing = self.listing()
+        return Contents(
+            digest=listing.digest,
+            staging_key="folder",
+            files=listing.files,
+            n_folders=len(listing.folders),
+            nbytes_least=listing.nbytes,
+            verb="Copied",
+        )
+
+    def fill(self, staging: Staging, before: Before | None) -> list[Member]:
+        """Copies what is new."""
+        listing = self.listing()
+        self._watch.begin(Phase.COPYING, bytes_total=listing.nbytes, files_total=len(listing.files))
+        return mirror(
+            self._root,
+            listing,
+            staging,
+            watch=self._watch,
+            reader=self._reader,
+            retry=self._retry,
+            before=before,
+        )
+
+    def checksum(self) -> str | None:
+        """Has no single hash."""
+        return None
+
+    def _listed(self) -> Listing:
+        if self._names is None:
+            return list_folder(
+                self._root, reader=self._reader, check=self._watch.check, retry=self._retry
+            )
+        files = list_files(
+            self._root,
+            self._names,
+            reader=self._reader,
+            check=self._watch.check,
+            retry=self._retry,
+        )
+        above = {str(parent) for name in self._names for parent in PurePosixPath(name).parents}
+        return Listing(sorted(files, key=lambda file: file.path), sorted(above - {"."}))
+
+    def _look_again(self, paths: Sequence[str]) -> list[Member | None]:
+        return [self._member(path) for path in paths]
+
+    def _member(self, path: str) -> Member | None:
+        try:
+            return list_files(self._root, [path], reader=self._reader, threads=1)[0]
+        except FileNotFoundError:
+            return None
+
+
+def packed_path(root: Path) -> Path:
+    """Returns where the archive of a folder lies.
+
+    Example:
+        >>> packed_path(Path("/content/drive/MyDrive/cats")).name
+        'cats.packed.zip'
+    """
+    return root.with_name(f"{root.name}.packed.zip")
+
+
+def files_origin(
+    paths: Sequence[str],
+    *,
+    watch: Watch,
+    retry: Retry,
+    selects: Callable[[str], bool] | None = None,
+) -> FolderOrigin:
+    """Returns files as what a dataset is made from: each by its path below the folder of all."""
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))  # noqa: PTH120
+    names = [str(Path(path).relative_to(root)) for path in paths]
+    return FolderOrigin(root, watch=watch, retry=retry, selects=selects, names=names)
