@@ -3,7 +3,7 @@
 # make test-oldest  all tests with the oldest versions that are promised, into .venv-oldest
 # make soak    the long sweep of kills
 # make bench   the timings
-# make docs    the API reference, into build/docs
+# make docs    the site: guides, gallery, API reference, into build/docs
 # make wheel   the one file to install from, into dist/
 # make screenshots  pictures of panels and cards in a browser, and README's
 # make format  rewrite the source in the house style
@@ -47,7 +47,7 @@ bench: programs
 	  $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 docs: $(VENV)/.test
-	$(BIN)/pdoc --docformat google --output-directory build/docs colabkit
+	$(BIN)/python docs/build_site.py build/docs
 
 wheel: $(VENV)/.made
 	$(BIN)/python -m pip --disable-pip-version-check wheel --quiet --no-deps --wheel-dir dist .
