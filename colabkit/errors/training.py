@@ -67,6 +67,10 @@ class LeaseLostError(ColabKitError, RuntimeError):
         super().__init__(message, hint=hint)
 
 
+class ProcessLostError(ColabKitError, ConnectionError):
+    """Another process of a job that trains together has failed, died, or does not answer."""
+
+
 class DivergedError(ColabKitError, ArithmeticError):
     """The loss became NaN or infinite at ``step``; the last good checkpoint is untouched."""
 

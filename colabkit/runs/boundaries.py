@@ -236,12 +236,12 @@ class Boundaries:
             status = self._keeper.status()
             self._display.update(self._position, self._log.newest, status)
             self._events.follow(status)
-        if self._adapter.is_mid_group():
+        if self._adapter.is_mid_group() or self.is_mid_update():
             return
         if self._interrupts.pending:
             self._save_and_wait()
             self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
-            self.was_interrupted = self._interrupts.ends()
+            self.was_interrupted = self._ends()
             if self.was_interrupted:
                 raise KeyboardInterrupt
         if (why := self._limits.reached(self.step)) and not self._is_at_an_end():
@@ -250,6 +250,14 @@ class Boundaries:
         self._require_finite(self._keeper.status())
         self._keeper.save_if_due(self.step, counts=counts)
         self._keeper.mend()
+
+    def _ends(self) -> bool:
+        """Whether the run ends, now that an interrupt is answered."""
+        return self._interrupts.ends()
+
+    def is_mid_update(self) -> bool:
+        """Whether gradients wait that a checkpoint could not hold."""
+        return False
 
     def _is_at_an_end(self) -> bool:
         """Whether a pass or the last epoch is through, after which the loop ends by itself."""
@@ -272,11 +280,18 @@ class Boundaries:
 
     def _save_unraised(self, *, wait: bool) -> None:
         """Saves where nothing can be raised: a loop is being left, or an error is under way."""
-        try:
+        if self.is_mid_update():
+            return
+        with self._unraised():
             if wait:
                 self._save_and_wait()
             else:
                 self._keeper.save_if_due(self.step)
+
+    @contextlib.contextmanager
+    def _unraised(self) -> Iterator[None]:
+        try:
+            yield
         except ColabKitError as error:
             _logger.warning("What a loop has left could not be saved.", exc_info=True)
             self._display.say(str(error))

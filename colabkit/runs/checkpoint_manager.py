@@ -118,6 +118,10 @@ class Keeper:
         """Returns a checkpoint by its name, None where it is not whole any more."""
         return self._folder.load_named(name, self._adapter.backend)
 
+    def has_trained(self) -> bool:
+        """Whether any checkpoint holds more than the first weights, or cannot be read."""
+        return any(info.step or info.problem for info in self._folder.store.infos())
+
     @property
     def counts_steps(self) -> bool:
         """Whether every step must be looked at, because saves are counted in steps."""

@@ -166,6 +166,11 @@ class Position:
         self._data_reasons = tuple(state.get("data_reasons", ()))
         self.open, self._to_reopen = [], [Cursor(**cursor) for cursor in state["open"]]
 
+    def forget_batches(self) -> None:
+        """Drops what is kept of the batches of loops that are open, or to be opened again."""
+        for cursor in (*self.open, *self._to_reopen):
+            cursor.newest = None
+
     def place(self) -> tuple[int, ...]:
         """Returns all counters, which no two places of a run have in common."""
         return (self.step, self.epoch, self.outermost_done, self.calls, self.batches_done)

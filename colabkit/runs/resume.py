@@ -144,7 +144,7 @@ class _Restoring:
         keeper, asked, loaded = self._keeper, self._asked, self._loaded
         changed = self._misfits(loaded)
         is_other = changed or not self._phases[-1].trains_as(asked.call)
-        if is_other and asked.resume is True and not _has_trained(keeper, loaded):
+        if is_other and asked.resume is True and not (loaded.facts.step or keeper.has_trained()):
             keeper.begin_attempt()
             self._display.say(
                 "What lies in the run folder was never trained and does not fit: begun anew."
@@ -283,10 +283,3 @@ class _Restoring:
 
 def _losses(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name.startswith("loss")}
-
-
-def _has_trained(keeper: Keeper, loaded: LoadedCheckpoint) -> bool:
-    """Whether any checkpoint holds more than the first weights, of a run that failed at once."""
-    if loaded.facts.step:
-        return True
-    return any(info.step or info.problem for info in keeper.folder.store.infos())

@@ -409,7 +409,8 @@ class Run(Boundaries):
     def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
         key = derive(self.seed, "pass", self.epoch, cursor.call)
         step_key = derive(key, "step")
-        cursor.watch = watch = self._adapter.watch(first=cursor.batches_done)
+        watched = getattr(feed, "new_watch", self._adapter.watch)
+        cursor.watch = watch = watched(first=cursor.batches_done)
         seed, begin_step, leads = self._adapter.seed, self._adapter.begin_step, cursor.outermost
         start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
         batches = self._batches_left(cursor, feed, start)

@@ -194,6 +194,11 @@ class RunState:
         self.remarks.append(f"{words}.")
         return {**then, "batch_size": after, "batches": now.get("batches")}
 
+    def forget_batches(self) -> None:
+        """Drops what is kept of batches, where those to come are of another form."""
+        self.first_batches = {}
+        self.position.forget_batches()
+
     def facts(self, *, is_best: bool, fingerprint: Mapping[str, Any]) -> SaveFacts:
         """Returns what a checkpoint of this moment is, the place in each feed noted."""
         position = self.position

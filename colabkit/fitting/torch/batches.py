@@ -67,7 +67,7 @@ def _is_of_plain_numbers(value: object) -> bool:
     return isinstance(value, int | float)
 
 
-def caller_for(model: nn.Module, inputs: Any) -> Callable[[Any], Any]:
+def caller_for(model: Callable[..., Any], inputs: Any) -> Callable[[Any], Any]:
     """Returns how a model is called with inputs of this form."""
     if isinstance(inputs, Mapping):
         return lambda named: model(**named)

@@ -39,11 +39,28 @@ class TorchRun(Run):
         self._epochs_asked = epochs
         self._fit_settings = settings
         self._has_own_optimizers = has_own_optimizers
+        self._hold_back: Callable[[], bool] = lambda: False
         self._begin(ckpt_dir, options, objects)
 
     def say(self, sentence: str) -> None:
         """Says one sentence to the person at the keyboard."""
         self._display.say(sentence)
+
+    def save_only_between(self, is_mid_update: Callable[[], bool]) -> None:
+        """Takes what says that gradients wait which a checkpoint could not hold."""
+        self._hold_back = is_mid_update
+
+    def is_mid_update(self) -> bool:
+        """Whether gradients wait that a checkpoint could not hold."""
+        return self._hold_back()
+
+    def forget_batches(self) -> None:
+        """Drops what is kept of batches, where those to come are cut otherwise."""
+        self._state.forget_batches()
+
+    def agreed_logs(self) -> dict[str, float]:
+        """Returns the values of the epoch under way, by which schedules go."""
+        return self.epoch_logs
 
     def log_outcome(self, values: Mapping[str, Any], *, samples: int) -> None:
         """Notes what a step gave: detached, and held by nobody else."""
@@ -101,7 +118,8 @@ class TorchRun(Run):
     ) -> Iterator[Any]:
         """Returns the batches, of whose first one is kept what tells it from others."""
         for batch in batches:
-            kept = KeptBatch(self._data.record(batch), epoch, feed.reasons())
+            record = getattr(feed, "record", self._data.record)
+            kept = KeptBatch(record(batch), epoch, feed.reasons())
             self._state.first_batches[name] = {**kept.state_dict(), "data": dict(feed.describe())}
             return itertools.chain((batch,), batches)
         return batches

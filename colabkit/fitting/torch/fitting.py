@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,21 @@ from torch import nn
 from colabkit.errors import ArgumentError
 from colabkit.fitting.callbacks import CallbackList
 from colabkit.fitting.options import FitOptions
+from colabkit.fitting.torch.cutting import agree_on_call, cut_among, require_cuttable
+from colabkit.fitting.torch.ddp_step import PartsForward, PartsStep
 from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.fitting.torch.loss import named_loss
 from colabkit.fitting.torch.metrics import Metrics
 from colabkit.fitting.torch.microbatch import SplitStep, require_size
 from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
 from colabkit.fitting.torch.schedules import make_schedule
+from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, Recipe, TrainStep
-from colabkit.frameworks.processes import require_one_process
 from colabkit.frameworks.torch.device import choose_device, choose_precision
+from colabkit.frameworks.torch.parts import PartsFeed
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.tensor_values import TensorValues
+from colabkit.frameworks.torch.world import World, device_of_rank, join
 from colabkit.runs.checks import as_validation_data, require_count
 from colabkit.runs.history import History
 from colabkit.runs.release_when_done import ReleaseWhenDone
@@ -55,8 +60,26 @@ class TorchOptions(FitOptions):
 
 def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains a module; see ``colabkit.fit``."""
-    require_one_process("fit")
-    device = choose_device(options.device)
+    device = choose_device(device_of_rank(options.device))
+    world = join(device)
+    if world is None:
+        return _trained(model, data, ckpt_dir, options, device)
+    if not world.leads:
+        options = dataclasses.replace(
+            options, progress=False, tensorboard=False, release_when_done=False
+        )
+    with world.session():
+        return _trained(model, data, ckpt_dir, options, device, world)
+
+
+def _trained(
+    model: nn.Module,
+    data: Any,
+    ckpt_dir: str | Path,
+    options: TorchOptions,
+    device: torch.device,
+    world: World | None = None,
+) -> History:
     model.to(device)
     if isinstance(options.loss, nn.Module):
         options.loss.to(device)
@@ -79,14 +102,22 @@ def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: Torch
         clip_grad_norm=options.clip_grad_norm,
         left_out=tuple(each for each in own if id(each) not in trained),
     )
-    return _Fitting(recipe, feed, ckpt_dir, options).train()
+    if world is not None:
+        agree_on_call(world, recipe, feed, options)
+    return _Fitting(recipe, feed, ckpt_dir, options, world).train()
 
 
 class _Fitting:
     def __init__(
-        self, recipe: Recipe, feed: Any, ckpt_dir: str | Path, options: TorchOptions
+        self,
+        recipe: Recipe,
+        feed: Any,
+        ckpt_dir: str | Path,
+        options: TorchOptions,
+        world: World | None,
     ) -> None:
         self._recipe = recipe
+        self._world = world
         self._feed = feed
         self._options = options
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
@@ -108,7 +139,8 @@ class _Fitting:
                 )
         of_run = options.for_run(validates=self._validation is not None)
         self._monitor = of_run.monitor
-        self._run = TorchRun(
+        kind = TorchRun if world is None else functools.partial(SeveralRun, world)
+        self._run: TorchRun = kind(
             ckpt_dir,
             of_run,
             self._objects(),
@@ -117,6 +149,30 @@ class _Fitting:
             has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
         )
         self._run.note(self._step.verdict())
+        self._drive: TrainStep | PartsStep = self._step
+        if world is not None or self._step.cut.parts > 1:
+            self._take_parts()
+
+    def _take_parts(self) -> None:
+        """Takes batches in parts, as many as there are processes or once were."""
+        run, step, recipe, world = self._run, self._step, self._recipe, self._world
+        cutting = cut_among(step.cut, world, recipe)
+        require_cuttable(step, self._feed, self._options)
+        if cutting.cut.parts != step.cut.parts:
+            run.forget_batches()
+        step.cut, share = cutting.cut, cutting.share
+        run.note(cutting.verdict)
+        run.say(cutting.words)
+        if world is not None and not world.leads:
+            # What one process has gathered before it was cut is rank 0's.
+            recipe.optimizer.zero_grad()
+        run.save_only_between(lambda: not step.begins_group)
+        self._feed = PartsFeed(self._feed, share)
+        if self._validation is not None:
+            with as_validation_data():
+                self._validation = PartsFeed(self._validation, share)
+        self._drive = PartsStep(step, recipe, share, world)
+        self._evaluate = Evaluation(recipe, PartsForward(recipe, share, world))
 
     def _make_step(self, microbatch: int | str | None) -> TrainStep:
         if microbatch is None:
@@ -167,7 +223,7 @@ class _Fitting:
                 if validated:
                     callbacks.validation_end(run, epoch, validated)
                 run.log_epoch(lr=float(self._recipe.optimizer.param_groups[0]["lr"]))
-                logs = run.epoch_logs
+                logs = run.agreed_logs()
                 self._recipe.schedule.after_epoch(epoch, logs, self._monitor)
                 callbacks.epoch_end(run, epoch, logs)
             if not run.is_over:
@@ -207,7 +263,7 @@ class _Fitting:
             self._run.say(f"{type(loss).__name__} has weights of its own ({names}): trained too.")
 
     def _train_epoch(self) -> None:
-        run, step, callbacks = self._run, self._step, self._callbacks
+        run, step, callbacks = self._run, self._drive, self._callbacks
         watched = callbacks.watches_batches
         step.begin_epoch(self._feed.length)
         for batch in run.pass_over(self._feed):
@@ -221,6 +277,8 @@ class _Fitting:
     def _validate(self, epoch: int) -> dict[str, float]:
         if self._validation is None:
             return {}
+        if self._world is not None:
+            self._world.take_buffers(self._recipe.model)
         with as_validation_data():
             means = self._evaluate(self._run.validated(self._validation, epoch))
         self._run.reseed("after validation")

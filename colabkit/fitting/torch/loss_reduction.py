@@ -47,7 +47,7 @@ class Weighing:
 
     def for_part(self, loss: LossFunction, target: Any) -> LossFunction:
         """Returns what is computed of a part, of which ``term`` makes one of the whole."""
-        return self.summed if self.summed is not None and _is_classes(target) else loss
+        return self.summed if self.summed is not None and is_of_classes(target) else loss
 
     def term(self, loss: torch.Tensor, target: Any, *, samples: int, of: int) -> torch.Tensor:
         """Returns what the loss of a part adds to the loss of its batch.
@@ -60,7 +60,7 @@ class Weighing:
         """
         if self.reduction is Reduction.SUM:
             return loss
-        if self.counted is None or not _is_classes(target):
+        if self.counted is None or not is_of_classes(target):
             return loss * (samples / of)
         return loss / self.counted(target.to(loss.device, non_blocking=True))
 
@@ -117,7 +117,7 @@ def own_weighing(target: Any) -> Weighing:
     Raises:
         ArgumentError: Targets are marked as not counting, so the parts cannot be weighed.
     """
-    if _is_classes(target) and bool((target == _IGNORED).any()):
+    if is_of_classes(target) and bool((target == _IGNORED).any()):
         message = (
             f"microbatch is given, the model computes its loss itself, and targets of {_IGNORED}"
             " do not count in it: what its parts weigh cannot be known."
@@ -162,7 +162,8 @@ def _counted(target: torch.Tensor, *, weight: torch.Tensor | None, ignored: int)
     return (weight.to(target.device)[target * counts] * counts).sum()
 
 
-def _is_classes(target: Any) -> bool:
+def is_of_classes(target: Any) -> bool:
+    """Whether a target holds classes, of which some may not count."""
     if not isinstance(target, torch.Tensor):
         return False
     return not (target.is_floating_point() or target.is_complex())

@@ -71,7 +71,7 @@ class PartForward(Forward):
     def weighing_in(self, batch: Any) -> Weighing:
         """Returns how the parts of a batch weigh; known once a first part was passed."""
         if self._own:
-            return own_weighing(_target_of(batch))
+            return own_weighing(target_of(batch))
         assert self.weighing is not None  # noqa: S101  # set with the first part
         return self.weighing
 
@@ -114,7 +114,7 @@ class SplitStep(TrainStep):
             self._make_room(batch, attempt.refusal)
         if not self._is_fixed:
             self._moment.merge()
-        self._count()
+        self.count()
         return attempt.outcome
 
     def _attempt(self, batch: Any) -> _Attempt:
@@ -133,7 +133,7 @@ class SplitStep(TrainStep):
 
     def _whole(self, batch: Any) -> Outcome:
         passed = self._forward.pass_through(batch)
-        self._backward(passed.loss)
+        self.backward(passed.loss)
         # Not before: a metric that counts must not count a try that failed.
         return Outcome(passed.loss, self._forward.values_of(passed), passed.samples)
 
@@ -145,8 +145,8 @@ class SplitStep(TrainStep):
         for part in parts_of(batch, self._count_parts(batch)):
             passed = forward.pass_through(part)
             weighing = forward.weighing_in(batch)
-            term = weighing.term(passed.loss, _target_of(batch), samples=passed.samples, of=samples)
-            self._backward(term)
+            term = weighing.term(passed.loss, target_of(batch), samples=passed.samples, of=samples)
+            self.backward(term)
             losses.append(term.detach())
             if not weighing.is_known:
                 sums.look_at(weighing, passed)
@@ -186,7 +186,7 @@ class SplitStep(TrainStep):
             return ()
         return ("BatchNorm takes its statistics of each part, not of the whole batch",)
 
-    def state_dict(self) -> dict[str, int | None]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns the place in epoch and group, and the size of the parts."""
         return {**super().state_dict(), "microbatch": self._size}
 
@@ -233,7 +233,8 @@ class _Additivity:
             raise not_additive_error(self._weighing)
 
 
-def _target_of(batch: Any) -> Any:
+def target_of(batch: Any) -> Any:
+    """Returns the target in a batch, None where there is none."""
     inputs, target = split_batch(batch)
     return target_in(inputs) if target is None else target
 

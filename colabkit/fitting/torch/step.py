@@ -87,6 +87,7 @@ class Forward:
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
+        self._called: Callable[..., Any] = recipe.model
         self._move = recipe.device.type != "cpu"
         self._call: Callable[[Any], Any] | None = None
         self._named: Callable[[Any], Any] | None = None
@@ -119,7 +120,7 @@ class Forward:
         pair = type(batch) in _PAIRS and len(batch) == 2 and type(batch[0]) is torch.Tensor
         inputs, target = batch if pair else split_batch(batch)
         if self._call is None:
-            self._call = caller_for(recipe.model, inputs)
+            self._call = caller_for(self._called, inputs)
             self._named = names_for(recipe.model, inputs)
         if recipe.precision.dtype is None:
             output, target, loss = self._loss(inputs, target)
@@ -172,6 +173,30 @@ class Forward:
         return criterion(output, target)
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Cut:
+    """How a run's batches are cut among processes.
+
+    Attributes:
+        parts: How many parts of each batch are taken; 1 is the batch as it is.
+        processes: How many processes take them.
+        is_loaded: Whether a checkpoint said so.
+    """
+
+    parts: int = 1
+    processes: int = 1
+    is_loaded: bool = False
+
+    def state_dict(self) -> dict[str, int]:
+        """Returns both where there is more than one part."""
+        return {} if self.parts == 1 else {"parts": self.parts, "processes": self.processes}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> Cut:
+        """Returns what a step's state says."""
+        return cls(state.get("parts", 1), state.get("processes", 1), is_loaded=True)
+
+
 class TrainStep:
     """Trains on one batch at a time; its state is the place in the epoch and its groups.
 
@@ -189,6 +214,7 @@ class TrainStep:
         self._left_out = recipe.left_out
         self._length: int | None = None
         self._changed: tuple[str, ...] = ()
+        self.cut = Cut()
         self._zero_grad = zero_grad_of(recipe.optimizer)
         self._optimizer_step = step_of(recipe.optimizer)
         self.scaler = recipe.precision.scaler(recipe.device)
@@ -196,8 +222,8 @@ class TrainStep:
     def __call__(self, batch: Any) -> Outcome:
         """Forward and backward; the optimizer steps after every ``accumulate`` batches."""
         outcome = self._forward(batch)
-        self._backward(outcome.loss)
-        self._count()
+        self.backward(outcome.loss)
+        self.count()
         return outcome
 
     def begin_epoch(self, length: int | None) -> None:
@@ -210,20 +236,37 @@ class TrainStep:
         if not self._accumulated:
             self._begin_group()
 
+    @property
+    def begins_group(self) -> bool:
+        """Whether no gradients wait for the next batch's."""
+        return self._accumulated == 0
+
+    @property
+    def ends_group(self) -> bool:
+        """Whether the optimizer steps after the next batch."""
+        return self._accumulated + 1 == self._group
+
+    @property
+    def is_by_steps(self) -> bool:
+        """Whether several batches make one optimizer step."""
+        return self._group > 1
+
     def _begin_group(self) -> None:
         self._accumulated = 0
         self._group = self._recipe.accumulate
         if self._length is not None and self._length > self._batches_done:
             self._group = min(self._group, self._length - self._batches_done)
 
-    def _backward(self, loss: torch.Tensor) -> None:
+    def backward(self, loss: torch.Tensor) -> None:
+        """Adds the gradients of a batch, or of a part of it, to its group's."""
         if self._group > 1:
             loss = loss / self._group
         if self.scaler is not None:
             loss = self.scaler.scale(loss)
         backward(loss)
 
-    def _count(self) -> None:
+    def count(self) -> None:
+        """Takes a batch as done; the optimizer steps with the last of a group."""
         self._batches_done += 1
         self._accumulated += 1
         if self._accumulated == self._group:
@@ -296,13 +339,14 @@ class TrainStep:
         ordered = [each for each in self._recipe.model.parameters() if each in trained]
         return list(dict.fromkeys([*ordered, *trained]))
 
-    def state_dict(self) -> dict[str, int | None]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns the place in the epoch, and in the group of batches under way."""
         return {
             "accumulated": self._accumulated,
             "group": self._group,
             "batches_done": self._batches_done,
             "updates": self._updates,
+            **self.cut.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -312,6 +356,7 @@ class TrainStep:
         self._batches_done = state.get("batches_done", 0)
         self._updates = state.get("updates", 0)
         self._changed = size_changes(state.get("microbatch"), None)
+        self.cut = Cut.of_state(state)
 
     def verdict(self) -> ResumeVerdict:
         """Returns what the size of the parts says on how exactly the run resumes."""
@@ -321,9 +366,9 @@ class TrainStep:
 class Evaluation:
     """Means of loss and metrics over validation data, without gradients."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, forward: Callable[[Any], Outcome] | None = None) -> None:
         self._recipe = recipe
-        self._forward = Forward(recipe)
+        self._forward = forward or Forward(recipe)
 
     @torch.no_grad()
     def __call__(self, batches: Any) -> dict[str, float]:

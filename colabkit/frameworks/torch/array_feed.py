@@ -8,6 +8,8 @@ from typing import Any
 import torch
 
 from colabkit.frameworks.base import Start
+from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.torch.parts import Parts, Share
 
 # index_select knows no unsigned numbers wider than a byte.
 _SIGNED = {torch.uint16: torch.int16, torch.uint32: torch.int32, torch.uint64: torch.int64}
@@ -45,6 +47,19 @@ class ArrayFeed:
         rebuild, tensors, gather = self._rebuild, self._tensors, torch.index_select
         for indices in torch.split(self._order(start.key), self._batch_size)[start.skip :]:
             yield rebuild([gather(tensor, 0, indices) for tensor in tensors])
+
+    def parts(self, start: Start, share: Share) -> Iterator[Parts]:
+        """Yields, of each batch, the parts that one process takes: no others are gathered."""
+        batches = torch.split(self._order(start.key), self._batch_size)
+        for number, indices in enumerate(batches[start.skip :], start.skip):
+            key = derive(start.key, number, "parts")
+            yield share.cut(key, len(indices), self._gather_from(indices))
+
+    def _gather_from(self, indices: torch.Tensor) -> Callable[[slice], Any]:
+        def take(place: slice) -> Any:
+            return self._rebuild([t.index_select(0, indices[place]) for t in self._tensors])
+
+        return take
 
     def _viewed(self, rebuild: Callable[[Sequence[torch.Tensor]], Any]) -> Any:
         return lambda batch: rebuild([t.view(d) for t, d in zip(batch, self._dtypes, strict=True)])

@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch.utils import data as torch_data
 
+from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.fetch import OwnGenerators, Ticket, TicketDataset
 from colabkit.frameworks.torch.loading import InitInWorker, identity, length_of, pinned
 from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
+from colabkit.frameworks.torch.parts import Parts, Share, TicketCutter
 from colabkit.frameworks.torch.randomness import seed_everything
 
 _DRAWS_ONCE = (
@@ -48,9 +50,32 @@ class MapFeed:
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields batches from the index order replayed under the key."""
+        return self._read(self._tickets_from(start))
+
+    def parts(self, start: Start, share: Share) -> Iterator[Parts]:
+        """Yields, of each batch, the parts that one process takes: no others are fetched.
+
+        Raises:
+            ArgumentError: The order is another each time, so no two processes would agree on it.
+        """
+        tickets = self._tickets_from(start)
+        if not self._order_repeats:
+            raise _unsteady_order_error()
+        cutter = TicketCutter(share)
+        return cutter.parts(self._read(cutter.tickets(tickets)))
+
+    def uncut(self) -> str:
+        """Returns why batches cannot be cut, "" where they can."""
+        if isinstance(self._loader.sampler, torch_data.DistributedSampler):
+            return "its DistributedSampler shares the samples out already (leave it out)"
+        return "" if self._collated else "its loader makes no batches (batch_size=None)"
+
+    def _tickets_from(self, start: Start) -> Iterator[Ticket]:
         if self._order_repeats is None:
             self._order_repeats = self._same_order_twice(start)
-        tickets: Iterator[Ticket] = itertools.islice(self._order(start), start.skip, None)
+        return itertools.islice(self._order(start), start.skip, None)
+
+    def _read(self, tickets: Iterator[Ticket]) -> Iterator[Any]:
         probing = self._repeats is None
         # Workers take turns, and forked ones hold equal copies of what the dataset hides: only
         # one that is asked twice itself shows whether it repeats.
@@ -158,6 +183,15 @@ class _Handed(torch_data.Sampler[Ticket]):
 
     def __iter__(self) -> Iterator[Ticket]:
         return self._feed._tickets  # two halves of one object
+
+
+def _unsteady_order_error() -> ArgumentError:
+    message = (
+        "Several processes take parts of each batch, and the sampler gives another order each time"
+        " it is asked: samples would be trained twice, or never."
+    )
+    hint = "Let it draw from torch's, NumPy's or Python's generators, or from one it keeps itself."
+    return ArgumentError(message, argument="data", hint=hint)
 
 
 def _draws_once(sampler: Any) -> bool:

@@ -1,0 +1,335 @@
+"""A training step whose batch is cut in parts: several processes take some each, or one takes all.
+
+Gradients are summed by PyTorch's DistributedDataParallel. What a part computes depends on the
+part alone: on its samples, its own random draws, and the buffers that the group of batches began
+with; so that 2 processes with a part each and 1 with both have the same bits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from colabkit.errors import ArgumentError
+from colabkit.fitting.torch.batch_parts import detached, joined
+from colabkit.fitting.torch.loss_reduction import Reduction, Weighing, is_of_classes
+from colabkit.fitting.torch.microbatch import PartForward, target_of
+from colabkit.fitting.torch.step import Outcome, Passed, Recipe, TrainStep, main_output
+from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.torch.device import moved
+from colabkit.frameworks.torch.parts import Part, Parts, Share
+from colabkit.frameworks.torch.randomness import seed_everything
+from colabkit.frameworks.torch.world import World
+
+_HOST = torch.device("cpu")
+Around = Callable[[int], contextlib.AbstractContextManager[None]]
+
+
+class PartsForward(PartForward):
+    """Forward over the local parts of a batch, to the loss and metrics of the whole batch.
+
+    Args:
+        recipe: Everything that decides what a step does.
+        share: Which parts this process takes.
+        world: The other processes, None where there are none.
+        called: What is called in place of the model.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        share: Share,
+        world: World | None,
+        called: Callable[..., Any] | None = None,
+    ) -> None:
+        super().__init__(recipe)
+        self._called = called or recipe.model
+        self._share = share
+        self._world = world
+        self._was_looked_at = False
+
+    def __call__(self, batch: Parts) -> Outcome:
+        """Returns the outcome of the whole batch."""
+        return self.over(batch, lambda _: None, lambda _: contextlib.nullcontext())
+
+    def over(
+        self, parts: Parts, backward: Callable[[torch.Tensor], None], around: Around
+    ) -> Outcome:
+        """Returns the outcome of the whole batch.
+
+        Args:
+            parts: Those that this process takes.
+            backward: Called with what each part's loss adds to that of the whole.
+            around: Gives the context in which the part of a place is taken.
+        """
+        terms, kept = {}, []
+        counted: torch.Tensor | None = None
+        for place, part in enumerate(parts.local):
+            with around(place):
+                seed_everything(derive(parts.key, "step", part.number))
+                passed = self.pass_through(part.batch)
+                weighing = self._weighing_of(part)
+                if not place:
+                    counted = self._counted(weighing, parts)
+                if not (weighing.is_known or self._was_looked_at):
+                    self._look_at(weighing, passed, part)
+                term = _term(weighing, passed.loss, part, of=parts.samples, counted=counted)
+                backward(term)
+            terms[part.number] = term.detach()
+            if self._recipe.metrics and part.samples:
+                kept.append((part.samples, detached(main_output(passed.output)), passed.target))
+        self._was_looked_at = True
+        loss = self._over_parts(terms, torch.float32).sum()
+        return Outcome(loss, self.values_of(self._whole(kept, loss, parts)), parts.samples)
+
+    def _weighing_of(self, part: Part) -> Weighing:
+        try:
+            return self.weighing_in(part.batch)
+        except ArgumentError as error:
+            message = f"Batches are taken in parts. {error.message}"
+            hint = "Train in one process, or pass one of PyTorch's own losses as loss=."
+            raise ArgumentError(message, argument="loss", hint=hint) from error
+
+    def _counted(self, weighing: Weighing, parts: Parts) -> torch.Tensor | None:
+        """Returns what the targets of the whole batch count for, None where samples do."""
+        if weighing.counted is None:
+            return None
+        counts = {}
+        for part in parts.local:
+            target = target_of(part.batch)
+            if not is_of_classes(target):
+                return None
+            count = weighing.counted(target.to(self._recipe.device))
+            counts[part.number] = count if part.samples else count * 0
+        return self._over_parts(counts, torch.float32).sum()
+
+    def _over_parts(self, values: dict[int, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+        """Returns a scalar of each part, in their order, whoever has computed it."""
+        wide = [each.dtype for each in values.values() if each.dtype == torch.float64]
+        found = torch.zeros(
+            self._share.count, dtype=wide[0] if wide else dtype, device=self._recipe.device
+        )
+        for number, value in values.items():
+            found[number] = value
+        return found if self._world is None else self._world.summed(found)
+
+    def _whole(self, kept: list[Any], loss: torch.Tensor, parts: Parts) -> Passed:
+        """Returns what the metrics look at: outputs and targets of the whole batch."""
+        if not self._recipe.metrics:
+            return Passed(None, None, loss, parts.samples)
+        if self._world is not None:
+            gathered = self._world.gather(moved(kept, _HOST))
+            kept = moved([each for several in gathered for each in several], self._recipe.device)
+        counts = [samples for samples, _, _ in kept]
+        for name, place in (("output", 1), ("target", 2)):
+            _require_by_sample(name, [each[place] for each in kept], counts)
+        output = joined([each[1] for each in kept], counts)
+        target = joined([each[2] for each in kept], counts)
+        return Passed(output, target, loss, parts.samples)
+
+    def _look_at(self, weighing: Weighing, passed: Passed, part: Part) -> None:
+        """Raises ArgumentError where the losses of two halves do not give that of both."""
+        if part.samples < 2:
+            return
+        half = part.samples // 2
+        output, target = detached(passed.output), passed.target
+        if not (isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor)):
+            return
+        with torch.no_grad():
+            halves = [
+                (self.compare(output[place], target[place]), samples)
+                for place, samples in (
+                    (slice(None, half), half),
+                    (slice(half, None), part.samples - half),
+                )
+            ]
+            if not bool(weighing.adds_up(passed.loss.detach(), halves)):
+                message = (
+                    f"Batches are taken in parts, and the loss is no {weighing.reduction.value}:"
+                    " the losses of two parts do not add up to that of both together."
+                )
+                hint = "Pass one of PyTorch's own losses, or train in one process."
+                raise ArgumentError(message, argument="loss", hint=hint)
+
+
+def _term(
+    weighing: Weighing, loss: torch.Tensor, part: Part, *, of: int, counted: torch.Tensor | None
+) -> torch.Tensor:
+    """Returns what the loss of a part adds to the loss of its batch; nothing, for a stand-in."""
+    if weighing.reduction is Reduction.SUM:
+        return loss if part.samples else loss * 0
+    if counted is None:
+        return loss * (part.samples / of)
+    return loss / counted if part.samples else loss / counted * 0
+
+
+def _require_by_sample(name: str, values: list[Any], counts: list[int]) -> None:
+    tensors = [(v, n) for v, n in zip(values, counts, strict=True) if isinstance(v, torch.Tensor)]
+    shapes = {tuple(value.shape[1:]) for value, _ in tensors}
+    if len(shapes) > 1 or any(not v.ndim or len(v) != samples for v, samples in tensors):
+        forms = ", ".join(str(list(value.shape)) for value, _ in tensors)
+        message = f"The {name}s of a batch's parts are {forms}: metrics cannot take them together."
+        hint = "Let collate_fn pad to one length, or leave metrics out."
+        raise ArgumentError(message, argument="metrics", hint=hint)
+
+
+class PartsStep:
+    """Drives a ``TrainStep`` over batches in parts.
+
+    Args:
+        step: Counts batches and groups, and steps the optimizer; its state is the run's.
+        recipe: Everything that decides what a step does.
+        share: Which parts this process takes.
+        world: The other processes, None where there are none.
+    """
+
+    def __init__(self, step: TrainStep, recipe: Recipe, share: Share, world: World | None) -> None:
+        self._step = step
+        self._recipe = recipe
+        self._world = world
+        self._last = len(share.numbers) - 1
+        self._trained: tuple[bool, ...] = ()
+        self._ddp: DistributedDataParallel | None = None
+        self._replicas = Replicas(recipe.model, step, len(share.numbers))
+        self._forward = PartsForward(recipe, share, world, self._call if world else None)
+        self.begin_epoch, self.finish_epoch = step.begin_epoch, step.finish_epoch
+
+    def __call__(self, parts: Parts) -> Outcome:
+        """Forward and backward of the local parts; the optimizer as ever."""
+        step = self._step
+        if self._world is None:
+            self._replicas.begin()
+            outcome = self._forward.over(parts, step.backward, self._replicas.taking)
+            self._replicas.end()
+        else:
+            self._wrap(self._world)
+            outcome = self._forward.over(parts, step.backward, self._syncing)
+        # What callbacks draw must not depend on which parts were taken here.
+        seed_everything(derive(parts.key, "after"))
+        step.count()
+        return outcome
+
+    def _call(self, *given: Any, **named: Any) -> Any:
+        assert self._ddp is not None  # noqa: S101  # wrapped before each batch
+        return self._ddp(*given, **named)
+
+    @contextlib.contextmanager
+    def _syncing(self, place: int) -> Iterator[None]:
+        assert self._ddp is not None  # noqa: S101  # wrapped before each batch
+        if self._step.ends_group and place == self._last:
+            yield
+        else:
+            with self._ddp.no_sync():
+                yield
+
+    def _wrap(self, world: World) -> None:
+        """Wraps the model, again where a callback has frozen or thawed weights."""
+        model = self._recipe.model
+        trained = tuple(parameter.requires_grad for parameter in model.parameters())
+        if trained == self._trained:
+            return
+        self._trained = trained
+        self._ddp = DistributedDataParallel(
+            _Held(model),
+            device_ids=[world.device] if world.device.type == "cuda" else None,
+            process_group=world.group,
+            # Without, buckets are laid out anew after the first backward of a session, and from 3
+            # processes on a resumed run would sum in another order.
+            find_unused_parameters=True,
+        )
+        # DDP wants its own type as the annotation, or none.
+        self._ddp.register_comm_hook(world.group, lambda group, bucket: _summed(group, bucket))
+
+
+class _Held(nn.Module):
+    """A model beside a weight that nothing uses, or DDP would warn that it looked in vain."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.unused = nn.Parameter(next(model.parameters()).detach().new_zeros(1))
+
+    def forward(self, *given: Any, **named: Any) -> Any:
+        return self.model(*given, **named)
+
+
+def _summed(group: Any, bucket: Any) -> torch.futures.Future[torch.Tensor]:
+    """Sums a bucket; DDP would take the mean, whose division is not exact for 3 processes."""
+    work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
+    summed: torch.futures.Future[torch.Tensor] = work.get_future().then(
+        lambda done: done.value()[0]
+    )
+    return summed
+
+
+class Replicas:
+    """The gradients and buffers of parts that stand for processes, kept apart within a group.
+
+    As DDP does, each part begins a group with the buffers of the first one, and its gradients
+    are summed over the group before they meet those of the other parts.
+
+    Args:
+        model: Whose they are.
+        step: Says where groups begin and end.
+        count: How many parts.
+    """
+
+    def __init__(self, model: nn.Module, step: TrainStep, count: int) -> None:
+        self._model = model
+        self._step = step
+        self._count = count
+        self._gradients: list[list[torch.Tensor | None]] = []
+        self._buffers: list[list[torch.Tensor]] = []
+
+    def begin(self) -> None:
+        """Before each batch."""
+        if self._step.begins_group or not self._buffers:
+            held = [buffer.clone() for buffer in self._model.buffers()]
+            self._buffers = [held] * self._count
+            self._gradients = []
+
+    @contextlib.contextmanager
+    def taking(self, place: int) -> Iterator[None]:
+        """The context in which one part is taken."""
+        by_steps = self._step.is_by_steps
+        if by_steps and not self._gradients:
+            # What one process has gathered before it was cut counts with the first part.
+            first = [p.grad for p in self._model.parameters()]
+            none: list[torch.Tensor | None] = [None] * len(first)
+            self._gradients = [first, *([none] * (self._count - 1))]
+        if by_steps:
+            self._put_gradients(self._gradients[place])
+        self._put_buffers(place)
+        yield
+        self._buffers[place] = [buffer.clone() for buffer in self._model.buffers()]
+        if by_steps:
+            self._gradients[place] = [p.grad for p in self._model.parameters()]
+
+    def end(self) -> None:
+        """After each batch: with the last of a group, all is put together."""
+        if not self._step.ends_group:
+            return
+        self._put_buffers(0)
+        if self._gradients:
+            self._put_gradients(self._gradients[0])
+            for several in self._gradients[1:]:
+                for parameter, gradient in zip(self._model.parameters(), several, strict=True):
+                    if gradient is not None:
+                        own = parameter.grad
+                        parameter.grad = gradient if own is None else own.add_(gradient)
+        self._gradients = []
+
+    def _put_gradients(self, gradients: list[torch.Tensor | None]) -> None:
+        for parameter, gradient in zip(self._model.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+
+    @torch.no_grad()
+    def _put_buffers(self, place: int) -> None:
+        for buffer, kept in zip(self._model.buffers(), self._buffers[place], strict=True):
+            buffer.copy_(kept)

@@ -1,0 +1,245 @@
+"""Several processes train one model: the same call, each batch in parts, bitwise after kills."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils import data as torch_data
+
+import colabkit
+from tests.torch.cases import SAMPLES, Augmented, arrays, network
+from tests.torch.killing import kill_self, outcome
+from tests.torch.ranks import came_through, failure, killed, together
+
+QUIET = {"progress": False, "device": "cpu", "batch_size": 8, "epochs": 2}
+
+
+def loader(**options: Any) -> torch_data.DataLoader[Any]:
+    return torch_data.DataLoader(Augmented(), batch_size=8, shuffle=True, **options)
+
+
+WAYS: dict[str, Callable[[], dict[str, Any]]] = {
+    "dropout_and_arrays": dict,
+    "augmented_samples_and_validation": lambda: {
+        "data": loader(),
+        "validation_data": arrays(),
+        "metrics": "accuracy",
+        "clip_grad_norm": 0.5,
+    },
+    "groups_that_do_not_divide_and_batch_norm": lambda: {
+        "model": network(norm=True),
+        "accumulate": 4,
+        "scheduler": ("onecycle", "step"),
+        "validation_data": arrays(),
+    },
+    "a_last_batch_of_one": lambda: {"batch_size": 43, "epochs": 4},
+    "weighted_classes_and_a_last_batch_of_eleven": lambda: {
+        "batch_size": 33,
+        "epochs": 4,
+        "loss": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]), ignore_index=2),
+    },
+}
+
+
+class KillRanks:
+    """Dies in the processes of some ranks, in the middle of a step."""
+
+    def __init__(self, step: int, ranks: tuple[int, ...]) -> None:
+        self.step = step
+        self.ranks = ranks
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        run.flush()
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        if step == self.step and rank in self.ranks:
+            kill_self()
+
+
+def train(folder: Path, way: str = "dropout_and_arrays", **options: Any) -> colabkit.History:
+    """Trains in this process, one of several or not; rank 0 writes down what came of it."""
+    options = {**QUIET, "save_every": None, **WAYS[way](), **options}
+    model = options.pop("model", None) or network()
+    data = options.pop("data", None) or arrays()
+    history = colabkit.fit(model, data, folder / "run", **options)
+    rank = dist.get_rank() if dist.is_initialized() else 0
+    torch.save(model.state_dict(), folder / f"weights-{rank}")
+    if rank == 0:
+        outcome(folder / "run", history, folder / "outcome")
+        (folder / "verdict").write_text(str(history.verdict))
+    return history
+
+
+def result(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "outcome").read_text())
+
+
+def same_weights(folder: Path, ranks: int = 2) -> None:
+    first = torch.load(folder / "weights-0")
+    for rank in range(1, ranks):
+        other = torch.load(folder / f"weights-{rank}")
+        assert all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """Gives what two processes end with that nobody disturbs, by the way of training."""
+    known: dict[str, dict[str, Any]] = {}
+
+    def by_way(way: str) -> dict[str, Any]:
+        if way not in known:
+            folder = tmp_path_factory.mktemp(way)
+            came_through(lambda _: train(folder, way), 2, folder)
+            same_weights(folder)
+            known[way] = result(folder)
+        return known[way]
+
+    return by_way
+
+
+DEATHS = dict(zip(WAYS, itertools.cycle([(0, 1), (1,), (0,)]), strict=False))
+
+
+@pytest.fixture(scope="module")
+def died(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], None]:
+    """Puts there what two processes leave of which one, or both, were killed in a step."""
+    known: dict[str, Path] = {}
+
+    def copied(way: str, folder: Path) -> None:
+        if way not in known:
+            known[way] = tmp_path_factory.mktemp(f"died-{way}")
+            options: dict[str, Any] = {"callbacks": [KillRanks(3, DEATHS[way])], "save_every": 1}
+            statuses = together(lambda _: train(known[way], way, **options), 2, known[way])
+            assert all(killed(statuses[rank]) for rank in DEATHS[way])
+            for rank in {0, 1} - set(DEATHS[way]):
+                assert "ProcessLostError" in failure(known[way], rank), statuses
+        shutil.copytree(known[way] / "run", folder / "run")
+
+    return copied
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_killed_processes_go_on_bit_for_bit(way, died, undisturbed, tmp_path):
+    died(way, tmp_path)
+    came_through(lambda _: train(tmp_path, way), 2, tmp_path)
+    same_weights(tmp_path)
+    assert result(tmp_path) == undisturbed(way)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_one_process_goes_on_bit_for_bit_where_two_began(way, died, undisturbed, tmp_path):
+    died(way, tmp_path)
+    came_through(lambda _: train(tmp_path, way), 1, tmp_path)
+    assert result(tmp_path) == undisturbed(way)
+    assert (tmp_path / "verdict").read_text().startswith("Resume is exact")
+
+
+class OwnLoop:
+    """The loop that a person writes with DistributedDataParallel, over the very same batches."""
+
+    def __init__(self, x: torch.Tensor, y: torch.Tensor, batches: list[list[int]]) -> None:
+        self.x, self.y, self.batches = x, y, batches
+
+    def train(self, model: nn.Module, rank: int, count: int) -> list[float]:
+        wrapped = DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        losses = []
+        for indices in self.batches:
+            own = torch.tensor(indices).tensor_split(count)[rank]
+            loss = functional.cross_entropy(wrapped(self.x[own]), self.y[own])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            both = loss.detach() / count
+            dist.all_reduce(both)
+            losses.append(float(both))
+        return losses
+
+
+class Batches(torch_data.Sampler[list[int]]):
+    """Gives the same batches in each epoch."""
+
+    def __init__(self, size: int) -> None:
+        order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(1)).tolist()
+        self.batches = [order[at : at + size] for at in range(0, SAMPLES, size)]
+
+    def __iter__(self) -> Any:
+        return iter(self.batches)
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_the_numbers_are_those_of_a_loop_written_by_hand(count, tmp_path):
+    sampler = Batches(12)
+    # Whole ones only: a loop written by hand weighs each part alike.
+    sampler.batches = sampler.batches[:3]
+
+    def work(rank: int) -> None:
+        x, y = arrays()
+        model, own = network(dropout=0.0), network(dropout=0.0)
+        rows = torch_data.TensorDataset(x, y)
+        history = colabkit.fit(
+            model,
+            torch_data.DataLoader(rows, batch_sampler=sampler),
+            tmp_path / "run",
+            epochs=2,
+            optimizer=lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9),
+            progress=False,
+            device="cpu",
+        )
+        losses = OwnLoop(x, y, sampler.batches * 2).train(own, rank, count)
+        pairs = list(zip(model.parameters(), own.parameters(), strict=True))
+        if count == 2:
+            assert all(torch.equal(one, other) for one, other in pairs)
+        for one, other in pairs:
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(history.numbers()["steps"]["loss"], losses, rtol=1e-6)
+
+    came_through(work, count, tmp_path)
+
+
+class SignalAt:
+    """Sends a signal to this process after a step."""
+
+    def __init__(self, step: int, number: int, rank: int) -> None:
+        self.step = step
+        self.number = number
+        self.rank = rank
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if step == self.step and dist.is_initialized() and dist.get_rank() == self.rank:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_of_one_process_saves_and_returns_in_all(number, undisturbed, tmp_path):
+    def work(rank: int) -> None:
+        history = train(tmp_path, callbacks=[SignalAt(4, number, rank=1)])
+        (tmp_path / f"returned-{rank}").write_text(f"{len(history.steps)}")
+
+    statuses = together(work, 2, tmp_path)
+    returned = sorted(path.name for path in tmp_path.glob("returned-*"))
+    if number == signal.SIGINT:
+        assert (statuses, returned) == ([0, 0], ["returned-0", "returned-1"])
+    else:
+        # Who was told to end does, once all is saved.
+        assert (statuses, returned) == ([0, signal.SIGTERM], ["returned-0"])
+    step = colabkit.checkpoints(tmp_path / "run", verify=True)[0].step
+    assert 4 <= step < 12
+    came_through(lambda _: train(tmp_path), 2, tmp_path)
+    assert result(tmp_path) == undisturbed("dropout_and_arrays")
