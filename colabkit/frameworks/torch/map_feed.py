@@ -50,7 +50,7 @@ class MapFeed:
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields batches from the index order replayed under the key."""
-        return self._read(self._tickets_from(start))
+        return self._read(start, lambda tickets: tickets)
 
     def parts(self, start: Start, share: Share) -> Iterator[Parts]:
         """Yields, of each batch, the parts that one process takes: no others are fetched.
@@ -58,11 +58,14 @@ class MapFeed:
         Raises:
             ArgumentError: The order is another each time, so no two processes would agree on it.
         """
-        tickets = self._tickets_from(start)
-        if not self._order_repeats:
-            raise _unsteady_order_error()
         cutter = TicketCutter(share)
-        return cutter.parts(self._read(cutter.tickets(tickets)))
+
+        def cut(tickets: Iterator[Ticket]) -> Iterator[Ticket]:
+            if not self._order_repeats:
+                raise _unsteady_order_error()
+            return cutter.tickets(tickets)
+
+        return cutter.parts(self._read(start, cut))
 
     def uncut(self) -> str:
         """Returns why batches cannot be cut, "" where they can."""
@@ -70,12 +73,12 @@ class MapFeed:
             return "its DistributedSampler shares the samples out already (leave it out)"
         return "" if self._collated else "its loader makes no batches (batch_size=None)"
 
-    def _tickets_from(self, start: Start) -> Iterator[Ticket]:
+    def _read(
+        self, start: Start, cut: Callable[[Iterator[Ticket]], Iterator[Ticket]]
+    ) -> Iterator[Any]:
         if self._order_repeats is None:
             self._order_repeats = self._same_order_twice(start)
-        return itertools.islice(self._order(start), start.skip, None)
-
-    def _read(self, tickets: Iterator[Ticket]) -> Iterator[Any]:
+        tickets = cut(itertools.islice(self._order(start), start.skip, None))
         probing = self._repeats is None
         # Workers take turns, and forked ones hold equal copies of what the dataset hides: only
         # one that is asked twice itself shows whether it repeats.
