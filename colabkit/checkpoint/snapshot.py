@@ -14,6 +14,7 @@ from colabkit.checkpoint.pytree import encode
 from colabkit.checkpoint.small_tensors import MANY, Forms, Pack, Packing, name_of, skeleton_of
 from colabkit.checkpoint.tensors import (
     ITEM_BYTES,
+    Holding,
     TellsApart,
     TensorBackend,
     TensorSpec,
@@ -124,7 +125,17 @@ class LeafFinder:
             skeletons[section.name], part = self._find_in(section)
             # Wide numbers first, so that each tensor lies at a multiple of its own width.
             leaves += sorted(part, key=lambda leaf: -ITEM_BYTES[leaf.spec.dtype])
-        return skeletons, leaves
+        return skeletons, self._held(leaves)
+
+    def _held(self, leaves: list[Leaf]) -> list[Leaf]:
+        """Takes copies of what training may take away, all in one call."""
+        if not isinstance(self._backend, Holding):
+            return leaves
+        held = iter(self._backend.hold([leaf.source for leaf in leaves if not leaf.is_array]))
+        return [
+            leaf if leaf.is_array else dataclasses.replace(leaf, source=next(held), is_private=True)
+            for leaf in leaves
+        ]
 
     def _find_in(self, section: Section) -> tuple[Any, list[Leaf]]:
         backend, name = self._backend, section.name

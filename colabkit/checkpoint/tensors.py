@@ -80,6 +80,15 @@ class TellsApart(Protocol):
         ...
 
 
+@runtime_checkable
+class Holding(Protocol):
+    """A backend whose tensors training may take away, so that a snapshot needs its own."""
+
+    def hold(self, tensors: Sequence[Any]) -> list[Any]:
+        """Starts to copy tensors where they lie; ``copy`` takes what is returned."""
+        ...
+
+
 def describe_array(array: np.ndarray[Any, Any]) -> TensorSpec | None:
     """Returns the form of a NumPy array, None when it holds no plain numbers."""
     name = _NUMPY.get(array.dtype.str[1:])

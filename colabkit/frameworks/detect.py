@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import itertools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError, MissingPackageError
+from colabkit.frameworks.attributes import has_state
 from colabkit.frameworks.base import FrameworkAdapter
+from colabkit.frameworks.exposed import Exposed
+from colabkit.frameworks.plain.parts import is_tree
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -33,48 +37,68 @@ class Framework:
 
 KERAS = Framework("keras", ("keras", "tensorflow"), "colabkit.frameworks.keras:KerasAdapter")
 TORCH = Framework("torch", ("torch",), "colabkit.frameworks.torch:TorchAdapter")
-FRAMEWORKS = [KERAS, TORCH]
-"""In the order in which they are asked; what none claims is the last one's."""
+JAX = Framework(
+    "jax", ("jax", "jaxlib", "flax", "optax", "equinox"), "colabkit.frameworks.jax:JaxAdapter"
+)
+PLAIN = Framework("plain", (), "colabkit.frameworks.plain:PlainAdapter")
+FRAMEWORKS = [KERAS, TORCH, JAX]
+"""In the order in which they are asked."""
+_REPLACES = (JAX, PLAIN)
+_SPREAD_MAX, _DEPTH_MAX = 1000, 8
 
 
 def framework_of(objects: Iterable[Any]) -> Framework:
-    """Returns the first framework that claims one of the objects, the last where none does.
+    """Returns the first framework that claims one of the objects, PyTorch where none does.
 
     An object of a framework that was never imported cannot exist, so what is loaded is enough.
 
     Raises:
         ArgumentError: One of them is of Keras 2.
     """
-    values = [part for value in objects for part in _spread(value)]
+    values = [p for value in objects for p in itertools.islice(_spread(value), _SPREAD_MAX)]
     if any(_is_of(value, ("tf_keras",)) for value in values):
         raise keras_2_error(of="tf_keras")
-    found = next((each for each in FRAMEWORKS if any(map(each.claims, values))), FRAMEWORKS[-1])
+    found = next((each for each in FRAMEWORKS if any(map(each.claims, values))), TORCH)
     version = str(getattr(sys.modules.get("keras"), "__version__", ""))
     if found is KERAS and version.startswith("2."):
         raise keras_2_error(of=version)
     return found
 
 
-def adapter_for(objects: Mapping[str, Any], *, save_base: bool = False) -> FrameworkAdapter:
+def adapter_for(
+    objects: Mapping[str, Any], *, owner: Any = None, save_base: bool = False
+) -> FrameworkAdapter:
     """Returns the adapter of the framework that the objects come from.
 
     Args:
         objects: By name.
+        owner: The run, of which those objects become attributes that a loop replaces.
         save_base: Whether frozen weights are written that loading the base model gives again.
 
     Raises:
         ArgumentError: A model is of a framework that cannot be resumed.
-        MissingPackageError: When no framework is installed.
+        MissingPackageError: When no framework is installed that its objects could be of.
     """
-    module, name = framework_of(objects.values()).adapter.split(":")
+    framework = framework_of(objects.values())
+    if framework is TORCH and any(map(is_tree, objects.values())):
+        framework = PLAIN
     try:
-        made = getattr(importlib.import_module(module), name)
+        made = _class_at(framework.adapter)
     except ImportError as error:
         if "torch" in sys.modules:
             raise
-        raise no_framework_error() from error
+        if any(value is not None and not has_state(value) for value in objects.values()):
+            raise no_framework_error() from error
+        framework, made = PLAIN, _class_at(PLAIN.adapter)
+    if framework in _REPLACES:
+        objects = Exposed(owner, objects)
     adapter: FrameworkAdapter = made(objects, save_base=save_base)
     return adapter
+
+
+def _class_at(place: str) -> Any:
+    module, name = place.split(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _is_of(value: object, packages: tuple[str, ...]) -> bool:
@@ -83,14 +107,19 @@ def _is_of(value: object, packages: tuple[str, ...]) -> bool:
     return any(base.__module__.partition(".")[0] in packages for base in type(value).__mro__)
 
 
-def _spread(value: object) -> Iterator[object]:
-    """Yields what a list or dict of objects holds, and any other object itself."""
+def _spread(value: object, depth: int = 0) -> Iterator[object]:
+    """Yields an object, and what lies in it where it is a nesting of dicts and lists."""
+    inner: Iterable[object] = ()
     if isinstance(value, Mapping):
-        yield from value.values()
+        inner = list(value.values())
     elif isinstance(value, list | tuple):
-        yield from value
-    else:
-        yield value
+        inner = value
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = list(getattr(value, "__dict__", {}).values())
+    yield value
+    if depth < _DEPTH_MAX:
+        for each in inner:
+            yield from _spread(each, depth + 1)
 
 
 def keras_2_error(*, of: str) -> ArgumentError:

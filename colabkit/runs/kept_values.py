@@ -115,7 +115,20 @@ def _put_back(passed: Any, stored: Any) -> Any:
             passed.detach().copy_(stored)
             return passed
         return stored.to(passed.device, copy=True)
-    return refilled(passed, stored)
+    return refilled(passed, _alike(passed, stored))
+
+
+def _alike(passed: Any, stored: Any) -> Any:
+    """Returns what was stored, its arrays made by the library that made those passed."""
+    if isinstance(stored, np.ndarray) and not isinstance(passed, np.ndarray):
+        made_by = getattr(passed, "__array_namespace__", None)
+        return stored if made_by is None else made_by().asarray(stored)
+    if isinstance(passed, dict) and type(stored) is dict:
+        return {key: _alike(passed.get(key), each) for key, each in stored.items()}
+    is_row = isinstance(passed, list | tuple) and type(stored) in {list, tuple}
+    if is_row and len(passed) == len(stored):
+        return type(stored)(map(_alike, passed, stored))
+    return stored
 
 
 def refilled(passed: Any, stored: Any) -> Any:

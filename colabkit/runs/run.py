@@ -147,7 +147,7 @@ class Run(Boundaries):
         self.seed = checks.seed_of(options.seed)
         self.was_interrupted = self.is_over = False
         self._limits = Limits(options.max_steps, options.max_time)
-        self._adapter = adapter_for(objects, save_base=options.save_base)
+        self._adapter = adapter_for(objects, owner=self, save_base=options.save_base)
         self._given = tuple(name for name, each in objects.items() if each is not None)
         self._position = Position()
         self._log = StepLog(

@@ -23,6 +23,12 @@ def on_torch() -> Iterator[Nursery]:
         yield nursery
 
 
+@pytest.fixture(scope="session")
+def on_jax() -> Iterator[Nursery]:
+    with Nursery("jax") as nursery:
+        yield nursery
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Runs the body of a test marked ``in_nursery`` in a forked life of its own."""

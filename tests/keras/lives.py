@@ -18,6 +18,7 @@ from tests.abilities import package
 
 ROOT = Path(__file__).parents[2]
 needs_keras = pytest.mark.needs(package("keras", "tensorflow"))
+needs_jax = pytest.mark.needs(package("jax", "optax", "flax", "keras"))
 
 
 def environment(backend: str) -> dict[str, str]:
@@ -38,7 +39,7 @@ class Nursery:
     """A warm parent of lives on one backend; a context manager.
 
     Args:
-        backend: Of Keras, "tensorflow" or "torch".
+        backend: Of Keras, "tensorflow", "torch" or "jax".
     """
 
     def __init__(self, backend: str) -> None:

@@ -30,6 +30,13 @@ def cases() -> dict[str, Callable[[], dict[str, Any]]]:
         assert torch_epoch_dataset is not None
         assert frameworks_torch is not None
         return {**CASES, **TORCH_CASES}
+    if keras.backend.backend() == "jax":
+        from colabkit.frameworks import jax as frameworks_jax
+        from tests.jax import loops
+
+        assert loops is not None
+        assert frameworks_jax is not None
+        return CASES
     from colabkit.fitting.keras import tf_end, tf_epoch_dataset
     from colabkit.frameworks.keras import backend
     from tests.keras import loop_cases
@@ -103,8 +110,10 @@ def main(folder: Path, plan: list[dict[str, Any]]) -> None:
         if "kill_at_epoch_end" in part:
             callbacks = [KillAtEpochEnd(part["kill_at_epoch_end"])]
         if "loop" in part:
-            from tests.keras.loop_cases import loop  # TensorFlow's only
-
+            if keras.backend.backend() == "jax":
+                from tests.jax.loops import loop
+            else:
+                from tests.keras.loop_cases import loop
             ended = loop(part["loop"], folder / part["run"], part.get("kill_at_step"), kill_self)
             (folder / f"{part['run']}.json").write_text(json.dumps(ended))
             continue

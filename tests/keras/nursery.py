@@ -25,7 +25,7 @@ from tests.keras import living
 
 
 def forked(folder: Path, work: Callable[[], None]) -> int:
-    # TensorFlow starts its threads at the first operation: until then a fork is whole.
+    # Frameworks start their threads at the first operation: until then a fork is whole.
     assert len(list(Path("/proc/self/task").iterdir())) == 1
     child = os.fork()
     if child:
@@ -69,9 +69,15 @@ def work_of(folder: Path, order: dict[str, Any]) -> Callable[[], None]:
     return functools.partial(living.main, folder, order["plan"])
 
 
-def main() -> None:
-    living.cases()
-    # Loaded in the first seconds of any life: once here, rather than in each.
+def load_frameworks() -> None:
+    """Loads what any life needs in its first seconds: once here, rather than in each."""
+    if os.environ["KERAS_BACKEND"] == "jax":
+        import flax
+        import optax
+
+        assert flax is not None
+        assert optax is not None
+        return
     import tensorflow as tf
     import torch
     import torch._dynamo
@@ -79,9 +85,14 @@ def main() -> None:
     from colabkit.frameworks.torch import map_feed
 
     assert tf is not None
-    assert pytest is not None
     assert map_feed is not None
     torch.set_num_threads(1)
+
+
+def main() -> None:
+    living.cases()
+    assert pytest is not None
+    load_frameworks()
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)

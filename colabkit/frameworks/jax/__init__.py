@@ -1,0 +1,6 @@
+"""JAX: trees of arrays, NNX modules and random keys as the state of a run."""
+
+from colabkit.frameworks.jax.adapter import JaxAdapter, jax_environment, nondeterminism
+from colabkit.frameworks.jax.backend import JaxBackend
+
+__all__ = ["JaxAdapter", "JaxBackend", "jax_environment", "nondeterminism"]

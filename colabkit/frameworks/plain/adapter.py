@@ -1,0 +1,294 @@
+"""A run without a framework behind the loop's one protocol."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from colabkit.checkpoint import Section, TensorBackend, TensorSpec, encode
+from colabkit.errors import ArgumentError, StateError
+from colabkit.frameworks.attributes import has_state
+from colabkit.frameworks.base import Feed, Owned
+from colabkit.frameworks.batch_records import BatchRecord
+from colabkit.frameworks.batch_watches import SampledWatch, Watch
+from colabkit.frameworks.exposed import Exposed
+from colabkit.frameworks.plain.backend import PlainBackend
+from colabkit.frameworks.plain.parts import Parts, TreeParts
+from colabkit.frameworks.plain.records import record
+from colabkit.frameworks.plain.sources import feed_of
+from colabkit.storage import Bytes
+
+_NAMED_MAX = 4
+
+
+class PlainAdapter:
+    """What the loop needs of a framework, for trees of arrays and objects with a state.
+
+    Args:
+        objects: By name, as attributes of the run, where the loop puts new ones.
+        save_base: Without meaning here: all is written.
+    """
+
+    _backend: Callable[[], TensorBackend] = PlainBackend
+
+    def __init__(self, objects: Exposed, *, save_base: bool = False) -> None:  # noqa: ARG002
+        self.backend = self._backend()
+        self._objects = objects
+        self._others = tuple(name for name, value in objects.items() if has_state(value))
+        self._trees = tuple(name for name in objects if name not in self._others)
+        self._made = {name: self._checked(name, objects[name]) for name in self._trees}
+        self._has_changed = not self._trees
+        self._steps = 0
+
+    def _apart(self, value: Any) -> Parts:
+        """Takes an object apart."""
+        return TreeParts.of(value)
+
+    def _checked(self, name: str, value: Any) -> Parts:
+        try:
+            parts = self._apart(value)
+            for state in self._stored(parts):
+                _, arrays = encode(state, self.backend.is_tensor)
+                for each in filter(self.backend.is_tensor, arrays.values()):
+                    self.backend.describe(each)
+        except StateError as error:
+            raise ArgumentError(error.message, argument=name, hint=error.hint) from error
+        if not parts.leaves:
+            message = f"{name} is a {type(value).__name__} that holds nothing to save."
+            hint = (
+                "Pass what training changes: arrays, trees of arrays, objects with state_dict and"
+                f" load_state_dict; a loop's variables are kept by run.state({name}=...)."
+            )
+            raise ArgumentError(message, argument=name, hint=hint)
+        return parts
+
+    def _stored(self, parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Returns the arrays of an object by path, and all else that is stored of it."""
+        arrays = {p: v for p, v in parts.leaves.items() if isinstance(v, np.ndarray)}
+        return arrays, {"values": {p: v for p, v in parts.leaves.items() if p not in arrays}}
+
+    def _leaves_of(
+        self, arrays: Mapping[str, Any], kept: Mapping[str, Any], parts: Parts
+    ) -> dict[str, Any]:
+        """Returns the leaves that ``_stored`` gave of an object, for one like ``parts``."""
+        own = {p: v.copy() for p, v in arrays.items() if p in parts.leaves}
+        return own | {p: v for p, v in kept["values"].items() if p in parts.leaves}
+
+    def open(self, before_optimizer_step: Callable[[], None]) -> None:
+        """Nothing to watch."""
+
+    def close(self) -> None:
+        """Nothing to stop."""
+
+    def begin_step(self) -> None:
+        """Counts the steps."""
+        self._steps += 1
+
+    def has_stepped(self) -> bool:
+        """Nobody can tell."""
+        return True
+
+    def is_mid_group(self) -> bool:
+        """Nobody gathers gradients but in a tree that a checkpoint holds."""
+        return False
+
+    def sections(self) -> list[Section]:
+        """Returns all that a checkpoint holds of the user's objects."""
+        weights, trees = [], {}
+        for name in self._trees:
+            parts = self._now(name)
+            arrays, trees[name] = self._stored(parts)
+            weights.append(Section(name, arrays, weights=True))
+        others = {name: self._objects[name].state_dict() for name in self._others}
+        return [*weights, Section("objects", {"trees": trees, "others": others}, weights=False)]
+
+    def _now(self, name: str) -> Parts:
+        parts = self._apart(self._objects[name])
+        if not self._has_changed:
+            made = self._made[name].leaves
+            self._has_changed = any(v is not made.get(p) for p, v in parts.leaves.items())
+        return parts
+
+    def restore(self, sections: Mapping[str, Any]) -> None:
+        """Puts a checkpoint back: into objects that can be changed, else in their place."""
+        objects = sections["objects"]
+        for name in self._trees:
+            parts = self._made[name]
+            leaves = self._leaves_of(sections[name], objects["trees"][name], parts)
+            _require_all(name, leaves, parts)
+            self._objects.replace(name, parts.rebuilt(leaves))
+            self._has_changed = False
+            self._made[name] = self._apart(self._objects[name])
+        for name in self._others:
+            if name in objects["others"]:
+                self._objects[name].load_state_dict(objects["others"][name])
+
+    def restore_again(self) -> None:
+        """Nothing: no tree is reset as an epoch begins."""
+
+    def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
+        """Takes what fits; returns how many arrays did, of how many."""
+        fitted = total = 0
+        trees = sections.get("objects", {}).get("trees", {})
+        for name in self._trees:
+            parts, kept = self._made[name], trees.get(name)
+            total += len(parts.leaves)
+            if kept is None:
+                continue
+            now = self._forms(parts)
+            found = self._leaves_of(sections.get(name, {}), kept, parts)
+            fits = {p: v for p, v in found.items() if self._form(v) == now[p]}
+            fitted += len(fits)
+            self._objects.replace(name, parts.rebuilt({**parts.leaves, **fits}))
+            self._made[name] = self._apart(self._objects[name])
+        return fitted, total
+
+    def guard(self) -> Callable[[TensorSpec], bool]:
+        """Nothing tells when an array of NumPy is changed."""
+        return lambda _: False
+
+    def unchanged(self) -> Callable[[Mapping[int, Bytes]], bool]:
+        """Nothing is copied later."""
+        return lambda _: True
+
+    def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
+        """Returns the source of batches for whatever the user passed."""
+        return feed_of(data, batch_size=batch_size, shuffle=shuffle)
+
+    def record(self, batch: Any) -> BatchRecord:
+        """Returns what tells later whether another batch is the same."""
+        return record(batch)
+
+    def watch(self, *, first: int = 0) -> Watch:
+        """Returns what takes down some of the batches of one pass."""
+        return SampledWatch(self.record, first=first)
+
+    def seed(self, seed: int) -> None:
+        """Puts every global random stream where a seed names."""
+        random.seed(seed)
+        np.random.seed(seed & 0xFFFFFFFF)  # users draw from the global stream
+        if "torch" in sys.modules:
+            # A DataLoader, and the transforms of a Dataset, draw from it.
+            sys.modules["torch"].default_generator.manual_seed(seed)
+
+    def to_floats(self, values: Sequence[Any]) -> list[float]:
+        """Reads scalars."""
+        return [float(value) for value in values]
+
+    def _form(self, leaf: Any) -> str:
+        if hasattr(leaf, "dtype") and hasattr(leaf, "shape"):
+            return f"{leaf.dtype} {list(leaf.shape)}"
+        return type(leaf).__name__
+
+    def _forms(self, parts: Parts) -> dict[str, str]:
+        return {path: self._form(leaf) for path, leaf in parts.leaves.items()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what must be the same for a checkpoint to fit."""
+        return {
+            f"{name}.{path}": form
+            for name in self._trees
+            for path, form in self._forms(self._apart(self._objects[name])).items()
+        }
+
+    def parts(self) -> dict[str, str]:
+        """Returns what is trained, in phrases."""
+        return {n: f"{type(self._objects[n]).__name__} {n}" for n in self._trees}
+
+    def owned(self) -> Owned:
+        """Nothing: trees are replaced at each step, and so are no mark of a call."""
+        return Owned(())
+
+    def unwritten_bytes(self) -> int:
+        """Returns 0: all is written."""
+        return 0
+
+    def changed_base(self, _sections: Mapping[str, Any]) -> dict[str, tuple[object, object]]:
+        """Returns nothing: all is written."""
+        return {}
+
+    def holds_weights(self, sections: Mapping[str, Any]) -> bool:
+        """Whether the trees hold, bit for bit, what ``sections`` gave."""
+        trees = sections.get("objects", {}).get("trees", {})
+        for name in self._trees:
+            parts = self._apart(self._objects[name])
+            arrays, kept = self._stored(parts)
+            then = sections.get(name, {})
+            if name not in trees or trees[name]["values"] != kept["values"]:
+                return False
+            if arrays.keys() != then.keys() or not all(_same(arrays[p], then[p]) for p in then):
+                return False
+        return True
+
+    def passed(self) -> dict[str, Any]:
+        """Returns nothing: rates and schedules lie in functions that nobody can read."""
+        return {}
+
+    def left(self) -> dict[str, Any]:
+        """Returns nothing."""
+        return {}
+
+    def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
+        """Takes nothing."""
+        return ()
+
+    def environment(self) -> dict[str, Any]:
+        """Returns what must be the same for the same bits."""
+        return {
+            "device": "cpu",
+            "CPU_threads": cpu_threads(),
+            "numpy": np.__version__,
+            "python": ".".join(platform.python_version_tuple()[:2]),
+        }
+
+    def reasons(self) -> tuple[str, ...]:
+        """Nothing stands against exactness."""
+        return ()
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to change and no checkpoint can hold."""
+        found = []
+        if self._steps and not self._has_changed:
+            first = self._trees[0]
+            found.append(
+                f"nothing of {', '.join(self._trees)} has changed in the loop: assign what a step"
+                f" returns (run.{first} = ...), for that is what is saved"
+            )
+        for name in self._trees:
+            now, made = self._apart(self._objects[name]), self._made[name]
+            new = [p for p in now.leaves if p not in made.leaves]
+            gone = [p for p in made.leaves if p not in now.leaves]
+            if new or gone or now.form != made.form:
+                what = ", ".join([*new, *gone][:_NAMED_MAX])
+                found.append(
+                    f"{name} has not the structure that it was given with"
+                    f"{f' ({what})' if what else ''}: it must be so before the run is made"
+                )
+        return tuple(found)
+
+
+def _require_all(name: str, leaves: Mapping[str, Any], parts: Parts) -> None:
+    missing = [path for path in parts.leaves if path not in leaves]
+    if missing:
+        what = ", ".join(missing[:_NAMED_MAX])
+        message = f"The checkpoint holds no {what} of {name}."
+        hint = "Make it as it was when the run began."
+        raise StateError(message, where=name, hint=hint)
+
+
+def _same(one: Any, other: Any) -> bool:
+    a, b = np.asarray(one), np.asarray(other)
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def cpu_threads() -> int:
+    """Returns how many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

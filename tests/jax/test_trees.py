@@ -1,0 +1,269 @@
+"""What a run makes of pytrees: replaced, placed, typed as they were, and named where it cannot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import colabkit
+from colabkit.errors import ArgumentError, CheckpointMismatchError, StateError
+from tests.keras.lives import needs_jax
+
+pytestmark = needs_jax
+in_life = pytest.mark.in_nursery("on_jax")
+
+
+def run_of(folder: Path, **objects: Any) -> colabkit.Run:
+    return colabkit.Run(folder, progress=False, save_every=1, **objects)
+
+
+@in_life
+def test_a_loop_has_the_bits_of_one_written_by_hand(tmp_path: Path) -> None:
+    import jax
+    import optax
+
+    from tests.jax.loops import arrays, loss_of, weights
+
+    x, y = arrays()
+    rate, step = optax.adam(0.01), jax.jit(jax.value_and_grad(loss_of))
+    params = weights(jax.random.key(3))
+    state = rate.init(params)
+    run = run_of(tmp_path, params=params, moments=state)
+    for _ in run.epochs(2):
+        for a, b in run.batches((x, y), batch_size=5, shuffle=False):
+            _, grads = step(run.params, a, b, jax.random.key(0))
+            updates, run.moments = rate.update(grads, run.moments)
+            run.params = optax.apply_updates(run.params, updates)
+    for _ in range(2):
+        for begin in range(0, 20, 5):
+            a, b = x[begin : begin + 5], y[begin : begin + 5]
+            _, grads = step(params, a, b, jax.random.key(0))
+            updates, state = rate.update(grads, state)
+            params = optax.apply_updates(params, updates)
+    for one, other in zip(
+        jax.tree.leaves((params, state)), jax.tree.leaves((run.params, run.moments)), strict=True
+    ):
+        assert np.asarray(one).tobytes() == np.asarray(other).tobytes()
+
+
+def _meshed(shape: tuple[int, ...], axes: tuple[str, ...], *spec: str | None) -> Any:
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    devices = np.array(jax.devices()[: int(np.prod(shape))]).reshape(shape)
+    return NamedSharding(Mesh(devices, axes), PartitionSpec(*spec))
+
+
+@in_life
+@pytest.mark.parametrize(
+    ("shape", "axes", "spec"),
+    [((4,), ("a",), ("a", None)), ((2, 2), ("a", "b"), ("b", "a")), ((2,), ("a",), (None, "a"))],
+)
+def test_what_is_spread_over_devices_goes_on_on_another_mesh(
+    shape: tuple[int, ...], axes: tuple[str, ...], spec: tuple[str | None, ...], tmp_path: Path
+) -> None:
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    import jax
+    import jax.numpy as jnp
+
+    values = np.arange(64, dtype="float32").reshape(8, 8)
+    wide = jax.device_put(jnp.asarray(values), _meshed((2, 2), ("x", "y"), "x", "y"))
+    half = jax.device_put(jnp.asarray(values, jnp.bfloat16), _meshed((4,), ("x",), "x"))
+    twice = jax.device_put(jnp.asarray(values), _meshed((2, 2), ("x", "y"), "x"))
+    run = run_of(tmp_path, state={"wide": wide, "half": half, "twice": twice})
+    for _ in run.items(range(2)):
+        run.state = jax.tree.map(lambda each: each + 1, run.state)
+    files = colabkit.checkpoints(tmp_path)[0].hashes
+    assert {f"state.wide@{n}" for n in range(4)} < set(files)
+    assert "state.twice@1" in files
+    assert "state.twice@2" not in files
+
+    sharding = _meshed(shape, axes, *spec)
+    other = {
+        "wide": jax.device_put(jnp.zeros((8, 8)), sharding),
+        "half": jnp.zeros((8, 8), jnp.bfloat16),
+        "twice": jax.device_put(jnp.zeros((8, 8)), sharding),
+    }
+    again = run_of(tmp_path, state=other)
+    assert again.state["wide"].sharding == sharding
+    assert len(again.state["half"].sharding.device_set) == 1
+    for name, dtype in (("wide", "float32"), ("half", "bfloat16"), ("twice", "float32")):
+        assert again.state[name].dtype == dtype
+        np.testing.assert_array_equal(again.state[name].astype("float32"), values + 2)
+
+
+@in_life
+def test_types_keys_and_plain_values_come_back_as_they_were(tmp_path: Path) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    def made(number: int) -> dict[str, Any]:
+        return {
+            "weak": jnp.full((3,), 1.5) * number,
+            "number": jnp.asarray(2.0) * number,
+            "strong": jnp.ones(2, "float16") * number,
+            "key": jax.random.split(jax.random.key(number, impl="rbg"), 3),
+            "count": number,
+            "name": f"a{number}",
+            "host": np.arange(3) * number,
+            "none": None,
+            "call": jax.nn.relu,
+            "empty": jnp.zeros((0, 3)),
+        }
+
+    run = run_of(tmp_path, state=made(1))
+    for _ in run.items(range(1)):
+        run.state = made(7)
+    got, wanted = run_of(tmp_path, state=made(1)).state, made(7)
+    for name in ("weak", "number", "strong", "empty"):
+        assert got[name].weak_type == wanted[name].weak_type
+        assert got[name].dtype == wanted[name].dtype
+        np.testing.assert_array_equal(got[name], wanted[name])
+    assert got["key"].dtype == wanted["key"].dtype
+    assert (jax.random.key_data(got["key"]) == jax.random.key_data(wanted["key"])).all()
+    assert (got["count"], got["name"], got["none"]) == (7, "a7", None)
+    assert type(got["host"]) is np.ndarray
+    assert got["host"].tolist() == [0, 7, 14]
+    assert got["call"] is jax.nn.relu
+
+
+@in_life
+def test_a_save_holds_what_a_step_is_given_to_overwrite(tmp_path: Path) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    step = jax.jit(lambda state: state + 1, donate_argnums=0)
+    run = run_of(tmp_path, state=jnp.zeros((300, 300)))
+    for _ in run.items(range(5)):
+        run.state = step(run.state)
+        run.flush()
+    assert (run_of(tmp_path, state=jnp.zeros((300, 300))).state == 5).all()
+
+
+@in_life
+def test_a_state_that_was_overwritten_and_not_assigned_is_named(tmp_path: Path) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    step = jax.jit(lambda state: state + 1, donate_argnums=0)
+    run = run_of(tmp_path, state=jnp.zeros(3))
+    items = iter(run.items(range(3)))
+    next(items)
+    step(run.state)
+    with pytest.raises(StateError, match="overwrites it"):
+        next(items)
+
+
+@in_life
+def test_a_loop_that_assigns_nothing_is_told_so(tmp_path: Path) -> None:
+    import jax.numpy as jnp
+
+    params = {"w": jnp.zeros(3)}
+    run = run_of(tmp_path, params=params)
+    for _ in run.items(range(3)):
+        params = {"w": params["w"] + 1}
+    assert "assign what a step returns (run.params = ...)" in str(run.verdict)
+    run = run_of(tmp_path / "two", params=params, frozen={"w": jnp.ones(2)})
+    for _ in run.items(range(3)):
+        run.params = {"w": run.params["w"] + 1}
+    assert run.verdict.reasons == ()
+
+
+@in_life
+def test_another_structure_than_at_the_start_is_named(tmp_path: Path) -> None:
+    import jax.numpy as jnp
+
+    run = run_of(tmp_path, state={"w": jnp.zeros(3)})
+    for _ in run.items(range(3)):
+        run.state = {"w": run.state["w"] + 1, "cache": jnp.ones(2)}
+    assert "state has not the structure that it was given with (cache)" in str(run.verdict)
+
+
+@in_life
+def test_another_shape_does_not_fit_and_weights_take_what_does(tmp_path: Path) -> None:
+    import jax.numpy as jnp
+
+    run = run_of(tmp_path, params={"w": jnp.zeros(3), "b": jnp.zeros(2)})
+    for _ in run.items(range(3)):
+        run.params = {name: each + 1 for name, each in run.params.items()}
+    changed = {"w": jnp.zeros(4), "b": jnp.zeros(2)}
+    with pytest.raises(CheckpointMismatchError, match=r"params\.w: was float32 \[3\]"):
+        run_of(tmp_path, params=changed)
+    taken = run_of(tmp_path, params=changed, resume="weights").params
+    assert taken["b"].tolist() == [3, 3]
+    assert taken["w"].tolist() == [0, 0, 0, 0]
+
+
+@in_life
+def test_names_of_the_runs_own_and_trees_of_nothing_are_refused(tmp_path: Path) -> None:
+    import jax.numpy as jnp
+    import optax
+
+    for name in ("step", "history", "has_trained", "_adapter"):
+        with pytest.raises(ArgumentError, match=f"cannot be called {name}"):
+            colabkit.Run(tmp_path, objects={name: jnp.zeros(2)}, progress=False)
+    with pytest.raises(ArgumentError, match="holds nothing to save"):
+        run_of(tmp_path, params=jnp.zeros(2), optimizer=optax.sgd(0.1))
+    with pytest.raises(ArgumentError, match="int4 cannot be stored"):
+        run_of(tmp_path, params=jnp.zeros(2, "int4"))
+
+
+@in_life
+def test_weights_load_into_a_module_and_not_into_a_tree(tmp_path: Path) -> None:
+    import jax.numpy as jnp
+    from flax import nnx
+
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    run = run_of(tmp_path, model=model)
+    for _ in run.items(range(2)):
+        model.kernel.value = model.kernel.value + 1
+    other = nnx.Linear(3, 2, rngs=nnx.Rngs(1))
+    colabkit.load(other, tmp_path)
+    assert (other.kernel.value == model.kernel.value).all()
+
+    run = run_of(tmp_path / "tree", model={"w": jnp.zeros(3)})
+    for _ in run.items(range(2)):
+        run.model = {"w": run.model["w"] + 1}
+    with pytest.raises(ArgumentError, match="is replaced, and never changed"):
+        colabkit.load({"w": jnp.zeros(3)}, tmp_path / "tree")
+
+
+@in_life
+def test_a_changed_plain_attribute_of_a_module_is_named(tmp_path: Path) -> None:
+    from flax import nnx
+
+    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+    model.calls = 0
+    run = run_of(tmp_path, model=model)
+    for _ in run.items(range(2)):
+        model.calls += 1
+        model.kernel.value = model.kernel.value + 1
+    assert "model has not the structure" in str(run.verdict)
+
+
+@in_life
+def test_a_loader_of_pytorch_gives_arrays_and_goes_on_in_mid_epoch(tmp_path: Path) -> None:
+    import jax.numpy as jnp
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    rows = TensorDataset(torch.arange(12.0).reshape(12, 1))
+
+    def trained(folder: Path, last: int) -> Any:
+        loader = DataLoader(rows, batch_size=3, shuffle=True)
+        run = run_of(folder, state=jnp.zeros(()))
+        for _ in run.epochs(2):
+            for (x,) in run.batches(loader):
+                assert type(x) is np.ndarray
+                run.state = run.state * 1.5 + x.sum() + float(torch.rand(()))
+                if run.step == last:
+                    raise KeyboardInterrupt
+        return run.state
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "two", 5)
+    assert trained(tmp_path / "two", -1) == trained(tmp_path / "one", -1)
