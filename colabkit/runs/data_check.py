@@ -95,7 +95,7 @@ class DataCheck:
         passed = ReadingAgain(start.skip, self._say, what=what)
         start = dataclasses.replace(start, passed=passed)
         goes_back = getattr(feed, "goes_back", True)
-        if start.skip and not goes_back:
+        if not goes_back:
             self._compare_head(feed, start.state)
         if kept is None or not start.skip or not goes_back:
             return iter(feed.batches(start))

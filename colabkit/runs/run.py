@@ -337,7 +337,7 @@ class Run(Boundaries):
         if self.is_over:
             return
         self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
-        cursor = position.enter(feed)
+        cursor = position.enter(feed, has_one_feed=not self.is_users_loop)
         if cursor is None:
             self._come_past()
             return

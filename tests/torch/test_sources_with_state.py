@@ -231,3 +231,112 @@ def test_a_stream_that_goes_back_to_its_state_is_read_whole_the_next_time(make, 
                 seen += [float(x.sum()) for x, _ in run.batches(data)]
     once = [float(x.sum()) for x, _ in torch_data.DataLoader(pairs(), batch_size=8)]
     assert seen == once * 4
+
+
+class Reordered(Rows):
+    """Gives each pass an order by the number of the pass, which only it counts."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__(scale)
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        generator = torch.Generator().manual_seed(self.passes)
+        order = torch.randperm(SAMPLES, generator=generator).tolist()
+        while self.place < SAMPLES:
+            self.place += 1
+            yield self.rows[order[self.place - 1]]
+        self.place, self.passes = 0, self.passes + 1
+
+    def state_dict(self) -> dict[str, int]:
+        return {"place": self.place, "passes": self.passes}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.place, self.passes = state["place"], state["passes"]
+
+
+class DeathError(Exception):
+    """Ends a session between two epochs, behind the checkpoint of the best."""
+
+
+def reordered(scale: float = 1.0) -> Any:
+    return torch_data.DataLoader(Reordered(scale), batch_size=8)
+
+
+def fit_until(folder: Path, dies: int | None, scale: float = 1.0) -> colabkit.History:
+    class Dying(colabkit.Callback):
+        def on_epoch_begin(self, run: Any, epoch: int) -> None:
+            if epoch == dies:
+                run.flush()
+                raise DeathError
+
+    return fit(folder, reordered(scale), callbacks=[Dying()], monitor="loss", save_every=None)
+
+
+def loop_until(
+    folder: Path, dies: int | None, *, anew: bool = False, twice: bool = False
+) -> colabkit.History:
+    torch.manual_seed(0)
+    model = nn.Linear(6, 2)
+    options = {"progress": False, "monitor": "falling", "save_every": None}
+    run = colabkit.Run(folder, model=model, **options)
+    kept = reordered()
+    for epoch in run.epochs(4):
+        if epoch == dies:
+            run.flush()
+            raise DeathError
+        for _ in range(1 + twice):
+            for x, _ in run.batches(reordered() if anew else kept):
+                run.log(first=x[0, 0])
+        run.log_epoch(falling=-epoch)
+    return run.history
+
+
+WAYS = {
+    "fit": fit_until,
+    "a loop": loop_until,
+    "a loop that reads it twice": lambda *given: loop_until(*given, twice=True),
+    "a loop that makes it anew": lambda *given: loop_until(*given, anew=True),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize("dies", [(1,), (2,), (1, 2)])
+def test_what_a_source_counts_over_its_passes_goes_on_between_two_epochs(name, dies, tmp_path):
+    train = WAYS[name]
+    alone = train(tmp_path / "alone", None)
+    for epoch in dies:
+        with pytest.raises(DeathError):
+            train(tmp_path / "killed", epoch)
+        assert colabkit.checkpoints(tmp_path / "killed")[0].epoch == epoch
+    killed = train(tmp_path / "killed", None)
+    (value,) = alone.steps
+    # After one pass nobody can know whether a loop of one's own makes its source anew.
+    is_told = dies[0] == 1 and name != "fit"
+    assert any("the same object" in each for each in killed.verdict.reasons) == is_told
+    assert len(killed.verdict.reasons) == is_told
+    if not (is_told and name == "a loop that makes it anew"):
+        assert killed.steps[value].tolist() == alone.steps[value].tolist()
+
+
+@pytest.mark.parametrize("dies", [1, 2])
+def test_other_data_of_such_a_source_is_an_error_between_two_epochs_too(dies, tmp_path):
+    with pytest.raises(DeathError):
+        fit_until(tmp_path, dies)
+    with pytest.raises(CheckpointMismatchError, match="its first batch, of epoch 1, has another"):
+        fit_until(tmp_path, None, 2.0)
+
+
+@pytest.mark.parametrize("save_every", [1, None])
+def test_a_pass_that_is_left_loses_nothing_of_its_source_by_being_saved(save_every, tmp_path):
+    run = colabkit.Run(tmp_path, model=nn.Linear(6, 2), progress=False, save_every=save_every)
+    source, seen = reordered(), []
+    for _ in run.epochs(2):
+        for number, (x, _) in enumerate(run.batches(source)):
+            seen.append(x[0, 0].item())
+            if number == 2:
+                break
+        run.go_on("the test wants two")
+    order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(0)).tolist()
+    firsts = [pairs()[order[at]][0][0].item() for at in range(0, SAMPLES, 8)]
+    assert seen == firsts

@@ -166,6 +166,11 @@ class Ahead:
             raise error
         return next(self._items)
 
+    @property
+    def holds_one(self) -> bool:
+        """Whether an item was fetched that nobody has been given yet."""
+        return bool(self._fetched)
+
     def has_ended(self) -> bool:
         """Whether no item is left; what fails is raised where that item is due."""
         if not self._fetched and self._error is None:

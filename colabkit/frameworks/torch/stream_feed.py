@@ -70,6 +70,7 @@ class StreamFeed:
         self._stateful: Any = source if is_whole else None
         self._one_shot = not has_state and isinstance(source, Iterator)
         self._ahead: Ahead | None = None
+        self._has_ended = False
         self._said: dict[str, Any] | None = None
         self._passes = 0
         self._probed = False
@@ -104,14 +105,23 @@ class StreamFeed:
                 told.set_epoch(start.epoch)
         state = start.state if isinstance(start.state, Mapping) else {}
         stream = self._resumed(start, state) if start.skip else self._from_the_top(start, state)
-        self._said = None
+        self._said, self._has_ended = None, False
         if self._stateful is not None:
             self._ahead = stream = Ahead(stream)
-        for batch in stream:
-            self._said = None
-            own = batch if self._stacks else self._hand_out(batch)
-            yield pinned(own) if self._pin else own
-        self._ahead = None
+        try:
+            for batch in stream:
+                self._said = None
+                own = batch if self._stacks else self._hand_out(batch)
+                yield pinned(own) if self._pin else own
+            self._has_ended = True
+        finally:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        """Gives the source back what was fetched only to see whether it had ended."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.holds_one and self._said and "source" in self._said:
+            self._stateful.load_state_dict(copy.deepcopy(self._said["source"]))
 
     def _from_the_top(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
         fresh: Any = None
@@ -119,6 +129,10 @@ class StreamFeed:
         if self._passes and (stream := hugging_face_stream(self._source)) is not None:
             # It goes back to the state that it was given last, for as long as its epoch lasts.
             stream.load_state_dict(None)
+        elif self._stateful is not None and (head := Head.of_state(state.get("head"))):
+            # Another session has read the pass before.
+            self._head, is_first = head, False
+            self._stateful.load_state_dict(state.get("source", head.source))
         elif is_first and "source" in state:
             fresh = state["source"]
             self._stateful.load_state_dict(fresh)
@@ -231,7 +245,7 @@ class StreamFeed:
         """Returns the state after the newest batch; after the last, that of the next pass."""
         source = self._own_state()
         state: dict[str, Any] = {"workers": self._workers}
-        if self._ahead is not None and self._ahead.has_ended():
+        if self._has_ended or (self._ahead is not None and self._ahead.has_ended()):
             # Some go back to their beginning with their last batch, others when they have ended,
             # or are loaded there.
             state["has_ended"] = True
