@@ -106,6 +106,8 @@ def _over_arrays(feed: KerasArrayFeed) -> Passes:
         return bounds.map(lambda begin, end: order[begin:end])
 
     def gathered(taken: Any, arrays: Any) -> Any:
+        # As of Keras' own arrays: a stateful layer asks for it while the step is traced.
+        taken.set_shape([feed.samples_in_each])
         return keras.tree.map_structure(lambda array: tf.gather(array, taken, axis=0), arrays)
 
     arrays = tf.data.Dataset.from_tensors(feed.arrays).repeat()

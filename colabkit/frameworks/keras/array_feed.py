@@ -92,6 +92,11 @@ class KerasArrayFeed:
         return keras.tree.map_structure(lambda array: array[indices], self.arrays)
 
     @property
+    def samples_in_each(self) -> int | None:
+        """Samples in every batch, None where the last of a pass has fewer."""
+        return None if self._samples % self._batch_size else self._batch_size
+
+    @property
     def is_sparse(self) -> bool:
         """Whether any of the arrays is."""
         return any(map(is_sparse, keras.tree.flatten(self.arrays)))

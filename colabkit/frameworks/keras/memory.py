@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from colabkit.frameworks.attributes import trains_nothing
 from colabkit.frameworks.keras.reach import Slot, slots_within
 from colabkit.frameworks.keras.values import KerasValues
@@ -103,9 +105,9 @@ def _put(slot: Slot, value: Any) -> None:
 
 def _mark(value: Any) -> Any:
     """Returns what differs once a value has changed, None for one that is not plain, or large."""
-    nbytes = getattr(value, "nbytes", 0)
-    is_small = isinstance(nbytes, int) and nbytes <= _COPIED_BYTES_MAX
-    return _VALUES.mark(value) if is_small else None
+    # Only arrays are asked: what else has such an attribute may load or count for it.
+    is_large = isinstance(value, np.ndarray) and value.nbytes > _COPIED_BYTES_MAX
+    return None if is_large else _VALUES.mark(value)
 
 
 def _look(value: Any) -> tuple[list[int], dict[str, None]] | None:

@@ -66,8 +66,9 @@ def _untracked(value: Any) -> Any:
 
 def named_function(value: Any) -> dict[str, str] | None:
     """Returns a function's name, where it is one that callbacks choose themselves."""
-    name = getattr(value, "__name__", None)
+    # Modules that load on use are asked nothing: they may not be there.
+    name = getattr(value, "__name__", None) if callable(value) else None
     for package, functions in FUNCTIONS_OF.items():
-        if callable(value) and isinstance(name, str) and getattr(functions, name, None) is value:
+        if isinstance(name, str) and getattr(functions, name, None) is value:
             return {"function_of": package, "name": name}
     return None
