@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import functools
 import os
 import random
 import shutil
-import signal
-import sys
 import tempfile
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from colabkit.errors import ArgumentError, ColabKitError, ResumeProofError
-from colabkit.fitting.fit_call import fit
+from colabkit.errors import ArgumentError, ResumeProofError
+from colabkit.fitting.proof_lives import ForkedLives, Lives, Trial, is_function
+from colabkit.fitting.started_lives import StartedLives
 from colabkit.frameworks.detect import KERAS, framework_of
 from colabkit.runs.checks import require_count
 from colabkit.runs.inspect import checkpoints
-
-_ATTEMPTS_MAX = 50
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,22 +46,14 @@ class ResumeProof:
             )
 
 
-class _KillAt:
-    """Ends the process without a word at one step."""
-
-    def __init__(self, step: int) -> None:
-        self._step = step
-
-    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
-        del logs
-        # Each save is waited for, so that the kill is followed by a resume, not a new start.
-        run.flush()
-        if step == self._step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def verify_resume(
-    model: Any, data: Any, *, epochs: int = 2, kills: int = 3, seed: int = 0, **fit_arguments: Any
+    model: Any,
+    data: Any = None,
+    *,
+    epochs: int = 2,
+    kills: int = 3,
+    seed: int = 0,
+    **fit_arguments: Any,
 ) -> ResumeProof:
     """Proves on your own model and data that a killed run ends with the same bits.
 
@@ -75,8 +62,11 @@ def verify_resume(
     folders are not touched. Take a small part of the data, or few epochs.
 
     Args:
-        model: The module to train, as for ``fit``.
-        data: The data, as for ``fit``.
+        model: The module to train, as for ``fit``; a compiled ``keras.Model``; or a function
+            without arguments that returns it, or a dict of arguments of ``fit``: model, data,
+            callbacks, ... Each process calls it anew, as a notebook's cells run anew. ``tf.data``
+            pipelines, generators and classes of your own in a Keras model need such a function.
+        data: The data, as for ``fit``, unless that function makes it.
         epochs: Passes over the data.
         kills: How often to kill; at most once for each step after the first.
         seed: Chooses the steps at which to kill, and seeds the run.
@@ -86,8 +76,9 @@ def verify_resume(
         The proof: exact or not, and which tensors differ.
 
     Raises:
-        ArgumentError: This machine cannot fork, the model is of Keras, the run fails by itself,
-            or it is too short to be killed.
+        ArgumentError: This machine cannot fork, a Keras model or its data cannot be handed to
+            another process, the run fails by itself, or it is too short to be killed.
+        MissingPackageError: For Keras, or a function: cloudpickle is not installed.
 
     Example:
         >>> import torch, colabkit
@@ -95,76 +86,35 @@ def verify_resume(
         >>> colabkit.verify_resume(torch.nn.Linear(4, 3), data, kills=1).exact
         True
     """
-    if framework_of([model]) is KERAS:
-        message = "verify_resume forks this process, which a model of Keras does not survive."
-        hint = (
-            "Interrupt a short fit and run it again, run one alone into another folder, and"
-            " compare the hashes of colabkit.checkpoints(folder)[0]."
-        )
-        raise ArgumentError(message, argument="model", hint=hint)
     if not hasattr(os, "fork"):
         message = "verify_resume needs a system that can fork; this one cannot."
         raise ArgumentError(message, argument="model", hint="Run it on Colab, Linux or macOS.")
     require_count("kills", kills)
-    callbacks = tuple(fit_arguments.pop("callbacks", ()))
-    fixed: dict[str, Any] = {"device": "cpu", "seed": seed, "epochs": epochs, "progress": False}
-
-    def run(folder: Path, killer: tuple[Any, ...], **changed: Any) -> None:
-        every = (*callbacks, *killer)
-        fit(model, data, folder, callbacks=every, **{**fit_arguments, **fixed, **changed})
-
+    trial = Trial(model, data, {**fit_arguments, "epochs": epochs}, seed)
     scratch = Path(tempfile.mkdtemp(prefix="colabkit-proof-"))
     try:
-        _in_child(lambda: run(scratch / "alone", ()), scratch)
-        steps = checkpoints(scratch / "alone")[0].step
-        if steps < 2:
-            message = "The run has 1 step, which leaves none to kill it at."
-            raise ArgumentError(message, argument="epochs", hint="Take more epochs, or more data.")
-        chooser = random.Random(seed)  # noqa: S311  # chooses steps, guards nothing
-        places = sorted(chooser.sample(range(2, steps + 1), min(kills, steps - 1)))
-        for place in places:
-            killer = (_KillAt(place),)
-            _in_child(functools.partial(run, scratch / "killed", killer, save_every=1), scratch)
-        _in_child(lambda: run(scratch / "killed", ()), scratch)
-        differing = _differing(scratch / "alone", scratch / "killed")
-        return ResumeProof(not differing, len(places), steps, differing)
+        # A fork does not survive what TensorFlow has started by now.
+        is_forked = not is_function(model) and framework_of([model]) is not KERAS
+        lives: Lives = (ForkedLives if is_forked else StartedLives)(trial, scratch)
+        with contextlib.closing(lives):
+            return _proven(lives, scratch, random.Random(seed), kills)  # noqa: S311  # no secret
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _in_child(work: Callable[[], None], scratch: Path) -> None:
-    """Runs in a forked child; a death by SIGKILL is what was wanted, an error is not."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    report = scratch / "error.txt"
-    child = os.fork()
-    if child == 0:
-        _work_and_exit(work, report)
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
-        return
-    if status:
-        said = report.read_text() if report.exists() else f"exit status {status}"
-        message = f"The run fails by itself, without any kill: {said.strip()}"
-        raise ArgumentError(message, argument="data", hint="Make fit run first.")
-
-
-def _work_and_exit(work: Callable[[], None], report: Path) -> None:
-    import torch  # imported on use
-
-    # A forked child has none of its parent's worker threads.
-    torch.set_num_threads(1)
-    code = 1
-    try:
-        work()
-        code = 0
-    except ColabKitError as error:
-        report.write_text(str(error))
-    except BaseException:
-        report.write_text(traceback.format_exc(limit=-3))
-        raise
-    finally:
-        os._exit(code)
+def _proven(lives: Lives, scratch: Path, chooser: random.Random, kills: int) -> ResumeProof:
+    alone, killed = scratch / "alone", scratch / "killed"
+    lives.live(alone)
+    steps = checkpoints(alone)[0].step
+    if steps < 2:
+        message = "The run has 1 step, which leaves none to kill it at."
+        raise ArgumentError(message, argument="epochs", hint="Take more epochs, or more data.")
+    places = sorted(chooser.sample(range(2, steps + 1), min(kills, steps - 1)))
+    for place in places:
+        lives.live(killed, place)
+    lives.live(killed)
+    differing = _differing(alone, killed)
+    return ResumeProof(not differing, len(places), steps, differing)
 
 
 def _differing(one: Path, other: Path) -> tuple[str, ...]:

@@ -126,3 +126,8 @@ def test_a_proof_without_a_kill_is_refused():
 def test_a_run_that_fails_by_itself_says_why():
     with pytest.raises(ArgumentError, match="No loss fits"):
         colabkit.verify_resume(network(), (torch.rand(8, 6), torch.rand(8, 2)), kills=1)
+
+
+def test_what_a_function_makes_is_made_anew_in_each_process():
+    proof = colabkit.verify_resume(network, arrays(), epochs=1, kills=1)
+    assert (proof.exact, proof.kills) == (True, 1)
