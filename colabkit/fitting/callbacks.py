@@ -27,6 +27,14 @@ _HOOKS = (
 )
 # What else the field calls a hook.
 _ALSO = {"on_batch_end": ("on_train_batch_end", "on_step_end")}
+# By the top of their module: libraries whose callbacks are called with what only they have.
+_LIBRARIES = {
+    "fastai": "fastai",
+    "keras": "Keras",
+    "lightning": "Lightning",
+    "pytorch_lightning": "Lightning",
+    "transformers": "Transformers",
+}
 _NAMES = (*_HOOKS, *_ALSO["on_batch_end"])
 
 
@@ -129,6 +137,8 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, run: Run, epoch: int, logs: Mapping[str, Any]) -> None:
         """Counts the epochs since the best one."""
         del epoch
+        if self.monitor not in logs and run.skips_validation:
+            return
         if self.monitor not in logs:
             known = ", ".join(sorted(logs))
             message = f"EarlyStopping watches {self.monitor!r}, but an epoch reports {known}."
@@ -257,6 +267,13 @@ def _check(callback: Any) -> None:
     if isinstance(callback, type):
         message = f"The callback {callback.__name__} is a class."
         raise ArgumentError(message, argument="callbacks", hint=f"Pass {callback.__name__}().")
+    if (library := _library_of(callback)) is not None:
+        message = f"{type(callback).__name__} is a callback of {library}, and this is no run of it."
+        hint = (
+            "Pass colabkit.EarlyStopping() for one that stops early; checkpoints are written and"
+            " curves drawn without one. For more, override hooks of colabkit.Callback."
+        )
+        raise ArgumentError(message, argument="callbacks", hint=hint)
     if near := _near_miss(callback):
         message = f"{type(callback).__name__}.{near[0]} is called by nothing."
         raise ArgumentError(message, argument="callbacks", hint=f"Did you mean {near[1]}?")
@@ -264,6 +281,13 @@ def _check(callback: Any) -> None:
         message = f"A {type(callback).__name__} is no callback."
         hint = f"Pass a function, or an object with one of {', '.join(_HOOKS)}."
         raise ArgumentError(message, argument="callbacks", hint=hint)
+
+
+def _library_of(callback: Any) -> str | None:
+    """Returns the name of the library whose trainer alone can call a callback, or None."""
+    bases = (each for each in type(callback).__mro__ if each.__name__.endswith("Callback"))
+    tops = (each.__module__.partition(".")[0] for each in bases)
+    return next((_LIBRARIES[top] for top in tops if top in _LIBRARIES), None)
 
 
 def _hook_of(callback: Any, hook: str) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError
+from colabkit.fitting.other_names import COMPILED, compiled_error, unknown_argument
 from colabkit.frameworks.detect import KERAS, framework_of, no_framework_error
 from colabkit.frameworks.processes import require_one_process
 from colabkit.runs.checks import require_folder
@@ -28,27 +28,6 @@ _OF_KERAS = frozenset(
         "verbose",
     }
 )
-# What Keras' fit takes or took, and what to do instead.
-_ELSEWHERE = {
-    "workers": "Give it to the PyDataset: super().__init__(workers=4).",
-    "use_multiprocessing": "Give it to the PyDataset: super().__init__(workers=4,"
-    " use_multiprocessing=True).",
-    "max_queue_size": "Give it to the PyDataset: super().__init__(max_queue_size=10).",
-    "x": "x and y are one argument, data=(x, y).",
-    "y": "x and y are one argument, data=(x, y).",
-}
-_COMPILED = {
-    "loss": "Pass it to model.compile(loss=...).",
-    "optimizer": "Pass it to model.compile(optimizer=...).",
-    "scheduler": "Pass a keras.optimizers.schedules schedule as the optimizer's learning_rate.",
-    "metrics": "Pass them to model.compile(metrics=...).",
-    "precision": "Call keras.mixed_precision.set_global_policy(...) before building the model.",
-    "microbatch": "Pass a smaller batch_size to fit, and gradient_accumulation_steps to the"
-    " optimizer.",
-    "accumulate": "Pass gradient_accumulation_steps to the optimizer.",
-    "clip_grad_norm": "Pass global_clipnorm to the optimizer.",
-    "device": "Keras places the model when it is built.",
-}
 
 
 def fit(
@@ -59,12 +38,16 @@ def fit(
     epochs: int = 1,
     batch_size: int = 32,
     validation_data: Any = None,
+    eval_every: int = 1,
     loss: Any = None,
     optimizer: Any = None,
+    lr: float | None = None,
+    weight_decay: float | None = None,
     scheduler: Any = None,
+    warmup: float | None = None,
     metrics: Any = None,
     callbacks: Sequence[Any] = (),
-    precision: str = "auto",
+    precision: Any = "auto",
     microbatch: int | str | None = None,
     accumulate: int = 1,
     clip_grad_norm: float | None = None,
@@ -98,14 +81,20 @@ def fit(
         epochs: Passes over the data in all, those of earlier sessions included.
         batch_size: Samples in a batch, for arrays and Datasets.
         validation_data: The same kinds as ``data``; evaluated after each epoch.
+        eval_every: Epochs from one evaluation to the next.
         loss: A function of (output, target), a name such as "cross_entropy", or None to
             take the model's own loss or the one that output and target ask for. A module
             with weights of its own, such as ArcFace's centres, is trained with the model.
         optimizer: An optimizer, a name such as "sgd", or a function of the parameters,
             those of the loss among them. None is AdamW, fused where that runs.
-        scheduler: A scheduler, "cosine", "onecycle", or a function of the optimizer. It
-            steps per epoch; as a tuple (scheduler, "step") per optimizer step. One whose
-            ``step`` wants the epoch or a value is given it.
+        lr: Learning rate of an optimizer given by name, class or not at all.
+        weight_decay: Its weight decay, as PyTorch has it.
+        scheduler: A scheduler, "cosine", "linear", "onecycle", or a function of the optimizer.
+            It steps per epoch; as a tuple (scheduler, "step") per optimizer step, as "linear",
+            "onecycle" and all with a warm-up do. Those by name are as long as ``epochs``. One
+            whose ``step`` wants the epoch or a value is given it.
+        warmup: Optimizer steps in which the rate rises from 0 to ``lr``; below 1 a share of all.
+            Then it follows "linear" or "cosine", or stays.
         metrics: "accuracy" (also of tokens and pixels; ignored targets do not count),
             "mae", "mse", functions of (output, target), objects with
             ``update`` and ``compute``, a list of these, or a dict by names of your own.
@@ -113,7 +102,7 @@ def fit(
             of one event. Those with ``state_dict`` are part of the checkpoint. For a Keras
             model also Keras' own callbacks, whose attributes are.
         precision: "auto" (fp32 on a CPU; on a GPU bf16, or fp16 with a gradient scaler
-            where bf16 is not native), "fp32", "bf16" or "fp16".
+            where bf16 is not native), "fp32", "bf16" or "fp16"; also "16-mixed" and the like.
         microbatch: "auto" goes on where memory runs out in a step: the step is repeated in
             halves, with the gradient of the whole batch, and so are the steps after it. A
             number: parts of at most so many samples from the start. BatchNorm then sees
@@ -186,7 +175,7 @@ def fit(
         chosen = _for_keras(arguments, keras_arguments)
         return fit_keras(model, data, ckpt_dir, KerasOptions(**chosen))
     if keras_arguments:
-        raise _unknown(next(iter(keras_arguments)))
+        raise _unknown(*next(iter(keras_arguments.items())), model_is_keras=False)
     try:
         import torch  # imported on use
 
@@ -203,28 +192,19 @@ def fit(
 def _for_keras(arguments: dict[str, Any], keras_arguments: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments a Keras model takes; what ``compile`` decides must be left alone."""
     parameters = inspect.signature(fit).parameters
-    for name, instead in _COMPILED.items():
+    for name in COMPILED:
         if arguments.pop(name) is not parameters[name].default:
-            message = f"{name} is given, and the model is a keras.Model."
-            raise ArgumentError(message, argument=name, hint=instead)
+            raise compiled_error(name)
     if arguments["batch_size"] is None:
         arguments["batch_size"] = parameters["batch_size"].default
-    given = dict(keras_arguments)
-    for name in given:
-        if name in _ELSEWHERE:
-            message = f"fit has no argument {name!r} for a keras.Model."
-            raise ArgumentError(message, argument=name, hint=_ELSEWHERE[name])
+    for name, value in keras_arguments.items():
         if name not in _OF_KERAS:
-            raise _unknown(name)
+            raise _unknown(name, value, model_is_keras=True)
+    often = arguments.pop("eval_every")
+    given = keras_arguments if often == 1 else {"validation_freq": often, **keras_arguments}
     return {**arguments, **given}
 
 
-def _unknown(name: str) -> ArgumentError:
-    if name in _OF_KERAS:
-        message = f"{name} is given, and the model is not a keras.Model."
-        hint = "Leave it out; weights, splits and lengths are the DataLoader's business here."
-    else:
-        message = f"fit has no argument {name!r}."
-        close = difflib.get_close_matches(name, [*inspect.signature(fit).parameters, *_OF_KERAS], 1)
-        hint = f"Did you mean {close[0]!r}?" if close else "Look at help(colabkit.fit)."
-    return ArgumentError(message, argument=name, hint=hint)
+def _unknown(name: str, value: Any, *, model_is_keras: bool) -> ArgumentError:
+    known = [*inspect.signature(fit).parameters, *(_OF_KERAS if model_is_keras else ())]
+    return unknown_argument(name, value, known=known, model_is_keras=model_is_keras)

@@ -59,6 +59,8 @@ class Boundaries:
     _epochs_asked: int | None = None
     _fit_settings: Mapping[str, Any] = {}
     _has_own_optimizers = True
+    # Whether the epoch under way lacks the validation that others have.
+    skips_validation = False
 
     @property
     def batch(self) -> int:
@@ -376,7 +378,8 @@ class Boundaries:
         if (left := self._position.leading) is not None:
             # Somebody holds on to an iterator that the program has left.
             self._leave(left)
-        if complaint := self._state.monitor.complaint(self._state.epoch_logs()):
+        complaint = self._state.monitor.complaint(self._state.epoch_logs())
+        if complaint and not self.skips_validation:
             self._display.say(complaint)
         self._is_best = self._state.end_epoch(seconds=time.monotonic() - self._epoch_began_s)
         if self._is_best:

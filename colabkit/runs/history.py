@@ -74,7 +74,7 @@ class History:
 
     Attributes:
         resumes: A ``ResumeRecord`` for each time the run went on from a checkpoint.
-        params: For a Keras model, "verbose", "epochs" and "steps" of an epoch, as Keras has it.
+        params: "verbose", "epochs" and "steps" of an epoch, as Keras has it, after ``fit``.
         phases: A ``PhaseRecord`` for each phase, in their order.
 
     Args:
@@ -198,6 +198,24 @@ class History:
             message = f"The history could not be written to {path}: {error}."
             hint = "Look whether the folder exists and has room."
             raise StorageError(message, path=path, operation="write", hint=hint) from error
+
+    def __getitem__(self, name: str) -> list[float]:
+        """Returns the values of one name, one for each epoch: ``history["loss"]``.
+
+        Raises:
+            ArgumentError: No epoch reports it.
+        """
+        if name in self:
+            return self.history[name]
+        known = ", ".join(self._names()) or "nothing yet"
+        message = f"No epoch reports {name!r}; they report {known}."
+        raise ArgumentError(message, argument="name", hint="Take one of these names.")
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names()
+
+    # Its length counts epochs, and its names are no epochs.
+    __iter__ = None
 
     def __len__(self) -> int:
         return len(self._rows)

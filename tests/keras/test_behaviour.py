@@ -61,6 +61,9 @@ def test_nothing_is_added_to_the_arithmetic_of_keras_own_fit(name, tmp_path):
     if "steps_per_epoch" in given:
         given["epochs"] = 1
     expected = plain.fit(*arrays(), verbose=0, **given)
+    if "validation_freq" in given:
+        given["eval_every"] = given.pop("validation_freq")
+        given["callbacks"] = [colabkit.EarlyStopping("val_loss")]
     history = fit(ours, arrays(), tmp_path, **given)
     for a, b in zip(plain.get_weights(), ours.get_weights(), strict=True):
         assert a.tobytes() == b.tobytes()
@@ -193,6 +196,15 @@ WRONG = {
     "a split of a pipeline": (split_pipeline, "validation_split", "validation_data"),
     "a loss": (lambda: {"loss": "mse"}, "loss", "compile"),
     "a device": (lambda: {"device": "cpu"}, "device", "built"),
+    "a rate": (lambda: {"lr": 0.1}, "lr", "keras.optimizers"),
+    "a rate by another name": (lambda: {"learning_rate": 1}, "learning_rate", "keras.optimizers"),
+    "fp16": (lambda: {"fp16": True}, "fp16", "mixed_float16"),
+    "groups": (
+        lambda: {"accumulate_grad_batches": 4},
+        "accumulate_grad_batches",
+        "gradient_accumulation_steps",
+    ),
+    "a folder by another name": (lambda: {"output_dir": "x"}, "output_dir", "ckpt_dir='x'"),
     "parts of batches": (lambda: {"microbatch": "auto"}, "microbatch", "batch_size"),
     "a word too much": (lambda: {"sample_wieght": 1}, "sample_wieght", "sample_weight"),
     "an epoch to begin at": (lambda: {"initial_epoch": 3}, "initial_epoch", "epochs"),

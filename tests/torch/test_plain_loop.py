@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,89 @@ def test_schedules_by_name_are_the_plain_ones(tmp_path):
         )
         same_told(told, history)
         same_bits(plain, ours)
+
+
+def rising(after: str | None, warmup: int, updates: int) -> Any:
+    """The share of the highest rate as Transformers' schedules of these names have it."""
+
+    def share(done: int) -> float:
+        if done < warmup:
+            return float(done) / float(max(1, warmup))
+        if after is None:
+            return 1.0
+        if after == "linear":
+            return max(0.0, float(updates - done) / float(max(1, updates - warmup)))
+        progress = float(done - warmup) / float(max(1, updates - warmup))
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * 0.5 * 2.0 * progress)))
+
+    return share
+
+
+WARM_UPS = {
+    "linear": ("linear", None, 0),
+    "linear after 3 steps": ("linear", 3, 3),
+    "cosine after 3 steps": ("cosine", 3, 3),
+    "cosine of steps": (("cosine", "step"), None, 0),
+    "a share of all": ("cosine", 0.26, 2),
+    "nothing after it": (None, 3, 3),
+}
+
+
+@pytest.mark.parametrize("name", WARM_UPS)
+def test_a_warm_up_and_what_comes_after_are_those_written_by_hand(name, tmp_path):
+    scheduler, warmup, steps = WARM_UPS[name]
+    plain, ours, data = model(), model(), batches()
+    optimizer = torch.optim.AdamW(plain.parameters(), 0.02, weight_decay=0.1, fused=True)
+    after = scheduler[0] if isinstance(scheduler, tuple) else scheduler
+    # Six batches an epoch, two to a step.
+    each_step = lr_scheduler.LambdaLR(optimizer, rising(after, steps, 3 * EPOCHS))
+    told = by_hand.train(
+        plain,
+        lambda: data,
+        epochs=EPOCHS,
+        optimizer=optimizer,
+        loss=cross_entropy,
+        groups=2,
+        each_step=each_step,
+    )
+    asked = {"scheduler": scheduler, "warmup": warmup, "lr": 0.02, "weight_decay": 0.1}
+    history = colabkit.fit(ours, data, tmp_path, epochs=EPOCHS, accumulate=2, **asked, **QUIET)
+    same_told(told, history)
+    same_bits(plain, ours)
+
+
+def test_a_cycle_is_as_long_as_the_optimizer_steps(tmp_path):
+    plain, ours, data = model(), model(), batches()
+    optimizer = torch.optim.SGD(plain.parameters(), 0.01, momentum=0.9, fused=True)
+    cycle = lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=3 * EPOCHS)
+    told = by_hand.train(
+        plain,
+        lambda: data,
+        epochs=EPOCHS,
+        optimizer=optimizer,
+        loss=cross_entropy,
+        groups=2,
+        each_step=cycle,
+    )
+    asked = {"optimizer": "sgd", "scheduler": "onecycle", "accumulate": 2}
+    same_told(told, colabkit.fit(ours, data, tmp_path, epochs=EPOCHS, **asked, **QUIET))
+    same_bits(plain, ours)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", 16, "bf16-mixed", torch.bfloat16, 32, "no"])
+def test_a_precision_by_another_name_is_the_same(precision, tmp_path):
+    plain, ours, data = model(), model(), batches()
+    kind = {"16-mixed": "fp16", 16: "fp16", 32: "fp32", "no": "fp32"}.get(precision, "bf16")
+    told = by_hand.train(
+        plain,
+        lambda: data,
+        epochs=1,
+        optimizer=torch.optim.AdamW(plain.parameters(), fused=True),
+        loss=cross_entropy,
+        dtype=DTYPES[kind],
+    )
+    same_told(told, colabkit.fit(ours, data, tmp_path, precision=precision, **QUIET))
+    same_bits(plain, ours)
 
 
 class Uncounted:

@@ -225,6 +225,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
             values |= plain_values(self._last.heard)
             if validated := {n: v for n, v in values.items() if n.startswith("val_")}:
                 self._own.validation_end(run, run.epoch, validated)
+            run.skips_validation = len(self._passes) > 1 and not validated
             self._own.epoch_end(run, run.epoch, values)
         self._is_told = False
         if not model.stop_training:

@@ -127,7 +127,16 @@ def agree_on_call(world: World, recipe: Recipe, feed: Feed, options: Any) -> Non
 
 
 def _asked(recipe: Recipe, feed: Feed, options: Any) -> dict[str, Any]:
-    names = ("epochs", "batch_size", "accumulate", "seed", "max_steps", "resume", "phase")
+    names = [
+        "epochs",
+        "batch_size",
+        "accumulate",
+        "eval_every",
+        "seed",
+        "max_steps",
+        "resume",
+        "phase",
+    ]
     return {
         **{name: getattr(options, name) for name in names},
         **{f"data {name}": value for name, value in feed.describe().items()},

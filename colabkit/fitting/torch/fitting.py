@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import numbers
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,9 @@ from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.fitting.torch.loss import named_loss
 from colabkit.fitting.torch.metrics import Metrics
 from colabkit.fitting.torch.microbatch import SplitStep, require_size
+from colabkit.fitting.torch.mistakes import check_trains_by_forward
 from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
-from colabkit.fitting.torch.schedules import make_schedule
+from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, Recipe, TrainStep
 from colabkit.frameworks.torch.device import choose_device, choose_precision
@@ -40,9 +42,13 @@ class TorchOptions(FitOptions):
 
     loss: Any
     optimizer: Any
+    lr: float | None
+    weight_decay: float | None
     scheduler: Any
+    warmup: float | None
     metrics: Any
-    precision: str
+    eval_every: int
+    precision: Any
     microbatch: int | str | None
     accumulate: int
     clip_grad_norm: float | None
@@ -50,16 +56,37 @@ class TorchOptions(FitOptions):
 
     def __post_init__(self) -> None:
         FitOptions.__post_init__(self)
-        require_count("accumulate", self.accumulate)
+        for name in ("accumulate", "eval_every"):
+            require_count(name, getattr(self, name))
+        for name in ("lr", "weight_decay", "warmup"):
+            _require_amount(name, getattr(self, name))
         if self.microbatch is not None and self.microbatch != "auto":
             require_size(self.microbatch)
         norm = self.clip_grad_norm
         if norm is not None and not (isinstance(norm, int | float) and norm > 0):
             raise ArgumentError.of("clip_grad_norm", norm, "Pass a number above 0.")
 
+    @property
+    def optimizer_settings(self) -> dict[str, float]:
+        """What an optimizer that is made here is given."""
+        given = {"lr": self.lr, "weight_decay": self.weight_decay}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def schedule_for(self, optimizer: torch.optim.Optimizer, feed: Any, *, epochs: int) -> Schedule:
+        """Returns the schedule for an optimizer, as long as so many epochs."""
+        length = Length(epochs, feed.length, self.accumulate)
+        return make_schedule(self.scheduler, optimizer, length, warmup=self.warmup)
+
+
+def _require_amount(name: str, value: Any) -> None:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if value is not None and not (is_number and value >= 0):
+        raise ArgumentError.of(name, value, "Pass a number from 0 on.")
+
 
 def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains a module; see ``colabkit.fit``."""
+    check_trains_by_forward(model, options.loss)
     device = choose_device(device_of_rank(options.device))
     world = join(device)
     if world is None:
@@ -86,15 +113,13 @@ def _trained(
     feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
     options.check_is_read_often_enough(feed, instead="a list, or a Dataset")
     own = own_weights(options.loss, model)
-    optimizer = make_optimizer(options.optimizer, model, own)
+    optimizer = make_optimizer(options.optimizer, model, own, settings=options.optimizer_settings)
     trained = {id(each) for group in optimizer.param_groups for each in group["params"]}
     recipe = Recipe(
         model=model,
         optimizer=optimizer,
         loss=None if options.loss is None else named_loss(options.loss),
-        schedule=make_schedule(
-            options.scheduler, optimizer, epochs=options.epochs, steps_per_epoch=feed.length
-        ),
+        schedule=options.schedule_for(optimizer, feed, epochs=options.epochs),
         metrics=Metrics(options.metrics),
         device=device,
         precision=choose_precision(options.precision, device),
@@ -149,6 +174,11 @@ class _Fitting:
             has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
         )
         self._run.note(self._step.verdict())
+        self._run.history.params = {
+            "verbose": int(options.progress),
+            "epochs": options.epochs,
+            "steps": feed.length,
+        }
         self._drive: TrainStep | PartsStep = self._step
         if world is not None or self._step.cut.parts > 1:
             self._take_parts()
@@ -224,7 +254,9 @@ class _Fitting:
                     callbacks.validation_end(run, epoch, validated)
                 run.log_epoch(lr=float(self._recipe.optimizer.param_groups[0]["lr"]))
                 logs = run.agreed_logs()
-                self._recipe.schedule.after_epoch(epoch, logs, self._monitor)
+                self._recipe.schedule.after_epoch(
+                    epoch, logs, self._monitor, lacks_validation=run.skips_validation
+                )
                 callbacks.epoch_end(run, epoch, logs)
             if not run.is_over:
                 callbacks.train_end(run)
@@ -239,12 +271,8 @@ class _Fitting:
         """Makes a schedule by name as long as the phase that begins, not as all of them."""
         options, scheduler = self._options, self._recipe.schedule.scheduler
         if "scheduler" in _settings(options, None):
-            rest = make_schedule(
-                options.scheduler,
-                self._recipe.optimizer,
-                epochs=options.epochs - self._run.epoch,
-                steps_per_epoch=self._feed.length,
-            )
+            left = options.epochs - self._run.epoch
+            rest = options.schedule_for(self._recipe.optimizer, self._feed, epochs=left)
             scheduler.load_state_dict(rest.scheduler.state_dict())
 
     def _found_done(self) -> History:
@@ -275,16 +303,20 @@ class _Fitting:
             step.finish_epoch()
 
     def _validate(self, epoch: int) -> dict[str, float]:
+        run = self._run
         if self._validation is None:
+            return {}
+        run.skips_validation = (epoch + 1) % self._options.eval_every > 0
+        if run.skips_validation:
             return {}
         if self._world is not None:
             self._world.take_buffers(self._recipe.model)
         with as_validation_data():
-            means = self._evaluate(self._run.validated(self._validation, epoch))
-        self._run.reseed("after validation")
+            means = self._evaluate(run.validated(self._validation, epoch))
+        run.reseed("after validation")
         # Early stopping and plateaus follow what it gives.
         found = tuple(f"in the validation data, {why}" for why in self._validation.reasons())
-        self._run.note(ResumeVerdict(reasons=found))
+        run.note(ResumeVerdict(reasons=found))
         return {f"val_{name}": value for name, value in means.items()}
 
 
@@ -297,6 +329,8 @@ def _settings(options: TorchOptions, loss: Any) -> dict[str, Any]:
     """Returns what of a call's settings its optimizer and scheduler do not say."""
     given = options.scheduler[0] if isinstance(options.scheduler, tuple) else options.scheduler
     # A schedule by name is as long as the call's epochs say.
-    schedule = {"scheduler": given} if isinstance(given, str) else {}
+    schedule: dict[str, Any] = {"scheduler": given} if isinstance(given, str) else {}
+    if options.warmup:
+        schedule = {"scheduler": given or "constant", "warmup": options.warmup}
     kind = "" if loss is None else getattr(loss, "__qualname__", type(loss).__qualname__)
     return {"loss": kind, **schedule}

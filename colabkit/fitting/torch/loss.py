@@ -27,7 +27,7 @@ _BY_NAME: dict[str, LossFunction] = {
 }
 
 
-def named_loss(loss: str | LossFunction) -> LossFunction:
+def named_loss(loss: Any) -> LossFunction:
     """Returns a loss by name, or the function given.
 
     Raises:
@@ -39,10 +39,14 @@ def named_loss(loss: str | LossFunction) -> LossFunction:
             hint = f"Pass one of {', '.join(_BY_NAME)}, or a function of (output, target)."
             raise ArgumentError(message, argument="loss", hint=hint)
         return _BY_NAME[loss]
-    if isinstance(loss, type) or not callable(loss):
+    if isinstance(loss, type):
+        message = f"loss is the class {loss.__name__}."
+        raise ArgumentError(message, argument="loss", hint=f"Pass {loss.__name__}().")
+    if not callable(loss):
         hint = "Pass a function of (output, target), an instance such as nn.MSELoss(), or a name."
         raise ArgumentError.of("loss", loss, hint)
-    return loss
+    found: LossFunction = loss
+    return found
 
 
 def is_known_by_name(loss: Any) -> bool:

@@ -137,10 +137,16 @@ def _named(metrics: Any) -> Iterable[tuple[str, Any]]:
             if metric not in _BY_NAME:
                 message = f"metrics names {metric!r}, which is no metric known by name."
                 known = ", ".join([*_ACCURACY, *_BY_NAME])
-                hint = f"Pass one of {known}, or a function of (output, target)."
+                hint = (
+                    f"Pass one of {known}, a function of (output, target), or an object with update"
+                    " and compute, as torchmetrics has them."
+                )
                 raise ArgumentError(message, argument="metrics", hint=hint)
             yield name or metric, _BY_NAME[metric]
-        elif isinstance(metric, type) or not (callable(metric) or hasattr(metric, "update")):
+        elif isinstance(metric, type):
+            message = f"metrics holds the class {metric.__name__}."
+            raise ArgumentError(message, argument="metrics", hint=f"Pass {metric.__name__}().")
+        elif not (callable(metric) or hasattr(metric, "update")):
             message = f"metrics holds {metric!r}, which is no metric."
             hint = "Pass a name, a function of (output, target), or an object such as Accuracy()."
             raise ArgumentError(message, argument="metrics", hint=hint)

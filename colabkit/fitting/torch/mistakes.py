@@ -31,6 +31,19 @@ def check_loss(loss: Any) -> None:
     raise ArgumentError(message, argument="loss", hint=hint)
 
 
+def check_trains_by_forward(model: nn.Module, loss: Any) -> None:
+    """Raises ArgumentError for a module whose training is written in it, and is not forward."""
+    if loss is not None or all(each.__name__ != "LightningModule" for each in type(model).__mro__):
+        return
+    message = f"{type(model).__name__} is a LightningModule, whose training_step fit does not call."
+    hint = (
+        "Train it with its Trainer and colabkit.integrations.lightning.KeepCallback; or write the"
+        " loop with colabkit.Run and loss = module.training_step(batch, run.batch); or, to train"
+        " its forward alone, pass loss= and optimizer=."
+    )
+    raise ArgumentError(message, argument="model", hint=hint)
+
+
 def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> ArgumentError | None:
     """Returns what is wrong with the inputs that a model refused, None where that is not known."""
     said = str(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,7 +27,11 @@ _FUSED = ("adamw", "adam", "sgd")
 
 
 def make_optimizer(
-    optimizer: Any, model: nn.Module, own: Sequence[nn.Parameter] = ()
+    optimizer: Any,
+    model: nn.Module,
+    own: Sequence[nn.Parameter] = (),
+    *,
+    settings: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """Returns the optimizer asked for; AdamW, fused where it runs, when none is.
 
@@ -35,14 +39,18 @@ def make_optimizer(
         optimizer: An optimizer, its name, a function of the parameters, or None.
         model: What it is to train.
         own: The loss's own weights, trained with the model by an optimizer that is made here.
+        settings: What an optimizer made here is given: "lr", "weight_decay".
 
     Raises:
-        ArgumentError: It is unknown, it trains nothing of the model, or the model has nothing
-            to train.
+        ArgumentError: It is unknown, it trains nothing of the model, or takes no such settings;
+            or the model has nothing to train.
     """
     check_is_built("model", model)
     parameters = [p for p in model.parameters() if p.requires_grad]
+    settings = settings or {}
     if isinstance(optimizer, torch.optim.Optimizer):
+        if settings:
+            raise _has_its_own(settings, "optimizer has a value for it already")
         _check_trains_some(optimizer, parameters)
         return _without_closure(plain_optimizer(optimizer))
     if not parameters:
@@ -50,8 +58,10 @@ def make_optimizer(
         raise ArgumentError(message, argument="model", hint="Unfreeze what is to be trained.")
     parameters += own
     if optimizer is None or isinstance(optimizer, str):
-        return _named(optimizer or "adamw", parameters)
-    made = optimizer(parameters) if callable(optimizer) else None
+        return _named(optimizer or "adamw", parameters, settings)
+    if callable(optimizer) and not _takes(optimizer, settings):
+        raise _has_its_own(settings, "the function that makes the optimizer takes none")
+    made = optimizer(parameters, **settings) if callable(optimizer) else None
     if not isinstance(made, torch.optim.Optimizer):
         message = f"optimizer={optimizer!r} gives no torch.optim.Optimizer."
         hint = "Pass an optimizer, its name, or a function that makes one of the parameters."
@@ -105,7 +115,24 @@ def _check_trains_some(optimizer: torch.optim.Optimizer, parameters: list[nn.Par
         raise ArgumentError(message, argument="optimizer", hint=hint)
 
 
-def _named(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _takes(make: Callable[..., Any], settings: Mapping[str, float]) -> bool:
+    parameters = inspect.signature(make).parameters if settings else {}
+    takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    return takes_any or all(name in parameters for name in settings)
+
+
+def _has_its_own(settings: Mapping[str, float], why: str) -> ArgumentError:
+    name, value = next(iter(settings.items()))
+    hint = (
+        f"Set it where the optimizer is made, {name}={value!r}; or pass the optimizer's name or its"
+        " class here."
+    )
+    return ArgumentError(f"{name} is {value!r}, and {why}.", argument=name, hint=hint)
+
+
+def _named(
+    name: str, parameters: list[nn.Parameter], settings: Mapping[str, float]
+) -> torch.optim.Optimizer:
     make = _OPTIMIZERS.get(name.lower())
     if make is None:
         message = f"optimizer is {name!r}, which is no optimizer known by name."
@@ -113,5 +140,5 @@ def _named(name: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         raise ArgumentError(message, argument="optimizer", hint=hint)
     fusable = all(p.is_floating_point() and p.device.type in {"cpu", "cuda"} for p in parameters)
     if name.lower() in _FUSED and fusable:
-        return make(parameters, fused=True)
-    return make(parameters)
+        return make(parameters, fused=True, **settings)
+    return make(parameters, **settings)

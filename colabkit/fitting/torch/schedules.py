@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,15 +66,27 @@ class Schedule:
             )
             raise ArgumentError(message, argument="scheduler", hint=hint) from error
 
-    def after_epoch(self, epoch: int, logs: dict[str, float], monitor: str | None) -> None:
-        """Called after each epoch, from 0, with its values."""
+    def after_epoch(
+        self,
+        epoch: int,
+        logs: dict[str, float],
+        monitor: str | None,
+        *,
+        lacks_validation: bool = False,
+    ) -> None:
+        """Called after each epoch, from 0, with its values.
+
+        What follows a value of the validation waits where an epoch has none.
+        """
         if self.scheduler is None or self.per_step:
             return
+        waits = lacks_validation and monitor not in logs
         if self.wants is Wants.NOTHING:
             self.scheduler.step()
         elif self.wants is Wants.VALUE:
-            self.scheduler.step(_watched(logs, monitor))
-        elif "metric" in inspect.signature(self.scheduler.step).parameters:
+            if not waits:
+                self.scheduler.step(_watched(logs, monitor))
+        elif "metric" in inspect.signature(self.scheduler.step).parameters and not waits:
             self.scheduler.step(epoch + 1, metric=_watched(logs, monitor))
         else:
             self.scheduler.step(epoch + 1)
@@ -87,10 +100,66 @@ def _watched(logs: dict[str, float], monitor: str | None) -> float:
     return logs[watched]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Length:
+    """How long a run is, as far as its data says.
+
+    Attributes:
+        epochs: Passes over the data.
+        batches: Batches of a pass, None where nobody knows.
+        accumulate: Batches whose gradients make one optimizer step.
+    """
+
+    epochs: int
+    batches: int | None
+    accumulate: int = 1
+
+    @property
+    def updates(self) -> int | None:
+        """Optimizer steps in all; the last of a pass may be of fewer batches."""
+        return self.batches and self.epochs * math.ceil(self.batches / self.accumulate)
+
+
+class Shape:
+    """The rate of each optimizer step as a share of the highest: up in a line, then as named.
+
+    Those of the same names in Transformers. Its attributes are what a checkpoint holds of it.
+
+    Args:
+        after: "constant", "linear" or "cosine": what comes after the warm-up.
+        warmup: Optimizer steps of the warm-up.
+        updates: Optimizer steps in all.
+    """
+
+    def __init__(self, after: str, *, warmup: int, updates: int) -> None:
+        self.after, self.warmup, self.updates = after, warmup, updates
+
+    def __call__(self, done: int) -> float:
+        """Returns the share after so many optimizer steps."""
+        if done < self.warmup:
+            return done / max(1, self.warmup)
+        if self.after == "constant":
+            return 1.0
+        rest = max(1, self.updates - self.warmup)
+        if self.after == "linear":
+            return max(0.0, (self.updates - done) / rest)
+        return max(0.0, 0.5 * (1.0 + math.cos(math.pi * ((done - self.warmup) / rest))))
+
+
 def make_schedule(
-    scheduler: Any, optimizer: torch.optim.Optimizer, *, epochs: int, steps_per_epoch: int | None
+    scheduler: Any,
+    optimizer: torch.optim.Optimizer,
+    length: Length,
+    *,
+    warmup: float | None = None,
 ) -> Schedule:
     """Returns the schedule for an instance, a factory, a name, or one of these with "step".
+
+    Args:
+        scheduler: What ``fit`` was given.
+        optimizer: Whose rate it changes.
+        length: How long the run is.
+        warmup: Optimizer steps in which the rate rises to its height; below 1 a share of all.
 
     Raises:
         ArgumentError: It is none of these, is of another optimizer, or needs a length that the
@@ -99,10 +168,11 @@ def make_schedule(
     per_step = isinstance(scheduler, tuple) and scheduler[-1] == "step"
     if isinstance(scheduler, tuple):
         scheduler = scheduler[0]
+    if isinstance(scheduler, str) or warmup:
+        per_step = per_step or bool(warmup) or scheduler == "linear"
+        scheduler = _named_scheduler(scheduler, length, warmup=warmup, per_step=per_step)
     if scheduler is None:
         return Schedule()
-    if isinstance(scheduler, str):
-        scheduler = _named_scheduler(scheduler, epochs=epochs, steps_per_epoch=steps_per_epoch)
     if not hasattr(scheduler, "step") and callable(scheduler):
         scheduler = scheduler(optimizer)
     if isinstance(scheduler, type) or not hasattr(scheduler, "step"):
@@ -149,14 +219,42 @@ def _wants(scheduler: Any) -> Wants:
     raise ArgumentError(message, argument="scheduler", hint=hint)
 
 
-def _named_scheduler(name: str, *, epochs: int, steps_per_epoch: int | None) -> Callable[..., Any]:
-    if name == "cosine":
-        return functools.partial(lr_scheduler.CosineAnnealingLR, T_max=epochs)
-    if name == "onecycle" and steps_per_epoch:
+def _named_scheduler(
+    name: Any, length: Length, *, warmup: float | None, per_step: bool
+) -> Callable[..., Any]:
+    if warmup and name is not None and name not in {"linear", "cosine"}:
+        message = f"warmup is {warmup}, and scheduler is {name!r}, which begins in its own way."
+        hint = 'Leave warmup out, or pass scheduler="linear", "cosine" or none.'
+        raise ArgumentError(message, argument="warmup", hint=hint)
+    if name == "cosine" and not per_step:
+        return functools.partial(lr_scheduler.CosineAnnealingLR, T_max=length.epochs)
+    if name in {None, "linear", "cosine"}:
+        shape = Shape(
+            name or "constant",
+            warmup=_warmup_steps(warmup or 0, length),
+            updates=0 if name is None else _updates(f"scheduler={name!r}", length),
+        )
+        return lambda optimizer: lr_scheduler.LambdaLR(optimizer, shape)
+    if name == "onecycle":
+        total = _updates("scheduler='onecycle'", length)
         return lambda optimizer: lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=[10 * group["lr"] for group in optimizer.param_groups],
-            total_steps=epochs * steps_per_epoch,
+            total_steps=total,
         )
-    hint = 'Pass "cosine", "onecycle" (for data of known length), or a scheduler.'
+    hint = 'Pass "cosine", "linear", "onecycle", or a scheduler; a warm-up is warmup=100.'
     raise ArgumentError.of("scheduler", name, hint)
+
+
+def _warmup_steps(warmup: float, length: Length) -> int:
+    if warmup >= 1:
+        return int(warmup)
+    return math.ceil(_updates(f"warmup={warmup}", length) * warmup) if warmup else 0
+
+
+def _updates(what: str, length: Length) -> int:
+    if length.updates:
+        return length.updates
+    message = f"{what} needs to know how many batches there are, and the data does not say."
+    hint = "Pass data with a length, a warm-up in steps, or a scheduler made for a number of steps."
+    raise ArgumentError(message, argument=what.split("=")[0], hint=hint)

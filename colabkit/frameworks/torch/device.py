@@ -14,6 +14,13 @@ from colabkit.errors import ArgumentError
 from colabkit.runtime import preferred_device
 
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+# What others call the same: Lightning, Accelerate, Keras, PyTorch.
+_ALSO = {
+    "fp32": (32, "32", "32-true", "no", "float32", torch.float32),
+    "bf16": ("bf16-mixed", "bfloat16", "mixed_bfloat16", torch.bfloat16),
+    "fp16": (16, "16", "16-mixed", "float16", "mixed_float16", torch.float16),
+}
+_BY_NAME = {other: name for name, others in _ALSO.items() for other in others}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,8 +67,10 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def choose_precision(precision: str, device: torch.device) -> Precision:
+def choose_precision(precision: Any, device: torch.device) -> Precision:
     """Returns the precision asked for; "auto" is fp32 on a CPU, bf16 where native, else fp16.
+
+    Names that others have for the same are taken: "16-mixed", "bf16-mixed", 32, torch.float16.
 
     Raises:
         ArgumentError: The name is unknown.
@@ -71,8 +80,11 @@ def choose_precision(precision: str, device: torch.device) -> Precision:
             return Precision("fp32", None)
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16" if native else "fp16"
-    if precision not in _PRECISIONS:
-        raise ArgumentError.of("precision", precision, 'Pass "auto", "fp32", "bf16" or "fp16".')
+    if isinstance(precision, str | int | torch.dtype):
+        precision = _BY_NAME.get(precision, precision)
+    if not isinstance(precision, str) or precision not in _PRECISIONS:
+        hint = 'Pass "auto", "fp32", "bf16" or "fp16"; weights stay as they are in all of them.'
+        raise ArgumentError.of("precision", precision, hint)
     return Precision(precision, _PRECISIONS[precision])
 
 

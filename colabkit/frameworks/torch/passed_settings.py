@@ -185,4 +185,6 @@ def _set(group: dict[str, Any], key: str, value: Any) -> None:
 def _phrase(key: str, where: str, then: Any, now: Any) -> str:
     if isinstance(now, int | float | str):
         return f"{key} of {where} {then} → {now}"
+    if key == "lr_lambdas":
+        return f"the schedule of {where}"
     return f"{key} of {where}"

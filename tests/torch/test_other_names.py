@@ -1,0 +1,240 @@
+"""What people of other libraries type, and what they are told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils import data as torch_data
+
+import colabkit
+from colabkit.errors import ArgumentError
+from tests.torch.cases import arrays, network
+
+QUIET = {"progress": False, "device": "cpu"}
+X, Y = arrays()
+
+# What is typed, and what the answer says to write.
+TYPED: dict[str, tuple[Any, str]] = {
+    "accelerator": ("gpu", 'device="cuda"'),
+    "accumulate_grad_batches": (4, "accumulate=4"),
+    "bf16": (True, 'precision="bf16"'),
+    "cbs": ([], "called callbacks"),
+    "check_val_every_n_epoch": (2, "eval_every=2"),
+    "checkpoint_dir": ("x", "ckpt_dir='x'"),
+    "class_weight": ({0: 1.0}, "CrossEntropyLoss(weight="),
+    "collate_fn": (len, "DataLoader(data, collate_fn="),
+    "compute_metrics": (len, "metrics="),
+    "criterion": (nn.CrossEntropyLoss(), "called loss"),
+    "data_collator": (len, "collate_fn=data_collator"),
+    "dataloader_num_workers": (2, "DataLoader(data, num_workers=2)"),
+    "devices": (2, "torchrun"),
+    "early_stopping_patience": (3, "colabkit.EarlyStopping"),
+    "enable_checkpointing": (True, "Leave it out"),
+    "eval_dataset": ([], "called validation_data"),
+    "eval_steps": (50, "eval_every="),
+    "eval_strategy": ("epoch", "eval_every="),
+    "fast_dev_run": (True, "max_steps=1"),
+    "fit_one_cycle": (True, 'scheduler="onecycle"'),
+    "fp16": (True, 'precision="fp16"'),
+    "grad_clip": (1.0, "clip_grad_norm=1.0"),
+    "gradient_accumulation_steps": (4, "accumulate=4"),
+    "gradient_checkpointing": (True, "gradient_checkpointing_enable()"),
+    "gradient_clip_val": (0.5, "clip_grad_norm=0.5"),
+    "group_by_length": (True, "batch_sampler"),
+    "learning_rate": (1e-3, "lr=0.001"),
+    "load_best_model_at_end": (True, "colabkit.load(model, ckpt_dir, 'best')"),
+    "logging_steps": (10, "history.steps"),
+    "loss_func": (len, "called loss"),
+    "lr_max": (0.1, 'scheduler="onecycle"'),
+    "lr_scheduler_type": ("linear", "scheduler='linear'"),
+    "max_epochs": (2, "epochs=2"),
+    "max_grad_norm": (1.0, "clip_grad_norm=1.0"),
+    "metric_for_best_model": ("val_accuracy", "monitor='val_accuracy'"),
+    "mixed_precision": ("fp16", "precision='fp16'"),
+    "n_epoch": (3, "epochs=3"),
+    "num_epochs": (3, "epochs=3"),
+    "num_train_epochs": (3, "epochs=3"),
+    "num_workers": (2, "DataLoader(data, batch_size=32"),
+    "opt_func": (torch.optim.Adam, "called optimizer"),
+    "output_dir": ("out", "ckpt_dir='out'"),
+    "patience": (3, "EarlyStopping(patience=3)"),
+    "per_device_train_batch_size": (8, "batch_size=8"),
+    "pin_memory": (True, "DataLoader(data, pin_memory=True)"),
+    "report_to": ("wandb", "tensorboard=True"),
+    "resume_from_checkpoint": (True, "running fit again goes on"),
+    "sample_weight": ([1.0], "(output, (y, weight))"),
+    "save_best_only": (True, "monitor="),
+    "save_steps": (100, "save_every=100"),
+    "save_total_limit": (3, "keep=3"),
+    "shuffle": (False, "DataLoader(data, shuffle=False)"),
+    "steps": (3, "max_steps="),
+    "strategy": ("ddp", "torchrun"),
+    "tokenizer": (None, "DataCollatorWithPadding"),
+    "train_dataset": ([], "called data"),
+    "val_data": ([], "called validation_data"),
+    "validation_split": (0.2, "random_split"),
+    "verbose": (0, "progress=False"),
+    "warmup_ratio": (0.1, "warmup=0.1"),
+    "warmup_steps": (100, "warmup=100"),
+    "wd": (0.01, "weight_decay=0.01"),
+    "banana": (1, "help(colabkit.fit)"),
+    "epohs": (1, "Did you mean 'epochs'?"),
+}
+
+
+@pytest.mark.parametrize("name", TYPED)
+def test_a_name_of_another_library_is_answered_with_what_to_write(name, tmp_path):
+    value, said = TYPED[name]
+    with pytest.raises(ArgumentError, match=f"fit has no argument '{name}'") as caught:
+        colabkit.fit(network(), (X, Y), tmp_path / "run", **{name: value}, **QUIET)
+    assert said in caught.value.hint
+    assert caught.value.argument == name
+    assert not (tmp_path / "run").exists()
+
+
+CLASSES = {
+    "loss": (nn.CrossEntropyLoss, "Pass CrossEntropyLoss()."),
+    "metrics": ([nn.L1Loss], "Pass L1Loss()."),
+    "callbacks": ([colabkit.EarlyStopping], "Pass EarlyStopping()."),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_in_place_of_an_object_is_told_so(name, tmp_path):
+    given, hint = CLASSES[name]
+    with pytest.raises(ArgumentError, match="class") as caught:
+        colabkit.fit(network(), (X, Y), tmp_path, **{name: given}, **QUIET)
+    assert caught.value.hint == hint
+
+
+class Callback:
+    """As a library's own base of callbacks is called."""
+
+    def on_fit_end(self) -> None: ...
+
+
+class Stopping(Callback): ...
+
+
+@pytest.mark.parametrize("library", ["lightning.pytorch.callbacks", "transformers", "keras.src"])
+def test_a_callback_of_another_library_is_named_as_such(library, tmp_path, monkeypatch):
+    monkeypatch.setattr(Callback, "__module__", library)
+    with pytest.raises(ArgumentError, match="Stopping is a callback of") as caught:
+        colabkit.fit(network(), (X, Y), tmp_path, callbacks=[Stopping()], **QUIET)
+    assert "colabkit.EarlyStopping()" in caught.value.hint
+
+
+class LightningModule(nn.Linear):
+    """Has a forward, and a training of its own."""
+
+    def training_step(self, batch: Any, number: int) -> torch.Tensor:
+        raise AssertionError
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_a_lightning_module_is_not_trained_past_its_training_step(tmp_path):
+    module = LightningModule(6, 3)
+    with pytest.raises(ArgumentError, match="is a LightningModule") as caught:
+        colabkit.fit(module, (X, Y), tmp_path, **QUIET)
+    assert "training_step(batch, run.batch)" in caught.value.hint
+    asked = {"loss": nn.CrossEntropyLoss(), "optimizer": module.configure_optimizers()}
+    assert len(colabkit.fit(module, (X, Y), tmp_path, **asked, **QUIET)) == 1
+
+
+ON_ITS_OWN = {
+    "an optimizer": torch.optim.SGD,
+    "a function": lambda parameters: torch.optim.SGD(parameters, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", ["lr", "weight_decay"])
+@pytest.mark.parametrize("kind", ["an optimizer", "a function"])
+def test_a_rate_that_somebody_else_sets_is_not_set_twice(kind, name, tmp_path):
+    model = network()
+    given = torch.optim.SGD(model.parameters()) if kind == "an optimizer" else ON_ITS_OWN[kind]
+    with pytest.raises(ArgumentError, match=f"{name} is 0.5") as caught:
+        colabkit.fit(model, (X, Y), tmp_path, optimizer=given, **{name: 0.5}, **QUIET)
+    assert caught.value.argument == name
+
+
+@pytest.mark.parametrize("optimizer", [None, "sgd", torch.optim.SGD])
+def test_a_rate_is_given_to_the_optimizer_that_is_made(optimizer, tmp_path):
+    asked = {"optimizer": optimizer, "lr": 0.5, "weight_decay": 0.25}
+    history = colabkit.fit(network(), (X, Y), tmp_path, **asked, **QUIET)
+    assert history["lr"] == [0.5]
+
+
+WRONG = {
+    "a rate below 0": ({"lr": -1}, "lr"),
+    "a rate of text": ({"lr": "1e-3"}, "lr"),
+    "no warm-up": ({"warmup": -1}, "warmup"),
+    "a warm-up of a cycle": ({"warmup": 3, "scheduler": "onecycle"}, "warmup"),
+    "a warm-up of one's own": ({"warmup": 3, "scheduler": lambda o: None}, "warmup"),
+    "eval_every of none": ({"eval_every": 0}, "eval_every"),
+    "a length of a stream": ({"data": iter([(X, Y)]), "scheduler": "linear"}, "scheduler"),
+    "a share of a stream": ({"data": iter([(X, Y)]), "warmup": 0.1}, "warmup"),
+    "true halves": ({"precision": "16-true"}, "precision"),
+    "a list as precision": ({"precision": [16]}, "precision"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_meant_is_named(name, tmp_path):
+    changed, argument = WRONG[name]
+    made = {"data": (X, Y), **QUIET, **changed}
+    with pytest.raises(ArgumentError) as caught:
+        colabkit.fit(network(), made.pop("data"), tmp_path, **made)
+    assert caught.value.argument == argument
+    assert caught.value.hint
+
+
+def test_a_warm_up_in_steps_needs_no_length(tmp_path):
+    asked = {"lr": 0.5, "warmup": 4, "precision": "32-true"}
+    history = colabkit.fit(network(), iter([(X, Y), (X, Y)]), tmp_path, **asked, **QUIET)
+    assert history["lr"] == [0.25]
+
+
+def plateau(optimizer: torch.optim.Optimizer) -> Any:
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, patience=0, threshold=10.0, threshold_mode="abs"
+    )
+
+
+def test_evaluation_is_as_rare_as_asked_for_and_what_follows_it_waits(tmp_path, capsys):
+    asked = {"epochs": 5, "eval_every": 2, "validation_data": (X, Y), "lr": 0.5, "device": "cpu"}
+    stopping = colabkit.EarlyStopping("val_loss", patience=4)
+    asked |= {"callbacks": [stopping], "scheduler": plateau}
+    history = colabkit.fit(network(), (X, Y), tmp_path, **asked)
+    assert ["val_loss" in row for row in history.epochs] == [False, True, False, True, False]
+    # The second evaluation is no better by 10 than the first.
+    assert [round(rate, 3) for rate in history["lr"]] == [0.5, 0.5, 0.5, 0.5, 0.05]
+    assert stopping.best == min(history["val_loss"][1::2])
+    assert "cannot be the best" not in capsys.readouterr().out
+    assert colabkit.load(network(), tmp_path, "best").epoch in {2, 4}
+
+
+def test_a_schedule_passed_otherwise_at_a_resume_is_taken_and_said(tmp_path, capsys):
+    loader = torch_data.DataLoader(torch_data.TensorDataset(X, Y), batch_size=8)
+    asked = {"scheduler": "linear", "lr": 0.5, "device": "cpu"}
+    colabkit.fit(network(), loader, tmp_path, epochs=1, **asked)
+    history = colabkit.fit(network(), loader, tmp_path, epochs=4, warmup=6, **asked)
+    assert "the schedule of scheduler" in capsys.readouterr().out
+    assert history["lr"] == [0.0, *(0.5 * (24 - done) / 18 for done in (12, 18, 24))]
+
+
+def test_a_history_is_read_as_keras_people_do(tmp_path):
+    history = colabkit.fit(network(), (X, Y), tmp_path, epochs=2, batch_size=22, **QUIET)
+    assert history["loss"] == history.history["loss"]
+    assert history.epoch == [0, 1]
+    assert history.params == {"verbose": 0, "epochs": 2, "steps": 2}
+    assert "loss" in history
+    assert "val_loss" not in history
+    with pytest.raises(ArgumentError, match="No epoch reports 'val_loss'"):
+        history["val_loss"]
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(history)
