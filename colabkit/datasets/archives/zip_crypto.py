@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +23,8 @@ _STARTS = (0x12345678, 0x23456789, 0x34567890)
 # Numpy takes as long for one member as for a hundred.
 _IN_STEP_MIN = 12
 _PIECE_BYTES = 1 << 20
+_STEP_BYTES = 64 << 10
+_CHECKED_EVERY = 1024
 _PROGRAM_FROM_BYTES = 256 << 10
 # What needs no quoting in the variable that unzip takes its options from.
 _PLAIN_PASSWORD = re.compile(rb"[ !#-&(-\[\]-~]+")
@@ -54,8 +56,16 @@ def decrypted(data: bytes | memoryview, keys: Keys) -> tuple[bytes, Keys]:
     return bytes(out), (k0, k1, k2)
 
 
-def all_decrypted(streams: Sequence[memoryview], keys: Keys) -> list[bytes | memoryview]:
-    """Returns what several streams of one password say, without their headers."""
+def all_decrypted(
+    streams: Sequence[memoryview], keys: Keys, check: Callable[[], None]
+) -> list[bytes | memoryview]:
+    """Returns what several streams of one password say, without their headers.
+
+    Args:
+        streams: The encrypted bytes.
+        keys: What the password begins with.
+        check: Called again and again; what it raises ends the work.
+    """
     out: list[bytes | memoryview] = [b""] * len(streams)
     order = sorted(range(len(streams)), key=lambda at: -len(streams[at]))
     begin = 0
@@ -68,9 +78,13 @@ def all_decrypted(streams: Sequence[memoryview], keys: Keys) -> list[bytes | mem
         group = order[begin:end]
         if len(group) < _IN_STEP_MIN:
             for at in group:
-                out[at] = decrypted(streams[at], keys)[0][HEADER_BYTES:]
+                pieces = []
+                for piece in _in_steps([streams[at]], keys):
+                    check()
+                    pieces.append(piece)
+                out[at] = b"".join(pieces)[HEADER_BYTES:]
         else:
-            plain = _in_step([streams[at] for at in group], keys)
+            plain = _in_step([streams[at] for at in group], keys, check)
             for at, row in zip(group, plain, strict=True):
                 out[at] = row[HEADER_BYTES:]
         begin = end
@@ -90,15 +104,20 @@ def stream_decrypted(
     """
     unzip = shutil.which("unzip")
     if unzip is None or nbytes < _PROGRAM_FROM_BYTES or not _PLAIN_PASSWORD.fullmatch(password):
-        keys = keys_of(password)
-        for piece in packed:
-            plain, keys = decrypted(piece, keys)
-            yield plain
+        yield from _in_steps(packed, keys_of(password))
         return
     with tempfile.TemporaryFile(dir=folder) as file:
         header = _write_zip(file, packed, nbytes, keys_of(password))
         yield header
         yield from _unzipped(unzip, file, password)
+
+
+def _in_steps(packed: Iterable[bytes | memoryview], keys: Keys) -> Iterator[bytes]:
+    """Yields what one stream says in pieces that take some hundredths of a second each."""
+    for piece in packed:
+        for begin in range(0, len(piece), _STEP_BYTES):
+            plain, keys = decrypted(piece[begin : begin + _STEP_BYTES], keys)
+            yield plain
 
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -154,7 +173,9 @@ def _unzipped(unzip: str, file: BinaryIO, password: bytes) -> Iterator[bytes]:
             process.stdout.close()
 
 
-def _in_step(streams: Sequence[memoryview], keys: Keys) -> Iterator[memoryview]:
+def _in_step(
+    streams: Sequence[memoryview], keys: Keys, check: Callable[[], None]
+) -> Iterator[memoryview]:
     """Yields what many streams say, byte by byte of all at once; the first is the longest."""
     sizes = np.array([len(stream) for stream in streams])
     rows = np.zeros((len(streams), sizes[0]), np.uint8)
@@ -166,7 +187,9 @@ def _in_step(streams: Sequence[memoryview], keys: Keys) -> Iterator[memoryview]:
     # The keys' bytes as they lie in memory: no word has to be shifted and masked for them.
     low0, low2 = (key.view(np.uint8)[_FIRST::4] for key in (k0, k2))
     top1, half2 = k1.view(np.uint8)[_LAST::4], k2.view(np.uint16)[_FIRST_HALF::2]
-    for column in packed:
+    for place, column in enumerate(packed):
+        if not place % _CHECKED_EVERY:
+            check()
         column ^= laid_over.take(half2)
         index = low0 ^ column
         k0 >>= 8

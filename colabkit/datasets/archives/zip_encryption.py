@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,9 +81,20 @@ class Decryption:
         return bool(is_old.any())
 
     def small(
-        self, packed: Sequence[memoryview], rows: Sequence[int], paths: Sequence[str]
+        self,
+        packed: Sequence[memoryview],
+        rows: Sequence[int],
+        paths: Sequence[str],
+        check: Callable[[], None],
     ) -> list[bytes | memoryview]:
-        """Returns what small members say, packed as they are; one that is plain stays as it is."""
+        """Returns what small members say, packed as they are; one that is plain stays as it is.
+
+        Args:
+            packed: Their bytes.
+            rows: Their places in the directory.
+            paths: Their names, for messages.
+            check: Raises once nobody waits for them any more.
+        """
         out: list[bytes | memoryview] = list(packed)
         methods, flags = self._entries.methods, self._entries.flags
         are_old = []
@@ -95,9 +106,8 @@ class Decryption:
         if are_old:
             heads = [(packed[at][:HEADER_BYTES], rows[at], paths[at]) for at in are_old]
             keys = keys_of(self._password_for(heads))
-            for at, plain in zip(
-                are_old, all_decrypted([packed[at] for at in are_old], keys), strict=True
-            ):
+            streams = [packed[at] for at in are_old]
+            for at, plain in zip(are_old, all_decrypted(streams, keys, check), strict=True):
                 out[at] = plain
         return out
 

@@ -26,7 +26,7 @@ from colabkit.datasets.archives.zip_members import ZipLayout
 from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead
 from colabkit.datasets.reading.source import FileSource
 from colabkit.datasets.reading.transfer_progress import Counter
-from colabkit.datasets.reading.workers import Crew, CrewStoppedError
+from colabkit.datasets.reading.workers import Crew
 from colabkit.datasets.writing.damage import corrupt
 from colabkit.datasets.writing.small_files import DEFLATE, STORED, Head, Item, crc32
 from colabkit.datasets.writing.tree import Tree
@@ -119,8 +119,7 @@ class ZipUnpacker:
             else:
                 self._unpack_span(job, b"".join(chunks), crew, process)
         for job in self._near_jobs:
-            if crew.stopped:
-                raise CrewStoppedError
+            crew.check()
             if self._near is not None and not self._unpack_near(job, crew, process):
                 data = self._near.read(job.begin, job.end - job.begin)
                 self._unpack_span(job, data, crew, process)
@@ -178,7 +177,7 @@ class ZipUnpacker:
         methods = layout.methods[chosen]
         if self._decryption is not None:
             packed = [memoryview(data)[b:e] for b, e in zip(begins, ends, strict=True)]
-            plain = self._decryption.small(packed, rows.tolist(), paths)
+            plain = self._decryption.small(packed, rows.tolist(), paths, crew.check)
             self._put_decrypted(chosen, plain, paths, crew)
             return
         items = self._items(chosen, begins, ends)
@@ -200,8 +199,7 @@ class ZipUnpacker:
         """Unpacks members that were encrypted."""
         times = self._layout.entries.times(self._layout.rows[chosen]).tolist()
         for index, data, path, time_s in zip(chosen.tolist(), packed, paths, times, strict=True):
-            if crew.stopped:
-                raise CrewStoppedError
+            crew.check()
             nbytes, method = int(self._files.nbytes[index]), int(self._layout.methods[index])
             if method == STORED and len(data) != nbytes:
                 raise corrupt(path, "is stored, but lies about its size")
@@ -234,8 +232,7 @@ class ZipUnpacker:
                 unpacked(data[begin:end], method, nbytes, crc, path)
                 for path, begin, end, method, nbytes, crc, _, _ in batch
             ]
-            if crew.stopped:
-                raise CrewStoppedError
+            crew.check()
             with self._writing:
                 for item, content in zip(batch, contents, strict=True):
                     self._tree.put(item[0], content, item[6], item[7])
@@ -340,5 +337,7 @@ class ZipUnpacker:
 
     def _count(self, crew: Crew, nbytes: int, files: int) -> None:
         with crew.lock:
+            # A large member goes on for long where all of it has been read.
+            crew.check()
             self.counter.bytes_written += nbytes
             self.counter.files_done += files

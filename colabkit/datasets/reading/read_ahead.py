@@ -113,8 +113,7 @@ class ReadAhead:
         """Yields a stretch's bytes in order; each chunk's room is given back at the next."""
         while stretch.consumed < stretch.end:
             with self._crew.lock:
-                while stretch.consumed not in stretch.ready:
-                    self._crew.wait(self._arrived)
+                self._crew.wait_for(self._arrived, lambda: stretch.consumed in stretch.ready)
                 data = stretch.ready.pop(stretch.consumed)
             yield data
             with self._crew.lock:

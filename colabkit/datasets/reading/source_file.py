@@ -47,6 +47,7 @@ class SourceFile(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Reads what fits."""
+        self._crew.check()
         left = max(0, self._source.nbytes - self._place)
         data = self._read(min(len(buffer), left)) if left else b""
         buffer[: len(data)] = data

@@ -62,16 +62,20 @@ class Crew:
             self._threads.append(thread)
         thread.start()
 
-    def wait(self, condition: threading.Condition) -> None:
-        """Waits for news; raises CrewStoppedError once the crew has stopped. Holds the lock."""
-        if self.stopped:
-            raise CrewStoppedError
-        condition.wait()
+    def check(self) -> None:
+        """Raises CrewStoppedError once the crew has stopped; what takes long asks often."""
         if self.stopped:
             raise CrewStoppedError
 
+    def wait(self, condition: threading.Condition) -> None:
+        """Waits for news; raises CrewStoppedError once the crew has stopped. Holds the lock."""
+        self.check()
+        condition.wait()
+        self.check()
+
     def wait_for(self, condition: threading.Condition, ready: Callable[[], bool]) -> None:
         """Waits until something holds."""
+        self.check()
         while not ready():
             self.wait(condition)
 

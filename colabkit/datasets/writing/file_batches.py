@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from colabkit.datasets.reading.transfer_progress import Counter
-from colabkit.datasets.reading.workers import Crew, CrewStoppedError, Pipe
+from colabkit.datasets.reading.workers import Crew, Pipe
 from colabkit.datasets.writing.small_files import STORED, Content, Item
 from colabkit.datasets.writing.tree import Tree
 from colabkit.datasets.writing.writer_process import WriterProcess
@@ -114,6 +114,5 @@ class FileBatches:
     def _write_here(self, batch: _Batch) -> None:
         data = memoryview(b"".join(batch.pieces))
         for path, begin, end, _, _, _, mode, time_s in batch.items:
-            if self._crew.stopped:
-                raise CrewStoppedError
+            self._crew.check()
             self._tree.put(path, data[begin:end], mode, time_s)

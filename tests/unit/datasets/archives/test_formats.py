@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import hmac
@@ -12,6 +13,7 @@ import random
 import struct
 import subprocess
 import tarfile
+import threading
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import colabkit
-from colabkit.datasets import open_source, plan_archive, unpack
+from colabkit.datasets import Progress, open_source, plan_archive, unpack
 from colabkit.datasets.archives.zip_crypto import all_decrypted, decrypted, keys_of
 from colabkit.errors import (
     ArchiveCorruptError,
@@ -382,6 +384,28 @@ def test_an_encrypted_zip_comes_out_as_it_went_in(tmp_path, original, encryption
 
 
 @pytest.mark.needs(ZIP)
+@pytest.mark.parametrize("sizes", [[8_000_000], [1_900_000] * 4, [400_000] * 20], ids=len)
+def test_who_decrypts_ends_when_nobody_waits_any_more(tmp_path, monkeypatch, sizes):
+    for number, nbytes in enumerate(sizes):
+        (tmp_path / f"{number}.bin").write_bytes(random.Random(number).randbytes(nbytes))
+    archive = tmp_path / "a.zip"
+    command = ["zip", "-q", "-0", "-P", "secret", archive, *(f"{n}.bin" for n in range(len(sizes)))]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    source = open_source(archive)
+    (tmp_path / "into").mkdir()
+
+    def give_up(_: Progress) -> None:
+        message = "enough"
+        raise RuntimeError(message)
+
+    plan = plan_archive(source, password="secret")
+    with pytest.raises(RuntimeError, match="enough"), contextlib.closing(source):
+        unpack(plan, source, tmp_path / "into", password="secret", on_progress=give_up)
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("colabkit-unpack")]
+
+
+@pytest.mark.needs(ZIP)
 @pytest.mark.parametrize(
     ("password", "with_unzip"),
     [("passwort", True), ("a b", True), ("pässwört", True), ("q'\"\\$`", True), ("a b", False)],
@@ -434,7 +458,7 @@ def test_members_decrypted_in_step_say_what_each_says_alone():
     sizes = [draw.choice([12, 13, 40, 700, 701, 1500, 4000]) for _ in range(150)]
     streams = [memoryview(draw.randbytes(nbytes)) for nbytes in sizes]
     keys = keys_of(b"secret")
-    for stream, plain in zip(streams, all_decrypted(streams, keys), strict=True):
+    for stream, plain in zip(streams, all_decrypted(streams, keys, lambda: None), strict=True):
         assert bytes(plain) == decrypted(stream, keys)[0][12:]
 
 
