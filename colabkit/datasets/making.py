@@ -114,8 +114,8 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
         digest=contents.digest,
         selection=recipe.selection,
         sha256=recipe.checksum,
-        n_files=0,
-        nbytes=0,
+        n_files=len(members),
+        nbytes=sum(member.nbytes for member in members),
         inode=0,
         boot=boot_id(),
         synced=False,
@@ -123,8 +123,7 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
     )
     watch.check()
     swap = publish(slot, staging.tree, members, header, recipe.durability)
-    nbytes = sum(member.nbytes for member in members)
-    return Made(contents.verb, len(members), nbytes, swap, evicted, files_kept)
+    return Made(contents.verb, header.n_files, header.nbytes, swap, evicted, files_kept)
 
 
 def _make_room(recipe: Recipe, contents: Contents, staging: Staging) -> list[Evicted]:

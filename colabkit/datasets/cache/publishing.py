@@ -87,7 +87,7 @@ def publish(
         slot: The dataset's place; the caller holds its lock.
         tree: The finished tree, on the same file system.
         members: Every file in it.
-        header: What it is; number, sizes and inode are filled in here.
+        header: What it is; its inode is filled in here.
         durability: What to wait for.
 
     Raises:
@@ -97,8 +97,6 @@ def publish(
         sync_file_system(tree)
     header = dataclasses.replace(
         header,
-        n_files=len(members),
-        nbytes=sum(member.nbytes for member in members),
         inode=os.lstat(tree).st_ino,
         synced=durability is Durability.ALL,
         published_s=time.time(),

@@ -26,8 +26,8 @@ class MemberView(Sequence[Member]):
 
     def __iter__(self) -> Iterator[Member]:
         for table, prefix in zip(self._tables, self._prefixes, strict=True):
-            for path, nbytes, crc32, *_ in table:
-                yield Member(prefix + path, nbytes, crc32)
+            for row in table:
+                yield Member(prefix + row[0], row[1], row[2])
 
     @overload
     def __getitem__(self, index: int) -> Member: ...
