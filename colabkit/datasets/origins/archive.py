@@ -38,6 +38,7 @@ from colabkit.datasets.reading.split_names import SplitArchive, name_of
 from colabkit.datasets.reading.stamps import stamp_of
 from colabkit.datasets.reading.transfer_progress import Progress
 from colabkit.datasets.reading.wrappers import HashedSource
+from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import (
     ArchiveCorruptError,
     ArchiveError,
@@ -144,13 +145,13 @@ class ArchiveOrigin:
             staging.remove(damaged)
             self._unpack_all(staging, Totals(self._plans))
         # A tar tells its names only when it is read.
-        self._check_clashes(self._tables)
+        self._check_clashes(self._tables, staging.tree)
         return self._members(self._tables)
 
     def unpack_into(self, folder: Path) -> Sequence[Member]:
         """Unpacks everything into a folder of the caller's, after ``contents``."""
         self._unpack_to(folder, (), Totals(self._plans))
-        self._check_clashes(self._tables)
+        self._check_clashes(self._tables, folder)
         return self._members(self._tables)
 
     def for_inner(self, path: str, folder: str) -> ArchiveOrigin:
@@ -170,11 +171,14 @@ class ArchiveOrigin:
     def _members(self, tables: Sequence[Sequence[Any]]) -> MemberView:
         return MemberView(tables, [self._folders.get(path, "") for path in self._paths])
 
-    def _check_clashes(self, tables: Sequence[Sequence[Any]]) -> None:
+    def _check_clashes(self, tables: Sequence[Sequence[Any]], tree: Path | None = None) -> None:
+        """Refuses names that clash; twins in case only on a disk that takes them for one."""
         # Archives with folders of their own may be parts of one tree all the same.
         inside = [self._folders.get(path, "") for path in self._paths]
-        if len(set(inside)) == 1:
-            check_clashes(self._paths, tables, [plan.folders for plan in self._plans])
+        if len(self._paths) > 1 and len(set(inside)) == 1:
+            keeps_case = tree is None or Tree(tree).keeps_case
+            folders = [plan.folders for plan in self._plans]
+            check_clashes(self._paths, tables, folders, keeps_case=keeps_case)
 
     def _unpack_all(self, staging: Staging, totals: Totals) -> None:
         self._unpack_to(staging.tree, staging.done.keys() | staging.unproven, totals)

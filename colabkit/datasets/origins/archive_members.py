@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import Any, overload
 
+from colabkit.datasets.archives.names import folded
 from colabkit.datasets.cache.manifest import Member
 from colabkit.errors import DatasetClashError
 
@@ -57,20 +58,30 @@ class Below(Container[str]):
 
 
 def check_clashes(
-    paths: Sequence[str], tables: Sequence[Sequence[Any]], folders: Sequence[Sequence[str]]
+    paths: Sequence[str],
+    tables: Sequence[Sequence[Any]],
+    folders: Sequence[Sequence[str]],
+    *,
+    keeps_case: bool,
 ) -> None:
-    """Refuses a name that two archives give, in whatever case, or as file and as folder."""
-    if len(paths) == 1:
-        return
+    """Refuses a name that two archives give, or as file and as folder.
+
+    Args:
+        paths: The archives.
+        tables: Each one's files.
+        folders: Each one's folders.
+        keeps_case: Whether names that differ in case only are two on the disk.
+    """
+    key: Callable[[str], str] = str if keeps_case else folded
     owners: dict[str, int] = {}
     folder_owners: dict[str, int] = {}
     for number, names in enumerate(folders):
         for name in names:
-            folder_owners.setdefault(name.casefold(), number)
+            folder_owners.setdefault(key(name), number)
     for number, table in enumerate(tables):
         for path, *_ in table:
-            folded = path.casefold()
-            others = (owners.setdefault(folded, number), folder_owners.get(folded, number))
+            name = key(path)
+            others = (owners.setdefault(name, number), folder_owners.get(name, number))
             other = next((other for other in others if other != number), None)
             if other is None:
                 continue
@@ -79,5 +90,5 @@ def check_clashes(
                 message,
                 path=path,
                 sources=(paths[other], paths[number]),
-                hint="Unpack them into folders of their own: one call of dataset for each.",
+                hint="Pass subfolders=True: each archive gets a folder of its own.",
             )

@@ -17,6 +17,7 @@ import colabkit
 from colabkit import errors
 from colabkit.datasets.folders.listing import FolderReader
 from colabkit.datasets.reading.retrying import Retrier
+from colabkit.datasets.writing.tree import Tree
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import (
     content_of,
@@ -226,6 +227,17 @@ class TestArguments:
             make_zip(tmp_path / name, {"same.txt": name.encode()})
         said = refused(errors.DatasetClashError, tmp_path / "*.zip")
         assert f"'same.txt' is in {tmp_path}/1.zip and in {tmp_path}/2.zip" in said
+        assert "subfolders=True" in said
+
+    def test_twins_in_case_of_two_shards_are_two_where_the_disk_keeps_both(
+        self, tmp_path, cache, monkeypatch
+    ):
+        for name in ("a", "A"):
+            make_zip(tmp_path / f"{name}.zip", {f"cats/{name}.txt": name.encode()})
+        made = colabkit.dataset(tmp_path / "*.zip", progress=False)
+        assert {path.name for path in (made / "cats").iterdir()} == {"a.txt", "A.txt"}
+        monkeypatch.setattr(Tree, "keeps_case", False)
+        refused(errors.DatasetClashError, tmp_path / "*.zip", refresh=True)
 
     @pytest.mark.parametrize("pack", [False, True])
     def test_a_document_of_googles_is_named(self, tmp_path, monkeypatch, pack):
