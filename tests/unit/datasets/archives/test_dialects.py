@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import struct
 import subprocess
 import tarfile
 import time
@@ -18,8 +19,18 @@ from colabkit.datasets.archives.zip_directory import read_entries
 from colabkit.datasets.archives.zip_format import Tail, zip_end
 from colabkit.datasets.writing.writer_process import WriterProcess
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsupportedError
-from tests.data.dialects.build import HERE, archives, without_zip64
-from tests.unit.datasets.building import attempt, pax, raw_tar, tar_entry, tree
+from tests.data.dialects.build import HERE, archives, with_end64, without_zip64
+from tests.unit.datasets.building import (
+    DEFLATE,
+    ZipMember,
+    attempt,
+    deflated,
+    pax,
+    raw_tar,
+    raw_zip,
+    tar_entry,
+    tree,
+)
 
 DIALECTS = sorted(path.name for path in HERE.iterdir() if path.suffix in {".zip", ".tar", ".gz"})
 PROGRAMS = {
@@ -101,6 +112,51 @@ def test_a_zip_of_more_files_than_its_end_can_tell(tmp_path, count, told):
     path.write_bytes(without_zip64(count, told ^ 2))
     with pytest.raises(ArchiveCorruptError, match="lists 65,5"):
         plan_archive(open_source(path))
+
+
+def test_sizes_in_the_64_bit_field_stand_in_the_order_of_the_format(cache, tmp_path):
+    data = b"meow" * 5000
+    packed = deflated(data)
+    extra = struct.pack("<2H2Q", 1, 16, len(data), len(packed))
+    told = {"nbytes": 0xFFFFFFFF, "packed_bytes": 0xFFFFFFFF, "extra": extra}
+    archive = raw_zip([ZipMember(b"a/1.jpg", data, DEFLATE, packed=packed, **told)])
+    (tmp_path / "a.zip").write_bytes(archive)
+    assert tree(colabkit.dataset(tmp_path / "a.zip", progress=False)) == {"a/1.jpg": data}
+    assert zipfile.ZipFile(tmp_path / "a.zip").read("a/1.jpg") == data
+
+
+class BehindMuch:
+    """A zip behind so many bytes that nobody has written."""
+
+    name = "much.zip"
+    starts = (0,)
+
+    def __init__(self, before: int, archive: bytes) -> None:
+        self._before, self._archive = before, archive
+        self.nbytes = before + len(archive)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        zeros = bytes(min(nbytes, max(0, self._before - offset)))
+        return (zeros + self._archive[max(0, offset - self._before) :])[:nbytes]
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+@pytest.mark.parametrize("has_64", [False, True])
+def test_offsets_count_anew_after_4_gib_only_where_none_has_64_bits(has_64):
+    cat = [ZipMember(b"a/1.jpg", b"meow")]
+    archive = with_end64(cat) if has_64 else raw_zip(cat)
+    source = BehindMuch(4 << 30, archive)
+    end = zip_end(source, Tail(source))
+    # Without them it is what macOS writes; with them, a zip that was appended to something.
+    assert (end.wraps, end.shift_bytes) == ((False, 4 << 30) if has_64 else (True, 0))
+    assert end.directory_offset == (4 << 30) + archive.index(b"PK\1\2")
+
+
+def test_a_count_that_does_not_fit_is_in_the_64_bit_record(tmp_path):
+    (tmp_path / "a.zip").write_bytes(raw_zip([ZipMember(b"%d" % n) for n in range(70_000)]))
+    assert plan_archive(open_source(tmp_path / "a.zip")).n_files == 70_000
 
 
 def inner() -> bytes:

@@ -423,6 +423,12 @@ def test_too_many_empty_members_are_refused(tmp_path, kind):
     _, error = attempt(archive, tmp_path, limits=limits)
     assert type(error) is ArchiveUnsafeError
     assert error.member
+    (tmp_path / "as many").mkdir()
+    as_many = Limits(empty_files=count, files=count)
+    assert attempt(archive, tmp_path / "as many", limits=as_many)[1] is None
+    (tmp_path / "fewer").mkdir()
+    _, error = attempt(archive, tmp_path / "fewer", limits=Limits(files=count - 1))
+    assert type(error) is ArchiveUnsafeError
 
 
 def test_a_million_empty_members_are_refused_before_anything_is_written(tmp_path):
