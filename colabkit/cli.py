@@ -1,4 +1,4 @@
-"""The command line: ``python -m colabkit`` demo, doctor, checkpoints, dataset and pack."""
+"""The command line: ``python -m colabkit`` demo, doctor, checkpoints, dataset, pack, run, keep."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import colabkit
-from colabkit.errors import ColabKitError
+from colabkit.errors import ColabKitError, ScriptError
 from colabkit.notebook import card_text, say
 
 if TYPE_CHECKING:
     from colabkit.checkpoint import CheckpointInfo
 
+_COMMAND_HELP = "a script, a program, or -m MODULE, with its arguments"
 _STOPPED = 130  # as a shell tells of Ctrl-C
 
 
@@ -31,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 when all went well, 1 when not, 130 when it was interrupted; wrong usage ends the
         process with 2.
     """
-    status = _run(_parser().parse_args(arguments))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    status = _run(_parser().parse_args(_with_border(words)))
     try:
         # What still waits in the buffer may fail as well, and at Python's own end says so itself.
         sys.stdout.flush()
@@ -41,6 +43,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"The output could not be written: {error.strerror}.", file=sys.stderr)
         return 1
     return status
+
+
+def _with_border(words: list[str]) -> list[str]:
+    """Returns the words with "--" before the command to run: its options are not ours."""
+    if words[:1] != ["run"]:
+        return words
+    place = 1
+    while place < len(words) and words[place].startswith("--") and words[place] != "--":
+        if words[place] == "--help":
+            return words
+        place += 1 if "=" in words[place] else 2
+    return (
+        words
+        if words[place : place + 1] in ([], ["-h"])
+        else [*words[:place], "--", *words[place:]]
+    )
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -96,6 +114,26 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument("folder", metavar="FOLDER", help="the folder to pack")
     packing.add_argument("archive", metavar="ARCHIVE", help="the zip archive to write")
     packing.set_defaults(run=_pack)
+    running = commands.add_parser(
+        "run",
+        help="run a command, and keep what it writes",
+        epilog="Example: python -m colabkit run --keep MyDrive/exp torchrun train.py --epochs 3",
+    )
+    running.add_argument("--keep", metavar="TO", help="where what it writes is kept")
+    running.add_argument("--project", metavar="FOLDER", help="the folder that it works in")
+    running.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help=_COMMAND_HELP)
+    running.set_defaults(run=_run_command)
+    keeping = commands.add_parser(
+        "keep",
+        help="bring a folder back, and keep it while a command runs",
+        epilog="Example: python -m colabkit keep runs/exp MyDrive/exp -- python train.py",
+    )
+    keeping.add_argument("folder", metavar="FOLDER", help="the folder, on this machine's disk")
+    keeping.add_argument("to", metavar="TO", help="where it is kept: on Drive, in a bucket, ...")
+    keeping.add_argument(
+        "words", metavar="COMMAND", nargs=argparse.REMAINDER, help="without one, it is only brought"
+    )
+    keeping.set_defaults(run=_keep)
     return parser
 
 
@@ -133,6 +171,34 @@ def _make_dataset(options: argparse.Namespace) -> int:
 
 def _pack(options: argparse.Namespace) -> int:
     colabkit.pack(options.folder, options.archive)
+    return 0
+
+
+def _run_command(options: argparse.Namespace) -> int:
+    words = _command_of(options)
+    return _status_of(lambda: colabkit.run(*words, keep=options.keep, project=options.project))
+
+
+def _keep(options: argparse.Namespace) -> int:
+    words = _command_of(options)
+    with colabkit.keep(options.folder, options.to):
+        return _status_of(lambda: colabkit.run(*words)) if words else 0
+
+
+def _command_of(options: argparse.Namespace) -> list[str]:
+    words: list[str] = options.words
+    while words[:1] == ["--"]:
+        words = words[1:]
+    return words
+
+
+def _status_of(call: Callable[[], object]) -> int:
+    try:
+        call()
+    except ScriptError as error:
+        print(error, file=sys.stderr)
+        # A shell tells of a signal by 128 and its number.
+        return error.returncode if error.returncode > 0 else 128 - error.returncode
     return 0
 
 

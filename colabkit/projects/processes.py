@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import time
@@ -12,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+import psutil
+
+from colabkit.errors import ScriptError
 from colabkit.notebook import show_output
 from colabkit.projects.masking import MaskedText
 
@@ -46,16 +50,22 @@ class ShownProcess:
     ) -> None:
         self._tick = tick
         self._tail = ""
-        self._process = subprocess.Popen(  # noqa: S603  # no shell
-            command,
-            cwd=folder,
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # A Ctrl-C in a terminal would otherwise reach it twice.
-            start_new_session=True,
-        )
+        try:
+            self._process = subprocess.Popen(  # noqa: S603  # no shell
+                command,
+                cwd=folder,
+                env=dict(environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                # A Ctrl-C in a terminal would otherwise reach it twice.
+                start_new_session=True,
+            )
+        except OSError as error:
+            message = f"{command[0]} could not be started: {error.strerror}."
+            hint = "Install the package that brings it anew: its interpreter may be gone."
+            raise ScriptError(message, path=command[0], returncode=127, hint=hint) from error
+        self._ward = _ward_of(self._process.pid)
         self._streams: dict[IO[bytes], MaskedText] = {}
         for pipe in (self._process.stdout, self._process.stderr):
             assert pipe is not None, "both are pipes"  # noqa: S101
@@ -81,11 +91,16 @@ class ShownProcess:
                     return self._pump(selector)
                 except KeyboardInterrupt:
                     self._stop(selector)
+                    # What it had started is interrupted as well, as in a terminal.
+                    self._signal(signal.SIGKILL)
                     raise
         finally:
             self._kill()
             for pipe in self._streams:
                 pipe.close()
+            if self._ward is not None:
+                self._ward.kill()
+                self._ward.communicate()
 
     def _pump(self, selector: selectors.BaseSelector, until_s: float | None = None) -> int:
         ended_s: float | None = None
@@ -133,9 +148,50 @@ class ShownProcess:
 
     def _kill(self) -> None:
         if self._process.poll() is None:
+            started = _descendants_of(self._process.pid)
             self._signal(signal.SIGKILL)
             self._process.wait()
+            for each in started:
+                # torchrun's workers have sessions of their own, and outlive it.
+                with contextlib.suppress(psutil.Error):
+                    each.kill()
 
     def _signal(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
+
+
+# When this process dies, however it does, its end of the pipe is closed.
+# The group is a number above 1: "-1" would be every process of this machine.
+_WARD = """
+[ "$1" -gt 1 ] || exit 1
+read _
+kill -s TERM -- "-$1"
+left=$2
+while [ "$left" -gt 0 ] && kill -s 0 -- "-$1"; do sleep 1; left=$((left - 1)); done
+kill -s KILL -- "-$1"
+"""
+
+
+def _ward_of(group: int) -> subprocess.Popen[bytes] | None:
+    """Starts what ends a program whose notebook was killed: nobody else could, or keeps its output.
+
+    A program that is told to end has as long as after an interrupt.
+    """
+    shell = shutil.which("sh")
+    if shell is None:
+        return None
+    return subprocess.Popen(  # noqa: S603  # a fixed text and two numbers
+        [shell, "-c", _WARD, "colabkit-ward", str(group), str(int(_GENTLE_S))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _descendants_of(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []

@@ -56,8 +56,7 @@ def find_program(
         raise ArgumentError(message, argument="command", hint=hint)
     first, *rest = command
     if str(first).endswith(".py"):
-        script = find_script(str(first), project)
-        return Program(script, (sys.executable, "-u", script.path)), tuple(rest)
+        return find_only_script(str(first), project), tuple(rest)
     if str(first) == "-m":
         words: tuple[str | Path, ...] = (sys.executable, "-u", "-m")
         name = str(rest[0]) if rest else "-m"
@@ -72,10 +71,46 @@ def find_program(
     return Program(script, (*words, *before, script.path)), tuple(rest[place + 1 :])
 
 
-def _installed(name: str) -> str:
+def find_only_script(path: str | Path, project: str | Path | None) -> Program:
+    """Returns the program that runs one script.
+
+    Raises:
+        ScriptNotFoundError: There is no such script; a command is pointed to ``run``.
+    """
+    try:
+        script = find_script(path, project)
+    except ScriptNotFoundError as error:
+        words = str(path).split()
+        if not words or (len(words) == 1 and _which(words[0]) is None):
+            raise
+        if words[0] == "-m" or _which(words[0]) is not None:
+            call = "run"
+        elif words[0].endswith(".py"):
+            call = "run_script"
+        else:
+            raise
+        shown = ", ".join(
+            f'"{word}"' for word in (*words, *(["train.py"] if len(words) == 1 else []))
+        )
+        message = f"{path} is a command, and no script."
+        hint = f"Pass its words one by one: colabkit.{call}({shown})."
+        raise ScriptNotFoundError(message, path=error.path, near_names=(), hint=hint) from None
+    return Program(script, (sys.executable, "-u", script.path))
+
+
+def _which(name: str) -> str | None:
     # The programs of this notebook's own packages come first.
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    found = shutil.which(name, path=path)
+    return shutil.which(name, path=path)
+
+
+def _installed(name: str) -> str:
+    found = _which(name)
+    if found is None and len(words := name.split()) > 1:
+        message = f"{name!r} is several words."
+        shown = ", ".join(f'"{word}"' for word in words)
+        hint = f"Pass them one by one: colabkit.run({shown})."
+        raise ScriptNotFoundError(message, path=name, near_names=(), hint=hint)
     if found is None:
         message = f"There is no program {name!r} on this machine."
         hint = "Install the package that brings it, or pass a script: run('train.py')."

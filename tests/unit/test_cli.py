@@ -111,3 +111,37 @@ def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path, capsys):
 def test_a_doctor_asked_of_what_is_not_there_says_so_by_its_status(url, capsys):
     there = url.startswith("memory")
     assert cli.main(["doctor", url, "--json"]) == (0 if there else 1)
+
+
+@pytest.mark.parametrize("command", ["run", "keep"])
+def test_what_runs_commands_shows_an_example(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert f"Example: python -m colabkit {command} " in capsys.readouterr().out
+
+
+def test_a_command_runs_and_what_it_writes_is_kept(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "train.py").write_text("import sys; open('a b', 'w').write(str(sys.argv[1:]))")
+    monkeypatch.chdir(project)
+    words = ["run", "--keep", str(tmp_path / "safe"), "train.py", "two words", "--keep", "x"]
+    assert cli.main(words) == 0
+    assert (tmp_path / "safe/latest/a b").read_text() == "['two words', '--keep', 'x']"
+    assert "train.py ended after" in capfd.readouterr().out
+    assert cli.main(["run", "-m", "train"]) == 0
+    assert (project / "a b").read_text() == "[]"
+
+
+def test_a_folder_is_kept_while_a_command_runs_and_its_status_is_the_commands(
+    tmp_path, capfd, monkeypatch
+):
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fails.py").write_text("open('out/a.txt', 'w').write('1'); raise SystemExit(3)")
+    command = ["keep", "out", str(tmp_path / "safe"), "--", "python", "fails.py"]
+    assert cli.main(command) == 3
+    assert (tmp_path / "safe/latest/a.txt").read_text() == "1"
+    assert "fails.py ended with status 3" in capfd.readouterr().err
+    assert cli.main(["run", "python", "-c", "import os; os.kill(os.getpid(), 9)"]) == 137

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 import colabkit
@@ -13,6 +15,7 @@ from colabkit.errors import ArgumentError, ScriptError, ScriptNotFoundError
 from colabkit.keeping import Kept
 from colabkit.projects import finding_scripts
 from colabkit.projects.finding_scripts import find_script
+from tests import abilities
 
 
 @pytest.fixture
@@ -230,3 +233,97 @@ def test_an_input_edited_since_a_script_changed_it_wins(project, tmp_path, monke
     colabkit.run_script(path)
     copied = next((tmp_path / "three").rglob("project/model.py"))
     assert copied.read_text() == "name = 'edited'"
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("python", 'colabkit.run("python", "train.py")'),
+        ("python train.py --epochs 3", 'colabkit.run("python", "train.py", "--epochs", "3")'),
+        ("-m train", 'colabkit.run("-m", "train")'),
+        ("train.py --epochs 3", 'colabkit.run_script("train.py", "--epochs", "3")'),
+    ],
+)
+def test_a_command_passed_for_a_script_is_told_how(project, monkeypatch, path, hint):
+    script(project, "")
+    monkeypatch.chdir(project)
+    with pytest.raises(ScriptNotFoundError, match="is a command, and no script") as error:
+        colabkit.run_script(path)
+    assert hint in error.value.hint
+
+
+def test_a_command_in_one_word_is_told_how(project, monkeypatch):
+    monkeypatch.chdir(project)
+    for words in ("python train.py", "python train.py --epochs 3"):
+        with pytest.raises(ScriptNotFoundError, match=r"is several words|is a command") as error:
+            colabkit.run(words)
+        assert 'colabkit.run("python", "train.py"' in error.value.hint
+
+
+def program(folder, name, source):
+    """A console script, as pip writes one."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(source)
+    (folder / name).chmod(0o755)
+
+
+def test_a_console_script_runs_with_its_words_and_its_output_is_kept(
+    project, tmp_path, monkeypatch, capfd
+):
+    yolo = (
+        f"#!{sys.executable}\nimport os, sys\nos.makedirs('runs/cats', exist_ok=True)\n"
+        "open('runs/cats/last.pt', 'wb').write(b'1' * 1000)\nprint(sys.argv[1:])\n"
+    )
+    program(tmp_path / "bin", "yolo", yolo)
+    program(tmp_path / "bin", "gone", "#!/nowhere/bin/python\n")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(project)
+    words = ("yolo", "train", "data=my cats.yaml", "epochs=3")
+    done = colabkit.run(*words, keep=tmp_path / "safe")
+    assert "['train', 'data=my cats.yaml', 'epochs=3']" in capfd.readouterr().out
+    assert done.saved == ("runs/cats/last.pt",)
+    with pytest.raises(ScriptError, match="gone could not be started: No such file"):
+        colabkit.run("gone")
+
+
+@pytest.mark.needs(abilities.package("torch"))
+def test_torchrun_runs_its_workers_and_tells_how_they_ended(project, tmp_path, monkeypatch, capfd):
+    script(
+        project,
+        "import os, sys\nrank = os.environ['RANK']\nopen(f'{rank}.txt', 'w').write(rank)\n"
+        "print('RANK', rank, sys.argv[1:])\nsys.exit(int(sys.argv[1]))",
+    )
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(project)
+    words = ("torchrun", "--standalone", "--nproc-per-node", 2, "train.py")
+    done = colabkit.run(*words, 0, "two words", keep=tmp_path / "safe")
+    shown = capfd.readouterr().out
+    assert "RANK 0 ['0', 'two words']" in shown
+    assert "RANK 1 ['0', 'two words']" in shown
+    assert done.saved == ("0.txt", "1.txt")
+
+
+ALIVE = """
+import sys, colabkit
+colabkit.run(sys.executable, sys.argv[1])
+"""
+
+
+def test_a_program_ends_when_its_notebook_is_killed(project):
+    child = "import time; print('CHILD', flush=True); time.sleep(60)"
+    path = script(
+        project,
+        f"import subprocess, sys, os\nprint('ready', os.getpid(), flush=True)\n"
+        f"subprocess.run([sys.executable, '-c', {child!r}])",
+    )
+    command = [sys.executable, "-c", ALIVE, str(path)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with parent:
+        pid = int(next(line for line in parent.stdout if "ready" in line).split()[1])
+        next(line for line in parent.stdout if "CHILD" in line)
+        family = [psutil.Process(pid), *psutil.Process(pid).children()]
+        parent.kill()
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert len(family) == 2
+    assert not alive
