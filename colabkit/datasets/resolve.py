@@ -16,6 +16,7 @@ from colabkit.datasets.folders.listing import is_left_out
 from colabkit.datasets.found import Found, SourceKind, is_url
 from colabkit.datasets.reading.access import Access
 from colabkit.datasets.reading.drive_links import drive_file, drive_folder, drive_link, is_drive_id
+from colabkit.datasets.reading.page_links import file_behind
 from colabkit.datasets.reading.split_names import folder_of, gathered, number_of
 from colabkit.datasets.reading.web import urls_like
 from colabkit.datasets.split_sources import URL_HINT, with_parts
@@ -104,6 +105,7 @@ def _find_one(text: str, platform: Platform, access: Access) -> Found:
         message = "source is empty."
         raise ArgumentError(message, argument="source", hint="Pass a path or a URL.")
     if is_url(text):
+        text = file_behind(text)
         return _of_service(text) or _find_url(text, access)
     path = locate_input(text, platform=platform).absolute()
     name = str(path)

@@ -16,6 +16,7 @@ import colabkit
 from colabkit import errors
 from colabkit.datasets.reading import drive_links
 from colabkit.datasets.reading.access import Access
+from colabkit.datasets.resolve import find_source
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import content_of, make_folder, make_zip, some_files
 
@@ -286,6 +287,30 @@ class TestHuggingFace:
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
         with pytest.raises(errors.MissingPackageError, match="huggingface_hub"):
             dataset("hf://datasets/zoo/cats")
+
+
+@pytest.mark.parametrize(
+    ("link", "file"),
+    [
+        ("https://github.com/z/c/blob/v1/a/b.zip", "https://github.com/z/c/raw/v1/a/b.zip"),
+        ("https://github.com/z/c/releases/download/v1/b.zip", None),
+        ("https://gitlab.com/z/y/c/-/blob/main/b.zip", "https://gitlab.com/z/y/c/-/raw/main/b.zip"),
+        (
+            "https://huggingface.co/datasets/z/c/blob/main/b.zip",
+            "https://huggingface.co/datasets/z/c/resolve/main/b.zip",
+        ),
+        (
+            "https://www.dropbox.com/scl/fi/1a/b.zip?rlkey=x&st=y&dl=0",
+            "https://www.dropbox.com/scl/fi/1a/b.zip?rlkey=x&st=y&dl=1",
+        ),
+        ("https://dropbox.com/s/1a/{00..01}.zip", "https://dropbox.com/s/1a/{00..01}.zip?dl=1"),
+        ("https://host/github.com/z/blob/b.zip", None),
+        ("https://github.com.evil/z/c/blob/main/b.zip", None),
+    ],
+)
+def test_a_page_that_shows_a_file_stands_for_the_file(link, file):
+    assert find_source(link).name == (file or link)
+    assert find_source([link, "https://host/other.zip"]).paths[-1] == "https://host/other.zip"
 
 
 class TestAccess:
