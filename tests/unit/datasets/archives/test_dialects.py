@@ -159,6 +159,20 @@ def test_a_count_that_does_not_fit_is_in_the_64_bit_record(tmp_path):
     assert plan_archive(open_source(tmp_path / "a.zip")).n_files == 70_000
 
 
+@pytest.mark.parametrize("program", PROGRAMS[".tar"], ids=lambda program: program[0])
+def test_a_long_name_that_ends_with_a_slash_is_a_folder_unless_data_follows(
+    tmp_path, cache, program
+):
+    deep = b"a" * 120
+    long_name = tar_entry(b"././@LongLink", deep + b"/\0", b"L")
+    below = tar_entry(b"././@LongLink", deep + b"/1.jpg\0", b"L") + tar_entry(deep[:100], b"meow")
+    archive = tmp_path / "a.tar"
+    archive.write_bytes(raw_tar(long_name, tar_entry(deep[:100]), below))
+    made = tree(colabkit.dataset(archive, progress=False))
+    assert made == {f"{deep.decode()}/1.jpg": b"meow"}
+    assert made == unpacked_by(program, archive, tmp_path / "into")
+
+
 def inner() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as inside:
