@@ -71,6 +71,10 @@ class ProcessLostError(ColabKitError, ConnectionError):
     """Another process of a job that trains together has failed, died, or does not answer."""
 
 
+class ReplicasDifferError(ColabKitError, RuntimeError):
+    """The copies of a model in several processes have come to hold different weights."""
+
+
 class DivergedError(ColabKitError, ArithmeticError):
     """The loss became NaN or infinite at ``step``; the last good checkpoint is untouched."""
 

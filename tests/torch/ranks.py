@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,20 +16,26 @@ from tests.torch.killing import forked, reaped
 WAIT_S = 60
 
 
-def together(work: Callable[[int], None], count: int, folder: Path) -> list[int]:
+def together(
+    work: Callable[[int], None], count: int, folder: Path, *, by_environment: bool = False
+) -> list[int]:
     """Runs ``work(rank)`` in so many processes; returns the status of each.
 
-    What a process that failed has to say is in ``failure(folder, rank)``.
+    The first one's end ends those that are stopped. What a process that failed has to say is in
+    ``failure(folder, rank)``.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    meeting = folder / "meeting"
-    meeting.unlink(missing_ok=True)
+    (folder / "meeting").unlink(missing_ok=True)
+    port = f"{_free_port()}"
 
     def joined(rank: int) -> Callable[[], None]:
         def run() -> None:
             signal.alarm(WAIT_S)
-            if count > 1:
-                store = dist.FileStore(str(meeting), count)
+            if by_environment:
+                own = {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{count}"}
+                os.environ.update(own, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+            elif count > 1:
+                store = dist.FileStore(str(folder / "meeting"), count)
                 dist.init_process_group("gloo", store=store, rank=rank, world_size=count)
             work(rank)
 
@@ -38,7 +45,19 @@ def together(work: Callable[[int], None], count: int, folder: Path) -> list[int]
     for report in reports:
         report.unlink(missing_ok=True)
     children = [forked(joined(rank), report=report) for rank, report in enumerate(reports)]
-    return [reaped(child) for child in children]
+    statuses = [reaped(children[0])]
+    for child in children[1:]:
+        became = os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if became is not None and became.si_code == os.CLD_STOPPED:
+            os.kill(child, signal.SIGKILL)
+        statuses.append(reaped(child))
+    return statuses
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def failure(folder: Path, rank: int) -> str:
@@ -46,9 +65,11 @@ def failure(folder: Path, rank: int) -> str:
     return report.read_text() if report.exists() else ""
 
 
-def came_through(work: Callable[[int], None], count: int, folder: Path) -> None:
+def came_through(
+    work: Callable[[int], None], count: int, folder: Path, *, by_environment: bool = False
+) -> None:
     """Runs ``work`` in so many processes, each of which must come to its end."""
-    statuses = together(work, count, folder)
+    statuses = together(work, count, folder, by_environment=by_environment)
     said = "\n".join(failure(folder, rank) for rank in range(count))
     assert statuses == [0] * count, f"{statuses}\n{said}"
 

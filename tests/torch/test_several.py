@@ -21,6 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils import data as torch_data
 
 import colabkit
+from colabkit.errors import ArgumentError, ColabKitError
+from colabkit.frameworks.torch import world
 from tests.torch.cases import SAMPLES, Augmented, arrays, network
 from tests.torch.killing import kill_self, outcome
 from tests.torch.ranks import came_through, failure, killed, together
@@ -243,3 +245,187 @@ def test_an_interrupt_of_one_process_saves_and_returns_in_all(number, undisturbe
     assert 4 <= step < 12
     came_through(lambda _: train(tmp_path), 2, tmp_path)
     assert result(tmp_path) == undisturbed("dropout_and_arrays")
+
+
+def test_a_process_that_hangs_is_an_error_in_the_other_within_the_deadline(tmp_path):
+    def work(rank: int) -> None:
+        world.DEADLINE_S = 2.0
+        train(tmp_path, callbacks=[SignalAt(4, signal.SIGSTOP, rank=1)])
+
+    statuses = together(work, 2, tmp_path)
+    assert statuses[0] != 0
+    assert "ProcessLostError" in failure(tmp_path, 0)
+    assert "does not answer" in failure(tmp_path, 0)
+
+
+class Broken(Augmented):
+    def __getitem__(self, index: int) -> Any:
+        if dist.get_rank() == 1 and index == 7:
+            message = "sample 7 cannot be read"
+            raise OSError(message)
+        return super().__getitem__(index)
+
+
+def test_an_error_in_one_process_is_told_in_the_other(tmp_path):
+    statuses = together(lambda _: train(tmp_path, data=Broken()), 2, tmp_path)
+    assert 0 not in statuses
+    assert "OSError: sample 7 cannot be read" in failure(tmp_path, 1)
+    assert "ProcessLostError" in failure(tmp_path, 0)
+
+
+class Margins(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.centres = nn.Parameter(torch.zeros(3))
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(output + self.centres, target)
+
+
+class Unsteady(torch_data.Sampler[int]):
+    def __iter__(self) -> Any:
+        return iter(sorted(range(SAMPLES), key=lambda _: os.urandom(4)))
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+
+class Listed(Augmented):
+    """Has its samples in the order in which a process came upon them."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.x = self.x.roll(rank, 0)
+
+
+def refusals(rank: int) -> dict[str, dict[str, Any]]:
+    rows = Augmented()
+    shared = torch_data.DistributedSampler(rows, num_replicas=2, rank=rank)
+    return {
+        "it is read as a stream": {"data": [(torch.ones(4, 6), torch.ones(4).long())]},
+        "DistributedSampler": {"data": torch_data.DataLoader(rows, sampler=shared)},
+        "another order each time": {"data": torch_data.DataLoader(rows, sampler=Unsteady())},
+        "microbatch is given": {"microbatch": 4},
+        "weights of its own": {"loss": Margins()},
+        "batch_size": {"batch_size": 8 + rank},
+        "do not add up": {"loss": lambda o, y: functional.cross_entropy(o, y) ** 2 + o.std()},
+        "metrics cannot take them together": {
+            "metrics": "mae",
+            "model": Pooled(),
+            "loss": lambda output, _: output.mean(),
+        },
+        "other data": {"data": Listed(rank)},
+    }
+
+
+class Pooled(nn.Module):
+    """Gives one row for a whole batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x).mean(0)
+
+
+def test_what_cannot_be_shared_out_is_refused_and_named(tmp_path):
+    def work(rank: int) -> None:
+        for number, (words, options) in enumerate(refusals(rank).items()):
+            given = {"optimizer": "sgd", "model": network(), "data": arrays(), **QUIET, **options}
+            with pytest.raises(ColabKitError, match=words):
+                colabkit.fit(given.pop("model"), given.pop("data"), tmp_path / f"{number}", **given)
+            dist.barrier()
+            world._joined.clear()
+
+    came_through(work, 2, tmp_path)
+
+
+def test_a_loop_of_ones_own_is_refused_in_several_processes(tmp_path):
+    def work(_: int) -> None:
+        with pytest.raises(ArgumentError, match="Run trains in one only"):
+            colabkit.Run(tmp_path / "run", model=network(), progress=False)
+
+    came_through(work, 2, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_launcher_in_the_environment_is_enough_and_three_resume_as_three(tmp_path):
+    def work(rank: int, **options: Any) -> None:
+        train(tmp_path, "augmented_samples_and_validation", **options)
+
+    came_through(work, 3, tmp_path, by_environment=True)
+    alone = result(tmp_path)
+    same_weights(tmp_path, 3)
+    shutil.rmtree(tmp_path / "run")
+    statuses = together(
+        lambda rank: work(rank, callbacks=[KillRanks(3, (2,))], save_every=1), 3, tmp_path
+    )
+    assert killed(statuses[2])
+    came_through(work, 3, tmp_path)
+    assert result(tmp_path) == alone
+    assert "provided 3 processes go on" in (tmp_path / "verdict").read_text()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "words"),
+    [(1, 2, "was taken in 1 parts, is taken in 2"), (3, 2, "3 processes summed the gradients")],
+)
+def test_another_number_of_processes_goes_on_and_says_what_is_not_exact(
+    first, then, words, tmp_path
+):
+    came_through(lambda _: train(tmp_path, max_steps=4), first, tmp_path)
+    came_through(lambda _: train(tmp_path), then, tmp_path)
+    same_weights(tmp_path, then)
+    assert result(tmp_path)["step"] == 12
+    assert words in (tmp_path / "verdict").read_text()
+    model = network()  # one process reads what several wrote
+    colabkit.load(model, tmp_path / "run")
+    weights = torch.load(tmp_path / "weights-0")
+    assert all(torch.equal(weights[name], each) for name, each in model.state_dict().items())
+
+
+class StopByRank:
+    """Asks to stop, where it is not to be asked."""
+
+    def on_epoch_end(self, run: Any, epoch: int, logs: Any) -> None:
+        if dist.get_rank() == (epoch + 1) % 2:
+            run.stop(f"process {dist.get_rank()}")
+
+
+def test_rank_0_decides_when_the_training_stops(tmp_path):
+    def work(rank: int) -> None:
+        history = train(tmp_path, epochs=5, callbacks=[StopByRank()])
+        assert len(history.epochs) == 2
+
+    came_through(work, 2, tmp_path)
+
+
+class Nudge:
+    """Changes a weight in one process alone."""
+
+    def on_epoch_end(self, run: Any, epoch: int, logs: Any) -> None:
+        if dist.get_rank() == 1:
+            self.model[0].bias.data[0] += 1e-3
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+
+def test_copies_that_have_come_apart_are_an_error(tmp_path):
+    def work(rank: int) -> None:
+        model = network()
+        train(tmp_path, model=model, callbacks=[Nudge(model)])
+
+    statuses = together(work, 2, tmp_path)
+    assert 0 not in statuses
+    for rank in (0, 1):
+        assert "ReplicasDifferError" in failure(tmp_path, rank)
+
+
+def test_time_that_is_up_in_one_process_ends_all_at_one_step(tmp_path):
+    def work(rank: int) -> None:
+        train(tmp_path, epochs=10_000, max_time=0.6 if rank == 0 else 600.0)
+
+    came_through(work, 2, tmp_path)
+    same_weights(tmp_path)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 
 from colabkit.errors import ArgumentError
@@ -15,6 +16,7 @@ from colabkit.fitting.torch.step import Cut, Recipe, TrainStep
 from colabkit.frameworks.base import Feed
 from colabkit.frameworks.differences import differences
 from colabkit.frameworks.torch.parts import Share
+from colabkit.frameworks.torch.randomness import generators_in
 from colabkit.frameworks.torch.world import World
 from colabkit.runs.verdict import ResumeVerdict
 
@@ -66,6 +68,12 @@ def _reasons(then: Cut, parts: int, processes: int, recipe: Recipe) -> tuple[str
         )
     if parts > processes and _has(recipe, SyncBatchNorm):
         found.append("SyncBatchNorm takes its statistics of fewer parts than there are")
+    if parts > processes and generators_in(recipe.model):
+        found.append("the model draws from a generator of its own, once for each part")
+    loss = recipe.loss
+    keeps_own = isinstance(loss, nn.Module) and any(True for _ in loss.buffers())
+    if keeps_own and not type(loss).__module__.startswith("torch.nn."):
+        found.append(f"{type(loss).__name__} keeps buffers of its own in each process")
     if processes > 1 and recipe.device.type == "cuda":
         found.append("nobody has seen whether several GPUs repeat their sums bit for bit")
     return tuple(found)
@@ -115,9 +123,12 @@ def agree_on_call(world: World, recipe: Recipe, feed: Feed, options: Any) -> Non
         message = "The optimizer trains tensors that are not the model's."
         hint = "Make them its parameters, so that the processes can sum their gradients."
         raise ArgumentError(message, argument="optimizer", hint=hint)
-    asked = _asked(recipe, feed, options)
-    for rank, other in enumerate(world.gather(asked)):
-        if names := differences(asked, other):
+    asked, sample = _asked(recipe, feed, options), _first_sample_of(feed)
+    for rank, (other, seen) in enumerate(world.gather((asked, sample))):
+        names = dict.fromkeys(differences(asked, other))
+        if sample and seen and sample != seen:
+            names["other data"] = None
+        if names:
             message = (
                 f"Process {rank} was called otherwise than process {world.rank}:"
                 f" {', '.join(names)}."
@@ -142,6 +153,11 @@ def _asked(recipe: Recipe, feed: Feed, options: Any) -> dict[str, Any]:
         **{f"data {name}": value for name, value in feed.describe().items()},
         **{name: _form_of(each) for name, each in recipe.model.named_parameters()},
     }
+
+
+def _first_sample_of(feed: Any) -> str:
+    can_be_cut = hasattr(feed, "parts") and not getattr(feed, "uncut", str)()
+    return feed.first_sample() if can_be_cut else ""
 
 
 def _form_of(parameter: torch.Tensor) -> str:

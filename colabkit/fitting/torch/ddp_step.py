@@ -17,7 +17,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from colabkit.errors import ArgumentError
-from colabkit.fitting.torch.batch_parts import detached, joined
+from colabkit.fitting.torch.batch_parts import detached, joined, parts_of
+from colabkit.fitting.torch.batches import count_samples
 from colabkit.fitting.torch.loss_reduction import Reduction, Weighing, is_of_classes
 from colabkit.fitting.torch.microbatch import PartForward, target_of
 from colabkit.fitting.torch.step import Outcome, Passed, Recipe, TrainStep, main_output
@@ -137,25 +138,23 @@ class PartsForward(PartForward):
         """Raises ArgumentError where the losses of two halves do not give that of both."""
         if part.samples < 2:
             return
-        half = part.samples // 2
         output, target = detached(passed.output), passed.target
-        if not (isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor)):
+        if not isinstance(output, torch.Tensor | tuple | list):
+            return
+        try:
+            halves = parts_of((output, target), 2)
+        except ArgumentError:  # not by sample: nobody can tell, and a mean is what a loss is
             return
         with torch.no_grad():
-            halves = [
-                (self.compare(output[place], target[place]), samples)
-                for place, samples in (
-                    (slice(None, half), half),
-                    (slice(half, None), part.samples - half),
-                )
-            ]
-            if not bool(weighing.adds_up(passed.loss.detach(), halves)):
-                message = (
-                    f"Batches are taken in parts, and the loss is no {weighing.reduction.value}:"
-                    " the losses of two parts do not add up to that of both together."
-                )
-                hint = "Pass one of PyTorch's own losses, or train in one process."
-                raise ArgumentError(message, argument="loss", hint=hint)
+            losses = [(self.compare(*half), count_samples(half)) for half in halves]
+            adds_up = bool(weighing.adds_up(passed.loss.detach(), losses))
+        if not adds_up:
+            message = (
+                f"Batches are taken in parts, and the loss is no {weighing.reduction.value}:"
+                " the losses of two parts do not add up to that of both together."
+            )
+            hint = "Pass one of PyTorch's own losses, or train in one process."
+            raise ArgumentError(message, argument="loss", hint=hint)
 
 
 def _term(

@@ -25,6 +25,7 @@ from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_m
 from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, Recipe, TrainStep
+from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.device import choose_device, choose_precision
 from colabkit.frameworks.torch.parts import PartsFeed
 from colabkit.frameworks.torch.sources import feed_of
@@ -196,6 +197,9 @@ class _Fitting:
         if world is not None and not world.leads:
             # What one process has gathered before it was cut is rank 0's.
             recipe.optimizer.zero_grad()
+        if isinstance(run, SeveralRun):
+            run.compare_replicas(lambda: batch_digest(list(recipe.model.parameters())))
+            recipe.metrics.leave_syncing_to_us()
         run.save_only_between(lambda: not step.begins_group)
         self._feed = PartsFeed(self._feed, share)
         if self._validation is not None:

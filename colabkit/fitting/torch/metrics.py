@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
+from torch import nn
 
 from colabkit.errors import ArgumentError
 from colabkit.fitting.torch.accuracy import Accuracy, Classes
@@ -72,6 +73,14 @@ class Metrics:
     def stateful(self) -> dict[str, Any]:
         """Those whose state belongs into a checkpoint, by name."""
         return {**self._accuracies, **self.accumulating}
+
+    def leave_syncing_to_us(self) -> None:
+        """Has TorchMetrics add nothing up over processes, each of which sees every sample."""
+        for metric in self.accumulating.values():
+            several = metric.values() if isinstance(metric, Mapping | nn.ModuleDict) else [metric]
+            for each in several:
+                if hasattr(each, "sync_on_compute"):
+                    each.sync_on_compute = False
 
     @torch.no_grad()
     def of_batch(

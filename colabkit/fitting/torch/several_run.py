@@ -8,11 +8,12 @@ takes part.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import LoadedCheckpoint, SaveStatus
+from colabkit.errors import ReplicasDifferError
 from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.frameworks.base import Feed, FrameworkAdapter
 from colabkit.frameworks.torch.world import World
@@ -45,6 +46,8 @@ class SeveralRun(TorchRun):
         self._world = world
         self._met_step = self._next_meeting_step = 0
         self._met_s = time.monotonic()
+        self._digest: Callable[[], str] = str
+        self._has_compared = False
         super().__init__(ckpt_dir, options, objects, **kwargs)
         self._agreed = AgreedLimits(options.max_steps, options.max_time)
         self._limits = self._agreed
@@ -84,6 +87,9 @@ class SeveralRun(TorchRun):
         pending, is_over, stride = self._world.largest(asked)
         self._interrupts.pending = bool(pending)
         self._agreed.time_is_up = bool(is_over)
+        if not self._has_compared:
+            self._has_compared = True
+            self._require_replicas()
         self._met_step, self._met_s = self.step, now_s
         self._next_meeting_step = self.step + stride
 
@@ -110,7 +116,26 @@ class SeveralRun(TorchRun):
             with self._unraised():
                 super()._save_and_wait() if wait else self._keeper.save_if_due(self.step)
 
+    def compare_replicas(self, digest: Callable[[], str]) -> None:
+        """Takes what hashes the weights, to be compared after a first step and each epoch."""
+        self._digest = digest
+
+    def _require_replicas(self) -> None:
+        """Raises ReplicasDifferError where a process holds other weights than rank 0."""
+        found = self._world.gather(self._digest())
+        if apart := [rank for rank, each in enumerate(found) if each != found[0]]:
+            message = (
+                f"By step {self.step} the weights in process {apart[0]} are no longer those in"
+                " process 0."
+            )
+            hint = (
+                "Something changes them in one process alone: look for callbacks that ask for the"
+                " rank. The newest checkpoint is what process 0 had."
+            )
+            raise ReplicasDifferError(message, hint=hint)
+
     def _end_epoch(self, *, has_steps: bool = True) -> None:
+        self._require_replicas()
         self._state.stop = self._world.share(self._state.stop)
         super()._end_epoch(has_steps=has_steps)
 

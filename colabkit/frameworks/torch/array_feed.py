@@ -9,6 +9,7 @@ import torch
 
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.parts import Parts, Share
 
 # index_select knows no unsigned numbers wider than a byte.
@@ -54,6 +55,10 @@ class ArrayFeed:
         for number, indices in enumerate(batches[start.skip :], start.skip):
             key = derive(start.key, number, "parts")
             yield share.cut(key, len(indices), self._gather_from(indices))
+
+    def first_sample(self) -> str:
+        """Returns a hash of the first sample."""
+        return batch_digest([tensor[:1] for tensor in self._tensors])
 
     def _gather_from(self, indices: torch.Tensor) -> Callable[[slice], Any]:
         def take(place: slice) -> Any:

@@ -67,6 +67,16 @@ class MapFeed:
 
         return cutter.parts(self._read(start, cut))
 
+    def first_sample(self) -> str:
+        """Returns a hash of the first sample in an order; "" where it would tell nothing."""
+        start = Start(key=0, epoch=0)
+        head = list(itertools.islice(self._order(start), 1))
+        if not head or self._loader.num_workers or not self._same_order_twice(start):
+            return ""
+        ticket = Ticket(0, head[0].indices[:1])
+        found = {batch_digest(self._dataset[ticket]) for _ in range(2)}
+        return found.pop() if len(found) == 1 else ""
+
     def uncut(self) -> str:
         """Returns why batches cannot be cut, "" where they can."""
         if isinstance(self._loader.sampler, torch_data.DistributedSampler):
