@@ -28,6 +28,7 @@ GUIDES = {
     "migration": ("docs/migration.md", "Coming from elsewhere", "从别处来"),
     "training": ("docs/training.md", "Training", "训练"),
     "trainers": ("docs/trainers.md", "Your trainer, kept", "别的训练器"),
+    "devices": ("docs/devices.md", "Several devices", "多个设备"),
     "checkpoints": ("docs/checkpoints.md", "Checkpoints", "检查点"),
     "volumes": ("docs/volumes.md", "Any volume", "任何存储"),
     "own-machine": ("docs/own-machine.md", "On your own machine", "在自己的机器上"),

@@ -15,6 +15,7 @@ from colabkit.errors import ArgumentError, ResumeProofError
 from colabkit.fitting.proof_lives import ForkedLives, Lives, Trial, is_function
 from colabkit.fitting.started_lives import StartedLives
 from colabkit.frameworks.detect import KERAS, framework_of
+from colabkit.frameworks.processes import require_one_process
 from colabkit.runs.checks import require_count
 from colabkit.runs.inspect import checkpoints
 
@@ -86,6 +87,7 @@ def verify_resume(
         >>> colabkit.verify_resume(torch.nn.Linear(4, 3), data, kills=1).exact
         True
     """
+    require_one_process("verify_resume")
     if not hasattr(os, "fork"):
         message = "verify_resume needs a system that can fork; this one cannot."
         raise ArgumentError(message, argument="model", hint="Run it on Colab, Linux or macOS.")

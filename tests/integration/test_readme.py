@@ -263,6 +263,8 @@ class TestDocument:
                     assert target in targets
                 case ["python", "-m", "colabkit", *rest]:
                     cli._parser().parse_args(rest)
+                case ["torchrun", *rest]:
+                    assert rest == ["--nproc-per-node=2", "train.py"]
                 case _:
                     assert words == ["pip", "install", "."]
         for target in re.findall(r"`make (\w+)`", prose(name)):
