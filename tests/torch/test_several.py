@@ -149,6 +149,104 @@ def test_one_process_goes_on_bit_for_bit_where_two_began(way, died, undisturbed,
     assert (tmp_path / "verdict").read_text().startswith("Resume is exact")
 
 
+PLAIN: dict[str, Any] = {
+    "optimizer": "sgd",
+    "validation_data": arrays(),
+    "metrics": ["accuracy", "mae"],
+    "clip_grad_norm": 0.3,
+    "accumulate": 2,
+}
+
+
+def targets_of_numbers() -> dict[str, Any]:
+    x, y = arrays()
+    return {**PLAIN, "data": (x, y.float().unsqueeze(1).repeat(1, 3)), "metrics": "mae"}
+
+
+SAME: dict[str, Callable[[], dict[str, Any]]] = {
+    "a_last_batch_of_one_and_weighted_classes_that_do_not_count": lambda: {
+        **PLAIN,
+        "batch_size": 43,
+        "metrics": "accuracy",
+        "loss": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]), ignore_index=2),
+    },
+    "a_last_batch_of_eleven_and_a_mean": lambda: {
+        **targets_of_numbers(),
+        "batch_size": 33,
+        "validation_data": None,
+    },
+    "a_sum": lambda: {**PLAIN, "metrics": None, "loss": nn.CrossEntropyLoss(reduction="sum")},
+}
+
+
+@pytest.mark.parametrize("way", SAME)
+def test_several_processes_give_the_numbers_of_one_to_rounding(way, tmp_path):
+    def work(_: int, folder: Path) -> None:
+        options = {**QUIET, "model": network(dropout=0.0), "data": arrays(), **SAME[way]()}
+        model, data = options.pop("model"), options.pop("data")
+        history = colabkit.fit(model, data, folder / "run", **options)
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in history.epochs]
+        steps = history.numbers()["steps"]["loss"].tolist()
+        (folder / "numbers").write_text(json.dumps({"epochs": rows, "steps": steps}))
+
+    found = {}
+    for count in (1, 2, 3):
+        folder = tmp_path / f"{count}"
+        came_through(lambda rank, to=folder: work(rank, to), count, folder)
+        found[count] = json.loads((folder / "numbers").read_text())
+    for count in (2, 3):
+        assert found[count]["steps"] == pytest.approx(found[1]["steps"], rel=1e-5)
+        for row, alone in zip(found[count]["epochs"], found[1]["epochs"], strict=True):
+            assert row == pytest.approx(alone, rel=1e-5)
+
+
+class Noted(Augmented):
+    """Writes down who fetches which sample, and what noise it gets."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        x, y = super().__getitem__(index)
+        with (self.folder / f"fetched-{dist.get_rank()}").open("a") as log:
+            log.write(f"{index} {float((x - self.x[index])[0])}\n")
+        return x, y
+
+
+class Drawing(nn.Module):
+    """Writes down what each forward pass would draw."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.inner = network()
+        self.folder = folder
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with (self.folder / f"drawn-{dist.get_rank()}").open("a") as log:
+            log.write(f"{float(torch.rand(()))}\n")
+        return self.inner(x)
+
+
+def test_each_process_fetches_its_samples_alone_and_draws_for_itself(tmp_path):
+    came_through(
+        lambda _: train(tmp_path, data=Noted(tmp_path), model=Drawing(tmp_path), epochs=3),
+        2,
+        tmp_path,
+    )
+    fetched = [
+        [line.split() for line in (tmp_path / f"fetched-{rank}").read_text().splitlines()]
+        for rank in (0, 1)
+    ]
+    # The last epoch's: what is read first is read again, to see whether it repeats.
+    own = [[int(index) for index, _ in lines][-SAMPLES // 2 :] for lines in fetched]
+    assert sorted(own[0] + own[1]) == list(range(SAMPLES))
+    noise = [[each for _, each in lines][-SAMPLES // 2 :] for lines in fetched]
+    drawn = [(tmp_path / f"drawn-{rank}").read_text().splitlines() for rank in (0, 1)]
+    for one, other in (noise, drawn):
+        assert len({*one, *other}) == len(one) + len(other)
+
+
 class OwnLoop:
     """The loop that a person writes with DistributedDataParallel, over the very same batches."""
 
