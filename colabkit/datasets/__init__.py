@@ -8,14 +8,13 @@ from colabkit.doors import opened_on_use
 
 if TYPE_CHECKING:
     from colabkit.datasets.api import dataset
-    from colabkit.datasets.archives.kinds import ArchiveKind
-    from colabkit.datasets.archives.limits import Limits
+    from colabkit.datasets.archives.kinds import ArchiveKind, Plan, plan_archive
     from colabkit.datasets.archives.members import ArchiveFile, UnpackedFile, UnpackedTable
-    from colabkit.datasets.archives.planning import Plan, plan_archive
+    from colabkit.datasets.archives.safety import Limits
     from colabkit.datasets.archives.unpacking import unpack
     from colabkit.datasets.packing.pack_call import pack
+    from colabkit.datasets.reading.progress import Progress
     from colabkit.datasets.reading.source import FileSource, FsspecSource, Source, open_source
-    from colabkit.datasets.reading.transfer_progress import Progress
 
 __all__ = [
     "ArchiveFile",
@@ -39,13 +38,12 @@ __getattr__, __dir__ = opened_on_use(
     __name__,
     {
         "api": "dataset",
-        "archives.kinds": "ArchiveKind",
-        "archives.limits": "Limits",
+        "archives.kinds": "ArchiveKind Plan plan_archive",
         "archives.members": "ArchiveFile UnpackedFile UnpackedTable",
-        "archives.planning": "Plan plan_archive",
+        "archives.safety": "Limits",
         "archives.unpacking": "unpack",
         "packing.pack_call": "pack",
+        "reading.progress": "Progress",
         "reading.source": "FileSource FsspecSource Source open_source",
-        "reading.transfer_progress": "Progress",
     },
 )

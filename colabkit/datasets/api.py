@@ -11,13 +11,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from colabkit.datasets.archives.limits import Limits
+from colabkit.datasets.archives.safety import Limits
 from colabkit.datasets.cache.slots import cache_folder, slot_for
 from colabkit.datasets.call import Call
-from colabkit.datasets.found import Found, SourceKind
 from colabkit.datasets.origins.resolver import Request
-from colabkit.datasets.reading.access import Access
-from colabkit.datasets.resolve import SourceLike, find_source
+from colabkit.datasets.reading.web import Access
+from colabkit.datasets.resolve import Found, SourceKind, SourceLike, find_source
 from colabkit.errors import ArgumentError
 from colabkit.storage import mount_of
 

@@ -10,29 +10,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from colabkit.datasets.cache.checking import boot_id, folder_times
-from colabkit.datasets.cache.durability import durability_here
-from colabkit.datasets.cache.eviction import mark_used, sweep
-from colabkit.datasets.cache.manifest import FolderState, Manifest
+from colabkit.datasets.cache.manifest import FolderState, Manifest, boot_id, folder_times
 from colabkit.datasets.cache.publishing import (
     Published,
+    durability_here,
     empty_trash,
     finish,
     look,
     taken,
     write_manifest,
 )
-from colabkit.datasets.cache.slots import Slot
-from colabkit.datasets.cache.use import hold
-from colabkit.datasets.cache.waiting import attended, locked
-from colabkit.datasets.cache_actions import CacheAction
-from colabkit.datasets.dataset_path import DatasetPath
-from colabkit.datasets.deciding import Verdict, decide
-from colabkit.datasets.found import Found, is_url
+from colabkit.datasets.cache.room import mark_used, sweep
+from colabkit.datasets.cache.slots import Slot, attended, hold, locked
+from colabkit.datasets.deciding import CacheAction, Verdict, decide
 from colabkit.datasets.making import Made, Recipe, full_error, make, says_full
 from colabkit.datasets.origins.resolver import Request, Supply
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import URL_PATIENCE_S, Retrier
+from colabkit.datasets.resolve import Found, is_url
 from colabkit.errors import ColabKitError, DestinationTakenError, StorageError
 from colabkit.notebook import (
     Printed,
@@ -45,6 +40,21 @@ from colabkit.notebook import (
 from colabkit.storage import mount_of
 
 Result = TypeVar("Result")
+
+
+class DatasetPath(type(Path())):  # type: ignore[misc]
+    """A folder whose last value in a cell is drawn as a card: tree, counts, a few images."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str | None:
+        from colabkit.notebook import folder_card  # needed where it is shown, and not to make it
+
+        return folder_card(Path(self)) if self.is_dir() else None
+
+    def __reduce__(self) -> tuple[type[Path], tuple[str]]:
+        # Another process needs the path, not the card.
+        return Path, (str(self),)
 
 
 class Call:

@@ -1,16 +1,113 @@
-"""Gathering what ``cache_action`` asks for until it says what to do."""
+"""What to do about a dataset, decided before anything is done."""
 
 from __future__ import annotations
 
 import dataclasses
+import enum
 
-from colabkit.datasets.cache.checking import boot_id, damaged_members, is_copy_of, sizes_state
-from colabkit.datasets.cache.manifest import FolderState
+from colabkit.datasets.cache.manifest import (
+    FolderState,
+    Header,
+    boot_id,
+    damaged_members,
+    is_copy_of,
+    sizes_state,
+)
 from colabkit.datasets.cache.publishing import Published, look
 from colabkit.datasets.cache.slots import Slot
-from colabkit.datasets.cache_actions import CacheAction, Wanted, cache_action, replace_reason
 from colabkit.datasets.origins.resolver import Request, Supply
 from colabkit.datasets.reading.progress import Phase, Watch
+
+
+class CacheAction(enum.Enum):
+    """What to do next."""
+
+    USE = "take it as it is"
+    INSPECT = "compare every file's size with the manifest, then ask again"
+    IDENTIFY = "read the source's table of contents, then ask again"
+    RESTAMP = "take it, and note the source's new stamp"
+    FILL = "unpack it"
+    REPLACE = "unpack it beside, then swap"
+    REFUSE = "leave it alone and say so"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked for.
+
+    Attributes:
+        source: The source's absolute name.
+        stamp: Its size and time of change as one word, "" when it tells none, None when it
+            cannot be reached.
+        digest: Hash of its table of contents, None while that was not read.
+        selection: The members asked for, None for all.
+        checksum: What the archive's SHA-256 has to be, or its MD5 after "md5:".
+        refresh: Whether to unpack in any case.
+    """
+
+    source: str
+    stamp: str | None
+    digest: str | None = None
+    selection: tuple[str, ...] | None = None
+    checksum: str | None = None
+    refresh: bool = False
+
+
+def cache_action(known: Header | None, folder: FolderState, wanted: Wanted) -> CacheAction:
+    """Returns what to do next about a dataset; looks at nothing itself.
+
+    Example:
+        >>> wanted = Wanted(source="/data/cats.zip", stamp="12:34")
+        >>> cache_action(None, FolderState.ABSENT, wanted).name
+        'FILL'
+        >>> cache_action(None, FolderState.FOREIGN, wanted).name
+        'REFUSE'
+    """
+    if folder is FolderState.FOREIGN:
+        return CacheAction.REFUSE
+    if known is None or folder is FolderState.ABSENT:
+        return CacheAction.FILL
+    if wanted.refresh:
+        return CacheAction.REPLACE
+    if known.source != wanted.source:
+        return CacheAction.REFUSE
+    if folder is FolderState.TOUCHED:
+        return CacheAction.INSPECT
+    if folder is FolderState.DAMAGED or known.selection != wanted.selection:
+        return CacheAction.REPLACE
+    return _by_source(known, wanted)
+
+
+def _by_source(known: Header, wanted: Wanted) -> CacheAction:
+    if wanted.checksum is not None:
+        # The content is named by its hash: what the source looks like now says nothing more.
+        return CacheAction.USE if known.sha256 == wanted.checksum else CacheAction.REPLACE
+    if wanted.stamp is None or (wanted.stamp and wanted.stamp == known.stamp):
+        return CacheAction.USE
+    if wanted.digest is None:
+        return CacheAction.IDENTIFY
+    return CacheAction.RESTAMP if wanted.digest == known.digest else CacheAction.REPLACE
+
+
+def replace_reason(known: Header, folder: FolderState, wanted: Wanted) -> str:
+    """Returns why a dataset is made anew, in words.
+
+    Example:
+        >>> known = Header("/cats.zip", "1", "d", None, None, 3, 9, 1, "", True, 0.0)
+        >>> replace_reason(known, FolderState.WHOLE, Wanted("/cats.zip", "2", digest="e"))
+        'its source has changed'
+    """
+    if wanted.refresh:
+        return "refresh is asked for"
+    if folder is FolderState.DAMAGED:
+        return "files of it are missing or changed"
+    if known.selection != wanted.selection:
+        return "other members are asked for"
+    if wanted.checksum is not None and known.sha256 is None:
+        return "its SHA-256 was not checked before"
+    if wanted.checksum is not None:
+        return "another SHA-256 is asked for"
+    return "its source has changed"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

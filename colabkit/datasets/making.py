@@ -8,15 +8,18 @@ import itertools
 import os
 from collections.abc import Callable, Sequence
 
-from colabkit.datasets.archives.member_selection import unanswered
-from colabkit.datasets.cache.checking import boot_id
-from colabkit.datasets.cache.durability import Durability
-from colabkit.datasets.cache.eviction import Evicted, evict
-from colabkit.datasets.cache.manifest import FolderState, Header, Member
-from colabkit.datasets.cache.publishing import Published, Swap, publish
-from colabkit.datasets.cache.room import bytes_on_disk, check_room, room_at
+from colabkit.datasets.archives.safety import unanswered
+from colabkit.datasets.cache.manifest import FolderState, Header, Member, boot_id
+from colabkit.datasets.cache.publishing import (
+    Durability,
+    Published,
+    Staging,
+    Swap,
+    move_to_trash,
+    publish,
+)
+from colabkit.datasets.cache.room import Evicted, bytes_on_disk, check_room, evict, room_at
 from colabkit.datasets.cache.slots import Slot
-from colabkit.datasets.cache.staging import Staging, move_to_trash
 from colabkit.datasets.folders.mirroring import Before
 from colabkit.datasets.origins.base import Contents, Origin
 from colabkit.datasets.reading.progress import Phase, Watch

@@ -1,32 +1,178 @@
-"""Archives that another package unpacks member by member: rar."""
+"""Archives that another package reads: held to what their listing declares, as a zip is."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Container, Iterator, Sequence
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from colabkit.datasets.archives.codec_streams import ERRORS, PIECE_BYTES
-from colabkit.datasets.archives.codecs import Password, needed, text_password
-from colabkit.datasets.archives.limits import Limits
-from colabkit.datasets.archives.listed_member_file import MemberFile
-from colabkit.datasets.archives.listed_planning import ListedMember, ListedPlan, plan_listed
-from colabkit.datasets.archives.members import ArchiveFile, UnpackedTable
-from colabkit.datasets.archives.remarks import Remarks
+import numpy as np
+
+from colabkit.datasets.archives.codecs import ERRORS, PIECE_BYTES, Password, needed, text_password
+from colabkit.datasets.archives.members import (
+    ArchiveFile,
+    FileTable,
+    PathColumn,
+    Remarks,
+    UnpackedTable,
+)
+from colabkit.datasets.archives.names import check_clashes, folders_of
+from colabkit.datasets.archives.safety import Limits, check_mode, parents, placed
+from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.source import Source
-from colabkit.datasets.reading.source_file import SourceFile
-from colabkit.datasets.reading.transfer_progress import Counter
+from colabkit.datasets.reading.wrappers import SourceFile
+from colabkit.datasets.writing.damage import corrupt
+from colabkit.datasets.writing.small_files import crc32
 from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import (
     ArchiveCorruptError,
     ArchivePasswordError,
+    ArchiveUnsupportedError,
     ColabKitError,
     MissingPackageError,
 )
+from colabkit.storage import hash_of
 
+_NBYTES_MAX = 1 << 62
 _HINT = "Upload or download the archive again."
+
+
+class MemberFile:
+    """One member on its way to the disk: ``write``, then ``finish``; ``close`` gives it up."""
+
+    def __init__(
+        self,
+        tree: Tree,
+        file: ArchiveFile,
+        counter: Counter,
+        manifest: UnpackedTable,
+        time_s: float,
+    ) -> None:
+        self._tree = tree
+        self._file = file
+        self._counter = counter
+        self._manifest = manifest
+        self._time_s = time_s
+        self._nbytes = 0
+        self._crc = 0
+        self._descriptor: int | None = tree.create(file.path, file.mode)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether as much has come as was declared."""
+        return self._nbytes == self._file.nbytes
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Appends a piece; raises where it is more than was declared."""
+        path, declared = self._file.path, self._file.nbytes
+        self._nbytes += len(data)
+        if self._nbytes > declared:
+            raise corrupt(path, f"unpacks to more than the {declared:,} bytes it declares")
+        view = memoryview(data)
+        self._crc = crc32(view, self._crc)
+        if self._descriptor is not None:
+            self._tree.write(self._descriptor, view, path)
+        self._counter.bytes_written += len(view)
+
+    def finish(self) -> None:
+        """Closes the file and checks it."""
+        if self._descriptor is not None:
+            self._tree.date(self._descriptor, self._time_s)
+        self.close()
+        crc = self._file.crc
+        if not self.is_whole:
+            why = f"unpacks to {self._nbytes:,} bytes instead of {self._file.nbytes:,}"
+            raise corrupt(self._file.path, why)
+        if crc is not None and crc != self._crc:
+            raise corrupt(self._file.path, "has another CRC-32 than the archive says")
+        self._counter.files_done += 1
+        self._manifest.add(self._file.path, self._nbytes, self._crc)
+
+    def close(self) -> None:
+        """Closes the file as it is."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedMember:
+    """What a package says of a member.
+
+    ``mode`` is 0, ``crc`` None and ``time_s`` NaN where it is not known.
+    """
+
+    name: str
+    nbytes: int
+    crc: int | None
+    mode: int
+    is_folder: bool
+    is_link: bool
+    time_s: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class ListedPlan:
+    """A listing that was found sound; ``names`` are the files as the package knows them."""
+
+    files: FileTable
+    folders: tuple[str, ...]
+    names: tuple[str, ...]
+    times: tuple[float, ...]
+    digest: str
+
+
+def plan_listed(
+    members: Iterable[ListedMember],
+    wanted: Callable[[str], bool] | None,
+    limits: Limits,
+    archive_bytes: int,
+    remarks: Remarks,
+) -> ListedPlan:
+    """Checks every member.
+
+    Raises:
+        ArchiveUnsafeError: A member would lead outside, or the archive is a bomb.
+        ArchiveUnsupportedError: A member is a link.
+    """
+    kept: list[ListedMember] = []
+    paths = PathColumn()
+    folders: dict[str, None] = {}
+    for member in members:
+        path = placed(member.name, wanted, remarks)
+        if path is None:
+            continue
+        check_mode(member.name, member.mode)
+        if member.is_link:
+            message = f"Member {path!r} is a link, which is read from zips and tars only."
+            raise ArchiveUnsupportedError(message, member=path, hint="Pack the files themselves.")
+        if member.is_folder:
+            folders |= dict.fromkeys([*reversed(list(parents(path))), path])
+            continue
+        if not 0 <= member.nbytes <= _NBYTES_MAX:
+            message = f"Member {path!r} claims {member.nbytes:,} bytes."
+            raise ArchiveCorruptError(message, member=path, hint="Download the archive again.")
+        paths.append(path)
+        kept.append(member)
+    folders = folders_of(paths) | folders
+    check_clashes(paths, folders)
+    nbytes = np.array([member.nbytes for member in kept], np.int64)
+    crcs = np.array([member.crc or 0 for member in kept], np.uint32)
+    known = all(member.crc is not None or not member.nbytes for member in kept)
+    modes = np.array([member.mode & 0o777 for member in kept], np.uint16)
+    limits.check_table(paths, nbytes, archive_bytes)
+    listing = "\n".join(f"{path}|{m.nbytes}|{m.crc}" for path, m in zip(paths, kept, strict=True))
+    return ListedPlan(
+        FileTable(paths, nbytes, crcs if known else None, modes),
+        tuple(folders),
+        tuple(member.name for member in kept),
+        tuple(member.time_s for member in kept),
+        hash_of(listing.encode(), str(archive_bytes).encode()),
+    )
 
 
 class Members(Protocol):

@@ -1,15 +1,18 @@
-"""Which member names may become paths, and which members are left out."""
+"""Which members are unpacked and as what paths, where links lead, and what counts as a bomb."""
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import re
 import stat
 import string
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from colabkit.datasets.archives.member_selection import Wanted
-from colabkit.datasets.archives.remarks import Remark, Remarks
+import numpy as np
+
+from colabkit.datasets.archives.members import Column, Link, Remark, Remarks
 from colabkit.errors import ArchiveUnsafeError
 
 _NAME_BYTES_MAX = 255
@@ -26,6 +29,11 @@ _JUNK_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".
 _APPLE_DOUBLE = "._"
 _PLAIN_BYTES = (string.ascii_letters + string.digits + " _@+=,()[].-/\n").encode()
 _JUNK_BYTES = (b"__macosx", b"thumbs.db", b"desktop.ini")
+LINK_BYTES_MAX = 4096
+_STEPS_MAX = 4000
+_HINT = "Leave it out with members=, or pack the files themselves."
+Wanted = Callable[[str], bool]
+_RAISE = "Pass Limits with a larger {} if you trust where it comes from."
 
 
 def member_path(name: str) -> tuple[str, Remark | None]:
@@ -143,3 +151,211 @@ def _unsafe(name: str, why: str) -> ArchiveUnsafeError:
     message = f"Member {name!r} {why}: the archive is not unpacked."
     hint = 'Leave it out with members="!NAME", or pack the data again from inside its folder.'
     return ArchiveUnsafeError(message, member=name, hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Links by what they end at: a file becomes a second name of it, a folder stays a link.
+
+    ``left_out`` are those that lead outside, in a circle or to nothing.
+    """
+
+    to_files: tuple[Link, ...] = ()
+    to_folders: tuple[Link, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+def resolve(targets: Mapping[str, str], files: Sequence[str], folders: Collection[str]) -> Resolved:
+    """Follows every link as the kernel would.
+
+    Args:
+        targets: What each link says, relative to the folder it lies in.
+        files: The archive's regular files.
+        folders: The archive's folders.
+
+    Raises:
+        ArchiveUnsafeError: A member lies below a link.
+    """
+    if not targets:
+        return Resolved()
+    _check_below(targets, folders)
+    ends = {path: _follow(path, targets) for path in targets}
+    found = set(ends.values()).intersection(files)
+    to_files: list[Link] = []
+    to_folders: list[Link] = []
+    left_out: list[str] = []
+    for path, end in ends.items():
+        if end is not None and end in found:
+            to_files.append(Link(path, end))
+        elif end and end in folders and not path.startswith(f"{end}/"):
+            to_folders.append(Link(path, end))
+        else:
+            left_out.append(path)
+    return Resolved(tuple(to_files), tuple(to_folders), tuple(left_out))
+
+
+def _check_below(targets: Mapping[str, str], folders: Iterable[str]) -> None:
+    for folder in folders:
+        if folder in targets:
+            raise _unsafe_link(folder, targets[folder], "has members below it, written through it")
+
+
+def _follow(path: str, targets: Mapping[str, str]) -> str | None:
+    """Returns the path within the archive where a link ends, None where it leads elsewhere."""
+    here: list[str] = []
+    left = path.split("/")[::-1]
+    for _ in range(_STEPS_MAX):
+        if not left:
+            return "/".join(here)
+        part = left.pop()
+        if part in {"", "."}:
+            continue
+        if part == "..":
+            if not here:
+                return None
+            here.pop()
+            continue
+        here.append(part)
+        target = targets.get("/".join(here))
+        if target is not None:
+            if target.startswith("/") or "\0" in target or not target:
+                return None
+            here.pop()
+            left += target.split("/")[::-1]
+    return None
+
+
+def _unsafe_link(path: str, target: str, why: str) -> ArchiveUnsafeError:
+    message = f"Member {path!r} is a link to {target!r}, which {why}."
+    return ArchiveUnsafeError(message, member=path, hint=_HINT)
+
+
+def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> Wanted | None:
+    """Returns a function that says whether a path was asked for, None for all.
+
+    Example:
+        >>> wanted = chosen(["train/*", "!*.tmp"])
+        >>> wanted("train/1.jpg"), wanted("train/1.tmp"), wanted("val/1.jpg")
+        (True, False, False)
+    """
+    if members is None or callable(members):
+        return members
+    patterns = [members] if isinstance(members, str) else list(members)
+    included = [pattern for pattern in patterns if not pattern.startswith("!")]
+    excluded = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    takes, leaves = _matcher(included), _matcher(excluded)
+
+    def wanted(path: str) -> bool:
+        return (not included or takes(path)) and not leaves(path)
+
+    return wanted if excluded else takes
+
+
+def _matcher(patterns: Sequence[str]) -> Wanted:
+    exact = {pattern.strip("/") for pattern in patterns}
+    below = tuple(f"{pattern}/" for pattern in exact)
+    globs = [glob for pattern in exact for glob in _globs(pattern)]
+
+    def matches(path: str) -> bool:
+        if path in exact or path.startswith(below):
+            return True
+        return any(fnmatch.fnmatchcase(path, pattern) for pattern in globs)
+
+    return matches
+
+
+def unanswered(members: Sequence[str], paths: Iterable[str]) -> list[str]:
+    """Returns those of the names and patterns asked for that no path answers to.
+
+    Example:
+        >>> unanswered(["train", "val/*"], ["train/cat.jpg"])
+        ['val/*']
+    """
+    left = {name.strip("/") for name in members if not name.startswith("!")}
+    globs = {name for name in left if _globs(name)}
+    for path in paths:
+        if not left:
+            break
+        answered = {
+            name for name in globs if any(fnmatch.fnmatchcase(path, g) for g in _globs(name))
+        }
+        globs -= answered
+        left -= answered
+        while path:
+            left.discard(path)
+            path = path.rpartition("/")[0]
+    return [name for name in members if name.strip("/") in left]
+
+
+def _globs(name: str) -> list[str]:
+    """Returns the patterns that a name means; brackets may be ones of a folder's name."""
+    if not any(c in name for c in "*?["):
+        return []
+    return [name, name.replace("[", "[[]")] if "[" in name else [name]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what an archive may unpack to; raise one to allow an unusual archive.
+
+    Args:
+        total_bytes: The most that all members together may unpack to.
+        ratio: The most unpacked bytes for each byte of the archive.
+        ratio_free_bytes: Up to this much is unpacked whatever its ratio.
+        files: The most members.
+        empty_files: The most members without content.
+        case_clashes: Allow names that differ in case only, though the disk seems to take them
+            for one.
+
+    Example:
+        >>> Limits(ratio=2000).ratio
+        2000
+    """
+
+    total_bytes: int = 1 << 40
+    ratio: int = 200
+    ratio_free_bytes: int = 1 << 30
+    files: int = 5_000_000
+    empty_files: int = 100_000
+    case_clashes: bool = False
+
+    def check_bytes(self, unpacked_bytes: int, archive_bytes: int, *, member: str = "") -> None:
+        """Raises where the unpacked size is out of proportion."""
+        if unpacked_bytes > self.total_bytes:
+            message = (
+                f"The archive unpacks to more than {self.total_bytes:,} bytes "
+                f"({unpacked_bytes:,} so far)."
+            )
+            raise ArchiveUnsafeError(message, member=member, hint=_RAISE.format("total_bytes"))
+        if unpacked_bytes > max(self.ratio_free_bytes, self.ratio * archive_bytes):
+            message = (
+                f"{archive_bytes:,} bytes of archive unpack to {unpacked_bytes:,}, "
+                f"more than {self.ratio} for each: it looks like a bomb."
+            )
+            raise ArchiveUnsafeError(message, member=member, hint=_RAISE.format("ratio"))
+
+    def check_counts(self, files: int, empty_files: int, *, member: str = "") -> None:
+        """Raises where there are too many members."""
+        if files > self.files:
+            message = f"The archive has {files:,} members, more than {self.files:,}."
+            raise ArchiveUnsafeError(message, member=member, hint=_RAISE.format("files"))
+        if empty_files > self.empty_files:
+            message = (
+                f"The archive has {empty_files:,} members without content, "
+                f"more than {self.empty_files:,}: it looks like a bomb."
+            )
+            raise ArchiveUnsafeError(message, member=member, hint=_RAISE.format("empty_files"))
+
+    def check_table(self, paths: Sequence[str], nbytes: Column, archive_bytes: int) -> None:
+        """Raises where all members together are too much."""
+        if not len(paths):
+            return
+        largest = int(np.argmax(nbytes))
+        self.check_bytes(int(nbytes[largest]), archive_bytes, member=paths[largest])
+        # No single sum: a lying archive overflows 64 bits.
+        total_bytes = int((nbytes >> 20).sum()) << 20
+        total_bytes += int((nbytes & 0xFFFFF).sum())
+        self.check_bytes(total_bytes, archive_bytes, member=paths[largest])
+        empty = nbytes == 0
+        first_empty = paths[int(np.argmax(empty))]
+        self.check_counts(len(paths), int(np.count_nonzero(empty)), member=first_empty)

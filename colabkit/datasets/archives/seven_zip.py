@@ -8,16 +8,14 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from colabkit.datasets.archives.adapters import ListedMember, ListedPlan, MemberFile, plan_listed
 from colabkit.datasets.archives.codecs import Password, needed, text_password
-from colabkit.datasets.archives.limits import Limits
-from colabkit.datasets.archives.listed_member_file import MemberFile
-from colabkit.datasets.archives.listed_planning import ListedMember, ListedPlan, plan_listed
-from colabkit.datasets.archives.members import ArchiveFile, UnpackedTable
-from colabkit.datasets.archives.remarks import Remarks
+from colabkit.datasets.archives.members import ArchiveFile, Remarks, UnpackedTable
+from colabkit.datasets.archives.safety import Limits
+from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.source import Source
-from colabkit.datasets.reading.source_file import SourceFile
-from colabkit.datasets.reading.transfer_progress import Counter
 from colabkit.datasets.reading.workers import CrewStoppedError
+from colabkit.datasets.reading.wrappers import SourceFile
 from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import (
     ArchiveCorruptError,

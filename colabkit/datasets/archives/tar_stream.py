@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
-from colabkit.datasets.archives.codec_streams import (
+from colabkit.datasets.archives.codecs import (
     GZIP,
     CodecError,
+    Decoder,
     bz2_decoder,
     decode,
     deflate_decoder,
     lz4_decoder,
+    optional,
     pull_zstd,
     xz_decoder,
     zstd_decoder,
 )
-from colabkit.datasets.archives.codecs import Decoder, optional
 from colabkit.datasets.archives.kinds import ArchiveKind
 from colabkit.errors import ArchiveCorruptError
 

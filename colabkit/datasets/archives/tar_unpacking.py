@@ -6,15 +6,19 @@ import os
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
-from colabkit.datasets.archives.encodings import NameReader
 from colabkit.datasets.archives.kinds import ArchiveKind
-from colabkit.datasets.archives.limits import Limits
-from colabkit.datasets.archives.member_links import LINK_BYTES_MAX, Resolved, resolve
-from colabkit.datasets.archives.member_selection import Wanted
-from colabkit.datasets.archives.members import UnpackedTable
-from colabkit.datasets.archives.names import Names
-from colabkit.datasets.archives.remarks import Remark, Remarks
-from colabkit.datasets.archives.safety import check_mode, member_path, placed
+from colabkit.datasets.archives.members import Remark, Remarks, UnpackedTable
+from colabkit.datasets.archives.names import NameReader, Names
+from colabkit.datasets.archives.safety import (
+    LINK_BYTES_MAX,
+    Limits,
+    Resolved,
+    Wanted,
+    check_mode,
+    member_path,
+    placed,
+    resolve,
+)
 from colabkit.datasets.archives.tar_headers import (
     BLOCK_BYTES,
     NOTHING,
@@ -22,20 +26,22 @@ from colabkit.datasets.archives.tar_headers import (
     TarMember,
     TarType,
     check_kind,
+    filled,
     is_header,
     long_text,
     merged,
+    of_gnu,
+    of_pax,
     pax_records,
     read_header,
 )
-from colabkit.datasets.archives.tar_sparse import filled, of_gnu, of_pax
 from colabkit.datasets.archives.tar_stream import Blocks, unpacked_pieces
+from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.read_ahead import ReadAhead
-from colabkit.datasets.reading.transfer_progress import Counter
 from colabkit.datasets.reading.workers import Crew, Pipe
-from colabkit.datasets.writing.file_batches import SMALL_BYTES, FileBatches
 from colabkit.datasets.writing.small_files import crc32
 from colabkit.datasets.writing.tree import Tree
+from colabkit.datasets.writing.writer_process import SMALL_BYTES, FileBatches
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
 
 _PIPE_BYTES = 32 << 20

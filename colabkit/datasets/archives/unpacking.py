@@ -8,21 +8,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colabkit.datasets.archives.kinds import ArchiveKind
-from colabkit.datasets.archives.member_links import Resolved
-from colabkit.datasets.archives.member_selection import Wanted
-from colabkit.datasets.archives.members import FileTable, UnpackedTable
+from colabkit.datasets.archives.kinds import ArchiveKind, Plan
+from colabkit.datasets.archives.members import FileTable, Remark, UnpackedTable
 from colabkit.datasets.archives.names import check_clashes
-from colabkit.datasets.archives.planning import Plan
-from colabkit.datasets.archives.remarks import Remark
+from colabkit.datasets.archives.safety import Resolved, Wanted
 from colabkit.datasets.archives.zip_members import ZipLayout
 from colabkit.datasets.archives.zip_unpacking import ZipUnpacker
+from colabkit.datasets.reading.progress import Counter, Progress
 from colabkit.datasets.reading.read_ahead import ReadAhead
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.datasets.reading.source import FileSource, Source
-from colabkit.datasets.reading.source_file import SourceFile
-from colabkit.datasets.reading.transfer_progress import Counter, Progress
 from colabkit.datasets.reading.workers import Crew
+from colabkit.datasets.reading.wrappers import SourceFile
 from colabkit.datasets.writing.tree import Tree
 from colabkit.datasets.writing.writer_process import FROM_FILES, WriterProcess
 from colabkit.errors import ArchivePasswordError, StorageError

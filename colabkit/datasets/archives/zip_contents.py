@@ -8,9 +8,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from colabkit.datasets.archives.codec_streams import (
+from colabkit.datasets.archives.codecs import (
     RAW_DEFLATE,
     CodecError,
+    Decoder,
+    Deflate64,
+    ZipLzma,
     bz2_decoder,
     decode,
     deflate_decoder,
@@ -18,7 +21,6 @@ from colabkit.datasets.archives.codec_streams import (
     xz_decoder,
     zstd_decoder,
 )
-from colabkit.datasets.archives.codecs import Decoder, Deflate64, ZipLzma
 from colabkit.datasets.archives.members import Column
 from colabkit.datasets.archives.zip_directory import LOCAL_BYTES, ZipEntries
 from colabkit.datasets.writing.damage import corrupt

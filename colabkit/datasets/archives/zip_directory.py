@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from colabkit.datasets.archives.encodings import FALLBACK, decoded, encoding_of
 from colabkit.datasets.archives.members import Column, are_in
+from colabkit.datasets.archives.names import FALLBACK, decoded, encoding_of
 from colabkit.datasets.archives.zip_format import ZipEnd
 from colabkit.datasets.writing.damage import corrupt
 from colabkit.errors import ArchiveCorruptError

@@ -10,12 +10,25 @@ from dataclasses import dataclass
 import numpy as np
 
 from colabkit.datasets.archives.codecs import Password, needed
-from colabkit.datasets.archives.limits import Limits
-from colabkit.datasets.archives.member_links import LINK_BYTES_MAX, Resolved, resolve
-from colabkit.datasets.archives.members import Column, FileTable, PathColumn, are_in
+from colabkit.datasets.archives.members import (
+    Column,
+    FileTable,
+    PathColumn,
+    Remark,
+    Remarks,
+    are_in,
+)
 from colabkit.datasets.archives.names import check_clashes, folders_of, replaced
-from colabkit.datasets.archives.remarks import Remark, Remarks
-from colabkit.datasets.archives.safety import all_plain, check_mode, parents, placed
+from colabkit.datasets.archives.safety import (
+    LINK_BYTES_MAX,
+    Limits,
+    Resolved,
+    all_plain,
+    check_mode,
+    parents,
+    placed,
+    resolve,
+)
 from colabkit.datasets.archives.zip_contents import ZipMethod, data_ranges, unpacked
 from colabkit.datasets.archives.zip_directory import (
     LOCAL_BYTES,

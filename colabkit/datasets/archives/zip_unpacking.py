@@ -23,9 +23,9 @@ from colabkit.datasets.archives.zip_contents import (
 from colabkit.datasets.archives.zip_directory import LOCAL_BYTES
 from colabkit.datasets.archives.zip_encryption import Decryption, aes_facts, maybe_wrong
 from colabkit.datasets.archives.zip_members import ZipLayout
+from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead
 from colabkit.datasets.reading.source import FileSource
-from colabkit.datasets.reading.transfer_progress import Counter
 from colabkit.datasets.reading.workers import Crew
 from colabkit.datasets.writing.damage import corrupt
 from colabkit.datasets.writing.small_files import DEFLATE, STORED, Head, Item, crc32

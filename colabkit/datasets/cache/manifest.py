@@ -1,19 +1,28 @@
-"""What was unpacked: a manifest of every file, and of the folder as it was published."""
+"""What was unpacked: a manifest of every file, and whether a folder is still what it says."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
+import itertools
 import json
-from collections.abc import Iterable, Mapping
+import os
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import xxhash
 
 _MAGIC = b"colabkit dataset 1 "
 _CHUNK = 1 << 12
+_READ_BYTES = 1 << 20
+_BATCH = 64
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Member(NamedTuple):
@@ -131,3 +140,149 @@ def read_manifest(path: Path) -> Manifest | None:
         return decode(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def boot_id() -> str:
+    """Returns which run of this machine it is, "" where it does not say.
+
+    What a killed process wrote is still there; what a machine wrote before it went down may
+    not be.
+    """
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def folder_state(folder: Path, manifest: Manifest | None) -> FolderState:
+    """Returns the state of a folder by looking at its folders only, never at its files.
+
+    It sees every file that came, went or was renamed, and none that was changed in place.
+    """
+    try:
+        status = os.lstat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return FolderState.ABSENT
+    if not _is_folder(folder) or manifest is None or status.st_ino != manifest.header.inode:
+        if _is_empty_folder(folder):
+            return FolderState.ABSENT
+        # A cache that was copied or moved to another disk has its numbers changed.
+        is_moved = manifest is not None and _is_folder(folder)
+        return FolderState.MOVED if is_moved else FolderState.FOREIGN
+    return FolderState.WHOLE if _times_equal(folder, manifest.folders) else FolderState.TOUCHED
+
+
+def sizes_state(folder: Path, members: Sequence[Member]) -> FolderState:
+    """Returns WHOLE or DAMAGED by the presence and size of every file; reads no data."""
+    present = dict(walk_sizes(folder))
+    whole = all(present.get(member.path) == member.nbytes for member in members)
+    return FolderState.WHOLE if whole else FolderState.DAMAGED
+
+
+def damaged_members(
+    folder: Path, members: Sequence[Member], *, count: Callable[..., None] | None = None
+) -> list[str]:
+    """Returns the files that are missing or not what they were, by reading all of them.
+
+    Args:
+        folder: Where they lie.
+        members: What they have to be.
+        count: Is told ``nbytes=`` and ``files=`` of each that was read.
+    """
+
+    def differs(member: Member) -> bool:
+        if count is not None:
+            count(nbytes=member.nbytes, files=1)
+        try:
+            nbytes, crc32 = measure(folder / member.path)
+        except OSError:
+            return True
+        return nbytes != member.nbytes or (member.crc32 is not None and crc32 != member.crc32)
+
+    found = parallel(differs, members, threads=os.cpu_count() or 2, name="colabkit-check")
+    return [member.path for member, bad in zip(members, found, strict=True) if bad]
+
+
+def is_copy_of(
+    folder: Path, manifest: Manifest, *, count: Callable[..., None] | None = None
+) -> bool:
+    """Whether a folder holds just what was published elsewhere, by reading all of it."""
+    members = manifest.members()
+    return not foreign_files(folder, members) and not damaged_members(folder, members, count=count)
+
+
+def foreign_files(folder: Path, members: Sequence[Member]) -> list[str]:
+    """Returns the files that were not published here, or have another size by now."""
+    known = {member.path: member.nbytes for member in members}
+    return [path for path, nbytes in walk_sizes(folder) if known.get(path) != nbytes]
+
+
+def folder_times(folder: Path) -> dict[str, int]:
+    """Returns the time of change in ns of a folder and of each below it, by path."""
+    times = {"": os.lstat(folder).st_mtime_ns}
+    for path, entry in _walk(folder):
+        if entry.is_dir(follow_symlinks=False):
+            times[path] = entry.stat(follow_symlinks=False).st_mtime_ns
+    return times
+
+
+def walk_sizes(folder: Path) -> Iterator[tuple[str, int]]:
+    """Yields (path with slashes, size) of every file in a folder; links are none."""
+    for path, entry in _walk(folder):
+        if not entry.is_dir(follow_symlinks=False) and not entry.is_symlink():
+            yield path, entry.stat(follow_symlinks=False).st_size
+
+
+def measure(path: Path) -> tuple[int, int]:
+    """Returns a file's size and CRC-32 by reading it."""
+    nbytes = crc32 = 0
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        while piece := os.read(descriptor, _READ_BYTES):
+            nbytes, crc32 = nbytes + len(piece), zlib.crc32(piece, crc32)
+    finally:
+        os.close(descriptor)
+    return nbytes, crc32
+
+
+def parallel(
+    work: Callable[[Item], Result], items: Sequence[Item], *, threads: int, name: str
+) -> list[Result]:
+    """Returns what ``work`` gives for each item, in order, from several threads."""
+    batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
+    if len(batches) <= 1:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(threads, name) as pool:
+        done = pool.map(lambda batch: [work(item) for item in batch], batches)
+        return list(itertools.chain.from_iterable(done))
+
+
+def _times_equal(folder: Path, times: Mapping[str, int]) -> bool:
+    base = f"{folder}/"
+    try:
+        return all(os.lstat(base + path).st_mtime_ns == time for path, time in times.items())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_empty_folder(path: Path) -> bool:
+    if not _is_folder(path):
+        return False
+    with os.scandir(path) as entries:
+        return next(entries, None) is None
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        with os.scandir(folder / inside) as entries:
+            for entry in entries:
+                path = f"{inside}/{entry.name}" if inside else entry.name
+                yield path, entry
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(path)

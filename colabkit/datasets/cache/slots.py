@@ -1,19 +1,37 @@
-"""Where a dataset lies on this machine, and what lies beside it."""
+"""Where a dataset lies on this machine, which processes use it, and how they wait for it."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import json
+import logging
 import os
 import re
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
+from colabkit.datasets.reading.progress import Phase, Standing, Watch
+from colabkit.datasets.reading.retrying import Retrier
+from colabkit.errors import StorageError
+from colabkit.notebook import Transfer, TransferBar
 from colabkit.runtime import Platform, detect_platform
+from colabkit.storage import write_whole
 
 SIDE_NAME = ".colabkit"
 _KEPT_CHARACTERS = 60
+_logger = logging.getLogger(__name__)
+_held: dict[tuple[int, int], int] = {}
+_guard = threading.Lock()
+Result = TypeVar("Result")
+_POLL_S = 0.1
+_TELL_PERIOD_S = 0.5
+_STOP_TIMEOUT_S = 4.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,3 +122,229 @@ def _stem(source: str) -> str:
     name = re.split(r"[?#]", source.rstrip("/"))[0].rpartition("/")[2]
     name = re.sub(r"(\.(tar|tgz|tbz2?|txz|zip|gz|bz2|xz|zst|7z|rar))+$", "", name, flags=re.I)
     return re.sub(r"[^\w.-]+", "_", name).strip("._")[:_KEPT_CHARACTERS] or "dataset"
+
+
+@contextlib.contextmanager
+def alone_at(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Holds a lock until the end of the block, or until this process has ended in whatever way.
+
+    Args:
+        path: The lock's file, made where it is not there; it stays.
+        wait: Called again and again while another process holds it; by default nobody waits.
+
+    Yields:
+        Whether it is held.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        while not (is_held := _taken(descriptor)) and wait is not None:
+            wait()
+        try:
+            yield is_held
+        finally:
+            # A process forked meanwhile has the descriptor too, and would hold it on.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def hold(folder: Path) -> bool:
+    """Marks a folder as used until this process and those forked from it have ended.
+
+    The lock is on the folder itself, so it follows a rename, and the system lets go of it
+    when the process dies in whatever way.
+
+    Returns:
+        Whether the folder is there to be used: False while another process takes it away.
+    """
+    with _guard:
+        try:
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        key = _key(descriptor)
+        try:
+            if key not in _held:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                _held[key], descriptor = descriptor, -1
+        except BlockingIOError:
+            return False
+        except OSError:
+            _logger.debug("This file system has no locks for %s.", folder, exc_info=True)
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        if _is_at(folder, key):
+            return True
+        # It was taken away between the two calls.
+        if (held := _held.pop(key, None)) is not None:
+            os.close(held)
+        return False
+
+
+def let_go(folder: Path) -> None:
+    """Takes this process's own mark off a folder."""
+    with _guard, contextlib.suppress(FileNotFoundError):
+        status = folder.stat()
+        descriptor = _held.pop((status.st_dev, status.st_ino), None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def alone_with(folder: Path) -> Iterator[bool]:
+    """Yields whether no process uses a folder, and keeps it so until the end of the block."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
+def _is_at(folder: Path, key: tuple[int, int]) -> bool:
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return False
+    return (status.st_dev, status.st_ino) == key
+
+
+def _key(descriptor: int) -> tuple[int, int]:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino
+
+
+@contextlib.contextmanager
+def locked(slot: Slot, bar: TransferBar) -> Iterator[bool]:
+    """Holds a dataset's lock; shows how far its holder is while it waits.
+
+    Yields:
+        Whether it had to wait.
+    """
+    waited = False
+
+    def wait() -> None:
+        nonlocal waited
+        waited = True
+        bar.update(_transfer(_told(slot.doing), waiting=True))
+        time.sleep(_POLL_S)
+
+    with contextlib.ExitStack() as stack:
+        try:
+            slot.side.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(alone_at(slot.lock, wait=wait))
+        except OSError as error:
+            message = f"{slot.folder.parent} cannot be written to: {error.strerror or error}."
+            hint = "Pass dest= in a folder that you may write to, or set COLABKIT_CACHE to one."
+            raise StorageError(message, path=slot.folder, operation="write", hint=hint) from error
+        yield waited
+
+
+def attended(
+    work: Callable[[], Result],
+    *,
+    watch: Watch,
+    retrier: Retrier,
+    bar: TransferBar,
+    doing: Path | None = None,
+) -> Result:
+    """Does the work on a thread, while this one shows it, mounts again, and heeds Ctrl-C.
+
+    Args:
+        work: What to do; it passes ``watch`` often.
+        watch: Says how far it is.
+        retrier: Mounts again on this thread.
+        bar: Shows it.
+        doing: Where to note it for processes that wait.
+
+    Raises:
+        BaseException: What the work raised.
+    """
+    results: list[Result] = []
+    failures: list[BaseException] = []
+    # A join that Ctrl-C breaks marks the thread as ended although it runs (Python < 3.13).
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised again on the caller's thread
+            failures.append(error)
+        finally:
+            ended.set()
+
+    worker = threading.Thread(target=run, name="colabkit-dataset", daemon=True)
+    worker.start()
+    told_s = 0.0
+    has_ended = False
+    try:
+        while not has_ended:
+            has_ended = ended.wait(_POLL_S)
+            standing = watch.standing()
+            bar.update(_transfer(standing))
+            if threading.current_thread() is threading.main_thread():
+                retrier.tend()
+            if doing is not None and time.monotonic() - told_s > _TELL_PERIOD_S:
+                told_s = time.monotonic()
+                _tell(doing, standing)
+    except BaseException:
+        watch.stopped.set()
+        # What hangs in a dead mount is left behind: it may not publish any more.
+        ended.wait(_STOP_TIMEOUT_S)
+        raise
+    finally:
+        if doing is not None:
+            with contextlib.suppress(OSError):
+                doing.unlink()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+def _transfer(standing: Standing, *, waiting: bool = False) -> Transfer:
+    phase = standing.phase.value
+    if waiting:
+        phase = Phase.WAITING.value
+        if standing.phase is not Phase.WAITING:
+            phase += f" ({standing.phase.value})"
+    return Transfer(
+        phase,
+        standing.bytes_done,
+        standing.bytes_total,
+        standing.files_done,
+        standing.files_total,
+        standing.trouble,
+    )
+
+
+def _tell(path: Path, standing: Standing) -> None:
+    content = {
+        "phase": standing.phase.name,
+        "bytes": [standing.bytes_done, standing.bytes_total],
+        "files": [standing.files_done, standing.files_total],
+    }
+    # Nothing depends on it but what another process shows while it waits.
+    with contextlib.suppress(OSError):
+        write_whole(path, json.dumps(content).encode(), durable=False)
+
+
+def _told(path: Path) -> Standing:
+    try:
+        content = json.loads(path.read_text())
+        return Standing(Phase[content["phase"]], *content["bytes"], *content["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Standing(Phase.WAITING)

@@ -7,37 +7,22 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
-from colabkit.datasets.archives.kinds import ArchiveKind
-from colabkit.datasets.archives.limits import Limits
-from colabkit.datasets.archives.member_selection import Wanted, chosen
-from colabkit.datasets.archives.members import UnpackedTable
-from colabkit.datasets.archives.planning import Plan, plan_archive
-from colabkit.datasets.archives.remarks import Remark, said_once
+from colabkit.datasets.archives.kinds import ArchiveKind, Plan, plan_archive
+from colabkit.datasets.archives.members import Remark, UnpackedTable, said_once
+from colabkit.datasets.archives.safety import Limits, Wanted, chosen
 from colabkit.datasets.archives.unpacking import unpack
-from colabkit.datasets.cache.checking import damaged_members
-from colabkit.datasets.cache.manifest import Member
-from colabkit.datasets.cache.staging import Staging
+from colabkit.datasets.cache.manifest import Member, damaged_members
+from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.mirroring import Before
-from colabkit.datasets.origins.archive_members import Below, MemberView, check_clashes
-from colabkit.datasets.origins.archive_totals import Totals
-from colabkit.datasets.origins.base import Contents
-from colabkit.datasets.origins.shard_kinds import (
-    ARCHIVE_SUFFIXES,
-    holds_archive,
-    stem_of,
-    suffix_of,
-)
-from colabkit.datasets.reading.access import Access
+from colabkit.datasets.origins.base import Below, Contents, MemberView, Totals, check_clashes
+from colabkit.datasets.origins.parts import ARCHIVE_SUFFIXES, holds_archive, stem_of, suffix_of
 from colabkit.datasets.reading.downloads import Downloads
-from colabkit.datasets.reading.joined_source import JoinedSource
-from colabkit.datasets.reading.progress import Phase, StoppedError, Watch
-from colabkit.datasets.reading.retried_source import RetriedSource
-from colabkit.datasets.reading.retrying import Retry
-from colabkit.datasets.reading.source import Source
+from colabkit.datasets.reading.progress import Phase, Progress, StoppedError, Watch
+from colabkit.datasets.reading.retrying import RetriedSource, Retry
+from colabkit.datasets.reading.source import Source, stamp_of
 from colabkit.datasets.reading.split_names import SplitArchive, name_of
-from colabkit.datasets.reading.stamps import stamp_of
-from colabkit.datasets.reading.transfer_progress import Progress
-from colabkit.datasets.reading.wrappers import HashedSource
+from colabkit.datasets.reading.web import Access
+from colabkit.datasets.reading.wrappers import HashedSource, JoinedSource
 from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import (
     ArchiveCorruptError,

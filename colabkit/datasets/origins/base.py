@@ -1,20 +1,142 @@
-"""The two things a dataset is made from, behind one contract: a folder, and archives."""
+"""What a dataset is made from, behind one contract; the plain one is a folder."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol, overload
 
+from colabkit.datasets.archives.kinds import Plan
+from colabkit.datasets.archives.names import folded
 from colabkit.datasets.cache.manifest import Member
-from colabkit.datasets.cache.staging import Staging
+from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.listing import FolderReader, Listing, list_files, list_folder
-from colabkit.datasets.folders.mirroring import Before, mirror
-from colabkit.datasets.folders.settling import settle
-from colabkit.datasets.reading.progress import Phase, Watch
+from colabkit.datasets.folders.mirroring import Before, mirror, settle
+from colabkit.datasets.reading.progress import Phase, Progress, Standing, Watch
 from colabkit.datasets.reading.retrying import Retry
+from colabkit.errors import DatasetClashError
+
+
+class MemberView(Sequence[Member]):
+    """The files of several tables as members, each made when it is asked for.
+
+    Args:
+        tables: Each archive's files.
+        folders: The folder that each archive gets, "" for the top.
+    """
+
+    def __init__(self, tables: Sequence[Sequence[Any]], folders: Sequence[str]) -> None:
+        self._tables = tables
+        self._prefixes = [f"{folder}/" if folder else "" for folder in folders]
+
+    def __len__(self) -> int:
+        return sum(len(table) for table in self._tables)
+
+    def __iter__(self) -> Iterator[Member]:
+        for table, prefix in zip(self._tables, self._prefixes, strict=True):
+            for row in table:
+                yield Member(prefix + row[0], row[1], row[2])
+
+    @overload
+    def __getitem__(self, index: int) -> Member: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Member]: ...
+    def __getitem__(self, index: int | slice) -> Member | Sequence[Member]:
+        if isinstance(index, slice):
+            return list(self)[index]
+        index = range(len(self))[index]
+        for table, prefix in zip(self._tables, self._prefixes, strict=True):
+            if index < len(table):
+                path, nbytes, crc32, *_ = table[index]
+                return Member(prefix + path, nbytes, crc32)
+            index -= len(table)
+        raise IndexError(index)
+
+
+class Below(Container[str]):
+    """Those of some paths that lie in a folder, as paths inside it."""
+
+    def __init__(self, paths: Container[str], folder: str) -> None:
+        self._paths = paths
+        self._prefix = f"{folder}/"
+
+    def __contains__(self, path: object) -> bool:
+        return f"{self._prefix}{path}" in self._paths
+
+
+def check_clashes(
+    paths: Sequence[str],
+    tables: Sequence[Sequence[Any]],
+    folders: Sequence[Sequence[str]],
+    *,
+    keeps_case: bool,
+) -> None:
+    """Refuses a name that two archives give, or as file and as folder.
+
+    Args:
+        paths: The archives.
+        tables: Each one's files.
+        folders: Each one's folders.
+        keeps_case: Whether names that differ in case only are two on the disk.
+    """
+    key: Callable[[str], str] = str if keeps_case else folded
+    owners: dict[str, int] = {}
+    folder_owners: dict[str, int] = {}
+    for number, names in enumerate(folders):
+        for name in names:
+            folder_owners.setdefault(key(name), number)
+    for number, table in enumerate(tables):
+        for path, *_ in table:
+            name = key(path)
+            others = (owners.setdefault(name, number), folder_owners.get(name, number))
+            other = next((other for other in others if other != number), None)
+            if other is None:
+                continue
+            message = f"{path!r} is in {paths[other]} and in {paths[number]}."
+            raise DatasetClashError(
+                message,
+                path=path,
+                sources=(paths[other], paths[number]),
+                hint="Pass subfolders=True: each archive gets a folder of its own.",
+            )
+
+
+class Totals:
+    """Adds up the progress of archives that are unpacked side by side.
+
+    Args:
+        plans: What each holds.
+
+    Attributes:
+        given_up: Set when one has failed: the others may end.
+    """
+
+    def __init__(self, plans: Sequence[Plan]) -> None:
+        self._guard = threading.Lock()
+        self._news: dict[int, Progress] = {}
+        self._nbytes: int | None = None
+        self._files: int | None = None
+        if all(plan.nbytes is not None for plan in plans):
+            self._nbytes = sum(plan.nbytes or 0 for plan in plans)
+            self._files = sum(plan.n_files or 0 for plan in plans)
+        self._archive_bytes = sum(plan.archive_bytes for plan in plans)
+        self.given_up = threading.Event()
+
+    def standing(self, number: int, now: Progress) -> Standing:
+        """Returns how far all are, one of them being as far as said."""
+        with self._guard:
+            self._news[number] = now
+            news = list(self._news.values())
+        files = sum(one.files_done for one in news)
+        if self._nbytes is None:
+            # What it unpacks to is not known: how much of the archives was unpacked is.
+            used = sum(one.bytes_used for one in news)
+            return Standing(Phase.UNPACKING, used, self._archive_bytes, files, None)
+        written = sum(one.bytes_written for one in news)
+        return Standing(Phase.UNPACKING, written, self._nbytes, files, self._files)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -8,20 +8,16 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from colabkit.datasets.archives.limits import Limits
-from colabkit.datasets.archives.member_selection import chosen
-from colabkit.datasets.found import Found, SourceKind, is_url
+from colabkit.datasets.archives.safety import Limits, chosen
 from colabkit.datasets.origins.archive import ArchiveOrigin
 from colabkit.datasets.origins.base import Contents, FolderOrigin, Origin, files_origin, packed_path
 from colabkit.datasets.origins.composed import NestedOrigin
-from colabkit.datasets.origins.parts import PartsOrigin
-from colabkit.datasets.origins.service_origin import ServiceOrigin
-from colabkit.datasets.origins.services import UrlFiles, service_of
-from colabkit.datasets.origins.shard_kinds import ARCHIVE_SUFFIXES, suffix_of
-from colabkit.datasets.reading.access import Access
+from colabkit.datasets.origins.parts import ARCHIVE_SUFFIXES, PartsOrigin, suffix_of
+from colabkit.datasets.origins.services import ServiceOrigin, UrlFiles, service_of
 from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.datasets.reading.retrying import Retry
-from colabkit.datasets.reading.web import SIGN_IN_HINT
+from colabkit.datasets.reading.web import SIGN_IN_HINT, Access
+from colabkit.datasets.resolve import Found, SourceKind, is_url
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
 from colabkit.storage import is_slow, mount_of
 
@@ -260,8 +256,8 @@ class Supply:
             message = f"{argument} is of one archive, and the source is a folder."
             raise ArgumentError(message, argument=argument)
         # Loaded for folders alone: an archive needs nothing that writes one.
-        from colabkit.datasets.origins.packed_origin import PackedOrigin
-        from colabkit.datasets.packing.older_pack import is_pack
+        from colabkit.datasets.origins.composed import PackedOrigin
+        from colabkit.datasets.packing.pieces import is_pack
 
         was_packed = is_pack(packed_path(root)) and os.access(root.parent, os.W_OK)
         if request.pack or was_packed:

@@ -11,15 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from colabkit.datasets.archives.safety import member_path
-from colabkit.datasets.reading.access import Access
+from colabkit.datasets.archives.safety import Wanted, member_path
+from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.cache.publishing import Staging
+from colabkit.datasets.folders.listing import list_folder
+from colabkit.datasets.folders.mirroring import Before, mirror
+from colabkit.datasets.origins.base import Contents
 from colabkit.datasets.reading.downloads import Downloads
 from colabkit.datasets.reading.drive_links import drive_download, drive_folder, drive_link
-from colabkit.datasets.reading.progress import Watch
+from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.datasets.reading.retrying import Retry
-from colabkit.datasets.reading.source import Source
+from colabkit.datasets.reading.source import Source, stamp_of
 from colabkit.datasets.reading.split_names import name_of
-from colabkit.datasets.reading.stamps import stamp_of
+from colabkit.datasets.reading.web import Access
 from colabkit.errors import (
     ArgumentError,
     ColabKitError,
@@ -37,6 +41,7 @@ _COMPETITIONS = "competitions/"
 # As the libraries call them, by class name: each has several versions in use.
 _NOT_FOUND = ("RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError")
 _NOT_SIGNED_IN = ("GatedRepoError", "UnauthenticatedError", "CredentialError")
+_FETCHED = "fetched"
 
 
 class Service(Protocol):
@@ -283,3 +288,68 @@ def _failure(url: str, package: str, error: Exception) -> StorageError | Dataset
         )
     message = f"{package} could not bring {url} ({type(error).__name__}: {words})."
     return StorageError(message, path=url, operation="download", hint="Run the cell again.")
+
+
+class ServiceOrigin:
+    """What a service's library downloads.
+
+    Args:
+        service: Brings it.
+        watch: Is told how far it is.
+        retry: Called when the service does not answer.
+        selects: Says which paths to take.
+    """
+
+    def __init__(
+        self, service: Service, *, watch: Watch, retry: Retry, selects: Wanted | None
+    ) -> None:
+        self._service = service
+        self._watch = watch
+        self._retry = retry
+        self._selects = selects
+
+    def stamp(self) -> str:
+        """Returns the service's word for what it has now."""
+        return self._service.stamp()
+
+    def contents(self) -> Contents:
+        """Tells what the service tells before it is asked for everything."""
+        return Contents(
+            digest=self._service.stamp(),
+            staging_key=f"service {self._service.stamp()}",
+            files=None,
+            n_folders=0,
+            nbytes_least=0,
+            verb="Downloaded",
+        )
+
+    def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:  # noqa: ARG002
+        """Lets it be downloaded beside the tree, and copies what was asked for."""
+        staging.remove(list(staging.unproven))
+        self._watch.begin(Phase.DOWNLOADING)
+        into = staging.tree.parent / _FETCHED
+        into.mkdir(exist_ok=True)
+        folder = self._downloaded(into)
+        listing = list_folder(folder, check=self._watch.check, retry=self._retry).selected(
+            lambda path: (
+                self._service.takes(path) and (self._selects is None or self._selects(path))
+            )
+        )
+        self._watch.begin(Phase.COPYING, bytes_total=listing.nbytes, files_total=len(listing.files))
+        members = mirror(folder, listing, staging, watch=self._watch, retry=self._retry)
+        shutil.rmtree(into)
+        return members
+
+    def checksum(self) -> str | None:
+        """Has no single hash."""
+        return None
+
+    def _count(self, nbytes: int) -> None:
+        self._watch.add(nbytes=nbytes)
+
+    def _downloaded(self, into: Path) -> Path:
+        while True:
+            try:
+                return self._service.download(into, self._count)
+            except OSError as error:
+                self._retry(error)

@@ -12,18 +12,16 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from colabkit.datasets.archives.encodings import decoded, encoding_of
-from colabkit.datasets.archives.limits import Limits
-from colabkit.datasets.archives.safety import member_path
-from colabkit.datasets.cache.durability import sync_folder
-from colabkit.datasets.cache.waiting import attended
+from colabkit.datasets.archives.names import decoded, encoding_of
+from colabkit.datasets.archives.safety import Limits, member_path
+from colabkit.datasets.cache.publishing import sync_folder
+from colabkit.datasets.cache.slots import attended
 from colabkit.datasets.folders.listing import FolderReader, Listing, list_folder, unreadable
-from colabkit.datasets.found import SourceKind
-from colabkit.datasets.packing.older_pack import OlderPack, is_pack
+from colabkit.datasets.packing.pieces import OlderPack, is_pack
 from colabkit.datasets.packing.zip_packer import ZipPacker
 from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.datasets.reading.retrying import Retrier, Retry
-from colabkit.datasets.resolve import find_source
+from colabkit.datasets.resolve import SourceKind, find_source
 from colabkit.errors import (
     ArchiveUnsafeError,
     ArgumentError,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import xxhash
 
-from colabkit.datasets.archives.zip_headers import (
+from colabkit.datasets.archives.zip_format import (
     Entry,
     Method,
     archive_end,
@@ -22,8 +22,7 @@ from colabkit.datasets.archives.zip_headers import (
 )
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.folders.listing import THREADS, FolderReader, Listing
-from colabkit.datasets.packing.older_pack import OlderPack, times_of
-from colabkit.datasets.packing.pieces import PIECE_BYTES, Piece, Squeezer
+from colabkit.datasets.packing.pieces import PIECE_BYTES, OlderPack, Piece, Squeezer, times_of
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.errors import StorageError

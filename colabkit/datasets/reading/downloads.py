@@ -13,12 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from colabkit.datasets.reading.access import NOTHING, Access
 from colabkit.datasets.reading.progress import Phase, Watch
-from colabkit.datasets.reading.retried_source import open_retried
-from colabkit.datasets.reading.retrying import Retry
+from colabkit.datasets.reading.retrying import Retry, open_retried
 from colabkit.datasets.reading.source import FileSource, Source
-from colabkit.datasets.reading.web import as_os_error, gives_parts, is_web, located
+from colabkit.datasets.reading.web import NOTHING, Access, as_os_error, gives_parts, is_web, located
 from colabkit.errors import DiskFullError, StorageError
 from colabkit.notebook import bytes_words
 

@@ -1,4 +1,4 @@
-"""What to do when the source fails in the middle: wait, mount again, go on."""
+"""What to do when the source fails in the middle: wait, mount again, go on where it broke."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from colabkit.datasets.reading.progress import Phase, Watch
+from colabkit.datasets.reading.source import Source, open_source
+from colabkit.datasets.reading.web import NOTHING, Access
 from colabkit.errors import (
     ColabKitError,
     DiskFullError,
@@ -22,14 +24,11 @@ from colabkit.notebook import duration_words
 from colabkit.storage import LOST, Mending, may_pass
 
 _logger = logging.getLogger(__name__)
-
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 PATIENCE_S = 600.0
 # A server that answers with failures for a minute means them.
 URL_PATIENCE_S = 60.0
-
-
 Retry = Callable[[OSError], None]
 """Returns when it is worth trying again, raises when it is not."""
 
@@ -202,3 +201,51 @@ def _is_lost(mount: Mount) -> bool:
 
 def _words(error: OSError) -> str:
     return error.strerror or str(error) or type(error).__name__
+
+
+class RetriedSource:
+    """A source each read of which is tried again until it gives its bytes.
+
+    Args:
+        source: The archive.
+        retry: Called on a failure; returns to try again, raises to give up.
+    """
+
+    def __init__(self, source: Source, retry: Retry) -> None:
+        self._source = source
+        self._retry = retry
+        self.name = source.name
+        self.nbytes = source.nbytes
+        self.starts = source.starts
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Returns the bytes asked for."""
+        while True:
+            try:
+                return self._source.read(offset, nbytes)
+            except OSError as error:
+                self._retry(error)
+
+    def close(self) -> None:
+        """Closes the source."""
+        self._source.close()
+
+
+def open_retried(path: str, retry: Retry, access: Access = NOTHING) -> Source:
+    """Opens a source, which fails while the mount is lost that it lies on.
+
+    Raises:
+        StorageError: It cannot be opened.
+    """
+    while True:
+        try:
+            return open_source(path, access)
+        except StorageError as error:
+            if not isinstance(error.__cause__, OSError):
+                raise
+            try:
+                retry(error.__cause__)
+            except OSError as final:
+                if final is error.__cause__:
+                    raise error from final
+                raise

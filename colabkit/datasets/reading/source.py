@@ -10,10 +10,30 @@ import threading
 from pathlib import Path
 from typing import Any, Protocol
 
-from colabkit.datasets.reading.access import NOTHING, Access
-from colabkit.datasets.reading.web import SIGN_IN_HINT, as_os_error, located
+from colabkit.datasets.reading.web import NOTHING, SIGN_IN_HINT, Access, as_os_error, located
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
 from colabkit.storage import is_slow
+
+_VALIDATORS = ("ETag", "etag", "Last-Modified", "LastModified", "md5Hash", "mtime", "updated")
+
+
+def stamp_of(path: str, access: Access = NOTHING) -> str:
+    """Returns the stamp of a path or URL, "" where a server tells nothing to go by.
+
+    Raises:
+        MissingPackageError: The URL needs a package that is not installed.
+        OSError: It cannot be looked at.
+    """
+    if "://" not in path:
+        status = Path(path).stat()
+        return f"{status.st_size}:{status.st_mtime_ns}"
+    place = located(path, access)
+    try:
+        facts = place.files.info(place.inside)
+    except Exception as error:
+        raise as_os_error(error, path) from error
+    told = [f"{name}={facts[name]}" for name in _VALIDATORS if facts.get(name)]
+    return f"{facts.get('size')}:{','.join(told)}" if told else ""
 
 
 class Source(Protocol):

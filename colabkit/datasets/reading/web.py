@@ -1,4 +1,4 @@
-"""URLs as fsspec reads them, and what is said where one cannot be."""
+"""URLs as fsspec reads them, what lets a user in, and what is said where one cannot be read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import dataclasses
 import errno
 import http
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
-from colabkit.datasets.reading.access import NOTHING, Access
 from colabkit.datasets.reading.drive_links import drive_download, drive_file
 from colabkit.errors import ArgumentError, MissingPackageError
 
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+# Some servers call a .tar.gz a tar that they packed on the way: a part of it cannot be unpacked.
+_AS_IT_IS = MappingProxyType({"Accept-Encoding": "identity"})
 # What fsspec itself needs for a protocol does not tell all that has to be installed for it.
 _FOR_NOW = frozenset({http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS})
 _REFUSED = frozenset({http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN})
@@ -24,6 +27,48 @@ SIGN_IN_HINT = (
     " anonymous=True."
 )
 _PACKAGES = {"http": "requests aiohttp", "https": "requests aiohttp"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Access:
+    """How to ask for what is behind a URL.
+
+    Attributes:
+        headers: Sent with each request to a web server.
+        token: A bearer token for a web server, or one of Hugging Face or Google Cloud.
+        anonymous: Whether a bucket is asked without any credentials of this machine.
+    """
+
+    headers: Mapping[str, str] = dataclasses.field(default_factory=lambda: _NO_HEADERS)
+    token: str | None = None
+    anonymous: bool = False
+
+    def options(self, url: str, client: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Returns what fsspec's file system of a URL is to be made with.
+
+        Args:
+            url: The URL.
+            client: What a web server's client is to be made with besides.
+
+        Example:
+            >>> Access(anonymous=True).options("s3://bucket/cats.zip")
+            {'anon': True}
+        """
+        scheme = url.partition("://")[0]
+        if scheme in {"http", "https"}:
+            headers = {**_AS_IT_IS, **self.headers}
+            if self.token:
+                headers.setdefault("Authorization", f"Bearer {self.token}")
+            kwargs = {**(client or {}), "headers": headers, "auto_decompress": False}
+            return {"client_kwargs": kwargs}
+        if scheme in {"s3", "s3a"}:
+            return {"anon": True} if self.anonymous else {}
+        if scheme in {"gs", "gcs", "hf"} and (self.token or self.anonymous):
+            return {"token": self.token or ("anon" if scheme != "hf" else False)}
+        return {}
+
+
+NOTHING = Access()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,15 +1,95 @@
-"""The checksum of an archive, found out from the bytes that pass by while it is unpacked."""
+"""Sources made of others: as a file for other packages, with a checksum, joined from parts."""
 
 from __future__ import annotations
 
+import bisect
 import hashlib
+import io
+import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from colabkit.datasets.reading.source import Source
+from colabkit.datasets.reading.read_ahead import CHUNK_BYTES
+from colabkit.datasets.reading.source import FileSource, Source
+from colabkit.datasets.reading.workers import Crew
+from colabkit.errors import ColabKitError
 
 _KEPT_BYTES_MAX = 256 << 20
 _READ_BYTES = 4 << 20
+# Each thread that reads has a descriptor for each part.
+_KEPT_OPEN_MAX = 16
+
+
+class SourceFile(io.RawIOBase):
+    """Reads a source like a file; sits out an outage where a crew's owner handles it."""
+
+    def __init__(self, source: Source, crew: Crew | None = None, *, retries: bool = False) -> None:
+        self.bytes_read = 0
+        self.outage: OSError | None = None
+        self._source = source
+        self._crew = crew or Crew()
+        self._retries = retries
+        self._back = self._crew.condition()
+        self._place = 0
+
+    def buffered(self) -> io.BufferedReader:
+        """Returns this with a buffer as large as a request should be."""
+        return io.BufferedReader(self, CHUNK_BYTES)
+
+    def readable(self) -> bool:
+        """Says yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Says yes."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Goes elsewhere."""
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._source.nbytes}
+        place = start[whence] + offset
+        if place < 0:
+            # What damaged bytes make a parser ask for; a real file answers the same.
+            message = f"negative seek value {place}"
+            raise ValueError(message)
+        self._place = place
+        return place
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Reads what fits."""
+        self._crew.check()
+        left = max(0, self._source.nbytes - self._place)
+        data = self._read(min(len(buffer), left)) if left else b""
+        buffer[: len(data)] = data
+        self._place += len(data)
+        self.bytes_read += len(data)
+        return len(data)
+
+    @property
+    def bytes_used(self) -> int:
+        """What was read is worked on at once."""
+        return self.bytes_read
+
+    def hurry(self) -> None:
+        """Has one reader only."""
+
+    def resume(self) -> None:
+        """Goes on after an outage."""
+        with self._crew.lock:
+            self.outage = None
+            self._back.notify_all()
+
+    def _read(self, nbytes: int) -> bytes:
+        while True:
+            try:
+                return self._source.read(self._place, nbytes)
+            except OSError as error:
+                if not self._retries or isinstance(error, ColabKitError):
+                    raise
+                with self._crew.lock:
+                    self.outage = error
+                    self._crew.changed.notify_all()
+                    self._crew.wait_for(self._back, lambda: self.outage is None)
 
 
 class HashedSource:
@@ -96,3 +176,48 @@ class HashedSource:
                 fresh = memoryview(data)[self._hashed - offset :]
                 self._digest.update(fresh)
                 self._hashed += len(fresh)
+
+
+class JoinedSource:
+    """Several sources, read as if each followed the one before.
+
+    Args:
+        parts: The sources, in order; they are closed with this one.
+        name: What the archive would be called whole.
+
+    Attributes:
+        starts: Where each part begins, in bytes.
+    """
+
+    def __init__(self, parts: Sequence[Source], name: str) -> None:
+        self._parts = parts
+        *starts, self.nbytes = itertools.accumulate((part.nbytes for part in parts), initial=0)
+        self.starts = tuple(starts)
+        self.name = name
+        if len(parts) > _KEPT_OPEN_MAX:
+            for part in parts:
+                if isinstance(part, FileSource):
+                    part.keeps_open = False
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Returns the bytes asked for, from as many parts as they lie in."""
+        pieces: list[bytes] = []
+        number = max(0, bisect.bisect_right(self.starts, offset) - 1)
+        for part, start in zip(self._parts[number:], self.starts[number:], strict=True):
+            if nbytes <= 0:
+                break
+            inside = min(nbytes, start + part.nbytes - offset)
+            if inside <= 0:
+                continue
+            piece = part.read(offset - start, inside)
+            pieces.append(piece)
+            offset += len(piece)
+            nbytes -= len(piece)
+            if len(piece) < inside:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """Closes every part."""
+        for part in self._parts:
+            part.close()

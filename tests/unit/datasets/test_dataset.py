@@ -449,7 +449,7 @@ class TestCrashOfTheMachine:
 
     def crash(self, monkeypatch, made: Path) -> None:
         monkeypatch.setattr(
-            "colabkit.datasets.cache.checking._BOOT_ID", put(made.parent / "id", b"next")
+            "colabkit.datasets.cache.manifest._BOOT_ID", put(made.parent / "id", b"next")
         )
 
     def test_a_lost_file_is_found_and_made_again(self, archive, monkeypatch):

@@ -16,9 +16,9 @@ import pytest
 import colabkit
 from colabkit import errors
 from colabkit.datasets.origins.services import UrlFiles
-from colabkit.datasets.reading.access import Access
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import Retrier
+from colabkit.datasets.reading.web import Access
 from tests.abilities import UNZIP, ZIP
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import content_of, make_tar, make_zip, put, some_files

@@ -15,7 +15,7 @@ import pytest
 import colabkit
 from colabkit import errors
 from colabkit.datasets.reading import drive_links
-from colabkit.datasets.reading.access import Access
+from colabkit.datasets.reading.web import Access
 from colabkit.datasets.resolve import find_source
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import content_of, make_folder, make_zip, some_files

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import colabkit
-from colabkit.datasets.reading.joined_source import JoinedSource
 from colabkit.datasets.reading.source import FileSource
+from colabkit.datasets.reading.wrappers import JoinedSource
 from colabkit.errors import ArchiveCorruptError, ColabKitError, DatasetNotFoundError
 from tests.abilities import SEVEN_ZIP, ZIP
 from tests.unit.datasets.building import raw_tar, tar_entry

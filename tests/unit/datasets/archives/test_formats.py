@@ -22,7 +22,7 @@ import pytest
 
 import colabkit
 from colabkit.datasets import Progress, open_source, plan_archive, unpack
-from colabkit.datasets.archives.zip_crypto import all_decrypted, decrypted, keys_of
+from colabkit.datasets.archives.zip_encryption import all_decrypted, decrypted, keys_of
 from colabkit.errors import (
     ArchiveCorruptError,
     ArchiveError,

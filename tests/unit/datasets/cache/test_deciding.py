@@ -15,7 +15,7 @@ from colabkit.datasets.cache.manifest import (
     encode,
     pack_members,
 )
-from colabkit.datasets.cache_actions import CacheAction, Wanted, cache_action
+from colabkit.datasets.deciding import CacheAction, Wanted, cache_action
 
 KNOWN = Header(
     source="/d/cats.zip",

@@ -15,7 +15,8 @@ import pytest
 
 import colabkit
 from colabkit import errors
-from colabkit.datasets.cache import eviction, use
+from colabkit.datasets.cache import room as eviction
+from colabkit.datasets.cache import slots as use
 from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.folders.listing import FolderReader
 from colabkit.datasets.origins.resolver import Supply

@@ -9,7 +9,7 @@ import time
 import colabkit
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.folders.listing import Listing
-from colabkit.datasets.folders.settling import PATIENCE_S, SETTLED_S, settle
+from colabkit.datasets.folders.mirroring import PATIENCE_S, SETTLED_S, settle
 from tests.unit.datasets.sources import content_of, make_folder, put
 
 NOW_S = 1_000_000.0

@@ -13,7 +13,7 @@ import pytest
 
 import colabkit
 from colabkit.datasets import Progress, open_source, plan_archive, unpack
-from colabkit.datasets.cache.waiting import attended
+from colabkit.datasets.cache.slots import attended
 from colabkit.datasets.reading.progress import Phase, StoppedError, Watch
 from colabkit.datasets.reading.retrying import Retrier
 from colabkit.notebook import Transfer, TransferBar, folder_card

@@ -13,8 +13,8 @@ from fsspec import AbstractFileSystem
 
 import colabkit
 from colabkit import errors
+from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.cache.slots import Slot
-from colabkit.datasets.cache.staging import Staging
 from colabkit.datasets.folders.listing import FolderReader, list_folder
 from colabkit.datasets.folders.mirroring import mirror
 from colabkit.datasets.reading.progress import StoppedError, Watch
