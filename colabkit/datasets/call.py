@@ -227,10 +227,11 @@ class Call:
         )
 
     def _say_notes(self) -> None:
-        for note in self._supply.hints():
+        notes = self._supply.notes()
+        for note in notes.hints:
             self._speaker.say(note)
         # What is missing in the folder is said to everybody.
-        for note in self._supply.losses():
+        for note in notes.losses:
             Printed().say(note)
 
     def _say_made(self, made: Made) -> None:

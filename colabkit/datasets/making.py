@@ -91,13 +91,13 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
     slot, origin = recipe.slot, recipe.origin
     slot.side.mkdir(parents=True, exist_ok=True)
     if contents.files is not None:
-        _check_selection(recipe, contents.files)
+        _check_selection(recipe, contents.files, contents.unfinished)
     with Staging(slot, key=contents.staging_key, planned=contents.files) as staging:
         evicted = _make_room(recipe, contents, staging)
         files_kept = len(staging.done) + len(staging.unproven)
         try:
             members = origin.fill(staging, _older_copy(slot, recipe.name, before))
-            _check_selection(recipe, members)
+            _check_selection(recipe, members, contents.unfinished)
         except OSError as error:
             if says_full(error) or says_full(error.__cause__):
                 raise full_error(slot) from error
@@ -168,10 +168,9 @@ def _older_copy(slot: Slot, name: str, before: Published) -> Before | None:
     return Before(slot.folder, members)
 
 
-def _check_selection(recipe: Recipe, members: Sequence[Member]) -> None:
+def _check_selection(recipe: Recipe, members: Sequence[Member], unfinished: Sequence[str]) -> None:
     """Refuses a selection of which a part is not there: a typing error would go unseen."""
     paths = (member.path for member in members)
-    unfinished = getattr(recipe.origin, "unfinished", ())
     nothing = unanswered(recipe.selection or (), itertools.chain(paths, unfinished))
     if not nothing:
         return

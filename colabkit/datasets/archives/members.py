@@ -256,9 +256,9 @@ class Remarks:
         return [f"{remark.value.format(_told(names))}." for remark, names in found]
 
 
-def said_once(sentences: Iterable[str]) -> list[str]:
+def said_once(sentences: Iterable[str]) -> tuple[str, ...]:
     """Returns sentences in order, each once."""
-    return list(dict.fromkeys(sentences))
+    return tuple(dict.fromkeys(sentences))
 
 
 def _told(names: Iterable[str]) -> str:

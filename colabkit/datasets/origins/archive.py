@@ -14,7 +14,7 @@ from colabkit.datasets.archives.unpacking import unpack
 from colabkit.datasets.cache.manifest import Member, damaged_members
 from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.mirroring import Before
-from colabkit.datasets.origins.base import Below, Contents, MemberView, Totals, check_clashes
+from colabkit.datasets.origins.base import Below, Contents, MemberView, Notes, Totals, check_clashes
 from colabkit.datasets.origins.parts import ARCHIVE_SUFFIXES, holds_archive, stem_of, suffix_of
 from colabkit.datasets.reading.downloads import Downloads
 from colabkit.datasets.reading.progress import Phase, Progress, StoppedError, Watch
@@ -232,10 +232,10 @@ class ArchiveOrigin:
         """Returns the archive's hash where it was asked for."""
         return self._checksum
 
-    @property
-    def notes(self) -> list[str]:
-        """Sentences on what was done with some members."""
-        return said_once(note for plan in self._plans for note in plan.remarks.sentences())
+    def notes(self) -> Notes:
+        """Returns sentences on what was done with some members."""
+        sentences = (note for plan in self._plans for note in plan.remarks.sentences())
+        return Notes(losses=said_once(sentences))
 
     def close(self) -> None:
         """Deletes what had to be downloaded."""

@@ -18,6 +18,232 @@ from colabkit.datasets.folders.mirroring import Before, mirror, settle
 from colabkit.datasets.reading.progress import Phase, Progress, Standing, Watch
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.errors import DatasetClashError
+from colabkit.storage import is_slow, mount_of
+
+_MANY_FILES = 300
+_NAMES_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Contents:
+    """What a source holds, known before its first file is read.
+
+    Attributes:
+        digest: One word that changes when the content does.
+        staging_key: What was staged under another key is of no use.
+        files: Every file, None where only reading the source tells.
+        n_folders: Number of folders.
+        nbytes_least: How many bytes the files have at least.
+        verb: What making the folder is called: "Copied", "Unpacked".
+        digest_as_folder: The digest that the same content has as a folder, "" where it is none.
+        unfinished: Paths of files that are left out because they are still being written.
+    """
+
+    digest: str
+    staging_key: str
+    files: Sequence[Member] | None
+    n_folders: int
+    nbytes_least: int
+    verb: str
+    digest_as_folder: str = ""
+    unfinished: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Notes:
+    """Sentences for the user.
+
+    Attributes:
+        hints: On where the files came from.
+        losses: On what was left out, or taken otherwise than it was called: said to everybody.
+    """
+
+    hints: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+
+
+class Origin(Protocol):
+    """What a dataset is made from."""
+
+    def stamp(self) -> str:
+        """Returns the source's size and time of change as one word, "" when it tells none."""
+        ...
+
+    def contents(self) -> Contents:
+        """Reads the source's table of contents."""
+        ...
+
+    def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:
+        """Makes every file that is not yet whole, and returns all of them."""
+        ...
+
+    def checksum(self) -> str | None:
+        """Returns the hash of all bytes read, None where none was asked for."""
+        ...
+
+    def notes(self) -> Notes:
+        """Returns what there is to say of what was read so far."""
+        ...
+
+    def close(self) -> None:
+        """Gives back what was needed only while the call lasted."""
+        ...
+
+
+class FolderOrigin:
+    """A folder, copied file by file.
+
+    Args:
+        root: The folder.
+        watch: Is told how far it is.
+        retry: Called when the folder does not answer.
+        selects: Says which paths to take.
+        names: The files to take, as paths inside the folder; all that are in it by default.
+        reader: The calls to read the folder by.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        watch: Watch,
+        retry: Retry,
+        selects: Callable[[str], bool] | None = None,
+        names: Sequence[str] | None = None,
+        reader: FolderReader | None = None,
+    ) -> None:
+        self._root = root
+        self._names = names
+        self._watch = watch
+        self._retry = retry
+        self._selects = selects
+        self._reader = reader or FolderReader()
+        self._listing: Listing | None = None
+        self._unfinished: tuple[str, ...] = ()
+
+    def listing(self) -> Listing:
+        """Returns what the folder holds, listed once."""
+        if self._listing is None:
+            listing = self._listed()
+            if self._selects is not None:
+                listing = listing.selected(self._selects)
+            settled = settle(
+                listing,
+                look=self._look_again,
+                pause=self._watch.pause,
+                empty_is_unfinished=self._names is not None,
+            )
+            self._listing, self._unfinished = settled.listing, settled.unfinished
+        return self._listing
+
+    def stamp(self) -> str:
+        """Returns the listing's hash: a folder on Drive has no time of change to trust."""
+        return self.listing().digest
+
+    def contents(self) -> Contents:
+        """Returns the listing."""
+        listing = self.listing()
+        return Contents(
+            digest=listing.digest,
+            staging_key="folder",
+            files=listing.files,
+            n_folders=len(listing.folders),
+            nbytes_least=listing.nbytes,
+            verb="Copied",
+            unfinished=self._unfinished,
+        )
+
+    def fill(self, staging: Staging, before: Before | None) -> list[Member]:
+        """Copies what is new."""
+        listing = self.listing()
+        self._watch.begin(Phase.COPYING, bytes_total=listing.nbytes, files_total=len(listing.files))
+        return mirror(
+            self._root,
+            listing,
+            staging,
+            watch=self._watch,
+            reader=self._reader,
+            retry=self._retry,
+            before=before,
+        )
+
+    def checksum(self) -> str | None:
+        """Has no single hash."""
+        return None
+
+    def notes(self) -> Notes:
+        """Tells of many files on a slow disk, and of those that are still being written."""
+        return Notes(hints=self._hints(), losses=_unfinished_words(self._unfinished))
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+    def _hints(self) -> tuple[str, ...]:
+        if self._names is not None:
+            return ()
+        n_files = len(self.listing().files)
+        if n_files <= _MANY_FILES or not (is_slow(self._root) or mount_of(self._root) is not None):
+            return ()
+        sentence = (
+            f"{n_files:,} files one by one are slow: with pack=True they are packed once"
+            f" into {packed_path(self._root).name} beside the folder, and read from there."
+        )
+        return (sentence,)
+
+    def _listed(self) -> Listing:
+        if self._names is None:
+            return list_folder(
+                self._root, reader=self._reader, check=self._watch.check, retry=self._retry
+            )
+        files = list_files(
+            self._root,
+            self._names,
+            reader=self._reader,
+            check=self._watch.check,
+            retry=self._retry,
+        )
+        above = {str(parent) for name in self._names for parent in PurePosixPath(name).parents}
+        return Listing(sorted(files, key=lambda file: file.path), sorted(above - {"."}))
+
+    def _look_again(self, paths: Sequence[str]) -> list[Member | None]:
+        return [self._member(path) for path in paths]
+
+    def _member(self, path: str) -> Member | None:
+        try:
+            return list_files(self._root, [path], reader=self._reader, threads=1)[0]
+        except FileNotFoundError:
+            return None
+
+
+def _unfinished_words(paths: Sequence[str]) -> tuple[str, ...]:
+    if not paths:
+        return ()
+    names = ", ".join(paths[:_NAMES_SHOWN]) + (", ..." if len(paths) > _NAMES_SHOWN else "")
+    many = f"{len(paths):,} files are" if len(paths) > 1 else "1 file is"
+    return (f"{many} still being written and left out ({names}): run this cell again later.",)
+
+
+def packed_path(root: Path) -> Path:
+    """Returns where the archive of a folder lies.
+
+    Example:
+        >>> packed_path(Path("/content/drive/MyDrive/cats")).name
+        'cats.packed.zip'
+    """
+    return root.with_name(f"{root.name}.packed.zip")
+
+
+def files_origin(
+    paths: Sequence[str],
+    *,
+    watch: Watch,
+    retry: Retry,
+    selects: Callable[[str], bool] | None = None,
+) -> FolderOrigin:
+    """Returns files as what a dataset is made from: each by its path below the folder of all."""
+    root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))  # noqa: PTH120
+    names = [str(Path(path).relative_to(root)) for path in paths]
+    return FolderOrigin(root, watch=watch, retry=retry, selects=selects, names=names)
 
 
 class MemberView(Sequence[Member]):
@@ -137,177 +363,3 @@ class Totals:
             return Standing(Phase.UNPACKING, used, self._archive_bytes, files, None)
         written = sum(one.bytes_written for one in news)
         return Standing(Phase.UNPACKING, written, self._nbytes, files, self._files)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Contents:
-    """What a source holds, known before its first file is read.
-
-    Attributes:
-        digest: One word that changes when the content does.
-        staging_key: What was staged under another key is of no use.
-        files: Every file, None where only reading the source tells.
-        n_folders: Number of folders.
-        nbytes_least: How many bytes the files have at least.
-        verb: What making the folder is called: "Copied", "Unpacked".
-        digest_as_folder: The digest that the same content has as a folder, "" where it is none.
-    """
-
-    digest: str
-    staging_key: str
-    files: Sequence[Member] | None
-    n_folders: int
-    nbytes_least: int
-    verb: str
-    digest_as_folder: str = ""
-
-
-class Origin(Protocol):
-    """What a dataset is made from."""
-
-    def stamp(self) -> str:
-        """Returns the source's size and time of change as one word, "" when it tells none."""
-        ...
-
-    def contents(self) -> Contents:
-        """Reads the source's table of contents."""
-        ...
-
-    def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:
-        """Makes every file that is not yet whole, and returns all of them."""
-        ...
-
-    def checksum(self) -> str | None:
-        """Returns the hash of all bytes read, None where none was asked for."""
-        ...
-
-
-class FolderOrigin:
-    """A folder, copied file by file.
-
-    Args:
-        root: The folder.
-        watch: Is told how far it is.
-        retry: Called when the folder does not answer.
-        selects: Says which paths to take.
-        names: The files to take, as paths inside the folder; all that are in it by default.
-        reader: The calls to read the folder by.
-
-    Attributes:
-        unfinished: Paths of the files that are left out because they are still being written.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        *,
-        watch: Watch,
-        retry: Retry,
-        selects: Callable[[str], bool] | None = None,
-        names: Sequence[str] | None = None,
-        reader: FolderReader | None = None,
-    ) -> None:
-        self._root = root
-        self._names = names
-        self._watch = watch
-        self._retry = retry
-        self._selects = selects
-        self._reader = reader or FolderReader()
-        self._listing: Listing | None = None
-        self.unfinished: tuple[str, ...] = ()
-
-    def listing(self) -> Listing:
-        """Returns what the folder holds, listed once."""
-        if self._listing is None:
-            listing = self._listed()
-            if self._selects is not None:
-                listing = listing.selected(self._selects)
-            settled = settle(
-                listing,
-                look=self._look_again,
-                pause=self._watch.pause,
-                empty_is_unfinished=self._names is not None,
-            )
-            self._listing, self.unfinished = settled.listing, settled.unfinished
-        return self._listing
-
-    def stamp(self) -> str:
-        """Returns the listing's hash: a folder on Drive has no time of change to trust."""
-        return self.listing().digest
-
-    def contents(self) -> Contents:
-        """Returns the listing."""
-        listing = self.listing()
-        return Contents(
-            digest=listing.digest,
-            staging_key="folder",
-            files=listing.files,
-            n_folders=len(listing.folders),
-            nbytes_least=listing.nbytes,
-            verb="Copied",
-        )
-
-    def fill(self, staging: Staging, before: Before | None) -> list[Member]:
-        """Copies what is new."""
-        listing = self.listing()
-        self._watch.begin(Phase.COPYING, bytes_total=listing.nbytes, files_total=len(listing.files))
-        return mirror(
-            self._root,
-            listing,
-            staging,
-            watch=self._watch,
-            reader=self._reader,
-            retry=self._retry,
-            before=before,
-        )
-
-    def checksum(self) -> str | None:
-        """Has no single hash."""
-        return None
-
-    def _listed(self) -> Listing:
-        if self._names is None:
-            return list_folder(
-                self._root, reader=self._reader, check=self._watch.check, retry=self._retry
-            )
-        files = list_files(
-            self._root,
-            self._names,
-            reader=self._reader,
-            check=self._watch.check,
-            retry=self._retry,
-        )
-        above = {str(parent) for name in self._names for parent in PurePosixPath(name).parents}
-        return Listing(sorted(files, key=lambda file: file.path), sorted(above - {"."}))
-
-    def _look_again(self, paths: Sequence[str]) -> list[Member | None]:
-        return [self._member(path) for path in paths]
-
-    def _member(self, path: str) -> Member | None:
-        try:
-            return list_files(self._root, [path], reader=self._reader, threads=1)[0]
-        except FileNotFoundError:
-            return None
-
-
-def packed_path(root: Path) -> Path:
-    """Returns where the archive of a folder lies.
-
-    Example:
-        >>> packed_path(Path("/content/drive/MyDrive/cats")).name
-        'cats.packed.zip'
-    """
-    return root.with_name(f"{root.name}.packed.zip")
-
-
-def files_origin(
-    paths: Sequence[str],
-    *,
-    watch: Watch,
-    retry: Retry,
-    selects: Callable[[str], bool] | None = None,
-) -> FolderOrigin:
-    """Returns files as what a dataset is made from: each by its path below the folder of all."""
-    root = Path(os.path.commonpath([os.path.dirname(path) for path in paths]))  # noqa: PTH120
-    names = [str(Path(path).relative_to(root)) for path in paths]
-    return FolderOrigin(root, watch=watch, retry=retry, selects=selects, names=names)

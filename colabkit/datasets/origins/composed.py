@@ -15,7 +15,7 @@ from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.listing import FolderReader, Listing, list_folder
 from colabkit.datasets.folders.mirroring import Before
 from colabkit.datasets.origins.archive import ArchiveOrigin
-from colabkit.datasets.origins.base import Contents, packed_path
+from colabkit.datasets.origins.base import Contents, Notes, packed_path
 from colabkit.datasets.origins.parts import ARCHIVE_SUFFIXES, is_to_be_unpacked, stem_of
 from colabkit.datasets.packing.pack_call import check_target, pack_listed, pack_words
 from colabkit.datasets.reading.progress import Phase, Watch
@@ -39,12 +39,7 @@ class NestedOrigin:
         self._outer = outer
         self._watch = watch
         self._retry = retry
-        self._notes: list[str] = []
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences on what was done with some members."""
-        return [*self._outer.notes, *self._notes]
+        self._losses: list[str] = []
 
     def stamp(self) -> str:
         """Returns the outer archive's stamp."""
@@ -87,6 +82,10 @@ class NestedOrigin:
         """Returns the outer archive's hash where it was asked for."""
         return self._outer.checksum()
 
+    def notes(self) -> Notes:
+        """Returns sentences on what was done with some members."""
+        return Notes(losses=(*self._outer.notes().losses, *self._losses))
+
     def close(self) -> None:
         """Deletes what had to be downloaded."""
         self._outer.close()
@@ -108,7 +107,7 @@ class NestedOrigin:
         origin = self._outer.for_inner(str(outer / path), folder)
         origin.contents()
         unpacked = list(origin.unpack_into(tree))
-        self._notes += origin.notes
+        self._losses += origin.notes().losses
         return unpacked
 
 
@@ -153,12 +152,7 @@ class PackedOrigin:
             password=None,
             hashed="",
         )
-        self.note = ""
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences on what was done with some members."""
-        return self._archive.notes
+        self._hints: tuple[str, ...] = ()
 
     def stamp(self) -> str:
         """Returns the fresh archive's stamp."""
@@ -184,6 +178,14 @@ class PackedOrigin:
         """Has no hash that was asked for."""
         return None
 
+    def notes(self) -> Notes:
+        """Tells what was packed, and what was done with some members."""
+        return dataclasses.replace(self._archive.notes(), hints=self._hints)
+
+    def close(self) -> None:
+        """Gives back what the archive needed."""
+        self._archive.close()
+
     def _freshen(self) -> Listing:
         """Packs what changed since; returns what was asked for of the folder."""
         if self._listing is not None:
@@ -204,7 +206,7 @@ class PackedOrigin:
         )
         if packed.is_new:
             lasted_s = time.monotonic() - began_s
-            self.note = pack_words(packed, self._target, lasted_s=lasted_s)
+            self._hints = (pack_words(packed, self._target, lasted_s=lasted_s),)
         selects = chosen(self._selection)
         self._listing = listing if selects is None else listing.selected(selects)
         return self._listing

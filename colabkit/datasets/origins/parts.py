@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.listing import THREADS
 from colabkit.datasets.folders.mirroring import Before
-from colabkit.datasets.origins.base import Contents, Origin, files_origin
+from colabkit.datasets.origins.base import Contents, Notes, Origin, files_origin
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import RetriedSource, Retry, open_retried
 from colabkit.datasets.reading.source import Source
@@ -191,23 +192,14 @@ class PartsOrigin:
         self._chosen: Origin | None = None
         self._unread: dict[str, str] = {}
 
-    @property
-    def unfinished(self) -> tuple[str, ...]:
-        """Paths of the files that are still being written."""
-        return self._files.unfinished
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences on what was done with some members."""
-        return [*getattr(self._chosen, "notes", []), *_unread_words(self._unread)]
-
     def stamp(self) -> str:
         """Returns the hash of all names, sizes and times of change."""
         return self._files.stamp()
 
     def contents(self) -> Contents:
         """Returns what is to be unpacked, or copied."""
-        return self._choice().contents()
+        contents = self._choice().contents()
+        return dataclasses.replace(contents, unfinished=self._files.contents().unfinished)
 
     def fill(self, staging: Staging, before: Before | None) -> Sequence[Member]:
         """Unpacks or copies."""
@@ -216,6 +208,18 @@ class PartsOrigin:
     def checksum(self) -> str | None:
         """Has no single hash."""
         return None
+
+    def notes(self) -> Notes:
+        """Tells of files still being written, of members, and of archives that are not read."""
+        losses = self._files.notes().losses
+        if self._chosen is not None and self._chosen is not self._files:
+            losses += self._chosen.notes().losses
+        return Notes(losses=losses + _unread_words(self._unread))
+
+    def close(self) -> None:
+        """Gives back what the archives needed."""
+        if self._chosen is not None:
+            self._chosen.close()
 
     def _choice(self) -> Origin:
         if self._chosen is None:
@@ -251,10 +255,10 @@ def _looks_broken(path: str, head: bytes) -> bool:
     return page and suffix not in _PAGE_SUFFIXES
 
 
-def _unread_words(kinds: Mapping[str, str]) -> list[str]:
+def _unread_words(kinds: Mapping[str, str]) -> tuple[str, ...]:
     """Returns what to say of archives that are copied because they are not read here."""
     if not kinds:
-        return []
+        return ()
     name, what = min((os.path.basename(path), what) for path, what in kinds.items())  # noqa: PTH119
     others = f", as {len(kinds) - 1:,} more are" if len(kinds) > 1 else ""
     is_program = what.startswith("a program")
@@ -264,7 +268,7 @@ def _unread_words(kinds: Mapping[str, str]) -> list[str]:
         f"{name} is {what}{others}, which is not unpacked here but copied as it is: for its files"
         f" run !{command} (it comes with apt-get install -y {package}), and pass the folder."
     )
-    return [sentence]
+    return (sentence,)
 
 
 def _mixed(paths: Sequence[str], are_archives: Sequence[bool]) -> ArgumentError:

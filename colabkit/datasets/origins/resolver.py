@@ -10,8 +10,14 @@ from pathlib import Path
 
 from colabkit.datasets.archives.safety import Limits, chosen
 from colabkit.datasets.origins.archive import ArchiveOrigin
-from colabkit.datasets.origins.base import Contents, FolderOrigin, Origin, files_origin, packed_path
-from colabkit.datasets.origins.composed import NestedOrigin
+from colabkit.datasets.origins.base import (
+    Contents,
+    FolderOrigin,
+    Notes,
+    Origin,
+    files_origin,
+    packed_path,
+)
 from colabkit.datasets.origins.parts import ARCHIVE_SUFFIXES, PartsOrigin, suffix_of
 from colabkit.datasets.origins.services import ServiceOrigin, UrlFiles, service_of
 from colabkit.datasets.reading.progress import Phase, Watch
@@ -19,10 +25,6 @@ from colabkit.datasets.reading.retrying import Retry
 from colabkit.datasets.reading.web import SIGN_IN_HINT, Access
 from colabkit.datasets.resolve import Found, SourceKind, is_url
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
-from colabkit.storage import is_slow, mount_of
-
-_MANY_FILES = 300
-_NAMES_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,30 +150,14 @@ class Supply:
 
     def close(self) -> None:
         """Gives back what was needed only while the call lasted."""
-        if isinstance(self._origin, ArchiveOrigin | NestedOrigin):
+        if self._origin is not None:
             self._origin.close()
 
-    def hints(self) -> list[str]:
-        """Returns sentences for the user on where the files came from."""
-        return [note for note in (self._request.found.note, self._note()) if note]
-
-    def losses(self) -> list[str]:
-        """Returns sentences on what was left out, or taken otherwise than it was called."""
-        unfinished = getattr(self._origin, "unfinished", ())
-        notes = [_unfinished_words(unfinished), *getattr(self._origin, "notes", ())]
-        return [note for note in notes if note]
-
-    def _note(self) -> str:
-        if not isinstance(self._origin, FolderOrigin):
-            return getattr(self._origin, "note", "")
-        root = Path(self._request.found.paths[0])
-        n_files = len(self._origin.listing().files)
-        if n_files <= _MANY_FILES or not (is_slow(root) or mount_of(root) is not None):
-            return ""
-        return (
-            f"{n_files:,} files one by one are slow: with pack=True they are packed once"
-            f" into {packed_path(root).name} beside the folder, and read from there."
-        )
+    def notes(self) -> Notes:
+        """Returns what there is to say of the source."""
+        notes = Notes() if self._origin is None else self._origin.notes()
+        found = self._request.found.note
+        return dataclasses.replace(notes, hints=(found, *notes.hints)) if found else notes
 
     def _open(self) -> Origin:
         request = self._request
@@ -231,6 +217,9 @@ class Supply:
         archives = self._open_flat()
         if not self._request.nested:
             return archives
+        # Loaded where it is asked for: an archive alone needs nothing that writes one.
+        from colabkit.datasets.origins.composed import NestedOrigin
+
         return NestedOrigin(archives, watch=self._watch, retry=self._retry)
 
     def _open_flat(self) -> ArchiveOrigin:
@@ -255,7 +244,6 @@ class Supply:
             argument = _algorithm(request.checksum)
             message = f"{argument} is of one archive, and the source is a folder."
             raise ArgumentError(message, argument=argument)
-        # Loaded for folders alone: an archive needs nothing that writes one.
         from colabkit.datasets.origins.composed import PackedOrigin
         from colabkit.datasets.packing.pieces import is_pack
 
@@ -274,11 +262,3 @@ def _algorithm(checksum: str | None) -> str:
     if checksum is None:
         return ""
     return "md5" if checksum.startswith("md5:") else "sha256"
-
-
-def _unfinished_words(paths: Sequence[str]) -> str:
-    if not paths:
-        return ""
-    names = ", ".join(paths[:_NAMES_SHOWN]) + (", ..." if len(paths) > _NAMES_SHOWN else "")
-    many = f"{len(paths):,} files are" if len(paths) > 1 else "1 file is"
-    return f"{many} still being written and left out ({names}): run this cell again later."

@@ -16,7 +16,7 @@ from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.listing import list_folder
 from colabkit.datasets.folders.mirroring import Before, mirror
-from colabkit.datasets.origins.base import Contents
+from colabkit.datasets.origins.base import Contents, Notes
 from colabkit.datasets.reading.downloads import Downloads
 from colabkit.datasets.reading.drive_links import drive_download, drive_folder, drive_link
 from colabkit.datasets.reading.progress import Phase, Watch
@@ -343,6 +343,13 @@ class ServiceOrigin:
     def checksum(self) -> str | None:
         """Has no single hash."""
         return None
+
+    def notes(self) -> Notes:
+        """Has nothing to say."""
+        return Notes()
+
+    def close(self) -> None:
+        """Holds nothing."""
 
     def _count(self, nbytes: int) -> None:
         self._watch.add(nbytes=nbytes)
