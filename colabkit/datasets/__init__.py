@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from colabkit.datasets.archives.safety import Limits
     from colabkit.datasets.archives.unpacking import unpack
     from colabkit.datasets.packing.pack_call import pack
-    from colabkit.datasets.reading.progress import Progress
+    from colabkit.datasets.reading.progress import TransferProgress
     from colabkit.datasets.reading.source import FileSource, FsspecSource, Source, open_source
 
 __all__ = [
@@ -23,8 +23,8 @@ __all__ = [
     "FsspecSource",
     "Limits",
     "Plan",
-    "Progress",
     "Source",
+    "TransferProgress",
     "UnpackedFile",
     "UnpackedTable",
     "dataset",
@@ -43,7 +43,7 @@ __getattr__, __dir__ = opened_on_use(
         "archives.safety": "Limits",
         "archives.unpacking": "unpack",
         "packing.pack_call": "pack",
-        "reading.progress": "Progress",
+        "reading.progress": "TransferProgress",
         "reading.source": "FileSource FsspecSource Source open_source",
     },
 )

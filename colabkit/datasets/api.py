@@ -14,7 +14,7 @@ from typing import Literal
 from colabkit.datasets.archives.safety import Limits
 from colabkit.datasets.cache.slots import cache_folder, slot_for
 from colabkit.datasets.call import Call
-from colabkit.datasets.origins.resolver import Request
+from colabkit.datasets.origins.resolver import DatasetRequest
 from colabkit.datasets.reading.web import Access
 from colabkit.datasets.resolve import Found, SourceKind, SourceLike, find_source
 from colabkit.errors import ArgumentError
@@ -111,7 +111,7 @@ def dataset(
         raise ArgumentError(message, argument="verify")
     access = _access(headers, token, anonymous=anonymous)
     found = find_source(source, access=access, as_they_are=not unpack)
-    request = Request(
+    request = DatasetRequest(
         found=_in_form(found, unpack=unpack, subfolders=subfolders, nested=nested),
         selection=_selection(members),
         checksum=f"md5:{md5.lower()}" if md5 else sha256.lower() if sha256 else None,

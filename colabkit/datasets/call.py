@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from colabkit.datasets.cache.manifest import FolderState, Manifest, boot_id, folder_times
+from colabkit.datasets.cache.manifest import DatasetManifest, FolderState, boot_id, folder_times
 from colabkit.datasets.cache.publishing import (
     Published,
     durability_here,
@@ -21,10 +21,10 @@ from colabkit.datasets.cache.publishing import (
     write_manifest,
 )
 from colabkit.datasets.cache.room import mark_used, sweep
-from colabkit.datasets.cache.slots import Slot, attended, hold, locked
+from colabkit.datasets.cache.slots import Slot, hold, locked, run_with_progress
 from colabkit.datasets.deciding import CacheAction, Verdict, decide
-from colabkit.datasets.making import Made, Recipe, full_error, make, says_full
-from colabkit.datasets.origins.resolver import Request, Supply
+from colabkit.datasets.making import Made, MakeRequest, full_error, make, says_full
+from colabkit.datasets.origins.resolver import DatasetRequest, OriginResolver
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import URL_PATIENCE_S, Retrier
 from colabkit.datasets.resolve import Found, is_url
@@ -66,7 +66,7 @@ class Call:
         progress: False shows nothing, and says only what was left out.
     """
 
-    def __init__(self, request: Request, slot: Slot, *, progress: bool) -> None:
+    def __init__(self, request: DatasetRequest, slot: Slot, *, progress: bool) -> None:
         self._began_s = time.monotonic()
         self._verdict: Verdict | None = None
         self._request = request
@@ -76,7 +76,7 @@ class Call:
         self._bar = TransferBar(self._label, progress=progress)
         self._watch = Watch()
         self._retrier = retrier_for(request.found, self._watch)
-        self._supply = Supply(request, watch=self._watch, retry=self._retrier.retry)
+        self._resolver = OriginResolver(request, watch=self._watch, retry=self._retrier.retry)
 
     def run(self) -> Path:
         """Returns the folder, made or found.
@@ -110,7 +110,7 @@ class Call:
             ) from error
         finally:
             self._bar.close()
-            self._supply.close()
+            self._resolver.close()
         empty_trash(self._slot)
         return path
 
@@ -119,7 +119,7 @@ class Call:
         if self._request.pack:
             # Finding out whether the pack is fresh writes it when it is not.
             return None
-        verdict = self._attended(self._decide)
+        verdict = self._run_with_progress(self._decide)
         if verdict.action is CacheAction.REFUSE:
             raise self._refusal(verdict.published)
         if verdict.action is not CacheAction.USE or verdict.renew:
@@ -138,20 +138,20 @@ class Call:
             finish(self._slot)
             # Until the lock was held, another process may have made it.
             if self._verdict is None or self._verdict.published != look(self._slot):
-                self._verdict = self._attended(self._decide)
+                self._verdict = self._run_with_progress(self._decide)
             self._act(self._verdict)
             hold(self._slot.folder)
             mark_used(self._slot)
             return DatasetPath(self._slot.folder)
 
     def _decide(self) -> Verdict:
-        return decide(self._request, self._slot, self._supply, self._watch)
+        return decide(self._request, self._slot, self._resolver, self._watch)
 
     def _act(self, verdict: Verdict) -> None:
         if verdict.action is CacheAction.REFUSE:
             raise self._refusal(verdict.published)
         if verdict.action is CacheAction.USE:
-            self._renew(verdict, self._supply.stamp())
+            self._renew(verdict, self._resolver.stamp())
             self._say_used(verdict)
             return
         if verdict.published.state is FolderState.MOVED:
@@ -159,26 +159,26 @@ class Call:
             self._renew(verdict, None)
         if verdict.reason:
             self._speaker.say(f"{self._label}: {verdict.reason}; it is made anew.")
-        made = self._attended(lambda: self._make(verdict.published))
+        made = self._run_with_progress(lambda: self._make(verdict.published))
         self._bar.close()
         self._say_notes()
         self._say_made(made)
 
     def _make(self, before: Published) -> Made:
         request = self._request
-        stamp = self._supply.stamp() or self._supply.stamp_now()
-        contents = self._supply.contents()
-        recipe = Recipe(
+        stamp = self._resolver.stamp() or self._resolver.stamp_now()
+        contents = self._resolver.contents()
+        to_make = MakeRequest(
             slot=self._slot,
             name=request.found.name,
-            origin=self._supply.origin,
-            stamp_now=self._supply.stamp_now,
+            origin=self._resolver.origin,
+            stamp_now=self._resolver.stamp_now,
             selection=request.selection,
             checksum=request.checksum,
             evict=request.evict,
             durability=durability_here(),
         )
-        return make(recipe, before, contents, stamp, self._watch)
+        return make(to_make, before, contents, stamp, self._watch)
 
     def _renew(self, verdict: Verdict, stamp: str | None) -> None:
         published = look(self._slot)
@@ -190,16 +190,16 @@ class Call:
             header, stamp=stamp or header.stamp, boot=boot_id(), inode=inode
         )
         times = folder_times(self._slot.folder)
-        manifest = Manifest(header, times, published.manifest.packed_members)
+        manifest = DatasetManifest(header, times, published.manifest.packed_members)
         write_manifest(self._slot.manifest, manifest, durability_here())
 
-    def _attended(self, work: Callable[[], Result]) -> Result:
-        return attended(
+    def _run_with_progress(self, work: Callable[[], Result]) -> Result:
+        return run_with_progress(
             work,
             watch=self._watch,
             retrier=self._retrier,
             bar=self._bar,
-            doing=self._slot.doing if self._slot.side.is_dir() else None,
+            progress_file=self._slot.progress_file if self._slot.side.is_dir() else None,
         )
 
     def _refusal(self, published: Published) -> DestinationTakenError:
@@ -218,7 +218,7 @@ class Call:
             return
         header = verdict.published.manifest.header
         self._bar.close()
-        away = " The source cannot be reached now." if self._supply.unreachable else ""
+        away = " The source cannot be reached now." if self._resolver.unreachable else ""
         self._say_notes()
         self._speaker.say(
             f"{self._label} is there already: {header.n_files:,} files"
@@ -227,7 +227,7 @@ class Call:
         )
 
     def _say_notes(self) -> None:
-        notes = self._supply.notes()
+        notes = self._resolver.notes()
         for note in notes.hints:
             self._speaker.say(note)
         # What is missing in the folder is said to everybody.

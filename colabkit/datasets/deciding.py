@@ -15,7 +15,7 @@ from colabkit.datasets.cache.manifest import (
 )
 from colabkit.datasets.cache.publishing import Published, look
 from colabkit.datasets.cache.slots import Slot
-from colabkit.datasets.origins.resolver import Request, Supply
+from colabkit.datasets.origins.resolver import DatasetRequest, OriginResolver
 from colabkit.datasets.reading.progress import Phase, Watch
 
 
@@ -32,7 +32,7 @@ class CacheAction(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wanted:
+class CacheQuery:
     """What was asked for.
 
     Attributes:
@@ -53,59 +53,59 @@ class Wanted:
     refresh: bool = False
 
 
-def cache_action(known: Header | None, folder: FolderState, wanted: Wanted) -> CacheAction:
+def cache_action(known: Header | None, folder: FolderState, query: CacheQuery) -> CacheAction:
     """Returns what to do next about a dataset; looks at nothing itself.
 
     Example:
-        >>> wanted = Wanted(source="/data/cats.zip", stamp="12:34")
-        >>> cache_action(None, FolderState.ABSENT, wanted).name
+        >>> query = CacheQuery(source="/data/cats.zip", stamp="12:34")
+        >>> cache_action(None, FolderState.ABSENT, query).name
         'FILL'
-        >>> cache_action(None, FolderState.FOREIGN, wanted).name
+        >>> cache_action(None, FolderState.FOREIGN, query).name
         'REFUSE'
     """
     if folder is FolderState.FOREIGN:
         return CacheAction.REFUSE
     if known is None or folder is FolderState.ABSENT:
         return CacheAction.FILL
-    if wanted.refresh:
+    if query.refresh:
         return CacheAction.REPLACE
-    if known.source != wanted.source:
+    if known.source != query.source:
         return CacheAction.REFUSE
     if folder is FolderState.TOUCHED:
         return CacheAction.INSPECT
-    if folder is FolderState.DAMAGED or known.selection != wanted.selection:
+    if folder is FolderState.DAMAGED or known.selection != query.selection:
         return CacheAction.REPLACE
-    return _by_source(known, wanted)
+    return _by_source(known, query)
 
 
-def _by_source(known: Header, wanted: Wanted) -> CacheAction:
-    if wanted.checksum is not None:
+def _by_source(known: Header, query: CacheQuery) -> CacheAction:
+    if query.checksum is not None:
         # The content is named by its hash: what the source looks like now says nothing more.
-        return CacheAction.USE if known.sha256 == wanted.checksum else CacheAction.REPLACE
-    if wanted.stamp is None or (wanted.stamp and wanted.stamp == known.stamp):
+        return CacheAction.USE if known.sha256 == query.checksum else CacheAction.REPLACE
+    if query.stamp is None or (query.stamp and query.stamp == known.stamp):
         return CacheAction.USE
-    if wanted.digest is None:
+    if query.digest is None:
         return CacheAction.IDENTIFY
-    return CacheAction.RESTAMP if wanted.digest == known.digest else CacheAction.REPLACE
+    return CacheAction.RESTAMP if query.digest == known.digest else CacheAction.REPLACE
 
 
-def replace_reason(known: Header, folder: FolderState, wanted: Wanted) -> str:
+def replace_reason(known: Header, folder: FolderState, query: CacheQuery) -> str:
     """Returns why a dataset is made anew, in words.
 
     Example:
         >>> known = Header("/cats.zip", "1", "d", None, None, 3, 9, 1, "", True, 0.0)
-        >>> replace_reason(known, FolderState.WHOLE, Wanted("/cats.zip", "2", digest="e"))
+        >>> replace_reason(known, FolderState.WHOLE, CacheQuery("/cats.zip", "2", digest="e"))
         'its source has changed'
     """
-    if wanted.refresh:
+    if query.refresh:
         return "refresh is asked for"
     if folder is FolderState.DAMAGED:
         return "files of it are missing or changed"
-    if known.selection != wanted.selection:
+    if known.selection != query.selection:
         return "other members are asked for"
-    if wanted.checksum is not None and known.sha256 is None:
+    if query.checksum is not None and known.sha256 is None:
         return "its SHA-256 was not checked before"
-    if wanted.checksum is not None:
+    if query.checksum is not None:
         return "another SHA-256 is asked for"
     return "its source has changed"
 
@@ -127,7 +127,7 @@ class Verdict:
     reason: str = ""
 
 
-def decide(request: Request, slot: Slot, supply: Supply, watch: Watch) -> Verdict:
+def decide(request: DatasetRequest, slot: Slot, resolver: OriginResolver, watch: Watch) -> Verdict:
     """Returns what to do about a dataset; changes nothing."""
     published = look(slot)
     state, manifest = published.state, published.manifest
@@ -145,7 +145,7 @@ def decide(request: Request, slot: Slot, supply: Supply, watch: Watch) -> Verdic
         watch.begin(Phase.CHECKING, bytes_total=manifest.header.nbytes)
         bad = damaged_members(slot.folder, manifest.members(), count=watch.add)
         state, renew = (FolderState.DAMAGED if bad else FolderState.WHOLE), True
-    wanted = Wanted(
+    query = CacheQuery(
         source=request.found.name,
         stamp=None,
         selection=request.selection,
@@ -153,27 +153,27 @@ def decide(request: Request, slot: Slot, supply: Supply, watch: Watch) -> Verdic
         refresh=request.refresh,
     )
     if known is None or request.checksum is None or known.sha256 != request.checksum:
-        wanted = dataclasses.replace(wanted, stamp=supply.stamp())
+        query = dataclasses.replace(query, stamp=resolver.stamp())
     while True:
-        action = cache_action(known, state, wanted)
+        action = cache_action(known, state, query)
         if action is CacheAction.INSPECT and manifest is not None:
             state, renew = sizes_state(slot.folder, manifest.members()), True
         elif action is CacheAction.IDENTIFY:
-            contents = supply.contents()
+            contents = resolver.contents()
             is_copy = known is not None and known.digest == contents.digest_as_folder
             digest = contents.digest_as_folder if is_copy else contents.digest
-            wanted = dataclasses.replace(wanted, digest=digest)
+            query = dataclasses.replace(query, digest=digest)
         else:
             break
     if action is CacheAction.RESTAMP:
         action, renew = CacheAction.USE, True
     if action is CacheAction.REPLACE and known is not None:
-        reason = replace_reason(known, state, wanted)
+        reason = replace_reason(known, state, query)
         return Verdict(action, published, renew=renew, reason=reason)
     return Verdict(action, published, renew=renew)
 
 
-def _needs_reading(request: Request, published: Published) -> bool:
+def _needs_reading(request: DatasetRequest, published: Published) -> bool:
     if request.read_all:
         return True
     header = published.manifest.header if published.manifest is not None else None

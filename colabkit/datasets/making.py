@@ -35,7 +35,7 @@ _NAMES_SHOWN = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Recipe:
+class MakeRequest:
     """What to make, and how.
 
     Attributes:
@@ -80,7 +80,9 @@ class Made:
     files_kept: int
 
 
-def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watch: Watch) -> Made:
+def make(
+    request: MakeRequest, before: Published, contents: Contents, stamp: str, watch: Watch
+) -> Made:
     """Makes a dataset and publishes it.
 
     Raises:
@@ -88,35 +90,35 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
         DatasetChangedError: The source changed meanwhile.
         DatasetMismatchError: It is not the archive whose SHA-256 was given.
     """
-    slot, origin = recipe.slot, recipe.origin
+    slot, origin = request.slot, request.origin
     slot.side.mkdir(parents=True, exist_ok=True)
     if contents.files is not None:
-        _check_selection(recipe, contents.files, contents.unfinished)
+        _check_selection(request, contents.files, contents.unfinished)
     with Staging(slot, key=contents.staging_key, planned=contents.files) as staging:
-        evicted = _make_room(recipe, contents, staging)
+        evicted = _make_room(request, contents, staging)
         files_kept = len(staging.done) + len(staging.unproven)
         try:
-            members = origin.fill(staging, _older_copy(slot, recipe.name, before))
-            _check_selection(recipe, members, contents.unfinished)
+            members = origin.fill(staging, _older_copy(slot, request.name, before))
+            _check_selection(request, members, contents.unfinished)
         except OSError as error:
             if says_full(error) or says_full(error.__cause__):
                 raise full_error(slot) from error
             raise
     actual = origin.checksum()
-    if recipe.checksum is not None and actual != recipe.checksum:
+    if request.checksum is not None and actual != request.checksum:
         move_to_trash(slot, slot.work)
-        raise _mismatch(recipe, actual or "")
+        raise _mismatch(request, actual or "")
     watch.begin(Phase.PUBLISHING, files_total=len(members))
-    if stamp and recipe.stamp_now() != stamp:
-        message = f"{recipe.name} changed while it was read."
+    if stamp and request.stamp_now() != stamp:
+        message = f"{request.name} changed while it was read."
         hint = "Run this cell again once nobody writes to it; nothing was published."
-        raise DatasetChangedError(message, path=recipe.name, hint=hint)
+        raise DatasetChangedError(message, path=request.name, hint=hint)
     header = Header(
-        source=recipe.name,
+        source=request.name,
         stamp=stamp,
         digest=contents.digest,
-        selection=recipe.selection,
-        sha256=recipe.checksum,
+        selection=request.selection,
+        sha256=request.checksum,
         n_files=len(members),
         nbytes=sum(member.nbytes for member in members),
         inode=0,
@@ -125,12 +127,12 @@ def make(recipe: Recipe, before: Published, contents: Contents, stamp: str, watc
         published_s=0.0,
     )
     watch.check()
-    swap = publish(slot, staging.tree, members, header, recipe.durability)
+    swap = publish(slot, staging.tree, members, header, request.durability)
     return Made(contents.verb, header.n_files, header.nbytes, swap, evicted, files_kept)
 
 
-def _make_room(recipe: Recipe, contents: Contents, staging: Staging) -> list[Evicted]:
-    folder = recipe.slot.folder
+def _make_room(request: MakeRequest, contents: Contents, staging: Staging) -> list[Evicted]:
+    folder = request.slot.folder
     room = room_at(folder.parent)
     needed_bytes, needed_files = contents.nbytes_least, contents.n_folders
     if contents.files is not None:
@@ -146,8 +148,8 @@ def _make_room(recipe: Recipe, contents: Contents, staging: Staging) -> list[Evi
         files_fit = now.free_files is None or now.free_files >= needed_files
         return files_fit and now.free_bytes >= needed_bytes
 
-    if recipe.evict and not enough():
-        evicted = evict(recipe.slot, enough=enough)
+    if request.evict and not enough():
+        evicted = evict(request.slot, enough=enough)
         room = room_at(folder.parent)
     check_room(
         room,
@@ -168,16 +170,18 @@ def _older_copy(slot: Slot, name: str, before: Published) -> Before | None:
     return Before(slot.folder, members)
 
 
-def _check_selection(recipe: Recipe, members: Sequence[Member], unfinished: Sequence[str]) -> None:
+def _check_selection(
+    request: MakeRequest, members: Sequence[Member], unfinished: Sequence[str]
+) -> None:
     """Refuses a selection of which a part is not there: a typing error would go unseen."""
     paths = (member.path for member in members)
-    nothing = unanswered(recipe.selection or (), itertools.chain(paths, unfinished))
+    nothing = unanswered(request.selection or (), itertools.chain(paths, unfinished))
     if not nothing:
         return
     asked = ", ".join(map(repr, nothing[:_NAMES_SHOWN]))
     if len(nothing) > _NAMES_SHOWN:
         asked += f" and {len(nothing) - _NAMES_SHOWN:,} more"
-    message = f"members={asked} names nothing in {recipe.name}."
+    message = f"members={asked} names nothing in {request.name}."
     hint = 'Give paths as the archive has them: a file, a folder, or a pattern as "train/*".'
     raise ArgumentError(message, argument="members", hint=hint)
 
@@ -205,14 +209,14 @@ def full_error(slot: Slot) -> DiskFullError:
     )
 
 
-def _mismatch(recipe: Recipe, actual: str) -> DatasetMismatchError:
+def _mismatch(request: MakeRequest, actual: str) -> DatasetMismatchError:
     kind = "MD5" if actual.startswith("md5:") else "SHA-256"
-    wanted, is_it = (text.removeprefix("md5:") for text in (recipe.checksum or "", actual))
-    message = f"{recipe.name} has the {kind} {is_it}, not {wanted}."
+    wanted, is_it = (text.removeprefix("md5:") for text in (request.checksum or "", actual))
+    message = f"{request.name} has the {kind} {is_it}, not {wanted}."
     return DatasetMismatchError(
         message,
-        path=recipe.name,
-        expected=recipe.checksum or "",
+        path=request.name,
+        expected=request.checksum or "",
         actual=actual,
         hint="It is another file, or damaged: upload it again. Nothing was published.",
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from colabkit.datasets.archives.codecs import Password
 from colabkit.datasets.archives.members import ArchiveFile, Remarks
-from colabkit.datasets.archives.safety import Limits, Resolved, Wanted, chosen
+from colabkit.datasets.archives.safety import Limits, MemberSelection, Resolved, chosen
 from colabkit.datasets.archives.zip_members import ZipLayout, plan_zip
 from colabkit.datasets.reading.source import Source
 from colabkit.errors import ArchiveCorruptError
@@ -129,7 +129,7 @@ class Plan:
     archive_bytes: int
     folders: tuple[str, ...] = ()
     links: Resolved = field(default_factory=Resolved)
-    wanted: Wanted | None = None
+    wanted: MemberSelection | None = None
     layout: ZipLayout | None = None
     names: tuple[str, ...] = ()
     times: tuple[float, ...] = ()

@@ -32,7 +32,7 @@ _JUNK_BYTES = (b"__macosx", b"thumbs.db", b"desktop.ini")
 LINK_BYTES_MAX = 4096
 _STEPS_MAX = 4000
 _HINT = "Leave it out with members=, or pack the files themselves."
-Wanted = Callable[[str], bool]
+MemberSelection = Callable[[str], bool]
 _RAISE = "Pass Limits with a larger {} if you trust where it comes from."
 
 
@@ -65,7 +65,7 @@ def member_path(name: str) -> tuple[str, Remark | None]:
     return "/".join(inside), remark
 
 
-def placed(name: str, wanted: Wanted | None, remarks: Remarks) -> str | None:
+def placed(name: str, wanted: MemberSelection | None, remarks: Remarks) -> str | None:
     """Returns where a member belongs, None for one that is not taken.
 
     Only what was asked for is judged: an unsafe name that is not wanted harms nobody.
@@ -230,7 +230,7 @@ def _unsafe_link(path: str, target: str, why: str) -> ArchiveUnsafeError:
     return ArchiveUnsafeError(message, member=path, hint=_HINT)
 
 
-def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> Wanted | None:
+def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> MemberSelection | None:
     """Returns a function that says whether a path was asked for, None for all.
 
     Example:
@@ -251,7 +251,7 @@ def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> Wanted | No
     return wanted if excluded else takes
 
 
-def _matcher(patterns: Sequence[str]) -> Wanted:
+def _matcher(patterns: Sequence[str]) -> MemberSelection:
     exact = {pattern.strip("/") for pattern in patterns}
     below = tuple(f"{pattern}/" for pattern in exact)
     globs = [glob for pattern in exact for glob in _globs(pattern)]

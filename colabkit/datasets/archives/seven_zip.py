@@ -14,7 +14,7 @@ from colabkit.datasets.archives.members import ArchiveFile, Remarks, UnpackedTab
 from colabkit.datasets.archives.safety import Limits
 from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.source import Source
-from colabkit.datasets.reading.workers import CrewStoppedError
+from colabkit.datasets.reading.workers import WorkersStoppedError
 from colabkit.datasets.reading.wrappers import SourceFile
 from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import (
@@ -132,7 +132,7 @@ def _opened(stream: BinaryIO, password: Password) -> Iterator[Any]:
     try:
         with py7zr.SevenZipFile(stream, "r", password=text_password(password)) as archive:
             yield archive
-    except CrewStoppedError:
+    except WorkersStoppedError:
         raise
     except py7zr.PasswordRequired as error:
         message = "The 7z is encrypted."

@@ -12,8 +12,8 @@ from colabkit.datasets.archives.names import NameReader, Names
 from colabkit.datasets.archives.safety import (
     LINK_BYTES_MAX,
     Limits,
+    MemberSelection,
     Resolved,
-    Wanted,
     check_mode,
     member_path,
     placed,
@@ -38,13 +38,13 @@ from colabkit.datasets.archives.tar_headers import (
 from colabkit.datasets.archives.tar_stream import Blocks, unpacked_pieces
 from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.read_ahead import ReadAhead
-from colabkit.datasets.reading.workers import Crew, Pipe
+from colabkit.datasets.reading.workers import BoundedQueue, WorkerGroup
 from colabkit.datasets.writing.small_files import crc32
 from colabkit.datasets.writing.tree import Tree
 from colabkit.datasets.writing.writer_process import SMALL_BYTES, FileBatches
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
 
-_PIPE_BYTES = 32 << 20
+_QUEUE_BYTES = 32 << 20
 _HEADER_DATA_BYTES_MAX = 16 << 20
 _LINKS_MAX = 100_000
 _SPARSE_GOES_ON_AT = 504
@@ -61,7 +61,7 @@ class TarUnpacker:
         tree: Tree,
         done: Container[str],
         limits: Limits,
-        wanted: Wanted | None,
+        wanted: MemberSelection | None,
         remarks: Remarks,
         *,
         encoding: str | None = None,
@@ -88,11 +88,11 @@ class TarUnpacker:
         self._members = 0
         self._empty = 0
 
-    def start(self, ahead: ReadAhead, crew: Crew) -> None:
+    def start(self, ahead: ReadAhead, workers: WorkerGroup) -> None:
         """Starts the threads."""
-        pieces: Pipe[bytes] = Pipe(crew, _PIPE_BYTES)
-        crew.start("inflate", lambda: self._inflate(ahead, pieces), awaited=True)
-        crew.start("write", lambda: self._write(pieces, crew), awaited=True)
+        pieces: BoundedQueue[bytes] = BoundedQueue(workers, _QUEUE_BYTES)
+        workers.start("inflate", lambda: self._inflate(ahead, pieces), awaited=True)
+        workers.start("write", lambda: self._write(pieces, workers), awaited=True)
 
     def links(self) -> Resolved:
         """Returns the links, followed on paper; to be asked when all files are there."""
@@ -131,9 +131,9 @@ class TarUnpacker:
             for path in [path for path in self._links if self._hard_links.get(path) == target]:
                 self._links[path] = "../" * path.count("/") + file.path
 
-    def _inflate(self, ahead: ReadAhead, pieces: Pipe[bytes]) -> None:
-        stretch = ahead.take()
-        chunks = iter(ahead.chunks(stretch) if stretch else ())
+    def _inflate(self, ahead: ReadAhead, pieces: BoundedQueue[bytes]) -> None:
+        byte_range = ahead.take()
+        chunks = iter(ahead.chunks(byte_range) if byte_range else ())
         for piece in unpacked_pieces(self._kind, chunks, on_junk=self._on_junk):
             pieces.put(piece, len(piece))
         # What follows the packed stream is read too: a SHA-256 is of all bytes.
@@ -144,8 +144,8 @@ class TarUnpacker:
     def _on_junk(self) -> None:
         self._junk = True
 
-    def _write(self, pieces: Pipe[bytes], crew: Crew) -> None:
-        self._small = FileBatches(self._tree, self.counter, crew)
+    def _write(self, pieces: BoundedQueue[bytes], workers: WorkerGroup) -> None:
+        self._small = FileBatches(self._tree, self.counter, workers)
         blocks = Blocks(pieces, self._on_piece)
         while (member := self._next_member(blocks)) is not None:
             self._take(member, blocks)
@@ -272,7 +272,7 @@ class TarUnpacker:
             self._links.pop(path, None)
             self._hard_links.pop(path, None)
             # Another thread may be writing the one before: it may not come last.
-            self._small.settle()
+            self._small.wait_until_written()
         return self._names.add_file(path)
 
     def _check_size(self, member: TarMember) -> None:

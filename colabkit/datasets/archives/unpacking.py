@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from colabkit.datasets.archives.kinds import ArchiveKind, Plan
 from colabkit.datasets.archives.members import FileTable, Remark, UnpackedTable
 from colabkit.datasets.archives.names import check_clashes
-from colabkit.datasets.archives.safety import Resolved, Wanted
+from colabkit.datasets.archives.safety import MemberSelection, Resolved
 from colabkit.datasets.archives.zip_members import ZipLayout
 from colabkit.datasets.archives.zip_unpacking import ZipUnpacker
-from colabkit.datasets.reading.progress import Counter, Progress
+from colabkit.datasets.reading.progress import Counter, TransferProgress
 from colabkit.datasets.reading.read_ahead import ReadAhead
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.datasets.reading.source import FileSource, Source
-from colabkit.datasets.reading.workers import Crew
+from colabkit.datasets.reading.workers import WorkerGroup
 from colabkit.datasets.reading.wrappers import SourceFile
 from colabkit.datasets.writing.tree import Tree
 from colabkit.datasets.writing.writer_process import FROM_FILES, WriterProcess
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _TICK_S = 0.1
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[TransferProgress], None]
 
 
 def unpack(
@@ -79,7 +79,7 @@ def unpack(
 
 
 class _Watch:
-    """What the caller's thread does while the crew works."""
+    """What the caller's thread does while the workers do theirs."""
 
     def __init__(
         self, plan: Plan, source: Source, on_progress: OnProgress | None, retry: Retry | None
@@ -89,10 +89,10 @@ class _Watch:
         self._on_progress = on_progress
         self.retry = retry
 
-    def over(self, crew: Crew, ahead: ReadAhead | SourceFile, counter: Counter) -> None:
-        """Waits for the crew to end, handles outages and tells the progress."""
+    def over(self, workers: WorkerGroup, ahead: ReadAhead | SourceFile, counter: Counter) -> None:
+        """Waits for the workers to end, handles outages and tells the progress."""
         try:
-            while not crew.done(_TICK_S):
+            while not workers.done(_TICK_S):
                 if ahead.outage is not None and self.retry is not None:
                     self.retry(ahead.outage)
                     ahead.resume()
@@ -112,14 +112,14 @@ class _Watch:
                 hint="Check that the mount or the connection is there, then run the cell again.",
             ) from error
         finally:
-            crew.stop()
+            workers.stop()
         self.tell(ahead.bytes_used, counter)
 
     def tell(self, bytes_used: int, counter: Counter) -> None:
         """Passes the progress on."""
         if self._on_progress is not None:
             self._on_progress(
-                Progress(
+                TransferProgress(
                     bytes_used=bytes_used,
                     archive_bytes=self._source.nbytes,
                     bytes_written=counter.bytes_written,
@@ -148,8 +148,8 @@ def _unpack_zip(
     wanted = len(plan.files) >= FROM_FILES and not layout.encrypted
     near = source if wanted and isinstance(source, FileSource) and source.is_near else None
     unpacker = ZipUnpacker(plan.files, layout, tree, done, cores, password, near=near)
-    crew = Crew()
-    ahead = ReadAhead(source, unpacker.stretches, crew, retries=watch.retry is not None)
+    workers = WorkerGroup()
+    ahead = ReadAhead(source, unpacker.byte_ranges, workers, retries=watch.retry is not None)
     processes: list[WriterProcess] = []
     try:
         # The first bytes come while the processes start.
@@ -157,11 +157,11 @@ def _unpack_zip(
         archive = None if near is None else near.descriptor()
         for number in range(cores):
             processes.append(WriterProcess(tree, wanted=wanted, archive=archive))
-            work = partial(unpacker.work, ahead, crew, processes[-1])
-            crew.start(f"unpack-{number}", work, awaited=True)
-        watch.over(crew, ahead, unpacker.counter)
+            work = partial(unpacker.work, ahead, workers, processes[-1])
+            workers.start(f"unpack-{number}", work, awaited=True)
+        watch.over(workers, ahead, unpacker.counter)
     finally:
-        crew.stop()
+        workers.stop()
         for process in processes:
             process.close()
     manifest = unpacker.manifest()
@@ -175,19 +175,19 @@ def _unpack_tar(
     from colabkit.datasets.archives.tar_unpacking import TarUnpacker
 
     def read(
-        wanted: Wanted | None, encoding: str | None, renamed: Mapping[str, str]
+        wanted: MemberSelection | None, encoding: str | None, renamed: Mapping[str, str]
     ) -> TarUnpacker:
         unpacker = TarUnpacker(
             *(plan.kind, source.nbytes, tree, done, plan.limits, wanted, plan.remarks),
             encoding=encoding,
             renamed=renamed,
         )
-        crew = Crew()
+        workers = WorkerGroup()
         whole = [(0, source.nbytes)]
-        ahead = ReadAhead(source, whole, crew, retries=watch.retry is not None)
+        ahead = ReadAhead(source, whole, workers, retries=watch.retry is not None)
         ahead.start(total_bytes=source.nbytes)
-        unpacker.start(ahead, crew)
-        watch.over(crew, ahead, unpacker.counter)
+        unpacker.start(ahead, workers)
+        watch.over(workers, ahead, unpacker.counter)
         return unpacker
 
     unpacker = read(plan.wanted, plan.encoding, {})
@@ -217,22 +217,22 @@ def _unpack_members(
     from colabkit.datasets.archives.adapters import Rar, StreamUnpacker
     from colabkit.datasets.archives.seven_zip import SevenZipUnpacker
 
-    crew = Crew()
-    file = SourceFile(source, crew, retries=watch.retry is not None)
+    workers = WorkerGroup()
+    file = SourceFile(source, workers, retries=watch.retry is not None)
     stream = file.buffered()
     unpacker: SevenZipUnpacker | StreamUnpacker
     if plan.kind is ArchiveKind.SEVEN_ZIP:
         members = (plan.files, plan.names, plan.times)
         unpacker = seven = SevenZipUnpacker(*members, tree, done, password)
-        crew.start("unpack", lambda: seven.work(stream), awaited=True)
+        workers.start("unpack", lambda: seven.work(stream), awaited=True)
     else:
         unpacker = streams = StreamUnpacker(plan.files, plan.times, tree, done)
-        crew.start(
+        workers.start(
             "unpack",
             lambda: streams.work(Rar(source, stream, plan.names, password)),
             awaited=True,
         )
-    watch.over(crew, file, unpacker.counter)
+    watch.over(workers, file, unpacker.counter)
     _make_links(plan.links, tree, unpacker.manifest)
     return unpacker.manifest
 

@@ -26,7 +26,7 @@ from colabkit.datasets.archives.zip_members import ZipLayout
 from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead
 from colabkit.datasets.reading.source import FileSource
-from colabkit.datasets.reading.workers import Crew
+from colabkit.datasets.reading.workers import WorkerGroup
 from colabkit.datasets.writing.damage import corrupt
 from colabkit.datasets.writing.small_files import DEFLATE, STORED, Head, Item, crc32
 from colabkit.datasets.writing.tree import Tree
@@ -103,26 +103,26 @@ class ZipUnpacker:
         self.total_bytes = sum(job.end - job.begin for job in self._jobs)
 
     @property
-    def stretches(self) -> list[tuple[int, int]]:
+    def byte_ranges(self) -> list[tuple[int, int]]:
         """What to read, in the order of the jobs."""
         return [(job.begin, job.end) for job in self._jobs]
 
-    def work(self, ahead: ReadAhead, crew: Crew, process: WriterProcess) -> None:
+    def work(self, ahead: ReadAhead, workers: WorkerGroup, process: WriterProcess) -> None:
         """Takes jobs until none is left; one thread's work."""
-        while (stretch := ahead.take()) is not None:
-            job = self._jobs[stretch.order]
-            chunks = ahead.chunks(stretch)
+        while (byte_range := ahead.take()) is not None:
+            job = self._jobs[byte_range.order]
+            chunks = ahead.chunks(byte_range)
             if job.large:
-                self._unpack_large(job, chunks, crew)
+                self._unpack_large(job, chunks, workers)
                 for _ in chunks:
                     pass
             else:
-                self._unpack_span(job, b"".join(chunks), crew, process)
+                self._unpack_span(job, b"".join(chunks), workers, process)
         for job in self._near_jobs:
-            crew.check()
-            if self._near is not None and not self._unpack_near(job, crew, process):
+            workers.check()
+            if self._near is not None and not self._unpack_near(job, workers, process):
                 data = self._near.read(job.begin, job.end - job.begin)
-                self._unpack_span(job, data, crew, process)
+                self._unpack_span(job, data, workers, process)
             ahead.passed(job.end - job.begin)
 
     def _date(self, chosen: Column) -> None:
@@ -135,7 +135,7 @@ class ZipUnpacker:
         """Returns every file with the size and CRC it was checked against."""
         return UnpackedTable.of(self._files)
 
-    def _unpack_near(self, job: Job, crew: Crew, process: WriterProcess) -> bool:
+    def _unpack_near(self, job: Job, workers: WorkerGroup, process: WriterProcess) -> bool:
         """Lets a process read small members by itself; False where it cannot, or is in doubt."""
         entries = self._layout.entries
         chosen = self._order[job.first : job.last]
@@ -147,7 +147,7 @@ class ZipUnpacker:
         heads: list[Head] = list(zip(*facts, strict=True))
         nbytes = process.put_from_archive(job.begin, job.end, items, heads)
         if nbytes is not None:
-            self._count(crew, nbytes, len(items))
+            self._count(workers, nbytes, len(items))
         return nbytes is not None
 
     def _items(self, chosen: Column, begins: Column, ends: Column) -> list[Item]:
@@ -160,7 +160,9 @@ class ZipUnpacker:
         facts = [column.tolist() for column in columns]
         return list(zip(self._files.paths.at(chosen), *facts, strict=True))
 
-    def _unpack_span(self, job: Job, data: bytes, crew: Crew, process: WriterProcess) -> None:
+    def _unpack_span(
+        self, job: Job, data: bytes, workers: WorkerGroup, process: WriterProcess
+    ) -> None:
         layout = self._layout
         entries = layout.entries
         chosen = self._order[job.first : job.last]
@@ -177,29 +179,29 @@ class ZipUnpacker:
         methods = layout.methods[chosen]
         if self._decryption is not None:
             packed = [memoryview(data)[b:e] for b, e in zip(begins, ends, strict=True)]
-            plain = self._decryption.small(packed, rows.tolist(), paths, crew.check)
-            self._put_decrypted(chosen, plain, paths, crew)
+            plain = self._decryption.small(packed, rows.tolist(), paths, workers.check)
+            self._put_decrypted(chosen, plain, paths, workers)
             return
         items = self._items(chosen, begins, ends)
         nbytes = None
         if are_in(methods, (STORED, DEFLATE)).all():
             nbytes = process.put(items, [data])
         if nbytes is None:
-            self._put(items, memoryview(data), crew)
+            self._put(items, memoryview(data), workers)
         else:
-            self._count(crew, nbytes, len(items))
+            self._count(workers, nbytes, len(items))
 
     def _put_decrypted(
         self,
         chosen: Column,
         packed: Sequence[bytes | memoryview],
         paths: Sequence[str],
-        crew: Crew,
+        workers: WorkerGroup,
     ) -> None:
         """Unpacks members that were encrypted."""
         times = self._layout.entries.times(self._layout.rows[chosen]).tolist()
         for index, data, path, time_s in zip(chosen.tolist(), packed, paths, times, strict=True):
-            crew.check()
+            workers.check()
             nbytes, method = int(self._files.nbytes[index]), int(self._layout.methods[index])
             if method == STORED and len(data) != nbytes:
                 raise corrupt(path, "is stored, but lies about its size")
@@ -212,7 +214,7 @@ class ZipUnpacker:
                 self._learn_crc(index, crc32(content, 0))
             with self._writing:
                 self._tree.put(path, content, int(self._files.modes[index]), time_s)
-            self._count(crew, len(content), 1)
+            self._count(workers, len(content), 1)
 
     def _crc(self, index: int) -> int | None:
         """Returns a member's CRC, None where a seal stands in its place."""
@@ -224,7 +226,7 @@ class ZipUnpacker:
         if self._files.crcs is not None:
             self._files.crcs[index] = crc
 
-    def _put(self, items: Sequence[Item], data: memoryview, crew: Crew) -> None:
+    def _put(self, items: Sequence[Item], data: memoryview, workers: WorkerGroup) -> None:
         """Unpacks files here; one thread writes at a time, as all would wait for each other."""
         for first in range(0, len(items), _BATCH_FILES):
             batch = items[first : first + _BATCH_FILES]
@@ -232,13 +234,13 @@ class ZipUnpacker:
                 unpacked(data[begin:end], method, nbytes, crc, path)
                 for path, begin, end, method, nbytes, crc, _, _ in batch
             ]
-            crew.check()
+            workers.check()
             with self._writing:
                 for item, content in zip(batch, contents, strict=True):
                     self._tree.put(item[0], content, item[6], item[7])
-            self._count(crew, sum(map(len, contents)), len(batch))
+            self._count(workers, sum(map(len, contents)), len(batch))
 
-    def _unpack_large(self, job: Job, chunks: Iterator[bytes], crew: Crew) -> None:
+    def _unpack_large(self, job: Job, chunks: Iterator[bytes], workers: WorkerGroup) -> None:
         index = int(self._order[job.first])
         row = int(self._layout.rows[index])
         entries = self._layout.entries
@@ -253,7 +255,7 @@ class ZipUnpacker:
             for piece in pieces(packed, int(self._layout.methods[index]), nbytes, path):
                 crc, done = crc32(piece, crc), done + len(piece)
                 self._tree.write(descriptor, piece, path)
-                self._count(crew, len(piece), 0)
+                self._count(workers, len(piece), 0)
             for _ in packed:
                 pass  # behind the packed stream stands the seal of what was encrypted
             self._tree.date(descriptor, float(entries.times(self._layout.rows[[index]])[0]))
@@ -265,7 +267,7 @@ class ZipUnpacker:
             self._learn_crc(index, crc)
         elif crc != declared:
             raise corrupt(path, "has another CRC-32 than the directory says")
-        self._count(crew, 0, 1)
+        self._count(workers, 0, 1)
 
     def _packed(
         self, job: Job, chunks: Iterator[bytes], index: int, path: str
@@ -335,9 +337,9 @@ class ZipUnpacker:
                 strict=True,
             )
 
-    def _count(self, crew: Crew, nbytes: int, files: int) -> None:
-        with crew.lock:
+    def _count(self, workers: WorkerGroup, nbytes: int, files: int) -> None:
+        with workers.lock:
             # A large member goes on for long where all of it has been read.
-            crew.check()
+            workers.check()
             self.counter.bytes_written += nbytes
             self.counter.files_done += files

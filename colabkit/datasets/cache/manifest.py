@@ -84,7 +84,7 @@ class Header:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Manifest:
+class DatasetManifest:
     """A published dataset.
 
     Attributes:
@@ -114,7 +114,7 @@ def pack_members(members: Iterable[Member]) -> bytes:
     return bytes(text + b"]")
 
 
-def encode(manifest: Manifest) -> bytes:
+def encode(manifest: DatasetManifest) -> bytes:
     """Returns a manifest's bytes: a hash of all that follows, then one line a part."""
     head = json.dumps(dataclasses.asdict(manifest.header), separators=(",", ":")).encode()
     folders = json.dumps(dict(manifest.folders), separators=(",", ":")).encode()
@@ -122,7 +122,7 @@ def encode(manifest: Manifest) -> bytes:
     return _MAGIC + xxhash.xxh3_128_hexdigest(body).encode() + b"\n" + body
 
 
-def decode(data: bytes) -> Manifest | None:
+def decode(data: bytes) -> DatasetManifest | None:
     """Returns the manifest in some bytes, None when they are not whole."""
     first, _, body = data.partition(b"\n")
     if first != _MAGIC + xxhash.xxh3_128_hexdigest(body).encode():
@@ -131,10 +131,10 @@ def decode(data: bytes) -> Manifest | None:
     fields: dict[str, Any] = json.loads(head)
     if fields["selection"] is not None:
         fields["selection"] = tuple(fields["selection"])
-    return Manifest(Header(**fields), json.loads(folders), members)
+    return DatasetManifest(Header(**fields), json.loads(folders), members)
 
 
-def read_manifest(path: Path) -> Manifest | None:
+def read_manifest(path: Path) -> DatasetManifest | None:
     """Returns the manifest in a file, None when there is none or it is not whole."""
     try:
         return decode(path.read_bytes())
@@ -154,7 +154,7 @@ def boot_id() -> str:
         return ""
 
 
-def folder_state(folder: Path, manifest: Manifest | None) -> FolderState:
+def folder_state(folder: Path, manifest: DatasetManifest | None) -> FolderState:
     """Returns the state of a folder by looking at its folders only, never at its files.
 
     It sees every file that came, went or was renamed, and none that was changed in place.
@@ -204,7 +204,7 @@ def damaged_members(
 
 
 def is_copy_of(
-    folder: Path, manifest: Manifest, *, count: Callable[..., None] | None = None
+    folder: Path, manifest: DatasetManifest, *, count: Callable[..., None] | None = None
 ) -> bool:
     """Whether a folder holds just what was published elsewhere, by reading all of it."""
     members = manifest.members()

@@ -17,9 +17,9 @@ from pathlib import Path
 from types import TracebackType
 
 from colabkit.datasets.cache.manifest import (
+    DatasetManifest,
     FolderState,
     Header,
-    Manifest,
     Member,
     boot_id,
     damaged_members,
@@ -160,17 +160,17 @@ class Staging:
         self.close()
 
     def _begin_journal(self, key: str) -> int:
-        aside = self._journal_path.with_suffix(f".{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        temporary = self._journal_path.with_suffix(f".{os.getpid()}-{uuid.uuid4().hex[:8]}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_APPEND
-        descriptor = os.open(aside, flags, 0o644)
+        descriptor = os.open(temporary, flags, 0o644)
         try:
             first = json.dumps({"key": key, "boot": boot_id()}).encode() + b"\n"
             _write_all(descriptor, first + b"".join(map(_line, self.done.values())))
-            aside.replace(self._journal_path)
+            temporary.replace(self._journal_path)
         except BaseException:
             os.close(descriptor)
             with contextlib.suppress(OSError):
-                aside.unlink()
+                temporary.unlink()
             raise
         return descriptor
 
@@ -255,7 +255,7 @@ class Published:
         state: How the folder looks beside it.
     """
 
-    manifest: Manifest | None
+    manifest: DatasetManifest | None
     state: FolderState
 
 
@@ -287,7 +287,7 @@ def look(slot: Slot) -> Published:
     return found
 
 
-def write_manifest(path: Path, manifest: Manifest, durability: Durability) -> None:
+def write_manifest(path: Path, manifest: DatasetManifest, durability: Durability) -> None:
     """Writes a manifest aside, makes it durable, and gives it its name."""
     write_whole(path, encode(manifest), durable=durability is not Durability.NONE)
 
@@ -318,7 +318,7 @@ def publish(
     before = look(slot)
     swap = _move_away(slot, before)
     staged = slot.work / _STAGED_MANIFEST
-    manifest = Manifest(header, folder_times(tree), pack_members(members))
+    manifest = DatasetManifest(header, folder_times(tree), pack_members(members))
     write_manifest(staged, manifest, durability)
     try:
         tree.rename(slot.folder)

@@ -68,9 +68,9 @@ class Slot:
         return self.side / "work"
 
     @property
-    def doing(self) -> Path:
+    def progress_file(self) -> Path:
         """How far the process that holds the lock is."""
-        return self.side / "doing.json"
+        return self.side / "progress.json"
 
     @property
     def trash(self) -> Path:
@@ -240,7 +240,7 @@ def locked(slot: Slot, bar: TransferBar) -> Iterator[bool]:
     def wait() -> None:
         nonlocal waited
         waited = True
-        bar.update(_transfer(_told(slot.doing), waiting=True))
+        bar.update(_transfer(_told(slot.progress_file), waiting=True))
         time.sleep(_POLL_S)
 
     with contextlib.ExitStack() as stack:
@@ -254,13 +254,13 @@ def locked(slot: Slot, bar: TransferBar) -> Iterator[bool]:
         yield waited
 
 
-def attended(
+def run_with_progress(
     work: Callable[[], Result],
     *,
     watch: Watch,
     retrier: Retrier,
     bar: TransferBar,
-    doing: Path | None = None,
+    progress_file: Path | None = None,
 ) -> Result:
     """Does the work on a thread, while this one shows it, mounts again, and heeds Ctrl-C.
 
@@ -269,7 +269,7 @@ def attended(
         watch: Says how far it is.
         retrier: Mounts again on this thread.
         bar: Shows it.
-        doing: Where to note it for processes that wait.
+        progress_file: Where to note it for processes that wait.
 
     Raises:
         BaseException: What the work raised.
@@ -298,18 +298,18 @@ def attended(
             bar.update(_transfer(standing))
             if threading.current_thread() is threading.main_thread():
                 retrier.tend()
-            if doing is not None and time.monotonic() - told_s > _TELL_PERIOD_S:
+            if progress_file is not None and time.monotonic() - told_s > _TELL_PERIOD_S:
                 told_s = time.monotonic()
-                _tell(doing, standing)
+                _tell(progress_file, standing)
     except BaseException:
         watch.stopped.set()
         # What hangs in a dead mount is left behind: it may not publish any more.
         ended.wait(_STOP_TIMEOUT_S)
         raise
     finally:
-        if doing is not None:
+        if progress_file is not None:
             with contextlib.suppress(OSError):
-                doing.unlink()
+                progress_file.unlink()
     if failures:
         raise failures[0]
     return results[0]

@@ -18,7 +18,7 @@ from colabkit.datasets.folders.listing import THREADS, FolderReader, Listing
 from colabkit.datasets.reading.progress import Watch
 from colabkit.errors import DatasetChangedError
 
-SETTLED_S = 2.0
+STABLE_S = 2.0
 PATIENCE_S = 20.0
 _EMPTY_S = 3600.0
 _SKEW_S = 60.0
@@ -31,7 +31,7 @@ Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Settled:
+class StableListing:
     """A folder's complete files.
 
     Attributes:
@@ -43,7 +43,7 @@ class Settled:
     unfinished: tuple[str, ...]
 
 
-def settle(
+def wait_until_stable(
     listing: Listing,
     *,
     look: Callable[[Sequence[str]], Sequence[Member | None]],
@@ -51,7 +51,7 @@ def settle(
     empty_is_unfinished: bool,
     now_s: Callable[[], float] = time.time,
     patience_s: float = PATIENCE_S,
-) -> Settled:
+) -> StableListing:
     """Waits until the files that were written just now have stopped changing.
 
     A file is complete when its size and time of change have been the same for two seconds.
@@ -72,11 +72,11 @@ def settle(
         unfinished = {
             f.path: f for f in listing.files if not f.nbytes and _age_s(f, began_s) < _EMPTY_S
         }
-    young = {f.path: f for f in listing.files if _age_s(f, began_s) < SETTLED_S}
+    young = {f.path: f for f in listing.files if _age_s(f, began_s) < STABLE_S}
     young = {path: file for path, file in young.items() if path not in unfinished}
     fresh: dict[str, Member] = {}
     while young and now_s() - began_s < patience_s:
-        pause(SETTLED_S)
+        pause(STABLE_S)
         seen = dict(zip(young, look(list(young)), strict=True))
         fresh |= {path: file for path, file in young.items() if seen[path] == file}
         unfinished |= {path: None for path, file in seen.items() if file is None}
@@ -85,7 +85,7 @@ def settle(
         }
     unfinished |= young
     files = [fresh.get(f.path, f) for f in listing.files if f.path not in unfinished]
-    return Settled(Listing(files, listing.folders), tuple(sorted(unfinished)))
+    return StableListing(Listing(files, listing.folders), tuple(sorted(unfinished)))
 
 
 def _age_s(file: Member, now_s: float) -> float:

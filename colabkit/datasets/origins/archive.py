@@ -9,7 +9,7 @@ from typing import Any
 
 from colabkit.datasets.archives.kinds import ArchiveKind, Plan, plan_archive
 from colabkit.datasets.archives.members import Remark, UnpackedTable, said_once
-from colabkit.datasets.archives.safety import Limits, Wanted, chosen
+from colabkit.datasets.archives.safety import Limits, MemberSelection, chosen
 from colabkit.datasets.archives.unpacking import unpack
 from colabkit.datasets.cache.manifest import Member, damaged_members
 from colabkit.datasets.cache.publishing import Staging
@@ -17,7 +17,7 @@ from colabkit.datasets.folders.mirroring import Before
 from colabkit.datasets.origins.base import Below, Contents, MemberView, Notes, Totals, check_clashes
 from colabkit.datasets.origins.parts import ARCHIVE_SUFFIXES, holds_archive, stem_of, suffix_of
 from colabkit.datasets.reading.downloads import Downloads
-from colabkit.datasets.reading.progress import Phase, Progress, StoppedError, Watch
+from colabkit.datasets.reading.progress import Phase, StoppedError, TransferProgress, Watch
 from colabkit.datasets.reading.retrying import RetriedSource, Retry
 from colabkit.datasets.reading.source import Source, stamp_of
 from colabkit.datasets.reading.split_names import SplitArchive, name_of
@@ -192,7 +192,7 @@ class ArchiveOrigin:
         (tree / folder).mkdir(parents=True, exist_ok=True)
         source = self._open(path)
 
-        def tell(now: Progress) -> None:
+        def tell(now: TransferProgress) -> None:
             if totals.given_up.is_set():
                 raise StoppedError
             self._watch.tell(totals.standing(number, now))
@@ -294,7 +294,7 @@ class ArchiveOrigin:
             return plan.digest
         return hash_of(f"{plan.digest} {self._stamp_of(path)}".encode())
 
-    def _selects(self, path: str) -> Wanted | Sequence[str] | None:
+    def _selects(self, path: str) -> MemberSelection | Sequence[str] | None:
         folder = self._folders.get(path, "")
         if not folder or self._selection is None:
             return self._selection

@@ -14,8 +14,8 @@ from colabkit.datasets.archives.names import folded
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.listing import FolderReader, Listing, list_files, list_folder
-from colabkit.datasets.folders.mirroring import Before, mirror, settle
-from colabkit.datasets.reading.progress import Phase, Progress, Standing, Watch
+from colabkit.datasets.folders.mirroring import Before, mirror, wait_until_stable
+from colabkit.datasets.reading.progress import Phase, Standing, TransferProgress, Watch
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.errors import DatasetClashError
 from colabkit.storage import is_slow, mount_of
@@ -127,13 +127,13 @@ class FolderOrigin:
             listing = self._listed()
             if self._selects is not None:
                 listing = listing.selected(self._selects)
-            settled = settle(
+            stable = wait_until_stable(
                 listing,
                 look=self._look_again,
                 pause=self._watch.pause,
                 empty_is_unfinished=self._names is not None,
             )
-            self._listing, self._unfinished = settled.listing, settled.unfinished
+            self._listing, self._unfinished = stable.listing, stable.unfinished
         return self._listing
 
     def stamp(self) -> str:
@@ -342,7 +342,7 @@ class Totals:
 
     def __init__(self, plans: Sequence[Plan]) -> None:
         self._guard = threading.Lock()
-        self._news: dict[int, Progress] = {}
+        self._news: dict[int, TransferProgress] = {}
         self._nbytes: int | None = None
         self._files: int | None = None
         if all(plan.nbytes is not None for plan in plans):
@@ -351,7 +351,7 @@ class Totals:
         self._archive_bytes = sum(plan.archive_bytes for plan in plans)
         self.given_up = threading.Event()
 
-    def standing(self, number: int, now: Progress) -> Standing:
+    def standing(self, number: int, now: TransferProgress) -> Standing:
         """Returns how far all are, one of them being as far as said."""
         with self._guard:
             self._news[number] = now

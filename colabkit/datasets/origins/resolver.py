@@ -28,7 +28,7 @@ from colabkit.errors import ArgumentError, ColabKitError, StorageError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Request:
+class DatasetRequest:
     """What a call asked for.
 
     Attributes:
@@ -64,7 +64,7 @@ class Request:
     nested: bool = False
 
 
-class Supply:
+class OriginResolver:
     """Gives a source's stamp and contents, each found out once.
 
     Args:
@@ -73,7 +73,7 @@ class Supply:
         retry: Called when the source does not answer.
     """
 
-    def __init__(self, request: Request, *, watch: Watch, retry: Retry) -> None:
+    def __init__(self, request: DatasetRequest, *, watch: Watch, retry: Retry) -> None:
         self._request = request
         self._watch = watch
         self._retry = retry

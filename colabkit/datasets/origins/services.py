@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from colabkit.datasets.archives.safety import Wanted, member_path
+from colabkit.datasets.archives.safety import MemberSelection, member_path
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.listing import list_folder
@@ -36,7 +36,7 @@ from colabkit.storage import hash_of
 _PIECE_BYTES = 4 << 20
 _TIMEOUT_S = 60.0
 _LEFT_BY_HUGGING_FACE = ".cache/huggingface/"
-_ASIDE = ".colabkit-part"
+_TEMPORARY = ".colabkit-part"
 _COMPETITIONS = "competitions/"
 # As the libraries call them, by class name: each has several versions in use.
 _NOT_FOUND = ("RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError")
@@ -154,7 +154,7 @@ class _DriveFolder:
         return into
 
     def takes(self, path: str) -> bool:
-        return not path.endswith(_ASIDE)
+        return not path.endswith(_TEMPORARY)
 
     def _listed(self) -> list[tuple[str, str]]:
         """Returns id and path of each file, listed once."""
@@ -205,13 +205,13 @@ class UrlFiles:
 
     def takes(self, path: str) -> bool:
         """Whether a file is one of them."""
-        return not path.endswith(_ASIDE)
+        return not path.endswith(_TEMPORARY)
 
 
 def _copy(source: Source, target: Path, count: Callable[[int], None], *, goes_on: bool) -> None:
     """Copies a file, behind what a call before has left of it where it is still the same."""
-    aside = target.with_name(target.name + _ASIDE)
-    with contextlib.closing(source), aside.open("ab" if goes_on else "wb") as file:
+    temporary = target.with_name(target.name + _TEMPORARY)
+    with contextlib.closing(source), temporary.open("ab" if goes_on else "wb") as file:
         while (done := file.tell()) < source.nbytes:
             piece = source.read(done, min(_PIECE_BYTES, source.nbytes - done))
             if not piece:
@@ -219,7 +219,7 @@ def _copy(source: Source, target: Path, count: Callable[[int], None], *, goes_on
                 raise ConnectionError(message)
             file.write(piece)
             count(len(piece))
-    shutil.move(aside, target)
+    shutil.move(temporary, target)
 
 
 def _download(address: str, link: str, target: Path, count: Callable[[int], None]) -> None:
@@ -227,12 +227,12 @@ def _download(address: str, link: str, target: Path, count: Callable[[int], None
     import http.client
     import urllib.request
 
-    aside = target.with_name(target.name + _ASIDE)
+    temporary = target.with_name(target.name + _TEMPORARY)
     done = 0
     try:
         # What Google's own form named.
         answer = urllib.request.urlopen(address, timeout=_TIMEOUT_S)  # noqa: S310
-        with answer, aside.open("wb") as file:
+        with answer, temporary.open("wb") as file:
             nbytes = answer.headers.get("Content-Length")
             while piece := answer.read(_PIECE_BYTES):
                 file.write(piece)
@@ -243,7 +243,7 @@ def _download(address: str, link: str, target: Path, count: Callable[[int], None
     if nbytes is not None and done != int(nbytes):
         message = f"{link} ended after {done:,} of {int(nbytes):,} bytes"
         raise ConnectionError(message)
-    shutil.move(aside, target)
+    shutil.move(temporary, target)
 
 
 @contextlib.contextmanager
@@ -301,7 +301,7 @@ class ServiceOrigin:
     """
 
     def __init__(
-        self, service: Service, *, watch: Watch, retry: Retry, selects: Wanted | None
+        self, service: Service, *, watch: Watch, retry: Retry, selects: MemberSelection | None
     ) -> None:
         self._service = service
         self._watch = watch

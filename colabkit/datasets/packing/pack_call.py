@@ -15,7 +15,7 @@ from pathlib import Path
 from colabkit.datasets.archives.names import decoded, encoding_of
 from colabkit.datasets.archives.safety import Limits, member_path
 from colabkit.datasets.cache.publishing import sync_folder
-from colabkit.datasets.cache.slots import attended
+from colabkit.datasets.cache.slots import run_with_progress
 from colabkit.datasets.folders.listing import FolderReader, Listing, list_folder, unreadable
 from colabkit.datasets.packing.pieces import OlderPack, is_pack
 from colabkit.datasets.packing.zip_packer import ZipPacker
@@ -35,7 +35,7 @@ from colabkit.errors import (
 from colabkit.notebook import Printed, Silent, Speaker, TransferBar, bytes_words, lasted_words
 from colabkit.storage import locate, mount_of
 
-_ASIDE = ".colabkit-pack-"
+_TEMPORARY = ".colabkit-pack-"
 _STALE_S = 3600.0
 # A file system's clock may lag by a tick: a file written just before counts as written later.
 _CLOCK_LAG_NS = 10_000_000
@@ -107,7 +107,7 @@ def pack(
         )
 
     try:
-        packed = attended(work, watch=watch, retrier=retrier, bar=bar)
+        packed = run_with_progress(work, watch=watch, retrier=retrier, bar=bar)
     except ColabKitError:
         raise
     except FileNotFoundError as error:
@@ -149,7 +149,7 @@ def pack_listed(
         if older is not None and older.is_fresh(listing):
             return Packed(False, n_files, nbytes, target.stat().st_size, n_files)
         watch.begin(Phase.PACKING, bytes_total=nbytes, files_total=n_files)
-        with _aside(target) as (aside, descriptor):
+        with _temporary_file(target) as (temporary, descriptor):
             packer = ZipPacker(
                 descriptor,
                 watch=watch,
@@ -162,7 +162,7 @@ def pack_listed(
             packer.verify()
             # The time of the listing, not of now: what changed since then is not in it.
             os.utime(descriptor, ns=(listed_ns, listed_ns - _CLOCK_LAG_NS))
-            aside.replace(target)
+            temporary.replace(target)
     sync_folder(target.parent)
     return Packed(True, n_files, nbytes, packer.nbytes, packer.reused)
 
@@ -263,17 +263,17 @@ def _older(target: Path) -> Iterator[OlderPack | None]:
 
 
 @contextlib.contextmanager
-def _aside(target: Path) -> Iterator[tuple[Path, int]]:
+def _temporary_file(target: Path) -> Iterator[tuple[Path, int]]:
     """Yields a new file beside the target; it is removed unless it got the target's name."""
-    for stale in target.parent.glob(f"{_ASIDE}*"):
+    for stale in target.parent.glob(f"{_TEMPORARY}*"):
         with contextlib.suppress(OSError):
             if time.time() - stale.stat().st_mtime > _STALE_S:
                 stale.unlink()
-    aside = target.parent / f"{_ASIDE}{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    temporary = target.parent / f"{_TEMPORARY}{os.getpid()}-{uuid.uuid4().hex[:8]}"
     try:
-        descriptor = os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
-            yield aside, descriptor
+            yield temporary, descriptor
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -290,4 +290,4 @@ def _aside(target: Path) -> Iterator[tuple[Path, int]]:
         raise
     finally:
         with contextlib.suppress(OSError):
-            aside.unlink()
+            temporary.unlink()

@@ -64,7 +64,7 @@ class Piece:
     raw: bytes = b""
 
 
-class Squeezer:
+class Compressor:
     """Packs one file piece by piece; pieces may be asked for by several threads at once.
 
     Args:

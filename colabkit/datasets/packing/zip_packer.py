@@ -22,7 +22,7 @@ from colabkit.datasets.archives.zip_format import (
 )
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.folders.listing import THREADS, FolderReader, Listing
-from colabkit.datasets.packing.pieces import PIECE_BYTES, OlderPack, Piece, Squeezer, times_of
+from colabkit.datasets.packing.pieces import PIECE_BYTES, Compressor, OlderPack, Piece, times_of
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.errors import StorageError
@@ -144,24 +144,24 @@ class ZipPacker:
         waiting: collections.deque[Future[_Part]] = collections.deque()
         large = 0
         for file in listing.files:
-            squeezer = Squeezer(root, file, reader=self._reader, retry=self._retry)
-            for number in range(squeezer.pieces):
+            compressor = Compressor(root, file, reader=self._reader, retry=self._retry)
+            for number in range(compressor.pieces):
                 while waiting and (large >= _AHEAD_LARGE or len(waiting) >= _AHEAD_ALL):
                     part = waiting.popleft().result()
                     large -= part.file.nbytes > _LARGE_BYTES
                     yield part
-                waiting.append(pool.submit(self._part, squeezer, number))
+                waiting.append(pool.submit(self._part, compressor, number))
                 large += file.nbytes > _LARGE_BYTES
         for future in waiting:
             yield future.result()
 
-    def _part(self, squeezer: Squeezer, number: int) -> _Part:
+    def _part(self, compressor: Compressor, number: int) -> _Part:
         self._watch.check()
-        file, count = squeezer.file, squeezer.pieces
+        file, count = compressor.file, compressor.pieces
         older = self._older.piece(file) if self._older is not None and count == 1 else None
         return _Part(
             file,
-            older or squeezer.piece(number),
+            older or compressor.piece(number),
             first=number == 0,
             last=number == count - 1,
             reused=older is not None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TransferProgress:
     """How far unpacking is; totals are None where only reading the archive tells.
 
     ``bytes_used`` counts the archive's bytes that were read and worked on, ``bytes_written``
@@ -25,7 +25,7 @@ class Progress:
 
 
 class Counter:
-    """What the workers have written; each adds whole files or pieces under the crew's lock."""
+    """What the workers have written; each adds whole files or pieces under the group's lock."""
 
     __slots__ = ("bytes_written", "files_done")
 

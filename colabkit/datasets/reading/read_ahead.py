@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from colabkit.datasets.reading.source import Source
-from colabkit.datasets.reading.workers import Crew
+from colabkit.datasets.reading.workers import WorkerGroup
 from colabkit.errors import ArchiveCorruptError, ColabKitError
 
 CHUNK_BYTES = 4 << 20
@@ -39,7 +39,7 @@ class Pace:
 
 
 @dataclass(slots=True, eq=False)
-class Stretch:
+class ByteRange:
     """A range of the archive that one unpacker takes, in order, chunk by chunk."""
 
     begin: int
@@ -54,7 +54,7 @@ class Stretch:
         self.requested = self.consumed = self.begin
 
     def next_chunk(self, whole_up_to: int) -> tuple[int, int]:
-        """Returns the next range to read; long stretches are cut where the archive's chunks end."""
+        """Returns the next range to read; long ones are cut where the archive's chunks end."""
         begin = self.requested
         if self.end - self.begin <= whole_up_to:
             return begin, self.end
@@ -62,34 +62,39 @@ class Stretch:
 
 
 class ReadAhead:
-    """Feeds stretches of a source to unpackers.
+    """Feeds ranges of a source's bytes to unpackers.
 
     Args:
         source: What to read.
-        stretches: (begin, end) in the order in which they should be worked on.
-        crew: Whose threads read and take.
+        byte_ranges: (begin, end) in the order in which they should be worked on.
+        workers: Whose threads read and take.
         retries: Whether an outage waits for ``resume`` instead of failing.
     """
 
     def __init__(
-        self, source: Source, stretches: Sequence[tuple[int, int]], crew: Crew, *, retries: bool
+        self,
+        source: Source,
+        byte_ranges: Sequence[tuple[int, int]],
+        workers: WorkerGroup,
+        *,
+        retries: bool,
     ) -> None:
         self.bytes_read = self.bytes_used = 0
         self.outage: OSError | None = None
         self._source = source
-        self._crew = crew
+        self._workers = workers
         self._retries = retries
-        self._waiting = (Stretch(b, e, i) for i, (b, e) in enumerate(stretches))
-        self._untaken: list[Stretch] = []
-        self._open: list[Stretch] = []
-        self._room = crew.condition()
-        self._arrived = crew.condition()
+        self._waiting = (ByteRange(b, e, i) for i, (b, e) in enumerate(byte_ranges))
+        self._untaken: list[ByteRange] = []
+        self._open: list[ByteRange] = []
+        self._room = workers.condition()
+        self._arrived = workers.condition()
         self._held_bytes = 0
         self._exhausted = False
         self._pace = Pace()
         self._readers = self._readers_max = 0
         self._measured_from: tuple[float, int] | None = None
-        with crew.lock:
+        with workers.lock:
             self._refill()
 
     def start(self, *, total_bytes: int) -> None:
@@ -97,40 +102,42 @@ class ReadAhead:
         self._readers_max = min(_READERS_MAX, max(1, -(-total_bytes // CHUNK_BYTES) + 1))
         self._start_readers()
 
-    def take(self) -> Stretch | None:
-        """Returns the next stretch to unpack, None when all are taken."""
-        with self._crew.lock:
+    def take(self) -> ByteRange | None:
+        """Returns the next range to unpack, None when all are taken."""
+        with self._workers.lock:
             self._refill()
             if not self._untaken:
                 return None
-            stretch = self._untaken.pop(0)
-            stretch.taken = True
+            byte_range = self._untaken.pop(0)
+            byte_range.taken = True
             self._refill()
             self._room.notify_all()
-            return stretch
+            return byte_range
 
-    def chunks(self, stretch: Stretch) -> Iterator[bytes]:
-        """Yields a stretch's bytes in order; each chunk's room is given back at the next."""
-        while stretch.consumed < stretch.end:
-            with self._crew.lock:
-                self._crew.wait_for(self._arrived, lambda: stretch.consumed in stretch.ready)
-                data = stretch.ready.pop(stretch.consumed)
+    def chunks(self, byte_range: ByteRange) -> Iterator[bytes]:
+        """Yields a range's bytes in order; each chunk's room is given back at the next."""
+        while byte_range.consumed < byte_range.end:
+            with self._workers.lock:
+                self._workers.wait_for(
+                    self._arrived, lambda: byte_range.consumed in byte_range.ready
+                )
+                data = byte_range.ready.pop(byte_range.consumed)
             yield data
-            with self._crew.lock:
-                stretch.consumed += len(data)
+            with self._workers.lock:
+                byte_range.consumed += len(data)
                 self.bytes_used += len(data)
                 self._held_bytes -= len(data)
                 self._room.notify_all()
 
     def passed(self, nbytes: int) -> None:
         """Counts bytes of the archive that were read and used by others."""
-        with self._crew.lock:
+        with self._workers.lock:
             self.bytes_read += nbytes
             self.bytes_used += nbytes
 
     def hurry(self) -> None:
         """Lets all readers begin where the first ones have brought nothing for a while."""
-        with self._crew.lock:
+        with self._workers.lock:
             if not self.bytes_read and self._readers_max:
                 self._pace = replace(self._pace, readers=_READERS_MAX)
                 self._start_readers()
@@ -138,7 +145,7 @@ class ReadAhead:
 
     def resume(self) -> None:
         """Lets the readers go on after an outage."""
-        with self._crew.lock:
+        with self._workers.lock:
             self.outage = None
             self._measured_from = None
             self._room.notify_all()
@@ -147,48 +154,48 @@ class ReadAhead:
         """Starts those that the pace asks for and that are not there yet."""
         for number in range(self._readers, min(self._pace.readers, self._readers_max)):
             self._readers += 1
-            self._crew.start(f"read-{number}", partial(self._read, number), awaited=False)
+            self._workers.start(f"read-{number}", partial(self._read, number), awaited=False)
 
     def _refill(self) -> None:
         while len(self._untaken) < _WINDOW and not self._exhausted:
-            stretch = next(self._waiting, None)
-            if stretch is None:
+            byte_range = next(self._waiting, None)
+            if byte_range is None:
                 self._exhausted = True
                 break
-            self._untaken.append(stretch)
-            self._open.append(stretch)
+            self._untaken.append(byte_range)
+            self._open.append(byte_range)
 
     def _read(self, number: int) -> None:
         while True:
-            with self._crew.lock:
+            with self._workers.lock:
                 while (chosen := self._choose(number)) is None:
                     if self._exhausted and not self._open:
                         return
-                    self._crew.wait(self._room)
-                stretch, begin, end = chosen
+                    self._workers.wait(self._room)
+                byte_range, begin, end = chosen
             data = self._fetch(begin, end)
-            with self._crew.lock:
-                stretch.ready[begin] = data
+            with self._workers.lock:
+                byte_range.ready[begin] = data
                 self.bytes_read += len(data)
                 self._adapt()
                 self._arrived.notify_all()
 
-    def _choose(self, number: int) -> tuple[Stretch, int, int] | None:
+    def _choose(self, number: int) -> tuple[ByteRange, int, int] | None:
         """Picks the chunk that will be needed first, within the memory there is."""
         if number >= self._pace.readers or not self._open or self.outage is not None:
             return None
-        stretch = min(self._open, key=_urgency)
-        begin, end = stretch.next_chunk(CHUNK_BYTES + (CHUNK_BYTES >> 1))
-        starved = stretch.taken and stretch.requested == stretch.consumed
+        byte_range = min(self._open, key=_urgency)
+        begin, end = byte_range.next_chunk(CHUNK_BYTES + (CHUNK_BYTES >> 1))
+        starved = byte_range.taken and byte_range.requested == byte_range.consumed
         if self._held_bytes + end - begin > _BUDGET_BYTES and not starved:
             # The unpackers are the brake now: what is measured would not be the readers' rate.
             self._measured_from = None
             return None
         self._held_bytes += end - begin
-        stretch.requested = end
-        if end == stretch.end:
-            self._open.remove(stretch)
-        return stretch, begin, end
+        byte_range.requested = end
+        if end == byte_range.end:
+            self._open.remove(byte_range)
+        return byte_range, begin, end
 
     def _fetch(self, begin: int, end: int) -> bytes:
         while True:
@@ -206,11 +213,11 @@ class ReadAhead:
 
     def _sit_out(self, error: OSError) -> None:
         """Waits until the owner says that the source is back."""
-        with self._crew.lock:
+        with self._workers.lock:
             if self.outage is None:
                 self.outage = error
-            self._crew.changed.notify_all()
-            self._crew.wait_for(self._room, lambda: self.outage is None)
+            self._workers.changed.notify_all()
+            self._workers.wait_for(self._room, lambda: self.outage is None)
 
     def _adapt(self) -> None:
         now_s = time.monotonic()
@@ -225,6 +232,6 @@ class ReadAhead:
             self._room.notify_all()
 
 
-def _urgency(stretch: Stretch) -> tuple[int, int]:
-    ahead = (stretch.requested - stretch.consumed) // CHUNK_BYTES
-    return ahead + (0 if stretch.taken else 2), stretch.order
+def _urgency(byte_range: ByteRange) -> tuple[int, int]:
+    ahead = (byte_range.requested - byte_range.consumed) // CHUNK_BYTES
+    return ahead + (0 if byte_range.taken else 2), byte_range.order

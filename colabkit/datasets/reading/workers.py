@@ -8,18 +8,18 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
-# For all threads of a crew together, counted from the first stop.
+# For all threads of a group together, counted from the first stop.
 _JOIN_TIMEOUT_S = 2.0
 _ITEMS_MAX = 1024
 
 Item = TypeVar("Item")
 
 
-class CrewStoppedError(Exception):
+class WorkersStoppedError(Exception):
     """Another thread failed, or the caller gave up: end quietly."""
 
 
-class Crew:
+class WorkerGroup:
     """Threads with one owner.
 
     ``lock`` guards what they share, ``changed`` is notified when the owner should look.
@@ -36,18 +36,18 @@ class Crew:
         self.stopped = False
 
     def condition(self) -> threading.Condition:
-        """Returns a condition on the crew's lock that is notified when the crew stops."""
+        """Returns a condition on the group's lock that is notified when the group stops."""
         condition = threading.Condition(self.lock)
         self._conditions.append(condition)
         return condition
 
     def start(self, name: str, work: Callable[[], None], *, awaited: bool) -> None:
-        """Starts a thread; the crew is done when all awaited ones are."""
+        """Starts a thread; the group is done when all awaited ones are."""
 
         def run() -> None:
             try:
                 work()
-            except CrewStoppedError:
+            except WorkersStoppedError:
                 pass
             except BaseException as error:  # noqa: BLE001 - raised on the owner's thread
                 self._fail(error)
@@ -63,12 +63,12 @@ class Crew:
         thread.start()
 
     def check(self) -> None:
-        """Raises CrewStoppedError once the crew has stopped; what takes long asks often."""
+        """Raises WorkersStoppedError once the workers has stopped; what takes long asks often."""
         if self.stopped:
-            raise CrewStoppedError
+            raise WorkersStoppedError
 
     def wait(self, condition: threading.Condition) -> None:
-        """Waits for news; raises CrewStoppedError once the crew has stopped. Holds the lock."""
+        """Waits for news; raises WorkersStoppedError once the group has stopped. Holds the lock."""
         self.check()
         condition.wait()
         self.check()
@@ -108,36 +108,36 @@ class Crew:
                 condition.notify_all()
 
 
-class Pipe(Generic[Item]):
-    """Hands items from one thread of a crew to others, within so many bytes."""
+class BoundedQueue(Generic[Item]):
+    """Hands items from one thread of a group to others, within so many bytes."""
 
-    def __init__(self, crew: Crew, nbytes_max: int) -> None:
-        self._crew = crew
+    def __init__(self, workers: WorkerGroup, nbytes_max: int) -> None:
+        self._workers = workers
         self._nbytes_max = nbytes_max
         self._items: deque[tuple[Item, int]] = deque()
         self._nbytes = 0
         self._closed = False
-        self._room = crew.condition()
-        self._filled = crew.condition()
+        self._room = workers.condition()
+        self._filled = workers.condition()
 
     def put(self, item: Item, nbytes: int) -> None:
         """Adds an item, waiting while there are too many bytes before it."""
-        with self._crew.lock:
-            self._crew.wait_for(self._room, lambda: not self._items or self._has_room())
+        with self._workers.lock:
+            self._workers.wait_for(self._room, lambda: not self._items or self._has_room())
             self._items.append((item, nbytes))
             self._nbytes += nbytes
             self._filled.notify()
 
     def close(self) -> None:
         """Says that no more will come."""
-        with self._crew.lock:
+        with self._workers.lock:
             self._closed = True
             self._filled.notify_all()
 
     def __iter__(self) -> Iterator[Item]:
         while True:
-            with self._crew.lock:
-                self._crew.wait_for(self._filled, lambda: bool(self._items) or self._closed)
+            with self._workers.lock:
+                self._workers.wait_for(self._filled, lambda: bool(self._items) or self._closed)
                 if not self._items:
                     return
                 item, nbytes = self._items.popleft()

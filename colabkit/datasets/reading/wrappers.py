@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from colabkit.datasets.reading.read_ahead import CHUNK_BYTES
 from colabkit.datasets.reading.source import FileSource, Source
-from colabkit.datasets.reading.workers import Crew
+from colabkit.datasets.reading.workers import WorkerGroup
 from colabkit.errors import ColabKitError
 
 _KEPT_BYTES_MAX = 256 << 20
@@ -21,15 +21,17 @@ _KEPT_OPEN_MAX = 16
 
 
 class SourceFile(io.RawIOBase):
-    """Reads a source like a file; sits out an outage where a crew's owner handles it."""
+    """Reads a source like a file; sits out an outage where the group's owner handles it."""
 
-    def __init__(self, source: Source, crew: Crew | None = None, *, retries: bool = False) -> None:
+    def __init__(
+        self, source: Source, workers: WorkerGroup | None = None, *, retries: bool = False
+    ) -> None:
         self.bytes_read = 0
         self.outage: OSError | None = None
         self._source = source
-        self._crew = crew or Crew()
+        self._workers = workers or WorkerGroup()
         self._retries = retries
-        self._back = self._crew.condition()
+        self._back = self._workers.condition()
         self._place = 0
 
     def buffered(self) -> io.BufferedReader:
@@ -57,7 +59,7 @@ class SourceFile(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         """Reads what fits."""
-        self._crew.check()
+        self._workers.check()
         left = max(0, self._source.nbytes - self._place)
         data = self._read(min(len(buffer), left)) if left else b""
         buffer[: len(data)] = data
@@ -75,7 +77,7 @@ class SourceFile(io.RawIOBase):
 
     def resume(self) -> None:
         """Goes on after an outage."""
-        with self._crew.lock:
+        with self._workers.lock:
             self.outage = None
             self._back.notify_all()
 
@@ -86,10 +88,10 @@ class SourceFile(io.RawIOBase):
             except OSError as error:
                 if not self._retries or isinstance(error, ColabKitError):
                     raise
-                with self._crew.lock:
+                with self._workers.lock:
                     self.outage = error
-                    self._crew.changed.notify_all()
-                    self._crew.wait_for(self._back, lambda: self.outage is None)
+                    self._workers.changed.notify_all()
+                    self._workers.wait_for(self._back, lambda: self.outage is None)
 
 
 class HashedSource:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from colabkit.datasets.reading.progress import Counter
-from colabkit.datasets.reading.workers import Crew, CrewStoppedError, Pipe
+from colabkit.datasets.reading.workers import BoundedQueue, WorkerGroup, WorkersStoppedError
 from colabkit.datasets.writing import small_files
 from colabkit.datasets.writing.damage import corrupt
 from colabkit.datasets.writing.small_files import (
@@ -39,7 +39,7 @@ SMALL_BYTES = 256 << 10
 # One system call gathers no more than 1024 pieces.
 _PIECES_MAX = 900
 _BATCH_BYTES = 1 << 20
-_PIPE_BYTES = 16 << 20
+_QUEUE_BYTES = 16 << 20
 # An archive that had so many small files will have more.
 _START_AFTER = 500
 
@@ -90,7 +90,7 @@ class WriterProcess:
             answer = self._ask(request, pieces)
         except (OSError, EOFError, ValueError) as error:
             if self._closed:
-                raise CrewStoppedError from error
+                raise WorkersStoppedError from error
             _log.warning("A writing process was lost (%r); its work is done again here.", error)
             self._end()
             return None
@@ -181,14 +181,14 @@ class _Batch:
 class FileBatches:
     """Takes small files; after some hundreds, processes write them."""
 
-    def __init__(self, tree: Tree, counter: Counter, crew: Crew) -> None:
+    def __init__(self, tree: Tree, counter: Counter, workers: WorkerGroup) -> None:
         self._tree = tree
         self._counter = counter
-        self._crew = crew
+        self._workers = workers
         self._seen = 0
         self._batch = _Batch()
-        self._pipe: Pipe[_Batch] | None = None
-        self._written = crew.condition()
+        self._queue: BoundedQueue[_Batch] | None = None
+        self._written = workers.condition()
         self._waiting = 0
 
     def put(
@@ -202,10 +202,10 @@ class FileBatches:
     ) -> None:
         """Takes a file; its pieces may be kept for a while."""
         self._seen += 1
-        if self._pipe is None:
+        if self._queue is None:
             content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             self._tree.put(path, content, mode, time_s)
-            with self._crew.lock:
+            with self._workers.lock:
                 self._counter.add_done(nbytes)
             if self._seen == _START_AFTER:
                 self._start()
@@ -216,41 +216,41 @@ class FileBatches:
         batch.items.append((path, begin, batch.nbytes, STORED, nbytes, crc, mode, time_s))
         batch.pieces += pieces
         if batch.nbytes >= _BATCH_BYTES or len(batch.pieces) >= _PIECES_MAX:
-            self._hand_on(self._pipe)
+            self._hand_on(self._queue)
 
     def close(self) -> None:
         """Hands on what is left; to be called when the last file has come."""
-        if self._pipe is not None:
-            self._hand_on(self._pipe)
-            self._pipe.close()
+        if self._queue is not None:
+            self._hand_on(self._queue)
+            self._queue.close()
 
-    def settle(self) -> None:
+    def wait_until_written(self) -> None:
         """Waits until every file that was taken is written."""
-        if self._pipe is not None:
-            self._hand_on(self._pipe)
-            with self._crew.lock:
-                self._crew.wait_for(self._written, lambda: not self._waiting)
+        if self._queue is not None:
+            self._hand_on(self._queue)
+            with self._workers.lock:
+                self._workers.wait_for(self._written, lambda: not self._waiting)
 
-    def _hand_on(self, pipe: Pipe[_Batch]) -> None:
+    def _hand_on(self, queue: BoundedQueue[_Batch]) -> None:
         batch, self._batch = self._batch, _Batch()
-        with self._crew.lock:
+        with self._workers.lock:
             self._waiting += 1
-        pipe.put(batch, batch.nbytes)
+        queue.put(batch, batch.nbytes)
 
     def _start(self) -> None:
         # Cutting takes a core or two, but on a disk a writer waits more than it works.
         count = os.cpu_count() or 1
-        self._pipe = Pipe(self._crew, _PIPE_BYTES)
+        self._queue = BoundedQueue(self._workers, _QUEUE_BYTES)
         for number in range(count):
-            work = partial(self._write, self._pipe, WriterProcess(self._tree, wanted=True))
-            self._crew.start(f"write-{number}", work, awaited=True)
+            work = partial(self._write, self._queue, WriterProcess(self._tree, wanted=True))
+            self._workers.start(f"write-{number}", work, awaited=True)
 
-    def _write(self, pipe: Pipe[_Batch], process: WriterProcess) -> None:
+    def _write(self, queue: BoundedQueue[_Batch], process: WriterProcess) -> None:
         try:
-            for batch in pipe:
+            for batch in queue:
                 if process.put(batch.items, batch.pieces) is None:
                     self._write_here(batch)
-                with self._crew.lock:
+                with self._workers.lock:
                     self._counter.bytes_written += batch.nbytes
                     self._counter.files_done += len(batch.items)
                     self._waiting -= 1
@@ -261,5 +261,5 @@ class FileBatches:
     def _write_here(self, batch: _Batch) -> None:
         data = memoryview(b"".join(batch.pieces))
         for path, begin, end, _, _, _, mode, time_s in batch.items:
-            self._crew.check()
+            self._workers.check()
             self._tree.put(path, data[begin:end], mode, time_s)

@@ -7,15 +7,15 @@ import dataclasses
 import pytest
 
 from colabkit.datasets.cache.manifest import (
+    DatasetManifest,
     FolderState,
     Header,
-    Manifest,
     Member,
     decode,
     encode,
     pack_members,
 )
-from colabkit.datasets.deciding import CacheAction, Wanted, cache_action
+from colabkit.datasets.deciding import CacheAction, CacheQuery, cache_action
 
 KNOWN = Header(
     source="/d/cats.zip",
@@ -30,7 +30,7 @@ KNOWN = Header(
     synced=False,
     published_s=1.0,
 )
-SAME = Wanted(source="/d/cats.zip", stamp="1")
+SAME = CacheQuery(source="/d/cats.zip", stamp="1")
 
 
 def action(known: Header | None, state: FolderState, **changes: object) -> CacheAction:
@@ -65,9 +65,9 @@ def test_nothing_known_is_made_unless_something_lies_there():
     assert action(None, FolderState.FOREIGN) is CacheAction.REFUSE
 
 
-def manifest() -> Manifest:
+def manifest() -> DatasetManifest:
     members = [Member("a/猫.txt", 3, 5), Member("b", 6, None, 9)]
-    return Manifest(KNOWN, {"": 1, "a": 2}, pack_members(members))
+    return DatasetManifest(KNOWN, {"": 1, "a": 2}, pack_members(members))
 
 
 def test_a_manifest_comes_back_as_it_was():
@@ -78,7 +78,7 @@ def test_a_manifest_comes_back_as_it_was():
 
 
 def test_a_manifest_without_files_comes_back():
-    empty = Manifest(KNOWN, {"": 1}, pack_members([]))
+    empty = DatasetManifest(KNOWN, {"": 1}, pack_members([]))
     assert decode(encode(empty)) == empty
 
 

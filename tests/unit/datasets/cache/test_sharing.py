@@ -19,7 +19,7 @@ from colabkit.datasets.cache import room as eviction
 from colabkit.datasets.cache import slots as use
 from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.folders.listing import FolderReader
-from colabkit.datasets.origins.resolver import Supply
+from colabkit.datasets.origins.resolver import OriginResolver
 from colabkit.datasets.reading import downloads, source
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import (
@@ -34,17 +34,17 @@ FILES = some_files(20)
 
 
 def test_what_was_made_while_the_source_was_looked_at_is_taken(tmp_path, cache, monkeypatch):
-    archive, stamp = make_zip(tmp_path / "a.zip", FILES), Supply.stamp
+    archive, stamp = make_zip(tmp_path / "a.zip", FILES), OriginResolver.stamp
     made = []
 
-    def stamp_while_another_makes_it(supply):
-        told = stamp(supply)
+    def stamp_while_another_makes_it(resolver):
+        told = stamp(resolver)
         if not made:
             made.append(None)
             made[0] = inodes_of(colabkit.dataset(archive, progress=False))
         return told
 
-    monkeypatch.setattr(Supply, "stamp", stamp_while_another_makes_it)
+    monkeypatch.setattr(OriginResolver, "stamp", stamp_while_another_makes_it)
     assert inodes_of(colabkit.dataset(archive, progress=False)) == made[0]
 
 

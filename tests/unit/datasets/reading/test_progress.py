@@ -12,8 +12,8 @@ import time
 import pytest
 
 import colabkit
-from colabkit.datasets import Progress, open_source, plan_archive, unpack
-from colabkit.datasets.cache.slots import attended
+from colabkit.datasets import TransferProgress, open_source, plan_archive, unpack
+from colabkit.datasets.cache.slots import run_with_progress
 from colabkit.datasets.reading.progress import Phase, StoppedError, Watch
 from colabkit.datasets.reading.retrying import Retrier
 from colabkit.notebook import Transfer, TransferBar, folder_card
@@ -93,7 +93,7 @@ def test_every_byte_and_file_is_counted(tmp_path, cache):
         return watch.standing().bytes_done
 
     retrier = Retrier(watch, location="x")
-    done = attended(work, watch=watch, retrier=retrier, bar=Seen("x", progress=False))
+    done = run_with_progress(work, watch=watch, retrier=retrier, bar=Seen("x", progress=False))
     assert done == NBYTES
     assert seen[-1] == Transfer("copying", NBYTES, NBYTES, 20, 20)
 
@@ -107,7 +107,7 @@ def test_a_tars_bar_only_grows_and_ends_at_its_size(tmp_path):
             packed.addfile(info, io.BytesIO(bytes(info.size)))
     into = tmp_path / "into"
     into.mkdir()
-    seen: list[Progress] = []
+    seen: list[TransferProgress] = []
     source = open_source(archive)
     unpack(plan_archive(source), source, into, on_progress=seen.append)
     source.close()
@@ -128,7 +128,7 @@ def test_ctrl_c_comes_out_only_when_the_worker_has_ended():
     main = threading.main_thread().ident
     bar = TransferBar("x", progress=False)
     with pytest.raises(KeyboardInterrupt):
-        attended(work, watch=watch, retrier=Retrier(watch, location="x"), bar=bar)
+        run_with_progress(work, watch=watch, retrier=Retrier(watch, location="x"), bar=bar)
     assert trace == ["ended"]
 
 

@@ -9,7 +9,7 @@ import time
 import colabkit
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.folders.listing import Listing
-from colabkit.datasets.folders.mirroring import PATIENCE_S, SETTLED_S, settle
+from colabkit.datasets.folders.mirroring import PATIENCE_S, STABLE_S, wait_until_stable
 from tests.unit.datasets.sources import content_of, make_folder, put
 
 NOW_S = 1_000_000.0
@@ -32,8 +32,8 @@ class World:
     def look(self, paths):
         return [self.looks.pop(0) if len(self.looks) > 1 else self.looks[0] for _ in paths]
 
-    def settle(self, *files: Member, empty_is_unfinished: bool = False):
-        return settle(
+    def wait_until_stable(self, *files: Member, empty_is_unfinished: bool = False):
+        return wait_until_stable(
             Listing(files, []),
             look=self.look,
             pause=self.pause,
@@ -44,49 +44,49 @@ class World:
 
 def test_old_files_are_complete_at_once():
     world = World()
-    settled = world.settle(file("a", 5, SETTLED_S + 1), file("b", 0, 9999.0))
-    assert [one.path for one in settled.listing.files] == ["a", "b"]
-    assert not settled.unfinished
+    stable = world.wait_until_stable(file("a", 5, STABLE_S + 1), file("b", 0, 9999.0))
+    assert [one.path for one in stable.listing.files] == ["a", "b"]
+    assert not stable.unfinished
     assert world.now_s == NOW_S
 
 
 def test_a_young_file_is_complete_when_it_looks_the_same_a_little_later():
     young = file("a", 5, 0.5)
     world = World(young)
-    assert world.settle(young).listing.files == [young]
-    assert world.now_s == NOW_S + SETTLED_S
+    assert world.wait_until_stable(young).listing.files == [young]
+    assert world.now_s == NOW_S + STABLE_S
 
 
 def test_a_file_that_grows_and_stops_is_taken_as_it_is_in_the_end():
     last = file("a", 7, -3)
-    settled = World(file("a", 6, -1), last, last).settle(file("a", 5, 0.5))
-    assert settled.listing.files == [last]
+    stable = World(file("a", 6, -1), last, last).wait_until_stable(file("a", 5, 0.5))
+    assert stable.listing.files == [last]
 
 
 def test_a_file_that_goes_on_growing_is_left_out_after_a_while():
     grows = [file("a", 5 + n, -n) for n in range(30)]
     world = World(*grows[1:])
     done = file("b", 1, 99)
-    settled = world.settle(grows[0], done)
-    assert settled.listing.files == [done]
-    assert settled.unfinished == ("a",)
-    assert world.now_s - NOW_S <= PATIENCE_S + SETTLED_S
+    stable = world.wait_until_stable(grows[0], done)
+    assert stable.listing.files == [done]
+    assert stable.unfinished == ("a",)
+    assert world.now_s - NOW_S <= PATIENCE_S + STABLE_S
 
 
 def test_a_file_that_is_gone_is_left_out():
-    assert World(None).settle(file("a.part", 5, 0.5)).unfinished == ("a.part",)
+    assert World(None).wait_until_stable(file("a.part", 5, 0.5)).unfinished == ("a.part",)
 
 
 def test_a_fresh_file_of_no_bytes_is_unfinished_in_a_pattern_only():
     empty = file("a", 0, 60)
-    assert World().settle(empty, empty_is_unfinished=True).unfinished == ("a",)
-    assert World().settle(empty).listing.files == [empty]
+    assert World().wait_until_stable(empty, empty_is_unfinished=True).unfinished == ("a",)
+    assert World().wait_until_stable(empty).listing.files == [empty]
 
 
 def test_another_machines_clock_costs_no_wait():
     world = World()
     ahead = file("a", 5, -3600)
-    assert world.settle(ahead).listing.files == [ahead]
+    assert world.wait_until_stable(ahead).listing.files == [ahead]
     assert world.now_s == NOW_S
 
 
@@ -115,5 +115,5 @@ def test_an_export_that_grows_is_waited_for_and_the_next_call_adds_what_was_left
     put(folder / "3.tif", b"three")
     began_s = time.monotonic()
     assert colabkit.dataset(folder / "*.tif") == made
-    assert time.monotonic() - began_s < SETTLED_S
+    assert time.monotonic() - began_s < STABLE_S
     assert content_of(made)["3.tif"] == b"three"
