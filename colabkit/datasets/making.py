@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -30,6 +29,7 @@ from colabkit.errors import (
     DiskFullError,
 )
 from colabkit.notebook import bytes_words
+from colabkit.storage import FULL
 
 _NAMES_SHOWN = 5
 
@@ -190,7 +190,7 @@ def says_full(error: BaseException | None) -> bool:
     """Whether an error tells of a disk without room."""
     if isinstance(error, DiskFullError):
         return True
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return isinstance(error, OSError) and error.errno in FULL
 
 
 def full_error(slot: Slot) -> DiskFullError:

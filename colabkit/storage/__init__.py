@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from colabkit.storage.mounters import ColabMounter, FolderMounter, mounter_for
     from colabkit.storage.mounts import filesystem_type, is_mountpoint, is_readonly, is_slow
     from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
-    from colabkit.storage.outages import LOST, PASSING, may_pass
+    from colabkit.storage.outages import FULL, LOST, PASSING, may_pass
     from colabkit.storage.places import (
         active_mount,
         drive_part,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_MOUNTPOINT",
+    "FULL",
     "LOST",
     "PASSING",
     "Bytes",
@@ -122,7 +123,7 @@ __getattr__, __dir__ = opened_on_use(
         "mounters": "ColabMounter FolderMounter mounter_for",
         "mounts": "filesystem_type is_mountpoint is_readonly is_slow",
         "ocamlfuse_mount": "OcamlfuseMounter",
-        "outages": "LOST PASSING may_pass",
+        "outages": "FULL LOST PASSING may_pass",
         "places": (
             "active_mount drive_part is_usual locate "
             "mount_in_use mount_of use_mount volume_at warning_about"

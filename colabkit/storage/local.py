@@ -16,6 +16,7 @@ import numpy as np
 
 from colabkit.errors import DiskFullError, StorageError
 from colabkit.storage.files import Files
+from colabkit.storage.outages import FULL
 from colabkit.storage.programs import CACHE_HINT, is_in_cache
 from colabkit.storage.volume import Bytes
 
@@ -214,7 +215,7 @@ class LocalVolume:
             raise self._explanation(error, path, operation) from error
 
     def _explanation(self, error: OSError, path: Path, operation: str) -> StorageError:
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in FULL:
             with contextlib.suppress(OSError):
                 free = self.free_bytes() or 0
                 message = f"The disk of {self.root} is full ({free / 1e6:.0f} MB free)."

@@ -20,6 +20,9 @@ PASSING = LOST | {
 }
 """What may be over in a while."""
 
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What a disk answers that has no room left."""
+
 # Drive has answered this to right paths, too: github.com/googlecolab/colabtools/issues/1807.
 _OF_MOUNTS = frozenset({errno.EINVAL})
 _PAUSES_S = (0.5, 2.0, 5.0)

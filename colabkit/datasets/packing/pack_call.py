@@ -33,7 +33,7 @@ from colabkit.errors import (
     StorageError,
 )
 from colabkit.notebook import Printed, Silent, Speaker, TransferBar, bytes_words, lasted_words
-from colabkit.storage import locate, mount_of
+from colabkit.storage import FULL, locate, mount_of
 
 _TEMPORARY = ".colabkit-pack-"
 _STALE_S = 3600.0
@@ -279,7 +279,7 @@ def _temporary_file(target: Path) -> Iterator[tuple[Path, int]]:
     except OSError as error:
         if isinstance(error, StorageError):
             raise
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in FULL:
             message = f"The disk of {target} is full; no archive was written."
             hint = "Make room there, or pack to another disk."
             raise DiskFullError(message, path=target, hint=hint) from error

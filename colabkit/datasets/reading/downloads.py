@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import importlib
 import shutil
 import tempfile
@@ -19,6 +18,7 @@ from colabkit.datasets.reading.source import FileSource, Source
 from colabkit.datasets.reading.web import NOTHING, Access, as_os_error, gives_parts, is_web, located
 from colabkit.errors import DiskFullError, StorageError
 from colabkit.notebook import bytes_words
+from colabkit.storage import FULL
 
 _PIECE_BYTES = 1 << 20
 _SILENCE_S = 60.0
@@ -130,7 +130,7 @@ class Downloads:
         try:
             yield
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if error.errno in FULL:
                 raise _full(path.parent, 0, nbytes) from error
             raise
         finally:

@@ -21,10 +21,9 @@ from colabkit.errors import (
     StorageError,
 )
 from colabkit.notebook import duration_words
-from colabkit.storage import LOST, Mending, may_pass
+from colabkit.storage import FULL, LOST, Mending, may_pass
 
 _logger = logging.getLogger(__name__)
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 PATIENCE_S = 600.0
 # A server that answers with failures for a minute means them.

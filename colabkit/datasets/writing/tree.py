@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import os
 import stat
@@ -12,8 +11,8 @@ from pathlib import Path
 
 from colabkit.datasets.writing import small_files
 from colabkit.errors import DiskFullError, StorageError
+from colabkit.storage import FULL
 
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CASES = ("\u00e4", "\u00c4", "a\u0308")
 
 
@@ -115,7 +114,7 @@ class Tree:
     def failure(self, path: str, error: OSError) -> StorageError:
         """Returns the error for a file that cannot be written."""
         where = self.prefix + path
-        if error.errno in _FULL:
+        if error.errno in FULL:
             status = os.statvfs(self._root)
             message = f"The disk is full: {where} cannot be written."
             hint = "Free some space, then run the cell again; what is whole is kept."
