@@ -154,7 +154,7 @@ def test_one_interrupt_is_enough_where_reads_hang(tmp_path, cache, monkeypatch):
 _KILLED = """
 import os, sys
 from pathlib import Path
-from colabkit.datasets.cache import durability, publishing
+from colabkit.datasets.cache import publishing
 import colabkit
 archive, dest, point = sys.argv[1], sys.argv[2], int(sys.argv[3])
 colabkit.dataset
