@@ -1,7 +1,8 @@
 """A trainer's folder kept by ``keep`` beside one straight on Drive, each killed again and again.
 
 ``python -m benchmarks.bench_keep [TRAINER ...] [--kills N]``: on the tests' double of Colab, whose
-upload is slower than the trainer writes. Then what keeping costs, on this machine's disk.
+upload is slower than the trainer writes. ``cost``: what keeping costs the trainer's steps;
+``large [--gigabytes N]``: folders of large files and of 20,000 small ones, on this machine's disk.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import random
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ import numpy as np
 import psutil
 
 import colabkit
-from benchmarks.measuring import interleaved, machine, ratio, show
+from benchmarks.measuring import interleaved, machine, ratio, show, timed
 from tests.colab_vm import Cloud, DriveRules, missing_ability
 from tests.trainer_life import Lines, next_place, read, safe_step
 from tests.trainer_patterns import PATTERNS
@@ -35,6 +38,7 @@ START_S = 60.0
 SAVES = 4
 # A checkpoint each 100 steps of 50 to 100 ms.
 STEPS, EVERY, ROUNDS, CHECKPOINT_BYTES = 200, 100, 3, 30_000_000
+SMALL_FILES, IDLE_S = 20_000, 30.0
 
 
 @dataclasses.dataclass
@@ -189,6 +193,96 @@ def _keep_s() -> float:
     return sum(each.user_time + each.system_time for each in mine)
 
 
+def large_rows(gigabytes: float) -> list[tuple[str, str, str]]:
+    """Keeps files of 1 GB each, changes one, brings all back; then 20,000 small files."""
+    piece = np.random.default_rng(0).bytes(64 << 20)
+
+    def write_large(folder: Path) -> int:
+        for number in range(int(gigabytes)):
+            with (folder / f"part-{number}.bin").open("wb") as file:
+                for part in range(15):
+                    file.write(number.to_bytes(4, "big") + part.to_bytes(4, "big") + piece)
+        return sum(path.stat().st_size for path in folder.iterdir())
+
+    def change_large(folder: Path) -> int:
+        with (folder / "part-0.bin").open("r+b") as file:
+            file.write(b"changed")
+        return (folder / "part-0.bin").stat().st_size
+
+    def write_small(folder: Path) -> int:
+        for number in range(SMALL_FILES):
+            place = folder / f"{number % 100}/{number}.txt"
+            place.parent.mkdir(exist_ok=True)
+            place.write_bytes(piece[number : number + 1000])
+        return SMALL_FILES * 1000
+
+    def change_small(folder: Path) -> int:
+        for number in range(0, SMALL_FILES, 200):
+            (folder / f"{number % 100}/{number}.txt").write_bytes(piece[number : number + 999])
+        return 999 * SMALL_FILES // 200
+
+    return [
+        *_kept_rows(f"{gigabytes:g} files of 1 GB", write_large, change_large),
+        *_kept_rows(f"{SMALL_FILES:,} files of 1 kB", write_small, change_small),
+    ]
+
+
+def _kept_rows(
+    what: str, write: Callable[[Path], int], change: Callable[[Path], int]
+) -> list[tuple[str, str, str]]:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder, place = Path(scratch) / "exp", Path(scratch) / "place"
+        with colabkit.keep(folder, place, progress=False) as kept, Peak() as peak:
+            written = write(folder)
+            flush_s = timed(kept.flush)
+            sent = kept.status.sent_nbytes
+            changed = change(folder)
+            change_s = timed(kept.flush)
+            sent_again = kept.status.sent_nbytes - sent
+            before_s, looks = _keep_s(), kept._opened.keeper.progress.rounds
+            time.sleep(IDLE_S)
+            idle = (_keep_s() - before_s) / IDLE_S
+            looks = kept._opened.keeper.progress.rounds - looks
+        shutil.rmtree(folder)
+        shutil.rmtree(kept._opened.notes.root, ignore_errors=True)
+        with Peak() as bringing:
+            bring_s = timed(lambda: colabkit.keep(folder, place, progress=False).close())
+        shutil.rmtree(kept._opened.notes.root, ignore_errors=True)
+    return [
+        (f"{what}: first version", f"{flush_s:.1f} s", f"{written / flush_s / 1e6:.0f} MB/s"),
+        ("  extra memory at its peak", f"{peak.extra_bytes / 1e6:.0f} MB", ""),
+        ("  bytes sent over bytes written", f"{sent / written:.3f}", "<= 1.1"),
+        ("  bytes sent over bytes changed", f"{sent_again / changed:.3f}", f"{change_s:.1f} s"),
+        ("  of one core while nothing changes", f"{idle:.2%}", f"{looks} looks in {IDLE_S:.0f} s"),
+        ("  brought back", f"{bring_s:.1f} s", f"{written / bring_s / 1e6:.0f} MB/s"),
+        ("  extra memory at its peak", f"{bringing.extra_bytes / 1e6:.0f} MB", ""),
+    ]
+
+
+class Peak:
+    """How much more memory is in use at the worst moment than at the beginning."""
+
+    def __enter__(self) -> Peak:
+        self._process, self._stop = psutil.Process(), threading.Event()
+        self._base = self._most = self._process.memory_info().rss
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self._most = max(self._most, self._process.memory_info().rss)
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def extra_bytes(self) -> int:
+        """The difference."""
+        return self._most - self._base
+
+
 def _outcome(name: str, how: str, kills: int) -> Outcome:
     with tempfile.TemporaryDirectory() as scratch:
         return Lives(name, how, Path(scratch), random.Random(name)).run(kills)
@@ -199,6 +293,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("trainers", nargs="*", default=list(PATTERNS))
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--gigabytes", type=float, default=6)
     options = parser.parse_args()
     if options.kills and (lack := missing_ability()):
         print(f"keep: nothing can be killed here: {lack}")
@@ -212,6 +307,8 @@ def main() -> None:
         outcomes = at_once.map(lambda way: _outcome(*way, options.kills), ways)
         for (name, how), outcome in zip(ways, outcomes, strict=True):
             print(f"  {name:<11} {WAYS[how]:<18} {outcome.words()}", flush=True)
+    if "large" in options.trainers:
+        show("keep: large folders", large_rows(options.gigabytes))
     if "cost" in options.trainers or len(options.trainers) == len(PATTERNS):
         for name in PATTERNS:
             words = f"{name}: bytes sent over bytes changed"

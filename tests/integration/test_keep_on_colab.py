@@ -186,3 +186,46 @@ def test_what_a_dead_kernel_left_is_kept_before_the_machine_goes(cloud):
     machine.wait_until_ended()
     second = begun(cloud)
     assert "checkpoint-10" in second.run_cell("kept.latest('checkpoint-*')").check().result
+
+
+# What trainers do to a folder beside writing checkpoints: names, links, twins, a database.
+HABITS = """
+import hashlib, sqlite3
+root = "/content/out/"
+def put(name, data):
+    os.makedirs(os.path.dirname(root + name), exist_ok=True)
+    open(root + name, "wb").write(data)
+names = ["DONE", "A.txt", "a.txt", "what? <b> | c*:.txt", "new\\nline.txt", "tail.", " x ", "n" * 250]
+for name in names + ["CON", "ünïcode 😀.txt", "deep/" * 15 + "file", "Icon\\r", "~$lock.doc"]:
+    put(name, b"" if name == "DONE" else name.encode())
+put("weights/epoch=3.ckpt", b"\\x80\\x02" * 300_000)
+os.link(root + "weights/epoch=3.ckpt", root + "weights/best.pt")
+os.symlink("epoch=3.ckpt", root + "weights/last.ckpt")
+os.symlink(root + "weights", root + "latest-run")
+database = sqlite3.connect(root + "study.db")
+database.execute("PRAGMA journal_mode=WAL")
+database.execute("CREATE TABLE trials (number INTEGER)")
+for number in range(50):
+    with database:
+        database.execute("INSERT INTO trials VALUES (?)", (number,))
+"""
+DIGEST = """
+print({os.path.relpath(os.path.join(d, f), root): hashlib.md5(open(os.path.join(d, f), "rb").read())
+    .hexdigest() for d, _, fs in os.walk(root) for f in fs if not f.startswith("study.db")})
+"""
+
+
+def test_names_links_twins_and_a_database_are_back(cloud):
+    machine = begun(cloud)
+    machine.run_cell(HABITS).check()
+    before = machine.run_cell(f"kept.flush()\n{DIGEST}").check().stdout
+    machine.kill()
+    second = begun(cloud)
+    second.run_cell(HABITS.partition("def put")[0]).check()
+    after = second.run_cell(DIGEST).check().stdout
+    assert eval(after.splitlines()[-1]) == eval(before.splitlines()[-1])  # noqa: S307
+    newest = second.run_cell("kept.latest('last.ckpt')").check().result
+    assert newest == "'/content/out/weights/last.ckpt'"
+    assert second.run_cell("os.readlink(root + 'latest-run')").check().result == "'weights'"
+    count = "sqlite3.connect(root + 'study.db').execute('SELECT count(*) FROM trials').fetchone()"
+    assert second.run_cell(count).check().result == "(50,)"
