@@ -140,6 +140,20 @@ def test_a_log_that_grows_is_not_sent_again(machine):
     assert (machine.folder / "events.out.tfevents.1").read_bytes() == whole
 
 
+def test_a_file_that_grew_and_begins_anew_is_sent_whole(machine):
+    kept = machine.keep()
+    machine.put("log.bin", b"1" * LARGE)
+    kept.flush()
+    machine.put("log.bin", b"2" * (LARGE + 5))
+    kept.flush()
+    with (machine.folder / "log.bin").open("ab") as log:
+        log.write(b"3" * 5)
+    kept.flush()
+    machine.kill()
+    machine.keep()
+    assert (machine.folder / "log.bin").read_bytes() == b"2" * (LARGE + 5) + b"3" * 5
+
+
 def test_hard_links_empty_files_and_odd_names_come_back(machine, tree):
     kept = machine.keep()
     machine.put("weights/best.pt", b"\x80\x02" * LARGE)

@@ -93,6 +93,23 @@ def test_the_place_holds_no_more_than_its_copies(machine):
     assert len(machine.there("files")) == 4
 
 
+def test_what_nobody_names_goes_where_it_is_ours_and_nobodys_any_more(machine):
+    kept = machine.keep()
+    machine.put("last.pt", b"1" * LARGE)
+    kept.flush()
+    machine.kill()
+    ours = "orphan.g0001-00000009-0123abcd-0.pt"
+    others = ("my-own.txt", "under-way.g0009-00000001-0123abcd-0.pt")
+    for name in (ours, *others):
+        (machine.place / "files" / name).write_text("x")
+    kept = machine.keep()
+    machine.put("last.pt", b"2" * LARGE)
+    kept.flush()
+    there = machine.there("files")
+    assert ours not in there
+    assert set(others) <= set(there)
+
+
 def test_a_checkpoint_that_lacks_a_file_is_neither_kept_nor_latest(machine):
     kept = machine.keep()
     checkpoint(machine, 10)
@@ -221,6 +238,7 @@ def test_a_newer_session_takes_over_and_the_older_one_says_so(machine, capfd):
     with pytest.raises(colabkit.errors.LeaseLostError):
         kept.flush()
     assert "is not kept any more" in capfd.readouterr().out
+    assert [name.partition("-")[2][:5] for name in machine.there("versions")] == ["g0001", "g0002"]
     machine.kill()
     machine.keep()
     assert (machine.folder / "last.pt").read_bytes() == b"2" * LARGE

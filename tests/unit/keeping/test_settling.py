@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from colabkit.keeping.formats import is_torn
+from colabkit.keeping.held import Held
 from colabkit.keeping.looking import Stamp, look_at
 from colabkit.keeping.open_files import Writers, writers_in
 from colabkit.keeping.settling import Settling, Unit, kinds_of
 from colabkit.keeping.staging import ChangedError, StagingArea
+from colabkit.keeping.taking import Taker
 from colabkit.keeping.units import WHOLE, by_unit, missing_in, unit_of
 
 
@@ -200,3 +202,36 @@ def test_a_stamp_that_is_not_the_files_any_more_takes_nothing(tmp_path):
         area.take("a.txt", Stamp(1, 1, 1))
     with pytest.raises(ChangedError):
         area.take("b.txt", Stamp(1, 1, 1))
+
+
+class Overwritten(StagingArea):
+    """A folder in which the first file is written over right after it was taken."""
+
+    first = ""
+
+    def take(self, path, stamp, known=None):
+        taken = super().take(path, stamp, known)
+        if not self.first:
+            self.first = path
+            (self._folder / path).write_text("[2, 2]")
+        return taken
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("checkpoint-1/model.bin", "checkpoint-1/trainer_state.json"),
+        ("study.db", "study.db-wal"),
+        ("study.sqlite3", "study.sqlite3-journal"),
+    ],
+)
+def test_what_counts_only_together_is_taken_as_it_is_at_one_instant(tmp_path, names):
+    folder = tmp_path / "runs"
+    for name in names:
+        put(folder, name, "[1]")
+    area, now_s = Overwritten(folder, tmp_path / "staged"), iter(range(0, 1000, 10))
+    taker = Taker(folder, area, WHOLE, (), {}, {}, lambda: next(now_s))
+    change = taker.take(taker.look(Held()), Held(), is_urgent=True)
+    assert area.first in names
+    taken = {path: each.data.decode() for path, each in change.taken.items()}
+    assert taken == {name: "[2, 2]" if name == area.first else "[1]" for name in names}
