@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from colabkit.errors import ArgumentError
 from colabkit.fitting.torch.microbatch import SplitStep
@@ -113,6 +114,7 @@ def agree_on_call(world: World, recipe: Recipe, feed: Feed, options: Any) -> Non
         feed: The training data.
         options: The arguments of ``fit``.
     """
+    _require_plain(recipe.model)
     if own_weights(recipe.loss, recipe.model):
         message = f"{type(recipe.loss).__name__} has weights of its own, and trains in one process."
         hint = "Make it part of the model, which then computes its loss itself; or start one."
@@ -135,6 +137,17 @@ def agree_on_call(world: World, recipe: Recipe, feed: Feed, options: Any) -> Non
             )
             hint = "Let all processes pass the same arguments, and the same data."
             raise ArgumentError(message, argument="data", hint=hint)
+
+
+def _require_plain(model: nn.Module) -> None:
+    """Raises ArgumentError for a model that is shared out among processes already."""
+    if isinstance(model, DistributedDataParallel):
+        message = "model is wrapped in DistributedDataParallel, which fit does itself."
+        raise ArgumentError(message, argument="model", hint="Pass model.module.")
+    if any(hasattr(each, "device_mesh") for each in model.parameters()):
+        message = "The weights of model are sharded (fully_shard), which fit does not save yet."
+        hint = "Pass the model whole; each process then holds a copy of it."
+        raise ArgumentError(message, argument="model", hint=hint)
 
 
 def _asked(recipe: Recipe, feed: Feed, options: Any) -> dict[str, Any]:

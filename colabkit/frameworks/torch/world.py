@@ -114,7 +114,7 @@ class World:
                 said = store.get(_FAILED).decode()
         message = said or (
             f"Another of the {self.size} processes has died or does not answer"
-            f" ({str(error).splitlines()[0]})."
+            f" ({str(error).splitlines()[0].partition('. This is')[0]})."
         )
         hint = "Start all of them again: training goes on from the newest checkpoint."
         return ProcessLostError(message, hint=hint)
