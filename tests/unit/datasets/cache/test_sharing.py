@@ -15,7 +15,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
-from colabkit.datasets.cache import room as eviction
+from colabkit.datasets.cache import room
 from colabkit.datasets.cache import slots as use
 from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.folders.listing import FolderReader
@@ -52,16 +52,16 @@ def test_a_folder_that_is_being_evicted_is_not_returned(tmp_path, cache, monkeyp
     archive = make_zip(tmp_path / "a.zip", FILES)
     made = colabkit.dataset(archive, progress=False)
     use.let_go(made)
-    moving, go_on, move = threading.Event(), threading.Event(), eviction.move_to_trash
+    moving, go_on, move = threading.Event(), threading.Event(), room.move_to_trash
 
     def move_slowly(slot, folder):
         moving.set()
         go_on.wait(10)
         return move(slot, folder)
 
-    monkeypatch.setattr(eviction, "move_to_trash", move_slowly)
+    monkeypatch.setattr(room, "move_to_trash", move_slowly)
     evicter = threading.Thread(
-        target=eviction.evict, args=(Slot(made.parent / "b"),), kwargs={"enough": lambda: False}
+        target=room.evict, args=(Slot(made.parent / "b"),), kwargs={"enough": lambda: False}
     )
     evicter.start()
     assert moving.wait(10)
