@@ -14,7 +14,7 @@ from colabkit.keeping.progress import Progress
 from colabkit.keeping.status import KeepStatus, status_card, status_of
 from colabkit.keeping.wholeness import latest_in
 from colabkit.notebook import Card, Printed, Silent, bytes_words, card_html, card_text
-from colabkit.storage import Mended, volume_at
+from colabkit.storage import RemountOutcome, volume_at
 
 _PAUSES_S = (0.5, 2.0, 5.0, 15.0)
 # What is being written when flush() is called is waited for so long.
@@ -151,7 +151,7 @@ class Kept:
 
     def _try_again(self, progress: Progress, pause_s: float | None) -> None:
         mended = self.mend(now=True)
-        if pause_s is None or mended is Mended.REFUSED:
+        if pause_s is None or mended is RemountOutcome.REFUSED:
             raise self._not_kept(progress, str(progress.error)) from progress.error
         time.sleep(pause_s)
         self._opened.keeper.hurry()
@@ -165,7 +165,7 @@ class Kept:
         )
         return StorageError(message, path=self.path, operation="keep", hint=hint)
 
-    def mend(self, *, now: bool = False) -> Mended | None:
+    def mend(self, *, now: bool = False) -> RemountOutcome | None:
         """Mounts Drive again where it was lost; on the main thread, between two steps.
 
         Args:
@@ -176,7 +176,7 @@ class Kept:
         if mount is None or self._is_closed or not is_in_trouble:
             return None
         outcome = mount.mend(now=now).outcome
-        if outcome in {Mended.FINE, Mended.REMOUNTED}:
+        if outcome in {RemountOutcome.FINE, RemountOutcome.REMOUNTED}:
             keeper.hurry()
         return outcome
 

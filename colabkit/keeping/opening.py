@@ -21,7 +21,7 @@ from colabkit.keeping.taking import Taker
 from colabkit.storage import (
     DriveMount,
     DriveVolume,
-    Mended,
+    RemountOutcome,
     Volume,
     is_slow,
     locate,
@@ -110,7 +110,7 @@ def open_kept(
             return _opened(folder, volume, options, say)
         except DriveLostError:
             tries -= 1
-            if mount is None or not tries or mount.mend(now=True).outcome is Mended.REFUSED:
+            if mount is None or not tries or mount.mend(now=True).outcome is RemountOutcome.REFUSED:
                 raise
 
 

@@ -14,7 +14,7 @@ from colabkit.notebook import duration_words, say
 from colabkit.projects.masking import masked, secrets_of
 from colabkit.projects.processes import ShownProcess
 from colabkit.projects.programs import Program
-from colabkit.storage import Mended, MountState, mount_in_use
+from colabkit.storage import MountState, RemountOutcome, mount_in_use
 
 _MEND_EVERY_S = 5.0
 _NAMES_SHOWN = 3
@@ -95,9 +95,9 @@ class Running:
         mount = mount_in_use()
         if mount is not None and mount.look() is MountState.LOST:
             mending = mount.mend()
-            if mending.outcome is Mended.REMOUNTED:
+            if mending.outcome is RemountOutcome.REMOUNTED:
                 say("Drive was lost and is mounted again.")
-            elif mending.outcome is Mended.REFUSED:
+            elif mending.outcome is RemountOutcome.REFUSED:
                 say(f"Drive could not be mounted again: {mending.error}")
         self._next_mend_s = time.monotonic() + _MEND_EVERY_S
 

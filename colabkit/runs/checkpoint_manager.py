@@ -22,7 +22,7 @@ from colabkit.checkpoint import (
 from colabkit.errors import CheckpointWriteError, DiskFullError, DriveLostError, StorageError
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.runs.inspect import chosen
-from colabkit.storage import Mended, Mending
+from colabkit.storage import RemountOutcome, RemountResult
 
 _logger = logging.getLogger(__name__)
 _MEND_EVERY_S = 1.0
@@ -71,7 +71,7 @@ class Keeper:
         *,
         take: Callable[[], Snapshot],
         where: Callable[[], Hashable],
-        told: Callable[[Mending], None],
+        told: Callable[[RemountResult], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = RunFolder(ckpt_dir, keep=options.keep)
@@ -102,7 +102,11 @@ class Keeper:
                 return self._folder.newest_valid(self._adapter.backend)
             except DriveLostError:
                 tries -= 1
-                if mount is None or not tries or mount.mend(now=True).outcome is Mended.REFUSED:
+                if (
+                    mount is None
+                    or not tries
+                    or mount.mend(now=True).outcome is RemountOutcome.REFUSED
+                ):
                     raise
 
     def chosen(self, which: str | int) -> LoadedCheckpoint:
@@ -225,7 +229,7 @@ class Keeper:
         while not self._has_arrived():
             error = self._uploading().status().error
             mended = self.mend(now=True)
-            if mended is not None and mended.outcome is Mended.REFUSED:
+            if mended is not None and mended.outcome is RemountOutcome.REFUSED:
                 raise self._stranded(error)
             if error is not None:
                 # A mount may answer, and be mounted again, while every write into it fails.
@@ -278,7 +282,7 @@ class Keeper:
         )
         return CheckpointWriteError(message, path=self.location, step=status.step, hint=hint)
 
-    def mend(self, *, now: bool = False) -> Mending | None:
+    def mend(self, *, now: bool = False) -> RemountResult | None:
         """Mounts Drive again where it was lost, between two steps.
 
         Args:
@@ -300,7 +304,11 @@ class Keeper:
         self._told(mending)
         pause_s = min(_MEND_COST_SHARE * (self._clock() - began_s), _MEND_PAUSE_MAX_S)
         self._next_mend_s = self._clock() + max(_MEND_EVERY_S, pause_s)
-        if mending.outcome in {Mended.FINE, Mended.REMOUNTED, Mended.RENEWED}:
+        if mending.outcome in {
+            RemountOutcome.FINE,
+            RemountOutcome.REMOUNTED,
+            RemountOutcome.RENEWED,
+        }:
             uploader.hurry()
         return mending
 

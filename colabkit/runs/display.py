@@ -28,7 +28,7 @@ from colabkit.runs.panel_source import RunWatch
 from colabkit.runs.position import Position
 from colabkit.runs.save_words import bar_words, complaint_of, parting_words
 from colabkit.runtime import detect_platform, session_clock
-from colabkit.storage import Mended, Mending
+from colabkit.storage import RemountOutcome, RemountResult
 
 
 class Display:
@@ -136,19 +136,19 @@ class Display:
                 watch.close()
             training_ended()
 
-    def mended(self, mending: Mending) -> None:
+    def mended(self, mending: RemountResult) -> None:
         """Says what became of a mount that was lost or old."""
-        if mending.outcome is Mended.REMOUNTED:
+        if mending.outcome is RemountOutcome.REMOUNTED:
             self.say("Drive was lost and is mounted again; what waits here is being copied there.")
-        elif mending.outcome is Mended.RENEWED:
+        elif mending.outcome is RemountOutcome.RENEWED:
             self.say("Drive was mounted anew, as asked for after some hours.")
-        elif mending.outcome is Mended.KEPT:
+        elif mending.outcome is RemountOutcome.KEPT:
             self.say(
                 "Drive is to be mounted anew and has not uploaded everything yet"
                 f" ({mending.error.message if mending.error else ''}) It stays as it is; the next"
                 f" try is in {duration_words(mending.next_try_s)}."
             )
-        elif mending.outcome is Mended.REFUSED:
+        elif mending.outcome is RemountOutcome.REFUSED:
             self.say(
                 f"Drive could not be mounted again ({mending.error}) Training goes on, and"
                 " checkpoints are kept on this machine; the next try is in"

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from colabkit.storage.drive_mount import (
         DEFAULT_MOUNTPOINT,
         DriveMount,
-        Mended,
-        Mending,
         MountState,
         Observation,
+        RemountOutcome,
+        RemountResult,
         state_after,
         wait_before_try_s,
     )
@@ -61,8 +61,6 @@ __all__ = [
     "FolderMounter",
     "FsspecVolume",
     "LocalVolume",
-    "Mended",
-    "Mending",
     "MountRequest",
     "MountState",
     "MountedVolume",
@@ -71,6 +69,8 @@ __all__ = [
     "OcamlfuseMounter",
     "RcloneMounter",
     "RcloneVolume",
+    "RemountOutcome",
+    "RemountResult",
     "Uploading",
     "Volume",
     "active_mount",
@@ -108,7 +108,7 @@ __getattr__, __dir__ = opened_on_use(
     __name__,
     {
         "drive_mount": (
-            "DEFAULT_MOUNTPOINT DriveMount Mended Mending "
+            "DEFAULT_MOUNTPOINT DriveMount RemountOutcome RemountResult "
             "MountState Observation state_after wait_before_try_s"
         ),
         "drive_volume": "DriveVolume",

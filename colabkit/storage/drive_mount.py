@@ -59,7 +59,7 @@ def wait_before_try_s(tries_failed: int) -> float:
     return _BACK_OFF_S[min(tries_failed, len(_BACK_OFF_S)) - 1] if tries_failed else 0.0
 
 
-class Mended(enum.Enum):
+class RemountOutcome(enum.Enum):
     """What a look at a mount that gives trouble came to."""
 
     FINE = "it is mounted"
@@ -71,7 +71,7 @@ class Mended(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Mending:
+class RemountResult:
     """What ``DriveMount.mend`` did.
 
     Attributes:
@@ -80,7 +80,7 @@ class Mending:
         next_try_s: Seconds until the next try, 0 when none is needed.
     """
 
-    outcome: Mended
+    outcome: RemountOutcome
     error: StorageError | None = None
     next_try_s: float = 0.0
 
@@ -204,7 +204,7 @@ class DriveMount:
         hint = "Run colabkit.mount(); what is not on Drive yet lies on this machine's disk."
         return DriveLostError(message, path=self.mountpoint, operation="reach Drive", hint=hint)
 
-    def mend(self, *, now: bool = False) -> Mending:
+    def mend(self, *, now: bool = False) -> RemountResult:
         """Mounts again what is lost, when a try is due; on the main thread, between steps.
 
         Args:
@@ -215,13 +215,13 @@ class DriveMount:
             self._tries_failed = 0
             self._working.go_back()
             was_lost = before is MountState.LOST
-            return Mending(Mended.REMOUNTED if was_lost else Mended.FINE)
+            return RemountResult(RemountOutcome.REMOUNTED if was_lost else RemountOutcome.FINE)
         left_s = self._next_try_s - self._clock()
         if left_s > 0 and self._stopped is not None:
             # Whoever stopped the wait wants the cell back, and not to be asked again at its end.
-            return Mending(Mended.REFUSED, error=self._stopped, next_try_s=left_s)
+            return RemountResult(RemountOutcome.REFUSED, error=self._stopped, next_try_s=left_s)
         if not now and left_s > 0:
-            return Mending(Mended.WAITING, next_try_s=left_s)
+            return RemountResult(RemountOutcome.WAITING, next_try_s=left_s)
         timeout_s = LATER_TRY_S if self._tries_failed else FIRST_TRY_S
         tries_failed = self._tries_failed
         try:
@@ -231,10 +231,10 @@ class DriveMount:
             wait_s = wait_before_try_s(self._tries_failed)
             self._next_try_s = self._clock() + wait_s
             self._stopped = error if error.cause is MountFailure.STOPPED else None
-            return Mending(Mended.REFUSED, error=error, next_try_s=wait_s)
-        return Mending(Mended.REMOUNTED)
+            return RemountResult(RemountOutcome.REFUSED, error=error, next_try_s=wait_s)
+        return RemountResult(RemountOutcome.REMOUNTED)
 
-    def renew(self) -> Mending:
+    def renew(self) -> RemountResult:
         """Uploads what Drive holds, takes down what has become old and mounts it anew.
 
         What others have written is there, too: nothing is taken down before it is uploaded.
@@ -242,16 +242,16 @@ class DriveMount:
         """
         left_s = self._next_renewal_s - self._clock()
         if left_s > 0:
-            return Mending(Mended.WAITING, next_try_s=left_s)
+            return RemountResult(RemountOutcome.WAITING, next_try_s=left_s)
         try:
             self.unmount(timeout_s=FIRST_TRY_S)
         except StorageError as error:
             self._next_renewal_s = self._clock() + _BACK_OFF_S[-1]
-            return Mending(Mended.KEPT, error=error, next_try_s=_BACK_OFF_S[-1])
+            return RemountResult(RemountOutcome.KEPT, error=error, next_try_s=_BACK_OFF_S[-1])
         self._state = MountState.LOST
         mending = self.mend(now=True)
-        is_back = mending.outcome is Mended.REMOUNTED
-        return Mending(Mended.RENEWED) if is_back else mending
+        is_back = mending.outcome is RemountOutcome.REMOUNTED
+        return RemountResult(RemountOutcome.RENEWED) if is_back else mending
 
     # What was written and may not be uploaded yet.
 

@@ -95,19 +95,19 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
         OSError: It could not be written; the old one is as it was.
     """
     files = Files()
-    aside = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
     try:
-        descriptor = files.create(aside)
+        descriptor = files.create(temporary)
         try:
             files.write(descriptor, memoryview(content))
             if durable:
                 files.fsync(descriptor)
         finally:
             files.close(descriptor)
-        files.rename(aside, path)
+        files.rename(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            files.unlink(aside)
+            files.unlink(temporary)
         raise
     if durable:
         files.fsync_folder(path.parent)

@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 
 from colabkit.errors import ArgumentError, MissingPackageError, StorageError
-from colabkit.storage.asides import aside_name, is_aside, is_left_behind
 from colabkit.storage.outages import patiently
-from colabkit.storage.refusals import Attempt, Refusal, refusal_of, storage_error, words_of
+from colabkit.storage.request_failures import (
+    Operation,
+    RequestFailure,
+    failure_of,
+    storage_error,
+    words_of,
+)
+from colabkit.storage.temporary_names import is_left_behind, is_temporary_name, temporary_name
 from colabkit.storage.urls import protocol_of, url_of
 from colabkit.storage.volume import Bytes
 
@@ -99,17 +105,17 @@ class FsspecVolume:
         if folder not in self._folders:
             self._files.makedirs(folder, exist_ok=True)
             self._folders.add(folder)
-        aside = f"{folder}/{aside_name()}"
+        temporary = f"{folder}/{temporary_name()}"
         try:
-            with self._files.open(aside, "wb") as file:
+            with self._files.open(temporary, "wb") as file:
                 for piece in pieces:
                     for start in range(0, len(piece), _READ_BYTES):
                         file.write(piece[start : start + _READ_BYTES].data)
-            self._require_size(aside, nbytes)
-            self._files.mv(aside, path)
+            self._require_size(temporary, nbytes)
+            self._files.mv(temporary, path)
         except BaseException:
             with contextlib.suppress(Exception):
-                self._files.rm_file(aside)
+                self._files.rm_file(temporary)
             raise
 
     def _require_size(self, path: str, nbytes: int) -> None:
@@ -151,7 +157,7 @@ class FsspecVolume:
 
     def list(self, folder: str) -> dict[str, int]:
         """Returns the names of the files in a folder and their sizes, {} when there is none."""
-        return {k: v for k, v in self._listed(folder).items() if not is_aside(k)}
+        return {k: v for k, v in self._listed(folder).items() if not is_temporary_name(k)}
 
     def _listed(self, folder: str) -> dict[str, int]:
         return patiently(lambda: self._listed_once(folder))
@@ -226,7 +232,7 @@ class FsspecVolume:
 
     @contextlib.contextmanager
     def _explained(self, name: str, operation: str) -> Iterator[None]:
-        attempt = Attempt(self.location, f"{self.location}/{name}".removesuffix("/."), operation)
+        asked = Operation(self.location, f"{self.location}/{name}".removesuffix("/."), operation)
         try:
             yield
         except (StorageError, MemoryError):
@@ -235,11 +241,11 @@ class FsspecVolume:
         except Exception as error:
             # A path may have words in it that mean something elsewhere.
             words = [word.replace(self._base, "") for word in words_of(error)]
-            refusal = refusal_of(*words)
-            is_container = refusal is Refusal.MISSING and operation in {"list", "write"}
+            failure = failure_of(*words)
+            is_container = failure is RequestFailure.MISSING and operation in {"list", "write"}
             if is_container and self._protocol in _IN_BUCKETS:
-                refusal = Refusal.NO_CONTAINER
-            raise storage_error(attempt, refusal, str(error)) from error
+                failure = RequestFailure.NO_CONTAINER
+            raise storage_error(asked, failure, str(error)) from error
 
 
 def _opened(url: str) -> tuple[Any, str]:
@@ -264,8 +270,8 @@ def _opened(url: str) -> tuple[Any, str]:
         hint = f'Run: pip install "{package}{exact}"'
         raise MissingPackageError(message, package=package, hint=hint) from error
     except Exception as error:
-        refusal = refusal_of(*words_of(error))
-        raise storage_error(Attempt(url, url, "open"), refusal, str(error)) from error
+        failure = failure_of(*words_of(error))
+        raise storage_error(Operation(url, url, "open"), failure, str(error)) from error
     base = base.rstrip("/")
     if not base.strip("/"):
         message = f"{url!r} names no place."

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from colabkit.errors import StorageError
 from colabkit.notebook import said_if_it_lasts, silence_s
 from colabkit.runtime import Platform, detect_platform, unassign
-from colabkit.storage.drive_mount import DriveMount, Mended, MountState
+from colabkit.storage.drive_mount import DriveMount, MountState, RemountOutcome
 from colabkit.storage.mounters import ColabMounter
 from colabkit.storage.places import mount_in_use, use_mount
 
@@ -75,7 +75,7 @@ def _revive(mount: DriveMount) -> None:
     if not mount.mounter.is_listed(mount.mountpoint) and not mount.is_unsure:
         return
     mending = mount.mend(now=True)
-    if mending.outcome not in {Mended.FINE, Mended.REMOUNTED}:
+    if mending.outcome not in {RemountOutcome.FINE, RemountOutcome.REMOUNTED}:
         raise mount.lost_error() from mending.error
 
 

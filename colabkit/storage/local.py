@@ -22,7 +22,7 @@ from colabkit.storage.volume import Bytes
 
 T = TypeVar("T")
 
-_ASIDE = ".colabkit-tmp-"
+_TEMPORARY = ".colabkit-tmp-"
 _SESSION = uuid.uuid4().hex[:12]
 _READ_BYTES = 8 << 20
 _READERS = 4
@@ -92,21 +92,21 @@ class LocalVolume:
         with self._explained(target, "write"):
             self._make_folder(target.parent)
             unique = f"{os.getpid()}-{_SESSION}-{uuid.uuid4().hex[:8]}"
-            aside = target.parent / f"{_ASIDE}{unique}"
+            temporary = target.parent / f"{_TEMPORARY}{unique}"
             try:
-                descriptor = self._files.create(aside)
+                descriptor = self._files.create(temporary)
                 try:
                     for part in parts:
                         self._files.write(descriptor, part)
                     self._files.fsync(descriptor)
                 finally:
                     self._files.close(descriptor)
-                self._files.rename(aside, target)
+                self._files.rename(temporary, target)
             except BaseException:
                 # Somebody may have removed the folders: the next write makes them anew.
                 self._folders.clear()
                 with contextlib.suppress(OSError):
-                    self._files.unlink(aside)
+                    self._files.unlink(temporary)
                 raise
             self._files.fsync_folder(target.parent)
 
@@ -143,7 +143,8 @@ class LocalVolume:
                 return sizes
             with entries:
                 for entry in entries:
-                    if entry.name.startswith(_ASIDE) or not entry.is_file(follow_symlinks=False):
+                    is_temporary = entry.name.startswith(_TEMPORARY)
+                    if is_temporary or not entry.is_file(follow_symlinks=False):
                         continue
                     try:
                         sizes[entry.name] = entry.stat(follow_symlinks=False).st_size
@@ -187,8 +188,8 @@ class LocalVolume:
     def _sweep(self) -> None:
         with self._explained(self.root, "list"):
             folders = [self.root, *(path for path in self.root.glob("*") if path.is_dir())]
-            aside = [path for folder in folders for path in folder.glob(f"{_ASIDE}*")]
-        for path in aside:
+            temporary = [path for folder in folders for path in folder.glob(f"{_TEMPORARY}*")]
+        for path in temporary:
             if _is_left_behind(path.name):
                 with contextlib.suppress(OSError):
                     self._files.unlink(path)
@@ -239,7 +240,7 @@ class LocalVolume:
 
 def _is_left_behind(name: str) -> bool:
     """Whether the writer of what lies aside is dead; in a container all have one number."""
-    pid, _, rest = name.removeprefix(_ASIDE).partition("-")
+    pid, _, rest = name.removeprefix(_TEMPORARY).partition("-")
     import psutil  # imported on use
 
     if not pid.isdigit() or not psutil.pid_exists(int(pid)):

@@ -11,11 +11,11 @@ from typing import IO, Any
 import numpy as np
 
 from colabkit.errors import ArgumentError, MissingPackageError, StorageError
-from colabkit.storage.asides import aside_name, is_aside, is_left_behind
 from colabkit.storage.outages import patiently
 from colabkit.storage.programs import Ended, is_installed, run_program, stopped_program
 from colabkit.storage.rclone_mount import INSTALL_RCLONE
-from colabkit.storage.refusals import Attempt, Refusal, refusal_of, storage_error
+from colabkit.storage.request_failures import Operation, RequestFailure, failure_of, storage_error
+from colabkit.storage.temporary_names import is_left_behind, is_temporary_name, temporary_name
 from colabkit.storage.urls import url_of
 from colabkit.storage.volume import Bytes
 
@@ -36,7 +36,7 @@ _OPTIONS = (
 class RcloneVolume:
     """Blobs below a remote's folder, each moved by a run of rclone.
 
-    A blob is streamed to a name aside, its size there is looked at, and then it is given its
+    A blob is streamed to a temporary name, its size there is looked at, and then it is given its
     own name by the service.
 
     Args:
@@ -82,22 +82,23 @@ class RcloneVolume:
         target = self._target(name)
         pieces = list(parts)
         nbytes = sum(map(len, pieces))
-        aside = f"{target.rpartition('/')[0] or self._remote}/{aside_name()}".replace(":/", ":")
+        folder = target.rpartition("/")[0] or self._remote
+        temporary = f"{folder}/{temporary_name()}".replace(":/", ":")
         try:
-            self._stream(["rcat", f"--size={nbytes}", aside], name, pieces)
-            self._require_size(aside, nbytes, name)
-            self._told(self._run("moveto", aside, target), name, "write")
+            self._stream(["rcat", f"--size={nbytes}", temporary], name, pieces)
+            self._require_size(temporary, nbytes, name)
+            self._told(self._run("moveto", temporary, target), name, "write")
         except BaseException:
             with contextlib.suppress(StorageError):
-                self._run("deletefile", aside)
+                self._run("deletefile", temporary)
             raise
 
-    def _require_size(self, aside: str, nbytes: int, name: str) -> None:
+    def _require_size(self, temporary: str, nbytes: int, name: str) -> None:
         """Looks at what arrived: a stream that was cut off is taken for whole."""
-        found = self._size(aside, name, "write")
+        found = self._size(temporary, name, "write")
         if found != nbytes:
             message = f"{found} bytes arrived of {nbytes}"
-            raise storage_error(self._attempt(name, "write"), Refusal.FAILED, message)
+            raise storage_error(self._operation(name, "write"), RequestFailure.FAILED, message)
 
     def _stream(self, command: list[str], name: str, pieces: list[Bytes]) -> None:
         with stopped_program(["rclone", *command, *_OPTIONS], feeds=True) as running:
@@ -131,7 +132,7 @@ class RcloneVolume:
 
     def list(self, folder: str) -> dict[str, int]:
         """Returns the names of the files in a folder and their sizes, {} when there is none."""
-        return {k: v for k, v in self._listed(folder).items() if not is_aside(k)}
+        return {k: v for k, v in self._listed(folder).items() if not is_temporary_name(k)}
 
     def _listed(self, folder: str) -> dict[str, int]:
         return patiently(lambda: self._listed_once(folder))
@@ -149,7 +150,7 @@ class RcloneVolume:
         """Removes blobs; those already gone are no error."""
         for name in names:
             ended = self._run("deletefile", self._target(name))
-            if ended.code and refusal_of(ended.stderr) is not Refusal.MISSING:
+            if ended.code and failure_of(ended.stderr) is not RequestFailure.MISSING:
                 self._told(ended, name, "delete")
 
     def free_bytes(self) -> int | None:
@@ -172,7 +173,7 @@ class RcloneVolume:
         self._told(ended, name, operation)
         entry = json.loads(ended.stdout)
         if entry is None or entry["IsDir"]:
-            raise storage_error(self._attempt(name, operation), Refusal.MISSING, "")
+            raise storage_error(self._operation(name, operation), RequestFailure.MISSING, "")
         return int(entry["Size"])
 
     def _run(self, *command: str) -> Ended:
@@ -184,12 +185,12 @@ class RcloneVolume:
             return
         is_missing = ended.code in _MISSING_CODES
         words = f"{ended.said} {ended.stderr}".replace(self._base or "/", "")
-        refusal = Refusal.MISSING if is_missing else refusal_of(words)
-        raise storage_error(self._attempt(name, operation), refusal, ended.said)
+        failure = RequestFailure.MISSING if is_missing else failure_of(words)
+        raise storage_error(self._operation(name, operation), failure, ended.said)
 
-    def _attempt(self, name: str, operation: str) -> Attempt:
+    def _operation(self, name: str, operation: str) -> Operation:
         place = f"{self.location}/{name}".removesuffix("/.")
-        return Attempt(self.location, place, operation)
+        return Operation(self.location, place, operation)
 
     def _target(self, name: str) -> str:
         parts = PurePosixPath(name).parts

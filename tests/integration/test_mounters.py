@@ -27,10 +27,10 @@ from colabkit.storage import (
     DriveMount,
     DriveVolume,
     FolderMounter,
-    Mended,
     MountState,
     OcamlfuseMounter,
     RcloneMounter,
+    RemountOutcome,
     is_mountpoint,
     mounter_for,
     use_mount,
@@ -139,7 +139,7 @@ def test_a_killed_rclone_is_lost_and_mounted_again_with_what_waited(remote):
     with pytest.raises(DriveLostError):
         DriveVolume(volume.root, remote.mount)
     mending = remote.mount.mend()
-    assert mending.outcome is Mended.REMOUNTED, mending.error
+    assert mending.outcome is RemountOutcome.REMOUNTED, mending.error
     assert volume.read("a").tobytes() == b"written before the kill"
     volume.write("b", blob(b"later"))
     until(lambda: bool(volume.confirmed(["a", "b"])))
@@ -174,11 +174,11 @@ def test_a_folder_mounted_by_hand_is_watched_and_never_mounted_by_us(remote):
     DriveVolume(folder.root / "run", folder).write("a", blob(b"x"))
     remote.kill(folder)
     mending = folder.mend()
-    assert mending.outcome is Mended.REFUSED
+    assert mending.outcome is RemountOutcome.REFUSED
     assert isinstance(mending.error, DriveMountError)
     assert mending.error.cause is MountFailure.NOT_OURS
     remote.mount.mend()
-    assert folder.mend().outcome is Mended.REMOUNTED
+    assert folder.mend().outcome is RemountOutcome.REMOUNTED
     with pytest.raises(StorageError, match="mounted by you"):
         folder.unmount(timeout_s=1)
 
@@ -235,7 +235,7 @@ def test_ocamlfuse_mounts_with_settings_from_another_computer(ocamlfuse, remote,
     state = tmp_path / "home/.gdfuse/default/state"
     assert state.stat().st_mode & 0o777 == 0o600
     remote.kill(mount)
-    assert mount.mend().outcome is Mended.REMOUNTED
+    assert mount.mend().outcome is RemountOutcome.REMOUNTED
     first, second = ocamlfuse.read_text().splitlines()
     assert first == f"-headless -label default -id id -secret secret {remote.mountpoint}"
     assert "-o nonempty" in second

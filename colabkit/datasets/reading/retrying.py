@@ -21,7 +21,7 @@ from colabkit.errors import (
     StorageError,
 )
 from colabkit.notebook import duration_words
-from colabkit.storage import FULL, LOST, Mending, may_pass
+from colabkit.storage import FULL, LOST, RemountResult, may_pass
 
 _logger = logging.getLogger(__name__)
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -39,7 +39,7 @@ class Mount(Protocol):
         """Raises DriveLostError when it is lost; any thread may ask."""
         ...
 
-    def mend(self) -> Mending:
+    def mend(self) -> RemountResult:
         """Mounts it again when it is lost and a try is due; only the main thread may."""
         ...
 

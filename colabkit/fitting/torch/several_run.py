@@ -20,7 +20,7 @@ from colabkit.frameworks.torch.world import World
 from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions
 from colabkit.runs.limits import Limits
 from colabkit.runs.options import RunOptions
-from colabkit.storage import Mending
+from colabkit.storage import RemountResult
 
 _MEET_EVERY_S = 0.25
 _MEET_STEPS_MAX = 256
@@ -262,7 +262,7 @@ class FollowingKeeper(Keeper):
     def flush(self) -> None:
         """Waits for nothing."""
 
-    def mend(self, *, now: bool = False) -> Mending | None:  # noqa: ARG002
+    def mend(self, *, now: bool = False) -> RemountResult | None:  # noqa: ARG002
         """Mends nothing."""
         return None
 

@@ -9,9 +9,9 @@ import pytest
 from colabkit.errors import DriveLostError, DriveMountError, MountFailure, StorageError
 from colabkit.storage import (
     DriveMount,
-    Mended,
     MountState,
     Observation,
+    RemountOutcome,
     state_after,
     wait_before_try_s,
 )
@@ -95,9 +95,9 @@ def test_tries_are_put_off_by_1_5_and_15_minutes():
 def test_a_lost_mount_is_mounted_again_at_once(mount, mounter):
     mount.mount()
     mounter.unmount(mount.mountpoint, timeout_s=1)
-    assert mount.mend().outcome is Mended.REMOUNTED
+    assert mount.mend().outcome is RemountOutcome.REMOUNTED
     assert mount.times_lost == 1
-    assert mount.mend().outcome is Mended.FINE
+    assert mount.mend().outcome is RemountOutcome.FINE
 
 
 def test_refused_tries_come_further_and_further_apart_and_wait_shorter(mount, mounter, clock):
@@ -106,8 +106,8 @@ def test_refused_tries_come_further_and_further_apart_and_wait_shorter(mount, mo
     mounter.refusals, mounter.calls = 4, []
     tried_s = []
     began_s = clock.now_s
-    while (mending := mount.mend()).outcome is not Mended.REMOUNTED:
-        if mending.outcome is Mended.REFUSED:
+    while (mending := mount.mend()).outcome is not RemountOutcome.REMOUNTED:
+        if mending.outcome is RemountOutcome.REFUSED:
             tried_s.append(clock.now_s - began_s)
             assert isinstance(mending.error, DriveMountError)
         clock.now_s += 5
@@ -119,9 +119,9 @@ def test_who_asks_for_it_need_not_wait(mount, mounter):
     mount.mount()
     mounter.unmount(mount.mountpoint, timeout_s=1)
     mounter.refusals = 1
-    assert mount.mend().outcome is Mended.REFUSED
-    assert mount.mend().outcome is Mended.WAITING
-    assert mount.mend(now=True).outcome is Mended.REMOUNTED
+    assert mount.mend().outcome is RemountOutcome.REFUSED
+    assert mount.mend().outcome is RemountOutcome.WAITING
+    assert mount.mend(now=True).outcome is RemountOutcome.REMOUNTED
 
 
 def test_a_folder_where_drive_was_is_not_taken_for_drive(mount, mounter):
@@ -175,7 +175,7 @@ def test_a_mount_becomes_old_only_where_that_is_asked_for(mount, mounter, clock)
     assert not mount.wants_renewal
     mount.renew_after_s = 10 * 3600.0
     assert mount.wants_renewal
-    assert mount.renew().outcome is Mended.RENEWED
+    assert mount.renew().outcome is RemountOutcome.RENEWED
     assert not mount.wants_renewal
     assert mount.age_s == 0
 
@@ -185,12 +185,12 @@ def test_what_is_old_is_taken_down_only_once_it_has_uploaded_everything(mount, m
     mount.renew_after_s, mounter.holds = 10.0, True
     clock.now_s += 20
     mending = mount.renew()
-    assert mending.outcome is Mended.KEPT
+    assert mending.outcome is RemountOutcome.KEPT
     assert mount.look() is MountState.MOUNTED
-    assert mount.renew().outcome is Mended.WAITING
+    assert mount.renew().outcome is RemountOutcome.WAITING
     mounter.holds = False
     clock.now_s += mending.next_try_s
-    assert mount.renew().outcome is Mended.RENEWED
+    assert mount.renew().outcome is RemountOutcome.RENEWED
 
 
 def test_what_is_old_and_cannot_be_mounted_anew_is_lost_and_mended_as_ever(mount, mounter, clock):
@@ -198,9 +198,9 @@ def test_what_is_old_and_cannot_be_mounted_anew_is_lost_and_mended_as_ever(mount
     mount.renew_after_s = 10.0
     clock.now_s += 20
     mounter.refusals = 1
-    assert mount.renew().outcome is Mended.REFUSED
+    assert mount.renew().outcome is RemountOutcome.REFUSED
     assert mount.look() is MountState.LOST
     assert not mount.wants_renewal
-    assert mount.mend().outcome is Mended.WAITING
+    assert mount.mend().outcome is RemountOutcome.WAITING
     clock.now_s += 1 * _MINUTE_S
-    assert mount.mend().outcome is Mended.REMOUNTED
+    assert mount.mend().outcome is RemountOutcome.REMOUNTED

@@ -37,7 +37,7 @@ from colabkit.storage import (
     url_of,
     volume_at,
 )
-from colabkit.storage.refusals import refusal_of
+from colabkit.storage.request_failures import failure_of
 from tests.places import small_disk
 
 
@@ -383,7 +383,7 @@ def test_rclone_is_asked_again_when_the_network_was_gone(remote, tmp_path, monke
     ],
 )
 def test_a_service_that_is_busy_is_told_from_one_that_refuses(said, refusal):
-    assert refusal_of(said).name == refusal
+    assert failure_of(said).name == refusal
 
 
 def test_what_will_not_pass_is_asked_once(monkeypatch):

@@ -20,7 +20,7 @@ from colabkit.datasets.folders.mirroring import mirror
 from colabkit.datasets.reading.progress import StoppedError, Watch
 from colabkit.datasets.reading.retrying import Retrier
 from colabkit.errors import MountFailure
-from colabkit.storage import Mended, Mending, may_pass
+from colabkit.storage import RemountOutcome, RemountResult, may_pass
 from tests.unit.datasets.sources import content_of, make_folder, make_tar, make_zip, some_files
 
 FILES = some_files(60)
@@ -48,14 +48,14 @@ class Mount:
             message = "lost"
             raise errors.DriveLostError(message, path="/d", operation="read")
 
-    def mend(self) -> Mending:
+    def mend(self) -> RemountResult:
         if self.alive:
-            return Mending(Mended.FINE)
+            return RemountResult(RemountOutcome.FINE)
         self.mounts += 1
         if self._failures:
-            return Mending(Mended.REFUSED, error=self._failures.pop(0))
+            return RemountResult(RemountOutcome.REFUSED, error=self._failures.pop(0))
         self.alive = True
-        return Mending(Mended.REMOUNTED)
+        return RemountResult(RemountOutcome.REMOUNTED)
 
 
 def retrier(watch: Watch | None = None, **options) -> Retrier:

@@ -1,4 +1,4 @@
-"""What a storage service's refusal means, whatever library brought it."""
+"""What a storage service's failure means, whatever library brought it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from colabkit.errors import DiskFullError, StorageError
 from colabkit.storage.urls import protocol_of
 
 
-class Refusal(enum.Enum):
+class RequestFailure(enum.Enum):
     """Why a storage service did not do what it was asked."""
 
     NO_CREDENTIALS = "nobody is signed in"
@@ -25,49 +25,61 @@ class Refusal(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Attempt:
+class Operation:
     """What was asked of a service.
 
     Attributes:
         url: The volume.
         place: The blob or folder.
-        operation: "read", "write", "list" or "delete".
+        verb: "read", "write", "list" or "delete".
     """
 
     url: str
     place: str
-    operation: str
+    verb: str
 
 
 # The first that is found in an error's types and words decides.
 _SIGNS = {
-    Refusal.NO_CONTAINER: (
+    RequestFailure.NO_CONTAINER: (
         *("nosuchbucket", "bucket does not exist", "repositorynotfound", "containernotfound"),
         "no such bucket",
     ),
-    Refusal.NO_NETWORK: (
+    RequestFailure.NO_NETWORK: (
         *("connectionerror", "connecterror", "clientconnector", "serverdisconnected"),
         *("connection ?refused", "connection reset", "could not connect", "dial tcp"),
         *("timeout", "timed out", "no sign in time", "network is unreachable"),
         *("gaierror", "name ?resolution", "no such host", "name or service not known"),
     ),
-    Refusal.NO_CREDENTIALS: (
+    RequestFailure.NO_CREDENTIALS: (
         *("nocredentials", "defaultcredentials", "partialcredentials", "localtoken"),
         *("locate credentials", "invalid credentials", "anonymous caller", "invalidaccesskey"),
         *("signaturedoesnotmatch", "refresherror", "expiredtoken", "token (has )?expired"),
         *(r"\b401\b", "unauthorized", "invalid_grant", "find section in config file"),
     ),
-    Refusal.BUSY: (
+    RequestFailure.BUSY: (
         *("slowdown", "slow down", "too many requests", "service ?unavailable", "internalerror"),
         *("rate ?limit", "backenderror", r"(error|code|status|\() ?:? ?(429|50[0234])\b"),
     ),
-    Refusal.FULL: ("quota", "no space left", "insufficientstorage", "storagefull", "disk full"),
-    Refusal.DENIED: (
+    RequestFailure.FULL: (
+        "quota",
+        "no space left",
+        "insufficientstorage",
+        "storagefull",
+        "disk full",
+    ),
+    RequestFailure.DENIED: (
         *("permissionerror", "accessdenied", "access denied", "permission denied", "forbidden"),
         *(r"\b403\b", "gatedrepo"),
     ),
-    Refusal.READ_ONLY: ("notimplementederror", "read-?only", "unsupportedoperation"),
-    Refusal.MISSING: ("filenotfound", "nosuchkey", "not found", "no such file", "doesn't exist"),
+    RequestFailure.READ_ONLY: ("notimplementederror", "read-?only", "unsupportedoperation"),
+    RequestFailure.MISSING: (
+        "filenotfound",
+        "nosuchkey",
+        "not found",
+        "no such file",
+        "doesn't exist",
+    ),
 }
 
 _SIGN_IN = {
@@ -81,18 +93,18 @@ _SIGN_IN = {
 _ALIASES = {"gcs": "gs", "s3a": "s3"}
 
 
-def refusal_of(*words: str) -> Refusal:
+def failure_of(*words: str) -> RequestFailure:
     """Returns what a service's words mean.
 
     Example:
-        >>> refusal_of("NoCredentialsError", "Unable to locate credentials")
-        <Refusal.NO_CREDENTIALS: 'nobody is signed in'>
+        >>> failure_of("NoCredentialsError", "Unable to locate credentials")
+        <RequestFailure.NO_CREDENTIALS: 'nobody is signed in'>
     """
     text = " ".join(words).lower()
-    for refusal, signs in _SIGNS.items():
+    for failure, signs in _SIGNS.items():
         if re.search("|".join(signs), text):
-            return refusal
-    return Refusal.FAILED
+            return failure
+    return RequestFailure.FAILED
 
 
 def words_of(error: BaseException) -> list[str]:
@@ -105,43 +117,43 @@ def words_of(error: BaseException) -> list[str]:
     return words
 
 
-def storage_error(attempt: Attempt, refusal: Refusal, said: str) -> StorageError:
-    """Returns the error for a refusal, with what to do next.
+def storage_error(operation: Operation, failure: RequestFailure, said: str) -> StorageError:
+    """Returns the error for a failed request, with what to do next.
 
     Args:
-        attempt: What was asked.
-        refusal: What the answer meant.
+        operation: What was asked.
+        failure: What the answer meant.
         said: What was said.
     """
     said = " ".join(said.split())[:200]
     told = f' ("{said}")' if said else ""
-    message = f"Could not {attempt.operation} {attempt.place}: {refusal.value}{told}."
-    if refusal is Refusal.FULL:
-        return DiskFullError(message, path=attempt.place, hint=_hint(attempt.url, refusal))
+    message = f"Could not {operation.verb} {operation.place}: {failure.value}{told}."
+    if failure is RequestFailure.FULL:
+        return DiskFullError(message, path=operation.place, hint=_hint(operation.url, failure))
     return StorageError(
         message,
-        path=attempt.place,
-        operation=attempt.operation,
-        hint=_hint(attempt.url, refusal),
-        may_pass=refusal in {Refusal.NO_NETWORK, Refusal.BUSY},
+        path=operation.place,
+        operation=operation.verb,
+        hint=_hint(operation.url, failure),
+        may_pass=failure in {RequestFailure.NO_NETWORK, RequestFailure.BUSY},
     )
 
 
-def _hint(url: str, refusal: Refusal) -> str:
+def _hint(url: str, failure: RequestFailure) -> str:
     protocol = _ALIASES.get(protocol_of(url), protocol_of(url))
     sign_in = _SIGN_IN.get(protocol, "Sign in to the service as its fsspec package wants it.")
     container = url.partition("://")[2].partition("/")[0]
     return {
-        Refusal.NO_CREDENTIALS: sign_in,
-        Refusal.DENIED: f"Sign in as somebody who may read and write there. {sign_in}",
-        Refusal.NO_CONTAINER: f"Check the name {container!r}, or create it first: buckets and"
-        " repositories are not created for you.",
-        Refusal.MISSING: "Check the path.",
-        Refusal.NO_NETWORK: "Check this machine's network and the service's address; what is saved"
-        " meanwhile waits on this machine's disk.",
-        Refusal.BUSY: "Run the cell again in a minute; what is saved meanwhile waits on this"
+        RequestFailure.NO_CREDENTIALS: sign_in,
+        RequestFailure.DENIED: f"Sign in as somebody who may read and write there. {sign_in}",
+        RequestFailure.NO_CONTAINER: f"Check the name {container!r}, or create it first: buckets"
+        " and repositories are not created for you.",
+        RequestFailure.MISSING: "Check the path.",
+        RequestFailure.NO_NETWORK: "Check this machine's network and the service's address; what is"
+        " saved meanwhile waits on this machine's disk.",
+        RequestFailure.BUSY: "Run the cell again in a minute; what is saved meanwhile waits on this"
         " machine's disk.",
-        Refusal.FULL: "Delete what you no longer need there, or pass another ckpt_dir.",
-        Refusal.READ_ONLY: 'Pass a place that takes files, such as "gs://bucket/run".',
-        Refusal.FAILED: "Run the cell again; if it stays so, try the service's own program.",
-    }[refusal]
+        RequestFailure.FULL: "Delete what you no longer need there, or pass another ckpt_dir.",
+        RequestFailure.READ_ONLY: 'Pass a place that takes files, such as "gs://bucket/run".',
+        RequestFailure.FAILED: "Run the cell again; if it stays so, try the service's own program.",
+    }[failure]

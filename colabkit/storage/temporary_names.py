@@ -9,12 +9,12 @@ _PREFIX = ".colabkit-tmp-"
 _SESSION = uuid.uuid4().hex[:12]
 
 
-def aside_name() -> str:
+def temporary_name() -> str:
     """Returns a name that nobody else uses."""
     return f"{_own_prefix()}{uuid.uuid4().hex[:8]}"
 
 
-def is_aside(name: str) -> bool:
+def is_temporary_name(name: str) -> bool:
     """Whether a name is that of a blob under way, or left behind on its way."""
     return name.startswith(_PREFIX)
 
@@ -25,7 +25,7 @@ def is_left_behind(name: str) -> bool:
     Of other machines nobody can say whether they live; but who opens a run folder takes it
     over, and another session's blob is then refused anyway.
     """
-    return is_aside(name) and not name.startswith(_own_prefix())
+    return is_temporary_name(name) and not name.startswith(_own_prefix())
 
 
 def _own_prefix() -> str:
