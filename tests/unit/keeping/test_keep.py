@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 
 import colabkit
-from colabkit.errors import ArgumentError, CheckpointCorruptError
+from colabkit.errors import ArgumentError, CheckpointCorruptError, DiskFullError
 
 LARGE = 300_000
 
@@ -197,6 +198,22 @@ def test_a_version_that_is_damaged_is_named_and_the_one_before_taken(machine, ca
         path.unlink()
     with pytest.raises(CheckpointCorruptError, match="None of the 2 versions"):
         machine.keep()
+
+
+def test_a_disk_without_room_is_said_before_anything_is_brought(machine, monkeypatch):
+    kept = machine.keep()
+    machine.put("last.pt", b"1" * LARGE)
+    machine.put("log.txt", "1")
+    kept.flush()
+    machine.kill()
+    full = shutil._ntuple_diskusage(10**9, 10**9 - LARGE, LARGE)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: full)
+        with pytest.raises(DiskFullError, match="this machine's disk has 0 MB free"):
+            machine.keep()
+    assert list(machine.folder.iterdir()) == []
+    machine.keep()
+    assert (machine.folder / "log.txt").read_text() == "1"
 
 
 def test_thousands_of_small_files_lie_in_a_few_bundles(machine, tree):
