@@ -87,6 +87,22 @@ def test_killed_again_and_again_while_uploads_are_slower_than_writes_it_goes_on(
         following.kill()
 
 
+def test_what_is_uploaded_stays_while_newer_ones_are_only_on_their_way(cloud):
+    machine = begun(cloud)
+    machine.run_cell("checkpoint(10); kept.flush()").check()
+    machine.drive.change(upload_bytes_per_s=2_000)
+    cell = "for step in (20, 30, 40, 50):\n    checkpoint(step)\n    time.sleep(1)"
+    machine.run_cell(cell).check()
+    newer = machine.run_cell(
+        "kept.status.checkpoint, kept.status.uploaded.step, kept.status.is_safe"
+    )
+    assert re.fullmatch(r"\('checkpoint-[2345]0', 10, False\)", newer.check().result)
+    machine.kill()
+    assert whole_step(cloud) == 10
+    second = begun(cloud)
+    assert "checkpoint-10" in second.run_cell("kept.latest('checkpoint-*')").check().result
+
+
 @pytest.mark.parametrize("attributes", [Attributes.ALL, Attributes.NONE])
 def test_a_file_rewritten_every_half_second_arrives(cloud, attributes):
     machine = begun(cloud, rules=DriveRules(attributes=attributes))
