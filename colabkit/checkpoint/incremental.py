@@ -9,26 +9,11 @@ import re
 from collections.abc import Sequence
 
 from colabkit.checkpoint.manifest import Manifest, TensorEntry
-from colabkit.checkpoint.tensors import TensorSpec
+from colabkit.checkpoint.snapshot import SnapshotTensor
 
 _OLD_SHARDS_MAX = 8
 _STEADY = "-steady"
 _PLAIN = re.compile(r"[A-Za-z0-9_. -]{1,64}")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Hashed:
-    """A tensor of the snapshot with its hash.
-
-    Attributes:
-        steady: Whether it is not expected to change.
-    """
-
-    section: str
-    key: str
-    spec: TensorSpec
-    hash: str
-    steady: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,7 +29,7 @@ class ShardPlan:
     files: dict[str, list[int]]
 
 
-def plan_shards(current: Sequence[Hashed], previous: Manifest | None) -> ShardPlan:
+def plan_shards(current: Sequence[SnapshotTensor], previous: Manifest | None) -> ShardPlan:
     """Decides without touching anything.
 
     An old file is referred to only while at least half of its bytes are in use, and at most
@@ -52,7 +37,7 @@ def plan_shards(current: Sequence[Hashed], previous: Manifest | None) -> ShardPl
     file apart from those that do change, so that they stay put from then on.
     """
     known = {(e.section, e.key): e for e in previous.tensors} if previous else {}
-    same = [_same(tensor, known.get((tensor.section, tensor.key))) for tensor in current]
+    same = [_same(tensor, known.get(tensor.place)) for tensor in current]
     kept = _worth_keeping([entry for entry in same if entry is not None], previous)
     references = []
     files: dict[str, list[int]] = collections.defaultdict(list)
@@ -60,7 +45,7 @@ def plan_shards(current: Sequence[Hashed], previous: Manifest | None) -> ShardPl
         if entry is not None and entry.shard in kept:
             references.append(entry)
         else:
-            steady = tensor.steady if previous is None else entry is not None
+            steady = tensor.is_steady if previous is None else entry is not None
             label = _label(tensor.section)
             files[f"{label}{_STEADY}" if steady else label].append(place)
     return ShardPlan(tuple(references), dict(files))
@@ -77,7 +62,7 @@ def _label(section: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_]', '_', section)[:48]}~{told}"
 
 
-def _same(tensor: Hashed, entry: TensorEntry | None) -> TensorEntry | None:
+def _same(tensor: SnapshotTensor, entry: TensorEntry | None) -> TensorEntry | None:
     if entry is None or entry.hash != tensor.hash or not tensor.spec.nbytes:
         return None
     same_form = (entry.spec.dtype, entry.spec.shape) == (tensor.spec.dtype, tensor.spec.shape)

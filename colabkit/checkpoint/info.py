@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint.incremental import Hashed
 from colabkit.checkpoint.manifest import SaveFacts
-from colabkit.storage import Bytes
+from colabkit.checkpoint.snapshot import SnapshotTensor
 
 _LONG_AGO = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
@@ -79,16 +78,14 @@ class Draft:
     """A snapshot ready to be committed.
 
     Attributes:
-        tensors: Each tensor with its hash.
-        views: Its bytes in host memory, in the same order.
+        tensors: Each tensor with its copy and its hash.
         skeletons: The rest of each section.
         weights: Names of the sections that are a model's weights.
         noted: By section, hashes of tensors that are not written.
     """
 
     facts: SaveFacts
-    tensors: Sequence[Hashed]
-    views: Sequence[Bytes]
+    tensors: Sequence[SnapshotTensor]
     skeletons: Mapping[str, Any]
     weights: tuple[str, ...]
     noted: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)

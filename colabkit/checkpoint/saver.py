@@ -10,21 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from colabkit.checkpoint.finite import is_finite
-from colabkit.checkpoint.incremental import Hashed
 from colabkit.checkpoint.info import Draft
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SaveTimings
 from colabkit.checkpoint.snapshot import (
     Arena,
-    Item,
-    Leaf,
     LeafFinder,
     Mode,
     Section,
+    SnapshotTensor,
     choose_mode,
-    copy_items,
-    hashes_of,
+    copy_tensors,
+    hash_copies,
     streaks_after,
 )
 from colabkit.checkpoint.status import SaveState, SaveStatus
@@ -40,11 +38,11 @@ _Streaks = dict[tuple[str, str], tuple[str, int]]
 
 @dataclasses.dataclass(slots=True)
 class _Job:
-    items: list[Item]
+    tensors: list[SnapshotTensor]
     skeletons: dict[str, Any]
     weights: tuple[str, ...]
     facts: SaveFacts
-    trained: list[Item]
+    trained: list[SnapshotTensor]
     noted: dict[str, Mapping[str, Callable[[], str | None]]]
     wait_at_once: Callable[[], None]
     still_valid: Callable[[Mapping[int, Bytes]], bool]
@@ -147,28 +145,28 @@ class Saver:
         if self._job is not None:
             return False
         began_s = self._clock()
-        skeletons, leaves = self._finder.find(sections)
+        skeletons, tensors = self._finder.find(sections)
         # The best cannot be taken again: nothing of it is left to a tensor's staying as it was.
-        items = self._items(leaves, is_guarded, {} if facts.is_best else self._streaks)
-        at_once = [item for item in items if item.mode is Mode.AT_ONCE]
-        wait = copy_items(at_once, self._backend)
+        self._place(tensors, is_guarded, {} if facts.is_best else self._streaks)
+        at_once = [each for each in tensors if each.mode is Mode.AT_ONCE]
+        wait = copy_tensors(at_once, self._backend)
         wait()
         weights = tuple(section.name for section in sections if section.weights)
         job = _Job(
-            items=items,
+            tensors=tensors,
             skeletons=skeletons,
             weights=weights,
             facts=facts,
-            trained=[i for i in items if i.section in weights and is_guarded(i.spec)],
+            trained=[t for t in tensors if t.section in weights and is_guarded(t.spec)],
             noted={section.name: section.noted for section in sections if section.noted},
             wait_at_once=wait,
             still_valid=still_valid,
             began_s=began_s,
             stall_s=0.0,
         )
-        meanwhile = [item for item in items if item.mode is not Mode.AT_ONCE]
+        meanwhile = [each for each in tensors if each.mode is not Mode.AT_ONCE]
         if self._backend.overlaps:
-            job.wait_at_once = copy_items(meanwhile, self._backend)
+            job.wait_at_once = copy_tensors(meanwhile, self._backend)
         self._status = dataclasses.replace(self._status, wants_retake=False)
         job.stall_s = self._clock() - began_s
         with self._wake:
@@ -179,27 +177,21 @@ class Saver:
                 self._copied.clear()
         return True
 
-    def _items(
-        self, leaves: Sequence[Leaf], is_guarded: Callable[[TensorSpec], bool], streaks: _Streaks
-    ) -> list[Item]:
-        views = self._arena.views(leaves)
-        return [
-            Item(
-                section=leaf.section,
-                key=leaf.key,
-                spec=leaf.spec,
-                source=leaf.source,
-                mode=choose_mode(
-                    leaf,
-                    is_guarded=is_guarded,
-                    streak=streaks.get((leaf.section, leaf.key), ("", 0))[1],
-                    all_at_once=self._all_at_once,
-                ),
-                view=view,
-                is_array=leaf.is_array,
+    def _place(
+        self,
+        tensors: Sequence[SnapshotTensor],
+        is_guarded: Callable[[TensorSpec], bool],
+        streaks: _Streaks,
+    ) -> None:
+        """Says of each tensor when it is copied, and where to."""
+        for tensor, view in zip(tensors, self._arena.views(tensors), strict=True):
+            tensor.view = view
+            tensor.mode = choose_mode(
+                tensor,
+                is_guarded=is_guarded,
+                streak=streaks.get(tensor.place, ("", 0))[1],
+                all_at_once=self._all_at_once,
             )
-            for leaf, view in zip(leaves, views, strict=True)
-        ]
 
     def status(self) -> SaveStatus:
         """Returns how far the newest save has come."""
@@ -290,11 +282,11 @@ class Saver:
     def _save(self, job: _Job) -> None:
         if self._failure is not None:
             return
-        meanwhile = [item for item in job.items if item.mode is not Mode.AT_ONCE]
+        meanwhile = [each for each in job.tensors if each.mode is not Mode.AT_ONCE]
         if self._backend.overlaps:
             job.wait_at_once()
         else:
-            copy_items(meanwhile, self._backend)()
+            copy_tensors(meanwhile, self._backend)()
         copies = {i.spec.address: i.view for i in meanwhile if i.mode is Mode.GUARDED}
         is_whole = not meanwhile or job.still_valid(copies)
         self._copied.set()
@@ -303,15 +295,15 @@ class Saver:
             self._all_at_once = True
             self._status = dataclasses.replace(self._status, wants_retake=True)
             return
-        hashes = hashes_of(job.items)
+        hash_copies(job.tensors)
         noted = {s: {key: told() for key, told in each.items()} for s, each in job.noted.items()}
-        if self._deceived(job, hashes) or self._is_torn(noted):
+        if self._deceived(job) or self._is_torn(noted):
             return
         self._status = dataclasses.replace(self._status, state=SaveState.COPIED)
-        finite = all(is_finite(item.spec.dtype, item.view) for item in job.trained)
+        finite = all(is_finite(each.spec.dtype, each.view) for each in job.trained)
         job.facts = dataclasses.replace(job.facts, is_finite=finite)
-        nbytes = self._commit(job, hashes, noted)
-        self._streaks = streaks_after(self._streaks, hashes)
+        nbytes = self._commit(job, noted)
+        self._streaks = streaks_after(self._streaks, job.tensors)
         self._committed_s = self._clock()
         timings = SaveTimings(
             stall_s=job.stall_s,
@@ -328,10 +320,10 @@ class Saver:
             is_finite=finite,
         )
 
-    def _deceived(self, job: _Job, hashes: dict[tuple[str, str], str]) -> bool:
+    def _deceived(self, job: _Job) -> bool:
         """Whether a tensor taken for steady has changed: when it did, nobody can say."""
-        places = [(i.section, i.key) for i in job.items if i.mode is Mode.STEADY]
-        changed = [place for place in places if self._streaks[place][0] != hashes[place]]
+        steady = [each for each in job.tensors if each.mode is Mode.STEADY]
+        changed = [each.place for each in steady if self._streaks[each.place][0] != each.hash]
         for place in changed:
             del self._streaks[place]
         if changed:
@@ -345,22 +337,12 @@ class Saver:
             self._status = dataclasses.replace(self._status, wants_retake=True)
         return changed
 
-    def _commit(self, job: _Job, hashes: dict[tuple[str, str], str], noted: Any) -> int:
+    def _commit(self, job: _Job, noted: Any) -> int:
         self._sequence += 1
         name = Name(self._attempt, self._lease.generation, self._sequence, self._lease.owner)
         draft = Draft(
             facts=job.facts,
-            tensors=[
-                Hashed(
-                    item.section,
-                    item.key,
-                    item.spec,
-                    hashes[item.section, item.key],
-                    steady=item.mode is not Mode.GUARDED and item.spec.nbytes >= 1 << 16,
-                )
-                for item in job.items
-            ],
-            views=[item.view for item in job.items],
+            tensors=job.tensors,
             skeletons=job.skeletons,
             weights=job.weights,
             noted=noted,

@@ -27,6 +27,9 @@ _SMALL_BYTES = 64 << 10
 _ALIGN = 64
 _HASHERS = 2
 _ROOM_BYTES, _BLOCK_BYTES = 1 << 20, 128 << 20
+# A smaller one is not worth a file apart.
+_STEADY_BYTES = 1 << 16
+_NOWHERE: Bytes = np.empty(0, np.uint8)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,25 +59,20 @@ class Mode(enum.Enum):
     STEADY = "meanwhile: it has not changed lately, and its hash will show whether it did"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Item:
-    """One tensor of a snapshot."""
-
-    section: str
-    key: str
-    spec: TensorSpec
-    source: Any
-    mode: Mode
-    view: Bytes
-    is_array: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Leaf:
-    """One tensor found in a state.
+@dataclasses.dataclass(slots=True)
+class SnapshotTensor:
+    """One tensor of a snapshot, from where it was found to where it is written.
 
     Attributes:
+        section: The part of the state that it lies in.
+        key: Its name there.
+        spec: Its form.
+        source: The tensor itself.
+        is_array: Whether it is an array of NumPy.
         is_private: Whether nobody else has it, so that it cannot change any more.
+        mode: When it is copied.
+        view: Its copy in host memory.
+        hash: That of the copy, "" before there is one.
     """
 
     section: str
@@ -83,6 +81,19 @@ class Leaf:
     source: Any
     is_array: bool
     is_private: bool = False
+    mode: Mode = Mode.AT_ONCE
+    view: Bytes = dataclasses.field(default_factory=lambda: _NOWHERE)
+    hash: str = ""
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its name in the whole state."""
+        return self.section, self.key
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether it is not expected to change."""
+        return self.mode is not Mode.GUARDED and self.spec.nbytes >= _STEADY_BYTES
 
 
 def require_distinct(names: Iterable[str]) -> None:
@@ -112,7 +123,7 @@ class LeafFinder:
         self._has_many: dict[str, bool] = {}
         self._forms: dict[str, Forms] = {}
 
-    def find(self, sections: Sequence[Section]) -> tuple[dict[str, Any], list[Leaf]]:
+    def find(self, sections: Sequence[Section]) -> tuple[dict[str, Any], list[SnapshotTensor]]:
         """Returns the skeleton of each section, and all tensors in the order of their files.
 
         Raises:
@@ -120,7 +131,7 @@ class LeafFinder:
         """
         require_distinct(section.name for section in sections)
         skeletons: dict[str, Any] = {}
-        leaves: list[Leaf] = []
+        leaves: list[SnapshotTensor] = []
         for section in sections:
             skeletons[section.name], part = self._find_in(section)
             # Wide numbers first, so that each tensor lies at a multiple of its own width.
@@ -137,7 +148,7 @@ class LeafFinder:
             for leaf in leaves
         ]
 
-    def _find_in(self, section: Section) -> tuple[Any, list[Leaf]]:
+    def _find_in(self, section: Section) -> tuple[Any, list[SnapshotTensor]]:
         backend, name = self._backend, section.name
         may_pack = isinstance(backend, Packing) and not section.weights
         if may_pack and self._has_many.get(name, True):
@@ -150,7 +161,7 @@ class LeafFinder:
         self._has_many[name] = len(found) >= MANY
         return skeleton, [_leaf(name, key, value, backend) for key, value in found.items()]
 
-    def _pack(self, section: Section) -> tuple[Any, list[Leaf]] | None:
+    def _pack(self, section: Section) -> tuple[Any, list[SnapshotTensor]] | None:
         backend, name = self._backend, section.name
         assert isinstance(backend, Packing)  # noqa: S101  # asked before a section gets here
         forms = self._forms.pop(name, None) or Forms()
@@ -161,10 +172,9 @@ class LeafFinder:
             return None
         self._forms[name] = forms
         leaves = [_leaf(name, key, value, backend) for key, value in found.items()]
-        leaves += [
-            dataclasses.replace(_leaf(name, name_of(place), each, backend), is_private=True)
-            for place, each in enumerate(gathered[0])
-        ]
+        for place, each in enumerate(gathered[0]):
+            leaves.append(_leaf(name, name_of(place), each, backend))
+            leaves[-1].is_private = True
         return skeleton_of(skeleton, *gathered), leaves
 
 
@@ -181,15 +191,15 @@ def nbytes_of(sections: Sequence[Section], backend: TensorBackend) -> int:
     return total
 
 
-def _leaf(section: str, key: str, value: Any, backend: TensorBackend) -> Leaf:
+def _leaf(section: str, key: str, value: Any, backend: TensorBackend) -> SnapshotTensor:
     spec = describe_array(value) if isinstance(value, np.ndarray) else None
     if spec is None:
-        return Leaf(section, key, backend.describe(value), value, is_array=False)
-    return Leaf(section, key, spec, value, is_array=True)
+        return SnapshotTensor(section, key, backend.describe(value), value, is_array=False)
+    return SnapshotTensor(section, key, spec, value, is_array=True)
 
 
 def choose_mode(
-    leaf: Leaf,
+    tensor: SnapshotTensor,
     *,
     is_guarded: Callable[[TensorSpec], bool],
     streak: int,
@@ -198,16 +208,16 @@ def choose_mode(
     """Decides when a tensor is copied.
 
     Args:
-        leaf: The tensor.
+        tensor: The tensor.
         is_guarded: Whether only an optimizer's step changes it.
         streak: In how many snapshots in a row its hash was the same.
         all_at_once: Whether the last snapshot was torn, so that nothing may wait.
     """
-    if leaf.is_private:
+    if tensor.is_private:
         return Mode.PRIVATE
-    if all_at_once or leaf.is_array or leaf.spec.nbytes < _SMALL_BYTES:
+    if all_at_once or tensor.is_array or tensor.spec.nbytes < _SMALL_BYTES:
         return Mode.AT_ONCE
-    if is_guarded(leaf.spec):
+    if is_guarded(tensor.spec):
         return Mode.GUARDED
     return Mode.STEADY if streak > 1 else Mode.AT_ONCE
 
@@ -223,7 +233,7 @@ class Arena:
         self._backend = backend
         self._blocks: list[Bytes] = []
 
-    def views(self, leaves: Sequence[Leaf]) -> list[Bytes]:
+    def views(self, leaves: Sequence[SnapshotTensor]) -> list[Bytes]:
         """Returns a place for each tensor, those of one section next to each other."""
         places, ends = _placed(leaves)
         for number, end in enumerate(ends):
@@ -238,7 +248,7 @@ class Arena:
         ]
 
 
-def _placed(leaves: Sequence[Leaf]) -> tuple[list[tuple[int, int]], list[int]]:
+def _placed(leaves: Sequence[SnapshotTensor]) -> tuple[list[tuple[int, int]], list[int]]:
     """Returns the block and the place in it of each tensor, and how far each block is filled."""
     places, ends, section = [], [0], ""
     for leaf in leaves:
@@ -258,28 +268,29 @@ def _with_room(nbytes: int) -> int:
     return min(nbytes + max(_ROOM_BYTES, nbytes // 50), _BLOCK_BYTES)
 
 
-def copy_items(items: Sequence[Item], backend: TensorBackend) -> Callable[[], None]:
+def copy_tensors(tensors: Sequence[SnapshotTensor], backend: TensorBackend) -> Callable[[], None]:
     """Starts copying; the function returned waits until all is in place."""
-    for item in items:
-        if item.is_array and item.spec.nbytes:
-            np.copyto(item.view, np.ascontiguousarray(item.source).reshape(-1).view(np.uint8))
-    tensors = [item for item in items if not item.is_array and item.spec.nbytes]
-    return backend.copy([item.source for item in tensors], [item.view for item in tensors])
+    for each in tensors:
+        if each.is_array and each.spec.nbytes:
+            np.copyto(each.view, np.ascontiguousarray(each.source).reshape(-1).view(np.uint8))
+    others = [each for each in tensors if not each.is_array and each.spec.nbytes]
+    return backend.copy([each.source for each in others], [each.view for each in others])
 
 
-def hashes_of(items: Sequence[Item]) -> dict[tuple[str, str], str]:
-    """Returns the hash of each tensor's copy, by section and key."""
+def hash_copies(tensors: Sequence[SnapshotTensor]) -> None:
+    """Notes the hash of each tensor's copy."""
     with ThreadPoolExecutor(_HASHERS, "colabkit-hash") as hashers:
-        told = hashers.map(lambda item: hash_of(item.view), items)
-        return {(item.section, item.key): one for item, one in zip(items, told, strict=True)}
+        hashes = hashers.map(lambda each: hash_of(each.view), tensors)
+        for each, digest in zip(tensors, hashes, strict=True):
+            each.hash = digest
 
 
 def streaks_after(
-    before: Mapping[tuple[str, str], tuple[str, int]], hashes: Mapping[tuple[str, str], str]
+    before: Mapping[tuple[str, str], tuple[str, int]], tensors: Sequence[SnapshotTensor]
 ) -> dict[tuple[str, str], tuple[str, int]]:
     """Returns, by tensor, its hash and in how many snapshots in a row it was the same."""
     after = {}
-    for place, told in hashes.items():
-        last, streak = before.get(place, ("", 0))
-        after[place] = (told, streak + 1 if last == told else 1)
+    for each in tensors:
+        last, streak = before.get(each.place, ("", 0))
+        after[each.place] = (each.hash, streak + 1 if last == each.hash else 1)
     return after

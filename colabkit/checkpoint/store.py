@@ -237,7 +237,7 @@ class CheckpointStore:
         for label, places in plan.files.items():
             shard = f"{label}-{name}.safetensors"
             tensors = {draft.tensors[place].key: draft.tensors[place].spec for place in places}
-            parts = [header_of(tensors), *merged(draft.views[place] for place in places)]
+            parts = [header_of(tensors), *merged(draft.tensors[place].view for place in places)]
             with ThreadPoolExecutor(1, "colabkit-hash") as hasher:
                 told = hasher.submit(hash_of, *parts)
                 written.append(shard)
