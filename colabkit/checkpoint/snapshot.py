@@ -136,17 +136,18 @@ class LeafFinder:
             skeletons[section.name], part = self._find_in(section)
             # Wide numbers first, so that each tensor lies at a multiple of its own width.
             leaves += sorted(part, key=lambda leaf: -ITEM_BYTES[leaf.spec.dtype])
-        return skeletons, self._held(leaves)
+        self._hold(leaves)
+        return skeletons, leaves
 
-    def _held(self, leaves: list[Leaf]) -> list[Leaf]:
+    def _hold(self, leaves: Sequence[SnapshotTensor]) -> None:
         """Takes copies of what training may take away, all in one call."""
         if not isinstance(self._backend, Holding):
-            return leaves
-        held = iter(self._backend.hold([leaf.source for leaf in leaves if not leaf.is_array]))
-        return [
-            leaf if leaf.is_array else dataclasses.replace(leaf, source=next(held), is_private=True)
-            for leaf in leaves
-        ]
+            return
+        tensors = [leaf for leaf in leaves if not leaf.is_array]
+        for leaf, held in zip(
+            tensors, self._backend.hold([leaf.source for leaf in tensors]), strict=True
+        ):
+            leaf.source, leaf.is_private = held, True
 
     def _find_in(self, section: Section) -> tuple[Any, list[SnapshotTensor]]:
         backend, name = self._backend, section.name
