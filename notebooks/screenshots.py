@@ -23,7 +23,7 @@ from nbconvert import HTMLExporter
 
 from colabkit.notebook import Card, Row, Tone, card_html
 from colabkit.notebook.charts import Chart
-from colabkit.notebook.panel_html import PanelState, Phase, Stage, panel_html
+from colabkit.notebook.panel_html import EpochRows, PanelState, Phase, Stage, panel_html
 from colabkit.notebook.progress import Progress
 from tests.abilities import BROWSERS
 from tests.colab_vm import Cloud, missing_ability
@@ -148,24 +148,38 @@ def gallery(*, theme: str) -> str:
 
 def states() -> list[PanelState]:
     """Returns panels as they look in training, with a lost Drive, at the end, and under attack."""
-    loss = [(s * 20.0, 2.3 * math.exp(-s / 60) + 0.1 + 0.05 * math.sin(s)) for s in range(1, 201)]
+    loss = [(s * 64.0, 2.3 * math.exp(-s / 20) + 0.1 + 0.1 * math.sin(7 * s)) for s in range(1, 65)]
     val = [(s * 400.0, 2.3 * math.exp(-s / 3.2) + 0.25) for s in range(1, 11)]
     accuracy = [(x, 1 - y / 2.6) for x, y in loss]
     charts = [
-        Chart("loss", {"loss": loss, "val_loss": val}, unit="step", marks=[1280]),
+        Chart("loss", {"loss": loss, "val_loss": val}, unit="step", marks=[1280], best=val[8]),
         Chart("accuracy", {"accuracy": accuracy}, unit="step", marks=[1280]),
     ]
     at = datetime.datetime(2026, 1, 2, 14, 3, 12, tzinfo=datetime.UTC)
     progress = Progress(step=4120, epoch=10, epochs=20, total_steps=8000, steps_per_epoch=400)
+    rows = [
+        {"epoch": n, "loss": 2 / n, "val_loss": 2 / n + abs(n - 9) / 50, "accuracy": 1 - 1 / n}
+        for n in range(6, 11)
+    ]
     machine = (
         Row("GPU", "Tesla T4, 3.1 GB of 15.0 GB, 87% busy"),
         Row("Machine", "6.0 GB of 12.7 GB taken, 3.0 GB by this notebook, processors 81% busy"),
+        Row(
+            "Data",
+            "31% of the time is spent waiting for it",
+            Tone.NOTE,
+            "Let a DataLoader fetch ahead: num_workers=2, persistent_workers=True.",
+        ),
     )
     training = PanelState(
         title="/content/drive/MyDrive/runs/cats",
         progress=progress,
         steps_per_s=42.13,
+        overall_steps_per_s=0.5,
+        samples_per_s=1348.2,
         elapsed_s=98,
+        machine_left_s=1800,
+        epochs=EpochRows(rows, best=3),
         values={"loss": "0.2031", "accuracy": "0.9219"},
         stages=(
             Stage("this machine", 4100, 2),
@@ -185,7 +199,8 @@ def states() -> list[PanelState]:
         title="/content/drive/MyDrive/runs/cats",
         progress=Progress(step=510, epoch=0),
         steps_per_s=3.2,
-        elapsed_s=160,
+        elapsed_s=1600,
+        doing="validating, batch 12 of 40",
         values={"loss": "1.203"},
         stages=(
             Stage("this machine", 500, 3),

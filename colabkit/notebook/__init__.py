@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     )
     from colabkit.notebook.page_watch import watch_card, watch_snippet, watch_word
     from colabkit.notebook.panel import CellOutput, PanelSources, TrainingPanel
-    from colabkit.notebook.panel_html import Stage
+    from colabkit.notebook.panel_html import EpochRows, Stage
     from colabkit.notebook.streams import show_output
     from colabkit.notebook.tables import html_table, text_table
     from colabkit.notebook.theme import themed
@@ -48,6 +48,7 @@ __all__ = [
     "Card",
     "CellOutput",
     "Chart",
+    "EpochRows",
     "PanelSources",
     "Printed",
     "Reader",
@@ -104,7 +105,7 @@ __getattr__, __dir__ = opened_on_use(
         "messages": "Printed Silent Speaker said_if_it_lasts say silence_s",
         "page_watch": "watch_card watch_snippet watch_word",
         "panel": "CellOutput PanelSources TrainingPanel",
-        "panel_html": "Stage",
+        "panel_html": "EpochRows Stage",
         "streams": "show_output",
         "tables": "html_table text_table",
         "theme": "themed",

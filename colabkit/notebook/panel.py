@@ -12,7 +12,14 @@ from typing import Any, ClassVar, Protocol
 
 from colabkit.notebook.cards import Row
 from colabkit.notebook.charts import Chart
-from colabkit.notebook.panel_html import PanelState, Phase, Stage, panel_html, panel_text
+from colabkit.notebook.panel_html import (
+    EpochRows,
+    PanelState,
+    Phase,
+    Stage,
+    panel_html,
+    panel_text,
+)
 from colabkit.notebook.progress import Progress
 
 REFRESH_PERIOD_S = 0.5
@@ -84,11 +91,19 @@ class PanelSources:
         stages: Where the checkpoints are, the safest place last.
         charts: The curves so far.
         rows: The machine.
+        epochs: The newest epochs.
+        machine_left_s: How long the machine is likely to last.
+        samples: Samples trained in this session, None where nobody counts them.
+        what_may_happen: What would take along what is not safe.
     """
 
     stages: Callable[[], Sequence[Stage]] = tuple
     charts: Callable[[], Sequence[Chart]] = tuple
     rows: Callable[[], Sequence[Row]] = tuple
+    epochs: Callable[[], EpochRows] = EpochRows
+    machine_left_s: Callable[[], float | None] = lambda: None
+    samples: Callable[[], float | None] = lambda: None
+    what_may_happen: str = "the machine went"
 
 
 def _local_now() -> datetime.datetime:
@@ -134,7 +149,7 @@ class TrainingPanel:
         self._put = self._canvas.begin
         self._clock, self._now = clock, now
         self._progress = Progress(step=initial_step, epochs=epochs)
-        self._first_step = initial_step
+        self._first_step, self._doing = initial_step, ""
         self._values: Callable[[], Mapping[str, str]] = dict
         self._notes: collections.deque[str] = collections.deque(notes, maxlen=_NOTES_KEPT)
         self._began_s = self._next_s = clock()
@@ -154,7 +169,13 @@ class TrainingPanel:
             postfix: Gives the loss and metrics as words; called only when drawn.
         """
         self._progress = dataclasses.replace(self._progress, step=step, epoch=epoch)
-        self._values = postfix
+        self._values, self._doing = postfix, ""
+        if self._clock() >= self._next_s:
+            self._draw(Phase.TRAINING)
+
+    def busy_with(self, doing: str) -> None:
+        """Shows what a run does besides training, and draws it when that is due."""
+        self._doing = doing
         if self._clock() >= self._next_s:
             self._draw(Phase.TRAINING)
 
@@ -183,16 +204,23 @@ class TrainingPanel:
     def _draw(self, phase: Phase) -> None:
         began_s = self._clock()
         self._pace.append((began_s, self._progress.step))
+        elapsed_s, samples = began_s - self._began_s, self._sources.samples()
         state = PanelState(
             title=self._title,
             progress=self._progress,
             phase=phase,
             steps_per_s=self._rate(whole=phase is not Phase.TRAINING),
-            elapsed_s=began_s - self._began_s,
+            overall_steps_per_s=self._rate(whole=True),
+            samples_per_s=samples / elapsed_s if samples and elapsed_s > 0 else None,
+            doing=self._doing if phase is Phase.TRAINING else "",
+            elapsed_s=elapsed_s,
             values=self._values(),
             stages=self._sources.stages(),
             charts=self._sources.charts(),
+            epochs=self._sources.epochs(),
             rows=self._sources.rows(),
+            machine_left_s=self._sources.machine_left_s(),
+            what_may_happen=self._sources.what_may_happen,
             notes=tuple(self._notes),
             drawn_at=self._now(),
         )

@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 
 from colabkit.notebook.cards import Row, Tone, rows_html
 from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
+from colabkit.notebook.outlook import Conclusion, ending, risk
 from colabkit.notebook.progress import Progress
+from colabkit.notebook.tables import html_table
 from colabkit.notebook.theme import themed
 from colabkit.notebook.words import duration_words
 
-CHARTS_MAX, VALUES_MAX, NOTES_MAX = 6, 24, 8
+CHARTS_MAX, VALUES_MAX, NOTES_MAX, COLUMNS_MAX = 6, 24, 8, 8
 
 
 class Phase(enum.Enum):
@@ -46,6 +48,24 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class EpochRows:
+    """The newest epochs, and the best of all.
+
+    Attributes:
+        rows: Values by name, a row each in their order; "epoch" counts from 1.
+        best: Which of the rows is the best so far, None where nothing decides.
+    """
+
+    rows: Sequence[Mapping[str, object]] = ()
+    best: int | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The names to show, the place first."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))[:COLUMNS_MAX]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PanelState:
     """All that a panel shows.
 
@@ -53,27 +73,70 @@ class PanelState:
         title: Which run it is.
         progress: Where it stands.
         phase: What it is doing.
+        doing: What it does besides training: "validating, batch 3 of 40".
         steps_per_s: Its rate, 0 when not known yet.
+        overall_steps_per_s: Its rate over the whole session, validation and saves included.
+        samples_per_s: How many samples that is, None when not known.
         elapsed_s: For how long this session has trained.
         values: Newest loss and metrics, as words by name.
         stages: Where its checkpoints are, the safest place last.
         charts: Its curves.
+        epochs: Its newest epochs.
         rows: The machine.
         notes: What was said, in order.
         drawn_at: When this was so.
+        machine_left_s: How long the machine is likely to last, None when nothing ends it.
+        what_may_happen: What would take along what is not safe: "the machine went".
     """
 
     title: str
     progress: Progress
     phase: Phase = Phase.TRAINING
+    doing: str = ""
     steps_per_s: float = 0.0
+    overall_steps_per_s: float = 0.0
+    samples_per_s: float | None = None
     elapsed_s: float = 0.0
     values: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stages: Sequence[Stage] = ()
     charts: Sequence[Chart] = ()
+    epochs: EpochRows = EpochRows()
     rows: Sequence[Row] = ()
     notes: Sequence[str] = ()
     drawn_at: datetime.datetime | None = None
+    machine_left_s: float | None = None
+    what_may_happen: str = "the machine went"
+
+    @property
+    def left_s(self) -> float | None:
+        """How long the rest takes: by the session's pace, which knows validations and saves."""
+        return self.progress.left_s(self.overall_steps_per_s or self.steps_per_s)
+
+    def conclusions(self) -> list[Conclusion]:
+        """Returns what all this comes to, in a sentence or two."""
+        if self.phase is not Phase.TRAINING:
+            return []
+        end = ending(
+            left_s=self.left_s,
+            elapsed_s=self.elapsed_s,
+            machine_left_s=self.machine_left_s,
+            now=self.drawn_at,
+        )
+        return [
+            each for each in (end, risk(lost_s=self._lost_s(), what=self.what_may_happen)) if each
+        ]
+
+    def _lost_s(self) -> float | None:
+        """Returns seconds of training that no safe place holds."""
+        if not self.stages:
+            return None
+        safe = self.stages[-1]
+        if safe.step is None:
+            return self.elapsed_s
+        if safe.step >= self.progress.step:
+            return 0.0
+        # What an earlier session saved is older than the work of this one.
+        return self.elapsed_s if safe.age_s is None else min(safe.age_s, self.elapsed_s)
 
 
 def panel_html(state: PanelState) -> str:
@@ -81,9 +144,11 @@ def panel_html(state: PanelState) -> str:
     parts = (
         _head(state),
         _bar(state.progress.share),
+        _conclusions(state),
         f'<div class="ck-muted">{html.escape(" · ".join(_pace(state)))}</div>',
         _values(state.values),
         charts_html(state.charts[:CHARTS_MAX]),
+        _epochs(state.epochs),
         _stages(state),
         rows_html(state.rows),
         "".join(f'<div class="ck-said">{html.escape(note)}</div>' for note in _notes(state)),
@@ -95,7 +160,8 @@ def panel_html(state: PanelState) -> str:
 def panel_text(state: PanelState) -> str:
     """Returns the panel as sentences, one a line, for whatever shows no HTML."""
     pace = ", ".join([state.progress.in_words(), *_pace(state)])
-    lines = [f"{state.title}: {state.phase.value}, {pace}."]
+    lines = [f"{state.title}: {state.doing or state.phase.value}, {pace}."]
+    lines += [each.words for each in state.conclusions()]
     if state.values:
         values = ", ".join(f"{name} {words}" for name, words in state.values.items())
         lines.append(f"The newest values: {values}.")
@@ -113,6 +179,7 @@ _CSS = (
     ".colabkit .ck-track{background:var(--ck-sunk);border-radius:4px;height:8px;margin:8px 0 6px;"
     "overflow:hidden}"
     ".colabkit .ck-fill{background:var(--ck-accent);height:8px}"
+    ".colabkit .ck-ends{display:flex;flex-wrap:wrap;gap:2px 18px;margin-bottom:4px;font-weight:600}"
     ".colabkit .ck-values{display:flex;flex-wrap:wrap;gap:2px 18px;margin-top:6px;"
     "font-variant-numeric:tabular-nums}"
     ".colabkit .ck-values span span{overflow-wrap:anywhere}"
@@ -133,9 +200,10 @@ _TONES = {
 
 
 def _head(state: PanelState) -> str:
+    doing = html.escape(state.doing or state.phase.value)
     return (
         f'<div class="ck-head"><span class="ck-title">{html.escape(state.title)}</span> '
-        f'<span class="ck-phase ck-{_TONES[state.phase].value}">{state.phase.value}</span> '
+        f'<span class="ck-phase ck-{_TONES[state.phase].value}">{doing}</span> '
         f'<span class="ck-where">{html.escape(state.progress.words())}</span></div>'
     )
 
@@ -150,6 +218,20 @@ def _bar(share: float | None) -> str:
     )
 
 
+def _conclusions(state: PanelState) -> str:
+    drawn = "".join(
+        f'<span class="ck-{each.tone.value}">{html.escape(each.words)}</span> '
+        for each in state.conclusions()
+    )
+    return f'<div class="ck-ends">{drawn}</div>' if drawn else ""
+
+
+def _epochs(epochs: EpochRows) -> str:
+    if not epochs.rows:
+        return ""
+    return html_table(epochs.rows, columns=epochs.columns, best=epochs.best)
+
+
 def _pace(state: PanelState) -> list[str]:
     progress = state.progress
     total = f" of {progress.total_steps:,}" if progress.total_steps else ""
@@ -159,7 +241,9 @@ def _pace(state: PanelState) -> list[str]:
     if state.steps_per_s > 0:
         digits = 1 if state.steps_per_s < 100 else 0
         parts.append(f"{state.steps_per_s:,.{digits}f} steps/s")
-    left_s = progress.left_s(state.steps_per_s)
+    if state.samples_per_s:
+        parts.append(f"{state.samples_per_s:,.0f} samples/s")
+    left_s = state.left_s
     if state.phase is Phase.TRAINING and left_s is not None:
         parts.append(f"{duration_words(left_s)} left")
     parts.append(f"trained for {duration_words(state.elapsed_s)} in this session")

@@ -28,12 +28,15 @@ def text_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) 
     )
 
 
-def html_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) -> str:
+def html_table(
+    rows: Sequence[Mapping[str, object]], *, columns: Sequence[str], best: int | None = None
+) -> str:
     """Returns rows as an HTML table for use inside the theme; all in it is escaped.
 
     Args:
         rows: One mapping a row; a missing value becomes a dash.
         columns: Names of the values to show, in order.
+        best: Which row is marked as the best, from 0; None for none.
 
     Example:
         >>> "<th>a&lt;b</th>" in html_table([{"a<b": 1}], columns=["a<b"])
@@ -41,10 +44,11 @@ def html_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) 
     """
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     body = "".join(
-        "<tr>"
+        ('<tr class="ck-best">' if place == best else "<tr>")
         + "".join(f"<td>{html.escape(value_words(row.get(name)))}</td>" for name in columns)
-        + "</tr>"
-        for row in rows
+        + ("<td>best</td></tr>" if place == best else "</tr>")
+        for place, row in enumerate(rows)
     )
+    head += "<th></th>" if best is not None else ""
     table = f'<table class="ck-table ck-numbers"><tr>{head}</tr>{body}</table>'
     return f'<div class="ck-scroll">{table}</div>'

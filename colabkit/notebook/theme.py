@@ -118,6 +118,7 @@ _STYLE = (
     ".colabkit div table.ck-numbers td,.colabkit div table.ck-numbers th{text-align:right;"
     "white-space:nowrap}"
     ".colabkit div table.ck-numbers th{border-bottom:1px solid var(--ck-edge)}"
+    ".colabkit div table.ck-table tr.ck-best td{color:var(--ck-good);font-weight:600}"
     ".colabkit div table.ck-table td.ck-good{color:var(--ck-good)}"
     ".colabkit div table.ck-table td.ck-note{color:var(--ck-note)}"
     ".colabkit div table.ck-table td.ck-bad{color:var(--ck-bad)}"

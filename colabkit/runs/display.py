@@ -27,6 +27,7 @@ from colabkit.runs.history import History
 from colabkit.runs.panel_source import RunWatch
 from colabkit.runs.position import Position
 from colabkit.runs.save_words import bar_words, complaint_of, parting_words
+from colabkit.runs.waiting import Pace
 from colabkit.runtime import detect_platform, session_clock
 from colabkit.storage import RemountOutcome, RemountResult
 
@@ -37,10 +38,20 @@ class Display:
     Args:
         history: What the run reports.
         shown: False is silent.
+        monitor: Name of the value that says which epoch is the best.
+        pace: What tells how fast the session trains.
     """
 
-    def __init__(self, history: History, *, shown: bool) -> None:
+    def __init__(
+        self,
+        history: History,
+        *,
+        shown: bool,
+        monitor: str | None = None,
+        pace: Pace | None = None,
+    ) -> None:
         self._history = history
+        self._monitor, self._session_pace = monitor, pace or Pace()
         self._shown = shown
         self._speaker: Speaker = Printed() if shown else Silent()
         self._bar: TrainingBar | None = None
@@ -75,7 +86,9 @@ class Display:
                 progress=self._shown,
             )
             return
-        self._watch = RunWatch(self._history, folder.mount)
+        self._watch = RunWatch(
+            self._history, folder.mount, monitor=self._monitor, pace=self._session_pace
+        )
         goes_on = self._output.is_of_this_cell()
         self._panel = TrainingPanel(
             folder.location,
@@ -114,6 +127,12 @@ class Display:
                 max(0, position.epoch - (0 if position.is_mid_epoch else 1)),
                 lambda: {name: value_words(value) for name, value in values.items()},
             )
+
+    def validating(self, batches: int, total: int | None) -> None:
+        """Shows that a validation goes on, so many batches done."""
+        if self._panel is not None:
+            of = f" of {total:,}" if total else ""
+            self._panel.busy_with(f"validating, batch {batches:,}{of}")
 
     def close(
         self, position: Position, values: Mapping[str, float], status: SaveStatus | None

@@ -108,6 +108,14 @@ class History:
             for row, seconds in zip(self._rows, self._seconds, strict=True)
         ]
 
+    def newest_epochs(self, count: int) -> list[dict[str, float]]:
+        """Returns the newest few rows of ``epochs``, without a copy of those before."""
+        pairs = zip(self._rows[-count:], self._seconds[-count:], strict=True)
+        return [
+            {"epoch": row["epoch"], "step": row["step"], "seconds": seconds, **row}
+            for row, seconds in pairs
+        ]
+
     @property
     def epoch(self) -> list[int]:
         """The number of each epoch, from 0."""

@@ -34,6 +34,7 @@ from colabkit.runs.same_data import Leniency, check_data_changed
 from colabkit.runs.state import RunState, Stop
 from colabkit.runs.step_log import StepLog
 from colabkit.runs.verdict import ResumeVerdict
+from colabkit.runs.waiting import Pace, Waiting
 
 _ENUMERATED = "enumerate() counts from 0 again after a resume, where run.batch goes on"
 
@@ -160,7 +161,11 @@ class Run(Boundaries):
             monitor=Monitor(options.monitor),
             kept=KeptValues(self._adapter.backend.is_tensor),
         )
-        self._display = Display(self.history, shown=options.progress)
+        self._waiting = Waiting()
+        pace = Pace(self._waiting, lambda: None if self.is_users_loop else self._log.samples)
+        self._display = Display(
+            self.history, shown=options.progress, monitor=options.monitor, pace=pace
+        )
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._adapter.reasons())
         self._feeds = KnownFeeds()
@@ -433,7 +438,7 @@ class Run(Boundaries):
     def _fetched(self, batches: Iterator[Any], feed: Feed, *, leads: bool) -> Iterator[Any]:
         """Yields the batches; where the data fails between two steps, what is done is saved."""
         try:
-            yield from batches
+            yield from self._waiting.over(batches) if leads else batches
         except Exception:
             if leads and self.has_trained and feed.state() is None:
                 self._save_unraised(wait=True)

@@ -46,6 +46,7 @@ class StepLog:
         self._weights: dict[str, float] = {}
         self.newest: dict[str, float] = {}
         self._newest_step = -1
+        self.samples = 0.0
 
     def add(self, step: int, epoch: int, values: Mapping[str, Any], weight: float) -> None:
         """Takes one step's values; ``weight`` is the number of samples they stand for."""
@@ -91,6 +92,7 @@ class StepLog:
 
     def _take(self, step: int, floats: dict[str, float], weight: float) -> None:
         self._history.append_step(step, floats)
+        self.samples += weight
         for name, value in floats.items():
             self._sums[name] = self._sums.get(name, 0.0) + value * weight
             self._weights[name] = self._weights.get(name, 0.0) + weight

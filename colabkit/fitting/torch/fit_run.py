@@ -133,7 +133,9 @@ class TorchRun(Run):
     def validated(self, feed: Feed, epoch: int) -> Iterator[Any]:
         """Returns the batches of a validation, and keeps what the first one was."""
         batches = iter(feed.batches(self._start_of_validation(epoch)))
-        return self._keep_first(_VALIDATION, feed, epoch, batches)
+        for number, batch in enumerate(self._keep_first(_VALIDATION, feed, epoch, batches), 1):
+            yield batch
+            self._display.validating(number, feed.length)
 
     def _start_of_validation(self, epoch: int) -> Start:
         return self._start_of("validation", epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import html.parser
 import itertools
@@ -12,8 +13,9 @@ import pytest
 
 from colabkit.notebook import PanelSources, Row, Stage, ThinnedLine, Tone, TrainingPanel
 from colabkit.notebook.charts import Chart, ticks
+from colabkit.notebook.outlook import Conclusion, ending
 from colabkit.notebook.panel import REFRESH_PERIOD_S
-from colabkit.notebook.panel_html import PanelState, Phase, panel_html, panel_text
+from colabkit.notebook.panel_html import EpochRows, PanelState, Phase, panel_html, panel_text
 from colabkit.notebook.progress import Progress
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
@@ -109,12 +111,151 @@ def test_it_shows_place_pace_values_saves_curves_and_machine():
         assert words in " ".join(Tags(page.html).words)
     lines = page.text.splitlines()
     assert lines[0].startswith("runs/cats: training, epoch 3 of 20, batch 12 of 50, step 112 of")
-    assert lines[1].startswith("The newest values: loss 0.43")
+    assert lines[1:3] == [
+        "Finishes about 14:04 UTC.",
+        "If the machine went now: 10 s of work lost.",
+    ]
+    assert lines[3].startswith("The newest values: loss 0.43")
     assert "Saved (this machine): step 110, 2 s ago." in lines
     assert "GPU: Tesla T4, 3.1 GB of 15.0 GB, 87% busy." in lines
     assert all(line.endswith(".") or line.startswith("As of") for line in lines)
     assert "<polyline" in page.html
     assert 'aria-valuenow="11.2"' in page.html
+
+
+AGAIN = "run the notebook again and it goes on."
+ENDINGS = {
+    "today": ({"left_s": 3600}, "Finishes about 15:03 UTC.", Tone.PLAIN),
+    "tomorrow": ({"left_s": 36_000}, "Finishes about 00:03 UTC tomorrow.", Tone.PLAIN),
+    "this week": ({"left_s": 3 * 86_400}, "Finishes about 14:03 UTC on Monday.", Tone.PLAIN),
+    "some day": ({"left_s": 30 * 86_400}, "Finishes about 14:03 UTC on 2026-02-01.", Tone.PLAIN),
+    "in good time": (
+        {"left_s": 3600, "machine_left_s": 7200},
+        "Finishes about 15:03 UTC.",
+        Tone.PLAIN,
+    ),
+    "too late": (
+        {"left_s": 7300, "machine_left_s": 7200},
+        f"Will not finish before this machine goes (about 16:03 UTC): {AGAIN}",
+        Tone.NOTE,
+    ),
+    "on a machine past its time": (
+        {"left_s": 60, "machine_left_s": 0.0},
+        f"Will not finish before this machine goes (at any moment): {AGAIN}",
+        Tone.NOTE,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_it_says_when_it_will_end_or_that_the_machine_goes_before(name):
+    known, words, tone = ENDINGS[name]
+    given = {"elapsed_s": 20.0, "machine_left_s": None, "now": AT, **known}
+    assert ending(**given) == Conclusion(words, tone)
+    for unknown in ({"elapsed_s": 9.0}, {"left_s": None}, {"now": None}):
+        assert ending(**{**given, **unknown}) is None
+
+
+RISKS = {
+    "all is safe": (Stage("Drive", 112, 4.0), "0 s", Tone.GOOD),
+    "some seconds": (Stage("Drive", 100, 4.0), "4 s", Tone.GOOD),
+    "many minutes": (Stage("Drive", 100, 400.0), "6 min", Tone.NOTE),
+    "too much": (Stage("Drive", 100, 1000.0), "16 min", Tone.BAD),
+    "nothing is safe": (Stage("Drive"), "20 min", Tone.BAD),
+    "what a session before has saved": (Stage("Drive", 100, 90_000.0), "20 min", Tone.BAD),
+}
+
+
+@pytest.mark.parametrize("name", RISKS)
+def test_it_says_what_would_be_lost_by_the_safest_place(name):
+    stage, lost, tone = RISKS[name]
+    state = PanelState(
+        title="runs/cats",
+        progress=Progress(step=112),
+        elapsed_s=1200.0,
+        stages=(Stage("this machine", 112, 1.0), stage),
+    )
+    assert state.conclusions() == [
+        Conclusion(f"If the machine went now: {lost} of work lost.", tone)
+    ]
+    assert f'class="ck-{tone.value}">If the machine went now' in panel_html(state)
+    ended = dataclasses.replace(state, phase=Phase.FINISHED)
+    assert ended.conclusions() == []
+
+
+def test_the_pace_of_the_whole_session_says_when_it_ends():
+    page, clock = Page(), Clock()
+    panel = panel_on(page, clock)
+    panel.set_length(total_steps=2000, steps_per_epoch=100)
+    for second in range(1, 101):
+        clock.now_s = 100.0 + second
+        # Nothing in the first half, as in a long validation; 20 steps a second after it.
+        panel.update(max(0, second - 50) * 20, 0, loss)
+    assert "20.0 steps/s" in page.text
+    assert "1 min left" in page.text
+    assert "Finishes about 14:04 UTC." in page.text
+
+
+def test_a_validation_shows_that_it_goes_on():
+    page, clock = Page(), Clock()
+    panel = panel_on(page, clock)
+    clock.now_s += 1
+    panel.busy_with("validating, batch 3 of 40")
+    assert "validating, batch 3 of 40" in page.html
+    assert "runs/cats: validating, batch 3 of 40" in page.text
+    clock.now_s += 1
+    panel.update(1, 0, loss)
+    assert "validating" not in page.html
+
+
+def test_the_newest_epochs_are_a_table_with_the_best_marked():
+    rows = [{"epoch": 3, "loss": 0.5, "took": "4 s"}, {"epoch": 9, "loss": 0.75, "took": "4 s"}]
+    state = PanelState(title="", progress=Progress(), epochs=EpochRows(rows, best=0))
+    page = panel_html(state)
+    assert '<tr class="ck-best"><td>3</td><td>0.5</td><td>4 s</td><td>best</td></tr>' in page
+    assert "<tr><td>9</td><td>0.75</td><td>4 s</td></tr>" in page
+    wide = EpochRows([{f"value {n}": n for n in range(50)}])
+    assert len(wide.columns) == 8
+
+
+def drawn(points: list[tuple[float, float]], **more) -> str:
+    return panel_html(
+        PanelState(title="", progress=Progress(), charts=[Chart("loss", {"loss": points}, **more)])
+    )
+
+
+def test_a_noisy_line_is_drawn_smooth_over_itself():
+    noisy = [(float(x), 5.0 + (-1) ** x) for x in range(96)]
+    page = drawn(noisy)
+    behind, smooth = (line.split('"')[0] for line in page.split('points="')[1:])
+    assert len(behind.split()) == 96
+    assert len(smooth.split()) < 60
+    heights = [float(corner.split(",")[1]) for corner in smooth.split()][3:-3]
+    assert max(heights) - min(heights) < 15
+    assert page.count("<polyline") == 2
+    assert drawn(noisy[:20]).count("<polyline") == 1
+
+
+def test_an_axis_shows_the_newest_half_or_powers_where_the_beginning_is_far_off():
+    falling = [(float(x), 100.0 / x) for x in range(1, 96)]
+    assert "logarithmic" in drawn(falling)
+    assert ">10<" in drawn(falling)
+    steep = [(float(x), 4.0 + 20.0 * (x < 5) + 0.5 * math.sin(x)) for x in range(96)]
+    page = drawn(steep)
+    assert "of the newest half" in page
+    assert 'points="46' not in page
+    assert ">4<" in page
+    flat = drawn([(float(x), 4.0 + math.sin(x)) for x in range(96)])
+    assert "newest half" not in flat
+    assert "logarithmic" not in flat
+
+
+def test_resumes_are_named_and_the_best_epoch_is_ringed():
+    line = [(float(x), 1.0) for x in range(20)]
+    assert ">resumed<title>" not in drawn(line)
+    assert "resumed 2×" in drawn(line, marks=[3.0, 15.0])
+    assert "best epoch" in drawn(line, best=(7.0, 1.0))
+    assert "best epoch" not in drawn(line)
 
 
 def test_it_is_drawn_in_one_place_and_at_most_twice_a_second():
@@ -204,15 +345,16 @@ def test_every_word_from_outside_stays_text():
 
 def test_a_panel_of_very_many_values_stays_small():
     names = [f"metric {n}" for n in range(200)]
-    line = [(float(x), math.sin(x)) for x in range(240)]
+    line = [(float(x), math.sin(x)) for x in range(64)]
     state = PanelState(
         title="runs/cats",
         progress=Progress(),
+        epochs=EpochRows([dict.fromkeys(names, 0.1234)] * 5),
         values=dict.fromkeys(names, "0.1234"),
         charts=[Chart(n, {n: line, f"val_{n}": line}) for n in names],
         notes=["A sentence of some length, said again and again." * 3] * 1000,
     )
-    assert len(panel_html(state)) + len(panel_text(state)) < 80_000
+    assert len(panel_html(state)) + len(panel_text(state)) < 36_000
 
 
 def test_a_thinned_line_keeps_the_mean_of_all_and_a_few_hundred_points():

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import time
 
 import numpy as np
 
+from colabkit.notebook import Row
 from colabkit.runs.history import History
-from colabkit.runs.panel_source import RunCurves
+from colabkit.runs.panel_source import BestEpoch, RunCurves, waiting_row
+from colabkit.runs.waiting import Waiting
 
 
 def grown(history: History, first: int, end: int) -> None:
@@ -38,6 +41,8 @@ def test_validation_stands_at_the_end_of_its_epoch_beside_the_steps():
     loss, accuracy = RunCurves(history).charts()
     assert loss.lines["val_loss"] == [(10, 0.6), (20, 0.6), (30, 0.6)]
     assert len(loss.lines["loss"]) == 30
+    assert loss.best == (10, 0.6)
+    assert accuracy.best is None
     assert loss.marks == [15]
     assert accuracy.title == "accuracy"
 
@@ -52,3 +57,65 @@ def test_a_learning_rate_is_drawn_last_and_only_when_it_changes():
 
 def test_nothing_reported_is_no_chart():
     assert RunCurves(History()).charts() == []
+
+
+def of_epochs(values: list[float], monitor: str | None = None) -> BestEpoch:
+    history = History()
+    best = BestEpoch(history, monitor)
+    for epoch, value in enumerate(values):
+        told = {"loss": -value, "val_loss": value}
+        history.append_epoch(epoch=epoch, step=epoch + 1, seconds=65.0, values=told)
+        best.row()
+    return best
+
+
+def test_the_newest_five_epochs_are_shown_and_the_best_wherever_it_lies():
+    shown = of_epochs([9, 8, 1, 7, 6, 5, 4, 3]).newest_rows()
+    assert [row["epoch"] for row in shown.rows] == [3, 5, 6, 7, 8]
+    assert shown.best == 0
+    assert shown.rows[-1] == {"epoch": 8, "loss": -3, "val_loss": 3, "took": "1 min"}
+    shown = of_epochs([9, 8, 1, 7, 6], monitor="loss").newest_rows()
+    assert [row["epoch"] for row in shown.rows] == [1, 2, 3, 4, 5]
+    assert shown.best == 0
+    assert of_epochs([math.nan]).newest_rows().best is None
+    assert of_epochs([]).newest_rows().rows == []
+
+
+def test_a_line_by_epoch_is_of_all_epochs_and_ends_at_the_newest():
+    history = History()
+    for epoch in range(1000):
+        history.append_epoch(epoch=epoch, step=epoch + 1, seconds=1.0, values={"val_f1": epoch})
+    (chart,) = RunCurves(history).charts()
+    steps = [x for x, _ in chart.lines["val_f1"]]
+    assert len(steps) <= 64
+    assert steps[0] < 20
+    assert steps[-1] == 1000
+
+
+def test_waiting_for_data_is_said_where_it_is_worth_a_word():
+    assert waiting_row(4.9, 9.0) is None
+    assert waiting_row(1.0, 100.0) is None
+    assert waiting_row(10.0, 100.0) == Row("Data", "10% of the time is spent waiting for it")
+    row = waiting_row(31.0, 100.0)
+    assert row is not None
+    assert "num_workers=2" in row.advice
+
+
+def test_what_gives_batches_is_timed_and_closed_as_if_it_were_read_itself():
+    closed = []
+
+    def batches():
+        try:
+            for number in range(3):
+                time.sleep(0.002)
+                yield number
+        finally:
+            closed.append(True)
+
+    waiting = Waiting()
+    assert list(waiting.over(batches())) == [0, 1, 2]
+    assert waiting.seconds >= 0.006
+    left = waiting.over(batches())
+    next(left)
+    left.close()
+    assert closed == [True, True]
