@@ -24,6 +24,7 @@ from colabkit.datasets.reading.source import open_source
 from colabkit.errors import ArchiveCorruptError, DatasetClashError
 
 _OUTER = "outer"
+_HINT = "Leave nested=True out, and unpack the inner archives by a call each."
 
 
 class NestedOrigin:
@@ -68,9 +69,9 @@ class NestedOrigin:
             target.parent.mkdir(parents=True, exist_ok=True)
             (outer / member.path).rename(target)
             members[member.path] = member
-        for path in inner:
+        for path, folder in _folders_of(inner).items():
             self._watch.check()
-            for member in self._unpacked(outer, path, staging.tree):
+            for member in self._unpacked(outer, path, folder, staging.tree):
                 if member.path in members:
                     raise _clash(path, member.path)
                 members[member.path] = member
@@ -96,10 +97,8 @@ class NestedOrigin:
         with contextlib.closing(open_source(path)) as source:
             return is_to_be_unpacked(str(path), source)
 
-    def _unpacked(self, outer: Path, path: str, tree: Path) -> Sequence[Member]:
+    def _unpacked(self, outer: Path, path: str, folder: str, tree: Path) -> Sequence[Member]:
         """Unpacks one inner archive; only what was asked for of the outer one comes here."""
-        above = PurePosixPath(path).parent
-        folder = str(above / stem_of(PurePosixPath(path).name))
         clash = tree / folder
         if clash.exists() and not clash.is_dir():
             raise _clash(path, folder)
@@ -111,10 +110,22 @@ class NestedOrigin:
         return unpacked
 
 
+def _folders_of(inner: Sequence[str]) -> dict[str, str]:
+    """Returns the folder that each inner archive gets, called as it is; refuses two of one name."""
+    owners: dict[str, str] = {}
+    for path in inner:
+        place = PurePosixPath(path)
+        folder = str(place.parent / stem_of(place.name))
+        other = owners.setdefault(folder, path)
+        if other != path:
+            message = f"{other} and {path} in the archive would both get the folder {folder}."
+            raise DatasetClashError(message, path=folder, sources=(other, path), hint=_HINT)
+    return {path: folder for folder, path in owners.items()}
+
+
 def _clash(archive: str, path: str) -> DatasetClashError:
     message = f"{path!r} is in the archive {archive} and beside it."
-    hint = "Leave nested=True out, and unpack the inner archives by a call each."
-    return DatasetClashError(message, path=path, sources=(archive, path), hint=hint)
+    return DatasetClashError(message, path=path, sources=(archive, path), hint=_HINT)
 
 
 class PackedOrigin:

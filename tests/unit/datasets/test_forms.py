@@ -103,6 +103,15 @@ class TestNested:
         with pytest.raises(errors.DatasetClashError, match="beside it"):
             dataset(archive, nested=True)
 
+    def test_two_that_would_get_one_folder_are_not_mingled(self, tmp_path, cache):
+        one = make_zip(tmp_path / "b.zip", {"1": b"x"}).read_bytes()
+        other = make_tar(tmp_path / "b.tar", {"2": b"y"}).read_bytes()
+        archive = make_zip(tmp_path / "a.zip", {"d/b.zip": one, "d/b.tar": other})
+        with pytest.raises(errors.DatasetClashError, match="both get the folder d/b"):
+            dataset(archive, nested=True)
+        archive = make_zip(tmp_path / "c.zip", {"d/b.zip": one, "e/b.tar": other, "f/B.zip": one})
+        assert dataset(archive, nested=True) == {"d/b/1": b"x", "e/b/2": b"y", "f/B/1": b"x"}
+
     def test_an_inner_bomb_and_an_inner_climber_stay_inside(self, tmp_path, cache):
         for name in ("../../out", "/etc/x/../../../y"):
             buffer = io.BytesIO()
