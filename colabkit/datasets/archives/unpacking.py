@@ -155,7 +155,7 @@ def _unpack_zip(
         # The first bytes come while the processes start.
         ahead.start(total_bytes=unpacker.total_bytes)
         archive = None if near is None else near.descriptor()
-        for number in range(cores):
+        for number in range(unpacker.unpackers):
             processes.append(WriterProcess(tree, wanted=wanted, archive=archive))
             work = partial(unpacker.work, ahead, workers, processes[-1])
             workers.start(f"unpack-{number}", work, awaited=True)

@@ -97,6 +97,7 @@ class ZipUnpacker:
         self._order = order
         self._near = near
         jobs = self._plan_jobs(cores)
+        self.unpackers = min(cores, len(jobs))
         # One iterator for all threads; a list's gives each item to one of them.
         self._near_jobs = iter([job for job in jobs if near is not None and not job.large])
         self._jobs = [job for job in jobs if near is None or job.large]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from colabkit.datasets.archives.kinds import ArchiveKind, Plan, plan_archive
 from colabkit.datasets.archives.members import Remark, UnpackedTable, said_once
@@ -38,6 +38,8 @@ _NO_ARCHIVE_HINT = (
     " download it and pass its path: a file on a disk is copied as it is."
 )
 _SIDE_BY_SIDE = 3
+
+Result = TypeVar("Result")
 
 
 class ArchiveOrigin:
@@ -98,16 +100,14 @@ class ArchiveOrigin:
 
     def stamp(self) -> str:
         """Returns sizes and times of change."""
-        with ThreadPoolExecutor(_PLANNERS, "colabkit-stamp") as pool:
-            stamps = list(pool.map(self._stamp_of, self._paths))
+        stamps = self._of_each(self._stamp_of, "colabkit-stamp")
         if not all(stamps):
             return ""
         return stamps[0] if len(stamps) == 1 else hash_of("|".join(stamps).encode())
 
     def contents(self) -> Contents:
         """Plans every archive, several at a time: each is a few slow reads."""
-        with ThreadPoolExecutor(_PLANNERS, "colabkit-plan") as pool:
-            self._plans = list(pool.map(self._plan, self._paths))
+        self._plans = self._of_each(self._plan, "colabkit-plan")
         self._check_clashes([plan.files for plan in self._plans])
         is_listed = all(plan.nbytes is not None for plan in self._plans)
         digests = [self._identity(*pair) for pair in zip(self._plans, self._paths, strict=True)]
@@ -155,6 +155,13 @@ class ArchiveOrigin:
 
     def _members(self, tables: Sequence[Sequence[Any]]) -> MemberView:
         return MemberView(tables, [self._folders.get(path, "") for path in self._paths])
+
+    def _of_each(self, work: Callable[[str], Result], name: str) -> list[Result]:
+        """Returns what work gives for each archive; of several, some at a time."""
+        if len(self._paths) == 1:
+            return [work(self._paths[0])]
+        with ThreadPoolExecutor(_PLANNERS, name) as pool:
+            return list(pool.map(work, self._paths))
 
     def _check_clashes(self, tables: Sequence[Sequence[Any]], tree: Path | None = None) -> None:
         """Refuses names that clash; twins in case only on a disk that takes them for one."""
