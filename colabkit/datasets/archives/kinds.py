@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from colabkit.datasets.archives.codecs import Password
-from colabkit.datasets.archives.members import ArchiveFile, Remarks
+from colabkit.datasets.archives.members import ArchiveFile, FileTable, Remarks
 from colabkit.datasets.archives.safety import Limits, MemberSelection, Resolved, chosen
 from colabkit.datasets.archives.zip_members import ZipLayout, plan_zip
 from colabkit.datasets.reading.source import Source
@@ -40,6 +40,8 @@ class ArchiveKind(enum.Enum):
         return self.value.startswith("tar")
 
 
+# These end with a checksum of all that they pack; others check themselves block by block.
+_SEALED = frozenset({ArchiveKind.TAR_GZ, ArchiveKind.TAR_BZ2})
 _MAGIC = (
     (b"PK\x03\x04", ArchiveKind.ZIP),
     (b"PK\x05\x06", ArchiveKind.ZIP),
@@ -116,8 +118,9 @@ class Plan:
     """What an archive holds.
 
     ``nbytes`` and ``n_files`` are None, and ``files`` is empty, where only reading the archive
-    tells, as with a tar. ``digest`` changes when any member does. ``names`` are the members as
-    the package knows them that reads a 7z or a rar, ``times`` when they were changed.
+    tells, as with a tar. ``digest`` changes when any member does, where it tells all. ``names``
+    are the members as the package knows them that reads a 7z or a rar, ``times`` when they were
+    changed.
     """
 
     kind: ArchiveKind
@@ -135,6 +138,13 @@ class Plan:
     times: tuple[float, ...] = ()
     remarks: Remarks = field(default_factory=Remarks)
     encoding: str | None = None
+
+    @property
+    def digest_tells_all(self) -> bool:
+        """Whether no byte can change without the digest: by CRCs in a directory, or at the end."""
+        if isinstance(self.files, FileTable):
+            return self.files.has_all_crcs
+        return self.kind in _SEALED
 
 
 def plan_archive(

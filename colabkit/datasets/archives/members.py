@@ -138,6 +138,11 @@ class FileTable(Sequence[ArchiveFile]):
         self.crcs = crcs
         self.modes = modes
 
+    @property
+    def has_all_crcs(self) -> bool:
+        """Whether each file with content has one; AES, for one, puts nothing in its place."""
+        return self.crcs is not None and not bool(((self.crcs == 0) & (self.nbytes > 0)).any())
+
     def __len__(self) -> int:
         return len(self.paths)
 

@@ -294,10 +294,10 @@ class ArchiveOrigin:
     def _identity(self, plan: Plan, path: str) -> str:
         """Returns what tells an archive from a later one of its name.
 
-        The ends of a plain tar say nothing of what lies between, as a checksum would: there
-        its time of change must be the same.
+        The ends of most tars say nothing of what lies between, as a checksum would: there the
+        time of change must be the same.
         """
-        if plan.kind is not ArchiveKind.TAR:
+        if plan.digest_tells_all:
             return plan.digest
         return hash_of(f"{plan.digest} {self._stamp_of(path)}".encode())
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import random
 import shutil
+import subprocess
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -289,6 +291,28 @@ class TestSecondCall:
         before = inodes_of(dataset(archive))
         aged(archive)
         assert inodes_of(dataset(archive)) == before
+
+    @pytest.mark.parametrize("packing", ["cat", "xz -q --block-size=65536", "zstd -q --no-check"])
+    def test_trusts_no_ends_of_a_tar_that_check_only_themselves(self, tmp_path, cache, packing):
+        if shutil.which(packing.split()[0]) is None:
+            pytest.skip(f"{packing.split()[0]} is not installed")
+        archive = tmp_path / "t.tar.xz"
+
+        def pack(middle: bytes) -> None:
+            noise = random.Random(0).randbytes(200_000)
+            files = {"1": noise, "2": middle, "3": noise[::-1]}
+            whole = make_tar(tmp_path / "whole", files)
+            with whole.open("rb") as file, archive.open("wb") as packed:
+                subprocess.run(packing.split(), stdin=file, stdout=packed, check=True)
+
+        pack(b"cat" * 50_000)
+        before = archive.read_bytes()
+        dataset(archive)
+        pack(b"dog" * 50_000)
+        after = archive.read_bytes()
+        assert len(before) == len(after)
+        assert before[-65_536:] == after[-65_536:]
+        assert content_of(dataset(archive))["2"] == b"dog" * 50_000
 
     def test_trusts_no_plain_tar_with_a_new_time(self, tmp_path, cache):
         archive = make_tar(tmp_path / "t.tar", FILES)

@@ -125,6 +125,14 @@ def test_sizes_in_the_64_bit_field_stand_in_the_order_of_the_format(cache, tmp_p
     assert zipfile.ZipFile(tmp_path / "a.zip").read("a/1.jpg") == data
 
 
+def test_a_directory_without_crcs_does_not_tell_all(tmp_path):
+    # As of zips encrypted with AES, whose seals stand with the members.
+    for crc, tells_all in ((None, True), (0, False)):
+        members = [ZipMember(b"empty"), ZipMember(b"a/1.jpg", b"meow", crc=crc)]
+        (tmp_path / "a.zip").write_bytes(raw_zip(members))
+        assert plan_archive(open_source(tmp_path / "a.zip")).digest_tells_all is tells_all
+
+
 class BehindMuch:
     """A zip behind so many bytes that nobody has written."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from colabkit.datasets.cache.locks import alone_at
+from colabkit.datasets.cache.slots import alone_at
 
 
 def descriptor_of(path: Path) -> int:
