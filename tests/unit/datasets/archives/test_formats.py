@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 import colabkit
-from colabkit.datasets import Progress, open_source, plan_archive, unpack
+from colabkit.datasets import TransferProgress, open_source, plan_archive, unpack
 from colabkit.datasets.archives.zip_encryption import all_decrypted, decrypted, keys_of
 from colabkit.errors import (
     ArchiveCorruptError,
@@ -395,7 +395,7 @@ def test_who_decrypts_ends_when_nobody_waits_any_more(tmp_path, monkeypatch, siz
     source = open_source(archive)
     (tmp_path / "into").mkdir()
 
-    def give_up(_: Progress) -> None:
+    def give_up(_: TransferProgress) -> None:
         message = "enough"
         raise RuntimeError(message)
 
