@@ -87,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--framework", choices=["torch", "keras"], default="torch", help="torch by default"
     )
+    demo.add_argument(
+        "--backend", choices=["tensorflow", "jax"], default="tensorflow", help="of Keras"
+    )
     demo.set_defaults(run=_run_demo)
     doctor = commands.add_parser("doctor", help="say whether training can start here")
     doctor.add_argument(
@@ -139,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run_demo(options: argparse.Namespace) -> int:
     demo = importlib.import_module("colabkit.demo")
-    return int(demo.main(["--framework", options.framework]))
+    return int(demo.main(["--framework", options.framework, "--backend", options.backend]))
 
 
 def _run_doctor(options: argparse.Namespace) -> int:

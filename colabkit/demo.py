@@ -1,8 +1,8 @@
 """The demo: training on handwritten digits, killed twice, and bit for bit what it would be.
 
-``python -m colabkit demo`` runs it with PyTorch, ``--framework keras`` with Keras. Each
-training runs in a process of its own; the parent kills it with SIGKILL in the middle of an
-epoch, and then in the middle of a checkpoint write.
+``python -m colabkit demo`` runs it with PyTorch, ``--framework keras`` with Keras, on the
+backend that ``--backend`` names. Each training runs in a process of its own; the parent kills it
+with SIGKILL in the middle of an epoch, and then in the middle of a checkpoint write.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from typing import Any
 
 from colabkit.notebook import text_table
 
-_NEEDED = {"torch": ("torch",), "keras": ("keras", "tensorflow")}
-_EXTRAS = {"torch": "demo", "keras": "demo-keras"}
+_BACKENDS = {"tensorflow": "demo-keras", "jax": "demo-jax"}
 # Without its greetings, and on the CPU: on a GPU it may add in any order.
-_OF_TENSORFLOW = {
+_OF_KERAS = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
     "CUDA_VISIBLE_DEVICES": "-1",
+    "JAX_PLATFORMS": "cpu",
 }
 _EPOCHS = 20
 _ACCURACY_WANTED = 0.97
@@ -44,6 +44,24 @@ class Training:
 
     framework: str
     epochs: int
+    backend: str = "tensorflow"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The packages that it is made with."""
+        of_framework = ("torch",) if self.framework == "torch" else ("keras", self.backend)
+        return (*of_framework, "sklearn")
+
+    @property
+    def extra(self) -> str:
+        """What brings them."""
+        return "demo" if self.framework == "torch" else _BACKENDS[self.backend]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of its sessions."""
+        if self.framework == "torch":
+            return dict(os.environ)
+        return {**os.environ, **_OF_KERAS, "KERAS_BACKEND": self.backend}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,16 +93,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when the killed run ended with the same bits and enough digits recognised, else 1.
     """
     parser = argparse.ArgumentParser(prog="colabkit demo", description="Kill, resume, compare.")
-    parser.add_argument("--framework", choices=list(_NEEDED), default="torch")
+    parser.add_argument("--framework", choices=["torch", "keras"], default="torch")
+    parser.add_argument("--backend", choices=list(_BACKENDS), default="tensorflow")
     parser.add_argument("--epochs", type=int, default=_EPOCHS, help=argparse.SUPPRESS)
     parser.add_argument("--child", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    training = Training(options.framework, options.epochs)
-    needed = (*_NEEDED[options.framework], "sklearn")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    training = Training(options.framework, options.epochs, options.backend)
+    missing = [name for name in training.needs if importlib.util.find_spec(name) is None]
     if missing:
-        extra = _EXTRAS[options.framework]
-        print(f'The demo needs {" and ".join(missing)}: pip install "colabkit[{extra}]"')
+        print(f'The demo needs {" and ".join(missing)}: pip install "colabkit[{training.extra}]"')
         return 1
     if options.child:
         _train(Path(options.child), training)
@@ -135,9 +152,9 @@ def _table(sessions: Sequence[Session]) -> str:
 def _start(folder: Path, training: Training) -> subprocess.Popen[bytes]:
     folder.mkdir(exist_ok=True)
     words = ["--framework", training.framework, "--epochs", str(training.epochs)]
+    words += ["--backend", training.backend]
     command = [sys.executable, "-m", "colabkit.demo", *words, "--child", str(folder)]
-    environment = {**os.environ, **(_OF_TENSORFLOW if training.framework == "keras" else {})}
-    return subprocess.Popen(command, env=environment)  # noqa: S603  # our own module
+    return subprocess.Popen(command, env=training.environment())  # noqa: S603  # our own module
 
 
 def _finish(folder: Path, name: str, training: Training) -> Session:

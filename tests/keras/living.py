@@ -31,12 +31,16 @@ def cases() -> dict[str, Callable[[], dict[str, Any]]]:
         assert frameworks_torch is not None
         return {**CASES, **TORCH_CASES}
     if keras.backend.backend() == "jax":
+        from colabkit.fitting.keras import jax_epoch_batches, jax_steps
         from colabkit.frameworks import jax as frameworks_jax
         from tests.jax import loops
+        from tests.keras.jax_cases import JAX_CASES
 
+        assert jax_epoch_batches is not None
+        assert jax_steps is not None
         assert loops is not None
         assert frameworks_jax is not None
-        return CASES
+        return {**CASES, **JAX_CASES}
     from colabkit.fitting.keras import tf_end, tf_epoch_dataset
     from colabkit.frameworks.keras import backend
     from tests.keras import loop_cases

@@ -71,6 +71,9 @@ def work_of(folder: Path, order: dict[str, Any]) -> Callable[[], None]:
 
 def load_frameworks() -> None:
     """Loads what any life needs in its first seconds: once here, rather than in each."""
+    import tensorflow as tf  # on any backend, Keras asks it when a seed is set
+
+    assert tf is not None
     if os.environ["KERAS_BACKEND"] == "jax":
         import flax
         import optax
@@ -78,13 +81,11 @@ def load_frameworks() -> None:
         assert flax is not None
         assert optax is not None
         return
-    import tensorflow as tf
     import torch
     import torch._dynamo
 
     from colabkit.frameworks.torch import map_feed
 
-    assert tf is not None
     assert map_feed is not None
     torch.set_num_threads(1)
 

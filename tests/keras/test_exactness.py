@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import abilities
-from tests.keras.lives import Nursery, needs_keras, outcome
+from tests.keras.lives import Nursery, needs_jax, needs_keras, outcome
 
 pytestmark = needs_keras
 
@@ -71,6 +71,19 @@ ON_TORCH = {
     "torch_dataloader": 18,
     "two_inputs_and_two_outputs": 18,
 }
+ON_JAX = {
+    "arrays_shuffled_with_dropout": 18,
+    "averages_and_batch_norm": 18,
+    "plateau_and_early_stopping": 18,
+    "mixed_float16_with_loss_scale": 18,
+    "generator_function": 18,
+    "own_stateless_step": 18,
+    "callback_that_reads_weights": 18,
+    "four_steps_per_execution_of_unknown_length": 18,
+    "gradients_accumulated": 18,
+}
+# The plain variables that these keep beside the model are built into a step of JAX's.
+NAMED_ON_JAX = {"variables_and_seeds_of_losses_lambdas_and_callbacks"}
 
 
 def check_killed(nursery: Nursery, folder: Path, name: str, *, steps: int) -> None:
@@ -97,6 +110,38 @@ def test_a_run_on_tensorflow_killed_twice_ends_with_the_same_bits(name, on_tenso
 @pytest.mark.parametrize("name", ON_TORCH)
 def test_a_run_on_pytorch_killed_twice_ends_with_the_same_bits(name, on_torch, tmp_path):
     check_killed(on_torch, tmp_path, name, steps=ON_TORCH[name])
+
+
+@needs_jax
+@pytest.mark.parametrize("name", ON_JAX)
+def test_a_run_on_jax_killed_twice_ends_with_the_same_bits(name, on_jax, tmp_path):
+    check_killed(on_jax, tmp_path, name, steps=ON_JAX[name])
+
+
+@needs_jax
+@pytest.mark.parametrize("name", sorted(NAMED_ON_JAX))
+def test_what_a_step_of_jax_has_built_in_and_changes_is_named(name, on_jax, tmp_path):
+    assert on_jax.live(tmp_path, {"case": name, "run": "alone"})
+    assert "which the compiled step has built in" in outcome(tmp_path, "alone")["verdict"]
+
+
+@needs_jax
+def test_an_epoch_on_jax_that_was_complete_is_ended_by_the_next_session(on_jax, tmp_path):
+    case = "averages_and_batch_norm"
+    killed = {"case": case, "run": "killed", "save_every": 1}
+    alone = {"case": case, "run": "alone"}
+    assert not on_jax.live(tmp_path, alone, {**killed, "kill_at_epoch_end": 0})
+    assert not on_jax.live(tmp_path, {**killed, "kill_at_epoch_end": 2})
+    assert on_jax.live(tmp_path, killed)
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
+
+
+@needs_jax
+@pytest.mark.soak
+@pytest.mark.needs(abilities.SOAK)
+@pytest.mark.parametrize("name", sorted(ON_ANY.keys() - ON_JAX.keys() - NAMED_ON_JAX))
+def test_the_other_runs_on_jax_end_with_the_same_bits(name, on_jax, tmp_path):
+    check_killed(on_jax, tmp_path, name, steps=ON_ANY[name])
 
 
 @pytest.mark.soak

@@ -121,6 +121,7 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         self._validations_until = validations_until
         self._skipped = self._begun_at = 0
         self._due: int | None = None
+        self._may_idle = keras.backend.backend() == "jax"
         self._tested: int | None = None
         self._steps_per_execution = max(1, int(model.steps_per_execution or 1))
         self._begun = False
@@ -182,27 +183,33 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Before each execution, of which there is none beyond the epoch's batches."""
         if self._due is not None and self._skipped + batch >= self._due:
+            if self._may_idle and not batch:
+                return  # an epoch that is complete, of which Keras on JAX wants a step
             raise StopIteration  # as an empty iterator would, but before Keras takes a step
         self._begun_at = batch
         self._run.begin_step()
         if self._users_watch:
+            self._run.sync()
             with STREAMS:
                 self._users.on_train_batch_begin(self._skipped + batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """After each execution: the boundary at which a run is saved or stopped."""
         count = self._steps_taken()
+        if not count:
+            return
         values = self._progress.newest = logs or {}
         if self._watched:
+            self._run.sync()
             self._tell(self._skipped + batch, count, values)
         self._run.end_steps(count, scalars(values))
 
     def _steps_taken(self) -> int:
         """Returns how many steps the execution took: fewer where the data ended."""
         count = self._steps_per_execution
-        if count > 1:
+        if count > 1 or self._may_idle:
             count = getattr(self.model.train_function, "steps_taken", count)
-            if self._due is not None:
+            if self._due is not None and count > 1:
                 count = min(count, self._due - self._skipped - self._begun_at)
         return count
 
@@ -321,4 +328,4 @@ def _as_float(value: Any) -> float:
 
 
 def _is_compiled() -> bool:
-    return bool(keras.backend.backend() == "tensorflow")
+    return keras.backend.backend() in {"tensorflow", "jax"}

@@ -154,6 +154,10 @@ class KerasRun(Run):
         verdict = super().verdict
         return verdict if self.validation is None else verdict.adding_feeds([self.validation])
 
+    def sync(self) -> None:
+        """Has the variables hold their values, for callbacks that read them between two steps."""
+        self._adapter.sync()
+
     def note(self, look: StepLook) -> None:
         """Takes up what was seen of the model's step."""
         self._verdict = self._verdict.adding(reasons=look.reasons, notices=look.notices)

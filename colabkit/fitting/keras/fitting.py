@@ -327,6 +327,10 @@ def _passes_over(feed: KerasFeed, *, ahead: bool) -> Any:
         from colabkit.fitting.keras.tf_epoch_dataset import passes_over  # imported where it is
 
         return passes_over(feed, ahead=ahead)
+    if backend_name() == "jax":
+        from colabkit.fitting.keras.jax_epoch_batches import JaxPasses  # imported where it is
+
+        return JaxPasses(feed)
     from colabkit.fitting.keras.torch_epoch_dataset import TorchPasses  # imported where it is
 
     return TorchPasses(feed)
@@ -362,6 +366,10 @@ def _steps_end_with_the_data(
     model: Any, feeds: Sequence[KerasFeed]
 ) -> contextlib.AbstractContextManager[None]:
     """On PyTorch, a step is given its batch, and needs no such care."""
+    if backend_name() == "jax":
+        from colabkit.fitting.keras.jax_steps import steps_counted  # imported where it is
+
+        return steps_counted(model)
     if backend_name() != "tensorflow":
         return contextlib.nullcontext()
     from colabkit.fitting.keras.tf_end import steps_end_with_the_data  # imported where it is

@@ -2,5 +2,6 @@
 
 from colabkit.frameworks.jax.adapter import JaxAdapter, jax_environment, nondeterminism
 from colabkit.frameworks.jax.backend import JaxBackend
+from colabkit.frameworks.jax.tracing import trace
 
-__all__ = ["JaxAdapter", "JaxBackend", "jax_environment", "nondeterminism"]
+__all__ = ["JaxAdapter", "JaxBackend", "jax_environment", "nondeterminism", "trace"]

@@ -19,7 +19,7 @@ from colabkit.frameworks.keras.passed_settings import PassedSettings, parts_of
 from colabkit.frameworks.keras.randomness import forget_draws, seed_streams
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
 from colabkit.frameworks.keras.state import KerasState
-from colabkit.frameworks.keras.variables import backend_name
+from colabkit.frameworks.keras.variables import backend_name, sync
 from colabkit.storage import Bytes
 
 _ANY_ORDER = (
@@ -29,7 +29,7 @@ _ANY_ORDER = (
 
 
 class KerasAdapter:
-    """What the loop needs of a framework, for Keras on TensorFlow or PyTorch."""
+    """What the loop needs of a framework, for Keras on TensorFlow, PyTorch or JAX."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class KerasAdapter:
         save_base: bool = False,  # noqa: ARG002  # all weights are written
     ) -> None:
         self._on_tensorflow = backend_name() == "tensorflow"
+        self._on_jax = backend_name() == "jax"
         self.state = KerasState(objects)
         self.backend: TensorBackend = _tensors(self.state)
         self._passed = self._settings()
@@ -65,8 +66,14 @@ class KerasAdapter:
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
+        self.sync()
         self._look.finish()
         return self.state.sections()
+
+    def sync(self) -> None:
+        """Has the variables hold their values, for whoever reads them between two steps."""
+        if self._on_jax:
+            sync(self.state.models.values())
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""
@@ -82,7 +89,7 @@ class KerasAdapter:
 
     def guard(self) -> Callable[[TensorSpec], bool]:
         """Held values never change, so all may be copied later; PyTorch's tensors may not."""
-        held = self._on_tensorflow
+        held = self._on_tensorflow or self._on_jax
         return lambda _: held
 
     def unchanged(self) -> Callable[[Mapping[int, Bytes]], bool]:
@@ -150,16 +157,25 @@ class KerasAdapter:
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""
         return {
-            **(
-                _tensorflow_environment() if self._on_tensorflow else _torch_environment(self.state)
-            ),
+            **self._of_the_backend(),
             "keras": keras.__version__,
             "numpy": np.__version__,
             "python": ".".join(platform.python_version_tuple()[:2]),
         }
 
+    def _of_the_backend(self) -> dict[str, Any]:
+        if self._on_jax:
+            from colabkit.frameworks.jax import jax_environment  # imported where it is
+
+            return jax_environment()
+        return _tensorflow_environment() if self._on_tensorflow else _torch_environment(self.state)
+
     def reasons(self) -> tuple[str, ...]:
         """Returns what of the framework's settings stands against exactness."""
+        if self._on_jax:
+            from colabkit.frameworks.jax import nondeterminism  # imported where it is
+
+            return nondeterminism()
         if not self._on_tensorflow:
             return ()
         import tensorflow as tf  # imported where it is the backend
@@ -186,6 +202,10 @@ def _tensors(state: KerasState) -> TensorBackend:
         from colabkit.frameworks.keras.backend import KerasBackend  # imported where it is
 
         return KerasBackend()
+    if backend_name() == "jax":
+        from colabkit.frameworks.jax import JaxBackend  # imported where it is
+
+        return JaxBackend()
     from colabkit.frameworks.torch import TorchBackend  # imported where it is
 
     return TorchBackend(_torch_device(state))

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from colabkit.frameworks.keras.memory import Memory
 from colabkit.frameworks.keras.names import layers_of
@@ -15,6 +16,8 @@ from colabkit.frameworks.keras.step_inspect import roots_of
 from colabkit.frameworks.keras.variables import (
     assign,
     backend_name,
+    ids_of,
+    is_compiled,
     optimizers_of,
     reader,
     unlisted_variables,
@@ -42,13 +45,14 @@ class Beside:
         self._kept: dict[str, Any] = {}
         self._variables: dict[str, Any] = {}
         self._generators: dict[str, Any] = {}
-        self._is_compiled = backend_name() == "tensorflow" and not model.run_eagerly
+        self._is_compiled = is_compiled(model)
         # Of colabkit's form, their attributes are kept by another way.
         of_keras = [c for c in callbacks if isinstance(c, keras.callbacks.Callback)]
         self._plain_roots = roots_of(None if self._is_compiled else model, of_keras)
         self._plain: Memory | None = None
         self._built_in: Memory | None = None
         self._changed: dict[str, None] = {}
+        self._constants: dict[str, bytes] = {}
         self._look()
 
     def begin(self) -> None:
@@ -57,6 +61,7 @@ class Beside:
         self._look()
         self._put_back(but=before)
         built_in = Memory(roots_of(self._model, ())).places() if self._is_compiled else frozenset()
+        self._constants = self._built_in_variables()
         self._plain = Memory(self._plain_roots, but=built_in)
         self._plain.restore(self._kept.get("plain", {}))
 
@@ -67,6 +72,24 @@ class Beside:
         if self._built_in is None:
             self._built_in = Memory(roots_of(self._model, ()))
         self._changed |= dict.fromkeys(self._built_in.changes())
+        self._note_constants()
+
+    def _note_constants(self) -> None:
+        """Takes down which variables have changed that are built into the step."""
+        if self._constants:
+            now = self._built_in_variables()
+            self._changed |= {p: None for p, then in self._constants.items() if now.get(p) != then}
+
+    def _built_in_variables(self) -> dict[str, bytes]:
+        """Returns what of the step's variables is built into it: on JAX, all but the model's."""
+        if backend_name() != "jax" or not self._is_compiled:
+            return {}
+        found = variables_within(roots_of(self._model, ()))
+        return {
+            path: np.asarray(keras.ops.convert_to_numpy(each)).tobytes()
+            for path, each in found.items()
+            if self._held.isdisjoint(ids_of(each))
+        }
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and a resume will not have."""
@@ -76,13 +99,15 @@ class Beside:
             for path, kind in lost.items()
         ]
         found += [
-            f"{path} changes, which the compiled step has built in as it was (make it a variable)"
+            f"{path} changes, which the compiled step has built in as it was (make it a variable"
+            f"{' of the model' if backend_name() == 'jax' else ''})"
             for path in self._changed
         ]
         return tuple(found)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns their values by path."""
+        self._note_constants()
         return {
             "variables": {path: self._read(v) for path, v in self._variables.items()},
             "generators": {path: state_of(g) for path, g in self._generators.items()},
@@ -96,11 +121,11 @@ class Beside:
 
     def _look(self) -> None:
         found = variables_within(self._roots)
-        reached = {part for variable in found.values() for part in _ids_of(variable)}
-        unseen = [v for v in self._traced if reached.isdisjoint(_ids_of(v))]
+        reached = {part for variable in found.values() for part in ids_of(variable)}
+        unseen = [v for v in self._traced if reached.isdisjoint(ids_of(v))]
         found |= {f"step.{number}": variable for number, variable in enumerate(unseen)}
         self._variables = {
-            path: each for path, each in found.items() if self._held.isdisjoint(_ids_of(each))
+            path: each for path, each in found.items() if self._held.isdisjoint(ids_of(each))
         }
         self._generators = generators_within(self._roots)
 
@@ -121,10 +146,4 @@ def _held_by(model: Any) -> set[int]:
     held = [*model.variables, *model.metrics_variables, *unlisted_variables(model, layers)]
     for optimizer in optimizers_of(layers).values():
         held += optimizer.variables
-    return {part for variable in [*held, *global_seeds()] for part in _ids_of(variable)}
-
-
-def _ids_of(variable: Any) -> set[int]:
-    """Returns by what a variable is known: Keras' own wraps the backend's."""
-    inner = getattr(variable, "_value", None)
-    return {id(variable)} if inner is None else {id(variable), id(inner)}
+    return {part for variable in [*held, *global_seeds()] for part in ids_of(variable)}

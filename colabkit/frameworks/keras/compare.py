@@ -47,7 +47,8 @@ def _leaf_record(name: str, leaf: Any) -> LeafRecord:
 def _on_host(leaf: Any) -> Any:
     if not hasattr(leaf, "detach"):
         leaf = leaf.numpy() if hasattr(leaf, "numpy") else leaf
-        return np.asarray(leaf) if isinstance(leaf, np.number | np.bool_) else leaf
+        is_far = hasattr(leaf, "addressable_shards")
+        return np.asarray(leaf) if is_far or isinstance(leaf, np.number | np.bool_) else leaf
     tensor = leaf.detach().cpu()
     try:
         return tensor.numpy()
@@ -57,5 +58,6 @@ def _on_host(leaf: Any) -> Any:
 
 def _array_classes() -> tuple[type, ...]:
     """Returns the classes of arrays that there can be; what was never imported made none."""
-    found = (getattr(sys.modules.get(name), "Tensor", None) for name in ("tensorflow", "torch"))
+    names = (("tensorflow", "Tensor"), ("torch", "Tensor"), ("jax", "Array"))
+    found = (getattr(sys.modules.get(package), name, None) for package, name in names)
     return (np.ndarray, *(each for each in found if isinstance(each, type)))

@@ -36,6 +36,8 @@ def generator_kinds() -> tuple[type, ...]:
         import tensorflow as tf  # imported where it is the backend
 
         return (tf.random.Generator,)
+    if backend_name() == "jax":
+        return ()
     import torch  # imported where it is the backend
 
     return (torch.Generator,)
@@ -95,7 +97,7 @@ def seed_streams(seed: int) -> None:
             from colabkit.frameworks.torch import seed_everything  # imported on use
 
             seed_everything(seed)
-        else:
+        elif backend_name() == "tensorflow":
             _seed_eager_draws(seed & 0x7FFFFFFF)
 
 

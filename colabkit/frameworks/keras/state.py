@@ -24,6 +24,7 @@ from colabkit.frameworks.keras.slots import OptimizerState, assign_all
 from colabkit.frameworks.keras.variables import (
     assign,
     form,
+    ids_of,
     is_value,
     optimizers_of,
     reader,
@@ -140,9 +141,7 @@ class KerasState:
             held += optimizer.variables
         for state in self._states.values():
             held += state.everything()
-        return {
-            id(each) for variable in held for each in (variable, getattr(variable, "_value", 0))
-        }
+        return {part for variable in held for part in ids_of(variable)}
 
 
 class _ModelState:

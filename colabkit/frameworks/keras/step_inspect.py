@@ -14,7 +14,7 @@ from colabkit.frameworks.keras.names import layers_of
 from colabkit.frameworks.keras.randomness import restore_state, state_of, streams_at
 from colabkit.frameworks.keras.reach import generators_within, has_foreign_code
 from colabkit.frameworks.keras.thread_streams import global_states
-from colabkit.frameworks.keras.variables import backend_name
+from colabkit.frameworks.keras.variables import backend_name, is_compiled
 
 _UNSEEN = (
     "the model's step draws from tf.random, whose place nothing can save"
@@ -77,9 +77,14 @@ def look_at_step(model: Any, batch: Any, roots: Mapping[str, Any], graph: Any) -
         roots: What takes part in it.
         graph: That of a step, where it was traced already and drew nothing meanwhile.
     """
-    is_compiled = backend_name() == "tensorflow" and not model.run_eagerly
-    if not is_compiled or not (graph is not None or has_foreign_code(roots)):
+    if not is_compiled(model) or not (graph is not None or has_foreign_code(roots)):
         return StepLook()
+    if backend_name() == "jax":
+        from colabkit.frameworks.jax import trace  # imported where it is
+
+        with _as_it_was(roots) as has_drawn:
+            trace(model, batch)
+            return StepLook(reasons=(_BAKED,) if has_drawn() else ())
     draws_meanwhile = False
     if graph is None:
         with _as_it_was(roots) as has_drawn:

@@ -23,7 +23,7 @@ FUNCTIONS_OF = {
     "time": time,
 }
 _TRACKED = {"TrackedDict": dict, "TrackedList": list, "TrackedSet": set}
-_FRAMEWORKS = frozenset({"keras", "tensorflow", "torch"})
+_FRAMEWORKS = frozenset({"jax", "jaxlib", "keras", "tensorflow", "torch"})
 
 
 class KerasValues(PlainValues):

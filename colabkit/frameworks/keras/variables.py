@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,11 +11,11 @@ import numpy as np
 
 from colabkit.errors import ArgumentError
 
-BACKENDS = ("tensorflow", "torch")
+BACKENDS = ("tensorflow", "torch", "jax")
 
 
 def backend_name() -> str:
-    """Returns "tensorflow" or "torch".
+    """Returns "tensorflow", "torch" or "jax".
 
     Raises:
         ArgumentError: Keras runs on another backend.
@@ -22,7 +23,10 @@ def backend_name() -> str:
     name: str = keras.backend.backend()
     if name not in BACKENDS:
         message = f"Keras runs on the backend {name!r}, whose training cannot be resumed yet."
-        hint = 'Set os.environ["KERAS_BACKEND"] = "tensorflow" (or "torch") before importing keras.'
+        hint = (
+            'Set os.environ["KERAS_BACKEND"] = "tensorflow", "torch" or "jax" before importing'
+            " keras."
+        )
         raise ArgumentError(message, argument="model", hint=hint)
     return name
 
@@ -33,11 +37,25 @@ def reader() -> Callable[[Any], Any]:
         from colabkit.frameworks.keras.backend import hold  # imported where TensorFlow is
 
         return hold
-    return _torch_value
+    return _torch_value if backend_name() == "torch" else operator.attrgetter("value")
 
 
 def _torch_value(variable: Any) -> Any:
     return variable.value.detach()
+
+
+def sync(models: Iterable[Any]) -> None:
+    """Gives variables their values back, which on JAX the step under way has taken from them."""
+    for model in models:
+        if (bring_back := getattr(model, "jax_state_sync", None)) is not None:
+            bring_back()
+
+
+def is_compiled(model: Any) -> bool:
+    """Whether a model's step is compiled, with what is plain in it built in."""
+    if backend_name() == "tensorflow":
+        return not model.run_eagerly
+    return backend_name() == "jax" and bool(model.jit_compile) and not model.run_eagerly
 
 
 def assign(variable: Any, value: Any) -> None:
@@ -49,11 +67,20 @@ def assign(variable: Any, value: Any) -> None:
         with tf.init_scope():
             variable.assign(value)
         return
+    if backend_name() == "jax":
+        variable.assign(value)
+        return
     import torch  # imported where the backend is PyTorch
 
     # Straight into the memory: assign would convert through the default dtype.
     with torch.no_grad():
         variable.value.data.copy_(value)
+
+
+def ids_of(variable: Any) -> set[int]:
+    """Returns by what a variable is known: Keras' own wraps TensorFlow's, or PyTorch's."""
+    inner = None if backend_name() == "jax" else getattr(variable, "_value", None)
+    return {id(variable)} if inner is None else {id(variable), id(inner)}
 
 
 def is_value(variable: Any, value: Any) -> bool:

@@ -1,0 +1,36 @@
+"""A Keras model's step traced without being taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def trace(model: Any, batch: Any) -> None:
+    """Runs the Python of a step as compiling it would.
+
+    Args:
+        model: A compiled Keras model on JAX, built.
+        batch: A batch of arrays.
+    """
+    state = tuple(
+        [variable.value for variable in variables]
+        for variables in (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+    )
+    shapes = jax.tree.map(_shape, batch, is_leaf=lambda leaf: leaf is None)
+    jax.eval_shape(model.train_step, state, shapes)
+
+
+def _shape(leaf: Any) -> Any:
+    if leaf is None:
+        return None
+    array = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    return jax.ShapeDtypeStruct(tuple(array.shape), dtype)
