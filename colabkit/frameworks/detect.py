@@ -12,6 +12,7 @@ from typing import Any
 from colabkit.errors import ArgumentError, MissingPackageError
 from colabkit.frameworks.attributes import has_state
 from colabkit.frameworks.base import FrameworkAdapter
+from colabkit.frameworks.estimators import may_hold_estimators, with_estimators
 from colabkit.frameworks.exposed import Exposed
 from colabkit.frameworks.plain.parts import is_tree
 
@@ -79,6 +80,8 @@ def adapter_for(
         ArgumentError: A model is of a framework that cannot be resumed.
         MissingPackageError: When no framework is installed that its objects could be of.
     """
+    if owner is not None and may_hold_estimators():
+        objects = with_estimators(owner, objects)
     framework = framework_of(objects.values())
     if framework is TORCH and any(map(is_tree, objects.values())):
         framework = PLAIN

@@ -253,7 +253,9 @@ class PlainAdapter:
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""
-        found = []
+        others: list[Any] = [self._objects[name] for name in self._others]
+        watching = [each for each in others if hasattr(each, "unsaved")]
+        found = [reason for each in watching for reason in each.unsaved()]
         if self._steps and not self._has_changed:
             first = self._trees[0]
             found.append(

@@ -12,6 +12,7 @@ import torch
 from colabkit.checkpoint import NOTED, Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import BatchWatch, Watch
+from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.compare import note, record
 from colabkit.frameworks.torch.optimizer_hooks import GradientLedger
@@ -194,7 +195,9 @@ class TorchAdapter:
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""
-        return (*self._returning, *self._state.unsaved())
+        others = [o for o in self._state.others.values() if isinstance(o, EstimatorState)]
+        lost = (reason for each in others for reason in each.unsaved())
+        return (*self._returning, *self._state.unsaved(), *lost)
 
 
 def _device_of(objects: Mapping[str, Any]) -> torch.device:

@@ -1,0 +1,314 @@
+"""Boosters and estimators as objects with a state, in their own formats and never a pickle."""
+
+from __future__ import annotations
+
+import copyreg
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from colabkit.errors import StateError
+from colabkit.frameworks.exposed import expose
+
+_PACKAGES = ("xgboost", "lightgbm", "sklearn")
+_OBJECT = "$object"
+_NEW_OBJECT = getattr(copyreg, "__newobj__")  # noqa: B009  # what its types leave out
+_DEPTH_MAX = 24
+_SHARES = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
+
+
+def is_estimator(value: object) -> bool:
+    """Whether a value is of a library whose models are replaced, or grow, as they are trained."""
+    return _package_of(value) in _PACKAGES and not isinstance(value, type)
+
+
+def may_hold_estimators() -> bool:
+    """Whether any of the libraries is loaded."""
+    return any(package in sys.modules for package in _PACKAGES)
+
+
+def _package_of(value: object) -> str:
+    for base in type(value).__mro__:
+        package = base.__module__.partition(".")[0]
+        if package in _PACKAGES:
+            return package
+    return ""
+
+
+class EstimatorState:
+    """A booster or estimator that is an attribute of the run, where the loop may put a new one.
+
+    Args:
+        attributes: The run's.
+        name: What it is called.
+    """
+
+    def __init__(self, attributes: dict[str, Any], name: str) -> None:
+        self._attributes = attributes
+        self._name = name
+        self._drawn: tuple[int, str] | None = None
+        self._draws_on = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what there is by now."""
+        value = self._attributes[self._name]
+        if value is None:
+            return {}
+        if not is_estimator(value):
+            message = f"{self._name} is a {type(value).__name__} by now."
+            hint = "Assign a booster or an estimator."
+            raise StateError(message, where=self._name, hint=hint)
+        self._look_at_draws(value)
+        return _state_of(value, self._name)
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to draw from and no checkpoint can hold."""
+        if not self._draws_on:
+            return ()
+        said = (
+            f"{self._name} draws on where its last call left XGBoost's random numbers,"
+            " whose place nothing can save (give each call another seed: run.step)"
+        )
+        return (said,)
+
+    def _look_at_draws(self, value: Any) -> None:
+        """XGBoost has one stream for the whole process, begun anew where the seed is another."""
+        inner = value.get_booster() if _is_fitted_by_xgboost(value) else value
+        if not _is_booster(inner, "xgboost"):
+            return
+        said = json.loads(inner.save_config())["learner"]
+        seen = inner.num_boosted_rounds(), said["generic_param"]["seed"]
+        before, self._drawn = self._drawn, seen
+        is_same = before is not None and before[1] == seen[1] and before[0] != seen[0]
+        self._draws_on |= is_same and _draws(said)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Puts it back: into the object that was passed where it can be changed."""
+        if state:
+            there = self._attributes[self._name]
+            self._attributes[self._name] = restored(there, state)
+
+
+def _is_fitted_by_xgboost(value: Any) -> bool:
+    return hasattr(value, "get_booster") and bool(value.__sklearn_is_fitted__())
+
+
+def _draws(settings: Any) -> bool:
+    """Whether a booster's settings have it take samples or columns at random."""
+    if isinstance(settings, list):
+        return any(map(_draws, settings))
+    if not isinstance(settings, Mapping):
+        return False
+    shares = [each for name, each in settings.items() if name in _SHARES and isinstance(each, str)]
+    return any(float(share) < 1 for share in shares) or any(map(_draws, settings.values()))
+
+
+def with_estimators(owner: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
+    """Makes boosters and estimators attributes of a run; returns what saves each in its place.
+
+    What is None may become one: the first round of boosting makes the booster.
+
+    Args:
+        owner: The run.
+        objects: By name.
+    """
+    found = dict(objects)
+    for name, value in objects.items():
+        if is_estimator(value) or (value is None and not hasattr(owner, name)):
+            expose(owner, name, value)
+            found[name] = EstimatorState(vars(owner), name)
+    return found
+
+
+def _state_of(value: Any, name: str) -> dict[str, Any]:
+    return _booster_state(value) or {"object": _plain(value, (name,))}
+
+
+def _booster_state(value: Any) -> dict[str, Any] | None:
+    if _is_booster(value, "xgboost"):
+        return {"xgboost": np.frombuffer(value.save_raw("ubj"), np.uint8)}
+    if _is_booster(value, "lightgbm"):
+        text = value.model_to_string(num_iteration=-1)
+        return {"lightgbm": np.frombuffer(text.encode(), np.uint8)}
+    return None
+
+
+def _is_booster(value: object, package: str) -> bool:
+    booster = getattr(sys.modules.get(package), "Booster", None)
+    return booster is not None and isinstance(value, booster)
+
+
+def restored(there: Any, state: Mapping[str, Any]) -> Any:
+    """Returns what a state was taken of, in the object that is there where that can be."""
+    if "xgboost" in state:
+        booster = there if there is not None else sys.modules["xgboost"].Booster()
+        booster.load_model(bytearray(state["xgboost"].tobytes()))
+        return booster
+    if "lightgbm" in state:
+        text = state["lightgbm"].tobytes().decode()
+        return sys.modules["lightgbm"].Booster(model_str=text)
+    made = _object(state["object"])
+    if type(made) is not type(there):
+        return made
+    vars(there).clear()
+    vars(there).update(vars(made))
+    return there
+
+
+def _plain(value: Any, path: tuple[str, ...]) -> Any:
+    """Returns a value as plain containers, arrays and numbers, its objects by class and state."""
+    if len(path) > _DEPTH_MAX:
+        raise _unsavable(value, path)
+    if isinstance(value, np.ndarray) and value.dtype.hasobject:
+        items = [_plain(each, (*path, str(n))) for n, each in enumerate(value.flat)]
+        return {_OBJECT: "array", "shape": list(value.shape), "items": items}
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc":
+        said, rows = _form_of(value.dtype, path), np.zeros(value.shape, value.dtype)
+        for field in said["names"]:  # what lies between them is whatever was in memory
+            rows[field] = value[field]
+        flat = np.frombuffer(rows.tobytes(), np.uint8)
+        return {_OBJECT: "rows", "dtype": said, "shape": list(value.shape), "data": flat}
+    if isinstance(value, dict) and type(value) is dict:
+        pairs = [[key, _plain(each, (*path, str(key)))] for key, each in value.items()]
+        return {_OBJECT: "dict", "items": pairs}
+    if type(value) in {list, tuple}:
+        return type(value)(_plain(each, (*path, str(n))) for n, each in enumerate(value))
+    if isinstance(value, type | np.dtype):
+        return _named(value, path)
+    if isinstance(value, str | bytes | int | float | complex | np.ndarray | np.generic | None):
+        return value
+    if (booster := _booster_state(value)) is not None:
+        return {_OBJECT: "booster", **booster}
+    return _by_reduction(value, path)
+
+
+def _form_of(dtype: np.dtype[Any], path: tuple[str, ...]) -> dict[str, Any]:
+    """Returns the fields of a row, the gaps between them included."""
+    if dtype.fields is None or any(each[0].fields for each in dtype.fields.values()):
+        raise _unsavable(dtype, path)
+    return {
+        "names": list(dtype.fields),
+        "formats": [each[0].str for each in dtype.fields.values()],
+        "offsets": [each[1] for each in dtype.fields.values()],
+        "itemsize": dtype.itemsize,
+    }
+
+
+def _named(value: Any, path: tuple[str, ...]) -> dict[str, Any]:
+    if isinstance(value, np.dtype):
+        return {_OBJECT: "dtype", "name": value.str}
+    if value.__module__.partition(".")[0] not in _KNOWN:
+        raise _unsavable(value, path)
+    return {_OBJECT: "class", "class": [value.__module__, value.__qualname__]}
+
+
+_KNOWN = frozenset({*_PACKAGES, "numpy", "scipy", "builtins", "collections"})
+
+
+def _by_reduction(value: Any, path: tuple[str, ...]) -> dict[str, Any]:
+    """Takes an object of the libraries apart as copying it would."""
+    kind = type(value)
+    if kind.__module__.partition(".")[0] not in _KNOWN - {"builtins"}:
+        raise _unsavable(value, path)
+    reduced = value.__reduce_ex__(2)
+    make, given = reduced[0], reduced[1]
+    if make is _NEW_OBJECT:
+        kind, given, how = given[0], given[1:], "new"
+    elif isinstance(make, type) or (make.__module__ or "").partition(".")[0] in _KNOWN - {
+        "builtins"
+    }:
+        kind, how = make, "call"
+    else:
+        raise _unsavable(value, path)
+    state = reduced[2] if len(reduced) > 2 else None
+    if any(reduced[3:]):
+        raise _unsavable(value, path)
+    return {
+        _OBJECT: how,
+        "class": [kind.__module__, kind.__qualname__],
+        "args": _plain(tuple(given), path),
+        "state": _plain(state, (*path, kind.__qualname__)),
+    }
+
+
+def _object(value: Any) -> Any:
+    """Returns what ``_plain`` was given; only classes of the libraries themselves are made."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(_object, value))
+    if not isinstance(value, dict):
+        return value
+    return _MAKERS[value[_OBJECT]](value)
+
+
+def _rows(value: Any) -> Any:
+    return (
+        np.frombuffer(value["data"].tobytes(), np.dtype(value["dtype"]))
+        .reshape(value["shape"])
+        .copy()
+    )
+
+
+def _array(value: Any) -> Any:
+    made = np.empty(len(value["items"]), object)
+    made[:] = [_object(each) for each in value["items"]]
+    return made.reshape(value["shape"])
+
+
+def _found(place: Any, *, calls: bool = False) -> Any:
+    """Returns a class of the libraries, or what one of them makes its compiled objects by.
+
+    A checkpoint may come from anywhere: it must not name what does more than make an object.
+    """
+    module, name = place
+    package = module.partition(".")[0]
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    is_made_so = name.startswith("__pyx_unpickle_") and _is_compiled(module)
+    is_made_so |= module == "numpy.random._pickle" and name.endswith("_ctor")
+    is_class = isinstance(found, type) and (package == "sklearn" or not calls)
+    if package not in _KNOWN or not (is_class or (calls and is_made_so)):
+        message = f"A checkpoint names {module}.{name}, which is not there, or makes no estimator."
+        hint = "Import what the estimator is of before the run is made."
+        raise StateError(message, where=module, hint=hint)
+    return found
+
+
+def _is_compiled(module: str) -> bool:
+    return module.partition(".")[0] == "sklearn" or module.startswith("numpy.random.")
+
+
+def _made(value: Any) -> Any:
+    is_new = value[_OBJECT] == "new"
+    kind, given = _found(value["class"], calls=not is_new), _object(value["args"])
+    made = kind.__new__(kind, *given) if is_new else kind(*given)
+    state = _object(value["state"])
+    if state is None:
+        return made
+    if hasattr(made, "__setstate__"):
+        made.__setstate__(state)
+    else:
+        vars(made).update(state)
+    return made
+
+
+_MAKERS: dict[str, Callable[[Any], Any]] = {
+    "array": _array,
+    "booster": lambda value: restored(None, value),
+    "call": _made,
+    "class": lambda value: _found(value["class"]),
+    "dict": lambda value: {key: _object(each) for key, each in value["items"]},
+    "dtype": lambda value: np.dtype(value["name"]),
+    "new": _made,
+    "rows": _rows,
+}
+
+
+def _unsavable(value: Any, path: tuple[str, ...]) -> StateError:
+    where = ".".join(path)
+    message = f"{where} is a {type(value).__name__}, which cannot be stored without pickle."
+    hint = "Give the object that holds it state_dict and load_state_dict of its own."
+    return StateError(message, where=where, hint=hint)

@@ -1,0 +1,151 @@
+"""Boosters and estimators of a run: in place or replaced, and with the bits of one left alone."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import colabkit
+from colabkit.errors import StateError
+from colabkit.frameworks import estimators
+from tests.abilities import package, trainer
+
+X = np.random.default_rng(0).normal(size=(160, 4))
+Y = (X[:, 0] + X[:, 1] * X[:, 2] > 0).astype(int)
+
+
+def _part(estimator: Any, number: int) -> Any:
+    rows = slice(40 * (number % 4), 40 * (number % 4) + 40)
+    if hasattr(estimator, "partial_fit"):
+        takes = "classes" in inspect.signature(estimator.partial_fit).parameters
+        return estimator.partial_fit(X[rows], Y[rows], **({"classes": [0, 1]} if takes else {}))
+    names = estimator.get_params()
+    more = "n_estimators" if "n_estimators" in names else "max_iter"
+    return estimator.set_params(**{more: 2 * (number + 1)}).fit(X, Y)
+
+
+def _sklearn() -> dict[str, Any]:
+    from sklearn import cluster, ensemble, linear_model, naive_bayes, neural_network
+
+    return {
+        "sgd": linear_model.SGDClassifier(random_state=0),
+        "sgd_with_a_stream": linear_model.SGDClassifier(random_state=np.random.RandomState(3)),
+        "bayes": naive_bayes.GaussianNB(),
+        "network": neural_network.MLPClassifier((6,), random_state=0),
+        "forest": ensemble.RandomForestClassifier(2, warm_start=True, random_state=0),
+        "boosting": ensemble.GradientBoostingClassifier(
+            n_estimators=2, warm_start=True, subsample=0.7, random_state=0
+        ),
+        "histograms": ensemble.HistGradientBoostingClassifier(warm_start=True, random_state=0),
+        "means": cluster.MiniBatchKMeans(2, random_state=0, n_init=1),
+    }
+
+
+def _trained(folder: Path, made: Any, *, last: int = -1) -> tuple[np.ndarray, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what has not converged yet
+        run = colabkit.Run(folder, estimator=made, save_every=1, progress=False)
+        for number in run.items(range(4)):
+            assert _part(run.estimator, number) is run.estimator
+            if run.step == last:
+                raise KeyboardInterrupt
+        return np.asarray(run.estimator.predict(X)), run
+
+
+@pytest.mark.needs(package("sklearn"))
+@pytest.mark.parametrize(
+    "name",
+    ["sgd", "sgd_with_a_stream", "bayes", "network", "forest", "boosting", "histograms", "means"],
+)
+def test_an_estimator_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _trained(tmp_path / "two", _sklearn()[name], last=2)
+    alone, run = _trained(tmp_path / "one", _sklearn()[name])
+    resumed, again = _trained(tmp_path / "two", _sklearn()[name])
+    assert alone.tobytes() == resumed.tobytes()
+    kept = [colabkit.checkpoints(tmp_path / each)[0].hashes for each in ("one", "two")]
+    of_estimator = [{k: v for k, v in h.items() if not k.startswith("run.")} for h in kept]
+    assert of_estimator[0] == of_estimator[1] != {}
+    assert run.step == again.step == 4
+
+
+@pytest.mark.needs(trainer("xgboost"))
+def test_a_booster_of_xgboost_is_made_in_the_loop_and_goes_on(tmp_path: Path) -> None:
+    import xgboost
+
+    def trained(folder: Path, last: int = -1) -> Any:
+        run = colabkit.Run(folder, booster=None, save_every=1, progress=False)
+        for number in run.items(range(4)):
+            told = {"max_depth": 2, "nthread": 1, "subsample": 0.8, "seed": number}
+            data = xgboost.DMatrix(X, Y)
+            run.booster = xgboost.train(told, data, 2, xgb_model=run.booster)
+            if run.step == last:
+                raise KeyboardInterrupt
+        return run.booster.save_raw("ubj")
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "two", 2)
+    assert trained(tmp_path / "two") == trained(tmp_path / "one")
+
+
+@pytest.mark.needs(trainer("xgboost"))
+@pytest.mark.parametrize(("share", "is_named"), [(0.8, True), (1.0, False)])
+def test_a_stream_of_xgboost_that_goes_on_from_call_to_call_is_named(
+    share: float, is_named: bool, tmp_path: Path
+) -> None:
+    import xgboost
+
+    made = xgboost.XGBClassifier(n_estimators=2, n_jobs=1, subsample=share)
+    run = colabkit.Run(tmp_path, model=made, save_every=1, progress=False)
+    for number in run.items(range(3)):
+        run.model.fit(X, Y, xgb_model=run.model.get_booster() if number else None)
+    assert ("give each call another seed" in str(run.verdict)) is is_named
+
+
+@pytest.mark.needs(trainer("lightgbm"))
+def test_a_booster_of_lightgbm_is_made_in_the_loop_and_goes_on(tmp_path: Path) -> None:
+    import lightgbm
+
+    def trained(folder: Path, last: int = -1) -> Any:
+        run = colabkit.Run(folder, booster=None, save_every=1, progress=False)
+        for number in run.items(range(4)):
+            told = {"verbose": -1, "num_threads": 1, "deterministic": True, "seed": number}
+            data = lightgbm.Dataset(X, Y)
+            run.booster = lightgbm.train(told, data, 2, init_model=run.booster)
+            if run.step == last:
+                raise KeyboardInterrupt
+        return run.booster.model_to_string()
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "two", 2)
+    assert trained(tmp_path / "two") == trained(tmp_path / "one")
+
+
+@pytest.mark.needs(package("sklearn"))
+@pytest.mark.parametrize(
+    "named",
+    [["builtins", "eval"], ["os", "system"], ["numpy", "memmap"], ["sklearn.base", "clone"]],
+)
+def test_a_checkpoint_makes_nothing_but_estimators(named: list[str], tmp_path: Path) -> None:
+    import sklearn.base
+
+    assert sklearn.base is not None
+    made = {"$object": "call", "class": named, "args": (str(tmp_path / "file"),), "state": None}
+    with pytest.raises(StateError, match="makes no estimator"):
+        estimators.restored(None, {"object": made})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.needs(package("sklearn"))
+def test_what_cannot_be_stored_is_named(tmp_path: Path) -> None:
+    from sklearn.preprocessing import FunctionTransformer
+
+    transformer = FunctionTransformer(lambda x: x)
+    with pytest.raises(StateError, match=r"scaler\.FunctionTransformer\.func is a function"):
+        for _ in colabkit.Run(tmp_path, scaler=transformer, progress=False).items(range(1)):
+            pass
