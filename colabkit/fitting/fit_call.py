@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError
+from colabkit.fitting.messages import sender, telling
 from colabkit.fitting.other_names import COMPILED, compiled_error, unknown_argument
 from colabkit.frameworks.detect import KERAS, framework_of, no_framework_error
 from colabkit.frameworks.processes import require_one_process
@@ -65,6 +67,7 @@ def fit(
     max_time: str | float | None = None,
     phase: str | None = None,
     save_base: bool = False,
+    notify: Any = None,
     **keras_arguments: Any,
 ) -> History:
     """Trains a model; run again after a disconnect, it goes on at the very batch.
@@ -138,6 +141,8 @@ def fit(
         save_base: Whether frozen quantized weights, and the frozen base under adapters of PEFT,
             are written too. Without, their hashes are noted: where this goes on, the same base
             model must be loaded, and another one is an error.
+        notify: Who is told when a call that took half a minute or more has ended, or any has
+            failed: a function of one sentence, "ntfy://topic", or another URL of Apprise's.
         keras_arguments: For a Keras model only, with the meaning they have in Keras:
             sample_weight, class_weight, shuffle, initial_epoch, steps_per_epoch, validation_split,
             validation_steps, validation_batch_size, validation_freq, verbose.
@@ -168,6 +173,18 @@ def fit(
     require_folder(ckpt_dir)
     for name in ("model", "data", "ckpt_dir", "keras_arguments"):
         del arguments[name]
+    send = sender(arguments.pop("notify"))
+    train = functools.partial(_trained, model, data, ckpt_dir, arguments, keras_arguments)
+    return telling(send, train, epochs=epochs, ckpt_dir=ckpt_dir)
+
+
+def _trained(
+    model: Any,
+    data: Any,
+    ckpt_dir: str | Path,
+    arguments: dict[str, Any],
+    keras_arguments: dict[str, Any],
+) -> History:
     if framework_of([model]) is KERAS:
         require_one_process("fit of a keras.Model")
         from colabkit.fitting.keras import KerasOptions, fit_keras  # imported on use

@@ -31,6 +31,16 @@ def process_count(environ: Mapping[str, str] = os.environ) -> int:
     return int(size) if size.isdecimal() else 1
 
 
+def speaks_for_all(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the one of several that tells people something.
+
+    Example:
+        >>> speaks_for_all({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"})
+        False
+    """
+    return process_count(environ) == 1 or environ.get("RANK", "0") == "0"
+
+
 def require_one_process(what: str) -> None:
     """Raises ArgumentError where several would each train all of it, into one run folder.
 
