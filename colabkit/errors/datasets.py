@@ -89,6 +89,17 @@ class ArchiveCorruptError(ArchiveError, ValueError):
         self.member = member
         super().__init__(message, hint=hint)
 
+    @classmethod
+    def of(cls, member: str, why: str) -> ArchiveCorruptError:
+        """Returns the error for a damaged member; ``member`` is "" where its name is not known.
+
+        Example:
+            >>> print(ArchiveCorruptError.of("a.txt", "is cut short").message)
+            Member 'a.txt' is cut short.
+        """
+        message = f"Member {member!r} {why}." if member else f"A member {why}."
+        return cls(message, member=member, hint="Upload or download the archive again.")
+
 
 class ArchivePasswordError(ArchiveError, ValueError):
     """A member is encrypted and the password is missing or wrong; ``member`` names it."""

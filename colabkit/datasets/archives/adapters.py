@@ -25,7 +25,6 @@ from colabkit.datasets.archives.safety import Limits, check_mode, parents, place
 from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.source import Source
 from colabkit.datasets.reading.wrappers import SourceFile
-from colabkit.datasets.writing.damage import corrupt
 from colabkit.datasets.writing.small_files import crc32
 from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import (
@@ -71,7 +70,9 @@ class MemberFile:
         path, declared = self._file.path, self._file.nbytes
         self._nbytes += len(data)
         if self._nbytes > declared:
-            raise corrupt(path, f"unpacks to more than the {declared:,} bytes it declares")
+            raise ArchiveCorruptError.of(
+                path, f"unpacks to more than the {declared:,} bytes it declares"
+            )
         view = memoryview(data)
         self._crc = crc32(view, self._crc)
         if self._descriptor is not None:
@@ -86,9 +87,11 @@ class MemberFile:
         crc = self._file.crc
         if not self.is_whole:
             why = f"unpacks to {self._nbytes:,} bytes instead of {self._file.nbytes:,}"
-            raise corrupt(self._file.path, why)
+            raise ArchiveCorruptError.of(self._file.path, why)
         if crc is not None and crc != self._crc:
-            raise corrupt(self._file.path, "has another CRC-32 than the archive says")
+            raise ArchiveCorruptError.of(
+                self._file.path, "has another CRC-32 than the archive says"
+            )
         self._counter.files_done += 1
         self._manifest.add(self._file.path, self._nbytes, self._crc)
 

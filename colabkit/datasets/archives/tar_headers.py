@@ -13,7 +13,6 @@ from typing import Any
 from zlib import adler32
 
 from colabkit.datasets.archives.names import NameReader
-from colabkit.datasets.writing.damage import corrupt
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError, ArchiveUnsupportedError
 
 BLOCK_BYTES = 512
@@ -50,10 +49,12 @@ class SparseMap:
         place = 0
         for offset, nbytes in self.pieces:
             if offset < place or nbytes < 0:
-                raise corrupt(name, "is a sparse file whose pieces overlap")
+                raise ArchiveCorruptError.of(name, "is a sparse file whose pieces overlap")
             place = offset + nbytes
         if place > self.nbytes or sum(n for _, n in self.pieces) != stored_bytes - self.map_bytes:
-            raise corrupt(name, "is a sparse file whose pieces are not those that follow")
+            raise ArchiveCorruptError.of(
+                name, "is a sparse file whose pieces are not those that follow"
+            )
 
 
 def of_gnu(block: bytes, more: Callable[[], bytes], name: str) -> SparseMap:
@@ -72,7 +73,7 @@ def of_gnu(block: bytes, more: Callable[[], bytes], name: str) -> SparseMap:
         pieces += _entries(block, _IN_BLOCK, name)
         goes_on = bool(block[_MAP_GOES_ON_AT])
         if len(pieces) > _PIECES_MAX:
-            raise corrupt(name, "is a sparse file of too many pieces")
+            raise ArchiveCorruptError.of(name, "is a sparse file of too many pieces")
     return SparseMap(pieces, nbytes)
 
 
@@ -98,7 +99,7 @@ def of_pax(
             keys = ("GNU.sparse.offset", "GNU.sparse.numbytes")
             numbers, map_bytes = [int(value) for key, value in records if key in keys], 0
     except (KeyError, ValueError) as error:
-        raise corrupt(name, "is a sparse file whose map cannot be read") from error
+        raise ArchiveCorruptError.of(name, "is a sparse file whose map cannot be read") from error
     return SparseMap(list(zip(numbers[::2], numbers[1::2], strict=False)), nbytes, map_bytes)
 
 
@@ -149,7 +150,7 @@ def _map_number(digits: bytes, name: str) -> int:
     try:
         return int(text, 8) if text else 0
     except ValueError as error:
-        raise corrupt(name, "is a sparse file whose map cannot be read") from error
+        raise ArchiveCorruptError.of(name, "is a sparse file whose map cannot be read") from error
 
 
 class TarType(enum.Enum):
@@ -248,7 +249,9 @@ class Extended:
             changes["nbytes"] = None
         elif "size" in records:
             if not (records["size"].isascii() and records["size"].isdecimal()):
-                raise corrupt(records.get("path", ""), "has a size that is no number")
+                raise ArchiveCorruptError.of(
+                    records.get("path", ""), "has a size that is no number"
+                )
             changes["nbytes"] = int(records["size"][:20])
         return replace(self, **changes)
 
@@ -286,7 +289,7 @@ def read_header(block: bytes) -> TarHeader:
     total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
     total += _CHECKSUM_SPACES - sum(checksum)
     if _number(checksum, name) != total and not _signed_sum(block, checksum, name):
-        raise corrupt(_shown(name), "has a header with a wrong checksum")
+        raise ArchiveCorruptError.of(_shown(name), "has a header with a wrong checksum")
     kind = _TYPES.get(kind_byte, TarType.UNKNOWN)
     goes_on = bool(block[_GOES_ON_AT])
     return TarHeader(kind, kind_byte, name, link, size, mode, goes_on, changed, block)
@@ -367,11 +370,11 @@ def pax_records(data: bytes, names: NameReader) -> list[tuple[str, str]]:
         space = data.find(b" ", place, place + 20)
         digits = data[place:space] if space > 0 else b""
         if not digits.isdigit():
-            raise corrupt(_UNNAMED, unreadable)
+            raise ArchiveCorruptError.of(_UNNAMED, unreadable)
         end = place + int(digits)
         record = data[space + 1 : end]
         if end <= space or end > len(data) or not record.endswith(b"\n") or b"=" not in record:
-            raise corrupt(_UNNAMED, unreadable)
+            raise ArchiveCorruptError.of(_UNNAMED, unreadable)
         key, _, value = record[:-1].partition(b"=")
         name = key.decode("utf-8", "replace")
         text = names.text(value) if "path" in name else value.decode("utf-8", "replace")
@@ -387,9 +390,9 @@ def _text(field_bytes: bytes) -> bytes:
 def _number(digits: bytes, name: bytes) -> int:
     number = _parsed(digits)
     if number is None:
-        raise corrupt(_shown(name), "has a number in its header that is none")
+        raise ArchiveCorruptError.of(_shown(name), "has a number in its header that is none")
     if number < 0:
-        raise corrupt(_shown(name), "has a negative number in its header")
+        raise ArchiveCorruptError.of(_shown(name), "has a negative number in its header")
     return number
 
 

@@ -23,9 +23,8 @@ from colabkit.datasets.archives.codecs import (
 )
 from colabkit.datasets.archives.members import Column
 from colabkit.datasets.archives.zip_directory import LOCAL_BYTES, ZipEntries
-from colabkit.datasets.writing.damage import corrupt
 from colabkit.datasets.writing.small_files import Content, crc32
-from colabkit.errors import ArchiveUnsafeError
+from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
 
 _LOCAL = struct.Struct("<4s2xHH4xLLLHH")
 _HEAD = np.dtype(
@@ -73,23 +72,25 @@ def data_begin(data: bytes, place: int, entries: ZipEntries, row: int, path: str
         path: The member, for messages.
     """
     if place + LOCAL_BYTES > len(data):
-        raise corrupt(path, "is cut short")
+        raise ArchiveCorruptError.of(path, "is cut short")
     magic, flags, method, crc, packed, nbytes, name_bytes, extra_bytes = _LOCAL.unpack_from(
         data, place
     )
     if magic != _MAGIC:
-        raise corrupt(path, "is not where the directory says")
+        raise ArchiveCorruptError.of(path, "is not where the directory says")
     # Its name may be another one here, as after a renaming: the directory's counts, as for others.
     if method != entries.methods[row]:
-        raise corrupt(path, "is another one than the directory says")
+        raise ArchiveCorruptError.of(path, "is another one than the directory says")
     if (flags ^ int(entries.flags[row])) & _ENCRYPTED_FLAG:
-        raise corrupt(path, "is encrypted only according to one of its headers")
+        raise ArchiveCorruptError.of(path, "is encrypted only according to one of its headers")
     if not flags & _LATER_FLAG:
         declared = (crc, packed, nbytes)
         listed = (entries.crcs[row], entries.packed_bytes[row], entries.nbytes[row])
         for here, there in zip(declared, listed, strict=True):
             if here not in {there, _FULL}:
-                raise corrupt(path, f"declares {here:,} where the directory says {there:,}")
+                raise ArchiveCorruptError.of(
+                    path, f"declares {here:,} where the directory says {there:,}"
+                )
     return int(place + LOCAL_BYTES + name_bytes + extra_bytes)
 
 
@@ -114,7 +115,7 @@ def data_ranges(
     every = np.frombuffer(data, np.uint8)
     inside = np.minimum(places, max(0, len(data) - LOCAL_BYTES))
     if len(data) < LOCAL_BYTES:
-        raise corrupt(paths[0], "is cut short")
+        raise ArchiveCorruptError.of(paths[0], "is cut short")
     heads = every[inside[:, None] + np.arange(LOCAL_BYTES)].view(_HEAD)[:, 0]
     doubtful = (inside != places) | (heads["magic"] != int.from_bytes(_MAGIC, "little"))
     doubtful |= heads["method"] != entries.methods[rows]
@@ -129,7 +130,11 @@ def data_ranges(
     begins = places + LOCAL_BYTES + heads["name_bytes"] + heads["extra_bytes"]
     ends = begins + entries.packed_bytes[rows]
     for at in np.flatnonzero(ends > np.minimum(bounds, len(data))).tolist():
-        raise overlap(paths[at]) if ends[at] > bounds[at] else corrupt(paths[at], "is cut short")
+        raise (
+            overlap(paths[at])
+            if ends[at] > bounds[at]
+            else ArchiveCorruptError.of(paths[at], "is cut short")
+        )
     return np.stack([begins, ends])
 
 
@@ -142,11 +147,11 @@ def unpacked(packed: memoryview, method: int, nbytes: int, crc: int | None, path
         try:
             content = inflate(packed, nbytes)
         except CodecError as error:
-            raise corrupt(path, f"cannot be unpacked ({error})") from error
+            raise ArchiveCorruptError.of(path, f"cannot be unpacked ({error})") from error
     else:
         content = b"".join(pieces(iter([packed]), method, nbytes, path))
     if crc is not None and crc32(content, 0) != crc:
-        raise corrupt(path, "has another CRC-32 than the directory says")
+        raise ArchiveCorruptError.of(path, "has another CRC-32 than the directory says")
     return content
 
 
@@ -162,12 +167,14 @@ def pieces(
         for piece in decode(_decoder(ZipMethod(method), nbytes), packed, nbytes):
             done += len(piece)
             if done > nbytes:
-                raise corrupt(path, f"unpacks to more than the {nbytes:,} bytes it declares")
+                raise ArchiveCorruptError.of(
+                    path, f"unpacks to more than the {nbytes:,} bytes it declares"
+                )
             yield piece
     except CodecError as error:
-        raise corrupt(path, f"cannot be unpacked ({error})") from error
+        raise ArchiveCorruptError.of(path, f"cannot be unpacked ({error})") from error
     if done != nbytes:
-        raise corrupt(path, f"unpacks to {done:,} bytes instead of {nbytes:,}")
+        raise ArchiveCorruptError.of(path, f"unpacks to {done:,} bytes instead of {nbytes:,}")
 
 
 def _decoder(method: ZipMethod, nbytes: int) -> Decoder:

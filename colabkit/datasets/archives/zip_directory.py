@@ -17,7 +17,6 @@ import numpy as np
 from colabkit.datasets.archives.members import Column, are_in
 from colabkit.datasets.archives.names import FALLBACK, decoded, encoding_of
 from colabkit.datasets.archives.zip_format import ZipEnd
-from colabkit.datasets.writing.damage import corrupt
 from colabkit.errors import ArchiveCorruptError
 
 _FIXED = np.dtype(
@@ -312,4 +311,4 @@ def is_folder(name: str, mode: int) -> bool:
 
 
 def _corrupt(name: bytes, why: str) -> ArchiveCorruptError:
-    return corrupt(name.decode(FALLBACK), why)
+    return ArchiveCorruptError.of(name.decode(FALLBACK), why)

@@ -23,7 +23,6 @@ import numpy as np
 
 from colabkit.datasets.archives.codecs import Password, needed, passwords
 from colabkit.datasets.archives.zip_directory import ZipEntries
-from colabkit.datasets.writing.damage import corrupt
 from colabkit.errors import ArchiveCorruptError, ArchivePasswordError
 
 HEADER_BYTES = 12
@@ -358,7 +357,7 @@ class Decryption:
         """Whether a header says under some keys what it is to say; one of 256 does by chance."""
         if len(data) < HEADER_BYTES:
             name = self._entries.raw_name(row).decode("utf-8", "replace")
-            raise corrupt(name, "is too short for its encryption")
+            raise ArchiveCorruptError.of(name, "is too short for its encryption")
         check = decrypted(data, keys)[0][-1]
         time_at = int(self._entries.starts[row]) + _TIME_AT
         by_time = self._entries.raw[time_at + 1]
@@ -371,7 +370,7 @@ class Decryption:
         facts = aes_facts(self._entries, row)
         left = int(self._entries.packed_bytes[row])
         if facts is None or left < facts.around_bytes:
-            raise corrupt(path, "is too short for its encryption")
+            raise ArchiveCorruptError.of(path, "is too short for its encryption")
         left -= facts.around_bytes
         ahead = _SALT_BYTES[facts.strength] + _MARK_BYTES
         held = b""
@@ -392,7 +391,7 @@ class Decryption:
                 seal.update(part)
                 yield cipher.decrypt(part)
         if cipher is None or not hmac.compare_digest(seal.digest()[:_SEAL_BYTES], held):
-            raise corrupt(path, "is not what was encrypted")
+            raise ArchiveCorruptError.of(path, "is not what was encrypted")
 
     def _aes(self, facts: AesFacts, head: bytes, path: str) -> tuple[Any, Any]:
         salt, mark = head[:-_MARK_BYTES], head[-_MARK_BYTES:]

@@ -27,7 +27,6 @@ from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead
 from colabkit.datasets.reading.source import FileSource
 from colabkit.datasets.reading.workers import WorkerGroup
-from colabkit.datasets.writing.damage import corrupt
 from colabkit.datasets.writing.small_files import DEFLATE, STORED, Head, Item, crc32
 from colabkit.datasets.writing.tree import Tree
 from colabkit.datasets.writing.writer_process import WriterProcess
@@ -205,7 +204,7 @@ class ZipUnpacker:
             workers.check()
             nbytes, method = int(self._files.nbytes[index]), int(self._layout.methods[index])
             if method == STORED and len(data) != nbytes:
-                raise corrupt(path, "is stored, but lies about its size")
+                raise ArchiveCorruptError.of(path, "is stored, but lies about its size")
             crc = self._crc(index)
             try:
                 content = unpacked(memoryview(data), method, nbytes, crc, path)
@@ -263,11 +262,11 @@ class ZipUnpacker:
         finally:
             os.close(descriptor)
         if done != nbytes:
-            raise corrupt(path, f"unpacks to {done:,} bytes instead of {nbytes:,}")
+            raise ArchiveCorruptError.of(path, f"unpacks to {done:,} bytes instead of {nbytes:,}")
         if declared is None:
             self._learn_crc(index, crc)
         elif crc != declared:
-            raise corrupt(path, "has another CRC-32 than the directory says")
+            raise ArchiveCorruptError.of(path, "has another CRC-32 than the directory says")
         self._count(workers, 0, 1)
 
     def _packed(
@@ -288,7 +287,7 @@ class ZipUnpacker:
             yield data[:left]
             left -= min(left, len(data))
         if left:
-            raise corrupt(path, "is cut short")
+            raise ArchiveCorruptError.of(path, "is cut short")
 
     def _plan_jobs(self, cores: int) -> list[Job]:
         """Groups members into jobs, the largest members first."""

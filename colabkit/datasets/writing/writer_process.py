@@ -15,7 +15,6 @@ from pathlib import Path
 from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.workers import BoundedQueue, WorkerGroup, WorkersStoppedError
 from colabkit.datasets.writing import small_files
-from colabkit.datasets.writing.damage import corrupt
 from colabkit.datasets.writing.small_files import (
     DOUBTFUL,
     STORED,
@@ -26,6 +25,7 @@ from colabkit.datasets.writing.small_files import (
     Request,
 )
 from colabkit.datasets.writing.tree import Tree
+from colabkit.errors import ArchiveCorruptError
 
 _log = logging.getLogger(__name__)
 # Fewer are written sooner than a process has started.
@@ -98,7 +98,7 @@ class WriterProcess:
             return None
         nbytes, path, why, number = answer
         if why:
-            raise corrupt(path, why)
+            raise ArchiveCorruptError.of(path, why)
         if path:
             raise self._tree.failure(path, OSError(number, os.strerror(number)))
         return nbytes
