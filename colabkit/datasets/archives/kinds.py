@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from colabkit.datasets.archives.codecs import Password
 from colabkit.datasets.archives.members import ArchiveFile, FileTable, Remarks
 from colabkit.datasets.archives.safety import Limits, MemberSelection, Resolved, chosen
+from colabkit.datasets.archives.zip_format import END_MAGIC, LOCAL_MAGIC
 from colabkit.datasets.archives.zip_members import ZipLayout, plan_zip
 from colabkit.datasets.reading.source import Source
 from colabkit.errors import ArchiveCorruptError
@@ -43,8 +44,8 @@ class ArchiveKind(enum.Enum):
 # These end with a checksum of all that they pack; others check themselves block by block.
 _SEALED = frozenset({ArchiveKind.TAR_GZ, ArchiveKind.TAR_BZ2})
 _MAGIC = (
-    (b"PK\x03\x04", ArchiveKind.ZIP),
-    (b"PK\x05\x06", ArchiveKind.ZIP),
+    (LOCAL_MAGIC, ArchiveKind.ZIP),
+    (END_MAGIC, ArchiveKind.ZIP),
     (b"PK\x07\x08", ArchiveKind.ZIP),  # the first part of several
     (b"\x1f\x8b", ArchiveKind.TAR_GZ),
     (b"BZh", ArchiveKind.TAR_BZ2),
@@ -95,7 +96,7 @@ def _is_empty_tar(source: Source, head: bytes) -> bool:
 def _ends_like_a_zip(source: Source) -> bool:
     """Whether a zip follows something else, as in a self-extracting program."""
     tail_bytes = min(source.nbytes, 1 << 16)
-    return b"PK\x05\x06" in source.read(source.nbytes - tail_bytes, tail_bytes)
+    return END_MAGIC in source.read(source.nbytes - tail_bytes, tail_bytes)
 
 
 def _not_an_archive(source: Source, head: bytes) -> str:

@@ -22,7 +22,8 @@ from colabkit.datasets.archives.codecs import (
     zstd_decoder,
 )
 from colabkit.datasets.archives.members import Column
-from colabkit.datasets.archives.zip_directory import LOCAL_BYTES, ZipEntries
+from colabkit.datasets.archives.zip_directory import ZipEntries
+from colabkit.datasets.archives.zip_format import LOCAL_BYTES, LOCAL_MAGIC
 from colabkit.datasets.writing.small_files import Content, crc32
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
 
@@ -41,7 +42,6 @@ _HEAD = np.dtype(
         ("extra_bytes", "<u2"),
     ]
 )
-_MAGIC = b"PK\x03\x04"
 _ENCRYPTED_FLAG, _LATER_FLAG = 0x1, 0x8
 _FULL = 0xFFFFFFFF
 
@@ -76,7 +76,7 @@ def data_begin(data: bytes, place: int, entries: ZipEntries, row: int, path: str
     magic, flags, method, crc, packed, nbytes, name_bytes, extra_bytes = _LOCAL.unpack_from(
         data, place
     )
-    if magic != _MAGIC:
+    if magic != LOCAL_MAGIC:
         raise ArchiveCorruptError.of(path, "is not where the directory says")
     # Its name may be another one here, as after a renaming: the directory's counts, as for others.
     if method != entries.methods[row]:
@@ -117,7 +117,7 @@ def data_ranges(
     if len(data) < LOCAL_BYTES:
         raise ArchiveCorruptError.of(paths[0], "is cut short")
     heads = every[inside[:, None] + np.arange(LOCAL_BYTES)].view(_HEAD)[:, 0]
-    doubtful = (inside != places) | (heads["magic"] != int.from_bytes(_MAGIC, "little"))
+    doubtful = (inside != places) | (heads["magic"] != int.from_bytes(LOCAL_MAGIC, "little"))
     doubtful |= heads["method"] != entries.methods[rows]
     doubtful |= ((heads["flags"] ^ entries.flags[rows]) & _ENCRYPTED_FLAG) != 0
     said = heads["flags"] & _LATER_FLAG == 0

@@ -16,7 +16,7 @@ import numpy as np
 
 from colabkit.datasets.archives.members import Column, are_in
 from colabkit.datasets.archives.names import FALLBACK, decoded, encoding_of
-from colabkit.datasets.archives.zip_format import ZipEnd
+from colabkit.datasets.archives.zip_format import CENTRAL_MAGIC, ZipEnd
 from colabkit.errors import ArchiveCorruptError
 
 _FIXED = np.dtype(
@@ -41,7 +41,6 @@ _FIXED = np.dtype(
         ("offset", "<u4"),
     ]
 )
-_MAGIC = b"PK\x01\x02"
 _LENGTHS = struct.Struct("<3H")
 _LENGTHS_AT = 28
 _STAMP_AT = 12
@@ -55,7 +54,6 @@ _WINDOWS = frozenset({0, 6, 10, 11, 14})
 _UTF8_FLAG = 0x800
 _ZIP64_EXTRA, _UNICODE_PATH_EXTRA = 0x0001, 0x7075
 _UNICODE_PATH = re.compile(rb"\x75\x70..\x01", re.DOTALL)
-LOCAL_BYTES = 30
 ENTRY_BYTES = _FIXED.itemsize
 
 
@@ -223,7 +221,7 @@ def _starts(raw: bytes, most: int) -> Column:
     """Walks the entries, which vary in length; returns where each begins."""
     starts = array("q")
     place, limit, unpack = 0, len(raw) - ENTRY_BYTES, _LENGTHS.unpack_from
-    while place <= limit and raw.startswith(_MAGIC, place):
+    while place <= limit and raw.startswith(CENTRAL_MAGIC, place):
         starts.append(place)
         if len(starts) > most:
             break

@@ -23,6 +23,14 @@ import numpy as np
 
 from colabkit.datasets.archives.codecs import Password, needed, passwords
 from colabkit.datasets.archives.zip_directory import ZipEntries
+from colabkit.datasets.archives.zip_format import (
+    CENTRAL,
+    CENTRAL_MAGIC,
+    END,
+    END_MAGIC,
+    LOCAL,
+    LOCAL_MAGIC,
+)
 from colabkit.errors import ArchiveCorruptError, ArchivePasswordError
 
 HEADER_BYTES = 12
@@ -138,11 +146,6 @@ def _in_steps(packed: Iterable[bytes | memoryview], keys: Keys) -> Iterator[byte
             yield plain
 
 
-_LOCAL = struct.Struct("<4s5H3L2H")
-_ENTRY = struct.Struct("<4s6H3L5H2L")
-_END = struct.Struct("<4s4H2LH")
-
-
 def _write_zip(
     file: BinaryIO, packed: Iterable[bytes | memoryview], nbytes: int, keys: Keys
 ) -> bytes:
@@ -151,19 +154,19 @@ def _write_zip(
     Returns:
         The stream's header, decrypted.
     """
-    file.seek(_LOCAL.size + len(_NAME))
+    file.seek(LOCAL.size + len(_NAME))
     for piece in packed:
         file.write(piece)
     begin = file.tell()
-    file.seek(_LOCAL.size + len(_NAME))
+    file.seek(LOCAL.size + len(_NAME))
     header = decrypted(file.read(HEADER_BYTES), keys)[0]
     # The header's last byte is that of the CRC, by which unzip tells a wrong password.
     facts = (20, 0x1, 0, 0, 0, header[-1] << 24, nbytes, nbytes - HEADER_BYTES)
     file.seek(0)
-    file.write(_LOCAL.pack(b"PK\3\4", *facts, len(_NAME), 0) + _NAME)
+    file.write(LOCAL.pack(LOCAL_MAGIC, *facts, len(_NAME), 0) + _NAME)
     file.seek(begin)
-    file.write(_ENTRY.pack(b"PK\1\2", 20, *facts, len(_NAME), 0, 0, 0, 0, 0, 0) + _NAME)
-    file.write(_END.pack(b"PK\5\6", 0, 0, 1, 1, file.tell() - begin, begin, 0))
+    file.write(CENTRAL.pack(CENTRAL_MAGIC, 20, *facts, len(_NAME), 0, 0, 0, 0, 0, 0) + _NAME)
+    file.write(END.pack(END_MAGIC, 0, 0, 1, 1, file.tell() - begin, begin, 0))
     file.flush()
     return header
 

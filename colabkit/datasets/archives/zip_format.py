@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from colabkit.datasets.reading.source import Source
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
 
+LOCAL = struct.Struct("<4s5H3L2H")
+CENTRAL = struct.Struct("<4s6H3L5H2L")
+END = struct.Struct("<4s4H2LH")
+LOCAL_MAGIC, CENTRAL_MAGIC, END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
+LOCAL_BYTES = LOCAL.size
 PACK_COMMENT = b"packed by colabkit"
 _EXTRA_DATA_MAGIC = b"PK\x06\x08"
-_LOCAL = struct.Struct("<4s5H3L2H")
-_CENTRAL = struct.Struct("<4s6H3L5H2L")
-_END = struct.Struct("<4s4H2LH")
+_END64_MAGIC, _LOCATOR64_MAGIC = b"PK\x06\x06", b"PK\x06\x07"
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 _FULL32 = 0xFFFFFFFF
@@ -26,12 +29,10 @@ _UTF8 = 0x800
 _UNIX = 3 << 8
 _FILE_MODE = 0o100644 << 16
 _FOLDER_MODE = 0o040755 << 16 | 0x10
-_END_MAGIC, _END64_MAGIC, _LOCATOR64_MAGIC = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _COMMENT_BYTES_MAX = 65535
 _TAIL_BYTES = 256 << 10
-_ENTRY_BYTES_MIN = 46
 _COUNTS = 1 << 16
-_DIRECTORY_BEGINS = frozenset({b"PK\x01\x02", _END_MAGIC, _END64_MAGIC})
+_DIRECTORY_BEGINS = frozenset({CENTRAL_MAGIC, END_MAGIC, _END64_MAGIC})
 _DIRECTORY_BYTES_MAX = 2 << 30
 
 
@@ -72,8 +73,8 @@ def local_header(entry: Entry) -> bytes:
         extra = struct.pack("<2H2Q", 1, 16, entry.nbytes, entry.packed_bytes)
         sizes = (_FULL32, _FULL32)
     return (
-        _LOCAL.pack(
-            b"PK\x03\x04",
+        LOCAL.pack(
+            LOCAL_MAGIC,
             45 if extra else 20,
             flags,
             entry.method,
@@ -96,8 +97,8 @@ def central_header(entry: Entry) -> bytes:
     extra = struct.pack(f"<2H{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
     version = 45 if extra or entry.nbytes >= _NEAR_FULL32 else 20
     return (
-        _CENTRAL.pack(
-            b"PK\x01\x02",
+        CENTRAL.pack(
+            CENTRAL_MAGIC,
             _UNIX | version,
             version,
             flags,
@@ -132,11 +133,11 @@ def archive_end(*, entries: int, offset: int, nbytes: int) -> bytes:
     if entries >= _FULL16 or offset >= _FULL32 or nbytes >= _FULL32:
         place = offset + nbytes
         wide = _END64.pack(
-            b"PK\x06\x06", 44, _UNIX | 45, 45, 0, 0, entries, entries, nbytes, offset
-        ) + _LOCATOR64.pack(b"PK\x06\x07", 0, place, 1)
+            _END64_MAGIC, 44, _UNIX | 45, 45, 0, 0, entries, entries, nbytes, offset
+        ) + _LOCATOR64.pack(_LOCATOR64_MAGIC, 0, place, 1)
     count = min(entries, _FULL16)
-    end = _END.pack(
-        b"PK\x05\x06",
+    end = END.pack(
+        END_MAGIC,
         0,
         0,
         count,
@@ -165,14 +166,14 @@ def extra_data_in(record: bytes) -> bytes:
 
 def ends_as_pack(tail: bytes) -> bool:
     """Whether an archive's last bytes are those of one that colabkit packed."""
-    begin = len(tail) - _END.size - len(PACK_COMMENT)
-    return begin >= 0 and tail[begin : begin + 4] == b"PK\x05\x06" and tail.endswith(PACK_COMMENT)
+    begin = len(tail) - END.size - len(PACK_COMMENT)
+    return begin >= 0 and tail[begin : begin + 4] == END_MAGIC and tail.endswith(PACK_COMMENT)
 
 
 def data_offset(local: bytes) -> int:
     """Returns how far behind its header's begin a member's data lies."""
-    *_, name_bytes, extra_bytes = _LOCAL.unpack(local[: _LOCAL.size])
-    return _LOCAL.size + int(name_bytes) + int(extra_bytes)
+    *_, name_bytes, extra_bytes = LOCAL.unpack(local[: LOCAL.size])
+    return LOCAL.size + int(name_bytes) + int(extra_bytes)
 
 
 def _encoded(name: str) -> tuple[bytes, int]:
@@ -249,7 +250,7 @@ def zip_end(source: Source, tail: Tail) -> ZipEnd:
         message = f"{source.name} ({source.nbytes:,} bytes) has no directory at its end."
         raise ArchiveCorruptError(message, hint="It was cut short: upload or download it again.")
     end_offset = tail.offset + place
-    _, disk, first_disk, _, n_entries, nbytes, offset, comment_bytes = _END.unpack_from(
+    _, disk, first_disk, _, n_entries, nbytes, offset, comment_bytes = END.unpack_from(
         tail.data, place
     )
     # Some programs write a second record whether or not it is needed, others never.
@@ -265,7 +266,7 @@ def zip_end(source: Source, tail: Tail) -> ZipEnd:
     if disks:
         offset += disks[first_disk]
     shift = end_offset - nbytes - offset
-    if shift < 0 or n_entries * _ENTRY_BYTES_MIN > nbytes:
+    if shift < 0 or n_entries * CENTRAL.size > nbytes:
         message = f"{source.name}'s directory does not fit into its {source.nbytes:,} bytes."
         raise ArchiveCorruptError(message, hint="Upload or download it again.")
     if nbytes > _DIRECTORY_BYTES_MAX:
@@ -279,7 +280,7 @@ def zip_end(source: Source, tail: Tail) -> ZipEnd:
         0 if wraps else shift,
         counts_all=large is not None,
         wraps=wraps,
-        has_more_behind=place + _END.size + comment_bytes < len(tail.data),
+        has_more_behind=place + END.size + comment_bytes < len(tail.data),
         disks=disks,
     )
 
@@ -300,14 +301,14 @@ def _disks(source: Source, disk: int, first_disk: int) -> tuple[int, ...]:
 def _end_record(tail: Tail) -> int | None:
     """Returns where the last record lies whose comment ends where the file does."""
     data = tail.data
-    lowest = max(0, len(data) - _END.size - _COMMENT_BYTES_MAX)
-    place = data.rfind(_END_MAGIC, lowest)
+    lowest = max(0, len(data) - END.size - _COMMENT_BYTES_MAX)
+    place = data.rfind(END_MAGIC, lowest)
     while place >= 0:
-        if place + _END.size <= len(data):
+        if place + END.size <= len(data):
             comment_bytes = int.from_bytes(data[place + 20 : place + 22], "little")
-            if place + _END.size + comment_bytes == len(data):
+            if place + END.size + comment_bytes == len(data):
                 return place
-        place = data.rfind(_END_MAGIC, lowest, place)
+        place = data.rfind(END_MAGIC, lowest, place)
     return _end_before_more(tail)
 
 
@@ -316,17 +317,17 @@ def _end_before_more(tail: Tail) -> int | None:
 
     It has to begin where the file does: the zip in a zip that was cut short does not.
     """
-    data, place = tail.data, tail.data.rfind(_END_MAGIC)
+    data, place = tail.data, tail.data.rfind(END_MAGIC)
     while place >= 0:
-        if place + _END.size <= len(data):
-            *_, nbytes, offset, _ = _END.unpack_from(data, place)
+        if place + END.size <= len(data):
+            *_, nbytes, offset, _ = END.unpack_from(data, place)
             end_offset = tail.offset + place
             large = _end64(tail, end_offset) if _FULL32 in {nbytes, offset} else None
             if large is not None:
                 end_offset, nbytes, offset = large.offset, *large.directory
             if offset + nbytes == end_offset and tail.read(offset, 4) in _DIRECTORY_BEGINS:
                 return place
-        place = data.rfind(_END_MAGIC, 0, place)
+        place = data.rfind(END_MAGIC, 0, place)
     return None
 
 

@@ -30,14 +30,9 @@ from colabkit.datasets.archives.safety import (
     resolve,
 )
 from colabkit.datasets.archives.zip_contents import ZipMethod, data_ranges, unpacked
-from colabkit.datasets.archives.zip_directory import (
-    LOCAL_BYTES,
-    ZipEntries,
-    is_folder,
-    read_entries,
-)
+from colabkit.datasets.archives.zip_directory import ZipEntries, is_folder, read_entries
 from colabkit.datasets.archives.zip_encryption import AES_METHOD, aes_facts
-from colabkit.datasets.archives.zip_format import Tail, zip_end
+from colabkit.datasets.archives.zip_format import LOCAL_BYTES, Tail, zip_end
 from colabkit.datasets.reading.source import Source
 from colabkit.errors import (
     ArchiveCorruptError,

@@ -20,8 +20,8 @@ from colabkit.datasets.archives.zip_contents import (
     pieces,
     unpacked,
 )
-from colabkit.datasets.archives.zip_directory import LOCAL_BYTES
 from colabkit.datasets.archives.zip_encryption import Decryption, aes_facts, maybe_wrong
+from colabkit.datasets.archives.zip_format import LOCAL_BYTES
 from colabkit.datasets.archives.zip_members import ZipLayout
 from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
+from colabkit.datasets.archives.zip_format import LOCAL_BYTES
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.listing import THREADS
@@ -23,7 +24,6 @@ _KIND_HEAD_BYTES = 64 << 10
 # A bzip2 gives nothing before its first block is whole.
 _BZ2_HEAD_BYTES = 1 << 20
 _BLOCK_BYTES = 512
-_LOCAL_BYTES = 30
 ARCHIVE_SUFFIXES = frozenset(
     f".{name}"
     for names in (
@@ -131,8 +131,8 @@ def _is_read_whole(source: Source) -> bool:
     """Whether a zip's first member is that of a model, an office document or a program."""
     if suffix_of(source.name) in ARCHIVE_SUFFIXES:
         return False
-    head = source.read(0, _LOCAL_BYTES + 256)
-    name = head[_LOCAL_BYTES : _LOCAL_BYTES + int.from_bytes(head[26:28], "little")]
+    head = source.read(0, LOCAL_BYTES + 256)
+    name = head[LOCAL_BYTES : LOCAL_BYTES + int.from_bytes(head[26:28], "little")]
     return name.startswith(_WHOLE_FIRST_MEMBERS) or name.endswith(_WHOLE_FIRST_ENDS)
 
 
