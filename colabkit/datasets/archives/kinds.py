@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from colabkit.datasets.archives.codecs import Password
 from colabkit.datasets.archives.members import ArchiveFile, FileTable, Remarks
@@ -14,6 +15,9 @@ from colabkit.datasets.archives.zip_members import ZipLayout, plan_zip
 from colabkit.datasets.reading.source import Source
 from colabkit.errors import ArchiveCorruptError
 from colabkit.storage import hash_of
+
+if TYPE_CHECKING:
+    from colabkit.datasets.archives.adapters import ListedPlan
 
 _TAR_MAGIC_AT = 257
 _BLOCK_BYTES = 512
@@ -59,6 +63,11 @@ _MAGIC = (
     (b"7z\xbc\xaf\x27\x1c", ArchiveKind.SEVEN_ZIP),
     (b"Rar!\x1a\x07", ArchiveKind.RAR),
 )
+
+
+def magic_of(kind: ArchiveKind) -> bytes:
+    """Returns what an archive of a kind begins with."""
+    return next(magic for magic, each in _MAGIC if each is kind)
 
 
 def kind_of(source: Source) -> ArchiveKind:
@@ -171,59 +180,70 @@ def plan_archive(
         ArchiveCorruptError: It is damaged, or no archive.
         ArchivePasswordError: It is encrypted and no password was given.
     """
-    limits = limits or Limits()
-    wanted = chosen(members)
-    kind = kind_of(source)
-    remarks = Remarks()
-    if kind is ArchiveKind.ZIP:
-        parts = plan_zip(source, wanted, limits, password, remarks, encoding)
-        return Plan(
-            kind=kind,
-            files=parts.files,
-            nbytes=int(parts.files.nbytes.sum()),
-            n_files=len(parts.files) + len(parts.links.to_files),
-            digest=parts.digest,
-            limits=limits,
-            archive_bytes=source.nbytes,
-            folders=parts.folders,
-            links=parts.links,
-            wanted=wanted,
-            layout=parts.layout,
-            remarks=remarks,
-        )
-    if not kind.is_tar:
-        # Loaded for these alone, as what unpacks each kind is.
-        from colabkit.datasets.archives.adapters import plan_rar
-        from colabkit.datasets.archives.seven_zip import plan_7z
-
-        plan_listed = plan_7z if kind is ArchiveKind.SEVEN_ZIP else plan_rar
-        listed = plan_listed(source, wanted, limits, password, remarks)
-        return Plan(
-            kind=kind,
-            files=listed.files,
-            nbytes=int(listed.files.nbytes.sum()),
-            n_files=len(listed.files),
-            digest=listed.digest,
-            limits=limits,
-            archive_bytes=source.nbytes,
-            folders=listed.folders,
-            wanted=wanted,
-            names=listed.names,
-            times=listed.times,
-            remarks=remarks,
-        )
-    return Plan(
-        kind=kind,
+    plan = Plan(
+        kind=kind_of(source),
         files=(),
         nbytes=None,
         n_files=None,
-        digest=_digest_of_ends(source),
-        limits=limits,
+        digest="",
+        limits=limits or Limits(),
         archive_bytes=source.nbytes,
-        wanted=wanted,
-        remarks=remarks,
+        wanted=chosen(members),
         encoding=encoding,
     )
+    return _PLANNED.get(plan.kind, _planned_tar)(plan, source, password)
+
+
+def _planned_zip(plan: Plan, source: Source, password: Password) -> Plan:
+    found = plan_zip(source, plan.wanted, plan.limits, password, plan.remarks, plan.encoding)
+    return replace(
+        plan,
+        files=found.files,
+        nbytes=int(found.files.nbytes.sum()),
+        n_files=len(found.files) + len(found.links.to_files),
+        digest=found.digest,
+        folders=found.folders,
+        links=found.links,
+        layout=found.layout,
+    )
+
+
+def _planned_7z(plan: Plan, source: Source, password: Password) -> Plan:
+    # Loaded for these alone, as what unpacks each kind is.
+    from colabkit.datasets.archives.seven_zip import plan_7z
+
+    return _listed(plan, plan_7z(source, plan.wanted, plan.limits, password, plan.remarks))
+
+
+def _planned_rar(plan: Plan, source: Source, password: Password) -> Plan:
+    from colabkit.datasets.archives.adapters import plan_rar
+
+    return _listed(plan, plan_rar(source, plan.wanted, plan.limits, password, plan.remarks))
+
+
+def _listed(plan: Plan, found: ListedPlan) -> Plan:
+    return replace(
+        plan,
+        files=found.files,
+        nbytes=int(found.files.nbytes.sum()),
+        n_files=len(found.files),
+        digest=found.digest,
+        folders=found.folders,
+        names=found.names,
+        times=found.times,
+    )
+
+
+def _planned_tar(plan: Plan, source: Source, password: Password) -> Plan:  # noqa: ARG001
+    return replace(plan, digest=_digest_of_ends(source))
+
+
+# The others are tars.
+_PLANNED = {
+    ArchiveKind.ZIP: _planned_zip,
+    ArchiveKind.SEVEN_ZIP: _planned_7z,
+    ArchiveKind.RAR: _planned_rar,
+}
 
 
 def _digest_of_ends(source: Source) -> str:

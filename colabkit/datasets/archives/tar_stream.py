@@ -19,20 +19,12 @@ from colabkit.datasets.archives.codecs import (
     xz_decoder,
     zstd_decoder,
 )
-from colabkit.datasets.archives.kinds import ArchiveKind
+from colabkit.datasets.archives.kinds import ArchiveKind, magic_of
 from colabkit.errors import ArchiveCorruptError
 
 _NO_BOUND = 1 << 62
 # Who inflates waits for the interpreter at every piece while headers are cut: few and large.
 _PIECE_BYTES = 1 << 20
-_MAGIC = {
-    ArchiveKind.TAR_GZ: b"\x1f\x8b",
-    ArchiveKind.TAR_BZ2: b"BZh",
-    ArchiveKind.TAR_XZ: b"\xfd7zXZ",
-    ArchiveKind.TAR_ZST: b"\x28\xb5\x2f\xfd",
-    ArchiveKind.TAR_LZ4: b"\x04\x22\x4d\x18",
-    ArchiveKind.TAR_LZMA: b"\x5d\0\0",
-}
 _DECODERS: dict[ArchiveKind, Callable[[], Decoder]] = {
     ArchiveKind.TAR_GZ: lambda: deflate_decoder(GZIP),
     ArchiveKind.TAR_BZ2: bz2_decoder,
@@ -72,7 +64,7 @@ def unpacked_pieces(
 def _streams(
     kind: ArchiveKind, chunks: Iterator[bytes], on_junk: Callable[[], None]
 ) -> Iterator[bytes]:
-    rest = b""
+    rest, magic = b"", magic_of(kind)
     while True:
         decoder = _DECODERS[kind]()
         yield from decode(
@@ -83,11 +75,11 @@ def _streams(
             raise CodecError(message)
         # Padding with zeros is allowed after a stream, and further streams.
         rest = bytes(decoder.unused_data or b"").lstrip(b"\0")
-        while len(rest) < len(_MAGIC[kind]) and (more := next(chunks, b"")):
+        while len(rest) < len(magic) and (more := next(chunks, b"")):
             rest = (rest + more).lstrip(b"\0")
         if not rest:
             return
-        if not rest.startswith(_MAGIC[kind]):
+        if not rest.startswith(magic):
             on_junk()
             return
 

@@ -6,13 +6,12 @@ import os
 from collections.abc import Callable, Container, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from colabkit.datasets.archives.kinds import ArchiveKind, Plan
 from colabkit.datasets.archives.members import FileTable, Remark, UnpackedTable
 from colabkit.datasets.archives.names import check_clashes
 from colabkit.datasets.archives.safety import MemberSelection, Resolved
-from colabkit.datasets.archives.zip_members import ZipLayout
 from colabkit.datasets.archives.zip_unpacking import ZipUnpacker
 from colabkit.datasets.reading.progress import Counter, TransferProgress
 from colabkit.datasets.reading.read_ahead import ReadAhead
@@ -67,15 +66,11 @@ def unpack(
     """
     tree = Tree(into)
     watch = _Watch(plan, source, on_progress, retry)
-    if plan.kind.is_tar:
-        return _unpack_tar(plan, source, tree, done, watch)
-    if not (plan.limits.case_clashes or tree.keeps_case):
+    if not (plan.kind.is_tar or plan.limits.case_clashes or tree.keeps_case):
         names = [file.path for file in plan.files] + [link.path for link in plan.links.to_files]
         check_clashes(names, plan.folders, keeps_case=False)
     tree.make_folders(plan.folders)
-    if plan.layout is None:
-        return _unpack_members(plan, source, tree, done, password, watch)
-    return _unpack_zip(plan, plan.layout, source, tree, done, password, watch)
+    return _UNPACK.get(plan.kind, _unpack_tar)(plan, source, tree, done, password, watch)
 
 
 class _Watch:
@@ -132,18 +127,18 @@ class _Watch:
 
 def _unpack_zip(
     plan: Plan,
-    layout: ZipLayout,
     source: Source,
     tree: Tree,
     done: Container[str],
     password: str | bytes | None,
     watch: _Watch,
 ) -> UnpackedTable:
+    layout = plan.layout
+    if layout is None or not isinstance(plan.files, FileTable):
+        raise TypeError(plan.files)
     if layout.encrypted and password is None:
         message = f"{source.name} is encrypted."
         raise ArchivePasswordError(message, hint="Pass password=.")
-    if not isinstance(plan.files, FileTable):
-        raise TypeError(plan.files)
     cores = os.cpu_count() or 1
     wanted = len(plan.files) >= FROM_FILES and not layout.encrypted
     near = source if wanted and isinstance(source, FileSource) and source.is_near else None
@@ -170,7 +165,12 @@ def _unpack_zip(
 
 
 def _unpack_tar(
-    plan: Plan, source: Source, tree: Tree, done: Container[str], watch: _Watch
+    plan: Plan,
+    source: Source,
+    tree: Tree,
+    done: Container[str],
+    password: str | bytes | None,  # noqa: ARG001 - no tar has one
+    watch: _Watch,
 ) -> UnpackedTable:
     from colabkit.datasets.archives.tar_unpacking import TarUnpacker
 
@@ -205,7 +205,7 @@ def _unpack_tar(
     return unpacker.manifest
 
 
-def _unpack_members(
+def _unpack_7z(
     plan: Plan,
     source: Source,
     tree: Tree,
@@ -213,25 +213,43 @@ def _unpack_members(
     password: str | bytes | None,
     watch: _Watch,
 ) -> UnpackedTable:
-    """Unpacks what other packages read, one member after the other."""
-    from colabkit.datasets.archives.adapters import Rar, StreamUnpacker
     from colabkit.datasets.archives.seven_zip import SevenZipUnpacker
 
+    unpacker = SevenZipUnpacker(plan.files, plan.names, plan.times, tree, done, password)
+    return _unpack_members(plan, source, tree, watch, unpacker, unpacker.work)
+
+
+def _unpack_rar(
+    plan: Plan,
+    source: Source,
+    tree: Tree,
+    done: Container[str],
+    password: str | bytes | None,
+    watch: _Watch,
+) -> UnpackedTable:
+    from colabkit.datasets.archives.adapters import Rar, StreamUnpacker
+
+    unpacker = StreamUnpacker(plan.files, plan.times, tree, done)
+
+    def work(stream: BinaryIO) -> None:
+        unpacker.work(Rar(source, stream, plan.names, password))
+
+    return _unpack_members(plan, source, tree, watch, unpacker, work)
+
+
+def _unpack_members(
+    plan: Plan,
+    source: Source,
+    tree: Tree,
+    watch: _Watch,
+    unpacker: SevenZipUnpacker | StreamUnpacker,
+    work: Callable[[BinaryIO], None],
+) -> UnpackedTable:
+    """Unpacks what other packages read, one member after the other."""
     workers = WorkerGroup()
     file = SourceFile(source, workers, retries=watch.retry is not None)
     stream = file.buffered()
-    unpacker: SevenZipUnpacker | StreamUnpacker
-    if plan.kind is ArchiveKind.SEVEN_ZIP:
-        members = (plan.files, plan.names, plan.times)
-        unpacker = seven = SevenZipUnpacker(*members, tree, done, password)
-        workers.start("unpack", lambda: seven.work(stream), awaited=True)
-    else:
-        unpacker = streams = StreamUnpacker(plan.files, plan.times, tree, done)
-        workers.start(
-            "unpack",
-            lambda: streams.work(Rar(source, stream, plan.names, password)),
-            awaited=True,
-        )
+    workers.start("unpack", lambda: work(stream), awaited=True)
     watch.over(workers, file, unpacker.counter)
     _make_links(plan.links, tree, unpacker.manifest)
     return unpacker.manifest
@@ -247,3 +265,11 @@ def _make_links(links: Resolved, tree: Tree, manifest: UnpackedTable) -> None:
         manifest.add(link.path, facts[link.target].nbytes, facts[link.target].crc32)
     for link in links.to_folders:
         tree.symlink(link.path, link.target)
+
+
+# The others are tars.
+_UNPACK = {
+    ArchiveKind.ZIP: _unpack_zip,
+    ArchiveKind.SEVEN_ZIP: _unpack_7z,
+    ArchiveKind.RAR: _unpack_rar,
+}
