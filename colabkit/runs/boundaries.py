@@ -356,10 +356,11 @@ class Boundaries:
         )
 
     def _say_unsaved(self) -> None:
-        """Says the verdict again where training was seen to change what nobody can save."""
+        """Says the verdict again where training was seen to read or change what none can repeat."""
         said = self.history.verdict
         if self.has_trained and said is not None:
-            self.history.verdict = said.adding(reasons=self._adapter.unsaved())
+            seen = (*self._position.data_reasons, *self._adapter.unsaved())
+            self.history.verdict = said.adding(reasons=seen)
             if self.history.verdict != said:
                 self._display.say(str(self.history.verdict))
 

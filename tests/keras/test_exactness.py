@@ -48,6 +48,8 @@ ON_TENSORFLOW = {
     "tfdata_without_an_end": 21,
     "tfdata_shuffled_twice": 18,
     "tfdata_of_a_generator_that_draws": 18,
+    "tfdata_shown_after_each_epoch": 18,
+    "tfdata_shown_after_each_step": 18,
     "class_weights_of_a_pipeline": 18,
     "steps_of_a_pipeline_of_unknown_length": 10,
     "four_steps_per_execution_of_unknown_length": 18,

@@ -173,3 +173,30 @@ def test_a_users_pipeline_and_streams_are_as_they_were_afterwards(tmp_path):
     feed.close()
     np.random.seed(3)
     assert passes(data, 1) == plain
+
+
+def test_a_callback_whose_reading_no_resume_can_repeat_is_named(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    import colabkit
+    from tests.keras.cases import BATCH, arrays, network
+
+    one = tf.data.Dataset.from_tensor_slices(arrays()).shuffle(44)
+    whole = one.batch(BATCH).shuffle(3)
+    fixed = tf.data.Dataset.from_tensor_slices(arrays()).batch(BATCH)
+    read = {
+        "as training begins": (whole, whole, "on_train_begin", True),
+        "of one shuffle": (whole, one, "on_epoch_end", True),
+        "twice over": (one.batch(BATCH), one.repeat(2), "on_epoch_end", True),
+        "of nothing drawn": (fixed, fixed, "on_train_begin", False),
+        "of all": (whole, whole.take(1), "on_epoch_end", False),
+    }
+    for name, (data, shown, hook, is_named) in read.items():
+        callback = keras.callbacks.Callback()
+        setattr(callback, hook, lambda *_, shown=shown, **__: next(iter(shown)))
+        options = {"batch_size": BATCH, "progress": False, "callbacks": [callback]}
+        history = colabkit.fit(network(), data, tmp_path / name, **options)
+        assert ("a callback reads" in str(history.verdict)) is is_named, name
+    assert "__iter__" in vars(tf.data.Dataset)
+    assert vars(tf.data.Dataset)["__iter__"].__module__.startswith("tensorflow")

@@ -243,6 +243,25 @@ def from_text() -> keras.Model:
     return unbuilt(Scaling, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 
 
+class Showing(keras.callbacks.Callback):
+    """Reads a batch of what is trained on, as callbacks that show predictions do."""
+
+    def __init__(self, data: Any, *, hooks: tuple[str, ...]) -> None:
+        super().__init__()
+        self.data = data
+        for hook in hooks:
+            setattr(self, hook, self.show)
+
+    def show(self, *_: Any, **__: Any) -> None:
+        for _x, _y in self.data.take(1):
+            pass
+
+
+def shown(*hooks: str) -> dict[str, Any]:
+    data = seeded(pipeline)
+    return {"model": network(), "data": data, "callbacks": [Showing(data, hooks=hooks)]}
+
+
 TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "tfdata_shuffled_augmented_cached": lambda: {"model": network(), "data": seeded(pipeline)},
     "tfdata_that_keeps_its_draws": lambda: {"model": network(), "data": seeded(kept_draws)},
@@ -258,6 +277,8 @@ TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
         "data": seeded(of_a_generator),
         "validation_data": seeded(of_a_generator),
     },
+    "tfdata_shown_after_each_epoch": lambda: shown("on_epoch_begin", "on_epoch_end"),
+    "tfdata_shown_after_each_step": lambda: shown("on_train_batch_end"),
     "class_weights_of_a_pipeline": lambda: {
         "model": network(),
         "data": seeded(pipeline),

@@ -34,9 +34,14 @@ class FitProgress:
         is_over: Whether the training came to its end, on_train_end included.
         supply: How far the data reaches.
         drawn: How many orders each source had drawn before the phase, or none are known.
+
+    Args:
+        supply: How far the data reaches.
+        drawing: The sources that draw an order for whoever reads them.
     """
 
-    def __init__(self, supply: Supply) -> None:
+    def __init__(self, supply: Supply, drawing: Sequence[Any]) -> None:
+        self._drawing = drawing
         self.drawn: list[int] = []
         self.newest: Logs = {}
         self.is_over = False
@@ -51,6 +56,7 @@ class FitProgress:
         """Returns all of it."""
         return {
             "drawn": self.drawn,
+            "read_beside": [each.readers.state() for each in self._drawing],
             "values": self.values,
             "is_over": self.is_over,
             "supply": self.supply.state_dict(),
@@ -59,6 +65,8 @@ class FitProgress:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores all of it."""
         self.drawn = list(state.get("drawn", ()))
+        for each, read in zip(self._drawing, state.get("read_beside", ()), strict=False):
+            each.readers.restore(read)
         self.newest, self.is_over = dict(state["values"]), state["is_over"]
         if "supply" in state:
             self.supply.load_state_dict(state["supply"])

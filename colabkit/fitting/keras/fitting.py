@@ -163,7 +163,8 @@ class _Fitting:
         }
         states: dict[str, Any] = {**callback_states(users)}
         self._has_an_end = bool(users or own.members or _averages(model.optimizer))
-        self._progress = FitProgress(self._supply)
+        self._drawing: list[Any] = [each for each in self._feeds if hasattr(each, "catch_up")]
+        self._progress = FitProgress(self._supply, self._drawing)
         self._run = KerasRun(
             ckpt_dir,
             dataclasses.replace(
@@ -207,10 +208,11 @@ class _Fitting:
 
     def _begin_phase(self) -> None:
         """Has the data begin with the phase, and come in other orders than in those before."""
-        run, drawn = self._run, self._progress.drawn
-        drawing: list[Any] = [feed for feed in self._feeds if hasattr(feed, "catch_up")]
+        run, drawn, drawing = self._run, self._progress.drawn, self._drawing
         if run.begins_phase:
             self._supply.turn = Turn()
+            for feed in drawing:
+                feed.readers.restore(())
         if run.begins_phase or not run.step or run.goes_on_in_session:
             self._progress.drawn = [feed.drawn for feed in drawing]
         elif not (run.is_closed or run.is_idle):
@@ -256,6 +258,7 @@ class _Fitting:
                 run.training(epochs),
                 _weights_left_open(self._model.optimizer),
                 _steps_end_with_the_data(self._model, self._feeds),
+                _told_of_readers(self._drawing),
             ):
                 if self._is_left():
                     self._progress.is_over = False
@@ -360,6 +363,14 @@ def _weights_left_open(optimizer: Any) -> Iterator[None]:
         yield
     finally:
         del optimizer.finalize_variable_values
+
+
+@contextlib.contextmanager
+def _told_of_readers(drawing: Sequence[Any]) -> Iterator[None]:
+    with contextlib.ExitStack() as told:
+        for feed in drawing:
+            told.enter_context(feed.told_of_readers())
+        yield
 
 
 def _steps_end_with_the_data(

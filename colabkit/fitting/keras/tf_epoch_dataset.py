@@ -17,6 +17,7 @@ from colabkit.frameworks.keras.compare import record
 from colabkit.frameworks.keras.pass_watch import ArrayWatch, PassWatch, seen_by
 from colabkit.frameworks.keras.structure import Parts, tupled
 from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
+from colabkit.frameworks.keras.tfdata_readers import begun
 
 _SAMPLED = 2
 
@@ -34,6 +35,7 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
         template: A dataset of the same elements.
         make: Makes the iterator of an epoch.
         watch: Returns what takes down the batches of the epoch under way.
+        expect: Is told where the next iterator begins.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
         template: tf.data.Dataset,
         make: Callable[[Start], Any],
         watch: Callable[[], PassWatch],
+        expect: Callable[[Start], None] = lambda start: None,  # noqa: ARG005
     ) -> None:
         self._template = template
         self._make = make
         self._watch = watch
+        self._expect = expect
         self._due: Start | None = None
         self.length: int | None = None
         super().__init__(tf.data.experimental.to_variant(template))
@@ -52,6 +56,7 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
     def begin(self, start: Start) -> None:
         """Says where the next iterator begins."""
         self._due = start
+        self._expect(start)
 
     @property
     def watch(self) -> PassWatch:
@@ -61,7 +66,7 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
     def __iter__(self) -> Iterator[Any]:
         start, self._due = self._due, None
         if start is None:
-            return iter(self._template.take(0))
+            return begun(self._template.take(0))
         iterator: Iterator[Any] = self._make(start)
         return iterator
 
@@ -87,7 +92,7 @@ def passes_over(feed: Feed, *, ahead: bool) -> Passes:
     """
     if isinstance(feed, TfDataFeed):
         feed.is_watched = True
-        return Passes(feed.template, feed.iterator, lambda: feed.watch)
+        return Passes(feed.template, feed.iterator, lambda: feed.watch, feed.expect)
     if isinstance(feed, KerasArrayFeed) and not feed.is_sparse:
         return _over_arrays(feed)
     return _over_batches(feed, ahead=ahead)

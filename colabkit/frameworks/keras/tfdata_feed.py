@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import weakref
@@ -14,8 +15,15 @@ from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.keras.pass_watch import StreamWatch
 from colabkit.frameworks.keras.places import Route, Span, Turn
-from colabkit.frameworks.keras.tfdata_inspect import Depth, graphs_of, look_into, stages_of
+from colabkit.frameworks.keras.tfdata_inspect import (
+    Depth,
+    depth_of,
+    graphs_of,
+    look_into,
+    stages_of,
+)
 from colabkit.frameworks.keras.tfdata_python import Generators
+from colabkit.frameworks.keras.tfdata_readers import OtherReaders, begun, told_of_readers
 from colabkit.frameworks.keras.tfdata_tap import (
     is_in_order,
     may_be_read,
@@ -28,6 +36,10 @@ from colabkit.frameworks.seeding import derive
 _DRAWN = (
     "the tf.data pipeline was read before in this session, or twice in an epoch, and an order that"
     " it has drawn cannot come again (make it in the same cell, or pass the function that makes it)"
+)
+_READ_BESIDE = (
+    "a callback reads the training pipeline itself, and draws orders from it that a resume cannot"
+    " repeat (make a pipeline of its own for it)"
 )
 # How often each shuffle, whatever pipeline it is part of, has drawn an order in this session.
 _ORDERS_DRAWN: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
@@ -55,6 +67,7 @@ class TfDataFeed:
         is_watched: Whether anybody asks what its batches were.
         watch: Takes down batches of the pass under way.
         record: Says what a batch is.
+        readers: Who else read the pipeline, and when.
 
     Args:
         source: The dataset, or the function.
@@ -82,7 +95,9 @@ class TfDataFeed:
         self._generators = self._generators_of(self._dataset)
         self._generators.try_out()
         self._shuffles = () if self._make else tuple(shuffles_of(self._dataset))
-        self._cannot_repeat = False
+        self._cannot_repeat = self._is_read_beside = False
+        self.readers = OtherReaders()
+        self._due: int | None = None
         self._iterators_made = 0
         self.is_watched = False
         self.watch, self.record = StreamWatch(record), record
@@ -164,6 +179,39 @@ class TfDataFeed:
         """Counts the passes of another run over the same pipeline as its own."""
         self._iterators_made = self.drawn
 
+    def expect(self, start: Start) -> None:
+        """Says which epoch is read next."""
+        self._due = self._span(start).turn
+
+    def told_of_readers(self) -> contextlib.AbstractContextManager[None]:
+        """Has it count what callbacks read of the pipeline meanwhile."""
+        is_drawn = self.is_watched and bool(self._shuffles)
+        return told_of_readers(self._note_reader) if is_drawn else contextlib.nullcontext()
+
+    def _note_reader(self, dataset: Any) -> None:
+        """Counts an iterator that somebody else is about to make of the pipeline, or a part."""
+        stages = {id(stage) for stage in stages_of(dataset)}
+        read = [each for each in self._shuffles if id(each) in stages]
+        if not read:
+            return
+        if self._due is not None:
+            self._begin_as_before(self._due)
+            self._draw_as_before(self._iterators_made)
+            self.readers.note(self._iterators_made)
+        is_whole = Depth.WHOLE in {self._look.depth, depth_of(dataset)}
+        is_kept = self._look.first_pass_is_kept or self._generators.are_any
+        is_part = len(read) < len(self._shuffles)
+        # What is read as training begins, each session reads again.
+        self._is_read_beside |= self._due is None or is_whole or is_kept or is_part
+        for each in read:
+            _ORDERS_DRAWN[each] = _ORDERS_DRAWN.get(each, 0) + 1
+
+    def _draw_as_before(self, place: int) -> None:
+        """Draws what others drew in earlier sessions after so many passes had begun."""
+        for _ in range(self.readers.missing(place)):
+            next(begun(self._dataset), None)
+            self._count_orders()
+
     def _count_orders(self) -> None:
         for each in self._shuffles:
             _ORDERS_DRAWN[each] = _ORDERS_DRAWN.get(each, 0) + 1
@@ -175,9 +223,11 @@ class TfDataFeed:
         elif self._route.batches is not None and skip >= self._route.batches:
             # Nobody would read of it, and only what is read draws.
             self._begin_as_before(turn + 1)
+            self._draw_as_before(turn + 1)
             dataset = self._dataset.take(0)
         else:
             self._begin_as_before(turn)
+            self._draw_as_before(turn)
             self._cannot_repeat |= bool(self._shuffles) and turn < self._iterators_made
             self._generators.begin(turn)
             self._iterators_made += 1
@@ -186,8 +236,10 @@ class TfDataFeed:
         self.watch = StreamWatch(record, first=skip)
         # A batch more costs microseconds at each step: what is kept of one pass will do.
         is_tapped = turn == 0 and self.is_watched
-        begun: Iterator[Any] = _from(dataset, skip, self.watch if is_tapped else None)
-        return begun
+        batches: Iterator[Any] = _from(dataset, skip, self.watch if is_tapped else None)
+        if self._make is None:
+            self._draw_as_before(turn + 1)
+        return batches
 
     def again(self, start: Start, *, goes_on: bool) -> Iterator[Any] | None:
         """Returns the batches from a place on, None where the look would be a draw of orders."""
@@ -205,6 +257,7 @@ class TfDataFeed:
     def _begin_as_before(self, turn: int) -> None:
         """Reads the passes before as far as it takes: each draws its own order from the seed."""
         while self._iterators_made < turn:
+            self._draw_as_before(self._iterators_made)
             self._read_as_before(self._iterators_made)
             self._iterators_made += 1
 
@@ -212,7 +265,7 @@ class TfDataFeed:
         self._generators.begin(number)
         is_kept = self._look.first_pass_is_kept and number == 0
         depth = Depth.WHOLE if is_kept else self._look.depth
-        iterator = iter(self._dataset)
+        iterator = begun(self._dataset)
         for _ in itertools.islice(iterator, None if depth is Depth.WHOLE else int(depth)):
             pass
         self._count_orders()
@@ -260,6 +313,7 @@ class TfDataFeed:
             *self._look.reasons,
             *self._generators.reasons(),
             *((_DRAWN,) if self._cannot_repeat else ()),
+            *((_READ_BESIDE,) if self._is_read_beside else ()),
         )
 
     def notices(self) -> tuple[str, ...]:
@@ -274,7 +328,7 @@ def is_dataset(value: object) -> bool:
 
 def _from(dataset: Any, skip: int, watch: StreamWatch | None) -> Any:
     dataset = dataset.skip(skip) if skip else dataset
-    return iter(dataset if watch is None else tapped(dataset, watch, first=skip))
+    return begun(dataset if watch is None else tapped(dataset, watch, first=skip))
 
 
 def _cardinality(dataset: Any) -> int | None:

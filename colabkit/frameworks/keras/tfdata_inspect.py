@@ -114,6 +114,11 @@ _ALL_PASSES = (
 )
 
 
+def depth_of(dataset: Any) -> Depth:
+    """Returns how far a pass must be read for the next one to draw what it would have drawn."""
+    return _depth(dataset)[1]
+
+
 def _depth(stage: Any) -> tuple[bool, Depth]:
     """Returns whether each pass over a stage draws, and how far it must be read for that.
 

@@ -109,6 +109,11 @@ class Generators:
         self._open = contextlib.ExitStack()
         self._is_open = False
 
+    @property
+    def are_any(self) -> bool:
+        """Whether the pipeline has some."""
+        return bool(self._states)
+
     def try_out(self) -> None:
         """Reads the first element of each twice."""
         for keyed in self._keyed:
