@@ -617,3 +617,37 @@ class TestAlone:
             check=False,
         )
         assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("size", [4, 16])
+def test_batches_of_another_size_go_on_at_the_same_sample(size, tmp_path):
+    import keras
+
+    seen: list[np.ndarray] = []
+
+    class Seeing(keras.Sequential):
+        def train_step(self, data: Any) -> Any:
+            seen.append(np.array(data[0]))
+            return super().train_step(data)
+
+    def train(size: int, *, until: int | None) -> None:
+        def stop(event: Any) -> None:
+            event.run.flush()
+            if event.name == "batch_end" and event.step == until:
+                raise ZeroDivisionError
+
+        model = Seeing([keras.Input((6,)), keras.layers.Dense(3)])
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile("adam", loss, run_eagerly=True)
+        data, given = tuple(part[:40] for part in arrays()), {"callbacks": [stop]}
+        fit(model, data, tmp_path, batch_size=size, save_every=1, **given)
+
+    with pytest.raises(ZeroDivisionError):
+        train(8, until=4)
+    assert colabkit.checkpoints(tmp_path)[0].step == 3
+    train(size, until=None)  # what the model has seen comes back with it
+    first, rest = np.concatenate(seen[:3]), np.concatenate(seen[3:])
+    # Where the place is within a larger batch, all of that is trained once more.
+    assert 40 - len(rest) == {4: 24, 16: 16}[size]
+    whole = [*first[: 40 - len(rest)], *rest]
+    assert {row.tobytes() for row in whole} == {row.tobytes() for row in arrays()[0][:40]}

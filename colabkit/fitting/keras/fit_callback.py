@@ -174,8 +174,8 @@ class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no 
         """Opens the pass over the data; after a resume, puts back what Keras just reset."""
         del epoch  # Keras counts one that got no batch as well
         run = self._run
-        start = dataclasses.replace(run.start(), state=self._progress.supply.turn)
         run.begin_epoch(self._feed, self._passes[0])
+        start = dataclasses.replace(run.start(), state=self._progress.supply.turn)
         self._skipped, self._due = start.skip, self._feed.length_of(start.epoch)
         self._passes[0].begin(start)
         if self._restores_metrics:

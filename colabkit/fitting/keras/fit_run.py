@@ -204,15 +204,19 @@ class KerasRun(Run):
             raise ArgumentError(message, argument="initial_epoch", hint=hint)
         self._state.count_from(epoch)
 
-    def begin_epoch(self, feed: KerasFeed, passes: Watched) -> None:
-        """Opens the epoch's pass over the data."""
-        self._epoch_began_s = time.monotonic()
-        self._adapter.seed(derive(self.seed, "epoch", self.epoch))
+    def open_pass(self, feed: KerasFeed, passes: Watched) -> None:
+        """Opens the epoch's pass over the data, whose batches may have another size by now."""
         # One that is still open got no batch, and is begun once more.
         cursor = self._cursor or self._position.enter(feed)
         assert cursor is not None, "an epoch of Keras has one pass over the data"  # noqa: S101
         self._cursor, cursor.watch = cursor, WatchOf(passes)
         self._check_same_data(cursor, feed)
+
+    def begin_epoch(self, feed: KerasFeed, passes: Watched) -> None:
+        """Begins an epoch with its pass over the data."""
+        self._epoch_began_s = time.monotonic()
+        self._adapter.seed(derive(self.seed, "epoch", self.epoch))
+        self.open_pass(feed, passes)
         if not self.has_trained:
             self._announce(feed)
 

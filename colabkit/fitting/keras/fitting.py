@@ -290,6 +290,7 @@ class _Fitting:
         passes, options, run = self._passes, self._options, self._run
         for each, feed in zip(passes, self._feeds, strict=True):
             each.length = feed.length
+        run.open_pass(self._feeds[0], passes[0])
         begun_at = run.start()
         if passes[0].length is not None:
             # None where nothing is left: Keras takes no epoch of zero steps.

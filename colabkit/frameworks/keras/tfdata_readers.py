@@ -13,9 +13,10 @@ _ITER = tf.data.Dataset.__iter__
 _LISTENERS: list[Callable[[Any], None]] = []
 
 
-def begun(dataset: Any) -> Any:
+def begun(dataset: Any) -> Iterator[Any]:
     """Returns an iterator of training's own, of which no listener is told."""
-    return _ITER(dataset)
+    iterator: Iterator[Any] = _ITER(dataset)
+    return iterator
 
 
 @contextlib.contextmanager
@@ -53,7 +54,7 @@ class OtherReaders:
 
     def restore(self, state: Iterable[Sequence[int]]) -> None:
         """Takes what ``state`` gave."""
-        self._counts = Counter(dict(map(tuple, state)))
+        self._counts = Counter({place: count for place, count in state})  # noqa: C416
 
     def note(self, place: int) -> None:
         """Counts one that begins after so many passes."""
