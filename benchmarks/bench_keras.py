@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import tempfile
 import warnings
 from pathlib import Path
@@ -12,7 +15,8 @@ from time import perf_counter
 from typing import Any
 
 # Read when TensorFlow is loaded; the same for all that is compared here.
-os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
+os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu"}
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ |= {"TF_NUM_INTRAOP_THREADS": "2", "TF_NUM_INTEROP_THREADS": "2"}
 
 import keras
@@ -21,6 +25,7 @@ import numpy as np
 import colabkit
 from benchmarks.measuring import interleaved, ratio, show, timed
 
+BACKEND = keras.backend.backend()
 SAMPLES, EPOCHS, BATCH, ROUNDS, EVERY = 32_000, 4, 32, 7, 200
 STEPS = EPOCHS * SAMPLES // BATCH
 _RANDOM = np.random.default_rng(0)
@@ -81,7 +86,7 @@ def speed() -> None:
     )
     times = {name: f"{statistics.median(values):.0f} us" for name, values in results.items()}
     show(
-        "keras: microseconds a step of a small MLP, the whole of fit with its tracing",
+        f"keras on {BACKEND}: microseconds a step of a small MLP, all of fit with its tracing",
         [
             ("model.fit, no callback", times["keras"], ""),
             ('fit, save_every="auto"', times["auto"], ""),
@@ -146,7 +151,8 @@ def stall(folder: Path) -> None:
         ("model.save, weights and optimizer", statistics.median(whole_s[1:])),
     ]
     rows = [(what, f"{1e3 * seconds:.1f} ms", "") for what, seconds in words]
-    title = f"keras: a checkpoint of {nbytes / 1e6:.0f} MB beside a step of {1e3 * plain_s:.0f} ms"
+    what = f"a checkpoint of {nbytes / 1e6:.0f} MB beside a step of {1e3 * plain_s:.0f} ms"
+    title = f"keras on {BACKEND}: {what}"
     show(title, rows)
 
 
@@ -158,6 +164,9 @@ def main() -> None:
         stall(folder)
     finally:
         shutil.rmtree(folder)
+    if BACKEND == "tensorflow" and importlib.util.find_spec("jax") is not None:
+        command = [sys.executable, "-m", "benchmarks.bench_keras"]
+        subprocess.run(command, env={**os.environ, "KERAS_BACKEND": "jax"}, check=True)
 
 
 if __name__ == "__main__":

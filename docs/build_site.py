@@ -46,6 +46,7 @@ INSIDE = {
 GALLERY = {
     "quickstart_pytorch": "PyTorch in five minutes",
     "quickstart_keras": "Keras in five minutes",
+    "quickstart_jax": "JAX in five minutes",
     "own_loop": "A GAN in a loop of its own",
     "datasets": "Datasets",
     "survive_a_disconnect": "Survive a disconnect",

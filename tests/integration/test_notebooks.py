@@ -71,7 +71,8 @@ def taken_away_in_training(machine: Machine, cloud: Cloud) -> Iterator[None]:
 
 
 def needs(name: str) -> None:
-    package("keras" if "keras" in name else "torch").require()
+    of_framework = {"quickstart_jax": ("jax", "optax"), "quickstart_keras": ("keras",)}
+    package(*of_framework.get(name, ("torch",))).require()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != KILLS_ITSELF])
