@@ -83,7 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=colabkit.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser("demo", help="train, kill the training, and see it go on")
+    demo = commands.add_parser(
+        "demo",
+        help="train, kill the training, and see it go on",
+        epilog="Example: python -m colabkit demo --framework keras",
+    )
     demo.add_argument(
         "--framework", choices=["torch", "keras"], default="torch", help="torch by default"
     )
@@ -91,19 +95,31 @@ def _parser() -> argparse.ArgumentParser:
         "--backend", choices=["tensorflow", "jax"], default="tensorflow", help="of Keras"
     )
     demo.set_defaults(run=_run_demo)
-    doctor = commands.add_parser("doctor", help="say whether training can start here")
+    doctor = commands.add_parser(
+        "doctor",
+        help="say whether training can start here",
+        epilog="Example: python -m colabkit doctor MyDrive/runs/cats --gpu",
+    )
     doctor.add_argument(
         "ckpt_dir", metavar="DIR", nargs="?", help="look at this run folder as well"
     )
     doctor.add_argument("--gpu", action="store_true", help="no GPU is a failure")
     doctor.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
     doctor.set_defaults(run=_run_doctor)
-    listing = commands.add_parser("checkpoints", help="list the checkpoints of a run folder")
+    listing = commands.add_parser(
+        "checkpoints",
+        help="list the checkpoints of a run folder",
+        epilog="Example: python -m colabkit checkpoints MyDrive/runs/cats --verify",
+    )
     listing.add_argument("ckpt_dir", metavar="DIR", help="the run folder")
     listing.add_argument("--verify", action="store_true", help="read and check every byte")
     listing.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
     listing.set_defaults(run=_show_checkpoints)
-    making = commands.add_parser("dataset", help="bring a dataset to this disk, verified")
+    making = commands.add_parser(
+        "dataset",
+        help="bring a dataset to this disk, verified",
+        epilog="Example: python -m colabkit dataset MyDrive/cats.zip /content/cats",
+    )
     making.add_argument("source", metavar="SOURCE", help="an archive, a folder, a URL, a pattern")
     making.add_argument("dest", metavar="DEST", nargs="?", help="the folder to make")
     making.add_argument(
@@ -113,7 +129,11 @@ def _parser() -> argparse.ArgumentParser:
     making.add_argument("--password-from", metavar="FILE", help="of an encrypted archive")
     making.add_argument("--refresh", action="store_true", help="make it anew")
     making.set_defaults(run=_make_dataset)
-    packing = commands.add_parser("pack", help="pack a folder of small files into one archive")
+    packing = commands.add_parser(
+        "pack",
+        help="pack a folder of small files into one archive",
+        epilog="Example: python -m colabkit pack /content/cats MyDrive/cats.zip",
+    )
     packing.add_argument("folder", metavar="FOLDER", help="the folder to pack")
     packing.add_argument("archive", metavar="ARCHIVE", help="the zip archive to write")
     packing.set_defaults(run=_pack)

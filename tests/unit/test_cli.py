@@ -113,11 +113,19 @@ def test_a_doctor_asked_of_what_is_not_there_says_so_by_its_status(url, capsys):
     assert cli.main(["doctor", url, "--json"]) == (0 if there else 1)
 
 
-@pytest.mark.parametrize("command", ["run", "keep"])
-def test_what_runs_commands_shows_an_example(command, capsys):
+COMMANDS = ["demo", "doctor", "checkpoints", "dataset", "pack", "run", "keep"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example_that_it_takes(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
-    assert f"Example: python -m colabkit {command} " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    prefix = "Example: python -m colabkit "
+    (example,) = [line for line in shown.splitlines() if line.startswith(prefix)]
+    words = example.removeprefix(prefix).split()
+    assert cli._parser().parse_args(words).command == command == words[0]
 
 
 def test_a_command_runs_and_what_it_writes_is_kept(tmp_path, capfd, monkeypatch):
