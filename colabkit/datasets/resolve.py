@@ -14,8 +14,13 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from colabkit.datasets.folders.listing import is_left_out
-from colabkit.datasets.reading.drive_links import drive_file, drive_folder, drive_link, is_drive_id
-from colabkit.datasets.reading.page_links import file_behind
+from colabkit.datasets.reading.shared_links import (
+    drive_file,
+    drive_folder,
+    drive_link,
+    file_behind,
+    is_drive_id,
+)
 from colabkit.datasets.reading.split_names import (
     SplitArchive,
     folder_of,

@@ -18,9 +18,9 @@ from colabkit.datasets.folders.listing import list_folder
 from colabkit.datasets.folders.mirroring import Before, mirror
 from colabkit.datasets.origins.base import Contents, Notes
 from colabkit.datasets.reading.downloads import Downloads
-from colabkit.datasets.reading.drive_links import drive_download, drive_folder, drive_link
 from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.datasets.reading.retrying import Retry
+from colabkit.datasets.reading.shared_links import drive_download, drive_folder, drive_link
 from colabkit.datasets.reading.source import Source, stamp_of
 from colabkit.datasets.reading.split_names import name_of
 from colabkit.datasets.reading.web import Access

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
-from colabkit.datasets.reading.drive_links import drive_download, drive_file
+from colabkit.datasets.reading.shared_links import drive_download, drive_file
 from colabkit.errors import ArgumentError, MissingPackageError
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})

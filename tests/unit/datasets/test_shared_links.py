@@ -14,7 +14,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
-from colabkit.datasets.reading import drive_links
+from colabkit.datasets.reading import shared_links
 from colabkit.datasets.reading.web import Access
 from colabkit.datasets.resolve import find_source
 from tests.unit.datasets.serving import serving
@@ -107,8 +107,8 @@ def drive(monkeypatch) -> Iterator[type[_Drive]]:
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     address = f"http://127.0.0.1:{server.server_port}/uc?export=download&id={{}}"
-    monkeypatch.setattr(drive_links, "ASK", address)
-    monkeypatch.setattr(drive_links, "_answers", {})
+    monkeypatch.setattr(shared_links, "ASK", address)
+    monkeypatch.setattr(shared_links, "_answers", {})
     yield handler
     server.shutdown()
     thread.join()
@@ -152,7 +152,7 @@ def test_what_google_answers_instead_of_the_file_is_told_apart(cache, drive, pag
 def test_what_is_there_is_used_while_google_refuses(tmp_path, cache, drive, monkeypatch):
     drive.files[ID] = make_zip(tmp_path / "a.zip", FILES).read_bytes()
     assert dataset(ID) == FILES
-    monkeypatch.setattr(drive_links, "_answers", {})
+    monkeypatch.setattr(shared_links, "_answers", {})
     drive.page = PAGES["users"][:2]
     assert dataset(ID) == FILES
 
