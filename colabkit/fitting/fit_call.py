@@ -82,7 +82,8 @@ def fit(
         ckpt_dir: The run folder, on Drive or any disk, or a URL such as "gs://bucket/run";
             made when missing.
         epochs: Passes over the data in all, those of earlier sessions included.
-        batch_size: Samples in a batch, for arrays and Datasets.
+        batch_size: Samples in a batch, for arrays and Datasets; in several processes those of all
+            together.
         validation_data: The same kinds as ``data``; evaluated after each epoch.
         eval_every: Epochs from one evaluation to the next.
         loss: A function of (output, target), a name such as "cross_entropy", or None to
@@ -156,6 +157,8 @@ def fit(
         DivergedError: The loss became NaN or infinite.
         TrainingMemoryError: With ``microbatch``: one sample, or so many, need too much memory.
         LeaseLostError: Another session has taken the run folder over.
+        ProcessLostError: In several processes: another one has failed, died, or does not answer.
+        ReplicasDifferError: In several processes: they hold different weights.
         CheckpointWriteError: The last checkpoint could not be written.
         StorageError: ``ckpt_dir`` is a file, or cannot be written, or is on a Drive that is not
             mounted.

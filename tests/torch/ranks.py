@@ -30,6 +30,7 @@ def together(
 
     def joined(rank: int) -> Callable[[], None]:
         def run() -> None:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)  # not that of a test's own time-out
             signal.alarm(WAIT_S)
             if by_environment:
                 own = {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": f"{count}"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import random
 import shutil
 import signal
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from tests.torch.cases import SAMPLES, Augmented, arrays, network
 from tests.torch.killing import kill_self, outcome
 from tests.torch.ranks import came_through, failure, killed, together
 
+SOAK = bool(os.environ.get("COLABKIT_SOAK"))
 QUIET = {"progress": False, "device": "cpu", "batch_size": 8, "epochs": 2}
 
 
@@ -136,6 +138,26 @@ def died(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], None
 @pytest.mark.parametrize("way", WAYS)
 def test_killed_processes_go_on_bit_for_bit(way, died, undisturbed, tmp_path):
     died(way, tmp_path)
+    came_through(lambda _: train(tmp_path, way), 2, tmp_path)
+    same_weights(tmp_path)
+    assert result(tmp_path) == undisturbed(way)
+
+
+@pytest.mark.parametrize("round_number", range(20 if SOAK else 1))
+def test_processes_killed_at_any_instant_go_on_bit_for_bit(round_number, undisturbed, tmp_path):
+    chooser = random.Random(round_number)
+    way = chooser.choice(list(WAYS))
+
+    def dying(rank: int) -> None:
+        world.DEADLINE_S = 5.0
+        if rank in doomed:  # the timer ends the process, wherever that is
+            signal.setitimer(signal.ITIMER_REAL, instant_s)
+        train(tmp_path, way, save_every=1)
+
+    for _ in range(4 if SOAK else 2):
+        doomed = chooser.choice([(0,), (1,), (0, 1)])
+        instant_s = chooser.uniform(0.2, 1.2)
+        together(dying, 2, tmp_path)
     came_through(lambda _: train(tmp_path, way), 2, tmp_path)
     same_weights(tmp_path)
     assert result(tmp_path) == undisturbed(way)
