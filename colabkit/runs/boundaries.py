@@ -359,8 +359,7 @@ class Boundaries:
         """Says the verdict again where training was seen to read or change what none can repeat."""
         said = self.history.verdict
         if self.has_trained and said is not None:
-            seen = (*self._position.data_reasons, *self._adapter.unsaved())
-            self.history.verdict = said.adding(reasons=seen)
+            self.history.verdict = said.adding(reasons=self.verdict.reasons)
             if self.history.verdict != said:
                 self._display.say(str(self.history.verdict))
 

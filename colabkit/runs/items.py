@@ -27,7 +27,9 @@ class ItemsFeed:
         items = iter(self._items)
         for number, _ in enumerate(itertools.islice(items, start.skip), 1):
             start.passed(number)
-        yield from items
+        # Not ``yield from``: a generator that a loop leaves would be closed with it.
+        for item in items:  # noqa: UP028
+            yield item
 
     def state(self) -> object:
         """The count of items says it all."""

@@ -31,6 +31,7 @@ from colabkit.runs.position import Cursor, Position
 from colabkit.runs.release_when_done import ReleaseWhenDone
 from colabkit.runs.resume import Asked, check_resume, restore_run
 from colabkit.runs.same_data import Leniency, check_data_changed
+from colabkit.runs.shared_iterators import SharedIterators
 from colabkit.runs.state import RunState, Stop
 from colabkit.runs.step_log import StepLog
 from colabkit.runs.verdict import ResumeVerdict
@@ -174,6 +175,7 @@ class Run(Boundaries):
         self._is_best = self._is_open = False
         self._next_look_s = 0.0
         self._enumerated: tuple[str, ...] = ()
+        self._iterators = SharedIterators()
         self._read: dict[str, None] = {}
         self._epochs_total: int | None = None
         self._epoch_began_s = time.monotonic()
@@ -197,6 +199,7 @@ class Run(Boundaries):
         opened = (cursor.feed for cursor in self._position.open if cursor.feed is not None)
         verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
         seen = (*self._position.data_reasons, *self._enumerated, *self._data.reasons)
+        seen = (*seen, *self._iterators.reasons)
         vouched = self._vouched() if self.is_users_loop else ()
         return verdict.adding(reasons=(*seen, *self._adapter.unsaved()), vouched=vouched)
 
@@ -253,6 +256,7 @@ class Run(Boundaries):
         Raises:
             CheckpointMismatchError: The data is not as long as when the pass began.
         """
+        self._iterators.note(data)
         feed = self._feeds.feed_for(
             data, self._adapter.feed, batch_size=batch_size, shuffle=shuffle, epoch=self.epoch
         )
@@ -267,6 +271,7 @@ class Run(Boundaries):
             >>> [item for item in run.items(["a", "b"])]
             ['a', 'b']
         """
+        self._iterators.note(items)
         return self.pass_over(ItemsFeed(items))
 
     def log(self, *, weight: float = 1.0, **values: Any) -> None:

@@ -1,0 +1,58 @@
+"""Iterators that several loops read on: where they stand is in no checkpoint."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from colabkit.runs.leaving import Loop
+
+_SHARED = (
+    "several loops read on from one iterator, which a resume begins anew: give each loop a list, a"
+    " loader, or an iterator of its own"
+)
+_DEPTH_MAX = 3
+
+
+class SharedIterators:
+    """Tells whether a loop reads an iterator that another one has read.
+
+    Attributes:
+        reasons: Why a run that reads so is not exact.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: tuple[str, ...] = ()
+        self._known: list[weakref.ref[Any]] = []
+        # Those of one loop alone: a list's iterator, which holds the list, can be held but so.
+        self._newest: list[Any] = []
+
+    def note(self, source: object) -> None:
+        """Takes down what a loop reads; sources that know their place are left out."""
+        # A progress bar gives what it was made of.
+        source = getattr(source, "iterable", source)
+        found = list(_iterators_in(source)) if not hasattr(source, "state_dict") else []
+        before = [*self._newest, *(ref() for ref in self._known)]
+        if any(each is other for each in found for other in before):
+            self.reasons = (_SHARED,)
+        self._known, self._newest = [ref for ref in self._known if ref() is not None], []
+        for each in found:
+            try:
+                self._known.append(weakref.ref(each))
+            except TypeError:
+                self._newest.append(each)
+
+
+def _iterators_in(source: object, depth: int = 0) -> Iterator[Any]:
+    """Yields an iterator and those that it reads from, as islice and zip do."""
+    if not isinstance(source, Iterator) or isinstance(source, Loop) or depth > _DEPTH_MAX:
+        return
+    yield source
+    frame = getattr(source, "gi_frame", None)
+    inner = gc.get_referents(source) if frame is None else list(frame.f_locals.values())
+    for value in inner:
+        # zip and map keep theirs in a tuple.
+        for each in value if type(value) is tuple else (value,):
+            yield from _iterators_in(each, depth + 1)
