@@ -253,6 +253,41 @@ def test_a_form_that_fit_does_not_take_is_told_with_the_way_on(name, tmp_path):
     assert hint in caught.value.hint
 
 
+class Named(nn.Linear):
+    """Is called by names."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x)
+
+
+# Single samples, which a DataLoader would make batches of: by what they are, and the model.
+SAMPLES_OF = {
+    "dicts of tensors": (lambda x, y: {"x": x, "labels": torch.tensor(y)}, None),
+    "dicts with a number": (lambda x, y: {"x": x, "labels": y}, None),
+    "dicts of lists": (lambda x, y: {"x": x.tolist(), "labels": y}, None),
+    "dicts of arrays": (lambda x, y: {"x": x.numpy(), "labels": y}, "cross_entropy"),
+    "pairs with a number": (lambda x, y: (x, y), None),
+    "pairs with a number, and a loss": (lambda x, y: (x, y), "cross_entropy"),
+    "pairs with a float": (lambda x, y: (x, torch.tensor(float(y))), None),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES_OF)
+def test_single_samples_are_told_that_a_loader_makes_batches_of_them(name, tmp_path):
+    sample, loss = SAMPLES_OF[name]
+    data = [sample(x, int(y)) for x, y in zip(X[:4], Y[:4], strict=True)]
+    with pytest.raises(ArgumentError) as caught:
+        colabkit.fit(Named(X.shape[1], 3), data, tmp_path, loss=loss, **QUIET)
+    assert caught.value.argument == "data"
+    assert "DataLoader(data, batch_size=32" in caught.value.hint
+
+
+def test_a_layer_that_wants_a_batch_and_got_a_sample_tells_so(tmp_path):
+    model = nn.Sequential(nn.Linear(X.shape[1], 3), nn.BatchNorm1d(3))
+    with pytest.raises(ArgumentError, match="one sample at a time"):
+        colabkit.fit(model, list(zip(X[:4], Y[:4], strict=True)), tmp_path, **QUIET)
+
+
 @pytest.mark.parametrize("loss", [None, "cross_entropy", nn.CrossEntropyLoss()])
 def test_a_model_of_two_outputs_is_told_what_to_pass(loss, tmp_path):
     with pytest.raises(ArgumentError, match="returned a tuple of 2") as caught:

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from colabkit.errors import ArgumentError
-from colabkit.fitting.torch.mistakes import form_of, hint_on_target
+from colabkit.fitting.torch.mistakes import form_of, hint_on_target, one_sample_error
 
 # With fewer rows, several labels at once may be one each by chance.
 _ROWS_TO_TELL = 8
@@ -76,6 +76,8 @@ def infer_loss(output: Any, target: Any) -> LossFunction:
     if isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor):
         _check_is_not_one_hot(output, target)
         whole = not target.is_floating_point() and not target.is_complex()
+        if not target.ndim and output.ndim and not (whole and output.numel() == 1):
+            raise one_sample_error("target", target)
         if whole and output.ndim == target.ndim + 1 and output.shape[1] > 1:
             return functional.cross_entropy
         if whole and output.numel() == target.numel():
@@ -104,6 +106,8 @@ def _no_loss_error(output: Any, target: Any) -> ArgumentError:
         message = f"The model returned a {form_of(output)} of {len(output)}."
         hint = "Pass loss=, a function of (output, target) that takes what it needs: output[0]."
         return ArgumentError(message, argument="loss", hint=hint)
+    if isinstance(target, int | float):
+        return one_sample_error("target", target)
     if target is None:
         message = f"The batches hold no target to compare the output of {form_of(output)} with."
         hint = "Let each batch be (input, target); arrays are a tuple, (x, y), and not a list."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -61,8 +63,11 @@ def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> Argume
             " torch.tensor(...) in a __getitem__; or pass a DataLoader with a collate_fn."
         )
         return _error(f"{message} samples are lists of numbers.", hint)
+    if isinstance(error, ValueError):
+        is_of_one = re.search(r"got \dD input", said) is not None
+        return one_sample_error("input", next(_tensors_in(inputs), 0)) if is_of_one else None
     if isinstance(error, TypeError):
-        return _mistake_in_count(model, inputs)
+        return _mistake_in_count(model, inputs) or _mistake_in_kind(inputs)
     wanted = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     name = f"{wanted}".removeprefix("torch.")
     for tensor in _tensors_in(inputs):
@@ -79,6 +84,28 @@ def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> Argume
         if "channels" in said and tensor.ndim == 3:
             hint = "If they are images of one channel, pass x.unsqueeze(1); of NumPy, x[:, None]."
             return _error(message + "PyTorch's images are [N, C, H, W].", hint)
+    return None
+
+
+def one_sample_error(what: str, value: Any) -> ArgumentError:
+    """Returns the error for data that gives single samples where batches are wanted."""
+    said = repr(value) if isinstance(value, int | float) else form_of(value)
+    message = f"The {what} is {said}: one sample at a time, it seems, and no batch."
+    return _error(message, "Pass DataLoader(data, batch_size=32, shuffle=True), which makes them.")
+
+
+def _mistake_in_kind(inputs: Any) -> ArgumentError | None:
+    """Returns the error for inputs that are no tensors, as samples are before they are batched."""
+    values = inputs.values() if isinstance(inputs, Mapping) else (inputs,)
+    for value in [*values, *(inputs if isinstance(inputs, tuple) else ())]:
+        is_row = isinstance(value, list) and all(isinstance(v, int | float) for v in value)
+        if isinstance(value, np.ndarray | np.generic | int | float) or is_row:
+            message = f"The data gives {type(value).__name__} where the model takes a tensor."
+            hint = (
+                "Of single samples, DataLoader(data, batch_size=32, shuffle=True) makes batches of"
+                " tensors; of a batch, torch.as_tensor(x) makes one."
+            )
+            return _error(message, hint)
     return None
 
 
@@ -115,6 +142,8 @@ def mistake_in_target(error: Exception, output: Any, target: Any) -> ArgumentErr
         message = f"The model returned a {form_of(output)} of {len(output)}, and the loss cannot"
         hint = "Pass loss=, a function of (output, target) that takes what it needs: output[0]."
         return ArgumentError(f"{message} take that.", argument="loss", hint=hint)
+    if isinstance(target, int | float) and isinstance(error, AttributeError | TypeError):
+        return one_sample_error("target", target)
     if not (isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor)):
         return None
     said = str(error)

@@ -163,7 +163,7 @@ class Forward:
             inputs = self._named(inputs)
         try:
             return self._call(inputs)
-        except (AttributeError, RuntimeError, TypeError) as error:
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
             mistake = mistake_in_inputs(error, self._recipe.model, inputs)
             if mistake is None:
                 raise
