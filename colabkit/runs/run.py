@@ -174,7 +174,6 @@ class Run(Boundaries):
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
         self._is_best = self._is_open = False
         self._next_look_s = 0.0
-        self._enumerated: tuple[str, ...] = ()
         self._iterators = SharedIterators()
         self._read: dict[str, None] = {}
         self._epochs_total: int | None = None
@@ -198,8 +197,7 @@ class Run(Boundaries):
         """How exactly this run goes on after an interruption; complete after the first batch."""
         opened = (cursor.feed for cursor in self._position.open if cursor.feed is not None)
         verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
-        seen = (*self._position.data_reasons, *self._enumerated, *self._data.reasons)
-        seen = (*seen, *self._iterators.reasons)
+        seen = (*self._position.data_reasons, *self._iterators.reasons, *self._data.reasons)
         vouched = self._vouched() if self.is_users_loop else ()
         return verdict.adding(reasons=(*seen, *self._adapter.unsaved()), vouched=vouched)
 
@@ -256,7 +254,7 @@ class Run(Boundaries):
         Raises:
             CheckpointMismatchError: The data is not as long as when the pass began.
         """
-        self._iterators.note(data)
+        data = self._iterators.noted(data)
         feed = self._feeds.feed_for(
             data, self._adapter.feed, batch_size=batch_size, shuffle=shuffle, epoch=self.epoch
         )
@@ -271,8 +269,7 @@ class Run(Boundaries):
             >>> [item for item in run.items(["a", "b"])]
             ['a', 'b']
         """
-        self._iterators.note(items)
-        return self.pass_over(ItemsFeed(items))
+        return self.pass_over(ItemsFeed(self._iterators.noted(items)))
 
     def log(self, *, weight: float = 1.0, **values: Any) -> None:
         """Notes values of the step under way: numbers or scalar tensors, read later.
@@ -356,8 +353,8 @@ class Run(Boundaries):
         with self._session() as is_outermost:
             try:
                 self._check_same_data(cursor, feed)
-                if not self._enumerated and is_enumerated(own[0]):
-                    self._enumerated = (_ENUMERATED,)
+                if _ENUMERATED not in self._iterators.reasons and is_enumerated(own[0]):
+                    self._iterators.reasons += (_ENUMERATED,)
                 why = self._limits.reached(self.step)
                 if why and cursor.outermost and not self._is_at_an_end():
                     self._end_early(why)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from colabkit.runs.leaving import Loop
 
@@ -14,13 +14,14 @@ _SHARED = (
     " loader, or an iterator of its own"
 )
 _DEPTH_MAX = 3
+_Source = TypeVar("_Source")
 
 
 class SharedIterators:
     """Tells whether a loop reads an iterator that another one has read.
 
     Attributes:
-        reasons: Why a run that reads so is not exact.
+        reasons: Why a run whose loops read so is not exact.
     """
 
     def __init__(self) -> None:
@@ -29,20 +30,22 @@ class SharedIterators:
         # Those of one loop alone: a list's iterator, which holds the list, can be held but so.
         self._newest: list[Any] = []
 
-    def note(self, source: object) -> None:
-        """Takes down what a loop reads; sources that know their place are left out."""
+    def noted(self, read: _Source) -> _Source:
+        """Returns what a loop reads; sources that know their place are not taken down."""
         # A progress bar gives what it was made of.
-        source = getattr(source, "iterable", source)
+        source = getattr(read, "iterable", read)
         found = list(_iterators_in(source)) if not hasattr(source, "state_dict") else []
         before = [*self._newest, *(ref() for ref in self._known)]
-        if any(each is other for each in found for other in before):
-            self.reasons = (_SHARED,)
+        is_shared = any(each is other for each in found for other in before)
+        if is_shared and _SHARED not in self.reasons:
+            self.reasons += (_SHARED,)
         self._known, self._newest = [ref for ref in self._known if ref() is not None], []
         for each in found:
             try:
                 self._known.append(weakref.ref(each))
             except TypeError:
                 self._newest.append(each)
+        return read
 
 
 def _iterators_in(source: object, depth: int = 0) -> Iterator[Any]:
