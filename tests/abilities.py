@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -62,6 +62,12 @@ def package(*names: str) -> Need:
         return "" if all(map(importlib.util.find_spec, names)) else "not installed"
 
     return Need(f"what uses {' and '.join(names)}", lack)
+
+
+def newer_package(*names: str) -> Need:
+    """Packages that the extra ``test`` brings, and that do not go with the oldest versions."""
+    need = package(*names)
+    return replace(need, can_be_had=importlib.metadata.version("filelock") != "3.12.0")
 
 
 def trainer(*names: str) -> Need:

@@ -14,7 +14,7 @@ import pytest
 
 import colabkit
 from colabkit.errors import CheckpointNotFoundError
-from tests.abilities import package
+from tests.abilities import newer_package, package
 from tests.colab_vm import CellResult, Cloud, DriveRules, Machine, MachineEndedError
 from tests.integration.training import said_in
 
@@ -71,8 +71,9 @@ def taken_away_in_training(machine: Machine, cloud: Cloud) -> Iterator[None]:
 
 
 def needs(name: str) -> None:
-    of_framework = {"quickstart_jax": ("jax", "optax"), "quickstart_keras": ("keras",)}
-    package(*of_framework.get(name, ("torch",))).require()
+    of_jax, of_keras = newer_package("jax", "optax"), package("keras")
+    of_framework = {"quickstart_jax": of_jax, "quickstart_keras": of_keras}
+    of_framework.get(name, package("torch")).require()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != KILLS_ITSELF])

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from tests.abilities import package
+from tests.abilities import newer_package, package
 
 ROOT = Path(__file__).parents[2]
 needs_keras = pytest.mark.needs(package("keras", "tensorflow"))
-needs_jax = pytest.mark.needs(package("jax", "optax", "flax", "keras"))
+needs_jax = pytest.mark.needs(newer_package("jax", "optax", "flax", "keras"))
 
 
 def environment(backend: str) -> dict[str, str]:
