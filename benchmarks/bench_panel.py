@@ -51,7 +51,7 @@ def main() -> None:
             ("with the panel", f"{panel:,.0f} steps/s", ""),
             ("  ratio", f"{ratio:.3f}", "wanted >= 0.99"),
             ("  ratio by processor time", f"{by_cpu:.3f}", ""),
-            ("saved in the notebook", f"{saved:.0f} kB", "wanted < 200 kB"),
+            ("saved in the notebook", f"{saved:.0f} kB", "wanted < 25 kB"),
         ],
     )
 
