@@ -1,4 +1,4 @@
-"""The Keras side keeps the contract of ``fit``, on both backends."""
+"""The Keras side keeps the contract of ``fit``, on each backend."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import abilities
 from tests.fit_contract import FitContract
-from tests.keras.lives import needs_keras
+from tests.keras.lives import needs_jax, needs_keras
 
 pytestmark = needs_keras
 
@@ -39,4 +40,12 @@ class TestKerasOnTensorFlow(KerasContract):
 
 @pytest.mark.in_nursery("on_torch")
 class TestKerasOnPyTorch(KerasContract):
+    pass
+
+
+@needs_jax
+@pytest.mark.soak
+@pytest.mark.needs(abilities.SOAK)
+@pytest.mark.in_nursery("on_jax")
+class TestKerasOnJax(KerasContract):
     pass
