@@ -58,8 +58,8 @@ def _label(section: str) -> str:
     """
     if _PLAIN.fullmatch(section) and not section.endswith(_STEADY):
         return section
-    told = hashlib.sha256(section.encode()).hexdigest()[:8]
-    return f"{re.sub(r'[^A-Za-z0-9_]', '_', section)[:48]}~{told}"
+    digest = hashlib.sha256(section.encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9_]', '_', section)[:48]}~{digest}"
 
 
 def _same(tensor: SnapshotTensor, entry: TensorEntry | None) -> TensorEntry | None:

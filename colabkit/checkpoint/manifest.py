@@ -165,10 +165,10 @@ def corrupt(path: str, reason: str) -> CheckpointCorruptError:
 
 def _body(data: bytes, path: str) -> bytes:
     start = len(_PREFIX) + _HASH_CHARS + len(_MIDDLE)
-    told = data[len(_PREFIX) : len(_PREFIX) + _HASH_CHARS]
+    digest = data[len(_PREFIX) : len(_PREFIX) + _HASH_CHARS]
     frame = data[: len(_PREFIX)] + data[start - len(_MIDDLE) : start] + data[-1:]
     body = data[start:-1]
-    if frame != _PREFIX + _MIDDLE + b"}" or told != hash_of(body).encode():
+    if frame != _PREFIX + _MIDDLE + b"}" or digest != hash_of(body).encode():
         raise corrupt(path, "its bytes are not those that were written")
     return body
 
@@ -206,24 +206,24 @@ def _parse(body: bytes, path: str) -> Manifest:
 
 
 def _size_and_hash(value: Any) -> tuple[int, str]:
-    size, told = value
-    if type(size) is not int or size < 0 or type(told) is not str:
+    size, digest = value
+    if type(size) is not int or size < 0 or type(digest) is not str:
         raise ValueError(value)
-    return size, told
+    return size, digest
 
 
 def _noted(hashes: Any) -> dict[str, str]:
-    if not all(type(told) is str for told in hashes.values()):
+    if not all(type(digest) is str for digest in hashes.values()):
         raise ValueError(hashes)
     return dict(hashes)
 
 
 def _entry(row: Any, shards: Mapping[str, ShardEntry], path: str) -> TensorEntry:
-    section, key, dtype, shape, told, shard = row
+    section, key, dtype, shape, digest, shard = row
     if dtype not in ITEM_BYTES or any(type(n) is not int or n < 0 for n in shape):
         raise corrupt(path, f"an impossible form of {key!r}")
     nbytes = expected_nbytes(dtype, shape)
     if shard not in shards or nbytes > shards[shard].size:
         raise corrupt(path, f"{key!r} is larger than its file, or in none")
     spec = TensorSpec(dtype, tuple(shape), nbytes)
-    return TensorEntry(str(section), str(key), spec, str(told), shard)
+    return TensorEntry(str(section), str(key), spec, str(digest), shard)

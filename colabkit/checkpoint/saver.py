@@ -15,11 +15,11 @@ from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SaveTimings
 from colabkit.checkpoint.snapshot import (
-    Arena,
     LeafFinder,
     Mode,
     Section,
     SnapshotTensor,
+    StagingBuffer,
     choose_mode,
     copy_tensors,
     hash_copies,
@@ -80,7 +80,7 @@ class Saver:
         self._lease = lease
         self._attempt = attempt
         self._clock = clock
-        self._arena = Arena(backend)
+        self._buffer = StagingBuffer(backend)
         self._finder = LeafFinder(backend)
         self._trusted = {str(manifest.name) for manifest in trusted}
         self._previous: Manifest | None = max(trusted, key=lambda m: m.name, default=None)
@@ -184,12 +184,12 @@ class Saver:
         streaks: _Streaks,
     ) -> None:
         """Says of each tensor when it is copied, and where to."""
-        for tensor, view in zip(tensors, self._arena.views(tensors), strict=True):
+        for tensor, view in zip(tensors, self._buffer.views(tensors), strict=True):
             tensor.view = view
             tensor.mode = choose_mode(
                 tensor,
                 is_guarded=is_guarded,
-                streak=streaks.get(tensor.place, ("", 0))[1],
+                unchanged_count=streaks.get(tensor.place, ("", 0))[1],
                 all_at_once=self._all_at_once,
             )
 
@@ -296,7 +296,10 @@ class Saver:
             self._status = dataclasses.replace(self._status, wants_retake=True)
             return
         hash_copies(job.tensors)
-        noted = {s: {key: told() for key, told in each.items()} for s, each in job.noted.items()}
+        noted = {
+            s: {key: digest_of() for key, digest_of in each.items()}
+            for s, each in job.noted.items()
+        }
         if self._deceived(job) or self._is_torn(noted):
             return
         self._status = dataclasses.replace(self._status, state=SaveState.COPIED)
@@ -332,7 +335,7 @@ class Saver:
 
     def _is_torn(self, noted: Mapping[str, Mapping[str, str | None]]) -> bool:
         """Whether what was only to be noted has changed meanwhile."""
-        changed = any(told is None for each in noted.values() for told in each.values())
+        changed = any(digest is None for each in noted.values() for digest in each.values())
         if changed:
             self._status = dataclasses.replace(self._status, wants_retake=True)
         return changed

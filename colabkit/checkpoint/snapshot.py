@@ -203,7 +203,7 @@ def choose_mode(
     tensor: SnapshotTensor,
     *,
     is_guarded: Callable[[TensorSpec], bool],
-    streak: int,
+    unchanged_count: int,
     all_at_once: bool,
 ) -> Mode:
     """Decides when a tensor is copied.
@@ -211,7 +211,7 @@ def choose_mode(
     Args:
         tensor: The tensor.
         is_guarded: Whether only an optimizer's step changes it.
-        streak: In how many snapshots in a row its hash was the same.
+        unchanged_count: In how many snapshots in a row its hash was the same.
         all_at_once: Whether the last snapshot was torn, so that nothing may wait.
     """
     if tensor.is_private:
@@ -220,10 +220,10 @@ def choose_mode(
         return Mode.AT_ONCE
     if is_guarded(tensor.spec):
         return Mode.GUARDED
-    return Mode.STEADY if streak > 1 else Mode.AT_ONCE
+    return Mode.STEADY if unchanged_count > 1 else Mode.AT_ONCE
 
 
-class Arena:
+class StagingBuffer:
     """Blocks of host memory, reused by every snapshot and added to when they are too few.
 
     Not one block: what is pinned for a GPU is rounded up to a power of two, which of a whole
@@ -292,6 +292,6 @@ def streaks_after(
     """Returns, by tensor, its hash and in how many snapshots in a row it was the same."""
     after = {}
     for each in tensors:
-        last, streak = before.get(each.place, ("", 0))
-        after[each.place] = (each.hash, streak + 1 if last == each.hash else 1)
+        last, unchanged_count = before.get(each.place, ("", 0))
+        after[each.place] = (each.hash, unchanged_count + 1 if last == each.hash else 1)
     return after

@@ -170,9 +170,9 @@ class CheckpointStore:
             ),
             hashes={f"{e.section}.{e.key}": e.hash for e in manifest.tensors}
             | {
-                f"{s}.{key}": told
+                f"{s}.{key}": digest
                 for s, each in manifest.noted.items()
-                for key, told in each.items()
+                for key, digest in each.items()
             },
         )
 
@@ -239,10 +239,10 @@ class CheckpointStore:
             tensors = {draft.tensors[place].key: draft.tensors[place].spec for place in places}
             parts = [header_of(tensors), *merged(draft.tensors[place].view for place in places)]
             with ThreadPoolExecutor(1, "colabkit-hash") as hasher:
-                told = hasher.submit(hash_of, *parts)
+                digest = hasher.submit(hash_of, *parts)
                 written.append(shard)
                 self.volume.write(_shard_path(shard), parts)
-                shards[shard] = ShardEntry(sum(map(len, parts)), told.result())
+                shards[shard] = ShardEntry(sum(map(len, parts)), digest.result())
             for place in places:
                 t = draft.tensors[place]
                 entries.append(TensorEntry(t.section, t.key, t.spec, t.hash, shard))

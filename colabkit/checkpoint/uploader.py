@@ -280,15 +280,15 @@ class Uploader:
         if self._must_check:
             self._find_the_lost()
         for upload in tuple(self._on_their_way):
-            told = self._store.is_confirmed(upload.manifest)
-            self._is_silent = told is None
+            is_uploaded = self._store.is_confirmed(upload.manifest)
+            self._is_silent = is_uploaded is None
             is_old = self._clock() - upload.since_s >= _SILENT_TRUST_S
-            if not told and not (told is None and is_old):
+            if not is_uploaded and not (is_uploaded is None and is_old):
                 continue
             self._trusted.add(str(upload.manifest.name))
             with self._wake:
                 self._on_their_way.remove(upload)
-                if told:
+                if is_uploaded:
                     step = max(upload.manifest.facts.step, self._status.confirmed_step or 0)
                     self._status = dataclasses.replace(self._status, confirmed_step=step)
             self._lease.check()

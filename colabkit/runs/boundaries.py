@@ -15,7 +15,7 @@ from colabkit.checkpoint import SaveStatus
 from colabkit.errors import ColabKitError, DivergedError
 from colabkit.frameworks.base import Feed, FrameworkAdapter, Owned
 from colabkit.frameworks.seeding import derive
-from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions, Snapshot
+from colabkit.runs.checkpoint_manager import CheckpointManager, CheckpointOptions, Snapshot
 from colabkit.runs.display import Display
 from colabkit.runs.event_log import Events
 from colabkit.runs.fingerprint import fingerprint_of
@@ -47,7 +47,7 @@ class Boundaries:
     _state: RunState
     _display: Display
     _interrupts: InterruptGuard
-    _keeper: Keeper
+    _checkpoints: CheckpointManager
     _limits: Limits
     _events: Events
     _is_best: bool
@@ -83,12 +83,12 @@ class Boundaries:
     @property
     def checkpoint_wait_s(self) -> float:
         """Seconds that checkpoints have held this session's training thread."""
-        return self._keeper.wait_s
+        return self._checkpoints.wait_s
 
     @property
     def save_status(self) -> SaveStatus | None:
         """Where the newest save is and what it took; None outside a loop."""
-        return self._keeper.status()
+        return self._checkpoints.status()
 
     @property
     def verdict(self) -> ResumeVerdict:
@@ -99,9 +99,9 @@ class Boundaries:
         """Closes a loop that was broken off; returns whether it was still under way."""
         raise NotImplementedError
 
-    def _kept_in(self, ckpt_dir: str | Path, options: KeeperOptions) -> Keeper:
+    def _kept_in(self, ckpt_dir: str | Path, options: CheckpointOptions) -> CheckpointManager:
         """Returns what keeps the run's checkpoints."""
-        return Keeper(
+        return CheckpointManager(
             ckpt_dir,
             self._adapter,
             options,
@@ -178,7 +178,7 @@ class Boundaries:
         state = self._state
         settings = {**self._adapter.left(), **self._fit_settings}
         note(
-            self._keeper.location,
+            self._checkpoints.location,
             self._owned(),
             index=state.phase_index,
             phase=state.phases[state.phase_index],
@@ -225,7 +225,7 @@ class Boundaries:
         now_s = time.monotonic()
         if (
             now_s >= self._next_look_s
-            or self._keeper.counts_steps
+            or self._checkpoints.counts_steps
             or self._interrupts.pending
             or self._position.step >= self._limits.last_step
         ):
@@ -235,7 +235,7 @@ class Boundaries:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + _LOOK_EVERY_S
             self._log.drain()
-            status = self._keeper.status()
+            status = self._checkpoints.status()
             self._display.update(self._position, self._log.newest, status)
             self._events.follow(status)
         if self._adapter.is_mid_group() or self.is_mid_update():
@@ -249,9 +249,9 @@ class Boundaries:
         if (why := self._limits.reached(self.step)) and not self._is_at_an_end():
             self._end_early(why)
             return
-        self._require_finite(self._keeper.status())
-        self._keeper.save_if_due(self.step, counts=counts)
-        self._keeper.mend()
+        self._require_finite(self._checkpoints.status())
+        self._checkpoints.save_if_due(self.step, counts=counts)
+        self._checkpoints.mend()
 
     def _ends(self) -> bool:
         """Whether the run ends, now that an interrupt is answered."""
@@ -288,7 +288,7 @@ class Boundaries:
             if wait:
                 self._save_and_wait()
             else:
-                self._keeper.save_if_due(self.step)
+                self._checkpoints.save_if_due(self.step)
 
     @contextlib.contextmanager
     def _unraised(self) -> Iterator[None]:
@@ -320,27 +320,27 @@ class Boundaries:
     def _begin_session(self) -> None:
         self._limits.begin()
         self._interrupts.install()
-        self._keeper.open()
-        self._display.open(self._position, self._keeper.folder, epochs=self._epochs_total)
+        self._checkpoints.open()
+        self._display.open(self._position, self._checkpoints.folder, epochs=self._epochs_total)
         self._events.open(self.step)
         if self.step == 0 or self._state.begins_phase:
-            self._keeper.save(self.step, wait=False)
+            self._checkpoints.save(self.step, wait=False)
             self._state.begins_phase = False
 
     def _end_session(self) -> None:
         status = None
         try:
-            status = self._keeper.close()
+            status = self._checkpoints.close()
         finally:
             self._interrupts.restore()
             self._note_passing()
             self._display.close(self._position, self._log.newest, status)
 
     def _save_and_wait(self) -> None:
-        self._keeper.save(self.step, wait=True)
-        self._display.update(self._position, self._log.newest, self._keeper.status())
-        self._require_finite(self._keeper.status())
-        self._keeper.publish_history(self.history.csv_text())
+        self._checkpoints.save(self.step, wait=True)
+        self._display.update(self._position, self._log.newest, self._checkpoints.status())
+        self._require_finite(self._checkpoints.status())
+        self._checkpoints.publish_history(self.history.csv_text())
         self._events.finish(self.step)
 
     def _require_finite(self, status: SaveStatus | None) -> None:
@@ -383,7 +383,7 @@ class Boundaries:
             self._display.say(complaint)
         self._is_best = self._state.end_epoch(seconds=time.monotonic() - self._epoch_began_s)
         if self._is_best:
-            self._keeper.save(self.step, wait=False)
+            self._checkpoints.save(self.step, wait=False)
             self._is_best = False
         self._look(time.monotonic(), counts=not has_steps)
 

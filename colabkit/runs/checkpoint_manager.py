@@ -35,7 +35,7 @@ _FLUSH_PAUSES_S = (0.5, 2.0, 5.0, 15.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class KeeperOptions:
+class CheckpointOptions:
     """How often to save, and what to keep."""
 
     save_every: str | int | None = "auto"
@@ -50,7 +50,7 @@ class Snapshot:
     facts: SaveFacts
 
 
-class Keeper:
+class CheckpointManager:
     """Owns the saver of one run; every method is called on the main thread.
 
     Args:
@@ -67,7 +67,7 @@ class Keeper:
         self,
         ckpt_dir: str | Path,
         adapter: FrameworkAdapter,
-        options: KeeperOptions,
+        options: CheckpointOptions,
         *,
         take: Callable[[], Snapshot],
         where: Callable[[], Hashable],
@@ -338,7 +338,7 @@ class Keeper:
         return accepted
 
     def _opened(self) -> Saver:
-        assert self._saver is not None, "the keeper is used between open() and close()"  # noqa: S101
+        assert self._saver is not None, "the manager is used between open() and close()"  # noqa: S101
         return self._saver
 
     @property

@@ -10,7 +10,7 @@ from colabkit.checkpoint import LoadedCheckpoint
 from colabkit.errors import ArgumentError, CheckpointMismatchError
 from colabkit.frameworks.base import FrameworkAdapter, Owned
 from colabkit.frameworks.differences import differing
-from colabkit.runs.checkpoint_manager import Keeper
+from colabkit.runs.checkpoint_manager import CheckpointManager
 from colabkit.runs.display import Display
 from colabkit.runs.fingerprint import WAYS_ON, misfits, mismatch_error
 from colabkit.runs.handover import is_loaded, left_by, phase_left
@@ -48,12 +48,16 @@ class Asked:
 
 
 def restore_run(
-    keeper: Keeper, adapter: FrameworkAdapter, state: RunState, display: Display, asked: Asked
+    manager: CheckpointManager,
+    adapter: FrameworkAdapter,
+    state: RunState,
+    display: Display,
+    asked: Asked,
 ) -> tuple[str, ...]:
     """Restores a checkpoint into the user's objects and the run's state.
 
     Args:
-        keeper: The run folder.
+        manager: The run folder.
         adapter: The user's objects.
         state: The run's own state.
         display: Where the sentences go.
@@ -67,18 +71,18 @@ def restore_run(
         CheckpointMismatchError: The checkpoint does not fit, and something was trained.
         CheckpointNotFoundError: There is no best one, or none of that step.
     """
-    if keeper.warning:
-        display.say(keeper.warning)
+    if manager.warning:
+        display.say(manager.warning)
     # Training may give them another form: a resume begins with what the notebook makes.
     state.objects_as_made = adapter.fingerprint()
     state.take_phases([Phase.of(asked.call)])
     resume, loaded = asked.resume, None
     if isinstance(resume, bool) or resume == "weights":
-        loaded = keeper.newest() if resume else None
+        loaded = manager.newest() if resume else None
     else:
-        loaded = keeper.chosen(resume)
+        loaded = manager.chosen(resume)
     if loaded is None:
-        keeper.begin_attempt()
+        manager.begin_attempt()
         display.base_is_noted(adapter.unwritten_bytes())
         return ()
     for name, reason in loaded.skipped:
@@ -87,13 +91,13 @@ def restore_run(
         display.say(f"The weights of step {step} are NaN or infinite: the ones before are used.")
     if resume == "weights":
         fitted, total = adapter.restore_weights(loaded.sections)
-        keeper.begin_attempt()
+        manager.begin_attempt()
         display.say(
             f"Took {fitted} of {total} tensors from step {loaded.facts.step} and began anew."
             ' Take resume="weights" out again, so that an interruption goes on from here.'
         )
         return ()
-    return _Restoring(keeper, adapter, state, display, asked, loaded).run()
+    return _Restoring(manager, adapter, state, display, asked, loaded).run()
 
 
 class _Restoring:
@@ -101,28 +105,33 @@ class _Restoring:
 
     def __init__(
         self,
-        keeper: Keeper,
+        manager: CheckpointManager,
         adapter: FrameworkAdapter,
         state: RunState,
         display: Display,
         asked: Asked,
         loaded: LoadedCheckpoint,
     ) -> None:
-        self._keeper, self._adapter, self._state, self._display = keeper, adapter, state, display
+        self._checkpoints, self._adapter, self._state, self._display = (
+            manager,
+            adapter,
+            state,
+            display,
+        )
         self._asked, self._loaded = asked, loaded
         self._saved: Mapping[str, Any] = loaded.sections["run"]
         self._phases = self._known_phases()
-        self._standing = standing_in(self._saved, self._phases[-1], keeper.location)
+        self._standing = standing_in(self._saved, self._phases[-1], manager.location)
         self._left = left_by(
-            keeper.location,
+            manager.location,
             asked.owned,
             asked.call,
-            has_weights=phase_left(keeper.location, asked.owned) is None
+            has_weights=phase_left(manager.location, asked.owned) is None
             or adapter.holds_weights(loaded.sections),
         )
         if self._left is not None and self._left.index >= len(self._phases):
             self._left = None
-        if self._left is None and is_loaded(keeper.location, asked.owned):
+        if self._left is None and is_loaded(manager.location, asked.owned):
             # Whoever has just put a checkpoint's weights into the model means to go on from them.
             self._left = Left(len(self._phases) - 1, is_as_left=False, has_its_weights=False)
 
@@ -132,7 +141,7 @@ class _Restoring:
         now = self._saved.get("parts", {})
         if now and not differing(now, call.parts):
             phases[-1] = dataclasses.replace(phases[-1], parts=dict(call.parts))
-        known = phase_left(self._keeper.location, self._asked.owned)
+        known = phase_left(self._checkpoints.location, self._asked.owned)
         if known is not None and (known.step, known.stands_on) == (
             phases[-1].step,
             phases[-1].stands_on,
@@ -141,18 +150,18 @@ class _Restoring:
         return phases
 
     def run(self) -> tuple[str, ...]:
-        keeper, asked, loaded = self._keeper, self._asked, self._loaded
+        manager, asked, loaded = self._checkpoints, self._asked, self._loaded
         changed = self._misfits(loaded)
         is_other = changed or not self._phases[-1].trains_as(asked.call)
-        if is_other and asked.resume is True and not (loaded.facts.step or keeper.has_trained()):
-            keeper.begin_attempt()
+        if is_other and asked.resume is True and not (loaded.facts.step or manager.has_trained()):
+            manager.begin_attempt()
             self._display.say(
                 "What lies in the run folder was never trained and does not fit: begun anew."
             )
             return ()
         found = self._found(changed)
         if asked.resume is not True:
-            keeper.begin_attempt()
+            manager.begin_attempt()
             self._display.say(
                 f"Going on from the checkpoint of step {loaded.facts.step}; newer ones stay. Take"
                 f" resume={asked.resume!r} out again, so that an interruption goes on from here."
@@ -162,7 +171,7 @@ class _Restoring:
         if found.index < len(self._phases) - 1:
             return self._give_back(found.index)
         if changed:
-            raise mismatch_error(changed, keeper.location)
+            raise mismatch_error(changed, manager.location)
         return self._go_on(found)
 
     def _found(self, changed: Mapping[str, tuple[object, object]]) -> Found:
@@ -176,7 +185,7 @@ class _Restoring:
             if not changed:
                 raise
             hint = f"{WAYS_ON} If it is the next phase: {error.hint}"
-            raise mismatch_error(changed, self._keeper.location, hint=hint) from error
+            raise mismatch_error(changed, self._checkpoints.location, hint=hint) from error
 
     def _misfits(self, loaded: LoadedCheckpoint) -> dict[str, tuple[object, object]]:
         made = self._state.objects_as_made
@@ -221,10 +230,10 @@ class _Restoring:
     def _give_back(self, index: int) -> tuple[str, ...]:
         """The state that an earlier phase ended with, from which the next one goes on."""
         names = [phase.stands_on for phase in self._phases[index + 1 :] if phase.stands_on]
-        tries = (self._keeper.named(name) for name in names)
+        tries = (self._checkpoints.named(name) for name in names)
         ended = next((each for each in tries if each is not None), self._loaded)
         if changed := self._misfits(ended):
-            raise mismatch_error(changed, self._keeper.location)
+            raise mismatch_error(changed, self._checkpoints.location)
         state, title = self._state, title_of(self._phases, index)
         self._adapter.restore(ended.sections)
         state.load_state_dict(ended.sections["run"])
@@ -249,7 +258,7 @@ class _Restoring:
             if name == "seed" or start is Start.WHOLE or (start is Start.WEIGHTS and "." in name)
         }
         if hard:
-            raise mismatch_error(hard, self._keeper.location)
+            raise mismatch_error(hard, self._checkpoints.location)
         if start is Start.WHOLE:
             adapter.restore(loaded.sections)
         elif start is Start.WEIGHTS:

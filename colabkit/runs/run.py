@@ -14,7 +14,7 @@ from colabkit.frameworks.processes import require_one_process
 from colabkit.frameworks.seeding import derive
 from colabkit.runs import checks
 from colabkit.runs.boundaries import Boundaries
-from colabkit.runs.checkpoint_manager import KeeperOptions
+from colabkit.runs.checkpoint_manager import CheckpointOptions
 from colabkit.runs.data_check import DataCheck
 from colabkit.runs.display import Display
 from colabkit.runs.event_log import events_for
@@ -152,9 +152,8 @@ class Run(Boundaries):
         self._adapter = adapter_for(objects, owner=self, save_base=options.save_base)
         self._given = tuple(name for name, each in objects.items() if each is not None)
         self._position = Position()
-        self._log = StepLog(
-            self.history, self._adapter.to_floats, must_be_finite=options.must_be_finite
-        )
+        finite, to_floats = options.must_be_finite, self._adapter.to_floats
+        self._log = StepLog(self.history, to_floats, must_be_finite=finite)
         self._state = RunState(
             position=self._position,
             history=self.history,
@@ -170,25 +169,26 @@ class Run(Boundaries):
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._adapter.reasons())
         self._feeds = KnownFeeds()
-        self.has_trained = False
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
-        self._is_best = self._is_open = False
+        self._is_best = self._is_open = self.has_trained = False
         self._next_look_s = 0.0
         self._iterators = SharedIterators()
         self._read: dict[str, None] = {}
         self._epochs_total: int | None = None
         self._epoch_began_s = time.monotonic()
-        self._keeper = self._kept_in(ckpt_dir, KeeperOptions(options.save_every, options.keep))
-        self._events = events_for(options.tensorboard, self.history, self._keeper.folder)
+        often = CheckpointOptions(options.save_every, options.keep)
+        self._checkpoints = self._kept_in(ckpt_dir, often)
+        self._events = events_for(options.tensorboard, self.history, self._checkpoints.folder)
         self._state.passed = self._adapter.passed()
         asked = Asked(
             self.seed, options.resume, self._call(checks.name_of(options.phase)), self._owned()
         )
-        changed = restore_run(self._keeper, self._adapter, self._state, self._display, asked)
+        changed = restore_run(self._checkpoints, self._adapter, self._state, self._display, asked)
         self.is_over = self._state.is_closed
         self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
         leniency = Leniency.towards(options.data_changed, changed)
-        where, say, record = self._keeper.location, self._display.say, self._adapter.watch().record
+        where, say = self._checkpoints.location, self._display.say
+        record = self._adapter.watch().record
         expected = self._position.data_reasons
         self._data = DataCheck(record, leniency, location=where, say=say, expected=expected)
 
@@ -220,7 +220,7 @@ class Run(Boundaries):
             return
         if self.epoch >= count or self.has_stopped:
             self.say_done()
-            self._keeper.tidy(self.history.csv_text())
+            self._checkpoints.tidy(self.history.csv_text())
             self._events.finish(self.step)
             self.pass_on(count)
             self._release.finish(self)
@@ -326,7 +326,7 @@ class Run(Boundaries):
 
     def flush(self) -> None:
         """Waits until the newest save is on the volume."""
-        self._keeper.flush()
+        self._checkpoints.flush()
 
     def reseed(self, *place: int | str) -> None:
         """Puts every random stream where the run's seed, step and a place name."""
@@ -406,7 +406,7 @@ class Run(Boundaries):
         self._state.check_same_data(
             cursor,
             feed.describe(),
-            self._keeper.location,
+            self._checkpoints.location,
             in_every_epoch=not self.is_users_loop,
             accepts=self._data.accepts,
         )

@@ -203,11 +203,11 @@ def test_a_callback_whose_reading_no_resume_can_repeat_is_named(tmp_path):
 
 
 def test_batches_of_arrays_say_their_size_where_all_have_the_same(tmp_path):
-    from colabkit.fitting.keras.tf_epoch_dataset import passes_over
+    from colabkit.fitting.keras.tf_epoch_dataset import epoch_dataset
     from colabkit.frameworks.keras.array_feed import KerasArrayFeed
 
     sizes = {}
     for samples in (24, 26):
         feed = KerasArrayFeed(np.zeros((samples, 3)), batch_size=8, shuffle=False, seed=0)
-        sizes[samples] = tuple(passes_over(feed, ahead=True).element_spec.shape)
+        sizes[samples] = tuple(epoch_dataset(feed, ahead=True).element_spec.shape)
     assert sizes == {24: (8, 3), 26: (None, 3)}

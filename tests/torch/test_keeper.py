@@ -25,12 +25,12 @@ from colabkit.errors import (
 )
 from colabkit.frameworks.torch import TorchAdapter
 from colabkit.runs import checkpoint_manager
-from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions, Snapshot
+from colabkit.runs.checkpoint_manager import CheckpointManager, CheckpointOptions, Snapshot
 from colabkit.storage import DriveMount, MountRequest, use_mount
 from tests.unit.checkpoint.slow_volume import Clock, eventually
 
 
-def opened(folder: Path | str, clock: Callable[[], float] = time.monotonic) -> Keeper:
+def opened(folder: Path | str, clock: Callable[[], float] = time.monotonic) -> CheckpointManager:
     model = torch.nn.Linear(4, 3)
     place = {"step": 0}
 
@@ -39,21 +39,21 @@ def opened(folder: Path | str, clock: Callable[[], float] = time.monotonic) -> K
         state = Section("model", dict(model.state_dict()), weights=True)
         return Snapshot([state], SaveFacts(step=place["step"]))
 
-    keeper = Keeper(
+    manager = CheckpointManager(
         folder,
         TorchAdapter({"model": model}),
-        KeeperOptions(),
+        CheckpointOptions(),
         take=take,
         where=object,  # each is another place
         told=lambda _: None,
         clock=clock,
     )
-    keeper.open()
-    return keeper
+    manager.open()
+    return manager
 
 
 def test_a_save_that_fails_while_the_next_one_waits_costs_no_training(tmp_path):
-    keeper = opened(tmp_path)
+    manager = opened(tmp_path)
     lease = tmp_path / "lease.json"
     lease.unlink()
     os.mkfifo(lease)  # the save is under way until somebody writes there
@@ -62,13 +62,13 @@ def test_a_save_that_fails_while_the_next_one_waits_costs_no_training(tmp_path):
         with lease.open("wb"):
             lease.unlink()
 
-    keeper.save(1, wait=False)
+    manager.save(1, wait=False)
     giving = threading.Thread(target=give_nothing)
     giving.start()
-    keeper.save(2, wait=False)
+    manager.save(2, wait=False)
     giving.join()
-    keeper.flush()
-    status = keeper.close()
+    manager.flush()
+    status = manager.close()
     assert status is not None
     assert status.error is None
 
@@ -135,17 +135,17 @@ def test_a_mount_that_hangs_is_looked_at_rarely(tmp_path, in_haste):
     root.mkdir(parents=True)
     use_mount(DriveMount(root.parent, mounter, clock=clock))
     try:
-        keeper = opened(root / "run", clock)
+        manager = opened(root / "run", clock)
         mounter.hangs = True
         root.rename(tmp_path / "gone")
-        keeper.save(1, wait=False)
-        eventually(lambda: isinstance(keeper.status().upload.error, DriveLostError))
+        manager.save(1, wait=False)
+        eventually(lambda: isinstance(manager.status().upload.error, DriveLostError))
         end_s = clock.now_s + 600
         while clock.now_s < end_s:
-            keeper.mend()
+            manager.mend()
             clock.now_s += 0.25
         assert mounter.looks <= 30
-        keeper.close()
+        manager.close()
     finally:
         use_mount(None)
 
@@ -157,19 +157,19 @@ def test_a_copy_that_hangs_to_the_end_is_said_to_get_no_answer(tmp_path, in_hast
     root.mkdir(parents=True)
     use_mount(DriveMount(root.parent, mounter, clock=clock))
     try:
-        keeper = opened(root / "run", clock)
+        manager = opened(root / "run", clock)
         lease = root / "run" / "lease.json"
         lease.unlink()
         os.mkfifo(lease)  # who reads it waits until somebody writes
-        keeper.save(1, wait=False)
-        eventually(lambda: keeper.status().upload.busy_s > 60 or clock.wait(1.0))
+        manager.save(1, wait=False)
+        eventually(lambda: manager.status().upload.busy_s > 60 or clock.wait(1.0))
         mounter.hangs = True
         root.rename(tmp_path / "gone")
         with pytest.raises(CheckpointWriteError, match="nothing there answers"):
-            keeper.flush()
+            manager.flush()
         with (tmp_path / "gone" / "run" / "lease.json").open("wb"):
             pass
-        keeper.close()
+        manager.close()
     finally:
         use_mount(None)
 
@@ -177,29 +177,29 @@ def test_a_copy_that_hangs_to_the_end_is_said_to_get_no_answer(tmp_path, in_hast
 def test_an_upload_that_takes_long_is_waited_for(in_haste):
     looks = itertools.count()
     # An hour at each look: long past what a mount that hangs would be given.
-    keeper = opened("slow://run", lambda: 3600.0 * next(looks))
+    manager = opened("slow://run", lambda: 3600.0 * next(looks))
     threading.Timer(0.5, Slow.may_go_on.set).start()
-    keeper.save(1, wait=True)
-    status = keeper.close()
+    manager.save(1, wait=True)
+    status = manager.close()
     assert status is not None
     assert status.upload is not None
     assert status.upload.confirmed_step is not None
 
 
 def test_a_checkpoint_that_the_spool_has_lost_is_never_called_saved(tmp_path, in_haste):
-    keeper = opened("slow://emptied")
+    manager = opened("slow://emptied")
     spool = tmp_path / "cache" / "spool"
     for number in (1, 2):
-        keeper.save(number, wait=False)
+        manager.save(number, wait=False)
         eventually(lambda number=number: any(spool.rglob(f"a01-*-{number:08d}-*.json")))
     (lost,) = spool.rglob("model-*-00000002-*")
     lost.unlink()
     Slow.may_go_on.set()
     with pytest.raises(CheckpointWriteError, match="cannot be read in"):
-        keeper.flush()
-    keeper.save(3, wait=True)
-    assert [name.sequence for name in keeper.folder.names()] == [3, 1]
-    keeper.close()
+        manager.flush()
+    manager.save(3, wait=True)
+    assert [name.sequence for name in manager.folder.names()] == [3, 1]
+    manager.close()
 
 
 def test_a_mount_that_answers_while_writes_fail_ends_the_wait(tmp_path, in_haste, monkeypatch):
@@ -215,13 +215,13 @@ def test_a_mount_that_answers_while_writes_fail_ends_the_wait(tmp_path, in_haste
         flush(descriptor)
 
     try:
-        keeper = opened(root / "run")
+        manager = opened(root / "run")
         monkeypatch.setattr(os, "fsync", fail)
-        keeper.save(1, wait=False)
+        manager.save(1, wait=False)
         with pytest.raises(CheckpointWriteError, match="is not in") as caught:
-            keeper.flush()
+            manager.flush()
         assert "It is whole in" in caught.value.hint
         monkeypatch.setattr(os, "fsync", flush)
-        keeper.close()
+        manager.close()
     finally:
         use_mount(None)

@@ -145,7 +145,7 @@ def test_data_that_fails_between_two_steps_loses_none_of_them(tmp_path):
 def test_epochs_whose_batches_never_go_through_the_run_are_saved_as_they_pass(tmp_path):
     def train(folder: Path, *, dies: bool) -> Training:
         training = Training(folder, save_every="1s")
-        training.run._keeper._policy = type(training.run._keeper._policy)(seconds=1e-6)
+        training.run._checkpoints._policy = type(training.run._checkpoints._policy)(seconds=1e-6)
         for epoch in training.run.epochs(6):
             training.step(training.x + torch.rand(6), training.y)
             training.run.flush()

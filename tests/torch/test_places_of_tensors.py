@@ -109,11 +109,11 @@ def test_memory_is_asked_for_in_blocks_and_kept(monkeypatch):
             return super().allocate(nbytes)
 
     backend = Asking(CPU)
-    arena, finder = snapshots.Arena(backend), snapshots.LeafFinder(backend)
+    buffer, finder = snapshots.StagingBuffer(backend), snapshots.LeafFinder(backend)
     tensors = {f"{n}": torch.rand(size) for n, size in enumerate([100, 100, 100, 1000, 20])}
     for _ in range(2):
         _, leaves = finder.find([Section("model", tensors, weights=True)])
-        views = arena.views(leaves)
+        views = buffer.views(leaves)
     assert asked == [864, 464, 4000, 144]
     assert [len(view) for view in views] == [leaf.spec.nbytes for leaf in leaves]
     for number, view in enumerate(views):

@@ -19,6 +19,7 @@ _PACKAGES = [
     "colabkit.runtime",
     "colabkit.storage",
 ]
+_FORMER = ("colabkit.fitting", "colabkit.runs")
 _FIRST_CALL = """
 import sys, zipfile, colabkit
 with zipfile.ZipFile("a.zip", "w") as archive:
@@ -72,3 +73,11 @@ def test_a_first_dataset_loads_only_what_it_needs(tmp_path: Path) -> None:
     assert not {"tqdm", "psutil", "fsspec", "IPython", "matplotlib"} & set(packages.split())
     for part in ("datasets.packing", "notebook.panel", "runtime.device", "training"):
         assert f"colabkit.{part}" not in modules.split()
+
+
+def test_scripts_that_know_the_former_address_find_everything_there():
+    former, fitting, runs = map(importlib.import_module, ("colabkit.training", *_FORMER))
+    for name in former.__all__:
+        owner = fitting if name in fitting.__all__ else runs
+        assert getattr(former, name) is getattr(owner, name)
+    assert importlib.import_module("colabkit.training.torch_side").fit_module

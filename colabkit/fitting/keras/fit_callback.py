@@ -1,4 +1,4 @@
-"""The bond between ``model.fit`` and a run: told of each step, it counts, saves and restores."""
+"""The callback between ``model.fit`` and a run: told of each step, it counts, saves, restores."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class _LastToHear(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has 
         self.heard = logs or {}
 
 
-class Bond(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no types
+class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras has no types
     """Stands in for Keras' own list of callbacks, and passes on what the user's wait for.
 
     Args:

@@ -83,7 +83,7 @@ class KerasRun(Run):
         if "batch_size" in changed and "samples" not in changed:
             return  # batches of another size are other batches
         if changed.keys() & {"samples", "batches"} and not self._data.accepts:
-            raise mismatch_error(changed, self._keeper.location)
+            raise mismatch_error(changed, self._checkpoints.location)
         kept = KeptBatch.of_state(self._position.newest) if self.is_mid_epoch else None
         if changed or kept is None:
             self._compare_first(TRAINING, feed, turn)
@@ -100,7 +100,7 @@ class KerasRun(Run):
         changed = differences(state["data"], dict(feed.describe()))
         if "samples" in changed and not self._data.accepts:
             said = {f"{name} {part}": pair for part, pair in changed.items()}
-            raise mismatch_error(said, self._keeper.location)
+            raise mismatch_error(said, self._checkpoints.location)
         if changed:
             del self._state.first_batches[name]
             return
@@ -195,7 +195,7 @@ class KerasRun(Run):
         if self.epoch > epoch:
             message = (
                 f"initial_epoch is {epoch}, and {self.epoch} epochs are trained in"
-                f" {self._keeper.location}."
+                f" {self._checkpoints.location}."
             )
             hint = (
                 "epochs and initial_epoch count all passes in a run folder, those of the phases"
@@ -263,7 +263,7 @@ class KerasRun(Run):
 
     def save_anew(self) -> None:
         """Saves once more at the same step: what ended the training changed the weights."""
-        self._keeper.forget_place()
+        self._checkpoints.forget_place()
         self._save_and_wait()
 
     def _pass_key(self, epoch: int) -> int:

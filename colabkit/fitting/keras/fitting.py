@@ -15,7 +15,7 @@ from colabkit.errors import ArgumentError
 from colabkit.fitting.callbacks import CallbackList
 from colabkit.fitting.keras.callbacks import callback_states, check_callbacks
 from colabkit.fitting.keras.data_arguments import EmptyEpochError, Supply
-from colabkit.fitting.keras.fit_callback import Bond, FitProgress
+from colabkit.fitting.keras.fit_callback import FitCallback, FitProgress
 from colabkit.fitting.keras.fit_run import KerasRun
 from colabkit.fitting.keras.own_fit import has_own_fit, through_own_fit
 from colabkit.fitting.options import FitOptions
@@ -191,7 +191,7 @@ class _Fitting:
             "epochs": options.epochs,
             "steps": feed.length,
         }
-        self._bond = Bond(
+        self._fit_callback = FitCallback(
             self._run,
             model,
             passes=self._passes,
@@ -305,7 +305,7 @@ class _Fitting:
                 initial_epoch=run.epoch,
                 epochs=until,
                 shuffle=False,
-                callbacks=self._bond,
+                callbacks=self._fit_callback,
                 validation_data=passes[1] if len(passes) > 1 else None,
                 validation_freq=options.validation_freq,
             )
@@ -321,16 +321,16 @@ class _Fitting:
         model = self._model
         if _averages(model.optimizer):
             type(model.optimizer).finalize_variable_values(model.optimizer, model.trainable_weights)
-        self._bond.finish()
+        self._fit_callback.finish()
         self._progress.is_over = True
         self._run.save_anew()
 
 
 def _passes_over(feed: KerasFeed, *, ahead: bool) -> Any:
     if backend_name() == "tensorflow":
-        from colabkit.fitting.keras.tf_epoch_dataset import passes_over  # imported where it is
+        from colabkit.fitting.keras.tf_epoch_dataset import epoch_dataset  # imported where it is
 
-        return passes_over(feed, ahead=ahead)
+        return epoch_dataset(feed, ahead=ahead)
     if backend_name() == "jax":
         from colabkit.fitting.keras.jax_epoch_batches import JaxPasses  # imported where it is
 

@@ -22,7 +22,7 @@ from colabkit.frameworks.keras.tfdata_readers import begun
 _SAMPLED = 2
 
 
-class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
+class EpochDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
     """Looks like a dataset; each epoch's first iterator begins where the run stands.
 
     Keras makes more iterators than it reads. Those get nothing, for to make one from a
@@ -83,7 +83,7 @@ class Passes(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
         return []
 
 
-def passes_over(feed: Feed, *, ahead: bool) -> Passes:
+def epoch_dataset(feed: Feed, *, ahead: bool) -> EpochDataset:
     """Returns the object to hand to Keras for a feed.
 
     Args:
@@ -92,13 +92,13 @@ def passes_over(feed: Feed, *, ahead: bool) -> Passes:
     """
     if isinstance(feed, TfDataFeed):
         feed.is_watched = True
-        return Passes(feed.template, feed.iterator, lambda: feed.watch, feed.expect)
+        return EpochDataset(feed.template, feed.iterator, lambda: feed.watch, feed.expect)
     if isinstance(feed, KerasArrayFeed) and not feed.is_sparse:
         return _over_arrays(feed)
     return _over_batches(feed, ahead=ahead)
 
 
-def _over_arrays(feed: KerasArrayFeed) -> Passes:
+def _over_arrays(feed: KerasArrayFeed) -> EpochDataset:
     starts: list[Start] = []
 
     indices = tf.data.Dataset.from_generator(
@@ -127,7 +127,7 @@ def _over_arrays(feed: KerasArrayFeed) -> Passes:
         starts[:] = [start]
         return iter(dataset)
 
-    return Passes(dataset, make, lambda: ArrayWatch(feed, starts[-1]))
+    return EpochDataset(dataset, make, lambda: ArrayWatch(feed, starts[-1]))
 
 
 def _joined(feed: KerasArrayFeed, start: Start) -> tuple[Any, Any]:
@@ -136,7 +136,7 @@ def _joined(feed: KerasArrayFeed, start: Start) -> tuple[Any, Any]:
     return np.concatenate([np.empty(0, np.int64), *slices]), edges
 
 
-def _over_batches(feed: Feed, *, ahead: bool) -> Passes:
+def _over_batches(feed: Feed, *, ahead: bool) -> EpochDataset:
     starts: list[Start] = []
     watches: list[SampledWatch] = []
     dataset = tf.data.Dataset.from_generator(
@@ -151,7 +151,7 @@ def _over_batches(feed: Feed, *, ahead: bool) -> Passes:
         watches[:] = [SampledWatch(record, first=start.skip)]
         return iter(dataset)
 
-    return Passes(dataset, make, lambda: watches[-1])
+    return EpochDataset(dataset, make, lambda: watches[-1])
 
 
 def _signature(feed: Any) -> Any:

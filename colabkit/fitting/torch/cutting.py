@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from colabkit.errors import ArgumentError
 from colabkit.fitting.torch.microbatch import SplitStep
 from colabkit.fitting.torch.optimizers import own_weights
-from colabkit.fitting.torch.step import Cut, Recipe, TrainStep
+from colabkit.fitting.torch.step import Cut, TrainConfig, TrainStep
 from colabkit.frameworks.base import Feed
 from colabkit.frameworks.differences import differences
 from colabkit.frameworks.torch.parts import Share
@@ -39,13 +39,13 @@ class Cutting:
     words: str
 
 
-def cut_among(then: Cut, world: World | None, recipe: Recipe) -> Cutting:
+def cut_among(then: Cut, world: World | None, config: TrainConfig) -> Cutting:
     """Returns how batches are cut: in as many parts as there are processes, or once were.
 
     Args:
         then: How the run's checkpoint was, or a new one would be.
         world: The processes, None where there is one.
-        recipe: Everything that decides what a step does.
+        config: Everything that decides what a step does.
     """
     processes = 1 if world is None else world.size
     parts = max(then.parts, processes)
@@ -54,12 +54,12 @@ def cut_among(then: Cut, world: World | None, recipe: Recipe) -> Cutting:
     if world is None:
         words = f"Each batch is taken in {parts} parts, as in the processes that began this run."
     verdict = ResumeVerdict(
-        reasons=_reasons(then, parts, processes, recipe), notices=_notices(parts, processes, recipe)
+        reasons=_reasons(then, parts, processes, config), notices=_notices(parts, processes, config)
     )
     return Cutting(Cut(parts, processes), Share(parts, rank, processes), verdict, words)
 
 
-def _reasons(then: Cut, parts: int, processes: int, recipe: Recipe) -> tuple[str, ...]:
+def _reasons(then: Cut, parts: int, processes: int, config: TrainConfig) -> tuple[str, ...]:
     found = []
     if then.is_loaded and then.parts != parts:
         found.append(f"each batch was taken in {then.parts} parts, is taken in {parts}")
@@ -67,30 +67,30 @@ def _reasons(then: Cut, parts: int, processes: int, recipe: Recipe) -> tuple[str
         found.append(
             f"{then.processes} processes summed the gradients, now {processes}: in another order"
         )
-    if parts > processes and _has(recipe, SyncBatchNorm):
+    if parts > processes and _has(config, SyncBatchNorm):
         found.append("SyncBatchNorm takes its statistics of fewer parts than there are")
-    if parts > processes and generators_in(recipe.model):
+    if parts > processes and generators_in(config.model):
         found.append("the model draws from a generator of its own, once for each part")
-    loss = recipe.loss
+    loss = config.loss
     keeps_own = isinstance(loss, nn.Module) and any(True for _ in loss.buffers())
     if keeps_own and not type(loss).__module__.startswith("torch.nn."):
         found.append(f"{type(loss).__name__} keeps buffers of its own in each process")
-    if processes > 1 and recipe.device.type == "cuda":
+    if processes > 1 and config.device.type == "cuda":
         found.append("nobody has seen whether several GPUs repeat their sums bit for bit")
     return tuple(found)
 
 
-def _notices(parts: int, processes: int, recipe: Recipe) -> tuple[str, ...]:
+def _notices(parts: int, processes: int, config: TrainConfig) -> tuple[str, ...]:
     found = []
     if parts > 2:
         found.append(f"provided {processes} processes go on")
-    if _has(recipe, _BatchNorm):
+    if _has(config, _BatchNorm):
         found.append("BatchNorm takes its statistics of each part, not of the whole batch")
     return tuple(found)
 
 
-def _has(recipe: Recipe, kind: type) -> bool:
-    return any(isinstance(each, kind) for each in recipe.model.modules())
+def _has(config: TrainConfig, kind: type) -> bool:
+    return any(isinstance(each, kind) for each in config.model.modules())
 
 
 def require_cuttable(step: TrainStep, feed: Feed, options: Any) -> None:
@@ -105,27 +105,27 @@ def require_cuttable(step: TrainStep, feed: Feed, options: Any) -> None:
         raise ArgumentError(message, argument="accumulate", hint=hint)
 
 
-def agree_on_call(world: World, recipe: Recipe, feed: Feed, options: Any) -> None:
+def agree_on_call(world: World, config: TrainConfig, feed: Feed, options: Any) -> None:
     """Raises ArgumentError where the processes ask for different trainings, or one none can do.
 
     Args:
         world: The processes.
-        recipe: Everything that decides what a step does.
+        config: Everything that decides what a step does.
         feed: The training data.
         options: The arguments of ``fit``.
     """
-    _require_plain(recipe.model)
-    if own_weights(recipe.loss, recipe.model):
-        message = f"{type(recipe.loss).__name__} has weights of its own, and trains in one process."
+    _require_plain(config.model)
+    if own_weights(config.loss, config.model):
+        message = f"{type(config.loss).__name__} has weights of its own, and trains in one process."
         hint = "Make it part of the model, which then computes its loss itself; or start one."
         raise ArgumentError(message, argument="loss", hint=hint)
-    held = {id(parameter) for parameter in recipe.model.parameters()}
-    groups = recipe.optimizer.param_groups
+    held = {id(parameter) for parameter in config.model.parameters()}
+    groups = config.optimizer.param_groups
     if any(id(each) not in held for group in groups for each in group["params"]):
         message = "The optimizer trains tensors that are not the model's."
         hint = "Make them its parameters, so that the processes can sum their gradients."
         raise ArgumentError(message, argument="optimizer", hint=hint)
-    asked, sample = _asked(recipe, feed, options), _first_sample_of(feed)
+    asked, sample = _asked(config, feed, options), _first_sample_of(feed)
     for rank, (other, seen) in enumerate(world.gather((asked, sample))):
         names = dict.fromkeys(differences(asked, other))
         if sample and seen and sample != seen:
@@ -150,7 +150,7 @@ def _require_plain(model: nn.Module) -> None:
         raise ArgumentError(message, argument="model", hint=hint)
 
 
-def _asked(recipe: Recipe, feed: Feed, options: Any) -> dict[str, Any]:
+def _asked(config: TrainConfig, feed: Feed, options: Any) -> dict[str, Any]:
     names = [
         "epochs",
         "batch_size",
@@ -164,7 +164,7 @@ def _asked(recipe: Recipe, feed: Feed, options: Any) -> dict[str, Any]:
     return {
         **{name: getattr(options, name) for name in names},
         **{f"data {name}": value for name, value in feed.describe().items()},
-        **{name: _form_of(each) for name, each in recipe.model.named_parameters()},
+        **{name: _form_of(each) for name, each in config.model.named_parameters()},
     }
 
 

@@ -19,9 +19,15 @@ from torch.nn.parallel import DistributedDataParallel
 from colabkit.errors import ArgumentError
 from colabkit.fitting.torch.batch_parts import detached, joined, parts_of
 from colabkit.fitting.torch.batches import count_samples
-from colabkit.fitting.torch.loss_reduction import Reduction, Weighing, is_of_classes
+from colabkit.fitting.torch.loss_reduction import LossReduction, Reduction, is_of_classes
 from colabkit.fitting.torch.microbatch import PartForward, target_of
-from colabkit.fitting.torch.step import Outcome, Passed, Recipe, TrainStep, main_output
+from colabkit.fitting.torch.step import (
+    ForwardResult,
+    StepResult,
+    TrainConfig,
+    TrainStep,
+    main_output,
+)
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.device import moved
 from colabkit.frameworks.torch.parts import Part, Parts, Share
@@ -36,7 +42,7 @@ class PartsForward(PartForward):
     """Forward over the local parts of a batch, to the loss and metrics of the whole batch.
 
     Args:
-        recipe: Everything that decides what a step does.
+        config: Everything that decides what a step does.
         share: Which parts this process takes.
         world: The other processes, None where there are none.
         called: What is called in place of the model.
@@ -44,24 +50,24 @@ class PartsForward(PartForward):
 
     def __init__(
         self,
-        recipe: Recipe,
+        config: TrainConfig,
         share: Share,
         world: World | None,
         called: Callable[..., Any] | None = None,
     ) -> None:
-        super().__init__(recipe)
-        self._called = called or recipe.model
+        super().__init__(config)
+        self._called = called or config.model
         self._share = share
         self._world = world
         self._was_looked_at = False
 
-    def __call__(self, batch: Parts) -> Outcome:
+    def __call__(self, batch: Parts) -> StepResult:
         """Returns the outcome of the whole batch."""
         return self.over(batch, lambda _: None, lambda _: contextlib.nullcontext())
 
     def over(
         self, parts: Parts, backward: Callable[[torch.Tensor], None], around: Around
-    ) -> Outcome:
+    ) -> StepResult:
         """Returns the outcome of the whole batch.
 
         Args:
@@ -75,21 +81,21 @@ class PartsForward(PartForward):
             with around(place):
                 seed_everything(derive(parts.key, "step", part.number))
                 passed = self.pass_through(part.batch)
-                weighing = self._weighing_of(part)
+                reduction = self._weighing_of(part)
                 if not place:
-                    counted = self._counted(weighing, parts)
-                if not (weighing.is_known or self._was_looked_at):
-                    self._look_at(weighing, passed, part)
-                term = _term(weighing, passed.loss, part, of=parts.samples, counted=counted)
+                    counted = self._counted(reduction, parts)
+                if not (reduction.is_known or self._was_looked_at):
+                    self._look_at(reduction, passed, part)
+                term = _term(reduction, passed.loss, part, of=parts.samples, counted=counted)
                 backward(term)
             terms[part.number] = term.detach()
-            if self._recipe.metrics and part.samples:
+            if self._config.metrics and part.samples:
                 kept.append((part.samples, detached(main_output(passed.output)), passed.target))
         self._was_looked_at = True
         loss = self._over_parts(terms, torch.float32).sum()
-        return Outcome(loss, self.values_of(self._whole(kept, loss, parts)), parts.samples)
+        return StepResult(loss, self.values_of(self._whole(kept, loss, parts)), parts.samples)
 
-    def _weighing_of(self, part: Part) -> Weighing:
+    def _weighing_of(self, part: Part) -> LossReduction:
         try:
             return self.weighing_in(part.batch)
         except ArgumentError as error:
@@ -97,16 +103,16 @@ class PartsForward(PartForward):
             hint = "Train in one process, or pass one of PyTorch's own losses as loss=."
             raise ArgumentError(message, argument="loss", hint=hint) from error
 
-    def _counted(self, weighing: Weighing, parts: Parts) -> torch.Tensor | None:
+    def _counted(self, reduction: LossReduction, parts: Parts) -> torch.Tensor | None:
         """Returns what the targets of the whole batch count for, None where samples do."""
-        if weighing.counted is None:
+        if reduction.counted is None:
             return None
         counts = {}
         for part in parts.local:
             target = target_of(part.batch)
             if not is_of_classes(target):
                 return None
-            count = weighing.counted(target.to(self._recipe.device))
+            count = reduction.counted(target.to(self._config.device))
             counts[part.number] = count if part.samples else count * 0
         return self._over_parts(counts, torch.float32).sum()
 
@@ -114,27 +120,27 @@ class PartsForward(PartForward):
         """Returns a scalar of each part, in their order, whoever has computed it."""
         wide = [each.dtype for each in values.values() if each.dtype == torch.float64]
         found = torch.zeros(
-            self._share.count, dtype=wide[0] if wide else dtype, device=self._recipe.device
+            self._share.count, dtype=wide[0] if wide else dtype, device=self._config.device
         )
         for number, value in values.items():
             found[number] = value
         return found if self._world is None else self._world.summed(found)
 
-    def _whole(self, kept: list[Any], loss: torch.Tensor, parts: Parts) -> Passed:
+    def _whole(self, kept: list[Any], loss: torch.Tensor, parts: Parts) -> ForwardResult:
         """Returns what the metrics look at: outputs and targets of the whole batch."""
-        if not self._recipe.metrics:
-            return Passed(None, None, loss, parts.samples)
+        if not self._config.metrics:
+            return ForwardResult(None, None, loss, parts.samples)
         if self._world is not None:
             gathered = self._world.gather(moved(kept, _HOST))
-            kept = moved([each for several in gathered for each in several], self._recipe.device)
+            kept = moved([each for several in gathered for each in several], self._config.device)
         counts = [samples for samples, _, _ in kept]
         for name, place in (("output", 1), ("target", 2)):
             _require_by_sample(name, [each[place] for each in kept], counts)
         output = joined([each[1] for each in kept], counts)
         target = joined([each[2] for each in kept], counts)
-        return Passed(output, target, loss, parts.samples)
+        return ForwardResult(output, target, loss, parts.samples)
 
-    def _look_at(self, weighing: Weighing, passed: Passed, part: Part) -> None:
+    def _look_at(self, reduction: LossReduction, passed: ForwardResult, part: Part) -> None:
         """Raises ArgumentError where the losses of two halves do not give that of both."""
         if part.samples < 2:
             return
@@ -147,10 +153,10 @@ class PartsForward(PartForward):
             return
         with torch.no_grad():
             losses = [(self.compare(*half), count_samples(half)) for half in halves]
-            adds_up = bool(weighing.adds_up(passed.loss.detach(), losses))
+            adds_up = bool(reduction.adds_up(passed.loss.detach(), losses))
         if not adds_up:
             message = (
-                f"Batches are taken in parts, and the loss is no {weighing.reduction.value}:"
+                f"Batches are taken in parts, and the loss is no {reduction.reduction.value}:"
                 " the losses of two parts do not add up to that of both together."
             )
             hint = "Pass one of PyTorch's own losses, or train in one process."
@@ -158,10 +164,15 @@ class PartsForward(PartForward):
 
 
 def _term(
-    weighing: Weighing, loss: torch.Tensor, part: Part, *, of: int, counted: torch.Tensor | None
+    reduction: LossReduction,
+    loss: torch.Tensor,
+    part: Part,
+    *,
+    of: int,
+    counted: torch.Tensor | None,
 ) -> torch.Tensor:
     """Returns what the loss of a part adds to the loss of its batch; nothing, for a stand-in."""
-    if weighing.reduction is Reduction.SUM:
+    if reduction.reduction is Reduction.SUM:
         return loss if part.samples else loss * 0
     if counted is None:
         return loss * (part.samples / of)
@@ -183,23 +194,25 @@ class PartsStep:
 
     Args:
         step: Counts batches and groups, and steps the optimizer; its state is the run's.
-        recipe: Everything that decides what a step does.
+        config: Everything that decides what a step does.
         share: Which parts this process takes.
         world: The other processes, None where there are none.
     """
 
-    def __init__(self, step: TrainStep, recipe: Recipe, share: Share, world: World | None) -> None:
+    def __init__(
+        self, step: TrainStep, config: TrainConfig, share: Share, world: World | None
+    ) -> None:
         self._step = step
-        self._recipe = recipe
+        self._config = config
         self._world = world
         self._last = len(share.numbers) - 1
         self._trained: tuple[bool, ...] = ()
         self._ddp: DistributedDataParallel | None = None
-        self._replicas = Replicas(recipe.model, step, len(share.numbers))
-        self._forward = PartsForward(recipe, share, world, self._call if world else None)
+        self._replicas = Replicas(config.model, step, len(share.numbers))
+        self._forward = PartsForward(config, share, world, self._call if world else None)
         self.begin_epoch, self.finish_epoch = step.begin_epoch, step.finish_epoch
 
-    def __call__(self, parts: Parts) -> Outcome:
+    def __call__(self, parts: Parts) -> StepResult:
         """Forward and backward of the local parts; the optimizer as ever."""
         step = self._step
         if self._world is None:
@@ -229,7 +242,7 @@ class PartsStep:
 
     def _wrap(self, world: World) -> None:
         """Wraps the model, again where a callback has frozen or thawed weights."""
-        model = self._recipe.model
+        model = self._config.model
         trained = tuple(parameter.requires_grad for parameter in model.parameters())
         if trained == self._trained:
             return

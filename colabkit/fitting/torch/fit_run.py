@@ -104,7 +104,7 @@ class TorchRun(Run):
         changed = differences(state["data"], dict(feed.describe()))
         if "samples" in changed and not self._data.accepts:
             raise mismatch_error(
-                {f"{name} {n}": c for n, c in changed.items()}, self._keeper.location
+                {f"{name} {n}": c for n, c in changed.items()}, self._checkpoints.location
             )
         if changed:
             # Batches of another size are other batches.

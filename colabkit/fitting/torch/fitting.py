@@ -24,7 +24,7 @@ from colabkit.fitting.torch.mistakes import check_trains_by_forward
 from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
 from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
-from colabkit.fitting.torch.step import Evaluation, Recipe, TrainStep
+from colabkit.fitting.torch.step import Evaluation, TrainConfig, TrainStep
 from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.device import choose_device, choose_precision
 from colabkit.frameworks.torch.parts import PartsFeed
@@ -116,7 +116,7 @@ def _trained(
     own = own_weights(options.loss, model)
     optimizer = make_optimizer(options.optimizer, model, own, settings=options.optimizer_settings)
     trained = {id(each) for group in optimizer.param_groups for each in group["params"]}
-    recipe = Recipe(
+    config = TrainConfig(
         model=model,
         optimizer=optimizer,
         loss=None if options.loss is None else named_loss(options.loss),
@@ -129,31 +129,31 @@ def _trained(
         left_out=tuple(each for each in own if id(each) not in trained),
     )
     if world is not None:
-        agree_on_call(world, recipe, feed, options)
-    return _Fitting(recipe, feed, ckpt_dir, options, world).train()
+        agree_on_call(world, config, feed, options)
+    return _Fitting(config, feed, ckpt_dir, options, world).train()
 
 
 class _Fitting:
     def __init__(
         self,
-        recipe: Recipe,
+        config: TrainConfig,
         feed: Any,
         ckpt_dir: str | Path,
         options: TorchOptions,
         world: World | None,
     ) -> None:
-        self._recipe = recipe
+        self._config = config
         self._world = world
         self._feed = feed
         self._options = options
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
         self._callbacks = CallbackList(options.callbacks, TensorValues())
         # Whatever an earlier loop or a step that broke off has left there.
-        recipe.model.zero_grad()
-        recipe.optimizer.zero_grad()
-        recipe.model.train()
+        config.model.zero_grad()
+        config.optimizer.zero_grad()
+        config.model.train()
         self._step = self._make_step(options.microbatch)
-        self._evaluate = Evaluation(recipe)
+        self._evaluate = Evaluation(config)
         self._validation = None
         if options.validation_data is not None:
             with as_validation_data():
@@ -161,7 +161,7 @@ class _Fitting:
                     options.validation_data,
                     batch_size=options.batch_size,
                     shuffle=False,
-                    device=recipe.device,
+                    device=config.device,
                 )
         of_run = options.for_run(validates=self._validation is not None)
         self._monitor = of_run.monitor
@@ -171,7 +171,7 @@ class _Fitting:
             of_run,
             self._objects(),
             epochs=options.epochs,
-            settings=_settings(options, recipe.loss),
+            settings=_settings(options, config.loss),
             has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
         )
         self._run.note(self._step.verdict())
@@ -186,8 +186,8 @@ class _Fitting:
 
     def _take_parts(self) -> None:
         """Takes batches in parts, as many as there are processes or once were."""
-        run, step, recipe, world = self._run, self._step, self._recipe, self._world
-        cutting = cut_among(step.cut, world, recipe)
+        run, step, config, world = self._run, self._step, self._config, self._world
+        cutting = cut_among(step.cut, world, config)
         require_cuttable(step, self._feed, self._options)
         if cutting.cut.parts != step.cut.parts:
             run.forget_batches()
@@ -196,34 +196,34 @@ class _Fitting:
         run.say(cutting.words)
         if world is not None and not world.leads:
             # What one process has gathered before it was cut is rank 0's.
-            recipe.optimizer.zero_grad()
+            config.optimizer.zero_grad()
         if isinstance(run, SeveralRun):
-            run.compare_replicas(lambda: batch_digest(list(recipe.model.parameters())))
-            recipe.metrics.leave_syncing_to_us()
+            run.compare_replicas(lambda: batch_digest(list(config.model.parameters())))
+            config.metrics.leave_syncing_to_us()
         run.save_only_between(lambda: not step.begins_group)
         self._feed = PartsFeed(self._feed, share)
         if self._validation is not None:
             with as_validation_data():
                 self._validation = PartsFeed(self._validation, share)
-        self._drive = PartsStep(step, recipe, share, world)
-        self._evaluate = Evaluation(recipe, PartsForward(recipe, share, world))
+        self._drive = PartsStep(step, config, share, world)
+        self._evaluate = Evaluation(config, PartsForward(config, share, world))
 
     def _make_step(self, microbatch: int | str | None) -> TrainStep:
         if microbatch is None:
-            return TrainStep(self._recipe)
+            return TrainStep(self._config)
         size = None if isinstance(microbatch, str) else microbatch
-        return SplitStep(self._recipe, size=size, say=lambda sentence: self._run.say(sentence))
+        return SplitStep(self._config, size=size, say=lambda sentence: self._run.say(sentence))
 
     def _objects(self) -> dict[str, Any]:
-        recipe = self._recipe
+        config = self._config
         return {
-            "model": recipe.model,
-            "loss": recipe.loss if _keeps_state(recipe.loss) else None,
-            "optimizer": recipe.optimizer,
-            "scheduler": recipe.schedule.scheduler,
+            "model": config.model,
+            "loss": config.loss if _keeps_state(config.loss) else None,
+            "optimizer": config.optimizer,
+            "scheduler": config.schedule.scheduler,
             "scaler": self._step.scaler,
             "step": self._step,
-            **{f"metric {n}": m for n, m in recipe.metrics.stateful.items()},
+            **{f"metric {n}": m for n, m in config.metrics.stateful.items()},
             **self._callbacks.stateful(),
             **self._callbacks.generators((torch.Generator,)),
         }
@@ -243,22 +243,22 @@ class _Fitting:
             for epoch in run.epochs(self._options.epochs):
                 if not run.is_mid_epoch:
                     # Before the callbacks, which may freeze a layer's statistics by its mode.
-                    self._recipe.model.train()
+                    self._config.model.train()
                     callbacks.epoch_begin(run, epoch)
-                set_mode(self._recipe.optimizer, training=True)
+                set_mode(self._config.optimizer, training=True)
                 self._train_epoch()
-                set_mode(self._recipe.optimizer, training=False)
+                set_mode(self._config.optimizer, training=False)
                 if run.is_over:
                     continue
                 # Before validation, which counts with the same metrics.
-                run.log_epoch(**self._recipe.metrics.of_epoch())
+                run.log_epoch(**self._config.metrics.of_epoch())
                 validated = self._validate(epoch)
                 run.log_epoch(**validated)
                 if validated:
                     callbacks.validation_end(run, epoch, validated)
-                run.log_epoch(lr=float(self._recipe.optimizer.param_groups[0]["lr"]))
+                run.log_epoch(lr=float(self._config.optimizer.param_groups[0]["lr"]))
                 logs = run.agreed_logs()
-                self._recipe.schedule.after_epoch(
+                self._config.schedule.after_epoch(
                     epoch, logs, self._monitor, lacks_validation=run.skips_validation
                 )
                 callbacks.epoch_end(run, epoch, logs)
@@ -267,16 +267,16 @@ class _Fitting:
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise
-            set_mode(self._recipe.optimizer, training=False)
+            set_mode(self._config.optimizer, training=False)
         self._release.finish(run)
         return run.history
 
     def _fit_schedule_to_phase(self) -> None:
         """Makes a schedule by name as long as the phase that begins, not as all of them."""
-        options, scheduler = self._options, self._recipe.schedule.scheduler
+        options, scheduler = self._options, self._config.schedule.scheduler
         if "scheduler" in _settings(options, None):
             left = options.epochs - self._run.epoch
-            rest = options.schedule_for(self._recipe.optimizer, self._feed, epochs=left)
+            rest = options.schedule_for(self._config.optimizer, self._feed, epochs=left)
             scheduler.load_state_dict(rest.scheduler.state_dict())
 
     def _found_done(self) -> History:
@@ -287,9 +287,9 @@ class _Fitting:
         return self._run.history
 
     def _say_what_the_loss_trains(self) -> None:
-        loss = self._recipe.loss
-        own = own_weights(loss, self._recipe.model)
-        if own and not self._recipe.left_out and isinstance(loss, nn.Module):
+        loss = self._config.loss
+        own = own_weights(loss, self._config.model)
+        if own and not self._config.left_out and isinstance(loss, nn.Module):
             known = set(map(id, own))
             names = ", ".join(n for n, each in loss.named_parameters() if id(each) in known)
             self._run.say(f"{type(loss).__name__} has weights of its own ({names}): trained too.")
@@ -314,7 +314,7 @@ class _Fitting:
         if run.skips_validation:
             return {}
         if self._world is not None:
-            self._world.take_buffers(self._recipe.model)
+            self._world.take_buffers(self._config.model)
         with as_validation_data():
             means = self._evaluate(run.validated(self._validation, epoch))
         run.reseed("after validation")

@@ -11,6 +11,8 @@ from torch.optim import optimizer as torch_optimizer
 from colabkit.fitting.torch.fused_adam import can_be_straight, fused_step
 
 _plain_backward = torch.autograd.backward
+# Not promised by PyTorch: where it is gone, its own call is taken.
+_run_engine = getattr(graph, "_engine_run_backward", None)
 
 
 def backward(loss: torch.Tensor) -> None:
@@ -25,13 +27,11 @@ def backward(loss: torch.Tensor) -> None:
         and loss.is_floating_point()
         and not torch.overrides.has_torch_function_unary(loss)
     )
-    if not is_usual:
+    if _run_engine is None or not is_usual:
         torch.autograd.backward(loss)
         return
     one = torch.ones_like(loss)
-    graph._engine_run_backward(
-        (loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True
-    )
+    _run_engine((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def zero_grad_of(optimizer: torch.optim.Optimizer) -> Callable[[], None]:

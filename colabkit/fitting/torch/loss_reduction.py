@@ -30,7 +30,7 @@ class Reduction(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Weighing:
+class LossReduction:
     """How one loss is taken of a part.
 
     Attributes:
@@ -82,7 +82,7 @@ class Weighing:
         return ~(difference > tolerance * largest)
 
 
-def weighing_of(loss: LossFunction) -> Weighing:
+def weighing_of(loss: LossFunction) -> LossReduction:
     """Returns how the parts of a loss weigh.
 
     Raises:
@@ -101,17 +101,17 @@ def weighing_of(loss: LossFunction) -> Weighing:
         raise ArgumentError(message, argument="loss", hint=hint)
     known = is_known_by_name(function) or _is_torchs(function)
     if reduction == "sum":
-        return Weighing(Reduction.SUM, is_known=known)
+        return LossReduction(Reduction.SUM, is_known=known)
     summed = _summed(loss, function)
     if summed is None:
-        return Weighing(Reduction.MEAN, is_known=known)
+        return LossReduction(Reduction.MEAN, is_known=known)
     counted = functools.partial(
         _counted, weight=options.get("weight"), ignored=options.get("ignore_index", _IGNORED)
     )
-    return Weighing(Reduction.COUNTED, summed, counted)
+    return LossReduction(Reduction.COUNTED, summed, counted)
 
 
-def own_weighing(target: Any) -> Weighing:
+def own_weighing(target: Any) -> LossReduction:
     """Returns how the parts of a loss that the model computes itself weigh.
 
     Raises:
@@ -124,13 +124,13 @@ def own_weighing(target: Any) -> Weighing:
         )
         hint = "Leave microbatch out, and take a smaller batch_size with accumulate."
         raise ArgumentError(message, argument="microbatch", hint=hint)
-    return Weighing(Reduction.MEAN)
+    return LossReduction(Reduction.MEAN)
 
 
-def not_additive_error(weighing: Weighing) -> ArgumentError:
+def not_additive_error(reduction: LossReduction) -> ArgumentError:
     """Returns the error for a loss whose parts do not give the whole."""
     message = (
-        f"The batch is taken in parts, and the loss is no {weighing.reduction.value}: the losses"
+        f"The batch is taken in parts, and the loss is no {reduction.reduction.value}: the losses"
         " of two parts do not add up to that of both together."
     )
     hint = (

@@ -14,21 +14,21 @@ from colabkit.fitting.torch.batch_parts import detached, joined, parts_of
 from colabkit.fitting.torch.batches import count_samples, split_batch, target_in
 from colabkit.fitting.torch.loss import LossFunction
 from colabkit.fitting.torch.loss_reduction import (
-    Weighing,
+    LossReduction,
     not_additive_error,
     own_weighing,
     weighing_of,
 )
 from colabkit.fitting.torch.step import (
     Forward,
-    Outcome,
-    Passed,
-    Recipe,
+    ForwardResult,
+    StepResult,
+    TrainConfig,
     TrainStep,
     main_output,
     size_changes,
 )
-from colabkit.frameworks.torch.rollback import Moment, isolated
+from colabkit.frameworks.torch.rollback import StepRollback, isolated
 from colabkit.runs.verdict import ResumeVerdict
 
 _SIGNS = (
@@ -57,34 +57,34 @@ def is_out_of_memory(error: RuntimeError) -> bool:
 class _Attempt(NamedTuple):
     """What came of one try of a step: its outcome, or why memory refused it."""
 
-    outcome: Outcome | None
+    outcome: StepResult | None
     refusal: str = ""
 
 
 class PartForward(Forward):
     """Calls the model with a part of a batch; knows how the parts' losses add up."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
-        self.weighing = None if recipe.loss is None else weighing_of(recipe.loss)
+    def __init__(self, config: TrainConfig) -> None:
+        super().__init__(config)
+        self.reduction = None if config.loss is None else weighing_of(config.loss)
 
-    def weighing_in(self, batch: Any) -> Weighing:
+    def weighing_in(self, batch: Any) -> LossReduction:
         """Returns how the parts of a batch weigh; known once a first part was passed."""
         if self._own:
             return own_weighing(target_of(batch))
-        assert self.weighing is not None  # noqa: S101  # set with the first part
-        return self.weighing
+        assert self.reduction is not None  # noqa: S101  # set with the first part
+        return self.reduction
 
     def compare(self, output: Any, target: Any) -> torch.Tensor:
         """Returns the user's loss of outputs and targets, in the precision of the run."""
         assert self._criterion is not None  # noqa: S101  # only asked where there is one
-        with self._recipe.precision.autocast(self._recipe.device):
+        with self._config.precision.autocast(self._config.device):
             return self._criterion(output, target)
 
     def _compare(self, criterion: LossFunction, output: Any, target: Any) -> torch.Tensor:
-        if self.weighing is None:
-            self.weighing = weighing_of(criterion)
-        return self.weighing.for_part(criterion, target)(output, target)
+        if self.reduction is None:
+            self.reduction = weighing_of(criterion)
+        return self.reduction.for_part(criterion, target)(output, target)
 
 
 class SplitStep(TrainStep):
@@ -93,27 +93,29 @@ class SplitStep(TrainStep):
     Its state holds the size of the parts too, so that a resumed run takes the same ones.
 
     Args:
-        recipe: Everything that decides what a step does.
+        config: Everything that decides what a step does.
         size: Samples in a part at most; None begins with whole batches and halves on demand.
         say: Tells the user one sentence.
     """
 
-    def __init__(self, recipe: Recipe, *, size: int | None, say: Callable[[str], None]) -> None:
-        super().__init__(recipe)
-        self._part = PartForward(recipe)
+    def __init__(
+        self, config: TrainConfig, *, size: int | None, say: Callable[[str], None]
+    ) -> None:
+        super().__init__(config)
+        self._part = PartForward(config)
         self._size = size
         self._is_fixed = size is not None
         self._say = say
-        self._moment = Moment(recipe.model, recipe.optimizer)
+        self._rollback = StepRollback(config.model, config.optimizer)
 
-    def __call__(self, batch: Any) -> Outcome:
+    def __call__(self, batch: Any) -> StepResult:
         """Forward and backward in as many parts as it takes; the optimizer as ever."""
         if not self._is_fixed:
-            self._moment.keep()
+            self._rollback.keep()
         while (attempt := self._attempt(batch)).outcome is None:
             self._make_room(batch, attempt.refusal)
         if not self._is_fixed:
-            self._moment.merge()
+            self._rollback.merge()
         self.count()
         return attempt.outcome
 
@@ -131,33 +133,33 @@ class SplitStep(TrainStep):
     def _count_parts(self, batch: Any) -> int:
         return 1 if self._size is None else -(-count_samples(batch) // self._size)
 
-    def _whole(self, batch: Any) -> Outcome:
+    def _whole(self, batch: Any) -> StepResult:
         passed = self._forward.pass_through(batch)
         self.backward(passed.loss)
         # Not before: a metric that counts must not count a try that failed.
-        return Outcome(passed.loss, self._forward.values_of(passed), passed.samples)
+        return StepResult(passed.loss, self._forward.values_of(passed), passed.samples)
 
-    def _in_parts(self, batch: Any) -> Outcome:
-        recipe, forward, samples = self._recipe, self._part, count_samples(batch)
-        kept: list[Passed] = []
+    def _in_parts(self, batch: Any) -> StepResult:
+        config, forward, samples = self._config, self._part, count_samples(batch)
+        kept: list[ForwardResult] = []
         sums = _Additivity(forward)
         losses = []
         for part in parts_of(batch, self._count_parts(batch)):
             passed = forward.pass_through(part)
-            weighing = forward.weighing_in(batch)
-            term = weighing.term(passed.loss, target_of(batch), samples=passed.samples, of=samples)
+            reduction = forward.weighing_in(batch)
+            term = reduction.term(passed.loss, target_of(batch), samples=passed.samples, of=samples)
             self.backward(term)
             losses.append(term.detach())
-            if not weighing.is_known:
-                sums.look_at(weighing, passed)
-            if recipe.metrics:
+            if not reduction.is_known:
+                sums.look_at(reduction, passed)
+            if config.metrics:
                 output = detached(main_output(passed.output))
-                kept.append(Passed(output, passed.target, losses[-1], passed.samples))
+                kept.append(ForwardResult(output, passed.target, losses[-1], passed.samples))
         sums.require()
-        whole = Passed(None, None, torch.stack(losses).sum(), samples)
+        whole = ForwardResult(None, None, torch.stack(losses).sum(), samples)
         if kept:
             whole = _joined(kept)._replace(loss=whole.loss)
-        return Outcome(whole.loss, forward.values_of(whole), samples)
+        return StepResult(whole.loss, forward.values_of(whole), samples)
 
     def _make_room(self, batch: Any, refusal: str) -> None:
         """Puts all back as it was before the step, and halves the parts.
@@ -168,9 +170,9 @@ class SplitStep(TrainStep):
         largest = -(-count_samples(batch) // self._count_parts(batch))
         if self._is_fixed or largest == 1:
             raise _does_not_fit(largest, refusal, fixed=self._is_fixed)
-        self._moment.restore()
+        self._rollback.restore()
         gc.collect()
-        if self._recipe.device.type == "cuda":
+        if self._config.device.type == "cuda":
             torch.cuda.empty_cache()
         first, self._size = self._size is None, -(-largest // 2)
         self._say(
@@ -182,7 +184,7 @@ class SplitStep(TrainStep):
                 self._say(f"{caveat[0].upper()}{caveat[1:]}.")
 
     def _caveats(self) -> tuple[str, ...]:
-        if not any(isinstance(each, _BatchNorm) for each in self._recipe.model.modules()):
+        if not any(isinstance(each, _BatchNorm) for each in self._config.model.modules()):
             return ()
         return ("BatchNorm takes its statistics of each part, not of the whole batch",)
 
@@ -210,27 +212,27 @@ class _Additivity:
 
     def __init__(self, forward: PartForward) -> None:
         self._forward = forward
-        self._before: Passed | None = None
-        self._weighing: Weighing | None = None
+        self._before: ForwardResult | None = None
+        self._reduction: LossReduction | None = None
         self._findings: list[torch.Tensor] = []
 
     @torch.no_grad()
-    def look_at(self, weighing: Weighing, passed: Passed) -> None:
+    def look_at(self, reduction: LossReduction, passed: ForwardResult) -> None:
         """Compares this part and the one before it with both together."""
         now = passed._replace(output=detached(passed.output), loss=passed.loss.detach())
-        before, self._before, self._weighing = self._before, now, weighing
+        before, self._before, self._reduction = self._before, now, reduction
         if before is None:
             return
         both = _joined([before, now])
         whole = isolated(lambda: self._forward.compare(both.output, both.target))
         parts = [(each.loss, each.samples) for each in (before, now)]
-        self._findings.append(weighing.adds_up(whole, parts))
+        self._findings.append(reduction.adds_up(whole, parts))
 
     def require(self) -> None:
         """Raises ArgumentError unless all of them added up."""
         if self._findings and not bool(torch.stack(self._findings).all()):
-            assert self._weighing is not None  # noqa: S101  # set with the first finding
-            raise not_additive_error(self._weighing)
+            assert self._reduction is not None  # noqa: S101  # set with the first finding
+            raise not_additive_error(self._reduction)
 
 
 def target_of(batch: Any) -> Any:
@@ -239,9 +241,9 @@ def target_of(batch: Any) -> Any:
     return target_in(inputs) if target is None else target
 
 
-def _joined(parts: list[Passed]) -> Passed:
+def _joined(parts: list[ForwardResult]) -> ForwardResult:
     counts = [part.samples for part in parts]
-    return Passed(
+    return ForwardResult(
         output=joined([part.output for part in parts], counts),
         target=joined([part.target for part in parts], counts),
         loss=parts[0].loss,

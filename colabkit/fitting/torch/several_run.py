@@ -17,7 +17,7 @@ from colabkit.errors import ReplicasDifferError
 from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.frameworks.base import Feed, FrameworkAdapter
 from colabkit.frameworks.torch.world import World
-from colabkit.runs.checkpoint_manager import Keeper, KeeperOptions
+from colabkit.runs.checkpoint_manager import CheckpointManager, CheckpointOptions
 from colabkit.runs.limits import Limits
 from colabkit.runs.options import RunOptions
 from colabkit.storage import RemountResult
@@ -55,7 +55,7 @@ class SeveralRun(TorchRun):
             # What is kept of batches is of the parts that rank 0 takes.
             self._state.forget_batches()
 
-    def _kept_in(self, ckpt_dir: str | Path, options: KeeperOptions) -> Keeper:
+    def _kept_in(self, ckpt_dir: str | Path, options: CheckpointOptions) -> CheckpointManager:
         if not self._world.leads:
             return FollowingKeeper(ckpt_dir, self._adapter, self._world)
         return LeadingKeeper(
@@ -98,7 +98,7 @@ class SeveralRun(TorchRun):
         if not self._world.leads:
             return 0
         steps, seconds = self.step - self._met_step, now_s - self._met_s
-        if self._keeper.counts_steps or steps < 1:
+        if self._checkpoints.counts_steps or steps < 1:
             return 1
         return max(1, min(int(steps * _MEET_EVERY_S / max(seconds, 1e-6)), _MEET_STEPS_MAX))
 
@@ -114,7 +114,7 @@ class SeveralRun(TorchRun):
         """Saves what an error has left: the others may be anywhere, and are not waited for."""
         if self._world.leads and not self.is_mid_update():
             with self._unraised():
-                super()._save_and_wait() if wait else self._keeper.save_if_due(self.step)
+                super()._save_and_wait() if wait else self._checkpoints.save_if_due(self.step)
 
     def compare_replicas(self, digest: Callable[[], str]) -> None:
         """Takes what hashes the weights, to be compared after a first step and each epoch."""
@@ -168,7 +168,7 @@ class AgreedLimits(Limits):
         return f"max_time is {self._max_time}" if self.time_is_up else ""
 
 
-class LeadingKeeper(Keeper):
+class LeadingKeeper(CheckpointManager):
     """Rank 0's: what it reads, the others are given."""
 
     def __init__(self, world: World, *given: Any, **named: Any) -> None:
@@ -192,7 +192,7 @@ class LeadingKeeper(Keeper):
         return self._world.share(super().has_trained())
 
 
-class FollowingKeeper(Keeper):
+class FollowingKeeper(CheckpointManager):
     """What every other process has: the checkpoints that rank 0 reads, and nothing to write.
 
     Args:

@@ -30,7 +30,7 @@ from colabkit.runs.verdict import ResumeVerdict
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Recipe:
+class TrainConfig:
     """Everything that decides what a step does.
 
     Attributes:
@@ -49,7 +49,7 @@ class Recipe:
     left_out: tuple[nn.Parameter, ...] = ()
 
 
-class Passed(NamedTuple):
+class ForwardResult(NamedTuple):
     """What a forward pass gave.
 
     Attributes:
@@ -65,7 +65,7 @@ class Passed(NamedTuple):
     samples: int
 
 
-class Outcome(NamedTuple):
+class StepResult(NamedTuple):
     """What a batch gave.
 
     Attributes:
@@ -85,52 +85,52 @@ _PAIRS = (tuple, list)
 class Forward:
     """Calls the model with a batch and finds its loss; learns the form from the first batch."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-        self._called: Callable[..., Any] = recipe.model
-        self._move = recipe.device.type != "cpu"
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self._called: Callable[..., Any] = config.model
+        self._move = config.device.type != "cpu"
         self._call: Callable[[Any], Any] | None = None
         self._named: Callable[[Any], Any] | None = None
         self._own = False
-        self._criterion = recipe.loss
-        self._classes = Classes() if recipe.loss is None else classes_of(recipe.loss)
-        self._may_be_overwritten = _is_compiled(recipe.loss)
+        self._criterion = config.loss
+        self._classes = Classes() if config.loss is None else classes_of(config.loss)
+        self._may_be_overwritten = _is_compiled(config.loss)
 
-    def __call__(self, batch: Any) -> Outcome:
+    def __call__(self, batch: Any) -> StepResult:
         """Returns the outcome of one batch."""
         passed = self.pass_through(batch)
-        return Outcome(passed.loss, self.values_of(passed), passed.samples)
+        return StepResult(passed.loss, self.values_of(passed), passed.samples)
 
-    def values_of(self, passed: Passed) -> dict[str, Any]:
+    def values_of(self, passed: ForwardResult) -> dict[str, Any]:
         """Returns the loss and the metrics of a forward pass, by name."""
         loss = passed.loss.detach()
         # A compiled model's CUDA graph writes the next loss into the very memory of this one.
         values = {"loss": loss.clone() if self._may_be_overwritten else loss}
-        if self._recipe.metrics:
+        if self._config.metrics:
             output = main_output(passed.output)
             own = loss if self._own else None
-            values |= self._recipe.metrics.of_batch(output, passed.target, self._classes, own)
+            values |= self._config.metrics.of_batch(output, passed.target, self._classes, own)
         return values
 
-    def pass_through(self, batch: Any) -> Passed:
+    def pass_through(self, batch: Any) -> ForwardResult:
         """Returns what model and loss give for a batch."""
-        recipe = self._recipe
+        config = self._config
         if self._move:
-            batch = moved(batch, recipe.device)
+            batch = moved(batch, config.device)
         pair = type(batch) in _PAIRS and len(batch) == 2 and type(batch[0]) is torch.Tensor
         inputs, target = batch if pair else split_batch(batch)
         if self._call is None:
             self._call = caller_for(self._called, inputs)
-            self._named = names_for(recipe.model, inputs)
-        if recipe.precision.dtype is None:
+            self._named = names_for(config.model, inputs)
+        if config.precision.dtype is None:
             output, target, loss = self._loss(inputs, target)
         else:
-            with recipe.precision.autocast(recipe.device):
+            with config.precision.autocast(config.device):
                 output, target, loss = self._loss(inputs, target)
         if not isinstance(loss, torch.Tensor) or loss.ndim:
             check_loss(loss)
         samples = len(inputs) if pair and inputs.ndim else count_samples(batch)
-        return Passed(output, target, loss, samples)
+        return ForwardResult(output, target, loss, samples)
 
     def _loss(self, inputs: Any, target: Any) -> tuple[Any, Any, torch.Tensor]:
         if target is None:
@@ -164,7 +164,7 @@ class Forward:
         try:
             return self._call(inputs)
         except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-            mistake = mistake_in_inputs(error, self._recipe.model, inputs)
+            mistake = mistake_in_inputs(error, self._config.model, inputs)
             if mistake is None:
                 raise
             raise mistake from error
@@ -201,25 +201,25 @@ class TrainStep:
     """Trains on one batch at a time; its state is the place in the epoch and its groups.
 
     Args:
-        recipe: Everything that decides what a step does.
+        config: Everything that decides what a step does.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._recipe = recipe
-        self._forward = Forward(recipe)
+    def __init__(self, config: TrainConfig) -> None:
+        self._config = config
+        self._forward = Forward(config)
         self._accumulated = 0
-        self._group = recipe.accumulate
+        self._group = config.accumulate
         self._batches_done = 0
         self._updates = 0
-        self._left_out = recipe.left_out
+        self._left_out = config.left_out
         self._length: int | None = None
         self._changed: tuple[str, ...] = ()
         self.cut = Cut()
-        self._zero_grad = zero_grad_of(recipe.optimizer)
-        self._optimizer_step = step_of(recipe.optimizer)
-        self.scaler = recipe.precision.scaler(recipe.device)
+        self._zero_grad = zero_grad_of(config.optimizer)
+        self._optimizer_step = step_of(config.optimizer)
+        self.scaler = config.precision.scaler(config.device)
 
-    def __call__(self, batch: Any) -> Outcome:
+    def __call__(self, batch: Any) -> StepResult:
         """Forward and backward; the optimizer steps after every ``accumulate`` batches."""
         outcome = self._forward(batch)
         self.backward(outcome.loss)
@@ -253,7 +253,7 @@ class TrainStep:
 
     def _begin_group(self) -> None:
         self._accumulated = 0
-        self._group = self._recipe.accumulate
+        self._group = self._config.accumulate
         if self._length is not None and self._length > self._batches_done:
             self._group = min(self._group, self._length - self._batches_done)
 
@@ -287,17 +287,17 @@ class TrainStep:
         # A frozen teacher within a loss is never in the graph; only gradients tell.
         learning = [each for each in self._left_out if each.grad is not None]
         self._left_out = ()
-        if learning and isinstance(self._recipe.loss, nn.Module):
-            raise left_out_error(self._recipe.loss, learning)
+        if learning and isinstance(self._config.loss, nn.Module):
+            raise left_out_error(self._config.loss, learning)
 
     def _update(self) -> None:
-        recipe = self._recipe
+        config = self._config
         if self._left_out:
             self._check_left_out()
-        if recipe.clip_grad_norm is not None:
+        if config.clip_grad_norm is not None:
             if self.scaler is not None:
-                self.scaler.unscale_(recipe.optimizer)
-            self._clip(recipe.clip_grad_norm)
+                self.scaler.unscale_(config.optimizer)
+            self._clip(config.clip_grad_norm)
         is_skipped = False
         if self.scaler is None:
             self._optimizer_step()
@@ -307,7 +307,7 @@ class TrainStep:
         self._begin_group()
         if not is_skipped:
             self._updates += 1
-            recipe.schedule.after_step(self._updates)
+            config.schedule.after_step(self._updates)
 
     def _clip(self, norm: float) -> None:
         trained = self._trained()
@@ -322,8 +322,8 @@ class TrainStep:
 
     def _scaled_step(self, scaler: torch.amp.GradScaler) -> bool:
         """Steps unless a gradient overflowed; returns whether a schedule must not step either."""
-        scaler.step(self._recipe.optimizer)
-        if not self._recipe.schedule.follows_steps:
+        scaler.step(self._config.optimizer)
+        if not self._config.schedule.follows_steps:
             scaler.update()
             return False
         # Only the scale tells, and reading it waits for the device: not without need.
@@ -333,10 +333,10 @@ class TrainStep:
 
     def _trained(self) -> list[torch.Tensor]:
         """Returns what the optimizer trains; the gradients of the rest are nobody's."""
-        groups = [group["params"] for group in self._recipe.optimizer.param_groups]
+        groups = [group["params"] for group in self._config.optimizer.param_groups]
         trained = dict.fromkeys(parameter for group in groups for parameter in group)
         # In the model's order first: the norm is a sum, and its order decides its last bits.
-        ordered = [each for each in self._recipe.model.parameters() if each in trained]
+        ordered = [each for each in self._config.model.parameters() if each in trained]
         return list(dict.fromkeys([*ordered, *trained]))
 
     def state_dict(self) -> dict[str, Any]:
@@ -352,7 +352,7 @@ class TrainStep:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores the place."""
         self._accumulated = state["accumulated"]
-        self._group = state.get("group", self._recipe.accumulate)
+        self._group = state.get("group", self._config.accumulate)
         self._batches_done = state.get("batches_done", 0)
         self._updates = state.get("updates", 0)
         self._changed = size_changes(state.get("microbatch"), None)
@@ -366,14 +366,16 @@ class TrainStep:
 class Evaluation:
     """Means of loss and metrics over validation data, without gradients."""
 
-    def __init__(self, recipe: Recipe, forward: Callable[[Any], Outcome] | None = None) -> None:
-        self._recipe = recipe
-        self._forward = forward or Forward(recipe)
+    def __init__(
+        self, config: TrainConfig, forward: Callable[[Any], StepResult] | None = None
+    ) -> None:
+        self._config = config
+        self._forward = forward or Forward(config)
 
     @torch.no_grad()
     def __call__(self, batches: Any) -> dict[str, float]:
         """Returns the means by name; the model is put back into the mode it was in."""
-        model = self._recipe.model
+        model = self._config.model
         modes = [(module, module.training) for module in model.modules()]
         model.eval()
         try:
@@ -387,7 +389,7 @@ class Evaluation:
             name: sum(float(values[name]) * samples for values, samples in outcomes) / total
             for name in names
         }
-        return means | self._recipe.metrics.of_epoch()
+        return means | self._config.metrics.of_epoch()
 
 
 def size_changes(then: int | None, now: int | None) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Start
-from colabkit.frameworks.keras.dataset_fetch import DatasetFetch, Ticket
+from colabkit.frameworks.keras.dataset_fetch import BatchRequest, DatasetFetch
 from colabkit.frameworks.keras.places import Route
 from colabkit.frameworks.seeding import derive
 
@@ -59,12 +59,12 @@ class DatasetFeed:
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields the batches of an epoch from ``start.skip`` on."""
         self._begin_epoch(start.epoch)
-        return self._fetch.all(self._tickets(start))
+        return self._fetch.all(self._requests(start))
 
     def again(self, start: Start, *, goes_on: bool) -> Iterator[Any]:  # noqa: ARG002
         """Yields the batches from a place on, fetched one by one."""
         self._begin_epoch(start.epoch)
-        return map(self._fetch.one, self._tickets(start))
+        return map(self._fetch.one, self._requests(start))
 
     @property
     def looks_leave_traces(self) -> bool:
@@ -73,7 +73,7 @@ class DatasetFeed:
         hooks = ("on_epoch_begin", "on_epoch_end")
         return any(getattr(own, hook) is not getattr(base, hook) for hook in hooks)
 
-    def _tickets(self, start: Start) -> list[Ticket]:
+    def _requests(self, start: Start) -> list[BatchRequest]:
         span = self._route.span(start.epoch)
         order = self._order(span.turn)
         return [

@@ -24,7 +24,7 @@ from colabkit.frameworks.seeding import derive
 _in_worker: dict[str, Any] = {}
 _MISSING = object()
 
-Ticket = tuple[int, int]
+BatchRequest = tuple[int, int]
 
 
 class DatasetFetch:
@@ -44,16 +44,16 @@ class DatasetFetch:
         self._own: list[object] = []
         self._is_apart = False
 
-    def all(self, tickets: Sequence[Ticket]) -> Iterator[Any]:
-        """Yields the batches of tickets, each a seed and a number, in their order."""
-        if not tickets:
+    def all(self, requests: Sequence[BatchRequest]) -> Iterator[Any]:
+        """Yields the batches of requests, each a seed and a number, in their order."""
+        if not requests:
             return
         dataset = self._dataset
         threads = dataset.workers > 1 and not dataset.use_multiprocessing
         if self.repeats is None:
-            self._look(tickets[0], threads=threads)
+            self._look(requests[0], threads=threads)
         if dataset.workers <= 1 and not (dataset.workers and dataset.use_multiprocessing):
-            yield from itertools.starmap(self._one, tickets)
+            yield from itertools.starmap(self._one, requests)
             return
         with contextlib.ExitStack() as stack:
             pool: concurrent.futures.Executor
@@ -72,23 +72,23 @@ class DatasetFetch:
                     initargs=(dataset,),
                 )
             stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-            yield from _in_order(pool, fetch, tickets, ahead=max(1, dataset.max_queue_size))
+            yield from _in_order(pool, fetch, requests, ahead=max(1, dataset.max_queue_size))
 
-    def one(self, ticket: Ticket) -> Any:
-        """Returns the batch of a ticket, a seed and a number."""
-        return self._one(*ticket)
+    def one(self, request: BatchRequest) -> Any:
+        """Returns the batch of a request, a seed and a number."""
+        return self._one(*request)
 
-    def _look(self, ticket: Ticket, *, threads: bool) -> None:
+    def _look(self, request: BatchRequest, *, threads: bool) -> None:
         """Fetches a batch twice: are they alike, and can threads do so at a time?"""
-        first = self._one(*ticket)
+        first = self._one(*request)
         self._own = find_generators(self._dataset, ())
         held = {id(value) for value in vars(self._dataset).values()}
         if threads and all(id(generator) in held for generator in self._own):
             with STREAMS, streams_by_thread():
                 before = global_states()
-                again = self._apart(*ticket)
+                again = self._apart(*request)
                 self._is_apart = global_states() == before and same_batch(first, again)
-        self.repeats = self._is_apart or same_batch(first, self._one(*ticket))
+        self.repeats = self._is_apart or same_batch(first, self._one(*request))
 
     def _one(self, seed: int, index: int) -> Any:
         """Fetches a batch while nobody else draws."""
@@ -127,13 +127,13 @@ class DatasetFetch:
 def _in_order(
     pool: concurrent.futures.Executor,
     fetch: Callable[[int, int], Any],
-    tickets: Sequence[Ticket],
+    requests: Sequence[BatchRequest],
     *,
     ahead: int,
 ) -> Iterator[Any]:
     waiting: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
-    for ticket in tickets:
-        waiting.append(pool.submit(fetch, *ticket))
+    for request in requests:
+        waiting.append(pool.submit(fetch, *request))
         if len(waiting) > ahead:
             yield waiting.popleft().result()
     while waiting:

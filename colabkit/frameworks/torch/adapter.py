@@ -15,7 +15,7 @@ from colabkit.frameworks.batch_watches import BatchWatch, Watch
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.compare import note, record
-from colabkit.frameworks.torch.optimizer_hooks import GradientLedger
+from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks
 from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
@@ -34,7 +34,7 @@ class TorchAdapter:
         self.backend: TensorBackend = TorchBackend(self.device)
         self._state = TorchState(objects, save_base=save_base)
         self._passed = PassedSettings(self._state.optimizers, self._state.others)
-        self._ledger: GradientLedger | None = None
+        self._hooks: OptimizerHooks | None = None
         # A loop that was once caught writing past the optimizers does so in every session.
         self._writes_unseen = False
         # A restore has shown what a trial would, and a trial is made but once.
@@ -43,7 +43,7 @@ class TorchAdapter:
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
         """Hooks the optimizers, so that a snapshot under way is finished before they step."""
-        self._ledger = GradientLedger(self._state.optimizers, before_optimizer_step)
+        self._hooks = OptimizerHooks(self._state.optimizers, before_optimizer_step)
         self._state.begin()
         if not self._was_restored:
             self._was_restored = True
@@ -51,18 +51,18 @@ class TorchAdapter:
 
     def close(self) -> None:
         """Takes the hooks away."""
-        if self._ledger is not None:
-            self._ledger.close()
-            self._ledger = None
+        if self._hooks is not None:
+            self._hooks.close()
+            self._hooks = None
 
     def begin_step(self) -> None:
         """Marks a step boundary."""
-        if self._ledger is not None:
-            self._ledger.begin_step()
+        if self._hooks is not None:
+            self._hooks.begin_step()
 
     def has_stepped(self) -> bool:
         """Whether an optimizer has stepped since the boundary; True where there is none."""
-        return self._ledger is None or self._ledger.has_stepped()
+        return self._hooks is None or self._hooks.has_stepped()
 
     def is_mid_group(self) -> bool:
         """Whether gradients are gathered by a count that a checkpoint cannot hold."""
@@ -70,7 +70,7 @@ class TorchAdapter:
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
-        pending = self._ledger.pending() if self._ledger is not None else {}
+        pending = self._hooks.pending() if self._hooks is not None else {}
         return [
             *self._state.sections(),
             Section(name="gradients", state=pending, weights=False),
@@ -81,7 +81,7 @@ class TorchAdapter:
         """Puts a checkpoint back into the user's objects."""
         self._state.restore(sections)
         self._was_restored = True
-        GradientLedger.restore(self._state.optimizers, sections["gradients"])
+        OptimizerHooks.restore(self._state.optimizers, sections["gradients"])
         self._writes_unseen = sections.get("watch", {}).get("writes_unseen", False)
 
     def restore_again(self) -> None:

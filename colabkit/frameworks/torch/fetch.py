@@ -18,7 +18,7 @@ from colabkit.frameworks.torch.randomness import reseed_generator, seed_everythi
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
 
 
-class Ticket(NamedTuple):
+class BatchRequest(NamedTuple):
     """One batch to fetch: its seed and its indices (one index where nothing is collated)."""
 
     seed: int
@@ -80,14 +80,14 @@ class TicketDataset(torch_data.Dataset[Any]):
             else None
         )
 
-    def __getitem__(self, ticket: Ticket) -> Any:
+    def __getitem__(self, request: BatchRequest) -> Any:
         """Fetches and collates one batch."""
         if self._tensors is not None:
-            indices = torch.as_tensor(ticket.indices)
+            indices = torch.as_tensor(request.indices)
             return [tensor.index_select(0, indices) for tensor in self._tensors]
-        seed_everything(ticket.seed)
-        self._generators.reseed(ticket.seed)
-        items = self._items(ticket.indices)
+        seed_everything(request.seed)
+        self._generators.reseed(request.seed)
+        items = self._items(request.indices)
         return _collated(items, self._collate)
 
     def _items(self, indices: Any) -> Any:

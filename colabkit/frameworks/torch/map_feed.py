@@ -13,10 +13,10 @@ from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest
-from colabkit.frameworks.torch.fetch import OwnGenerators, Ticket, TicketDataset
+from colabkit.frameworks.torch.fetch import BatchRequest, OwnGenerators, TicketDataset
 from colabkit.frameworks.torch.loading import InitInWorker, identity, length_of, pinned
 from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
-from colabkit.frameworks.torch.parts import Parts, Share, TicketCutter
+from colabkit.frameworks.torch.parts import Parts, RequestCutter, Share
 from colabkit.frameworks.torch.randomness import seed_everything
 
 _DRAWS_ONCE = (
@@ -39,7 +39,7 @@ class MapFeed:
         )
         self._order_generators = OwnGenerators(self._sampler, loader.sampler)
         self._pin = pin
-        self._tickets: Iterator[Ticket] = iter(())
+        self._requests: Iterator[BatchRequest] = iter(())
         self._workers: torch_data.DataLoader[Any] | None = None
         self._repeats: bool | None = None
         # PyTorch's own collation stacks into new tensors; any other may hand out what it keeps.
@@ -50,7 +50,7 @@ class MapFeed:
 
     def batches(self, start: Start) -> Iterator[Any]:
         """Yields batches from the index order replayed under the key."""
-        return self._read(start, lambda tickets: tickets)
+        return self._read(start, lambda requests: requests)
 
     def parts(self, start: Start, share: Share) -> Iterator[Parts]:
         """Yields, of each batch, the parts that one process takes: no others are fetched.
@@ -58,12 +58,12 @@ class MapFeed:
         Raises:
             ArgumentError: The order is another each time, so no two processes would agree on it.
         """
-        cutter = TicketCutter(share)
+        cutter = RequestCutter(share)
 
-        def cut(tickets: Iterator[Ticket]) -> Iterator[Ticket]:
+        def cut(requests: Iterator[BatchRequest]) -> Iterator[BatchRequest]:
             if not self._order_repeats:
                 raise _unsteady_order_error()
-            return cutter.tickets(tickets)
+            return cutter.requests(requests)
 
         return cutter.parts(self._read(start, cut))
 
@@ -73,8 +73,8 @@ class MapFeed:
         head = list(itertools.islice(self._order(start), 1))
         if not head or self._loader.num_workers or not self._same_order_twice(start):
             return ""
-        ticket = Ticket(0, head[0].indices[:1])
-        found = {batch_digest(self._dataset[ticket]) for _ in range(2)}
+        request = BatchRequest(0, head[0].indices[:1])
+        found = {batch_digest(self._dataset[request]) for _ in range(2)}
         return found.pop() if len(found) == 1 else ""
 
     def uncut(self) -> str:
@@ -84,25 +84,25 @@ class MapFeed:
         return "" if self._collated else "its loader makes no batches (batch_size=None)"
 
     def _read(
-        self, start: Start, cut: Callable[[Iterator[Ticket]], Iterator[Ticket]]
+        self, start: Start, cut: Callable[[Iterator[BatchRequest]], Iterator[BatchRequest]]
     ) -> Iterator[Any]:
         if self._order_repeats is None:
             self._order_repeats = self._same_order_twice(start)
-        tickets = cut(itertools.islice(self._order(start), start.skip, None))
+        requests = cut(itertools.islice(self._order(start), start.skip, None))
         probing = self._repeats is None
         # Workers take turns, and forked ones hold equal copies of what the dataset hides: only
         # one that is asked twice itself shows whether it repeats.
         times = max(2, self._loader.num_workers + 1) if probing else 1
-        fetched = self._fetch(_first_repeated(tickets, times))
+        fetched = self._fetch(_first_repeated(requests, times))
         if probing:
             yield from self._compare_first(fetched, times)
         yield from fetched if self._stacks else map(self._hand_out, fetched)
 
-    def _fetch(self, tickets: Iterator[Ticket]) -> Iterator[Any]:
+    def _fetch(self, requests: Iterator[BatchRequest]) -> Iterator[Any]:
         if self._loader.num_workers == 0:
-            batches = map(self._dataset.__getitem__, tickets)
+            batches = map(self._dataset.__getitem__, requests)
             return map(pinned, batches) if self._pin else batches
-        self._tickets = tickets
+        self._requests = requests
         if self._workers is None or not self._loader.persistent_workers:
             self._workers = self._loader_with_workers()
         return iter(self._workers)
@@ -124,7 +124,7 @@ class MapFeed:
             persistent_workers=given.persistent_workers,
         )
 
-    def _order(self, start: Start) -> Iterator[Ticket]:
+    def _order(self, start: Start) -> Iterator[BatchRequest]:
         for sampler in (self._sampler, self._loader.sampler):
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(start.epoch)
@@ -140,7 +140,7 @@ class MapFeed:
             found = list(itertools.islice(indices, 1))
             if not found:
                 return
-            yield Ticket(derive(start.key, number), found[0])
+            yield BatchRequest(derive(start.key, number), found[0])
 
     def _seed_order(self, seed: int) -> None:
         seed_everything(seed)
@@ -188,14 +188,14 @@ class MapFeed:
         return ()
 
 
-class _Handed(torch_data.Sampler[Ticket]):
-    """Hands the tickets of the pass under way to the DataLoader."""
+class _Handed(torch_data.Sampler[BatchRequest]):
+    """Hands the requests of the pass under way to the DataLoader."""
 
     def __init__(self, feed: MapFeed) -> None:
         self._feed = feed
 
-    def __iter__(self) -> Iterator[Ticket]:
-        return self._feed._tickets  # two halves of one object
+    def __iter__(self) -> Iterator[BatchRequest]:
+        return self._feed._requests  # two halves of one object
 
 
 def _unsteady_order_error() -> ArgumentError:
@@ -212,7 +212,7 @@ def _draws_once(sampler: Any) -> bool:
     return type(inner) in _DRAWS_ONCE
 
 
-def _first_repeated(tickets: Iterator[Ticket], times: int) -> Iterator[Ticket]:
-    for first in itertools.islice(tickets, 1):
+def _first_repeated(requests: Iterator[BatchRequest], times: int) -> Iterator[BatchRequest]:
+    for first in itertools.islice(requests, 1):
         yield from itertools.repeat(first, times)
-    yield from tickets
+    yield from requests

@@ -44,7 +44,7 @@ def gradient_of(parameter: torch.Tensor, stored: Any) -> torch.Tensor | None:
     return torch.empty_like(parameter).copy_(stored)
 
 
-class GradientLedger:
+class OptimizerHooks:
     """Hooks the optimizers: who stepped since the last boundary, and what to wait for before.
 
     Args:

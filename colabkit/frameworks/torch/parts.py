@@ -18,7 +18,7 @@ from colabkit.frameworks.batch_records import BatchRecord
 from colabkit.frameworks.batch_watches import BatchWatch, Watch
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import note, record
-from colabkit.frameworks.torch.fetch import Ticket
+from colabkit.frameworks.torch.fetch import BatchRequest
 
 
 class Part(NamedTuple):
@@ -103,22 +103,22 @@ class Share:
         return Parts(key, samples, [Part(p.number, take(p.place), p.samples) for p in pieces])
 
 
-class TicketCutter:
-    """Makes of each batch's ticket those of its parts, and of what they fetched the parts again."""
+class RequestCutter:
+    """Cuts a batch's request into those of its parts, and what these fetched into the parts."""
 
     def __init__(self, share: Share) -> None:
         self._share = share
         self._waiting: collections.deque[tuple[int, int]] = collections.deque()
 
-    def tickets(self, whole: Iterator[Ticket]) -> Iterator[Ticket]:
-        """Yields a ticket for each part that this process takes."""
+    def requests(self, whole: Iterator[BatchRequest]) -> Iterator[BatchRequest]:
+        """Yields a request for each part that this process takes."""
         for seed, indices in whole:
             self._waiting.append((seed, len(indices)))
             for piece in self._share.pieces(len(indices)):
-                yield Ticket(derive(seed, "part", piece.number), indices[piece.place])
+                yield BatchRequest(derive(seed, "part", piece.number), indices[piece.place])
 
     def parts(self, fetched: Iterator[Any]) -> Iterator[Parts]:
-        """Yields the parts of each batch from what those tickets fetched."""
+        """Yields the parts of each batch from what those requests fetched."""
         several = len(self._share.numbers)
         while batches := list(itertools.islice(fetched, several)):
             seed, samples = self._waiting.popleft()

@@ -13,7 +13,7 @@ from colabkit.frameworks.torch.tensor_values import TensorValues
 _OF_ANY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 
 
-class ModuleValues:
+class PythonAttributes:
     """The plain attributes of a module and all within it that training has changed.
 
     What it has left alone is the notebook's own business, and may be changed there between

@@ -18,7 +18,7 @@ from colabkit.frameworks.torch.randomness import (
 )
 
 
-class Moment:
+class StepRollback:
     """The random streams, buffers and gradients as they were before a step.
 
     Gradients of earlier batches are set aside: the step adds to none of them until it has

@@ -22,7 +22,7 @@ from colabkit.frameworks.torch.held_objects import (
     of_optimizer,
 )
 from colabkit.frameworks.torch.prepared import plain_optimizer, scaler_of
-from colabkit.frameworks.torch.python_attributes import ModuleValues
+from colabkit.frameworks.torch.python_attributes import PythonAttributes
 from colabkit.frameworks.torch.randomness import (
     generators_in,
     own_generator_state,
@@ -55,7 +55,7 @@ class TorchState:
             _check_can_be_saved(name, value)
             keep_sums(value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
-        self._values = {name: ModuleValues(module) for name, module in self.modules.items()}
+        self._values = {name: PythonAttributes(module) for name, module in self.modules.items()}
         self._bases = {n: FrozenBase(m, is_saved=save_base) for n, m in self.modules.items()}
         self._keys_at_start: dict[str, frozenset[str]] = {}
         self._gone: dict[str, list[str]] = {}
