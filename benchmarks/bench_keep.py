@@ -239,10 +239,10 @@ def _kept_rows(
             changed = change(folder)
             change_s = timed(kept.flush)
             sent_again = kept.status.sent_nbytes - sent
-            before_s, looks = _keep_s(), kept._opened.manager.progress.rounds
+            before_s, looks = _keep_s(), kept._opened.keeper.progress.rounds
             time.sleep(IDLE_S)
             idle = (_keep_s() - before_s) / IDLE_S
-            looks = kept._opened.manager.progress.rounds - looks
+            looks = kept._opened.keeper.progress.rounds - looks
         shutil.rmtree(folder)
         shutil.rmtree(kept._opened.notes.root, ignore_errors=True)
         with Peak() as bringing:

@@ -204,8 +204,10 @@ def _run_command(options: argparse.Namespace) -> int:
 
 def _keep(options: argparse.Namespace) -> int:
     words = _command_of(options)
+    # The folder is named from where one stands, and so is what the command writes.
+    here = Path.cwd()
     with colabkit.keep(options.folder, options.to):
-        return _status_of(lambda: colabkit.run(*words)) if words else 0
+        return _status_of(lambda: colabkit.run(*words, project=here)) if words else 0
 
 
 def _command_of(options: argparse.Namespace) -> list[str]:

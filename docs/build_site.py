@@ -175,8 +175,14 @@ def navigation(pages: list[str]) -> Iterator[str]:
 
 
 def build(folder: Path) -> None:
-    """Builds the whole site into a folder, which is emptied before."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Builds the whole site into a folder, in place of a site that is there.
+
+    Raises:
+        SystemExit: Something else is there.
+    """
+    if folder.exists() and not (folder / "api/colabkit.html").is_file() and any(folder.iterdir()):
+        message = f"{folder} holds something else than the site: name an empty folder."
+        raise SystemExit(message)
     with tempfile.TemporaryDirectory() as made:
         work = Path(made)
         pages = write_pages(work / "pages")
@@ -184,6 +190,7 @@ def build(folder: Path) -> None:
         run = [Path(sys.executable).parent / "zensical", "build", "--strict"]
         subprocess.run(run, cwd=work, check=True)  # noqa: S603  # ours
         folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(work / "site", folder)
     reference = ["--docformat", "google", "--output-directory", str(folder / "api"), "colabkit"]
     subprocess.run([sys.executable, "-m", "pdoc", *reference], cwd=ROOT, check=True)  # noqa: S603  # ours

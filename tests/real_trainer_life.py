@@ -45,7 +45,7 @@ class Notes(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_) -> None:
         time.sleep(self._step_s)
-        uploaded = self._kept._opened.manager.progress.confirmed if self._kept is not None else None
+        uploaded = self._kept._opened.keeper.progress.confirmed if self._kept is not None else None
         safe = uploaded.checkpoint if uploaded is not None else ""
         self.note(step=state.global_step, safe=int(safe.rpartition("-")[2]) if safe else 0)
 

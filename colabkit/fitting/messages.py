@@ -88,10 +88,10 @@ def telling(
 
 def _how_it_ended(history: History, epochs: int) -> str:
     values = ", ".join(f"{n} {value:.4g}" for n, value in history.newest_epoch_values().items())
+    said = f": {values}" if values else ""
     if len(history) >= epochs:
-        return f"has finished, {len(history):,} epochs: {values}."
-    done = f"{len(history):,} of {epochs:,} epochs"
-    return f"has ended early, {done} done: run the same cells again, and it goes on where it can."
+        return f"has finished, {len(history):,} epochs{said}."
+    return f"has ended after {len(history):,} of {epochs:,} epochs{said}."
 
 
 def _send(send: Send, sentence: str, wait_s: float) -> None:

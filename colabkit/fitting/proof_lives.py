@@ -103,7 +103,8 @@ class ForkedLives:
 
     def live(self, folder: Path, kill_at: int | None = None) -> None:
         train = functools.partial(self._trial.train, folder, kill_at)
-        check_ended(forked(train, self._scratch), self._scratch)
+        status = forked(train, self._scratch)
+        check_ended(status, self._scratch, is_killed=kill_at is not None)
 
     def close(self) -> None:
         """Every child was waited for."""
@@ -125,10 +126,16 @@ def forked(work: Callable[[], None], scratch: Path) -> int:
     return status
 
 
-def check_ended(status: int, scratch: Path, *, hint: str = "Make fit run first.") -> None:
-    """Raises ArgumentError for an error; a death by SIGKILL is what was wanted."""
-    if not status or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
+def check_ended(
+    status: int, scratch: Path, *, is_killed: bool = False, hint: str = "Make fit run first."
+) -> None:
+    """Raises ArgumentError for an error; a death by SIGKILL may be what was wanted."""
+    was_killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    if not status or (was_killed and is_killed):
         return
+    if was_killed:
+        message = "The run was killed, and not by verify_resume: its memory may have run out."
+        raise ArgumentError(message, argument="data", hint="Take a smaller model or less data.")
     report = scratch / REPORT
     said = report.read_text() if report.exists() else f"exit status {status}"
     message = f"The run fails by itself, without any kill: {said.strip()}"

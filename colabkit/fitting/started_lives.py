@@ -69,7 +69,10 @@ class StartedLives:
             message = f"The process that was to train ended with {self._parent.wait()}."
             raise ArgumentError(message, argument="model", hint=_WAY_ON.capitalize())
         check_ended(
-            int(answer), self._scratch, hint=f"Make fit run first. Where it does: {_WAY_ON}"
+            int(answer),
+            self._scratch,
+            is_killed=kill_at is not None,
+            hint=f"Make fit run first. Where it does: {_WAY_ON}",
         )
 
     def close(self) -> None:

@@ -80,7 +80,8 @@ def adapter_for(
         ArgumentError: A model is of a framework that cannot be resumed.
         MissingPackageError: When no framework is installed that its objects could be of.
     """
-    if owner is not None and may_hold_estimators():
+    # What fit passes of its own as None is no booster to come.
+    if owner is not None and owner.is_users_loop and may_hold_estimators():
         objects = with_estimators(owner, objects)
     framework = framework_of(objects.values())
     if framework is TORCH and any(map(is_tree, objects.values())):

@@ -17,6 +17,10 @@ _PACKAGES = ("xgboost", "lightgbm", "sklearn")
 _OBJECT = "$object"
 _NEW_OBJECT = getattr(copyreg, "__newobj__")  # noqa: B009  # what its types leave out
 _DEPTH_MAX = 24
+# What scikit-learn draws from where random_state is None: the run keeps it, and puts it back.
+_GLOBAL_STREAM = np.random.mtrand._rand
+_Seen = dict[int, tuple[int, Any]]
+_Made = dict[int, Any]
 _SHARES = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
 
 
@@ -87,7 +91,7 @@ class EstimatorState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts it back: into the object that was passed where it can be changed."""
-        if state:
+        if state.keys() & {"object", *_PACKAGES}:
             there = self._attributes[self._name]
             self._attributes[self._name] = restored(there, state)
 
@@ -124,7 +128,7 @@ def with_estimators(owner: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _state_of(value: Any, name: str) -> dict[str, Any]:
-    return _booster_state(value) or {"object": _plain(value, (name,))}
+    return _booster_state(value) or {"object": _plain(value, (name,), {})}
 
 
 def _booster_state(value: Any) -> dict[str, Any] | None:
@@ -150,7 +154,7 @@ def restored(there: Any, state: Mapping[str, Any]) -> Any:
     if "lightgbm" in state:
         text = state["lightgbm"].tobytes().decode()
         return sys.modules["lightgbm"].Booster(model_str=text)
-    made = _object(state["object"])
+    made = _object(state["object"], {})
     if type(made) is not type(there):
         return made
     vars(there).clear()
@@ -158,31 +162,47 @@ def restored(there: Any, state: Mapping[str, Any]) -> Any:
     return there
 
 
-def _plain(value: Any, path: tuple[str, ...]) -> Any:
-    """Returns a value as plain containers, arrays and numbers, its objects by class and state."""
+def _plain(value: Any, path: tuple[str, ...], seen: _Seen) -> Any:
+    """Returns a value as plain containers, arrays and numbers, its objects by class and state.
+
+    Args:
+        value: Any part of an estimator.
+        path: How one would reach it.
+        seen: The objects met so far: two parts that share one, a generator say, share it still.
+    """
     if len(path) > _DEPTH_MAX:
         raise _unsavable(value, path)
-    if isinstance(value, np.ndarray) and value.dtype.hasobject:
-        items = [_plain(each, (*path, str(n))) for n, each in enumerate(value.flat)]
-        return {_OBJECT: "array", "shape": list(value.shape), "items": items}
-    if isinstance(value, np.ndarray) and value.dtype.kind not in "biufc":
-        said, rows = _form_of(value.dtype, path), np.zeros(value.shape, value.dtype)
-        for field in said["names"]:  # what lies between them is whatever was in memory
-            rows[field] = value[field]
-        flat = np.frombuffer(rows.tobytes(), np.uint8)
-        return {_OBJECT: "rows", "dtype": said, "shape": list(value.shape), "data": flat}
+    if isinstance(value, np.ndarray):
+        return _plain_array(value, path, seen)
     if isinstance(value, dict) and type(value) is dict:
-        pairs = [[key, _plain(each, (*path, str(key)))] for key, each in value.items()]
+        pairs = [[key, _plain(each, (*path, str(key)), seen)] for key, each in value.items()]
         return {_OBJECT: "dict", "items": pairs}
     if type(value) in {list, tuple}:
-        return type(value)(_plain(each, (*path, str(n))) for n, each in enumerate(value))
+        return type(value)(_plain(each, (*path, str(n)), seen) for n, each in enumerate(value))
     if isinstance(value, type | np.dtype):
         return _named(value, path)
-    if isinstance(value, str | bytes | int | float | complex | np.ndarray | np.generic | None):
+    if isinstance(value, str | bytes | int | float | complex | np.generic | None):
         return value
+    if value is _GLOBAL_STREAM:
+        return {_OBJECT: "global stream"}
     if (booster := _booster_state(value)) is not None:
         return {_OBJECT: "booster", **booster}
-    return _by_reduction(value, path)
+    return _by_reduction(value, path, seen)
+
+
+def _plain_array(value: Any, path: tuple[str, ...], seen: _Seen) -> Any:
+    if type(value) is not np.ndarray:  # a mask would be lost
+        raise _unsavable(value, path)
+    if value.dtype.hasobject:
+        items = [_plain(each, (*path, str(n)), seen) for n, each in enumerate(value.flat)]
+        return {_OBJECT: "array", "shape": list(value.shape), "items": items}
+    if value.dtype.kind in "biufc":
+        return value
+    said, rows = _form_of(value.dtype, path), np.zeros(value.shape, value.dtype)
+    for field in said["names"]:  # what lies between them is whatever was in memory
+        rows[field] = value[field]
+    flat = np.frombuffer(rows.tobytes(), np.uint8)
+    return {_OBJECT: "rows", "dtype": said, "shape": list(value.shape), "data": flat}
 
 
 def _form_of(dtype: np.dtype[Any], path: tuple[str, ...]) -> dict[str, Any]:
@@ -208,8 +228,12 @@ def _named(value: Any, path: tuple[str, ...]) -> dict[str, Any]:
 _KNOWN = frozenset({*_PACKAGES, "numpy", "scipy", "builtins", "collections"})
 
 
-def _by_reduction(value: Any, path: tuple[str, ...]) -> dict[str, Any]:
+def _by_reduction(value: Any, path: tuple[str, ...], seen: _Seen) -> dict[str, Any]:
     """Takes an object of the libraries apart as copying it would."""
+    if id(value) in seen:
+        return {_OBJECT: "same", "number": seen[id(value)][0]}
+    number = len(seen)
+    seen[id(value)] = (number, value)
     kind = type(value)
     if kind.__module__.partition(".")[0] not in _KNOWN - {"builtins"}:
         raise _unsavable(value, path)
@@ -228,22 +252,23 @@ def _by_reduction(value: Any, path: tuple[str, ...]) -> dict[str, Any]:
         raise _unsavable(value, path)
     return {
         _OBJECT: how,
+        "number": number,
         "class": [kind.__module__, kind.__qualname__],
-        "args": _plain(tuple(given), path),
-        "state": _plain(state, (*path, kind.__qualname__)),
+        "args": _plain(tuple(given), path, seen),
+        "state": _plain(state, (*path, kind.__qualname__), seen),
     }
 
 
-def _object(value: Any) -> Any:
+def _object(value: Any, made: _Made) -> Any:
     """Returns what ``_plain`` was given; only classes of the libraries themselves are made."""
     if isinstance(value, list | tuple):
-        return type(value)(map(_object, value))
+        return type(value)(_object(each, made) for each in value)
     if not isinstance(value, dict):
         return value
-    return _MAKERS[value[_OBJECT]](value)
+    return _MAKERS[value[_OBJECT]](value, made)
 
 
-def _rows(value: Any) -> Any:
+def _rows(value: Any, _: _Made) -> Any:
     return (
         np.frombuffer(value["data"].tobytes(), np.dtype(value["dtype"]))
         .reshape(value["shape"])
@@ -251,10 +276,10 @@ def _rows(value: Any) -> Any:
     )
 
 
-def _array(value: Any) -> Any:
-    made = np.empty(len(value["items"]), object)
-    made[:] = [_object(each) for each in value["items"]]
-    return made.reshape(value["shape"])
+def _array(value: Any, made: _Made) -> Any:
+    items = np.empty(len(value["items"]), object)
+    items[:] = [_object(each, made) for each in value["items"]]
+    return items.reshape(value["shape"])
 
 
 def _found(place: Any, *, calls: bool = False) -> Any:
@@ -281,29 +306,32 @@ def _is_compiled(module: str) -> bool:
     return module.partition(".")[0] == "sklearn" or module.startswith("numpy.random.")
 
 
-def _made(value: Any) -> Any:
+def _new(value: Any, made: _Made) -> Any:
     is_new = value[_OBJECT] == "new"
-    kind, given = _found(value["class"], calls=not is_new), _object(value["args"])
-    made = kind.__new__(kind, *given) if is_new else kind(*given)
-    state = _object(value["state"])
+    kind, given = _found(value["class"], calls=not is_new), _object(value["args"], made)
+    each = kind.__new__(kind, *given) if is_new else kind(*given)
+    made[value["number"]] = each
+    state = _object(value["state"], made)
     if state is None:
-        return made
-    if hasattr(made, "__setstate__"):
-        made.__setstate__(state)
+        return each
+    if hasattr(each, "__setstate__"):
+        each.__setstate__(state)
     else:
-        vars(made).update(state)
-    return made
+        vars(each).update(state)
+    return each
 
 
-_MAKERS: dict[str, Callable[[Any], Any]] = {
+_MAKERS: dict[str, Callable[[Any, _Made], Any]] = {
     "array": _array,
-    "booster": lambda value: restored(None, value),
-    "call": _made,
-    "class": lambda value: _found(value["class"]),
-    "dict": lambda value: {key: _object(each) for key, each in value["items"]},
-    "dtype": lambda value: np.dtype(value["name"]),
-    "new": _made,
+    "booster": lambda value, _: restored(None, value),
+    "call": _new,
+    "class": lambda value, _: _found(value["class"]),
+    "dict": lambda value, made: {key: _object(each, made) for key, each in value["items"]},
+    "dtype": lambda value, _: np.dtype(value["name"]),
+    "global stream": lambda _, __: _GLOBAL_STREAM,
+    "new": _new,
     "rows": _rows,
+    "same": lambda value, made: made[value["number"]],
 }
 
 

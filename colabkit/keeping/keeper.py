@@ -242,6 +242,7 @@ class Keeper:
             if self._held.contents.get(path) != lost.get(path):
                 del self._taker.stamps[path]
         self._set(newest=self._progress.confirmed)
+        self._note_waiting(self._taker.look(self._held))
 
     def _show(self) -> None:
         """Makes names for people now and then, and whenever somebody waits."""

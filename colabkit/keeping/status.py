@@ -44,7 +44,8 @@ class KeepStatus:
         objections: What may not be taken yet, and why.
         error: What stands in the way, None when nothing does.
         sent_nbytes: What was sent since the folder is kept.
-        uploaded: The newest version that is known to be uploaded, None before the first.
+        uploaded: The newest version that is known to be uploaded, None before the first and where
+            the place does not tell.
     """
 
     files: int = 0
@@ -81,7 +82,7 @@ def status_of(progress: Progress, failure: BaseException | None) -> KeepStatus:
         objections=progress.objections,
         error=failure or progress.error,
         sent_nbytes=progress.sent_nbytes,
-        uploaded=_uploaded(confirmed) if confirmed is not None else None,
+        uploaded=_uploaded(confirmed) if confirmed is not None and not progress.is_silent else None,
     )
 
 

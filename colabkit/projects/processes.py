@@ -65,7 +65,11 @@ class ShownProcess:
             message = f"{command[0]} could not be started: {error.strerror}."
             hint = "Install the package that brings it anew: its interpreter may be gone."
             raise ScriptError(message, path=command[0], returncode=127, hint=hint) from error
-        self._ward = _ward_of(self._process.pid)
+        try:
+            self._ward = _ward_of(self._process.pid)
+        except BaseException:
+            self._kill()
+            raise
         self._streams: dict[IO[bytes], MaskedText] = {}
         for pipe in (self._process.stdout, self._process.stderr):
             assert pipe is not None, "both are pipes"  # noqa: S101
@@ -157,6 +161,9 @@ class ShownProcess:
                     each.kill()
 
     def _signal(self, number: signal.Signals) -> None:
+        # Once it is reaped, a process of its number is somebody else's, and so is the group.
+        if self._process.returncode is not None and psutil.pid_exists(self._process.pid):
+            return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
@@ -168,7 +175,7 @@ _WARD = """
 read _
 kill -s TERM -- "-$1"
 left=$2
-while [ "$left" -gt 0 ] && kill -s 0 -- "-$1"; do sleep 1; left=$((left - 1)); done
+while [ "$left" -gt 0 ]; do kill -s 0 -- "-$1" || exit 0; sleep 1; left=$((left - 1)); done
 kill -s KILL -- "-$1"
 """
 

@@ -94,9 +94,9 @@ class DriveVolume(LocalVolume):
         for path, answer in zip(paths, answers, strict=True):
             if answer:
                 self.mount.note_gone(path)
-        if any(answer is None for answer in answers):
-            return None
-        return all(answers)
+        if any(answer is False for answer in answers):
+            return False
+        return None if any(answer is None for answer in answers) else True
 
     def _make_folder(self, folder: Path) -> None:
         if folder in self._folders:

@@ -20,7 +20,7 @@ def test_a_training_that_ends_is_told_and_a_failure_too(tmp_path, monkeypatch):
     assert told[0].startswith("cats has finished, 1 epochs: loss ")
     asked = {"epochs": 9, "max_steps": 4, "notify": told.append, **QUIET}
     colabkit.fit(network(), (x, y), tmp_path / "dogs", **asked)
-    assert told[1].startswith("dogs has ended early, 2 of 9 epochs done")
+    assert told[1].startswith("dogs has ended after 2 of 9 epochs: loss ")
     with pytest.raises(DivergedError):
         colabkit.fit(
             network(), (x * float("nan"), y), tmp_path / "hens", notify=told.append, **QUIET

@@ -45,8 +45,6 @@ class ArchiveKind(enum.Enum):
         return self.value.startswith("tar")
 
 
-# These end with a checksum of all that they pack; others check themselves block by block.
-_SEALED = frozenset({ArchiveKind.TAR_GZ, ArchiveKind.TAR_BZ2})
 _MAGIC = (
     (LOCAL_MAGIC, ArchiveKind.ZIP),
     (END_MAGIC, ArchiveKind.ZIP),
@@ -151,10 +149,11 @@ class Plan:
 
     @property
     def digest_tells_all(self) -> bool:
-        """Whether no byte can change without the digest: by CRCs in a directory, or at the end."""
-        if isinstance(self.files, FileTable):
-            return self.files.has_all_crcs
-        return self.kind in _SEALED
+        """Whether no byte can change without the digest: by the CRCs in a directory.
+
+        A packed tar ends with a checksum of its last stream, and may be of several.
+        """
+        return isinstance(self.files, FileTable) and self.files.has_all_crcs
 
 
 def plan_archive(

@@ -37,7 +37,8 @@ def fused_step(optimizer: torch.optim.Optimizer) -> bool:
 def can_be_straight(optimizer: torch.optim.Optimizer) -> bool:
     """Whether ``fused_step`` knows the class, and was seen to give the same bits as its step."""
     kind: Any = type(optimizer)
-    return kind in _KINDS and _agrees(kind)
+    is_asked_for = any(group.get("fused") for group in optimizer.param_groups)
+    return kind in _KINDS and is_asked_for and _agrees(kind)
 
 
 def _arguments(
@@ -75,6 +76,13 @@ def _arguments(
 @functools.cache
 def _agrees(kind: Callable[..., torch.optim.Optimizer]) -> bool:
     """Tries a few steps of both ways: another release of PyTorch may do more than its kernel."""
+    try:
+        return _gives_the_same(kind)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+def _gives_the_same(kind: Callable[..., torch.optim.Optimizer]) -> bool:
     ways = []
     for is_straight in (False, True):
         weight = torch.nn.Parameter(torch.linspace(-1, 1, 21, device="cpu"))

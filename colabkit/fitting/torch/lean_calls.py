@@ -36,8 +36,9 @@ def backward(loss: torch.Tensor) -> None:
 
 def zero_grad_of(optimizer: torch.optim.Optimizer) -> Callable[[], None]:
     """Returns what sets the gradients to None; without PyTorch's profiling hooks where it can."""
-    if type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad:
-        return optimizer.zero_grad
+    is_own = type(optimizer).zero_grad is not torch.optim.Optimizer.zero_grad
+    if is_own or "zero_grad" in vars(optimizer):
+        return lambda: optimizer.zero_grad()
 
     def clear() -> None:
         for group in optimizer.param_groups:
@@ -58,7 +59,7 @@ def step_of(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
     if inner is None or hooks is None or after is None or "step" in vars(optimizer):
         return lambda: optimizer.step()
 
-    is_straight = can_be_straight(optimizer)
+    is_straight, own = can_be_straight(optimizer), vars(optimizer)
 
     def any_hooks() -> bool:
         return bool(
@@ -68,7 +69,7 @@ def step_of(optimizer: torch.optim.Optimizer) -> Callable[[], object]:
 
     def step() -> None:
         # One before and one after are the run's own, and change no arguments.
-        has_others = len(hooks) > 1 or len(after) > 1 or any_hooks()
+        has_others = len(hooks) > 1 or len(after) > 1 or any_hooks() or "step" in own
         if has_others or torch.autograd.profiler._is_profiler_enabled:
             optimizer.step()
             return

@@ -72,8 +72,10 @@ class JaxAdapter(PlainAdapter):
         self, arrays: Mapping[str, Any], kept: Mapping[str, Any], parts: Parts
     ) -> dict[str, Any]:
         """Returns the leaves that ``_stored`` gave of an object, on the devices of ``parts``."""
-        whole = {path: value for path, value in arrays.items() if "@" not in path}
-        for path, (shape, places) in kept.get("spread", {}).items():
+        spread = kept.get("spread", {})
+        parted = {f"{p}@{n}" for p, (_, places) in spread.items() for n in range(len(places))}
+        whole = {path: value for path, value in arrays.items() if path not in parted}
+        for path, (shape, places) in spread.items():
             pieces = {tuple(b): arrays[f"{path}@{n}"] for n, b in enumerate(places)}
             whole[path] = joined(pieces, tuple(shape))
         found = {p: v for p, v in kept["values"].items() if p in parts.leaves}

@@ -22,7 +22,7 @@ from colabkit.frameworks.plain.backend import PlainBackend
 from colabkit.frameworks.plain.parts import Parts, TreeParts
 from colabkit.frameworks.plain.records import record
 from colabkit.frameworks.plain.sources import feed_of
-from colabkit.storage import Bytes
+from colabkit.storage import Bytes, hash_of
 
 _NAMED_MAX = 4
 
@@ -44,6 +44,7 @@ class PlainAdapter:
         self._trees = tuple(name for name in objects if name not in self._others)
         self._made = {name: self._checked(name, objects[name]) for name in self._trees}
         self._has_changed = not self._trees
+        self._first = {name: _digest_of(parts) for name, parts in self._made.items()}
         self._steps = 0
 
     def _apart(self, value: Any) -> Parts:
@@ -112,8 +113,14 @@ class PlainAdapter:
         parts = self._apart(self._objects[name])
         if not self._has_changed:
             made = self._made[name].leaves
-            self._has_changed = any(v is not made.get(p) for p, v in parts.leaves.items())
+            is_another = any(v is not made.get(p) for p, v in parts.leaves.items())
+            # Arrays of NumPy are changed in place, as often as not.
+            self._has_changed = is_another or _digest_of(parts) != self._first.get(name)
         return parts
+
+    def _note_made(self, name: str) -> None:
+        self._made[name] = parts = self._apart(self._objects[name])
+        self._first[name] = _digest_of(parts)
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back: into objects that can be changed, else in their place."""
@@ -124,7 +131,7 @@ class PlainAdapter:
             _require_all(name, leaves, parts)
             self._objects.replace(name, parts.rebuilt(leaves))
             self._has_changed = False
-            self._made[name] = self._apart(self._objects[name])
+            self._note_made(name)
         for name in self._others:
             if name in objects["others"]:
                 self._objects[name].load_state_dict(objects["others"][name])
@@ -146,7 +153,7 @@ class PlainAdapter:
             fits = {p: v for p, v in found.items() if self._form(v) == now[p]}
             fitted += len(fits)
             self._objects.replace(name, parts.rebuilt({**parts.leaves, **fits}))
-            self._made[name] = self._apart(self._objects[name])
+            self._note_made(name)
         return fitted, total
 
     def guard(self) -> Callable[[TensorSpec], bool]:
@@ -294,3 +301,10 @@ def cpu_threads() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _digest_of(parts: Parts) -> str:
+    """Returns a hash of the arrays of NumPy, which are changed in place as often as not."""
+    arrays = [each for each in parts.leaves.values() if isinstance(each, np.ndarray)]
+    plain = [each for each in arrays if each.size and not each.dtype.hasobject]
+    return hash_of(*(np.ascontiguousarray(each).reshape(-1).view(np.uint8) for each in plain))

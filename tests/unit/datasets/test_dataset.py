@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import os
 import pickle
@@ -313,6 +315,15 @@ class TestSecondCall:
         assert len(before) == len(after)
         assert before[-65_536:] == after[-65_536:]
         assert content_of(dataset(archive))["2"] == b"dog" * 50_000
+
+    @pytest.mark.parametrize("packer", [gzip.compress, bz2.compress])
+    def test_trusts_no_end_of_a_tar_that_is_packed_in_pieces(self, tmp_path, cache, packer):
+        whole = make_tar(tmp_path / "whole", {"1": b"cat", "2": random.Random(0).randbytes(90_000)})
+        data, archive = whole.read_bytes(), tmp_path / "t.tar.gz"
+        for animal in (b"cat", b"dog"):
+            pieces = data[:1024].replace(b"cat", animal), data[1024:]
+            archive.write_bytes(b"".join(map(packer, pieces)))
+            assert content_of(dataset(archive))["1"] == animal
 
     def test_trusts_no_plain_tar_with_a_new_time(self, tmp_path, cache):
         archive = make_tar(tmp_path / "t.tar", FILES)

@@ -41,6 +41,11 @@ def _sklearn() -> dict[str, Any]:
         "boosting": ensemble.GradientBoostingClassifier(
             n_estimators=2, warm_start=True, subsample=0.7, random_state=0
         ),
+        # These draw from NumPy's global stream, and keep hold of it.
+        "boosting_at_large": ensemble.GradientBoostingClassifier(
+            n_estimators=2, warm_start=True, subsample=0.7
+        ),
+        "means_at_large": cluster.MiniBatchKMeans(2, n_init=1),
         "histograms": ensemble.HistGradientBoostingClassifier(warm_start=True, random_state=0),
         "means": cluster.MiniBatchKMeans(2, random_state=0, n_init=1),
     }
@@ -60,7 +65,18 @@ def _trained(folder: Path, made: Any, *, last: int = -1) -> tuple[np.ndarray, An
 @pytest.mark.needs(package("sklearn"))
 @pytest.mark.parametrize(
     "name",
-    ["sgd", "sgd_with_a_stream", "bayes", "network", "forest", "boosting", "histograms", "means"],
+    [
+        "sgd",
+        "sgd_with_a_stream",
+        "bayes",
+        "network",
+        "forest",
+        "boosting",
+        "boosting_at_large",
+        "histograms",
+        "means",
+        "means_at_large",
+    ],
 )
 def test_an_estimator_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
@@ -149,3 +165,23 @@ def test_what_cannot_be_stored_is_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"scaler\.FunctionTransformer\.func is a function"):
         for _ in colabkit.Run(tmp_path, scaler=transformer, progress=False).items(range(1)):
             pass
+
+
+def test_what_is_none_takes_no_state_of_another_kind(tmp_path: Path, monkeypatch: Any) -> None:
+    """A scaler of a GPU's session that a CPU's has not is no booster."""
+
+    class Scaler:
+        def state_dict(self) -> dict[str, Any]:
+            return {"scale": 2.0}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            raise AssertionError(state)
+
+    monkeypatch.setitem(__import__("sys").modules, "sklearn", object())
+    for scaler in (Scaler(), None):
+        tree = {"tree": [np.zeros(2)], "scaler": scaler}
+        run = colabkit.Run(tmp_path, **tree, progress=False, save_every=1)
+        for _ in run.items(range(3)):
+            run.tree[0] += 1
+    assert run.scaler is None
+    assert run.tree[0].tolist() == [3, 3]

@@ -105,6 +105,13 @@ def test_an_object_of_one_s_own_beside_a_tree_is_saved_by_its_state(tmp_path: Pa
     assert run.tree[0].tolist() == [3, 3]
 
 
+def test_arrays_changed_in_place_are_seen_to_change(tmp_path: Path) -> None:
+    run = colabkit.Run(tmp_path, tree=[np.zeros(2)], progress=False, save_every=1)
+    for _ in run.items(range(3)):
+        run.tree[0] += 1
+    assert not run.verdict.reasons
+
+
 def _batches(feed: Any, **options: Any) -> list[Any]:
     return list(feed.batches(Start(key=7, epoch=0, **options)))
 

@@ -10,11 +10,11 @@ import random
 import shutil
 
 import pytest
-from colabkit.keeping.manager import CheckpointManager
 
 from colabkit.checkpoint import Lease
 from colabkit.keeping import staging
 from colabkit.keeping.bringing import bring_back
+from colabkit.keeping.keeper import Keeper
 from colabkit.keeping.notes import Notes
 from colabkit.keeping.publishing import Publisher
 from colabkit.keeping.store import VersionStore
@@ -47,7 +47,7 @@ class Session:
         area = staging.StagingArea(folder, cache / "staged")
         taker = Taker(folder, area, WHOLE, (), {}, dict(brought.stamps), clock)
         self.brought = brought
-        self.manager = CheckpointManager(
+        self.keeper = Keeper(
             taker,
             store,
             lease,
@@ -65,7 +65,7 @@ class Session:
     def rounds(self, count=3):
         for _ in range(count):
             self.clock_s += 5
-            self.manager._round()
+            self.keeper._round()
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def recorded(tmp_path_factory):
             for step in steps:
                 put(root / f"disk-{number}", step)
                 session.rounds()
-                assert session.manager.progress.is_safe
+                assert session.keeper.progress.is_safe
                 acknowledged.append((len(files.log), step))
     return files.log, acknowledged
 

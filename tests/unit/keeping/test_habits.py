@@ -176,7 +176,7 @@ def test_a_folder_renamed_while_it_is_sent_arrives_under_its_new_name(machine, t
     for name in ("model.bin", "optimizer.pt"):
         machine.put(f"checkpoint-1/{name}", b"\x80\x02" * LARGE)
     machine.put("checkpoint-1/trainer_state.json", "{}")
-    kept._opened.manager.next_round(timeout_s=0)
+    kept._opened.keeper.next_round(timeout_s=0)
     (machine.folder / "checkpoint-1").rename(machine.folder / "checkpoint-2")
     kept.flush()
     before = tree(machine.folder)
