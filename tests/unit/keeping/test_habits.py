@@ -70,6 +70,7 @@ def test_a_file_that_names_the_newest_goes_with_it(machine, monkeypatch):
     for step in (1, 2):
         machine.put(f"model_{step}.pth", bytes([step]) * LARGE)
         machine.put("last_checkpoint", f"model_{step}.pth")
+    kept.flush()
     with (machine.folder / "model_3.pth").open("wb") as file:
         file.write(b"3" * LARGE)
         file.flush()

@@ -174,9 +174,9 @@ def test_allowed_changes_are_made_and_named_and_a_restart_is_asked_for(machine, 
 
 
 def test_a_framework_that_is_missing_is_installed_when_it_is_asked_for_by_name(machine, network):
-    tiny_wheel(network, "jax", "0.9")
-    told = machine.install("jax")
-    assert told["states"] == {"jax": "PRESENT"}
+    tiny_wheel(network, "tf-keras", "1.0")
+    told = machine.install("tf-keras")
+    assert told["states"] == {"tf-keras": "PRESENT"}
     assert told["framework"]
 
 
