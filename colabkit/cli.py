@@ -204,10 +204,12 @@ def _run_command(options: argparse.Namespace) -> int:
 
 def _keep(options: argparse.Namespace) -> int:
     words = _command_of(options)
-    # The folder is named from where one stands, and so is what the command writes.
-    here = Path.cwd()
+    # The folder is named from where one stands, and so is what a script below it writes.
+    here = Path.cwd().resolve()
+    script = next((word for word in words if word.endswith(".py")), ".")
+    project = here if (here / script).resolve().is_relative_to(here) else None
     with colabkit.keep(options.folder, options.to):
-        return _status_of(lambda: colabkit.run(*words, project=here)) if words else 0
+        return _status_of(lambda: colabkit.run(*words, project=project)) if words else 0
 
 
 def _command_of(options: argparse.Namespace) -> list[str]:

@@ -153,3 +153,20 @@ def test_a_folder_is_kept_while_a_command_runs_and_its_status_is_the_commands(
     assert (tmp_path / "safe/latest/a.txt").read_text() == "1"
     assert "fails.py ended with status 3" in capfd.readouterr().err
     assert cli.main(["run", "python", "-c", "import os; os.kill(os.getpid(), 9)"]) == 137
+
+
+@pytest.mark.parametrize("place", ["below", "elsewhere"])
+def test_a_kept_command_writes_where_one_stands(place, tmp_path, monkeypatch):
+    here, src = tmp_path / "here", (tmp_path / "here/src" if place == "below" else tmp_path / "src")
+    for folder in (here, src):
+        folder.mkdir(parents=True, exist_ok=True)
+    (src / "train.py").write_text(
+        "import pathlib, sys; out = pathlib.Path(sys.argv[1]); out.mkdir(exist_ok=True);"
+        " (out / 'last.pt').write_text('1')"
+    )
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(here)
+    script, out = ("src/train.py", "out") if place == "below" else (src / "train.py", here / "out")
+    command = ["keep", "out", str(tmp_path / "safe"), "--", "python", str(script), str(out)]
+    assert cli.main(command) == 0
+    assert (here / "out/last.pt").read_text() == "1"
