@@ -87,7 +87,11 @@ class Display:
             )
             return
         self._watch = RunWatch(
-            self._history, folder.mount, monitor=self._monitor, pace=self._session_pace
+            self._history,
+            folder.mount,
+            is_staged=bool(folder.staging_location),
+            monitor=self._monitor,
+            pace=self._session_pace,
         )
         goes_on = self._output.is_of_this_cell()
         self._panel = TrainingPanel(

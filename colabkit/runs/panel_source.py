@@ -130,6 +130,7 @@ class RunWatch:
     Args:
         history: What the run reports.
         mount: The mount that the run folder lies on, None elsewhere.
+        is_staged: Whether checkpoints wait on this machine's disk on their way there.
         monitor: Name of the value that says which epoch is the best.
         pace: What tells how fast the session trains.
         clock: Seconds that only grow.
@@ -140,11 +141,13 @@ class RunWatch:
         history: History,
         mount: DriveMount | None,
         *,
+        is_staged: bool = False,
         monitor: str | None = None,
         pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._mount = mount
+        self._is_staged = is_staged or mount is not None
         self._best = BestEpoch(history, monitor)
         self._pace = pace or Pace()
         self._samples_before = self._pace.samples() or 0.0
@@ -165,7 +168,7 @@ class RunWatch:
             epochs=self._best.newest_rows,
             machine_left_s=lambda: self._clock.left_s,
             samples=lambda: (self._pace.samples() or 0.0) - self._samples_before,
-            what_may_happen="this process ended" if self._mount is None else "the machine went",
+            what_may_happen="the machine went" if self._is_staged else "this process ended",
         )
 
     def follow(self, status: SaveStatus | None) -> None:

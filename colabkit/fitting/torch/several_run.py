@@ -57,8 +57,8 @@ class SeveralRun(TorchRun):
 
     def _kept_in(self, ckpt_dir: str | Path, options: CheckpointOptions) -> CheckpointManager:
         if not self._world.leads:
-            return FollowingKeeper(ckpt_dir, self._adapter, self._world)
-        return LeadingKeeper(
+            return FollowingManager(ckpt_dir, self._adapter, self._world)
+        return LeadingManager(
             self._world,
             ckpt_dir,
             self._adapter,
@@ -168,7 +168,7 @@ class AgreedLimits(Limits):
         return f"max_time is {self._max_time}" if self.time_is_up else ""
 
 
-class LeadingKeeper(CheckpointManager):
+class LeadingManager(CheckpointManager):
     """Rank 0's: what it reads, the others are given."""
 
     def __init__(self, world: World, *given: Any, **named: Any) -> None:
@@ -192,7 +192,7 @@ class LeadingKeeper(CheckpointManager):
         return self._world.share(super().has_trained())
 
 
-class FollowingKeeper(CheckpointManager):
+class FollowingManager(CheckpointManager):
     """What every other process has: the checkpoints that rank 0 reads, and nothing to write.
 
     Args:

@@ -63,7 +63,7 @@ def _found_in(value: object) -> list[object]:
     return find_generators_in_data(value, (torch.Generator,))
 
 
-class TicketDataset(torch_data.Dataset[Any]):
+class RequestDataset(torch_data.Dataset[Any]):
     """A map-style dataset asked by whole batches, every random draw keyed to the batch."""
 
     def __init__(

@@ -13,7 +13,7 @@ from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest
-from colabkit.frameworks.torch.fetch import BatchRequest, OwnGenerators, TicketDataset
+from colabkit.frameworks.torch.fetch import BatchRequest, OwnGenerators, RequestDataset
 from colabkit.frameworks.torch.loading import InitInWorker, identity, length_of, pinned
 from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
 from colabkit.frameworks.torch.parts import Parts, RequestCutter, Share
@@ -34,7 +34,7 @@ class MapFeed:
         self._loader = loader
         self._collated = loader.batch_sampler is not None
         self._sampler: Any = loader.batch_sampler if self._collated else loader.sampler
-        self._dataset = TicketDataset(
+        self._dataset = RequestDataset(
             loader.dataset, loader.collate_fn, whole_batches=self._collated
         )
         self._order_generators = OwnGenerators(self._sampler, loader.sampler)
@@ -147,7 +147,9 @@ class MapFeed:
         self._order_generators.reseed(seed)
 
     def _same_order_twice(self, start: Start) -> bool:
-        heads = [[t.indices for t in itertools.islice(self._order(start), 2)] for _ in range(2)]
+        heads = [
+            [each.indices for each in itertools.islice(self._order(start), 2)] for _ in range(2)
+        ]
         return heads[0] == heads[1]
 
     def _compare_first(self, fetched: Iterator[Any], times: int) -> Iterator[Any]:
