@@ -288,12 +288,6 @@ class TestSecondCall:
         aged(archive)
         assert inodes_of(dataset(archive)) == before
 
-    def test_recognises_a_tar_with_a_new_time_by_its_ends(self, tmp_path, cache):
-        archive = make_tar(tmp_path / "t.tar.gz", FILES, mode="w:gz")
-        before = inodes_of(dataset(archive))
-        aged(archive)
-        assert inodes_of(dataset(archive)) == before
-
     @pytest.mark.parametrize("packing", ["cat", "xz -q --block-size=65536", "zstd -q --no-check"])
     def test_trusts_no_ends_of_a_tar_that_check_only_themselves(self, tmp_path, cache, packing):
         if shutil.which(packing.split()[0]) is None:

@@ -292,7 +292,7 @@ def test_torchrun_runs_its_workers_and_tells_how_they_ended(project, tmp_path, m
     script(
         project,
         "import os, sys\nrank = os.environ['RANK']\nopen(f'{rank}.txt', 'w').write(rank)\n"
-        "print('RANK', rank, sys.argv[1:])\nsys.exit(int(sys.argv[1]))",
+        "print(f'RANK {rank} {sys.argv[1:]}\\n', end='', flush=True)\nsys.exit(int(sys.argv[1]))",
     )
     monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(project)
