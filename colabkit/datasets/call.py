@@ -16,7 +16,7 @@ from colabkit.datasets.cache.publishing import (
     durability_here,
     empty_trash,
     finish,
-    look,
+    published_in,
     taken,
     write_manifest,
 )
@@ -137,7 +137,7 @@ class Call:
         with locked(self._slot, self._bar):
             finish(self._slot)
             # Until the lock was held, another process may have made it.
-            if self._verdict is None or self._verdict.published != look(self._slot):
+            if self._verdict is None or self._verdict.published != published_in(self._slot):
                 self._verdict = self._run_with_progress(self._decide)
             self._act(self._verdict)
             hold(self._slot.folder)
@@ -181,7 +181,7 @@ class Call:
         return make(to_make, before, contents, stamp, self._watch)
 
     def _renew(self, verdict: Verdict, stamp: str | None) -> None:
-        published = look(self._slot)
+        published = published_in(self._slot)
         if not verdict.renew or published.manifest is None:
             return
         header = published.manifest.header

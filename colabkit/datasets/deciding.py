@@ -13,7 +13,7 @@ from colabkit.datasets.cache.manifest import (
     is_copy_of,
     sizes_state,
 )
-from colabkit.datasets.cache.publishing import Published, look
+from colabkit.datasets.cache.publishing import Published, published_in
 from colabkit.datasets.cache.slots import Slot
 from colabkit.datasets.origins.resolver import DatasetRequest, OriginResolver
 from colabkit.datasets.reading.progress import Phase, Watch
@@ -129,7 +129,7 @@ class Verdict:
 
 def decide(request: DatasetRequest, slot: Slot, resolver: OriginResolver, watch: Watch) -> Verdict:
     """Returns what to do about a dataset; changes nothing."""
-    published = look(slot)
+    published = published_in(slot)
     state, manifest = published.state, published.manifest
     known = manifest.header if manifest is not None else None
     renew = False

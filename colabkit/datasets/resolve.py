@@ -360,9 +360,9 @@ def _mode_of(path: Path, mount: DriveMount | None) -> int:
         return path.stat().st_mode
     except OSError:
         on_main = threading.current_thread() is threading.main_thread()
-        if mount is None or not on_main or mount.look() is not MountState.LOST:
+        if mount is None or not on_main or mount.probe() is not MountState.LOST:
             raise
-        mount.mend()
+        mount.remount()
         return path.stat().st_mode
 
 

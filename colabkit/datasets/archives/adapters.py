@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
+from array import array
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
-
-import numpy as np
 
 from colabkit.datasets.archives.codecs import ERRORS, PIECE_BYTES, Password, needed, text_password
 from colabkit.datasets.archives.members import (
@@ -163,10 +162,10 @@ def plan_listed(
         kept.append(member)
     folders = folders_of(paths) | folders
     check_clashes(paths, folders)
-    nbytes = np.array([member.nbytes for member in kept], np.int64)
-    crcs = np.array([member.crc or 0 for member in kept], np.uint32)
+    nbytes = array("q", (member.nbytes for member in kept))
+    crcs = array("L", (member.crc or 0 for member in kept))
     known = all(member.crc is not None or not member.nbytes for member in kept)
-    modes = np.array([member.mode & 0o777 for member in kept], np.uint16)
+    modes = array("H", (member.mode & 0o777 for member in kept))
     limits.check_table(paths, nbytes, archive_bytes)
     listing = "\n".join(f"{path}|{m.nbytes}|{m.crc}" for path, m in zip(paths, kept, strict=True))
     return ListedPlan(

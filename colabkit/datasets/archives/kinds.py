@@ -53,8 +53,6 @@ _MAGIC = (
     (b"BZh", ArchiveKind.TAR_BZ2),
     (b"\xfd7zXZ\x00", ArchiveKind.TAR_XZ),
     (b"\x28\xb5\x2f\xfd", ArchiveKind.TAR_ZST),
-    # Frames that are to be skipped stand first, as pzstd writes them.
-    *((bytes([nibble]) + b"\x2a\x4d\x18", ArchiveKind.TAR_ZST) for nibble in range(0x50, 0x60)),
     (b"\x04\x22\x4d\x18", ArchiveKind.TAR_LZ4),
     # LZMA as it was before xz: properties, then a dictionary of whole mebibytes as a rule.
     (b"\x5d\0\0", ArchiveKind.TAR_LZMA),
@@ -63,14 +61,34 @@ _MAGIC = (
 )
 
 
+# Frames with notes for others, of zstd's and lz4's kind alike; pzstd begins with one.
+_SKIPPED = tuple(bytes([nibble]) + b"\x2a\x4d\x18" for nibble in range(0x50, 0x60))
+_SKIPPED_HEAD_BYTES = 8
+_OLD_LZ4 = b"\x02\x21\x4c\x18"
+_SKIPPED_MAX = 64
+
+
 def magic_of(kind: ArchiveKind) -> bytes:
     """Returns what an archive of a kind begins with."""
     return next(magic for magic, each in _MAGIC if each is kind)
 
 
+def skipped_bytes(head: bytes) -> int:
+    """Returns the size of the frame for others that begins here, 0 where none does.
+
+    Args:
+        head: Eight bytes or more.
+    """
+    if len(head) < _SKIPPED_HEAD_BYTES or not head.startswith(_SKIPPED):
+        return 0
+    return _SKIPPED_HEAD_BYTES + int.from_bytes(head[4:_SKIPPED_HEAD_BYTES], "little")
+
+
 def kind_of(source: Source) -> ArchiveKind:
     """Returns an archive's kind; raises ArchiveCorruptError where it is none that is known."""
     head = source.read(0, _BLOCK_BYTES)
+    if nbytes := skipped_bytes(head):
+        return _kind_behind(source, nbytes)
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
@@ -80,6 +98,17 @@ def kind_of(source: Source) -> ArchiveKind:
     if _ends_like_a_zip(source):
         return ArchiveKind.ZIP
     raise ArchiveCorruptError(_not_an_archive(source, head), hint=_hint(head))
+
+
+def _kind_behind(source: Source, place: int) -> ArchiveKind:
+    """Returns the kind of the first frame behind those that are skipped."""
+    for _ in range(_SKIPPED_MAX):
+        head = source.read(place, _SKIPPED_HEAD_BYTES)
+        if not (nbytes := skipped_bytes(head)):
+            break
+        place += nbytes
+    is_lz4 = head.startswith(magic_of(ArchiveKind.TAR_LZ4))
+    return ArchiveKind.TAR_LZ4 if is_lz4 else ArchiveKind.TAR_ZST
 
 
 def _is_old_tar(head: bytes) -> bool:
@@ -118,6 +147,8 @@ def _not_an_archive(source: Source, head: bytes) -> str:
 def _hint(head: bytes) -> str:
     if head[:256].lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "It is a web page, perhaps one that asks to sign in; download the file itself."
+    if head.startswith(_OLD_LZ4):
+        return "It is packed by lz4 -l: unpack it with lz4 -d, and pack it anew without -l."
     return "Was it downloaded or uploaded whole?"
 
 
@@ -198,7 +229,7 @@ def _planned_zip(plan: Plan, source: Source, password: Password) -> Plan:
     return replace(
         plan,
         files=found.files,
-        nbytes=int(found.files.nbytes.sum()),
+        nbytes=sum(found.files.nbytes),
         n_files=len(found.files) + len(found.links.to_files),
         digest=found.digest,
         folders=found.folders,
@@ -224,7 +255,7 @@ def _listed(plan: Plan, found: ListedPlan) -> Plan:
     return replace(
         plan,
         files=found.files,
-        nbytes=int(found.files.nbytes.sum()),
+        nbytes=sum(found.files.nbytes),
         n_files=len(found.files),
         digest=found.digest,
         folders=found.folders,

@@ -6,27 +6,17 @@ import enum
 import threading
 from array import array
 from collections.abc import Container, Iterable, Iterator, Sequence
-from itertools import repeat
-from typing import Any, NamedTuple, overload
+from itertools import accumulate, repeat
+from typing import NamedTuple, overload
 
-import numpy as np
-
-Column = np.ndarray[Any, np.dtype[Any]]
+Column = array  # of numbers; numpy takes longer to load than a thousand small files to unpack
 _CHUNK = 1 << 14
 _NAMES_SHOWN = 3
 
 
-def are_in(column: Column, values: Sequence[int] | Column) -> Column:
-    """Returns which of a column are one of some values.
-
-    numpy.isin loads numpy.ma at its first call, which takes longer than a small archive.
-    """
-    wanted = np.sort(np.asarray(values, column.dtype))
-    if not len(wanted):
-        return np.zeros(len(column), np.bool_)
-    nearest = np.minimum(np.searchsorted(wanted, column), len(wanted) - 1)
-    found: Column = wanted[nearest] == column
-    return found
+def taken(column: Column[int], rows: Iterable[int]) -> Column[int]:
+    """Returns some rows of a column."""
+    return array(column.typecode, map(column.__getitem__, rows))
 
 
 class ArchiveFile(NamedTuple):
@@ -68,11 +58,14 @@ class PathColumn(Sequence[str]):
         self._ends.append(len(self._text))
         self._text += b"\n"
 
-    def extend(self, lines: bytes, sizes: Column) -> None:
+    def extend(self, lines: bytes, sizes: Iterable[int]) -> None:
         """Adds paths that are in one buffer already, each with a line end behind it."""
-        ends = np.cumsum(sizes.astype(np.uint64) + np.uint64(1)) + np.uint64(len(self._text))
-        self._ends.frombytes((ends - np.uint64(1)).tobytes())
-        self._text += lines
+        sizes = iter(sizes)
+        first = next(sizes, None)
+        if first is not None:
+            begin = len(self._text) + first
+            self._ends.extend(accumulate(sizes, lambda end, size: end + size + 1, initial=begin))
+            self._text += lines
 
     def copy(self) -> PathColumn:
         """Returns the same paths, to add others to."""
@@ -97,16 +90,10 @@ class PathColumn(Sequence[str]):
         begin = self._ends[index - 1] + 1 if index else 0
         return self._text[begin : self._ends[index]].decode()
 
-    def at(self, indices: Column) -> list[str]:
+    def at(self, indices: Iterable[int]) -> list[str]:
         """Returns the paths at these places."""
-        if len(indices) > 1 and (np.diff(indices) == 1).all():
-            first = int(indices[0])
-            begin = self._ends[first - 1] + 1 if first else 0
-            paths = self._text[begin : self._ends[int(indices[-1])]].decode().split("\n")
-            if len(paths) == len(indices):
-                return paths
         text, ends = self._text, self._ends
-        return [text[ends[i - 1] + 1 if i else 0 : ends[i]].decode() for i in indices.tolist()]
+        return [text[ends[i - 1] + 1 if i else 0 : ends[i]].decode() for i in indices]
 
     def __iter__(self) -> Iterator[str]:
         for chunk in self.chunks():
@@ -132,7 +119,13 @@ class FileTable(Sequence[ArchiveFile]):
 
     __slots__ = ("crcs", "modes", "nbytes", "paths")
 
-    def __init__(self, paths: PathColumn, nbytes: Column, crcs: Column | None, modes: Column):
+    def __init__(
+        self,
+        paths: PathColumn,
+        nbytes: Column[int],
+        crcs: Column[int] | None,
+        modes: Column[int],
+    ) -> None:
         self.paths = paths
         self.nbytes = nbytes
         self.crcs = crcs
@@ -141,7 +134,11 @@ class FileTable(Sequence[ArchiveFile]):
     @property
     def has_all_crcs(self) -> bool:
         """Whether each file with content has one; AES, for one, puts nothing in its place."""
-        return self.crcs is not None and not bool(((self.crcs == 0) & (self.nbytes > 0)).any())
+        if self.crcs is None:
+            return False
+        return all(self.crcs) or not any(
+            nbytes and not crc for crc, nbytes in zip(self.crcs, self.nbytes, strict=True)
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -153,16 +150,15 @@ class FileTable(Sequence[ArchiveFile]):
     def __getitem__(self, index: int | slice) -> ArchiveFile | Sequence[ArchiveFile]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        crc = None if self.crcs is None else int(self.crcs[index])
-        return ArchiveFile(self.paths[index], int(self.nbytes[index]), crc, int(self.modes[index]))
+        crc = None if self.crcs is None else self.crcs[index]
+        return ArchiveFile(self.paths[index], self.nbytes[index], crc, self.modes[index])
 
     def __iter__(self) -> Iterator[ArchiveFile]:
         first = 0
         for paths in self.paths.chunks():
             rows = slice(first, first + len(paths))
-            crcs = repeat(None, len(paths)) if self.crcs is None else self.crcs[rows].tolist()
-            columns = (self.nbytes[rows].tolist(), crcs, self.modes[rows].tolist())
-            facts = zip(paths, *columns, strict=True)
+            crcs = repeat(None, len(paths)) if self.crcs is None else self.crcs[rows]
+            facts = zip(paths, self.nbytes[rows], crcs, self.modes[rows], strict=True)
             yield from map(ArchiveFile._make, facts)
             first = rows.stop
 
@@ -184,8 +180,8 @@ class UnpackedTable(Sequence[UnpackedFile]):
             raise TypeError(files)
         manifest = cls()
         manifest._paths = files.paths.copy()
-        manifest._nbytes = array("Q", files.nbytes.astype(np.uint64).tobytes())
-        manifest._crcs = array("L", files.crcs.astype(f"u{array('L').itemsize}").tobytes())
+        manifest._nbytes = array("Q", files.nbytes)
+        manifest._crcs = array("L", files.crcs)
         return manifest
 
     def add(self, path: str, nbytes: int, crc32: int) -> None:
@@ -258,7 +254,7 @@ class Remarks:
         """Returns what there is to say."""
         with self._guard:
             found = list(self._found.items())
-        return [f"{remark.value.format(_told(names))}." for remark, names in found]
+        return [f"{remark.value.format(_quoted(names))}." for remark, names in found]
 
 
 def said_once(sentences: Iterable[str]) -> tuple[str, ...]:
@@ -266,7 +262,7 @@ def said_once(sentences: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sentences))
 
 
-def _told(names: Iterable[str]) -> str:
+def _quoted(names: Iterable[str]) -> str:
     names = list(names)
     if len(names) == 1:
         return names[0]

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import numpy as np
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from colabkit.datasets.archives import names as usual
-from colabkit.datasets.archives.members import PathColumn, are_in
+from colabkit.datasets.archives.members import PathColumn
 from colabkit.datasets.archives.safety import parents
 from colabkit.errors import ArchiveUnsafeError
 
@@ -62,7 +60,7 @@ _ENOUGH = 0.3
 _USUAL, _POSSIBLE, _RARE = 1.0, 0.45, 0.08
 _Judge = Callable[[str, bytes], float]
 _Key = Callable[[str], str]
-_Hashes = np.ndarray[Any, np.dtype[np.int64]]
+_Hashes = array  # of 8 bytes a name, where a set of names takes a hundred
 _HINT = "Pack the data again without it."
 _CASE_HINT = "Pass dest= on a disk that keeps both, or rename one of them."
 
@@ -249,7 +247,6 @@ def check_clashes(paths: Sequence[str], folders: Iterable[str], *, keeps_case: b
     """
     folders = list(folders)
     key: _Key = str if keeps_case else folded
-    # Sorted hashes take 8 bytes a member where a set of names takes a hundred.
     hashes = _hashes(paths, key)
     _check_twice(paths, hashes, key)
     _check_both(paths, hashes, folders, key)
@@ -257,12 +254,17 @@ def check_clashes(paths: Sequence[str], folders: Iterable[str], *, keeps_case: b
         _check_folders(folders)
 
 
-def replaced(paths: Sequence[str]) -> list[int]:
-    """Returns the places of paths that come again later."""
+def replaced(paths: Sequence[str], order: Sequence[int]) -> list[int]:
+    """Returns the places of paths that come again later.
+
+    Args:
+        paths: The paths.
+        order: Where each stands in the archive.
+    """
     hashes = _hashes(paths, str)
     last: dict[str, int] = {}
     found: list[int] = []
-    for index in np.flatnonzero(are_in(hashes, _doubled(hashes))).tolist():
+    for index in sorted(_places(hashes, _doubled(hashes)), key=order.__getitem__):
         before = last.get(paths[index])
         if before is not None:
             found.append(before)
@@ -270,44 +272,49 @@ def replaced(paths: Sequence[str]) -> list[int]:
     return found
 
 
-def _doubled(hashes: _Hashes) -> list[int]:
-    ordered = np.sort(hashes)
-    return sorted(set(ordered[1:][ordered[1:] == ordered[:-1]].tolist()))
+def _doubled(hashes: _Hashes[int]) -> set[int]:
+    seen = set(hashes)
+    if len(seen) == len(hashes):
+        return set()
+    return {each for each in hashes if each not in seen or seen.remove(each)}  # type: ignore[func-returns-value]
+
+
+def _places(hashes: _Hashes[int], wanted: Collection[int]) -> Iterator[int]:
+    """Yields where the hashes stand that are asked for."""
+    if wanted:
+        yield from (index for index, each in enumerate(hashes) if each in wanted)
 
 
 def _chunks(paths: Iterable[str]) -> Iterable[Iterable[str]]:
     return paths.chunks() if isinstance(paths, PathColumn) else [paths]
 
 
-def _hashes(paths: Sequence[str], key: _Key) -> _Hashes:
-    out = np.empty(len(paths), np.int64)
-    done = 0
+def _hashes(paths: Sequence[str], key: _Key) -> _Hashes[int]:
+    out = array("q")
     for chunk in _chunks(paths):
         names = list(chunk)
         if key is folded and "".join(names).isascii():
             keys: Iterable[str] = map(str.lower, names)
         else:
             keys = map(key, names)
-        out[done : done + len(names)] = np.fromiter(map(hash, keys), np.int64, len(names))
-        done += len(names)
+        out.extend(map(hash, keys))
     return out
 
 
-def _check_twice(paths: Sequence[str], hashes: _Hashes, key: _Key) -> None:
-    if not (doubled := _doubled(hashes)):
-        return
+def _check_twice(paths: Sequence[str], hashes: _Hashes[int], key: _Key) -> None:
     seen: dict[str, int] = {}
-    for index in np.flatnonzero(are_in(hashes, doubled)).tolist():
+    for index in _places(hashes, _doubled(hashes)):
         first = seen.setdefault(key(paths[index]), index)
         if first != index:
             raise _clash(paths[index], paths[first])
 
 
-def _check_both(paths: Sequence[str], hashes: _Hashes, folders: Sequence[str], key: _Key) -> None:
+def _check_both(
+    paths: Sequence[str], hashes: _Hashes[int], folders: Sequence[str], key: _Key
+) -> None:
     by_key = {key(folder): folder for folder in folders}
-    wanted = np.fromiter(map(hash, by_key), np.int64, len(by_key))
-    for index in np.flatnonzero(are_in(hashes, wanted)):
-        path = paths[int(index)]
+    for index in _places(hashes, set(map(hash, by_key))):
+        path = paths[index]
         if (folder := by_key.get(key(path))) is not None:
             raise _clash(path, folder + "/")
 

@@ -10,8 +10,6 @@ import string
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from colabkit.datasets.archives.members import Column, Link, Remark, Remarks
 from colabkit.errors import ArchiveUnsafeError
 
@@ -346,16 +344,14 @@ class Limits:
             )
             raise ArchiveUnsafeError(message, member=member, hint=_RAISE.format("empty_files"))
 
-    def check_table(self, paths: Sequence[str], nbytes: Column, archive_bytes: int) -> None:
+    def check_table(self, paths: Sequence[str], nbytes: Column[int], archive_bytes: int) -> None:
         """Raises where all members together are too much."""
         if not len(paths):
             return
-        largest = int(np.argmax(nbytes))
-        self.check_bytes(int(nbytes[largest]), archive_bytes, member=paths[largest])
-        # No single sum: a lying archive overflows 64 bits.
-        total_bytes = int((nbytes >> 20).sum()) << 20
-        total_bytes += int((nbytes & 0xFFFFF).sum())
-        self.check_bytes(total_bytes, archive_bytes, member=paths[largest])
-        empty = nbytes == 0
-        first_empty = paths[int(np.argmax(empty))]
-        self.check_counts(len(paths), int(np.count_nonzero(empty)), member=first_empty)
+        largest = max(nbytes)
+        member = paths[nbytes.index(largest)]
+        self.check_bytes(largest, archive_bytes, member=member)
+        self.check_bytes(sum(nbytes), archive_bytes, member=member)
+        empty = nbytes.count(0)
+        first_empty = paths[nbytes.index(0)] if empty else ""
+        self.check_counts(len(paths), empty, member=first_empty)

@@ -6,7 +6,7 @@ import enum
 import math
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -26,6 +26,7 @@ _POSIX_MAGIC = b"ustar\0"
 _CHECKSUM_SPACES = 8 * 32
 _OCTAL = b"01234567"
 _UNNAMED = ""
+_VOLUME_BEGINS_WITH = "GNU.volume.filename"
 _GOES_ON_AT = 482
 _DECIMAL = re.compile(r"-?\d{1,15}(\.\d*)?", re.ASCII)
 
@@ -344,7 +345,19 @@ def check_kind(member: TarMember) -> None:
         hint = 'Leave it out when you pack, or with members="!NAME".'
         raise ArchiveUnsafeError(message, member=member.name, hint=hint)
     if member.kind is TarType.CONTINUED:
-        raise _unsupported(member.name, "goes on from a tar before, as tar -M writes them")
+        raise _continued(member.name)
+
+
+def check_volume(records: Mapping[str, str]) -> None:
+    """Raises where the records for all members say that the first goes on from another volume.
+
+    The member itself looks whole there, with the size of what is left of it.
+
+    Raises:
+        ArchiveUnsupportedError: It is a part of a series.
+    """
+    if _VOLUME_BEGINS_WITH in records:
+        raise _continued(records[_VOLUME_BEGINS_WITH])
 
 
 NOTHING = Extended()
@@ -418,6 +431,7 @@ def _signed_sum(block: bytes, checksum: bytes, name: bytes) -> bool:
     return bool(_number(checksum, name) == sum(values) - own + _CHECKSUM_SPACES)
 
 
-def _unsupported(name: str, why: str) -> ArchiveUnsupportedError:
-    message = f"Member {name!r} {why}, which is not read here."
-    return ArchiveUnsupportedError(message, member=name, hint="Pack it again with plain tar.")
+def _continued(name: str) -> ArchiveUnsupportedError:
+    message = f"Member {name!r} goes on from a volume before, as tar -M writes them."
+    hint = "Unpack all volumes with `tar -xMf FIRST -f SECOND ...`, and pass the folder."
+    return ArchiveUnsupportedError(message, member=name, hint=hint)

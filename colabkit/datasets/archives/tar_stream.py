@@ -19,10 +19,16 @@ from colabkit.datasets.archives.codecs import (
     xz_decoder,
     zstd_decoder,
 )
-from colabkit.datasets.archives.kinds import ArchiveKind, magic_of
+from colabkit.datasets.archives.kinds import ArchiveKind, magic_of, skipped_bytes
+from colabkit.datasets.archives.tar_headers import BLOCK_BYTES
 from colabkit.errors import ArchiveCorruptError
 
 _NO_BOUND = 1 << 62
+_CUT_HINT = "It was cut short: upload or download it again."
+_VOLUME_HINT = (
+    " If it is one of several volumes, as tar -M writes them, unpack them with"
+    " `tar -xMf FIRST -f SECOND ...`, and pass the folder."
+)
 # Who inflates waits for the interpreter at every piece while headers are cut: few and large.
 _PIECE_BYTES = 1 << 20
 _DECODERS: dict[ArchiveKind, Callable[[], Decoder]] = {
@@ -33,6 +39,8 @@ _DECODERS: dict[ArchiveKind, Callable[[], Decoder]] = {
     ArchiveKind.TAR_LZ4: lz4_decoder,
     ArchiveKind.TAR_LZMA: xz_decoder,
 }
+_WITH_SKIPPED = frozenset({ArchiveKind.TAR_ZST, ArchiveKind.TAR_LZ4})
+_SKIPPED_HEAD_BYTES = 8
 
 
 def unpacked_pieces(
@@ -64,7 +72,7 @@ def unpacked_pieces(
 def _streams(
     kind: ArchiveKind, chunks: Iterator[bytes], on_junk: Callable[[], None]
 ) -> Iterator[bytes]:
-    rest, magic = b"", magic_of(kind)
+    rest, magic = _behind_skipped(kind, b"", chunks), magic_of(kind)
     while True:
         decoder = _DECODERS[kind]()
         yield from decode(
@@ -77,11 +85,34 @@ def _streams(
         rest = bytes(decoder.unused_data or b"").lstrip(b"\0")
         while len(rest) < len(magic) and (more := next(chunks, b"")):
             rest = (rest + more).lstrip(b"\0")
+        rest = _behind_skipped(kind, rest, chunks).lstrip(b"\0")
         if not rest:
             return
         if not rest.startswith(magic):
             on_junk()
             return
+
+
+def _behind_skipped(kind: ArchiveKind, rest: bytes, chunks: Iterator[bytes]) -> bytes:
+    """Returns what follows the frames for others that come next.
+
+    Raises:
+        CodecError: It ends within one.
+    """
+    if kind not in _WITH_SKIPPED:
+        return rest
+    while True:
+        while len(rest) < _SKIPPED_HEAD_BYTES and (more := next(chunks, b"")):
+            rest += more
+        if not (left := skipped_bytes(rest)):
+            return rest
+        while left > len(rest):
+            left -= len(rest)
+            rest = next(chunks, b"")
+            if not rest:
+                message = "it ends too early"
+                raise CodecError(message)
+        rest = rest[left:]
 
 
 def _small(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -91,12 +122,30 @@ def _small(chunks: Iterable[bytes]) -> Iterator[bytes]:
             yield chunk[begin : begin + _PIECE_BYTES]
 
 
-class Blocks:
-    """Takes exact numbers of bytes from pieces of any size."""
+def cut_hint(kind: ArchiveKind, archive_bytes: int) -> str:
+    """Returns what to do about a tar that ends within a member.
 
-    def __init__(self, pieces: Iterable[bytes], on_piece: Callable[[int], None]) -> None:
+    A volume of several is whole blocks; what was cut short seldom is.
+    """
+    may_go_on = kind is ArchiveKind.TAR and not archive_bytes % BLOCK_BYTES
+    return _CUT_HINT + (_VOLUME_HINT if may_go_on else "")
+
+
+class Blocks:
+    """Takes exact numbers of bytes from pieces of any size.
+
+    Args:
+        pieces: The tar's bytes.
+        on_piece: Told the size of each piece.
+        hint: What to do where they end too early.
+    """
+
+    def __init__(
+        self, pieces: Iterable[bytes], on_piece: Callable[[int], None], *, hint: str
+    ) -> None:
         self._pieces = iter(pieces)
         self._on_piece = on_piece
+        self._hint = hint
         self._view = memoryview(b"")
 
     def exactly(self, nbytes: int, member: str) -> bytes:
@@ -142,9 +191,7 @@ class Blocks:
         while nbytes:
             if not self._view and not self._next():
                 message = f"The archive ends within member {member!r}." if member else _CUT
-                raise ArchiveCorruptError(
-                    message, member=member, hint="It was cut short: upload or download it again."
-                )
+                raise ArchiveCorruptError(message, member=member, hint=self._hint)
             part = self._view[:nbytes]
             self._view = self._view[len(part) :]
             nbytes -= len(part)

@@ -26,6 +26,7 @@ from colabkit.datasets.archives.tar_headers import (
     TarMember,
     TarType,
     check_kind,
+    check_volume,
     filled,
     is_header,
     long_text,
@@ -35,7 +36,7 @@ from colabkit.datasets.archives.tar_headers import (
     pax_records,
     read_header,
 )
-from colabkit.datasets.archives.tar_stream import Blocks, unpacked_pieces
+from colabkit.datasets.archives.tar_stream import Blocks, cut_hint, unpacked_pieces
 from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.read_ahead import ReadAhead
 from colabkit.datasets.reading.workers import BoundedQueue, WorkerGroup
@@ -146,7 +147,7 @@ class TarUnpacker:
 
     def _write(self, pieces: BoundedQueue[bytes], workers: WorkerGroup) -> None:
         self._small = FileBatches(self._tree, self.counter, workers)
-        blocks = Blocks(pieces, self._on_piece)
+        blocks = Blocks(pieces, self._on_piece, hint=cut_hint(self._kind, self._archive_bytes))
         while (member := self._next_member(blocks)) is not None:
             self._take(member, blocks)
         self._small.close()
@@ -185,6 +186,7 @@ class TarUnpacker:
                     extended = replace(extended, link=link)
                 case TarType.PAX_GLOBAL:
                     records = dict(pax_records(self._extra(header.nbytes, blocks), self.names))
+                    check_volume(records)
                     if not records.keys().isdisjoint({"path", "linkpath", "size"}):
                         message = "A header for all members gives them one name or size."
                         raise ArchiveUnsafeError(message, hint="Pack the data again.")
@@ -280,7 +282,8 @@ class TarUnpacker:
         self._limits.check_bytes(claimed, self._archive_bytes, member=member.name)
         if self._kind is ArchiveKind.TAR and member.nbytes > self._archive_bytes:
             message = f"Member {member.name!r} claims {member.nbytes:,} bytes, more than there are."
-            raise ArchiveCorruptError(message, member=member.name, hint="Download it again.")
+            hint = cut_hint(self._kind, self._archive_bytes)
+            raise ArchiveCorruptError(message, member=member.name, hint=hint)
 
     def _take_file(self, member: TarMember, path: str, blocks: Blocks) -> None:
         self._tree.make_folders(self._add_name(path))

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-
-import numpy as np
+from collections.abc import Iterable, Iterator
 
 from colabkit.datasets.archives.codecs import (
     RAW_DEFLATE,
@@ -21,27 +19,12 @@ from colabkit.datasets.archives.codecs import (
     xz_decoder,
     zstd_decoder,
 )
-from colabkit.datasets.archives.members import Column
 from colabkit.datasets.archives.zip_directory import ZipEntries
 from colabkit.datasets.archives.zip_format import LOCAL_BYTES, LOCAL_MAGIC
 from colabkit.datasets.writing.small_files import Content, crc32
 from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
 
 _LOCAL = struct.Struct("<4s2xHH4xLLLHH")
-_HEAD = np.dtype(
-    [
-        ("magic", "<u4"),
-        ("needs", "<u2"),
-        ("flags", "<u2"),
-        ("method", "<u2"),
-        ("modified", "<u4"),
-        ("crc", "<u4"),
-        ("packed_bytes", "<u4"),
-        ("nbytes", "<u4"),
-        ("name_bytes", "<u2"),
-        ("extra_bytes", "<u2"),
-    ]
-)
 _ENCRYPTED_FLAG, _LATER_FLAG = 0x1, 0x8
 _FULL = 0xFFFFFFFF
 
@@ -81,11 +64,11 @@ def data_begin(data: bytes, place: int, entries: ZipEntries, row: int, path: str
     # Its name may be another one here, as after a renaming: the directory's counts, as for others.
     if method != entries.methods[row]:
         raise ArchiveCorruptError.of(path, "is another one than the directory says")
-    if (flags ^ int(entries.flags[row])) & _ENCRYPTED_FLAG:
+    if (flags ^ entries.flags[row]) & _ENCRYPTED_FLAG:
         raise ArchiveCorruptError.of(path, "is encrypted only according to one of its headers")
-    if not flags & _LATER_FLAG:
-        declared = (crc, packed, nbytes)
-        listed = (entries.crcs[row], entries.packed_bytes[row], entries.nbytes[row])
+    declared = (crc, packed, nbytes)
+    listed = (entries.crcs[row], entries.packed_bytes[row], entries.nbytes[row])
+    if declared != listed and not flags & _LATER_FLAG:
         for here, there in zip(declared, listed, strict=True):
             if here not in {there, _FULL}:
                 raise ArchiveCorruptError.of(
@@ -96,13 +79,13 @@ def data_begin(data: bytes, place: int, entries: ZipEntries, row: int, path: str
 
 def data_ranges(
     data: bytes,
-    places: Column,
-    bounds: Column,
+    places: Iterable[int],
+    bounds: Iterable[int],
     entries: ZipEntries,
-    rows: Column,
-    paths: Sequence[str],
-) -> Column:
-    """Returns where each member's data begins and ends [2, n], all local headers checked.
+    rows: Iterable[int],
+    paths: Iterable[str],
+) -> list[tuple[int, int]]:
+    """Returns where each member's data begins and ends, all local headers checked.
 
     Args:
         data: Bytes that hold the members whole.
@@ -112,30 +95,16 @@ def data_ranges(
         rows: The members' places in it.
         paths: The members, for messages.
     """
-    every = np.frombuffer(data, np.uint8)
-    inside = np.minimum(places, max(0, len(data) - LOCAL_BYTES))
-    if len(data) < LOCAL_BYTES:
-        raise ArchiveCorruptError.of(paths[0], "is cut short")
-    heads = every[inside[:, None] + np.arange(LOCAL_BYTES)].view(_HEAD)[:, 0]
-    doubtful = (inside != places) | (heads["magic"] != int.from_bytes(LOCAL_MAGIC, "little"))
-    doubtful |= heads["method"] != entries.methods[rows]
-    doubtful |= ((heads["flags"] ^ entries.flags[rows]) & _ENCRYPTED_FLAG) != 0
-    said = heads["flags"] & _LATER_FLAG == 0
-    doubtful |= said & (heads["crc"] != entries.crcs[rows])
-    doubtful |= said & (heads["packed_bytes"] != entries.packed_bytes[rows])
-    doubtful |= said & (heads["nbytes"] != entries.nbytes[rows])
-    for at in np.flatnonzero(doubtful).tolist():
-        # The slow check knows what is allowed after all, and which error it is.
-        data_begin(data, int(places[at]), entries, int(rows[at]), paths[at])
-    begins = places + LOCAL_BYTES + heads["name_bytes"] + heads["extra_bytes"]
-    ends = begins + entries.packed_bytes[rows]
-    for at in np.flatnonzero(ends > np.minimum(bounds, len(data))).tolist():
-        raise (
-            overlap(paths[at])
-            if ends[at] > bounds[at]
-            else ArchiveCorruptError.of(paths[at], "is cut short")
-        )
-    return np.stack([begins, ends])
+    ranges = []
+    for place, bound, row, path in zip(places, bounds, rows, paths, strict=True):
+        begin = data_begin(data, place, entries, row, path)
+        end = begin + entries.packed_bytes[row]
+        if end > bound:
+            raise overlap(path)
+        if end > len(data):
+            raise ArchiveCorruptError.of(path, "is cut short")
+        ranges.append((begin, end))
+    return ranges
 
 
 def unpacked(packed: memoryview, method: int, nbytes: int, crc: int | None, path: str) -> Content:

@@ -3,58 +3,38 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 import stat
 import struct
 import time
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from colabkit.datasets.archives.members import Column, are_in
+from colabkit.datasets.archives.members import Column
 from colabkit.datasets.archives.names import FALLBACK, decoded, encoding_of
 from colabkit.datasets.archives.zip_format import CENTRAL_MAGIC, ZipEnd
 from colabkit.errors import ArchiveCorruptError
 
-_FIXED = np.dtype(
-    [
-        ("magic", "<u4"),
-        ("made_with", "u1"),
-        ("made_on", "u1"),
-        ("needs", "<u2"),
-        ("flags", "<u2"),
-        ("method", "<u2"),
-        ("time", "<u2"),
-        ("date", "<u2"),
-        ("crc", "<u4"),
-        ("packed_bytes", "<u4"),
-        ("nbytes", "<u4"),
-        ("name_bytes", "<u2"),
-        ("extra_bytes", "<u2"),
-        ("comment_bytes", "<u2"),
-        ("disk", "<u2"),
-        ("inner_attributes", "<u2"),
-        ("attributes", "<u4"),
-        ("offset", "<u4"),
-    ]
-)
-_LENGTHS = struct.Struct("<3H")
-_LENGTHS_AT = 28
+# Magic, host, flags, method, CRC, sizes, three lengths, part, attributes, offset.
+_FIXED = struct.Struct("<4sxB2x2H4x3L4H2x2L")
 _STAMP_AT = 12
-_UNIX_TIME_BYTES = 9
+_UNIX_TIME, _OLDER_UNIX_TIME = 0x5455, 0x5855
 _CHUNK = 1 << 16
 _FULL = 0xFFFFFFFF
-_UNIX, _MACOS = 3, 19
+# Unix and macOS: only they note a mode.
+_WITH_MODES = frozenset({3, 19})
+_SLASH = ord("/")
 _DOS_FOLDER = 0x10
 # DOS, OS/2, NTFS, VFAT: only there a backslash ends a folder's name.
 _WINDOWS = frozenset({0, 6, 10, 11, 14})
 _UTF8_FLAG = 0x800
 _ZIP64_EXTRA, _UNICODE_PATH_EXTRA = 0x0001, 0x7075
 _UNICODE_PATH = re.compile(rb"\x75\x70..\x01", re.DOTALL)
-ENTRY_BYTES = _FIXED.itemsize
+ENTRY_BYTES = _FIXED.size
 
 
 @dataclass(slots=True)
@@ -65,106 +45,99 @@ class ZipEntries:
     """
 
     raw: bytes
-    starts: Column
-    name_bytes: Column
-    extra_bytes: Column
-    flags: Column
-    methods: Column
-    crcs: Column
-    packed_bytes: Column
-    nbytes: Column
-    offsets: Column
-    modes: Column
-    made_on: Column
+    starts: Column[int]
+    made_on: Column[int]
+    flags: Column[int]
+    methods: Column[int]
+    crcs: Column[int]
+    packed_bytes: Column[int]
+    nbytes: Column[int]
+    name_bytes: Column[int]
+    extra_bytes: Column[int]
+    disks: Column[int]
+    offsets: Column[int]
+    modes: Column[int]
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def raw_name(self, index: int) -> bytes:
         """Returns a name as it is stored."""
-        begin = int(self.starts[index]) + ENTRY_BYTES
-        return self.raw[begin : begin + int(self.name_bytes[index])]
+        begin = self.starts[index] + ENTRY_BYTES
+        return self.raw[begin : begin + self.name_bytes[index]]
 
-    def raw_names(self) -> Iterator[bytes]:
-        """Yields every name as it is stored."""
-        raw, fixed = self.raw, ENTRY_BYTES
-        for chunk in range(0, len(self), _CHUNK):
-            begins = (self.starts[chunk : chunk + _CHUNK] + fixed).tolist()
-            sizes = self.name_bytes[chunk : chunk + _CHUNK].tolist()
-            for begin, size in zip(begins, sizes, strict=True):
-                yield raw[begin : begin + size]
-
-    def lines(self, rows: Column) -> bytes:
+    def lines(self, rows: Iterable[int]) -> bytes:
         """Returns the names of some rows as they are stored, each with a line end behind it."""
-        raw = self.raw
-        begins = self.starts[rows] + ENTRY_BYTES
-        ends = begins + self.name_bytes[rows]
-        pairs = zip(begins.tolist(), ends.tolist(), strict=True)
-        return b"\n".join([*(raw[begin:end] for begin, end in pairs), b""])
+        return b"\n".join([*map(self.raw_name, rows), b""])
 
     def likely_encoding(self) -> str:
         """Returns the encoding that the names were likely written in that do not tell theirs."""
         return encoding_of(self._unsaid_names())
 
-    def names(self, rows: Column, encoding: str, *, is_given: bool) -> Iterator[str]:
+    def names(self, rows: Iterable[int], encoding: str, *, is_given: bool) -> Iterator[str]:
         """Yields the names of some rows as text, in an encoding where they do not tell theirs."""
-        renamed = self.are_renamed()
-        for row in rows.tolist():
+        renamed = self.renamed()
+        for row in rows:
             name = self.raw_name(row)
-            is_plain = name.isascii() and not renamed[row]
+            is_plain = name.isascii() and row not in renamed
             text = name.decode("ascii") if is_plain else self._text(row, name, encoding, is_given)
             yield _as_on_unix(text) if self.made_on[row] in _WINDOWS and "\\" in text else text
 
-    def are_renamed(self) -> Column:
-        """Returns which entries have another name in UTF-8, though theirs may be ASCII.
+    def renamed(self) -> set[int]:
+        """Returns the entries that have another name in UTF-8, though theirs may be ASCII.
 
         Where WinRAR's code page lacks a character, the plain name has "_" for it.
         """
-        found = np.zeros(len(self), np.bool_)
+        found: set[int] = set()
         for match in _UNICODE_PATH.finditer(self.raw):
-            row = int(np.searchsorted(self.starts, match.start(), "right")) - 1
+            row = bisect_right(self.starts, match.start()) - 1
             if row >= 0 and _unicode_path(self._extra(row), self.raw_name(row)) is not None:
-                found[row] = True
+                found.add(row)
         return found
 
-    def times(self, rows: Column) -> Column:
+    def times(self, rows: Iterable[int]) -> Column[float]:
         """Returns when members were changed, in seconds since 1970; NaN where nothing tells.
 
         Info-ZIP notes the time everywhere the same; else it is that of a clock on a wall.
         """
-        every = np.frombuffer(self.raw, np.uint8)
-        starts = self.starts[rows]
-        stamps = every[starts[:, None] + np.arange(_STAMP_AT, _STAMP_AT + 4)].view("<u4")[:, 0]
-        ordered = np.sort(stamps)
-        walls = ordered[np.append(ordered[1:] != ordered[:-1], True)[: len(ordered)]]
-        times: Column = np.array([_wall_time(wall) for wall in walls.tolist()], np.float64)
-        times = times[np.searchsorted(walls, stamps)]
-        begins = starts + ENTRY_BYTES + self.name_bytes[rows]
-        told = self.extra_bytes[rows] >= _UNIX_TIME_BYTES
-        where = np.where(told, begins, 0)[:, None] + np.arange(_UNIX_TIME_BYTES)
-        fields = every[where]
-        told &= (fields[:, 0] == ord("U")) & (fields[:, 1] == ord("T")) & (fields[:, 4] & 1 == 1)
-        unix = np.ascontiguousarray(fields[:, 5:9]).view("<i4")[:, 0]
-        return np.where(told, unix, times)
+        raw = self.raw
+        walls: dict[bytes, float] = {}
+        times: Column[float] = array("d")
+        for row in rows:
+            if self.extra_bytes[row] and (time_s := self._unix_time(row)) is not None:
+                times.append(time_s)
+                continue
+            begin = self.starts[row] + _STAMP_AT
+            stamp = raw[begin : begin + 4]
+            if (wall := walls.get(stamp)) is None:
+                wall = walls[stamp] = _wall_time(int.from_bytes(stamp, "little"))
+            times.append(wall)
+        return times
 
-    def ends_with_slash(self) -> Column:
-        """Returns which names end as those of folders do."""
-        last = self.starts + (ENTRY_BYTES - 1) + self.name_bytes
-        found: Column = (np.frombuffer(self.raw, np.uint8)[last] == ord("/")) & (
-            self.name_bytes > 0
-        )
-        return found
+    def _unix_time(self, row: int) -> int | None:
+        older = None
+        for kind, data in self.extras(row):
+            if kind == _UNIX_TIME and len(data) >= 5 and data[0] & 1:
+                return int.from_bytes(data[1:5], "little", signed=True)
+            if kind == _OLDER_UNIX_TIME and len(data) >= 8:
+                older = int.from_bytes(data[4:8], "little", signed=True)
+        return older
+
+    def ends_with_slash(self, row: int) -> bool:
+        """Whether a name ends as those of folders do."""
+        nbytes = self.name_bytes[row]
+        return bool(nbytes) and self.raw[self.starts[row] + ENTRY_BYTES + nbytes - 1] == _SLASH
 
     def _unsaid_names(self) -> Iterable[bytes]:
         """Yields the names beyond ASCII whose encoding the zip does not tell."""
-        for index, name in enumerate(self.raw_names()):
-            if not name.isascii() and not int(self.flags[index]) & _UTF8_FLAG:
+        for row, flags in enumerate(self.flags):
+            if not flags & _UTF8_FLAG and not (name := self.raw_name(row)).isascii():
                 yield name
 
     def _text(self, index: int, name: bytes, encoding: str, is_given: bool) -> str:
         if (text := _unicode_path(self._extra(index), name)) is not None:
             return text
-        if int(self.flags[index]) & _UTF8_FLAG:
+        if self.flags[index] & _UTF8_FLAG:
             return decoded(name, "utf-8")
         return decoded(name, encoding, is_given=is_given)
 
@@ -173,15 +146,16 @@ class ZipEntries:
         return _extras(self._extra(index))
 
     def _extra(self, index: int) -> bytes:
-        begin = int(self.starts[index]) + ENTRY_BYTES + int(self.name_bytes[index])
-        return self.raw[begin : begin + int(self.extra_bytes[index])]
+        begin = self.starts[index] + ENTRY_BYTES + self.name_bytes[index]
+        return self.raw[begin : begin + self.extra_bytes[index]]
 
     def widen(self) -> None:
         """Replaces the sizes and offsets that say "see the 64-bit extra field"."""
-        full = (self.packed_bytes == _FULL) | (self.nbytes == _FULL) | (self.offsets == _FULL)
-        for index in np.flatnonzero(full).tolist():
+        columns = (self.nbytes, self.packed_bytes, self.offsets)
+        full = {row for column in columns for row, value in enumerate(column) if value == _FULL}
+        for index in sorted(full):
             extra = next((e for i, e in _extras(self._extra(index)) if i == _ZIP64_EXTRA), b"")
-            for column in (self.nbytes, self.packed_bytes, self.offsets):
+            for column in columns:
                 if column[index] == _FULL:
                     if len(extra) < 8:
                         raise _corrupt(self.raw_name(index), "lacks its 64-bit sizes")
@@ -197,69 +171,77 @@ def read_entries(raw: bytes, end: ZipEnd, *, archive: str, most: int) -> ZipEntr
     Raises:
         ArchiveCorruptError: It is not what the end of the zip says.
     """
-    starts = _starts(raw, most)
-    if not end.lists(len(starts)) and len(starts) <= most:
+    entries = _walked(raw, most)
+    if not end.lists(len(entries)) and len(entries) <= most:
         message = (
-            f"{archive}'s directory lists {len(starts):,} members where its end says "
+            f"{archive}'s directory lists {len(entries):,} members where its end says "
             f"{end.n_entries:,}."
         )
         raise ArchiveCorruptError(message, hint="Upload or download it again.")
-    columns = _columns(raw, starts)
-    disk = columns.pop("disk")
-    entries = ZipEntries(raw, starts, **columns)
     entries.widen()
     if end.disks:
-        entries.offsets += np.array(end.disks)[np.minimum(disk, len(end.disks) - 1)]
-    entries.offsets += end.shift_bytes
+        last = len(end.disks) - 1
+        begins = (end.disks[min(disk, last)] for disk in entries.disks)
+        entries.offsets = array("q", map(operator.add, entries.offsets, begins))
+    if end.shift_bytes:
+        entries.offsets = array("q", (offset + end.shift_bytes for offset in entries.offsets))
     if end.wraps:
-        begins_anew = np.diff(entries.offsets, prepend=0) < 0
-        entries.offsets += np.cumsum(begins_anew) << 32
+        entries.offsets = array("q", _unwrapped(entries.offsets))
     return entries
 
 
-def _starts(raw: bytes, most: int) -> Column:
-    """Walks the entries, which vary in length; returns where each begins."""
-    starts = array("q")
-    place, limit, unpack = 0, len(raw) - ENTRY_BYTES, _LENGTHS.unpack_from
-    while place <= limit and raw.startswith(CENTRAL_MAGIC, place):
-        starts.append(place)
-        if len(starts) > most:
+def _unwrapped(offsets: Iterable[int]) -> Iterator[int]:
+    """Yields offsets that begin anew after 4 GiB as they are."""
+    before = turns = 0
+    for offset in offsets:
+        turns += offset < before
+        before = offset
+        yield offset + (turns << 32)
+
+
+def _walked(raw: bytes, most: int) -> ZipEntries:
+    """Walks the entries, which vary in length; takes up to ``most`` and one."""
+    entries = ZipEntries(raw, *(array(code) for code in "qBHHIqqHHHqH"))
+    rows: list[list[int]] = []
+    place, limit, unpack = 0, len(raw) - ENTRY_BYTES, _FIXED.unpack_from
+    while place <= limit and len(entries) <= most:
+        magic, *row = unpack(raw, place)
+        end = place + ENTRY_BYTES + sum(row[6:9])
+        if magic != CENTRAL_MAGIC or end > len(raw):
             break
-        place += sum(unpack(raw, place + _LENGTHS_AT)) + ENTRY_BYTES
-    if place > len(raw):
-        starts.pop()
-    return np.frombuffer(starts, np.int64) if starts else np.empty(0, np.int64)
+        entries.starts.append(place)
+        rows.append(row)
+        place = end
+        if len(rows) == _CHUNK:
+            _add(rows, entries)
+            rows.clear()
+    _add(rows, entries)
+    return entries
 
 
-def _columns(raw: bytes, starts: Column) -> dict[str, Column]:
-    count = len(starts)
-    columns: dict[str, Column] = {
-        "name_bytes": np.empty(count, np.uint16),
-        "extra_bytes": np.empty(count, np.uint16),
-        "flags": np.empty(count, np.uint16),
-        "methods": np.empty(count, np.uint16),
-        "crcs": np.empty(count, np.uint32),
-        "packed_bytes": np.empty(count, np.int64),
-        "nbytes": np.empty(count, np.int64),
-        "offsets": np.empty(count, np.int64),
-        "modes": np.empty(count, np.uint16),
-        "made_on": np.empty(count, np.uint8),
-        "disk": np.empty(count, np.int64),
-    }
-    fields = {"methods": "method", "crcs": "crc", "offsets": "offset"}
-    every = np.frombuffer(raw, np.uint8)
-    for begin in range(0, count, _CHUNK):
-        rows = slice(begin, begin + _CHUNK)
-        chunk = every[starts[rows, None] + np.arange(ENTRY_BYTES)].view(_FIXED)[:, 0]
-        for name, column in columns.items():
-            if name != "modes":
-                column[rows] = chunk[fields.get(name, name)]
-        unix = are_in(chunk["made_on"], (_UNIX, _MACOS))
-        modes = np.where(unix, chunk["attributes"] >> 16, 0)
-        # Some programs for Windows end a folder's name without a slash.
-        is_folder = (modes == 0) & (chunk["attributes"] & _DOS_FOLDER != 0) & (chunk["nbytes"] == 0)
-        columns["modes"][rows] = np.where(is_folder, stat.S_IFDIR, modes)
-    return columns
+def _add(rows: Sequence[Sequence[int]], entries: ZipEntries) -> None:
+    if not rows:
+        return
+    made_on, flags, methods, crcs, packed, sizes, *rest = zip(*rows, strict=True)
+    name_bytes, extra_bytes, _, disks, attributes, offsets = rest
+    entries.made_on.extend(made_on)
+    entries.flags.extend(flags)
+    entries.methods.extend(methods)
+    entries.crcs.extend(crcs)
+    entries.packed_bytes.extend(packed)
+    entries.nbytes.extend(sizes)
+    entries.name_bytes.extend(name_bytes)
+    entries.extra_bytes.extend(extra_bytes)
+    entries.disks.extend(disks)
+    entries.offsets.extend(offsets)
+    entries.modes.extend(map(_mode, made_on, attributes, sizes))
+
+
+def _mode(made_on: int, attributes: int, nbytes: int) -> int:
+    mode = attributes >> 16 if made_on in _WITH_MODES else 0
+    # Some programs for Windows end a folder's name without a slash.
+    is_folder = not mode and attributes & _DOS_FOLDER and not nbytes
+    return stat.S_IFDIR if is_folder else mode
 
 
 def _wall_time(stamp: int) -> float:

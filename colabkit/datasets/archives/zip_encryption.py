@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,8 +17,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
-
-import numpy as np
 
 from colabkit.datasets.archives.codecs import Password, needed, passwords
 from colabkit.datasets.archives.zip_directory import ZipEntries
@@ -46,7 +43,6 @@ _PROGRAM_FROM_BYTES = 256 << 10
 _PLAIN_PASSWORD = re.compile(rb"[ !#-&(-\[\]-~]+")
 _NAME = b"a"
 Keys = tuple[int, int, int]
-_Words = np.ndarray[Any, np.dtype[np.uint32]]
 AES_METHOD = 99
 _AES_WHAT = "a zip encrypted with AES"
 _AES_EXTRA = 0x9901
@@ -173,6 +169,8 @@ def _write_zip(
 
 def _unzipped(unzip: str, file: BinaryIO, password: bytes) -> Iterator[bytes]:
     """Yields what the one member of a zip says; whether that is right is the reader's to check."""
+    import subprocess  # hardly any zip is encrypted
+
     options = b'-P "' + password + b'"' if b" " in password else b"-P " + password
     process = subprocess.Popen(  # noqa: S603 - a program that was found
         [unzip, "-p", f"/dev/fd/{file.fileno()}"],
@@ -198,6 +196,8 @@ def _in_step(
     streams: Sequence[memoryview], keys: Keys, check: Callable[[], None]
 ) -> Iterator[memoryview]:
     """Yields what many streams say, byte by byte of all at once; the first is the longest."""
+    import numpy as np  # what is not encrypted needs none
+
     sizes = np.array([len(stream) for stream in streams])
     rows = np.zeros((len(streams), sizes[0]), np.uint8)
     for row, stream in zip(rows, streams, strict=True):
@@ -291,8 +291,8 @@ class Decryption:
     @property
     def goes_in_step(self) -> bool:
         """Whether members are decrypted the faster, the more there are at once."""
-        is_old = (self._entries.flags & _ENCRYPTED != 0) & (self._entries.methods != AES_METHOD)
-        return bool(is_old.any())
+        facts = zip(self._entries.flags, self._entries.methods, strict=True)
+        return any(flags & _ENCRYPTED and method != AES_METHOD for flags, method in facts)
 
     def small(
         self,

@@ -302,14 +302,30 @@ def _end_record(tail: Tail) -> int | None:
     """Returns where the last record lies whose comment ends where the file does."""
     data = tail.data
     lowest = max(0, len(data) - END.size - _COMMENT_BYTES_MAX)
+    fitting: list[int] = []
     place = data.rfind(END_MAGIC, lowest)
     while place >= 0:
         if place + END.size <= len(data):
             comment_bytes = int.from_bytes(data[place + 20 : place + 22], "little")
             if place + END.size + comment_bytes == len(data):
-                return place
+                fitting.append(place)
         place = data.rfind(END_MAGIC, lowest, place)
-    return _end_before_more(tail)
+    if len(fitting) > 1:
+        # A comment may hold the bytes of such a record; what lies before it is no directory then.
+        fitting = [place for place in fitting if _has_directory(tail, place)] or fitting
+    return fitting[0] if fitting else _end_before_more(tail)
+
+
+def _has_directory(tail: Tail, place: int) -> bool:
+    """Whether a directory with members lies before the record that begins at a place."""
+    *_, nbytes, _, _ = END.unpack_from(tail.data, place)
+    end_offset = tail.offset + place
+    large = _end64(tail, end_offset)
+    if large is not None:
+        end_offset = large.offset
+        nbytes = large.directory_bytes if nbytes == _FULL32 else nbytes
+    begin = end_offset - nbytes
+    return begin >= 0 and tail.read(begin, 4) == CENTRAL_MAGIC
 
 
 def _end_before_more(tail: Tail) -> int | None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import stat
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from colabkit.datasets.archives.codecs import Password, needed
 from colabkit.datasets.archives.members import (
@@ -16,7 +14,7 @@ from colabkit.datasets.archives.members import (
     PathColumn,
     Remark,
     Remarks,
-    are_in,
+    taken,
 )
 from colabkit.datasets.archives.names import check_clashes, folders_of, replaced
 from colabkit.datasets.archives.safety import (
@@ -47,7 +45,9 @@ _UNPACK_HINT = "Unpack it with 7-Zip and pack it again without a password."
 _LINKS_MAX = 100_000
 _NAME_BYTES_MAX = 255
 _ROWS = 1 << 14
+_PLAIN_TYPES = frozenset({0, stat.S_IFREG})
 _METHODS = {method.value for method in ZipMethod}
+_STORED = ZipMethod.STORED.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class ZipLayout:
     """
 
     entries: ZipEntries
-    rows: Column
-    bounds: Column
-    methods: Column
+    rows: Column[int]
+    bounds: Column[int]
+    methods: Column[int]
     encrypted: bool
 
 
@@ -107,16 +107,19 @@ def plan_zip(
         remarks.add(Remark.MORE_BEHIND)
     bounds = _check_places(entries, end.directory_offset)
     kept = _last_of_each(_sort_out(entries, wanted, remarks, encoding), remarks)
-    rows = np.array(kept.rows, np.int64)
+    rows = kept.rows
     methods = _methods(entries, rows, kept.paths)
     encrypted = _check_packing(entries, rows, methods, kept.paths, password)
     files = FileTable(
-        kept.paths, entries.nbytes[rows], entries.crcs[rows], entries.modes[rows] & 0o777
+        kept.paths,
+        taken(entries.nbytes, rows),
+        taken(entries.crcs, rows),
+        array("H", (entries.modes[row] & 0o777 for row in rows)),
     )
     limits.check_table(kept.paths, files.nbytes, source.nbytes)
     folders = folders_of(kept.paths) | folders_of(kept.links) | kept.folders
     check_clashes([*kept.paths, *kept.links] if kept.links else kept.paths, folders)
-    layout = ZipLayout(entries, rows, bounds[rows], methods, encrypted)
+    layout = ZipLayout(entries, rows, taken(bounds, rows), methods, encrypted)
     texts = {path: _link_text(source, layout, bounds, row) for path, row in kept.links.items()}
     links = resolve(texts, kept.paths, folders)
     for path in links.left_out:
@@ -125,24 +128,25 @@ def plan_zip(
     return ZipPlan(files, tuple(folders), links, digest, layout)
 
 
-def _check_places(entries: ZipEntries, directory_offset: int) -> Column:
+def _check_places(entries: ZipEntries, directory_offset: int) -> Column[int]:
     """Returns up to where each member may reach; raises where two share bytes."""
-    order = np.argsort(entries.offsets, kind="stable")
-    begins = entries.offsets[order]
-    ends = begins + LOCAL_BYTES + entries.packed_bytes[order]
-    limits = np.append(begins[1:], directory_offset)[: len(begins)]
-    wrong = np.flatnonzero((ends > limits) | (begins < 0))
-    if len(wrong):
-        row = int(order[wrong[0]])
-        name = entries.raw_name(row).decode("utf-8", "replace")
-        if wrong[0] == len(order) - 1 or begins[wrong[0]] < 0:
-            message = f"Member {name!r} reaches beyond the {directory_offset:,} bytes of data."
-            raise ArchiveCorruptError(message, member=name, hint="Upload or download it again.")
-        message = f"Member {name!r} overlaps the next one, as in a bomb."
-        raise ArchiveUnsafeError(message, member=name, hint="Don't unpack this archive.")
-    bounds = np.empty(len(order), np.int64)
-    bounds[order] = limits
-    return bounds
+    offsets, packed_bytes = entries.offsets, entries.packed_bytes
+    order = sorted(range(len(offsets)), key=offsets.__getitem__)
+    bounds = offsets[:]
+    wrong, limit = None, directory_offset
+    for row in reversed(order):
+        begin = offsets[row]
+        if begin < 0 or begin + LOCAL_BYTES + packed_bytes[row] > limit:
+            wrong = row
+        bounds[row], limit = limit, begin
+    if wrong is None:
+        return bounds
+    name = entries.raw_name(wrong).decode("utf-8", "replace")
+    if wrong == order[-1] or offsets[wrong] < 0:
+        message = f"Member {name!r} reaches beyond the {directory_offset:,} bytes of data."
+        raise ArchiveCorruptError(message, member=name, hint="Upload or download it again.")
+    message = f"Member {name!r} overlaps the next one, as in a bomb."
+    raise ArchiveUnsafeError(message, member=name, hint="Don't unpack this archive.")
 
 
 def _sort_out(
@@ -152,7 +156,7 @@ def _sort_out(
     encoding: str | None,
 ) -> _Kept:
     kept = _Kept(PathColumn(), array("q"), {}, {})
-    rows = np.arange(len(entries))
+    rows: Sequence[int] = range(len(entries))
     if wanted is None:
         rows = _take_plain(entries, kept)
     is_given = encoding is not None
@@ -160,10 +164,8 @@ def _sort_out(
         encoding = entries.likely_encoding()
         if encoding != "utf-8":
             remarks.add(Remark.ENCODING, encoding)
-    for name, row in zip(
-        entries.names(rows, encoding, is_given=is_given), rows.tolist(), strict=True
-    ):
-        mode = int(entries.modes[row])
+    for name, row in zip(entries.names(rows, encoding, is_given=is_given), rows, strict=True):
+        mode = entries.modes[row]
         path = placed(name, wanted, remarks)
         if path is None:
             continue
@@ -175,7 +177,7 @@ def _sort_out(
             kept.folders.update(dict.fromkeys(reversed(list(parents(path)))))
             kept.folders[path] = None
         elif stat.S_ISLNK(mode):
-            _check_link(path, int(entries.nbytes[row]), kept)
+            _check_link(path, entries.nbytes[row], kept)
             kept.links[path] = row
         else:
             kept.paths.append(path)
@@ -185,7 +187,7 @@ def _sort_out(
 
 def _last_of_each(kept: _Kept, remarks: Remarks) -> _Kept:
     """Leaves out files whose name comes again later, as in a zip that was added to."""
-    gone = set(replaced(kept.paths))
+    gone = set(replaced(kept.paths, kept.rows))
     if not gone:
         return kept
     paths, rows = PathColumn(), array("q")
@@ -198,22 +200,30 @@ def _last_of_each(kept: _Kept, remarks: Remarks) -> _Kept:
     return _Kept(paths, rows, kept.folders, kept.links)
 
 
-def _take_plain(entries: ZipEntries, kept: _Kept) -> Column:
+def _take_plain(entries: ZipEntries, kept: _Kept) -> list[int]:
     """Takes the regular files where all have plain names; returns the rows left to look at."""
-    modes, sizes = entries.modes, entries.name_bytes
-    plain = (modes & ~np.uint16(0o777) == 0) | (modes & ~np.uint16(0o777) == stat.S_IFREG)
-    plain &= ~entries.are_renamed() & ~entries.ends_with_slash() & (sizes <= _NAME_BYTES_MAX)
-    rows = np.flatnonzero(plain)
-    for first in range(0, len(rows), _ROWS):
-        chosen = rows[first : first + _ROWS]
-        lines = entries.lines(chosen)
-        if all_plain(lines) and lines.count(b"\n") == len(chosen):
-            kept.paths.extend(lines, sizes[chosen])
-            kept.rows.extend(chosen.tolist())
-        else:
-            plain[rows[first:]] = False
+    modes, sizes, renamed = entries.modes, entries.name_bytes, entries.renamed()
+    left: list[int] = []
+    for first in range(0, len(entries), _ROWS):
+        rows = range(first, min(first + _ROWS, len(entries)))
+        plain: list[int] = []
+        others: list[int] = []
+        for row in rows:
+            is_plain = (
+                modes[row] & ~0o777 in _PLAIN_TYPES
+                and sizes[row] <= _NAME_BYTES_MAX
+                and not entries.ends_with_slash(row)
+                and row not in renamed
+            )
+            (plain if is_plain else others).append(row)
+        lines = entries.lines(plain)
+        if not all_plain(lines) or lines.count(b"\n") != len(plain):
+            left += range(first, len(entries))
             break
-    return np.flatnonzero(~plain)
+        kept.paths.extend(lines, map(sizes.__getitem__, plain))
+        kept.rows.extend(plain)
+        left += others
+    return left
 
 
 def _check_link(path: str, nbytes: int, kept: _Kept) -> None:
@@ -222,11 +232,15 @@ def _check_link(path: str, nbytes: int, kept: _Kept) -> None:
         raise ArchiveUnsafeError(message, member=path, hint="Pack the files themselves.")
 
 
-def _methods(entries: ZipEntries, rows: Column, paths: PathColumn) -> Column:
+def _methods(entries: ZipEntries, rows: Column[int], paths: PathColumn) -> Column[int]:
     """Returns how members are packed, below the AES that is laid over them."""
-    methods = entries.methods[rows]
-    for index in np.flatnonzero(methods == AES_METHOD).tolist():
-        facts = aes_facts(entries, int(rows[index]))
+    methods = taken(entries.methods, rows)
+    if AES_METHOD not in methods:
+        return methods
+    for index, row in enumerate(rows):
+        if methods[index] != AES_METHOD:
+            continue
+        facts = aes_facts(entries, row)
         if facts is None:
             message = f"Member {paths[index]!r} is encrypted in a way that is not known."
             raise ArchiveUnsupportedError(message, member=paths[index], hint=_UNPACK_HINT)
@@ -235,49 +249,54 @@ def _methods(entries: ZipEntries, rows: Column, paths: PathColumn) -> Column:
 
 
 def _check_packing(
-    entries: ZipEntries, rows: Column, methods: Column, paths: PathColumn, password: Password
+    entries: ZipEntries,
+    rows: Column[int],
+    methods: Column[int],
+    paths: PathColumn,
+    password: Password,
 ) -> bool:
     """Checks that every member can be unpacked; returns whether any is encrypted."""
-    flags = entries.flags[rows]
-    are_aes = entries.methods[rows] == AES_METHOD
-    for index in np.flatnonzero((flags & _STRONG != 0) & ~are_aes).tolist():
-        message = f"Member {paths[index]!r} has PKWARE's strong encryption, which is not read here."
-        raise ArchiveUnsupportedError(message, member=paths[index], hint=_UNPACK_HINT)
-    if are_aes.any():
+    flags = taken(entries.flags, rows)
+    are_aes = [method == AES_METHOD for method in taken(entries.methods, rows)]
+    for index, (flag, is_aes) in enumerate(zip(flags, are_aes, strict=True)):
+        if flag & _STRONG and not is_aes:
+            message = (
+                f"Member {paths[index]!r} has PKWARE's strong encryption, which is not read here."
+            )
+            raise ArchiveUnsupportedError(message, member=paths[index], hint=_UNPACK_HINT)
+    if any(are_aes):
         needed("Cryptodome.Cipher.AES", "a zip encrypted with AES")
-    for index in np.flatnonzero(~are_in(methods, list(_METHODS))).tolist():
-        message = f"Member {paths[index]!r} is packed with method {methods[index]}."
+    for unknown in set(methods) - _METHODS:
+        member = paths[methods.index(unknown)]
+        message = f"Member {member!r} is packed with method {unknown}."
         hint = "Pack it again with deflate, which every program writes."
-        raise ArchiveUnsupportedError(message, member=paths[index], hint=hint)
-    if (methods == ZipMethod.DEFLATE64.value).any():
+        raise ArchiveUnsupportedError(message, member=member, hint=hint)
+    if ZipMethod.DEFLATE64.value in methods:
         needed("inflate64", "a zip packed with deflate64")
-    encrypted = flags & _ENCRYPTED != 0
-    stored = (methods == ZipMethod.STORED.value) & ~encrypted
-    for index in np.flatnonzero(
-        stored & (entries.nbytes[rows] != entries.packed_bytes[rows])
-    ).tolist():
-        message = f"Member {paths[index]!r} is stored, but lies about its size."
-        raise ArchiveCorruptError(message, member=paths[index], hint="Download it again.")
-    if encrypted.any() and password is None:
-        first = paths[int(np.argmax(encrypted))]
+    encrypted = None
+    for index, (flag, method, row) in enumerate(zip(flags, methods, rows, strict=True)):
+        if flag & _ENCRYPTED:
+            encrypted = index if encrypted is None else encrypted
+        elif method == _STORED and entries.nbytes[row] != entries.packed_bytes[row]:
+            message = f"Member {paths[index]!r} is stored, but lies about its size."
+            raise ArchiveCorruptError(message, member=paths[index], hint="Download it again.")
+    if encrypted is not None and password is None:
+        first = paths[encrypted]
         message = f"Member {first!r} is encrypted."
         raise ArchivePasswordError(message, member=first, hint="Pass password=.")
-    return bool(encrypted.any())
+    return encrypted is not None
 
 
-def _link_text(source: Source, layout: ZipLayout, bounds: Column, row: int) -> str:
+def _link_text(source: Source, layout: ZipLayout, bounds: Column[int], row: int) -> str:
     entries = layout.entries
-    begin = int(entries.offsets[row])
-    bound = int(bounds[row]) - begin
+    begin = entries.offsets[row]
+    bound = bounds[row] - begin
     data = source.read(begin, min(bound, 1 << 18))
     name = entries.raw_name(row).decode("utf-8", "replace")
-    if int(entries.flags[row]) & _ENCRYPTED or int(entries.methods[row]) not in _METHODS:
+    if entries.flags[row] & _ENCRYPTED or entries.methods[row] not in _METHODS:
         message = f"Member {name!r} is an encrypted link."
         raise ArchiveUnsupportedError(message, member=name, hint="Pack the files themselves.")
-    one = np.array([row])
-    places = np.zeros(1, np.int64)
-    ranges = data_ranges(data, places, places + bound, entries, one, [name])
-    start, end = ranges[:, 0].tolist()
+    ((start, end),) = data_ranges(data, [0], [bound], entries, [row], [name])
     packed = memoryview(data)[start:end]
-    facts = (int(entries.methods[row]), int(entries.nbytes[row]), int(entries.crcs[row]))
+    facts = (entries.methods[row], entries.nbytes[row], entries.crcs[row])
     return bytes(unpacked(packed, *facts, name)).decode("utf-8", "replace")

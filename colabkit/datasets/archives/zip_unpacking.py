@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Container, Iterator, Sequence
+from array import array
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, filterfalse
 from pathlib import Path
 
-import numpy as np
-
 from colabkit.datasets.archives.codecs import Password
-from colabkit.datasets.archives.members import Column, FileTable, UnpackedTable, are_in
+from colabkit.datasets.archives.members import FileTable, UnpackedTable, taken
 from colabkit.datasets.archives.zip_contents import (
     data_begin,
     data_ranges,
@@ -45,8 +44,8 @@ _GAP_BYTES = 64 << 10
 # A thousand members in step take as long as fifty, and threads gain nothing.
 _ENCRYPTED_SPAN_BYTES = 32 << 20
 _ENCRYPTED = 0x1
-_ROWS = 1 << 16
 _BATCH_FILES = 32
+_SIMPLE = frozenset({STORED, DEFLATE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +84,14 @@ class ZipUnpacker:
         self._tree = tree
         self._writing = threading.Lock()
         self.counter = Counter()
-        offsets = layout.entries.offsets[layout.rows]
-        order = np.argsort(offsets, kind="stable")
+        offsets = taken(layout.entries.offsets, layout.rows)
+        order = array("q", sorted(range(len(offsets)), key=offsets.__getitem__))
         if done != ():
-            whole = np.fromiter((path in done for path in files.paths), np.bool_, len(files))
-            order = order[~whole[order]]
-            self._date(np.flatnonzero(whole))
-            self.counter.files_done = int(np.count_nonzero(whole))
-            self.counter.bytes_written = int(files.nbytes[whole].sum())
+            whole = [index for index, path in enumerate(files.paths) if path in done]
+            order = array("q", filterfalse(set(whole).__contains__, order))
+            self._date(whole)
+            self.counter.files_done = len(whole)
+            self.counter.bytes_written = sum(taken(files.nbytes, whole))
         self._order = order
         self._near = near
         jobs = self._plan_jobs(cores)
@@ -125,10 +124,10 @@ class ZipUnpacker:
                 self._unpack_span(job, data, workers, process)
             ahead.passed(job.end - job.begin)
 
-    def _date(self, chosen: Column) -> None:
+    def _date(self, chosen: Sequence[int]) -> None:
         """Gives files their times that a call before has written, and had no time left for that."""
-        times = self._layout.entries.times(self._layout.rows[chosen])
-        for path, time_s in zip(self._files.paths.at(chosen), times.tolist(), strict=True):
+        times = self._layout.entries.times(taken(self._layout.rows, chosen))
+        for path, time_s in zip(self._files.paths.at(chosen), times, strict=True):
             self._tree.date(path, time_s)
 
     def manifest(self) -> UnpackedTable:
@@ -139,53 +138,53 @@ class ZipUnpacker:
         """Lets a process read small members by itself; False where it cannot, or is in doubt."""
         entries = self._layout.entries
         chosen = self._order[job.first : job.last]
-        rows, bounds = self._layout.rows[chosen], self._layout.bounds[chosen]
-        if not are_in(self._layout.methods[chosen], (STORED, DEFLATE)).all():
+        if not self._are_simple(chosen):
             return False
-        items = self._items(chosen, entries.offsets[rows] - job.begin, bounds - job.begin)
-        facts = (entries.flags[rows].tolist(), entries.packed_bytes[rows].tolist())
+        rows = taken(self._layout.rows, chosen)
+        items = self._items(chosen, self._places_in(job, chosen))
+        facts = (taken(entries.flags, rows), taken(entries.packed_bytes, rows))
         heads: list[Head] = list(zip(*facts, strict=True))
         nbytes = process.put_from_archive(job.begin, job.end, items, heads)
         if nbytes is not None:
             self._count(workers, nbytes, len(items))
         return nbytes is not None
 
-    def _items(self, chosen: Column, begins: Column, ends: Column) -> list[Item]:
+    def _are_simple(self, chosen: Iterable[int]) -> bool:
+        """Whether another process can unpack these members."""
+        return _SIMPLE.issuperset(taken(self._layout.methods, chosen))
+
+    def _places_in(self, job: Job, chosen: Iterable[int]) -> Iterator[tuple[int, int]]:
+        """Yields where members begin in a job's data, and where those behind them do."""
+        offsets, layout, begin = self._layout.entries.offsets, self._layout, job.begin
+        for index in chosen:
+            yield offsets[layout.rows[index]] - begin, layout.bounds[index] - begin
+
+    def _items(self, chosen: Sequence[int], places: Iterable[tuple[int, int]]) -> list[Item]:
         """Returns small members with places in their data, as another process takes them."""
-        entries, rows = self._layout.entries, self._layout.rows[chosen]
+        entries, rows = self._layout.entries, taken(self._layout.rows, chosen)
         columns = (
-            *(begins, ends, self._layout.methods[chosen], entries.nbytes[rows]),
-            *(entries.crcs[rows], self._files.modes[chosen], entries.times(rows)),
+            *(taken(self._layout.methods, chosen), taken(entries.nbytes, rows)),
+            *(taken(entries.crcs, rows), taken(self._files.modes, chosen), entries.times(rows)),
         )
-        facts = [column.tolist() for column in columns]
-        return list(zip(self._files.paths.at(chosen), *facts, strict=True))
+        paths = self._files.paths.at(chosen)
+        return list(zip(paths, *zip(*places, strict=True), *columns, strict=True))
 
     def _unpack_span(
         self, job: Job, data: bytes, workers: WorkerGroup, process: WriterProcess
     ) -> None:
-        layout = self._layout
-        entries = layout.entries
+        entries = self._layout.entries
         chosen = self._order[job.first : job.last]
-        rows = layout.rows[chosen]
+        rows = taken(self._layout.rows, chosen)
         paths = self._files.paths.at(chosen)
-        begins, ends = data_ranges(
-            data,
-            entries.offsets[rows] - job.begin,
-            layout.bounds[chosen] - job.begin,
-            entries,
-            rows,
-            paths,
-        )
-        methods = layout.methods[chosen]
+        begins, bounds = zip(*self._places_in(job, chosen), strict=True)
+        ranges = data_ranges(data, begins, bounds, entries, rows, paths)
         if self._decryption is not None:
-            packed = [memoryview(data)[b:e] for b, e in zip(begins, ends, strict=True)]
+            packed = [memoryview(data)[begin:end] for begin, end in ranges]
             plain = self._decryption.small(packed, rows.tolist(), paths, workers.check)
             self._put_decrypted(chosen, plain, paths, workers)
             return
-        items = self._items(chosen, begins, ends)
-        nbytes = None
-        if are_in(methods, (STORED, DEFLATE)).all():
-            nbytes = process.put(items, [data])
+        items = self._items(chosen, ranges)
+        nbytes = process.put(items, [data]) if self._are_simple(chosen) else None
         if nbytes is None:
             self._put(items, memoryview(data), workers)
         else:
@@ -193,16 +192,16 @@ class ZipUnpacker:
 
     def _put_decrypted(
         self,
-        chosen: Column,
+        chosen: Sequence[int],
         packed: Sequence[bytes | memoryview],
         paths: Sequence[str],
         workers: WorkerGroup,
     ) -> None:
         """Unpacks members that were encrypted."""
-        times = self._layout.entries.times(self._layout.rows[chosen]).tolist()
-        for index, data, path, time_s in zip(chosen.tolist(), packed, paths, times, strict=True):
+        times = self._layout.entries.times(taken(self._layout.rows, chosen))
+        for index, data, path, time_s in zip(chosen, packed, paths, times, strict=True):
             workers.check()
-            nbytes, method = int(self._files.nbytes[index]), int(self._layout.methods[index])
+            nbytes, method = self._files.nbytes[index], self._layout.methods[index]
             if method == STORED and len(data) != nbytes:
                 raise ArchiveCorruptError.of(path, "is stored, but lies about its size")
             crc = self._crc(index)
@@ -213,14 +212,14 @@ class ZipUnpacker:
             if crc is None:
                 self._learn_crc(index, crc32(content, 0))
             with self._writing:
-                self._tree.put(path, content, int(self._files.modes[index]), time_s)
+                self._tree.put(path, content, self._files.modes[index], time_s)
             self._count(workers, len(content), 1)
 
     def _crc(self, index: int) -> int | None:
         """Returns a member's CRC, None where a seal stands in its place."""
-        row = int(self._layout.rows[index])
+        row = self._layout.rows[index]
         facts = aes_facts(self._layout.entries, row) if self._decryption is not None else None
-        return None if facts and not facts.has_crc else int(self._layout.entries.crcs[row])
+        return None if facts and not facts.has_crc else self._layout.entries.crcs[row]
 
     def _learn_crc(self, index: int, crc: int) -> None:
         if self._files.crcs is not None:
@@ -241,24 +240,24 @@ class ZipUnpacker:
             self._count(workers, sum(map(len, contents)), len(batch))
 
     def _unpack_large(self, job: Job, chunks: Iterator[bytes], workers: WorkerGroup) -> None:
-        index = int(self._order[job.first])
-        row = int(self._layout.rows[index])
+        index = self._order[job.first]
+        row = self._layout.rows[index]
         entries = self._layout.entries
-        path, nbytes = self._files.paths[index], int(self._files.nbytes[index])
+        path, nbytes = self._files.paths[index], self._files.nbytes[index]
         packed: Iterator[bytes | memoryview] = self._packed(job, chunks, index, path)
         if self._decryption is not None and entries.flags[row] & _ENCRYPTED:
             packed = self._decryption.large(packed, row, path, Path(self._tree.prefix).parent)
         declared = self._crc(index)
-        descriptor = self._tree.create(path, int(self._files.modes[index]))
+        descriptor = self._tree.create(path, self._files.modes[index])
         try:
             crc = done = 0
-            for piece in pieces(packed, int(self._layout.methods[index]), nbytes, path):
+            for piece in pieces(packed, self._layout.methods[index], nbytes, path):
                 crc, done = crc32(piece, crc), done + len(piece)
                 self._tree.write(descriptor, piece, path)
                 self._count(workers, len(piece), 0)
             for _ in packed:
                 pass  # behind the packed stream stands the seal of what was encrypted
-            self._tree.date(descriptor, float(entries.times(self._layout.rows[[index]])[0]))
+            self._tree.date(descriptor, entries.times([row])[0])
         finally:
             os.close(descriptor)
         if done != nbytes:
@@ -273,15 +272,15 @@ class ZipUnpacker:
         self, job: Job, chunks: Iterator[bytes], index: int, path: str
     ) -> Iterator[memoryview]:
         """Yields a large member's packed bytes, without its header and what follows."""
-        row = int(self._layout.rows[index])
+        row = self._layout.rows[index]
         head = b""
         for chunk in chunks:
             head += chunk
             if len(head) >= min(_HEAD_BYTES, job.end - job.begin):
                 break
         begin = data_begin(head, 0, self._layout.entries, row, path)
-        left = int(self._layout.entries.packed_bytes[row])
-        if job.begin + begin + left > int(self._layout.bounds[index]):
+        left = self._layout.entries.packed_bytes[row]
+        if job.begin + begin + left > self._layout.bounds[index]:
             raise overlap(path)
         for data in chain([memoryview(head)[begin:]], map(memoryview, chunks)):
             yield data[:left]
@@ -293,7 +292,7 @@ class ZipUnpacker:
         """Groups members into jobs, the largest members first."""
         large: list[tuple[int, Job]] = []
         spans: list[Job] = []
-        packed_total = int(self._layout.entries.packed_bytes[self._layout.rows].sum())
+        packed_total = sum(taken(self._layout.entries.packed_bytes, self._layout.rows))
         span_bytes = min(CHUNK_BYTES, max(_SPAN_BYTES_MIN, packed_total // (cores * 8)))
         if self._decryption is not None and self._decryption.goes_in_step:
             span_bytes = _ENCRYPTED_SPAN_BYTES
@@ -325,16 +324,12 @@ class ZipUnpacker:
 
     def _places(self) -> Iterator[tuple[int, int, int, int]]:
         """Yields (offset, bound, packed bytes, unpacked bytes) in the archive's order."""
-        layout = self._layout
-        for begin in range(0, len(self._order), _ROWS):
-            chosen = self._order[begin : begin + _ROWS]
-            rows = layout.rows[chosen]
-            yield from zip(
-                layout.entries.offsets[rows].tolist(),
-                layout.bounds[chosen].tolist(),
-                layout.entries.packed_bytes[rows].tolist(),
-                self._files.nbytes[chosen].tolist(),
-                strict=True,
+        layout, entries = self._layout, self._layout.entries
+        for index in self._order:
+            row = layout.rows[index]
+            yield (
+                *(entries.offsets[row], layout.bounds[index]),
+                *(entries.packed_bytes[row], self._files.nbytes[index]),
             )
 
     def _count(self, workers: WorkerGroup, nbytes: int, files: int) -> None:

@@ -272,7 +272,7 @@ class Swap:
     kept: Path | None = None
 
 
-def look(slot: Slot) -> Published:
+def published_in(slot: Slot) -> Published:
     """Returns what lies in a dataset's place; looks at no file of it."""
     found = Published(None, folder_state(slot.folder, None))
     for path in (slot.manifest, slot.work / _STAGED_MANIFEST):
@@ -315,7 +315,7 @@ def publish(
         synced=durability is Durability.ALL,
         published_s=time.time(),
     )
-    before = look(slot)
+    before = published_in(slot)
     swap = _move_away(slot, before)
     staged = slot.work / _STAGED_MANIFEST
     manifest = DatasetManifest(header, folder_times(tree), pack_members(members))

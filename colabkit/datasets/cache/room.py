@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from colabkit.datasets.cache.manifest import FolderState, foreign_files
-from colabkit.datasets.cache.publishing import delete_now, finish, look, move_to_trash
+from colabkit.datasets.cache.publishing import delete_now, finish, move_to_trash, published_in
 from colabkit.datasets.cache.slots import SIDE_NAME, Slot, alone_at, alone_with
 from colabkit.errors import DiskFullError
 from colabkit.notebook import bytes_words
@@ -149,7 +149,7 @@ def _others(slot: Slot) -> Iterator[Slot]:
 
 def _evict_one(slot: Slot) -> Evicted | None:
     with alone_at(slot.lock) as is_ours:
-        published = look(slot)
+        published = published_in(slot)
         manifest = published.manifest
         if not is_ours or manifest is None or published.state is FolderState.MOVED:
             return None

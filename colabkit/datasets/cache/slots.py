@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
 import logging
 import os
 import re
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +34,8 @@ Result = TypeVar("Result")
 _POLL_S = 0.1
 _TELL_PERIOD_S = 0.5
 _STOP_TIMEOUT_S = 4.0
+# What flock answers where a file system has no locks.
+_LOCKLESS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ def alone_at(path: Path, *, wait: Callable[[], None] | None = None) -> Iterator[
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o644)
     try:
+        descriptor = _lockable(descriptor)
         while not (is_held := _taken(descriptor)) and wait is not None:
             wait()
         try:
@@ -157,6 +162,36 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
+def _lockable(descriptor: int) -> int:
+    """Returns a descriptor that stands for a file in locks: itself, where its disk has any.
+
+    Some mounts have none, as NFS without its lock service, Lustre as a rule, and some of FUSE:
+    there a file in this machine's temporary folder stands for it, under its number, which a
+    renaming leaves as it is. The given one is closed then.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    except OSError as error:
+        if error.errno not in _LOCKLESS:
+            raise
+    else:
+        return descriptor
+    import tempfile  # hardly any disk is without locks
+
+    folder = Path(tempfile.gettempdir()) / f"colabkit-locks-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        # Everybody may write there: who made it could hold our locks, or lead us elsewhere.
+        why = f"locks would lie in {folder}, which is somebody else's: remove it, or set TMPDIR"
+        raise PermissionError(errno.EPERM, why)
+    name = "-".join(map(str, _key(descriptor)))
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    other = os.open(folder / name, flags, 0o600)
+    os.close(descriptor)
+    return other
+
+
 def hold(folder: Path) -> bool:
     """Marks a folder as used until this process and those forked from it have ended.
 
@@ -174,6 +209,7 @@ def hold(folder: Path) -> bool:
         key = _key(descriptor)
         try:
             if key not in _held:
+                descriptor = _lockable(descriptor)
                 fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 _held[key], descriptor = descriptor, -1
         except BlockingIOError:
@@ -206,6 +242,7 @@ def alone_with(folder: Path) -> Iterator[bool]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         try:
+            descriptor = _lockable(descriptor)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             yield False
@@ -240,7 +277,7 @@ def locked(slot: Slot, bar: TransferBar) -> Iterator[bool]:
     def wait() -> None:
         nonlocal waited
         waited = True
-        bar.update(_transfer(_told(slot.progress_file), waiting=True))
+        bar.update(_transfer(_standing_in(slot.progress_file), waiting=True))
         time.sleep(_POLL_S)
 
     with contextlib.ExitStack() as stack:
@@ -289,7 +326,7 @@ def run_with_progress(
 
     worker = threading.Thread(target=run, name="colabkit-dataset", daemon=True)
     worker.start()
-    told_s = 0.0
+    noted_s = 0.0
     has_ended = False
     try:
         while not has_ended:
@@ -298,8 +335,8 @@ def run_with_progress(
             bar.update(_transfer(standing))
             if threading.current_thread() is threading.main_thread():
                 retrier.tend()
-            if progress_file is not None and time.monotonic() - told_s > _TELL_PERIOD_S:
-                told_s = time.monotonic()
+            if progress_file is not None and time.monotonic() - noted_s > _TELL_PERIOD_S:
+                noted_s = time.monotonic()
                 _tell(progress_file, standing)
     except BaseException:
         watch.stopped.set()
@@ -342,7 +379,7 @@ def _tell(path: Path, standing: Standing) -> None:
         write_whole(path, json.dumps(content).encode(), durable=False)
 
 
-def _told(path: Path) -> Standing:
+def _standing_in(path: Path) -> Standing:
     try:
         content = json.loads(path.read_text())
         return Standing(Phase[content["phase"]], *content["bytes"], *content["files"])

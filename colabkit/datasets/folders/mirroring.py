@@ -46,7 +46,7 @@ class StableListing:
 def wait_until_stable(
     listing: Listing,
     *,
-    look: Callable[[Sequence[str]], Sequence[Member | None]],
+    stat_again: Callable[[Sequence[str]], Sequence[Member | None]],
     pause: Callable[[float], None],
     empty_is_unfinished: bool,
     now_s: Callable[[], float] = time.time,
@@ -59,7 +59,7 @@ def wait_until_stable(
 
     Args:
         listing: What the folder held at first sight.
-        look: Looks at files again; None for one that is gone.
+        stat_again: Looks at files again; None for one that is gone.
         pause: Waits for some seconds.
         empty_is_unfinished: Whether a file of no bytes and of the last hour counts as one whose
             content is still to come.
@@ -77,7 +77,7 @@ def wait_until_stable(
     fresh: dict[str, Member] = {}
     while young and now_s() - began_s < patience_s:
         pause(STABLE_S)
-        seen = dict(zip(young, look(list(young)), strict=True))
+        seen = dict(zip(young, stat_again(list(young)), strict=True))
         fresh |= {path: file for path, file in young.items() if seen[path] == file}
         unfinished |= {path: None for path, file in seen.items() if file is None}
         young = {

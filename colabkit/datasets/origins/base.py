@@ -129,7 +129,7 @@ class FolderOrigin:
                 listing = listing.selected(self._selects)
             stable = wait_until_stable(
                 listing,
-                look=self._look_again,
+                stat_again=self._stat_again,
                 pause=self._watch.pause,
                 empty_is_unfinished=self._names is not None,
             )
@@ -205,7 +205,7 @@ class FolderOrigin:
         above = {str(parent) for name in self._names for parent in PurePosixPath(name).parents}
         return Listing(sorted(files, key=lambda file: file.path), sorted(above - {"."}))
 
-    def _look_again(self, paths: Sequence[str]) -> list[Member | None]:
+    def _stat_again(self, paths: Sequence[str]) -> list[Member | None]:
         return [self._member(path) for path in paths]
 
     def _member(self, path: str) -> Member | None:

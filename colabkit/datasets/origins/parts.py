@@ -54,6 +54,7 @@ _UNREAD = (
     (0, b"\x1f\x9d", "a file packed by compress"),
     (0, b"LZIP", "a file packed by lzip"),
     (0, b"\x89LZO\0", "a file packed by lzop"),
+    (0, b"\x02\x21\x4c\x18", "a file packed by lz4 -l"),
     (0, b"MSCF\0\0\0\0", "a cabinet file"),
     (0, b"xar!", "a xar archive"),
     (0x8001, b"CD001", "a CD image"),

@@ -93,7 +93,7 @@ class _Kaggle:
 
     def _downloaded(self) -> Path:
         if self._folder is None:
-            with _told(self._url, "kagglehub"):
+            with _own_errors(self._url, "kagglehub"):
                 kagglehub = importlib.import_module("kagglehub")
                 if self._handle.startswith(_COMPETITIONS):
                     name = self._handle.removeprefix(_COMPETITIONS)
@@ -120,12 +120,12 @@ class _HuggingFace:
         self._patterns = [pattern for name in wanted or below for pattern in (name, f"{name}/*")]
 
     def stamp(self) -> str:
-        with _told(self._url, "huggingface_hub"):
+        with _own_errors(self._url, "huggingface_hub"):
             info = importlib.import_module("huggingface_hub").HfApi().repo_info(**self._facts)
             return str(info.sha)
 
     def download(self, into: Path, count: Callable[[int], None]) -> Path:  # noqa: ARG002
-        with _told(self._url, "huggingface_hub"):
+        with _own_errors(self._url, "huggingface_hub"):
             hub = importlib.import_module("huggingface_hub")
             hub.snapshot_download(
                 **self._facts, local_dir=str(into), allow_patterns=self._patterns or None
@@ -159,7 +159,7 @@ class _DriveFolder:
     def _listed(self) -> list[tuple[str, str]]:
         """Returns id and path of each file, listed once."""
         if not self._files:
-            with _told(self._url, "gdown"):
+            with _own_errors(self._url, "gdown"):
                 gdown = importlib.import_module("gdown")
                 found = gdown.download_folder(id=self._id, skip_download=True, quiet=True)
                 if found is None:
@@ -181,14 +181,14 @@ class UrlFiles:
     def __init__(self, urls: Sequence[str], access: Access, *, watch: Watch, retry: Retry) -> None:
         self._urls = urls
         self._access = access
-        self._are_told = False
+        self._have_stamps = False
         self._downloads = Downloads(watch=watch, retry=retry, access=access)
 
     def stamp(self) -> str:
         """Returns a hash of what their servers tell, "" where one tells nothing."""
         stamps = [stamp_of(url, self._access) for url in self._urls]
-        self._are_told = all(stamps)
-        return hash_of("|".join(stamps).encode()) if self._are_told else ""
+        self._have_stamps = all(stamps)
+        return hash_of("|".join(stamps).encode()) if self._have_stamps else ""
 
     def download(self, into: Path, count: Callable[[int], None]) -> Path:
         """Downloads what is not there yet."""
@@ -200,7 +200,7 @@ class UrlFiles:
             for url, name in zip(self._urls, names, strict=True):
                 if not (into / name).exists():
                     source = self._downloads.opened(url)
-                    _copy(source, into / name, count, goes_on=self._are_told)
+                    _copy(source, into / name, count, goes_on=self._have_stamps)
         return into
 
     def takes(self, path: str) -> bool:
@@ -247,7 +247,7 @@ def _download(address: str, link: str, target: Path, count: Callable[[int], None
 
 
 @contextlib.contextmanager
-def _told(url: str, package: str) -> Iterator[None]:
+def _own_errors(url: str, package: str) -> Iterator[None]:
     """Turns what a service's library raises into errors that say what to do."""
     try:
         yield

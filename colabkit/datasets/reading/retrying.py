@@ -39,7 +39,7 @@ class Mount(Protocol):
         """Raises DriveLostError when it is lost; any thread may ask."""
         ...
 
-    def mend(self) -> RemountResult:
+    def remount(self) -> RemountResult:
         """Mounts it again when it is lost and a try is due; only the main thread may."""
         ...
 
@@ -112,7 +112,7 @@ class Retrier:
         if not self._wants_mount.is_set() or self._mount is None:
             return
         self._wants_mount.clear()
-        error = self._mount.mend().error
+        error = self._mount.remount().error
         if error is None:
             return
         if isinstance(error, DriveMountError) and not error.cause.may_pass:

@@ -46,7 +46,7 @@ Item = tuple[str, int, int, int, int, int, int, float]
 """(path, begin, end, method, nbytes, CRC-32, mode, time) of a file, with its place in the data."""
 Head = tuple[int, int]
 """(flags, packed bytes) of a zip's member whose place is that of its local header."""
-Request = tuple[int, int, list[Item], list[Head] | None]
+WriteRequest = tuple[int, int, list[Item], list[Head] | None]
 """What to do: with heads, the items lie between two offsets of the archive; else in the memory."""
 Answer = tuple[int, str, str, int]
 """(bytes written, path, why, errno): without a path all went well."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import marshal
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.workers import BoundedQueue, WorkerGroup, WorkersStoppedError
@@ -22,10 +22,13 @@ from colabkit.datasets.writing.small_files import (
     Content,
     Head,
     Item,
-    Request,
+    WriteRequest,
 )
 from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import ArchiveCorruptError
+
+if TYPE_CHECKING:
+    import subprocess
 
 _log = logging.getLogger(__name__)
 # Fewer are written sooner than a process has started.
@@ -83,7 +86,7 @@ class WriterProcess:
         """
         return None if self._archive is None else self._done((begin, end, items, heads), ())
 
-    def _done(self, request: Request, pieces: Sequence[Content]) -> int | None:
+    def _done(self, request: WriteRequest, pieces: Sequence[Content]) -> int | None:
         if self._process is None:
             return None
         try:
@@ -123,6 +126,8 @@ class WriterProcess:
             os.close(memory)
 
     def _start(self) -> None:
+        import subprocess  # a small archive is written without a process
+
         try:
             self._memory = os.memfd_create("colabkit")
             os.ftruncate(self._memory, _MEMORY_BYTES)
@@ -143,7 +148,7 @@ class WriterProcess:
             _log.info("Files are written by threads, as no process can be started (%r).", error)
             self._end()
 
-    def _ask(self, request: Request, pieces: Sequence[Content]) -> Answer:
+    def _ask(self, request: WriteRequest, pieces: Sequence[Content]) -> Answer:
         process, memory = self._process, self._memory
         if process is None or memory is None or process.stdin is None or process.stdout is None:
             raise EOFError

@@ -5,16 +5,31 @@ Run it as ``python -m tests.data.dialects.build``; the same bytes come out each 
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
-from tests.unit.datasets.building import ZipMember, padded, raw_zip, tar_entry, tar_header
+import xxhash
+
+from tests.unit.datasets.building import (
+    DEFLATE,
+    ZipMember,
+    padded,
+    pax,
+    raw_zip,
+    tar_entry,
+    tar_header,
+)
 
 HERE = Path(__file__).parent
 NAME = "数据/猫.txt"
+FOR_OTHERS = struct.pack("<2L", 0x184D2A51, 5) + b"notes"
+_UTF8 = 0x800
+_ON_UNIX = struct.pack("<2HBL", 0x5455, 5, 1, 1_600_000_000)
 
 
 def without_zip64(count: int, told: int) -> bytes:
@@ -53,6 +68,92 @@ def star_header(name: bytes, prefix: bytes, data: bytes) -> bytes:
     return bytes(block) + padded(data)
 
 
+def unshifted(prefix: bytes, members: Sequence[ZipMember]) -> bytes:
+    """Returns a program that unpacks itself, whose offsets count from the file's begin."""
+    archive = bytearray(prefix + raw_zip(members))
+    place, end = archive.index(b"PK\1\2"), archive.index(b"PK\5\6")
+    for at in (end + 16, *_entries(archive, place, end)):
+        (offset,) = struct.unpack_from("<L", archive, at)
+        struct.pack_into("<L", archive, at, offset + len(prefix))
+    return bytes(archive)
+
+
+def _entries(archive: bytes, place: int, end: int) -> Iterator[int]:
+    while place < end:
+        yield place + 42
+        place += 46 + sum(struct.unpack_from("<3H", archive, place + 28))
+
+
+def with_comment(archive: bytes, comment: bytes) -> bytes:
+    """Returns a zip with a comment at its end."""
+    return archive[:-2] + len(comment).to_bytes(2, "little") + comment
+
+
+def deflated(data: bytes) -> bytes:
+    """Returns a deflate stream of stored blocks, which every zlib writes alike."""
+    packer = zlib.compressobj(0, zlib.DEFLATED, -15)
+    return packer.compress(data) + packer.flush()
+
+
+def blocked(data: bytes) -> bytes:
+    """Returns a gzip as bgzip writes it: members that tell their sizes, an empty one at last."""
+    found = b""
+    for begin in range(0, len(data) + 700, 700):
+        piece = data[begin : begin + 700]
+        packed = deflated(piece)
+        size = struct.pack("<2s2H", b"BC", 2, len(packed) + 25)
+        found += b"\x1f\x8b\x08\x04\0\0\0\0\0\xff\x06\0" + size + packed
+        found += struct.pack("<2L", zlib.crc32(piece), len(piece))
+    return found
+
+
+def zstd_frame(data: bytes) -> bytes:
+    """Returns a frame of Zstandard with its bytes as they are."""
+    head = b"\x28\xb5\x2f\xfd\x60" + (len(data) - 256).to_bytes(2, "little")
+    return head + (len(data) << 3 | 1).to_bytes(3, "little") + data
+
+
+def lz4_frame(data: bytes) -> bytes:
+    """Returns a frame of LZ4 with its bytes as they are."""
+    head = b"\x60\x70"
+    check = bytes([xxhash.xxh32_intdigest(head) >> 8 & 0xFF])
+    block = (len(data) | 1 << 31).to_bytes(4, "little") + data
+    return b"\x04\x22\x4d\x18" + head + check + block + bytes(4)
+
+
+def wide(nbytes: int, packed_bytes: int) -> bytes:
+    """Returns a member's sizes in 64 bits."""
+    return struct.pack("<2H2Q", 1, 16, nbytes, packed_bytes)
+
+
+def streamed() -> dict[str, bytes]:
+    """Returns zips of programs that write a member's sizes behind it."""
+    text, full = b"meow" * 99, 0xFFFFFFFF
+    packed = deflated(text)
+    apple = struct.pack("<2H2L", 0x5855, 8, 1_600_000_000, 1_600_000_000)
+    large = ZipMember(
+        *(b"a/1.txt", text, DEFLATE),
+        flags=_UTF8,
+        extra=_ON_UNIX + wide(len(text), len(packed)),
+        descriptor="wide",
+        packed=packed,
+        nbytes=full,
+        packed_bytes=full,
+    )
+    marked = partial(ZipMember, data=text, method=DEFLATE, descriptor="marked", packed=packed)
+    manifest = marked(b"META-INF/MANIFEST.MF", host=0)
+    folder = ZipMember(b"META-INF/", host=0, extra=b"\xfe\xca\0\0", local_extra=b"\xfe\xca\0\0")
+    name = "Ka\u0308tzchen/nai\u0308ve.txt".encode()
+    seen = marked(name, extra=apple, local_extra=apple)
+    plain = [marked(b"%d.txt" % n, descriptor="plain") for n in range(3)]
+    return {
+        "go-wide.zip": raw_zip([large]),
+        "java.zip": raw_zip([folder, manifest]),
+        "archive-utility.zip": raw_zip([seen]),
+        "descriptors-without-mark.zip": raw_zip(plain),
+    }
+
+
 def archives() -> dict[str, bytes]:
     """Returns every archive by its file's name."""
     cat = ZipMember(b"a/1.jpg", b"meow")
@@ -60,7 +161,33 @@ def archives() -> dict[str, bytes]:
     link = tar_entry(b"a/2.jpg", kind=b"1", link=b"a/1.jpg")
     sized = tar_header(b"a/2.jpg", 4, b"1", link=b"a/1.jpg")
     one = tar_entry(b"a/1.jpg", b"meow")
+    text = tar_entry(b"a/1.txt", b"meow" * 300)
+    halves = (one + text + end)[:1000], (one + text + end)[1000:]
+    no_members = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, 0, 0, 0)
+    again = ZipMember(b"a/2.jpg", b"purr", comment=b"PK\1\2 as a comment")
     return {
+        **streamed(),
+        "mark-in-comment.zip": with_comment(raw_zip([cat]), b"between PK\5\6 and the end"),
+        "end-in-comment.zip": with_comment(raw_zip([cat]), b"of none: " + no_members),
+        "comments.zip": raw_zip([again, cat]),
+        "aligned.zip": raw_zip(
+            [ZipMember(b"a/1.jpg", b"meow", local_extra=bytes(3), extra=bytes(1)), again]
+        ),
+        "program.zip": b"MZ" + bytes(600) + raw_zip([cat, again]),
+        "program-unshifted.zip": unshifted(b"MZ" + bytes(600), [cat, again]),
+        "blocked.tar.gz": blocked(one + text + end),
+        "members.tar.gz": b"".join(gzip.compress(half, 0, mtime=0) for half in halves),
+        "streams.tar.bz2": b"".join(map(bz2.compress, halves)),
+        "for-others.tar.zst": FOR_OTHERS
+        + FOR_OTHERS.join(map(zstd_frame, (*halves, bytes(512))))
+        + FOR_OTHERS,
+        "for-others.tar.lz4": FOR_OTHERS.join(map(lz4_frame, halves)) + FOR_OTHERS,
+        "for-others-first.tar.lz4": FOR_OTHERS * 2 + b"".join(map(lz4_frame, halves)),
+        "pax-over-size.tar": pax(size="4", path="a/1.jpg")
+        + tar_header(b"x", size_field=b"77777777777\0")
+        + padded(b"meow")
+        + tar_entry(b"a/2.jpg", b"purr")
+        + end,
         "renamed-in-directory.zip": raw_zip(
             [ZipMember(NAME.encode(), b"meow", flags=0x800, local_name=NAME.encode("gbk")), cat]
         ),
@@ -73,6 +200,7 @@ def archives() -> dict[str, bytes]:
         "bytes-behind.zip": raw_zip([cat]) + b"\r\n",
         "from-a-pipe.zip": with_end64([ZipMember(b"-", b"meow", mode=0o010600)]),
         "added-again.zip": raw_zip([ZipMember(b"a/1.jpg", b"old"), cat]),
+        "added-again-with-setgid.zip": raw_zip([ZipMember(b"a/1.jpg", b"old", mode=0o102644), cat]),
         "no-end.tar": one,
         "one-block.tar": one + bytes(512),
         "empty.tar": bytes(10_240),

@@ -32,6 +32,13 @@ class ZipMember:
     host: int = 3
     attributes: int = 0
     extra: bytes = b""
+    local_extra: bytes = b""
+    comment: bytes = b""
+    descriptor: str = ""
+
+
+_DESCRIPTORS = {"plain": "<3L", "marked": "<4s3L", "wide": "<4sL2Q"}
+"""What stands behind a member whose sizes were not known before."""
 
 
 def deflated(data: bytes) -> bytes:
@@ -52,17 +59,24 @@ def raw_zip(members: Sequence[ZipMember], *, n_entries: int | None = None) -> by
         crc = zlib.crc32(member.data) if member.crc is None else member.crc
         offset = len(body) if member.offset is None else member.offset
         local = member.name if member.local_name is None else member.local_name
-        facts = (member.flags, member.method, 0, 33, crc, packed_bytes, nbytes)
+        flags = member.flags | (8 if member.descriptor else 0)
+        facts = (flags, member.method, 0, 33, crc, packed_bytes, nbytes)
+        told = (*facts[:4], 0, 0, 0) if member.descriptor else facts
+        sizes = (len(local), len(member.local_extra))
         if member.offset is None:
-            body += struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, *facts, len(local), 0)
-            body += local + packed
+            body += struct.pack("<4s5H3L2H", b"PK\x03\x04", 20, *told, *sizes)
+            body += local + member.local_extra + packed
+        if member.descriptor:
+            mark = () if member.descriptor == "plain" else (b"PK\x07\x08",)
+            form = _DESCRIPTORS[member.descriptor]
+            body += struct.pack(form, *mark, crc, len(packed), len(member.data))
         directory += struct.pack("<4s6H3L", b"PK\x01\x02", member.host << 8 | 20, 20, *facts)
         directory += struct.pack(
             "<5H2L",
-            *(len(member.name), len(member.extra), 0, 0, 0),
+            *(len(member.name), len(member.extra), len(member.comment), 0, 0),
             *(member.attributes or member.mode << 16, offset),
         )
-        directory += member.name + member.extra
+        directory += member.name + member.extra + member.comment
     count = len(members) if n_entries is None else n_entries
     sizes = (count & 0xFFFF, count & 0xFFFF, len(directory), len(body))
     end = b""
@@ -126,8 +140,8 @@ def raw_tar(*entries: bytes) -> bytes:
     return b"".join(entries) + bytes(1024)
 
 
-def pax(**records: str) -> bytes:
-    """Returns a pax header with these records."""
+def pax(kind: bytes = b"x", /, **records: str) -> bytes:
+    """Returns a pax header with these records, of kind ``b"g"`` for all members behind it."""
     data = b""
     for key, value in records.items():
         record = f" {key}={value}\n".encode()
@@ -135,7 +149,7 @@ def pax(**records: str) -> bytes:
         while len(str(size)) + len(record) != size:
             size += 1
         data += b"%d" % size + record
-    return tar_entry(b"pax", data, b"x")
+    return tar_entry(b"pax", data, kind)
 
 
 def attempt(

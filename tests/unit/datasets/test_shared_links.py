@@ -347,3 +347,25 @@ class TestAccess:
     def test_what_makes_no_sense_is_refused(self, tmp_path, cache, options):
         with pytest.raises(errors.ArgumentError):
             dataset("https://127.0.0.1:9/cats.zip", **options)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "1000_images_of_cats_and_dogs_in_colour",
+        "1000_images_of_cats_and_dogs_v2_x",
+        "1000_Images_of_Cats_and_Dogs_of_A",
+        "1M-sentences-of-wikipedia-in-German",
+        "1aBcDeFgHiJkLmNoPqRsTuVwXyZ01234",
+        "0Bservations-of-the-night-sky-2026",
+        "100000000000000000000000000000000",
+    ],
+)
+def test_a_name_that_is_not_there_is_no_id_of_drive(name, cache):
+    with pytest.raises(errors.DatasetNotFoundError, match=f"There is no {name}"):
+        colabkit.dataset(name, progress=False)
+
+
+@pytest.mark.parametrize("file_id", [ID, f"{ID}_0123-abcdE", "0BaBcDeFgHiJkLmNoPqRsTuVwXyZ"])
+def test_an_id_of_any_length_that_drive_gives_is_taken_for_one(file_id):
+    assert file_id in find_source(file_id).paths[0]

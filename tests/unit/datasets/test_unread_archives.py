@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import colabkit
+from colabkit.errors import ArchiveCorruptError
 from tests.abilities import SEVEN_ZIP
 
 HEADS = {
@@ -19,6 +20,7 @@ HEADS = {
     "lib.a": b"!<arch>\n" + b" " * 60,
     "old.tar.Z": b"\x1f\x9d\x90" + bytes(90),
     "data.tar.lz": b"LZIP\x01\x0c" + bytes(30),
+    "old.packed": b"\x02\x21\x4c\x18" + bytes(30),
     "disk.iso": bytes(0x8001) + b"CD001" + bytes(100),
     "setup.exe": b"MZ" + bytes(5000) + b"7z\xbc\xaf\x27\x1c\x00\x04" + bytes(100),
     "rar.exe": b"MZ" + bytes(5000) + b"Rar!\x1a\x07\x01\x00" + bytes(100),
@@ -42,6 +44,12 @@ def test_an_archive_that_is_not_read_is_copied_and_said(tmp_path, cache, capsys,
     assert said.startswith(f"{name} is a")
     assert "copied as it is" in said
     assert ("7z x" if name.endswith(".exe") else "bsdtar -xf") in said
+
+
+def test_one_that_is_called_an_archive_is_an_error_that_says_what_it_is(tmp_path, cache):
+    source = written(tmp_path / "old.tar.lz4", HEADS["old.packed"])
+    with pytest.raises(ArchiveCorruptError, match="packed by lz4 -l"):
+        colabkit.dataset(source, progress=False)
 
 
 def test_several_of_them_are_said_in_one_sentence(tmp_path, cache, capsys):

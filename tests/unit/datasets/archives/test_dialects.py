@@ -32,13 +32,20 @@ from tests.unit.datasets.building import (
     tree,
 )
 
-DIALECTS = sorted(path.name for path in HERE.iterdir() if path.suffix in {".zip", ".tar", ".gz"})
+DIALECTS = sorted(path.name for path in HERE.iterdir() if path.suffix not in {".py", ""})
 PROGRAMS = {
     ".zip": (["unzip", "-qo", "-d", "{into}"], ["7z", "x", "-y", "-o{into}"], ["bsdtar", "xfC"]),
     ".tar": (["tar", "xfC"], ["bsdtar", "xfC"]),
 }
 # What some programs do otherwise: an error of theirs, or names that they leave as they are.
 OTHERWISE = {
+    ("end-in-comment.zip", "unzip"),
+    ("end-in-comment.zip", "bsdtar"),
+    ("program.zip", "7z"),
+    ("program-unshifted.zip", "7z"),
+    ("for-others.tar.lz4", "tar"),
+    ("for-others-first.tar.lz4", "tar"),
+    ("for-others-first.tar.lz4", "bsdtar"),
     ("winrar-names.zip", "7z"),
     ("absolute.tar", "bsdtar"),
     ("from-a-pipe.zip", "bsdtar"),
@@ -92,6 +99,24 @@ def test_names_that_a_code_page_could_not_hold_are_told(cache):
     assert tree(made) == {"数据/猫.txt": b"meow", "a/1.jpg": b"meow"}
 
 
+def test_a_file_gets_the_time_that_macos_notes_for_it(cache):
+    made = colabkit.dataset(HERE / "archive-utility.zip", progress=False)
+    assert [path.stat().st_mtime for path in made.rglob("*.txt")] == [1_600_000_000]
+
+
+def test_frames_for_others_are_skipped_wherever_they_stand(cache):
+    first, among = HERE / "for-others-first.tar.lz4", HERE / "for-others.tar.lz4"
+    made = tree(colabkit.dataset(first, progress=False))
+    assert made == tree(colabkit.dataset(among, progress=False))
+    assert made == {"a/1.jpg": b"meow", "a/1.txt": b"meow" * 300}
+
+
+def test_a_frame_for_others_that_is_cut_is_said(tmp_path, cache):
+    (tmp_path / "a.tar.lz4").write_bytes((HERE / "for-others.tar.lz4").read_bytes()[:-2])
+    with pytest.raises(ArchiveCorruptError, match="ends too early"):
+        colabkit.dataset(tmp_path / "a.tar.lz4", progress=False)
+
+
 def test_a_member_of_an_unknown_kind_is_taken_and_said(cache, capsys):
     made = tree(colabkit.dataset(HERE / "unknown-kind.tar", progress=False))
     assert made == {"a/1.jpg": b"meow", "a/2.jpg": b"purr"}
@@ -102,6 +127,35 @@ def test_a_tar_that_goes_on_from_another_is_called_so(cache, tmp_path):
     (tmp_path / "a.tar").write_bytes(raw_tar(tar_entry(b"a/1.jpg", b"meow", b"M")))
     with pytest.raises(ArchiveUnsupportedError, match="tar -M"):
         colabkit.dataset(tmp_path / "a.tar", progress=False)
+
+
+def test_a_volume_that_goes_on_by_the_header_for_all_members_is_called_so(cache, tmp_path):
+    # So begins `tar -M --format=posix` a volume: what is left looks like a whole file.
+    begins = pax(b"g", **{"GNU.volume.filename": "a/1.jpg", "GNU.volume.offset": "2"})
+    left = tar_entry(b"./GNUFileParts/1.jpg.2", b"ow")
+    (tmp_path / "a.tar").write_bytes(raw_tar(begins, left))
+    with pytest.raises(ArchiveUnsupportedError, match=r"a/1\.jpg.*tar -M") as caught:
+        colabkit.dataset(tmp_path / "a.tar", progress=False)
+    assert "tar -xMf" in caught.value.hint
+
+
+def test_a_label_for_all_members_is_no_volume(cache, tmp_path):
+    label = pax(b"g", **{"GNU.volume.label": "backup"})
+    (tmp_path / "a.tar").write_bytes(raw_tar(label, tar_entry(b"a/1.jpg", b"meow")))
+    made = colabkit.dataset(tmp_path / "a.tar", progress=False)
+    assert tree(made) == {"a/1.jpg": b"meow"}
+
+
+@pytest.mark.parametrize("nbytes", [1500, 5000], ids=["more than is left", "more than there is"])
+@pytest.mark.parametrize("more", [0, 100])
+def test_a_tar_that_ends_within_a_member_may_be_a_volume_where_it_is_whole_blocks(
+    cache, tmp_path, nbytes, more
+):
+    entries = tar_entry(b"a/0.jpg", b"meow"), tar_entry(b"a/1.jpg", bytes(nbytes))
+    (tmp_path / "a.tar").write_bytes(raw_tar(*entries)[: 2560 + more])
+    with pytest.raises(ArchiveCorruptError, match=r"a/1\.jpg") as caught:
+        colabkit.dataset(tmp_path / "a.tar", progress=False)
+    assert ("tar -xMf" in caught.value.hint) is (not more)
 
 
 @pytest.mark.parametrize(("count", "told"), [(65_540, 4), (65_536, 0), (65_540, 65_535)])

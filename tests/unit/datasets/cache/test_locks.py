@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from colabkit.datasets.cache.slots import alone_at
+from colabkit.datasets.cache.slots import alone_at, alone_with, hold, let_go
 
 
 def descriptor_of(path: Path) -> int:
@@ -56,3 +59,59 @@ def test_a_link_in_its_place_is_not_followed(tmp_path):
     with pytest.raises(OSError, match="symbolic"), alone_at(tmp_path / "lock"):
         pass
     assert not (tmp_path / "other").exists()
+
+
+@pytest.fixture(params=[errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def no_locks_here(request, tmp_path, monkeypatch):
+    """A folder on a disk that answers every lock with an error, as some mounts do."""
+    folder = tmp_path / "mount"
+    folder.mkdir()
+    elsewhere = tmp_path / "tmp"
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    flock = fcntl.flock
+
+    def refused(descriptor: int, operation: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").resolve().is_relative_to(folder):
+            raise OSError(request.param, os.strerror(request.param))
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refused)
+    return folder
+
+
+def test_where_a_disk_has_no_locks_one_works_at_a_time_all_the_same(no_locks_here):
+    lock, other = no_locks_here / "lock", no_locks_here / "other"
+    with alone_at(lock) as first, alone_at(lock) as second, alone_at(other) as third:
+        assert (first, second, third) == (True, False, True)
+    with alone_at(lock) as again:
+        assert again
+
+
+def test_where_a_disk_has_no_locks_a_folder_in_use_is_known_by_any_name(no_locks_here):
+    folder = no_locks_here / "a"
+    folder.mkdir()
+    assert hold(folder)
+    folder = folder.rename(no_locks_here / "b")
+    with alone_with(folder) as alone:
+        assert not alone
+    let_go(folder)
+    with alone_with(folder) as alone:
+        assert alone
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_what_stands_for_locks_is_this_users_own(no_locks_here, monkeypatch, is_link):
+    folder = Path(tempfile.gettempdir()) / f"colabkit-locks-{os.getuid()}"
+    (folder.parent / "theirs").mkdir()
+    if is_link:
+        folder.symlink_to(folder.parent / "theirs")
+    else:
+        owner = os.getuid() + 1
+        folder.parent.joinpath(f"colabkit-locks-{owner}").mkdir()
+        monkeypatch.setattr(os, "getuid", lambda: owner)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with pytest.raises(PermissionError, match="somebody else's"), alone_at(no_locks_here / "lock"):
+        pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert not list((folder.parent / "theirs").iterdir())

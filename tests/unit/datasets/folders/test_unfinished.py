@@ -35,7 +35,7 @@ class World:
     def wait_until_stable(self, *files: Member, empty_is_unfinished: bool = False):
         return wait_until_stable(
             Listing(files, []),
-            look=self.look,
+            stat_again=self.look,
             pause=self.pause,
             now_s=lambda: self.now_s,
             empty_is_unfinished=empty_is_unfinished,

@@ -48,7 +48,7 @@ class Mount:
             message = "lost"
             raise errors.DriveLostError(message, path="/d", operation="read")
 
-    def mend(self) -> RemountResult:
+    def remount(self) -> RemountResult:
         if self.alive:
             return RemountResult(RemountOutcome.FINE)
         self.mounts += 1
