@@ -20,6 +20,7 @@ from colabkit.errors import CheckpointCorruptError, StateError
 _TAG = "$"
 _DEPTH_MAX = 64
 _CONSTANTS = frozenset({"dtype", "device", "layout", "memory_format"})
+_PLAIN = frozenset({type(None), bool, int, str})
 _HOLDERS = frozenset({tuple, list, dict, collections.deque})
 _WRONG_FORM = (
     KeyError,
@@ -73,7 +74,7 @@ class _Encoder:
         if len(path) > _DEPTH_MAX:
             message = f"The state is nested over {_DEPTH_MAX} deep, or holds itself."
             raise StateError(message, where=".".join(path[:4]))
-        if value is None or type(value) in {bool, int, str}:
+        if type(value) in _PLAIN:
             return value
         if self._pack is not None and type(value) in _HOLDERS:
             return self._container(value, path)
@@ -135,6 +136,8 @@ class _Encoder:
         return None if at is None else {_TAG: f"packed {kind}", "at": at, "of": len(items)}
 
     def _items(self, items: Any, path: tuple[str, ...]) -> list[Any]:
+        if _PLAIN.issuperset(map(type, items)):
+            return list(items)
         if self._pack is not None:
             return [
                 (type(item) is tuple and self._packed(item, "tuple"))
@@ -145,6 +148,9 @@ class _Encoder:
 
     def _mapping(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> Any:
         kind, more = _kind_of(value, path)
+        if (members := self._members(value)) is not None:
+            keys = (key if type(key) is int else self.encode(key, (*path, "key")) for key in value)
+            return {_TAG: kind, "items": list(map(list, zip(keys, members, strict=True))), **more}
         if kind == "dict" and all(type(key) is str and key != _TAG for key in value):
             return {key: self.encode(item, (*path, key)) for key, item in value.items()}
         pairs = [
@@ -152,6 +158,15 @@ class _Encoder:
             for key, item in value.items()
         ]
         return {_TAG: kind, "items": pairs, **more}
+
+    def _members(self, value: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
+        """Takes up many small tensors at once, None where there are few or other things."""
+        if self._pack is None or len(value) < small_tensors.MANY:
+            return None
+        at = self._pack.take(list(value.values()))
+        if at is None:
+            return None
+        return [{_TAG: "packed one", "at": place, "of": 1} for place in range(at, at + len(value))]
 
     def _tensor(self, value: Any, path: tuple[str, ...], kind: str) -> dict[str, Any]:
         if hasattr(value, "__tensor_flatten__"):

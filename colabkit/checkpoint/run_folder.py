@@ -245,6 +245,14 @@ class RunFolder:
         """Writes a file beside the checkpoints; it is whole at every instant."""
         self._volume.write(name, [np.frombuffer(data, np.uint8)])
 
+    def read(self, name: str) -> bytes | None:
+        """Returns a file beside the checkpoints, also of an attached run; None where it is not."""
+        folder, _, file = name.rpartition("/")
+        for volume in (self._volume, *(each.volume for each in self._attached)):
+            if file in volume.list(folder or "."):
+                return volume.read(name).tobytes()
+        return None
+
     def list_files(self, folder: str) -> list[str]:
         """Returns the names of the files in a folder beside the checkpoints."""
         return sorted(self._volume.list(folder))

@@ -23,7 +23,8 @@ from colabkit.checkpoint.snapshot import (
     choose_mode,
     copy_tensors,
     hash_copies,
-    streaks_after,
+    parted,
+    unchanged_counts_after,
 )
 from colabkit.checkpoint.status import SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
@@ -33,7 +34,7 @@ from colabkit.errors import CheckpointWriteError
 from colabkit.storage import Bytes
 
 _logger = logging.getLogger(__name__)
-_Streaks = dict[tuple[str, str], tuple[str, int]]
+_UnchangedCounts = dict[tuple[str, str], tuple[str, int]]
 
 
 @dataclasses.dataclass(slots=True)
@@ -42,7 +43,7 @@ class _Job:
     skeletons: dict[str, Any]
     weights: tuple[str, ...]
     facts: SaveFacts
-    trained: list[SnapshotTensor]
+    is_trained: Callable[[TensorSpec], bool]
     noted: dict[str, Mapping[str, Callable[[], str | None]]]
     wait_at_once: Callable[[], None]
     still_valid: Callable[[Mapping[int, Bytes]], bool]
@@ -85,7 +86,7 @@ class Saver:
         self._trusted = {str(manifest.name) for manifest in trusted}
         self._previous: Manifest | None = max(trusted, key=lambda m: m.name, default=None)
         self._sequence = 0
-        self._streaks: _Streaks = {}
+        self._unchanged: _UnchangedCounts = {}
         self._all_at_once = False
         known = self._previous
         is_known = known is not None and known.facts.is_finite
@@ -147,7 +148,7 @@ class Saver:
         began_s = self._clock()
         skeletons, tensors = self._finder.find(sections)
         # The best cannot be taken again: nothing of it is left to a tensor's staying as it was.
-        self._place(tensors, is_guarded, {} if facts.is_best else self._streaks)
+        self._place(tensors, is_guarded, {} if facts.is_best else self._unchanged)
         at_once = [each for each in tensors if each.mode is Mode.AT_ONCE]
         wait = copy_tensors(at_once, self._backend)
         wait()
@@ -157,7 +158,7 @@ class Saver:
             skeletons=skeletons,
             weights=weights,
             facts=facts,
-            trained=[t for t in tensors if t.section in weights and is_guarded(t.spec)],
+            is_trained=is_guarded,
             noted={section.name: section.noted for section in sections if section.noted},
             wait_at_once=wait,
             still_valid=still_valid,
@@ -181,7 +182,7 @@ class Saver:
         self,
         tensors: Sequence[SnapshotTensor],
         is_guarded: Callable[[TensorSpec], bool],
-        streaks: _Streaks,
+        unchanged: _UnchangedCounts,
     ) -> None:
         """Says of each tensor when it is copied, and where to."""
         for tensor, view in zip(tensors, self._buffer.views(tensors), strict=True):
@@ -189,7 +190,7 @@ class Saver:
             tensor.mode = choose_mode(
                 tensor,
                 is_guarded=is_guarded,
-                unchanged_count=streaks.get(tensor.place, ("", 0))[1],
+                unchanged_count=unchanged.get(tensor.place, ("", 0))[1],
                 all_at_once=self._all_at_once,
             )
 
@@ -295,6 +296,7 @@ class Saver:
             self._all_at_once = True
             self._status = dataclasses.replace(self._status, wants_retake=True)
             return
+        job.tensors = parted(job.tensors)
         hash_copies(job.tensors)
         noted = {
             s: {key: digest_of() for key, digest_of in each.items()}
@@ -303,10 +305,12 @@ class Saver:
         if self._deceived(job) or self._is_torn(noted):
             return
         self._status = dataclasses.replace(self._status, state=SaveState.COPIED)
-        finite = all(is_finite(each.spec.dtype, each.view) for each in job.trained)
+        weights = (t for t in job.tensors if t.section in job.weights)
+        trained = (t for t in weights if job.is_trained(t.spec))
+        finite = all(is_finite(each.spec.dtype, each.view) for each in trained)
         job.facts = dataclasses.replace(job.facts, is_finite=finite)
         nbytes = self._commit(job, noted)
-        self._streaks = streaks_after(self._streaks, job.tensors)
+        self._unchanged = unchanged_counts_after(self._unchanged, job.tensors)
         self._committed_s = self._clock()
         timings = SaveTimings(
             stall_s=job.stall_s,
@@ -326,9 +330,9 @@ class Saver:
     def _deceived(self, job: _Job) -> bool:
         """Whether a tensor taken for steady has changed: when it did, nobody can say."""
         steady = [each for each in job.tensors if each.mode is Mode.STEADY]
-        changed = [each.place for each in steady if self._streaks[each.place][0] != each.hash]
+        changed = [each.place for each in steady if self._unchanged[each.place][0] != each.hash]
         for place in changed:
-            del self._streaks[place]
+            del self._unchanged[place]
         if changed:
             self._status = dataclasses.replace(self._status, wants_retake=True)
         return bool(changed)

@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from colabkit.checkpoint.tensors import describe_array
+from colabkit.checkpoint.tensors import TensorSpec, describe_array
 
 TAG = "packed"
 # Fewer than this are stored each under a name of its own.
@@ -41,6 +41,10 @@ class Packing(Protocol):
 
     def part(self, gathered: Any) -> list[Any]:
         """Returns the rows, each with memory of its own."""
+        ...
+
+    def marks(self, tensors: Sequence[Any]) -> Sequence[Any] | None:
+        """Returns what is the same while each has its form and place; None where one has none."""
         ...
 
 
@@ -129,6 +133,63 @@ class Pack:
             return self._backend.gather(members)
         is_one_form = len({(each.dtype, each.shape) for each in members}) == 1
         return np.stack(members) if is_one_form else None
+
+
+class Bundles:
+    """Which weights of a section are copied together, kept from save to save.
+
+    In the files each has a name of its own; only training waits for one copy in place of many.
+
+    Args:
+        state: All weights by name.
+        skeleton: What ``encode`` gave for them.
+        specs: The forms of those that are stored, by name.
+        backend: The framework's tensors.
+    """
+
+    def __init__(
+        self,
+        state: Mapping[str, Any],
+        skeleton: Any,
+        specs: Mapping[str, TensorSpec],
+        backend: Packing,
+    ) -> None:
+        self.skeleton = skeleton
+        self._names, self._marks = list(state), backend.marks(list(state.values()))
+        addresses = [spec.address for spec in specs.values() if spec.nbytes]
+        if len(specs) < len(state) or len(set(addresses)) < len(addresses):
+            self._marks = None  # two are one as long as they are read alike, which no mark tells
+        together: dict[Hashable, list[str]] = {}
+        self.single: dict[str, TensorSpec] = {}
+        for name, spec in specs.items():
+            if 0 < spec.nbytes <= _MEMBER_BYTES_MAX and backend.packs(state[name]):
+                together.setdefault(backend.form(state[name]), []).append(name)
+            else:
+                self.single[name] = spec
+        self._bundles = [tuple((name, specs[name]) for name in each) for each in together.values()]
+        self._picks = [operator.itemgetter(*each) for each in together.values()]
+
+    def are_of(self, state: Mapping[str, Any], backend: Packing) -> bool:
+        """Whether all weights have the names, forms and places they had."""
+        if self._marks is None or self._names != list(state):
+            return False
+        return self._marks == backend.marks(list(state.values()))
+
+    def gathered(
+        self, state: Mapping[str, Any], backend: Packing
+    ) -> list[tuple[Any, tuple[tuple[str, TensorSpec], ...]]] | None:
+        """Returns copies of the small ones, those of one form in one tensor, and who they are.
+
+        None where some cannot be put together.
+        """
+        found = []
+        for pick, members in zip(self._picks, self._bundles, strict=True):
+            rows = pick(state)
+            rows = backend.gather([rows] if len(members) == 1 else list(rows))
+            if rows is None:
+                return None
+            found.append((rows, members))
+        return found
 
 
 def name_of(place: int) -> str:

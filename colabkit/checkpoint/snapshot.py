@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from colabkit.checkpoint.pytree import encode
-from colabkit.checkpoint.small_tensors import MANY, Forms, Pack, Packing, name_of, skeleton_of
+from colabkit.checkpoint.small_tensors import (
+    MANY,
+    Bundles,
+    Forms,
+    Pack,
+    Packing,
+    name_of,
+    skeleton_of,
+)
 from colabkit.checkpoint.tensors import (
     ITEM_BYTES,
     Holding,
@@ -73,6 +81,8 @@ class SnapshotTensor:
         mode: When it is copied.
         view: Its copy in host memory.
         hash: That of the copy, "" before there is one.
+        members: Names and forms of the tensors that it holds one after the other; none where it
+            is one itself.
     """
 
     section: str
@@ -84,6 +94,7 @@ class SnapshotTensor:
     mode: Mode = Mode.AT_ONCE
     view: Bytes = dataclasses.field(default_factory=lambda: _NOWHERE)
     hash: str = ""
+    members: tuple[tuple[str, TensorSpec], ...] = ()
 
     @property
     def place(self) -> tuple[str, str]:
@@ -122,6 +133,7 @@ class LeafFinder:
         # By section, whether there were many at the last save, and the forms of these.
         self._has_many: dict[str, bool] = {}
         self._forms: dict[str, Forms] = {}
+        self._bundles: dict[str, Bundles] = {}
 
     def find(self, sections: Sequence[Section]) -> tuple[dict[str, Any], list[SnapshotTensor]]:
         """Returns the skeleton of each section, and all tensors in the order of their files.
@@ -157,10 +169,52 @@ class LeafFinder:
             self._has_many[name] = packed is not None
             if packed is not None:
                 return packed
+        if section.weights and (bundled := self._bundled(section)) is not None:
+            return bundled
         tells = backend if isinstance(backend, TellsApart) else None
         skeleton, found = encode(section.state, backend.is_tensor, tells=tells)
         self._has_many[name] = len(found) >= MANY
-        return skeleton, [_leaf(name, key, value, backend) for key, value in found.items()]
+        leaves = [_leaf(name, key, value, backend) for key, value in found.items()]
+        if section.weights and self._has_many[name] and isinstance(backend, Packing):
+            return self._bundle(section, skeleton, leaves)
+        return skeleton, leaves
+
+    def _bundle(
+        self, section: Section, skeleton: Any, leaves: list[SnapshotTensor]
+    ) -> tuple[Any, list[SnapshotTensor]]:
+        """Puts the small ones of many weights together, where each is a tensor of its own."""
+        backend, name, state = self._backend, section.name, section.state
+        assert isinstance(backend, Packing)  # noqa: S101  # asked before a section gets here
+        if any(each.is_array or state.get(each.key) is not each.source for each in leaves):
+            return skeleton, leaves  # some are made of others
+        specs = {each.key: each.spec for each in leaves}
+        self._bundles[name] = Bundles(state, skeleton, specs, backend)
+        return self._together(section) or (skeleton, leaves)
+
+    def _bundled(self, section: Section) -> tuple[Any, list[SnapshotTensor]] | None:
+        """Returns what is known of many weights since the last save, with copies of now."""
+        backend, known = self._backend, self._bundles.get(section.name)
+        if known is None or not isinstance(backend, Packing):
+            return None
+        if not known.are_of(section.state, backend):
+            del self._bundles[section.name]
+            return None
+        return self._together(section)
+
+    def _together(self, section: Section) -> tuple[Any, list[SnapshotTensor]] | None:
+        backend, name, state = self._backend, section.name, section.state
+        assert isinstance(backend, Packing)  # noqa: S101  # asked before a section gets here
+        known = self._bundles[name]
+        gathered = known.gathered(state, backend)
+        if gathered is None:
+            del self._bundles[name]
+            return None
+        single = known.single.items()
+        leaves = [SnapshotTensor(name, k, s, state[k], is_array=False) for k, s in single]
+        for place, (rows, members) in enumerate(gathered):
+            leaves.append(_leaf(name, name_of(place), rows, backend))
+            leaves[-1].members = members
+        return known.skeleton, leaves
 
     def _pack(self, section: Section) -> tuple[Any, list[SnapshotTensor]] | None:
         backend, name = self._backend, section.name
@@ -216,7 +270,7 @@ def choose_mode(
     """
     if tensor.is_private:
         return Mode.PRIVATE
-    if all_at_once or tensor.is_array or tensor.spec.nbytes < _SMALL_BYTES:
+    if all_at_once or tensor.members or tensor.is_array or tensor.spec.nbytes < _SMALL_BYTES:
         return Mode.AT_ONCE
     if is_guarded(tensor.spec):
         return Mode.GUARDED
@@ -278,15 +332,37 @@ def copy_tensors(tensors: Sequence[SnapshotTensor], backend: TensorBackend) -> C
     return backend.copy([each.source for each in others], [each.view for each in others])
 
 
+def parted(tensors: Iterable[SnapshotTensor]) -> list[SnapshotTensor]:
+    """Returns them with those that hold others replaced by these, each with its own copy."""
+    found = []
+    for each in tensors:
+        if not each.members:
+            found.append(each)
+            continue
+        end = 0
+        for key, spec in each.members:
+            begin, end = end, end + spec.nbytes
+            view = each.view[begin:end]
+            found.append(SnapshotTensor(each.section, key, spec, None, is_array=False, view=view))
+    return found
+
+
 def hash_copies(tensors: Sequence[SnapshotTensor]) -> None:
     """Notes the hash of each tensor's copy."""
+    large = []
+    for each in tensors:
+        if each.spec.nbytes < _SMALL_BYTES:
+            # To hand one over costs more than to hash it, and training waits for that.
+            each.hash = hash_of(each.view)
+        else:
+            large.append(each)
     with ThreadPoolExecutor(_HASHERS, "colabkit-hash") as hashers:
-        hashes = hashers.map(lambda each: hash_of(each.view), tensors)
-        for each, digest in zip(tensors, hashes, strict=True):
+        hashes = hashers.map(lambda each: hash_of(each.view), large)
+        for each, digest in zip(large, hashes, strict=True):
             each.hash = digest
 
 
-def streaks_after(
+def unchanged_counts_after(
     before: Mapping[tuple[str, str], tuple[str, int]], tensors: Sequence[SnapshotTensor]
 ) -> dict[tuple[str, str], tuple[str, int]]:
     """Returns, by tensor, its hash and in how many snapshots in a row it was the same."""

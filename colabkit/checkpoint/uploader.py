@@ -86,7 +86,7 @@ class Uploader:
         keep: How many of the newest wait at most while the volume is out of reach.
         period_s: How often the user wants a save, None for as often as costs nothing.
         clock: Seconds that only grow.
-        look_s: How often to look at what is on its way, in real seconds.
+        poll_s: How often to look at what is on its way, in real seconds.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class Uploader:
         keep: int = 2,
         period_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
-        look_s: float = 2.0,
+        poll_s: float = 2.0,
     ) -> None:
         self._staging, self._store = staging, store
         self._lease, self._trusted, self._keep = lease, trusted, keep
         self._least_s = min(period_s or _REST_MIN_S, _REST_MIN_S)
-        self._look_s = min(look_s, self._least_s)
+        self._poll_s = min(poll_s, self._least_s)
         self._clock = clock
         self.failure: BaseException | None = None
         self._waiting: list[Manifest] = []
@@ -193,12 +193,12 @@ class Uploader:
     def _work(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._stopping or self._is_due(), self._look_s)
+                self._wake.wait_for(lambda: self._stopping or self._is_due(), self._poll_s)
                 if self._stopping:
                     break
                 manifest = self._copying = self._next() if self._is_due() else None
             try:
-                self._look_after_uploads()
+                self._check_uploads()
                 if manifest is not None:
                     self._copy(manifest)
             except OSError as error:
@@ -210,14 +210,14 @@ class Uploader:
                     self._began_s = self._copying = None
                     self._wake.notify_all()
 
-        self._look_once_more()
+        self._check_once_more()
 
-    def _look_once_more(self) -> None:
+    def _check_once_more(self) -> None:
         """What has arrived by now makes those before it superfluous, here as ever."""
         if self.failure is not None or self._status.error is not None or not self._on_their_way:
             return
         try:
-            self._look_after_uploads()
+            self._check_uploads()
         except (OSError, LeaseLostError):
             _logger.info("The volume could not be looked at once more.", exc_info=True)
 
@@ -271,7 +271,7 @@ class Uploader:
             self._next_s = self._clock() + wait_s
             self._status = dataclasses.replace(self._status, error=error)
 
-    def _look_after_uploads(self) -> None:
+    def _check_uploads(self) -> None:
         """Asks whether what is on its way has arrived; then what is superfluous may go."""
         is_put_off = self._status.error is not None and self._clock() < self._next_s
         if not self._on_their_way or is_put_off:

@@ -72,7 +72,7 @@ class RemountOutcome(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RemountResult:
-    """What ``DriveMount.mend`` did.
+    """What ``DriveMount.remount`` did.
 
     Attributes:
         outcome: What it came to.
@@ -125,7 +125,7 @@ class DriveMount:
         """The state as last seen."""
         return self._state
 
-    def look(self) -> MountState:
+    def probe(self) -> MountState:
         """Looks at the mountpoint, with a time-out, since a dead mount may hang whoever asks."""
         is_listed = self.mounter.is_listed(self.mountpoint)
         device = device_of(self.root) if is_listed else None
@@ -148,13 +148,13 @@ class DriveMount:
         Raises:
             DriveMountError: It could not be mounted; ``cause`` says why.
         """
-        if self.look() is not MountState.MOUNTED:
+        if self.probe() is not MountState.MOUNTED:
             is_lost = self._state is MountState.LOST and self.mounter.is_listed(self.mountpoint)
             wanted = MountRequest(timeout_s, is_alive=self._is_mounted, is_lost=is_lost)
             self._mount_from_outside(wanted)
         self._working.go_back()
         self._tries_failed, self._stopped = 0, None
-        return self.look()
+        return self.probe()
 
     def _mount_from_outside(self, wanted: MountRequest) -> None:
         """Mounts while this process works elsewhere: a folder on the mount would keep it busy."""
@@ -162,14 +162,14 @@ class DriveMount:
         try:
             self.mounter.mount(self.mountpoint, wanted)
         except BaseException:
-            if self.look() is MountState.MOUNTED:
+            if self.probe() is MountState.MOUNTED:
                 self._working.go_back()
             else:
                 self._working.go_nowhere()
             raise
 
     def _is_mounted(self) -> bool:
-        return self.look() is MountState.MOUNTED
+        return self.probe() is MountState.MOUNTED
 
     @property
     def wants_renewal(self) -> bool:
@@ -204,14 +204,14 @@ class DriveMount:
         hint = "Run colabkit.mount(); what is not on Drive yet lies on this machine's disk."
         return DriveLostError(message, path=self.mountpoint, operation="reach Drive", hint=hint)
 
-    def mend(self, *, now: bool = False) -> RemountResult:
+    def remount(self, *, now: bool = False) -> RemountResult:
         """Mounts again what is lost, when a try is due; on the main thread, between steps.
 
         Args:
             now: Whether to try at once, whatever the last tries came to.
         """
         before = self._state
-        if self.look() is MountState.MOUNTED:
+        if self.probe() is MountState.MOUNTED:
             self._tries_failed = 0
             self._working.go_back()
             was_lost = before is MountState.LOST
@@ -238,7 +238,7 @@ class DriveMount:
         """Uploads what Drive holds, takes down what has become old and mounts it anew.
 
         What others have written is there, too: nothing is taken down before it is uploaded.
-        Where it cannot be mounted then, it is lost as ever, for ``mend``.
+        Where it cannot be mounted then, it is lost as ever, for ``remount``.
         """
         left_s = self._next_renewal_s - self._clock()
         if left_s > 0:
@@ -249,9 +249,9 @@ class DriveMount:
             self._next_renewal_s = self._clock() + _BACK_OFF_S[-1]
             return RemountResult(RemountOutcome.KEPT, error=error, next_try_s=_BACK_OFF_S[-1])
         self._state = MountState.LOST
-        mending = self.mend(now=True)
-        is_back = mending.outcome is RemountOutcome.REMOUNTED
-        return RemountResult(RemountOutcome.RENEWED) if is_back else mending
+        result = self.remount(now=True)
+        is_back = result.outcome is RemountOutcome.REMOUNTED
+        return RemountResult(RemountOutcome.RENEWED) if is_back else result
 
     # What was written and may not be uploaded yet.
 

@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import uuid
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from colabkit.storage.volume import Bytes
+if TYPE_CHECKING:
+    from colabkit.storage.volume import Bytes
 
 _WRITE_BYTES = 16 << 20
 
 
+@cache
 def _storing() -> Callable[[int, int, int, int], int] | None:
     """Returns Linux' call that has a part of a file written to the disk, None elsewhere."""
+    import ctypes  # what is small is written without
+
     call = getattr(ctypes.CDLL(None), "sync_file_range", None) if os.name == "posix" else None
     if call is not None:
         call.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint]
     return call
 
 
-_STORE = _storing()
 _WITHOUT_WAITING = 2
 
 
 def _begin_to_store(descriptor: int) -> None:
     """Has the disk begin with what is written: else it idles until ``fsync``."""
-    if _STORE is not None:
-        _STORE(descriptor, 0, 0, _WITHOUT_WAITING)
+    if (store := _storing()) is not None:
+        store(descriptor, 0, 0, _WITHOUT_WAITING)
 
 
 class Files:

@@ -49,7 +49,7 @@ def give_back(
         _revive(mount)
     upload(say)
     ends_s = clock() + timeout_s
-    while mount is not None and mount.look() is MountState.MOUNTED:
+    while mount is not None and mount.probe() is MountState.MOUNTED:
         _wait_for_upload(mount, say, timeout_s, clock, sleep)
         say("Drive uploads what it still holds, and is unmounted.")
         with said_if_it_lasts("Drive is still uploading.", after_s=_QUIET_S):
@@ -70,13 +70,13 @@ def _revive(mount: DriveMount) -> None:
     Raises:
         DriveLostError: It cannot be mounted.
     """
-    if mount.look() is not MountState.LOST:
+    if mount.probe() is not MountState.LOST:
         return
     if not mount.mounter.is_listed(mount.mountpoint) and not mount.is_unsure:
         return
-    mending = mount.mend(now=True)
-    if mending.outcome not in {RemountOutcome.FINE, RemountOutcome.REMOUNTED}:
-        raise mount.lost_error() from mending.error
+    result = mount.remount(now=True)
+    if result.outcome not in {RemountOutcome.FINE, RemountOutcome.REMOUNTED}:
+        raise mount.lost_error() from result.error
 
 
 def _wait_for_upload(

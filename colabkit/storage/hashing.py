@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import xxhash
 
-from colabkit.storage.volume import Bytes
+if TYPE_CHECKING:
+    from colabkit.storage.volume import Bytes
 
 
 def hash_of(*parts: Bytes | bytes) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from colabkit.storage.mounts import (
 )
 from colabkit.storage.ocamlfuse_mount import OcamlfuseMounter
 from colabkit.storage.rclone_mount import RcloneMounter
+
+_BUSY_S, _PAUSE_S = 3.0, 0.5
 
 
 class ColabMounter:
@@ -68,8 +71,18 @@ class ColabMounter:
         )
 
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
-        """Uploads what waits and takes the mount down."""
-        runtime.flush_and_unmount(mountpoint, timeout_s=timeout_s)
+        """Uploads what waits and takes the mount down.
+
+        Whoever looks into it at that moment keeps it busy: the page's list of files, a thread.
+        """
+        ends_s = time.monotonic() + min(timeout_s, _BUSY_S)
+        while True:
+            try:
+                return runtime.flush_and_unmount(mountpoint, timeout_s=timeout_s)
+            except StorageError:
+                if time.monotonic() >= ends_s:
+                    raise
+            time.sleep(_PAUSE_S)
 
 
 class FolderMounter:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from colabkit.errors import ArgumentError, DriveLostError
 from colabkit.runtime import Platform, detect_platform
 from colabkit.storage.drive_mount import DEFAULT_MOUNTPOINT, DriveMount, MountState
-from colabkit.storage.drive_volume import DriveVolume
-from colabkit.storage.fsspec_volume import FsspecVolume
-from colabkit.storage.local import LocalVolume
-from colabkit.storage.mounted_volume import MountedVolume
-from colabkit.storage.mounters import ColabMounter
 from colabkit.storage.mounts import drive_mountpoints, is_readonly, is_slow, led_to
-from colabkit.storage.rclone_volume import RcloneVolume
 from colabkit.storage.urls import RCLONE, protocol_of, url_of
-from colabkit.storage.volume import Volume
 
-_BY_SCHEME: dict[str, Callable[[str], Volume]] = {RCLONE: RcloneVolume}
-"""Volumes of their own by the scheme of their URLs; fsspec opens all others."""
+if TYPE_CHECKING:
+    from colabkit.storage.volume import Volume
 
 # Where notebooks mount Drive, by habit or by an older tutorial.
 _USUAL = (DEFAULT_MOUNTPOINT, "/content/gdrive")
@@ -51,15 +44,18 @@ def mount_in_use(platform: Platform | None = None) -> DriveMount | None:
         platform: The kind of machine; found out by default.
     """
     mount = active_mount()
-    if mount is not None and not isinstance(mount.mounter, ColabMounter):
-        return mount
     if (detect_platform() if platform is None else platform) is not Platform.COLAB:
+        return mount
+    # Off Colab most names lead to no mount, and need none of the programs that make one.
+    from colabkit.storage.mounters import ColabMounter
+
+    if mount is not None and not isinstance(mount.mounter, ColabMounter):
         return mount
     there = drive_mountpoints()
     if not there or (mount is not None and mount.mountpoint == there[0]):
         return mount
     found = [DriveMount(each, ColabMounter(readonly=is_readonly(each))) for each in there]
-    alive = next((each for each in found if each.look() is MountState.MOUNTED), None)
+    alive = next((each for each in found if each.probe() is MountState.MOUNTED), None)
     if mount is None:
         use_mount(alive or found[0])
     elif alive is not None and alive.mountpoint != mount.mountpoint:
@@ -172,6 +168,8 @@ def mount_of(path: str | Path, *, platform: Platform | None = None) -> DriveMoun
         return mount if where.is_relative_to(mount.mountpoint) else None
     if platform is not Platform.COLAB or not where.is_relative_to(DEFAULT_MOUNTPOINT):
         return None
+    from colabkit.storage.mounters import ColabMounter
+
     return DriveMount(DEFAULT_MOUNTPOINT, ColabMounter())
 
 
@@ -185,16 +183,39 @@ def volume_at(path: str | Path) -> Volume:
     """
     url = url_of(path)
     if url is not None:
-        return _BY_SCHEME.get(protocol_of(url), FsspecVolume)(url)
+        return _volume_of(url)
     where = locate(path)
     mount = mount_of(path)
     if mount is None:
-        return MountedVolume(where) if is_slow(where) else LocalVolume(where)
-    if mount.look() is not MountState.MOUNTED:
+        return _volume_in(where)
+    if mount.probe() is not MountState.MOUNTED:
         message = f"{path} is on Drive, which is not mounted at {mount.mountpoint}."
         hint = "Run colabkit.setup() or colabkit.mount() first, then this cell again."
         raise DriveLostError(message, path=where, operation="open", hint=hint)
+    from colabkit.storage.drive_volume import DriveVolume
+
     return DriveVolume(where, mount)
+
+
+def _volume_of(url: str) -> Volume:
+    """Returns a URL as a volume; fsspec opens all that have none of their own."""
+    if protocol_of(url) == RCLONE:
+        from colabkit.storage.rclone_volume import RcloneVolume
+
+        return RcloneVolume(url)
+    from colabkit.storage.fsspec_volume import FsspecVolume
+
+    return FsspecVolume(url)
+
+
+def _volume_in(folder: Path) -> Volume:
+    if is_slow(folder):
+        from colabkit.storage.mounted_volume import MountedVolume
+
+        return MountedVolume(folder)
+    from colabkit.storage.local import LocalVolume
+
+    return LocalVolume(folder)
 
 
 def warning_about(path: str | Path, *, platform: Platform | None = None) -> str:

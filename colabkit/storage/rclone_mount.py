@@ -93,7 +93,7 @@ class RcloneMounter:
     def unmount(self, mountpoint: Path, *, timeout_s: float) -> None:
         """Uploads what waits and takes the mount down."""
         deadline_s = time.monotonic() + timeout_s
-        while waiting := sum(1 for is_dirty in self._told_of("*") if is_dirty):
+        while waiting := sum(1 for is_dirty in self._dirty_flags("*") if is_dirty):
             if time.monotonic() >= deadline_s:
                 message = f"{waiting} files in {mountpoint} are not uploaded yet."
                 hint = "Wait, and run colabkit.release() again; they are lost with the machine."
@@ -104,9 +104,9 @@ class RcloneMounter:
     def is_uploaded(self, mountpoint: Path, path: Path) -> bool | None:
         """Returns whether a file is on Drive; rclone's cache says what still waits."""
         inside = path.relative_to(mountpoint).parts
-        return not any(self._told_of(path.name, inside))
+        return not any(self._dirty_flags(path.name, inside))
 
-    def _told_of(self, name: str, inside: tuple[str, ...] = ()) -> Iterator[bool]:
+    def _dirty_flags(self, name: str, inside: tuple[str, ...] = ()) -> Iterator[bool]:
         """Yields of each file in rclone's cache whether it waits to be uploaded."""
         for told in (self._cache / "vfsMeta").rglob(name):
             if inside != told.parts[len(told.parts) - len(inside) :] or told.is_dir():

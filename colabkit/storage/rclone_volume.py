@@ -87,7 +87,7 @@ class RcloneVolume:
         try:
             self._stream(["rcat", f"--size={nbytes}", temporary], name, pieces)
             self._require_size(temporary, nbytes, name)
-            self._told(self._run("moveto", temporary, target), name, "write")
+            self._raise_if_failed(self._run("moveto", temporary, target), name, "write")
         except BaseException:
             with contextlib.suppress(StorageError):
                 self._run("deletefile", temporary)
@@ -108,7 +108,7 @@ class RcloneVolume:
                         _pipe(running.stdin).write(piece[start : start + _PIECE_BYTES].data)
                 _pipe(running.stdin).close()
             complaint = _pipe(running.stderr).read().decode(errors="replace")
-            self._told(Ended(running.wait(), "", complaint), name, "write")
+            self._raise_if_failed(Ended(running.wait(), "", complaint), name, "write")
 
     def read(self, name: str) -> Bytes:
         """Returns a blob in memory of its own.
@@ -124,7 +124,7 @@ class RcloneVolume:
             while piece := _pipe(running.stdout).read(_PIECE_BYTES):
                 content += piece
             complaint = _pipe(running.stderr).read().decode(errors="replace")
-            self._told(Ended(running.wait(), "", complaint), name, "read")
+            self._raise_if_failed(Ended(running.wait(), "", complaint), name, "read")
         if not content:
             # Of a bucket, what is missing reads like an empty folder.
             self._size(self._target(name), name, "read")
@@ -143,7 +143,7 @@ class RcloneVolume:
         )
         if ended.code in _MISSING_CODES:
             return {}
-        self._told(ended, folder, "list")
+        self._raise_if_failed(ended, folder, "list")
         return {entry["Name"]: int(entry["Size"]) for entry in json.loads(ended.stdout)}
 
     def delete(self, names: Iterable[str]) -> None:
@@ -151,7 +151,7 @@ class RcloneVolume:
         for name in names:
             ended = self._run("deletefile", self._target(name))
             if ended.code and failure_of(ended.stderr) is not RequestFailure.MISSING:
-                self._told(ended, name, "delete")
+                self._raise_if_failed(ended, name, "delete")
 
     def free_bytes(self) -> int | None:
         """Returns the room left, None where the service does not say."""
@@ -170,7 +170,7 @@ class RcloneVolume:
 
     def _size(self, target: str, name: str, operation: str) -> int:
         ended = self._run("lsjson", "--stat", "--no-modtime", "--no-mimetype", target)
-        self._told(ended, name, operation)
+        self._raise_if_failed(ended, name, operation)
         entry = json.loads(ended.stdout)
         if entry is None or entry["IsDir"]:
             raise storage_error(self._operation(name, operation), RequestFailure.MISSING, "")
@@ -179,7 +179,7 @@ class RcloneVolume:
     def _run(self, *command: str) -> Ended:
         return run_program(["rclone", *command, *_OPTIONS], timeout_s=_SHORT_S)
 
-    def _told(self, ended: Ended, name: str, operation: str) -> None:
+    def _raise_if_failed(self, ended: Ended, name: str, operation: str) -> None:
         """Raises what a run of rclone complained of."""
         if ended.code == 0:
             return

@@ -28,6 +28,8 @@ class WorkingFolder:
     def leave(self) -> None:
         """Goes to the root folder, if this process works below the mountpoint."""
         here = _here()
+        if here is None and self._left is None:
+            here = _here_once()
         if here is not None and here.is_relative_to(self._mountpoint):
             self._left = here
         elif here is not None:
@@ -73,4 +75,15 @@ def _here() -> Path | None:
     try:
         return Path.cwd()
     except OSError:  # the folder, or the mount that it lay on, is gone
+        return None
+
+
+def _here_once() -> Path | None:
+    """Returns the path of a folder that ``getcwd`` has none for, and that keeps its mount busy.
+
+    One that was removed is such a folder, and one that the mount knows by another number since.
+    """
+    try:
+        return Path(str(Path("/proc/self/cwd").readlink()).removesuffix(" (deleted)"))
+    except OSError:  # not Linux
         return None
