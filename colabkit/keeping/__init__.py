@@ -1,6 +1,6 @@
 """keep(): any trainer's folder, whole on a volume, and back on the next machine."""
 
-from colabkit.keeping.calls import keep, keep_outputs, kept_folders, mend_kept, upload_all
+from colabkit.keeping.calls import keep, keep_outputs, kept_folders, remount_for_kept, upload_all
 from colabkit.keeping.kept import Kept
 from colabkit.keeping.status import KeepStatus, UploadedVersion
 
@@ -11,6 +11,6 @@ __all__ = [
     "keep",
     "keep_outputs",
     "kept_folders",
-    "mend_kept",
+    "remount_for_kept",
     "upload_all",
 ]

@@ -67,6 +67,10 @@ class Arriving:
         if not told and not (told is None and waited_s >= _SILENT_TRUST_S):
             self.must_check |= waited_s > _DOUBT_S
             return None
+        if not self._store.holds(each.version):
+            # Another machine has removed what only its own older versions named.
+            self.must_check = True
+            return None
         del self.on_their_way[0]
         self._uploaded = set(each.version.blobs)
         self._trusted.add(each.version.name)

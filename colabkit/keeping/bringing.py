@@ -12,12 +12,12 @@ from pathlib import Path
 from colabkit.errors import CheckpointCorruptError, DiskFullError
 from colabkit.keeping.fetching import Fetcher, remove, sweep
 from colabkit.keeping.held import Held, checkpoints_in
-from colabkit.keeping.looking import Stamp, look_at
 from colabkit.keeping.notes import Remembered
+from colabkit.keeping.scanning import Stamp, scan_folder
 from colabkit.keeping.settling import kinds_of
 from colabkit.keeping.staging import hash_file
 from colabkit.keeping.store import VersionStore
-from colabkit.keeping.units import by_unit, signed_folders
+from colabkit.keeping.units import by_unit, patterns_by
 from colabkit.keeping.version import Content, Version, damaged
 from colabkit.keeping.wholeness import is_whole
 
@@ -128,10 +128,10 @@ class _Bringing:
     def bring(self, version: Version, brought: Brought) -> None:
         fetcher = Fetcher(self._folder, self._store, version)
         held = fetcher.held
-        look = look_at(self._folder, self._skip)
-        whole = (*self._whole, *signed_folders([*held.contents, *look.files]))
+        scan = scan_folder(self._folder, self._skip)
+        whole = patterns_by([*held.contents, *scan.files], self._whole)
         units = by_unit(held.contents, whole)
-        local = by_unit(look.files, whole)
+        local = by_unit(scan.files, whole)
         newest_first = checkpoints_in(held.contents, whole)
         order = [*newest_first, *(name for name in units if name not in newest_first)]
         is_ahead = (
@@ -190,8 +190,12 @@ class _Bringing:
     ) -> bool:
         if not is_whole(self._folder, name, here):
             return False
-        is_folder = name not in here
-        return not is_folder or kinds_of(contents) <= kinds_of(here)
+        if name in here:
+            return True
+        is_written_again = not all(self._is_same_file(p, s, contents) for p, s in here.items())
+        return kinds_of(contents) <= kinds_of(here) and (
+            is_written_again or contents.keys() <= here.keys()
+        )
 
     def _is_input(self, path: str, stamp: Stamp) -> bool:
         return self._inputs.get(path) == (stamp.nbytes, stamp.mtime_ns)

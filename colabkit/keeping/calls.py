@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import Lease, upload_stranded
-from colabkit.errors import CheckpointCorruptError, MissingPackageError, StorageError
+from colabkit.errors import (
+    ArgumentError,
+    CheckpointCorruptError,
+    MissingPackageError,
+    StorageError,
+)
 from colabkit.keeping.kept import Kept
 from colabkit.keeping.notes import stranded_folders
 from colabkit.keeping.opening import local_folder
@@ -52,7 +57,7 @@ def keep(
         The folder, which can be used as a path.
 
     Raises:
-        ArgumentError: An argument cannot be used.
+        ArgumentError: An argument cannot be used, or another folder is kept in that place.
         CheckpointCorruptError: The place holds versions, and none is whole.
         DiskFullError: This machine's disk has no room for what is there.
         StorageError: The place cannot be read or written.
@@ -96,9 +101,14 @@ def _kept(where: Path, to: str | Path, options: KeepOptions, *, is_shown: bool) 
         if there.is_kept_as(to, options):
             return there
         there.close()
+    for other in kept_folders():
+        if other.path != where and other.is_kept_in(to):
+            message = f"{to} keeps {other.path} already."
+            hint = "Pass a place of its own for each folder, or close() the other one first."
+            raise ArgumentError(message, argument="to", hint=hint)
     kept = Kept(where, to, options, is_shown=is_shown)
     _live[where] = kept
-    _mend_after_cells()
+    _remount_after_cells()
     return kept
 
 
@@ -138,18 +148,18 @@ def upload_all(say: Callable[[str], None]) -> None:
             raise StorageError(message, path=left.folder, operation="keep", hint=hint) from error
 
 
-def mend_kept() -> None:
+def remount_for_kept() -> None:
     """Mounts Drive again where a kept folder needs it; on the main thread, between two steps."""
     for kept in kept_folders():
         with contextlib.suppress(StorageError):
-            kept.mend()
+            kept.remount()
 
 
 _watched: list[Any] = []
 
 
-def _mend_after_cells() -> None:
-    """Has Drive mended after each cell: while one runs, the main thread is its own."""
+def _remount_after_cells() -> None:
+    """Has Drive mounted again after each cell: while one runs, the main thread is its own."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     if (
@@ -163,4 +173,4 @@ def _mend_after_cells() -> None:
 
 
 def _after_cell(*_: object) -> None:
-    mend_kept()
+    remount_for_kept()

@@ -12,11 +12,12 @@ import xxhash
 
 from colabkit.keeping.bundles import Bundle
 from colabkit.keeping.held import Held
-from colabkit.keeping.looking import Stamp
+from colabkit.keeping.scanning import Stamp
 from colabkit.keeping.store import VersionStore
 from colabkit.keeping.version import Content, Version, damaged
 
 _ASIDE = ".colabkit-tmp-"
+_UNPACKED_MAX = 4
 
 
 class Fetcher:
@@ -37,6 +38,7 @@ class Fetcher:
         self._bundles = {
             name: Bundle(name, store.read_whole(version, name)) for name in version.bundles
         }
+        self._unpacked: dict[str, dict[str, bytes]] = {}
 
     @property
     def held(self) -> Held:
@@ -93,10 +95,18 @@ class Fetcher:
 
     def _pieces(self, path: str, content: Content) -> Iterator[bytes]:
         if content.is_bundled:
-            yield self._bundles[content.blobs[0]].read(path)
+            yield self._small_files(content.blobs[0])[path]
             return
         for piece in self._store.read(self._version, content.blobs):
             yield piece.tobytes()
+
+    def _small_files(self, bundle: str) -> dict[str, bytes]:
+        if bundle not in self._unpacked:
+            # Files come bundle by bundle, by and large: not all are in memory at once.
+            for name in list(self._unpacked)[: 1 - _UNPACKED_MAX]:
+                del self._unpacked[name]
+            self._unpacked[bundle] = self._bundles[bundle].unpack()
+        return self._unpacked[bundle]
 
 
 def sweep(folder: Path) -> None:

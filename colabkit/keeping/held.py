@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import posixpath
-from collections.abc import Collection, Container, Iterable, Mapping
+from collections.abc import Collection, Container, Iterable, Mapping, Set
 
 from colabkit.checkpoint import Name
 from colabkit.keeping.formats import WEIGHTS
-from colabkit.keeping.looking import led_to
-from colabkit.keeping.units import by_unit, natural_key
+from colabkit.keeping.scanning import led_to
+from colabkit.keeping.units import by_unit, natural_key, patterns_by
 from colabkit.keeping.version import Blob, Content, Version
 
 _BUNDLES_MAX = 24
@@ -31,6 +31,16 @@ class Held:
     links: Mapping[str, str] = dataclasses.field(default_factory=dict)
     bundles: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     blobs: Mapping[str, Blob] = dataclasses.field(default_factory=dict)
+
+    @property
+    def revision(self) -> int:
+        """Which version of the folder was the last with something new, 0 for none."""
+        return max((content.revision for content in self.contents.values()), default=0)
+
+    def without(self, lost: Set[str]) -> Held:
+        """Returns it without the files that lie in some blobs."""
+        left = {p: each for p, each in self.contents.items() if lost.isdisjoint(each.blobs)}
+        return dataclasses.replace(self, contents=left).with_only_used()
 
     def with_only_used(self) -> Held:
         """Returns it without the bundles and blobs that no file lies in."""
@@ -118,11 +128,11 @@ def checkpoints_in(
     contents: Mapping[str, Content], whole: Iterable[str]
 ) -> dict[str, Mapping[str, Content]]:
     """Returns the files of everything that is a checkpoint, the newest first."""
-    units = by_unit(contents, tuple(whole))
+    units = by_unit(contents, patterns_by(contents, whole))
     found = {name: files for name, files in units.items() if is_checkpoint(name, files)}
 
     def key(name: str) -> tuple[object, ...]:
-        return (newest_mtime_ns(found[name]), natural_key(name))
+        return (*age_key(found[name]), natural_key(name))
 
     return {name: found[name] for name in sorted(found, key=key, reverse=True)}
 
@@ -132,9 +142,13 @@ def is_checkpoint(unit: str, files: Container[str]) -> bool:
     return unit not in files or posixpath.splitext(unit)[1].lower() in WEIGHTS
 
 
-def newest_mtime_ns(files: Mapping[str, Content]) -> int:
-    """Returns when the last of some files was written."""
-    return max(content.mtime_ns for content in files.values())
+def age_key(files: Mapping[str, Content]) -> tuple[int, int]:
+    """Returns what is larger for what is newer: by its version, and in one by the clock.
+
+    A clock may be put back, and that of the next machine be behind.
+    """
+    newest = max(content.revision for content in files.values())
+    return newest, max(content.mtime_ns for content in files.values())
 
 
 def newest_checkpoint(contents: Mapping[str, Content], whole: Iterable[str]) -> str:

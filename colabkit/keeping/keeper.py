@@ -13,17 +13,16 @@ from colabkit.checkpoint import Lease, Name
 from colabkit.keeping.arriving import Arriving
 from colabkit.keeping.for_people import ForPeople
 from colabkit.keeping.held import Held
-from colabkit.keeping.looking import Stamp
 from colabkit.keeping.notes import Notes
-from colabkit.keeping.progress import Progress
-from colabkit.keeping.publishing import ChangedError, Publisher
+from colabkit.keeping.progress import KeepProgress
+from colabkit.keeping.publishing import ChangedError, LostBlobsError, Publisher
 from colabkit.keeping.store import VersionStore
 from colabkit.keeping.taking import Pending, Taker
 from colabkit.keeping.telling import Telling
 from colabkit.keeping.version import Version
 
 _logger = logging.getLogger(__name__)
-_LOOK_S, _LOOK_MAX_S, _LOOK_COST = 0.25, 30.0, 100.0
+_POLL_S, _POLL_MAX_S, _SCAN_COST = 0.25, 30.0, 100.0
 _REST_MIN_S, _REST_MAX_S, _REST_SHARE = 10.0, 300.0, 4.0
 # Where the volume does not say what is uploaded.
 _SILENT_REST_S = 60.0
@@ -70,7 +69,7 @@ class Keeper:
         self._taker, self._store, self._lease, self._publisher = taker, store, lease, publisher
         self._period_s, self._notes, self._clock = period_s, notes, clock
         self._telling = Telling(taker.folder, say)
-        self._held, self._progress = held, Progress(newest=newest)
+        self._held, self._progress = held, KeepProgress(newest=newest)
         self._arriving = Arriving(store, lease, trusted, copies)
         if newest is not None:
             # This machine itself may have yet to upload it: it is asked like any other.
@@ -80,7 +79,7 @@ class Keeper:
         self._next_show_s = self._next_s = self._beat_s = 0.0
         self._tries_failed = self._wanted_rounds = 0
         self._is_urgent = self._stopping = False
-        self._look_cost_s = 0.0
+        self._scan_cost_s = 0.0
         self._began_s: float | None = None
         self._wake = threading.Condition()
         self.failure: BaseException | None = None
@@ -91,7 +90,7 @@ class Keeper:
         self._thread.start()
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> KeepProgress:
         """How far it is."""
         with self._wake:
             return self._progress
@@ -102,7 +101,7 @@ class Keeper:
             self._next_s, self._tries_failed, self._arriving.must_check = 0.0, 0, True
             self._wake.notify_all()
 
-    def next_round(self, *, timeout_s: float) -> Progress:
+    def next_round(self, *, timeout_s: float) -> KeepProgress:
         """Has a look begin now without rests, and returns how far it came."""
         with self._wake:
             # One may have begun before what is asked about.
@@ -118,6 +117,11 @@ class Keeper:
     def hashes(self) -> dict[str, str]:
         """The hash of each file of the newest version, by its path in the folder."""
         return {path: content.hash for path, content in self._held.contents.items()}
+
+    @property
+    def revisions(self) -> dict[str, int]:
+        """Which version each file of the newest came with, by its path in the folder."""
+        return {path: content.revision for path, content in self._held.contents.items()}
 
     @property
     def busy_s(self) -> float:
@@ -158,21 +162,21 @@ class Keeper:
                 self._wake.notify_all()
             if self.failure is not None:
                 return
-            pause_s = min(max(_LOOK_S, _LOOK_COST * self._look_cost_s), _LOOK_MAX_S)
+            pause_s = min(max(_POLL_S, _SCAN_COST * self._scan_cost_s), _POLL_MAX_S)
 
     def _is_wanted(self) -> bool:
         return self._progress.rounds < self._wanted_rounds
 
     def _round(self) -> None:
         began_s = time.thread_time()
-        pending = self._taker.look(self._held)
-        self._look_cost_s = time.thread_time() - began_s
+        pending = self._taker.scan(self._held)
+        self._scan_cost_s = time.thread_time() - began_s
         self._note_waiting(pending)
-        self._telling.left_out(pending.look.left_out)
+        self._telling.left_out(pending.scan.left_out)
         is_put_off = self._tries_failed and self._clock() < self._next_s
         if is_put_off:
             return
-        self._look_after_uploads()
+        self._check_uploads()
         self._show()
         self._beat()
         sent_nbytes = self._publisher.sent_nbytes
@@ -180,7 +184,7 @@ class Keeper:
             self._publish(pending)
         if self._publisher.sent_nbytes == sent_nbytes:
             # What may not be taken yet is looked at again and again.
-            self._look_cost_s = time.thread_time() - began_s
+            self._scan_cost_s = time.thread_time() - began_s
         self._telling.objections(self._taker.objections, self._clock())
         self._telling.fine()
         self._set(error=None)
@@ -201,12 +205,12 @@ class Keeper:
         except ChangedError as error:
             self._set(objections=(f"{error} is written all the time",))
             return
+        except LostBlobsError as error:
+            self._go_on_from(self._held.without(error.names))
+            return
         finally:
             self._taker.area.clear()
-        stamps: dict[str, Stamp] = {path: each.stamp for path, each in change.taken.items()}
-        self._taker.stamps.update(stamps)
-        for path in change.gone:
-            self._taker.stamps.pop(path, None)
+        self._taker.published(change)
         if done is None:
             return
         version, self._held = done
@@ -214,8 +218,8 @@ class Keeper:
         self._next_s = self._clock() + self._rest_s(self._clock() - began_s)
         self._notes.published(version, self._taker.stamps)
         self._set(newest=version, sent_nbytes=self._publisher.sent_nbytes)
-        self._note_waiting(self._taker.look(self._held))
-        self._look_after_uploads()
+        self._note_waiting(self._taker.scan(self._held))
+        self._check_uploads()
         self._show()
 
     def _rest_s(self, took_s: float) -> float:
@@ -224,7 +228,7 @@ class Keeper:
         least_s = _SILENT_REST_S if self._arriving.is_silent else _REST_MIN_S
         return min(_REST_MAX_S, max(least_s, _REST_SHARE * took_s))
 
-    def _look_after_uploads(self) -> None:
+    def _check_uploads(self) -> None:
         """Asks whether what is on its way has arrived; then what is superfluous may go."""
         if self._arriving.must_check and self._arriving.drop_lost():
             self._take_back()
@@ -237,12 +241,16 @@ class Keeper:
 
     def _take_back(self) -> None:
         """Has what was lost on its way taken anew."""
-        lost, self._held = self._held.contents, self._arriving.safe
-        for path in list(self._taker.stamps):
-            if self._held.contents.get(path) != lost.get(path):
-                del self._taker.stamps[path]
+        self._go_on_from(self._arriving.safe)
         self._set(newest=self._progress.confirmed)
-        self._note_waiting(self._taker.look(self._held))
+
+    def _go_on_from(self, held: Held) -> None:
+        """Makes the next version from what is there; what is not is taken anew."""
+        lost, self._held = self._held.contents, held
+        for path in list(self._taker.stamps):
+            if held.contents.get(path) != lost.get(path):
+                self._taker.forget(path)
+        self._note_waiting(self._taker.scan(held))
 
     def _show(self) -> None:
         """Makes names for people now and then, and whenever somebody waits."""

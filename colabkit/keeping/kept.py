@@ -10,7 +10,7 @@ from types import TracebackType
 from colabkit.errors import StorageError
 from colabkit.keeping.opening import Opened, open_kept, sentence
 from colabkit.keeping.options import KeepOptions
-from colabkit.keeping.progress import Progress
+from colabkit.keeping.progress import KeepProgress
 from colabkit.keeping.status import KeepStatus, status_card, status_of
 from colabkit.keeping.wholeness import latest_in
 from colabkit.notebook import Card, Printed, Silent, bytes_words, card_html, card_text
@@ -51,6 +51,7 @@ class Kept:
         self._say = (Printed() if is_shown else Silent()).say
         self._opened: Opened = open_kept(folder, to, options, say=self._say)
         self._is_closed = False
+        self._left_behind: set[str] = set()
         self._say(sentence(self._opened))
         self._tell_more()
 
@@ -98,9 +99,16 @@ class Kept:
 
     def is_kept_as(self, to: str | Path, options: KeepOptions) -> bool:
         """Whether it is kept in a place in this way, and goes on to be."""
-        if self._is_closed or self._opened.keeper.failure is not None or options != self._options:
+        return options == self._options and self.is_kept_in(to)
+
+    def is_kept_in(self, to: str | Path) -> bool:
+        """Whether it is kept in a place, and goes on to be."""
+        if self._is_closed or self._opened.keeper.failure is not None:
             return False
-        return to == self._to or volume_at(to).anywhere == self._opened.volume.anywhere
+        there, here = (
+            os.path.normpath(each.anywhere) for each in (volume_at(to), self._opened.volume)
+        )
+        return to == self._to or there == here
 
     def latest(self, pattern: str) -> str | None:
         """Returns the newest whole file or folder that a pattern fits, None without one.
@@ -108,14 +116,19 @@ class Kept:
         Args:
             pattern: As "checkpoint-*" or "weights/last.pt"; without "/" it fits at any depth.
         """
-        name = latest_in(
+        taker = self._opened.taker
+        found = latest_in(
             self.path,
             pattern,
             whole=self._options.whole,
             skip=self._options.skip,
-            known=dict(self._opened.taker.stamps),
+            known=dict(taker.stamps),
+            revisions=self._opened.keeper.revisions,
+            inputs=taker.baseline,
         )
-        return None if name is None else str(self.path / name)
+        if found.passed_over:
+            self._say(f"{found.name} is the newest whole one: {found.passed_over}.")
+        return None if found.name is None else str(self.path / found.name)
 
     @property
     def status(self) -> KeepStatus:
@@ -145,18 +158,28 @@ class Kept:
             if progress.error is not None or keeper.busy_s >= _ROUND_S:
                 self._try_again(progress, next(pauses_s, None))
             elif _is_flushed(progress, waited_s):
+                self._tell_left_behind(progress.objections)
                 return
             if waited_s > timeout_s:
                 raise self._not_kept(progress, "it is not uploaded in time")
 
-    def _try_again(self, progress: Progress, pause_s: float | None) -> None:
-        mended = self.mend(now=True)
-        if pause_s is None or mended is RemountOutcome.REFUSED:
+    def _tell_left_behind(self, objections: tuple[str, ...]) -> None:
+        """Says once of each what is not whole, and so not there."""
+        new = [each for each in objections if each not in self._left_behind]
+        self._left_behind.update(new)
+        if new:
+            more = f" and {len(new) - 3:,} more" if len(new) > 3 else ""
+            place = self._opened.volume.location
+            self._say(f"Not in {place} as it is now: {'; '.join(new[:3])}{more}.")
+
+    def _try_again(self, progress: KeepProgress, pause_s: float | None) -> None:
+        result = self.remount(now=True)
+        if pause_s is None or result is RemountOutcome.REFUSED:
             raise self._not_kept(progress, str(progress.error)) from progress.error
         time.sleep(pause_s)
         self._opened.keeper.hurry()
 
-    def _not_kept(self, progress: Progress, why: str) -> StorageError:
+    def _not_kept(self, progress: KeepProgress, why: str) -> StorageError:
         place = self._opened.volume.location
         message = f"{self.path} is not in {place} as it is: {why}"
         hint = (
@@ -165,7 +188,7 @@ class Kept:
         )
         return StorageError(message, path=self.path, operation="keep", hint=hint)
 
-    def mend(self, *, now: bool = False) -> RemountOutcome | None:
+    def remount(self, *, now: bool = False) -> RemountOutcome | None:
         """Mounts Drive again where it was lost; on the main thread, between two steps.
 
         Args:
@@ -175,7 +198,7 @@ class Kept:
         is_in_trouble = keeper.progress.error is not None or keeper.busy_s >= _ROUND_S
         if mount is None or self._is_closed or not is_in_trouble:
             return None
-        outcome = mount.mend(now=now).outcome
+        outcome = mount.remount(now=now).outcome
         if outcome in {RemountOutcome.FINE, RemountOutcome.REMOUNTED}:
             keeper.hurry()
         return outcome
@@ -226,7 +249,7 @@ class Kept:
         return card_html(self.card())
 
 
-def _is_flushed(progress: Progress, waited_s: float) -> bool:
+def _is_flushed(progress: KeepProgress, waited_s: float) -> bool:
     if len(progress.waiting) > len(progress.objections):
         return False
     if progress.newest is not progress.confirmed and not progress.is_silent:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from colabkit.keeping.looking import Stamp
+from colabkit.keeping.scanning import Stamp
 from colabkit.keeping.version import Version
 from colabkit.storage import cache_folder, write_whole
 

@@ -11,10 +11,10 @@ from colabkit.checkpoint import Lease
 from colabkit.errors import ArgumentError, DriveLostError
 from colabkit.keeping.bringing import Brought, bring_back
 from colabkit.keeping.keeper import Keeper
-from colabkit.keeping.looking import Stamp, look_at
 from colabkit.keeping.notes import Notes
 from colabkit.keeping.options import KeepOptions
 from colabkit.keeping.publishing import Publisher
+from colabkit.keeping.scanning import Stamp, scan_folder
 from colabkit.keeping.staging import StagingArea
 from colabkit.keeping.store import VersionStore
 from colabkit.keeping.taking import Taker
@@ -110,7 +110,11 @@ def open_kept(
             return _opened(folder, volume, options, say)
         except DriveLostError:
             tries -= 1
-            if mount is None or not tries or mount.mend(now=True).outcome is RemountOutcome.REFUSED:
+            if (
+                mount is None
+                or not tries
+                or mount.remount(now=True).outcome is RemountOutcome.REFUSED
+            ):
                 raise
 
 
@@ -165,7 +169,7 @@ def _baseline(
     folder: Path, options: KeepOptions, brought: Brought, before: object
 ) -> dict[str, Stamp]:
     """Returns what is an input: what was here before anything was kept."""
-    files = look_at(folder, options.skip).files
+    files = scan_folder(folder, options.skip).files
     others = {path: stamp for path, stamp in files.items() if path not in brought.held.contents}
     if options.inputs is not None:
         known = options.inputs

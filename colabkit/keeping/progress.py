@@ -8,7 +8,7 @@ from colabkit.keeping.version import Version
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Progress:
+class KeepProgress:
     """How far a folder is kept.
 
     Attributes:

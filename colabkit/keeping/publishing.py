@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import xxhash
 from colabkit.checkpoint import Lease, Name
 from colabkit.keeping.bundles import pack_bundle
 from colabkit.keeping.held import Held
-from colabkit.keeping.looking import Stamp
+from colabkit.keeping.scanning import Stamp
 from colabkit.keeping.staging import ChangedError, Taken
 from colabkit.keeping.store import VersionStore, blob_name
 from colabkit.keeping.version import Blob, Content, Version
@@ -34,12 +34,26 @@ class Change:
         gone: Paths that are not there any more.
         links: Where symbolic links lead now.
         saved_s: When the folder was looked at, in seconds since the epoch.
+        named: Which checkpoints its small files name.
     """
 
     taken: Mapping[str, Taken]
     gone: frozenset[str]
     links: Mapping[str, str]
     saved_s: float
+    named: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+
+
+class LostBlobsError(Exception):
+    """Blobs that were written are not there any more.
+
+    Attributes:
+        names: Their names.
+    """
+
+    def __init__(self, names: Set[str]) -> None:
+        super().__init__(", ".join(sorted(names)))
+        self.names = names
 
 
 class Publisher:
@@ -76,6 +90,7 @@ class Publisher:
 
         Raises:
             ChangedError: A file was written over while it was sent.
+            LostBlobsError: What the version before refers to is not there any more.
             LeaseLostError: Another session keeps its folder there now.
             StorageError: The volume does not take it.
         """
@@ -89,7 +104,7 @@ class Publisher:
         there = dict(self._store.blobs_there())
         small: dict[str, tuple[Content, bytes]] = {}
         for path, taken in change.taken.items():
-            content = _content(taken)
+            content = _content(taken, held.revision + 1)
             contents[path] = content
             if taken.place is None:
                 small[path] = (content, taken.data)
@@ -103,13 +118,17 @@ class Publisher:
             blobs |= {each: self._blob(each, held) for each in sent}
             contents[path] = dataclasses.replace(content, blobs=sent)
         changed = Held(contents, change.links, bundles, blobs).with_only_used()
+        # Another machine may have removed what only its own older versions named.
+        lost = {each for each, blob in changed.blobs.items() if there.get(each) != blob.nbytes}
+        if lost:
+            raise LostBlobsError(lost)
         for path in changed.to_repack() - small.keys():
             packed = self._again(path, contents[path], stamps)
             if packed is not None:
                 small[path] = (contents[path], packed)
         for part in _in_parts(small):
             data = pack_bundle(part)
-            bundle = blob_name("small-files.zip", name, next(numbers))
+            bundle = blob_name("small-files.tgz", name, next(numbers))
             self._write(bundle, iter([data]), Blob(len(data), hash_of(data)))
             blobs[bundle] = self._sent_blobs[bundle]
             bundles[bundle] = {path: content.nbytes for path, (content, _) in part.items()}
@@ -187,8 +206,9 @@ def _is_nothing_new(held: Held, change: Change) -> bool:
     )
 
 
-def _content(taken: Taken) -> Content:
-    return Content(taken.stamp.nbytes, taken.stamp.mtime_ns, taken.mode, taken.hash)
+def _content(taken: Taken, revision: int) -> Content:
+    stamp = taken.stamp
+    return Content(stamp.nbytes, stamp.mtime_ns, taken.mode, taken.hash, revision=revision)
 
 
 def _in_parts(
@@ -219,4 +239,4 @@ def _in_blobs(pieces: Iterator[Bytes]) -> Iterator[Bytes]:
         yield np.concatenate(waiting)
 
 
-__all__ = ["Change", "ChangedError", "Publisher"]
+__all__ = ["Change", "ChangedError", "LostBlobsError", "Publisher"]

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from colabkit.keeping.formats import WEIGHTS, is_torn
-from colabkit.keeping.looking import Stamp
 from colabkit.keeping.open_files import Writers
-from colabkit.keeping.units import is_signed, missing_in
+from colabkit.keeping.scanning import Stamp
+from colabkit.keeping.units import missing_in, signs_in
 
 # TensorFlow speaks of a checkpoint by what its files have in common.
 _TF_PART = re.compile(r"\.(?:index|data-\d{5}-of-\d{5})$")
@@ -19,8 +19,10 @@ _TF_PART = re.compile(r"\.(?:index|data-\d{5}-of-\d{5})$")
 FOLDER_REST_S = 2.0
 # Its trainer may soon remove one that says itself that it is whole.
 _SIGNED_REST_S = 0.2
+# One whose sign is older than its weights is written anew under its name: more may come.
+_REWRITTEN_REST_S = 60.0
 # What lacks what its sister has may come yet, or was meant so.
-_SISTER_REST_S = 600.0
+SISTER_REST_S = 600.0
 # What somebody has open all the time, as a log, is taken as far as it goes.
 _OPEN_PATIENCE_S = 15.0
 # A folder that never rests is taken as it is at one instant.
@@ -70,16 +72,33 @@ def kinds_of(names: Iterable[str]) -> frozenset[str]:
     return frozenset(re.sub(r"\d+", "#", name) for name in names)
 
 
-def called(unit: Unit) -> list[str]:
+def lacking_beside(inner: Collection[str], others: Collection[frozenset[str]]) -> str:
+    """Returns what a checkpoint's folder lacks where each of some others has more, "" if not.
+
+    Args:
+        inner: The paths of its files in it.
+        others: The kinds of files in the others.
+
+    Example:
+        >>> lacking_beside(["a.bin"], [frozenset({"a.bin", "b.bin"})])
+        'b.bin'
+    """
+    is_signed = "trainer_state.json" in inner
+    mine = kinds_of(inner)
+    lacks = [each - mine for each in others]
+    return min(lacks[0]) if lacks and all(lacks) and not is_signed else ""
+
+
+def called(unit: str, files: Container[str]) -> list[str]:
     """Returns by what names a file elsewhere may speak of a checkpoint, none for what is none.
 
     Example:
-        >>> called(Unit("tf/ckpt-3.index", {"tf/ckpt-3.index": Stamp(1, 2, 3)}))
+        >>> called("tf/ckpt-3.index", {"tf/ckpt-3.index"})
         ['ckpt-3']
     """
-    name = unit.name.rpartition("/")[2]
+    name = unit.rpartition("/")[2]
     stem = _TF_PART.sub("", name)
-    is_one = unit.is_folder or stem != name or PurePosixPath(name).suffix.lower() in WEIGHTS
+    is_one = unit not in files or stem != name or PurePosixPath(name).suffix.lower() in WEIGHTS
     return [stem] if is_one and len(stem) > 3 else []
 
 
@@ -114,7 +133,13 @@ class Settling:
         return self._clock() - self._since[name][1] if name in self._since else 0.0
 
     def objection(
-        self, unit: Unit, writers: Writers, sisters: frozenset[str], *, is_urgent: bool = False
+        self,
+        unit: Unit,
+        writers: Writers,
+        sisters: frozenset[str],
+        before: frozenset[str] = frozenset(),
+        *,
+        is_urgent: bool = False,
     ) -> str:
         """Returns why a unit may not be taken yet, "" where it may.
 
@@ -122,6 +147,7 @@ class Settling:
             unit: The unit, which was noted.
             writers: Who writes what.
             sisters: The kinds of files in the newest whole folder beside it, empty for none.
+            before: The kinds of files in it when it was kept, empty where it was not.
             is_urgent: Whether somebody waits for it.
         """
         waited_s = self._clock() - self._changed_since.get(unit.name, self._clock())
@@ -131,15 +157,14 @@ class Settling:
         if written:
             return f"{min(written)} is being written"
         rested_s = self.rested_s(unit.name)
-        if lacking := missing_in(unit.inner):
+        if lacking := missing_in(unit.inner, unit.name):
             return f"{unit.name} lacks {lacking}"
-        rest_s = _SIGNED_REST_S if is_signed(unit.inner) else FOLDER_REST_S
+        rest_s = _rest_s(unit, is_urgent=is_urgent)
         if rested_s < rest_s and waited_s < _RESTLESS_S:
             return f"{unit.name} has just been written"
-        lacking = min(sisters - kinds_of(unit.inner), default="")
-        if lacking and rested_s < _SISTER_REST_S:
-            return f"{unit.name} lacks {lacking}, which the one before has"
-        return self._torn_objection(unit)
+        return self._lacking(unit, sisters, before, is_urgent=is_urgent) or self._torn_objection(
+            unit
+        )
 
     def _file_objection(
         self, unit: Unit, is_written: bool, waited_s: float, writers: Writers, *, is_urgent: bool
@@ -152,6 +177,31 @@ class Settling:
             return f"{unit.name} has just been written"
         return self._torn_objection(unit)
 
+    def _lacking(
+        self, unit: Unit, sisters: frozenset[str], before: frozenset[str], *, is_urgent: bool
+    ) -> str:
+        """Returns what a folder seems to lack of what it or another one had, "" for nothing."""
+        if lacking := min(signs_in(sisters | before) - kinds_of(unit.inner), default=""):
+            return f"{unit.name} lacks {lacking}"
+        lacking = lacking_beside(unit.inner, [before] if before else [])
+        if lacking and not self._is_written_on(unit.name):
+            return f"{unit.name} lacks {lacking}, which it had when it was kept"
+        # Somebody who waits may not wait so long: rather a part of it there than nothing.
+        if self.rested_s(unit.name) >= (FOLDER_REST_S if is_urgent else SISTER_REST_S):
+            return ""
+        if lacking := lacking_beside(unit.inner, [sisters] if sisters else []):
+            return f"{unit.name} lacks {lacking}, which the one before has"
+        return ""
+
+    def _is_written_on(self, name: str) -> bool:
+        """Whether a folder was written again long after it began to lack something: so be it.
+
+        One whose trainer died while it wrote stays as it is.
+        """
+        began_s = self._changed_since.get(name, self._clock())
+        is_again = name in self._since and self._since[name][1] - began_s >= _REWRITTEN_REST_S
+        return is_again and self._clock() - began_s >= SISTER_REST_S
+
     def _torn_objection(self, unit: Unit) -> str:
         for path in unit.files:
             try:
@@ -162,3 +212,20 @@ class Settling:
             except OSError as error:
                 return f"{path} cannot be read: {error.strerror}"
         return ""
+
+
+def _rest_s(unit: Unit, *, is_urgent: bool) -> float:
+    """Returns for how long nothing in a folder may have changed before it counts."""
+    signs = {f"{unit.name}/{name}" for name in signs_in(unit.inner)}
+    if not signs:
+        return FOLDER_REST_S
+    signed_ns = max(unit.files[path].mtime_ns for path in signs)
+    is_rewritten = any(
+        stamp.mtime_ns > signed_ns
+        for path, stamp in unit.files.items()
+        # Accelerate writes what a loop has registered after its sign.
+        if PurePosixPath(path).suffix in WEIGHTS and "/custom_checkpoint_" not in path
+    )
+    if not is_rewritten:
+        return _SIGNED_REST_S
+    return FOLDER_REST_S if is_urgent else _REWRITTEN_REST_S

@@ -16,15 +16,15 @@ import numpy as np
 import xxhash
 
 from colabkit.errors import DiskFullError
-from colabkit.keeping.looking import Stamp
+from colabkit.keeping.scanning import Stamp
 from colabkit.keeping.version import Content
 from colabkit.storage import Bytes
 
 SMALL_BYTES = 256 << 10
 _READ_BYTES = 8 << 20
 _FICLONE = 0x40049409
-# A file's clock ticks so coarsely that two writes may have one time.
-_TICK_S = 0.02
+# A file's clock ticks so coarsely that two writes may have one time; some disks tell only seconds.
+_TICK_S, _COARSE_TICK_S = 0.02, 2.1
 _SPARE_BYTES = 200_000_000
 
 
@@ -121,8 +121,9 @@ class StagingArea:
         if before is not None and before.inode == stamp.inode and before != stamp:
             self._in_place.add(path)
         age_s = time.time() - stamp.mtime_ns / 1e9
-        if 0 <= age_s < _TICK_S:
-            time.sleep(_TICK_S)
+        tick_s = _COARSE_TICK_S if stamp.mtime_ns % 1_000_000_000 == 0 else _TICK_S
+        if 0 <= age_s < tick_s:
+            time.sleep(tick_s - age_s)
         try:
             taken = self._take(path, stamp, known)
         except FileNotFoundError as error:
@@ -176,6 +177,26 @@ class StagingArea:
             raise DiskFullError(
                 message, path=self._area, needed_bytes=nbytes, free_bytes=free, hint=hint
             )
+
+
+def is_as_taken(path: Path, taken: Taken, *, since_s: float) -> bool:
+    """Whether a small file still holds what was taken of it, where its stamp alone may lie.
+
+    Args:
+        path: The file.
+        taken: What was taken.
+        since_s: When the folder was looked at, in seconds since the epoch; what was written long
+            before has another stamp when it is written again.
+    """
+    if taken.stamp.mtime_ns / 1e9 < since_s - _COARSE_TICK_S:
+        return True
+    try:
+        with path.open("rb") as file:
+            data = file.read(SMALL_BYTES + 1)
+            is_same_stamp = Stamp.of(os.fstat(file.fileno())) == taken.stamp
+    except OSError:
+        return True
+    return data == taken.data or not is_same_stamp
 
 
 def _require_same(descriptor: int, stamp: Stamp, path: str) -> int:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import time
 
-from colabkit.keeping.progress import Progress
+from colabkit.keeping.progress import KeepProgress
 from colabkit.keeping.version import Version
 from colabkit.notebook import Card, Row, Tone, bytes_words, duration_words
 
@@ -62,7 +62,7 @@ class KeepStatus:
     uploaded: UploadedVersion | None = None
 
 
-def status_of(progress: Progress, failure: BaseException | None) -> KeepStatus:
+def status_of(progress: KeepProgress, failure: BaseException | None) -> KeepStatus:
     """Returns how far a folder is kept.
 
     Args:

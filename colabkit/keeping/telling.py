@@ -21,7 +21,7 @@ class Telling:
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
         self._objected: dict[str, float] = {}
-        self._told: set[str] = set()
+        self._named: set[str] = set()
         self._left_out: set[str] = set()
         self._is_late = self._is_in_trouble = False
 
@@ -58,8 +58,8 @@ class Telling:
         """Something is new and may not be taken; that is news when it lasts."""
         self._objected = {name: self._objected.get(name, now_s) for name in objections}
         for name, since_s in self._objected.items():
-            if now_s - since_s >= _STARVING_S and name not in self._told:
-                self._told.add(name)
+            if now_s - since_s >= _STARVING_S and name not in self._named:
+                self._named.add(name)
                 minutes = (now_s - since_s) / 60
                 self._say(f"{name} is not kept since {minutes:.0f} min: {objections[name]}.")
 

@@ -17,12 +17,16 @@ WHOLE = (
     *("global_step[0-9]*", "step-[0-9]*", "step_[0-9]*", "epoch-[0-9]*", "epoch_[0-9]*"),
     *("iter_[0-9]*", "*.ckpt", "*-state"),
 )
+_NUMBERED = tuple(pattern for pattern in WHOLE if "[0-9]" in pattern)
+# A folder there is one checkpoint, or that of a run with numbered ones in it.
+_CHECKPOINT_OR_RUN = "checkpoints/*"
 # What is only ever in the folder of one checkpoint, whatever that is called.
 _SIGNS = frozenset({"random_states_0.pkl", "_CHECKPOINT_METADATA", ".metadata"})
 # A database is what its log and it say together.
 _COMPANION = re.compile(r"(.+\.(?:db|db3|sqlite|sqlite3))-(?:wal|journal)")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
-_STATE = re.compile(r"optimizer\.pt|scheduler\.pt|rng_state(_\d+)?\.pth|training_args\.bin")
+_TRAINERS_FOLDER = re.compile(r"checkpoint-\d+")
+_TRAINERS_FILE = re.compile(r"training_args\.bin|rng_state(_\d+)?\.pth")
 _ACCELERATE = re.compile(r"(optimizer|scheduler)(_\d+)?\.bin")
 
 
@@ -32,7 +36,8 @@ def unit_of(path: str, patterns: Iterable[str]) -> str:
     Args:
         path: Its path in the kept folder.
         patterns: What folders that count as a whole are called; one with "/" is matched
-            against the end of a folder's path, one without against its name.
+            against the end of a folder's path, one without against its name; a folder that one
+            with "!" before it fits is none.
 
     Example:
         >>> unit_of("out/checkpoint-20/rng/a.pt", ["checkpoint-[0-9]*"])
@@ -55,11 +60,23 @@ def _main_file(path: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def _whole_folder(folder: str, patterns: tuple[str, ...]) -> str:
     """Returns the outermost folder that counts as a whole on the way to one, "" for none."""
-    place = PurePosixPath(folder)
-    for each in (*reversed(place.parents), place):
-        if each.name and any(each.match(pattern) for pattern in patterns):
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    for each in _way_to(folder):
+        if _fits_any(each, wanted) and not _fits_any(each, unwanted):
             return str(each)
     return ""
+
+
+def _way_to(folder: str) -> list[PurePosixPath]:
+    """Returns the folders on the way to one and that itself, the outermost first."""
+    place = PurePosixPath(folder)
+    return [each for each in (*reversed(place.parents), place) if each.name]
+
+
+def _fits_any(place: PurePosixPath, patterns: Iterable[str]) -> bool:
+    rooted = "/" / place
+    return any((rooted if each.startswith("/") else place).match(each) for each in patterns)
 
 
 def by_unit(files: Mapping[str, T], patterns: Collection[str]) -> dict[str, dict[str, T]]:
@@ -75,61 +92,83 @@ def by_unit(files: Mapping[str, T], patterns: Collection[str]) -> dict[str, dict
     return units
 
 
-def signed_folders(paths: Iterable[str]) -> tuple[str, ...]:
-    """Returns patterns for the folders that are one checkpoint by what lies in them.
+def patterns_by(paths: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...]:
+    """Returns patterns with what lies in folders: some are one checkpoint, some a run's.
 
     Example:
-        >>> signed_folders(["out/at 3/random_states_0.pkl", "out/log.csv"])
-        ('out/at 3',)
+        >>> patterns_by(["out/at 3/random_states_0.pkl", "out/log.csv"], ["step-[0-9]*"])
+        ('step-[0-9]*', 'out/at 3')
+        >>> patterns_by(["checkpoints/cats/checkpoint-5/model.bin"], ["checkpoints/*"])
+        ('checkpoints/*', '!/checkpoints/cats')
     """
-    found = set()
+    found = dict.fromkeys(patterns)
     for path in paths:
         folder, _, name = path.rpartition("/")
         if name in _SIGNS and folder:
-            found.add(glob.escape(folder))
-    return tuple(sorted(found))
+            found.setdefault(glob.escape(folder))
+        if run := _run_on_the_way(folder):
+            found.setdefault(f"!/{glob.escape(run)}")
+    return tuple(found)
 
 
-def missing_in(names: Collection[str]) -> str:
+@functools.lru_cache(maxsize=4096)
+def _run_on_the_way(folder: str) -> str:
+    """Returns the folder that would be one checkpoint and has numbered ones in it, "" for none."""
+    way = _way_to(folder)
+    for number, each in enumerate(way):
+        is_numbered = each.name.isdigit() or _fits_any(each, _NUMBERED)
+        if each.match(_CHECKPOINT_OR_RUN) and not is_numbered:
+            return str(each) if any(_fits_any(inner, _NUMBERED) for inner in way[number:]) else ""
+    return ""
+
+
+def missing_in(names: Collection[str], unit: str = "") -> str:
     """Returns what a checkpoint's folder lacks by the signs of who writes it, "" for nothing.
 
     Args:
         names: The paths of its files in the folder.
+        unit: The path of the folder.
 
     Source:
-        transformers' Trainer writes trainer_state.json last; accelerate's save_state the random
-        states; torch.distributed.checkpoint its .metadata; shards are numbered "of" their count.
+        transformers' Trainer writes trainer_state.json last, in folders it calls checkpoint-N;
+        accelerate's save_state the random states; torch.distributed.checkpoint its .metadata;
+        shards are numbered "of" their count. A loop of one's own has an optimizer.pt, too.
 
     Example:
-        >>> missing_in(["model.safetensors", "optimizer.pt"])
+        >>> missing_in(["model.safetensors", "training_args.bin"], "out/checkpoint-20")
         'trainer_state.json'
+        >>> missing_in(["model.safetensors", "training_args.bin"], "checkpoints/final")
+        ''
     """
-    if any(_STATE.fullmatch(name) for name in names) and "trainer_state.json" not in names:
-        return "trainer_state.json"
     is_accelerates = any(_ACCELERATE.fullmatch(name) for name in names)
     if is_accelerates and not any(name.startswith("random_states_") for name in names):
         return "random_states_0.pkl"
-    if any(name.endswith(".distcp") for name in names):
-        folders = {name.rpartition("/")[0] for name in names if name.endswith(".distcp")}
-        for folder in sorted(folders):
-            metadata = f"{folder}/.metadata" if folder else ".metadata"
-            if metadata not in names:
-                return metadata
+    for name in names:
+        folder, _, last = name.rpartition("/")
+        above = (folder or unit).rpartition("/")[2]
+        inside = f"{folder}/" if folder else ""
+        if _TRAINERS_FILE.fullmatch(last) and _TRAINERS_FOLDER.fullmatch(above):
+            lacking = f"{inside}trainer_state.json"
+        elif last.endswith(".distcp"):
+            lacking = f"{inside}.metadata"
+        else:
+            continue
+        if lacking not in names:
+            return lacking
     return _missing_shard(names)
 
 
-def is_signed(names: Collection[str]) -> bool:
-    """Whether a checkpoint's folder holds what its writer writes last.
+def signs_in(names: Iterable[str]) -> frozenset[str]:
+    """Returns what of a checkpoint's folder its writer writes last.
 
     Example:
-        >>> is_signed(["model.safetensors", "trainer_state.json"]), is_signed(["model.safetensors"])
-        (True, False)
+        >>> sorted(signs_in(["model.safetensors", "trainer_state.json", "model/.metadata"]))
+        ['trainer_state.json']
     """
-    return any(
-        name == "trainer_state.json"
-        or name.startswith("random_states_")
-        or name.rpartition("/")[2] == ".metadata"
+    return frozenset(
+        name
         for name in names
+        if name in {"trainer_state.json", ".metadata"} or name.startswith("random_states_")
     )
 
 

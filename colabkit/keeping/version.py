@@ -13,7 +13,9 @@ from colabkit.checkpoint import Name
 from colabkit.errors import CheckpointCorruptError
 from colabkit.storage import Bytes, hash_of
 
-FORMAT = 1
+FORMAT = 2
+# Format 1 has zips for bundles, and notes no revisions.
+_READABLE = (1, FORMAT)
 _PREFIX, _MIDDLE = b'{"xxh3_128":"', b'","version":'
 _HASH_CHARS = 32
 
@@ -42,6 +44,8 @@ class Content:
         hash: The XXH3 128-bit hash of its bytes.
         blobs: Where it lies on the volume, part after part; or the one bundle it is in.
         is_bundled: Whether it shares a bundle with other small files.
+        revision: Which version of the folder it came with, counted from 1: no clock tells so
+            surely what is newer. 0 where that was not noted.
     """
 
     nbytes: int
@@ -50,6 +54,7 @@ class Content:
     hash: str
     blobs: tuple[str, ...] = ()
     is_bundled: bool = False
+    revision: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,8 +125,8 @@ class Version:
 
 
 def _parse(raw: dict[str, Any], path: str) -> Version:
-    if raw["format"] != FORMAT:
-        raise damaged(path, f"format {raw['format']!r}, this colabkit reads {FORMAT}")
+    if raw["format"] not in _READABLE:
+        raise damaged(path, f"format {raw['format']!r}, this colabkit reads up to {FORMAT}")
     name = Name.parse(raw["name"])
     if name is None:
         raise damaged(path, f"the name {raw['name']!r}")
@@ -148,14 +153,16 @@ def _parse(raw: dict[str, Any], path: str) -> Version:
 
 def row_of(content: Content) -> list[Any]:
     """Returns a file's content for JSON."""
-    mine = (content.nbytes, content.mtime_ns, content.mode, content.hash)
+    mine = (content.nbytes, content.mtime_ns, content.mode, content.hash, content.revision)
     return [*mine, *content.blobs] if not content.is_bundled else [*mine]
 
 
 def content_of(row: list[Any]) -> Content:
     """Returns a file's content from JSON."""
-    nbytes, mtime_ns, mode, told, *blobs = row
-    return Content(int(nbytes), int(mtime_ns), int(mode), str(told), tuple(map(str, blobs)))
+    nbytes, mtime_ns, mode, told, *rest = row
+    revision = rest.pop(0) if rest and isinstance(rest[0], int) else 0
+    mine = (int(nbytes), int(mtime_ns), int(mode), str(told))
+    return Content(*mine, tuple(map(str, rest)), revision=revision)
 
 
 def require_inside(name: str, path: str) -> None:

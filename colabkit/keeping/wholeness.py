@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
 from colabkit.keeping.formats import is_torn
-from colabkit.keeping.looking import Look, Stamp, led_to, look_at
-from colabkit.keeping.open_files import writers_in
-from colabkit.keeping.settling import FOLDER_REST_S, kinds_of
-from colabkit.keeping.units import by_unit, missing_in, natural_key, signed_folders
+from colabkit.keeping.open_files import Writers, writers_in
+from colabkit.keeping.scanning import FolderScan, Stamp, led_to, scan_folder
+from colabkit.keeping.settling import FOLDER_REST_S, kinds_of, lacking_beside
+from colabkit.keeping.units import by_unit, missing_in, natural_key, patterns_by
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Latest:
+    """What was found.
+
+    Attributes:
+        name: The newest whole file or folder, by its path in the folder, None for none.
+        passed_over: What is newer and seems torn, and why; "" where nothing is.
+    """
+
+    name: str | None = None
+    passed_over: str = ""
 
 
 def is_whole(folder: Path, name: str, files: Mapping[str, Stamp]) -> bool:
     """Whether nothing of a unit is missing, as far as its files and its writer's signs tell."""
-    if name not in files and missing_in([path.removeprefix(f"{name}/") for path in files]):
+    if name not in files and missing_in([path.removeprefix(f"{name}/") for path in files], name):
         return False
     try:
         return not any(is_torn(folder / path) for path in files)
@@ -30,99 +45,161 @@ def latest_in(
     whole: tuple[str, ...],
     skip: tuple[str, ...],
     known: Mapping[str, Stamp],
-) -> str | None:
-    """Returns the newest whole file or folder that a pattern fits, by its path in the folder.
+    revisions: Mapping[str, int],
+    inputs: Mapping[str, Stamp],
+) -> Latest:
+    """Returns the newest whole file or folder that a pattern fits.
 
     Args:
         folder: The kept folder.
         pattern: What to look for; without "/" at any depth.
         whole: What folders that count as a whole are called.
         skip: What is left out.
-        known: Files that are as they were kept, with their stamps.
+        known: The files of the newest version, with the stamps they had when they were kept.
+        revisions: Which version each of them came with.
+        inputs: What was there before anything was kept.
     """
-    look = look_at(folder, skip)
-    names = _names_that_fit(look, pattern)
-    units = _matching(folder, look, set(names.values()), whole)
-    if not units:
-        return None
-    fit = _whole_ones(folder, units, known)
-    kinds: dict[str, list[frozenset[str]]] = {}
-    for name in fit:
-        if name not in units[name]:
-            inner = kinds_of(path.removeprefix(f"{name}/") for path in units[name])
-            kinds.setdefault(name.rpartition("/")[0], []).append(inner)
+    scan = scan_folder(folder, skip)
+    names = _names_that_fit(scan, pattern)
+    whole = patterns_by([*scan.files, *known], whole)
+    seen = _Seen(folder, scan, by_unit(scan.files, whole), known, by_unit(known, whole))
+    units = _matching(seen, set(names.values()))
+    fit = {name: files for name, files in units.items() if seen.is_fit(name, files)}
+    lacking = {name: _lacking(name, fit) for name in fit}
 
-    def is_fit(led: str) -> bool:
-        is_file_or_known = led in units[led] or fit[led]
-        return is_file_or_known or not _lacks(led, units[led], kinds)
+    ages = _ages(fit, known, revisions, inputs)
 
     def key(name: str) -> tuple[object, ...]:
         # Of a link and what it leads to, the name with a number in it tells more.
-        newest_ns = max(stamp.mtime_ns for stamp in units[names[name]].values())
-        return (newest_ns, name == names[name], natural_key(name))
+        return (ages[names[name]], name == names[name], natural_key(name))
 
-    good = [name for name, led in names.items() if led in fit and is_fit(led)]
-    return max(good, key=key, default=None)
+    found = sorted((name for name, led in names.items() if led in fit), key=key, reverse=True)
+    for number, name in enumerate(found):
+        if not lacking[names[name]]:
+            newest = found[0]
+            why = f"{newest} lacks {lacking[names[newest]]}, which the others have"
+            return Latest(name, why if number else "")
+    return Latest()
 
 
-def _whole_ones(
-    folder: Path, units: Mapping[str, Mapping[str, Stamp]], known: Mapping[str, Stamp]
-) -> dict[str, bool]:
-    """Returns the units that are whole, and whether each is as it was kept."""
-    writers = writers_in(folder)
-    fit: dict[str, bool] = {}
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Seen:
+    """A folder as it is seen, and what is known of it."""
+
+    folder: Path
+    scan: FolderScan
+    units: Mapping[str, Mapping[str, Stamp]]
+    known: Mapping[str, Stamp]
+    kept: Mapping[str, Mapping[str, Stamp]]
+    writers: Writers = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "writers", writers_in(self.folder))
+
+    def is_fit(self, name: str, files: Mapping[str, Stamp]) -> bool:
+        """Whether something is whole, as far as it alone tells."""
+        if self._is_gutted(name, files):
+            return False
+        if all(self.known.get(path) == stamp for path, stamp in files.items()):
+            return True
+        if self.writers.paths & files.keys() or not is_whole(self.folder, name, files):
+            return False
+        return self.writers.sees_all or not 0 <= _age_s(files) < FOLDER_REST_S
+
+    def _is_gutted(self, name: str, files: Mapping[str, Stamp]) -> bool:
+        """Whether a checkpoint's folder lost what it had when it was kept."""
+        kept = self.kept.get(name, {})
+        if name in files or kept.keys() <= files.keys():
+            return False
+        if all(self.known.get(path) == stamp for path, stamp in files.items()):
+            return True
+        return bool(lacking_beside(_inner(name, files), [_kinds(name, kept)]))
+
+
+def _ages(
+    units: Mapping[str, Mapping[str, Stamp]],
+    known: Mapping[str, Stamp],
+    revisions: Mapping[str, int],
+    inputs: Mapping[str, Stamp],
+) -> dict[str, tuple[int, int]]:
+    """Returns what is larger for what is newer: by its version, and in one by the clock.
+
+    What is in no version yet is newer than what is. Of an input the clock alone tells.
+    """
+    upcoming = max(revisions.values(), default=0) + 1
+    ages: dict[str, tuple[int, int]] = {}
+    only_inputs: dict[str, int] = {}
     for name, files in units.items():
-        is_known = all(known.get(path) == stamp for path, stamp in files.items())
-        if not is_known:
-            if writers.paths & files.keys() or not is_whole(folder, name, files):
-                continue
-            if not writers.sees_all and _age_s(files) < FOLDER_REST_S:
-                continue
-        fit[name] = is_known
-    return fit
+        newest_ns = max(stamp.mtime_ns for stamp in files.values())
+        if all(inputs.get(path) == stamp for path, stamp in files.items()):
+            only_inputs[name] = newest_ns
+            continue
+        came = [
+            revisions.get(path, upcoming) if known.get(path) == stamp else upcoming
+            for path, stamp in files.items()
+        ]
+        ages[name] = (max(came), newest_ns)
+    older = sorted(ages.values(), key=itemgetter(1))
+    for name, newest_ns in only_inputs.items():
+        before = [revision for revision, at_ns in older if at_ns <= newest_ns]
+        ages[name] = (max(before, default=-1), newest_ns)
+    return ages
 
 
-def _lacks(
-    name: str, files: Mapping[str, Stamp], kinds: Mapping[str, list[frozenset[str]]]
-) -> bool:
-    """Whether a folder lacks what all others beside it have."""
-    mine = kinds_of(path.removeprefix(f"{name}/") for path in files)
-    others = list(kinds[name.rpartition("/")[0]])
-    others.remove(mine)
-    return bool(others) and all(each - mine for each in others)
+def _lacking(name: str, units: Mapping[str, Mapping[str, Stamp]]) -> str:
+    """Returns what a folder lacks that all others beside it have, "" for nothing.
+
+    Two that lack it are meant so.
+    """
+    files = units[name]
+    above = name.rpartition("/")[0]
+    others = [
+        _kinds(each, inner)
+        for each, inner in units.items()
+        if each not in (name, *inner) and each.rpartition("/")[0] == above
+    ]
+    return "" if name in files else lacking_beside(_inner(name, files), others)
+
+
+def _inner(unit: str, files: Iterable[str]) -> list[str]:
+    return [path.removeprefix(f"{unit}/") for path in files]
+
+
+def _kinds(unit: str, files: Iterable[str]) -> frozenset[str]:
+    return kinds_of(_inner(unit, files))
 
 
 def _age_s(files: Mapping[str, Stamp]) -> float:
     return time.time() - max(stamp.mtime_ns for stamp in files.values()) / 1e9
 
 
-def _names_that_fit(look: Look, pattern: str) -> dict[str, str]:
+def _names_that_fit(scan: FolderScan, pattern: str) -> dict[str, str]:
     """Returns the files, folders and links that a pattern fits, and where each leads."""
     found: dict[str, str] = {}
-    for path in (*look.files, *look.links):
+    for path in (*scan.files, *scan.links):
         for each in (PurePosixPath(path), *PurePosixPath(path).parents):
             if each.name and _fits(each, pattern):
-                found[str(each)] = led_to(str(each), look.links)
+                found[str(each)] = led_to(str(each), scan.links)
     return found
 
 
-def _matching(
-    folder: Path, look: Look, names: Collection[str], whole: tuple[str, ...]
-) -> dict[str, dict[str, Stamp]]:
+def _matching(seen: _Seen, names: Collection[str]) -> dict[str, Mapping[str, Stamp]]:
     """Returns the files of units or of other folders that are named."""
-    files = look.files
     found: dict[str, dict[str, Stamp]] = {}
-    for path in files:
+    for path, stamp in seen.scan.files.items():
         for each in (path, *map(str, PurePosixPath(path).parents)):
             if each in names:
-                found.setdefault(each, {})[path] = files[path]
-    units = by_unit(files, (*whole, *signed_folders(files)))
-    for name in list(found):
-        inside = next((n for n in units if n != name and name.startswith(f"{n}/")), None)
-        if inside is not None:
+                found.setdefault(each, {})[path] = stamp
+    whole: dict[str, Mapping[str, Stamp]] = {}
+    for name, files in found.items():
+        above = map(str, PurePosixPath(name).parents)
+        inside = next((each for each in above if each in seen.units), None)
+        if inside is None:
+            whole[name] = files
+        elif seen.is_fit(inside, seen.units[inside]):
             # A file of a checkpoint is whole when the checkpoint is.
-            found[name] = dict(units[inside]) if is_whole(folder, inside, units[inside]) else {}
-    return {name: inner for name, inner in found.items() if inner}
+            whole[name] = seen.units[inside]
+    return whole
 
 
 def _fits(path: PurePosixPath, pattern: str) -> bool:

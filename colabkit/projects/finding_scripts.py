@@ -59,7 +59,7 @@ def find_script(path: str | Path, project: str | Path | None = None) -> Script:
     platform = detect_platform()
     where = _plain(locate_input(path, platform=platform))
     mount = mount_of(where, platform=platform)
-    if mount is not None and mount.look() is not MountState.MOUNTED:
+    if mount is not None and mount.probe() is not MountState.MOUNTED:
         message = f"{path} is on Drive, which is not mounted at {mount.mountpoint}."
         hint = "Run colabkit.setup() or colabkit.mount() first, then this cell again."
         raise DriveLostError(message, path=where, operation="run", hint=hint)

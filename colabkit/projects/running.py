@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from colabkit.errors import ScriptError, StorageError
-from colabkit.keeping import Kept, mend_kept
+from colabkit.keeping import Kept, remount_for_kept
 from colabkit.notebook import duration_words, say
 from colabkit.projects.masking import masked, secrets_of
 from colabkit.projects.processes import ShownProcess
@@ -58,7 +58,7 @@ class Running:
             folder=project,
             environ=_environ(project),
             secrets=self._secrets,
-            tick=self._mend,
+            tick=self._remount,
         )
 
     def run(self) -> ScriptRun:
@@ -84,21 +84,21 @@ class Running:
             raise unsaved
         return ScriptRun(self._path, took_s, saved)
 
-    def _mend(self) -> None:
+    def _remount(self) -> None:
         """Mounts Drive again where it is lost: only this thread may.
 
         The script may write there by itself, and can neither mount it nor tell of it.
         """
         if time.monotonic() < self._next_mend_s:
             return
-        mend_kept()
+        remount_for_kept()
         mount = mount_in_use()
-        if mount is not None and mount.look() is MountState.LOST:
-            mending = mount.mend()
-            if mending.outcome is RemountOutcome.REMOUNTED:
+        if mount is not None and mount.probe() is MountState.LOST:
+            result = mount.remount()
+            if result.outcome is RemountOutcome.REMOUNTED:
                 say("Drive was lost and is mounted again.")
-            elif mending.outcome is RemountOutcome.REFUSED:
-                say(f"Drive could not be mounted again: {mending.error}")
+            elif result.outcome is RemountOutcome.REFUSED:
+                say(f"Drive could not be mounted again: {result.error}")
         self._next_mend_s = time.monotonic() + _MEND_EVERY_S
 
     def _flush(self) -> Exception | None:

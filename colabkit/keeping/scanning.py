@@ -33,7 +33,7 @@ NEVER_KEPT = (
 
 
 class Stamp(NamedTuple):
-    """What tells one state of a file from another; a tuple, as thousands are compared each look.
+    """What tells one state of a file from another; a tuple, as thousands are compared each scan.
 
     Attributes:
         nbytes: Its size.
@@ -52,8 +52,8 @@ class Stamp(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Look:
-    """One look at a folder.
+class FolderScan:
+    """One scan at a folder.
 
     Attributes:
         files: The stamp of every file, by its path in the folder with "/".
@@ -66,7 +66,7 @@ class Look:
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
+def scan_folder(folder: Path, skip: Iterable[str] = ()) -> FolderScan:
     """Returns what lies in a folder now; what goes away meanwhile is left out.
 
     Args:
@@ -74,7 +74,7 @@ def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
         skip: Patterns for names or paths that are left out, besides what never is kept.
     """
     names, paths = _compiled((*NEVER_KEPT, *skip))
-    look = Look()
+    scan = FolderScan()
     waiting = [("", os.fspath(folder))]
     while waiting:
         above, place = waiting.pop()
@@ -83,7 +83,7 @@ def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except PermissionError as error:
-            look.left_out[above.rstrip("/")] = f"it cannot be read ({error.strerror})"
+            scan.left_out[above.rstrip("/")] = f"it cannot be read ({error.strerror})"
             continue
         with entries:
             for entry in entries:
@@ -91,14 +91,14 @@ def look_at(folder: Path, skip: Iterable[str] = ()) -> Look:
                 if names.fullmatch(entry.name) or (paths and paths.fullmatch(path)):
                     continue
                 if not _is_text(path):
-                    look.left_out[ascii(path)] = "its name is no text"
+                    scan.left_out[ascii(path)] = "its name is no text"
                 elif entry.is_symlink():
-                    _note_link(entry, path, folder, look)
+                    _note_link(entry, path, folder, scan)
                 elif entry.is_dir(follow_symlinks=False):
                     waiting.append((f"{path}/", entry.path))
                 elif entry.is_file(follow_symlinks=False):
-                    _note_file(entry, path, look.files)
-    return look
+                    _note_file(entry, path, scan.files)
+    return scan
 
 
 @functools.lru_cache(maxsize=16)
@@ -124,7 +124,7 @@ def _note_file(entry: os.DirEntry[str], path: str, files: dict[str, Stamp]) -> N
         return
 
 
-def _note_link(entry: os.DirEntry[str], path: str, folder: Path, look: Look) -> None:
+def _note_link(entry: os.DirEntry[str], path: str, folder: Path, scan: FolderScan) -> None:
     try:
         target = os.fspath(Path(entry.path).readlink())
     except OSError:
@@ -132,12 +132,12 @@ def _note_link(entry: os.DirEntry[str], path: str, folder: Path, look: Look) -> 
     above = Path(entry.path).parent
     where = Path(os.path.normpath(above / target))
     if not where.is_relative_to(folder) or not _is_text(target):
-        look.left_out[path] = f"it leads out of the folder, to {ascii(target)[1:-1]}"
+        scan.left_out[path] = f"it leads out of the folder, to {ascii(target)[1:-1]}"
     elif Path(target).is_absolute():
         # On the next machine the folder may lie elsewhere.
-        look.links[path] = os.path.relpath(where, above)
+        scan.links[path] = os.path.relpath(where, above)
     else:
-        look.links[path] = target
+        scan.links[path] = target
 
 
 def led_to(path: str, links: Mapping[str, str]) -> str:
