@@ -15,6 +15,7 @@ from colabkit.frameworks.detect import KERAS, framework_of, no_framework_error
 from colabkit.frameworks.processes import require_one_process
 from colabkit.runs.checks import require_folder
 from colabkit.runs.history import History
+from colabkit.runs.news import News
 
 _OF_KERAS = frozenset(
     {
@@ -62,6 +63,7 @@ def fit(
     data_changed: str = "error",
     progress: bool = True,
     tensorboard: bool = False,
+    logger: Any = None,
     release_when_done: bool = False,
     max_steps: int | None = None,
     max_time: str | float | None = None,
@@ -129,6 +131,9 @@ def fit(
         progress: Whether to show progress and say what happens.
         tensorboard: Whether to write event files into the run folder; then
             ``%tensorboard --logdir`` on it shows the curves, on this machine or the next.
+        logger: Who else draws the curves: "wandb", "mlflow", "trackio", an object with
+            ``log(values, step=...)``, or a list of these. All sessions are one run there, and no
+            step is told twice; what a service raises does not stop training.
         release_when_done: Whether to give the machine back once this call has trained the last
             epoch and all is on Drive, so that compute units stop counting. An interrupted or
             failed run keeps the machine.
@@ -142,8 +147,9 @@ def fit(
         save_base: Whether frozen quantized weights, and the frozen base under adapters of PEFT,
             are written too. Without, their hashes are noted: where this goes on, the same base
             model must be loaded, and another one is an error.
-        notify: Who is told when a call that took half a minute or more has ended, or any has
-            failed: a function of one sentence, "ntfy://topic", or another URL of Apprise's.
+        notify: Who is told when a call that took half a minute or more has ended or stopped for
+            time, any has failed, or Drive is lost or back: a function of one sentence,
+            "ntfy://topic", or another URL of Apprise's.
         keras_arguments: For a Keras model only, with the meaning they have in Keras:
             sample_weight, class_weight, shuffle, initial_epoch, steps_per_epoch, validation_split,
             validation_steps, validation_batch_size, validation_freq, verbose.
@@ -162,7 +168,7 @@ def fit(
         CheckpointWriteError: The last checkpoint could not be written.
         StorageError: ``ckpt_dir`` is a file, or cannot be written, or is on a Drive that is not
             mounted.
-        MissingPackageError: PyTorch is not installed, or a package that the URL needs.
+        MissingPackageError: PyTorch is not installed, or a package that the URL or logger needs.
 
     Example:
         >>> import tempfile, torch, colabkit
@@ -176,9 +182,10 @@ def fit(
     require_folder(ckpt_dir)
     for name in ("model", "data", "ckpt_dir", "keras_arguments"):
         del arguments[name]
-    send = sender(arguments.pop("notify"))
+    news = News(sender(arguments.pop("notify")), Path(str(ckpt_dir)).name)
+    arguments["news"] = news
     train = functools.partial(_trained, model, data, ckpt_dir, arguments, keras_arguments)
-    return telling(send, train, epochs=epochs, ckpt_dir=ckpt_dir)
+    return telling(news, train, epochs=epochs)
 
 
 def _trained(

@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import functools
 import importlib
-import logging
-import threading
 import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from colabkit.errors import ArgumentError, MissingPackageError
 from colabkit.frameworks.processes import speaks_for_all
 from colabkit.runs.history import History
-
-_logger = logging.getLogger(__name__)
-
-Send = Callable[[str], object]
+from colabkit.runs.news import News, Send
 
 # Who started what ended sooner is still looking at it.
 _WORTH_A_MESSAGE_S = 30.0
 _WAIT_S, _REQUEST_TIMEOUT_S = 10.0, 8.0
-# What every service takes as one message.
-_LENGTH_MAX = 1000
 _NTFY = "https://ntfy.sh"
 
 
@@ -55,58 +47,43 @@ def sender(notify: Any) -> Send | None:
 
 
 def telling(
-    send: Send | None,
+    news: News,
     train: Callable[[], History],
     *,
     epochs: int,
-    ckpt_dir: str | Path,
     clock: Callable[[], float] = time.monotonic,
     wait_s: float = _WAIT_S,
 ) -> History:
     """Trains, and tells how it ended; a service that fails or hangs changes nothing of that.
 
     Args:
-        send: Sends a sentence, None for nobody to tell.
+        news: Tells of the run.
         train: Trains, and returns the history.
         epochs: Epochs that were asked for.
-        ckpt_dir: Names the run.
         clock: Seconds that only grow.
         wait_s: Seconds that a message may take.
     """
-    if send is None:
-        return train()
-    began_s, name = clock(), Path(str(ckpt_dir)).name
+    began_s = clock()
     try:
         history = train()
     except Exception as error:
-        _send(send, f"{name} failed: {type(error).__name__}: {error}", wait_s)
+        news.tell(f"{news.name} failed: {type(error).__name__}: {error}", wait_s=wait_s)
         raise
     if clock() - began_s >= _WORTH_A_MESSAGE_S:
-        _send(send, f"{name} {_how_it_ended(history, epochs)}", wait_s)
+        news.tell(f"{news.name} {_how_it_ended(history, epochs, news)}", wait_s=wait_s)
     return history
 
 
-def _how_it_ended(history: History, epochs: int) -> str:
+def _how_it_ended(history: History, epochs: int, news: News) -> str:
     values = ", ".join(f"{n} {value:.4g}" for n, value in history.newest_epoch_values().items())
     said = f": {values}" if values else ""
     if len(history) >= epochs:
         return f"has finished, {len(history):,} epochs{said}."
-    return f"has ended after {len(history):,} of {epochs:,} epochs{said}."
-
-
-def _send(send: Send, sentence: str, wait_s: float) -> None:
-    """Sends on a thread that nothing waits for longer than the message is worth."""
-
-    def work() -> None:
-        try:
-            send(sentence[:_LENGTH_MAX])
-        except Exception:
-            # Whatever a service answers, the training is over and must be returned.
-            _logger.warning("The message could not be sent: %s", sentence, exc_info=True)
-
-    thread = threading.Thread(target=work, name="notify", daemon=True)
-    thread.start()
-    thread.join(wait_s)
+    done = f"after {len(history):,} of {epochs:,} epochs"
+    if news.is_out_of_time:
+        return f"has stopped for time {done} ({news.ended_early}); run it again to go on{said}."
+    why = f" ({news.ended_early})" if news.ended_early else ""
+    return f"has ended {done}{why}{said}."
 
 
 def _to_ntfy(topic: str, sentence: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from colabkit.errors import ArgumentError
 from colabkit.runs.checks import require_count, require_list, seed_of
+from colabkit.runs.news import News
 from colabkit.runs.options import RunOptions
 
 
@@ -27,11 +28,13 @@ class FitOptions:
     data_changed: str
     progress: bool
     tensorboard: bool
+    logger: Any
     release_when_done: bool
     max_steps: int | None
     max_time: str | float | None
     phase: str | None
     save_base: bool
+    news: News
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "keep"):
@@ -50,11 +53,13 @@ class FitOptions:
             data_changed=self.data_changed,
             progress=self.progress,
             tensorboard=self.tensorboard,
+            logger=self.logger,
             must_be_finite=("loss",),
             max_steps=self.max_steps,
             max_time=self.max_time,
             phase=self.phase,
             save_base=self.save_base,
+            news=self.news,
         )
 
     def check_is_read_often_enough(self, feed: Any, *, instead: str) -> None:

@@ -121,7 +121,7 @@ _IN_OTHER_WORDS = {
     " shuffle=True, collate_fn=DataCollatorWithPadding(tokenizer)).",
     "remove_unused_columns": "Leave it out: text that the model has no name for is left out;"
     " data.remove_columns([...]) for the rest.",
-    "report_to": "Write tensorboard=True, or pass a callback that tells your service.",
+    "report_to": 'Write logger="wandb", "mlflow" or "trackio", or tensorboard=True.',
     "restore_best_weights": "Call colabkit.load(model, ckpt_dir, 'best') afterwards.",
     "resume_from_checkpoint": "Leave it out: running fit again goes on. resume= takes a step,"
     ' "best", "weights" or False.',

@@ -73,16 +73,16 @@ class Attributes:
         last call and can be saved by nobody in ``lost``.
         """
         changed: dict[str, Any] = {}
-        opaque: dict[str, _Look] = {}
+        opaque: dict[str, _Fingerprint] = {}
         self.with_state = {}
         for path, value in self._own().items():
-            if value is self._first.get(path, _NOTHING) and type(value) in _UNCHANGING:
+            if value is self._first.get(path, _NOTHING) and type(value) in UNCHANGING:
                 if path in self._restored:
                     changed[path] = value
                 continue
             mark = self.values.mark(value)
             if mark is None:
-                self._look_at(path, value, opaque)
+                self._inspect(path, value, opaque)
             elif path in self._restored or mark != self._marks.get(path, _NOTHING):
                 changed[path] = self.values.detached(value)
         self._note_lost(opaque)
@@ -130,23 +130,25 @@ class Attributes:
         walk(self._owner, "", 0)
         return found
 
-    def _look_at(self, path: str, value: Any, opaque: dict[str, _Look], depth: int = 0) -> None:
+    def _inspect(
+        self, path: str, value: Any, opaque: dict[str, _Fingerprint], depth: int = 0
+    ) -> None:
         """Takes down what is not plain: objects with a state, and what else they may be."""
         if has_state(value):
             self.with_state[path] = value
         elif isinstance(value, list | tuple | dict) and depth < _DEPTH_MAX:
             if len(value) > _LOOKED_AT_MAX:
-                opaque[path] = _Look(value, len(value))
+                opaque[path] = _Fingerprint(value, len(value))
                 return
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             parts = [(key, part) for key, part in pairs if self.values.mark(part) is None]
-            inside: dict[str, _Look] = {}
+            inside: dict[str, _Fingerprint] = {}
             for key, part in parts:
-                self._look_at(f"{path}[{key!r}]", part, inside, depth + 1)
+                self._inspect(f"{path}[{key!r}]", part, inside, depth + 1)
             if inside:
-                opaque[path] = _Look(value, [*inside.values()])
+                opaque[path] = _Fingerprint(value, [*inside.values()])
         elif not (trains_nothing(value) or self.values.is_saved_elsewhere(value)):
-            opaque[path] = _Look(value, self._mark_inside(value))
+            opaque[path] = _Fingerprint(value, self._mark_inside(value))
 
     def _mark_inside(self, value: Any) -> Any:
         if has_state(self._owner):
@@ -154,7 +156,7 @@ class Attributes:
         inside = list(_attributes_of(value).items())[:_LOOKED_AT_MAX]
         return [(name, self.values.mark(each)) for name, each in inside]
 
-    def _note_lost(self, opaque: dict[str, _Look]) -> None:
+    def _note_lost(self, opaque: dict[str, _Fingerprint]) -> None:
         before, self._opaque = self._opaque, opaque
         if before is None:
             return  # what a session makes before its first step, the next one makes as well
@@ -163,7 +165,7 @@ class Attributes:
                 self.lost[path] = look.kind
 
 
-class _Look:
+class _Fingerprint:
     """What an object was when it was looked at, without keeping it alive where that can be."""
 
     def __init__(self, value: Any, inside: Any) -> None:
@@ -175,7 +177,7 @@ class _Look:
             self._held = lambda: value
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Look):
+        if not isinstance(other, _Fingerprint):
             return False
         return self._held() is other._held() and self._inside == other._inside
 
@@ -191,7 +193,7 @@ def has_state(value: object) -> bool:
     )
 
 
-_UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
+UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
 
 def _attributes_of(owner: object) -> dict[str, Any]:

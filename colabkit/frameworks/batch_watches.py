@@ -89,9 +89,6 @@ class SampledWatch:
     Where nothing tells whether a batch has been changed in place, to record each would cost
     every step; and where batches are fetched ahead, the newest is not the one trained last.
 
-    Attributes:
-        first: What the first batch of the pass is, None where it was not handed out.
-
     Args:
         record: Says what a batch is.
         first: Number of the first batch in its pass.
@@ -99,10 +96,15 @@ class SampledWatch:
 
     def __init__(self, record: Callable[[Any], BatchRecord], *, first: int = 0) -> None:
         self.record = record
-        self.first: BatchRecord | None = None
+        self._first: BatchRecord | None = None
         self._number = first
         self._due = first
         self._seen: dict[int, BatchRecord] = {}
+
+    @property
+    def first(self) -> BatchRecord | None:
+        """What the first batch of the pass is, None where it was not handed out."""
+        return self._first
 
     def see(self, batch: Any) -> None:
         """Takes down the batch that is handed out next."""
@@ -115,7 +117,7 @@ class SampledWatch:
         """Takes down what the batch of a number is."""
         self._seen[number] = record
         if number == 0:
-            self.first = record
+            self._first = record
 
     def kept(self, epoch: int, batches_done: int, reasons: tuple[str, ...]) -> KeptBatch | None:
         """Returns the newest that was trained."""

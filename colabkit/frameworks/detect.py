@@ -18,7 +18,7 @@ from colabkit.frameworks.plain.parts import is_tree
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Framework:
+class FrameworkEntry:
     """A framework that runs are made of.
 
     Attributes:
@@ -36,19 +36,19 @@ class Framework:
         return _is_of(value, self.packages)
 
 
-KERAS = Framework("keras", ("keras", "tensorflow"), "colabkit.frameworks.keras:KerasAdapter")
-TORCH = Framework("torch", ("torch",), "colabkit.frameworks.torch:TorchAdapter")
-JAX = Framework(
+KERAS = FrameworkEntry("keras", ("keras", "tensorflow"), "colabkit.frameworks.keras:KerasAdapter")
+TORCH = FrameworkEntry("torch", ("torch",), "colabkit.frameworks.torch:TorchAdapter")
+JAX = FrameworkEntry(
     "jax", ("jax", "jaxlib", "flax", "optax", "equinox"), "colabkit.frameworks.jax:JaxAdapter"
 )
-PLAIN = Framework("plain", (), "colabkit.frameworks.plain:PlainAdapter")
+PLAIN = FrameworkEntry("plain", (), "colabkit.frameworks.plain:PlainAdapter")
 FRAMEWORKS = [KERAS, TORCH, JAX]
 """In the order in which they are asked."""
 _REPLACES = (JAX, PLAIN)
 _SPREAD_MAX, _DEPTH_MAX = 1000, 8
 
 
-def framework_of(objects: Iterable[Any]) -> Framework:
+def framework_of(objects: Iterable[Any]) -> FrameworkEntry:
     """Returns the first framework that claims one of the objects, PyTorch where none does.
 
     An object of a framework that was never imported cannot exist, so what is loaded is enough.

@@ -21,6 +21,8 @@ _DEPTH_MAX = 24
 _GLOBAL_STREAM = np.random.mtrand._rand
 _Seen = dict[int, tuple[int, Any]]
 _Made = dict[int, Any]
+_Holders = dict[int, tuple[Any, dict[str, None]]]
+_GENERATORS = (np.random.RandomState, np.random.Generator)
 _SHARES = ("subsample", "colsample_bytree", "colsample_bylevel", "colsample_bynode")
 
 
@@ -48,11 +50,13 @@ class EstimatorState:
     Args:
         attributes: The run's.
         name: What it is called.
+        holders: By the identity of a generator, it and which objects of the run draw from it.
     """
 
-    def __init__(self, attributes: dict[str, Any], name: str) -> None:
+    def __init__(self, attributes: dict[str, Any], name: str, holders: _Holders) -> None:
         self._attributes = attributes
         self._name = name
+        self._holders = holders
         self._drawn: tuple[int, str] | None = None
         self._draws_on = False
 
@@ -65,20 +69,31 @@ class EstimatorState:
             message = f"{self._name} is a {type(value).__name__} by now."
             hint = "Assign a booster or an estimator."
             raise StateError(message, where=self._name, hint=hint)
-        self._look_at_draws(value)
-        return _state_of(value, self._name)
+        self._inspect_draws(value)
+        seen: _Seen = {}
+        state = _state_of(value, self._name, seen)
+        for _, part in seen.values():
+            if isinstance(part, _GENERATORS):
+                self._holders.setdefault(id(part), (part, {}))[1][self._name] = None
+        return state
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to draw from and no checkpoint can hold."""
-        if not self._draws_on:
-            return ()
-        said = (
-            f"{self._name} draws on where its last call left XGBoost's random numbers,"
-            " whose place nothing can save (give each call another seed: run.step)"
-        )
-        return (said,)
+        said = []
+        if self._draws_on:
+            said.append(
+                f"{self._name} draws on where its last call left XGBoost's random numbers,"
+                " whose place nothing can save (give each call another seed: run.step)"
+            )
+        for _, names in self._holders.values():
+            if len(names) > 1 and self._name == list(names)[-1]:
+                said.append(
+                    f"{' and '.join(names)} draw from one generator, and would each go on with"
+                    " its own (give each a random_state of its own)"
+                )
+        return tuple(said)
 
-    def _look_at_draws(self, value: Any) -> None:
+    def _inspect_draws(self, value: Any) -> None:
         """XGBoost has one stream for the whole process, begun anew where the seed is another."""
         inner = value.get_booster() if _is_fitted_by_xgboost(value) else value
         if not _is_booster(inner, "xgboost"):
@@ -120,15 +135,17 @@ def with_estimators(owner: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
         objects: By name.
     """
     found = dict(objects)
+    drawn = {n: v for n, v in objects.items() if isinstance(v, _GENERATORS)}
+    holders: _Holders = {id(value): (value, {name: None}) for name, value in drawn.items()}
     for name, value in objects.items():
         if is_estimator(value) or (value is None and not hasattr(owner, name)):
             expose(owner, name, value)
-            found[name] = EstimatorState(vars(owner), name)
+            found[name] = EstimatorState(vars(owner), name, holders)
     return found
 
 
-def _state_of(value: Any, name: str) -> dict[str, Any]:
-    return _booster_state(value) or {"object": _plain(value, (name,), {})}
+def _state_of(value: Any, name: str, seen: _Seen) -> dict[str, Any]:
+    return _booster_state(value) or {"object": _plain(value, (name,), seen)}
 
 
 def _booster_state(value: Any) -> dict[str, Any] | None:
@@ -220,12 +237,27 @@ def _form_of(dtype: np.dtype[Any], path: tuple[str, ...]) -> dict[str, Any]:
 def _named(value: Any, path: tuple[str, ...]) -> dict[str, Any]:
     if isinstance(value, np.dtype):
         return {_OBJECT: "dtype", "name": value.str}
-    if value.__module__.partition(".")[0] not in _KNOWN:
+    if not (home := _home_of(value)):
         raise _unsavable(value, path)
-    return {_OBJECT: "class", "class": [value.__module__, value.__qualname__]}
+    return {_OBJECT: "class", "class": [home, value.__qualname__]}
 
 
 _KNOWN = frozenset({*_PACKAGES, "numpy", "scipy", "builtins", "collections"})
+
+
+def _home_of(made_by: Any) -> str:
+    """Returns the module of the libraries where a class or function is found, "" for another's.
+
+    Compiled modules of older versions give theirs a module's last name alone.
+    """
+    module, name = made_by.__module__ or "", made_by.__qualname__
+    if module.partition(".")[0] in _KNOWN:
+        return module
+    for home, there in list(sys.modules.items()):
+        is_theirs = home.endswith(f".{module}") and home.partition(".")[0] in _PACKAGES
+        if is_theirs and getattr(there, name, None) is made_by:
+            return home
+    return ""
 
 
 def _by_reduction(value: Any, path: tuple[str, ...], seen: _Seen) -> dict[str, Any]:
@@ -235,15 +267,13 @@ def _by_reduction(value: Any, path: tuple[str, ...], seen: _Seen) -> dict[str, A
     number = len(seen)
     seen[id(value)] = (number, value)
     kind = type(value)
-    if kind.__module__.partition(".")[0] not in _KNOWN - {"builtins"}:
+    if _home_of(kind) in {"", "builtins"}:
         raise _unsavable(value, path)
     reduced = value.__reduce_ex__(2)
     make, given = reduced[0], reduced[1]
     if make is _NEW_OBJECT:
         kind, given, how = given[0], given[1:], "new"
-    elif isinstance(make, type) or (make.__module__ or "").partition(".")[0] in _KNOWN - {
-        "builtins"
-    }:
+    elif (home := _home_of(make)) and (home != "builtins" or isinstance(make, type)):
         kind, how = make, "call"
     else:
         raise _unsavable(value, path)
@@ -253,7 +283,7 @@ def _by_reduction(value: Any, path: tuple[str, ...], seen: _Seen) -> dict[str, A
     return {
         _OBJECT: how,
         "number": number,
-        "class": [kind.__module__, kind.__qualname__],
+        "class": [_home_of(kind), kind.__qualname__],
         "args": _plain(tuple(given), path, seen),
         "state": _plain(state, (*path, kind.__qualname__), seen),
     }

@@ -14,8 +14,8 @@ _INSTALLED = ("site-packages", "dist-packages", f"lib{os.sep}python")
 _GENERATORS = frozenset({"Generator", "Random", "RandomState"})
 _HELPERS_MAX = 64
 
-Place = tuple[Mapping[str, object], str]
-_of_classes: weakref.WeakKeyDictionary[type, tuple[Place, ...]] = weakref.WeakKeyDictionary()
+Binding = tuple[Mapping[str, object], str]
+_of_classes: weakref.WeakKeyDictionary[type, tuple[Binding, ...]] = weakref.WeakKeyDictionary()
 
 
 def values_named_by(
@@ -35,14 +35,14 @@ def values_named_by(
             yield namespace[name]
 
 
-def _of_class(each: type) -> tuple[Place, ...]:
+def _of_class(each: type) -> tuple[Binding, ...]:
     if each not in _of_classes:
         bases = [base for base in each.__mro__ if not _is_of_framework(base)]
         _of_classes[each] = tuple(place for base in bases for place in _of_base(base))
     return _of_classes[each]
 
 
-def _of_base(base: type) -> Iterator[Place]:
+def _of_base(base: type) -> Iterator[Binding]:
     attributes = list(vars(base).items())
     functions = [f for _, value in attributes if (f := _function_of(value)) is not None]
     values = [name for name, value in attributes if _function_of(value) is None]
@@ -52,9 +52,9 @@ def _of_base(base: type) -> Iterator[Place]:
     yield from _of_functions(functions)
 
 
-def _of_functions(functions: Iterable[types.FunctionType]) -> tuple[Place, ...]:
+def _of_functions(functions: Iterable[types.FunctionType]) -> tuple[Binding, ...]:
     """Returns where the globals lie that functions use, those of their helpers among them."""
-    places: list[Place] = []
+    places: list[Binding] = []
     waiting = list(functions)
     known = {f.__code__ for f in waiting}
     while waiting:
@@ -74,7 +74,7 @@ def _of_functions(functions: Iterable[types.FunctionType]) -> tuple[Place, ...]:
     return tuple(places)
 
 
-def _globals_of(function: types.FunctionType) -> Iterator[Place]:
+def _globals_of(function: types.FunctionType) -> Iterator[Binding]:
     codes = [function.__code__]
     while codes:
         code = codes.pop()
@@ -105,7 +105,7 @@ def _is_installed(function: types.FunctionType) -> bool:
     return any(part in function.__code__.co_filename for part in _INSTALLED)
 
 
-def _holds_generator(place: Place) -> bool:
+def _holds_generator(place: Binding) -> bool:
     namespace, name = place
     kinds = type(namespace.get(name)).__mro__
     return any(kind.__name__ in _GENERATORS for kind in kinds)

@@ -38,7 +38,7 @@ class PlainValues:
             held = fields_of(value)
             return None if held is None else self._marks(kind, [*held.values()], depth)
         if kind in _SETS:
-            return (kind, frozenset(value)) if _are_atoms(value) else None
+            return (kind, frozenset(value)) if _are_frozen(value) else None
         if kind in _MAPPINGS and is_known_factory(getattr(value, "default_factory", None)):
             return self._marks(kind, [*value, *value.values()], depth)
         if kind in _ORDERED or (isinstance(value, tuple) and hasattr(value, "_fields")):
@@ -128,6 +128,12 @@ def _fits(there: Any, value: np.ndarray[Any, Any]) -> bool:
 
 def _are_atoms(parts: Any) -> bool:
     return set(map(type, parts)) <= _ATOMS
+
+
+def _are_frozen(parts: Any) -> bool:
+    """Whether all are atoms, or tuples of these."""
+    inner = [each for each in parts if type(each) not in _ATOMS]
+    return all(type(each) is tuple and _are_frozen(each) for each in inner)
 
 
 def _bytes_of(value: Any) -> Any:

@@ -4,11 +4,40 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
 
 from colabkit.errors import ArgumentError
 
+_T = TypeVar("_T")
 _FIT_LINE = "colabkit.fit(model, data, ckpt_dir)"
+
+
+class Processes(Protocol):
+    """The processes that train one model together, as one of them sees them."""
+
+    rank: int
+    """Number of this process; number 0 reads, writes, shows and decides."""
+
+    step: int
+    """How far it is, for those who wait for it."""
+
+    def share(self, value: _T, *, at: str) -> _T:
+        """Returns the value that number 0 has; ``at`` is the place that all must come to."""
+        ...
+
+    def gather(self, value: _T, *, at: str) -> list[_T]:
+        """Returns what each has, by number."""
+        ...
+
+    def largest(self, values: Sequence[int], *, at: str) -> list[int]:
+        """Returns the largest that any has in each place."""
+        ...
+
+    def session(self) -> AbstractContextManager[None]:
+        """Lets an error in one process be one in all: none waits for who will not come."""
+        ...
 
 
 def process_count(environ: Mapping[str, str] = os.environ) -> int:
@@ -38,6 +67,9 @@ def speaks_for_all(environ: Mapping[str, str] = os.environ) -> bool:
         >>> speaks_for_all({"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"})
         False
     """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return bool(distributed.get_rank() == 0)
     return process_count(environ) == 1 or environ.get("RANK", "0") == "0"
 
 

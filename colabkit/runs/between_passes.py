@@ -43,6 +43,10 @@ class BetweenPasses:
     def __init__(self) -> None:
         self._rests: list[_Rest] = []
 
+    def keeps(self, feed: Feed) -> bool:
+        """Whether the source will be known when it is read again, in whatever epoch."""
+        return self._met(feed) is not None
+
     def note(self, feed: Feed, call: int) -> None:
         """Takes down where a source stands whose loop is over."""
         if not _has_state(feed):

@@ -23,11 +23,14 @@ from colabkit.runs.handover import note
 from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.limits import Limits
+from colabkit.runs.news import News
 from colabkit.runs.phases import Call, Start
+from colabkit.runs.pictures import Pictures
 from colabkit.runs.position import Cursor, Position
 from colabkit.runs.state import RunState, Stop
 from colabkit.runs.step_log import WAY_BACK, StepLog
 from colabkit.runs.verdict import ResumeVerdict
+from colabkit.storage import RemountResult
 
 _logger = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.25
@@ -50,6 +53,8 @@ class Boundaries:
     _checkpoints: CheckpointManager
     _limits: Limits
     _events: Events
+    _pictures: Pictures
+    _news: News
     _is_best: bool
     _is_open: bool
     _next_look_s: float
@@ -107,8 +112,12 @@ class Boundaries:
             options,
             take=self._snapshot,
             where=self._state.place,
-            told=self._display.mended,
+            on_remount=self._tell_remounted,
         )
+
+    def _tell_remounted(self, result: RemountResult) -> None:
+        self._display.show_remount(result)
+        self._news.remounted(result)
 
     @property
     def step(self) -> int:
@@ -229,9 +238,9 @@ class Boundaries:
             or self._interrupts.pending
             or self._position.step >= self._limits.last_step
         ):
-            self._look(now_s)
+            self._tick(now_s)
 
-    def _look(self, now_s: float, *, counts: bool = False) -> None:
+    def _tick(self, now_s: float, *, counts: bool = False) -> None:
         if now_s >= self._next_look_s:
             self._next_look_s = now_s + _LOOK_EVERY_S
             self._log.drain()
@@ -251,7 +260,7 @@ class Boundaries:
             return
         self._require_finite(self._checkpoints.status())
         self._checkpoints.save_if_due(self.step, counts=counts)
-        self._checkpoints.mend()
+        self._checkpoints.remount()
 
     def _ends(self) -> bool:
         """Whether the run ends, now that an interrupt is answered."""
@@ -274,6 +283,7 @@ class Boundaries:
         self.is_over = True
         # What has run out of time is not done.
         self.was_interrupted = self.step < self._limits.last_step
+        self._news.ended_early, self._news.is_out_of_time = why, self.was_interrupted
         if self.has_trained:
             self._save_and_wait()
             self._display.say(f"Ended at step {self.step:,}, saved: {why}. It goes on from here.")
@@ -334,6 +344,8 @@ class Boundaries:
         finally:
             self._interrupts.restore()
             self._note_passing()
+            self._events.close()
+            self._pictures.close()
             self._display.close(self._position, self._log.newest, status)
 
     def _save_and_wait(self) -> None:
@@ -385,7 +397,7 @@ class Boundaries:
         if self._is_best:
             self._checkpoints.save(self.step, wait=False)
             self._is_best = False
-        self._look(time.monotonic(), counts=not has_steps)
+        self._tick(time.monotonic(), counts=not has_steps)
 
     def _leave_epochs(self, begun_at: int) -> None:
         """Ends the epochs in the one under way, at ``break`` or ``return``."""

@@ -59,7 +59,7 @@ class CheckpointManager:
         options: How often to save, and what to keep.
         take: Makes a snapshot of the run as it stands, without copying tensors.
         where: Names the place of the run; another name means something new to save.
-        told: Tells the user what became of a mount.
+        on_remount: Tells the user what became of a mount.
         clock: Seconds that only grow.
     """
 
@@ -71,7 +71,7 @@ class CheckpointManager:
         *,
         take: Callable[[], Snapshot],
         where: Callable[[], Hashable],
-        told: Callable[[RemountResult], None],
+        on_remount: Callable[[RemountResult], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = RunFolder(ckpt_dir, keep=options.keep)
@@ -81,7 +81,7 @@ class CheckpointManager:
         self._adapter = adapter
         self._take = take
         self._where = where
-        self._told = told
+        self._on_remount = on_remount
         self._clock = clock
         self._saver: Saver | None = None
         self._last_save_s = clock()
@@ -105,7 +105,7 @@ class CheckpointManager:
                 if (
                     mount is None
                     or not tries
-                    or mount.mend(now=True).outcome is RemountOutcome.REFUSED
+                    or mount.remount(now=True).outcome is RemountOutcome.REFUSED
                 ):
                     raise
 
@@ -185,16 +185,17 @@ class CheckpointManager:
         Raises:
             LeaseLostError: Another session has taken the run folder over.
         """
-        saver = self._opened()
-        saver.raise_if_failed()
-        status = saver.status()
-        waited_s = self._clock() - self._last_save_s
-        due = status.wants_retake or self._policy.due(
+        self._opened().raise_if_failed()
+        return self.is_due(step, counts=counts) and self._offer(step)
+
+    def is_due(self, step: int, *, counts: bool = False) -> bool:
+        """Whether the policy asks for a save; see ``save_if_due``."""
+        status = self._opened().status()
+        return status.wants_retake or self._policy.due(
             steps_since=max(step - self._last_step, counts),
-            seconds_since=waited_s,
+            seconds_since=self._clock() - self._last_save_s,
             timings=status.timings,
         )
-        return due and self._offer(step)
 
     def save(self, step: int, *, wait: bool) -> None:
         """Saves now, whatever the policy says; ``wait`` until it is on the volume.
@@ -228,8 +229,8 @@ class CheckpointManager:
         pauses_s = iter(_FLUSH_PAUSES_S)
         while not self._has_arrived():
             error = self._uploading().status().error
-            mended = self.mend(now=True)
-            if mended is not None and mended.outcome is RemountOutcome.REFUSED:
+            result = self.remount(now=True)
+            if result is not None and result.outcome is RemountOutcome.REFUSED:
                 raise self._stranded(error)
             if error is not None:
                 # A mount may answer, and be mounted again, while every write into it fails.
@@ -282,35 +283,35 @@ class CheckpointManager:
         )
         return CheckpointWriteError(message, path=self.location, step=status.step, hint=hint)
 
-    def mend(self, *, now: bool = False) -> RemountResult | None:
+    def remount(self, *, now: bool = False) -> RemountResult | None:
         """Mounts Drive again where it was lost, between two steps.
 
         Args:
             now: Whether to look and to try at once, whatever the last tries came to.
 
         Returns:
-            What was done, None when there is nothing to mend.
+            What was done, None when there is nothing to remount.
         """
         uploader, mount = self._opened().uploader, self._folder.mount
         if uploader is None or mount is None or not (now or self._clock() >= self._next_mend_s):
             return None
         status, began_s = uploader.status(), self._clock()
         if isinstance(status.error, DriveLostError) or status.busy_s >= _HANGING_S:
-            mending = mount.mend(now=now)
+            result = mount.remount(now=now)
         elif mount.wants_renewal and status.is_idle:
-            mending = mount.renew()
+            result = mount.renew()
         else:
             return None
-        self._told(mending)
+        self._on_remount(result)
         pause_s = min(_MEND_COST_SHARE * (self._clock() - began_s), _MEND_PAUSE_MAX_S)
         self._next_mend_s = self._clock() + max(_MEND_EVERY_S, pause_s)
-        if mending.outcome in {
+        if result.outcome in {
             RemountOutcome.FINE,
             RemountOutcome.REMOUNTED,
             RemountOutcome.RENEWED,
         }:
             uploader.hurry()
-        return mending
+        return result
 
     def forget_place(self) -> None:
         """Has the next ``save`` write, although no step was taken since the last."""

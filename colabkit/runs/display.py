@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from colabkit.checkpoint import LoadedCheckpoint, RunFolder, SaveStatus
 from colabkit.notebook import (
     CellOutput,
+    Pixels,
     Printed,
     Silent,
     Speaker,
@@ -138,6 +139,11 @@ class Display:
             of = f" of {total:,}" if total else ""
             self._panel.busy_with(f"validating, batch {batches:,}{of}")
 
+    def picture(self, images: Pixels, caption: str) -> None:
+        """Shows images [N, H, W, C] where there is a panel."""
+        if self._panel is not None:
+            self._panel.show(images, caption)
+
     def close(
         self, position: Position, values: Mapping[str, float], status: SaveStatus | None
     ) -> None:
@@ -159,23 +165,23 @@ class Display:
                 watch.close()
             training_ended()
 
-    def mended(self, mending: RemountResult) -> None:
+    def show_remount(self, result: RemountResult) -> None:
         """Says what became of a mount that was lost or old."""
-        if mending.outcome is RemountOutcome.REMOUNTED:
+        if result.outcome is RemountOutcome.REMOUNTED:
             self.say("Drive was lost and is mounted again; what waits here is being copied there.")
-        elif mending.outcome is RemountOutcome.RENEWED:
+        elif result.outcome is RemountOutcome.RENEWED:
             self.say("Drive was mounted anew, as asked for after some hours.")
-        elif mending.outcome is RemountOutcome.KEPT:
+        elif result.outcome is RemountOutcome.KEPT:
             self.say(
                 "Drive is to be mounted anew and has not uploaded everything yet"
-                f" ({mending.error.message if mending.error else ''}) It stays as it is; the next"
-                f" try is in {duration_words(mending.next_try_s)}."
+                f" ({result.error.message if result.error else ''}) It stays as it is; the next"
+                f" try is in {duration_words(result.next_try_s)}."
             )
-        elif mending.outcome is RemountOutcome.REFUSED:
+        elif result.outcome is RemountOutcome.REFUSED:
             self.say(
-                f"Drive could not be mounted again ({mending.error}) Training goes on, and"
+                f"Drive could not be mounted again ({result.error}) Training goes on, and"
                 " checkpoints are kept on this machine; the next try is in"
-                f" {duration_words(mending.next_try_s)}."
+                f" {duration_words(result.next_try_s)}."
             )
 
     def interrupted(self) -> None:

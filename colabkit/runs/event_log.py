@@ -7,13 +7,13 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from colabkit.checkpoint import RunFolder, SaveState, SaveStatus
-from colabkit.errors import ArgumentError, StorageError
+from colabkit.errors import StorageError
 from colabkit.runs.event_files import Floats, events, header
 from colabkit.runs.history import History
 
@@ -76,7 +76,7 @@ def chain_of(names: Iterable[str], *, step: int, epochs: int) -> tuple[Part, lis
 
 
 class Events(Protocol):
-    """Takes a run's values to where TensorBoard reads them, or does not."""
+    """Takes a run's values to where others draw them, or does not."""
 
     def open(self, step: int) -> None:
         """Looks at what is there already."""
@@ -87,15 +87,35 @@ class Events(Protocol):
     def finish(self, step: int) -> None:
         """Publishes all that was reported, and waits for it."""
 
+    def close(self) -> None:
+        """Ends the session."""
 
-class NoEvents:
-    """Publishes nothing."""
 
-    def open(self, step: int) -> None: ...
+class EventsOfAll:
+    """Publishes nothing, or by each of several.
 
-    def follow(self, status: SaveStatus | None) -> None: ...
+    Args:
+        members: Who publishes.
+    """
 
-    def finish(self, step: int) -> None: ...
+    def __init__(self, members: Sequence[Events]) -> None:
+        self.members = tuple(members)
+
+    def open(self, step: int) -> None:
+        for each in self.members:
+            each.open(step)
+
+    def follow(self, status: SaveStatus | None) -> None:
+        for each in self.members:
+            each.follow(status)
+
+    def finish(self, step: int) -> None:
+        for each in self.members:
+            each.finish(step)
+
+    def close(self) -> None:
+        for each in self.members:
+            each.close()
 
 
 class EventLog:
@@ -125,13 +145,13 @@ class EventLog:
         self._last: Part | None = None
         self._thread: threading.Thread | None = None
         self._opened_s = self._next_s = clock()
-        self._told_at = now()
+        self._logged_at = now()
 
     def open(self, step: int) -> None:
         """Looks at what is there already, and removes what tells of steps that were lost."""
         self._join()
         self._opened_s = self._next_s = self._clock()
-        self._told_at = self._now()
+        self._logged_at = self._now()
         self._last = None
         where = self._where()
         try:
@@ -148,7 +168,7 @@ class EventLog:
         now_s = self._clock()
         if status is None or now_s < self._next_s or self._is_busy():
             return
-        step = _committed_step(status)
+        step = committed_step(status)
         if self._last is None or step is None or step <= self._last.end:
             return
         self._next_s = now_s + min(_MOST_S, max(_LEAST_S, _SHARE * (now_s - self._opened_s)))
@@ -162,12 +182,15 @@ class EventLog:
         if self._last is None:
             self.open(step)
         all_of_it = step, len(self._history)
-        if not self._is_busy() and self._last is not None and self._told() != all_of_it:
+        if not self._is_busy() and self._last is not None and self._logged_end() != all_of_it:
             self._publish(self._last, *all_of_it)
             self._join()
-        if self._told() != all_of_it:
+        if self._logged_end() != all_of_it:
             # Said once, at the end; while a run goes on it is tried again and again.
             _logger.warning("TensorBoard's files in %s are not complete.", self._folder.location)
+
+    def close(self) -> None:
+        """All is in files already."""
 
     def _publish(self, last: Part, step: int, epochs: int) -> None:
         part = Part(last.end, step, last.end_epoch, max(epochs, last.end_epoch))
@@ -182,20 +205,20 @@ class EventLog:
         self._thread.start()
 
     def _write(self, part: Part, steps: Mapping[str, Floats], rows: list[dict[str, float]]) -> None:
-        began, ended = self._told_at, self._now()
+        began, ended = self._logged_at, self._now()
         data = file_bytes(part, steps, rows, began=began, ended=ended)
         try:
             self._folder.publish(f"{self._where()}/{part.name}", data)
         except StorageError:
             _logger.info("TensorBoard's files could not be written; tried again.", exc_info=True)
             return
-        self._last, self._told_at = part, ended
+        self._last, self._logged_at = part, ended
 
     def _where(self) -> str:
         attempt = self._folder.attempt
         return "tensorboard" if attempt == 1 else f"tensorboard-attempt-{attempt}"
 
-    def _told(self) -> tuple[int, int] | None:
+    def _logged_end(self) -> tuple[int, int] | None:
         return None if self._last is None else (self._last.end, self._last.end_epoch)
 
     def _is_busy(self) -> bool:
@@ -240,19 +263,8 @@ def file_bytes(
     return b"".join(parts)
 
 
-def events_for(wanted: object, history: History, folder: RunFolder) -> Events:
-    """Returns what publishes a run's values, or what does nothing.
-
-    Raises:
-        ArgumentError: ``wanted`` is neither True nor False.
-    """
-    if not isinstance(wanted, bool):
-        hint = "Pass True; the files go into the folder tensorboard of the run folder."
-        raise ArgumentError.of("tensorboard", wanted, hint)
-    return EventLog(history, folder) if wanted else NoEvents()
-
-
-def _committed_step(status: SaveStatus) -> int | None:
+def committed_step(status: SaveStatus) -> int | None:
+    """Returns the step of the newest checkpoint that is on the volume, None before the first."""
     if status.upload is not None:
         return status.upload.committed_step
     return None if status.state is SaveState.NONE else status.step

@@ -22,9 +22,13 @@ class KnownFeeds:
 
     What neither this epoch nor the one before has read is let go: a loop that plays games
     makes its data anew each time, and memory must not hold all of it.
+
+    Args:
+        is_kept: Whether a source stays, however long ago it was read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_kept: Callable[[Feed], bool] = lambda _: False) -> None:
+        self._is_kept = is_kept
         self._known: dict[tuple[int, int, bool], _Known] = {}
         self._verdict = ResumeVerdict()
 
@@ -39,7 +43,7 @@ class KnownFeeds:
     ) -> Feed:
         """Returns the feed of some data, made when it is read in this way for the first time."""
         for key, each in list(self._known.items()):
-            if each.epoch < epoch - 1:
+            if each.epoch < epoch - 1 and not self._is_kept(each.feed):
                 self._verdict = self._verdict.adding_feeds([self._known.pop(key).feed])
         key = (id(data), batch_size, shuffle)
         known = self._known.get(key)

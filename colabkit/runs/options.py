@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
+
+from colabkit.runs.news import News
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +21,11 @@ class RunOptions:
     data_changed: str = "error"
     progress: bool = True
     tensorboard: bool = False
+    logger: Any = None
     release_when_done: bool = False
     must_be_finite: Sequence[str] = ()
     max_steps: int | None = None
     max_time: str | float | None = None
     phase: str | None = None
     save_base: bool = False
+    news: News = dataclasses.field(default_factory=News)

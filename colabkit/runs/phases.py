@@ -64,6 +64,7 @@ class Phase:
         step: Steps done before it.
         epoch: Epochs done before it.
         stands_on: The checkpoint that the phase before ended with, "" for the first phase.
+        earlier: Ends that calls asked for before it went on, where a loop calls for each epoch.
     """
 
     name: str = ""
@@ -73,6 +74,7 @@ class Phase:
     step: int = 0
     epoch: int = 0
     stands_on: str = ""
+    earlier: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, call: Call, *, step: int = 0, epoch: int = 0, stands_on: str = "") -> Phase:
@@ -89,7 +91,13 @@ class Phase:
 
     def ends_as(self, call: Call) -> bool:
         """Whether it ends after the epochs of a call, as far as both say."""
-        return None in {self.epochs, call.epochs} or self.epochs == call.epochs
+        return None in {self.epochs, call.epochs} or call.epochs in {self.epochs, *self.earlier}
+
+    def going_on_to(self, epochs: int, *, done: int) -> Phase:
+        """Returns it with another end, knowing those before that it has come to."""
+        ends = (*self.earlier, self.epochs)
+        earlier = tuple(each for each in ends if each is not None and each <= min(done, epochs - 1))
+        return dataclasses.replace(self, epochs=epochs, earlier=earlier)
 
     def is_as(self, call: Call) -> bool:
         """Whether nothing tells it from a call."""

@@ -99,6 +99,10 @@ class Position:
         found = (reason for feed in feeds for reason in feed.reasons())
         return tuple(dict.fromkeys((*self._data_reasons, *found)))
 
+    def keeps(self, feed: Feed) -> bool:
+        """Whether a source is known by the place where it stands between two passes."""
+        return self._between.keeps(feed)
+
     def enter(self, feed: Feed, *, has_one_feed: bool = False) -> Cursor | None:
         """Opens the next loop.
 

@@ -10,14 +10,12 @@ from typing import Any
 
 from colabkit.frameworks.base import Feed, Start
 from colabkit.frameworks.detect import adapter_for
-from colabkit.frameworks.processes import require_one_process
+from colabkit.frameworks.processes import process_count, require_one_process
 from colabkit.frameworks.seeding import derive
 from colabkit.runs import checks
-from colabkit.runs.boundaries import Boundaries
 from colabkit.runs.checkpoint_manager import CheckpointOptions
 from colabkit.runs.data_check import DataCheck
 from colabkit.runs.display import Display
-from colabkit.runs.event_log import events_for
 from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
@@ -25,10 +23,13 @@ from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.known_feeds import KnownFeeds
 from colabkit.runs.leaving import Loop, is_enumerated, was_left_on_purpose
 from colabkit.runs.limits import Limits
+from colabkit.runs.loggers import events_for
 from colabkit.runs.monitor import Monitor
 from colabkit.runs.options import RunOptions
+from colabkit.runs.pictures import Pictures
 from colabkit.runs.position import Cursor, Position
 from colabkit.runs.release_when_done import ReleaseWhenDone
+from colabkit.runs.reporting import Reporting
 from colabkit.runs.resume import Asked, check_resume, restore_run
 from colabkit.runs.same_data import Leniency, check_data_changed
 from colabkit.runs.shared_iterators import SharedIterators
@@ -40,7 +41,7 @@ from colabkit.runs.waiting import Pace, Waiting
 _ENUMERATED = "enumerate() counts from 0 again after a resume, where run.batch goes on"
 
 
-class Run(Boundaries):
+class Run(Reporting):
     """A training loop of your own that survives being killed at any instant.
 
     Give it every object whose state matters; then loop over epochs and batches through it.
@@ -61,6 +62,9 @@ class Run(Boundaries):
             "accept" goes on with the data as it is now.
         progress: Whether to show progress and say what happens.
         tensorboard: Whether to write event files, for ``%tensorboard --logdir`` on the folder.
+        logger: Who else draws the curves: "wandb", "mlflow", "trackio", an object with
+            ``log(values, step=...)``, or a list of these. All sessions are one run there, and no
+            step is told twice; what a service raises does not stop training.
         release_when_done: Whether the machine is given back when ``epochs`` has yielded the last
             and all is on Drive; an interrupted or failed run keeps it.
         must_be_finite: Names of logged values whose NaN or infinity ends the run.
@@ -98,6 +102,7 @@ class Run(Boundaries):
 
     # fit's own loop changes nothing but what it is given.
     is_users_loop = True
+    trains_alone = True
 
     def __init__(
         self,
@@ -111,6 +116,7 @@ class Run(Boundaries):
         data_changed: str = "error",
         progress: bool = True,
         tensorboard: bool = False,
+        logger: Any = None,
         release_when_done: bool = False,
         must_be_finite: Sequence[str] = (),
         max_steps: int | None = None,
@@ -129,6 +135,7 @@ class Run(Boundaries):
             data_changed=data_changed,
             progress=progress,
             tensorboard=tensorboard,
+            logger=logger,
             release_when_done=release_when_done,
             must_be_finite=must_be_finite,
             max_steps=max_steps,
@@ -136,12 +143,17 @@ class Run(Boundaries):
             phase=phase,
             save_base=save_base,
         )
+        if type(self) is Run and process_count() > 1:
+            from colabkit.runs.several_loop import RunOfSeveral  # imported on use
+
+            # What people see of Run stays its own signature, which __new__ would hide.
+            self.__class__ = RunOfSeveral
         self._begin(ckpt_dir, options, checks.joined_objects(objects, named))
 
     def _begin(self, ckpt_dir: str | Path, options: RunOptions, objects: Mapping[str, Any]) -> None:
         """Makes the parts of the run, and puts back what its folder holds."""
         checks.require_folder(ckpt_dir)
-        if self.is_users_loop:
+        if self.is_users_loop and self.trains_alone:
             require_one_process("a loop over colabkit.Run")
         check_resume(options.resume)
         check_data_changed(options.data_changed)
@@ -150,7 +162,7 @@ class Run(Boundaries):
         self.was_interrupted = self.is_over = False
         self._limits = Limits(options.max_steps, options.max_time)
         self._adapter = adapter_for(objects, owner=self, save_base=options.save_base)
-        self._given = tuple(name for name, each in objects.items() if each is not None)
+        self._given = tuple(n for n, each in objects.items() if each is not None or n in vars(self))
         self._position = Position()
         finite, to_floats = options.must_be_finite, self._adapter.to_floats
         self._log = StepLog(self.history, to_floats, must_be_finite=finite)
@@ -166,9 +178,10 @@ class Run(Boundaries):
         self._display = Display(
             self.history, shown=options.progress, monitor=options.monitor, pace=pace
         )
+        self._news = options.news
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._adapter.reasons())
-        self._feeds = KnownFeeds()
+        self._feeds = KnownFeeds(self._position.keeps)
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
         self._is_best = self._is_open = self.has_trained = False
         self._next_look_s = 0.0
@@ -178,13 +191,22 @@ class Run(Boundaries):
         self._epoch_began_s = time.monotonic()
         often = CheckpointOptions(options.save_every, options.keep)
         self._checkpoints = self._kept_in(ckpt_dir, often)
-        self._events = events_for(options.tensorboard, self.history, self._checkpoints.folder)
+        self._events = events_for(
+            options.tensorboard,
+            options.logger,
+            self.history,
+            self._checkpoints.folder,
+            say=self._display.say,
+        )
+        self._pictures = Pictures(self._checkpoints.folder, self._display)
         self._state.passed = self._adapter.passed()
         asked = Asked(
             self.seed, options.resume, self._call(checks.name_of(options.phase)), self._owned()
         )
         changed = restore_run(self._checkpoints, self._adapter, self._state, self._display, asked)
         self.is_over = self._state.is_closed
+        if self.is_users_loop:
+            changed += self._state.go_on_in(process_count())
         self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
         leniency = Leniency.towards(options.data_changed, changed)
         where, say = self._checkpoints.location, self._display.say
@@ -202,7 +224,9 @@ class Run(Boundaries):
         return verdict.adding(reasons=(*seen, *self._adapter.unsaved()), vouched=vouched)
 
     def _vouched(self) -> tuple[str, ...]:
-        return (*self._given, *self._state.kept, *self._read, "the global random generators")
+        # A booster that is yet to be made is None for as long.
+        given = (name for name in self._given if vars(self).get(name, self) is not None)
+        return (*given, *self._state.kept, *self._read, "the global random generators")
 
     def epochs(self, count: int) -> Loop[int]:
         """Yields the epochs still to do, up to ``count`` in all, from 0.
@@ -222,6 +246,7 @@ class Run(Boundaries):
             self.say_done()
             self._checkpoints.tidy(self.history.csv_text())
             self._events.finish(self.step)
+            self._events.close()
             self.pass_on(count)
             self._release.finish(self)
             return
@@ -270,54 +295,6 @@ class Run(Boundaries):
             ['a', 'b']
         """
         return self.pass_over(ItemsFeed(self._iterators.noted(items)))
-
-    def log(self, *, weight: float = 1.0, **values: Any) -> None:
-        """Notes values of the step under way: numbers or scalar tensors, read later.
-
-        Args:
-            weight: For how much the step counts in the epoch's mean: its samples, say.
-            values: Scalars by name.
-        """
-        # Detached, or each graph would stay in memory until then; and copied, for a sum goes on.
-        kept = {n: v.detach().clone() if hasattr(v, "detach") else v for n, v in values.items()}
-        self._note_values(kept, weight)
-
-    def _note_values(self, values: Mapping[str, Any], weight: float) -> None:
-        checks.require_free_names(values)
-        self._log.add(self._position.step, self._position.epoch, values, weight)
-
-    def log_epoch(self, **values: float) -> None:
-        """Notes values of the epoch under way, a validation loss for example."""
-        checks.require_free_names(values)
-        self._state.epoch_values.update(values)
-
-    def state(self, **values: Any) -> KeptValues:
-        """Keeps plain variables of a loop with its checkpoints; a resume gives them back.
-
-        Args:
-            values: What each is at the very beginning, by name: numbers, strings, tensors,
-                arrays, dicts, lists, deques, random generators, and objects with
-                ``state_dict`` and ``load_state_dict``, or ``get_state`` and ``set_state``.
-
-        Returns:
-            The values as attributes. A checkpoint holds what they are at its step, so change
-            them before the step's end: ``kept.best = 0.9``.
-
-        Raises:
-            ArgumentError: A value cannot be stored.
-
-        Example:
-            >>> import tempfile, colabkit
-            >>> run = colabkit.Run(tempfile.mkdtemp(), progress=False)
-            >>> kept = run.state(best=0.0, seen=[])
-            >>> for item in run.items([3.0, 5.0, 4.0]):
-            ...     kept.best = max(kept.best, item)
-            ...     kept.seen.append(item)
-            >>> kept.best
-            5.0
-        """
-        self._state.kept.add(values)
-        return self._state.kept
 
     def stop(self, reason: str = "asked to stop") -> None:
         """Ends the run after the epoch under way."""
@@ -414,7 +391,7 @@ class Run(Boundaries):
             self._display.say(self._state.remarks.pop(0))
 
     def _steps(self, cursor: Cursor, feed: Feed) -> Iterator[Any]:
-        key = derive(self.seed, "pass", self.epoch, cursor.call)
+        key = self._key_of_pass(cursor)
         step_key = derive(key, "step")
         watched = getattr(feed, "new_watch", self._adapter.watch)
         cursor.watch = watch = watched(first=cursor.batches_done)
@@ -436,6 +413,9 @@ class Run(Boundaries):
                 self._boundary()
                 if self.is_over:
                     return
+
+    def _key_of_pass(self, cursor: Cursor) -> int:
+        return derive(self.seed, "pass", self.epoch, cursor.call)
 
     def _fetched(self, batches: Iterator[Any], feed: Feed, *, leads: bool) -> Iterator[Any]:
         """Yields the batches; where the data fails between two steps, what is done is saved."""

@@ -61,6 +61,8 @@ class RunState:
         self.is_idle = False
         self.parts: dict[str, str] = {}
         self.remarks: list[str] = []
+        # How many processes a loop of the user's own has trained in; 0 before it has.
+        self.processes = 0
 
     @property
     def should_stop(self) -> bool:
@@ -122,8 +124,15 @@ class RunState:
         position = self.position
         is_past = position.epoch > epochs or (position.epoch == epochs and position.is_mid_epoch)
         if self.phases and not self.is_closed and not is_past:
-            self.phases[-1] = dataclasses.replace(self.phases[-1], epochs=epochs)
+            self.phases[-1] = self.phases[-1].going_on_to(epochs, done=position.epoch)
         return self.go_on_to(epochs)
+
+    def go_on_in(self, processes: int) -> tuple[str, ...]:
+        """Goes on in so many processes; returns why that is not as exact as the same number."""
+        then, self.processes = self.processes, processes
+        if then in {0, processes}:
+            return ()
+        return (f"gradients were summed over {then} processes, are over {processes}",)
 
     def place(self) -> Hashable:
         """Returns what is another whenever there is something new to save."""
@@ -237,6 +246,7 @@ class RunState:
             "phases": [dataclasses.asdict(each) for each in self.phases],
             "parts": self.parts,
             "kept": self.kept.state_dict(),
+            **({"processes": self.processes} if self.processes > 1 else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -255,6 +265,7 @@ class RunState:
         self.passed = dict(state.get("passed", {}))
         self.kept.load_state_dict(state.get("kept", {}))
         self.take_phases(phases_in(state))
+        self.processes = state.get("processes", 1)
 
 
 def phases_in(state: Mapping[str, Any]) -> list[Phase]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import time
 import uuid
@@ -24,7 +25,7 @@ class Watched:
     """Follows a trainer from its callbacks; cheap enough to be asked at every step.
 
     Args:
-        folder: Where the trainer writes; what ``keep`` gave is mended in passing.
+        folder: Where the trainer writes; what ``keep`` gave is mounted again in passing.
         leave_s: How long before this machine is likely to go the training should end, in seconds.
         session: How long the machine has, an estimate.
         clock: Seconds that only grow.
@@ -51,6 +52,7 @@ class Watched:
         self._last_step, self._next_save_s = 0, 0.0
         self._next_s = clock()
         self._panel: TrainingPanel | None = None
+        self._last_epoch: float = math.inf
         self._run_id = _go_on_in_wandb(Path(os.fspath(folder)))
 
     def begin(self, *, step: int, total_steps: int | None, epochs: int | None) -> None:
@@ -60,6 +62,7 @@ class Watched:
         sources = PanelSources(charts=RunCurves(self.history).charts, rows=self._rows)
         title = os.fspath(self._folder)
         self._panel = TrainingPanel(title, sources, epochs=epochs, initial_step=step)
+        self._last_epoch = max(epochs - 1, 0) if epochs else math.inf
         per_epoch = total_steps // epochs if total_steps and epochs else None
         self._panel.set_length(total_steps=total_steps, steps_per_epoch=per_epoch)
 
@@ -69,8 +72,8 @@ class Watched:
         if now_s < self._next_s:
             return False
         self._next_s = now_s + _LOOK_EVERY_S
-        if hasattr(self._folder, "mend"):
-            self._folder.mend()
+        if hasattr(self._folder, "remount"):
+            self._folder.remount()
         left_s = self._session.left_s
         if self._leaves and not self._is_ending and left_s is not None and left_s <= self._leave_s:
             self._is_ending = True
@@ -103,7 +106,8 @@ class Watched:
             self._last_step = step
         if self._panel is not None:
             words = {name: value_words(value) for name, value in told.items()}
-            self._panel.update(step, int(epoch), lambda: words)
+            # At the end of the last epoch none is under way, and that one is shown.
+            self._panel.update(step, int(min(epoch, self._last_epoch)), lambda: words)
 
     def end(self) -> None:
         """Leaves the panel standing; waits for what is kept where the machine is going."""

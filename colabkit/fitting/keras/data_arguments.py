@@ -36,6 +36,11 @@ class Supply:
         self._steps = steps_per_epoch
         self._validation_steps = validation_steps
 
+    def due(self, epoch: int) -> int | None:
+        """Returns the batches of an epoch, at most; None where only reading tells."""
+        length = self._feed.length_of(epoch)
+        return self._steps if length is None else length
+
     def end_epoch(self, epoch: int, *, batches: int) -> None:
         """Warns where an epoch got fewer batches than were wanted; the next one begins anew."""
         if self._steps is None or batches >= self._steps:

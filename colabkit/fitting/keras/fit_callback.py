@@ -9,14 +9,10 @@ from typing import Any
 import keras
 
 from colabkit.fitting.callbacks import CallbackList
-from colabkit.fitting.keras.callbacks import (
-    CallbackState,
-    keep_rows,
-    watches_batches,
-    watches_tests,
-)
+from colabkit.fitting.fit_run import TRAINING, VALIDATION
+from colabkit.fitting.keras.callbacks import keep_rows, watches_batches, watches_tests
 from colabkit.fitting.keras.data_arguments import EmptyEpochError, Supply
-from colabkit.fitting.keras.fit_run import TRAINING, VALIDATION, KerasRun
+from colabkit.fitting.keras.fit_run import KerasRun
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.keras.beside import Beside
 from colabkit.frameworks.keras.places import KerasFeed
@@ -94,8 +90,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         feeds: The sources of the training data, and of the validation data or none.
         progress: What the checkpoint holds of fit.
         callbacks: The user's Keras callbacks.
-        states: Their states.
-        beside: What they and the step use beside the model.
+        beside: What they know, and what they and the step use beside the model.
         own: The user's other callbacks, in colabkit's form.
         verbose: Keras' own words: 0 none, 2 a line for each epoch.
         epochs: Epochs in all.
@@ -111,7 +106,6 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         feeds: Sequence[KerasFeed],
         progress: FitProgress,
         callbacks: Sequence[Any],
-        states: Sequence[CallbackState],
         beside: Beside,
         own: CallbackList,
         verbose: int,
@@ -119,10 +113,11 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         validations_until: Callable[[int], int],
     ) -> None:
         self._run = run
+        # Keras' own ``self.model`` brings the variables back on JAX, which costs as much as a step.
+        self._trained = model
         self._passes = passes
         self._feeds, self._feed = feeds, feeds[0]
         self._progress = progress
-        self._states = states
         self._beside = beside
         self._own = own
         self._epochs = epochs
@@ -133,7 +128,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         self._tested: int | None = None
         self._steps_per_execution = max(1, int(model.steps_per_execution or 1))
         self._begun = False
-        self._is_told = run.is_mid_epoch  # of the epoch that begins
+        self._is_announced = run.is_mid_epoch  # of the epoch that begins
         self._restores_metrics = run.is_mid_epoch
         self._callbacks = callbacks
         self._last = _LastToHear()
@@ -162,8 +157,6 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         if self._run.step:
             keep_rows(self._callbacks, epoch=self._run.epoch)
         self._users.on_train_begin(logs)
-        for state in self._states:
-            state.begin()
         self._own.train_begin(self._run)
         self._beside.begin()
 
@@ -176,17 +169,19 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         run = self._run
         run.begin_epoch(self._feed, self._passes[0])
         start = dataclasses.replace(run.start(), state=self._progress.supply.turn)
-        self._skipped, self._due = start.skip, self._feed.length_of(start.epoch)
+        self._skipped, self._due = start.skip, self._progress.supply.due(start.epoch)
         self._passes[0].begin(start)
         if self._restores_metrics:
             self._restores_metrics = False
             run.restore_metrics()
+            self._beside.begin_epoch_again(run.epoch)
             if self._bar is not None:
                 self._bar.on_epoch_begin(run.epoch)
-        if not self._is_told:
-            self._is_told = True
+        if not self._is_announced:
+            self._is_announced = True
             self._users.on_epoch_begin(run.epoch, logs)
             self._own.epoch_begin(run, run.epoch)
+            self._beside.has_begun_epoch()
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Before each execution, of which there is none beyond the epoch's batches."""
@@ -216,7 +211,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         """Returns how many steps the execution took: fewer where the data ended."""
         count = self._steps_per_execution
         if count > 1 or self._may_idle:
-            count = getattr(self.model.train_function, "steps_taken", count)
+            count = getattr(self._trained.train_function, "steps_taken", count)
             if self._due is not None and count > 1:
                 count = min(count, self._due - self._skipped - self._begun_at)
         return count
@@ -242,7 +237,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
                 self._own.validation_end(run, run.epoch, validated)
             run.skips_validation = len(self._passes) > 1 and not validated
             self._own.epoch_end(run, run.epoch, values)
-        self._is_told = False
+        self._is_announced = False
         if not model.stop_training:
             self._progress.supply.end_epoch(self._epoch_of_phase, batches=run.batch)
         run.keep_first(TRAINING, self._feed, run.epoch, self._passes[0].watch)

@@ -3,81 +3,41 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from colabkit.errors import ArgumentError, CheckpointMismatchError
+from colabkit.errors import ArgumentError
+from colabkit.fitting.fit_run import TRAINING, FitRun
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.batch_records import KeptBatch
-from colabkit.frameworks.differences import differences, differing
+from colabkit.frameworks.differences import differing
 from colabkit.frameworks.keras.adapter import KerasAdapter
 from colabkit.frameworks.keras.pass_watch import PassWatch, Watched, WatchOf
-from colabkit.frameworks.keras.places import KerasFeed
-from colabkit.frameworks.keras.step_inspect import StepLook
+from colabkit.frameworks.keras.places import KerasFeed, Turn
+from colabkit.frameworks.keras.randomness import seed_global
+from colabkit.frameworks.keras.step_inspect import StepFindings
 from colabkit.frameworks.seeding import derive
 from colabkit.runs.data_check import NO_BATCH
 from colabkit.runs.fingerprint import mismatch_error
-from colabkit.runs.options import RunOptions
 from colabkit.runs.position import Cursor
-from colabkit.runs.run import Run
 from colabkit.runs.state import Stop
 from colabkit.runs.verdict import ResumeVerdict
 
-TRAINING, VALIDATION = "training", "validation"
 
-
-class KerasRun(Run):
+class KerasRun(FitRun):
     """The same run as a loop of one's own, entered from callbacks instead of a ``for``."""
 
     _adapter: KerasAdapter
     _cursor: Cursor | None = None
     draws_at_steps = False
-    is_users_loop = False
+    turn: object = None
+    """The pass under way, for data that does not say how long it is."""
     validation: KerasFeed | None = None
     """What each epoch is validated on, whose draws count for the verdict as well."""
 
-    def __init__(
-        self,
-        ckpt_dir: str | Path,
-        options: RunOptions,
-        objects: Mapping[str, Any],
-        *,
-        epochs: int,
-    ) -> None:
-        self._epochs_asked = epochs
-        self._begin(ckpt_dir, options, objects)
-
-    def check_data(self, feeds: Sequence[KerasFeed], turn: object) -> bool:
-        """Compares the data with what the run was trained and validated on.
-
-        A training that is over is no other case: the next fold of the data must not be taken for
-        trained. Where the session goes on with the model that it has trained, other data is a
-        phase of its own.
-
-        Args:
-            feeds: The training data, and the validation data or none.
-            turn: The pass under way, for data that does not say how long it is.
-
-        Returns:
-            Whether a phase begins with other data.
-
-        Raises:
-            CheckpointMismatchError: It is other data.
-        """
-        try:
-            self._compare(feeds[0], turn)
-            for validation in feeds[1:]:
-                self._compare_first(VALIDATION, validation, None)
-        except CheckpointMismatchError:
-            is_more = (self._epochs_asked or 0) > self.epoch
-            if not is_more or not self.turns_to_other_data():
-                raise
-            return True
-        return False
-
-    def _compare(self, feed: KerasFeed, turn: object) -> None:
+    def _compare_training(self, feed: KerasFeed) -> None:
         then, now = dict(self._state.known_data.get(0, {})), dict(feed.describe())
         changed = differing(then, now)
         if "batch_size" in changed and "samples" not in changed:
@@ -86,41 +46,34 @@ class KerasRun(Run):
             raise mismatch_error(changed, self._checkpoints.location)
         kept = KeptBatch.of_state(self._position.newest) if self.is_mid_epoch else None
         if changed or kept is None:
-            self._compare_first(TRAINING, feed, turn)
+            self._compare_first(TRAINING, feed)
             return
         number = kept.number or 0
         where = f"batch {number + 1:,} of epoch {kept.epoch + 1}, trained before,"
-        self._look_again(TRAINING, kept, feed, turn, where=where, goes_on=True)
+        self._compare_again(TRAINING, kept, feed, where=where, goes_on=True)
 
-    def _compare_first(self, name: str, feed: KerasFeed, turn: object) -> None:
-        state = self._state.first_batches.get(name)
-        kept = KeptBatch.of_state(state)
-        if state is None or kept is None:
-            return
-        changed = differences(state["data"], dict(feed.describe()))
-        if "samples" in changed and not self._data.accepts:
-            said = {f"{name} {part}": pair for part, pair in changed.items()}
-            raise mismatch_error(said, self._checkpoints.location)
-        if changed:
-            del self._state.first_batches[name]
-            return
-        if self.goes_on_in_session and feed.looks_leave_traces:
-            return
-        where = f"the first {name} batch"
-        self._look_again(name, kept, feed, turn, where=where, goes_on=False)
+    def _look_at_first(self, name: str, kept: KeptBatch, feed: KerasFeed, *, where: str) -> None:
+        if not (self.goes_on_in_session and feed.reading_has_effects):
+            self._compare_again(name, kept, feed, where=where, goes_on=False)
 
-    def _look_again(
+    def _compare_again(
         self,
         name: str,
         kept: KeptBatch,
         feed: KerasFeed,
-        turn: object,
         *,
         where: str,
         goes_on: bool,
     ) -> None:
-        place = kept.epoch if name == VALIDATION else kept.epoch - self.phase_began_at
-        start = Start(self._pass_key(kept.epoch), place, kept.number or 0, turn)
+        start = Start(self._pass_key(kept.epoch), kept.epoch, kept.number or 0)
+        if name == TRAINING:
+            place = kept.epoch - self.phase_began_at
+            turn = self.turn
+            if isinstance(turn, Turn) and place < turn.since:
+                if place:
+                    return  # a pass between the first and this one, whose number nothing tells
+                turn = Turn()
+            start = dataclasses.replace(start, epoch=place, state=turn)
         batches = feed.again(start, goes_on=goes_on)
         if batches is not None:
             self._data.compare(kept, next(batches, NO_BATCH), where=where, feed=feed)
@@ -135,8 +88,7 @@ class KerasRun(Run):
             watch: What has taken it down.
         """
         if (made := watch.first) is not None:
-            kept = KeptBatch(made, epoch, feed.reasons(), 0)
-            self._state.first_batches[name] = {**kept.state_dict(), "data": dict(feed.describe())}
+            self._keep_first(name, KeptBatch(made, epoch, feed.reasons(), 0), feed)
 
     def training(self, epochs: int) -> contextlib.AbstractContextManager[bool]:
         """Opens the run folder for a training up to ``epochs`` in all."""
@@ -158,10 +110,10 @@ class KerasRun(Run):
         """Has the variables hold their values, for callbacks that read them between two steps."""
         self._adapter.sync()
 
-    def note(self, look: StepLook) -> None:
+    def note(self, findings: StepFindings) -> None:
         """Takes up what was seen of the model's step."""
-        self._verdict = self._verdict.adding(reasons=look.reasons, notices=look.notices)
-        self.draws_at_steps |= look.calls_python
+        self._verdict = self._verdict.adding(reasons=findings.reasons, notices=findings.notices)
+        self.draws_at_steps |= findings.calls_python
 
     def restore_metrics(self) -> None:
         """Puts the running epoch's metrics back, which Keras has just reset."""
@@ -256,6 +208,11 @@ class KerasRun(Run):
         super()._end_early(why)
         self.was_interrupted = True
         raise KeyboardInterrupt
+
+    def pass_on(self, epochs: int) -> None:
+        """Leaves all streams, that of ``keras.random`` among them, as a call for these epochs."""
+        super().pass_on(epochs)
+        seed_global(derive(self.seed, "trained", epochs))
 
     def save(self) -> None:
         """Saves what is trained, and waits until it is on disk."""

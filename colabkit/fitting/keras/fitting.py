@@ -13,7 +13,7 @@ import keras
 
 from colabkit.errors import ArgumentError
 from colabkit.fitting.callbacks import CallbackList
-from colabkit.fitting.keras.callbacks import callback_states, check_callbacks
+from colabkit.fitting.keras.callbacks import check_callbacks
 from colabkit.fitting.keras.data_arguments import EmptyEpochError, Supply
 from colabkit.fitting.keras.fit_callback import FitCallback, FitProgress
 from colabkit.fitting.keras.fit_run import KerasRun
@@ -25,7 +25,7 @@ from colabkit.frameworks.keras.build import build, check_is_compiled
 from colabkit.frameworks.keras.places import KerasFeed, Turn
 from colabkit.frameworks.keras.randomness import GeneratorState, generator_kinds
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
-from colabkit.frameworks.keras.step_inspect import look_at_step, roots_of
+from colabkit.frameworks.keras.step_inspect import StepFindings, inspect_step, roots_of
 from colabkit.frameworks.keras.structure import (
     ClassWeights,
     Parts,
@@ -101,6 +101,7 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
             seed=options.run_seed,
             steps_per_epoch=options.steps_per_epoch,
             class_weights=weights,
+            is_shared=data is validation_data,
         ),
     )
     if options.steps_per_epoch is None:
@@ -108,11 +109,12 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
     validation = None
     if validation_data is not None:
         with as_validation_data():
-            validation = _validation_feed(validation_data, options)
+            shared = data is validation_data
+            validation = _validation_feed(validation_data, options, is_shared=shared)
     return _Fitting(model, feed, validation, ckpt_dir, options).train()
 
 
-def _validation_feed(data: Any, options: KerasOptions) -> KerasFeed:
+def _validation_feed(data: Any, options: KerasOptions, *, is_shared: bool) -> KerasFeed:
     feed = feed_of(
         data,
         FeedOptions(
@@ -121,6 +123,7 @@ def _validation_feed(data: Any, options: KerasOptions) -> KerasFeed:
             seed=options.run_seed,
             limit=options.validation_steps,
             validates=True,
+            is_shared=is_shared,
         ),
     )
     if options.validation_steps is None and options.validations_until(options.epochs) > 1:
@@ -150,8 +153,8 @@ class _Fitting:
         self._passes = [_passes_over(each, ahead=ahead) for each in self._feeds]
         example = _example(self._passes[0], feed)
         graph = build(model, example)
-        look = look_at_step(model, example, roots_of(model, ()), graph)
-        beside = Beside(model, options.callbacks, look.variables)
+        findings = inspect_step(model, example, roots_of(model, ()), graph)
+        beside = Beside(model, options.callbacks, findings.variables)
         users = [c for c in options.callbacks if isinstance(c, keras.callbacks.Callback)]
         own = CallbackList(
             [c for c in options.callbacks if not isinstance(c, keras.callbacks.Callback)]
@@ -161,7 +164,6 @@ class _Fitting:
             name: GeneratorState(generator)
             for name, generator in own.generators(generator_kinds()).items()
         }
-        states: dict[str, Any] = {**callback_states(users)}
         self._has_an_end = bool(users or own.members or _averages(model.optimizer))
         self._drawing: list[Any] = [each for each in self._feeds if hasattr(each, "catch_up")]
         self._progress = FitProgress(self._supply, self._drawing)
@@ -175,7 +177,6 @@ class _Fitting:
                 model=model,
                 fit=self._progress,
                 beside=beside,
-                **states,
                 **own.stateful(),
                 **generators,
             ),
@@ -184,7 +185,8 @@ class _Fitting:
         if options.initial_epoch:
             self._run.count_from(options.initial_epoch)
         self._begin_phase()
-        self._run.note(look)
+        self._run.note(findings)
+        self._run.note(StepFindings(reasons=_reasons_beside(self._feeds)))
         self._run.validation = validation
         self._run.history.params = {
             "verbose": 1 if options.verbose == "auto" else options.verbose,
@@ -198,7 +200,6 @@ class _Fitting:
             feeds=self._feeds,
             progress=self._progress,
             callbacks=users,
-            states=list(states.values()),
             beside=beside,
             own=own,
             verbose=2 if options.verbose == 2 and options.progress else 0,
@@ -222,9 +223,10 @@ class _Fitting:
             for feed in self._feeds:
                 feed.reseed(since)
 
-    def _look_at_data(self) -> None:
+    def _inspect_data(self) -> None:
         """Compares it with what it was; where nothing is left to train, passes it on."""
-        if self._run.check_data(self._feeds, self._supply.turn):
+        self._run.turn = self._supply.turn
+        if self._run.check_data(self._feeds):
             self._begin_phase()
         if not (self._is_left() or self._run.is_idle):
             self._pass_data_on()
@@ -244,7 +246,7 @@ class _Fitting:
             run.pass_on(epochs)
             return run.history
         run.ask_for(epochs)
-        self._look_at_data()
+        self._inspect_data()
         if run.begins_phase:
             self._own.begin_phase()
         self._own.reconsider(run)
@@ -258,7 +260,7 @@ class _Fitting:
                 run.training(epochs),
                 _weights_left_open(self._model.optimizer),
                 _steps_end_with_the_data(self._model, self._feeds),
-                _told_of_readers(self._drawing),
+                _noting_readers(self._drawing),
             ):
                 if self._is_left():
                     self._progress.is_over = False
@@ -290,6 +292,8 @@ class _Fitting:
         passes, options, run = self._passes, self._options, self._run
         for each, feed in zip(passes, self._feeds, strict=True):
             each.length = feed.length
+        # What a BackupAndRestore of an earlier fit has left would count before initial_epoch.
+        self._model._initial_epoch = None
         run.open_pass(self._feeds[0], passes[0])
         begun_at = run.start()
         if passes[0].length is not None:
@@ -344,9 +348,17 @@ def _example(passes: Any, feed: Any) -> Any:
     """Returns what a batch looks like: the specs of one, or the first."""
     if hasattr(passes, "element_spec"):
         return passes.element_spec
+    if hasattr(feed, "template"):
+        return feed.template.element_spec  # to read a pipeline is to draw an order of it
     if hasattr(feed, "first"):
         return feed.first()
     return next(iter(feed.batches(Start(key=0, epoch=0))))
+
+
+def _reasons_beside(feeds: Sequence[Any]) -> tuple[str, ...]:
+    """Returns why training data cannot be repeated where it is read in turn with other data."""
+    told = getattr(feeds[0], "reasons_beside", None)
+    return () if told is None or len(feeds) < 2 else told(feeds[1])
 
 
 def _averages(optimizer: Any) -> bool:
@@ -367,10 +379,10 @@ def _weights_left_open(optimizer: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _told_of_readers(drawing: Sequence[Any]) -> Iterator[None]:
+def _noting_readers(drawing: Sequence[Any]) -> Iterator[None]:
     with contextlib.ExitStack() as told:
         for feed in drawing:
-            told.enter_context(feed.told_of_readers())
+            told.enter_context(feed.noting_readers())
         yield
 
 

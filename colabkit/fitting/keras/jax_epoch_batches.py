@@ -33,6 +33,8 @@ class JaxPasses(DataAdapter):  # type: ignore[misc]  # Keras has no types
     def begin(self, start: Start) -> None:
         """Says where the next iterator begins."""
         self._due = start
+        if (expect := getattr(self._feed, "expect", None)) is not None:
+            expect(start)
 
     def get_jax_iterator(self) -> Iterator[Any]:
         """Yields batches; Keras makes more iterators than it reads, and those get nothing."""
@@ -40,7 +42,9 @@ class JaxPasses(DataAdapter):  # type: ignore[misc]  # Keras has no types
         if start is not None:
             watch = self.watch = SampledWatch(record, first=start.skip)
             for batch in seen_by(watch, self._feed.batches(start)):
-                yield keras.tree.map_structure(_array, batch)
+                is_plain = type(batch) is tuple and all(type(part) is np.ndarray for part in batch)
+                # To walk through a batch costs a twentieth of a small step.
+                yield batch if is_plain else keras.tree.map_structure(_array, batch)
 
     @property
     def num_batches(self) -> int | None:

@@ -46,6 +46,8 @@ class TorchPasses(torch_data.DataLoader[Any]):
     def begin(self, start: Start) -> None:
         """Says where the next iterator begins."""
         self.batches.due = start
+        if (expect := getattr(self.batches.feed, "expect", None)) is not None:
+            expect(start)
 
     @property
     def watch(self) -> PassWatch:

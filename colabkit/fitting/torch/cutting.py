@@ -56,7 +56,9 @@ def cut_among(then: Cut, world: World | None, config: TrainConfig) -> Cutting:
     verdict = ResumeVerdict(
         reasons=_reasons(then, parts, processes, config), notices=_notices(parts, processes, config)
     )
-    return Cutting(Cut(parts, processes), Share(parts, rank, processes), verdict, words)
+    # BatchNorm may refuse to take its statistics of a single sample.
+    least = 2 if _has(config, _BatchNorm) else 1
+    return Cutting(Cut(parts, processes), Share(parts, rank, processes, least), verdict, words)
 
 
 def _reasons(then: Cut, parts: int, processes: int, config: TrainConfig) -> tuple[str, ...]:
@@ -69,7 +71,7 @@ def _reasons(then: Cut, parts: int, processes: int, config: TrainConfig) -> tupl
         )
     if parts > processes and _has(config, SyncBatchNorm):
         found.append("SyncBatchNorm takes its statistics of fewer parts than there are")
-    if parts > processes and generators_in(config.model):
+    if parts > processes and generators_in(list(config.model.modules())):
         found.append("the model draws from a generator of its own, once for each part")
     loss = config.loss
     keeps_own = isinstance(loss, nn.Module) and any(True for _ in loss.buffers())
@@ -126,7 +128,7 @@ def agree_on_call(world: World, config: TrainConfig, feed: Feed, options: Any) -
         hint = "Make them its parameters, so that the processes can sum their gradients."
         raise ArgumentError(message, argument="optimizer", hint=hint)
     asked, sample = _asked(config, feed, options), _first_sample_of(feed)
-    for rank, (other, seen) in enumerate(world.gather((asked, sample))):
+    for rank, (other, seen) in enumerate(world.gather((asked, sample), at="a call of fit")):
         names = dict.fromkeys(differences(asked, other))
         if sample and seen and sample != seen:
             names["other data"] = None

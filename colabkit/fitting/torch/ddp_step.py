@@ -75,24 +75,32 @@ class PartsForward(PartForward):
             backward: Called with what each part's loss adds to that of the whole.
             around: Gives the context in which the part of a place is taken.
         """
-        terms, kept = {}, []
+        terms: dict[int, torch.Tensor] = {}
+        kept: list[Any] = []
+        # Sums over the processes begin as early as they can: others may not have come so far.
+        is_known = self._was_looked_at
+        counting = self._begin_count(parts) if is_known else lambda: None
         counted: torch.Tensor | None = None
+        summing: Callable[[], torch.Tensor] | None = None
         for place, part in enumerate(parts.local):
             with around(place):
                 seed_everything(derive(parts.key, "step", part.number))
                 passed = self.pass_through(part.batch)
                 reduction = self._weighing_of(part)
                 if not place:
-                    counted = self._counted(reduction, parts)
+                    counted = (counting if is_known else self._begin_count(parts))()
                 if not (reduction.is_known or self._was_looked_at):
-                    self._look_at(reduction, passed, part)
+                    self._inspect(reduction, passed, part)
                 term = _term(reduction, passed.loss, part, of=parts.samples, counted=counted)
+                terms[part.number] = term.detach()
+                if part is parts.local[-1]:
+                    summing = self._begin_sum(terms)
                 backward(term)
-            terms[part.number] = term.detach()
             if self._config.metrics and part.samples:
                 kept.append((part.samples, detached(main_output(passed.output)), passed.target))
         self._was_looked_at = True
-        loss = self._over_parts(terms, torch.float32).sum()
+        assert summing is not None  # noqa: S101  # each process takes a part
+        loss = summing()
         return StepResult(loss, self.values_of(self._whole(kept, loss, parts)), parts.samples)
 
     def _weighing_of(self, part: Part) -> LossReduction:
@@ -103,35 +111,40 @@ class PartsForward(PartForward):
             hint = "Train in one process, or pass one of PyTorch's own losses as loss=."
             raise ArgumentError(message, argument="loss", hint=hint) from error
 
-    def _counted(self, reduction: LossReduction, parts: Parts) -> torch.Tensor | None:
-        """Returns what the targets of the whole batch count for, None where samples do."""
-        if reduction.counted is None:
-            return None
-        counts = {}
+    def _begin_count(self, parts: Parts) -> Callable[[], torch.Tensor | None]:
+        """Begins to sum what the targets of the whole batch count for; None where samples do."""
+        counted, counts = self._weighing_of(parts.local[0]).counted, {}
+        if counted is None:
+            return lambda: None
         for part in parts.local:
             target = target_of(part.batch)
             if not is_of_classes(target):
-                return None
-            count = reduction.counted(target.to(self._config.device))
+                return lambda: None
+            count = counted(target.to(self._config.device))
             counts[part.number] = count if part.samples else count * 0
-        return self._over_parts(counts, torch.float32).sum()
+        return self._begin_sum(counts)
 
-    def _over_parts(self, values: dict[int, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
-        """Returns a scalar of each part, in their order, whoever has computed it."""
+    def _begin_sum(self, values: dict[int, torch.Tensor]) -> Callable[[], torch.Tensor]:
+        """Begins to sum a scalar of each part, in their order, whoever has computed it."""
         wide = [each.dtype for each in values.values() if each.dtype == torch.float64]
         found = torch.zeros(
-            self._share.count, dtype=wide[0] if wide else dtype, device=self._config.device
+            self._share.count,
+            dtype=wide[0] if wide else torch.float32,
+            device=self._config.device,
         )
         for number, value in values.items():
             found[number] = value
-        return found if self._world is None else self._world.summed(found)
+        if self._world is None:
+            return found.sum
+        arrived = self._world.begin_sum(found)
+        return lambda: arrived().sum()
 
     def _whole(self, kept: list[Any], loss: torch.Tensor, parts: Parts) -> ForwardResult:
         """Returns what the metrics look at: outputs and targets of the whole batch."""
         if not self._config.metrics:
             return ForwardResult(None, None, loss, parts.samples)
         if self._world is not None:
-            gathered = self._world.gather(moved(kept, _HOST))
+            gathered = self._world.gather(moved(kept, _HOST), at="the metrics of a batch")
             kept = moved([each for several in gathered for each in several], self._config.device)
         counts = [samples for samples, _, _ in kept]
         for name, place in (("output", 1), ("target", 2)):
@@ -140,7 +153,7 @@ class PartsForward(PartForward):
         target = joined([each[2] for each in kept], counts)
         return ForwardResult(output, target, loss, parts.samples)
 
-    def _look_at(self, reduction: LossReduction, passed: ForwardResult, part: Part) -> None:
+    def _inspect(self, reduction: LossReduction, passed: ForwardResult, part: Part) -> None:
         """Raises ArgumentError where the losses of two halves do not give that of both."""
         if part.samples < 2:
             return
@@ -221,7 +234,8 @@ class PartsStep:
             self._replicas.end()
         else:
             self._wrap(self._world)
-            outcome = self._forward.over(parts, step.backward, self._syncing)
+            self._world.arrive()  # at forward, which takes the buffers of process 0
+            outcome = self._forward.over(parts, self._backward, self._syncing)
         # What callbacks draw must not depend on which parts were taken here.
         seed_everything(derive(parts.key, "after"))
         step.count()
@@ -230,6 +244,12 @@ class PartsStep:
     def _call(self, *given: Any, **named: Any) -> Any:
         assert self._ddp is not None  # noqa: S101  # wrapped before each batch
         return self._ddp(*given, **named)
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        assert self._ddp is not None  # noqa: S101  # wrapped before each batch
+        if self._world is not None and self._ddp.require_backward_grad_sync:
+            self._world.arrive()
+        self._step.backward(loss)
 
     @contextlib.contextmanager
     def _syncing(self, place: int) -> Iterator[None]:

@@ -94,7 +94,7 @@ def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: Torch
         return _trained(model, data, ckpt_dir, options, device)
     if not world.leads:
         options = dataclasses.replace(
-            options, progress=False, tensorboard=False, release_when_done=False
+            options, progress=False, tensorboard=False, logger=None, release_when_done=False
         )
     with world.session():
         return _trained(model, data, ckpt_dir, options, device, world)
@@ -232,7 +232,7 @@ class _Fitting:
         run, callbacks = self._run, self._callbacks
         self._say_what_the_loss_trains()
         callbacks.reconsider(run)
-        run.check_data(self._feed, self._validation)
+        run.check_data([self._feed, *([] if self._validation is None else [self._validation])])
         if run.is_closed or run.has_passed(self._options.epochs):
             return self._found_done()
         if run.begins_phase:

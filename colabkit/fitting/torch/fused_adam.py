@@ -11,6 +11,8 @@ import torch
 _KINDS = (torch.optim.Adam, torch.optim.AdamW)
 _UNUSUAL = ("amsgrad", "maximize", "capturable", "differentiable")
 _STEPS_TRIED = 3
+# A plain number would be made a tensor again for each counter that it is added to.
+_ONE = torch.ones((), dtype=torch.float32, device="cpu")
 
 
 def fused_step(optimizer: torch.optim.Optimizer) -> bool:
@@ -29,7 +31,7 @@ def fused_step(optimizer: torch.optim.Optimizer) -> bool:
         calls.append((torch._fused_adamw_ if is_decoupled else torch._fused_adam_, *call))
     with torch.no_grad():
         for kernel, tensors, settings in calls:
-            torch._foreach_add_(tensors[-1], 1)
+            torch._foreach_add_(tensors[-1], [_ONE] * len(tensors[-1]))
             kernel(*tensors, **settings)
     return True
 

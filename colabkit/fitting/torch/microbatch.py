@@ -151,7 +151,7 @@ class SplitStep(TrainStep):
             self.backward(term)
             losses.append(term.detach())
             if not reduction.is_known:
-                sums.look_at(reduction, passed)
+                sums.inspect(reduction, passed)
             if config.metrics:
                 output = detached(main_output(passed.output))
                 kept.append(ForwardResult(output, passed.target, losses[-1], passed.samples))
@@ -217,7 +217,7 @@ class _Additivity:
         self._findings: list[torch.Tensor] = []
 
     @torch.no_grad()
-    def look_at(self, reduction: LossReduction, passed: ForwardResult) -> None:
+    def inspect(self, reduction: LossReduction, passed: ForwardResult) -> None:
         """Compares this part and the one before it with both together."""
         now = passed._replace(output=detached(passed.output), loss=passed.loss.detach())
         before, self._before, self._reduction = self._before, now, reduction

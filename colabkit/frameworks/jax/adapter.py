@@ -13,7 +13,14 @@ import numpy as np
 from colabkit.checkpoint import TensorBackend, TensorSpec
 from colabkit.frameworks.batch_records import BatchRecord
 from colabkit.frameworks.jax.backend import JaxBackend, deleted_error, is_key
-from colabkit.frameworks.jax.placing import joined, parts_by_place, placed
+from colabkit.frameworks.jax.placing import (
+    Place,
+    joined,
+    layout_of,
+    meshes_of,
+    parts_by_place,
+    placed,
+)
 from colabkit.frameworks.jax.trees import is_spread, parts_of
 from colabkit.frameworks.plain import Parts, PlainAdapter
 from colabkit.frameworks.plain.adapter import cpu_threads
@@ -39,7 +46,8 @@ class JaxAdapter(PlainAdapter):
     def _stored(self, parts: Parts) -> tuple[dict[str, Any], dict[str, Any]]:
         """Returns the arrays of an object by path, and all else that is stored of it."""
         arrays: dict[str, Any] = {}
-        kept: dict[str, Any] = {"values": {}, "keys": {}, "weak": [], "numpy": [], "spread": {}}
+        kept: dict[str, Any] = {"values": {}, "keys": {}, "weak": [], "numpy": []}
+        kept |= {"spread": {}, "layouts": {}}
         for path, leaf in parts.leaves.items():
             if isinstance(leaf, np.ndarray):
                 arrays[path] = leaf
@@ -59,6 +67,8 @@ class JaxAdapter(PlainAdapter):
             leaf = jax.random.key_data(leaf)
         elif leaf.weak_type:
             kept["weak"].append(path)
+        if (layout := layout_of(leaf)) is not None:
+            kept["layouts"][path] = layout
         if not is_spread(leaf):
             arrays[path] = leaf
             return
@@ -79,16 +89,20 @@ class JaxAdapter(PlainAdapter):
             pieces = {tuple(b): arrays[f"{path}@{n}"] for n, b in enumerate(places)}
             whole[path] = joined(pieces, tuple(shape))
         found = {p: v for p, v in kept["values"].items() if p in parts.leaves}
+        meshes = meshes_of(leaf for made in self._made.values() for leaf in made.leaves.values())
         for path, value in whole.items():
             if path not in parts.leaves:
                 continue
-            there = parts.leaves[path]
+            there, layout = parts.leaves[path], kept.get("layouts", {}).get(path)
             if path in kept.get("numpy", ()):
                 found[path] = value.copy()
             elif path in kept.get("keys", {}):
-                found[path] = _key(value, there, kept["keys"][path])
+                key_data = jax.random.key_data(there) if is_key(there) else None
+                data = placed(value, Place(key_data, layout=layout, meshes=meshes))
+                found[path] = jax.random.wrap_key_data(data, impl=kept["keys"][path])
             else:
-                found[path] = placed(value, there, is_weak=path in kept.get("weak", ()))
+                is_weak = path in kept.get("weak", ())
+                found[path] = placed(value, Place(there, is_weak, layout, meshes))
         return found
 
     def guard(self) -> Callable[[TensorSpec], bool]:
@@ -101,7 +115,7 @@ class JaxAdapter(PlainAdapter):
 
     def to_floats(self, values: Sequence[Any]) -> list[float]:
         """Reads scalars, all in one transfer."""
-        return [float(value) for value in jax.device_get(list(values))]
+        return floats_of(values)
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""
@@ -116,10 +130,9 @@ class JaxAdapter(PlainAdapter):
         return nondeterminism()
 
 
-def _key(data: Any, there: Any, implementation: str) -> Any:
-    data_there = jax.random.key_data(there) if is_key(there) else None
-    key_data = placed(data, data_there, is_weak=False)
-    return jax.random.wrap_key_data(key_data, impl=implementation)
+def floats_of(values: Sequence[Any]) -> list[float]:
+    """Reads scalars, all in one transfer."""
+    return [float(value) for value in jax.device_get(list(values))]
 
 
 def jax_environment() -> dict[str, Any]:

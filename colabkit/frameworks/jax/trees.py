@@ -19,7 +19,7 @@ class Pytree:
 
     Attributes:
         leaves: Arrays, keys and plain values by path.
-        form: Its structure, and which leaves lie on several devices.
+        form: Its structure.
         flat: All leaves, functions among them.
         paths: Of each leaf; None for what is no array nor plain value.
     """
@@ -28,7 +28,6 @@ class Pytree:
     form: Any
     flat: list[Any]
     paths: list[str | None]
-    structure: Any
 
     @classmethod
     def of(cls, value: Any) -> Pytree:
@@ -45,8 +44,7 @@ class Pytree:
             name = f"{name}~{len(paths)}" if name in leaves else name
             paths.append(name)
             leaves[name] = leaf
-        spread = tuple(p for p, leaf in leaves.items() if is_spread(leaf))
-        return cls(leaves, (structure, spread), flat, paths, structure)
+        return cls(leaves, structure, flat, paths)
 
     def rebuilt(self, leaves: Mapping[str, Any]) -> Any:
         """Returns the pytree with other leaves."""
@@ -54,7 +52,7 @@ class Pytree:
             old if path is None else leaves.get(path, old)
             for path, old in zip(self.paths, self.flat, strict=True)
         ]
-        return jax.tree_util.tree_unflatten(self.structure, flat)
+        return jax.tree_util.tree_unflatten(self.form, flat)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

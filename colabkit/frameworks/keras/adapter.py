@@ -14,7 +14,7 @@ from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import SampledWatch, Watch
 from colabkit.frameworks.keras.compare import record
-from colabkit.frameworks.keras.loop_inspect import LoopLook
+from colabkit.frameworks.keras.loop_inspect import LoopInspector
 from colabkit.frameworks.keras.passed_settings import PassedSettings, parts_of
 from colabkit.frameworks.keras.randomness import forget_draws, seed_streams
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
@@ -42,7 +42,7 @@ class KerasAdapter:
         self.state = KerasState(objects)
         self.backend: TensorBackend = _tensors(self.state)
         self._passed = self._settings()
-        self._look = LoopLook(self.state)
+        self._inspector = LoopInspector(self.state)
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:  # noqa: ARG002  # guarded
         """Puts the streams of TensorFlow's eager draws where none has drawn before."""
@@ -53,8 +53,8 @@ class KerasAdapter:
 
     def begin_step(self) -> None:
         """Looks at what the first step uses."""
-        if not self._look.is_over:
-            self._look.begin_step()
+        if not self._inspector.is_over:
+            self._inspector.begin_step()
 
     def has_stepped(self) -> bool:
         """Nobody can tell."""
@@ -67,7 +67,7 @@ class KerasAdapter:
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         self.sync()
-        self._look.finish()
+        self._inspector.finish()
         return self.state.sections()
 
     def sync(self) -> None:
@@ -113,6 +113,10 @@ class KerasAdapter:
 
     def to_floats(self, values: Sequence[Any]) -> list[float]:
         """Reads scalars."""
+        if self._on_jax:
+            from colabkit.frameworks.jax import floats_of  # imported where it is
+
+            return floats_of(values)
         return [value if isinstance(value, float) else _as_float(value) for value in values]
 
     def fingerprint(self) -> dict[str, Any]:
@@ -188,7 +192,7 @@ class KerasAdapter:
         """Returns what training was seen to use or change that no object of the run holds."""
         watching = [each for each in self.state.others.values() if hasattr(each, "unsaved")]
         seen = (reason for each in watching for reason in each.unsaved())
-        return (*self._look.reasons(), *seen)
+        return (*self._inspector.reasons(), *seen)
 
 
 def _as_float(value: Any) -> float:

@@ -22,7 +22,7 @@ class KerasArrayFeed:
     """Arrays of equal first dimension [N, ...], in an order drawn for each pass.
 
     Attributes:
-        looks_leave_traces: False: any batch is there to be looked at.
+        reading_has_effects: False: any batch is there to be looked at.
 
     Args:
         arrays: x, (x, y) or (x, y, sample_weight); each an array, or dicts and lists of them.
@@ -33,7 +33,7 @@ class KerasArrayFeed:
         limit: Batches of each pass that are read, or None for all.
     """
 
-    looks_leave_traces = False
+    reading_has_effects = False
 
     def __init__(
         self,

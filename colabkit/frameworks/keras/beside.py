@@ -49,21 +49,59 @@ class Beside:
         # Of colabkit's form, their attributes are kept by another way.
         of_keras = [c for c in callbacks if isinstance(c, keras.callbacks.Callback)]
         self._plain_roots = roots_of(None if self._is_compiled else model, of_keras)
+        self._callbacks = roots_of(None, of_keras)
+        self._names: dict[str, set[str]] = {}
         self._plain: Memory | None = None
         self._built_in: Memory | None = None
         self._changed: dict[str, None] = {}
         self._constants: dict[str, bytes] = {}
-        self._look()
+        self._inspect()
 
     def begin(self) -> None:
-        """Puts back what callbacks have made as they began; all others change from now on."""
-        before = {*self._variables, *self._generators}
-        self._look()
-        self._put_back(but=before)
-        built_in = Memory(roots_of(self._model, ())).places() if self._is_compiled else frozenset()
+        """Puts back what callbacks have made or set as they began; all changes from now on."""
+        self._inspect()
+        self._put_back()
         self._constants = self._built_in_variables()
-        self._plain = Memory(self._plain_roots, but=built_in)
+        self._plain = Memory(self._plain_roots, but=self._places_built_in())
         self._plain.restore(self._kept.get("plain", {}))
+        self._names = {path: set(vars(each)) for path, each in self._callbacks.items()}
+
+    def has_begun_epoch(self) -> None:
+        """Notes what callbacks have made of their own as an epoch began: they make it again."""
+        if self._plain is not None:
+            made = ((p, vars(c).keys() - self._names[p]) for p, c in self._callbacks.items())
+            self._plain.know(tuple(f"{path}.{name}" for path, names in made for name in names))
+
+    def begin_epoch_again(self, epoch: int) -> None:
+        """Has a callback begin an epoch that lacks what it had in its middle; the rest stays."""
+        had = self._kept.get("attributes", {})
+        lacking = [
+            callback
+            for path, callback in self._callbacks.items()
+            if set(had.get(path, ())) - set(vars(callback))
+        ]
+        if not lacking or self._plain is None:
+            return
+        held = [
+            (each, np.array(keras.ops.convert_to_numpy(each)))
+            for each in _variables_held_by(self._model)
+        ]
+        for callback in lacking:
+            callback.on_epoch_begin(epoch)
+        for variable, value in held:
+            assign(variable, keras.ops.convert_to_tensor(value, dtype=variable.dtype))
+        self._inspect()
+        self._put_back()
+        self._plain.restore(self._kept.get("plain", {}))
+        self.has_begun_epoch()
+
+    def _places_built_in(self) -> frozenset[tuple[int, Any]]:
+        """Returns where a compiled step finds what it has built in; a callback's own goes on."""
+        if not self._is_compiled:
+            return frozenset()
+        of_callbacks = set(map(id, self._plain_roots.values()))
+        places = Memory(roots_of(self._model, ())).places()
+        return frozenset(place for place in places if place[0] not in of_callbacks)
 
     def begin_epoch_end(self) -> None:
         """Looks at what is built into a compiled step; by the end of an epoch all is compiled."""
@@ -111,15 +149,16 @@ class Beside:
         return {
             "variables": {path: self._read(v) for path, v in self._variables.items()},
             "generators": {path: state_of(g) for path, g in self._generators.items()},
+            "attributes": {path: sorted(vars(each)) for path, each in self._callbacks.items()},
             "plain": self._kept.get("plain", {}) if self._plain is None else self._plain.changes(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what is there; what callbacks have yet to make waits for ``begin``."""
         self._kept = {kind: dict(values) for kind, values in state.items()}
-        self._put_back(but=set())
+        self._put_back()
 
-    def _look(self) -> None:
+    def _inspect(self) -> None:
         found = variables_within(self._roots)
         reached = {part for variable in found.values() for part in ids_of(variable)}
         unseen = [v for v in self._traced if reached.isdisjoint(ids_of(v))]
@@ -129,21 +168,25 @@ class Beside:
         }
         self._generators = generators_within(self._roots)
 
-    def _put_back(self, *, but: set[str]) -> None:
+    def _put_back(self) -> None:
         variables, generators = (self._kept.get(k, {}) for k in ("variables", "generators"))
         for path, variable in self._variables.items():
             kept = variables.get(path)
-            if path not in but and kept is not None and tuple(kept.shape) == tuple(variable.shape):
+            if kept is not None and tuple(kept.shape) == tuple(variable.shape):
                 assign(variable, kept)
         for path, generator in self._generators.items():
-            if path not in but and path in generators:
+            if path in generators:
                 restore_state(generator, generators[path])
 
 
 def _held_by(model: Any) -> set[int]:
     """Returns by id the variables that a checkpoint holds as the model's and its optimizers'."""
+    return {part for variable in _variables_held_by(model) for part in ids_of(variable)}
+
+
+def _variables_held_by(model: Any) -> list[Any]:
     layers = layers_of(model)
     held = [*model.variables, *model.metrics_variables, *unlisted_variables(model, layers)]
     for optimizer in optimizers_of(layers).values():
         held += optimizer.variables
-    return {part for variable in [*held, *global_seeds()] for part in ids_of(variable)}
+    return [*held, *global_seeds()]

@@ -11,7 +11,7 @@ import numpy as np
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.keras.dataset_fetch import BatchRequest, DatasetFetch
-from colabkit.frameworks.keras.places import Route
+from colabkit.frameworks.keras.places import SHARED, Route
 from colabkit.frameworks.seeding import derive
 
 
@@ -25,6 +25,7 @@ class DatasetFeed:
         steps_per_epoch: Batches in an epoch, or None for a pass.
         limit: Batches of each pass that are read, or None for all.
         validates: Whether it is validation data, whose hooks Keras calls otherwise.
+        is_shared: Whether training and validation data are one object.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class DatasetFeed:
         steps_per_epoch: int | None = None,
         limit: int | None = None,
         validates: bool = False,
+        is_shared: bool = False,
     ) -> None:
         batches = dataset.num_batches
         if limit is not None:
@@ -50,6 +52,7 @@ class DatasetFeed:
         self._route = Route(batches, steps_per_epoch, is_endless=batches is None)
         self._fetch = DatasetFetch(dataset)
         self._validates = validates
+        self._is_shared = is_shared
         self._epochs_begun = 0
         self.length = self._route.length
 
@@ -67,7 +70,7 @@ class DatasetFeed:
         return map(self._fetch.one, self._requests(start))
 
     @property
-    def looks_leave_traces(self) -> bool:
+    def reading_has_effects(self) -> bool:
         """Whether the dataset has hooks of its own, which a look calls as well."""
         base, own = keras.utils.PyDataset, type(self._dataset)
         hooks = ("on_epoch_begin", "on_epoch_end")
@@ -127,6 +130,8 @@ class DatasetFeed:
     def reasons(self) -> tuple[str, ...]:
         """Whether the first batch came out alike twice."""
         reasons = self._fetch.draws.reasons()
+        if self._is_shared and self.reading_has_effects:
+            reasons = (*reasons, SHARED)
         if self._fetch.repeats is False:
             return (*reasons, "the PyDataset gave another batch when asked twice")
         return reasons

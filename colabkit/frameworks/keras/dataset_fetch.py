@@ -51,7 +51,7 @@ class DatasetFetch:
         dataset = self._dataset
         threads = dataset.workers > 1 and not dataset.use_multiprocessing
         if self.repeats is None:
-            self._look(requests[0], threads=threads)
+            self._inspect(requests[0], threads=threads)
         if dataset.workers <= 1 and not (dataset.workers and dataset.use_multiprocessing):
             yield from itertools.starmap(self._one, requests)
             return
@@ -78,7 +78,7 @@ class DatasetFetch:
         """Returns the batch of a request, a seed and a number."""
         return self._one(*request)
 
-    def _look(self, request: BatchRequest, *, threads: bool) -> None:
+    def _inspect(self, request: BatchRequest, *, threads: bool) -> None:
         """Fetches a batch twice: are they alike, and can threads do so at a time?"""
         first = self._one(*request)
         self._own = find_generators(self._dataset, ())

@@ -15,7 +15,7 @@ from colabkit.frameworks.keras.variables import backend_name
 _COMPARED_BYTES_MAX = 1 << 20
 
 
-class LoopLook:
+class LoopInspector:
     """Finds what a step draws, trains and changes beside the run's objects.
 
     What a loop does lies in functions that nobody handed over. After the first step, those

@@ -72,6 +72,11 @@ class StreamWatch(SampledWatch):
 
     epoch_begins_at = 0
 
+    @property
+    def first(self) -> BatchRecord | None:
+        """What the first batch of the pass is, in the epoch that begins with it."""
+        return None if self.epoch_begins_at else super().first
+
     def kept(self, epoch: int, batches_done: int, reasons: tuple[str, ...]) -> KeptBatch | None:
         """Returns the newest that was trained in the epoch."""
         found = super().kept(epoch, batches_done + self.epoch_begins_at, reasons)

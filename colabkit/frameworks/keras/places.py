@@ -8,6 +8,12 @@ from typing import Any, Protocol
 
 from colabkit.frameworks.base import Feed, Start
 
+# Why a source cannot be read again that two read in turn, and that goes on from the other's place.
+SHARED = (
+    "the training and the validation data are one object, which changes as either is read (make one"
+    " for each)"
+)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
@@ -87,7 +93,7 @@ class KerasFeed(Feed, Protocol):
     """A source of batches whose epochs need not be whole passes over it."""
 
     @property
-    def looks_leave_traces(self) -> bool:
+    def reading_has_effects(self) -> bool:
         """Whether a look at a pass changes those begun after it in the same session."""
         ...
 

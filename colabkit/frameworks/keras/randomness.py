@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from colabkit.frameworks.generators import (
@@ -17,7 +18,7 @@ from colabkit.frameworks.generators import (
     reseed,
     restore_generator,
 )
-from colabkit.frameworks.keras.variables import backend_name
+from colabkit.frameworks.keras.variables import assign, backend_name
 from colabkit.frameworks.seeding import derive
 
 # Batches are fetched on other threads than callbacks run on, and both may draw.
@@ -50,6 +51,13 @@ def global_seeds() -> list[Any]:
     except ImportError:
         return []
     return [global_seed_generator().state]
+
+
+def seed_global(seed: int) -> None:
+    """Puts the variable behind ``keras.random`` calls without a seed where a seed names."""
+    for state in global_seeds():
+        named = np.array([seed & 0x7FFFFFFF, 0], state.dtype)
+        assign(state, keras.ops.convert_to_tensor(named, dtype=state.dtype))
 
 
 def state_of(generator: Any) -> object:

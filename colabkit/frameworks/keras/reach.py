@@ -176,14 +176,16 @@ def _in_object(path: str, value: Any) -> Iterator[Slot]:
     is_own = is_of_users_class(kind)
     if is_own:
         yield _fixed(path, kind)
-    if not (is_own or _is_keras(value)):
-        return
     is_layer = isinstance(value, keras.layers.Layer)
+    is_callback = isinstance(value, keras.callbacks.Callback)
+    if not (is_own or is_callback or _is_keras(value)):
+        return
     left_out = _of_any_model() if is_layer else _OF_ANY_CALLBACK
-    # Numbers of Keras' own losses and metrics are its bookkeeping.
-    is_inner = not (is_own or is_layer or isinstance(value, keras.callbacks.Callback))
+    # Numbers of Keras' own losses and metrics are its bookkeeping; those of a callback go on.
+    is_inner = not (is_own or is_layer or is_callback)
+    is_open = is_own or is_callback
     for name, each in list(vars(value).items()):
-        if name in left_out or (name.startswith("_") and not is_own and name not in _COMPILED):
+        if name in left_out or (name.startswith("_") and not is_open and name not in _COMPILED):
             continue
         if is_inner and isinstance(each, (*_LEAVES, *_HOLDERS)) and name not in _COMPILED:
             continue

@@ -109,7 +109,7 @@ def keys_of(optimizer: Any, names: Mapping[int, str]) -> list[str]:
             same = owners[path]
             key = f"{same[min(number, len(same) - 1)]} {slot}"
         keys.append(key or "variable")
-    return list(_told_apart(keys))
+    return list(_made_distinct(keys))
 
 
 def _kept_in_lists(optimizer: Any, names: Mapping[int, str]) -> Iterator[tuple[Any, str]]:
@@ -148,7 +148,7 @@ def _cut(name: str, owners: Mapping[str, Any]) -> tuple[str, str]:
     return "", name
 
 
-def _told_apart(keys: Sequence[str]) -> Iterator[str]:
+def _made_distinct(keys: Sequence[str]) -> Iterator[str]:
     counts: dict[str, int] = {}
     for key in keys:
         counts[key] = number = counts.get(key, 0) + 1

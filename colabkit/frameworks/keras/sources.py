@@ -31,6 +31,7 @@ class FeedOptions:
         limit: Batches of each pass that are read, or None for all.
         validates: Whether it is validation data.
         class_weights: Weights of classes, or None.
+        is_shared: Whether training and validation data are one object.
     """
 
     batch_size: int
@@ -40,6 +41,7 @@ class FeedOptions:
     limit: int | None = None
     validates: bool = False
     class_weights: ClassWeights | None = None
+    is_shared: bool = False
 
 
 def feed_of(data: Any, options: FeedOptions) -> KerasFeed:
@@ -89,6 +91,7 @@ def _of_known(data: Any, options: FeedOptions) -> KerasFeed | None:
             steps_per_epoch=options.steps_per_epoch,
             limit=options.limit,
             validates=options.validates,
+            is_shared=options.is_shared,
         )
         return _weighted(feed, options)
     if _is_loader(data):
@@ -124,6 +127,7 @@ def _of_iterable(data: Any, options: FeedOptions) -> KerasFeed:
         steps_per_epoch=options.steps_per_epoch,
         limit=options.limit,
         transform=None if weights is None else lambda batch: weights.apply(_pair(batch)),
+        is_shared=options.is_shared,
     )
 
 
@@ -131,16 +135,15 @@ def _of_tfdata(data: Any, options: FeedOptions) -> KerasFeed:
     from colabkit.frameworks.keras.tfdata_feed import TfDataFeed  # imported where it is
 
     weights = options.class_weights
-    feed = TfDataFeed(
+    is_native = keras.backend.backend() == "tensorflow"
+    return TfDataFeed(
         data,
         seed=options.seed,
         steps_per_epoch=options.steps_per_epoch,
         limit=options.limit,
         transform=weights.apply if weights is not None else None,
+        convert=None if is_native else _arrays,
     )
-    if keras.backend.backend() == "tensorflow":
-        return feed
-    return ForeignFeed(feed, _arrays)
 
 
 def _of_loader(data: Any, options: FeedOptions) -> KerasFeed:

@@ -13,6 +13,7 @@ from colabkit.frameworks.generators import find_generators
 from colabkit.frameworks.keras.assets import Assets
 from colabkit.frameworks.keras.build import has_call
 from colabkit.frameworks.keras.held_objects import taken_apart
+from colabkit.frameworks.keras.late_metrics import LateMetrics
 from colabkit.frameworks.keras.names import layers_of, stable_names
 from colabkit.frameworks.keras.randomness import (
     generator_kinds,
@@ -150,7 +151,9 @@ class _ModelState:
     def __init__(self, name: str, model: Any) -> None:
         self._name, self._model = name, model
         self.assets = Assets(model)
+        self._metrics = LateMetrics(model)
         self._metric_values: Sequence[Any] = ()
+        self._late_spans: Mapping[str, Sequence[int]] = {}
         self._known: tuple[list[Any], list[Any]] | None = None
 
     def weights(self) -> dict[str, Any]:
@@ -158,14 +161,15 @@ class _ModelState:
         return dict(zip(stable_names(self._model, weights), weights, strict=True))
 
     def everything(self) -> list[Any]:
-        return [*self._model.variables, *self._metrics(), *self._own_and_unlisted()[1]]
+        return [*self._model.variables, *self._metrics.listed(), *self._own_and_unlisted()[1]]
 
     def state(self, read: Any) -> dict[str, Any]:
         own, unlisted = self._own_and_unlisted()
         return {
             "seeds": [read(v) for v in _seeds(self._model)],
             "unlisted": [read(v) for v in unlisted],
-            "metrics": [read(v) for v in self._metrics()],
+            "metrics": [read(v) for v in self._metrics.listed()],
+            "late_metrics": self._metrics.spans(),
             "generators": [state_of(g) for g in find_generators(own, generator_kinds())],
             "assets": self.assets.state(),
         }
@@ -180,12 +184,13 @@ class _ModelState:
         for generator, state in zip(generators, kept["generators"], strict=False):
             restore_state(generator, state)
         self._metric_values = kept["metrics"]
+        self._late_spans = kept.get("late_metrics", {})
         self.restore_metrics()
         self.assets.restore(kept.get("assets", {}))
 
     def restore_metrics(self) -> None:
         if self._metric_values:
-            assign_all(self._metrics(), self._metric_values)
+            self._metrics.restore(self._metric_values, self._late_spans)
 
     def restore_weights(self, kept: Mapping[str, Any]) -> tuple[int, int]:
         there = self.weights()
@@ -197,9 +202,6 @@ class _ModelState:
         for key, variable in fits.items():
             assign(variable, kept[key])
         return len(fits), len(there)
-
-    def _metrics(self) -> list[Any]:
-        return list(self._model.metrics_variables)
 
     def _own_and_unlisted(self) -> tuple[list[Any], list[Any]]:
         if self._known is not None:

@@ -37,7 +37,7 @@ _CALLING = ("PyFunc", "EagerPyFunc")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class StepLook:
+class StepFindings:
     """What was seen of a step.
 
     Attributes:
@@ -68,7 +68,7 @@ def roots_of(model: Any, callbacks: Sequence[Any]) -> dict[str, Any]:
     return roots
 
 
-def look_at_step(model: Any, batch: Any, roots: Mapping[str, Any], graph: Any) -> StepLook:
+def inspect_step(model: Any, batch: Any, roots: Mapping[str, Any], graph: Any) -> StepFindings:
     """Looks at a step without taking it, if anything of it is not Keras' own.
 
     Args:
@@ -78,13 +78,13 @@ def look_at_step(model: Any, batch: Any, roots: Mapping[str, Any], graph: Any) -
         graph: That of a step, where it was traced already and drew nothing meanwhile.
     """
     if not is_compiled(model) or not (graph is not None or has_foreign_code(roots)):
-        return StepLook()
+        return StepFindings()
     if backend_name() == "jax":
         from colabkit.frameworks.jax import trace  # imported where it is
 
         with _as_it_was(roots) as has_drawn:
             trace(model, batch)
-            return StepLook(reasons=(_BAKED,) if has_drawn() else ())
+            return StepFindings(reasons=(_BAKED,) if has_drawn() else ())
     draws_meanwhile = False
     if graph is None:
         with _as_it_was(roots) as has_drawn:
@@ -97,7 +97,7 @@ def look_at_step(model: Any, batch: Any, roots: Mapping[str, Any], graph: Any) -
         _STORES: any(part in node.op for node in nodes for part in _STORING),
         _BAKED: draws_meanwhile,
     }
-    return StepLook(
+    return StepFindings(
         reasons=tuple(reason for reason, is_so in found.items() if is_so),
         notices=(_PYTHON,) if calls_python else (),
         variables=tuple(graph.variables),

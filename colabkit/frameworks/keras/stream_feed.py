@@ -12,7 +12,7 @@ from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Feed, Start
 from colabkit.frameworks.keras.compare import same_batch
 from colabkit.frameworks.keras.memory import Memory, said_of
-from colabkit.frameworks.keras.places import Route, Turn
+from colabkit.frameworks.keras.places import SHARED, Route, Turn
 from colabkit.frameworks.keras.randomness import KeyedDraws
 from colabkit.frameworks.seeding import derive
 
@@ -30,6 +30,7 @@ class IterableFeed:
         limit: Batches of each pass that are read, or None for all; of a source that can be read
             only once, each pass takes the next so many.
         transform: Applied to each batch, or None.
+        is_shared: Whether training and validation data are one object.
     """
 
     def __init__(
@@ -40,7 +41,9 @@ class IterableFeed:
         steps_per_epoch: int | None = None,
         limit: int | None = None,
         transform: Callable[[Any], Any] | None = None,
+        is_shared: bool = False,
     ) -> None:
+        self._is_shared = is_shared
         self._source = source
         self._transform = transform
         self._seed = self._own_seed = seed
@@ -100,7 +103,7 @@ class IterableFeed:
         return self.batches(start) if goes_on or not self.reads_once else None
 
     @property
-    def looks_leave_traces(self) -> bool:
+    def reading_has_effects(self) -> bool:
         """Whether a look is a part of what is read."""
         return self.reads_once
 
@@ -164,6 +167,8 @@ class IterableFeed:
     def reasons(self) -> tuple[str, ...]:
         """Whether the first batch came out alike twice, and nothing is changed by reading."""
         reasons = self._draws.reasons()
+        if self._is_shared and self.reads_once:
+            reasons += (SHARED,)
         if self._repeats is False:
             reasons += ("the data gave another first batch when read twice",)
         if not self.reads_once:
@@ -231,9 +236,9 @@ class ForeignFeed:
         return None if found is None else map(self._convert, found)
 
     @property
-    def looks_leave_traces(self) -> bool:
+    def reading_has_effects(self) -> bool:
         """As it is with the feed, where that goes by epochs of its own."""
-        return self._key is None and bool(getattr(self._feed, "looks_leave_traces", False))
+        return self._key is None and bool(getattr(self._feed, "reading_has_effects", False))
 
     def pass_on(self, end: Start) -> None:
         """As the feed does it, where it goes by epochs of its own."""

@@ -18,12 +18,13 @@ from colabkit.frameworks.keras.places import Route, Span, Turn
 from colabkit.frameworks.keras.tfdata_inspect import (
     Depth,
     depth_of,
+    draws_in_each_pass,
     graphs_of,
-    look_into,
+    inspect_pipeline,
     stages_of,
 )
 from colabkit.frameworks.keras.tfdata_python import Generators
-from colabkit.frameworks.keras.tfdata_readers import OtherReaders, begun, told_of_readers
+from colabkit.frameworks.keras.tfdata_readers import OtherReaders, begun, noting_readers
 from colabkit.frameworks.keras.tfdata_tap import (
     is_in_order,
     may_be_read,
@@ -40,6 +41,11 @@ _DRAWN = (
 _READ_BESIDE = (
     "a callback reads the training pipeline itself, and draws orders from it that a resume cannot"
     " repeat (make a pipeline of its own for it)"
+)
+_ONE_SHUFFLE = (
+    "the training and the validation data are parts of one pipeline that is shuffled anew for each"
+    " (samples move from one to the other; .shuffle(..., reshuffle_each_iteration=False) before"
+    " take and skip holds them apart)"
 )
 # How often each shuffle, whatever pipeline it is part of, has drawn an order in this session.
 _ORDERS_DRAWN: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
@@ -75,6 +81,7 @@ class TfDataFeed:
         steps_per_epoch: Batches in an epoch, or None for a pass.
         limit: Batches of each pass that are read, or None for all.
         transform: Applied to each batch within the pipeline, or None.
+        convert: Makes a batch what another backend takes, or None.
     """
 
     def __init__(
@@ -85,13 +92,14 @@ class TfDataFeed:
         steps_per_epoch: int | None = None,
         limit: int | None = None,
         transform: Callable[[Any], Any] | None = None,
+        convert: Callable[[Any], Any] | None = None,
     ) -> None:
         self._make = source if callable(source) and not is_dataset(source) else None
         self._seed = self._own_seed = seed
         self._limit = limit
-        self._transform = transform
+        self._transform, self._convert = transform, convert
         self._dataset = self._finished(self._made_for(0) if self._make else source)
-        self._look = look_into(self._dataset, replayed=self._make is None)
+        self._findings = inspect_pipeline(self._dataset, replayed=self._make is None)
         self._generators = self._generators_of(self._dataset)
         self._generators.try_out()
         self._shuffles = () if self._make else tuple(shuffles_of(self._dataset))
@@ -183,10 +191,9 @@ class TfDataFeed:
         """Says which epoch is read next."""
         self._due = self._span(start).turn
 
-    def told_of_readers(self) -> contextlib.AbstractContextManager[None]:
+    def noting_readers(self) -> contextlib.AbstractContextManager[None]:
         """Has it count what callbacks read of the pipeline meanwhile."""
-        is_drawn = self.is_watched and bool(self._shuffles)
-        return told_of_readers(self._note_reader) if is_drawn else contextlib.nullcontext()
+        return noting_readers(self._note_reader) if self._shuffles else contextlib.nullcontext()
 
     def _note_reader(self, dataset: Any) -> None:
         """Counts an iterator that somebody else is about to make of the pipeline, or a part."""
@@ -198,8 +205,8 @@ class TfDataFeed:
             self._begin_as_before(self._due)
             self._draw_as_before(self._iterators_made)
             self.readers.note(self._iterators_made)
-        is_whole = Depth.WHOLE in {self._look.depth, depth_of(dataset)}
-        is_kept = self._look.first_pass_is_kept or self._generators.are_any
+        is_whole = Depth.WHOLE in {self._findings.depth, depth_of(dataset)}
+        is_kept = self._findings.first_pass_is_kept or self._generators.are_any
         is_part = len(read) < len(self._shuffles)
         # What is read as training begins, each session reads again.
         self._is_read_beside |= self._due is None or is_whole or is_kept or is_part
@@ -246,13 +253,15 @@ class TfDataFeed:
         span = self._span(start)
         if not goes_on and self._make is None:
             is_done = span.turn < self._iterators_made
-            if is_done or not may_be_read(self._dataset):
+            # Of a pass that draws on in its middle, a part is less than a pass.
+            is_cut = self._findings.depth is Depth.WHOLE and not self._route.is_endless
+            if is_done or is_cut or not may_be_read(self._dataset):
                 return None
         number = span.first + start.skip
         batches = self._begun(span.turn, number)
-        if goes_on:
-            self._looked = _Looked(span.turn, number + 1, batches)
-        return batches
+        # It may be the pass that the run goes on with: to begin it again would draw another order.
+        self._looked = _Looked(span.turn, number + 1, batches)
+        return self._converted(batches)
 
     def _begin_as_before(self, turn: int) -> None:
         """Reads the passes before as far as it takes: each draws its own order from the seed."""
@@ -263,15 +272,15 @@ class TfDataFeed:
 
     def _read_as_before(self, number: int) -> None:
         self._generators.begin(number)
-        is_kept = self._look.first_pass_is_kept and number == 0
-        depth = Depth.WHOLE if is_kept else self._look.depth
+        is_kept = self._findings.first_pass_is_kept and number == 0
+        depth = Depth.WHOLE if is_kept else self._findings.depth
         iterator = begun(self._dataset)
         for _ in itertools.islice(iterator, None if depth is Depth.WHOLE else int(depth)):
             pass
         self._count_orders()
 
     @property
-    def looks_leave_traces(self) -> bool:
+    def reading_has_effects(self) -> bool:
         """Whether each iterator draws an order."""
         return self._make is None and not is_in_order(self._dataset)
 
@@ -287,7 +296,10 @@ class TfDataFeed:
         """Yields the batches of an epoch from ``start.skip`` on."""
         size = self._route.steps_per_epoch
         left = None if size is None else size - start.skip
-        return itertools.islice(self.iterator(start), left)
+        return self._converted(itertools.islice(self.iterator(start), left))
+
+    def _converted(self, batches: Iterator[Any]) -> Iterator[Any]:
+        return batches if self._convert is None else map(self._convert, batches)
 
     def pass_on(self, end: Start) -> None:
         """Makes the iterators that the epochs would have: each has drawn an order."""
@@ -303,6 +315,12 @@ class TfDataFeed:
         """The count of batches says it all."""
         return None
 
+    def reasons_beside(self, other: object) -> tuple[str, ...]:
+        """Returns why it cannot be repeated where another source is read in turn with it."""
+        others = other._shuffles if isinstance(other, TfDataFeed) else ()
+        ids = {id(each) for each in others if draws_in_each_pass(each)}
+        return (_ONE_SHUFFLE,) if any(id(each) in ids for each in self._shuffles) else ()
+
     def describe(self) -> Mapping[str, Any]:
         """The number of batches, where it is known."""
         return {"batches": self.length}
@@ -310,7 +328,7 @@ class TfDataFeed:
     def reasons(self) -> tuple[str, ...]:
         """What in the pipeline cannot be repeated."""
         return (
-            *self._look.reasons,
+            *self._findings.reasons,
             *self._generators.reasons(),
             *((_DRAWN,) if self._cannot_repeat else ()),
             *((_READ_BESIDE,) if self._is_read_beside else ()),
@@ -318,7 +336,7 @@ class TfDataFeed:
 
     def notices(self) -> tuple[str, ...]:
         """A resume runs the pipeline over what was already trained on."""
-        return self._look.notices
+        return self._findings.notices
 
 
 def is_dataset(value: object) -> bool:

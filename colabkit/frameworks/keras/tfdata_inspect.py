@@ -43,7 +43,7 @@ class Depth(enum.IntEnum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Look:
+class PipelineFindings:
     """What a pipeline is made of.
 
     Attributes:
@@ -59,7 +59,7 @@ class Look:
     first_pass_is_kept: bool
 
 
-def look_into(dataset: Any, *, replayed: bool) -> Look:
+def inspect_pipeline(dataset: Any, *, replayed: bool) -> PipelineFindings:
     """Examines a pipeline without reading from it.
 
     Args:
@@ -86,7 +86,7 @@ def look_into(dataset: Any, *, replayed: bool) -> Look:
     costly = draws_in_map or not _is_plain(dataset)
     depth = _depth(dataset)[1] if replayed else Depth.BEGUN
     notices = (_ALL_PASSES,) if depth is Depth.WHOLE else (_BATCHES,) if random or costly else ()
-    return Look(
+    return PipelineFindings(
         reasons=tuple(dict.fromkeys(reasons)),
         notices=notices,
         depth=depth,
@@ -132,10 +132,11 @@ def _depth(stage: Any) -> tuple[bool, Depth]:
         depth = max(depth, Depth.FIRST)
     elif is_drawn_below and _kind(stage) not in _BEGIN_AT_ONCE:
         depth = Depth.WHOLE
-    return is_drawn_below or _draws_in_each_pass(stage), depth
+    return is_drawn_below or draws_in_each_pass(stage), depth
 
 
-def _draws_in_each_pass(stage: Any) -> bool:
+def draws_in_each_pass(stage: Any) -> bool:
+    """Whether each pass over a stage draws anew."""
     if _is_shuffle(stage):
         return getattr(stage, "_reshuffle_each_iteration", True) is not False
     return _kind(stage) == "Random"

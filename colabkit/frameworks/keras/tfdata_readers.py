@@ -20,7 +20,7 @@ def begun(dataset: Any) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def told_of_readers(listen: Callable[[Any], None]) -> Iterator[None]:
+def noting_readers(listen: Callable[[Any], None]) -> Iterator[None]:
     """Has a function told of each dataset that anybody else begins to read, before it is begun."""
     _LISTENERS.append(listen)
     tf.data.Dataset.__iter__ = _begun_by_others

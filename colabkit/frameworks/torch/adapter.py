@@ -13,16 +13,25 @@ from colabkit.checkpoint import NOTED, Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import BatchWatch, Watch
 from colabkit.frameworks.estimators import EstimatorState
+from colabkit.frameworks.processes import process_count
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.compare import note, record
-from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks
+from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.state import TorchState
-from colabkit.frameworks.torch.trained import holds, parts_of
+from colabkit.frameworks.torch.trained import holds
 from colabkit.frameworks.torch.trial import try_restoring
+from colabkit.frameworks.torch.world import World, join
+from colabkit.frameworks.torch.wrapped import (
+    device_of,
+    reasons_against,
+    require_wrapped,
+    unwrapped,
+    weights_digest,
+)
 from colabkit.storage import Bytes
 
 
@@ -30,20 +39,45 @@ class TorchAdapter:
     """What the loop needs of a framework, for PyTorch."""
 
     def __init__(self, objects: Mapping[str, Any], *, save_base: bool = False) -> None:
-        self.device = _device_of(objects)
+        self._given = objects
+        objects = {name: unwrapped(value) for name, value in objects.items()}
+        self.device = device_of(objects)
         self.backend: TensorBackend = TorchBackend(self.device)
         self._state = TorchState(objects, save_base=save_base)
         self._passed = PassedSettings(self._state.optimizers, self._state.others)
         self._hooks: OptimizerHooks | None = None
+        # What is known of the gradients that steps leave, from one opening to the next.
+        self._leftovers: Mapping[str, Any] = {}
         # A loop that was once caught writing past the optimizers does so in every session.
         self._writes_unseen = False
         # A restore has shown what a trial would, and a trial is made but once.
-        self._was_restored = False
+        self._was_restored = self._is_as_restored = False
         self._returning: tuple[str, ...] = ()
+
+    def join_processes(self) -> World | None:
+        """Returns the processes that train the objects together.
+
+        Raises:
+            ArgumentError: A module is not wrapped, so that each would train for itself.
+            ProcessLostError: They do not come together.
+        """
+        require_wrapped(self._given)
+        return join(self.device)
+
+    def weights_digest(self) -> str:
+        """Returns a hash of all weights, which must be the same in each process."""
+        return weights_digest(self._given)
+
+    def gathers(self) -> bool:
+        """Whether gradients wait for a step, of which each process may have its own."""
+        return self._hooks is not None and self._hooks.has_gathered()
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
         """Hooks the optimizers, so that a snapshot under way is finished before they step."""
-        self._hooks = OptimizerHooks(self._state.optimizers, before_optimizer_step)
+        self._hooks = OptimizerHooks(
+            self._state.optimizers, before_optimizer_step, self._state.trained_by_hand
+        )
+        self._hooks.restore_leftovers(self._leftovers)
         self._state.begin()
         if not self._was_restored:
             self._was_restored = True
@@ -52,11 +86,13 @@ class TorchAdapter:
     def close(self) -> None:
         """Takes the hooks away."""
         if self._hooks is not None:
+            self._leftovers = self._hooks.leftovers()
             self._hooks.close()
             self._hooks = None
 
     def begin_step(self) -> None:
         """Marks a step boundary."""
+        self._is_as_restored = False
         if self._hooks is not None:
             self._hooks.begin_step()
 
@@ -70,22 +106,35 @@ class TorchAdapter:
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
+        sections = self._state.sections()
         pending = self._hooks.pending() if self._hooks is not None else {}
+        leftovers = self._hooks.leftovers() if self._hooks is not None else self._leftovers
+        watch = {"writes_unseen": self._writes_unseen, "leftovers": dict(leftovers)}
         return [
-            *self._state.sections(),
+            *sections,
             Section(name="gradients", state=pending, weights=False),
-            Section(name="watch", state={"writes_unseen": self._writes_unseen}, weights=False),
+            Section(name="watch", state=watch, weights=False),
         ]
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""
         self._state.restore(sections)
-        self._was_restored = True
-        OptimizerHooks.restore(self._state.optimizers, sections["gradients"])
-        self._writes_unseen = sections.get("watch", {}).get("writes_unseen", False)
+        self._was_restored = self._is_as_restored = True
+        others = self._state.trained_by_hand()
+        put_back(self._state.optimizers, others, sections["gradients"])
+        watch = sections.get("watch", {})
+        self._writes_unseen = watch.get("writes_unseen", False)
+        self._leftovers = watch.get("leftovers", {})
+        if self._hooks is not None:
+            self._hooks.restore_leftovers(self._leftovers)
 
     def restore_again(self) -> None:
-        """Nothing: modules, optimizers and schedulers are not reset as an epoch begins."""
+        """Puts modes, switches and numbers of modules back, which a loop sets as it begins.
+
+        Where a step has been taken since, they are what they are.
+        """
+        if self._is_as_restored:
+            self._state.restore_again()
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many tensors did, of how many."""
@@ -137,7 +186,7 @@ class TorchAdapter:
 
     def parts(self) -> dict[str, str]:
         """Returns what is trained, by whom, in phrases."""
-        return parts_of(self._state.modules, self._state.optimizers)
+        return self._state.parts()
 
     def owned(self) -> Owned:
         """Returns the objects that tell one call from another by which they are."""
@@ -191,18 +240,10 @@ class TorchAdapter:
                 "GPU kernels may add in any order"
                 " (torch.use_deterministic_algorithms(True) makes them exact)"
             )
-        return tuple(found)
+        return (*found, *reasons_against(self._given, process_count()))
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""
         others = [o for o in self._state.others.values() if isinstance(o, EstimatorState)]
         lost = (reason for each in others for reason in each.unsaved())
         return (*self._returning, *self._state.unsaved(), *lost)
-
-
-def _device_of(objects: Mapping[str, Any]) -> torch.device:
-    for value in objects.values():
-        if isinstance(value, torch.nn.Module):
-            for parameter in value.parameters():
-                return parameter.device
-    return torch.device("cpu")

@@ -36,6 +36,7 @@ _NAMES: dict[torch.dtype, str] = {
 _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 _form = operator.attrgetter("dtype", "shape", "device", "layout")
+_MARKS = (torch.Tensor.data_ptr, operator.attrgetter("dtype"), operator.attrgetter("shape"))
 _new_stream: Callable[..., Any] = torch.cuda.Stream
 _new_event: Callable[..., Any] = torch.cuda.Event
 
@@ -158,6 +159,12 @@ class TorchBackend:
     def part(self, gathered: Any) -> list[torch.Tensor]:
         """Returns the rows, each with memory of its own."""
         return [row.clone() for row in gathered.unbind(0)]
+
+    def marks(self, tensors: Sequence[Any]) -> Sequence[Any] | None:
+        """Returns what is the same while each has its form and place; None where one has none."""
+        with contextlib.suppress(RuntimeError):
+            return [list(map(mark, tensors)) for mark in _MARKS]
+        return None
 
     def rebuild(self, spec: TensorSpec, data: Bytes) -> torch.Tensor:
         """Returns a tensor over memory of its own."""

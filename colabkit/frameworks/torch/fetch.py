@@ -38,11 +38,11 @@ class OwnGenerators:
         """Seeds each of them by its place; looks again when attributes changed."""
         values = [v for root in self._roots for v in list(getattr(root, "__dict__", {}).values())]
         if self._known is None or list(map(id, values)) != list(map(id, self._known)):
-            self._look(values)
+            self._inspect(values)
         for number, generator in enumerate(self._found):
             reseed_generator(generator, derive(seed, number))
 
-    def _look(self, values: list[object]) -> None:
+    def _inspect(self, values: list[object]) -> None:
         """Searches where a generator may have come or gone: a dataset may count at each sample."""
         before = set(map(id, self._known or ()))
         now = set(map(id, values))

@@ -77,6 +77,13 @@ class MapFeed:
         found = {batch_digest(self._dataset[request]) for _ in range(2)}
         return found.pop() if len(found) == 1 else ""
 
+    def is_shared_out(self) -> bool:
+        """Whether its sampler may give each process other samples: it is none of PyTorch's own."""
+        loader = self._loader
+        kinds = (type(loader.sampler), type(loader.batch_sampler))
+        is_plain = all(kind.__module__.startswith("torch.utils.data.sampler") for kind in kinds)
+        return not is_plain
+
     def uncut(self) -> str:
         """Returns why batches cannot be cut, "" where they can."""
         if isinstance(self._loader.sampler, torch_data.DistributedSampler):

@@ -10,7 +10,12 @@ import torch
 
 from colabkit.frameworks.torch.structure import parameters_of
 
+# Of a gradient after a step: the object and its counter; None where there was none.
 _Mark = tuple[weakref.ref[torch.Tensor], int] | None
+# No counter: the gradient was changed after it was marked.
+_CHANGED = -1
+# After so many steps in a row whose gradients began anew, a loop is known to drop the old ones.
+_SURE_STEPS = 8
 
 
 def stored_gradient(gradient: torch.Tensor) -> Any:
@@ -44,22 +49,99 @@ def gradient_of(parameter: torch.Tensor, stored: Any) -> torch.Tensor | None:
     return torch.empty_like(parameter).copy_(stored)
 
 
+# By what gradients of parameters without an optimizer go; no object of a run is called so.
+OF_OTHERS = ""
+
+
+class Leftovers:
+    """The gradients of one optimizer as its last step left them, and what becomes of them.
+
+    Most loops drop them before they go backward again, and a checkpoint need not hold them. A
+    loop that never does adds to them: to resume it without them would give other numbers.
+    """
+
+    def __init__(self) -> None:
+        # None before a step was seen; by weak reference, or what the loop drops stays in memory.
+        self._marks: list[_Mark] | None = None
+        self._fresh_steps = 0
+        self._adds_up = False
+        self._is_watching = True
+
+    @property
+    def are_dropped(self) -> bool:
+        """Whether the loop is known to drop them before it goes backward again."""
+        return not self._adds_up and self._fresh_steps >= _SURE_STEPS
+
+    def note_step(self, grads: list[torch.Tensor | None]) -> None:
+        """Called after each step, with the gradients that it used."""
+        if not self._is_watching:
+            return
+        if self._marks is not None:
+            self._adds_up = self._adds_up or self._hold_any(grads)
+            self._fresh_steps = min(self._fresh_steps + 1, _SURE_STEPS)
+        self._marks = [None if g is None else (weakref.ref(g), g._version) for g in grads]
+
+    def note_none(self) -> None:
+        """Called where all are gone right after a step: such a loop need not be watched."""
+        self._is_watching, self._marks = False, None
+
+    def hold(self, index: int, grad: torch.Tensor) -> bool:
+        """Whether a gradient is as the last step left it."""
+        marks = self._marks or []
+        mark = marks[index] if index < len(marks) else None
+        return mark is not None and mark[0]() is grad and mark[1] == grad._version
+
+    def watch_again(self) -> None:
+        """Called where a step's gradients are still there at the boundary behind it."""
+        self._is_watching = True
+
+    def state(self, grads: list[torch.Tensor | None]) -> dict[str, Any]:
+        """Returns what a resume must know to judge the next step as this session would."""
+        return {
+            "fresh_steps": self._fresh_steps,
+            "adds_up": self._adds_up,
+            "goes_on": None if self._marks is None else self._hold_any(grads),
+        }
+
+    def restore(self, state: Mapping[str, Any], grads: list[torch.Tensor | None]) -> None:
+        """Takes what ``state`` gave, and the gradients that were put back."""
+        self._fresh_steps, self._adds_up = state["fresh_steps"], state["adds_up"]
+        goes_on, self._is_watching = state["goes_on"], True
+        self._marks = None
+        if goes_on is not None:
+            there = [g if goes_on else None for g in grads]
+            self._marks = [None if g is None else (weakref.ref(g), _CHANGED) for g in there]
+
+    def _hold_any(self, grads: list[torch.Tensor | None]) -> bool:
+        """Whether any gradient is one that the last step left, changed or not."""
+        # Asked at each step: a call for each gradient would cost a small model more than the rest.
+        for mark, grad in zip(self._marks or (), grads, strict=False):
+            # One with a graph may be made of it.
+            if mark and grad is not None and (mark[0]() is grad or grad.requires_grad):
+                return True
+        return False
+
+
 class OptimizerHooks:
     """Hooks the optimizers: who stepped since the last boundary, and what to wait for before.
 
     Args:
         optimizers: By name.
         before_step: Called before any optimizer changes anything.
+        others: Returns, by name, the parameters that no optimizer trains: a loop may do it by hand.
     """
 
     def __init__(
-        self, optimizers: Mapping[str, torch.optim.Optimizer], before_step: Callable[[], None]
+        self,
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        before_step: Callable[[], None],
+        others: Callable[[], Mapping[str, torch.Tensor]] = dict,
     ) -> None:
         self._optimizers = optimizers
+        self._others = others
         self._before_step = before_step
         self._stepped: set[str] = set()
-        # By optimizer, the gradients as its last step left them, in loops that keep them.
-        self._used: dict[str, list[_Mark] | None] = dict.fromkeys(self._optimizers)
+        self._leftovers = {name: Leftovers() for name in self._optimizers}
         self._handles = []
         for name, optimizer in self._optimizers.items():
             self._handles.append(optimizer.register_step_pre_hook(self._noting(name)))
@@ -75,11 +157,10 @@ class OptimizerHooks:
         return note
 
     def _marking(self, name: str) -> Any:
-        used, optimizer = self._used, self._optimizers[name]
+        leftovers, optimizer = self._leftovers[name], self._optimizers[name]
 
         def mark(*_: object) -> None:
-            if name in used:
-                used[name] = [_mark_of(parameter.grad) for parameter in parameters_of(optimizer)]
+            leftovers.note_step(_grads_of(optimizer))
 
         return mark
 
@@ -91,35 +172,48 @@ class OptimizerHooks:
         """Whether any optimizer has stepped since the last boundary, or there is none."""
         return bool(self._stepped) or not self._optimizers
 
-    def pending(self) -> dict[str, dict[int, Any]]:
+    def has_gathered(self) -> bool:
+        """Whether there are gradients that no optimizer has stepped with."""
+        return any(
+            grad is not None and not self._leftovers[name].hold(index, grad)
+            for name, optimizer in self._optimizers.items()
+            for index, grad in enumerate(_grads_of(optimizer))
+        )
+
+    def pending(self) -> dict[str, Any]:
         """Returns the gradients that the next step of an optimizer may use.
 
         A loop may step first and go backward afterwards: what has changed since the step waits.
         """
-        return {name: self._pending_of(name) for name in self._optimizers}
+        pending = {name: self._pending_of(name) for name in self._optimizers}
+        others = ((name, parameter.grad) for name, parameter in self._others().items())
+        by_hand = {name: stored_gradient(grad) for name, grad in others if grad is not None}
+        return {**pending, OF_OTHERS: by_hand} if by_hand else pending
 
     def _pending_of(self, name: str) -> dict[int, Any]:
-        grads = [parameter.grad for parameter in parameters_of(self._optimizers[name])]
+        grads, leftovers = _grads_of(self._optimizers[name]), self._leftovers[name]
         there = {index: grad for index, grad in enumerate(grads) if grad is not None}
         if name in self._stepped:
             if not there:
-                # A loop that drops them after its step need not mark them at each.
-                self._used.pop(name, None)
+                leftovers.note_none()
                 return {}
-            marks = self._used.setdefault(name, None) or []
-            there = {i: g for i, g in there.items() if i >= len(marks) or marks[i] != _mark_of(g)}
+            leftovers.watch_again()
+        if leftovers.are_dropped:
+            there = {i: grad for i, grad in there.items() if not leftovers.hold(i, grad)}
         return {index: stored_gradient(grad) for index, grad in there.items()}
 
-    @staticmethod
-    def restore(
-        optimizers: Mapping[str, torch.optim.Optimizer],
-        gradients: Mapping[str, Mapping[int, Any]],
-    ) -> None:
-        """Puts pending gradients back, and drops those that a broken step has left."""
-        for name, optimizer in optimizers.items():
-            kept = gradients.get(name, {})
-            for index, parameter in enumerate(parameters_of(optimizer)):
-                parameter.grad = gradient_of(parameter, kept.get(index))
+    def leftovers(self) -> dict[str, Any]:
+        """Returns, by optimizer, what is known of the gradients that its steps leave."""
+        return {
+            name: self._leftovers[name].state(_grads_of(optimizer))
+            for name, optimizer in self._optimizers.items()
+        }
+
+    def restore_leftovers(self, known: Mapping[str, Any]) -> None:
+        """Takes what ``leftovers`` gave, once the gradients are put back."""
+        for name, optimizer in self._optimizers.items():
+            if name in known:
+                self._leftovers[name].restore(known[name], _grads_of(optimizer))
 
     def close(self) -> None:
         """Takes the hooks away."""
@@ -127,7 +221,20 @@ class OptimizerHooks:
             handle.remove()
 
 
-def _mark_of(grad: torch.Tensor | None) -> _Mark:
-    """Tells a gradient from any other, and from itself once somebody has changed it."""
-    # By weak reference, or gradients that the loop drops would stay in memory.
-    return None if grad is None else (weakref.ref(grad), grad._version)
+def put_back(
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    others: Mapping[str, torch.Tensor],
+    gradients: Mapping[str, Mapping[Any, Any]],
+) -> None:
+    """Gives the parameters their pending gradients, and drops what a broken step has left."""
+    for name, optimizer in optimizers.items():
+        kept = gradients.get(name, {})
+        for index, parameter in enumerate(parameters_of(optimizer)):
+            parameter.grad = gradient_of(parameter, kept.get(index))
+    by_hand = gradients.get(OF_OTHERS, {})
+    for name, parameter in others.items():
+        parameter.grad = gradient_of(parameter, by_hand.get(name))
+
+
+def _grads_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | None]:
+    return [parameter.grad for parameter in parameters_of(optimizer)]

@@ -27,8 +27,8 @@ class Part(NamedTuple):
     Attributes:
         number: Which of the batch's parts it is, from 0.
         batch: Its samples, in the form of a batch.
-        samples: How many they are; 0 where the batch has fewer samples than parts, and its first
-            sample stands in for none.
+        samples: How many they are; 0 where the batch has too few samples for all parts, and its
+            first ones stand in for none.
     """
 
     number: int
@@ -66,17 +66,21 @@ class Share:
         count: How many parts a batch has.
         rank: Number of this process, from 0.
         processes: How many take parts, ``count`` at most.
+        least: The fewest samples of a part; a smaller batch is one part.
 
     Example:
         >>> [piece.place for piece in Share(count=2).pieces(11)]
         [slice(0, 6, None), slice(6, 11, None)]
         >>> Share(count=2, rank=1, processes=2).pieces(1)
         [Piece(number=1, place=slice(0, 1, None), samples=0)]
+        >>> [(piece.place, piece.samples) for piece in Share(count=2, least=2).pieces(3)]
+        [(slice(0, 3, None), 3), (slice(0, 2, None), 0)]
     """
 
     count: int
     rank: int = 0
     processes: int = 1
+    least: int = 1
 
     @property
     def numbers(self) -> range:
@@ -87,13 +91,14 @@ class Share:
         return range(first, after)
 
     def pieces(self, samples: int) -> list[Piece]:
-        """Returns where its parts lie in a batch; their sizes differ by one sample at most."""
-        size, larger = divmod(samples, self.count)
+        """Returns where its parts lie in a batch; the sizes of all but stand-ins differ by one."""
+        used = min(self.count, max(1, samples // self.least))
+        size, larger = divmod(samples, used)
         found = []
         for number in self.numbers:
             begin = number * size + min(number, larger)
-            own = size + (number < larger)
-            place = slice(begin, begin + own) if own else slice(0, 1)
+            own = size + (number < larger) if number < used else 0
+            place = slice(begin, begin + own) if own else slice(0, min(self.least, samples))
             found.append(Piece(number, place, own))
         return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,10 @@ _MAKES_BATCHES = frozenset(
         ("torch", "BatcherIterDataPipe"),
     }
 )
+# Nodes refer to one another in both directions.
+_NODES_MAX = 256
+# A thread ends with the sample that it fetches.
+_PATIENCE_S = 60.0
 _MAKES_SAMPLES = frozenset(
     {
         ("webdataset", "_unbatched"),
@@ -58,6 +63,61 @@ def forget_old_state(source: Any) -> None:
     reading: Any = getattr(source, "_it", None)
     if is_of_nodes(source) and getattr(reading, "_cached_item", source) is None:
         reading._cached_state_dict = None
+
+
+def end_readers(source: Any) -> None:
+    """Ends the threads in which nodes of torchdata still read, once nobody wants the rest.
+
+    The nodes wait half a second for them when they begin anew. One that takes longer, on a busy
+    machine, draws from the generators of the next pass, or takes a sample of it.
+
+    Source:
+        torchdata.nodes.map, whose iterators have ``_shutdown`` and join their threads there.
+    """
+    if getattr(source, "_iter_for_state_dict", False):
+        return  # asked for its state, it has begun the pass that comes next
+    for node in _nodes_of(source):
+        if not hasattr(node, "_shutdown"):
+            continue
+        node._shutdown()
+        for value in vars(node).values():
+            for thread in value if isinstance(value, list) else [value]:
+                if isinstance(thread, threading.Thread):
+                    thread.join(_PATIENCE_S)
+
+
+def come_to_the_end(source: Any) -> None:
+    """Has a loader of torchdata's nodes that was loaded at the end of a pass arrive there.
+
+    Else it would go through the old order and begin the next pass at once, so that a sampler with
+    a generator of its own drew for both under one seed.
+    """
+    if not is_of_nodes(source):
+        return
+    end_readers(source)
+    restarts, source.restart_on_stop_iteration = source.restart_on_stop_iteration, False
+    try:
+        for _ in source:
+            pass
+    finally:
+        source.restart_on_stop_iteration = restarts
+
+
+def readers_of_nodes(source: Any) -> int:
+    """Returns how many workers a node of torchdata has that reads in most of them, 0 for none."""
+    return max((int(vars(node).get("num_workers", 0)) for node in _nodes_of(source)), default=0)
+
+
+def _nodes_of(source: Any) -> Iterator[Any]:
+    """Yields the nodes that a node of torchdata is made of, itself and their iterators included."""
+    seen: set[int] = set()
+    waiting = [source] if is_of_nodes(source) else []
+    while waiting and len(seen) < _NODES_MAX:
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            waiting += filter(is_of_nodes, vars(node).values())
+            yield node
 
 
 def is_of_nodes(source: Any) -> bool:

@@ -7,63 +7,137 @@ from typing import Any
 
 from torch import nn
 
-from colabkit.frameworks.attributes import Attributes
+from colabkit.frameworks.attributes import UNCHANGING, Attributes
+from colabkit.frameworks.torch.module_tree import OF_ANY_MODULE, ModuleTree
 from colabkit.frameworks.torch.tensor_values import TensorValues
 
-_OF_ANY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+_NOTHING = object()
 
 
 class PythonAttributes:
     """The plain attributes of a module and all within it that training has changed.
 
     What it has left alone is the notebook's own business, and may be changed there between
-    two sessions.
+    two sessions. What the notebook sets before its loop begins, ``model.train()`` say, it sets
+    again at a resume; where training has changed that since, a resume puts it back once more.
 
     Args:
         module: The module as it was made, before anything is restored.
+        tree: What lies in it.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, tree: ModuleTree) -> None:
         self._module = module
-        self._trainable_at_start = _trainable_in(module)
-        self.memories = {path: _memory_of(each) for path, each in module.named_modules()}
+        self._tree = tree
+        self._trainable_at_start = tree.trainable()
+        self.memories = {path: _memory_of(each) for path, each in tree.modules.items()}
         self.made: list[str] = []
+        # By module what has changed, as of a version of the tree; None where that is not known.
+        self._changed: dict[str, Any] = {}
+        self._version: int | None = None
+        # What had been set when the first loop began, and what loops have changed since.
+        self._before: dict[str, Any] | None = None
+        self._by_training: dict[str, Any] = {"values": {}, "trainable": {}}
+
+    def begin(self) -> None:
+        """Called where a loop begins, before its first step."""
+        if self._before is None:
+            self.restore_again()
+            self._before = self._simple()
+
+    def restore_again(self) -> None:
+        """Puts back once more what training had changed, after the notebook has set it anew."""
+        again = self._by_training
+        for path, changed in again["values"].items():
+            if path in self.memories:
+                self.memories[path].load_state_dict(changed)
+        self._set_trainable(again["trainable"])
+        self._version = None
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the changed attributes by module, and the parameters frozen or unfrozen."""
-        values = {}
-        for path, module in self._module.named_modules():
+        tree, touched = self._tree, self._tree.take_touched()
+        if self._version != tree.version:
+            self._changed, touched = {}, list(tree.modules)
+        self._version = None
+        for path in touched:
             if path not in self.memories:
                 self.made.append(path)
-                self.memories[path] = _memory_of(module, is_new=True)
-            if changed := self.memories[path].state_dict():
-                values[path] = changed
-        trainable = {
-            name: is_trainable
-            for name, is_trainable in _trainable_in(self._module).items()
-            if self._trainable_at_start.get(name) is not is_trainable
+                self.memories[path] = _memory_of(tree.modules[path], is_new=True)
+            self._changed[path] = self.memories[path].state_dict()
+        self._version = tree.version
+        state = {
+            "values": {path: changed for path, changed in self._changed.items() if changed},
+            "trainable": self._trainable(),
         }
-        return {"values": values, "trainable": trainable}
+        return {**state, "by_training": self._noted(state)}
+
+    def _simple(self) -> dict[str, Any]:
+        state = self.state_dict()
+        return {"values": _simple_in(state["values"]), "trainable": state["trainable"]}
+
+    def _noted(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what loops have changed, once one has begun."""
+        if self._before is None:
+            return self._by_training
+        before, known, modules = self._before, self._by_training, self._tree.modules
+        values = {}
+        now = _simple_in(state["values"])
+        for path in now.keys() | before["values"].keys():
+            was, there = before["values"].get(path, {}), dict(now.get(path, {}))
+            for name in was.keys() - there.keys():  # again as it was when the module was made
+                there[name] = getattr(modules.get(path), name, None)
+            kept = known["values"].get(path, {})
+            if own := {n: v for n, v in there.items() if n in kept or was.get(n, _NOTHING) != v}:
+                values[path] = own
+        at_start, kept_flags = self._trainable_at_start, known["trainable"]
+        now_flags = {n: at_start[n] for n in (*before["trainable"], *kept_flags) if n in at_start}
+        now_flags |= state["trainable"]
+        flags = {
+            name: each
+            for name, each in now_flags.items()
+            if name in kept_flags or before["trainable"].get(name, at_start.get(name)) is not each
+        }
+        self._by_training = {"values": values, "trainable": flags}
+        return self._by_training
+
+    def _trainable(self) -> dict[str, bool]:
+        now, at_start = self._tree.trainable(), self._trainable_at_start
+        if now == at_start:
+            return {}
+        return {name: each for name, each in now.items() if at_start.get(name) is not each}
+
+    def with_more(self) -> dict[str, Attributes]:
+        """Returns what is known of modules that hold other objects, or what nobody can save."""
+        return {p: each for p, each in self.memories.items() if each.with_state or each.lost}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts them back."""
+        self._version = None
+        self._by_training = dict(state.get("by_training", self._by_training))
         near = TensorValues().place_of(self._module)
         for part in ("values", "held"):
             for path, changed in state.get(part, {}).items():
                 if path in self.memories:
                     self.memories[path].load_state_dict(changed, near)
-        parameters = dict(self._module.named_parameters())
-        for name, is_trainable in state["trainable"].items():
+        self._set_trainable(state["trainable"])
+
+    def _set_trainable(self, flags: Mapping[str, bool]) -> None:
+        parameters = dict(self._module.named_parameters()) if flags else {}
+        for name, is_trainable in flags.items():
             if name in parameters:
                 parameters[name].requires_grad_(is_trainable)
+
+
+def _simple_in(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        path: {name: value for name, value in changed.items() if type(value) in UNCHANGING}
+        for path, changed in values.items()
+    }
 
 
 def _memory_of(module: nn.Module, *, is_new: bool = False) -> Attributes:
     """Leaves out what PyTorch looks after, and the weights that hooks make of others anew."""
     made = (name.rpartition("_")[0] for name in module._parameters)
-    leave_out = _OF_ANY_MODULE | {name for name in made if name in vars(module)}
+    leave_out = OF_ANY_MODULE | {name for name in made if name in vars(module)}
     return Attributes(module, TensorValues(), leave_out=leave_out, is_new=is_new)
-
-
-def _trainable_in(module: nn.Module) -> dict[str, bool]:
-    return {name: parameter.requires_grad for name, parameter in module.named_parameters()}

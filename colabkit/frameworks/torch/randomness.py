@@ -80,12 +80,18 @@ def reseed_generator(generator: object, seed: int) -> None:
         reseed(generator, seed)
 
 
-def generators_in(module: torch.nn.Module) -> list[object]:
-    """Returns the generators that a module and those within it keep."""
-    modules = list(module.modules())
-    found = find_generators(modules[:_SEARCHED_DEEPLY_MAX], (torch.Generator,))
+def generators_in(
+    modules: Sequence[torch.nn.Module], those_with_more: Sequence[torch.nn.Module] | None = None
+) -> list[object]:
+    """Returns the generators that modules keep.
+
+    Args:
+        modules: A module and those within it.
+        those_with_more: Those that keep more than numbers and words, None where nobody knows.
+    """
+    found = find_generators(list(modules[:_SEARCHED_DEEPLY_MAX]), (torch.Generator,))
     kinds = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
-    for each in modules:
+    for each in modules if those_with_more is None else those_with_more:
         own = (value for name, value in vars(each).items() if name not in _OF_ANY_MODULE)
         found += [value for value in own if isinstance(value, kinds)]
     return list({id(generator): generator for generator in found}.values())

@@ -35,7 +35,7 @@ class StepRollback:
         every = [*model.parameters(), *(each for group in groups for each in group)]
         self._parameters = list(dict.fromkeys(every))
         modules = list(model.modules())
-        self._generators = generators_in(model)
+        self._generators = generators_in(list(model.modules()))
         self._streams: dict[str, Any] = {}
         self._own: list[object] = []
         self._gradients: list[torch.Tensor | None] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import collections
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +13,6 @@ from colabkit.checkpoint import NOTED, Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators, is_unseedable
-from colabkit.frameworks.torch.alignment import realigned
 from colabkit.frameworks.torch.frozen_base import FrozenBase
 from colabkit.frameworks.torch.held_objects import (
     HeldObjects,
@@ -21,6 +20,7 @@ from colabkit.frameworks.torch.held_objects import (
     keep_sums,
     of_optimizer,
 )
+from colabkit.frameworks.torch.module_tree import Trees
 from colabkit.frameworks.torch.prepared import plain_optimizer, scaler_of
 from colabkit.frameworks.torch.python_attributes import PythonAttributes
 from colabkit.frameworks.torch.randomness import (
@@ -28,23 +28,24 @@ from colabkit.frameworks.torch.randomness import (
     own_generator_state,
     restore_own_generator,
 )
+from colabkit.frameworks.torch.restoring import (
+    load_optimizer,
+    load_other,
+    restore_tensors,
+    state_of,
+)
 from colabkit.frameworks.torch.structure import (
     check_is_built,
     gone_since,
     left_out,
-    load_left_out,
-    load_module,
     made_in_training,
-    names_in_groups,
-    owner_of,
     parameters_of,
-    register_made,
     regroup,
 )
 from colabkit.frameworks.torch.tensor_values import TensorValues
 from colabkit.frameworks.torch.unseen_writes import Watch
 
-_MATRIX_NDIM, _NAMED_MAX = 2, 3
+_NAMED_MAX = 3
 
 
 class TorchState:
@@ -55,11 +56,13 @@ class TorchState:
             _check_can_be_saved(name, value)
             keep_sums(value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
-        self._values = {name: PythonAttributes(module) for name, module in self.modules.items()}
+        self._trees = Trees(self.modules)
+        self._values = {n: PythonAttributes(m, self._trees[n]) for n, m in self.modules.items()}
         self._bases = {n: FrozenBase(m, is_saved=save_base) for n, m in self.modules.items()}
         self._keys_at_start: dict[str, frozenset[str]] = {}
         self._gone: dict[str, list[str]] = {}
         self._forms: dict[str, Any] | None = None
+        self._parts: dict[str, str] | None = None
         given = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
         self.optimizers = {name: plain_optimizer(optimizer) for name, optimizer in given.items()}
         self._given = dict(self.optimizers)
@@ -85,8 +88,10 @@ class TorchState:
     def sections(self) -> list[Section]:
         """Returns the weights of each module and everything else, by reference."""
         weights, rest, every = [], {}, {}
+        self._trees.look()
         for name, module in self.modules.items():
-            state = module.state_dict()
+            tree = self._trees[name]
+            state = tree.state_dict()
             tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
             extra = {k: v for k, v in state.items() if k not in tensors}
             noted = self._bases[name].noted(state)
@@ -97,10 +102,10 @@ class TorchState:
             at_start = self._keys_at_start.setdefault(name, frozenset(tensors))
             rest[name] = {
                 "extra": extra,
-                "buffers": _buffers_not_in(module, state),
-                "generators": [own_generator_state(g) for g in generators_in(module)],
+                "buffers": {key: b for key, b in tree.buffers.items() if key not in state},
+                "generators": [own_generator_state(g) for g in generators_in(*tree.searched())],
                 "python": self._values[name].state_dict(),
-                "left_out": left_out(module, state),
+                "left_out": left_out(tree.parameters, state),
                 "made": made_in_training(module, tensors, at_start),
                 "noted": list(noted),
             }
@@ -110,12 +115,13 @@ class TorchState:
             "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
             "beside": {n: changed for n, a in self._beside.items() if (changed := a.state_dict())},
             "orphans": self._orphans(),
-            "groups": {n: names_in_groups(o, self.modules) for n, o in self.optimizers.items()},
+            "groups": self._trees.groups(self.optimizers),
             "others": {n: state_of(o) for n, o in self.others.items()},
         }
         self._forms = self._forms_of(every)
+        self._parts = self._trees.parts(self.optimizers)
         # The memories have looked at their objects by now.
-        state["held"] = self._held.state_dict(self._memories())
+        state["held"] = self._held.state_dict(self._memories(all_of_them=False))
         return [*weights, Section(name="objects", state=state, weights=False)]
 
     def restore(self, sections: Mapping[str, Any]) -> None:
@@ -127,9 +133,11 @@ class TorchState:
                 continue
             restore_tensors(name, module, sections.get(name, {}), kept)
             self._values[name].load_state_dict(kept["python"])
-            for generator, state in zip(generators_in(module), kept["generators"], strict=False):
+            own = generators_in(list(module.modules()))
+            for generator, state in zip(own, kept["generators"], strict=False):
                 restore_own_generator(generator, state)
         self._restore_optimizers(objects["optimizers"], objects.get("groups", {}))
+        self._trees.look()
         for name, orphans in objects.get("orphans", {}).items():
             _copy_where_it_fits(self._unowned(name), orphans)
         for name, changed in objects.get("beside", {}).items():
@@ -139,17 +147,52 @@ class TorchState:
             if name in objects["others"]:
                 load_other(value, objects["others"][name])
         self._held.load_state_dict(objects.get("held", {}))
+        self._trees.look()
+
+    def trained_by_hand(self) -> dict[str, torch.Tensor]:
+        """Returns, by name, the parameters of modules that no optimizer of the run trains.
+
+        Those that modules had at the last look, which taking the sections is.
+        """
+        by_optimizers = {id(p) for each in self.optimizers.values() for p in parameters_of(each)}
+        return {
+            f"{name}.{key}": parameter
+            for name, tree in self._trees.items()
+            for key, parameter in tree.parameters.items()
+            if id(parameter) not in by_optimizers
+        }
 
     def begin(self) -> None:
         """Loads what could not be loaded before callbacks had begun."""
         self._held.load_waiting(self._memories())
+        self._trees.look()
+        for values in self._values.values():
+            values.begin()
 
-    def _memories(self) -> dict[str, Attributes]:
-        """Returns what is known of attributes, by the names of the objects."""
+    def restore_again(self) -> None:
+        """Puts back once more what training had changed of modules' switches and numbers."""
+        for values in self._values.values():
+            values.restore_again()
+
+    def parts(self) -> dict[str, str]:
+        """Returns what is trained, by whom, in phrases."""
+        # A save asks right after it has taken the state, when they are known.
+        parts, self._parts = self._parts, None
+        if parts is None:
+            self._trees.look()
+            parts = self._trees.parts(self.optimizers)
+        return parts
+
+    def _memories(self, *, all_of_them: bool = True) -> dict[str, Attributes]:
+        """Returns what is known of attributes, by the names of the objects.
+
+        Args:
+            all_of_them: Whether also of modules in which nothing was found to hold or to say.
+        """
         found = {
             f"{name}.{path}".rstrip("."): memory
             for name, values in self._values.items()
-            for path, memory in values.memories.items()
+            for path, memory in (values.memories if all_of_them else values.with_more()).items()
         }
         found |= self._beside
         others = ((n, o) for n, o in self.others.items() if isinstance(o, Attributes))
@@ -159,7 +202,7 @@ class TorchState:
         """Returns what training was seen to change and no checkpoint can hold."""
         lost = {
             f"{name}.{path}": kind
-            for name, memory in self._memories().items()
+            for name, memory in self._memories(all_of_them=False).items()
             for path, kind in memory.lost.items()
         }
         lost |= {path.replace(":", "."): kind for path, kind in self._held.lost.items()}
@@ -224,10 +267,11 @@ class TorchState:
 
     def reasons(self) -> tuple[str, ...]:
         """Returns which objects draw random numbers anew, or train what is not saved."""
+        self._trees.look()
         held = {
             name: find_generators(value, (torch.Generator,)) for name, value in self.others.items()
         }
-        held |= {name: generators_in(module) for name, module in self.modules.items()}
+        held |= {name: generators_in(list(m.modules())) for name, m in self.modules.items()}
         draws = [
             f"{name} draws from {type(generator).__name__}, which cannot be replayed"
             for name, generators in held.items()
@@ -247,8 +291,7 @@ class TorchState:
         optimizer = self.optimizers.get(name)
         if optimizer is None:
             return {}
-        owned = {id(p) for module in self.modules.values() for p in module.parameters()}
-        trained = parameters_of(optimizer)
+        trained, owned = parameters_of(optimizer), self._trees.names()
         return {f"{place}": p for place, p in enumerate(trained) if id(p) not in owned}
 
     def _orphans(self) -> dict[str, dict[str, torch.Tensor]]:
@@ -295,7 +338,7 @@ class TorchState:
             # Asked for the first time before anything is restored.
             self._keys_at_start.setdefault(name, frozenset(state))
         return {
-            f"{name}.{key}": f"{tensor.dtype} {list(tensor.shape)}"
+            f"{name}.{key}": _form_of(tensor.dtype, tensor.shape)
             for name, state in tensors.items()
             for key, tensor in state.items()
         }
@@ -309,6 +352,11 @@ class TorchState:
             parts[f"{name} class"] = type(optimizer).__name__
             parts[f"{name} groups"] = [len(g["params"]) for g in optimizer.param_groups]
         return parts
+
+
+@functools.cache
+def _form_of(dtype: torch.dtype, shape: torch.Size) -> str:
+    return f"{dtype} {list(shape)}"
 
 
 def _check_can_be_saved(name: str, value: Any) -> None:
@@ -338,94 +386,3 @@ def _copy_where_it_fits(tensors: Mapping[str, torch.Tensor], kept: Mapping[str, 
         there = tensors.get(key)
         if there is not None and (there.shape, there.dtype) == (value.shape, value.dtype):
             there.copy_(value)
-
-
-def restore_tensors(
-    name: str, module: nn.Module, weights: Mapping[str, Any], kept: Mapping[str, Any]
-) -> None:
-    """Puts back all parameters and buffers of a module.
-
-    Args:
-        name: What the run calls the module.
-        module: The module.
-        weights: The tensors of its ``state_dict``.
-        kept: What else a checkpoint holds of it.
-
-    Raises:
-        StateError: The module cannot be given this state; names what stands against it.
-    """
-    register_made(module, weights, kept.get("made", {}))
-    load_module(name, module, {**weights, **kept["extra"]}, noted=kept.get("noted", ()))
-    if "left_out" in kept:
-        load_left_out(name, module, kept["left_out"])
-    for key, value in kept["buffers"].items():
-        _restore_buffer(module, key, value)
-
-
-def _buffers_not_in(module: nn.Module, state: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    return {key: buffer for key, buffer in module.named_buffers() if key not in state}
-
-
-def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
-    """Puts a buffer back, which a module may have made or made larger in its first steps."""
-    owner, name = owner_of(module, key)
-    there = getattr(owner, name, None)
-    if isinstance(there, torch.Tensor) and there.shape == value.shape:
-        with torch.no_grad():
-            there.copy_(value)
-        return
-    near = next((t for t in (there, *module.parameters()) if t is not None), value)
-    owner.register_buffer(name, realigned(value.to(near.device)), persistent=False)
-
-
-def state_of(value: Any) -> object:
-    """Returns what a checkpoint holds of an object that is neither module nor optimizer."""
-    return value.state_dict() if hasattr(value, "state_dict") else own_generator_state(value)
-
-
-def load_other(value: Any, state: Any) -> None:
-    """Puts it back."""
-    if not hasattr(value, "load_state_dict"):
-        restore_own_generator(value, state)
-    elif state or not isinstance(state, dict):
-        value.load_state_dict(realigned(state))
-    if isinstance(value, torch.amp.GradScaler):
-        # Only scaling makes the scale it has loaded exist, and an epoch's rest may step without.
-        value.scale(torch.zeros((), device=value._device))
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """Returns a state with its tensors on a device, each in the form in which it was kept."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    if isinstance(value, dict):
-        for key, each in value.items():
-            value[key] = _moved(each, device)
-    elif isinstance(value, list | collections.deque):
-        for place, each in enumerate(value):
-            value[place] = _moved(each, device)
-    elif isinstance(value, tuple):
-        return tuple.__new__(type(value), (_moved(each, device) for each in value))
-    return value
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads what an optimizer gave, in the forms and strides its own steps would have made."""
-    optimizer.load_state_dict(state)
-    # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
-    # checkpoints know no strides, but fused kernels walk through parameter and moments abreast.
-    for index, parameter in enumerate(parameters_of(optimizer)):
-        for key, kept in state["state"].get(index, {}).items():
-            loaded = optimizer.state[parameter].get(key)
-            if isinstance(kept, dict | list | tuple | collections.deque):
-                optimizer.state[parameter][key] = realigned(_moved(kept, parameter.device))
-                continue
-            if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
-                continue
-            if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
-                laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
-                optimizer.state[parameter][key] = laid_out.copy_(kept)
-            elif loaded.dtype != kept.dtype:
-                optimizer.state[parameter][key] = kept.to(loaded.device)
-            elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
-                optimizer.state[parameter][key] = realigned(loaded)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,12 +25,26 @@ from colabkit.frameworks.torch.loading import (
 )
 from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
 from colabkit.frameworks.torch.pipelines import (
+    come_to_the_end,
+    end_readers,
     forget_old_state,
     forgets_its_buffer,
     hugging_face_stream,
     is_of_nodes,
+    readers_of_nodes,
 )
 from colabkit.frameworks.torch.randomness import seed_everything
+from colabkit.frameworks.torch.thread_starts import thread_starts
+
+_DIFFERS = (
+    "the data gives other batches when it goes on from its own state, as a resume has it do (it"
+    " draws where no seed reaches, in threads of its own say, or its state leaves something out)"
+)
+_CONDITION = (
+    "where its nodes and threads draw nothing at random but an order, once a pass: what else they"
+    " draw no seed reaches"
+)
+_READERS_MAX = 16
 
 
 class StreamFeed:
@@ -61,7 +76,10 @@ class StreamFeed:
         self._makes = callable(source) and not isinstance(source, Iterable)
         self._workers = loader.num_workers if loader is not None else 0
         inner = loader_within(source)
-        self._readers = max(1, self._workers, inner.num_workers if inner is not None else 0)
+        within = inner.num_workers if inner is not None else readers_of_nodes(source)
+        self._readers = max(1, self._workers, within)
+        self._reads_in_threads = False
+        self._first: list[str] = []
         if self._workers:
             # What comes from another process was copied on its way.
             self._hand_out = aligned
@@ -124,45 +142,81 @@ class StreamFeed:
             self._stateful.load_state_dict(copy.deepcopy(self._said["source"]))
 
     def _from_the_top(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
-        fresh: Any = None
         is_first = self._stateful is not None and self._passes == 0
-        if self._passes and (stream := hugging_face_stream(self._source)) is not None:
-            # It goes back to the state that it was given last, for as long as its epoch lasts.
-            stream.load_state_dict(None)
-        elif self._stateful is not None and (head := Head.of_state(state.get("head"))):
-            # Another session has read the pass before.
-            self._head, is_first = head, False
-            self._stateful.load_state_dict(state.get("source", head.source))
-        elif is_first and "source" in state:
-            fresh = state["source"]
-            self._stateful.load_state_dict(fresh)
-        elif is_first:
-            # Not before a state is loaded: some sources begin to read when they are asked, and go
-            # on from there.
-            fresh = self._own_state()
-            self._fresh = batch_digest(fresh)
+        fresh = self._put_at_the_top(start, state)
+        is_first = is_first and self._head is None
         self._passes += 1
         if self._can_probe() and not self._probed:
-            self._probed = True
-            # Workers take turns: so many batches are the first of each.
-            heads = [
-                list(itertools.islice(self._open(start.key, 0), self._readers)) for _ in range(2)
-            ]
-            if not share_memory(*heads):
-                self._hand_out = aligned
-            if not same_batch(heads[0], heads[1]):
-                self._problems["the iterable gave another first batch when read again"] = None
+            self._probe(start.key)
         batches = self._open(start.key, 0)
         if is_first:
             for first in itertools.islice(batches, 1):
                 kept = KeptBatch(record(first), start.epoch, (*self.reasons(), *self._conditions()))
                 self._head = Head(kept, start.key, fresh)
+                if self._first not in ([], [batch_digest(first)]):
+                    self._problems[_DIFFERS] = None
                 yield first
         yield from batches
+
+    def _goes_on_from_its_state(self, key: int, fresh: Any) -> bool:
+        """Whether its second batches are the same from the state after the first.
+
+        Workers take turns: of so many batches, one is of a worker that has given one before.
+        """
+        count = 1 + min(self._readers, _READERS_MAX)
+        # Asked for its state, it may have begun to read, under no seed.
+        _digests(self._open(key, 0), 1)
+        self._stateful.load_state_dict(copy.deepcopy(fresh))
+        batches = self._open(key, 0)
+        self._first = _digests(batches, 1)
+        after = self._own_state()
+        then = _digests(batches, count)
+        again = then
+        if then:
+            self._stateful.load_state_dict(after)
+            again = _digests(self._open(key, 1), count)
+        self._stateful.load_state_dict(copy.deepcopy(fresh))
+        return then == again
+
+    def _put_at_the_top(self, start: Start, state: Mapping[str, Any]) -> Any:
+        """Has a source with a state begin a pass; returns the state before its very first one."""
+        is_first = self._passes == 0
+        if self._passes and (stream := hugging_face_stream(self._source)) is not None:
+            # It goes back to the state that it was given last, for as long as its epoch lasts.
+            stream.load_state_dict(None)
+        elif self._stateful is not None and (head := Head.of_state(state.get("head"))):
+            # Another session has read the pass before.
+            self._head = head
+            self._load(state.get("source", head.source), at_an_end="has_ended" in state)
+        elif self._stateful is not None and is_first:
+            # Not before a state is loaded: some sources begin to read when they are asked, and go
+            # on from there.
+            fresh = state["source"] if "source" in state else self._own_state()
+            if "source" not in state:
+                self._fresh = batch_digest(fresh)
+            if not self._goes_on_from_its_state(start.key, fresh):
+                self._problems[_DIFFERS] = None
+            return fresh
+        return None
+
+    def _load(self, source: Any, *, at_an_end: bool) -> None:
+        self._stateful.load_state_dict(source)
+        if at_an_end:
+            come_to_the_end(self._stateful)
 
     def _can_probe(self) -> bool:
         # A worker has a copy of what can be read once only.
         return self._stateful is None and not (self._one_shot and not self._workers)
+
+    def _probe(self, key: int) -> None:
+        """Reads the first batches twice, which tells whether they repeat, and share memory."""
+        self._probed = True
+        # Workers take turns: so many batches are the first of each.
+        heads = [list(itertools.islice(self._open(key, 0), self._readers)) for _ in range(2)]
+        if not share_memory(*heads):
+            self._hand_out = aligned
+        if not same_batch(heads[0], heads[1]):
+            self._problems["the iterable gave another first batch when read again"] = None
 
     def _resumed(self, start: Start, state: Mapping[str, Any]) -> Iterator[Any]:
         self._passes += 1
@@ -175,7 +229,7 @@ class StreamFeed:
             # The next pass begins anew, and a loader would give it the end that it was loaded with.
             return
         if "source" in state and self._stateful is not None:
-            self._stateful.load_state_dict(state["source"])
+            self._load(state["source"], at_an_end="has_ended" in state)
         elif self._head is not None and self._stateful is not None:
             # Its first batch has just been read again.
             self._stateful.load_state_dict(self._head.source)
@@ -219,10 +273,18 @@ class StreamFeed:
 
     def _keyed(self, key: int, first: int) -> Iterator[Any]:
         generators = OwnGenerators(self._source)
+        end_readers(self._source)
         self._seed(generators, derive(key, "iter"))
-        stream = iter(self._source() if self._makes else self._source)
+        with thread_starts() as readers:
+            stream = iter(self._source() if self._makes else self._source)
+        self._reads_in_threads |= bool(readers)
         for number in itertools.count(first):
-            self._seed(generators, derive(key, number))
+            # What draws an order piece by piece is read from its beginning there by a resume, under
+            # the seed of iter() alone.
+            if number and (self._reads_in_threads or is_of_nodes(self._source)):
+                seed_everything(derive(key, number))
+            elif number:
+                self._seed(generators, derive(key, number))
             found = list(itertools.islice(stream, 1))
             if not found:
                 return
@@ -289,8 +351,14 @@ class StreamFeed:
 
     def _conditions(self) -> tuple[str, ...]:
         """Under what condition the source's own state is enough."""
-        if is_of_nodes(self._stateful):
-            return (
-                "where its nodes draw nothing at random in their threads, which no seed reaches",
-            )
+        if is_of_nodes(self._stateful) or (self._stateful is not None and self._reads_in_threads):
+            return (_CONDITION,)
         return ()
+
+
+def _digests(batches: Iterator[Any], count: int) -> list[str]:
+    """Returns hashes of the next batches, up to one that fails, which does so where it is due."""
+    found: list[str] = []
+    with contextlib.suppress(Exception):
+        found.extend(map(batch_digest, itertools.islice(batches, count)))
+    return found

@@ -179,14 +179,19 @@ def gone_since(state: Mapping[str, Any], at_start: Collection[str]) -> list[str]
     return [key for key in at_start if key not in state and f"{key}_orig" not in state]
 
 
-def left_out(module: nn.Module, state: Mapping[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
-    """Returns the parameters that ``state_dict`` leaves out.
+def left_out(
+    own: Mapping[str, torch.Tensor], state: Mapping[str, Any]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """Returns those of a module's own parameters that its ``state_dict`` leaves out.
 
     Those that are trained are returned whole, and of the frozen ones a sample to know them by.
     """
+    trained: dict[str, torch.Tensor] = {}
+    frozen: dict[str, torch.Tensor] = {}
+    if own.keys() <= state.keys():
+        return {"trained": trained, "frozen": frozen}
     held = {t.data_ptr() for t in state.values() if isinstance(t, torch.Tensor)}
-    trained, frozen = {}, {}
-    for key, parameter in module.named_parameters():
+    for key, parameter in own.items():
         if key in state or parameter.data_ptr() in held:
             continue
         if parameter.requires_grad:
@@ -222,11 +227,8 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def names_in_groups(
-    optimizer: torch.optim.Optimizer, modules: Mapping[str, nn.Module]
-) -> list[list[str]]:
+def names_in_groups(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) -> list[list[str]]:
     """Returns the parameters of each group by the name the run gives them, "" for others."""
-    names = {id(p): f"{m}:{key}" for m, own in modules.items() for key, p in own.named_parameters()}
     return [[names.get(id(p), "") for p in group["params"]] for group in optimizer.param_groups]
 
 
@@ -236,10 +238,10 @@ def regroup(
     kept: Sequence[Sequence[str]],
 ) -> None:
     """Gives an optimizer the groups that were added to it, or grew, in mid-run."""
-    now = names_in_groups(optimizer, modules)
+    own = {f"{m}:{key}": p for m, each in modules.items() for key, p in each.named_parameters()}
+    now = names_in_groups(optimizer, {id(p): name for name, p in own.items()})
     if now == kept or any("" in names for names in kept):
         return
-    own = {f"{m}:{key}": p for m, each in modules.items() for key, p in each.named_parameters()}
     if any(name not in own for names in kept for name in names):
         return
     for group, names in zip(optimizer.param_groups, kept, strict=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,26 +10,31 @@ from torch import nn
 
 from colabkit.checkpoint import NOTED
 from colabkit.frameworks.differences import digest_of
-from colabkit.frameworks.torch.structure import is_same, names_in_groups
+from colabkit.frameworks.torch.structure import is_same
 
 
 def parts_of(
-    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+    trainable: Mapping[str, Mapping[str, bool]],
+    kinds: Mapping[str, str],
+    groups_of: Mapping[str, Sequence[Sequence[str]]],
 ) -> dict[str, str]:
-    """Returns a phrase for each module and optimizer, which other parts do not share."""
+    """Returns a phrase for each module and optimizer, which other parts do not share.
+
+    Args:
+        trainable: By module, whether each parameter is trained.
+        kinds: By optimizer, the name of its class.
+        groups_of: By optimizer, the names of the parameters in its groups.
+    """
     parts = {}
-    for name, module in modules.items():
-        named = dict(module.named_parameters())
-        trained = sorted(key for key, parameter in named.items() if parameter.requires_grad)
+    for name, named in trainable.items():
+        trained = sorted(key for key, is_trained in named.items() if is_trained)
         if named:
             parts[name] = f"{len(trained)} of {len(named)} parameters ({digest_of(trained)})"
-    for name, optimizer in optimizers.items():
-        groups = names_in_groups(optimizer, modules)
+    for name, groups in groups_of.items():
         # A checkpoint finds moments by these names: in which order they stand matters to nobody.
         flat = [f"{number} {key}" for number, keys in enumerate(groups) for key in sorted(keys)]
         of_groups = f" in {len(groups)} groups" if len(groups) > 1 else ""
-        kind = type(optimizer).__name__
-        parts[name] = f"{kind} of {len(flat)} parameters{of_groups} ({digest_of(flat)})"
+        parts[name] = f"{kinds[name]} of {len(flat)} parameters{of_groups} ({digest_of(flat)})"
     return parts
 
 

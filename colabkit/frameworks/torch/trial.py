@@ -21,14 +21,14 @@ from torch import nn
 from colabkit.checkpoint import Section, TensorBackend, decode, encode, require_distinct
 from colabkit.errors import StateError
 from colabkit.frameworks.attributes import is_of_users_class
-from colabkit.frameworks.torch.rollback import isolated
-from colabkit.frameworks.torch.state import (
-    TorchState,
+from colabkit.frameworks.torch.restoring import (
     load_optimizer,
     load_other,
     restore_tensors,
     state_of,
 )
+from colabkit.frameworks.torch.rollback import isolated
+from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import is_same
 
 # Above so many bytes, states are only compared in form: nothing is copied or loaded. Above so

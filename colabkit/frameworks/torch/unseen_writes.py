@@ -34,8 +34,8 @@ class Watch:
         self._tensors = [*tensors, *parameters]
         self._versions = list(map(_version_of, self._tensors))
         # One made of others has no memory of its own, and its parts are copied at once.
-        plain = (p for p in parameters if not hasattr(p, "__tensor_flatten__"))
-        large = [p for p in plain if p.nbytes >= _SMALL_BYTES]
+        large = [p for p in parameters if p.nbytes >= _SMALL_BYTES]
+        large = [p for p in large if not hasattr(p, "__tensor_flatten__")]
         if len(large) > _TENSORS_MAX:
             large = _places.sample(large, _TENSORS_MAX)
         elements = sum(t.numel() for t in large)

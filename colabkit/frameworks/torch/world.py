@@ -5,22 +5,33 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from colabkit.errors import ArgumentError, ProcessLostError
+from colabkit.errors import ArgumentError, ProcessesApartError, ProcessLostError
 from colabkit.frameworks.processes import process_count
+from colabkit.frameworks.torch.heartbeats import Board, Heartbeats
 
 # Rank 0 may write a last checkpoint to a slow volume for as long, and the others wait for it.
 DEADLINE_S = 1800.0
+# After how long it is said who is waited for.
+PATIENCE_S = 60.0
 _OF_ENGINES = ("gloo", "NCCL", "onnection closed by peer", "onnection reset", "Broken pipe")
-_FAILED = "colabkit/failed"
 _T = TypeVar("_T")
 _joined: list[World] = []
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Before 2.6 PyTorch warns of its own way to hand objects over, which nobody can change."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "You are using `torch.load`", FutureWarning)
+        yield
 
 
 class World:
@@ -42,6 +53,7 @@ class World:
                 dist.init_process_group(backend, timeout=timeout)
             self.group: Any = dist.new_group(backend=backend, timeout=timeout)
             self._control: Any = dist.new_group(backend="gloo", timeout=timeout)
+            self._board = Board(self.group.group_name)
         except (RuntimeError, ValueError) as error:
             message = f"The {process_count()} processes of the job have not come together: {error}"
             hint = "Start all of them again; each must come to the same call of fit."
@@ -49,39 +61,64 @@ class World:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.device = device
         self.is_broken = False
+        self.step = self._meetings = 0
 
     @property
     def leads(self) -> bool:
         """Whether this is the process that reads, writes, shows and decides."""
         return self.rank == 0
 
-    def share(self, value: _T) -> _T:
+    def arrive(self) -> None:
+        """Notes that this process has come to where it may have to wait for the others."""
+        self._meetings += 1
+
+    def share(self, value: _T, *, at: str) -> _T:
         """Returns the value that the leading process has; the others' do not matter."""
+        self.gather(None, at=at)
         held: list[Any] = [value if self.leads else None]
-        dist.broadcast_object_list(held, src=0, group=self._control)
+        with _without_advice():
+            dist.broadcast_object_list(held, src=0, group=self._control)
         shared: _T = held[0]
         return shared
 
-    def gather(self, value: _T) -> list[_T]:
-        """Returns what each process has, by rank."""
+    def gather(self, value: _T, *, at: str) -> list[_T]:
+        """Returns what each process has, by rank.
+
+        Raises:
+            ProcessesApartError: They have come to different places, and none can go on.
+        """
+        self.arrive()
         held: list[Any] = [None] * self.size
-        dist.all_gather_object(held, value, group=self._control)
-        return held
+        with _without_advice():
+            dist.all_gather_object(held, (at, value), group=self._control)
+        for rank, (place, _) in enumerate(held):
+            if place != held[0][0]:
+                message = f"Process 0 has come to {held[0][0]}, and process {rank} to {place}."
+                hint = (
+                    "Let every process run the same loops: no loop over the run, and no break or"
+                    " return from one, for some ranks alone."
+                )
+                raise ProcessesApartError(message, hint=hint)
+        return [each for _, each in held]
 
-    def largest(self, values: Sequence[int]) -> list[int]:
+    def largest(self, values: Sequence[int], *, at: str) -> list[int]:
         """Returns the largest that any process has in each place."""
-        held = torch.tensor(list(values), dtype=torch.int64)
-        dist.all_reduce(held, dist.ReduceOp.MAX, group=self._control)
-        found: list[int] = held.tolist()
-        return found
+        return [max(each) for each in zip(*self.gather(tuple(values), at=at), strict=True)]
 
-    def summed(self, values: torch.Tensor) -> torch.Tensor:
-        """Adds what each process has, in place."""
-        dist.all_reduce(values, group=self.group)
-        return values
+    def begin_sum(self, values: torch.Tensor) -> Callable[[], torch.Tensor]:
+        """Begins to add what each process has, in place; returns what waits for the sum."""
+        work = dist.all_reduce(values, group=self.group, async_op=True)
+
+        def arrived() -> torch.Tensor:
+            self.arrive()
+            work.wait()
+            return values
+
+        return arrived
 
     def take_buffers(self, module: nn.Module) -> None:
         """Gives a module the buffers that it has in the leading process."""
+        self.arrive()
         for buffer in module.buffers():
             dist.broadcast(buffer, src=0, group=self.group)
 
@@ -92,27 +129,36 @@ class World:
         Raises:
             ProcessLostError: Another process has failed, died, or does not answer in time.
         """
+        beats = Heartbeats(
+            self._board,
+            self.rank,
+            self.size,
+            place=lambda: (self._meetings, self.step),
+            on_failure=self._abort_if_deaf,
+            patience_s=PATIENCE_S,
+        )
         try:
             yield
+        except GeneratorExit:
+            # A loop is left, by all processes or by one that ends now.
+            raise
         except BaseException as error:
             lost = self._lost(error)
             self._leave(error)
             if lost is None:
                 raise
             raise lost from error
+        finally:
+            beats.stop()
 
     def _lost(self, error: BaseException) -> ProcessLostError | None:
         """Returns what an error of the engine means; None for one of this process's own."""
         is_engines = isinstance(error, dist.DistError) or (
             isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_ENGINES)
         )
-        if not is_engines:
+        if not (is_engines or self.is_broken):
             return None
-        said = ""
-        with contextlib.suppress(RuntimeError):
-            if (store := _store()).check([_FAILED]):
-                said = store.get(_FAILED).decode()
-        message = said or (
+        message = self._board.failure() or (
             f"Another of the {self.size} processes has died or does not answer"
             f" ({str(error).splitlines()[0].partition('. This is')[0]})."
         )
@@ -121,15 +167,24 @@ class World:
 
     def _leave(self, error: BaseException) -> None:
         """Tells the others why, and closes what they would wait for."""
+        self._board.tell_failure(
+            f"Process {self.rank} has stopped: {type(error).__name__}: {error}"
+        )
+        self._close()
+
+    def _close(self) -> None:
+        """Ends every wait of the others for this process, and its own for them."""
         self.is_broken = True
-        what = f"Process {self.rank} has stopped: {type(error).__name__}: {error}"
-        with contextlib.suppress(RuntimeError, AttributeError):
-            if not (store := _store()).check([_FAILED]):
-                store.set(_FAILED, what)
-        if self.device.type != "cuda":  # NCCL's would wait for what is under way
-            for group in (self.group, self._control):
-                with contextlib.suppress(RuntimeError, ValueError):
-                    dist.destroy_process_group(group)
+        for group in (self._control, self.group):
+            # A group that NCCL has given up itself, or that is closed already.
+            with contextlib.suppress(RuntimeError, ValueError, AssertionError):
+                _abort(group)
+
+    def _abort_if_deaf(self) -> None:
+        """Ends the wait for a process that has failed: NCCL's does not hear of it, gloo's does."""
+        if _is_nccl(self.group):
+            self.is_broken = True
+            _abort(self.group)
 
 
 def join(device: torch.device) -> World | None:
@@ -166,6 +221,15 @@ def device_of_rank(asked: Any) -> Any:
     return torch.device("cuda", place)
 
 
-def _store() -> Any:
-    """Returns the store that the processes met at, which outlives their groups."""
-    return dist.distributed_c10d._get_default_store()
+def _abort(group: Any) -> None:
+    """Closes a group without waiting for what is under way in it, as NCCL's own end would."""
+    if _is_nccl(group):
+        engine = group._get_backend(torch.device("cuda"))
+        # Before 2.6 its shutdown is what aborts.
+        getattr(engine, "abort", engine._shutdown)()
+    else:
+        dist.destroy_process_group(group)
+
+
+def _is_nccl(group: Any) -> bool:
+    return bool(dist.get_backend(group) == "nccl")

@@ -1,0 +1,109 @@
+"""Putting kept tensors and states back into modules, optimizers and what else a run holds."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.frameworks.torch.alignment import realigned
+from colabkit.frameworks.torch.randomness import own_generator_state, restore_own_generator
+from colabkit.frameworks.torch.structure import (
+    load_left_out,
+    load_module,
+    owner_of,
+    parameters_of,
+    register_made,
+)
+
+_MATRIX_NDIM = 2
+
+
+def restore_tensors(
+    name: str, module: nn.Module, weights: Mapping[str, Any], kept: Mapping[str, Any]
+) -> None:
+    """Puts back all parameters and buffers of a module.
+
+    Args:
+        name: What the run calls the module.
+        module: The module.
+        weights: The tensors of its ``state_dict``.
+        kept: What else a checkpoint holds of it.
+
+    Raises:
+        StateError: The module cannot be given this state; names what stands against it.
+    """
+    register_made(module, weights, kept.get("made", {}))
+    load_module(name, module, {**weights, **kept["extra"]}, noted=kept.get("noted", ()))
+    if "left_out" in kept:
+        load_left_out(name, module, kept["left_out"])
+    for key, value in kept["buffers"].items():
+        _restore_buffer(module, key, value)
+
+
+def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
+    """Puts a buffer back, which a module may have made or made larger in its first steps."""
+    owner, name = owner_of(module, key)
+    there = getattr(owner, name, None)
+    if isinstance(there, torch.Tensor) and there.shape == value.shape:
+        with torch.no_grad():
+            there.copy_(value)
+        return
+    near = next((t for t in (there, *module.parameters()) if t is not None), value)
+    owner.register_buffer(name, realigned(value.to(near.device)), persistent=False)
+
+
+def state_of(value: Any) -> object:
+    """Returns what a checkpoint holds of an object that is neither module nor optimizer."""
+    return value.state_dict() if hasattr(value, "state_dict") else own_generator_state(value)
+
+
+def load_other(value: Any, state: Any) -> None:
+    """Puts it back."""
+    if not hasattr(value, "load_state_dict"):
+        restore_own_generator(value, state)
+    elif state or not isinstance(state, dict):
+        value.load_state_dict(realigned(state))
+    if isinstance(value, torch.amp.GradScaler):
+        # Only scaling makes the scale it has loaded exist, and an epoch's rest may step without.
+        value.scale(torch.zeros((), device=value._device))
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """Returns a state with its tensors on a device, each in the form in which it was kept."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        for key, each in value.items():
+            value[key] = _moved(each, device)
+    elif isinstance(value, list | collections.deque):
+        for place, each in enumerate(value):
+            value[place] = _moved(each, device)
+    elif isinstance(value, tuple):
+        return tuple.__new__(type(value), (_moved(each, device) for each in value))
+    return value
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Loads what an optimizer gave, in the forms and strides its own steps would have made."""
+    optimizer.load_state_dict(state)
+    # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
+    # checkpoints know no strides, but fused kernels walk through parameter and moments abreast.
+    for index, parameter in enumerate(parameters_of(optimizer)):
+        for key, kept in state["state"].get(index, {}).items():
+            loaded = optimizer.state[parameter].get(key)
+            if isinstance(kept, dict | list | tuple | collections.deque):
+                optimizer.state[parameter][key] = realigned(_moved(kept, parameter.device))
+                continue
+            if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
+                continue
+            if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
+                laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
+                optimizer.state[parameter][key] = laid_out.copy_(kept)
+            elif loaded.dtype != kept.dtype:
+                optimizer.state[parameter][key] = kept.to(loaded.device)
+            elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
+                optimizer.state[parameter][key] = realigned(loaded)

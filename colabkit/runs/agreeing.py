@@ -1,0 +1,151 @@
+"""A run of several processes: rank 0 reads, writes, shows and decides, and the others follow.
+
+The processes meet at steps that rank 0 has announced at the meeting before; there is no other
+way for one to learn that it is interrupted, out of time, or done. No thread but the main one
+takes part.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from colabkit.errors import ReplicasDifferError
+from colabkit.frameworks.processes import Processes
+from colabkit.runs.boundaries import Boundaries
+from colabkit.runs.checkpoint_manager import CheckpointManager, CheckpointOptions
+from colabkit.runs.limits import Limits
+from colabkit.runs.options import RunOptions
+from colabkit.runs.several_managers import FollowingManager, LeadingManager
+
+_MEET_EVERY_S = 0.25
+_MEET_STEPS_MAX = 256
+
+
+class Agreeing(Boundaries):
+    """The part of a run that keeps its process in step with the others."""
+
+    _world: Processes
+    _agreed: AgreedLimits
+    _kept: LeadingManager | FollowingManager
+    _met_step = _next_meeting_step = 0
+    _met_s = 0.0
+    _has_compared = False
+    _digest: Callable[[], str] = str
+
+    def _agree(self, options: RunOptions) -> None:
+        """Begins to keep in step, once the run is made."""
+        self._met_s = time.monotonic()
+        self._limits = self._agreed = AgreedLimits(options.max_steps, options.max_time)
+        if not self._leads:
+            # What is kept of batches is of the parts that rank 0 takes.
+            self._state.forget_batches()
+
+    @property
+    def _leads(self) -> bool:
+        return self._world.rank == 0
+
+    def _kept_in(self, ckpt_dir: str | Path, options: CheckpointOptions) -> CheckpointManager:
+        if self._leads:
+            self._kept = LeadingManager(
+                self._world,
+                ckpt_dir,
+                self._adapter,
+                options,
+                take=self._snapshot,
+                where=self._state.place,
+                on_remount=self._tell_remounted,
+            )
+        else:
+            self._kept = FollowingManager(ckpt_dir, self._adapter, self._world)
+        return self._kept
+
+    def _boundary(self) -> None:
+        self._position.step = self._world.step = step = self._position.step + 1
+        is_due = step >= self._next_meeting_step or step >= self._limits.last_step
+        if is_due and not self.is_mid_update():
+            self._tick(time.monotonic())
+
+    def _tick(self, now_s: float, *, counts: bool = False) -> None:
+        self._meet(now_s, counts=counts)
+        # Values are read at the same step everywhere: what ends one process ends all.
+        self._next_look_s = 0.0
+        super()._tick(now_s, counts=counts)
+
+    def _meet(self, now_s: float, *, counts: bool) -> None:
+        """Tells all processes what any of them knows, and where they meet again."""
+        is_late = self._leads and self._agreed.is_time_up()
+        wants_save = self._kept.agrees_to_save(self.step, counts=counts)
+        asked = [self._interrupts.pending, is_late, wants_save, self._stride(now_s)]
+        pending, is_over, is_to_save, stride = self._world.largest(asked, at=f"step {self.step:,}")
+        self._interrupts.pending = bool(pending)
+        self._agreed.time_is_up = bool(is_over)
+        if is_to_save or not self._has_compared:
+            self._require_replicas()
+        self._met_step, self._met_s = self.step, now_s
+        self._next_meeting_step = self.step + stride
+
+    def _stride(self, now_s: float) -> int:
+        """Returns after how many steps rank 0 is to be met again."""
+        if not self._leads:
+            return 0
+        steps, seconds = self.step - self._met_step, now_s - self._met_s
+        if self._checkpoints.counts_steps or steps < 1:
+            return 1
+        return max(1, min(int(steps * _MEET_EVERY_S / max(seconds, 1e-6)), _MEET_STEPS_MAX))
+
+    def _ends(self) -> bool:
+        return bool(self._world.largest([super()._ends()], at="the answer to an interrupt")[0])
+
+    def _save_and_wait(self) -> None:
+        self._require_replicas()
+        super()._save_and_wait()
+        # Nobody goes on before rank 0 has written, or has failed to.
+        self._world.share(None, at="the end of a save")
+
+    def _save_unraised(self, *, wait: bool) -> None:
+        """Saves what an error has left: the others may be anywhere, and are not waited for."""
+        if self._leads and not self.is_mid_update():
+            with self._unraised():
+                super()._save_and_wait() if wait else self._checkpoints.save_if_due(self.step)
+
+    def compare_replicas(self, digest: Callable[[], str]) -> None:
+        """Takes what hashes the weights, to be compared after a first step and before a save."""
+        self._digest = digest
+
+    def _require_replicas(self) -> None:
+        """Raises ReplicasDifferError where a process holds other weights than rank 0."""
+        self._has_compared = True
+        found = self._world.gather(self._digest(), at=f"the weights of step {self.step:,}")
+        if apart := [rank for rank, each in enumerate(found) if each != found[0]]:
+            message = (
+                f"By step {self.step} the weights in process {apart[0]} are no longer those in"
+                " process 0."
+            )
+            hint = (
+                "Something changes them in one process alone: look for callbacks that ask for the"
+                " rank. The newest checkpoint is from before."
+            )
+            raise ReplicasDifferError(message, hint=hint)
+
+    def _end_epoch(self, *, has_steps: bool = True) -> None:
+        self._require_replicas()
+        self._state.stop = self._world.share(self._state.stop, at="the end of an epoch")
+        super()._end_epoch(has_steps=has_steps)
+
+
+class AgreedLimits(Limits):
+    """Limits whose time is up when rank 0's clock says so, at the meeting where it does."""
+
+    time_is_up = False
+
+    def is_time_up(self) -> bool:
+        """Whether this process's own clock says so."""
+        return bool(super().reached(-1))
+
+    def reached(self, step: int) -> str:
+        """Returns which limit is reached, "" when none is."""
+        if step >= self.last_step:
+            return super().reached(step)
+        return f"max_time is {self._max_time}" if self.time_is_up else ""

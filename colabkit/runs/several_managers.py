@@ -1,0 +1,141 @@
+"""The checkpoints of several processes: rank 0 reads and writes them, and the others are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from colabkit.checkpoint import LoadedCheckpoint, SaveStatus
+from colabkit.frameworks.base import FrameworkAdapter
+from colabkit.frameworks.processes import Processes
+from colabkit.runs.checkpoint_manager import CheckpointManager
+from colabkit.storage import RemountResult
+
+_NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
+_NAMED, _TRAINED = "a checkpoint of an earlier phase", "what the run folder holds"
+
+
+class LeadingManager(CheckpointManager):
+    """Rank 0's: what it reads, the others are given."""
+
+    def __init__(self, world: Processes, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._world = world
+        self._agreed_step = -1
+
+    def agrees_to_save(self, step: int, *, counts: bool) -> bool:
+        """Whether a save is due, before which the copies of the weights are compared."""
+        is_agreed = self.is_due(step, counts=counts)
+        self._agreed_step = step if is_agreed else -1
+        return is_agreed
+
+    def save_if_due(self, step: int, *, counts: bool = False) -> bool:
+        """Begins a save where the processes have agreed on one at this step."""
+        return step == self._agreed_step and super().save_if_due(step, counts=counts)
+
+    def newest(self) -> LoadedCheckpoint | None:
+        """Returns the newest checkpoint that is whole."""
+        return self._world.share(super().newest(), at=_NEWEST)
+
+    def chosen(self, which: str | int) -> LoadedCheckpoint:
+        """Returns the best checkpoint, or that of a step."""
+        return self._world.share(super().chosen(which), at=_CHOSEN)
+
+    def named(self, name: str) -> LoadedCheckpoint | None:
+        """Returns a checkpoint by its name, None where it is not whole any more."""
+        return self._world.share(super().named(name), at=_NAMED)
+
+    def has_trained(self) -> bool:
+        """Whether any checkpoint holds more than the first weights."""
+        return self._world.share(super().has_trained(), at=_TRAINED)
+
+
+class FollowingManager(CheckpointManager):
+    """What every other process has: the checkpoints that rank 0 reads, and nothing to write.
+
+    Args:
+        ckpt_dir: The run folder.
+        adapter: The framework's adapter.
+        world: The processes.
+    """
+
+    def __init__(self, ckpt_dir: str | Path, adapter: FrameworkAdapter, world: Processes) -> None:
+        self.location, self.warning = str(ckpt_dir), ""
+        self._adapter = adapter
+        self._world = world
+
+    @property
+    def folder(self) -> Any:
+        """Nothing: the folder is rank 0's."""
+        return None
+
+    @property
+    def counts_steps(self) -> bool:
+        """Whether every step must be looked at: rank 0 says so."""
+        return False
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds that saves have held the training thread."""
+        return 0.0
+
+    def newest(self) -> LoadedCheckpoint | None:
+        """Returns what rank 0 has read."""
+        return self._world.share(None, at=_NEWEST)
+
+    def chosen(self, which: str | int) -> LoadedCheckpoint:  # noqa: ARG002  # rank 0's word counts
+        """Returns what rank 0 has read."""
+        loaded: Any = self._world.share(None, at=_CHOSEN)
+        assert isinstance(loaded, LoadedCheckpoint)  # noqa: S101  # rank 0 raises otherwise
+        return loaded
+
+    def named(self, name: str) -> LoadedCheckpoint | None:  # noqa: ARG002  # rank 0's word counts
+        """Returns what rank 0 has read."""
+        return self._world.share(None, at=_NAMED)
+
+    def has_trained(self) -> bool:
+        """Returns what rank 0 has found."""
+        return bool(self._world.share(None, at=_TRAINED))
+
+    def open(self) -> None:
+        """Watches the optimizers."""
+        self._adapter.open(lambda: None)
+
+    def close(self) -> SaveStatus | None:
+        """Stops watching."""
+        self._adapter.close()
+        return None
+
+    def status(self) -> SaveStatus | None:
+        """Returns None: what is saved is rank 0's to say."""
+        return None
+
+    def agrees_to_save(self, step: int, *, counts: bool) -> bool:  # noqa: ARG002
+        """Asks for nothing."""
+        return False
+
+    def save_if_due(self, step: int, *, counts: int | bool = False) -> bool:  # noqa: ARG002
+        """Saves nothing."""
+        return False
+
+    def save(self, step: int, *, wait: bool) -> None:
+        """Saves nothing."""
+
+    def flush(self) -> None:
+        """Waits for nothing."""
+
+    def remount(self, *, now: bool = False) -> RemountResult | None:  # noqa: ARG002
+        """Mends nothing."""
+        return None
+
+    def begin_attempt(self) -> None:
+        """Leaves the folder alone."""
+
+    def publish_history(self, csv_text: str) -> None:
+        """Leaves the folder alone."""
+
+    def tidy(self, csv_text: str) -> None:
+        """Leaves the folder alone."""
+
+    def forget_place(self) -> None:
+        """Keeps no place."""
