@@ -71,6 +71,10 @@ class ProcessLostError(ColabKitError, ConnectionError):
     """Another process of a job that trains together has failed, died, or does not answer."""
 
 
+class ProcessesApartError(ColabKitError, RuntimeError):
+    """Processes that train together do not run the same program, and have come to other places."""
+
+
 class ReplicasDifferError(ColabKitError, RuntimeError):
     """The copies of a model in several processes have come to hold different weights."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from typing import Any
 
@@ -25,7 +26,8 @@ class KeepCallback(_callbacks.Callback):
         self._kept, self._run = kept, Watched(kept, **options)
 
     def on_train_start(self, trainer: Any, *_: Any) -> None:
-        epochs, steps = (max(n or 0, 0) or None for n in (trainer.max_epochs, trainer.max_steps))
+        epochs, steps = max(trainer.max_epochs or 0, 0) or None, trainer.estimated_stepping_batches
+        steps = int(steps) if math.isfinite(steps) else None
         self._run.begin(step=trainer.global_step, total_steps=steps, epochs=epochs)
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
@@ -34,7 +36,8 @@ class KeepCallback(_callbacks.Callback):
             if self._run.wants_save():
                 trainer.save_checkpoint(self._kept / "checkpoints" / "in-time.ckpt")
 
-    def teardown(self, *_: Any, **_more: Any) -> None:
+    def teardown(self, trainer: Any, *_: Any, **_more: Any) -> None:
+        self._run.update(trainer.global_step, trainer.current_epoch, trainer.callback_metrics)
         self._run.end()
 
     on_exception = teardown

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from colabkit.notebook.curves import charts_of, plot_history, svg_curves
     from colabkit.notebook.environment import Reader, in_notebook, reader, redraws
     from colabkit.notebook.folders import folder_card
+    from colabkit.notebook.image_grid import Pixels, grid_of, images_of, png_of
     from colabkit.notebook.messages import (
         Printed,
         Silent,
@@ -50,6 +51,7 @@ __all__ = [
     "Chart",
     "EpochRows",
     "PanelSources",
+    "Pixels",
     "Printed",
     "Reader",
     "Row",
@@ -69,11 +71,14 @@ __all__ = [
     "charts_of",
     "duration_words",
     "folder_card",
+    "grid_of",
     "html_table",
+    "images_of",
     "in_notebook",
     "lasted_words",
     "listen_to_trainings",
     "plot_history",
+    "png_of",
     "reader",
     "redraws",
     "said_if_it_lasts",
@@ -102,6 +107,7 @@ __getattr__, __dir__ = opened_on_use(
         "curves": "charts_of plot_history svg_curves",
         "environment": "Reader in_notebook reader redraws",
         "folders": "folder_card",
+        "image_grid": "Pixels grid_of images_of png_of",
         "messages": "Printed Silent Speaker said_if_it_lasts say silence_s",
         "page_watch": "watch_card watch_snippet watch_word",
         "panel": "CellOutput PanelSources TrainingPanel",

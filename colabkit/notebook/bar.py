@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TextIO
 
 from colabkit.notebook.environment import in_notebook
-from colabkit.notebook.progress import Progress
+from colabkit.notebook.progress import RunProgress
 from colabkit.notebook.screens import NoScreen, Screen, Standing, steps_screen
 from colabkit.notebook.words import duration_words
 
@@ -128,7 +128,7 @@ class TrainingBar:
             self._screen, self._next_s = NoScreen(), float("inf")
 
     def _standing(self, step: int, epoch: int, facts: Sequence[str]) -> Standing:
-        progress = Progress(
+        progress = RunProgress(
             step=step,
             epoch=epoch,
             epochs=self._epochs,
@@ -137,7 +137,7 @@ class TrainingBar:
         sentence = self._sentence(progress, facts)
         return Standing(step, self._total_steps, progress.words(), sentence, " · ".join(facts))
 
-    def _sentence(self, progress: Progress, facts: Sequence[str]) -> str:
+    def _sentence(self, progress: RunProgress, facts: Sequence[str]) -> str:
         """Returns what a log says of a run, and what else there is to say."""
         elapsed_s = self._clock() - self._began_s
         rate = (progress.step - self._initial_step) / elapsed_s if elapsed_s > 0 else 0.0

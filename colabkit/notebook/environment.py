@@ -9,7 +9,7 @@ import sys
 from typing import TextIO
 
 
-class Place(enum.Enum):
+class OutputKind(enum.Enum):
     """What a stream of output ends in."""
 
     WIDGETS = "a notebook that shows widgets"
@@ -70,13 +70,13 @@ def redraws() -> bool:
     return reader() in {Reader.PAGE, Reader.EDITOR}
 
 
-def place_of(stream: TextIO) -> Place:
+def output_kind_of(stream: TextIO) -> OutputKind:
     """Returns what ``stream`` ends in."""
     if in_notebook() and stream in {sys.stdout, sys.stderr}:
         if not redraws():
-            return Place.LOG
+            return OutputKind.LOG
         has_widgets = importlib.util.find_spec("ipywidgets") is not None
-        return Place.WIDGETS if has_widgets else Place.NOTEBOOK
+        return OutputKind.WIDGETS if has_widgets else OutputKind.NOTEBOOK
     if stream.isatty() and os.environ.get("TERM") != "dumb":
-        return Place.TERMINAL
-    return Place.LOG
+        return OutputKind.TERMINAL
+    return OutputKind.LOG

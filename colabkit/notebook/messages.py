@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
-from colabkit.notebook.environment import Place, Reader, reader
+from colabkit.notebook.environment import OutputKind, Reader, reader
 from colabkit.notebook.screens import LOG_PERIOD_S, bar_type_for
 from colabkit.notebook.words import duration_words
 
@@ -31,7 +31,7 @@ def say(sentence: str) -> None:
         Resumed at epoch 3, step 412 (saved 2 min ago).
     """
     if _BARS in sys.modules:
-        bar_type_for(Place.TERMINAL).write(sentence)
+        bar_type_for(OutputKind.TERMINAL).write(sentence)
     else:
         # No bar was ever shown, and loading tqdm to print above one takes longer than it all.
         sys.stdout.write(f"{sentence}\n")

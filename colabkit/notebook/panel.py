@@ -12,15 +12,11 @@ from typing import Any, ClassVar, Protocol
 
 from colabkit.notebook.cards import Row
 from colabkit.notebook.charts import Chart
-from colabkit.notebook.panel_html import (
-    EpochRows,
-    PanelState,
-    Phase,
-    Stage,
-    panel_html,
-    panel_text,
-)
-from colabkit.notebook.progress import Progress
+from colabkit.notebook.image_grid import Pixels
+from colabkit.notebook.page_notice import WORTH_A_NOTICE_S, notice_script
+from colabkit.notebook.panel_bounds import BoundedPanel
+from colabkit.notebook.panel_html import EpochRows, PanelState, Phase, Stage
+from colabkit.notebook.progress import RunProgress
 
 REFRESH_PERIOD_S = 0.5
 _COST_SHARE = 200.0
@@ -148,8 +144,9 @@ class TrainingPanel:
         self._canvas = canvas if canvas is not None else CellOutput()
         self._put = self._canvas.begin
         self._clock, self._now = clock, now
-        self._progress = Progress(step=initial_step, epochs=epochs)
+        self._progress = RunProgress(step=initial_step, epochs=epochs)
         self._first_step, self._doing = initial_step, ""
+        self._drawing = BoundedPanel()
         self._values: Callable[[], Mapping[str, str]] = dict
         self._notes: collections.deque[str] = collections.deque(notes, maxlen=_NOTES_KEPT)
         self._began_s = self._next_s = clock()
@@ -194,6 +191,10 @@ class TrainingPanel:
         """Shows a sentence from the next drawing on; the newest few stay."""
         self._notes.append(sentence)
 
+    def show(self, images: Pixels, caption: str) -> None:
+        """Shows images [N, H, W, C] from the next drawing on, as many as have room."""
+        self._drawing.show(images, caption)
+
     def close(self) -> None:
         """Draws the newest state, to stand for good; does nothing the second time."""
         if self._next_s == float("inf"):
@@ -222,9 +223,12 @@ class TrainingPanel:
             machine_left_s=self._sources.machine_left_s(),
             what_may_happen=self._sources.what_may_happen,
             notes=tuple(self._notes),
-            drawn_at=self._now(),
+            drawn_at=(now := self._now()),
         )
-        bundle = {"text/html": panel_html(state), "text/plain": panel_text(state)}
+        bundle = self._drawing.drawn(state)
+        if phase is not Phase.TRAINING and elapsed_s >= WORTH_A_NOTICE_S:
+            words = f"{self._title}: {phase.value}"
+            bundle["text/html"] += notice_script(words, sent_s=now.timestamp())
         draw, self._put = self._put, self._canvas.update
         draw(bundle)
         now_s = self._clock()
@@ -240,7 +244,7 @@ class TrainingPanel:
         return (now - then) / (now_s - then_s) if now_s > then_s else 0.0
 
 
-def _last_phase(progress: Progress) -> Phase:
+def _last_phase(progress: RunProgress) -> Phase:
     if progress.share is None:
         return Phase.ENDED
     return Phase.FINISHED if progress.share >= 1 else Phase.STOPPED

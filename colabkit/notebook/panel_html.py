@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from colabkit.notebook.cards import Row, Tone, rows_html
 from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
 from colabkit.notebook.outlook import Conclusion, ending, risk
-from colabkit.notebook.progress import Progress
+from colabkit.notebook.progress import RunProgress
 from colabkit.notebook.tables import html_table
 from colabkit.notebook.theme import themed
 from colabkit.notebook.words import duration_words
@@ -66,6 +66,19 @@ class EpochRows:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Picture:
+    """Images that a run has shown.
+
+    Attributes:
+        png: The PNG file in base64, "" where there is no room for it.
+        caption: What they are of.
+    """
+
+    png: str
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PanelState:
     """All that a panel shows.
 
@@ -81,6 +94,7 @@ class PanelState:
         values: Newest loss and metrics, as words by name.
         stages: Where its checkpoints are, the safest place last.
         charts: Its curves.
+        picture: The newest images that it has shown.
         epochs: Its newest epochs.
         rows: The machine.
         notes: What was said, in order.
@@ -90,7 +104,7 @@ class PanelState:
     """
 
     title: str
-    progress: Progress
+    progress: RunProgress
     phase: Phase = Phase.TRAINING
     doing: str = ""
     steps_per_s: float = 0.0
@@ -100,6 +114,7 @@ class PanelState:
     values: Mapping[str, str] = dataclasses.field(default_factory=dict)
     stages: Sequence[Stage] = ()
     charts: Sequence[Chart] = ()
+    picture: Picture | None = None
     epochs: EpochRows = EpochRows()
     rows: Sequence[Row] = ()
     notes: Sequence[str] = ()
@@ -148,6 +163,7 @@ def panel_html(state: PanelState) -> str:
         f'<div class="ck-muted">{html.escape(" · ".join(_pace(state)))}</div>',
         _values(state.values),
         charts_html(state.charts[:CHARTS_MAX]),
+        _picture(state.picture),
         _epochs(state.epochs),
         _stages(state),
         rows_html(state.rows),
@@ -166,6 +182,8 @@ def panel_text(state: PanelState) -> str:
         values = ", ".join(f"{name} {words}" for name, words in state.values.items())
         lines.append(f"The newest values: {values}.")
     lines += [f"Saved ({stage.name}): {_stage_words(stage, state)}." for stage in state.stages]
+    if state.picture is not None:
+        lines.append(f"The newest images: {state.picture.caption}.")
     for row in state.rows:
         lines += [f"{row.name}: {row.value}.", *([row.advice] if row.advice else [])]
     return "\n".join([*lines, *_notes(state), *filter(None, [_as_of(state)])])
@@ -189,6 +207,9 @@ _CSS = (
     ".colabkit .ck-stage.ck-on-good{border-color:var(--ck-good)}"
     ".colabkit .ck-stage.ck-on-note{border-color:var(--ck-note)}"
     ".colabkit .ck-stage.ck-on-bad{border-color:var(--ck-bad)}"
+    ".colabkit .ck-picture{margin:10px 0 0;font-size:13px}"
+    ".colabkit .ck-picture img{display:block;max-width:100%;margin-bottom:3px;"
+    "image-rendering:pixelated}"
     ".colabkit .ck-said{margin-top:6px;font-size:13px;overflow-wrap:anywhere}"
 )
 _TONES = {
@@ -224,6 +245,16 @@ def _conclusions(state: PanelState) -> str:
         for each in state.conclusions()
     )
     return f'<div class="ck-ends">{drawn}</div>' if drawn else ""
+
+
+def _picture(picture: Picture | None) -> str:
+    if picture is None:
+        return ""
+    caption = html.escape(picture.caption)
+    source = f"data:image/png;base64,{picture.png}"
+    drawn = f'<img alt="{caption}" src="{source}">' if picture.png else ""
+    words = f'<figcaption class="ck-muted">{caption}</figcaption>'
+    return f'<figure class="ck-picture">{drawn}{words}</figure>'
 
 
 def _epochs(epochs: EpochRows) -> str:

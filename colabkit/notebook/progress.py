@@ -6,7 +6,7 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Progress:
+class RunProgress:
     """How far a run has come.
 
     Attributes:
@@ -40,21 +40,21 @@ class Progress:
         """Returns epoch and batch in short.
 
         Example:
-            >>> Progress(step=112, epoch=2, epochs=20, steps_per_epoch=50).words()
+            >>> RunProgress(step=112, epoch=2, epochs=20, steps_per_epoch=50).words()
             'epoch 3/20 · 12/50'
         """
-        return self._told(" · ", "/")
+        return self._joined(" · ", "/")
 
     def in_words(self) -> str:
         """Returns epoch and batch as one says them.
 
         Example:
-            >>> Progress(step=112, epoch=2, epochs=20, steps_per_epoch=50).in_words()
+            >>> RunProgress(step=112, epoch=2, epochs=20, steps_per_epoch=50).in_words()
             'epoch 3 of 20, batch 12 of 50'
         """
-        return self._told(", batch ", " of ")
+        return self._joined(", batch ", " of ")
 
-    def _told(self, before_batch: str, of: str) -> str:
+    def _joined(self, before_batch: str, of: str) -> str:
         words = f"epoch {self.epoch + 1}" + (f"{of}{self.epochs}" if self.epochs else "")
         if (batch := self.batch) is not None:
             words += f"{before_batch}{batch:,}{of}{self.steps_per_epoch:,}"

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
-from colabkit.notebook.environment import Place, place_of
+from colabkit.notebook.environment import OutputKind, output_kind_of
 
 LOG_PERIOD_S = 10.0
 _STEPS_FORMAT = "{desc} |{bar:10}| {percentage:3.0f}%, {remaining} left, {rate_fmt}{postfix}"
@@ -136,8 +136,8 @@ def steps_screen(
     stream: TextIO, *, total_steps: int | None, initial_step: int, clock: Callable[[], float]
 ) -> Screen:
     """Returns what shows the steps of a run in what ``stream`` ends in; its end stays."""
-    place = place_of(stream)
-    if place is Place.LOG:
+    place = output_kind_of(stream)
+    if place is OutputKind.LOG:
         return LineScreen(stream, clock, says_end=True)
     return TqdmScreen(
         stream, bar_type_for(place), (_STEPS_FORMAT, _OPEN_END_FORMAT),
@@ -147,17 +147,17 @@ def steps_screen(
 
 def transfer_screen(stream: TextIO, clock: Callable[[], float]) -> Screen:
     """Returns what shows a transfer in what ``stream`` ends in, and leaves nothing."""
-    place = place_of(stream)
-    if place is Place.LOG:
+    place = output_kind_of(stream)
+    if place is OutputKind.LOG:
         return LineScreen(stream, clock, says_end=False)
     return TqdmScreen(
         stream, bar_type_for(place), (_TRANSFER_FORMAT, _TRANSFER_FORMAT), total=None, leave=False
     )
 
 
-def bar_type_for(place: Place) -> type[Any]:
+def bar_type_for(place: OutputKind) -> type[Any]:
     """Returns the kind of tqdm bar that a place shows."""
-    if place is not Place.WIDGETS:
+    if place is not OutputKind.WIDGETS:
         return _quiet(importlib.import_module("tqdm.std").tqdm)
     return _quiet(importlib.import_module("tqdm.notebook").tqdm_notebook)
 

@@ -23,7 +23,7 @@ from colabkit.packages.frameworks import (
     refuse_changes,
 )
 from colabkit.packages.pip_runs import Failure, Planned, Trouble
-from colabkit.packages.requests import Request
+from colabkit.packages.requests import PackageRequest
 from colabkit.packages.wheelhouse import Brought, Wheelhouse, key_of
 from colabkit.runtime import (
     PackageCheck,
@@ -64,7 +64,7 @@ class Installed:
 
 
 def install_packages(
-    request: Request,
+    request: PackageRequest,
     *,
     allow_changes: bool = False,
     places: Sequence[str | Path] = (),
@@ -85,7 +85,7 @@ def install_packages(
         PackageChangeError: It would change a framework.
 
     Example:
-        >>> install_packages(Request(("pip",)), say=print).checks[0].state
+        >>> install_packages(PackageRequest(("pip",)), say=print).checks[0].state
         <PackageState.PRESENT: 'installed as required'>
     """
     checks = check_packages(request.requirements)
@@ -103,7 +103,7 @@ def install_packages(
 class _Installation:
     def __init__(
         self,
-        request: Request,
+        request: PackageRequest,
         missing: Sequence[PackageCheck],
         folder: Path,
         say: Callable[[str], None],

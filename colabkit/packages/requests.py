@@ -30,7 +30,7 @@ _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Request:
+class PackageRequest:
     """What was asked for.
 
     Attributes:
@@ -54,7 +54,7 @@ def names_a_file(packages: str | Path | Iterable[str]) -> bool:
     return isinstance(packages, str) and packages.strip().lower().endswith(_SUFFIXES)
 
 
-def read_request(packages: str | Path | Iterable[str]) -> Request:
+def read_request(packages: str | Path | Iterable[str]) -> PackageRequest:
     """Returns what was asked for.
 
     Args:
@@ -69,13 +69,13 @@ def read_request(packages: str | Path | Iterable[str]) -> Request:
         ('timm', 'einops>=0.7')
     """
     if not isinstance(packages, str | Path):
-        return Request(tuple(packages))
+        return PackageRequest(tuple(packages))
     if isinstance(packages, str) and not names_a_file(packages):
-        return Request((packages,))
+        return PackageRequest((packages,))
     requirements: list[str] = []
     options: list[str] = []
     _read(locate_input(packages), str(packages), requirements, options, seen=set())
-    return Request(tuple(requirements), tuple(options))
+    return PackageRequest(tuple(requirements), tuple(options))
 
 
 def _read(
@@ -121,7 +121,7 @@ def _text(path: Path, name: str) -> str:
         raise ArgumentError(message, argument="packages") from error
     except FileNotFoundError as error:
         mount = mount_of(path)
-        if mount is not None and mount.look() is not MountState.MOUNTED:
+        if mount is not None and mount.probe() is not MountState.MOUNTED:
             message = f"{name} is on Drive, which is not mounted."
             hint = "Run colabkit.setup() with drive=True, or pass the requirements themselves."
             raise StorageError(message, path=path, operation="read", hint=hint) from error

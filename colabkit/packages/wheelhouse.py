@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.errors import StorageError
-from colabkit.packages.requests import Request
+from colabkit.packages.requests import PackageRequest
 from colabkit.storage import Bytes, Volume, hash_of, volume_at
 
 _logger = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def machine_tag() -> str:
     return f"cp{sys.version_info.major}{sys.version_info.minor}-{platform}"
 
 
-def key_of(request: Request, build: str) -> str:
+def key_of(request: PackageRequest, build: str) -> str:
     """Returns the name of a request's list; the order of its lines does not matter."""
     lines = sorted("".join(line.split()) for line in request.requirements)
     return hash_of(json.dumps([lines, *request.options, build]).encode())[:16]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from colabkit.runtime.device import Device, DeviceKind, Probes, detect_device
     from colabkit.runtime.driver import read_driver
     from colabkit.runtime.faults import GpuFault
-    from colabkit.runtime.frameworks import Framework, FrameworkReport
+    from colabkit.runtime.frameworks import FrameworkReport, GpuFramework
     from colabkit.runtime.gpus import ComputeCapability, Driver, DriverReport, Gpu, GpuProcess
     from colabkit.runtime.host import Host, read_host
     from colabkit.runtime.mounting import check_mountpoint, how_to_answer
@@ -50,10 +50,10 @@ __all__ = [
     "DeviceKind",
     "Driver",
     "DriverReport",
-    "Framework",
     "FrameworkReport",
     "Gpu",
     "GpuFault",
+    "GpuFramework",
     "GpuProcess",
     "GpuUsage",
     "Host",
@@ -100,7 +100,7 @@ __getattr__, __dir__ = opened_on_use(
         "device": "Device DeviceKind Probes detect_device",
         "driver": "read_driver",
         "faults": "GpuFault",
-        "frameworks": "Framework FrameworkReport",
+        "frameworks": "GpuFramework FrameworkReport",
         "gpus": "ComputeCapability Driver DriverReport Gpu GpuProcess",
         "host": "Host read_host",
         "mounting": "check_mountpoint how_to_answer",

@@ -15,7 +15,7 @@ from colabkit.runtime.advice import Explanation, explain, gigabytes
 from colabkit.runtime.driver import read_driver
 from colabkit.runtime.faults import GpuFault
 from colabkit.runtime.findings import Findings, gpu_in_use, judge
-from colabkit.runtime.frameworks import Framework, FrameworkReport, to_probe
+from colabkit.runtime.frameworks import FrameworkReport, GpuFramework, to_probe
 from colabkit.runtime.gpus import ComputeCapability, DriverReport
 from colabkit.runtime.host import Host, read_host
 from colabkit.runtime.notices import notices_for
@@ -142,7 +142,7 @@ class Probes:
     driver: Callable[[], DriverReport | None] = read_driver
     tpu: Callable[[], Tpu | None] = find_tpu
     host: Callable[[], Host] = read_host
-    frameworks: Sequence[Framework] = (TorchFramework(), TensorFlowFramework())
+    frameworks: Sequence[GpuFramework] = (TorchFramework(), TensorFlowFramework())
     is_apple: bool = (machine.system(), machine.machine()) == ("Darwin", "arm64")
     environ: Mapping[str, str] = dataclasses.field(default_factory=lambda: os.environ)
 
@@ -174,7 +174,7 @@ def detect_device(
         raise ArgumentError.of("gpu", gpu, 'Pass True, False or "require".')
     probes = Probes() if probes is None else probes
     platform = detect_platform() if platform is None else platform
-    findings = _look(probes, platform, wanted=gpu is not False)
+    findings = _probe(probes, platform, wanted=gpu is not False)
     fault = judge(findings)
     if fault is None:
         return _gpu_device(findings)
@@ -187,7 +187,7 @@ def detect_device(
     return _cpu_device(probes.host(), fault, why, notices)
 
 
-def _look(probes: Probes, platform: Platform, *, wanted: bool) -> Findings:
+def _probe(probes: Probes, platform: Platform, *, wanted: bool) -> Findings:
     if not wanted:
         return Findings(wanted=False, platform=platform)
     driver = probes.driver()
@@ -207,7 +207,7 @@ def _look(probes: Probes, platform: Platform, *, wanted: bool) -> Findings:
     )
 
 
-def _hide_gpus(frameworks: Sequence[Framework]) -> tuple[str, ...]:
+def _hide_gpus(frameworks: Sequence[GpuFramework]) -> tuple[str, ...]:
     return tuple(filter(None, (framework.hide_gpu() for framework in frameworks)))
 
 

@@ -52,7 +52,7 @@ class FrameworkReport:
     notice: str = ""
 
 
-class Framework(Protocol):
+class GpuFramework(Protocol):
     """A framework that can be asked to use the GPU."""
 
     module: str
@@ -67,7 +67,7 @@ class Framework(Protocol):
         """Keeps it, if it is imported, off the GPU; returns a notice when that is too late."""
 
 
-def to_probe(frameworks: Sequence[Framework]) -> list[Framework]:
+def to_probe(frameworks: Sequence[GpuFramework]) -> list[GpuFramework]:
     """Returns the frameworks to ask: those imported, else the first that is installed."""
     imported = [framework for framework in frameworks if framework.module in sys.modules]
     if imported:

@@ -61,14 +61,14 @@ class NvmlDriver:
 
 def _gpu(nvml: Any, index: int) -> Gpu:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    memory = _told(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
-    capability = _told(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
-    mig_mode = _told(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle))
-    holders = _told(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
+    memory = _query(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
+    capability = _query(nvml, lambda: nvml.nvmlDeviceGetCudaComputeCapability(handle))
+    mig_mode = _query(nvml, lambda: nvml.nvmlDeviceGetMigMode(handle))
+    holders = _query(nvml, lambda: nvml.nvmlDeviceGetComputeRunningProcesses(handle)) or ()
     is_cut = bool(mig_mode and mig_mode[0])
     return Gpu(
         name=_text(nvml.nvmlDeviceGetName(handle)),
-        uuid=_text(_told(nvml, lambda: nvml.nvmlDeviceGetUUID(handle)) or ""),
+        uuid=_text(_query(nvml, lambda: nvml.nvmlDeviceGetUUID(handle)) or ""),
         memory_bytes=int(memory.total) if memory else None,
         free_bytes=int(memory.free) if memory else None,
         compute_capability=ComputeCapability(*capability) if capability else None,
@@ -79,13 +79,13 @@ def _gpu(nvml: Any, index: int) -> Gpu:
 
 
 def _process(nvml: Any, holder: Any) -> GpuProcess:
-    name = _told(nvml, lambda: nvml.nvmlSystemGetProcessName(holder.pid))
+    name = _query(nvml, lambda: nvml.nvmlSystemGetProcessName(holder.pid))
     return GpuProcess(int(holder.pid), _text(name or ""), holder.usedGpuMemory)
 
 
 def _slices(nvml: Any, handle: Any) -> tuple[str, ...]:
     found = []
-    for index in range(_told(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
+    for index in range(_query(nvml, lambda: nvml.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0):
         try:
             part = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
             name = _text(nvml.nvmlDeviceGetName(part))
@@ -96,11 +96,11 @@ def _slices(nvml: Any, handle: Any) -> tuple[str, ...]:
 
 
 def _cuda_version(nvml: Any) -> str:
-    number = _told(nvml, lambda: nvml.nvmlSystemGetCudaDriverVersion_v2())
+    number = _query(nvml, lambda: nvml.nvmlSystemGetCudaDriverVersion_v2())
     return f"{number // 1000}.{number % 1000 // 10}" if number else ""
 
 
-def _told(nvml: Any, ask: Callable[[], Any]) -> Any:
+def _query(nvml: Any, ask: Callable[[], Any]) -> Any:
     """Returns an answer, or None where this card or driver does not give it."""
     try:
         return ask()

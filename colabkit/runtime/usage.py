@@ -82,7 +82,7 @@ class UsageReader:
     Args:
         load: Returns the module ``pynvml`` or None.
         period_s: Seconds between two readings.
-        told: Given each reading, on the thread that reads.
+        on_reading: Given each reading, on the thread that reads.
 
     Example:
         >>> reader = UsageReader()
@@ -94,12 +94,12 @@ class UsageReader:
         load: Callable[[], Any] = load_nvml,
         *,
         period_s: float = PERIOD_S,
-        told: Callable[[Usage], None] | None = None,
+        on_reading: Callable[[Usage], None] | None = None,
     ) -> None:
         self.newest: Usage | None = None
         self._load = load
         self._period_s = period_s
-        self._told = told
+        self._on_reading = on_reading
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="colabkit-usage", daemon=True)
         self._thread.start()
@@ -125,8 +125,8 @@ class UsageReader:
                     busy_percent=psutil.cpu_percent(),
                     gpus=gpus(),
                 )
-                if self._told is not None:
-                    self._told(self.newest)
+                if self._on_reading is not None:
+                    self._on_reading(self.newest)
                 if self._stop.wait(self._period_s):
                     return
 

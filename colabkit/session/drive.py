@@ -89,7 +89,7 @@ def _choose_access(drive: DriveMount, readonly: bool | None, *, timeout_s: float
         message = f"backend {drive.mounter.name!r} takes no readonly."
         hint = "Pass what its program takes: options=['--read-only'] for rclone."
         raise ArgumentError(message, argument="readonly", hint=hint)
-    is_there = drive.look() is MountState.MOUNTED
+    is_there = drive.probe() is MountState.MOUNTED
     if is_there and readonly:
         return  # what is saved there goes on being saved
     was_readonly, drive.mounter.readonly = drive.mounter.readonly, readonly
@@ -140,7 +140,7 @@ def _serves(there: DriveMount, place: Path) -> bool:
 
 def status_of(drive: DriveMount) -> DriveStatus:
     """Returns how a mount stands, with a look at it."""
-    state = drive.look()
+    state = drive.probe()
     if state is not MountState.MOUNTED:
         reason = f"{state.value} at {drive.mountpoint}"
         return DriveStatus(state, backend=drive.mounter.name, reason=reason)

@@ -30,7 +30,7 @@ class GpuReminder:
         >>> from colabkit.runtime import GpuUsage
         >>> times = iter([0.0, 1900.0])
         >>> reminder = GpuReminder(say=lambda words: print(words[:36]), clock=lambda: next(times))
-        >>> reminder.look(Usage(0, 0, 0, gpus=(GpuUsage("Tesla T4", 0, 15 << 30, 0),)))
+        >>> reminder.check(Usage(0, 0, 0, gpus=(GpuUsage("Tesla T4", 0, 15 << 30, 0),)))
         The GPU has not been used for 31 min
     """
 
@@ -49,7 +49,7 @@ class GpuReminder:
         self._used_s = clock()
         self._has_said = False
 
-    def look(self, usage: Usage) -> None:
+    def check(self, usage: Usage) -> None:
         """Takes up one reading."""
         now_s = self._clock()
         if not usage.gpus or any(gpu.busy_percent != 0 for gpu in usage.gpus):
@@ -64,4 +64,4 @@ def remind_of_idle_gpu(device: Device, platform: Platform) -> None:
     """Watches the GPU of a lent machine, once for a session."""
     if device.kind is DeviceKind.CUDA and platform in _ADVICE and not _readers:
         reminder = GpuReminder(say=say, advice=_ADVICE[platform])
-        _readers.append(UsageReader(period_s=_PERIOD_S, told=reminder.look))
+        _readers.append(UsageReader(period_s=_PERIOD_S, on_reading=reminder.check))
