@@ -2,7 +2,8 @@
 
 ``python docs/build_site.py [FOLDER]``. The pages are those of the repository, as they are: links
 between them are turned to where each page stands on the site, and those to files that are not on
-it become plain names, or links to the repository once ``REPOSITORY`` says where that is.
+it become plain names, or links to the repository once ``Repository`` in pyproject.toml's
+``[project.urls]`` says where that is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,18 +22,23 @@ import nbformat
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parent.parent
-REPOSITORY = ""
+_PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+_HOME = _PROJECT.get("urls", {}).get("Repository", "").rstrip("/")
+REPOSITORY = f"{_HOME}/blob/main" if _HOME else ""
 """Where the repository's files are on the web, without a slash at the end; "" while nowhere."""
 
 GUIDES = {
     "index": ("README.md", "Start here", "从这里开始"),
+    "first-ten-minutes": ("docs/first-ten-minutes.md", "The first ten minutes", "最初的十分钟"),
     "migration": ("docs/migration.md", "Coming from elsewhere", "从别处来"),
     "training": ("docs/training.md", "Training", "训练"),
+    "datasets": ("docs/datasets.md", "Datasets", "数据集"),
     "trainers": ("docs/trainers.md", "Your trainer, kept", "别的训练器"),
     "devices": ("docs/devices.md", "Several devices", "多个设备"),
     "checkpoints": ("docs/checkpoints.md", "Checkpoints", "检查点"),
     "volumes": ("docs/volumes.md", "Any volume", "任何存储"),
     "own-machine": ("docs/own-machine.md", "On your own machine", "在自己的机器上"),
+    "gallery/index": ("docs/gallery.md", "The gallery", "示例笔记本"),
     "troubleshooting": ("docs/troubleshooting.md", "When something fails", "出错时"),
     "limits": ("docs/limits.md", "Limits", "局限"),
     "figures": ("docs/figures.md", "Figures", "数据"),
@@ -48,6 +55,12 @@ GALLERY = {
     "quickstart_keras": "Keras in five minutes",
     "quickstart_jax": "JAX in five minutes",
     "own_loop": "A GAN in a loop of its own",
+    "fine_tuning": "Fine-tuning in two phases",
+    "hf_trainer": "Hugging Face's Trainer with LoRA",
+    "yolo": "YOLO",
+    "lightning": "Lightning",
+    "cloned_script": "A cloned script",
+    "kaggle_sessions": "Kaggle across sessions",
     "datasets": "Datasets",
     "survive_a_disconnect": "Survive a disconnect",
 }

@@ -24,7 +24,7 @@ from nbconvert import HTMLExporter
 from colabkit.notebook import Card, Row, Tone, card_html
 from colabkit.notebook.charts import Chart
 from colabkit.notebook.panel_html import EpochRows, PanelState, Phase, Stage, panel_html
-from colabkit.notebook.progress import Progress
+from colabkit.notebook.progress import RunProgress
 from tests.abilities import BROWSERS
 from tests.colab_vm import Cloud, missing_ability
 
@@ -156,7 +156,7 @@ def states() -> list[PanelState]:
         Chart("accuracy", {"accuracy": accuracy}, unit="step", marks=[1280]),
     ]
     at = datetime.datetime(2026, 1, 2, 14, 3, 12, tzinfo=datetime.UTC)
-    progress = Progress(step=4120, epoch=10, epochs=20, total_steps=8000, steps_per_epoch=400)
+    progress = RunProgress(step=4120, epoch=10, epochs=20, total_steps=8000, steps_per_epoch=400)
     rows = [
         {"epoch": n, "loss": 2 / n, "val_loss": 2 / n + abs(n - 9) / 50, "accuracy": 1 - 1 / n}
         for n in range(6, 11)
@@ -197,7 +197,7 @@ def states() -> list[PanelState]:
     )
     lost = PanelState(
         title="/content/drive/MyDrive/runs/cats",
-        progress=Progress(step=510, epoch=0),
+        progress=RunProgress(step=510, epoch=0),
         steps_per_s=3.2,
         elapsed_s=1600,
         doing="validating, batch 12 of 40",
@@ -213,7 +213,7 @@ def states() -> list[PanelState]:
     )
     hostile = PanelState(
         title=HOSTILE,
-        progress=Progress(step=10, epoch=0, total_steps=10, steps_per_epoch=10, epochs=1),
+        progress=RunProgress(step=10, epoch=0, total_steps=10, steps_per_epoch=10, epochs=1),
         phase=Phase.FINISHED,
         values={HOSTILE: HOSTILE},
         stages=(Stage(HOSTILE, 10, 2, remark=HOSTILE),),
