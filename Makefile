@@ -6,6 +6,7 @@
 # make docs    the site: guides, gallery, API reference, into build/docs
 # make wheel   the one file to install from, into dist/
 # make screenshots  pictures of panels and cards in a browser, and README's
+# make notebooks  run anew those whose code has changed, and save what they show; all their badges
 # make format  rewrite the source in the house style
 # Everything is installed into .venv; choose an interpreter with PYTHON=python3.12. What tests
 # need from Debian is installed where that is allowed; APT= leaves the machine as it is.
@@ -20,7 +21,7 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -ge 2 ] && echo $$n 
 TESTS ?= tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-oldest lint programs soak bench docs wheel screenshots format clean
+.PHONY: demo test test-oldest lint programs soak bench docs wheel screenshots notebooks format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo$(if $(filter keras,$(FRAMEWORK)),-keras)
@@ -55,6 +56,9 @@ wheel: $(VENV)/.made
 screenshots: programs
 	$(BIN)/python -m notebooks.screenshots build/screenshots
 	cp build/screenshots/panel-light-wide.png notebooks/images/panel.png
+
+notebooks: programs
+	$(BIN)/python -m notebooks.outputs
 
 # Programs that tests call: tests/abilities.py knows them and the packages that bring them.
 programs: $(VENV)/.$(EXTRA)

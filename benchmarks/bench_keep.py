@@ -213,12 +213,14 @@ def show_large(gigabytes: float) -> None:
         for number in range(SMALL_FILES):
             place = folder / f"{number % 100}/{number}.txt"
             place.parent.mkdir(exist_ok=True)
-            place.write_bytes(piece[number : number + 1000])
+            # None begins like another: nothing is saved by what they have in common.
+            place.write_bytes(piece[number * 1000 : number * 1000 + 1000])
         return SMALL_FILES * 1000
 
     def change_small(folder: Path) -> int:
         for number in range(0, SMALL_FILES, 200):
-            (folder / f"{number % 100}/{number}.txt").write_bytes(piece[number : number + 999])
+            start = (SMALL_FILES + number) * 1000
+            (folder / f"{number % 100}/{number}.txt").write_bytes(piece[start : start + 999])
         return 999 * SMALL_FILES // 200
 
     what = f"keep: {SMALL_FILES:,} files of 1 kB"

@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -71,13 +72,15 @@ def newer_package(*names: str) -> Need:
 
 
 def trainer(*names: str) -> Need:
-    """Packages of other people's trainers, too large for every installation of the tests."""
-
-    def lack() -> str:
-        is_there = all(map(importlib.util.find_spec, names))
-        return "" if is_there else f"not installed (pip install {' '.join(names)})"
-
-    return Need(f"callbacks in {names[0]}", lack, can_be_had=False)
+    """Packages of other people's trainers: as newer packages, and some for no other processor."""
+    need = newer_package(*names)
+    hint = f"not installed (pip install {' '.join(names)})"
+    return replace(
+        need,
+        untested=f"callbacks in {names[0]}",
+        lack=lambda: hint if need.lack() else "",
+        can_be_had=need.can_be_had and platform.machine() in {"x86_64", "AMD64"},
+    )
 
 
 @functools.cache

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
@@ -16,6 +18,11 @@ from tests import abilities
 _JOIN_TIMEOUT_S = 2.0
 # A shell that starts the tests in the background has them ignore Ctrl-C, which many are about.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Read when gcsfs is loaded, by whichever test comes first; the stand-in has none of that.
+os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+# No test depends on how fast its machine is.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 pytest_plugins = ["tests.places"]
 
 

@@ -21,6 +21,7 @@ from tests.colab_vm.rules import DriveRules
 
 _REPOSITORY = Path(tests.__file__).parents[1]
 _STUB = _REPOSITORY / "tests/colab_vm/stub"
+PYTHONPATH = f"{_STUB}:{_REPOSITORY}"
 _PATH = "/opt/colab_vm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -106,7 +107,7 @@ class Machine:
             "HOME": "/root",
             "LANG": "C.UTF-8",
             "PATH": f"{Path(sys.executable).parent}:{_PATH}",
-            "PYTHONPATH": f"{_STUB}:{_REPOSITORY}",
+            "PYTHONPATH": PYTHONPATH,
             "PYTHONDONTWRITEBYTECODE": "1",
             # Several machines share one computer: threads that wait by spinning stall each other.
             "OMP_NUM_THREADS": "1",

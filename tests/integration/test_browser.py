@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import pytest
 
+from colabkit.notebook.page_notice import notice_script
 from notebooks.screenshots import browse, console, executed, gallery, rendered
 from tests.abilities import BROWSER
 
@@ -108,3 +110,14 @@ def test_the_theme_follows_the_page_and_else_the_system(attributes, options, bac
     page = gallery(theme="light").replace("<html>", attributes.partition("<body")[0])
     page = re.sub(r"<body[^>]*>", "<body" + attributes.partition("<body")[2], page)
     assert measured(page, *options)["back"] == back
+
+
+@pytest.mark.parametrize(("age_s", "title"), [(0, "runs/cats: finished · Mine"), (90, "Mine")])
+def test_the_end_of_a_run_is_in_the_title_of_the_page_and_not_in_that_of_one_opened_later(
+    age_s, title
+):
+    script = notice_script("runs/cats: finished", sent_s=time.time() - age_s)
+    page = f"<!doctype html><html><head><title>Mine</title></head><body>{script}</body></html>"
+    done = browse(page, "--dump-dom")
+    assert console(done) == []
+    assert f"<title>{title}</title>" in done.stdout

@@ -17,7 +17,7 @@ HASTE = """
 import time
 from colabkit.storage import ColabMounter, DriveMount, use_mount
 mount = DriveMount("/content/drive", ColabMounter(), clock=lambda: time.monotonic() * {rate})
-mount.look()
+mount.probe()
 use_mount(mount)
 """
 # The mount becomes old at a moment that the test chooses.
@@ -29,7 +29,7 @@ mount = DriveMount(
     ColabMounter(),
     clock=lambda: time.monotonic() + 1e5 * os.path.exists("/content/old"),
 )
-mount.look()
+mount.probe()
 mount.renew_after_s = 36000
 use_mount(mount)
 """
@@ -143,19 +143,24 @@ def test_release_brings_over_what_a_lost_mount_left_on_the_machine(cloud, diary,
     assert fresh.run_cell(there).check().result == "(200, '')"
 
 
+def longest_waits_s(notes) -> list[float]:
+    pairs = itertools.pairwise(notes)
+    return sorted((after.at_s - before.at_s for before, after in pairs), reverse=True)[:2]
+
+
 def test_with_nobody_at_the_browser_only_the_first_try_holds_training_long(cloud, diary, machine):
     cell = machine.kernel.begin(train_cell(diary, epochs=400, pause_s=0.01))
     diary.wait_for(lambda notes: notes[-1].confirmed)
     machine.front_end.answer = Answer.NOBODY
     machine.drive.kill_mount()
     before = len(diary.notes())
-    diary.wait_for(lambda notes: len(notes) > before + 300, timeout_s=120)
+    diary.wait_for(
+        lambda notes: len(notes) > before + 300 and longest_waits_s(notes)[0] > 25, timeout_s=120
+    )
     machine.interrupt()
-    notes = diary.notes()
-    pairs = itertools.pairwise(notes)
-    waits_s = sorted((after.at_s - before.at_s for before, after in pairs), reverse=True)
-    assert 25 < waits_s[0] < 35
-    assert waits_s[1] < 5
+    longest_s, next_s = longest_waits_s(diary.notes())
+    assert longest_s < 35
+    assert next_s < 5
     machine.front_end.answer = Answer.CONSENT
     machine.kernel.finish(cell, timeout_s=120)
     machine.drive.wait_until_uploaded()

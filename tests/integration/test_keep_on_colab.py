@@ -155,10 +155,33 @@ def test_over_quota_is_said_and_what_is_there_stays(cloud):
     cloud.quota_bytes = cloud.used_bytes() + 1000
     error = machine.run_cell("checkpoint(20); kept.flush(timeout_s=5)").error
     assert "is not uploaded in time" in error
-    machine.kill()
-    cloud.quota_bytes = None
+    assert whole_step(cloud) == 10
     second = begun(cloud)
     assert "checkpoint-10" in second.run_cell("kept.latest('checkpoint-*')").check().result
+
+
+def test_once_there_is_room_again_it_goes_on_by_itself(cloud):
+    machine = begun(cloud)
+    machine.run_cell("checkpoint(10); kept.flush()").check()
+    cloud.quota_bytes = cloud.used_bytes() + 1000
+    shown = machine.run_cell("checkpoint(20); time.sleep(2); print('TRAINED')").check()
+    assert "TRAINED" in shown.stdout
+    assert whole_step(cloud) == 10
+    cloud.quota_bytes = None
+    end_s = time.monotonic() + 120
+    while whole_step(cloud) != 20:
+        assert time.monotonic() < end_s
+        time.sleep(0.1)
+    machine.run_cell("kept.flush()").check()
+
+
+def test_a_place_that_keeps_one_folder_is_refused_to_another(cloud):
+    machine = begun(cloud)
+    machine.run_cell("checkpoint(10)").check()
+    error = machine.run_cell("colabkit.keep('/content/other', 'MyDrive/exp')").error
+    assert "MyDrive/exp keeps /content/out already" in error
+    machine.run_cell("kept.flush()").check()
+    assert whole_step(cloud) == 10
 
 
 def test_a_drive_that_takes_nothing_is_said_once_and_tried_again(cloud):

@@ -58,7 +58,8 @@ def test_a_killed_trainer_goes_on_from_what_was_uploaded(name, cloud, tmp_path):
     assert safe <= first["began"] <= max(line["step"] for line in read(one)[1:])
 
 
-@pytest.mark.needs(abilities.trainer("transformers", "accelerate"))
+@pytest.mark.soak
+@pytest.mark.needs(abilities.SOAK, abilities.trainer("transformers", "accelerate"))
 def test_a_real_trainer_that_is_killed_ends_as_if_it_never_was(cloud, tmp_path):
     module = "tests.real_trainer_life"
     one, two, alone = (tmp_path / "notes" / each for each in ("one", "two", "alone"))

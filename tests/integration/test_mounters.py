@@ -77,7 +77,7 @@ class Remote:
         server.send_signal(signal.SIGKILL)
         until(lambda: not server.is_running() or server.status() == psutil.STATUS_ZOMBIE)
         # The kernel may answer from what it remembers for a second.
-        until(lambda: (mount or self.mount).look() is MountState.LOST)
+        until(lambda: (mount or self.mount).probe() is MountState.LOST)
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_what_cannot_be_uploaded_in_time_is_said_and_the_mount_stays(remote):
     volume.write("a", blob(b"waiting"))
     with pytest.raises(StorageError, match=r"1 files in .* are not uploaded yet"):
         remote.mount.unmount(timeout_s=0)
-    assert remote.mount.look() is MountState.MOUNTED
+    assert remote.mount.probe() is MountState.MOUNTED
 
 
 def test_a_killed_rclone_is_lost_and_mounted_again_with_what_waited(remote):
@@ -138,8 +138,8 @@ def test_a_killed_rclone_is_lost_and_mounted_again_with_what_waited(remote):
         volume.sweep()
     with pytest.raises(DriveLostError):
         DriveVolume(volume.root, remote.mount)
-    mending = remote.mount.mend()
-    assert mending.outcome is RemountOutcome.REMOUNTED, mending.error
+    result = remote.mount.remount()
+    assert result.outcome is RemountOutcome.REMOUNTED, result.error
     assert volume.read("a").tobytes() == b"written before the kill"
     volume.write("b", blob(b"later"))
     until(lambda: bool(volume.confirmed(["a", "b"])))
@@ -173,12 +173,12 @@ def test_a_folder_mounted_by_hand_is_watched_and_never_mounted_by_us(remote):
     assert folder.mount() is MountState.MOUNTED
     DriveVolume(folder.root / "run", folder).write("a", blob(b"x"))
     remote.kill(folder)
-    mending = folder.mend()
-    assert mending.outcome is RemountOutcome.REFUSED
-    assert isinstance(mending.error, DriveMountError)
-    assert mending.error.cause is MountFailure.NOT_OURS
-    remote.mount.mend()
-    assert folder.mend().outcome is RemountOutcome.REMOUNTED
+    result = folder.remount()
+    assert result.outcome is RemountOutcome.REFUSED
+    assert isinstance(result.error, DriveMountError)
+    assert result.error.cause is MountFailure.NOT_OURS
+    remote.mount.remount()
+    assert folder.remount().outcome is RemountOutcome.REMOUNTED
     with pytest.raises(StorageError, match="mounted by you"):
         folder.unmount(timeout_s=1)
 
@@ -235,7 +235,7 @@ def test_ocamlfuse_mounts_with_settings_from_another_computer(ocamlfuse, remote,
     state = tmp_path / "home/.gdfuse/default/state"
     assert state.stat().st_mode & 0o777 == 0o600
     remote.kill(mount)
-    assert mount.mend().outcome is RemountOutcome.REMOUNTED
+    assert mount.remount().outcome is RemountOutcome.REMOUNTED
     first, second = ocamlfuse.read_text().splitlines()
     assert first == f"-headless -label default -id id -secret secret {remote.mountpoint}"
     assert "-o nonempty" in second
@@ -321,7 +321,7 @@ class KillsRclone:
         if step == 10:
             run.flush()
             self.remote.server().kill()
-            until(lambda: self.remote.mount.look() is MountState.LOST)
+            until(lambda: self.remote.mount.probe() is MountState.LOST)
 
 
 def test_a_run_whose_rclone_is_killed_goes_on_and_ends_with_the_same_bits(remote, tmp_path):
@@ -339,7 +339,7 @@ def test_a_run_whose_rclone_is_killed_goes_on_and_ends_with_the_same_bits(remote
     remote.mount.mount()
     use_mount(remote.mount)
     model = trained("MyDrive/run", KillsRclone(remote))
-    assert remote.mount.look() is MountState.MOUNTED
+    assert remote.mount.probe() is MountState.MOUNTED
     assert remote.mount.times_lost == 1
     assert torch.equal(model.weight, expected.weight)
     remote.mount.unmount(timeout_s=30)

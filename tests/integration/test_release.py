@@ -29,7 +29,7 @@ def ends(machine, cell: str) -> None:
     machine.kernel.wait_for_text(running, FLUSHES)
     machine.drive.change(upload_bytes_per_s=None)
     with pytest.raises(MachineEndedError):
-        machine.kernel.finish(running)
+        pytest.fail(f"The machine has not ended; the cell gave {machine.kernel.finish(running)}")
     machine.wait_until_ended()
 
 
@@ -68,6 +68,14 @@ def test_working_in_a_folder_of_drive_does_not_hold_it(cloud, machine):
     assert cloud.files() == {"mine.bin": NBYTES}
 
 
+def test_working_in_a_folder_that_was_removed_meanwhile_does_not_hold_it(cloud, machine):
+    machine.run_cell(MOUNT.format("/content/drive") + WRITE.format("/content/drive")).check()
+    machine.run_cell("import os; os.mkdir('/content/drive/MyDrive/project')").check()
+    machine.run_cell("%cd /content/drive/MyDrive/project\nos.rmdir(os.getcwd())").check()
+    ends(machine, RELEASE)
+    assert cloud.files() == {"mine.bin": NBYTES}
+
+
 def test_a_drive_that_cannot_be_flushed_keeps_the_machine_and_its_folder(cloud, machine):
     machine.run_cell(MOUNT.format("/content/drive") + "%cd /content/drive/MyDrive").check()
     machine.run_cell("held = open('held', 'w')").check()
@@ -76,6 +84,13 @@ def test_a_drive_that_cannot_be_flushed_keeps_the_machine_and_its_folder(cloud, 
     assert machine.run_cell("import os; os.getcwd()").result == "'/content/drive/MyDrive'"
     machine.run_cell("held.close()").check()
     ends(machine, RELEASE)
+
+
+def test_a_drive_that_is_looked_into_for_a_moment_is_unmounted_after_it(machine):
+    machine.drive.change(upload_bytes_per_s=None)
+    machine.run_cell(MOUNT.format("/content/drive")).check()
+    look = "import os, threading\nlook = os.open('/content/drive/MyDrive', os.O_RDONLY)\n"
+    ends(machine, look + "threading.Timer(1, os.close, [look]).start()\n" + RELEASE)
 
 
 def test_a_drive_that_was_unmounted_cleanly_is_no_reason_to_keep_the_machine(machine):

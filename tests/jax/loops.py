@@ -204,12 +204,13 @@ LOOPS = {
 
 def loop(name: str, folder: Path, kill_at: int | None, kill: Callable[[], None]) -> dict[str, Any]:
     """Runs a loop, and returns everything it ended with in a form that compares bitwise."""
+    from tests.jax.state_loops import STATE_LOOPS  # which builds on this module
 
     def hook(step: int) -> None:
-        if step == kill_at:
+        if kill_at is not None and step >= kill_at:
             kill()
 
-    run = LOOPS[name](folder, 1 if kill_at is None or kill_at % 2 else 2, hook)
+    run = {**LOOPS, **STATE_LOOPS}[name](folder, 1 if kill_at is None or kill_at % 2 else 2, hook)
     newest = colabkit.checkpoints(folder)[0]
     numbers = run.history.numbers()
     return {

@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 
-from tests.keras.lives import Nursery
+from tests.keras.lives import WarmProcess
 
 
 @pytest.fixture(scope="session")
-def on_tensorflow() -> Iterator[Nursery]:
-    with Nursery("tensorflow") as nursery:
-        yield nursery
+def on_tensorflow() -> Iterator[WarmProcess]:
+    with WarmProcess("tensorflow") as warm:
+        yield warm
 
 
 @pytest.fixture(scope="session")
-def on_torch() -> Iterator[Nursery]:
-    with Nursery("torch") as nursery:
-        yield nursery
+def on_torch() -> Iterator[WarmProcess]:
+    with WarmProcess("torch") as warm:
+        yield warm
 
 
 @pytest.fixture(scope="session")
-def on_jax() -> Iterator[Nursery]:
-    with Nursery("jax") as nursery:
-        yield nursery
+def on_jax() -> Iterator[WarmProcess]:
+    with WarmProcess("jax") as warm:
+        yield warm
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,11 +35,11 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     marker = pyfuncitem.get_closest_marker("in_nursery")
     if marker is None or not marker.args[0]:
         return None
-    nursery: Nursery = pyfuncitem._request.getfixturevalue(marker.args[0])
+    warm: WarmProcess = pyfuncitem._request.getfixturevalue(marker.args[0])
     folder: Path = pyfuncitem._request.getfixturevalue("tmp_path")
     parents = [p.name for p in pyfuncitem.listchain() if isinstance(p, pytest.Class)]
     parameters: dict[str, Any] = getattr(getattr(pyfuncitem, "callspec", None), "params", {})
-    nursery.check(
+    warm.check(
         folder,
         module=pyfuncitem.module.__name__,
         path=[*parents, pyfuncitem.originalname],

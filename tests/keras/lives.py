@@ -35,7 +35,7 @@ def environment(backend: str) -> dict[str, str]:
     }
 
 
-class Nursery:
+class WarmProcess:
     """A warm parent of lives on one backend; a context manager.
 
     Args:
@@ -44,7 +44,7 @@ class Nursery:
 
     def __init__(self, backend: str) -> None:
         self._parent = subprocess.Popen(
-            [sys.executable, "-m", "tests.keras.nursery"],
+            [sys.executable, "-m", "tests.keras.warm_process"],
             cwd=ROOT,
             env=environment(backend),
             stdin=subprocess.PIPE,
@@ -55,7 +55,7 @@ class Nursery:
         assert self._parent.stdout is not None
         assert self._parent.stdout.readline() == "ready\n"
 
-    def __enter__(self) -> Nursery:
+    def __enter__(self) -> WarmProcess:
         return self
 
     def live(self, folder: Path, *plan: dict[str, Any], kill_after_s: float | None = None) -> bool:

@@ -33,12 +33,13 @@ def cases() -> dict[str, Callable[[], dict[str, Any]]]:
     if keras.backend.backend() == "jax":
         from colabkit.fitting.keras import jax_epoch_batches, jax_steps
         from colabkit.frameworks import jax as frameworks_jax
-        from tests.jax import loops
+        from tests.jax import loops, state_loops
         from tests.keras.jax_cases import JAX_CASES
 
         assert jax_epoch_batches is not None
         assert jax_steps is not None
         assert loops is not None
+        assert state_loops is not None
         assert frameworks_jax is not None
         return {**CASES, **JAX_CASES}
     from colabkit.fitting.keras import tf_end, tf_epoch_dataset

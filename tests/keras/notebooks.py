@@ -198,6 +198,17 @@ def one_epoch_a_call(book: Notebook) -> keras.Model:
     return model
 
 
+def one_epoch_a_call_and_lower_rates(book: Notebook) -> keras.Model:
+    model = network()
+    for epoch in range(5):
+        if epoch in {2, 4}:
+            model.optimizer.learning_rate = model.optimizer.learning_rate * 0.5
+        book.fit(model, epoch + 1)
+        book.at(f"between {epoch}")
+    book.seen = book.seen[-1:]
+    return model
+
+
 NOTEBOOKS: dict[str, Callable[[Notebook], keras.Model]] = {
     "transfer_learning": transfer_learning,
     "all_but_the_last_then_all": all_but_the_last_then_all,
@@ -205,6 +216,7 @@ NOTEBOOKS: dict[str, Callable[[Notebook], keras.Model]] = {
     "the_same_sources_in_every_phase": the_same_sources_in_every_phase,
     "averages_the_best_and_three_rates": averages_the_best_and_three_rates,
     "one_epoch_a_call": one_epoch_a_call,
+    "one_epoch_a_call_and_lower_rates": one_epoch_a_call_and_lower_rates,
 }
 
 

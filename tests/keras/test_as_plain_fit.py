@@ -19,31 +19,14 @@ import colabkit
 from colabkit.errors import ArgumentError
 from tests.abilities import package
 from tests.keras.lives import needs_keras
+from tests.keras.plain_fit import SAMPLES, Case, arrays, check_as_plain_fit, network, rising
 
 pytestmark = [needs_keras, pytest.mark.in_nursery("on_tensorflow")]
-SAMPLES = 44
-
-Case = dict[str, Any]
-
-
-def arrays() -> tuple[np.ndarray, np.ndarray]:
-    x = np.random.default_rng(5).normal(size=(SAMPLES, 6)).astype("float32")
-    return x, (x.sum(1) > 0).astype("int64") + (x[:, 0] > 1)
 
 
 def batches(size: int = 8) -> list[Any]:
     x, y = arrays()
     return [(x[n : n + size], y[n : n + size]) for n in range(0, SAMPLES, size)]
-
-
-def network(**compiled: Any) -> Any:
-    import keras
-
-    keras.utils.set_random_seed(11)
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(3)])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(loss=loss, **{"optimizer": "adam", "metrics": ["accuracy"], **compiled})
-    return model
 
 
 def pipeline(*, unknown: bool = False) -> Any:
@@ -103,8 +86,9 @@ DATA: dict[str, Callable[[], Case]] = {
     "more steps than arrays have": lambda: {"data": arrays(), "steps_per_epoch": 9},
     "steps that do not divide a pipeline": lambda: {"data": pipeline(), "steps_per_epoch": 4},
     "steps of a pipeline of unknown length": lambda: {
-        # At an end that Keras does not foresee, its own Adam counts a step that never was.
+        # At an end that Keras does not foresee, its own optimizer counts a step that never was.
         "model": network(optimizer="sgd"),
+        "compares_weights_alone": True,
         "data": pipeline(unknown=True),
         "steps_per_epoch": 4,
         "epochs": 4,
@@ -277,11 +261,6 @@ def listed_callbacks() -> list[Any]:
     ]
 
 
-def rising(*, down: bool = False) -> np.ndarray:
-    weights = np.linspace(0.1, 2, SAMPLES).astype("float32")
-    return weights[::-1].copy() if down else weights
-
-
 def parts() -> dict[str, np.ndarray]:
     x, _ = arrays()
     return {"x": x, "deep": x[:, :3], "size": x[:, :1]}
@@ -338,26 +317,6 @@ SHAPES: dict[str, Callable[[], Case]] = {
         "class_weight": {0: 0.5, 1: 1.0, 2: 3.0},
     },
 }
-
-
-def check_as_plain_fit(make: Callable[[], Case], folder: Any) -> colabkit.History:
-    """Trains both ways; the weights and all that is reported must have the same bits."""
-    given = {"batch_size": 8, "epochs": 3, "shuffle": False}
-    plain = {"model": network(), **given, **make()}
-    model, data = plain.pop("model"), plain.pop("data")
-    x, y, sample_weight = (*data, None, None)[:3] if isinstance(data, tuple) else (data, None, None)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        expected = model.fit(x, y, sample_weight=sample_weight, verbose=0, **plain).history
-        ours = {"model": network(), **given, **make()}
-        trained = ours.pop("model")
-        history = colabkit.fit(trained, ours.pop("data"), folder, progress=False, **ours)
-    for a, b in zip(model.get_weights(), trained.get_weights(), strict=True):
-        assert a.tobytes() == b.tobytes()
-    assert history.history.keys() == expected.keys()
-    for name, values in expected.items():
-        assert [value for value in history.history[name] if not np.isnan(value)] == values, name
-    return history
 
 
 # Keras came to end epochs and to begin validations as it does now.
@@ -489,8 +448,8 @@ def test_rows_of_a_log_are_kept_over_a_resume(tmp_path):
         progress=False,
         callbacks=[keras.callbacks.CSVLogger(str(log))],
     )
-    # As if killed between the row of an epoch and its checkpoint, and in the middle of another.
-    log.write_text(log.read_text() + "2,0.5,0.5\n3,0.")
+    # As if killed between the row of an epoch and its checkpoint, and in the number of another.
+    log.write_text(log.read_text() + "2,0.5,0.5\n1")
     colabkit.fit(
         network(),
         arrays(),
@@ -502,6 +461,18 @@ def test_rows_of_a_log_are_kept_over_a_resume(tmp_path):
     rows = [line.split(",") for line in log.read_text().splitlines()]
     assert [row[0] for row in rows] == ["epoch", "0", "1", "2", "3"]
     assert len({len(row) for row in rows}) == 1
+
+
+def test_names_of_a_log_that_are_torn_are_written_anew(tmp_path):
+    import keras
+
+    log, given = tmp_path / "log.csv", {"epochs": 1, "progress": False}
+    colabkit.fit(network(), arrays(), tmp_path / "run", max_steps=1, **given)
+    log.write_text("epoch,acc")
+    logger = keras.callbacks.CSVLogger(str(log))
+    colabkit.fit(network(), arrays(), tmp_path / "run", callbacks=[logger], **given)
+    rows = [line.split(",") for line in log.read_text().splitlines()]
+    assert [row[0] for row in rows] == ["epoch", "0"]
 
 
 def test_the_history_knows_what_that_of_keras_does(tmp_path):

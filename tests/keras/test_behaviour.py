@@ -135,9 +135,17 @@ def test_a_diverged_loss_names_its_step_and_leaves_the_checkpoint(tmp_path):
     assert colabkit.load(network(), tmp_path).step <= caught.value.step
 
 
-def test_event_files_are_written_for_keras_too(tmp_path):
-    fit(network(), arrays(), tmp_path, tensorboard=True)
+def test_event_files_and_loggers_are_told_for_keras_too(tmp_path):
+    told: list[int] = []
+
+    class Own:
+        def log(self, values, step):
+            assert values["step/loss"] > 0
+            told.append(step)
+
+    history = fit(network(), arrays(), tmp_path, tensorboard=True, logger=Own(), notify=print)
     assert list((tmp_path / "tensorboard").iterdir())
+    assert told == list(range(len(history.steps["loss"])))
 
 
 def not_compiled() -> dict[str, Any]:
@@ -368,6 +376,38 @@ def test_what_cannot_be_exact_is_said_with_its_reason(name, tmp_path):
     fit(network(), make(), tmp_path, callbacks=[note])
     assert said[0].grade.value == "approximate"
     assert any(reason in words for words in said[0].reasons), said[0].reasons
+
+
+def test_training_and_validation_out_of_one_shuffle_are_named(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    for reshuffles in (True, False):
+        keras.utils.set_random_seed(1)
+        mixed = tf.data.Dataset.from_tensor_slices(arrays())
+        mixed = mixed.shuffle(SAMPLES, reshuffle_each_iteration=reshuffles)
+        given = {"validation_data": mixed.take(8).batch(8)}
+        history = fit(network(), mixed.skip(8).batch(8), tmp_path / str(reshuffles), **given)
+        assert ("parts of one pipeline" in str(history.verdict)) is reshuffles
+
+
+@pytest.mark.parametrize("kind", ["a PyDataset that shuffles itself", "a generator"])
+def test_one_object_for_training_and_validation_is_named_and_goes_on(kind, tmp_path):
+    from tests.keras.cases import Augmented, endless
+
+    steps = {"steps_per_epoch": 5, "validation_steps": 2} if kind == "a generator" else {}
+    for given in ({"max_steps": 8}, {}):
+        data = endless() if steps else Augmented()
+        given = {"epochs": 3, "validation_data": data, **steps, **given}
+        history = fit(network(), data, tmp_path, **given)
+        assert "the training and the validation data are one object" in str(history.verdict)
+    assert history.epochs[-1]["epoch"] == 2
+
+
+def test_one_object_that_reading_leaves_as_it_is_may_be_both(tmp_path):
+    data = arrays()
+    history = fit(network(), data, tmp_path, validation_data=data)
+    assert history.verdict.grade.value == "exact"
 
 
 def test_validation_data_that_cannot_be_exact_is_said_too(tmp_path):
@@ -651,3 +691,35 @@ def test_batches_of_another_size_go_on_at_the_same_sample(size, tmp_path):
     assert 40 - len(rest) == {4: 24, 16: 16}[size]
     whole = [*first[: 40 - len(rest)], *rest]
     assert {row.tobytes() for row in whole} == {row.tobytes() for row in arrays()[0][:40]}
+
+
+def test_an_epoch_that_a_resume_finds_complete_reports_what_its_last_step_said(tmp_path):
+    import keras
+
+    class Raw(keras.Sequential):
+        def train_step(self, data: Any) -> Any:
+            found = super().train_step(data)
+            return {"raw": 2.0 * found["loss"]}
+
+    def trained(folder: str, **given: Any) -> Any:
+        keras.utils.set_random_seed(11)
+        model = Raw([keras.Input((6,)), keras.layers.Dense(3)])
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        return fit(model, arrays(), tmp_path / folder, epochs=2, **given)
+
+    alone = trained("alone")
+    trained("run", max_steps=6)
+    assert trained("run").history["raw"] == alone.history["raw"]
+
+
+def test_a_callback_draws_other_numbers_at_each_step(tmp_path):
+    import keras
+
+    class Drawing(keras.callbacks.Callback):
+        drawn: list[float] = []  # noqa: RUF012  # of one life
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.drawn.append(float(np.random.rand()))
+
+    fit(network(), arrays(), tmp_path, callbacks=[Drawing()])
+    assert len(set(Drawing.drawn)) == len(Drawing.drawn) > 1

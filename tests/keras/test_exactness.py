@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import abilities
-from tests.keras.lives import Nursery, needs_jax, needs_keras, outcome
+from tests.keras.lives import WarmProcess, needs_jax, needs_keras, outcome
 
 pytestmark = needs_keras
 
@@ -83,12 +83,19 @@ ON_JAX = {
     "callback_that_reads_weights": 18,
     "four_steps_per_execution_of_unknown_length": 18,
     "gradients_accumulated": 18,
+    "two_inputs_and_two_outputs": 18,
+    "pydataset_with_two_workers": 18,
+    "own_layers_in_a_subclass": 15,
+    "own_step_without_a_call": 18,
+    "adapters_eight_steps_at_once": 66,
+    "stateful_lstm": 18,
+    "tfdata_shuffled_and_validated": 18,
 }
 # The plain variables that these keep beside the model are built into a step of JAX's.
 NAMED_ON_JAX = {"variables_and_seeds_of_losses_lambdas_and_callbacks"}
 
 
-def check_killed(nursery: Nursery, folder: Path, name: str, *, steps: int) -> None:
+def check_killed(warm: WarmProcess, folder: Path, name: str, *, steps: int) -> None:
     """Kills at the very end of the first epoch, and either before that or later."""
     chooser, epoch = random.Random(name), steps // 3
     another = chooser.choice([chooser.randint(2, epoch), chooser.randint(epoch + 2, steps)])
@@ -96,12 +103,33 @@ def check_killed(nursery: Nursery, folder: Path, name: str, *, steps: int) -> No
     alone = {"case": name, "run": "alone"}
     killed = {"case": name, "run": "killed", "waits": True}
     plan = {**killed, "kill_at_step": first, "save_every": chooser.choice([1, 2, 3])}
-    assert not nursery.live(folder, alone, plan)
-    assert not nursery.live(folder, {**killed, "kill_at_step": second, "save_every": 1})
-    assert nursery.live(folder, killed)
+    assert not warm.live(folder, alone, plan)
+    assert not warm.live(folder, {**killed, "kill_at_step": second, "save_every": 1})
+    assert warm.live(folder, killed)
     assert outcome(folder, "killed") == outcome(folder, "alone")
     assert outcome(folder, "alone")["step"] == steps
     assert outcome(folder, "alone")["verdict"].startswith("Resume is exact")
+
+
+@pytest.mark.parametrize(
+    ("name", "steps_per_epoch"),
+    [
+        ("tfdata_shuffled_without_an_end", 6),
+        ("tfdata_of_which_an_epoch_takes_a_part", 5),
+        ("tfdata_of_unknown_length_in_parts", 3),
+    ],
+)
+def test_a_pipeline_read_in_parts_goes_on_at_the_end_of_each_epoch(
+    name, steps_per_epoch, on_tensorflow, tmp_path
+):
+    killed = {"case": name, "run": "killed", "waits": True, "save_every": 1}
+    assert on_tensorflow.live(tmp_path, {"case": name, "run": "alone"})
+    for epoch in (1, 2):
+        step = epoch * steps_per_epoch + 1
+        assert not on_tensorflow.live(tmp_path, {**killed, "kill_at_step": step})
+    assert on_tensorflow.live(tmp_path, killed)
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
+    assert outcome(tmp_path, "alone")["verdict"].startswith("Resume is exact")
 
 
 @pytest.mark.parametrize("name", ON_TENSORFLOW)
@@ -175,28 +203,28 @@ def test_a_run_killed_after_validation_ends_with_the_same_bits(epoch, on_tensorf
 
 
 def kill_at_random_moments(
-    nursery: Nursery, folder: Path, *, case: str, alone_s: float, chooser: random.Random
+    warm: WarmProcess, folder: Path, *, case: str, alone_s: float, chooser: random.Random
 ) -> int:
     """Kills from outside until a life gets to its end; returns how many did not."""
     plan = {"case": case, "run": "killed", "save_every": 1}
     kills = 0
     # Longer each time, so that a machine which slows down comes to an end as well.
-    while not nursery.live(
+    while not warm.live(
         folder, plan, kill_after_s=chooser.uniform(0.3, 1.2) * alone_s * 1.1**kills
     ):
         kills += 1
     return kills
 
 
-def check_killed_at_random(nursery: Nursery, folder: Path, *, case: str, runs: int) -> None:
+def check_killed_at_random(warm: WarmProcess, folder: Path, *, case: str, runs: int) -> None:
     began_s = time.monotonic()
-    assert nursery.live(folder, {"case": case, "run": "alone"})
+    assert warm.live(folder, {"case": case, "run": "alone"})
     alone_s = time.monotonic() - began_s
     chooser, kills, number = random.Random(case), 0, 0
     while number < runs or not kills:
         run = folder / str(number)
         run.mkdir()
-        kills += kill_at_random_moments(nursery, run, case=case, alone_s=alone_s, chooser=chooser)
+        kills += kill_at_random_moments(warm, run, case=case, alone_s=alone_s, chooser=chooser)
         # A life that finds nothing left to train gives no verdict.
         verdict = {"verdict": outcome(folder, "alone")["verdict"]}
         assert outcome(run, "killed") | verdict == outcome(folder, "alone")

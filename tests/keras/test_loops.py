@@ -10,7 +10,7 @@ import pytest
 
 import colabkit
 from colabkit.errors import ArgumentError
-from tests.keras.lives import Nursery, needs_keras, outcome
+from tests.keras.lives import WarmProcess, needs_keras, outcome
 
 pytestmark = needs_keras
 in_life = pytest.mark.in_nursery("on_tensorflow")
@@ -19,6 +19,7 @@ LOOPS = (
     "gan",
     "eager_module",
     "on_batch",
+    "compiled_metrics",
     "scaled",
     "two_phases",
 )
@@ -27,7 +28,7 @@ STEPS = 18
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_a_loop_killed_twice_ends_with_the_same_bits(
-    name: str, on_tensorflow: Nursery, tmp_path: Path
+    name: str, on_tensorflow: WarmProcess, tmp_path: Path
 ) -> None:
     killed = {"loop": name, "run": "killed"}
     assert on_tensorflow.live(tmp_path, {"loop": name, "run": "alone"})
@@ -120,6 +121,54 @@ def test_a_variable_that_a_compiled_step_changes_and_nobody_passed_is_named(
     assert "the loop changes count, which" in str(run.verdict)
 
 
+def measured() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(3)
+    seen = keras.Input((6,))
+    outputs = [keras.layers.Dense(3, name=name)(seen) for name in ("kind", "other")]
+    model = keras.Model(seen, outputs)
+    model.compile("sgd", ["mse", "mse"], metrics=[["mae"], ["mae"]])
+    return model
+
+
+def measured_on(model: Any) -> list[np.ndarray]:
+    """Has Keras make the metrics, as a step of one's own does; returns what they hold then."""
+    x = np.random.default_rng(5).normal(size=(8, 6)).astype("float32")
+    y, found = [x[:, :3], x[:, 3:]], model(x)
+    model.compute_loss(x, y, found)
+    model.compute_metrics(x, y, found)
+    return [variable.numpy() for variable in model.metrics_variables]
+
+
+def set_back_at_once(model: Any) -> None:
+    model.reset_metrics()
+
+
+def set_back_one_by_one(model: Any) -> None:
+    for metric in model.metrics:
+        metric.reset_state()
+
+
+@in_life
+@pytest.mark.parametrize("set_back", [set_back_at_once, set_back_one_by_one, None])
+def test_metrics_that_are_yet_to_be_made_can_be_set_back(set_back: Any, tmp_path: Path) -> None:
+    del tmp_path
+    from colabkit.frameworks.keras.late_metrics import LateMetrics
+
+    model, fresh = measured(), measured()
+    expected = measured_on(fresh)
+    kept = [value + 7 for value in expected]
+    LateMetrics(model).restore(kept, LateMetrics(fresh).spans())
+    if set_back is not None:
+        set_back(model)
+    found = measured_on(model)
+    went_on = [before + more for before, more in zip(kept, expected, strict=True)]
+    assert np.array_equal(found, went_on if set_back is None else expected)
+    for each in (model, *model.metrics):
+        assert not {"reset_metrics", "reset_state"} & set(vars(each))
+
+
 @in_life
 def test_what_has_no_state_is_still_refused(tmp_path: Path) -> None:
     import tensorflow as tf
@@ -183,7 +232,8 @@ def test_vocabularies_and_bins_come_back_with_the_weights(tmp_path: Path) -> Non
         text = keras.Input((1,), dtype="string")
         number = keras.Input((1,))
         embedded = keras.layers.Embedding(20, 2)(vectors(text))
-        both = [keras.layers.Flatten()(embedded), keras.layers.Flatten()(bins(number))]
+        reshape = keras.layers.Reshape  # Keras 3.8 flattens nothing of unknown length
+        both = [reshape((8,))(embedded), reshape((1,))(bins(number))]
         model = keras.Model([text, number], keras.layers.Dense(1)(keras.layers.concatenate(both)))
         model.compile("sgd", "mse")
         return model

@@ -8,7 +8,7 @@ import pytest
 
 import colabkit
 from colabkit.errors import CheckpointMismatchError
-from tests.keras.lives import Nursery, needs_keras, outcome
+from tests.keras.lives import WarmProcess, needs_keras, outcome
 
 pytestmark = needs_keras
 
@@ -20,16 +20,17 @@ ON_TENSORFLOW: dict[str, list[int | str]] = {
     "the_same_sources_in_every_phase": [6, "after 1", 14, 19, 23],
     "averages_the_best_and_three_rates": [7, "between 0", 13, "between 1", 27],
     "one_epoch_a_call": [5, "between 0", 9, 14],
+    "one_epoch_a_call_and_lower_rates": [8, 15, "between 3"],
 }
 ON_TORCH: dict[str, list[int | str]] = {"transfer_learning": [5, "between", 13, 19]}
 
 
-def check_killed(nursery: Nursery, folder: Path, name: str, kills: list[int | str]) -> None:
-    assert nursery.live(folder, {"notebook": name, "run": "alone"})
+def check_killed(warm: WarmProcess, folder: Path, name: str, kills: list[int | str]) -> None:
+    assert warm.live(folder, {"notebook": name, "run": "alone"})
     killed = {"notebook": name, "run": "killed"}
     for kill_at in kills:
-        assert not nursery.live(folder, {**killed, "kill_at": kill_at})
-    assert nursery.live(folder, killed)
+        assert not warm.live(folder, {**killed, "kill_at": kill_at})
+    assert warm.live(folder, killed)
     assert outcome(folder, "killed") == outcome(folder, "alone")
 
 

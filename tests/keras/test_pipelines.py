@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
+import colabkit
 from tests.keras.lives import needs_keras
 
 pytestmark = [needs_keras, pytest.mark.in_nursery("on_tensorflow")]
@@ -211,3 +213,26 @@ def test_batches_of_arrays_say_their_size_where_all_have_the_same(tmp_path):
         feed = KerasArrayFeed(np.zeros((samples, 3)), batch_size=8, shuffle=False, seed=0)
         sizes[samples] = tuple(epoch_dataset(feed, ahead=True).element_spec.shape)
     assert sizes == {24: (8, 3), 26: (None, 3)}
+
+
+@pytest.mark.parametrize("steps", [6, 8])
+def test_parts_of_unknown_length_go_on_within_a_later_pass(steps, tmp_path):
+    import keras
+
+    from tests.keras.tf_cases import TENSORFLOW_CASES
+
+    def trained(folder: str, **given: Any) -> tuple[list[bytes], Any]:
+        keras.utils.clear_session()
+        case = TENSORFLOW_CASES["steps_of_a_pipeline_of_unknown_length"]()
+        model, data = case.pop("model"), case.pop("data")
+        given = {"epochs": 4, "progress": False, **case, **given}
+        history = colabkit.fit(model, data, tmp_path / folder, **given)
+        return [weight.tobytes() for weight in model.get_weights()], history.epochs
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the data runs out in each second epoch
+        alone, rows = trained("alone")
+        trained("run", max_steps=steps)
+        weights, rows_after = trained("run")
+    assert weights == alone
+    assert [row["step"] for row in rows_after] == [row["step"] for row in rows] == [4, 6, 10, 12]

@@ -187,7 +187,7 @@ def test_a_loop_of_ones_own_is_told_of_other_data(tmp_path: Path) -> None:
 
 
 def test_what_a_pipeline_gives_is_taken_down_on_its_way(tmp_path: Path) -> None:
-    del tmp_path  # every test in the nursery is given one
+    del tmp_path  # every test in the warm process is given one
     import tensorflow as tf
 
     from colabkit.frameworks.batch_watches import SampledWatch

@@ -92,7 +92,7 @@ def test_a_setting_that_adds_moments_leaves_the_count_of_steps(tmp_path: Path) -
 
 
 def test_keys_follow_from_stable_names(tmp_path: Path) -> None:
-    del tmp_path  # every test in the nursery is given one
+    del tmp_path  # every test in the warm process is given one
     import keras
 
     from colabkit.frameworks.keras.names import stable_names

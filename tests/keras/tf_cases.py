@@ -262,6 +262,15 @@ def shown(*hooks: str) -> dict[str, Any]:
     return {"model": network(), "data": data, "callbacks": [Showing(data, hooks=hooks)]}
 
 
+def shuffled(*, copies: int | None = 1, keeps: bool = False) -> tf.data.Dataset:
+    """Shuffled anew by each pass; where some are filtered, nothing says how many are left."""
+    data = tf.data.Dataset.from_tensor_slices(arrays())
+    if keeps:
+        data = data.filter(lambda _, y: y >= 0)
+    data = data.shuffle(SAMPLES)
+    return (data if copies == 1 else data.repeat(copies)).batch(BATCH)
+
+
 TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "tfdata_shuffled_augmented_cached": lambda: {"model": network(), "data": seeded(pipeline)},
     "tfdata_that_keeps_its_draws": lambda: {"model": network(), "data": seeded(kept_draws)},
@@ -270,6 +279,21 @@ TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
         "model": network(),
         "data": seeded(lambda: pipeline().repeat()),
         "steps_per_epoch": 7,
+    },
+    "tfdata_shuffled_without_an_end": lambda: {
+        "model": network(),
+        "data": seeded(lambda: shuffled(copies=None)),
+        "steps_per_epoch": 6,
+    },
+    "tfdata_of_which_an_epoch_takes_a_part": lambda: {
+        "model": network(),
+        "data": seeded(lambda: shuffled(copies=3)),
+        "steps_per_epoch": 5,
+    },
+    "tfdata_of_unknown_length_in_parts": lambda: {
+        "model": network(),
+        "data": seeded(lambda: shuffled(keeps=True)),
+        "steps_per_epoch": 3,
     },
     "tfdata_shuffled_twice": lambda: {"model": network(), "data": seeded(shuffled_twice)},
     "tfdata_of_a_generator_that_draws": lambda: {

@@ -209,6 +209,86 @@ def validated(folder: Path, save_every: str | int | None, hook: Hook) -> colabki
     return run
 
 
+def never_dropped(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Forgets zero_grad: each gradient is added to those of all steps before it."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    data = loader()
+    for _ in run.epochs(3):
+        for x, y in run.batches(data):
+            loss = functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            hook(run.step)
+            run.log(loss=loss, size=model[0].weight.grad.norm())
+    return run
+
+
+def dropped_at_times(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Steps after each batch, and drops what was gathered before every third."""
+    model = network()
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    data = loader()
+    for _ in run.epochs(3):
+        for x, y in run.batches(data):
+            if run.step % 3 == 0:
+                optimizer.zero_grad()
+            loss = functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            hook(run.step)
+            run.log(loss=loss)
+    return run
+
+
+def by_hand(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Has no optimizer, and goes downhill along the gradients of two batches at a time."""
+    model = network()
+    run = _run(folder, save_every, model=model)
+    data = loader()
+    for _ in run.epochs(3):
+        for x, y in run.batches(data):
+            loss = functional.cross_entropy(model(x), y)
+            loss.backward()
+            if run.step % 2:
+                with torch.no_grad():
+                    for weight in model.parameters():
+                        weight -= 0.05 * weight.grad
+                        weight.grad = None
+            hook(run.step)
+            run.log(loss=loss)
+    return run
+
+
+def set_before_the_loop(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
+    """Sets modes, a number and what is frozen before the loop, and each otherwise within it."""
+    model = network(norm=True)
+    optimizer = _adam(model)
+    run = _run(folder, save_every, model=model, optimizer=optimizer)
+    data, drop = loader(), next(each for each in model if isinstance(each, nn.Dropout))
+    model.train()
+    model[0].requires_grad_(requires_grad=False)
+    drop.p = 0.5
+    for epoch in run.epochs(3):
+        if epoch == 1:
+            model[0].requires_grad_(requires_grad=True)
+        for x, y in run.batches(data):
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            drop.p *= 0.97
+            hook(run.step)
+            run.log(loss=loss)
+        model.eval()  # and never model.train() again
+        with torch.no_grad():
+            losses = [functional.cross_entropy(model(x), y) for x, y in data]
+        run.log_epoch(val_loss=float(torch.stack(losses).mean()))
+    return run
+
+
 def broken_off(folder: Path, save_every: str | int | None, hook: Hook) -> colabkit.Run:
     """Leaves a loop by break, before or after the step, draws noise, and goes on with another."""
     model = network()
@@ -319,6 +399,10 @@ LOOPS: dict[str, Loop] = {
         domains,
         nested,
         validated,
+        never_dropped,
+        dropped_at_times,
+        by_hand,
+        set_before_the_loop,
         broken_off,
         returned,
         shared,

@@ -24,6 +24,19 @@ def together(
     The first one's end ends those that are stopped. What a process that failed has to say is in
     ``failure(folder, rank)``.
     """
+    children = begun(work, count, folder, by_environment=by_environment)
+    statuses = [reaped(children[0])]
+    for child in children[1:]:
+        if is_stopped(child):
+            os.kill(child, signal.SIGKILL)
+        statuses.append(reaped(child))
+    return statuses
+
+
+def begun(
+    work: Callable[[int], None], count: int, folder: Path, *, by_environment: bool = False
+) -> list[int]:
+    """Has ``work(rank)`` begin in so many processes; returns their numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meeting").unlink(missing_ok=True)
     port = f"{_free_port()}"
@@ -45,14 +58,13 @@ def together(
     reports = [folder / f"failure-{rank}" for rank in range(count)]
     for report in reports:
         report.unlink(missing_ok=True)
-    children = [forked(joined(rank), report=report) for rank, report in enumerate(reports)]
-    statuses = [reaped(children[0])]
-    for child in children[1:]:
-        became = os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        if became is not None and became.si_code == os.CLD_STOPPED:
-            os.kill(child, signal.SIGKILL)
-        statuses.append(reaped(child))
-    return statuses
+    return [forked(joined(rank), report=report) for rank, report in enumerate(reports)]
+
+
+def is_stopped(child: int) -> bool:
+    """Waits until a process ends or is stopped; returns which."""
+    became = os.waitid(os.P_PID, child, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    return became is not None and became.si_code == os.CLD_STOPPED
 
 
 def _free_port() -> int:

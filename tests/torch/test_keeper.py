@@ -45,7 +45,7 @@ def opened(folder: Path | str, clock: Callable[[], float] = time.monotonic) -> C
         CheckpointOptions(),
         take=take,
         where=object,  # each is another place
-        told=lambda _: None,
+        on_remount=lambda _: None,
         clock=clock,
     )
     manager.open()
@@ -142,7 +142,7 @@ def test_a_mount_that_hangs_is_looked_at_rarely(tmp_path, in_haste):
         eventually(lambda: isinstance(manager.status().upload.error, DriveLostError))
         end_s = clock.now_s + 600
         while clock.now_s < end_s:
-            manager.mend()
+            manager.remount()
             clock.now_s += 0.25
         assert mounter.looks <= 30
         manager.close()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from colabkit.checkpoint import RunFolder, SaveFacts, Section
@@ -100,6 +101,91 @@ def test_one_that_was_given_another_form_in_place_is_seen(new, tmp_path):
 
     back = saved(tmp_path, Changing(state))
     assert_same(kept[0], back[1][0])
+
+
+def weights() -> dict[str, torch.Tensor]:
+    """Those of many layers, among them views, empty, tied, lone, large and narrow ones."""
+    torch.manual_seed(4)
+    found = {f"layers.{n}.{k}": torch.randn(*shape) for n in range(COUNT) for k, shape in FORMS}
+    wide = torch.arange(24.0).reshape(4, 6)
+    found |= {"view": wide[:, 1:5], "large": torch.randn(70, 70), "none": torch.empty(0, 4)}
+    found |= {"half": torch.randn(3).half(), "lone": torch.randn(2, 3), "one": torch.tensor(2.0)}
+    return found
+
+
+FORMS = (("weight", (4, 4)), ("bias", (4,)))
+
+
+def change_in_place(state: dict[str, torch.Tensor]) -> None:
+    for each in state.values():
+        each.add_(1)
+
+
+def turn(state: dict[str, torch.Tensor]) -> None:
+    state["lone"].t_()
+
+
+def read_as_integers(state: dict[str, torch.Tensor]) -> None:
+    state["layers.3.bias"].data = state["layers.3.bias"].view(torch.int32)
+
+
+def give_another_memory(state: dict[str, torch.Tensor]) -> None:
+    state["layers.5.weight"].data = torch.rand(4, 4)
+    state["layers.6.weight"].data = torch.rand(4, 5)
+
+
+def take_one_out(state: dict[str, torch.Tensor]) -> None:
+    del state["layers.0.bias"]
+    state["more"] = torch.rand(4)
+
+
+def tie(state: dict[str, torch.Tensor]) -> None:
+    state["layers.9.weight"] = state["layers.8.weight"]
+    state["turned"] = state["layers.8.weight"].t()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [change_in_place, turn, read_as_integers, give_another_memory, take_one_out, tie],
+)
+def test_many_weights_have_names_of_their_own_and_are_what_they_were_at_each_save(change, tmp_path):
+    backend, state = TorchBackend(torch.device("cpu")), weights()
+    saver = RunFolder(tmp_path).open_saver(backend)
+    for step, done in enumerate([lambda _: None, change, change_in_place]):
+        done(state)
+        section = Section("model", state, weights=True)
+        assert saver.offer([section], SaveFacts(step=step), is_guarded=lambda _: False)
+        then = {name: each.clone() for name, each in state.items()}
+        change_in_place(state)
+        saver.flush()
+        loaded = RunFolder(tmp_path).newest_valid(backend)
+        assert_same(then, loaded.sections["model"])
+    saver.close()
+    files = sorted(tmp_path.rglob("model*.safetensors"))
+    read = {name for each in files for name in safetensors.torch.load_file(each)}
+    assert {"layers.1.weight", "lone", "large"} <= read
+
+
+def test_not_one_of_many_weights_that_is_infinite_goes_unseen(tmp_path):
+    backend, state = TorchBackend(torch.device("cpu")), weights()
+    saver = RunFolder(tmp_path).open_saver(backend)
+    addresses = {each.data_ptr() for each in state.values()}
+    for step, number in enumerate([0.0, float("inf"), 0.0]):
+        state["layers.7.bias"][2] = number
+        section = Section("model", state, weights=True)
+        saver.offer(
+            [section], SaveFacts(step=step), is_guarded=lambda spec: spec.address in addresses
+        )
+        saver.flush()
+        assert saver.status().is_finite is (number == 0.0)
+    saver.close()
+
+
+@pytest.mark.parametrize("key", [int, str, lambda n: (n, "a")])
+def test_a_dict_of_many_comes_back_under_its_keys(key, tmp_path):
+    kept = {key(n): torch.full((2,), float(n)) for n in range(2 * COUNT)}
+    for back in saved(tmp_path, [kept, kept]):
+        assert_same(kept, back)
 
 
 class Memory:

@@ -20,12 +20,21 @@ def test_a_training_that_ends_is_told_and_a_failure_too(tmp_path, monkeypatch):
     assert told[0].startswith("cats has finished, 1 epochs: loss ")
     asked = {"epochs": 9, "max_steps": 4, "notify": told.append, **QUIET}
     colabkit.fit(network(), (x, y), tmp_path / "dogs", **asked)
-    assert told[1].startswith("dogs has ended after 2 of 9 epochs: loss ")
+    assert told[1].startswith("dogs has ended after 2 of 9 epochs (max_steps is 4): loss ")
     with pytest.raises(DivergedError):
         colabkit.fit(
             network(), (x * float("nan"), y), tmp_path / "hens", notify=told.append, **QUIET
         )
     assert told[2].startswith("hens failed: DivergedError: The loss became nan")
+
+
+def test_a_training_that_stops_for_time_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(messages, "_WORTH_A_MESSAGE_S", 0.0)
+    told: list[str] = []
+    asked = {"epochs": 10**6, "max_time": 0.2, "notify": told.append, **QUIET}
+    colabkit.fit(network(), arrays(), tmp_path / "cats", **asked)
+    assert told[0].startswith("cats has stopped for time after ")
+    assert "(max_time is 0.2); run it again to go on" in told[0]
 
 
 def test_nobody_to_tell_is_named_before_the_first_step(tmp_path):

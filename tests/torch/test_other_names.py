@@ -63,7 +63,7 @@ TYPED: dict[str, tuple[Any, str]] = {
     "patience": (3, "EarlyStopping(patience=3)"),
     "per_device_train_batch_size": (8, "batch_size=8"),
     "pin_memory": (True, "DataLoader(data, pin_memory=True)"),
-    "report_to": ("wandb", "tensorboard=True"),
+    "report_to": ("wandb", 'logger="wandb"'),
     "resume_from_checkpoint": (True, "running fit again goes on"),
     "sample_weight": ([1.0], "(output, (y, weight))"),
     "save_best_only": (True, "monitor="),

@@ -428,12 +428,21 @@ def test_a_group_that_nobody_foresaw_weighs_as_any_other(make, groups, tmp_path)
     same_bits(plain, ours)
 
 
+class LogsInto:
+    def __init__(self, told: list[int]) -> None:
+        self._told = told
+
+    def log(self, values: dict[str, float], step: int) -> None:
+        self._told.append(step)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"save_every": 1, "keep": 3},
         {"save_every": "5min", "monitor": "loss"},
         {"tensorboard": True},
+        {"logger": LogsInto([])},
         {"resume": False},
         {"seed": 9},
         {"callbacks": [colabkit.EarlyStopping("loss", patience=5), lambda event: None]},

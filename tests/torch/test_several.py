@@ -22,96 +22,28 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils import data as torch_data
 
 import colabkit
-from colabkit.errors import ArgumentError, ColabKitError
+from colabkit.errors import ColabKitError
 from colabkit.frameworks.torch import world
 from tests.torch.cases import SAMPLES, Augmented, arrays, network
-from tests.torch.killing import kill_self, outcome
 from tests.torch.ranks import came_through, failure, killed, together
+from tests.torch.several_ways import (
+    QUIET,
+    WAYS,
+    KillRanks,
+    SignalAt,
+    result,
+    same_weights,
+    train,
+    undisturbed_in,
+)
 
 SOAK = bool(os.environ.get("COLABKIT_SOAK"))
-QUIET = {"progress": False, "device": "cpu", "batch_size": 8, "epochs": 2}
-
-
-def loader(**options: Any) -> torch_data.DataLoader[Any]:
-    return torch_data.DataLoader(Augmented(), batch_size=8, shuffle=True, **options)
-
-
-WAYS: dict[str, Callable[[], dict[str, Any]]] = {
-    "dropout_and_arrays": dict,
-    "augmented_samples_and_validation": lambda: {
-        "data": loader(),
-        "validation_data": arrays(),
-        "metrics": "accuracy",
-        "clip_grad_norm": 0.5,
-    },
-    "groups_that_do_not_divide_and_batch_norm": lambda: {
-        "model": network(norm=True),
-        "accumulate": 4,
-        "scheduler": ("onecycle", "step"),
-        "validation_data": arrays(),
-    },
-    "a_last_batch_of_one": lambda: {"batch_size": 43, "epochs": 4},
-    "weighted_classes_and_a_last_batch_of_eleven": lambda: {
-        "batch_size": 33,
-        "epochs": 4,
-        "loss": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]), ignore_index=2),
-    },
-}
-
-
-class KillRanks:
-    """Dies in the processes of some ranks, in the middle of a step."""
-
-    def __init__(self, step: int, ranks: tuple[int, ...]) -> None:
-        self.step = step
-        self.ranks = ranks
-
-    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
-        run.flush()
-        rank = dist.get_rank() if dist.is_initialized() else 0
-        if step == self.step and rank in self.ranks:
-            kill_self()
-
-
-def train(folder: Path, way: str = "dropout_and_arrays", **options: Any) -> colabkit.History:
-    """Trains in this process, one of several or not; rank 0 writes down what came of it."""
-    options = {**QUIET, "save_every": None, **WAYS[way](), **options}
-    model = options.pop("model", None) or network()
-    data = options.pop("data", None) or arrays()
-    history = colabkit.fit(model, data, folder / "run", **options)
-    rank = dist.get_rank() if dist.is_initialized() else 0
-    torch.save(model.state_dict(), folder / f"weights-{rank}")
-    if rank == 0:
-        outcome(folder / "run", history, folder / "outcome")
-        (folder / "verdict").write_text(str(history.verdict))
-    return history
-
-
-def result(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "outcome").read_text())
-
-
-def same_weights(folder: Path, ranks: int = 2) -> None:
-    first = torch.load(folder / "weights-0")
-    for rank in range(1, ranks):
-        other = torch.load(folder / f"weights-{rank}")
-        assert all(torch.equal(first[name], other[name]) for name in first)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
     """Gives what two processes end with that nobody disturbs, by the way of training."""
-    known: dict[str, dict[str, Any]] = {}
-
-    def by_way(way: str) -> dict[str, Any]:
-        if way not in known:
-            folder = tmp_path_factory.mktemp(way)
-            came_through(lambda _: train(folder, way), 2, folder)
-            same_weights(folder)
-            known[way] = result(folder)
-        return known[way]
-
-    return by_way
+    return undisturbed_in(2, tmp_path_factory)
 
 
 DEATHS = dict(zip(WAYS, itertools.cycle([(0, 1), (1,), (0,)]), strict=False))
@@ -335,20 +267,6 @@ def test_the_numbers_are_those_of_a_loop_written_by_hand(count, tmp_path):
     came_through(work, count, tmp_path)
 
 
-class SignalAt:
-    """Sends a signal to the process of a rank after a step."""
-
-    def __init__(self, step: int, number: int, rank: int) -> None:
-        self.step = step
-        self.number = number
-        self.rank = rank
-
-    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
-        rank = dist.get_rank() if dist.is_initialized() else 0
-        if step == self.step and rank == self.rank:
-            os.kill(os.getpid(), self.number)
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_of_one_process_saves_and_returns_in_all(number, undisturbed, tmp_path):
     def work(rank: int) -> None:
@@ -471,12 +389,6 @@ def test_what_cannot_be_shared_out_is_refused_and_named(tmp_path):
 
     came_through(work, 2, tmp_path)
 
-
-def test_a_loop_of_ones_own_is_refused_in_several_processes(tmp_path):
-    def work(_: int) -> None:
-        with pytest.raises(ArgumentError, match="Run trains in one only"):
-            colabkit.Run(tmp_path / "run", model=network(), progress=False)
-
     came_through(work, 2, tmp_path)
     assert not (tmp_path / "run").exists()
 
@@ -512,7 +424,7 @@ def test_another_number_of_processes_goes_on_and_says_what_is_not_exact(
     assert words in (tmp_path / "verdict").read_text()
     model = network()  # one process reads what several wrote
     colabkit.load(model, tmp_path / "run")
-    weights = torch.load(tmp_path / "weights-0")
+    weights = torch.load(tmp_path / "weights-0", weights_only=True)
     assert all(torch.equal(weights[name], each) for name, each in model.state_dict().items())
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +109,39 @@ def test_a_source_of_other_data_is_an_error_that_says_so(name, stops, tmp_path):
     assert "the data is not what it was" in str(accepted.verdict)
 
 
+class Opened:
+    """Is opened while another thread starts one, as a save under way does."""
+
+    def __init__(self, scale: float, start_elsewhere: Callable[[], None]) -> None:
+        self.rows, self.start_elsewhere = Rows(scale), start_elsewhere
+
+    def __iter__(self) -> Iterator[Any]:
+        self.start_elsewhere()
+        return iter(torch_data.DataLoader(self.rows, batch_size=8))
+
+    def state_dict(self) -> dict[str, int]:
+        return self.rows.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.rows.load_state_dict(state)
+
+
+def test_threads_that_others_start_meanwhile_are_not_taken_for_the_sources(tmp_path):
+    over = threading.Event()
+
+    def start_elsewhere() -> None:
+        thread = threading.Thread(target=over.wait)
+        other.submit(thread.start).result()
+
+    with ThreadPoolExecutor(1) as other, contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(over.set)
+        other.submit(int).result()
+        fit(tmp_path, Opened(1.0, start_elsewhere), max_steps=3)
+        with pytest.raises(CheckpointMismatchError, match="its first batch, of epoch 1, has"):
+            fit(tmp_path, Opened(2.0, start_elsewhere))
+        assert not fit(tmp_path, Opened(1.0, start_elsewhere)).verdict.notices
+
+
 def test_other_data_of_nodes_whose_threads_may_draw_is_said(tmp_path, capsys):
     fit(tmp_path, nodes(), max_steps=3)
     resumed = fit(tmp_path, nodes(2.0), progress=True)
@@ -122,6 +159,114 @@ def test_a_loop_of_ones_own_compares_them_too(tmp_path):
     with pytest.raises(CheckpointMismatchError, match="its first batch"):
         trained(2.0)
     trained(1.0)
+
+
+class Drawing(Rows):
+    """Draws its order where it begins to read, and keeps its place only."""
+
+    def __iter__(self) -> Iterator[Any]:
+        order = torch.randperm(SAMPLES).tolist()
+        while self.place < SAMPLES:
+            self.place += 1
+            yield self.rows[order[self.place - 1]]
+        self.place = 0
+
+
+class Buffering(Rows):
+    """Reads ahead into a buffer that its state leaves out."""
+
+    def __iter__(self) -> Iterator[Any]:
+        waiting: list[Any] = []
+        while self.place < SAMPLES or waiting:
+            waiting += self.rows[self.place : self.place + 12 - len(waiting)]
+            self.place = min(SAMPLES, self.place + 12 - len(waiting) + 1)
+            yield waiting.pop(0)
+        self.place = 0
+
+
+def noisy(row: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    return row[0] + torch.randn(6), row[1]
+
+
+def of_nodes(sampler: Any, workers: int, *, draws: bool = False) -> Any:
+    from torchdata import nodes as tn
+
+    rows = tn.MapStyleWrapper(dict(enumerate(pairs())), sampler=sampler)
+    if draws:
+        rows = tn.ParallelMapper(rows, noisy, workers)
+    batches = tn.Batcher(rows, 8, drop_last=False)
+    return tn.Loader(tn.ParallelMapper(batches, torch_data.default_collate, workers))
+
+
+DRAWING = {
+    "an order": lambda: torch_data.DataLoader(Drawing(), batch_size=8),
+    "what is read ahead": lambda: torch_data.DataLoader(Buffering(), batch_size=8),
+    "in threads": lambda: of_nodes(range(SAMPLES), 2, draws=True),
+    "of a loader that looks ahead": lambda: of_nodes(range(SAMPLES), 0, draws=True),
+}
+
+
+@pytest.mark.parametrize("name", DRAWING)
+def test_what_a_state_leaves_out_is_named_before_the_first_step(name, tmp_path):
+    run = colabkit.Run(tmp_path, model=nn.Linear(6, 2), progress=False)
+    for _ in run.batches(DRAWING[name]()):
+        break
+    assert "gives other batches when it goes on from its own state" in str(run.verdict)
+    assert "approximate" in str(run.verdict)
+
+
+def own_generator() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+ROWS, HALF = range(SAMPLES), range(SAMPLES // 2)
+SAMPLERS = {
+    "the run's": lambda: torch_data.RandomSampler(ROWS),
+    "its own": lambda: torch_data.RandomSampler(ROWS, generator=own_generator()),
+    "drawn in pieces": lambda: torch_data.RandomSampler(
+        ROWS, replacement=True, generator=own_generator()
+    ),
+    "two orders a pass": lambda: torch_data.RandomSampler(
+        HALF, num_samples=SAMPLES, generator=own_generator()
+    ),
+}
+
+
+@pytest.mark.parametrize(("workers", "stops"), [(0, (2, 6)), (2, (6,)), (0, (5, 9)), (2, (2, 5))])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_an_order_of_a_sampler_of_nodes_is_the_same_after_a_resume(name, workers, stops, tmp_path):
+    """Six batches a pass: one is stopped right behind it."""
+    alone = fit(tmp_path / "alone", of_nodes(SAMPLERS[name](), workers), epochs=2)
+    for max_steps in (*stops, None):
+        data = of_nodes(SAMPLERS[name](), workers)
+        killed = fit(tmp_path / "killed", data, epochs=2, max_steps=max_steps)
+    assert not alone.verdict.reasons
+    assert killed.steps["loss"].tolist() == alone.steps["loss"].tolist()
+
+
+class Unhurried(torch_data.Sampler[int]):
+    """Takes its time to draw, and counts who draws of an order after the next was begun."""
+
+    def __init__(self) -> None:
+        self.newest, self.overlaps = object(), 0
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __iter__(self) -> Iterator[int]:
+        self.newest = mine = object()
+        for begin in range(0, SAMPLES, 4):
+            time.sleep(0.02)
+            self.overlaps += self.newest is not mine
+            yield from range(begin, begin + 4)
+
+
+def test_no_thread_of_a_pass_that_was_left_reads_in_the_next(tmp_path, monkeypatch):
+    # Nodes wait so long, five times over, for a thread that is to end.
+    monkeypatch.setattr("torchdata.nodes.map.QUEUE_TIMEOUT", 0.001)
+    sampler = Unhurried()
+    fit(tmp_path, of_nodes(sampler, 2), epochs=2, max_steps=7)
+    assert sampler.overlaps == 0
 
 
 class Stage:
@@ -231,112 +376,3 @@ def test_a_stream_that_goes_back_to_its_state_is_read_whole_the_next_time(make, 
                 seen += [float(x.sum()) for x, _ in run.batches(data)]
     once = [float(x.sum()) for x, _ in torch_data.DataLoader(pairs(), batch_size=8)]
     assert seen == once * 4
-
-
-class Reordered(Rows):
-    """Gives each pass an order by the number of the pass, which only it counts."""
-
-    def __init__(self, scale: float = 1.0) -> None:
-        super().__init__(scale)
-        self.passes = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        generator = torch.Generator().manual_seed(self.passes)
-        order = torch.randperm(SAMPLES, generator=generator).tolist()
-        while self.place < SAMPLES:
-            self.place += 1
-            yield self.rows[order[self.place - 1]]
-        self.place, self.passes = 0, self.passes + 1
-
-    def state_dict(self) -> dict[str, int]:
-        return {"place": self.place, "passes": self.passes}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.place, self.passes = state["place"], state["passes"]
-
-
-class DeathError(Exception):
-    """Ends a session between two epochs, behind the checkpoint of the best."""
-
-
-def reordered(scale: float = 1.0) -> Any:
-    return torch_data.DataLoader(Reordered(scale), batch_size=8)
-
-
-def fit_until(folder: Path, dies: int | None, scale: float = 1.0) -> colabkit.History:
-    class Dying(colabkit.Callback):
-        def on_epoch_begin(self, run: Any, epoch: int) -> None:
-            if epoch == dies:
-                run.flush()
-                raise DeathError
-
-    return fit(folder, reordered(scale), callbacks=[Dying()], monitor="loss", save_every=None)
-
-
-def loop_until(
-    folder: Path, dies: int | None, *, anew: bool = False, twice: bool = False
-) -> colabkit.History:
-    torch.manual_seed(0)
-    model = nn.Linear(6, 2)
-    options = {"progress": False, "monitor": "falling", "save_every": None}
-    run = colabkit.Run(folder, model=model, **options)
-    kept = reordered()
-    for epoch in run.epochs(4):
-        if epoch == dies:
-            run.flush()
-            raise DeathError
-        for _ in range(1 + twice):
-            for x, _ in run.batches(reordered() if anew else kept):
-                run.log(first=x[0, 0])
-        run.log_epoch(falling=-epoch)
-    return run.history
-
-
-WAYS = {
-    "fit": fit_until,
-    "a loop": loop_until,
-    "a loop that reads it twice": lambda *given: loop_until(*given, twice=True),
-    "a loop that makes it anew": lambda *given: loop_until(*given, anew=True),
-}
-
-
-@pytest.mark.parametrize("name", WAYS)
-@pytest.mark.parametrize("dies", [(1,), (2,), (1, 2)])
-def test_what_a_source_counts_over_its_passes_goes_on_between_two_epochs(name, dies, tmp_path):
-    train = WAYS[name]
-    alone = train(tmp_path / "alone", None)
-    for epoch in dies:
-        with pytest.raises(DeathError):
-            train(tmp_path / "killed", epoch)
-        assert colabkit.checkpoints(tmp_path / "killed")[0].epoch == epoch
-    killed = train(tmp_path / "killed", None)
-    (value,) = alone.steps
-    # After one pass nobody can know whether a loop of one's own makes its source anew.
-    is_told = dies[0] == 1 and name != "fit"
-    assert any("the same object" in each for each in killed.verdict.reasons) == is_told
-    assert len(killed.verdict.reasons) == is_told
-    if not (is_told and name == "a loop that makes it anew"):
-        assert killed.steps[value].tolist() == alone.steps[value].tolist()
-
-
-@pytest.mark.parametrize("dies", [1, 2])
-def test_other_data_of_such_a_source_is_an_error_between_two_epochs_too(dies, tmp_path):
-    with pytest.raises(DeathError):
-        fit_until(tmp_path, dies)
-    with pytest.raises(CheckpointMismatchError, match="its first batch, of epoch 1, has another"):
-        fit_until(tmp_path, None, 2.0)
-
-
-@pytest.mark.parametrize("save_every", [1, None])
-def test_a_pass_that_is_left_loses_nothing_of_its_source_by_being_saved(save_every, tmp_path):
-    run = colabkit.Run(tmp_path, model=nn.Linear(6, 2), progress=False, save_every=save_every)
-    source, seen = reordered(), []
-    for _ in run.epochs(2):
-        for number, (x, _) in enumerate(run.batches(source)):
-            seen.append(x[0, 0].item())
-            if number == 2:
-                break
-        run.go_on("the test wants two")
-    order = torch.randperm(SAMPLES, generator=torch.Generator().manual_seed(0)).tolist()
-    firsts = [pairs()[order[at]][0][0].item() for at in range(0, SAMPLES, 8)]
-    assert seen == firsts

@@ -93,7 +93,7 @@ class StagingMachine(Machine):
         lease = Lease(self.drive)
         lease.acquire(max((n.generation for n in self.far.names()), default=0))
         self.uploader = Uploader(
-            self.store, self.far, lease=lease, trusted=set(), clock=self.clock, look_s=0.002
+            self.store, self.far, lease=lease, trusted=set(), clock=self.clock, poll_s=0.002
         )
         self.saver = Saver(
             self.store,

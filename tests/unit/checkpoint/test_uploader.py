@@ -250,7 +250,7 @@ def test_an_error_while_removing_old_ones_costs_nothing(machine, clock):
     eventually(lambda: len(machine.far_steps()) == 2)
 
 
-def mended(machine, step) -> bool:
+def is_whole_again(machine, step) -> bool:
     """Does what the main thread does between steps; returns whether the step is uploaded."""
     status = machine.uploader.status()
     # The clock stands still here: what rests after a copy would rest for ever.
@@ -271,7 +271,7 @@ def test_twelve_hours_with_the_mount_lost_every_four_lose_nothing(machine, clock
         if machine.drive.lost:
             eventually(lambda: machine.uploader.status().error is not None)
         else:
-            eventually(lambda step=step: mended(machine, step))
+            eventually(lambda step=step: is_whole_again(machine, step))
         assert len(machine.staged_steps()) <= 5
         assert machine.uploader.status().waiting <= 3
         assert machine.saver.status().step == step

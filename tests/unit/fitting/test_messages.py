@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import queue
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,8 @@ from colabkit.errors import ArgumentError, MissingPackageError
 from colabkit.fitting import messages
 from colabkit.fitting.messages import sender, telling
 from colabkit.runs.history import History
+from colabkit.runs.news import News
+from colabkit.storage import RemountOutcome, RemountResult
 
 
 def trained(epochs: int) -> History:
@@ -42,9 +45,38 @@ def test_it_tells_how_a_training_ended(name):
     done, took_s, sentences = ENDS[name]
     told: list[str] = []
     history = trained(done)
-    given = {"epochs": 3, "ckpt_dir": "MyDrive/runs/cats", "clock": clock(took_s)}
-    assert telling(told.append, lambda: history, **given) is history
+    given = {"epochs": 3, "clock": clock(took_s)}
+    assert telling(News(told.append, "cats"), lambda: history, **given) is history
     assert told == sentences
+
+
+def test_it_says_where_a_training_stopped_for_time():
+    told: list[str] = []
+    news = News(told.append, "cats")
+
+    def train() -> History:
+        news.ended_early, news.is_out_of_time = "max_time is 11h", True
+        return trained(2)
+
+    telling(news, train, epochs=3, clock=clock(60.0))
+    assert len(told) == 1
+    assert told[0].startswith(
+        "cats has stopped for time after 2 of 3 epochs (max_time is 11h); run"
+    )
+
+
+def test_that_drive_is_lost_is_told_once_and_that_it_is_back():
+    heard: queue.Queue[str] = queue.Queue()
+    news = News(heard.put, "cats")
+    refused = RemountResult(RemountOutcome.REFUSED)
+    for outcome in (refused, refused, RemountResult(RemountOutcome.FINE), refused):
+        news.remounted(outcome)
+    assert heard.get(timeout=10).startswith("cats: Drive is lost and could not be mounted")
+    news.remounted(RemountResult(RemountOutcome.REMOUNTED))
+    assert heard.get(timeout=10).startswith("cats: Drive is back; what waits")
+    news.remounted(RemountResult(RemountOutcome.REMOUNTED))
+    assert heard.get(timeout=10).startswith("cats: Drive was lost and is mounted again;")
+    assert heard.empty()
 
 
 def test_a_failure_is_told_and_stays_one():
@@ -55,7 +87,7 @@ def test_a_failure_is_told_and_stays_one():
         raise OSError(message)
 
     with pytest.raises(OSError, match="no room"):
-        telling(told.append, fail, epochs=3, ckpt_dir="runs/cats")
+        telling(News(told.append, "cats"), fail, epochs=3)
     assert told == ["cats failed: OSError: no room"]
 
 
@@ -63,8 +95,8 @@ def test_a_service_that_fails_changes_nothing(caplog):
     def refuse(sentence: str) -> None:
         raise ConnectionError(sentence)
 
-    given = {"epochs": 3, "ckpt_dir": "runs/cats", "clock": clock(60.0)}
-    assert len(telling(refuse, lambda: trained(3), **given)) == 3
+    given = {"epochs": 3, "clock": clock(60.0)}
+    assert len(telling(News(refuse, "cats"), lambda: trained(3), **given)) == 3
     assert "could not be sent" in caplog.text
 
 
@@ -83,14 +115,14 @@ def test_a_long_error_is_cut():
         raise OSError("word " * 1000)
 
     with pytest.raises(OSError, match="word"):
-        telling(told.append, fail, epochs=3, ckpt_dir="runs/cats")
+        telling(News(told.append, "cats"), fail, epochs=3)
     assert len(told[0]) == 1000
 
 
 def test_a_service_that_hangs_is_not_waited_for():
     may_go = threading.Event()
-    given = {"epochs": 3, "ckpt_dir": "runs/cats", "clock": clock(60.0), "wait_s": 0.01}
-    assert len(telling(lambda _: may_go.wait(), lambda: trained(3), **given)) == 3
+    given = {"epochs": 3, "clock": clock(60.0), "wait_s": 0.01}
+    assert len(telling(News(lambda _: may_go.wait(), "cats"), lambda: trained(3), **given)) == 3
     may_go.set()
 
 

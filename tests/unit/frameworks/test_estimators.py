@@ -119,8 +119,27 @@ def test_a_stream_of_xgboost_that_goes_on_from_call_to_call_is_named(
     made = xgboost.XGBClassifier(n_estimators=2, n_jobs=1, subsample=share)
     run = colabkit.Run(tmp_path, model=made, save_every=1, progress=False)
     for number in run.items(range(3)):
+        run.flush()  # or the next save is left out, which would see it
         run.model.fit(X, Y, xgb_model=run.model.get_booster() if number else None)
     assert ("give each call another seed" in str(run.verdict)) is is_named
+
+
+@pytest.mark.needs(package("sklearn"))
+@pytest.mark.parametrize("beside", ["an estimator", "the run", "nothing"])
+def test_a_generator_that_two_objects_draw_from_is_named(beside: str, tmp_path: Path) -> None:
+    from sklearn.linear_model import SGDClassifier
+
+    stream = np.random.RandomState(3)
+    objects = {"model": SGDClassifier(random_state=stream)}
+    if beside == "an estimator":
+        objects["other"] = SGDClassifier(random_state=stream)
+    elif beside == "the run":
+        objects["stream"] = stream
+    run = colabkit.Run(tmp_path, save_every=1, progress=False, objects=objects)
+    for _ in run.items(range(2)):
+        run.flush()
+        run.model.partial_fit(X, Y, classes=np.unique(Y))
+    assert ("draw from one generator" in str(run.verdict)) is (beside != "nothing")
 
 
 @pytest.mark.needs(trainer("lightgbm"))
@@ -135,6 +154,7 @@ def test_a_booster_of_lightgbm_is_made_in_the_loop_and_goes_on(tmp_path: Path) -
             run.booster = lightgbm.train(told, data, 2, init_model=run.booster)
             if run.step == last:
                 raise KeyboardInterrupt
+        assert str(run.verdict).startswith("Resume is exact for booster, the items and")
         return run.booster.model_to_string()
 
     with pytest.raises(KeyboardInterrupt):

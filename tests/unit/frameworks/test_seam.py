@@ -19,7 +19,7 @@ from tests.unit.frameworks.numpy_adapter import Model, NumpyAdapter
 EPOCHS, BATCH = 3, 4
 DATA = np.random.default_rng(0).normal(size=(18, 3)).astype("float32")
 STEPS = EPOCHS * -(-len(DATA) // BATCH)
-ROW = detect.Framework("toy", ("tests",), "tests.unit.frameworks.numpy_adapter:NumpyAdapter")
+ROW = detect.FrameworkEntry("toy", ("tests",), "tests.unit.frameworks.numpy_adapter:NumpyAdapter")
 LIFE = """
 import sys
 from tests.unit.frameworks import test_seam

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import colabkit
 from colabkit.errors import CheckpointCorruptError
 from colabkit.keeping import staging, taking
 
@@ -243,3 +244,55 @@ def test_one_that_was_whole_and_is_not_any_more_is_an_error(machine):
     with pytest.raises(CheckpointCorruptError, match="None of the 1 versions"):
         machine.keep()
     assert isinstance(machine.folder, Path)
+
+
+def test_a_trainer_that_deletes_its_folder_when_it_starts_is_kept_in_the_new_one(machine, tree):
+    kept = machine.keep()
+    machine.put("checkpoint-1/model.bin", b"1" * LARGE)
+    machine.put("old.txt", "old")
+    kept.flush()
+    shutil.rmtree(machine.folder)
+    machine.rounds(kept)
+    machine.put("checkpoint-2/model.bin", b"2" * LARGE)
+    machine.put("new.txt", "new")
+    kept.flush()
+    kept.flush()
+    before = tree(machine.folder)
+    machine.kill()
+    machine.keep()
+    assert tree(machine.folder) == before
+    assert set(before) == {"checkpoint-2/model.bin", "new.txt"}
+
+
+def test_a_folder_renamed_over_another_is_the_new_one_or_the_old_one(machine):
+    kept = machine.keep()
+    machine.put("checkpoints/last/model.bin", b"1" * LARGE)
+    machine.put("checkpoints/last/log.txt", "1")
+    kept.flush()
+    shutil.rmtree(machine.folder / "checkpoints/last")
+    machine.put("log.txt", "the gap")
+    kept.flush()
+    assert any("last" in name for name in machine.there("files"))
+    machine.put("saving.tmp/model.bin", b"2" * LARGE)
+    (machine.folder / "saving.tmp").rename(machine.folder / "checkpoints/last")
+    machine.put("checkpoints/last/log.txt", "2")
+    kept.flush()
+    machine.kill()
+    machine.keep()
+    assert (machine.folder / "checkpoints/last/model.bin").read_bytes() == b"2" * LARGE
+    assert (machine.folder / "checkpoints/last/log.txt").read_text() == "2"
+
+
+def test_a_folder_in_a_kept_folder_may_be_kept_elsewhere_too(machine):
+    outer = machine.keep()
+    inner = colabkit.keep(machine.folder / "exp", machine.root / "inner", progress=False)
+    machine.kept.append(inner)
+    machine.put("exp/last.pkl", b"1" * LARGE)
+    machine.put("log.txt", "1")
+    inner.flush()
+    outer.flush()
+    machine.kill()
+    assert (machine.keep() / "exp/last.pkl").read_bytes() == b"1" * LARGE
+    again = colabkit.keep(machine.disk / "alone", machine.root / "inner", progress=False)
+    machine.kept.append(again)
+    assert (again / "last.pkl").read_bytes() == b"1" * LARGE

@@ -12,8 +12,8 @@ import pytest
 
 from colabkit.keeping.formats import is_torn
 from colabkit.keeping.held import Held
-from colabkit.keeping.looking import Stamp, look_at
 from colabkit.keeping.open_files import Writers, writers_in
+from colabkit.keeping.scanning import Stamp, scan_folder
 from colabkit.keeping.settling import Settling, Unit, kinds_of
 from colabkit.keeping.staging import ChangedError, StagingArea
 from colabkit.keeping.taking import Taker
@@ -92,7 +92,7 @@ def test_a_checkpoints_folder_is_known_by_its_name(path, unit):
     ],
 )
 def test_the_signs_of_a_writer_tell_what_is_missing(names, missing):
-    assert missing_in(names) == missing
+    assert missing_in(names, "out/checkpoint-20") == missing
 
 
 class Seen:
@@ -103,7 +103,7 @@ class Seen:
         self.settling = Settling(folder, lambda: self.now_s)
 
     def objection(self, name, *, written=(), sees_all=True, sisters=(), is_urgent=False):
-        files = by_unit(look_at(self.folder).files, WHOLE)
+        files = by_unit(scan_folder(self.folder).files, WHOLE)
         units = {each: Unit(each, inside) for each, inside in files.items()}
         self.settling.note(units)
         writers = Writers(frozenset(written), sees_all)
@@ -131,6 +131,41 @@ def test_a_folder_rests_before_it_counts_and_one_that_never_rests_counts_in_the_
     assert seen.objection("checkpoint-2") == "checkpoint-2 has just been written"
     seen.now_s += 3
     assert not seen.objection("checkpoint-2")
+
+
+@pytest.mark.parametrize("sign", ["trainer_state.json", "random_states_0.pkl", ".metadata"])
+def test_a_folder_written_anew_under_its_name_waits_for_its_sign(seen, sign):
+    def write(name, at_s):
+        put(seen.folder, f"last-state/{name}", "[1]")
+        os.utime(seen.folder / "last-state" / name, (at_s, at_s))
+
+    for at_s, name in enumerate(("model.bin", "weights.bin", sign)):
+        write(name, at_s)
+    seen.objection("last-state")
+    seen.now_s += 0.3
+    assert not seen.objection("last-state")
+    write("model.bin", 10)
+    assert seen.objection("last-state")
+    seen.now_s += 10
+    assert seen.objection("last-state") == "last-state has just been written"
+    assert not seen.objection("last-state", is_urgent=True)
+    write("custom_checkpoint_0.pkl", 12)
+    write(sign, 11)
+    seen.objection("last-state")
+    seen.now_s += 0.3
+    assert not seen.objection("last-state")
+    write("model.bin", 20)
+    seen.objection("last-state")
+    seen.now_s += 61
+    assert not seen.objection("last-state")
+
+
+def test_a_sign_of_a_part_of_a_folder_signs_no_whole(seen):
+    put(seen.folder, "checkpoint-1/model/.metadata")
+    put(seen.folder, "checkpoint-1/model/__0_0.distcp")
+    seen.objection("checkpoint-1")
+    seen.now_s += 0.3
+    assert seen.objection("checkpoint-1") == "checkpoint-1 has just been written"
 
 
 def test_what_its_sister_has_is_waited_for_but_not_for_ever(seen):
@@ -175,7 +210,7 @@ def test_what_is_removed_or_replaced_after_it_was_taken_is_sent_as_it_was(tmp_pa
     content = os.urandom(400_000)
     (folder / "last.pt").write_bytes(content)
     area = StagingArea(folder, tmp_path / "staged")
-    taken = area.take("last.pt", look_at(folder).files["last.pt"])
+    taken = area.take("last.pt", scan_folder(folder).files["last.pt"])
     (folder / "new.pt").write_bytes(bytes(400_000))
     (folder / "new.pt").replace(folder / "last.pt")
     assert b"".join(piece.tobytes() for piece in taken.pieces()) == content
@@ -186,11 +221,11 @@ def test_what_is_written_over_in_its_place_is_noticed_and_copied_from_then_on(tm
     folder.mkdir()
     area = StagingArea(folder, tmp_path / "staged")
     (folder / "last.pt").write_bytes(bytes([1]) * 400_000)
-    first = area.take("last.pt", look_at(folder).files["last.pt"])
+    first = area.take("last.pt", scan_folder(folder).files["last.pt"])
     (folder / "last.pt").write_bytes(bytes([2]) * 400_000)
     with pytest.raises(ChangedError):
         list(first.pieces())
-    second = area.take("last.pt", look_at(folder).files["last.pt"])
+    second = area.take("last.pt", scan_folder(folder).files["last.pt"])
     (folder / "last.pt").write_bytes(bytes([3]) * 400_000)
     assert {byte for piece in second.pieces() for byte in set(piece.tolist())} == {2}
 
@@ -231,7 +266,7 @@ def test_what_counts_only_together_is_taken_as_it_is_at_one_instant(tmp_path, na
         put(folder, name, "[1]")
     area, now_s = Overwritten(folder, tmp_path / "staged"), iter(range(0, 1000, 10))
     taker = Taker(folder, area, WHOLE, (), {}, {}, lambda: next(now_s))
-    change = taker.take(taker.look(Held()), Held(), is_urgent=True)
+    change = taker.take(taker.scan(Held()), Held(), is_urgent=True)
     assert area.first in names
     taken = {path: each.data.decode() for path, each in change.taken.items()}
     assert taken == {name: "[2, 2]" if name == area.first else "[1]" for name in names}

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import datetime
 import html.parser
 import itertools
 import math
+import re
 
+import nbformat
 import numpy as np
 import pytest
 
-from colabkit.notebook import PanelSources, Row, Stage, ThinnedLine, Tone, TrainingPanel
+from colabkit.notebook import (
+    PanelSources,
+    Row,
+    Stage,
+    ThinnedLine,
+    Tone,
+    TrainingPanel,
+    panel_bounds,
+)
 from colabkit.notebook.charts import Chart, ticks
+from colabkit.notebook.image_grid import small_png
 from colabkit.notebook.outlook import Conclusion, ending
+from colabkit.notebook.page_notice import notice_script
 from colabkit.notebook.panel import REFRESH_PERIOD_S
 from colabkit.notebook.panel_html import EpochRows, PanelState, Phase, panel_html, panel_text
-from colabkit.notebook.progress import Progress
+from colabkit.notebook.progress import RunProgress
 
 HOSTILE = "<img src=x onerror=alert(1)>\"'&"
 AT = datetime.datetime(2026, 1, 2, 14, 3, 12, tzinfo=datetime.UTC)
@@ -171,7 +184,7 @@ def test_it_says_what_would_be_lost_by_the_safest_place(name):
     stage, lost, tone = RISKS[name]
     state = PanelState(
         title="runs/cats",
-        progress=Progress(step=112),
+        progress=RunProgress(step=112),
         elapsed_s=1200.0,
         stages=(Stage("this machine", 112, 1.0), stage),
     )
@@ -210,7 +223,7 @@ def test_a_validation_shows_that_it_goes_on():
 
 def test_the_newest_epochs_are_a_table_with_the_best_marked():
     rows = [{"epoch": 3, "loss": 0.5, "took": "4 s"}, {"epoch": 9, "loss": 0.75, "took": "4 s"}]
-    state = PanelState(title="", progress=Progress(), epochs=EpochRows(rows, best=0))
+    state = PanelState(title="", progress=RunProgress(), epochs=EpochRows(rows, best=0))
     page = panel_html(state)
     assert '<tr class="ck-best"><td>3</td><td>0.5</td><td>4 s</td><td>best</td></tr>' in page
     assert "<tr><td>9</td><td>0.75</td><td>4 s</td></tr>" in page
@@ -220,7 +233,9 @@ def test_the_newest_epochs_are_a_table_with_the_best_marked():
 
 def drawn(points: list[tuple[float, float]], **more) -> str:
     return panel_html(
-        PanelState(title="", progress=Progress(), charts=[Chart("loss", {"loss": points}, **more)])
+        PanelState(
+            title="", progress=RunProgress(), charts=[Chart("loss", {"loss": points}, **more)]
+        )
     )
 
 
@@ -324,10 +339,25 @@ def test_notes_are_kept_to_the_newest_few():
     assert len(panel.notes) <= 20
 
 
+def test_the_newest_images_are_shown_and_stay_small():
+    clock = Clock()
+    page = Page(clock)
+    panel = panel_on(page, clock)
+    images = np.random.default_rng(0).integers(0, 256, (64, 64, 64, 3), dtype=np.uint8)
+    for step in (1, 2):
+        panel.show(images, f"{HOSTILE}, step {step}")
+    panel.update(2, 0, loss)
+    assert page.html.count("data:image/png;base64,iVBOR") == 1
+    assert HOSTILE not in page.html
+    assert "step 1" not in page.html
+    assert "The newest images:" in page.text
+    assert len(page.html) < 45_000
+
+
 def test_every_word_from_outside_stays_text():
     state = PanelState(
         title=HOSTILE,
-        progress=Progress(total_steps=2),
+        progress=RunProgress(total_steps=2),
         phase=Phase.STOPPED,
         values={HOSTILE: HOSTILE},
         stages=(Stage(HOSTILE, 3, 1.0, Tone.BAD, HOSTILE),),
@@ -343,18 +373,100 @@ def test_every_word_from_outside_stays_text():
     assert HOSTILE in panel_text(state)
 
 
-def test_a_panel_of_very_many_values_stays_small():
-    names = [f"metric {n}" for n in range(200)]
-    line = [(float(x), math.sin(x)) for x in range(64)]
-    state = PanelState(
-        title="runs/cats",
-        progress=Progress(),
-        epochs=EpochRows([dict.fromkeys(names, 0.1234)] * 5),
-        values=dict.fromkeys(names, "0.1234"),
-        charts=[Chart(n, {n: line, f"val_{n}": line}) for n in names],
-        notes=["A sentence of some length, said again and again." * 3] * 1000,
+def saved_bytes(bundle: dict[str, str]) -> int:
+    """What a panel takes in a saved notebook, as nbformat writes it."""
+    output = nbformat.v4.new_output("display_data", bundle)
+    cell = nbformat.v4.new_code_cell("", outputs=[output])
+    return len(nbformat.writes(nbformat.v4.new_notebook(cells=[cell])).encode())
+
+
+def crowded(count: int) -> PanelSources:
+    names = [f"métrique {n}" for n in range(count)]
+    line = [(x * 1234.5, math.sin(x) / 3) for x in range(64)]
+    charts = [
+        Chart(n, {n: line, f"val_{n}": line}, unit="step", marks=[5.0] * 20, best=line[3])
+        for n in names
+    ]
+    rows = EpochRows([dict.fromkeys(names, 0.1234)] * 5, best=2)
+    return PanelSources(charts=lambda: charts, epochs=lambda: rows)
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 200])
+@pytest.mark.parametrize("has_images", [False, True])
+def test_whatever_a_run_shows_its_panel_stays_below_25_kb_in_the_saved_notebook(count, has_images):
+    page, clock = Page(), Clock()
+    notes = ['A sentence of "some" length, said again and again.' * 20] * 1000
+    panel = panel_on(page, clock, sources=crowded(count), notes=notes)
+    values = {f"métrique {n}": "0.1234" for n in range(count)}
+    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    for step in range(3):
+        if has_images:
+            panel.show(images, f"samples, step {step}")
+        clock.now_s += 10
+        panel.update(step, 0, lambda: values)
+        assert saved_bytes(page.drawn[-1]) < 25_000
+    assert (f"samples, step {step}" in page.html) == has_images
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page.html)
+    assert len(pictures) == has_images
+    assert all(base64.b64decode(each).startswith(b"\x89PNG") for each in pictures)
+
+
+def test_a_picture_is_made_once_however_often_it_is_drawn(monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        panel_bounds, "small_png", lambda *a, **k: made.append(1) or small_png(*a, **k)
     )
-    assert len(panel_html(state)) + len(panel_text(state)) < 36_000
+    page, clock = Page(), Clock()
+    panel = panel_on(page, clock)
+    panel.show(np.zeros((4, 8, 8, 1), np.uint8), "first")
+    panel.show(np.zeros((4, 8, 8, 1), np.uint8), "second")
+    for step in range(4):
+        clock.now_s += 10
+        panel.update(step, 0, dict)
+    assert len(page.drawn) == 4
+    assert "second" in page.text
+    assert made == [1]
+
+
+def test_a_small_panel_leaves_nothing_out():
+    page, clock = Page(), Clock()
+    panel = panel_on(page, clock, sources=crowded(2), notes=["One.", "Two."])
+    clock.now_s += 10
+    panel.update(1, 0, lambda: {"loss": "0.5"})
+    assert page.html.count("<polyline") == 8  # two lines a chart, each with its smooth one
+    assert len(re.findall(r"[\d.]+,[\d.]+", page.html.partition("<polyline")[2])) > 4 * 64
+    assert "One." in page.text
+
+
+def test_the_page_is_told_of_the_end_of_a_run_that_took_a_while_and_of_nothing_else():
+    page, clock = Page(), Clock()
+    panel = panel_on(page, clock)
+    panel.set_length(total_steps=40, steps_per_epoch=2)
+    clock.now_s += 60
+    panel.update(20, 10, dict)
+    assert "<script" not in page.html
+    panel.update(40, 20, dict)
+    panel.close()
+    assert page.html.count("<script>") == page.html.count("</script>") == 1
+    assert 'const words = "runs/cats: finished";' in page.html
+    assert f"Date.now() - {round(AT.timestamp() * 1000)}" in page.html
+    assert "<script" not in page.text
+
+
+def test_a_run_of_seconds_tells_the_page_nothing_and_one_that_was_stopped_says_so():
+    for took_s, told in ((5, False), (60, True)):
+        page, clock = Page(), Clock()
+        panel = panel_on(page, clock)
+        panel.set_length(total_steps=40, steps_per_epoch=2)
+        clock.now_s += took_s
+        panel.update(20, 10, dict)
+        panel.close()
+        assert ("runs/cats: stopped before its end" in page.html) == told
+
+
+def test_no_name_of_a_run_breaks_out_of_the_script():
+    script = notice_script("</script><!--<script>\"'\u2028", sent_s=1.0)
+    assert script.count("<") == 2  # those that begin and end it
 
 
 def test_a_thinned_line_keeps_the_mean_of_all_and_a_few_hundred_points():

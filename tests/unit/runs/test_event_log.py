@@ -14,8 +14,9 @@ import pytest
 from colabkit.checkpoint import RunFolder, SaveState, SaveStatus, UploadStatus
 from colabkit.errors import ArgumentError
 from colabkit.runs.event_files import events, header
-from colabkit.runs.event_log import EventLog, NoEvents, Part, chain_of, events_for
+from colabkit.runs.event_log import EventLog, Part, chain_of
 from colabkit.runs.history import History
+from colabkit.runs.loggers import events_for
 
 
 class Clock:
@@ -193,11 +194,18 @@ def test_a_hundred_thousand_steps_are_told_in_a_moment():
     assert len(data) < 100_000 * 110
 
 
-def test_tensorboard_is_asked_for_with_true(tmp_path):
+def test_tensorboard_is_asked_for_with_true_or_as_a_logger(tmp_path):
     folder = RunFolder(tmp_path)
-    assert isinstance(events_for(False, History(), folder), NoEvents)
+    for tensorboard, logger, kinds in [
+        (False, None, []),
+        (True, None, [EventLog]),
+        (False, "tensorboard", [EventLog]),
+        (True, ["tensorboard"], [EventLog]),
+    ]:
+        made = events_for(tensorboard, logger, History(), folder, say=print)
+        assert [type(each) for each in made.members] == kinds
     with pytest.raises(ArgumentError, match="'logs'"):
-        events_for("logs", History(), folder)
+        events_for("logs", None, History(), folder, say=print)
 
 
 def test_what_could_not_be_written_at_the_end_is_said_in_one_sentence(tmp_path, caplog):

@@ -13,6 +13,7 @@ HEAD, ALL = {"model": "2 of 6"}, {"model": "6 of 6"}
 FAST, SLOW = {"optimizer": {"lr": 0.1}}, {"optimizer": {"lr": 0.01}}
 FIRST = Phase("", HEAD, FAST, 2)
 SECOND = Phase("", ALL, SLOW, 5, step=12, epoch=2, stands_on="a01-g0001-00000002-0badcafe")
+GROWN = Phase("", HEAD, FAST, 3, earlier=(1, 2))
 DONE, UNDER_WAY = Standing(2, True, "runs/x"), Standing(1, False, "runs/x")
 
 
@@ -73,6 +74,15 @@ FOUND = {
         [FIRST], call(settings=SLOW, epochs=4, name="slow"), UNDER_WAY, None,
         Found(1, Start.WEIGHTS),
     ),
+    "a call of the loop that made the first of two": (
+        [GROWN, SECOND], call(epochs=1), UNDER_WAY, None, Found(0),
+    ),
+    "the next call of that loop": (
+        [GROWN, SECOND], call(epochs=2), UNDER_WAY, left(as_left=True), Found(0),
+    ),
+    "the last call of that loop": (
+        [GROWN, SECOND], call(epochs=3), UNDER_WAY, left(as_left=True), Found(0),
+    ),
     "what an older version has saved": ([Phase()], call(ALL, SLOW, 5), UNDER_WAY, None, Found(0)),
 }  # fmt: skip
 
@@ -87,6 +97,9 @@ STRANGE = {
     "other parts of what is unfinished": ([FIRST], call(ALL), UNDER_WAY, None),
     "other parts of what is done, in another session": ([FIRST], call(ALL, SLOW, 5), DONE, None),
     "the first of two, with more epochs": ([FIRST, SECOND], call(epochs=3), UNDER_WAY, None),
+    "what no call of a loop asked for": (
+        [dataclasses.replace(GROWN, epochs=9), SECOND], call(epochs=3), UNDER_WAY, None,
+    ),
     "neither of two": ([FIRST, SECOND], call({"model": "4 of 6"}), UNDER_WAY, None),
     "not the next one": ([FIRST, SECOND], call({"model": "4 of 6"}, epochs=5), UNDER_WAY, left()),
     "other parts under a known name": (
@@ -110,6 +123,13 @@ def test_epochs_of_a_new_phase_that_are_trained_already_are_an_error_with_the_ri
     with pytest.raises(ArgumentError, match="epochs=4 to train 2 more") as caught:
         find([FIRST], call(ALL, SLOW, 2), DONE, left())
     assert caught.value.argument == "epochs"
+
+
+def test_a_phase_knows_the_ends_that_it_went_beyond():
+    grown = FIRST.going_on_to(3, done=2).going_on_to(4, done=3)
+    assert (grown.epochs, grown.earlier) == (4, (2, 3))
+    assert FIRST.going_on_to(3, done=1).earlier == ()
+    assert grown.going_on_to(3, done=3).earlier == (2,)
 
 
 def test_of_phases_that_are_alike_only_the_newest_ends_are_kept():

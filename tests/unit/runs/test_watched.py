@@ -22,7 +22,7 @@ class Clock:
 
 class Kept:
     def __init__(self, path) -> None:
-        self.path, self.flushed, self.mended = path, 0, 0
+        self.path, self.flushed, self.remounts = path, 0, 0
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -30,8 +30,8 @@ class Kept:
     def flush(self) -> None:
         self.flushed += 1
 
-    def mend(self) -> None:
-        self.mended += 1
+    def remount(self) -> None:
+        self.remounts += 1
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_it_should_leave_in_time_and_all_is_safe_then(tmp_path, clock, capsys):
         seen.append(run.is_ending)
     assert seen == [now_s >= 3000 for now_s in range(0, 3600, 100)]
     assert capsys.readouterr().out.count("likely to go soon") == 1
-    assert kept.mended == len(seen)
+    assert kept.remounts == len(seen)
     run.end()
     assert kept.flushed == 1
 
@@ -138,3 +138,27 @@ def test_a_wandb_run_of_the_users_own_is_left_alone(tmp_path, clock, wandb, monk
 def test_without_wandb_nothing_is_written(tmp_path, clock):
     watched(tmp_path, clock).end()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("step", "epochs_done", "shown"), [(20, 1.5, 1), (40, 3, 2), (39, 2.9, 2)])
+def test_the_end_of_the_last_epoch_is_shown_as_that_one(
+    step, epochs_done, shown, tmp_path, clock, monkeypatch
+):
+    told = []
+
+    class Panel:
+        def __init__(self, *_, **__) -> None:
+            pass
+
+        def set_length(self, **_) -> None:
+            pass
+
+        def update(self, step, epoch, _) -> None:
+            told.append((step, epoch))
+
+    monkeypatch.setattr("colabkit.runs.watched.redraws", lambda: True)
+    monkeypatch.setattr("colabkit.runs.watched.TrainingPanel", Panel)
+    run = watched(tmp_path, clock)
+    run.begin(step=0, total_steps=40, epochs=3)
+    run.update(step, epochs_done, {"loss": 1.0})
+    assert told == [(step, shown)]

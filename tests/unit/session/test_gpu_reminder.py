@@ -24,7 +24,7 @@ class Watch:
 
     def see(self, minutes: float, *busy: int | None) -> None:
         self.now_s = minutes * MINUTE_S
-        self.reminder.look(reading(*busy))
+        self.reminder.check(reading(*busy))
 
 
 def test_it_is_said_once_after_half_an_hour_without_work():
@@ -53,6 +53,6 @@ def test_a_gpu_that_does_not_tell_is_taken_to_work():
 
 def test_each_reading_is_handed_on():
     came = threading.Event()
-    reader = UsageReader(lambda: None, period_s=0.01, told=lambda usage: came.set())
+    reader = UsageReader(lambda: None, period_s=0.01, on_reading=lambda usage: came.set())
     assert came.wait(10)
     reader.close()

@@ -95,9 +95,9 @@ def test_tries_are_put_off_by_1_5_and_15_minutes():
 def test_a_lost_mount_is_mounted_again_at_once(mount, mounter):
     mount.mount()
     mounter.unmount(mount.mountpoint, timeout_s=1)
-    assert mount.mend().outcome is RemountOutcome.REMOUNTED
+    assert mount.remount().outcome is RemountOutcome.REMOUNTED
     assert mount.times_lost == 1
-    assert mount.mend().outcome is RemountOutcome.FINE
+    assert mount.remount().outcome is RemountOutcome.FINE
 
 
 def test_refused_tries_come_further_and_further_apart_and_wait_shorter(mount, mounter, clock):
@@ -106,10 +106,10 @@ def test_refused_tries_come_further_and_further_apart_and_wait_shorter(mount, mo
     mounter.refusals, mounter.calls = 4, []
     tried_s = []
     began_s = clock.now_s
-    while (mending := mount.mend()).outcome is not RemountOutcome.REMOUNTED:
-        if mending.outcome is RemountOutcome.REFUSED:
+    while (result := mount.remount()).outcome is not RemountOutcome.REMOUNTED:
+        if result.outcome is RemountOutcome.REFUSED:
             tried_s.append(clock.now_s - began_s)
-            assert isinstance(mending.error, DriveMountError)
+            assert isinstance(result.error, DriveMountError)
         clock.now_s += 5
     assert tried_s == [0, 1 * _MINUTE_S, 6 * _MINUTE_S, 21 * _MINUTE_S]
     assert mounter.calls == [30, 10, 10, 10, 10]
@@ -119,9 +119,9 @@ def test_who_asks_for_it_need_not_wait(mount, mounter):
     mount.mount()
     mounter.unmount(mount.mountpoint, timeout_s=1)
     mounter.refusals = 1
-    assert mount.mend().outcome is RemountOutcome.REFUSED
-    assert mount.mend().outcome is RemountOutcome.WAITING
-    assert mount.mend(now=True).outcome is RemountOutcome.REMOUNTED
+    assert mount.remount().outcome is RemountOutcome.REFUSED
+    assert mount.remount().outcome is RemountOutcome.WAITING
+    assert mount.remount(now=True).outcome is RemountOutcome.REMOUNTED
 
 
 def test_a_folder_where_drive_was_is_not_taken_for_drive(mount, mounter):
@@ -184,12 +184,12 @@ def test_what_is_old_is_taken_down_only_once_it_has_uploaded_everything(mount, m
     mount.mount()
     mount.renew_after_s, mounter.holds = 10.0, True
     clock.now_s += 20
-    mending = mount.renew()
-    assert mending.outcome is RemountOutcome.KEPT
-    assert mount.look() is MountState.MOUNTED
+    result = mount.renew()
+    assert result.outcome is RemountOutcome.KEPT
+    assert mount.probe() is MountState.MOUNTED
     assert mount.renew().outcome is RemountOutcome.WAITING
     mounter.holds = False
-    clock.now_s += mending.next_try_s
+    clock.now_s += result.next_try_s
     assert mount.renew().outcome is RemountOutcome.RENEWED
 
 
@@ -199,8 +199,8 @@ def test_what_is_old_and_cannot_be_mounted_anew_is_lost_and_mended_as_ever(mount
     clock.now_s += 20
     mounter.refusals = 1
     assert mount.renew().outcome is RemountOutcome.REFUSED
-    assert mount.look() is MountState.LOST
+    assert mount.probe() is MountState.LOST
     assert not mount.wants_renewal
-    assert mount.mend().outcome is RemountOutcome.WAITING
+    assert mount.remount().outcome is RemountOutcome.WAITING
     clock.now_s += 1 * _MINUTE_S
-    assert mount.mend().outcome is RemountOutcome.REMOUNTED
+    assert mount.remount().outcome is RemountOutcome.REMOUNTED

@@ -79,7 +79,7 @@ def test_a_shared_drive_is_watched_as_my_drive_is(tmp_path, monkeypatch):
     (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
     run.mkdir(parents=True)
     mount = DriveMount(tmp_path / "drive", FolderMounter())
-    mount.look()
+    mount.probe()
     use_mount(mount)
     try:
         monkeypatch.chdir(tmp_path)
@@ -96,7 +96,7 @@ def test_on_colab_nothing_is_written_where_a_shared_drive_is_not_mounted():
     path = "/content/drive/Shareddrives/Team/run"
     mount = mount_of(path, platform=Platform.COLAB)
     assert mount is not None
-    assert mount.look() is MountState.ABSENT
+    assert mount.probe() is MountState.ABSENT
     assert mount_of("/content/driver/run", platform=Platform.COLAB) is None
 
 

@@ -122,12 +122,12 @@ def test_what_the_mount_table_does_not_list_is_not_taken_for_gone(tmp_path, monk
     assert mount.mount() is MountState.MOUNTED
     MountedVolume(place / "run").write("one", [blob(b"1")])
     with small_disk(place, "size=200k"):
-        assert mount.look() is MountState.LOST
+        assert mount.probe() is MountState.LOST
         with pytest.raises(DriveMountError, match="What you mounted there is gone"):
             mount.mount()
-    assert mount.look() is MountState.MOUNTED
+    assert mount.probe() is MountState.MOUNTED
     place.rename(tmp_path / "elsewhere")
-    assert mount.look() is MountState.LOST
+    assert mount.probe() is MountState.LOST
 
 
 def test_a_folder_that_cannot_be_looked_at_is_an_error_that_says_so(tmp_path):

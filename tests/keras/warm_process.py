@@ -1,6 +1,6 @@
 """Forks one life after another from a parent that has imported everything and run nothing.
 
-``python -m tests.keras.nursery`` reads an order on each line of its input: JSON with
+``python -m tests.keras.warm_process`` reads an order on each line of its input: JSON with
 ``folder``, and either ``plan`` and ``kill_after_s`` or ``test``; it answers with a status.
 """
 

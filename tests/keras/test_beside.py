@@ -1,0 +1,222 @@
+"""What callbacks know goes on in another session, whatever they keep it in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.keras.lives import needs_keras
+
+pytestmark = [needs_keras, pytest.mark.in_nursery("on_tensorflow")]
+
+
+def model() -> Any:
+    import keras
+
+    keras.utils.set_random_seed(3)
+    made = keras.Sequential([keras.Input((6,)), keras.layers.Dense(2)])
+    made.compile("adam", "mse")
+    return made
+
+
+def knowing() -> Any:
+    import keras
+
+    class Knowing(keras.callbacks.Callback):
+        """Sets up as each session begins what it goes on with."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = keras.Variable(5.0)
+            self.table = np.zeros((512, 512))
+            self.mean = np.zeros((512, 512))
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            self._count, self.seen, self.pairs = 0, [], set()
+            self.weight.assign(1.0)
+            self.source = np.random.default_rng(3)
+
+        def goes_on(self) -> None:
+            self._count += 1
+            self.seen.append([self._count, np.full(3, self._count)])
+            self.pairs.add((self._count, "a"))
+            self.weight.assign_add(1.0)
+            self.source.random()
+            self.table[300, self._count] = 0.5  # in its place
+            self.table[:, 40] += 1.0
+            self.mean = self.mean + 1.0  # another one
+
+        def knows(self) -> str:
+            known = [self._count, self.seen, sorted(self.pairs), float(self.weight)]
+            digests = [float(self.table.sum()), float(self.mean.sum())]
+            return repr([known, digests, self.source.bit_generator.state])
+
+    return Knowing()
+
+
+def kept_by(beside: Any) -> Any:
+    """Returns what a checkpoint gives back of its state."""
+    kept = beside.state_dict()
+    return {**kept, "variables": {n: v.tensor.numpy() for n, v in kept["variables"].items()}}
+
+
+def after(steps: int, kept: Any = None, *, of_a_library: bool = False) -> tuple[str, Any, Any]:
+    from colabkit.frameworks.keras.beside import Beside
+
+    callback = knowing()
+    if of_a_library:
+        type(callback).__module__ = "numpy"
+    beside = Beside(model(), [callback], ())
+    if kept is not None:
+        beside.load_state_dict(kept)
+    callback.on_train_begin()
+    beside.begin()
+    for _ in range(steps):
+        callback.goes_on()
+    return callback.knows(), kept_by(beside), beside
+
+
+@pytest.mark.parametrize("of_a_library", [False, True])
+def test_a_callback_goes_on_with_all_that_it_knew(of_a_library, tmp_path: Path):
+    del tmp_path
+    whole, _, beside = after(5, of_a_library=of_a_library)
+    assert beside.unsaved() == ()
+    _, kept, _ = after(2, of_a_library=of_a_library)
+    _, again, _ = after(1, kept, of_a_library=of_a_library)
+    assert after(2, again, of_a_library=of_a_library)[0] == whole
+
+
+def test_what_a_list_holds_is_kept_once(tmp_path: Path):
+    del tmp_path
+    _, kept, _ = after(2)
+    names = [path.rpartition(".")[2] for path in kept["plain"]]
+    assert sorted(names) == ["_count", "mean", "pairs", "seen", "table"]
+
+
+def test_counts_that_keras_callbacks_keep_to_themselves_go_on(tmp_path: Path):
+    import keras
+
+    from colabkit.frameworks.keras.beside import Beside
+
+    path, kept, written = str(tmp_path / "{batch}.weights.h5"), None, []
+    for _ in range(3):  # two batches in each session
+        trained = model()
+        saving = keras.callbacks.ModelCheckpoint(path, save_weights_only=True, save_freq=3)
+        saving.set_model(trained)
+        beside = Beside(trained, [saving], ())
+        if kept is not None:
+            beside.load_state_dict(kept)
+        saving.on_train_begin()
+        beside.begin()
+        saving.on_epoch_begin(0)
+        for batch in range(len(written), len(written) + 2):
+            saving.on_train_batch_end(batch, {})
+            written.append(batch + 1)
+        kept = kept_by(beside)
+    assert {file.name.partition(".")[0] for file in tmp_path.glob("*.h5")} == {"3", "6"}
+
+
+def counting(*, lazily: bool = False) -> Any:
+    """A callback that makes as an epoch begins, or later, what it then works with."""
+    import keras
+
+    class Bar:
+        def __init__(self) -> None:
+            self.count = 0
+            self.lines = iter(())
+
+    class Counting(keras.callbacks.Callback):
+        begun = 0
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.begun += 1
+            self.losses: list[int] = []
+            if not lazily:
+                self.bar = Bar()
+            bias = self.model.layers[0].bias
+            bias.assign(bias + 1.0)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.losses.append(batch)
+            self.largest = max(batch, getattr(self, "largest", 0))
+            if lazily and batch == 0:
+                self.bar = Bar()
+            self.bar.count += 1
+
+    return Counting()
+
+
+def test_what_a_callback_makes_as_an_epoch_begins_goes_on_in_its_middle(tmp_path: Path):
+    del tmp_path
+    from colabkit.frameworks.keras.beside import Beside
+
+    kept = bias = None
+    for batches in ([5, 1], [2, 3], [4]):
+        callback, trained = counting(), model()
+        callback.set_model(trained)
+        beside = Beside(trained, [callback], ())
+        if kept is None:
+            callback.on_train_begin()
+            beside.begin()
+            callback.on_epoch_begin(0)
+            beside.has_begun_epoch()
+        else:
+            beside.load_state_dict(kept)
+            trained.layers[0].bias.assign(bias)
+            callback.on_train_begin()
+            beside.begin()
+            beside.begin_epoch_again(0)
+        for batch in batches:
+            callback.on_train_batch_end(batch)
+        kept, bias = kept_by(beside), np.array(trained.layers[0].bias)
+        assert beside.unsaved() == ()
+    assert callback.losses == [5, 1, 2, 3, 4]
+    assert (callback.largest, callback.bar.count, callback.begun) == (5, 5, 1)
+    assert bias.tolist() == [1.0, 1.0]
+
+
+def test_an_object_that_a_callback_makes_between_two_batches_is_named(tmp_path: Path):
+    del tmp_path
+    from colabkit.frameworks.keras.beside import Beside
+
+    callback, trained = counting(lazily=True), model()
+    callback.set_model(trained)
+    beside = Beside(trained, [callback], ())
+    callback.on_train_begin()
+    beside.begin()
+    callback.on_epoch_begin(0)
+    beside.has_begun_epoch()
+    callback.on_train_batch_end(0)
+    beside.state_dict()
+    (said,) = beside.unsaved()
+    assert "Counting.bar changes and holds a value that training made" in said
+
+
+def test_a_loss_that_reads_a_callback_keeps_nobody_from_going_on(tmp_path: Path):
+    del tmp_path
+    from colabkit.frameworks.keras.beside import Beside
+
+    def counted(callback: Any) -> Beside:
+        trained = model()
+        trained.compile("adam", lambda a, b: (a - b) * (1 + callback._count))
+        return Beside(trained, [callback], ())
+
+    first, second = knowing(), knowing()
+    beside = counted(first)
+    first.on_train_begin()
+    beside.begin()
+    first.goes_on()
+    beside.begin_epoch_end()
+    first.goes_on()
+    beside.begin_epoch_end()
+    assert any(
+        "_count changes, which the compiled step has built in" in w for w in beside.unsaved()
+    )
+    resumed = counted(second)
+    resumed.load_state_dict(kept_by(beside))
+    second.on_train_begin()
+    resumed.begin()
+    assert second.knows() == first.knows()
