@@ -14,6 +14,7 @@ from tests.colab_vm import CellResult
 
 SETUP = "import colabkit\nsession = colabkit.setup()\nsession"
 
+STEPS_PER_EPOCH = 10  # 320 samples, 32 in a batch
 TRAIN = """
 import hashlib, json, time
 import colabkit, torch
@@ -96,6 +97,11 @@ def train_cell(
         pause_s=pause_s,
         width=width,
     )
+
+
+def epochs_past(step: int) -> int:
+    """Returns how many epochs reach past a step, however far a training came before it was ended."""
+    return step // STEPS_PER_EPOCH + 2
 
 
 def digest_in(result: CellResult) -> str:
