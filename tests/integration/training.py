@@ -100,7 +100,7 @@ def train_cell(
 
 
 def epochs_past(step: int) -> int:
-    """Returns how many epochs reach past a step, however far a training came before it was ended."""
+    """Returns how many epochs reach past a step, however far a training came before it ended."""
     return step // STEPS_PER_EPOCH + 2
 
 
