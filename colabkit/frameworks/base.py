@@ -95,6 +95,10 @@ class FrameworkAdapter(Protocol):
         """Whether gradients are gathered by a count that a checkpoint cannot hold."""
         ...
 
+    def evaluation_mark(self) -> object | None:
+        """Returns what is equal while a loop that only evaluates goes on, None of any other."""
+        ...
+
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         ...

@@ -17,6 +17,7 @@ from colabkit.frameworks.base import Feed, FrameworkAdapter, Owned
 from colabkit.frameworks.seeding import derive
 from colabkit.runs.checkpoint_manager import CheckpointManager, CheckpointOptions, Snapshot
 from colabkit.runs.display import Display
+from colabkit.runs.evaluation import Evaluation
 from colabkit.runs.event_log import Events
 from colabkit.runs.fingerprint import fingerprint_of
 from colabkit.runs.handover import note
@@ -48,6 +49,7 @@ class Boundaries:
     _position: Position
     _log: StepLog
     _state: RunState
+    _evaluation: Evaluation
     _display: Display
     _interrupts: InterruptGuard
     _checkpoints: CheckpointManager
@@ -384,7 +386,7 @@ class Boundaries:
         made = self._state.objects_as_made
         fingerprint = fingerprint_of(self._adapter, seed=self.seed, at_start=made)
         facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
-        return Snapshot([*sections, self._state.section()], facts)
+        return Snapshot([*sections, self._state.section(self._evaluation.position())], facts)
 
     def _end_epoch(self, *, has_steps: bool = True) -> None:
         if (left := self._position.leading) is not None:

@@ -144,6 +144,12 @@ class Position:
         return found
 
     @property
+    def begins_next(self) -> bool:
+        """Whether the loop that begins next leads, and no part of it is done."""
+        to_reopen = any(cursor.outermost for cursor in self._to_reopen)
+        return self.leading is None and not (self._to_skip or to_reopen)
+
+    @property
     def leading(self) -> Cursor | None:
         """The open loop whose batches are the run's steps, None between loops."""
         return next((cursor for cursor in self.open if cursor.outermost), None)

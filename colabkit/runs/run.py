@@ -16,6 +16,7 @@ from colabkit.runs import checks
 from colabkit.runs.checkpoint_manager import CheckpointOptions
 from colabkit.runs.data_check import DataCheck
 from colabkit.runs.display import Display
+from colabkit.runs.evaluation import Evaluation
 from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
@@ -199,6 +200,7 @@ class Run(Reporting):
             say=self._display.say,
         )
         self._pictures = Pictures(self._checkpoints.folder, self._display)
+        self._evaluation = Evaluation(self._position, self._evaluation_mark)
         self._state.passed = self._adapter.passed()
         asked = Asked(
             self.seed, options.resume, self._call(checks.name_of(options.phase)), self._owned()
@@ -321,6 +323,8 @@ class Run(Reporting):
         if self.is_over:
             return
         self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
+        if self.is_users_loop:
+            self._evaluation.before_pass()
         cursor = position.enter(feed, has_one_feed=not self.is_users_loop)
         if cursor is None:
             self._come_past()
@@ -347,6 +351,11 @@ class Run(Reporting):
             self._seed_between(cursor)
             if is_outermost and not self.is_over:
                 self._save_and_wait()
+
+    def _evaluation_mark(self) -> object | None:
+        adapter = self._adapter
+        own, of_objects = self._state.mark(adapter.backend.is_tensor), adapter.evaluation_mark()
+        return None if own is None or of_objects is None else (own, of_objects)
 
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
-from colabkit.checkpoint import SaveFacts, Section
+from colabkit.checkpoint import SaveFacts, Section, encode
+from colabkit.errors import StateError
 from colabkit.frameworks.differences import differences
 from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.history import History, PhaseRecord
@@ -138,6 +139,16 @@ class RunState:
         """Returns what is another whenever there is something new to save."""
         return (self.position.place(), self.should_stop)
 
+    def mark(self, is_tensor: Callable[[object], bool]) -> object | None:
+        """Returns what a loop has noted, as what is equal until it notes more; None if unknown."""
+        self.log.drain()
+        noted = [self.log.state_dict(), self.epoch_values, self.kept.state_dict()]
+        try:
+            skeleton, leaves = encode(noted, is_tensor)
+        except StateError:  # a save says so
+            return None
+        return None if leaves else skeleton
+
     def epoch_logs(self) -> dict[str, float]:
         """Returns the means of the epoch under way, and what was noted for the epoch."""
         self.log.drain()
@@ -224,9 +235,9 @@ class RunState:
             stands_on=tuple(each.stands_on for each in self.phases if each.stands_on),
         )
 
-    def section(self) -> Section:
-        """Returns the part of a checkpoint that is the run's own."""
-        return Section("run", self.state_dict(), weights=False)
+    def section(self, position: Mapping[str, Any]) -> Section:
+        """Returns the part of a checkpoint that is the run's own, with where it goes on."""
+        return Section("run", {**self.state_dict(), "position": position}, weights=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything as plain values and arrays."""

@@ -19,7 +19,6 @@ from torch.utils import data as torch_data
 
 import colabkit
 from colabkit.errors import ArgumentError, ColabKitError, ProcessesApartError
-from tests.abilities import SOAK
 from tests.torch.cases import Augmented, Stream, arrays, network
 from tests.torch.killing import kill_self, outcome
 from tests.torch.ranks import came_through, failure, killed, together
@@ -160,8 +159,6 @@ def test_one_process_reads_and_goes_on_with_what_two_wrote(tmp_path):
     assert "gradients were summed over 2 processes, are over 1" in str(run.verdict)
 
 
-@pytest.mark.soak
-@pytest.mark.needs(SOAK)  # once a value of an epoch differed, and no weight; why is not known
 def test_an_interrupt_of_one_process_saves_and_ends_all(undisturbed, tmp_path):
     def at_step(_: Any, now: int) -> None:
         if now == 4 and rank() == 1:

@@ -64,6 +64,10 @@ class KerasAdapter:
         """Returns False: Keras' optimizers keep their count of gathered gradients themselves."""
         return False
 
+    def evaluation_mark(self) -> object | None:
+        """Nobody can tell."""
+        return None
+
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         self.sync()

@@ -99,6 +99,10 @@ class PlainAdapter:
         """Nobody gathers gradients but in a tree that a checkpoint holds."""
         return False
 
+    def evaluation_mark(self) -> object | None:
+        """Nobody can tell."""
+        return None
+
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         weights, trees = [], {}

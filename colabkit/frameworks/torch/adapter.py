@@ -16,6 +16,7 @@ from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.compare import note, record
+from colabkit.frameworks.torch.evaluating import evaluation_mark
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.prepared import gathers_gradients
@@ -103,6 +104,10 @@ class TorchAdapter:
     def is_mid_group(self) -> bool:
         """Whether gradients are gathered by a count that a checkpoint cannot hold."""
         return gathers_gradients() and not self.has_stepped()
+
+    def evaluation_mark(self) -> object | None:
+        """Returns what is equal while a loop that only evaluates goes on, None of any other."""
+        return None if self._writes_unseen or self.gathers() else evaluation_mark(self._state)
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""

@@ -66,7 +66,7 @@ class NumpyAdapter:
 
     def close(self) -> None: ...
 
-    begin_step = restore_again = close
+    begin_step = restore_again = evaluation_mark = close
 
     def has_stepped(self) -> bool:
         return True

@@ -1,0 +1,55 @@
+"""Whether a loop only evaluates: what its objects hold, as a mark that a change would change."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+import xxhash
+
+from colabkit.checkpoint import encode
+from colabkit.errors import StateError
+from colabkit.frameworks.torch.state import TorchState
+
+
+@dataclasses.dataclass(frozen=True)
+class _Mark:
+    """Equal to a later one while nothing has changed.
+
+    Attributes:
+        values: All that is no tensor.
+        stamps: Where each tensor lies, and how often it was written.
+        tensors: Keeps them, for another tensor could come to lie where one lay.
+    """
+
+    values: list[Any]
+    stamps: list[tuple[str, Any]]
+    tensors: list[Any] = dataclasses.field(compare=False)
+
+
+def evaluation_mark(state: TorchState) -> object | None:
+    """Returns what the objects hold as a mark; None unless all modules are in evaluation mode.
+
+    Without an optimizer nobody trains, and a loop that predicts goes on at the very batch.
+    """
+    modules = [part for module in state.modules.values() for part in module.modules()]
+    if not (modules and state.optimizers) or any(part.training for part in modules):
+        return None
+    values, leaves = [], {}
+    for section in state.sections():
+        try:
+            skeleton, found = encode(section.state, lambda each: isinstance(each, torch.Tensor))
+        except StateError:  # a save says so
+            return None
+        values.append(skeleton)
+        leaves |= {f"{section.name}/{name}": leaf for name, leaf in found.items()}
+    stamps = [(name, _stamp_of(leaf)) for name, leaf in leaves.items()]
+    return _Mark(values, stamps, list(leaves.values()))
+
+
+def _stamp_of(leaf: Any) -> Any:
+    if isinstance(leaf, np.ndarray):
+        return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(leaf))
+    return leaf.data_ptr(), leaf._version

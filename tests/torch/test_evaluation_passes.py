@@ -1,0 +1,140 @@
+"""A pass that only evaluates begins anew where it was broken off: its sums are the loop's own."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+import colabkit
+from tests.torch.cases import arrays, loader, network
+from tests.torch.killing import in_child, kill_self
+
+EVALUATED = 4
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As children have that are killed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+class Life:
+    """A session of a person's loop, which ends at a batch of its evaluation."""
+
+    def __init__(self, folder: Path, *, ends_at: int = -1, end: Any = interrupt) -> None:
+        self.folder = folder
+        self.ends_at = ends_at
+        self.end = end
+        self.seen: list[int] = []
+
+    def train(self, *, mode: bool = False, logs: bool = False, trains: bool = True) -> Any:
+        model = network(dropout=0.2, norm=True)
+        objects: dict[str, Any] = {"model": model}
+        if trains:
+            objects["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        run = colabkit.Run(self.folder / "run", save_every=1, progress=False, **objects)
+        for _ in run.epochs(2):
+            model.train()
+            for x, y in run.batches(loader()):
+                loss = functional.cross_entropy(model(x), y)
+                if trains:
+                    objects["optimizer"].zero_grad()
+                    loss.backward()
+                    objects["optimizer"].step()
+            run.log_epoch(val=self.evaluated(run, model, mode=mode, logs=logs))
+        return run
+
+    def evaluated(self, run: Any, model: Any, *, mode: bool, logs: bool) -> float:
+        model.train(mode)
+        total = 0.0
+        with torch.no_grad():
+            for x, y in run.batches(arrays(), batch_size=11, shuffle=False):
+                loss = functional.cross_entropy(model(x), y)
+                total += float(loss)
+                self.seen.append(run.batch)
+                if logs:
+                    run.log(loss=loss)
+                if run.epoch == 0 and run.batch == self.ends_at:
+                    run.flush()
+                    self.end()
+        return total
+
+
+def facts(run: Any) -> tuple[Any, ...]:
+    rows = [{k: v for k, v in row.items() if k != "seconds"} for row in run.history.epochs]
+    return rows, run.step
+
+
+@pytest.mark.parametrize("ends_at", range(EVALUATED))
+def test_what_a_loop_sums_up_is_that_of_one_never_interrupted(ends_at, tmp_path):
+    alone = Life(tmp_path / "alone").train()
+    broken = Life(tmp_path / "broken", ends_at=ends_at)
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    again = Life(tmp_path / "broken")
+    run = again.train()
+    assert facts(run) == facts(alone)
+    assert again.seen == list(range(EVALUATED)) * 2
+
+
+@pytest.mark.parametrize("ends_at", [0, EVALUATED - 1])
+def test_one_killed_in_its_evaluation_evaluates_anew(ends_at, tmp_path):
+    alone = Life(tmp_path / "alone").train()
+    broken = Life(tmp_path / "broken", ends_at=ends_at, end=kill_self)
+    assert not in_child(broken.train, report=tmp_path / "report")
+    assert facts(Life(tmp_path / "broken").train()) == facts(alone)
+
+
+def test_two_evaluations_in_a_row_begin_with_the_first(tmp_path):
+    def train(*, ends: bool) -> list[tuple[float, float]]:
+        model = network(dropout=0.0)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        run = colabkit.Run(tmp_path / "run", progress=False, model=model, optimizer=optimizer)
+        found = []
+        for _ in run.epochs(1):
+            for x, y in run.batches(loader()):
+                optimizer.zero_grad()
+                functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+            sums = []
+            model.eval()
+            for size in (11, 22):
+                sums.append(0.0)
+                for x, y in run.batches(arrays(), batch_size=size, shuffle=False):
+                    sums[-1] += float(functional.cross_entropy(model(x), y).detach())
+                    if ends and size == 22:
+                        interrupt()
+            found.append(tuple(sums))
+        return found
+
+    with pytest.raises(KeyboardInterrupt):
+        train(ends=True)
+    (again,) = train(ends=False)
+    assert again[0] > again[1] > 0
+
+
+@pytest.mark.parametrize("kept", [{"logs": True}, {"mode": True}, {"trains": False}])
+def test_a_pass_that_changes_something_or_only_predicts_goes_on_at_the_batch(kept, tmp_path):
+    """What is logged is in the checkpoint, and so are the statistics of batch normalization."""
+    alone = Life(tmp_path / "alone").train(**kept)
+    with pytest.raises(KeyboardInterrupt):
+        Life(tmp_path / "broken", ends_at=1).train(**kept)
+    again = Life(tmp_path / "broken")
+    run = again.train(**kept)
+    assert again.seen == [2, 3, 0, 1, 2, 3]
+    assert run.step == alone.step
+    if "logs" in kept:
+        rows = [[row["loss"] for row in each.history.epochs] for each in (run, alone)]
+        assert rows[0] == rows[1]
