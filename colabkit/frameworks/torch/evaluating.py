@@ -37,7 +37,8 @@ def evaluation_mark(state: TorchState) -> object | None:
     modules = [part for module in state.modules.values() for part in module.modules()]
     if not (modules and state.optimizers) or any(part.training for part in modules):
         return None
-    values, leaves = [], {}
+    values: list[Any] = []
+    leaves: dict[str, Any] = {}
     for section in state.sections():
         try:
             skeleton, found = encode(section.state, lambda each: isinstance(each, torch.Tensor))
@@ -51,5 +52,5 @@ def evaluation_mark(state: TorchState) -> object | None:
 
 def _stamp_of(leaf: Any) -> Any:
     if isinstance(leaf, np.ndarray):
-        return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(leaf))
+        return xxhash.xxh3_128_hexdigest(np.ascontiguousarray(leaf).data)
     return leaf.data_ptr(), leaf._version
