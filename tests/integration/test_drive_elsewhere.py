@@ -108,7 +108,11 @@ def test_a_run_folder_on_drive_is_never_called_uploaded_before_it_is(cloud, tmp_
         machine.run_cell(made).check()
         place = folder.format(way[0])
         cell = train_cell(diary, ckpt_dir=place, epochs=4, save_every="0.1s", pause_s=0.02)
-        machine.run_cell(cell).check()
+        diary.hold_at(30)
+        running = machine.kernel.begin(cell)
+        diary.wait_for(lambda notes: notes[-1].committed is not None)
+        diary.let_go()
+        machine.kernel.finish(running).check()
         notes = diary.notes()
         assert notes[-1].committed is not None, way
         assert {note.confirmed for note in notes} == {None}, way
@@ -158,7 +162,7 @@ def test_what_waits_on_this_machine_is_found_when_drive_is_mounted_at_another_pl
     trained = diary.notes()[-1].step
     diary.wait_for(lambda notes: notes[-1].step > trained + 60)
     machine.interrupt()
-    assert machine.kernel.finish(running, timeout_s=60).error.startswith("CheckpointWriteError")
+    assert machine.kernel.finish(running).error.startswith("CheckpointWriteError")
     stopped_at = diary.notes()[-1].step
     machine.front_end.answer = Answer.SILENT
     machine.restart_kernel()

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.integration.training import SETUP, Diary, digest_in, said_in, train_cell
+from tests.integration.training import SETUP, Diary, digest_in, said_in, train_cell, undisturbed
 
 LIVES = 5
 
@@ -16,19 +16,14 @@ def diary(tmp_path):
     return Diary(tmp_path / "diary")
 
 
-def uninterrupted(cloud, diary, **options) -> str:
-    machine = cloud.machine(visible=[diary.folder])
-    machine.run_cell(SETUP).check()
-    cell = train_cell(diary, **{"ckpt_dir": "MyDrive/runs/whole", "pause_s": 0, **options})
-    digest = digest_in(machine.run_cell(cell).check())
-    machine.kill()
-    diary.clear()
-    return digest
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The digest of a run that nothing happened to."""
+    return undisturbed(tmp_path_factory.mktemp("undisturbed"), epochs=40)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_at_random_instants_a_run_ends_as_if_it_never_was(cloud, diary, seed):
-    expected = uninterrupted(cloud, diary, epochs=40)
+def test_killed_at_random_instants_a_run_ends_as_if_it_never_was(cloud, diary, expected, seed):
     instants = random.Random(seed)
     safe = 0
     for _ in range(LIVES):
@@ -38,7 +33,7 @@ def test_killed_at_random_instants_a_run_ends_as_if_it_never_was(cloud, diary, s
         wanted = safe
         diary.wait_for(lambda notes, wanted=wanted: (notes[-1].confirmed or 0) > wanted)
         wanted = instants.randrange(30)
-        diary.wait_for(lambda notes, wanted=wanted: len(notes) >= wanted, timeout_s=30)
+        diary.wait_for(lambda notes, wanted=wanted: len(notes) >= wanted)
         machine.kill()
         notes = diary.notes()
         if safe:

@@ -23,14 +23,16 @@ def machine(cloud, diary):
 
 
 def test_a_drive_lost_while_a_script_trains_is_mounted_again_by_its_notebook(cloud, diary, machine):
-    script = train_cell(diary, epochs=60)
+    script = train_cell(diary, epochs=20, pause_s=0.02)
     machine.path("/content/train.py").write_text(script)
+    diary.hold_at(60)
     cell = machine.kernel.begin("colabkit.run_script('/content/train.py')")
     diary.wait_for(lambda notes: notes[-1].confirmed)
     machine.drive.kill_mount()
-    safe = diary.notes()[-1].step
-    diary.wait_for(lambda notes: (notes[-1].confirmed or 0) > safe, timeout_s=60)
-    result = machine.kernel.finish(cell, timeout_s=120).check()
+    diary.hold_at(150)
+    diary.wait_for(lambda notes: (notes[-1].confirmed or 0) > 60)
+    diary.let_go()
+    result = machine.kernel.finish(cell).check()
     assert "Drive was lost and is mounted again." in result.stdout
     machine.drive.wait_until_uploaded()
     assert any(name.startswith("runs/a/checkpoints/") for name in cloud.files())
@@ -46,7 +48,7 @@ def test_stop_while_drive_asks_gives_the_cell_back_within_5_s_and_loses_nothing(
         time.sleep(0.02)
     began_s = time.monotonic()
     machine.interrupt()
-    result = machine.kernel.finish(cell, timeout_s=60)
+    result = machine.kernel.finish(cell)
     assert time.monotonic() - began_s < 5
     assert result.error.startswith("CheckpointWriteError")
     assert "It is whole in /root/.cache/colabkit/spool/" in result.error
@@ -66,6 +68,6 @@ def test_stop_in_a_plain_mount_is_an_interrupt_and_the_next_try_is_asked(machine
     cell = machine.kernel.begin(place)
     machine.kernel.wait_for_text(cell, "Waiting up to 120 s for access to Drive")
     machine.interrupt()
-    assert machine.kernel.finish(cell, timeout_s=10).error.startswith("KeyboardInterrupt")
+    assert machine.kernel.finish(cell).error.startswith("KeyboardInterrupt")
     machine.front_end.answer = Answer.SILENT
     assert "mounted, /content/drive/MyDrive" in machine.run_cell(place).check().result

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.colab_vm import CellResult
+from tests.abilities import COLAB
+from tests.colab_vm import CellResult, Cloud
 
 SETUP = "import colabkit\nsession = colabkit.setup()\nsession"
 
 STEPS_PER_EPOCH = 10  # 320 samples, 32 in a batch
 TRAIN = """
-import hashlib, json, time
+import hashlib, json, os, time
 import colabkit, torch
 
 torch.manual_seed(0)
@@ -27,12 +28,21 @@ model = torch.nn.Sequential(
 x, y = torch.randn(320, 16), torch.randint(0, 3, (320,))
 diary = open({diary!r}, "a", buffering=1)
 
+def note(event):
+    saves = event.run.save_status
+    told = [event.step, time.time(), saves.upload.committed_step, saves.upload.confirmed_step]
+    diary.write(json.dumps([*told, saves.error is not None]) + "\\n")
+
+def is_held(step):
+    return os.path.exists({hold!r}) and step >= int(open({hold!r}).read())
+
 def watch(event):
     if event.name == "batch_end":
         time.sleep({pause_s})
-        upload = event.run.save_status.upload
-        told = [event.step, time.time(), upload.committed_step, upload.confirmed_step]
-        diary.write(json.dumps(told) + "\\n")
+        note(event)
+        while is_held(event.step):
+            time.sleep(0.02)
+            note(event)
 
 history = colabkit.fit(
     model, (x, y), {ckpt_dir!r}, epochs={epochs}, save_every={save_every!r}, callbacks=[watch],
@@ -46,12 +56,13 @@ print("DIGEST", hashlib.sha256(state + repr(history.epochs and [
 
 @dataclass(frozen=True)
 class Note:
-    """What a step noted: itself, when, and what was on the volume and uploaded."""
+    """What a step noted: itself, when, what was on the volume and uploaded, and a save's error."""
 
     step: int
     at_s: float
     committed: int | None
     confirmed: int | None
+    has_failed: bool
 
 
 class Diary:
@@ -61,6 +72,7 @@ class Diary:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.path = folder / "diary.jsonl"
+        self.hold = folder / "hold"
         self.path.touch()
 
     def notes(self) -> list[Note]:
@@ -70,8 +82,17 @@ class Diary:
     def clear(self) -> None:
         self.path.write_text("")
 
+    def hold_at(self, step: int) -> None:
+        """Has a training wait in this step, noting on, until another one is named or it may go."""
+        aside = self.hold.with_name("hold.new")
+        aside.write_text(str(step))
+        aside.replace(self.hold)
+
+    def let_go(self) -> None:
+        self.hold.unlink()
+
     def wait_for(
-        self, holds: Callable[[list[Note]], Any], *, timeout_s: float = 90.0
+        self, holds: Callable[[list[Note]], Any], *, timeout_s: float = 300.0
     ) -> list[Note]:
         end_s = time.monotonic() + timeout_s
         while not (notes := self.notes()) or not holds(notes):
@@ -91,6 +112,7 @@ def train_cell(
 ) -> str:
     return TRAIN.format(
         diary=str(diary.path),
+        hold=str(diary.hold),
         epochs=epochs,
         ckpt_dir=ckpt_dir,
         save_every=save_every,
@@ -102,6 +124,16 @@ def train_cell(
 def epochs_past(step: int) -> int:
     """Returns how many epochs reach past a step, however far a training came before it ended."""
     return step // STEPS_PER_EPOCH + 2
+
+
+def undisturbed(folder: Path, *, epochs: int) -> str:
+    """Returns the digest of a training that nothing happens to."""
+    COLAB.require()
+    diary = Diary(folder / "diary")
+    with Cloud(folder / "cloud") as cloud:
+        machine = cloud.machine(visible=[diary.folder])
+        machine.run_cell(SETUP).check()
+        return digest_in(machine.run_cell(train_cell(diary, epochs=epochs, pause_s=0)).check())
 
 
 def digest_in(result: CellResult) -> str:
