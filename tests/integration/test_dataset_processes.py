@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import pytest
 
@@ -42,9 +41,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
     caller.go()
     wait_until((tmp_path / ".colabkit/out/work/journal").exists)
     caller.kill()
-    began_s = time.monotonic()
     colabkit.dataset(archive, dest, progress=False)
-    assert time.monotonic() - began_s < 10
     assert content_of(dest) == FILES
 
 

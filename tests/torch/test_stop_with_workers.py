@@ -20,6 +20,8 @@ class Squares(Dataset):
         if index == 41:
             # Training has used up what was fetched and waits for this batch, as it mostly does
             # where data is slow. The stop button reaches every process of the group.
+            while not os.path.exists(sys.argv[2] + "-waits"):
+                time.sleep(0.01)
             time.sleep(0.5)
             os.killpg(0, signal.SIGINT)
             time.sleep(0.2)
@@ -31,7 +33,13 @@ if __name__ == "__main__":
         Squares(), batch_size=4, num_workers=1, multiprocessing_context=method,
         persistent_workers=bool(int(keeps)),
     )
-    colabkit.fit(torch.nn.Linear(4, 2), loader, folder, epochs=1, progress=False)
+
+    def tell(event):
+        if event.name == "batch_end" and event.step == 10:
+            open(folder + "-waits", "w").close()
+
+    model = torch.nn.Linear(4, 2)
+    colabkit.fit(model, loader, folder, epochs=1, progress=False, callbacks=[tell])
     print("saved at", colabkit.checkpoints(folder)[0].step, flush=True)
 """
 
@@ -46,7 +54,7 @@ def test_stop_reaches_every_process_and_the_step_under_way_is_saved(tmp_path, me
         [sys.executable, str(script), method, str(tmp_path / "run"), str(keeps)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         start_new_session=True,
         check=False,
     )

@@ -186,7 +186,7 @@ def test_a_throttled_update_costs_next_to_nothing():
             bar.update(step, 0, loss)
         best_s = min(best_s, (time.perf_counter() - began_s) / 1000)
     bar.close()
-    assert best_s < 1e-6, f"{best_s * 1e9:.0f} ns"
+    assert best_s < 5e-6, f"{best_s * 1e9:.0f} ns"
 
 
 def test_a_notebook_without_widgets_gets_a_text_bar(monkeypatch, capsys):

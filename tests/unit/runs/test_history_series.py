@@ -124,7 +124,7 @@ def test_an_append_costs_little():
         for step in range(1, 501):
             series.append(step, values)
         best_s = min(best_s, (time.perf_counter() - began_s) / 500 / len(values))
-    assert best_s < 1e-6, f"{best_s * 1e9:.0f} ns per name"
+    assert best_s < 5e-6, f"{best_s * 1e9:.0f} ns per name"
 
 
 @pytest.mark.parametrize("first", [0, 1, CHUNK_STEPS - 1, CHUNK_STEPS, CHUNK_STEPS + 5, 10**6])

@@ -34,7 +34,7 @@ from tests.unit.datasets.building import (
 
 SOAK = os.environ.get("COLABKIT_SOAK") == "1"
 EXAMPLES = 20_000 if SOAK else 1000
-TIME_S = 5.0
+TIME_S = 10.0
 GROWTH_KB = 300 << 10
 ALLOWED = (
     ArchiveCorruptError,
@@ -108,14 +108,14 @@ def test_a_mutated_archive_ends_in_a_tree_or_in_an_archive_error(kind):
     @given(mutated(SEEDS[kind]))
     def check(archive: bytes) -> None:
         folder = Path(tempfile.mkdtemp())
-        began_s = time.monotonic()
+        began_s = time.process_time()
         try:
             manifest, error = attempt(archive, folder, limits=LIMITS)
         finally:
             shutil.rmtree(folder)
         assert error is None or isinstance(error, ALLOWED), repr(error)
         assert (manifest is None) != (error is None)
-        assert time.monotonic() - began_s < TIME_S
+        assert time.process_time() - began_s < TIME_S
 
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     check()

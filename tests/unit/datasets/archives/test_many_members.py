@@ -17,7 +17,7 @@ SOAK = os.environ.get("COLABKIT_SOAK") == "1"
 COUNTS = [10_000, 100_000, 1_000_000] if SOAK else [5_000, 50_000]
 MEMORY_MB = 400
 PROGRAM = """
-import json, pathlib, sys, time
+import json, os, pathlib, sys, time
 from colabkit.datasets import open_source, plan_archive, unpack
 def peak_mb():
     # Not ru_maxrss: a process inherits the one of its parent.
@@ -31,7 +31,7 @@ manifest = unpack(plan, source, pathlib.Path(sys.argv[2]))
 source.close()
 print(json.dumps({
     "files": len(manifest), "plan_s": planned_s - began_s, "unpack_s": time.monotonic() - planned_s,
-    "cpu_s": time.process_time(), "peak_mb": peak_mb(),
+    "cpu_s": sum(os.times()[:4]), "peak_mb": peak_mb(),
 }))
 """
 
@@ -67,6 +67,7 @@ def test_memory_stays_small_and_time_in_proportion(tmp_path):
         assert results[-1]["peak_mb"] <= MEMORY_MB
     first, last = results[0], results[-1]
     times = COUNTS[-1] / COUNTS[0]
-    spent = [r["plan_s"] + r["unpack_s"] for r in (first, last)]
+    # Of processors, its helpers' included: what else the machine does is not counted.
+    spent = [r["cpu_s"] for r in (first, last)]
     # The first may gain nothing from processes and pays for their start: that much is allowed.
     assert spent[1] <= 2 * times * spent[0] + 1
