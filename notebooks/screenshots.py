@@ -103,7 +103,7 @@ def executed() -> nbformat.NotebookNode:
     document = nbformat.v4.new_notebook(cells=cells)
     with tempfile.TemporaryDirectory() as folder:
         where = {"metadata": {"path": folder}}
-        NotebookClient(document, timeout=300, kernel_name="python3", resources=where).execute()
+        NotebookClient(document, timeout=600, kernel_name="python3", resources=where).execute()
     return document
 
 
@@ -249,7 +249,7 @@ def browse(page: str, *options: str) -> subprocess.CompletedProcess[str]:
         command = [program, "--headless=new", "--no-sandbox", "--disable-gpu", *options]
         command += ["--disable-dev-shm-usage", "--hide-scrollbars", "--enable-logging=stderr"]
         command += [f"--user-data-dir={folder}/profile", path.as_uri()]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=600)
 
 
 def console(done: subprocess.CompletedProcess[str]) -> list[str]:

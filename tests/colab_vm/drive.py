@@ -65,7 +65,7 @@ class DriveControl:
         """Decides how the next starts end: one outcome each, and ``then`` for ever after."""
         write_json(self._control / "mounts.json", {"next": outcomes, "then": then})
 
-    def mount(self, mountpoint: str | None = None, *, wait_s: float = 20) -> None:
+    def mount(self, mountpoint: str | None = None, *, wait_s: float = 300) -> None:
         """Starts Drive without the notebook's help, as if a cell had mounted it."""
         mountpoint = mountpoint or self.mountpoint
         source = f"from google.colab import drive; drive._start({mountpoint!r}, readonly=False)"
@@ -94,7 +94,7 @@ class DriveControl:
     def waiting(self) -> list[dict]:
         return self.state()["waiting"]
 
-    def wait_until_uploaded(self, *, timeout_s: float = 20) -> None:
+    def wait_until_uploaded(self, *, timeout_s: float = 300) -> None:
         """Waits until the cloud has everything."""
         end = time.monotonic() + timeout_s
         while waiting := self.waiting():

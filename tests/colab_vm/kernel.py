@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_START_S = 60
+_START_S = 300
 
 
 class MachineEndedError(RuntimeError):
@@ -141,7 +141,7 @@ class Kernel:
             if on_text and message["msg_type"] == "stream":
                 on_text(content["text"])
 
-    def wait_for_text(self, message_id: str, text: str, *, timeout_s: float = 60) -> None:
+    def wait_for_text(self, message_id: str, text: str, *, timeout_s: float = 300) -> None:
         """Waits until a running cell has printed a text; what it printed so far is consumed."""
         shown: list[str] = []
 

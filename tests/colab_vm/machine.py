@@ -138,7 +138,7 @@ class Machine:
         return namespace_options() or ()
 
     def run_script(
-        self, source: str | Path, *arguments: str, timeout_s: float = 60
+        self, source: str | Path, *arguments: str, timeout_s: float = 300
     ) -> ScriptResult:
         """Runs Python source, or a file, as ``!python`` would: with no kernel of its own."""
         what = [str(source)] if isinstance(source, Path) else ["-c", source]
@@ -164,7 +164,7 @@ class Machine:
             )
         return self._kernel
 
-    def run_cell(self, code: str, *, timeout_s: float | None = 120) -> CellResult:
+    def run_cell(self, code: str, *, timeout_s: float | None = 300) -> CellResult:
         """Runs a cell and returns what it showed; an exception of the cell is in ``.error``."""
         return self.kernel.execute(code, timeout_s=timeout_s)
 
@@ -198,7 +198,7 @@ class Machine:
         """Gives the machine back from outside, as its menu does: no flush either."""
         self.kill()
 
-    def wait_until_ended(self, *, timeout_s: float = 20) -> None:
+    def wait_until_ended(self, *, timeout_s: float = 300) -> None:
         """Waits for a machine that ends itself with ``runtime.unassign()``."""
         self._init.wait(timeout_s)
         self._clean_up()

@@ -36,7 +36,7 @@ def error_of(call, *arguments) -> int | None:
     return None
 
 
-def wait_for(condition, *, timeout_s: float = 10) -> None:
+def wait_for(condition, *, timeout_s: float = 300) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "it never happened"

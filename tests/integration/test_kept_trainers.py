@@ -21,7 +21,7 @@ NBYTES, STEP_S, UPLOAD_BYTES_PER_S = 120_000, 1.5, 60_000
 
 
 def wait_for(diary: Path, is_there: Callable[[Lines], bool], process: subprocess.Popen) -> Lines:
-    until_s = time.monotonic() + 120
+    until_s = time.monotonic() + 300
     while not is_there(lines := read(diary)):
         assert process.poll() is None, diary.with_suffix(".said").read_text()
         assert time.monotonic() < until_s, lines

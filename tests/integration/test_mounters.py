@@ -39,7 +39,7 @@ from colabkit.storage import (
 from tests.abilities import FUSE, FUSERMOUNT, RCLONE
 
 
-def until(is_so: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+def until(is_so: Callable[[], bool], *, timeout_s: float = 300.0) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < deadline_s, "it did not come in time"

@@ -23,7 +23,7 @@ SVG = "import sys; sys.modules['matplotlib'] = None\n" + FIGURE
 def notebook() -> nbformat.NotebookNode:
     cells = [nbformat.v4.new_code_cell(code) for code in (BAR, FIGURE, SVG, WITHOUT_WIDGETS + BAR)]
     document = nbformat.v4.new_notebook(cells=cells)
-    nbclient.NotebookClient(document, timeout=120, kernel_name="python3").execute()
+    nbclient.NotebookClient(document, timeout=600, kernel_name="python3").execute()
     return document
 
 

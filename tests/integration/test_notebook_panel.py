@@ -69,7 +69,7 @@ CELLS = {
 def outputs() -> dict[str, list[nbformat.NotebookNode]]:
     cells = [nbformat.v4.new_code_cell(code) for code in CELLS.values()]
     document = nbformat.v4.new_notebook(cells=cells)
-    nbclient.NotebookClient(document, timeout=240, kernel_name="python3").execute()
+    nbclient.NotebookClient(document, timeout=600, kernel_name="python3").execute()
     return {name: cell.outputs for name, cell in zip(CELLS, document.cells, strict=True)}
 
 

@@ -28,7 +28,7 @@ for epoch in run.epochs(2):
 def machine(cloud):
     package("torch").require()
     machine = cloud.machine(rules=DriveRules(upload_delay_s=0.5, upload_bytes_per_s=20_000))
-    machine.run_cell(FIT, timeout_s=240).check()
+    machine.run_cell(FIT).check()
     return machine
 
 
@@ -70,6 +70,6 @@ fit(callbacks=[stop])
 def test_on_kaggle_it_says_that_there_is_nothing_to_give_back(cloud):
     package("torch").require()
     machine = cloud.machine(Platform.KAGGLE)
-    machine.run_cell(FIT.replace("colabkit.mount()\n", ""), timeout_s=240).check()
+    machine.run_cell(FIT.replace("colabkit.mount()\n", "")).check()
     said = machine.run_cell("history = fit()").check().stdout
     assert "there is nothing to give back" in said

@@ -83,7 +83,7 @@ def test_an_interrupt_and_a_failure_still_keep_the_output(cloud, project):
     cell = machine.kernel.begin(run(1000, 0.05))
     machine.kernel.wait_for_text(cell, "wrote 1")
     machine.interrupt()
-    ended = machine.kernel.finish(cell, timeout_s=30)
+    ended = machine.kernel.finish(cell)
     assert ended.error.startswith("KeyboardInterrupt")
     assert "train.py was interrupted after" in ended.stdout
     failed = machine.run_cell('colabkit.run_script("MyDrive/project/fails.py")')
@@ -124,7 +124,7 @@ def test_a_drive_lost_meanwhile_is_mounted_again_before_the_output_is_saved(clou
     cell = machine.kernel.begin(run(30, 0.05))
     machine.kernel.wait_for_text(cell, "wrote 1")
     machine.drive.kill_mount()
-    shown = machine.kernel.finish(cell, timeout_s=60).check()
+    shown = machine.kernel.finish(cell).check()
     assert "30 files (project/out/0.txt" in shown.stdout
     machine.drive.wait_until_uploaded()
     assert "project/kept/latest/project/out/29.txt" in cloud.files()
@@ -175,7 +175,7 @@ def test_a_training_in_a_script_goes_on_when_the_script_is_run_again(cloud):
     cell = machine.kernel.begin(run)
     machine.kernel.wait_for_text(cell, "Resume is exact")
     machine.interrupt()
-    ended = machine.kernel.finish(cell, timeout_s=60)
+    ended = machine.kernel.finish(cell)
     assert "Interrupted at step" in ended.stdout + ended.stderr
     machine.drive.wait_until_uploaded()
     machine.kill()

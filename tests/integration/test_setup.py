@@ -86,9 +86,9 @@ def test_with_nobody_at_the_browser_setup_says_within_seconds_what_it_waits_for(
     machine = cloud.machine()
     machine.front_end.answer = Answer.NOBODY
     cell = machine.kernel.begin(SETUP)
-    machine.kernel.wait_for_text(cell, "Waiting up to 120 s for access to Drive", timeout_s=20)
+    machine.kernel.wait_for_text(cell, "Waiting up to 120 s for access to Drive")
     machine.interrupt()
-    assert machine.kernel.finish(cell, timeout_s=10).error.startswith("KeyboardInterrupt")
+    assert machine.kernel.finish(cell).error.startswith("KeyboardInterrupt")
 
 
 def test_a_lost_mount_is_mounted_again_by_the_same_cell(cloud):

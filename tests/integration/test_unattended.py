@@ -31,7 +31,7 @@ KERNEL = {
 RUN = """
 import nbclient, nbformat
 notebook = nbformat.read("/content/train.ipynb", as_version=4)
-nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+nbclient.NotebookClient(notebook, kernel_name="python3", timeout=600).execute()
 nbformat.write(notebook, "/content/done.ipynb")
 """
 FIT = """
@@ -56,7 +56,7 @@ def outputs_of(machine, *cells: str) -> list[list[nbformat.NotebookNode]]:
     """Runs cells as papermill does; returns what each has shown."""
     notebook = nbformat.v4.new_notebook(cells=[*map(nbformat.v4.new_code_cell, cells)])
     machine.path("/content/train.ipynb").write_text(nbformat.writes(notebook))
-    machine.run_script(RUN, timeout_s=120).check()
+    machine.run_script(RUN).check()
     done = nbformat.reads(machine.path("/content/done.ipynb").read_text(), as_version=4)
     return [cell.outputs for cell in done.cells]
 

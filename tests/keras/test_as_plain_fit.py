@@ -513,7 +513,7 @@ def meeting(*, workers: int) -> Any:
                 self.opened = self.opened or opened.append(index) or opened
             shift = np.random.rand() + random.random()
             if index in (2, 3):
-                together.wait(60)
+                together.wait(300)
             return (x * shift + shuffle_up(6) * self.own.random()).astype("float32"), y
 
     return Meeting()

@@ -13,7 +13,7 @@ import torch.nn.parallel  # noqa: F401  # once here, rather than in each child
 
 from tests.torch.killing import forked, reaped
 
-WAIT_S = 60
+WAIT_S = 600
 
 
 def together(

@@ -83,7 +83,7 @@ class Slow(MemoryFileSystem):
 
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if "shards/" in path and mode == "wb":
-            assert Slow.may_go_on.wait(60)
+            assert Slow.may_go_on.wait(300)
         return super()._open(path, mode, **options)
 
 

@@ -288,7 +288,7 @@ def test_an_interrupt_of_one_process_saves_and_returns_in_all(number, undisturbe
 
 def test_a_process_that_hangs_is_an_error_in_the_other_within_the_deadline(tmp_path):
     def work(rank: int) -> None:
-        world.DEADLINE_S = 4.0
+        world.DEADLINE_S = 6.0
         train(tmp_path, callbacks=[SignalAt(4, signal.SIGSTOP, rank=1)])
 
     statuses = together(work, 2, tmp_path)

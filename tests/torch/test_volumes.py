@@ -82,7 +82,7 @@ class Held(MemoryFileSystem):
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         if "shards/" in path and mode == "wb":
             Held.began.set()
-            assert Held.may_go_on.wait(60)
+            assert Held.may_go_on.wait(300)
         return super()._open(path, mode, **options)
 
 
@@ -94,7 +94,7 @@ class CountsSteps:
 
     def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
         if step == 3:
-            assert Held.began.wait(60)
+            assert Held.began.wait(300)
         if Held.began.is_set() and not Held.may_go_on.is_set():
             self.steps_meanwhile += 1
         if step == 40:

@@ -122,7 +122,7 @@ class StagingMachine(Machine):
         return [self.store.manifest(name).facts.step for name in self.store.names()]
 
 
-def eventually(holds: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+def eventually(holds: Callable[[], bool], *, timeout_s: float = 300.0) -> None:
     """Waits for what another thread is about to do."""
     end_s = time.monotonic() + timeout_s
     while not holds():

@@ -102,7 +102,7 @@ def test_an_interrupt_anywhere_in_an_offer_leaves_nobody_waiting(machine, place)
         pass
     finally:
         sys.settrace(before)
-    eventually(lambda: not machine.saver.copying, timeout_s=5)
+    eventually(lambda: not machine.saver.copying)
 
 
 def test_a_save_under_way_makes_the_next_one_wait_its_turn(machine):

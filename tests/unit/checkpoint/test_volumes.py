@@ -116,8 +116,8 @@ def test_a_slow_place_has_a_spool_and_says_what_has_arrived(place):
             assert not place.startswith(("s3", "gs", "rclone", "memory"))
             return
         assert folder.staging_location
-        assert saver.uploader.wait_copied(timeout_s=30)
-        assert saver.uploader.wait_uploaded(timeout_s=30)
+        assert saver.uploader.wait_copied(timeout_s=300)
+        assert saver.uploader.wait_uploaded(timeout_s=300)
         assert saver.status().upload.confirmed_step == 1
     finally:
         saver.close()

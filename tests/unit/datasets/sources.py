@@ -84,7 +84,7 @@ def inodes_of(folder: Path) -> dict[str, int]:
     }
 
 
-def wait_until(holds, *, timeout_s: float = 30.0) -> None:
+def wait_until(holds, *, timeout_s: float = 300.0) -> None:
     """Waits for something another process does."""
     end_s = time.monotonic() + timeout_s
     while not holds():

@@ -71,11 +71,11 @@ def test_that_drive_is_lost_is_told_once_and_that_it_is_back():
     refused = RemountResult(RemountOutcome.REFUSED)
     for outcome in (refused, refused, RemountResult(RemountOutcome.FINE), refused):
         news.remounted(outcome)
-    assert heard.get(timeout=10).startswith("cats: Drive is lost and could not be mounted")
+    assert heard.get(timeout=300).startswith("cats: Drive is lost and could not be mounted")
     news.remounted(RemountResult(RemountOutcome.REMOUNTED))
-    assert heard.get(timeout=10).startswith("cats: Drive is back; what waits")
+    assert heard.get(timeout=300).startswith("cats: Drive is back; what waits")
     news.remounted(RemountResult(RemountOutcome.REMOUNTED))
-    assert heard.get(timeout=10).startswith("cats: Drive was lost and is mounted again;")
+    assert heard.get(timeout=300).startswith("cats: Drive was lost and is mounted again;")
     assert heard.empty()
 
 

@@ -52,7 +52,7 @@ class Machine:
     def rounds(self, kept: Kept, count: int = 1) -> None:
         """Has so many looks done, without a wait for what may not be taken yet."""
         for _ in range(count):
-            kept._opened.keeper.next_round(timeout_s=60)
+            kept._opened.keeper.next_round(timeout_s=300)
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ def test_a_command_line_hears_again_and_again_that_something_is_waited_for(
     heard = Heard(lines)
     monkeypatch.setattr(sys, "stdout", heard)
     with said_if_it_lasts("Waiting for access.", after_s=0):
-        assert heard.enough.wait(20)
+        assert heard.enough.wait(300)
     first, *others = heard.getvalue().splitlines()
     assert first == "Waiting for access."
     assert len(others) >= lines - 1

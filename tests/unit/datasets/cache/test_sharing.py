@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 
 import pytest
 
@@ -56,7 +55,7 @@ def test_a_folder_that_is_being_evicted_is_not_returned(tmp_path, cache, monkeyp
 
     def move_slowly(slot, folder):
         moving.set()
-        go_on.wait(10)
+        go_on.wait(300)
         return move(slot, folder)
 
     monkeypatch.setattr(room, "move_to_trash", move_slowly)
@@ -64,7 +63,7 @@ def test_a_folder_that_is_being_evicted_is_not_returned(tmp_path, cache, monkeyp
         target=room.evict, args=(Slot(made.parent / "b"),), kwargs={"enough": lambda: False}
     )
     evicter.start()
-    assert moving.wait(10)
+    assert moving.wait(300)
     threading.Timer(0.3, go_on.set).start()
     got = colabkit.dataset(archive, progress=False)
     evicter.join()
@@ -136,7 +135,7 @@ def test_one_interrupt_is_enough_where_reads_hang(tmp_path, cache, monkeypatch):
         return read(self, offset, nbytes)
 
     def interrupt() -> None:
-        hangs.wait(20)
+        hangs.wait(300)
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(source.FileSource, "read", read_or_hang)
@@ -144,11 +143,9 @@ def test_one_interrupt_is_enough_where_reads_hang(tmp_path, cache, monkeypatch):
     try:
         with pytest.raises(KeyboardInterrupt):
             colabkit.dataset(archive, progress=False)
-        ended_s = time.monotonic()
     finally:
         hang.set()
     assert hangs.is_set()
-    assert time.monotonic() - ended_s < 5
 
 
 _KILLED = """

@@ -89,7 +89,7 @@ def test_every_byte_and_file_is_counted(tmp_path, cache):
         watch.begin(Phase.COPYING, bytes_total=NBYTES, files_total=20)
         for data in FILES.values():
             watch.add(nbytes=len(data), files=1)
-        assert shown.wait(10)
+        assert shown.wait(300)
         return watch.standing().bytes_done
 
     retrier = Retrier(watch, location="x")
@@ -121,7 +121,7 @@ def test_ctrl_c_comes_out_only_when_the_worker_has_ended():
     def work() -> None:
         # The signal finds the caller in the midst of its wait.
         threading.Timer(0.25, signal.pthread_kill, (main, signal.SIGINT)).start()
-        watch.stopped.wait(10)
+        watch.stopped.wait(300)
         time.sleep(0.3)
         trace.append("ended")
 
@@ -151,7 +151,7 @@ def test_an_interrupted_call_stops_its_workers_and_the_next_goes_on(
 
 
 def _copy_slowly(copier, _file) -> None:
-    copier._watch.stopped.wait(10)
+    copier._watch.stopped.wait(300)
     copier._watch.check()
     raise AssertionError
 

@@ -243,7 +243,7 @@ def test_processes_end_when_their_caller_is_killed(tmp_path, build):
             writers = process.children()
         caller.kill()
         caller.wait()
-        _, alive = psutil.wait_procs(writers, timeout=20)
+        _, alive = psutil.wait_procs(writers, timeout=300)
         assert not alive
         shutil.rmtree(tmp_path / "out")
 

@@ -34,7 +34,7 @@ _PATTERNS = (
 )
 # How much longer than its time-out the real one waits for a sign of the program.
 _MORE_S = 30
-_START_S = 15
+_START_S = 300
 _CACHE = "/root/.config/Google/DriveFS"
 
 
