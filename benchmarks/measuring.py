@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-_FRAMEWORKS = ("torch", "tensorflow", "keras")
+_FRAMEWORKS = ("torch", "tensorflow", "jax", "keras")
 
 
 def machine() -> str:

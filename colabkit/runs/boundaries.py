@@ -369,18 +369,19 @@ class Boundaries:
             message, step=status.step, epoch=self.epoch, loss=math.nan, hint=WAY_BACK
         )
 
-    def _say_unsaved(self) -> None:
+    def _say_unsaved(self, reasons: tuple[str, ...]) -> None:
         """Says the verdict again where training was seen to read or change what none can repeat."""
         said = self.history.verdict
         if self.has_trained and said is not None:
-            self.history.verdict = said.adding(reasons=self.verdict.reasons)
+            self.history.verdict = said.adding(reasons=reasons)
             if self.history.verdict != said:
                 self._display.say(str(self.history.verdict))
 
     def _snapshot(self) -> Snapshot:
         sections = self._adapter.sections()
-        self._say_unsaved()
-        reasons = (*self._state.reasons, *self.verdict.reasons)
+        unsaved = self.verdict.reasons
+        self._say_unsaved(unsaved)
+        reasons = (*self._state.reasons, *unsaved)
         self._state.reasons = tuple(dict.fromkeys(reasons))
         self._state.parts = self._adapter.parts()
         made = self._state.objects_as_made

@@ -181,6 +181,55 @@ def test_a_save_holds_what_a_step_is_given_to_overwrite(tmp_path: Path) -> None:
 
 
 @in_life
+def test_what_is_held_in_host_memory_is_not_copied_and_stays_as_it_was(tmp_path: Path) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    from colabkit.frameworks.jax import JaxBackend
+
+    del tmp_path
+    backend, step = JaxBackend(), jax.jit(lambda state: state * 2, donate_argnums=0)
+    for dtype in ("float32", "bfloat16", "int8"):
+        state = step(jnp.ones((300, 300), dtype))
+        spec, address = backend.describe(state), state.unsafe_buffer_pointer()
+        (held,) = backend.hold([state])
+        assert held.array.ctypes.data == address
+        then, view = np.array(state), backend.allocate(spec.nbytes)
+        for _ in range(3):
+            state = step(state)
+        backend.copy([held], [view])()
+        assert view.tobytes() == then.tobytes()
+        assert held.array is None
+
+
+@in_life
+def test_a_tree_whose_form_has_no_hash_is_saved_under_its_names(tmp_path: Path) -> None:
+    import dataclasses
+    import functools
+
+    import jax
+    import jax.numpy as jnp
+
+    register = functools.partial(
+        jax.tree_util.register_dataclass, data_fields=["kernel"], meta_fields=["sizes"]
+    )
+
+    @register
+    @dataclasses.dataclass
+    class Layer:
+        kernel: Any
+        sizes: list[int]
+
+    run = run_of(tmp_path, state={"layer": Layer(jnp.zeros(3), [3])})
+    for _ in run.items(range(4)):
+        run.state = {"layer": Layer(run.state["layer"].kernel + 1, [3])}
+    (newest, *_) = colabkit.checkpoints(tmp_path)
+    assert "state.layer.kernel" in newest.hashes
+    again = run_of(tmp_path, state={"layer": Layer(jnp.zeros(3), [3])})
+    assert (again.state["layer"].kernel == 4).all()
+
+
+@in_life
 def test_a_state_that_was_overwritten_and_not_assigned_is_named(tmp_path: Path) -> None:
     import jax
     import jax.numpy as jnp

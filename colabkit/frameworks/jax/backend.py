@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,6 +39,8 @@ _NUMPY: dict[str, Any] = {
     "F8_E5M2": ml_dtypes.float8_e5m2,
 }
 _NUMPY |= {code: np.dtype(name) for name, code in _NAMES.items() if code not in _NUMPY}
+# By type and not by its name, which takes NumPy longer to say than all else takes.
+_CODES = {np.dtype(kind): code for code, kind in _NUMPY.items()}
 
 
 def is_key(value: Any) -> bool:
@@ -58,7 +59,7 @@ _copied: Callable[[Sequence[Any]], list[Any]] = jax.jit(_copies_of)
 
 
 class _Held:
-    """A copy of an array that nobody else has, let go as soon as it is on the host."""
+    """What an array was at one moment, let go as soon as it is on the host."""
 
     __slots__ = ("array",)
 
@@ -67,10 +68,11 @@ class _Held:
 
 
 class JaxBackend:
-    """Copies arrays on their device, without waiting; any thread brings the copies to the host.
+    """Holds arrays as they are, without waiting; any thread brings them to the host.
 
     A step that is given its state to overwrite deletes the arrays that were passed: what is only
-    referred to would be gone before it is written.
+    referred to would be gone before it is written. So they are copied on their device, except in
+    host memory: what NumPy looks at there, JAX leaves alone, and gives the step other memory.
     """
 
     overlaps = False
@@ -80,21 +82,24 @@ class JaxBackend:
 
     def describe(self, tensor: Any) -> TensorSpec:
         """Returns dtype, shape and size."""
-        name = _NAMES.get(str(tensor.dtype))
+        name = _CODES.get(tensor.dtype)
         if name is None:
             message = f"An array of {tensor.dtype} cannot be stored."
             raise StateError(message, where="", hint="Keep it in a type of 8 bits or more.")
         if tensor.is_deleted():
             raise deleted_error(of="an array of the run")
-        shape = tuple(tensor.shape)
-        return TensorSpec(name, shape, math.prod(shape) * tensor.dtype.itemsize)
+        return TensorSpec(name, tensor.shape, tensor.nbytes)
 
     def hold(self, tensors: Sequence[Any]) -> list[Any]:
-        """Starts a copy of each on its own device."""
+        """Looks at what lies in host memory, and starts a copy of all else on its own device."""
         found: list[Any] = [None] * len(tensors)
         by_devices: dict[Any, list[int]] = collections.defaultdict(list)
         for place, tensor in enumerate(tensors):
-            by_devices[frozenset(tensor.sharding.device_set)].append(place)
+            devices = tensor.sharding.device_set
+            if all(device.platform == "cpu" for device in devices):
+                found[place] = _Held(np.asarray(tensor))
+            else:
+                by_devices[frozenset(devices)].append(place)
         for places in by_devices.values():
             for place, copy in zip(places, _copied([tensors[n] for n in places]), strict=True):
                 found[place] = _Held(copy)
@@ -105,9 +110,10 @@ class JaxBackend:
         return np.empty(nbytes, np.uint8)
 
     def copy(self, tensors: Sequence[Any], into: Sequence[Bytes]) -> Callable[[], None]:
-        """Brings held copies to the host, and lets each go."""
+        """Brings what is held to the host, and lets each go."""
         for held in tensors:
-            held.array.copy_to_host_async()
+            if isinstance(held.array, jax.Array):
+                held.array.copy_to_host_async()
         for held, view in zip(tensors, into, strict=True):
             np.copyto(view, np.ascontiguousarray(held.array).reshape(-1).view(np.uint8))
             held.array = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping
@@ -32,15 +33,13 @@ class Pytree:
     @classmethod
     def of(cls, value: Any) -> Pytree:
         """Takes a pytree apart."""
-        found, structure = jax.tree_util.tree_flatten_with_path(value)
-        flat = [leaf for _, leaf in found]
+        flat, structure = jax.tree_util.tree_flatten(value)
         leaves: dict[str, Any] = {}
         paths: list[str | None] = []
-        for path, leaf in found:
+        for name, leaf in zip(_names_in(value, structure), flat, strict=True):
             if not (isinstance(leaf, jax.Array) or is_leaf(leaf)):
                 paths.append(None)
                 continue
-            name = _name_of(path)
             name = f"{name}~{len(paths)}" if name in leaves else name
             paths.append(name)
             leaves[name] = leaf
@@ -103,6 +102,25 @@ def is_spread(leaf: Any) -> bool:
     if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) < 2:
         return False
     return not leaf.is_fully_replicated
+
+
+# A save asks three times, and to name the leaves of a tree takes longer than to take them.
+_known: dict[Any, list[str]] = {}
+_KNOWN_MAX = 16
+
+
+def _names_in(value: Any, structure: Any) -> list[str]:
+    """Returns the name of each leaf, made but once for each structure."""
+    with contextlib.suppress(TypeError):  # of one whose static parts have no hash
+        if structure in _known:
+            return _known[structure]
+    found, _ = jax.tree_util.tree_flatten_with_path(value)
+    names = [_name_of(path) for path, _ in found]
+    with contextlib.suppress(TypeError):
+        if len(_known) == _KNOWN_MAX:
+            _known.clear()
+        _known[structure] = names
+    return names
 
 
 def _name_of(path: Any) -> str:

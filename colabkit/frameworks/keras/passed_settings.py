@@ -17,9 +17,10 @@ def parts_of(models: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[s
     """Returns a phrase for each model and optimizer, which other parts do not share."""
     parts = {}
     for name, model in models.items():
-        names = stable_names(model, model.weights)
+        weights = model.weights
+        names = stable_names(model, weights)
         trainable = {id(variable) for variable in model.trainable_variables}
-        pairs = zip(names, model.weights, strict=True)
+        pairs = zip(names, weights, strict=True)
         trained = [key for key, variable in pairs if id(variable) in trainable]
         parts[name] = f"{len(trained)} of {len(names)} variables ({digest_of(sorted(trained))})"
     return parts | {name: type(optimizer).__name__ for name, optimizer in optimizers.items()}
