@@ -12,13 +12,13 @@ from types import MappingProxyType
 from typing import Literal
 
 from colabkit.datasets.archives.safety import Limits
-from colabkit.datasets.cache.slots import cache_folder, slot_for
+from colabkit.datasets.cache.slots import Slot, cache_folder, slot_for
 from colabkit.datasets.call import Call
 from colabkit.datasets.origins.resolver import DatasetRequest
 from colabkit.datasets.reading.web import Access
 from colabkit.datasets.resolve import Found, SourceKind, SourceLike, find_source
 from colabkit.errors import ArgumentError
-from colabkit.storage import mount_of
+from colabkit.storage import asked, mount_of
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -127,10 +127,14 @@ def dataset(
         subfolders=subfolders,
         nested=nested,
     )
+    slot = asked(lambda: _slot_of(request, dest))
+    return Call(request, slot, progress=progress).run()
+
+
+def _slot_of(request: DatasetRequest, dest: str | os.PathLike[str] | None) -> Slot:
     if dest is not None:
         _check_dest(dest, request.found)
-    slot = slot_for(request.found.name, request.selection, dest, cache=cache_folder())
-    return Call(request, slot, progress=progress).run()
+    return slot_for(request.found.name, request.selection, dest, cache=cache_folder())
 
 
 def _in_form(found: Found, *, unpack: bool, subfolders: bool, nested: bool) -> Found:

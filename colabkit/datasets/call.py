@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -37,8 +38,11 @@ from colabkit.notebook import (
     bytes_words,
     lasted_words,
 )
-from colabkit.storage import mount_of
+from colabkit.storage import asked, mount_of
 
+_logger = logging.getLogger(__name__)
+# With the time that workers get to end it stays below the 5 s after which a cell is to be back.
+_CLOSE_TIMEOUT_S = 1.0
 Result = TypeVar("Result")
 
 
@@ -110,9 +114,16 @@ class Call:
             ) from error
         finally:
             self._bar.close()
-            self._resolver.close()
+            self._close()
         empty_trash(self._slot)
         return path
+
+    def _close(self) -> None:
+        # Closing a file on a mount asks that mount, and may hang as reading it does.
+        try:
+            asked(self._resolver.close, timeout_s=_CLOSE_TIMEOUT_S)
+        except TimeoutError:
+            _logger.warning("%s does not let go of what was read of it.", self._label)
 
     def _used(self) -> Path | None:
         """Returns the folder when it can be taken as it is, without the lock."""
@@ -257,4 +268,5 @@ def retrier_for(found: Found, watch: Watch) -> Retrier:
     """Returns what to do when a source fails in the middle."""
     if any(map(is_url, found.paths)):
         return Retrier(watch, location=found.name, patience_s=URL_PATIENCE_S)
-    return Retrier(watch, location=found.name, mount=mount_of(found.name))
+    mount = asked(lambda: mount_of(found.name))
+    return Retrier(watch, location=found.name, mount=mount)

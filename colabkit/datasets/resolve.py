@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import errno
 import glob
 import os
 import re
@@ -14,6 +13,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from colabkit.datasets.folders.listing import is_left_out
+from colabkit.datasets.missing import missing
 from colabkit.datasets.reading.shared_links import (
     drive_file,
     drive_folder,
@@ -36,11 +36,10 @@ from colabkit.runtime import Platform, detect_platform
 from colabkit.storage import (
     DriveMount,
     MountState,
-    locate,
+    asked,
     locate_input,
     mount_of,
     names_in,
-    near_names,
 )
 
 URL_HINT = "Check the address and the pattern."
@@ -222,20 +221,54 @@ def find_source(
     """
     platform = detect_platform() if platform is None else platform
     access = access or Access()
-    found = _find(source, platform, access)
-    return found if as_they_are else with_parts(found, access)
+
+    are_urls = "://" in str(source)
+
+    def look(*, mounts_again: bool) -> Found:
+        found = _find(source, platform, access, mounts_again=mounts_again)
+        return found if as_they_are else with_parts(found, access)
+
+    def found_out(*, mounts_again: bool) -> Found:
+        # Waiting for a server heeds Ctrl-C, and its library may ask Colab for a token.
+        if are_urls:
+            return look(mounts_again=mounts_again)
+        return asked(lambda: look(mounts_again=mounts_again))
+
+    if threading.current_thread() is not threading.main_thread():
+        return look(mounts_again=False)
+    try:
+        return found_out(mounts_again=True)
+    except _DriveIsLostError as lost:
+        lost.mount.remount()
+        return found_out(mounts_again=False)
 
 
-def _find(source: SourceLike | Sequence[SourceLike], platform: Platform, access: Access) -> Found:
+class _DriveIsLostError(Exception):
+    """The mount has to be mounted again, by the main thread; never leaves this module."""
+
+    def __init__(self, mount: DriveMount) -> None:
+        super().__init__(mount)
+        self.mount = mount
+
+
+def _find(
+    source: SourceLike | Sequence[SourceLike],
+    platform: Platform,
+    access: Access,
+    *,
+    mounts_again: bool,
+) -> Found:
     if isinstance(source, str | os.PathLike):
-        return _find_one(os.fspath(source), platform, access)
+        return _find_one(os.fspath(source), platform, access, mounts_again=mounts_again)
     are_places = isinstance(source, Sequence) and all(
         isinstance(item, str | os.PathLike) for item in source
     )
     if not are_places or not source:
         message = f"source is a path, a URL or a list of them, not {source!r}."
         raise ArgumentError(message, argument="source")
-    found = [_find_one(os.fspath(item), platform, access) for item in source]
+    found = [
+        _find_one(os.fspath(item), platform, access, mounts_again=mounts_again) for item in source
+    ]
     if len(found) == 1:
         one = found[0]
         if one.kind is SourceKind.ARCHIVES and not is_url(one.name):
@@ -258,7 +291,7 @@ def _find(source: SourceLike | Sequence[SourceLike], platform: Platform, access:
     return Found("|".join(names), f"{len(paths):,} files", kind, paths, error)
 
 
-def _find_one(text: str, platform: Platform, access: Access) -> Found:
+def _find_one(text: str, platform: Platform, access: Access, *, mounts_again: bool) -> Found:
     if not text:
         message = "source is empty."
         raise ArgumentError(message, argument="source", hint="Pass a path or a URL.")
@@ -268,7 +301,7 @@ def _find_one(text: str, platform: Platform, access: Access) -> Found:
     path = locate_input(text, platform=platform).absolute()
     name = str(path)
     try:
-        mode = _mode_of(path, mount_of(path, platform=platform))
+        mode = _mode_of(path, mount_of(path, platform=platform) if mounts_again else None)
         if stat.S_ISDIR(mode):
             return Found(name, path.name, SourceKind.FOLDER, (name,))
     except OSError as reason:
@@ -280,7 +313,7 @@ def _find_one(text: str, platform: Platform, access: Access) -> Found:
             return Found(name, path.name, SourceKind.ARCHIVES, (part,))
         if is_drive_id(text):
             return _find_url(drive_link(text), access)
-        error = _missing(text, path, reason, platform)
+        error = missing(text, path, reason, platform)
         return Found(name, path.name, SourceKind.MISSING, (), error)
     return Found(name, path.name, SourceKind.ARCHIVES, (name,))
 
@@ -355,15 +388,18 @@ def _with_numbers(url: str) -> list[str]:
 
 
 def _mode_of(path: Path, mount: DriveMount | None) -> int:
-    """Returns what a path is; a mount that is lost is mounted again first."""
+    """Returns what a path is.
+
+    Raises:
+        _DriveIsLostError: Its mount is lost, and worth a try to mount it again.
+        OSError: It cannot be looked at.
+    """
     try:
         return path.stat().st_mode
-    except OSError:
-        on_main = threading.current_thread() is threading.main_thread()
-        if mount is None or not on_main or mount.probe() is not MountState.LOST:
+    except OSError as error:
+        if mount is None or mount.probe() is not MountState.LOST:
             raise
-        mount.remount()
-        return path.stat().st_mode
+        raise _DriveIsLostError(mount) from error
 
 
 def _matches(name: str) -> tuple[str, ...]:
@@ -377,44 +413,3 @@ def _matches(name: str) -> tuple[str, ...]:
 
 def _label(url: str) -> str:
     return re.split(r"[?#]", url.rstrip("/"))[0].rpartition("/")[2] or url
-
-
-def _missing(text: str, path: Path, reason: OSError, platform: Platform) -> Exception:
-    mount = mount_of(text, platform=platform)
-    hint = "Run colabkit.mount(), then this cell again."
-    if mount is not None and mount.state is not MountState.MOUNTED:
-        message = f"{text} cannot be reached: Google Drive is {mount.state.value}."
-        return DatasetNotFoundError(message, path=path, hint=hint)
-    if reason.errno in {errno.ENOTCONN, errno.EIO}:
-        message = f"{text} cannot be reached: {os.strerror(reason.errno)}."
-        return DatasetNotFoundError(message, path=path, hint=hint)
-    above = next((p for p in path.parents if p.is_dir()), Path("/"))
-    wanted = path.relative_to(above).parts[0]
-    names = names_in(above)
-    if wanted in names:
-        message = f"{text} cannot be reached: {reason.strerror} ({path})."
-        hint = f"{above / wanted} is there: check that it can be read, and is no broken link."
-        return DatasetNotFoundError(message, path=path, hint=hint)
-    near = near_names(wanted, names)
-    message = f"There is no {text}"
-    if str(path) != text:
-        message += f" ({path})"
-    message += "; Google Drive is mounted." if mount is not None else "."
-    if path.parent != above:
-        message += f" The folder {above} is there, {wanted!r} in it is not."
-    if near:
-        hint = f"In {above} there is {', '.join(repr(name) for name in near)}."
-    else:
-        hint = f"Nothing in {above} has a name like {wanted!r}."
-    if _is_on_drive(text, platform):
-        hint = f'It is on Google Drive: pass "MyDrive/{text}".'
-    return DatasetNotFoundError(message, path=path, near_names=near, hint=hint)
-
-
-def _is_on_drive(text: str, platform: Platform) -> bool:
-    """Whether a name that is missing here is there at the top of the mounted Drive."""
-    on_drive = f"MyDrive/{text}"
-    mount = mount_of(on_drive, platform=platform)
-    if mount is None or mount.state is not MountState.MOUNTED or Path(text).is_absolute():
-        return False
-    return locate(on_drive, platform=platform).exists()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from colabkit.doors import opened_on_use
 
 if TYPE_CHECKING:
+    from colabkit.storage.asking import asked
     from colabkit.storage.drive_mount import (
         DEFAULT_MOUNTPOINT,
         DriveMount,
@@ -74,6 +75,7 @@ __all__ = [
     "Uploading",
     "Volume",
     "active_mount",
+    "asked",
     "attached_runs",
     "cache_folder",
     "drive_part",
@@ -107,6 +109,7 @@ __all__ = [
 __getattr__, __dir__ = opened_on_use(
     __name__,
     {
+        "asking": "asked",
         "drive_mount": (
             "DEFAULT_MOUNTPOINT DriveMount RemountOutcome RemountResult "
             "MountState Observation state_after wait_before_try_s"

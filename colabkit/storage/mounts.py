@@ -7,9 +7,10 @@ import dataclasses
 import os
 import re
 import stat
-import threading
 from collections.abc import Collection
 from pathlib import Path
+
+from colabkit.storage.asking import asked
 
 _SLOW = ("fuse", "nfs", "cifs", "smb", "9p", "afs", "drvfs", "davfs", "ceph", "lustre", "glusterfs")
 _LOCAL_FUSE = ("fuseblk", "fusectl", "fuse-overlayfs", "fuse.overlayfs")
@@ -120,20 +121,11 @@ def device_of(folder: Path) -> int | None:
 
     A dead mount may hang whoever asks it, and then it is a thread that hangs.
     """
-    answer: list[int] = []
-
-    def ask() -> None:
-        try:
-            found = folder.stat()
-        except OSError:
-            return
-        if stat.S_ISDIR(found.st_mode):
-            answer.append(found.st_dev)
-
-    asking = threading.Thread(target=ask, name="colabkit-probe", daemon=True)
-    asking.start()
-    asking.join(_PROBE_S)
-    return answer[0] if answer else None
+    try:
+        found = asked(folder.stat, timeout_s=_PROBE_S)
+    except OSError:
+        return None
+    return found.st_dev if stat.S_ISDIR(found.st_mode) else None
 
 
 def answers(folder: Path) -> bool:

@@ -33,7 +33,7 @@ from colabkit.errors import (
     StorageError,
 )
 from colabkit.notebook import Printed, Silent, Speaker, TransferBar, bytes_words, lasted_words
-from colabkit.storage import FULL, locate, mount_of
+from colabkit.storage import FULL, asked, locate, mount_of
 
 _TEMPORARY = ".colabkit-pack-"
 _STALE_S = 3600.0
@@ -97,7 +97,7 @@ def pack(
     began_s = time.monotonic()
     speaker: Speaker = Printed() if progress else Silent()
     watch = Watch()
-    retrier = Retrier(watch, location=str(root), mount=mount_of(root))
+    retrier = Retrier(watch, location=str(root), mount=asked(lambda: mount_of(root)))
     bar = TransferBar(target.name, progress=progress)
 
     def work() -> Packed:
@@ -186,7 +186,12 @@ def _checked(folder: str | os.PathLike[str], archive: str | os.PathLike[str]) ->
     if found.kind is not SourceKind.FOLDER:
         message = f"{os.fspath(folder)} is not a folder."
         raise ArgumentError(message, argument="folder", hint="Pass the folder to pack.")
-    root, target = Path(found.paths[0]), locate(os.fspath(archive)).absolute()
+    root = Path(found.paths[0])
+    return root, asked(lambda: _checked_target(root, os.fspath(archive)))
+
+
+def _checked_target(root: Path, archive: str) -> Path:
+    target = locate(archive).absolute()
     if target.suffix.lower() != ".zip":
         message = f"The archive is a zip, and {target.name!r} does not end in .zip."
         hint = f"Name it {target.with_suffix('.zip').name!r}."
@@ -198,7 +203,7 @@ def _checked(folder: str | os.PathLike[str], archive: str | os.PathLike[str]) ->
         message = f"There is no folder {target.parent} for the archive."
         raise DatasetNotFoundError(message, path=target.parent, hint="Make it first.")
     check_target(target)
-    return root, target
+    return target
 
 
 def _check_can_be_taken_back(root: Path, listing: Listing) -> None:
