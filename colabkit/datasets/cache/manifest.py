@@ -9,12 +9,13 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import xxhash
+
+from colabkit.datasets.reading.workers import Pool
 
 _MAGIC = b"colabkit dataset 1 "
 _CHUNK = 1 << 12
@@ -252,7 +253,7 @@ def parallel(
     batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
     if len(batches) <= 1:
         return [work(item) for item in items]
-    with ThreadPoolExecutor(threads, name) as pool:
+    with Pool(threads, name) as pool:
         done = pool.map(lambda batch: [work(item) for item in batch], batches)
         return list(itertools.chain.from_iterable(done))
 

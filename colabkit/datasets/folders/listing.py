@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path, PurePosixPath
 
 import xxhash
@@ -16,6 +16,7 @@ import xxhash
 from colabkit.datasets.archives.safety import is_junk_name
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.cache.slots import SIDE_NAME
+from colabkit.datasets.reading.workers import Pool
 from colabkit.errors import ArgumentError, StorageError, UnsafeLinkError
 
 THREADS = 32
@@ -118,7 +119,7 @@ def list_folder(
     lister = _Lister(root, reader or FolderReader(), retry or _give_up)
     files: list[Member] = []
     folders: list[str] = []
-    with ThreadPoolExecutor(threads, "colabkit-list") as pool:
+    with Pool(threads, "colabkit-list") as pool:
         waiting: set[Future[_Found]] = {pool.submit(lister.scan, "")}
         try:
             while waiting:
@@ -168,7 +169,7 @@ def list_files(
         return lister.statuses(batch).files
 
     batches = [names[start : start + _BATCH] for start in range(0, len(names), _BATCH)]
-    with ThreadPoolExecutor(threads, "colabkit-list") as pool:
+    with Pool(threads, "colabkit-list") as pool:
         return [file for files in pool.map(statuses, batches) for file in files]
 
 

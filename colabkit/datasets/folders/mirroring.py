@@ -8,7 +8,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from colabkit.datasets.cache.manifest import Member, measure
 from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.listing import THREADS, FolderReader, Listing
 from colabkit.datasets.reading.progress import Watch
+from colabkit.datasets.reading.workers import Pool
 from colabkit.errors import DatasetChangedError
 
 STABLE_S = 2.0
@@ -168,7 +169,7 @@ def _link_unchanged(before: Before, wanted: Mapping[str, Member], staging: Stagi
 
 
 def _run(work: Callable[[Member], None], files: Sequence[Member], *, threads: int) -> None:
-    with ThreadPoolExecutor(threads, "colabkit-copy") as pool:
+    with Pool(threads, "colabkit-copy") as pool:
         futures = [pool.submit(work, file) for file in files]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
@@ -256,7 +257,7 @@ class _Copier:
 
     def _copy_ranges(self, file: Member, descriptor: int) -> None:
         starts = range(0, file.nbytes, _RANGE_BYTES)
-        with ThreadPoolExecutor(min(_RANGE_THREADS, len(starts)), "colabkit-range") as pool:
+        with Pool(min(_RANGE_THREADS, len(starts)), "colabkit-range") as pool:
             ends = [min(start + _RANGE_BYTES, file.nbytes) for start in starts]
             list(pool.map(lambda a, b: self._copy_range(file, descriptor, a, b), starts, ends))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from colabkit.datasets.reading.retrying import RetriedSource, Retry
 from colabkit.datasets.reading.source import Source, stamp_of
 from colabkit.datasets.reading.split_names import SplitArchive, name_of
 from colabkit.datasets.reading.web import Access
+from colabkit.datasets.reading.workers import Pool
 from colabkit.datasets.reading.wrappers import HashedSource, JoinedSource
 from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import (
@@ -160,7 +161,7 @@ class ArchiveOrigin:
         """Returns what work gives for each archive; of several, some at a time."""
         if len(self._paths) == 1:
             return [work(self._paths[0])]
-        with ThreadPoolExecutor(_PLANNERS, name) as pool:
+        with Pool(_PLANNERS, name) as pool:
             return list(pool.map(work, self._paths))
 
     def _check_clashes(self, tables: Sequence[Sequence[Any]], tree: Path | None = None) -> None:
@@ -180,7 +181,7 @@ class ArchiveOrigin:
         if len(jobs) == 1:
             self._tables = [self._unpack(0, tree, done, totals)]
             return
-        with ThreadPoolExecutor(_SIDE_BY_SIDE, "colabkit-archive") as pool:
+        with Pool(_SIDE_BY_SIDE, "colabkit-archive") as pool:
             futures = [pool.submit(self._unpack, job, tree, done, totals) for job in jobs]
             try:
                 wait(futures, return_when=FIRST_EXCEPTION)
@@ -314,7 +315,7 @@ class ArchiveOrigin:
         split = self._splits[path]
         if not split.are_joined:
             return self._downloads.opened(split.parts[0])
-        with ThreadPoolExecutor(_PLANNERS, "colabkit-parts") as pool:
+        with Pool(_PLANNERS, "colabkit-parts") as pool:
             parts = list(pool.map(self._downloads.opened, split.parts))
         return JoinedSource(parts, path)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 
 from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
@@ -18,6 +17,7 @@ from colabkit.datasets.origins.base import Contents, Notes, Origin, files_origin
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import RetriedSource, Retry, open_retried
 from colabkit.datasets.reading.source import Source
+from colabkit.datasets.reading.workers import Pool
 from colabkit.errors import ArchiveCorruptError, ArgumentError
 
 _KIND_HEAD_BYTES = 64 << 10
@@ -224,7 +224,7 @@ class PartsOrigin:
 
     def _choice(self) -> Origin:
         if self._chosen is None:
-            with ThreadPoolExecutor(THREADS, "colabkit-heads") as pool:
+            with Pool(THREADS, "colabkit-heads") as pool:
                 are_archives = list(pool.map(self._is_archive, self._paths))
             if len(set(are_archives)) > 1:
                 raise _mixed(self._paths, are_archives)

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import zlib
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import xxhash
@@ -25,6 +25,7 @@ from colabkit.datasets.folders.listing import THREADS, FolderReader, Listing
 from colabkit.datasets.packing.pieces import PIECE_BYTES, Compressor, OlderPack, Piece, times_of
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import Retry
+from colabkit.datasets.reading.workers import Pool
 from colabkit.errors import StorageError
 
 _LARGE_BYTES = PIECE_BYTES // 8
@@ -96,7 +97,7 @@ class ZipPacker:
         """
         for folder in listing.empty_folders:
             self._write_whole(Entry(f"{folder}/", Method.STORED, 0, 0, 0, self.nbytes), b"")
-        with ThreadPoolExecutor(THREADS, "colabkit-pack") as pool:
+        with Pool(THREADS, "colabkit-pack") as pool:
             try:
                 self._write_files(self._parts(pool, root, listing))
             except BaseException:
@@ -116,7 +117,7 @@ class ZipPacker:
         Raises:
             StorageError: It is not what was written.
         """
-        with ThreadPoolExecutor(_READERS, "colabkit-verify") as pool:
+        with Pool(_READERS, "colabkit-verify") as pool:
             offsets = range(0, self.nbytes, _READ_BYTES)
             blocks = pool.map(lambda at: os.pread(self._descriptor, _READ_BYTES, at), offsets)
             whole = self._equals(blocks)
@@ -140,7 +141,7 @@ class ZipPacker:
                 return False
         return True
 
-    def _parts(self, pool: ThreadPoolExecutor, root: Path, listing: Listing) -> Iterator[_Part]:
+    def _parts(self, pool: Pool, root: Path, listing: Listing) -> Iterator[_Part]:
         waiting: collections.deque[Future[_Part]] = collections.deque()
         large = 0
         for file in listing.files:

@@ -7,11 +7,11 @@ import errno
 import http
 import importlib
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 from typing import Any
 
 from colabkit.datasets.reading.shared_links import drive_download, drive_file
+from colabkit.datasets.reading.workers import Pool
 from colabkit.errors import ArgumentError, MissingPackageError
 
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
@@ -135,7 +135,7 @@ def urls_that_exist(urls: Sequence[str], access: Access = NOTHING) -> list[str]:
     Raises:
         OSError: Their server does not say.
     """
-    with ThreadPoolExecutor(max(1, len(urls)), "colabkit-ask") as pool:
+    with Pool(max(1, len(urls)), "colabkit-ask") as pool:
         are_there = pool.map(lambda url: _exists(url, access), urls)
         return [url for url, is_there in zip(urls, are_there, strict=True) if is_there]
 

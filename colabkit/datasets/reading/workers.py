@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from concurrent.futures import Executor, Future
+from typing import Any, Generic, TypeVar
 
 # For all threads of a group together, counted from the first stop.
 _JOIN_TIMEOUT_S = 2.0
 _ITEMS_MAX = 1024
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class WorkersStoppedError(Exception):
@@ -147,3 +151,65 @@ class BoundedQueue(Generic[Item]):
 
     def _has_room(self) -> bool:
         return self._nbytes < self._nbytes_max and len(self._items) < _ITEMS_MAX
+
+
+class Pool(Executor):
+    """An executor whose threads nobody waits for when the process ends.
+
+    Python's own are waited for there: one that hangs in a dead mount would keep a script for
+    ever that Ctrl-C has ended.
+
+    Args:
+        threads: How many there are at most; each is started when there is work for it.
+        name: What they are called.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self._threads_max = threads
+        self._name = name
+        self._threads: list[threading.Thread] = []
+        self._tasks: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]
+        self._tasks = queue.SimpleQueue()
+        self._idle = threading.Semaphore(0)
+        self._guard = threading.Lock()
+
+    def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
+        """Has a thread call a function; the future gets what that returns or raises."""
+        future: Future[Result] = Future()
+        with self._guard:
+            self._tasks.put((future, lambda: fn(*args, **kwargs)))
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._threads_max:
+                name = f"{self._name}_{len(self._threads)}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Ends the threads when all is done, or what they are at; nothing is submitted then."""
+        if cancel_futures:
+            with contextlib.suppress(queue.Empty):
+                while (task := self._tasks.get_nowait()) is not None:
+                    task[0].cancel()
+        for _ in self._threads:
+            self._tasks.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            _run_into(*task)
+            del task
+            self._idle.release()
+
+
+def _run_into(future: Future[Any], call: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+        future.set_exception(error)
+    else:
+        future.set_result(result)
