@@ -15,15 +15,18 @@ from colabkit.datasets.archives.safety import Limits
 from colabkit.datasets.cache.slots import Slot, cache_folder, slot_for
 from colabkit.datasets.call import Call
 from colabkit.datasets.origins.resolver import DatasetRequest
+from colabkit.datasets.other_names import OF_DATASET
 from colabkit.datasets.reading.web import Access
 from colabkit.datasets.resolve import Found, SourceKind, SourceLike, find_source
 from colabkit.errors import ArgumentError
+from colabkit.other_names import answering
 from colabkit.storage import asked, mount_of
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
+@answering(OF_DATASET)
 def dataset(
     source: SourceLike | Sequence[SourceLike],
     dest: str | os.PathLike[str] | None = None,

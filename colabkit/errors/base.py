@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+_LONGEST_VALUE = 200
+
 
 class ColabKitError(Exception):
     """Base of every error colabkit raises on purpose.
@@ -39,7 +41,10 @@ class ArgumentError(ColabKitError, ValueError):
             >>> print(ArgumentError.of("epochs", -1, "Pass a whole number from 1 on."))
             epochs is -1. Pass a whole number from 1 on.
         """
-        return cls(f"{argument} is {value!r}.", argument=argument, hint=hint)
+        told = repr(value)
+        if len(told) > _LONGEST_VALUE and not isinstance(value, str):
+            told = f"of type {type(value).__name__}"
+        return cls(f"{argument} is {told}.", argument=argument, hint=hint)
 
 
 class MissingPackageError(ColabKitError, ImportError):

@@ -12,10 +12,37 @@ from colabkit.errors import ArgumentError
 from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators
 from colabkit.frameworks.plain_values import PlainValues
+from colabkit.other_names import OtherNames, answering, by_name
 from colabkit.runs.monitor import better_mode, is_better
 
 if TYPE_CHECKING:
     from colabkit.runs.run import Run
+
+# What EarlyStopping's arguments are called elsewhere, and what it leaves to others.
+_OF_EARLY_STOPPING = OtherNames(
+    by_name(
+        {
+            "min_delta": "delta early_stopping_threshold threshold tol",
+            "monitor": "metric metric_for_best_model",
+            "patience": "early_stopping_patience n_iter_no_change",
+        }
+    ),
+    by_name(
+        {
+            "Call colabkit.load(model, ckpt_dir, 'best') afterwards.": (
+                "load_best_model_at_end restore_best_weights"
+            ),
+            "Leave it out: the run says why it ended.": "quiet verbose",
+            "Leave it out: a larger patience waits longer.": (
+                "cooldown min_epochs start_from_epoch warmup"
+            ),
+            "Let a callback end it where the value is reached: event.run.stop().": (
+                "baseline divergence_threshold stopping_threshold"
+            ),
+            "Leave it out: a loss that is not finite ends the run.": "check_finite strict",
+        }
+    ),
+)
 
 _HOOKS = (
     "on_train_begin",
@@ -104,6 +131,7 @@ class EarlyStopping(Callback):
         'max'
     """
 
+    @answering(_OF_EARLY_STOPPING)
     def __init__(
         self,
         monitor: str = "val_loss",

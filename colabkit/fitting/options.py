@@ -11,6 +11,10 @@ from colabkit.runs.checks import require_count, require_list, seed_of
 from colabkit.runs.news import News
 from colabkit.runs.options import RunOptions
 
+_FOR_A_BATCH = (
+    'Pass a whole number from 1 on; microbatch="auto" divides a batch where memory runs out.'
+)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FitOptions:
@@ -37,8 +41,9 @@ class FitOptions:
     news: News
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "keep"):
+        for name in ("epochs", "keep"):
             require_count(name, getattr(self, name))
+        require_count("batch_size", self.batch_size, hint=_FOR_A_BATCH)
         seed_of(self.seed)
         require_list("callbacks", self.callbacks)
 

@@ -21,11 +21,14 @@ from colabkit.keeping.kept import Kept
 from colabkit.keeping.notes import stranded_folders
 from colabkit.keeping.opening import local_folder
 from colabkit.keeping.options import KeepOptions
+from colabkit.keeping.other_names import OF_KEEP
+from colabkit.other_names import answering
 from colabkit.storage import volume_at
 
 _live: dict[Path, Kept] = {}
 
 
+@answering(OF_KEEP)
 def keep(
     folder: str | Path,
     to: str | Path,

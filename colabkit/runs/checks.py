@@ -9,14 +9,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError
+from colabkit.runs.other_names import OF_RUN
 
 PLACE_NAMES = frozenset({"epoch", "step", "seconds"})
 
 
-def require_count(name: str, value: object) -> None:
+def require_count(
+    name: str, value: object, *, hint: str = "Pass a whole number from 1 on."
+) -> None:
     """Raises ArgumentError unless a value is a whole number from 1 on."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ArgumentError.of(name, value, "Pass a whole number from 1 on.")
+        raise ArgumentError.of(name, value, hint)
 
 
 def require_list(name: str, value: object) -> None:
@@ -41,6 +44,27 @@ def require_folder(value: object) -> None:
     message = f"ckpt_dir is {said}, not the path of a folder."
     hint = 'Pass one such as "MyDrive/runs/cats". Data of x and y is one argument: (x, y).'
     raise ArgumentError(message, argument="ckpt_dir", hint=hint)
+
+
+@contextlib.contextmanager
+def answering_names(named: Mapping[str, Any], *, known: Iterable[str]) -> Iterator[None]:
+    """Answers an object that cannot be kept with what its name is elsewhere an argument for.
+
+    Args:
+        named: What was passed under names of its own.
+        known: The arguments that there are, one of which may have been meant.
+    """
+    try:
+        yield
+    except ArgumentError as error:
+        name = error.argument
+        if name not in named or isinstance(named[name], type):
+            raise
+        hint = OF_RUN.hint(name, named[name], known=known)
+        if not hint:
+            raise
+        message = f"Run has no argument {name!r}, and {error.message}"
+        raise ArgumentError(message, argument=name, hint=hint) from error.__cause__
 
 
 def joined_objects(objects: Any, named: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,15 @@ from colabkit.checkpoint import CheckpointInfo, CheckpointList, RunFolder
 from colabkit.errors import ArgumentError, CheckpointNotFoundError
 from colabkit.frameworks.detect import adapter_for
 from colabkit.frameworks.differences import differences
+from colabkit.other_names import answering
 from colabkit.runs.checks import require_folder
 from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.handover import note_loaded
+from colabkit.runs.other_names import OF_CHECKPOINTS, OF_LOAD
 from colabkit.storage import locate, url_of, volume_at
 
 
+@answering(OF_CHECKPOINTS)
 def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> CheckpointList:
     """Returns the checkpoints in a run folder, newest first; writes nothing there.
 
@@ -45,6 +48,7 @@ def checkpoints(ckpt_dir: str | Path, *, verify: bool = False) -> CheckpointList
     return CheckpointList(checked, is_verified=True)
 
 
+@answering(OF_LOAD)
 def load(model: Any, ckpt_dir: str | Path, which: str | int = "latest") -> CheckpointInfo:
     """Copies the weights of a checkpoint into a model, verified byte by byte.
 

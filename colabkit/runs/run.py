@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -149,7 +150,9 @@ class Run(Reporting):
 
             # What people see of Run stays its own signature, which __new__ would hide.
             self.__class__ = RunOfSeveral
-        self._begin(ckpt_dir, options, checks.joined_objects(objects, named))
+        known = [field.name for field in dataclasses.fields(options)]
+        with checks.answering_names(named, known=known):
+            self._begin(ckpt_dir, options, checks.joined_objects(objects, named))
 
     def _begin(self, ckpt_dir: str | Path, options: RunOptions, objects: Mapping[str, Any]) -> None:
         """Makes the parts of the run, and puts back what its folder holds."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from colabkit.keeping import upload_all
 from colabkit.notebook import say
+from colabkit.other_names import answering
+from colabkit.session.other_names import OF_RELEASE
 from colabkit.storage import give_back
 
 
+@answering(OF_RELEASE)
 def release(*, timeout_s: float = 3600.0) -> None:
     """Waits until Drive has uploaded everything, unmounts it, and gives the machine back.
 

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from colabkit.errors import ArgumentError, StorageError
+from colabkit.other_names import answering
 from colabkit.projects import watch_folder
 from colabkit.runtime import (
     Device,
@@ -28,6 +29,7 @@ from colabkit.runtime import (
 from colabkit.session.adding_packages import add_packages, check_request
 from colabkit.session.drive import mounted_or_why, status_without
 from colabkit.session.gpu_reminder import remind_of_idle_gpu
+from colabkit.session.other_names import OF_SETUP
 from colabkit.session.records import DriveStatus, Session
 from colabkit.storage import DEFAULT_MOUNTPOINT, active_mount, locate
 
@@ -35,6 +37,7 @@ _SEED_MAX = 2**32 - 1
 _devices: dict[str, Device] = {}
 
 
+@answering(OF_SETUP)
 def setup(
     gpu: bool | Literal["require"] = True,
     *,

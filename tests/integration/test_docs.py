@@ -82,6 +82,13 @@ def modules_with_examples() -> Iterator[str]:
             yield ".".join(parts).removesuffix(".__init__")
 
 
+class ExampleFinder(doctest.DocTestFinder):
+    """Finds the examples of decorated functions too, which belong to the decorator's module."""
+
+    def _from_module(self, module: Any, value: Any) -> bool:
+        return super()._from_module(module, inspect.unwrap(value))
+
+
 @pytest.mark.parametrize("name", [*modules_with_examples()])
 def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
     if ".integrations." in name:
@@ -93,7 +100,7 @@ def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     runner = doctest.DocTestRunner()
-    for test in doctest.DocTestFinder().find(module, extraglobs={"colabkit": colabkit}):
+    for test in ExampleFinder().find(module, extraglobs={"colabkit": colabkit}):
         runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
 

@@ -82,6 +82,58 @@ TYPED: dict[str, tuple[Any, str]] = {
     "wd": (0.01, "weight_decay=0.01"),
     "banana": (1, "help(colabkit.fit)"),
     "epohs": (1, "Did you mean 'epochs'?"),
+    "max_epohcs": (3, "epochs=3"),
+    # What is much like a word of ours and means another thing.
+    "data_seed": (1, "seed=1"),
+    "deepspeed": ("ds.json", "own script"),
+    "hub_revision": ("main", "push_to_hub"),
+    "min_epochs": (3, "patience="),
+    "mode": ("max", "monitor="),
+    "optimizers": ((None, None), "optimizer= and scheduler="),
+    "save_last": (True, "newest checkpoints are kept"),
+    "weights_only": (True, 'resume="weights"'),
+    # Whole groups.
+    "adam_beta2": (0.98, "betas=(0.9, 0.98)"),
+    "dataloader_pin_memory": (True, "DataLoader(data, batch_size=32, shuffle=True, pin_memory="),
+    "ddp_backend": ("nccl", "torchrun"),
+    "limit_val_batches": (10, "Subset"),
+    "logging_strategy": ("steps", "history.steps"),
+    "torch_compile": (True, "torch.compile(model)"),
+    # Other habits.
+    "amp": (True, 'precision="16-mixed"'),
+    "auto_find_batch_size": (True, 'microbatch="auto"'),
+    "bs": (64, "batch_size=64"),
+    "datamodule": (None, "dm.train_dataloader()"),
+    "dls": (None, "data=dls.train"),
+    "gpus": (1, 'device="cuda"'),
+    "loss_weights": ([1, 2], "loss="),
+    "save_weights_only": (True, "torch.save(model.state_dict(), path)"),
+    "train_loader": ([], "called data"),
+    "transform": (len, "__getitem__"),
+    "valid_pct": (0.2, "random_split"),
+    "wandb": (True, 'logger="wandb"'),
+}
+# The same of a loop of one's own.
+TYPED_TO_RUN: dict[str, tuple[Any, str]] = {
+    "batch_size": (32, "run.batches(data, batch_size=32)"),
+    "callbacks": ([len], "Call it in the loop"),
+    "config": ({"lr": 0.1}, "run.state("),
+    "criterion": (len, "run.log(loss=loss)"),
+    "device": ("cuda", "in the loop"),
+    "epochs": (3, "run.epochs(3)"),
+    "loader": ([1, 2], "run.batches(loader)"),
+    "lr": (0.1, "Make the optimizer with it"),
+    "max_epochs": (3, "run.epochs(3)"),
+    "notify": ("ntfy://x", "fit takes it"),
+    "output_dir": ("x", "ckpt_dir='x'"),
+    "patience": (3, "by break"),
+    "precision": ("16-mixed", "in the loop"),
+    "resume_from_checkpoint": (True, "goes on by itself"),
+    "save_evry": ("5min", "Did you mean 'save_every'?"),
+    "save_steps": (100, "save_every=100"),
+    "save_total_limit": (3, "keep=3"),
+    "validation_data": ([1], "run.log(val_loss=...)"),
+    "verbose": (0, "progress=False"),
 }
 
 
@@ -93,6 +145,42 @@ def test_a_name_of_another_library_is_answered_with_what_to_write(name, tmp_path
     assert said in caught.value.hint
     assert caught.value.argument == name
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", TYPED_TO_RUN)
+def test_a_run_answers_it_too_where_it_is_no_object_to_keep(name, tmp_path):
+    value, said = TYPED_TO_RUN[name]
+    with pytest.raises(ArgumentError, match=f"Run has no argument '{name}'") as caught:
+        colabkit.Run(tmp_path / "run", model=network(), progress=False, **{name: value})
+    assert said in caught.value.hint
+    assert caught.value.argument == name
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_object_whose_name_is_an_argument_elsewhere_is_kept(tmp_path):
+    run = colabkit.Run(tmp_path, criterion=nn.Bilinear(2, 2, 1), lr=None, progress=False)
+    assert "criterion" in str(run.verdict)
+
+
+@pytest.mark.parametrize("kind", ["a dict", "a pair"])
+def test_what_configure_optimizers_returns_is_passed_piece_by_piece(kind, tmp_path):
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    both = {"a dict": {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler}}}
+    given = both.get(kind, ([optimizer], [scheduler]))
+    with pytest.raises(ArgumentError, match="optimizer is of type") as caught:
+        colabkit.fit(model, (X, Y), tmp_path, optimizer=given, **QUIET)
+    assert "scheduler=scheduler" in caught.value.hint
+    with pytest.raises(ArgumentError, match="optimizer is of type") as caught:
+        colabkit.Run(tmp_path, model=model, optimizer=given, progress=False)
+    assert "each by itself" in caught.value.hint
+
+
+def test_a_batch_size_that_is_looked_for_is_answered_with_microbatch(tmp_path):
+    with pytest.raises(ArgumentError, match="batch_size is 'auto'") as caught:
+        colabkit.fit(network(), (X, Y), tmp_path, batch_size="auto", **QUIET)
+    assert 'microbatch="auto"' in caught.value.hint
 
 
 CLASSES = {

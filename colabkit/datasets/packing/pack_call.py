@@ -17,6 +17,7 @@ from colabkit.datasets.archives.safety import Limits, member_path
 from colabkit.datasets.cache.publishing import sync_folder
 from colabkit.datasets.cache.slots import run_with_progress
 from colabkit.datasets.folders.listing import FolderReader, Listing, list_folder, unreadable
+from colabkit.datasets.other_names import OF_PACK
 from colabkit.datasets.packing.pieces import OlderPack, is_pack
 from colabkit.datasets.packing.zip_packer import ZipPacker
 from colabkit.datasets.reading.progress import Phase, Watch
@@ -33,6 +34,7 @@ from colabkit.errors import (
     StorageError,
 )
 from colabkit.notebook import Printed, Silent, Speaker, TransferBar, bytes_words, lasted_words
+from colabkit.other_names import answering
 from colabkit.storage import FULL, asked, locate, mount_of
 
 _TEMPORARY = ".colabkit-pack-"
@@ -60,6 +62,7 @@ class Packed:
     reused: int
 
 
+@answering(OF_PACK)
 def pack(
     folder: str | os.PathLike[str],
     archive: str | os.PathLike[str],

@@ -63,8 +63,13 @@ def make_optimizer(
         raise _has_its_own(settings, "the function that makes the optimizer takes none")
     made = optimizer(parameters, **settings) if callable(optimizer) else None
     if not isinstance(made, torch.optim.Optimizer):
-        message = f"optimizer={optimizer!r} gives no torch.optim.Optimizer."
+        message = f"optimizer is of type {type(optimizer).__name__}, and no optimizer."
         hint = "Pass an optimizer, its name, or a function that makes one of the parameters."
+        if callable(optimizer):
+            name = getattr(optimizer, "__name__", type(optimizer).__name__)
+            message = f"optimizer is {name}, which gives no torch.optim.Optimizer."
+        elif isinstance(optimizer, Mapping | list | tuple):
+            hint = "Pass each by itself: optimizer=optimizer, scheduler=scheduler."
         raise ArgumentError(message, argument="optimizer", hint=hint)
     return _without_closure(made)
 

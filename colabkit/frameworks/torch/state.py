@@ -11,7 +11,7 @@ from torch import nn
 
 from colabkit.checkpoint import NOTED, Section, encode
 from colabkit.errors import ArgumentError
-from colabkit.frameworks.attributes import Attributes
+from colabkit.frameworks.attributes import Attributes, has_state
 from colabkit.frameworks.generators import find_generators, is_unseedable
 from colabkit.frameworks.torch.frozen_base import FrozenBase
 from colabkit.frameworks.torch.held_objects import (
@@ -365,12 +365,21 @@ def _check_can_be_saved(name: str, value: Any) -> None:
         raise ArgumentError(message, argument=name, hint=f"Pass an object: {value.__name__}(...).")
     if isinstance(value, nn.Module):
         check_is_built(name, value)
-    has_state = hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
-    if value is None or has_state or find_generators(value, (torch.Generator,)) == [value]:
+    if value is None or has_state(value) or find_generators(value, (torch.Generator,)) == [value]:
         return
-    message = f"{name} is a {type(value).__name__}, which has no state_dict and load_state_dict."
+    message = f"{name} is of type {type(value).__name__}, without state_dict and load_state_dict."
     hint = f"Give it both, or leave it out; a loop's variables are kept by run.state({name}=...)."
+    if _holds_some_with_state(value):
+        hint = "Pass each by itself: Run(folder, model=model, optimizer=optimizer, scheduler=...)."
     raise ArgumentError(message, argument=name, hint=hint)
+
+
+def _holds_some_with_state(value: Any) -> bool:
+    """Whether it is a nesting of such objects, as ``configure_optimizers`` returns."""
+    members = value.values() if isinstance(value, Mapping) else value
+    return isinstance(value, Mapping | list | tuple) and any(
+        has_state(each) or _holds_some_with_state(each) for each in members
+    )
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

@@ -1,0 +1,81 @@
+"""What people type for arguments of ``Run``, ``load`` and ``checkpoints``, and what to write."""
+
+from __future__ import annotations
+
+from colabkit.other_names import OtherNames, by_name
+
+OF_RUN = OtherNames(
+    by_name(
+        {
+            "ckpt_dir": (
+                "checkpoint_dir default_root_dir dirpath filepath folder log_dir logdir"
+                " out_dir output_dir path root_dir run_dir save_dir"
+            ),
+            "keep": "keep_last max_to_keep save_top_k save_total_limit",
+            "max_steps": "max_iters num_steps num_training_steps total_steps",
+            "max_time": "time_limit timeout",
+            "monitor": "metric_for_best_model",
+            "save_every": "save_freq save_interval save_steps",
+            "seed": "random_seed random_state",
+        }
+    ),
+    by_name(
+        {
+            "Loop over run.epochs(3).": "epoch epochs max_epochs n_epochs num_epochs",
+            "Loop over run.batches(loader), which may be any iterable of batches.": (
+                "data dataloader dataset loader train_data train_loader"
+            ),
+            "Loop over run.batches(data, batch_size=32), or a loader, whose own it is.": (
+                "batch_size"
+            ),
+            "Loop over it as it is once run.batches is through, and run.log(val_loss=...).": (
+                "val_data val_loader validation_data"
+            ),
+            "Call it in the loop; a Run has no callbacks, only objects that it keeps.": (
+                "callbacks hooks"
+            ),
+            "Compute it in the loop, and run.log(loss=loss).": "criterion loss loss_fn metrics",
+            "Move model and batches there in the loop; what the run saves fits any device.": (
+                "accelerator device gpus"
+            ),
+            "Make the optimizer with it, and pass that: Run(folder, model=model,"
+            " optimizer=optimizer).": "learning_rate lr weight_decay",
+            "Write it in the loop, as without a Run.": (
+                "accumulate amp clip_grad_norm fp16 gradient_accumulation_steps mixed_precision"
+                " precision warmup"
+            ),
+            "Leave it out: making the Run goes on by itself. resume= takes a step, "
+            '"best", "weights" or False.': (
+                "ckpt_path resume_from resume_from_checkpoint resume_training"
+            ),
+            "Leave the loop by break where it is time; that ends the run.": "patience",
+            "Name the run by its folder.": "experiment_name name project run_name",
+            "Keep what changes with run.state(best=0.0); what does not change needs no keeping.": (
+                "args config hparams params_dict"
+            ),
+            "Pass monitor=: the best epoch is kept beside the newest checkpoints.": (
+                "save_best save_best_only"
+            ),
+            'Write logger="wandb", "mlflow" or "trackio", or tensorboard=True.': "report_to wandb",
+            "Write progress=False for silence; leave it out otherwise.": "quiet silent verbose",
+            "fit takes it; after a loop of your own, send it yourself.": "notify",
+        }
+    ),
+)
+OF_LOAD = OtherNames(
+    by_name({"ckpt_dir": "checkpoint checkpoint_dir folder path", "which": "checkpoint_step step"}),
+    by_name(
+        {
+            'Write which="best".': "best",
+            'Write which="latest".': "last latest newest",
+            "Leave it out: weights are copied to where the model is.": "device map_location",
+            'What fits is taken by fit(..., resume="weights"); load wants all of it.': (
+                "skip_mismatch strict"
+            ),
+            "Leave it out: nothing in a checkpoint is a pickle.": "weights_only",
+        }
+    ),
+)
+OF_CHECKPOINTS = OtherNames(
+    by_name({"ckpt_dir": "folder path run_dir", "verify": "check full full_check"})
+)
