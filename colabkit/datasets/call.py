@@ -22,7 +22,7 @@ from colabkit.datasets.cache.publishing import (
     write_manifest,
 )
 from colabkit.datasets.cache.room import mark_used, sweep
-from colabkit.datasets.cache.slots import Slot, hold, locked, run_with_progress
+from colabkit.datasets.cache.slots import Slot, has_locks, hold, locked, run_with_progress
 from colabkit.datasets.deciding import CacheAction, Verdict, decide
 from colabkit.datasets.making import Made, MakeRequest, full_error, make, says_full
 from colabkit.datasets.origins.resolver import DatasetRequest, OriginResolver
@@ -170,6 +170,11 @@ class Call:
             self._renew(verdict, None)
         if verdict.reason:
             self._speaker.say(f"{self._label}: {verdict.reason}; it is made anew.")
+        if not has_locks(self._slot.side):
+            self._speaker.say(
+                f"The disk of {self._slot.folder.parent} has no locks: let only one machine at a"
+                " time make a dataset there, or one of two may have to be run again."
+            )
         made = self._run_with_progress(lambda: self._make(verdict.published))
         self._bar.close()
         self._say_notes()

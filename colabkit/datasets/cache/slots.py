@@ -162,6 +162,25 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
+def has_locks(path: Path) -> bool:
+    """Whether the disk that a file or folder lies on has locks, which several machines heed."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _has_locks(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _has_locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    except OSError as error:
+        if error.errno not in _LOCKLESS:
+            raise
+        return False
+    return True
+
+
 def _lockable(descriptor: int) -> int:
     """Returns a descriptor that stands for a file in locks: itself, where its disk has any.
 
@@ -169,12 +188,7 @@ def _lockable(descriptor: int) -> int:
     there a file in this machine's temporary folder stands for it, under its number, which a
     renaming leaves as it is. The given one is closed then.
     """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    except OSError as error:
-        if error.errno not in _LOCKLESS:
-            raise
-    else:
+    if _has_locks(descriptor):
         return descriptor
     import tempfile  # hardly any disk is without locks
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -10,7 +11,11 @@ from pathlib import Path
 
 import pytest
 
+import colabkit
 from colabkit.datasets.cache.slots import alone_at, alone_with, hold, let_go
+from colabkit.datasets.origins.archive import ArchiveOrigin
+from colabkit.errors import StorageError
+from tests.unit.datasets.sources import content_of, make_zip
 
 
 def descriptor_of(path: Path) -> int:
@@ -115,3 +120,38 @@ def test_what_stands_for_locks_is_this_users_own(no_locks_here, monkeypatch, is_
         pass
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     assert not list((folder.parent / "theirs").iterdir())
+
+
+def test_where_a_disk_has_no_locks_it_is_said_once_that_machines_do_not_wait(
+    no_locks_here, tmp_path, capsys
+):
+    archive = make_zip(tmp_path / "cats.zip", {"1.txt": b"cat"})
+    dest = no_locks_here / "cats"
+    for _ in range(2):
+        assert content_of(colabkit.dataset(archive, dest)) == {"1.txt": b"cat"}
+    said = capsys.readouterr().out
+    assert said.count(f"The disk of {no_locks_here} has no locks: let only one machine") == 1
+
+
+def test_where_a_disk_has_no_locks_two_machines_that_disturb_each_other_publish_nothing_wrong(
+    no_locks_here, tmp_path, monkeypatch
+):
+    # A machine has a folder for temporary files of its own, so that nobody waits.
+    files = {f"{n}.bin": bytes([n]) * 50_000 for n in range(40)}
+    archive = make_zip(tmp_path / "cats.zip", files)
+    dest = no_locks_here / "cats"
+    fill = ArchiveOrigin.fill
+
+    def both_at_once(origin, staging, before):
+        with monkeypatch.context() as other:
+            other.setattr(ArchiveOrigin, "fill", fill)
+            elsewhere = tmp_path / "tmp of another"
+            elsewhere.mkdir()
+            other.setattr(tempfile, "tempdir", str(elsewhere))
+            colabkit.dataset(archive, dest, progress=False)
+        return fill(origin, staging, before)
+
+    monkeypatch.setattr(ArchiveOrigin, "fill", both_at_once)
+    with contextlib.suppress(StorageError):  # what it was at may be gone
+        colabkit.dataset(archive, dest, progress=False)
+    assert content_of(colabkit.dataset(archive, dest, progress=False)) == files
