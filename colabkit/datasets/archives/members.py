@@ -218,11 +218,11 @@ class UnpackedTable(Sequence[UnpackedFile]):
 class Remark(enum.Enum):
     """Something about members that every program accepts in its own way."""
 
-    STRIPPED = "{} begin outside, with / or ../, and are taken without that"
-    TWICE = "{} are in the archive more than once: the last one is taken"
-    UNKNOWN_KIND = "{} are of a kind that is not known and are taken as files"
-    LINK_LEFT_OUT = "{} are links that lead outside or to nothing and are left out"
-    TOO_LONG = "{} have names too long for a disk and are left out"
+    STRIPPED = "Taken without the / or ../ in front, which would lead outside: {}"
+    TWICE = "More than once in the archive, and taken as it comes last: {}"
+    UNKNOWN_KIND = "Of a kind that is not known, and taken for a file: {}"
+    LINK_LEFT_OUT = "Left out, as a link that leads outside or to nothing: {}"
+    TOO_LONG = "Left out, as a name too long for a disk: {}"
     NO_END = (
         "The archive has no end mark, which some programs do not write: should it have been cut"
         " short just between two members, those behind are missing"

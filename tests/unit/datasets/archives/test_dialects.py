@@ -408,4 +408,4 @@ def test_sparse_files_come_out_as_tar_unpacks_them(tmp_path, form):
 
 def test_what_was_taken_otherwise_than_it_is_called_is_said_without_progress_too(cache, capsys):
     colabkit.dataset(HERE / "absolute.tar", progress=False)
-    assert "begin outside" in capsys.readouterr().out
+    assert "which would lead outside: " in capsys.readouterr().out

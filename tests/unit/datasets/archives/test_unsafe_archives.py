@@ -93,8 +93,8 @@ def test_an_untidy_name_becomes_one_inside_or_is_left_out_and_said(
     rest = {key: data for key, data in tree(made).items() if key != "first"}
     assert rest == ({} if becomes is None else {becomes: b"data"})
     said = capsys.readouterr().out
-    assert ("are left out" in said) == (becomes is None)
-    assert ("taken without" in said) == name.startswith((b"/", b".." + b"/"))
+    assert ("Left out, as a " in said) == (becomes is None)
+    assert ("Taken without" in said) == name.startswith((b"/", b".." + b"/"))
 
 
 @pytest.mark.parametrize("host", [0, 10, 11, 14])
@@ -136,7 +136,7 @@ def test_a_symlink_leads_to_a_member_or_is_left_out_and_said(tmp_path, cache, ki
     (tmp_path / "a.archive").write_bytes(archive)
     made = colabkit.dataset(tmp_path / "a.archive")
     assert [path.name for path in made.iterdir()] == ["f"]
-    assert "link are links that lead outside or to nothing and are left out." in (
+    assert "Left out, as a link that leads outside or to nothing: link." in (
         capsys.readouterr().out
     )
 
