@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import ArgumentError
-from colabkit.frameworks.attributes import Attributes
+from colabkit.frameworks.attributes import Attributes, package_of
 from colabkit.frameworks.generators import find_generators
 from colabkit.frameworks.plain_values import PlainValues
 from colabkit.other_names import OtherNames, answering, by_name
@@ -314,7 +314,7 @@ def _check(callback: Any) -> None:
 def _library_of(callback: Any) -> str | None:
     """Returns the name of the library whose trainer alone can call a callback, or None."""
     bases = (each for each in type(callback).__mro__ if each.__name__.endswith("Callback"))
-    tops = (each.__module__.partition(".")[0] for each in bases)
+    tops = map(package_of, bases)
     return next((_LIBRARIES[top] for top in tops if top in _LIBRARIES), None)
 
 

@@ -218,7 +218,7 @@ def _is_large(value: Any) -> bool:
 def trains_nothing(value: object) -> bool:
     if isinstance(value, (type, types.ModuleType, *_GENERATORS)):
         return True
-    return type(value).__module__.partition(".")[0] in _TRAINING_NOTHING
+    return package_of(type(value)) in _TRAINING_NOTHING
 
 
 def _is_of_the_user(value: Any) -> bool:
@@ -231,7 +231,19 @@ def _is_of_the_user(value: Any) -> bool:
 
 def is_of_users_class(kind: type) -> bool:
     """Whether a class comes from a notebook or the user's own files."""
-    return _is_users_module(kind.__module__)
+    return _is_users_module(module_of(kind))
+
+
+def module_of(kind: type) -> str:
+    """Returns the module that a class says it is of, "" where it says none."""
+    # A class that Cython compiled may hold a descriptor there, for the modules of its objects.
+    module = kind.__module__
+    return module if isinstance(module, str) else ""
+
+
+def package_of(kind: type) -> str:
+    """Returns the package that a class says it is of, "" where it says none."""
+    return module_of(kind).partition(".")[0]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -239,9 +251,13 @@ def _is_users_module(name: str) -> bool:
     if name == "__main__":
         return True
     file = getattr(sys.modules.get(name), "__file__", None)
-    return file is not None and not any(Path(file).is_relative_to(root) for root in _LIBRARIES)
+    if file is None or not _PACKAGE_FOLDERS.isdisjoint(Path(file).parts):
+        return False
+    return not any(Path(file).is_relative_to(root) for root in _LIBRARIES)
 
 
+# Also those of another environment, which a path file or PYTHONPATH has added to this one.
+_PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
 _LIBRARIES = {
     Path(root)
     for root in (

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError, MissingPackageError
-from colabkit.frameworks.attributes import has_state
+from colabkit.frameworks.attributes import has_state, package_of
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.estimators import may_hold_estimators, with_estimators
 from colabkit.frameworks.exposed import Exposed
@@ -108,7 +108,7 @@ def _class_at(place: str) -> Any:
 def _is_of(value: object, packages: tuple[str, ...]) -> bool:
     if not any(package in sys.modules for package in packages):
         return False
-    return any(base.__module__.partition(".")[0] in packages for base in type(value).__mro__)
+    return any(package_of(base) in packages for base in type(value).__mro__)
 
 
 def _spread(value: object, depth: int = 0) -> Iterator[object]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.errors import StateError
+from colabkit.frameworks.attributes import package_of
 from colabkit.frameworks.exposed import expose
 
 _PACKAGES = ("xgboost", "lightgbm", "sklearn")
@@ -38,8 +39,7 @@ def may_hold_estimators() -> bool:
 
 def _package_of(value: object) -> str:
     for base in type(value).__mro__:
-        package = base.__module__.partition(".")[0]
-        if package in _PACKAGES:
+        if (package := package_of(base)) in _PACKAGES:
             return package
     return ""
 

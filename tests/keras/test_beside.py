@@ -220,3 +220,30 @@ def test_a_loss_that_reads_a_callback_keeps_nobody_from_going_on(tmp_path: Path)
     second.on_train_begin()
     resumed.begin()
     assert second.knows() == first.knows()
+
+
+def test_what_a_compiler_made_is_passed_over_where_a_loss_or_a_callback_reaches_it(tmp_path):
+    import keras
+
+    import colabkit
+    from tests.keras.cases import arrays, network
+
+    # As those of Cython's functions: the class has a descriptor for what its objects say.
+    compiled = type("cython_function", (), {"__module__": property(lambda self: "cell")})()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    class Holding(keras.callbacks.Callback):
+        held = compiled
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.also_held = [compiled]
+
+    def scaled(true: Any, given: Any) -> Any:
+        return loss(true, given) * (1.0 if compiled else 2.0)
+
+    for eagerly in (False, True):
+        given = {"callbacks": [Holding()], "progress": False}
+        model = network(loss=scaled, run_eagerly=eagerly)
+        history = colabkit.fit(model, arrays(), tmp_path / str(eagerly), **given)
+        assert history.verdict.grade.value == "exact"

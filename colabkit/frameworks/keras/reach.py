@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from colabkit.frameworks.attributes import is_of_users_class
+from colabkit.frameworks.attributes import is_of_users_class, package_of
 from colabkit.frameworks.keras.randomness import generator_kinds
 from colabkit.frameworks.keras.variables import variable_kinds
 
@@ -222,12 +222,12 @@ _COMPILED = frozenset(
 
 
 def _is_keras(value: object) -> bool:
-    return type(value).__module__.partition(".")[0] == "keras"
+    return package_of(type(value)) == "keras"
 
 
 def _is_foreign(value: Any) -> bool:
     if isinstance(value, types.FunctionType):
-        return value.__module__ is None or not value.__module__.startswith("keras.")
+        return not str(value.__module__).startswith("keras.")
     return hasattr(value, "__dict__") and is_of_users_class(type(value))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from colabkit.frameworks.attributes import package_of
 from colabkit.frameworks.keras.variables import variable_kinds
 from colabkit.frameworks.plain_values import PlainValues
 
@@ -39,7 +40,7 @@ class KerasValues(PlainValues):
 
     def is_saved_elsewhere(self, value: Any) -> bool:
         """Whether it is the framework's: variables, layers and metrics have a way of their own."""
-        module = type(value).__module__.partition(".")[0]
+        module = package_of(type(value))
         return module in _FRAMEWORKS or isinstance(value, variable_kinds())
 
     def detached(self, value: Any) -> Any:
@@ -66,9 +67,9 @@ def _untracked(value: Any) -> Any:
 
 def named_function(value: Any) -> dict[str, str] | None:
     """Returns a function's name, where it is one that callbacks choose themselves."""
-    # Modules that load on use are asked nothing: they may not be there.
+    # Modules are asked nothing that loads, or warns, on use.
     name = getattr(value, "__name__", None) if callable(value) else None
     for package, functions in FUNCTIONS_OF.items():
-        if isinstance(name, str) and getattr(functions, name, None) is value:
+        if isinstance(name, str) and vars(functions).get(name) is value:
             return {"function_of": package, "name": name}
     return None

@@ -20,7 +20,7 @@ from torch import nn
 
 from colabkit.checkpoint import Section, TensorBackend, decode, encode, require_distinct
 from colabkit.errors import StateError
-from colabkit.frameworks.attributes import is_of_users_class
+from colabkit.frameworks.attributes import is_of_users_class, module_of
 from colabkit.frameworks.torch.restoring import (
     load_optimizer,
     load_other,
@@ -145,7 +145,7 @@ def _copies(state: TorchState) -> list[dict[str, Any]]:
 
 
 def _is_pytorchs(value: object) -> bool:
-    return type(value).__module__.startswith("torch.")
+    return module_of(type(value)).startswith("torch.")
 
 
 def _inside(value: object) -> dict[str, Any]:
