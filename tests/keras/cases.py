@@ -131,6 +131,13 @@ def eager() -> dict[str, Any]:
     return {"model": network(run_eagerly=True), "data": arrays(), "callbacks": [Drawing()]}
 
 
+class Resetting(keras.callbacks.Callback):
+    """Has metrics say what they measure of each step alone, as plots of single steps need."""
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.model.reset_metrics()
+
+
 class Wandering(keras.callbacks.Callback):
     """Draws from a generator of its own, and disturbs the weights by it."""
 
@@ -329,6 +336,12 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
         "validation_data": arrays(),
     },
     "eager_with_a_callback_that_draws": eager,
+    "metrics_that_a_callback_resets": lambda: {
+        "model": network(),
+        "data": arrays(),
+        "callbacks": [Resetting()],
+        "validation_data": arrays(),
+    },
     "callbacks_with_generators_of_their_own": wandering,
     "states_and_variables_beside_the_weights": remembering,
     "variables_and_seeds_of_losses_lambdas_and_callbacks": balanced,

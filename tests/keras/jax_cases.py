@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tests.keras.cases import arrays, network
-from tests.keras.tf_cases import TENSORFLOW_CASES, pipeline, seeded
+from tests.keras.tf_cases import TENSORFLOW_CASES
 
 
 class Stepping(keras.Model):
@@ -189,15 +189,6 @@ def recurrent() -> dict[str, Any]:
     return {"model": model, "data": (x[:24].reshape(24, 3, 2), y[:24]), "batch_size": 4}
 
 
-def from_tfdata() -> dict[str, Any]:
-    """A pipeline that shuffles and draws, with another that is validated on."""
-    return {
-        "model": network(),
-        "data": seeded(pipeline),
-        "validation_data": seeded(pipeline),
-    }
-
-
 JAX_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "own_stateless_step": stepping,
     "callback_that_reads_weights": reading,
@@ -207,6 +198,5 @@ JAX_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "own_step_without_a_call": encoding,
     "adapters_eight_steps_at_once": adapted,
     "stateful_lstm": recurrent,
-    "tfdata_shuffled_and_validated": from_tfdata,
     **{name: case for name, case in TENSORFLOW_CASES.items() if name.startswith("tfdata_")},
 }

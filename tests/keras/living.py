@@ -73,13 +73,17 @@ class KillAtStep:
 
 
 class KillAtEpochEnd:
-    """Dies after an epoch's validation, before its end is recorded."""
+    """Dies after an epoch's validation, with all steps saved, before its end is recorded."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        run.flush()  # a step that ends while a save is under way is not saved
+
     def on_epoch_end(self, run: Any, epoch: int, logs: Any) -> None:
         if epoch == self.epoch:
+            run.flush()
             kill_self()
 
 

@@ -178,6 +178,24 @@ def the_same_sources_in_every_phase(book: Notebook) -> keras.Model:
     return model
 
 
+def shown_in_the_first_phase(book: Notebook) -> keras.Model:
+    """A callback of the first call alone draws orders of the pipeline that both train on."""
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(5)
+    pipeline = tf.data.Dataset.from_tensor_slices(arrays()).shuffle(44).batch(11)
+
+    class Showing(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            next(iter(pipeline.take(1)))
+
+    model = network()
+    book.fit(model, 2, data=pipeline, callbacks=[Showing()])
+    model.compile(keras.optimizers.SGD(0.01), LOSS)
+    book.fit(model, 4, data=pipeline)
+    return model
+
+
 def averages_the_best_and_three_rates(book: Notebook) -> keras.Model:
     model = network(norm=True)
     for number, rate in enumerate((0.1, 0.01, 0.1)):
@@ -214,6 +232,7 @@ NOTEBOOKS: dict[str, Callable[[Notebook], keras.Model]] = {
     "all_but_the_last_then_all": all_but_the_last_then_all,
     "as_a_detector_is_trained": as_a_detector_is_trained,
     "the_same_sources_in_every_phase": the_same_sources_in_every_phase,
+    "shown_in_the_first_phase": shown_in_the_first_phase,
     "averages_the_best_and_three_rates": averages_the_best_and_three_rates,
     "one_epoch_a_call": one_epoch_a_call,
     "one_epoch_a_call_and_lower_rates": one_epoch_a_call_and_lower_rates,

@@ -261,6 +261,12 @@ def listed_callbacks() -> list[Any]:
     ]
 
 
+def resetting() -> Any:
+    from tests.keras.cases import Resetting  # only in the process that the test runs in
+
+    return Resetting()
+
+
 def parts() -> dict[str, np.ndarray]:
     x, _ = arrays()
     return {"x": x, "deep": x[:, :3], "size": x[:, :1]}
@@ -312,6 +318,7 @@ SHAPES: dict[str, Callable[[], Case]] = {
         "epochs": 5,
         "callbacks": listed_callbacks(),
     },
+    "metrics that a callback resets": lambda: {"data": arrays(), "callbacks": [resetting()]},
     "class weights of a PyDataset": lambda: {
         "data": counting(hooks=False),
         "class_weight": {0: 0.5, 1: 1.0, 2: 3.0},
@@ -534,3 +541,13 @@ def test_threads_fetch_at_a_time_what_one_fetches_alone(tmp_path):
     for a, b in zip(*(model.get_weights() for model in models), strict=True):
         assert a.tobytes() == b.tobytes()
     assert np.random.rand.__self__ is np.random.mtrand._rand
+
+
+@pytest.mark.in_nursery("on_torch")
+def test_a_pipeline_gives_pytorch_the_bits_of_keras_own_fit(tmp_path):
+    def make() -> Case:
+        # Keras on PyTorch reads one pass more, as it builds: the order must not be drawn anew.
+        shuffled = pipeline().shuffle(3, reshuffle_each_iteration=False)
+        return {"data": shuffled, "validation_data": pipeline()}
+
+    check_as_plain_fit(make, tmp_path)

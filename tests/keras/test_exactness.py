@@ -67,6 +67,7 @@ ON_TORCH = {
     "mixed_float16_with_loss_scale": 18,
     "own_layers_in_a_subclass": 18,
     "own_step": 18,
+    "tfdata_shuffled_and_validated": 18,
     "plain_numbers_of_layers_closures_and_callbacks": 18,
     "variables_and_seeds_of_losses_lambdas_and_callbacks": 18,
     "pydataset_with_two_workers": 18,
@@ -192,9 +193,17 @@ def test_a_run_killed_after_every_step_ends_with_the_same_bits(on_tensorflow, tm
     assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
 
 
-@pytest.mark.parametrize("epoch", [0, 2])
-def test_a_run_killed_after_validation_ends_with_the_same_bits(epoch, on_tensorflow, tmp_path):
-    case = "averages_and_batch_norm"
+@pytest.mark.parametrize(
+    ("case", "epoch"),
+    [
+        ("averages_and_batch_norm", 0),
+        ("averages_and_batch_norm", 2),
+        ("metrics_that_a_callback_resets", 1),
+    ],
+)
+def test_a_run_killed_at_an_epochs_end_ends_with_the_same_bits(
+    case, epoch, on_tensorflow, tmp_path
+):
     killed = {"case": case, "run": "killed", "save_every": 1}
     alone = {"case": case, "run": "alone"}
     assert not on_tensorflow.live(tmp_path, alone, {**killed, "kill_at_epoch_end": epoch})

@@ -18,6 +18,7 @@ ON_TENSORFLOW: dict[str, list[int | str]] = {
     "all_but_the_last_then_all": [3, "between", 13, 19],
     "as_a_detector_is_trained": [5, "after 3", 13, 19],
     "the_same_sources_in_every_phase": [6, "after 1", 14, 19, 23],
+    "shown_in_the_first_phase": [3, 11, 13],
     "averages_the_best_and_three_rates": [7, "between 0", 13, "between 1", 27],
     "one_epoch_a_call": [5, "between 0", 9, 14],
     "one_epoch_a_call_and_lower_rates": [8, 15, "between 3"],

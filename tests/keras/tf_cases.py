@@ -273,6 +273,11 @@ def shuffled(*, copies: int | None = 1, keeps: bool = False) -> tf.data.Dataset:
 
 TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "tfdata_shuffled_augmented_cached": lambda: {"model": network(), "data": seeded(pipeline)},
+    "tfdata_shuffled_and_validated": lambda: {
+        "model": network(),
+        "data": seeded(pipeline),
+        "validation_data": seeded(pipeline),
+    },
     "tfdata_that_keeps_its_draws": lambda: {"model": network(), "data": seeded(kept_draws)},
     "tfdata_made_for_each_epoch": lambda: {"model": network(), "data": pipeline},
     "tfdata_without_an_end": lambda: {

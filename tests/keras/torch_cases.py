@@ -9,6 +9,7 @@ import keras
 import torch
 
 from tests.keras.cases import arrays
+from tests.keras.tf_cases import TENSORFLOW_CASES
 
 
 class Denoiser(keras.Model):
@@ -77,4 +78,5 @@ def subclassed() -> dict[str, Any]:
 TORCH_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "own_step": denoiser,
     "own_layers_in_a_subclass": subclassed,
+    **{name: case for name, case in TENSORFLOW_CASES.items() if name.startswith("tfdata_")},
 }

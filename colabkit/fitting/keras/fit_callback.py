@@ -130,6 +130,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         self._begun = False
         self._is_announced = run.is_mid_epoch  # of the epoch that begins
         self._restores_metrics = run.is_mid_epoch
+        self._measured: Logs = {}  # by metrics, as the session began
         self._callbacks = callbacks
         self._last = _LastToHear()
         self._bar = keras.callbacks.ProgbarLogger() if verbose else None
@@ -174,6 +175,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         if self._restores_metrics:
             self._restores_metrics = False
             run.restore_metrics()
+            self._measured = plain_values(self._trained.get_metrics_result())
             self._beside.begin_epoch_again(run.epoch)
             if self._bar is not None:
                 self._bar.on_epoch_begin(run.epoch)
@@ -255,7 +257,9 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         values = plain_values(logs)
         start = self._run.start()
         if start.skip and start.skip == self._skipped:
-            values |= self._progress.values
+            kept = self._progress.values
+            # As Keras has it: metrics say what an epoch was, where steps report nothing else.
+            values |= self._measured if self._measured.keys() == kept.keys() else kept
         if self._tested == 0:
             # A validation of no batch says 0 for all.
             values = {n: v for n, v in values.items() if not n.startswith("val_")}
