@@ -83,10 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=colabkit.__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo = commands.add_parser(
+    demo = _command(
+        commands,
         "demo",
-        help="train, kill the training, and see it go on",
-        epilog="Example: python -m colabkit demo --framework keras",
+        "train, kill the training, and see it go on",
+        example="demo --framework keras",
     )
     demo.add_argument(
         "--framework", choices=["torch", "keras"], default="torch", help="torch by default"
@@ -95,10 +96,11 @@ def _parser() -> argparse.ArgumentParser:
         "--backend", choices=["tensorflow", "jax"], default="tensorflow", help="of Keras"
     )
     demo.set_defaults(run=_run_demo)
-    doctor = commands.add_parser(
+    doctor = _command(
+        commands,
         "doctor",
-        help="say whether training can start here",
-        epilog="Example: python -m colabkit doctor MyDrive/runs/cats --gpu",
+        "say whether training can start here",
+        example="doctor MyDrive/runs/cats --gpu",
     )
     doctor.add_argument(
         "ckpt_dir", metavar="DIR", nargs="?", help="look at this run folder as well"
@@ -106,19 +108,21 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--gpu", action="store_true", help="no GPU is a failure")
     doctor.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
     doctor.set_defaults(run=_run_doctor)
-    listing = commands.add_parser(
+    listing = _command(
+        commands,
         "checkpoints",
-        help="list the checkpoints of a run folder",
-        epilog="Example: python -m colabkit checkpoints MyDrive/runs/cats --verify",
+        "list the checkpoints of a run folder",
+        example="checkpoints MyDrive/runs/cats --verify",
     )
     listing.add_argument("ckpt_dir", metavar="DIR", help="the run folder")
     listing.add_argument("--verify", action="store_true", help="read and check every byte")
     listing.add_argument("--json", dest="as_json", action="store_true", help="print JSON")
     listing.set_defaults(run=_show_checkpoints)
-    making = commands.add_parser(
+    making = _command(
+        commands,
         "dataset",
-        help="bring a dataset to this disk, verified",
-        epilog="Example: python -m colabkit dataset MyDrive/cats.zip /content/cats",
+        "bring a dataset to this disk, verified",
+        example="dataset MyDrive/cats.zip /content/cats",
     )
     making.add_argument("source", metavar="SOURCE", help="an archive, a folder, a URL, a pattern")
     making.add_argument("dest", metavar="DEST", nargs="?", help="the folder to make")
@@ -129,27 +133,32 @@ def _parser() -> argparse.ArgumentParser:
     making.add_argument("--password-from", metavar="FILE", help="of an encrypted archive")
     making.add_argument("--refresh", action="store_true", help="make it anew")
     making.set_defaults(run=_make_dataset)
-    packing = commands.add_parser(
+    packing = _command(
+        commands,
         "pack",
-        help="pack a folder of small files into one archive",
-        epilog="Example: python -m colabkit pack /content/cats MyDrive/cats.zip",
+        "pack a folder of small files into one archive",
+        example="pack /content/cats MyDrive/cats.zip",
     )
     packing.add_argument("folder", metavar="FOLDER", help="the folder to pack")
     packing.add_argument("archive", metavar="ARCHIVE", help="the zip archive to write")
     packing.set_defaults(run=_pack)
-    running = commands.add_parser(
+    running = _command(
+        commands,
         "run",
-        help="run a command, and keep what it writes",
-        epilog="Example: python -m colabkit run --keep MyDrive/exp torchrun train.py --epochs 3",
+        "run a command, and keep what it writes",
+        example="run --keep MyDrive/exp torchrun train.py --epochs 3",
+        usage="python -m colabkit run [-h] [--keep TO] [--project FOLDER] COMMAND ...",
     )
     running.add_argument("--keep", metavar="TO", help="where what it writes is kept")
     running.add_argument("--project", metavar="FOLDER", help="the folder that it works in")
     running.add_argument("words", metavar="COMMAND", nargs=argparse.REMAINDER, help=_COMMAND_HELP)
     running.set_defaults(run=_run_command)
-    keeping = commands.add_parser(
+    keeping = _command(
+        commands,
         "keep",
-        help="bring a folder back, and keep it while a command runs",
-        epilog="Example: python -m colabkit keep runs/exp MyDrive/exp -- python train.py",
+        "bring a folder back, and keep it while a command runs",
+        example="keep runs/exp MyDrive/exp -- python train.py",
+        usage="python -m colabkit keep [-h] FOLDER TO [-- COMMAND ...]",
     )
     keeping.add_argument("folder", metavar="FOLDER", help="the folder, on this machine's disk")
     keeping.add_argument("to", metavar="TO", help="where it is kept: on Drive, in a bucket, ...")
@@ -158,6 +167,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     keeping.set_defaults(run=_keep)
     return parser
+
+
+def _command(
+    commands: Any, name: str, does: str, *, example: str, usage: str | None = None
+) -> argparse.ArgumentParser:
+    """Adds a command whose help says what it does, and shows it done."""
+    made: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=does,
+        description=f"{does[:1].upper()}{does[1:]}.",
+        epilog=f"Example:\n  python -m colabkit {example}",
+        usage=usage,
+        # An example is copied as a whole: its lines are not broken.
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return made
 
 
 def _run_demo(options: argparse.Namespace) -> int:

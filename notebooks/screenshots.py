@@ -275,7 +275,7 @@ def main() -> None:
         pages = {
             "gallery": (gallery(theme=theme), 1500),
             "notebook": (rendered(document, theme=theme), 4600),
-            "panel": (rendered(panel, theme=theme), 590),
+            "panel": (rendered(panel, theme=theme), 740),
         }
         for name, (page, height) in pages.items():
             for size, width in WIDTHS.items():

@@ -108,7 +108,6 @@ def chart_body(chart: Chart, paint: Callable[[str], str]) -> str:
     if remark:
         parts.append(_text(_RIGHT, 16, remark, paint("muted"), anchor="end"))
     parts += _grid(across, down, _levels(down, points), chart.unit, paint)
-    parts += _marks([across(x) for x in chart.marks if 0 <= x <= across.high], paint("note"))
     for number, (name, line) in enumerate(chart.lines.items()):
         shade = paint(_COLOURS[number % len(_COLOURS)])
         is_behind = len(line) >= _SMOOTHED_FROM
@@ -117,6 +116,8 @@ def chart_body(chart: Chart, paint: Callable[[str], str]) -> str:
             parts.append(_line(_entering(_smoothed(line), down), across, down, shade))
         words = f"{name} {value_words(line[-1][1])}" if line else name
         parts.append(_text(_LEFT - 16 + _LEGEND * number, HEIGHT - 10, words, shade))
+    # Above the lines, on a ground of their own.
+    parts += _marks([across(x) for x in chart.marks if 0 <= x <= across.high], paint)
     if chart.best is not None:
         x, y = across(chart.best[0]), down(chart.best[1])
         parts.append(
@@ -197,8 +198,9 @@ def _line(line: Points, across: _Axis, down: _Axis, shade: str, *, is_behind: bo
     return "".join(parts)
 
 
-def _marks(places: Sequence[float], shade: str) -> list[str]:
+def _marks(places: Sequence[float], paint: Callable[[str], str]) -> list[str]:
     """Returns a dotted line for each resume, the newest with its word."""
+    shade = paint("note")
     drawn = [
         f'<line x1="{x}" x2="{x}" y1="{_TOP}" y2="{_BOTTOM}" stroke="{shade}"'
         ' stroke-dasharray="2 3"><title>resumed</title></line>'
@@ -209,7 +211,9 @@ def _marks(places: Sequence[float], shade: str) -> list[str]:
     words = "resumed" if len(places) == 1 else f"resumed {len(places)}×"
     is_right = places[-1] > (_LEFT + _RIGHT) / 2
     x, anchor = (places[-1] - 3, "end") if is_right else (places[-1] + 3, "start")
-    return [*drawn, _text(x, _TOP + 8, words, shade, anchor=anchor)]
+    word = _text(x, _TOP + 8, words, shade, anchor=anchor)
+    ground = f'<g stroke="{paint("back")}" stroke-width="3" paint-order="stroke">{word}</g>'
+    return [*drawn, ground]
 
 
 def ticks(low: float, high: float, *, count: int = 4) -> list[float]:
@@ -233,7 +237,9 @@ def _short(value: float) -> str:
     size = abs(value)
     if size >= _MILLION:
         return f"{value / _MILLION:.4g}M" if size < _MILLION * _THOUSAND else f"{value:.2g}"
-    return f"{value / _THOUSAND:.4g}k" if size >= 10 * _THOUSAND else f"{value:.4g}"
+    if size >= 10 * _THOUSAND:
+        return f"{value / _THOUSAND:.4g}k"
+    return f"{value:,.0f}" if size >= _THOUSAND else f"{value:.4g}"
 
 
 def _text(

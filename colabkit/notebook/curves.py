@@ -37,7 +37,9 @@ def charts_of(
     return [
         Chart(title, {name: _points(history[name]) for name in names}, marks=resumed_at)
         for title in titles
-        if (names := [name for name in (title, f"val_{title}") if name in history])
+        # A rate that never changes is no curve.
+        if (title != "lr" or len(set(history[title])) > 1)
+        and (names := [name for name in (title, f"val_{title}") if name in history])
     ]
 
 

@@ -197,7 +197,7 @@ _CSS = (
     ".colabkit .ck-track{background:var(--ck-sunk);border-radius:4px;height:8px;margin:8px 0 6px;"
     "overflow:hidden}"
     ".colabkit .ck-fill{background:var(--ck-accent);height:8px}"
-    ".colabkit .ck-ends{display:flex;flex-wrap:wrap;gap:2px 18px;margin-bottom:4px;font-weight:600}"
+    ".colabkit .ck-ends{display:flex;flex-wrap:wrap;gap:2px 18px;margin:6px 0 4px;font-weight:600}"
     ".colabkit .ck-values{display:flex;flex-wrap:wrap;gap:2px 18px;margin-top:6px;"
     "font-variant-numeric:tabular-nums}"
     ".colabkit .ck-values span span{overflow-wrap:anywhere}"

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 
 from colabkit.notebook.words import value_words
+
+# Columns of smaller numbers are as long as their smallest one is.
+_DECIMALS_MAX = 6
 
 
 def text_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) -> str:
@@ -20,7 +24,7 @@ def text_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str]) 
         epoch  loss
             1   0.5
     """
-    cells = [list(columns), *([value_words(row.get(name)) for name in columns] for row in rows)]
+    cells = [list(columns), *_cells(rows, columns)]
     widths = [max(len(line[place]) for line in cells) for place in range(len(columns))]
     return "\n".join(
         "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
@@ -45,10 +49,34 @@ def html_table(
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     body = "".join(
         ('<tr class="ck-best">' if place == best else "<tr>")
-        + "".join(f"<td>{html.escape(value_words(row.get(name)))}</td>" for name in columns)
+        + "".join(f"<td>{html.escape(cell)}</td>" for cell in line)
         + ("<td>best</td></tr>" if place == best else "</tr>")
-        for place, row in enumerate(rows)
+        for place, line in enumerate(_cells(rows, columns))
     )
     head += "<th></th>" if best is not None else ""
     table = f'<table class="ck-table ck-numbers"><tr>{head}</tr>{body}</table>'
     return f'<div class="ck-scroll">{table}</div>'
+
+
+def _cells(rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> list[list[str]]:
+    """Returns the words of each row, the numbers of a column with as many decimals."""
+    by_column = [_aligned([row.get(name) for row in rows]) for name in columns]
+    return [[column[place] for column in by_column] for place in range(len(rows))]
+
+
+def _aligned(values: Sequence[object]) -> list[str]:
+    words = [value_words(value) for value in values]
+    plain = [
+        isinstance(value, float) and math.isfinite(value) and "e" not in word
+        for value, word in zip(values, words, strict=True)
+    ]
+    decimals = [
+        len(word.partition(".")[2]) for word, is_so in zip(words, plain, strict=True) if is_so
+    ]
+    most = max(decimals, default=0)
+    if most > _DECIMALS_MAX:
+        return words
+    return [
+        f"{value:.{most}f}" if is_so and most else word
+        for value, word, is_so in zip(values, words, plain, strict=True)
+    ]

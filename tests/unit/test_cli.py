@@ -118,11 +118,11 @@ COMMANDS = ["demo", "doctor", "checkpoints", "dataset", "pack", "run", "keep"]
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example_that_it_takes(command, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "60")
     with pytest.raises(SystemExit):
         cli.main([command, "--help"])
     shown = capsys.readouterr().out
-    prefix = "Example: python -m colabkit "
+    prefix = "  python -m colabkit "
     (example,) = [line for line in shown.splitlines() if line.startswith(prefix)]
     words = example.removeprefix(prefix).split()
     assert cli._parser().parse_args(words).command == command == words[0]

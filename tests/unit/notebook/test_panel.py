@@ -225,7 +225,7 @@ def test_the_newest_epochs_are_a_table_with_the_best_marked():
     rows = [{"epoch": 3, "loss": 0.5, "took": "4 s"}, {"epoch": 9, "loss": 0.75, "took": "4 s"}]
     state = PanelState(title="", progress=RunProgress(), epochs=EpochRows(rows, best=0))
     page = panel_html(state)
-    assert '<tr class="ck-best"><td>3</td><td>0.5</td><td>4 s</td><td>best</td></tr>' in page
+    assert '<tr class="ck-best"><td>3</td><td>0.50</td><td>4 s</td><td>best</td></tr>' in page
     assert "<tr><td>9</td><td>0.75</td><td>4 s</td></tr>" in page
     wide = EpochRows([{f"value {n}": n for n in range(50)}])
     assert len(wide.columns) == 8
