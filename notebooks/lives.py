@@ -24,15 +24,18 @@ FOLDER = Path(__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 RULES = DriveRules(upload_delay_s=0.05)
 # Training is to be under way still when what it has saved has arrived, on however slow a computer:
-# the pauses that notebooks make in their steps last longer where the machine will be taken away.
-_LONGER = 6
+# where the machine will be taken away, each pause that a notebook makes in its steps lasts longer
+# than the one before, and soon it hardly goes on.
+_GROWTH, _LONGEST = 1.03, 200
 _SLOWER = f"""
-import sys, threading, time
-plainly = time.sleep
+import itertools, sys, threading, time
+plainly, pauses = time.sleep, itertools.count()
 def sleep(seconds):
     is_training = "ipykernel" in sys.modules or sys.argv[0].endswith("train.py")
     is_pause = threading.current_thread() is threading.main_thread() and 0.005 < seconds < 3
-    plainly(seconds * {_LONGER} if is_training and is_pause else seconds)
+    if is_training and is_pause:
+        seconds *= min({_GROWTH} ** next(pauses), {_LONGEST})
+    plainly(seconds)
 time.sleep = sleep
 """
 _YOLO = (FOLDER.parent / "tests/yolo_stand_in.py").read_text()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+import time
 
 import pytest
 
@@ -25,6 +28,8 @@ for number in range(done, int(sys.argv[1])):
     (out / f"{number}.txt").write_text(str(number))
     print("wrote", number, flush=True)
     time.sleep(float(sys.argv[2]))
+    while number == 1 and Path("/content/hold").exists():
+        time.sleep(0.01)
 """
 
 
@@ -64,16 +69,33 @@ def test_a_project_runs_as_if_it_were_at_home_and_its_output_is_on_drive(cloud, 
     assert names == [f"{out}/0.txt", f"{out}/1.txt", f"{out}/2.txt"]
 
 
+def kept_count(cloud) -> int:
+    """Returns how many files the fullest version has of which the cloud has every byte."""
+    files, counts = cloud.files(), [0]
+    for name in files:
+        # What is looked at may be on its way, or be removed meanwhile.
+        with contextlib.suppress(OSError, ValueError):
+            if name.startswith("project/kept/versions/"):
+                version = json.loads(cloud.path(name).read_text())["version"]
+                blobs = version["blobs"].items()
+                if all(
+                    files.get(f"project/kept/files/{blob}") == size for blob, (size, _) in blobs
+                ):
+                    counts.append(version["count"])
+    return max(counts)
+
+
 def test_after_a_kill_the_next_machine_goes_on_with_what_was_kept(cloud, project):
     machine = cloud.machine()
     machine.run_cell(MOUNT).check()
-    cell = machine.kernel.begin(run(1000, 0.05, save_every_s=0.2))
-    machine.kernel.wait_for_text(cell, "wrote 60")
-    machine.drive.wait_until_uploaded()
+    machine.kernel.begin(run(100_000, 0.05, save_every_s=0.2))
+    while kept_count(cloud) < 6:
+        assert machine.is_alive
+        time.sleep(0.05)
     machine.kill()
     second = cloud.machine()
     second.run_cell(MOUNT).check()
-    shown = second.run_cell(run(1001, 0, save_every_s=60)).check()
+    shown = second.run_cell(run(1, 0, save_every_s=60)).check()
     assert int(re.search(r"from (\d+) /root", shown.stdout)[1]) >= 5
 
 
@@ -121,9 +143,12 @@ def test_output_that_drive_does_not_take_is_kept_named_and_saved_next_time(cloud
 def test_a_drive_lost_meanwhile_is_mounted_again_before_the_output_is_saved(cloud, project):
     machine = cloud.machine()
     machine.run_cell(MOUNT).check()
-    cell = machine.kernel.begin(run(30, 0.05))
+    hold = machine.path("/content/hold")
+    hold.touch()
+    cell = machine.kernel.begin(run(30))
     machine.kernel.wait_for_text(cell, "wrote 1")
     machine.drive.kill_mount()
+    hold.unlink()
     shown = machine.kernel.finish(cell).check()
     assert "30 files (project/out/0.txt" in shown.stdout
     machine.drive.wait_until_uploaded()
@@ -151,12 +176,12 @@ def test_a_script_of_a_kaggle_input_leaves_its_output_in_the_working_folder(clou
 
 
 TRAINING = """
-import time
+import os, time
 import colabkit, torch
 
 def slowly(event):
     if event.name == "batch_end":
-        time.sleep(0.02)
+        time.sleep(1.0 if os.path.exists("/content/doomed") else 0)
 
 model = torch.nn.Linear(4, 2)
 torch.manual_seed(0)
@@ -172,6 +197,7 @@ def test_a_training_in_a_script_goes_on_when_the_script_is_run_again(cloud):
     run = 'colabkit.run_script("MyDrive/project/train.py")'
     machine = cloud.machine()
     machine.run_cell(MOUNT).check()
+    machine.path("/content/doomed").touch()
     cell = machine.kernel.begin(run)
     machine.kernel.wait_for_text(cell, "Resume is exact")
     machine.interrupt()
