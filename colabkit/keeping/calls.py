@@ -122,20 +122,26 @@ def kept_folders() -> list[Kept]:
     return list(_live.values())
 
 
-def upload_all(say: Callable[[str], None]) -> None:
+def upload_all(say: Callable[[str], None], *, timeout_s: float = 3600.0) -> bool:
     """Brings to where it belongs whatever waits on this machine: checkpoints and kept folders.
 
     What a kernel kept that has died on this machine goes there, too.
 
     Args:
         say: Tells the user a sentence.
+        timeout_s: How long to wait for each kept folder, in seconds.
+
+    Returns:
+        Whether all of it is there; what is not whole, and so is not, was named to the user.
 
     Raises:
         StorageError: Something does not get there: it is on this machine only.
     """
     upload_stranded(say)
+    left_behind: list[str] = []
     for kept in kept_folders():
-        kept.flush()
+        kept.flush(timeout_s=timeout_s)
+        left_behind += kept.status.objections
     for left in stranded_folders():
         if left.folder in _live:
             continue
@@ -144,11 +150,16 @@ def upload_all(say: Callable[[str], None]) -> None:
                 continue  # another session has gone on from what is there
             options = KeepOptions.again(left.how)
             with Kept(left.folder, left.place, options, is_shown=False) as kept:
-                say(f"{left.folder} waited on this machine: it is kept in {kept.location} now.")
+                kept.flush(timeout_s=timeout_s)
+                lacking = kept.status.objections
+            words = f", but for {len(lacking):,}: {'; '.join(lacking[:3])}" if lacking else ""
+            say(f"{left.folder} waited on this machine: it is kept in {kept.location} now{words}.")
+            left_behind += lacking
         except (StorageError, MissingPackageError, CheckpointCorruptError) as error:
             message = f"What is new in {left.folder} is on this machine only: {error}"
             hint = "The machine is kept. Put that right and call release() again."
             raise StorageError(message, path=left.folder, operation="keep", hint=hint) from error
+    return not left_behind
 
 
 def remount_for_kept() -> None:

@@ -29,7 +29,9 @@ _SILENT_REST_S = 60.0
 _RETRIES_S = (5.0, 15.0, 60.0)
 _BEAT_S = 60.0
 _SHOW_S = 60.0
-_LOWEST_PRIORITY = 19
+# So far behind the trainer, and no farther: on busy cores the lowest priority gets next to nothing,
+# and what is not taken in time the trainer has removed.
+_NICER, _NICEST = 5, 19
 
 
 class Keeper:
@@ -101,17 +103,17 @@ class Keeper:
             self._next_s, self._tries_failed, self._arriving.must_check = 0.0, 0, True
             self._wake.notify_all()
 
-    def next_round(self, *, timeout_s: float) -> KeepProgress:
-        """Has a look begin now without rests, and returns how far it came."""
+    def next_round(self, *, timeout_s: float) -> KeepProgress | None:
+        """Has a look begin now without rests; returns how far it came, None if it has not ended."""
         with self._wake:
             # One may have begun before what is asked about.
             under_way = self._began_s is not None
             wanted = self._wanted_rounds = self._progress.rounds + 1 + under_way
             self._wake.notify_all()
-            self._wake.wait_for(
+            is_done = self._wake.wait_for(
                 lambda: self._progress.rounds >= wanted or self.failure is not None, timeout_s
             )
-            return self._progress
+            return self._progress if is_done else None
 
     @property
     def hashes(self) -> dict[str, str]:
@@ -221,6 +223,9 @@ class Keeper:
         self._note_waiting(self._taker.scan(self._held))
         self._check_uploads()
         self._show()
+        if change.refused is not None:
+            # What went all the same must not hide what this machine had no room to take.
+            raise change.refused
 
     def _rest_s(self, took_s: float) -> float:
         if self._period_s is not None:
@@ -290,6 +295,8 @@ class Keeper:
 def _step_back() -> None:
     """Lets whoever trains go first."""
     try:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+        own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        nicer = min(own + _NICER, _NICEST)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nicer)
     except (AttributeError, OSError):
         return

@@ -149,18 +149,24 @@ class Kept:
             StorageError: It is not there in time, or the place does not take it.
         """
         began_s, pauses_s = time.monotonic(), iter(_PAUSES_S)
+        looked_s: float | None = None
         keeper = self._opened.keeper
         while not self._is_closed:
-            progress = keeper.next_round(timeout_s=_ROUND_S)
+            asked_s = time.monotonic()
+            seen = keeper.next_round(timeout_s=_ROUND_S)
             if keeper.failure is not None:
                 raise keeper.failure
-            waited_s = time.monotonic() - began_s
+            progress = seen or keeper.progress
+            now_s = time.monotonic()
+            if looked_s is None and seen is not None:
+                looked_s = now_s
             if progress.error is not None or keeper.busy_s >= _ROUND_S:
                 self._try_again(progress, next(pauses_s, None))
-            elif _is_flushed(progress, waited_s):
+            # A look may take minutes: what it found unfinished at its beginning is asked for again.
+            elif seen is not None and _is_flushed(seen, asked_s - (looked_s or now_s)):
                 self._tell_left_behind(progress.objections)
                 return
-            if waited_s > timeout_s:
+            if now_s - began_s > timeout_s:
                 raise self._not_kept(progress, "it is not uploaded in time")
 
     def _tell_left_behind(self, objections: tuple[str, ...]) -> None:

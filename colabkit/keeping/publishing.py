@@ -35,6 +35,7 @@ class Change:
         links: Where symbolic links lead now.
         saved_s: When the folder was looked at, in seconds since the epoch.
         named: Which checkpoints its small files name.
+        refused: Why something was not taken that this machine has no room for, None otherwise.
     """
 
     taken: Mapping[str, Taken]
@@ -42,6 +43,7 @@ class Change:
     links: Mapping[str, str]
     saved_s: float
     named: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
+    refused: OSError | None = None
 
 
 class LostBlobsError(Exception):

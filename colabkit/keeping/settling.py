@@ -160,6 +160,9 @@ class Settling:
         if lacking := missing_in(unit.inner, unit.name):
             return f"{unit.name} lacks {lacking}"
         rest_s = _rest_s(unit, is_urgent=is_urgent)
+        if rest_s == _SIGNED_REST_S:
+            # A trainer that rotates may have removed it by the next look.
+            rested_s = max(rested_s, self._untouched_s(unit))
         if rested_s < rest_s and waited_s < _RESTLESS_S:
             return f"{unit.name} has just been written"
         return self._lacking(unit, sisters, before, is_urgent=is_urgent) or self._torn_objection(
@@ -176,6 +179,19 @@ class Settling:
         if not writers.sees_all and self.rested_s(unit.name) < FOLDER_REST_S:
             return f"{unit.name} has just been written"
         return self._torn_objection(unit)
+
+    def _untouched_s(self, unit: Unit) -> float:
+        """Returns for how long nobody has touched a unit's files, as their disk tells.
+
+        A copy may keep the time of what it was made from; when it was made itself, it cannot hide.
+        """
+        try:
+            seen = {path: (self._folder / path).stat() for path in unit.files}
+        except OSError:
+            return 0.0
+        if any(Stamp.of(status) != unit.files[path] for path, status in seen.items()):
+            return 0.0
+        return time.time() - max(status.st_ctime for status in seen.values())
 
     def _lacking(
         self, unit: Unit, sisters: frozenset[str], before: frozenset[str], *, is_urgent: bool

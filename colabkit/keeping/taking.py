@@ -211,7 +211,7 @@ class Taker:
         contents = [*(path for path in held.contents if path not in gone), *taken]
         links = self._links(self._with_gaps(after, held, is_urgent=is_urgent), contents, held)
         named = {path: named_in(each.data, names) for path, each in _pointers_in(taken)}
-        return Change(taken, frozenset(gone), links, pending.saved_s, named)
+        return Change(taken, frozenset(gone), links, pending.saved_s, named, full)
 
     def _take_unit(self, unit: Unit, held: Held, taken: dict[str, Taken], gone: set[str]) -> str:
         """Takes a unit, and what it lost goes with that; returns why it could not be."""

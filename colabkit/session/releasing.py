@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from colabkit.keeping import upload_all
 from colabkit.notebook import say
 from colabkit.other_names import answering
@@ -14,7 +16,7 @@ def release(*, timeout_s: float = 3600.0) -> None:
     """Waits until Drive has uploaded everything, unmounts it, and gives the machine back.
 
     A checkpoint that a broken-off training has left on the local disk is copied to Drive first,
-    and so is what is new in a folder that ``keep`` keeps.
+    and so is what is new in a folder that ``keep`` keeps; what is not whole there is named.
     Off Colab it says that there is nothing to give back. A machine given back has lost its
     local disk and ends this kernel; compute units stop counting.
 
@@ -29,4 +31,4 @@ def release(*, timeout_s: float = 3600.0) -> None:
         >>> release()
         This machine is not lent by Colab: there is nothing to give back.
     """
-    give_back(say=say, upload=upload_all, timeout_s=timeout_s)
+    give_back(say=say, upload=partial(upload_all, timeout_s=timeout_s), timeout_s=timeout_s)

@@ -20,7 +20,7 @@ _QUIET_S = 10.0
 def give_back(
     *,
     say: Callable[[str], None],
-    upload: Callable[[Callable[[str], None]], None],
+    upload: Callable[[Callable[[str], None]], bool],
     timeout_s: float = 3600.0,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -32,7 +32,8 @@ def give_back(
 
     Args:
         say: Tells the user a sentence.
-        upload: Brings to Drive what still waits on the local disk; it is given ``say``.
+        upload: Brings to Drive what still waits on the local disk, and returns whether that is
+            all of it; it is given ``say``.
         timeout_s: How long to wait for the upload.
         clock: Seconds that only grow.
         sleep: Waits some seconds.
@@ -47,7 +48,7 @@ def give_back(
     mount = mount_in_use()
     if mount is not None:
         _revive(mount)
-    upload(say)
+    is_all = upload(say)
     ends_s = clock() + timeout_s
     while mount is not None and mount.probe() is MountState.MOUNTED:
         _wait_for_upload(mount, say, timeout_s, clock, sleep)
@@ -57,7 +58,8 @@ def give_back(
         if not isinstance(mount.mounter, ColabMounter):
             use_mount(None)  # besides it, Google's own program may have mounted Drive
         mount = mount_in_use()
-    known = "No Drive is mounted." if mount is None else "Everything is on Drive."
+    there = "Everything" if is_all else "Everything else"
+    known = "No Drive is mounted." if mount is None else f"{there} is on Drive."
     say(f"{known} The machine is given back; this notebook disconnects now.")
     unassign()
 

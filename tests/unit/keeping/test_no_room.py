@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+import time
 
 import pytest
 
 import colabkit
-from colabkit.errors import ArgumentError
+from colabkit.errors import ArgumentError, StorageError
 from colabkit.keeping import kept as kept_module
-from colabkit.keeping import staging
+from colabkit.keeping import settling, staging
+from colabkit.storage import LocalVolume
 
 LARGE = 300_000
 
@@ -42,6 +45,50 @@ def test_a_full_disk_is_said_once_holds_nothing_else_up_and_is_forgotten(
     machine.kill()
     machine.keep()
     assert (machine.folder / "last.pkl").read_bytes() == b"\x80\x03" * LARGE
+
+
+def test_what_has_no_room_is_never_called_flushed_though_a_log_beside_it_goes_on(
+    machine, monkeypatch
+):
+    monkeypatch.setattr(staging, "_cloned", lambda *_: False)
+    monkeypatch.setattr(kept_module, "_PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(kept_module, "_PATIENCE_S", 0.0)
+    kept = machine.keep()
+    machine.put("last.pkl", b"\x80\x02" * LARGE)
+    kept.flush()
+    lines = itertools.count()
+
+    def full(_):
+        machine.put("log.txt", str(next(lines)))
+        return shutil._ntuple_diskusage(10**9, 10**9 - LARGE, LARGE)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", full)
+        machine.put("last.pkl", b"\x80\x03" * LARGE)
+        machine.put("log.txt", "begins")
+        with pytest.raises(StorageError, match="disk has 0 MB free"):
+            kept.flush()
+        assert not kept.status.is_safe
+    kept.flush()
+    assert kept.status.is_safe
+
+
+def test_what_was_unfinished_when_a_slow_write_began_is_waited_for_after_it(machine, monkeypatch):
+    monkeypatch.setattr(settling, "FOLDER_REST_S", 0.3)
+    monkeypatch.setattr(kept_module, "_PATIENCE_S", 0.4)
+    kept = machine.keep()
+    write = LocalVolume.write
+
+    def slow(self, name, parts):
+        write(self, name, parts)
+        time.sleep(0.8)
+
+    monkeypatch.setattr(LocalVolume, "write", slow)
+    machine.put("log.txt", "1")
+    machine.put("step-20/model.bin", "1")
+    kept.flush()
+    assert kept.status.is_safe
+    assert set(kept.hashes) == {"log.txt", "step-20/model.bin"}
 
 
 def test_one_place_keeps_one_folder_at_a_time(machine):

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -158,6 +159,20 @@ def test_a_folder_written_anew_under_its_name_waits_for_its_sign(seen, sign):
     seen.objection("last-state")
     seen.now_s += 61
     assert not seen.objection("last-state")
+
+
+def test_a_signed_folder_counts_at_the_first_look_where_its_disk_knows_that_it_rests(seen):
+    for name in ("model.bin", "trainer_state.json"):
+        put(seen.folder, f"checkpoint-1/{name}", "[1]")
+    # Its time may be older than itself; since when its disk has it as it is cannot be set.
+    os.utime(seen.folder / "checkpoint-1/trainer_state.json", (10, 10))
+    os.utime(seen.folder / "checkpoint-1/model.bin", (9, 9))
+    rests_from_s = (seen.folder / "checkpoint-1/model.bin").stat().st_ctime
+    while time.time() < rests_from_s + 0.25:
+        time.sleep(0.01)
+    assert not seen.objection("checkpoint-1")
+    put(seen.folder, "checkpoint-2/model.bin", "[1]")
+    assert seen.objection("checkpoint-2") == "checkpoint-2 has just been written"
 
 
 def test_a_sign_of_a_part_of_a_folder_signs_no_whole(seen):
