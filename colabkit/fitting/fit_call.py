@@ -55,6 +55,7 @@ def fit(
     accumulate: int = 1,
     clip_grad_norm: float | None = None,
     device: Any = None,
+    devices: int | str | None = None,
     seed: int | None = None,
     save_every: str | int | None = "auto",
     keep: int = 2,
@@ -116,6 +117,10 @@ def fit(
         accumulate: Batches whose gradients make one optimizer step.
         clip_grad_norm: Largest norm of all gradients together, or None.
         device: "cuda", "cpu", ...; None takes the best that works.
+        devices: How many GPUs of this machine train together, each on a part of every batch;
+            "auto" takes all that are alike on Kaggle and Colab, and one elsewhere. None: one. On
+            a CPU, so many processes. What cannot be handed to another process is trained on one,
+            and a sentence says so.
         seed: Any integer; every random draw of the run follows from it. Default 0.
         save_every: "auto" (as often as costs nothing, at least every 5 minutes), a time
             such as "90s" or "5min", or a number of steps.
@@ -163,7 +168,8 @@ def fit(
         DivergedError: The loss became NaN or infinite.
         TrainingMemoryError: With ``microbatch``: one sample, or so many, need too much memory.
         LeaseLostError: Another session has taken the run folder over.
-        ProcessLostError: In several processes: another one has failed, died, or does not answer.
+        ProcessLostError: On several devices or in several processes: another one has failed,
+            died, or does not answer.
         ReplicasDifferError: In several processes: they hold different weights.
         CheckpointWriteError: The last checkpoint could not be written.
         StorageError: ``ckpt_dir`` is a file, or cannot be written, or is on a Drive that is not
@@ -222,6 +228,9 @@ def _for_keras(arguments: dict[str, Any], keras_arguments: dict[str, Any]) -> di
     for name in COMPILED:
         if arguments.pop(name) is not parameters[name].default:
             raise compiled_error(name)
+    if arguments.pop("devices") not in (None, 1, "auto"):
+        message = "devices is given, and the model is a keras.Model, which trains on one."
+        raise ArgumentError(message, argument="devices", hint="Leave it out.")
     if arguments["batch_size"] is None:
         arguments["batch_size"] = parameters["batch_size"].default
     for name, value in keras_arguments.items():

@@ -115,8 +115,8 @@ _IN_OTHER_WORDS = by_name(
         "Call torch.autograd.set_detect_anomaly(True) before.": "detect_anomaly",
         "Leave it out, and call torch.use_deterministic_algorithms(True) before; the seed"
         " is seed=.": "deterministic full_determinism",
-        "Leave it out: started by torchrun, a process for each GPU, fit shares them out.": (
-            "devices num_nodes num_processes strategy"
+        "Leave it out: devices=2 trains on two GPUs, and so does torchrun with two processes.": (
+            "num_nodes num_processes strategy"
         ),
         "Write progress=False.": "disable_tqdm quiet silent",
         "Pass its loaders: data=dls.train, validation_data=dls.valid.": "dls",
@@ -240,7 +240,7 @@ _FAMILIES = {
     "adam_": _IN_OTHER_WORDS["betas"],
     "dataloader_": "Give it to the loader: DataLoader(data, batch_size=32, shuffle=True,"
     " {rest}=...), and pass that as data.",
-    "ddp_": _IN_OTHER_WORDS["devices"],
+    "ddp_": _IN_OTHER_WORDS["strategy"],
     "eval_": "Pass validation_data=, and eval_every= to count epochs in between.",
     "gradient_checkpointing_": "Call it on the model: model.gradient_checkpointing_enable(...).",
     "hub_": _IN_OTHER_WORDS["push_to_hub"],

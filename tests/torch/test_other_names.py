@@ -30,7 +30,6 @@ TYPED: dict[str, tuple[Any, str]] = {
     "criterion": (nn.CrossEntropyLoss(), "called loss"),
     "data_collator": (len, "collate_fn=data_collator"),
     "dataloader_num_workers": (2, "DataLoader(data, num_workers=2)"),
-    "devices": (2, "torchrun"),
     "early_stopping_patience": (3, "colabkit.EarlyStopping"),
     "enable_checkpointing": (True, "Leave it out"),
     "eval_dataset": ([], "called validation_data"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import numbers
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from colabkit.fitting.callbacks import CallbackList
 from colabkit.fitting.options import FitOptions
 from colabkit.fitting.torch.cutting import agree_on_call, cut_among, require_cuttable
 from colabkit.fitting.torch.ddp_step import PartsForward, PartsStep
+from colabkit.fitting.torch.devices import fit_on_devices
 from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.fitting.torch.loss import named_loss
 from colabkit.fitting.torch.metrics import Metrics
@@ -31,10 +33,13 @@ from colabkit.frameworks.torch.parts import PartsFeed
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.tensor_values import TensorValues
 from colabkit.frameworks.torch.world import World, device_of_rank, join
+from colabkit.notebook import say
 from colabkit.runs.checks import as_validation_data, require_count
 from colabkit.runs.history import History
 from colabkit.runs.release_when_done import ReleaseWhenDone
 from colabkit.runs.verdict import ResumeVerdict
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,7 @@ class TorchOptions(FitOptions):
     accumulate: int
     clip_grad_norm: float | None
     device: Any
+    devices: int | str | None
 
     def __post_init__(self) -> None:
         FitOptions.__post_init__(self)
@@ -88,6 +94,12 @@ def _require_amount(name: str, value: Any) -> None:
 def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains a module; see ``colabkit.fit``."""
     check_trains_by_forward(model, options.loss)
+    say_or_log = say if options.progress else _logger.warning
+    return fit_on_devices(model, data, ckpt_dir, options, train=_fit_here, say=say_or_log)
+
+
+def _fit_here(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
+    """Trains in this process, which may be one of several that were started together."""
     device = choose_device(device_of_rank(options.device))
     world = join(device)
     if world is None:

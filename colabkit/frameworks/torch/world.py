@@ -180,6 +180,11 @@ class World:
             with contextlib.suppress(RuntimeError, ValueError, AssertionError):
                 _abort(group)
 
+    def tell_lost(self, why: str) -> None:
+        """Ends the waits for a process that is gone; safe from any thread."""
+        self._board.tell_failure(why)
+        self._abort_if_deaf()
+
     def _abort_if_deaf(self) -> None:
         """Ends the wait for a process that has failed: NCCL's does not hear of it, gloo's does."""
         if _is_nccl(self.group):
@@ -202,6 +207,19 @@ def join(device: torch.device) -> World | None:
         message = "This job has lost a process before, and cannot come together again."
         raise ProcessLostError(message, hint="Start all processes again.")
     return world
+
+
+def tell_lost(why: str) -> None:
+    """Says that a process of this one's job is gone, for whoever waits for it."""
+    for world in _joined:
+        world.tell_lost(why)
+
+
+def leave() -> None:
+    """Takes this process out of its job, in whatever state that is."""
+    _joined.clear()
+    with contextlib.suppress(RuntimeError, ValueError, AssertionError):
+        dist.destroy_process_group()
 
 
 def device_of_rank(asked: Any) -> Any:
