@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import random
 import site
@@ -121,7 +122,8 @@ class Attributes:
                     continue
                 if id(value) in seen or (depth and _is_large(value)):
                     continue
-                if depth < _DEPTH_MAX and _is_of_the_user(value):
+                is_whole = self.values.is_whole(value)
+                if depth < _DEPTH_MAX and not is_whole and _is_of_the_user(value):
                     seen.add(id(value))
                     walk(value, f"{path}{name}.", depth + 1)
                 else:
@@ -253,7 +255,24 @@ def _is_users_module(name: str) -> bool:
     file = getattr(sys.modules.get(name), "__file__", None)
     if file is None or not _PACKAGE_FOLDERS.isdisjoint(Path(file).parts):
         return False
-    return not any(Path(file).is_relative_to(root) for root in _LIBRARIES)
+    if any(Path(file).is_relative_to(root) for root in _LIBRARIES):
+        return False
+    return not _was_installed(name.partition(".")[0])
+
+
+def _was_installed(package: str) -> bool:
+    """Whether pip has put a package where it lies: into a folder on Drive, say, by ``--target``."""
+    module = sys.modules.get(package)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return False
+    first = Path(file).parent.name + "/" if hasattr(module, "__path__") else Path(file).name + ","
+    folder = Path(file).parents[1] if hasattr(module, "__path__") else Path(file).parent
+    for record in folder.glob("*.dist-info/RECORD"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if any(line.startswith(first) for line in record.read_text("utf-8").splitlines()):
+                return True
+    return False
 
 
 # Also those of another environment, which a path file or PYTHONPATH has added to this one.

@@ -67,6 +67,11 @@ class PlainValues:
         del value
         return False
 
+    def is_whole(self, value: Any) -> bool:
+        """Whether a value is more than the attributes it has."""
+        del value
+        return False
+
     def detached(self, value: Any) -> Any:
         """Returns what goes into the checkpoint for a value."""
         return value

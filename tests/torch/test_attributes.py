@@ -51,6 +51,26 @@ def test_tensors_and_containers_that_a_model_keeps_as_attributes_go_on(tmp_path)
     assert_resumes_exactly(lambda: {"model": Remembering()}, tmp_path)
 
 
+class Tagged(torch.Tensor):
+    """A tensor of the user's own class."""
+
+
+class Tagging(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.hidden = torch.zeros(6).as_subclass(Tagged)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.hidden.as_subclass(torch.Tensor)
+        self.hidden = (0.5 * hidden + 0.1 * x.detach().mean(0)).as_subclass(Tagged)
+        return self.body(x + hidden)
+
+
+def test_a_tensor_of_ones_own_class_goes_on(tmp_path):
+    assert_resumes_exactly(lambda: {"model": Tagging()}, tmp_path)
+
+
 class Slowing:
     """Counts, and lowers the rate; saves nothing itself."""
 

@@ -48,6 +48,10 @@ class TensorValues(PlainValues):
         """Whether it is a weight of the run, or a random generator."""
         return id(value) in self.weights or isinstance(value, torch.Generator)
 
+    def is_whole(self, value: Any) -> bool:
+        """Whether it is a tensor, of a class of the user's own perhaps."""
+        return isinstance(value, torch.Tensor)
+
     def detached(self, value: Any) -> Any:
         """Returns what goes into the checkpoint for a value."""
         return value.detach() if isinstance(value, torch.Tensor) else value
