@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from colabkit.frameworks.base import Feed
+from colabkit.frameworks.lending import held_weakly
 from colabkit.runs.verdict import ResumeVerdict
+
+_Seen = TypeVar("_Seen")
 
 
 @dataclasses.dataclass(slots=True)
@@ -52,6 +55,20 @@ class KnownFeeds:
             known = self._known[key] = _Known(data, feed, epoch)
         known.epoch = epoch
         return known.feed
+
+    def lend(self, feed: Feed, look: Callable[[], _Seen]) -> _Seen:
+        """Calls ``look`` while others alone hold a feed's data; where none does, it is let go."""
+        held = [(key, each) for key, each in self._known.items() if each.feed is feed]
+        lent: Any = getattr(feed, "lend", None)
+        if not held or lent is None:
+            return look()
+        ((key, known),) = held
+        take_back, data = lent(), held_weakly(known.data)
+        known.data = None
+        seen, known.data = look(), data()
+        if not take_back() or known.data is None:
+            self._verdict = self._verdict.adding_feeds([self._known.pop(key).feed])
+        return seen
 
     def added_to(self, verdict: ResumeVerdict) -> ResumeVerdict:
         """Returns a verdict with what the sources have to say, those let go among them."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from colabkit.frameworks.base import Feed
 from colabkit.frameworks.batch_watches import Watch
-from colabkit.runs.between_passes import MAY_BE_MADE_ANEW, BetweenPasses
+from colabkit.runs.between_passes import BetweenPasses
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,7 +74,7 @@ class Position:
         self._data_reasons: tuple[str, ...] = ()
         self._to_skip = 0
         self._to_reopen: list[Cursor] = []
-        self._between = BetweenPasses()
+        self.between = BetweenPasses()
 
     def begin_epoch(self, epoch: int) -> None:
         """Moves to the start of an epoch; a no-op for the epoch just restored."""
@@ -97,11 +97,11 @@ class Position:
         """Why the data of this training cannot be repeated, as any of its sessions has found."""
         feeds = (cursor.feed for cursor in self.open if cursor.feed is not None)
         found = (reason for feed in feeds for reason in feed.reasons())
-        return tuple(dict.fromkeys((*self._data_reasons, *found)))
+        return tuple(dict.fromkeys((*self._data_reasons, *self.between.reasons, *found)))
 
     def keeps(self, feed: Feed) -> bool:
         """Whether a source is known by the place where it stands between two passes."""
-        return self._between.keeps(feed)
+        return self.between.keeps(feed)
 
     def enter(self, feed: Feed, *, has_one_feed: bool = False) -> Cursor | None:
         """Opens the next loop.
@@ -122,11 +122,9 @@ class Position:
         if cursor is None:
             cursor = Cursor(call=self.calls, outermost=leads, feed_description=description)
             self.calls += 1
-            cursor.feed_state, is_known = self._between.begin(feed, cursor.call)
-            if not (is_known or has_one_feed):
-                self._data_reasons = (*self._data_reasons, MAY_BE_MADE_ANEW)
+            cursor.feed_state = self.between.begin(feed, cursor.call, is_one=has_one_feed)
         else:
-            self._between.begin(feed, cursor.call)
+            self.between.begin(feed, cursor.call, goes_on=True)
         cursor.feed = feed
         self.open.append(cursor)
         return cursor
@@ -161,7 +159,7 @@ class Position:
             return
         cursor.is_over = True
         if cursor.feed is not None:
-            self._between.note(cursor.feed, cursor.call)
+            self.between.note(cursor.feed, cursor.call)
         self._data_reasons = self.data_reasons
         self.open = [other for other in self.open if other is not cursor]
         if cursor.outermost:
@@ -176,7 +174,7 @@ class Position:
             "calls": self.calls,
             "open": [cursor.state_dict() for cursor in self.open],
             "data_reasons": list(self.data_reasons),
-            "between_passes": self._between.state_dict(),
+            "between_passes": self.between.state_dict(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -185,7 +183,7 @@ class Position:
         self.outermost_done = self._to_skip = state["outermost_done"]
         self.calls = state["calls"]
         self._data_reasons = tuple(state.get("data_reasons", ()))
-        self._between.load_state_dict(state.get("between_passes", []))
+        self.between.load_state_dict(state.get("between_passes", []))
         self.open, self._to_reopen = [], [Cursor(**cursor) for cursor in state["open"]]
 
     def forget_batches(self) -> None:

@@ -186,6 +186,7 @@ class Run(Reporting):
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._adapter.reasons())
         self._feeds = KnownFeeds(self._position.keeps)
+        self._position.between.lend = self._feeds.lend
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
         self._is_best = self._is_open = self.has_trained = False
         self._next_look_s = 0.0
@@ -218,6 +219,7 @@ class Run(Reporting):
         record = self._adapter.watch().record
         expected = self._position.data_reasons
         self._data = DataCheck(record, leniency, location=where, say=say, expected=expected)
+        self._position.between.accepts = leniency.accepts
 
     @property
     def verdict(self) -> ResumeVerdict:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils import data as torch_data
 
 from colabkit.frameworks.base import Feed, Start
+from colabkit.frameworks.lending import lend
 from colabkit.frameworks.torch.device import moved
 
 
@@ -63,6 +64,22 @@ class PreparedFeed:
     def goes_back(self) -> bool:
         """Whether a pass can be entered before the place that the inner one's state names."""
         return getattr(self._inner, "goes_back", True)
+
+    @property
+    def keeper(self) -> Any:
+        """The object whose state is the source's place."""
+        return getattr(self._inner, "keeper", self._inner)
+
+    def lend(self) -> Callable[[], bool]:
+        """Lets go of what it reads, between two passes; returns what takes it back where it is."""
+        inner: Any = self._inner
+        own, within = lend(self, ("_loader",)), inner.lend()
+        return lambda: own() and within()
+
+    def gave(self, state: Mapping[str, Any]) -> bool:
+        """Whether it gives first what the source of a checkpoint's state gave."""
+        inner: Any = self._inner
+        return bool(inner.gave(state))
 
     @property
     def begins_anew(self) -> bool:

@@ -13,6 +13,7 @@ from torch.utils import data as torch_data
 
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.batch_records import Head, KeptBatch
+from colabkit.frameworks.lending import lend
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest, record, same_batch
 from colabkit.frameworks.torch.fetch import Ahead, KeyedStream, OwnGenerators
@@ -103,6 +104,32 @@ class StreamFeed:
     def goes_back(self) -> bool:
         """Whether a pass can be entered before the place that the source's own state names."""
         return self._stateful is None
+
+    @property
+    def keeper(self) -> Any:
+        """The object whose state is the source's place; itself where it has none."""
+        return self if self._stateful is None else self._stateful
+
+    def lend(self) -> Callable[[], bool]:
+        """Lets go of what it reads, between two passes; returns what takes it back where it is."""
+        return lend(self, ("_source", "_stateful", "_loader"))
+
+    def gave(self, state: Mapping[str, Any]) -> bool:
+        """Whether it gives first what the source of a checkpoint's state gave; not yet read."""
+        head = Head.of_state(state.get("head"))
+        if head is None:
+            return True
+        fresh, known = self._own_state(), (self._passes, self._head)
+        first: list[Any] = []
+        # What is another source's may not even be loaded.
+        with contextlib.suppress(Exception):
+            batches = self.batches(
+                Start(head.key, head.kept.epoch, state={**state, "source": head.source})
+            )
+            first.extend(itertools.islice(batches, 1))
+        self._stateful.load_state_dict(fresh)
+        self._passes, self._head = known
+        return bool(first) and record(first[0]) == head.kept.record
 
     @property
     def begins_anew(self) -> bool:
