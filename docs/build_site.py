@@ -54,6 +54,7 @@ GALLERY = {
     "quickstart_pytorch": "PyTorch in five minutes",
     "quickstart_keras": "Keras in five minutes",
     "quickstart_jax": "JAX in five minutes",
+    "boosters": "Boosters",
     "own_loop": "A GAN in a loop of its own",
     "fine_tuning": "Fine-tuning in two phases",
     "hf_trainer": "Hugging Face's Trainer with LoRA",

@@ -63,6 +63,7 @@ class Needs:
 
 
 NEEDS = {
+    "boosters": Needs(("xgboost",)),
     "quickstart_jax": Needs(("jax", "optax")),
     "quickstart_keras": Needs(("keras",)),
     "fine_tuning": Needs(run="two_phases"),

@@ -33,6 +33,8 @@ _BADGE = re.compile(r"^(\[!\[Open in \w+\]\(\S+\)\])\(\S+\)")
 _WIDTH, _COLOURS = 900, 48
 _PICTURED = "image/png"
 _MARK = 'class="colabkit"'
+# Of a panel's head: a bar it has only once the length of its run is known.
+_PANEL = 'class="ck-where"'
 _TALL = re.compile(r'<pre id="tall">(\d+)</pre>')
 _MEASURE = """<script>window.addEventListener("load", () => {
 const told = document.body.appendChild(document.createElement("pre"));
@@ -76,7 +78,7 @@ def outputs_of(result: CellResult) -> list[nbformat.NotebookNode]:
     if result.stdout:
         outputs.append(nbformat.v4.new_output("stream", name="stdout", text=result.stdout))
     bundles = [*result.data]
-    panels = [n for n, each in enumerate(bundles) if "progressbar" in each.get("text/html", "")]
+    panels = [n for n, each in enumerate(bundles) if _PANEL in each.get("text/html", "")]
     if panels and result.updates:
         bundles[panels[-1]] = result.updates[-1]
     return outputs + [nbformat.v4.new_output("display_data", as_saved(b)) for b in bundles]
