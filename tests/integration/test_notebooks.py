@@ -17,7 +17,7 @@ from tests.integration.training import said_in
 REPOSITORY = Path(__file__).parents[2]
 RESUMED = re.compile(r"Resumed at epoch [\d,]+, step ([\d,]+)")
 # Those that take longest are left to the long runs.
-LONG = {"hf_trainer", "kaggle_sessions", "lightning", "yolo"}
+LONG = {"boosters", "hf_trainer", "kaggle_sessions", "lightning", "yolo"}
 # What a notebook of somebody else's trainer says where it goes on, and when it is through.
 OF_TRAINERS = {
     "hf_trainer": (r"goes on from \S+checkpoint-(\d+)", "24 rows in the log, up to step 120"),
