@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import xxhash
 
+from colabkit.errors import ColabKitError, DiskFullError, StorageError
 from colabkit.keeping.bundles import Bundle
 from colabkit.keeping.held import Held
 from colabkit.keeping.scanning import Stamp
@@ -78,8 +80,10 @@ class Fetcher:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 self._fetch_file(path, content, place)
             aside.rename(target)
-        except BaseException:
+        except BaseException as error:
             remove(aside)
+            if isinstance(error, OSError) and not isinstance(error, ColabKitError):
+                raise _not_brought(target, error) from error
             raise
 
     def _fetch_file(self, path: str, content: Content, place: Path) -> None:
@@ -107,6 +111,18 @@ class Fetcher:
                 del self._unpacked[name]
             self._unpacked[bundle] = self._bundles[bundle].unpack()
         return self._unpacked[bundle]
+
+
+def _not_brought(target: Path, error: OSError) -> StorageError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = f"{target} could not be brought here: this machine's disk is full."
+        hint = (
+            "Delete what you no longer need on it, and run this again: what is here already is"
+            " not copied again."
+        )
+        return DiskFullError(message, path=target, hint=hint)
+    message = f"{target} could not be written: {error.strerror}."
+    return StorageError(message, path=target, operation="write")
 
 
 def sweep(folder: Path) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 
-from colabkit.errors import StorageError
+from colabkit.errors import ArgumentError, StorageError
 from colabkit.keeping.opening import Opened, open_kept, sentence
 from colabkit.keeping.options import KeepOptions
 from colabkit.keeping.progress import KeepProgress
@@ -110,16 +110,20 @@ class Kept:
         )
         return to == self._to or there == here
 
-    def latest(self, pattern: str) -> str | None:
+    def latest(self, pattern: str | os.PathLike[str]) -> str | None:
         """Returns the newest whole file or folder that a pattern fits, None without one.
 
         Args:
-            pattern: As "checkpoint-*" or "weights/last.pt"; without "/" it fits at any depth.
+            pattern: As "checkpoint-*", "weights/last.pt" or "**/last.pt"; without "/" it fits at
+                any depth. What has brackets in its name is found by its name, too.
+
+        Raises:
+            ArgumentError: Nothing in the folder can ever fit it.
         """
         taker = self._opened.taker
         found = latest_in(
             self.path,
-            pattern,
+            _pattern_in(self.path, pattern),
             whole=self._options.whole,
             skip=self._options.skip,
             known=dict(taker.stamps),
@@ -253,6 +257,22 @@ class Kept:
 
     def _repr_html_(self) -> str:
         return card_html(self.card())
+
+
+def _pattern_in(folder: Path, pattern: str | os.PathLike[str]) -> str:
+    """Returns a pattern as seen from the folder.
+
+    Raises:
+        ArgumentError: Nothing in the folder can fit it: a training would begin anew unasked.
+    """
+    wanted = PurePosixPath(pattern)
+    if wanted.is_absolute() and wanted.is_relative_to(folder):
+        wanted = wanted.relative_to(folder)
+    if wanted.is_absolute() or not wanted.parts or ".." in wanted.parts:
+        message = f"{os.fspath(pattern)!r} fits nothing in {folder}."
+        hint = 'Pass a pattern for names in the folder, as "checkpoint-*" or "weights/last.pt".'
+        raise ArgumentError(message, argument="pattern", hint=hint)
+    return str(wanted)
 
 
 def _is_flushed(progress: KeepProgress, waited_s: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Collection, Iterable, Mapping
+from fnmatch import fnmatchcase
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
 
@@ -52,7 +53,7 @@ def latest_in(
 
     Args:
         folder: The kept folder.
-        pattern: What to look for; without "/" at any depth.
+        pattern: What to look for; without "/" at any depth, "**" fits any folders or none.
         whole: What folders that count as a whole are called.
         skip: What is left out.
         known: The files of the newest version, with the stamps they had when they were kept.
@@ -176,9 +177,10 @@ def _age_s(files: Mapping[str, Stamp]) -> float:
 def _names_that_fit(scan: FolderScan, pattern: str) -> dict[str, str]:
     """Returns the files, folders and links that a pattern fits, and where each leads."""
     found: dict[str, str] = {}
+    wanted = PurePosixPath(pattern).parts
     for path in (*scan.files, *scan.links):
         for each in (PurePosixPath(path), *PurePosixPath(path).parents):
-            if each.name and _fits(each, pattern):
+            if each.name and _fits(each, wanted):
                 found[str(each)] = led_to(str(each), scan.links)
     return found
 
@@ -202,8 +204,20 @@ def _matching(seen: _Seen, names: Collection[str]) -> dict[str, Mapping[str, Sta
     return whole
 
 
-def _fits(path: PurePosixPath, pattern: str) -> bool:
-    if "/" not in pattern.rstrip("/"):
-        return path.match(pattern.rstrip("/"))
-    wanted = PurePosixPath(pattern).parts
-    return len(path.parts) == len(wanted) and path.match(pattern)
+def _fits(path: PurePosixPath, wanted: tuple[str, ...]) -> bool:
+    if len(wanted) == 1:
+        return _fits_name(path.name, wanted[0])
+    return _fits_parts(path.parts, wanted)
+
+
+def _fits_parts(parts: tuple[str, ...], wanted: tuple[str, ...]) -> bool:
+    if not wanted:
+        return not parts
+    if wanted[0] == "**":
+        return any(_fits_parts(parts[n:], wanted[1:]) for n in range(len(parts) + 1))
+    return bool(parts) and _fits_name(parts[0], wanted[0]) and _fits_parts(parts[1:], wanted[1:])
+
+
+def _fits_name(name: str, pattern: str) -> bool:
+    # A run may be called "run[1]", and whoever asks for it by its name means just that.
+    return name == pattern or fnmatchcase(name, pattern)

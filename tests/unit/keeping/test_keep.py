@@ -280,6 +280,27 @@ def test_a_folder_in_its_own_place_is_refused(machine):
         colabkit.keep(machine.place / "runs", machine.place)
 
 
+def test_latest_finds_what_is_asked_for_by_name_by_path_and_at_any_depth(machine):
+    kept = machine.keep()
+    path = str(machine.put("run[1]/weights/last.pkl", "x"))
+    other = str(machine.put("run1/checkpoint-5/model.txt", "x").parent)
+    for pattern in ("run[1]/weights/last.pkl", "**/last.pkl", "run[[]1]/**", "run[1]/*/*.pkl"):
+        assert kept.latest(pattern) in {path, str(machine.folder / "run[1]/weights")}, pattern
+    for pattern in (path, Path(path), f"{kept}/**/last.pkl", "./run[[]1]/weights/last.pkl"):
+        assert kept.latest(pattern) == path, pattern
+    for pattern in (kept / "run1/checkpoint-*", "run[0-9]/checkpoint-5", "**/checkpoint-*"):
+        assert kept.latest(pattern) == other, pattern
+    assert kept.latest("**/first.pkl") is None
+    root = machine.put("checkpoint-6/model.txt", "x").parent
+    assert kept.latest("**/checkpoint-6") == str(root)
+
+
+@pytest.mark.parametrize("pattern", ["", ".", "/", "../last.pt", "/content/elsewhere/*.pt"])
+def test_a_pattern_that_never_fits_is_an_error_and_no_first_machine(machine, pattern):
+    with pytest.raises(ArgumentError, match="fits nothing in"):
+        machine.keep().latest(pattern)
+
+
 def test_a_card_tells_how_far_it_is(machine):
     with machine.keep() as kept:
         machine.put("last.pt", b"1" * LARGE)

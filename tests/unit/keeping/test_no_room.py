@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import os
 import shutil
 import time
 
 import pytest
 
 import colabkit
-from colabkit.errors import ArgumentError, StorageError
+from colabkit.errors import ArgumentError, DiskFullError, StorageError
 from colabkit.keeping import kept as kept_module
 from colabkit.keeping import settling, staging
 from colabkit.storage import LocalVolume
@@ -71,6 +73,31 @@ def test_what_has_no_room_is_never_called_flushed_though_a_log_beside_it_goes_on
         assert not kept.status.is_safe
     kept.flush()
     assert kept.status.is_safe
+
+
+def test_a_disk_that_fills_while_a_folder_is_brought_is_said_and_the_rest_comes_after(
+    machine, monkeypatch, tree
+):
+    kept = machine.keep()
+    for name in ("a.pkl", "b.pkl"):
+        machine.put(name, name.encode() * LARGE)
+    kept.flush()
+    before = tree(machine.folder)
+    machine.kill()
+    calls, utime = itertools.count(), os.utime
+
+    def fills(*args, **options):
+        if next(calls) == 1:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        utime(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "utime", fills)
+        with pytest.raises(DiskFullError, match=r"pkl could not be brought here.* disk is full"):
+            machine.keep()
+    assert len(list(machine.folder.iterdir())) == 1
+    machine.keep()
+    assert tree(machine.folder) == before
 
 
 def test_what_was_unfinished_when_a_slow_write_began_is_waited_for_after_it(machine, monkeypatch):
