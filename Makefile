@@ -16,8 +16,10 @@ APT ?= apt-get
 FRAMEWORK ?= torch
 EXTRA := test
 BIN := $(VENV)/bin
-# At least two workers, so that tests which share anything are found out.
-WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); [ $$n -ge 2 ] && echo $$n || echo 2)
+# One more than there are cores, since many tests wait, for machines of the double above all; and
+# each begins at a place of its own in their row, so that those beside it are of another kind.
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n + 1)))
+SPREAD := -n $(WORKERS) --dist worksteal
 TESTS ?= tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
@@ -28,11 +30,11 @@ demo: $(VENV)/.demo$(if $(filter keras,$(FRAMEWORK)),-keras)
 	$(BIN)/python -m colabkit demo --framework $(FRAMEWORK)
 
 test: lint programs
-	$(BIN)/python -m pytest -n $(WORKERS) $(TESTS)
+	$(BIN)/python -m pytest $(SPREAD) $(TESTS)
 
 test-oldest:
 	$(MAKE) VENV=.venv-oldest EXTRA=oldest PYTHON=$(or $(PYTHON),python3.11) programs
-	.venv-oldest/bin/python -m pytest -n $(WORKERS) $(TESTS)
+	.venv-oldest/bin/python -m pytest $(SPREAD) $(TESTS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -41,7 +43,7 @@ lint: $(VENV)/.test
 	$(BIN)/lint-imports
 
 soak: programs
-	COLABKIT_SOAK=1 $(BIN)/python -m pytest -n $(WORKERS) --timeout=0 -m soak $(TESTS)
+	COLABKIT_SOAK=1 $(BIN)/python -m pytest $(SPREAD) --timeout=0 -m soak $(TESTS)
 
 bench: programs
 	@for file in benchmarks/bench_*.py; do \
