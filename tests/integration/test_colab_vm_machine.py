@@ -87,7 +87,7 @@ def test_enterprise_is_hosted_and_named(cloud):
 
 
 def test_after_a_kill_only_the_cloud_is_left_and_the_disk_is_fresh(cloud, tmp_path):
-    machine = cloud.machine(rules=DriveRules(upload_bytes_per_s=200_000))
+    machine = cloud.machine(rules=DriveRules(upload_bytes_per_s=40_000))
     machine.run_cell(MOUNT).check()
     cell = """
 import os, subprocess
@@ -207,7 +207,7 @@ print('second machine read', seen.read_text())
     notebook = tmp_path / "notebook.ipynb"
     document = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
     nbformat.write(document, notebook)
-    command = [sys.executable, "-m", "tests.colab_vm", str(notebook), "--kill-after", "1.5s"]
+    command = [sys.executable, "-m", "tests.colab_vm", str(notebook), "--kill-after", "6s"]
     command += ["--upload-delay", "0.02s"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
