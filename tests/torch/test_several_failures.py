@@ -104,8 +104,9 @@ class Fill:
         self.ballast, self.full_at, self.free_at = disk / "ballast", full_at, free_at
 
     def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if dist.get_rank() == 0 and step <= self.full_at:
+            run.flush()  # a step that ends while a save is under way is not saved
         if dist.get_rank() == 0 and step == self.full_at:
-            run.flush()
             with self.ballast.open("wb", buffering=0) as ballast, contextlib.suppress(OSError):
                 while True:
                     ballast.write(b"0" * 1024)
