@@ -169,8 +169,26 @@ def callback_class() -> dict[str, Any]:
 def distributed() -> dict[str, Any]:
     import tensorflow as tf
 
-    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+    with tf.distribute.OneDeviceStrategy("CPU:0").scope():
         return {"model": network()}
+
+
+def replicas_at_once() -> dict[str, Any]:
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = network()
+        model.compile("adam", model.loss, steps_per_execution=4)
+        return {"model": model}
+
+
+def replicas_to_an_end() -> dict[str, Any]:
+    import tensorflow as tf
+
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = network()
+    data = tf.data.Dataset.from_tensor_slices(arrays()).batch(8).filter(lambda x, y: True)
+    return {"model": model, "data": data}
 
 
 def of_keras_2() -> dict[str, Any]:
@@ -198,7 +216,9 @@ WRONG = {
     "not compiled": (not_compiled, "model", "compile"),
     "a second backup": (backup, "callbacks", "Leave it out"),
     "a callback class": (callback_class, "callbacks", "EarlyStopping()"),
-    "a strategy": (distributed, "model", "one device"),
+    "a strategy": (distributed, "model", "MirroredStrategy"),
+    "replicas with steps at once": (replicas_at_once, "model", "Leave steps_per_execution out"),
+    "replicas of data without a length": (replicas_to_an_end, "data", "known cardinality"),
     "a model of Keras 2": (of_keras_2, "model", "import keras"),
     "a pipeline without an end": (endless, "steps_per_epoch", "repeat"),
     "a split of a pipeline": (split_pipeline, "validation_split", "validation_data"),

@@ -54,6 +54,7 @@ ON_TENSORFLOW = {
     "steps_of_a_pipeline_of_unknown_length": 10,
     "four_steps_per_execution_of_unknown_length": 18,
     "eight_steps_per_execution": 66,
+    "two_replicas": 18,
     "gan_with_its_own_step": 18,
     "vae_with_its_own_step": 18,
     "diffusion_with_its_own_steps": 18,

@@ -271,7 +271,18 @@ def shuffled(*, copies: int | None = 1, keeps: bool = False) -> tf.data.Dataset:
     return (data if copies == 1 else data.repeat(copies)).batch(BATCH)
 
 
+def mirrored() -> dict[str, Any]:
+    """Two replicas, each with statistics and counts of its own part of every batch."""
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+        model = network(norm=True)
+    x, y = arrays()
+    return {"model": model, "data": (x, y), "validation_data": (x[:9], y[:9])}
+
+
 TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
+    "two_replicas": mirrored,
     "tfdata_shuffled_augmented_cached": lambda: {"model": network(), "data": seeded(pipeline)},
     "tfdata_shuffled_and_validated": lambda: {
         "model": network(),

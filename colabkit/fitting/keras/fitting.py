@@ -24,6 +24,12 @@ from colabkit.frameworks.keras.beside import Beside
 from colabkit.frameworks.keras.build import build, check_is_compiled
 from colabkit.frameworks.keras.places import KerasFeed, Turn
 from colabkit.frameworks.keras.randomness import GeneratorState, generator_kinds
+from colabkit.frameworks.keras.replicas import (
+    check_length,
+    check_strategy,
+    scope_of,
+    strategy_of,
+)
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
 from colabkit.frameworks.keras.step_inspect import StepFindings, inspect_step, roots_of
 from colabkit.frameworks.keras.structure import (
@@ -87,7 +93,7 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
     """Trains a compiled Keras model; see ``colabkit.fit``."""
     backend_name()
     check_is_compiled(model)
-    _check_is_on_one_device(model)
+    check_strategy(model)
     if has_own_fit(model):
         data, options = through_own_fit(model, data, options)
     check_callbacks(options.callbacks)
@@ -111,7 +117,10 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
         with as_validation_data():
             shared = data is validation_data
             validation = _validation_feed(validation_data, options, is_shared=shared)
-    return _Fitting(model, feed, validation, ckpt_dir, options).train()
+    check_length(model, [each.length_of(0) for each in (feed, validation) if each is not None])
+    with scope_of(model):
+        fitting = _Fitting(model, feed, validation, ckpt_dir, options)
+    return fitting.train()
 
 
 def _validation_feed(data: Any, options: KerasOptions, *, is_shared: bool) -> KerasFeed:
@@ -150,7 +159,7 @@ class _Fitting:
             validation_steps=options.validation_steps,
         )
         ahead = not model.run_eagerly
-        self._passes = [_passes_over(each, ahead=ahead) for each in self._feeds]
+        self._passes = [_passes_over(model, each, ahead=ahead) for each in self._feeds]
         example = _example(self._passes[0], feed)
         graph = build(model, example)
         findings = inspect_step(model, example, roots_of(model, ()), graph)
@@ -330,11 +339,16 @@ class _Fitting:
         self._run.save_anew()
 
 
-def _passes_over(feed: KerasFeed, *, ahead: bool) -> Any:
+def _passes_over(model: Any, feed: KerasFeed, *, ahead: bool) -> Any:
     if backend_name() == "tensorflow":
         from colabkit.fitting.keras.tf_epoch_dataset import epoch_dataset  # imported where it is
 
-        return epoch_dataset(feed, ahead=ahead)
+        passes, strategy = epoch_dataset(feed, ahead=ahead), strategy_of(model)
+        if strategy is None:
+            return passes
+        from colabkit.fitting.keras.tf_replicas import ReplicaPasses  # imported where it is
+
+        return ReplicaPasses(passes, strategy)
     if backend_name() == "jax":
         from colabkit.fitting.keras.jax_epoch_batches import JaxPasses  # imported where it is
 
@@ -419,10 +433,3 @@ def _with_weights_and_split(data: Any, options: KerasOptions) -> tuple[Any, Any]
         training, held_out = split_off(Parts.of(data), options.validation_split)
         data, validation_data = training.as_tuple(), held_out.as_tuple()
     return data, validation_data
-
-
-def _check_is_on_one_device(model: Any) -> None:
-    if getattr(model, "_distribute_strategy", None) is not None:
-        message = "The model was made under a tf.distribute strategy, whose runs cannot resume yet."
-        hint = "Build it outside strategy.scope(), on one device."
-        raise ArgumentError(message, argument="model", hint=hint)

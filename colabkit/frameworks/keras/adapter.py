@@ -17,6 +17,7 @@ from colabkit.frameworks.keras.compare import record
 from colabkit.frameworks.keras.loop_inspect import LoopInspector
 from colabkit.frameworks.keras.passed_settings import PassedSettings, parts_of
 from colabkit.frameworks.keras.randomness import forget_draws, seed_streams
+from colabkit.frameworks.keras.replicas import replicas_of
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
 from colabkit.frameworks.keras.state import KerasState
 from colabkit.frameworks.keras.variables import backend_name, sync
@@ -176,7 +177,9 @@ class KerasAdapter:
             from colabkit.frameworks.jax import jax_environment  # imported where it is
 
             return jax_environment()
-        return _tensorflow_environment() if self._on_tensorflow else _torch_environment(self.state)
+        if not self._on_tensorflow:
+            return _torch_environment(self.state)
+        return {**_tensorflow_environment(), "replicas": replicas_of(self.state.models.values())}
 
     def reasons(self) -> tuple[str, ...]:
         """Returns what of the framework's settings stands against exactness."""

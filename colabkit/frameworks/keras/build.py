@@ -103,7 +103,9 @@ def traced(model: Any, batch: Any) -> Any:
     """Returns the graph of a model's step on batches of any size."""
     import tensorflow as tf  # imported where it is the backend
 
-    step = tf.function(model.train_step, autograph=False)
+    # Without a strategy it is the step itself.
+    run = model.distribute_strategy.run
+    step = tf.function(lambda batch: run(model.train_step, args=(batch,)), autograph=False)
     specs = keras.tree.map_structure(_tensor_spec, batch)
     return step.get_concrete_function(specs).graph
 

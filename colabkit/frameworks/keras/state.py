@@ -21,6 +21,7 @@ from colabkit.frameworks.keras.randomness import (
     restore_state,
     state_of,
 )
+from colabkit.frameworks.keras.replicas import restore_in_each, values_in_each
 from colabkit.frameworks.keras.slots import OptimizerState, assign_all
 from colabkit.frameworks.keras.variables import (
     assign,
@@ -154,6 +155,7 @@ class _ModelState:
         self._metrics = LateMetrics(model)
         self._metric_values: Sequence[Any] = ()
         self._late_spans: Mapping[str, Sequence[int]] = {}
+        self._replica_values: dict[str, Any] = {}
         self._known: tuple[list[Any], list[Any]] | None = None
 
     def weights(self) -> dict[str, Any]:
@@ -172,7 +174,16 @@ class _ModelState:
             "late_metrics": self._metrics.spans(),
             "generators": [state_of(g) for g in find_generators(own, generator_kinds())],
             "assets": self.assets.state(),
+            **self._in_each_replica(),
         }
+
+    def _in_each_replica(self) -> dict[str, Any]:
+        found = values_in_each(self._kept_in_each())
+        return {"in_each_replica": found} if found else {}
+
+    def _kept_in_each(self) -> list[Any]:
+        """What replicas need not have alike: all but what is trained."""
+        return [*self._model.non_trainable_variables, *self._metrics.listed()]
 
     def restore(self, weights: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
         for key, variable in self.weights().items():
@@ -185,12 +196,14 @@ class _ModelState:
             restore_state(generator, state)
         self._metric_values = kept["metrics"]
         self._late_spans = kept.get("late_metrics", {})
+        self._replica_values = kept.get("in_each_replica", {})
         self.restore_metrics()
         self.assets.restore(kept.get("assets", {}))
 
     def restore_metrics(self) -> None:
         if self._metric_values:
             self._metrics.restore(self._metric_values, self._late_spans)
+        restore_in_each(self._kept_in_each(), self._replica_values)
 
     def restore_weights(self, kept: Mapping[str, Any]) -> tuple[int, int]:
         there = self.weights()
