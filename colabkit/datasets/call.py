@@ -41,8 +41,8 @@ from colabkit.notebook import (
 from colabkit.storage import asked, mount_of
 
 _logger = logging.getLogger(__name__)
-# With the time that workers get to end it stays below the 5 s after which a cell is to be back.
-_CLOSE_TIMEOUT_S = 1.0
+# With what workers get to end, half of the 5 s after which a cell is to be back: machines are busy.
+_CLOSE_TIMEOUT_S = 0.5
 Result = TypeVar("Result")
 
 

@@ -33,7 +33,7 @@ _guard = threading.Lock()
 Result = TypeVar("Result")
 _POLL_S = 0.1
 _TELL_PERIOD_S = 0.5
-_STOP_TIMEOUT_S = 3.0
+_STOP_TIMEOUT_S = 2.0
 # What flock answers where a file system has no locks.
 _LOCKLESS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL})
 

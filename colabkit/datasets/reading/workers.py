@@ -12,7 +12,7 @@ from concurrent.futures import Executor, Future
 from typing import Any, Generic, TypeVar
 
 # For all threads of a group together, counted from the first stop.
-_JOIN_TIMEOUT_S = 2.0
+_JOIN_TIMEOUT_S = 1.5
 _ITEMS_MAX = 1024
 
 Item = TypeVar("Item")
