@@ -53,6 +53,8 @@ def run_smi(arguments: Sequence[str]) -> Answer | None:
             errors="replace",
             timeout=_TIMEOUT_S,
             check=False,
+            # Closed by Python, what lies on a mount that hangs would hold this whole process.
+            close_fds=False,
         )
     except subprocess.TimeoutExpired:
         return Answer(f"nvidia-smi gave no answer within {_TIMEOUT_S:.0f} s", ok=False)

@@ -128,25 +128,35 @@ class WriterProcess:
     def _start(self) -> None:
         import subprocess  # a small archive is written without a process
 
+        archive = -1
         try:
-            self._memory = os.memfd_create("colabkit")
+            self._memory = os.memfd_create("colabkit", 0)
             os.ftruncate(self._memory, _MEMORY_BYTES)
+            if self._archive is not None:
+                archive = os.dup(self._archive)
+                os.set_inheritable(archive, True)
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [
                     *(sys.executable, "-I", "-S", "-c", _PROGRAM, self._tree.prefix),
-                    *(str(self._memory), str(-1 if self._archive is None else self._archive)),
+                    *(str(self._memory), str(archive)),
                     *(str(Path(small_files.__file__).parent), *_package_folders()),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                pass_fds=[self._memory, *([] if self._archive is None else [self._archive])],
+                # Closed by Python, what lies on a mount that hangs would hold this whole process:
+                # until the new one runs its program, nobody else gets the interpreter.
+                close_fds=False,
                 # A Ctrl-C is for the notebook alone.
                 start_new_session=True,
             )
+            os.set_inheritable(self._memory, False)
         except (AttributeError, OSError) as error:
             _log.info("Files are written by threads, as no process can be started (%r).", error)
             self._end()
+        finally:
+            if archive >= 0:
+                os.close(archive)
 
     def _ask(self, request: WriteRequest, pieces: Sequence[Content]) -> Answer:
         process, memory = self._process, self._memory
