@@ -407,7 +407,12 @@ class TestMovedCache:
     def copied(self, archive, tmp_path, monkeypatch) -> Path:
         made = dataset(archive)
         # To another disk, as cp -a does: all is the same but the numbers.
-        shutil.copytree(tmp_path / "cache", tmp_path / "elsewhere", symlinks=True)
+        shutil.copytree(
+            tmp_path / "cache",
+            tmp_path / "elsewhere",
+            symlinks=True,
+            ignore=shutil.ignore_patterns(".trash"),  # which is being emptied meanwhile
+        )
         monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "elsewhere"))
         return tmp_path / "elsewhere/datasets" / made.name
 
