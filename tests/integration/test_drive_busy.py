@@ -71,7 +71,7 @@ def test_who_went_elsewhere_meanwhile_stays_there(machine):
 
 def test_a_mount_lost_in_training_comes_back_while_the_project_lies_on_it(cloud, diary, machine):
     machine.run_cell("import colabkit; colabkit.setup(workdir='MyDrive/project')").check()
-    diary.hold_at(60)
+    diary.slow_from(60)
     cell = machine.kernel.begin(train_cell(diary, epochs=20, ckpt_dir="runs/a", pause_s=0.02))
     diary.wait_for(lambda notes: notes[-1].confirmed)
     machine.drive.kill_mount()

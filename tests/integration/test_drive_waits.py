@@ -23,13 +23,13 @@ def machine(cloud, diary):
 
 
 def test_a_drive_lost_while_a_script_trains_is_mounted_again_by_its_notebook(cloud, diary, machine):
-    script = train_cell(diary, epochs=20, pause_s=0.02)
+    script = train_cell(diary, epochs=40, pause_s=0.01)
     machine.path("/content/train.py").write_text(script)
-    diary.hold_at(60)
+    diary.slow_from(60)
     cell = machine.kernel.begin("colabkit.run_script('/content/train.py')")
     diary.wait_for(lambda notes: notes[-1].confirmed)
     machine.drive.kill_mount()
-    diary.hold_at(150)
+    diary.slow_from(150)
     diary.wait_for(lambda notes: (notes[-1].confirmed or 0) > 60)
     diary.let_go()
     result = machine.kernel.finish(cell).check()

@@ -33,14 +33,15 @@ def note(event):
     told = [event.step, time.time(), saves.upload.committed_step, saves.upload.confirmed_step]
     diary.write(json.dumps([*told, saves.error is not None]) + "\\n")
 
-def is_held(step):
-    return os.path.exists({hold!r}) and step >= int(open({hold!r}).read())
+def is_slowed(step):
+    return os.path.exists({slow!r}) and step >= int(open({slow!r}).read())
 
 def watch(event):
     if event.name == "batch_end":
         time.sleep({pause_s})
         note(event)
-        while is_held(event.step):
+        end_s = time.monotonic() + 1
+        while time.monotonic() < end_s and is_slowed(event.step):
             time.sleep(0.02)
             note(event)
 
@@ -72,7 +73,7 @@ class Diary:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.path = folder / "diary.jsonl"
-        self.hold = folder / "hold"
+        self.slow = folder / "slow"
         self.path.touch()
 
     def notes(self) -> list[Note]:
@@ -82,14 +83,17 @@ class Diary:
     def clear(self) -> None:
         self.path.write_text("")
 
-    def hold_at(self, step: int) -> None:
-        """Has a training wait in this step, noting on, until another one is named or it may go."""
-        aside = self.hold.with_name("hold.new")
+    def slow_from(self, step: int) -> None:
+        """Has a training take a second for each step from this one on, noting on, until let go.
+
+        It is not halted: what waits for the next boundary between two steps still comes to pass.
+        """
+        aside = self.slow.with_name("slow.new")
         aside.write_text(str(step))
-        aside.replace(self.hold)
+        aside.replace(self.slow)
 
     def let_go(self) -> None:
-        self.hold.unlink()
+        self.slow.unlink()
 
     def wait_for(
         self, holds: Callable[[list[Note]], Any], *, timeout_s: float = 300.0
@@ -112,7 +116,7 @@ def train_cell(
 ) -> str:
     return TRAIN.format(
         diary=str(diary.path),
-        hold=str(diary.hold),
+        slow=str(diary.slow),
         epochs=epochs,
         ckpt_dir=ckpt_dir,
         save_every=save_every,
