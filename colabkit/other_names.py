@@ -14,8 +14,9 @@ from colabkit.errors import ArgumentError
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _LONGEST_VALUE = 40
-# A slip of the finger; what is less alike is another word, and a guess would mislead.
-_ALIKE = 0.8
+# Letters that a slip of the finger changes, two where they change places; what is less alike, long
+# as the common end may be (save_every_n_steps, log_every_n_steps), is another word.
+_SLIPS_MAX, _SLIPS_MAX_OF_SHORT, _SHORT = 2, 1, 5
 
 
 def by_name(answers: Mapping[str, str]) -> dict[str, str]:
@@ -63,10 +64,23 @@ class OtherNames:
         for beginning, told in self.families.items():
             if name.startswith(beginning):
                 return told.format(rest=name.removeprefix(beginning))
-        if close := difflib.get_close_matches(name, known, 1, _ALIKE):
-            return f"Did you mean {close[0]!r}?"
-        close = difflib.get_close_matches(name, [*self.renamed, *self.in_other_words], 1, _ALIKE)
-        return self.hint(close[0], value) if close else ""
+        if meant := _meant_by(name, known):
+            return f"Did you mean {meant!r}?"
+        meant = _meant_by(name, [*self.renamed, *self.in_other_words])
+        return self.hint(meant, value) if meant else ""
+
+
+def _meant_by(name: str, known: Iterable[str]) -> str:
+    """Returns the word that a slip of the finger makes a name of, "" where there is none."""
+    most = _SLIPS_MAX_OF_SHORT if len(name) <= _SHORT else _SLIPS_MAX
+    slips = {each: _slips_between(name, each) for each in known}
+    return min((each for each, count in slips.items() if count <= most), key=slips.get, default="")
+
+
+def _slips_between(one: str, other: str) -> int:
+    """Returns how many letters have been changed, left out or put in."""
+    changes = difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
+    return sum(max(b - a, d - c) for kind, a, b, c, d in changes if kind != "equal")
 
 
 def answering(names: OtherNames) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

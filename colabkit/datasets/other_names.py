@@ -8,16 +8,18 @@ OF_DATASET = OtherNames(
     by_name(
         {
             "dest": (
-                "cache_dir cache_subdir data_dir destination dst extract_path extract_to folder"
-                " local_dir out output output_dir root target to"
+                "cache_dir cache_path cache_subdir data_dir data_path data_root"
+                " dest_dir destination"
+                " destination_path download_dir dst extract_path extract_root extract_to folder"
+                " local_dir out output output_dir output_path root save_dir target to to_dir"
             ),
             "encoding": "charset",
-            "members": "allow_patterns files glob include names pattern patterns",
+            "members": "allow_patterns data_files files glob include names pattern patterns",
             "password": "passwd pwd",
             "refresh": "force force_download force_extract overwrite redownload reload",
             "sha256": "sha256sum",
             "md5": "md5_hash md5sum",
-            "source": "archive file path src url urls zip_path",
+            "source": "archive file name_or_path path path_or_url src url urls zip_path",
             "token": "api_key auth_token hf_token use_auth_token",
             "unpack": "extract unzip untar",
         }
@@ -27,21 +29,31 @@ OF_DATASET = OtherNames(
             'Write members="!*.tmp": all but those.': (
                 "exclude exclude_patterns ignore ignore_patterns skip"
             ),
-            "Write sha256= or md5=, in hex.": "checksum file_hash hash hash_algorithm",
+            "Write sha256= or md5=, in hex.": (
+                "check_sha checksum file_hash hash hash_algorithm verify_hash"
+            ),
             "Write progress=False for silence; leave it out otherwise.": (
                 "quiet show_progress silent verbose"
             ),
             "Leave it out: what is not there yet is fetched, and found the next time.": (
-                "cache download resume resume_download use_cache"
+                "cache download exist_ok resume resume_download use_cache"
             ),
             "Leave it out: as many read as the machine has room for.": (
                 "max_workers n_jobs num_proc num_workers threads workers"
             ),
             "Leave it out: dataset makes a folder; load its parts from there.": (
-                "shuffle split streaming subset train transform"
+                "batch_size shuffle split streaming subset train transform val"
             ),
-            "Write dest=, the folder to make.": "fname filename name",
-            "Leave it out: archives on Drive stay where they are.": "cleanup delete",
+            'Write source="hf://datasets/owner/name".': "dataset_name repo_id",
+            "Write members= for a part of it: members='train/*'.": "subfolder subset_dir",
+            "Leave it out: its first bytes say what an archive is.": (
+                "archive_format compression file_format format"
+            ),
+            "Leave it out: what fails in passing is tried again.": "retries timeout",
+            "Write dest=, the folder to make.": "fname filename name train_data_dir",
+            "Leave it out: archives on Drive stay where they are.": (
+                "cleanup delete keep_archive remove_finished"
+            ),
         }
     ),
 )

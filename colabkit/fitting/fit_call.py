@@ -10,7 +10,8 @@ from typing import Any
 
 from colabkit.errors import ArgumentError
 from colabkit.fitting.messages import sender, telling
-from colabkit.fitting.other_names import COMPILED, compiled_error, unknown_argument
+from colabkit.fitting.names_for_keras import COMPILED
+from colabkit.fitting.other_names import compiled_error, unknown_argument
 from colabkit.frameworks.detect import KERAS, framework_of, no_framework_error
 from colabkit.frameworks.processes import require_one_process
 from colabkit.runs.checks import require_folder

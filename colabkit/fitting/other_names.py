@@ -1,4 +1,4 @@
-"""What people of Keras, Lightning, Transformers and fastai type, and what to write here."""
+"""What people of Keras, Lightning, Transformers, fastai, YOLO and kohya type, and what to write."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Iterable
 from typing import Any
 
 from colabkit.errors import ArgumentError
+from colabkit.fitting.names_for_keras import COMPILED, FAMILIES_FOR_KERAS, FOR_KERAS
 from colabkit.other_names import OtherNames, by_name
 
 # The same thing under another name; the value can stay.
 RENAMED = by_name(
     {
         "accumulate": (
-            "accum_iter accumulate_grad accumulate_grad_batches accumulation_steps"
+            "accum_iter accumulate_grad accumulate_grad_batches accumulation_steps grad_accum_steps"
             " grad_accum gradient_accumulation gradient_accumulation_steps"
         ),
-        "batch_size": "bs per_device_train_batch_size train_batch_size train_micro_batch_size",
-        "callbacks": "callback cbs hooks",
+        "batch_size": (
+            "batch bs per_device_train_batch_size train_batch_size train_micro_batch_size"
+        ),
+        "callbacks": "callback callbacks_list cbs hooks",
         "ckpt_dir": (
             "checkpoint_dir checkpoint_path ckpt ckpt_path default_root_dir dirpath exp_dir"
-            " filepath folder log_dir logdir out_dir output_dir root_dir run_dir save_dir"
-            " save_path weights_save_path work_dir"
+            " filepath folder log_dir logdir out_dir output_dir project_dir root_dir run_dir"
+            " save_dir save_path weights_save_path work_dir"
         ),
         "clip_grad_norm": (
             "clip clip_norm clipnorm global_clipnorm grad_clip gradient_clip"
@@ -32,39 +35,99 @@ RENAMED = by_name(
         ),
         "epochs": (
             "max_epoch max_epochs n_epoch n_epochs nb_epoch nepochs num_epoch num_epochs"
-            " num_train_epochs total_epochs"
+            " max_train_epochs num_train_epochs total_epochs"
         ),
         "eval_every": "check_val_every_n_epoch",
-        "keep": "keep_last max_to_keep num_checkpoints save_top_k save_total_limit",
-        "loss": "criterion loss_fn loss_func loss_function objective",
-        "lr": "base_lr initial_lr learning_rate learnrate max_learning_rate",
+        "keep": (
+            "keep_last max_to_keep num_checkpoints save_last_n_epochs save_last_n_steps save_top_k"
+            " save_total_limit"
+        ),
+        "loss": "criterion loss_fn loss_func loss_function loss_type objective",
+        "lr": "base_lr initial_lr learning_rate learnrate lr0 max_learning_rate",
         "max_steps": (
-            "iterations max_iter max_iters n_steps num_iterations num_steps"
+            "iterations max_iter max_iters max_train_steps n_steps num_iterations num_steps"
             " num_training_steps total_steps train_steps training_steps"
         ),
         "max_time": "time_limit",
-        "metrics": "eval_metrics metric",
+        "metrics": "eval_metrics metric weighted_metrics",
         "monitor": "metric_for_best_model",
-        "optimizer": "opt opt_func optim optimiser optimizer_class",
+        "optimizer": "opt opt_func optim optimiser optimizer_class optimizer_name optimizer_type",
         "precision": "dtype mixed_precision",
         "progress": "progress_bar show_progress",
         "save_every": (
-            "checkpoint_every every_n_train_steps save_freq save_interval save_period save_steps"
+            "checkpoint_every every_n_train_steps save_every_n_steps save_freq save_interval"
+            " save_period save_steps"
         ),
-        "scheduler": "lr_scheduler lr_scheduler_type sched schedule",
+        "scheduler": (
+            "learning_rate_scheduler lr_schedule lr_scheduler lr_scheduler_type sched schedule"
+        ),
         "seed": "data_seed random_seed random_state",
         "validation_data": (
-            "eval_data eval_dataloader eval_dataset test_data val val_data val_dataloader"
-            " val_dataloaders val_dl val_loader val_set valid_data valid_dl valid_loader"
-            " valid_set validation_dataset validation_loader"
+            "eval_data eval_dataloader eval_dataset test_data test_dataset test_loader val"
+            " val_data val_dataloader val_dataloaders val_dl val_loader val_set valid_data"
+            " valid_dl valid_loader valid_set validation_dataset validation_loader"
         ),
-        "warmup": "n_warmup_steps num_warmup_steps warmup_iters warmup_ratio warmup_steps",
+        "warmup": (
+            "lr_warmup_steps n_warmup_steps num_warmup_steps warmup_iters warmup_ratio warmup_steps"
+        ),
         "weight_decay": "decay l2 wd weight_decay_rate",
     }
 )
 # What no single argument stands for, or an argument with another value.
 _IN_OTHER_WORDS = by_name(
     {
+        "Write accumulate=, the batches whose gradients make one step.": (
+            "gradient_accumulation_plugin nbs"
+        ),
+        "Put the adapters on before: model = peft.get_peft_model(model, config), and pass that.": (
+            "lora_alpha lora_r lora_rank network_alpha network_dim peft_config"
+        ),
+        "Give it to the loader: DataLoader(data, collate_fn=...) mixes the samples of a batch.": (
+            "cutmix mixup"
+        ),
+        "Make a Dataset of the folder, and pass that as data; colabkit.dataset(source) unpacks"
+        " an archive.": "data_dir train_data_dir train_dir",
+        "Tokenise beforehand: data.map(lambda rows: tokenizer(rows['text'], truncation=True,"
+        " max_length=512)).": "dataset_text_field formatting_func max_length max_seq_length",
+        "Keep it in a callback with state_dict: torch.optim.swa_utils.AveragedModel, updated in"
+        " on_batch_end.": "ema ema_decay model_ema swa use_ema",
+        "Call requires_grad_(False) on those parts of the model before.": (
+            "freeze freeze_backbone freeze_layers"
+        ),
+        "A model is trained on one device, or whole on each of devices=; see docs/devices.md.": (
+            "fsdp fsdp_config tensor_parallel"
+        ),
+        'Leave it out: precision="fp16" brings one.': "grad_scaler scaler",
+        "Write clip_grad_norm=1.0, which clips by the norm of all gradients.": (
+            "clip_grad_value clipvalue grad_clip_value gradient_clip_algorithm"
+        ),
+        "Pass a part of it: validation_data=torch.utils.data.Subset(data, range(100)).": (
+            "limit_val_batches"
+        ),
+        "Load them into the model before: model.load_state_dict(torch.load(path)).": (
+            "load_from pretrained pretrained_weights"
+        ),
+        "Make the optimizer with a group for each, and pass that: torch.optim.AdamW(["
+        '{"params": ..., "lr": 1e-4}, ...]).': (
+            "lr_mult param_groups splitter text_encoder_lr unet_lr"
+        ),
+        "Write loss=nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0)).": "pos_weight",
+        "Call history.plot() afterwards.": "plot plots",
+        "Show what a callback draws: event.run.show(images=...).": (
+            "sample_every_n_epochs sample_every_n_steps sample_prompts"
+        ),
+        "Leave it out: a checkpoint holds optimizer, scheduler and random numbers too, in"
+        " safetensors and JSON.": "save_optimizer save_safetensors save_state",
+        "Write devices=2 for two GPUs of this machine, or start the script by torchrun.": (
+            "distributed local_rank rank world_size"
+        ),
+        "Leave it out: batch_size counts the samples of all devices together.": (
+            "dispatch_batches even_batches split_batches use_distributed_sampler"
+        ),
+        "Leave it out: the run folder says where to go on.": "start_epoch",
+        "Write warmup= in optimizer steps, or below 1 as a share of all: warmup=0.1.": (
+            "warmup_epochs warmup_lr"
+        ),
         'Write device="cuda" or "cpu"; without it, the best that works is taken.': "accelerator",
         "Write optimizer=lambda p: torch.optim.AdamW(p, lr=1e-3, betas=(0.9, 0.98)).": (
             "adam_beta1 adam_beta2 adam_epsilon amsgrad betas eps optim_args"
@@ -77,13 +140,14 @@ _IN_OTHER_WORDS = by_name(
         'Write microbatch="auto": where memory runs out, the same gradient in parts.': (
             "auto_find_batch_size auto_scale_batch_size"
         ),
-        "Pass lr=; no rate is looked for.": "auto_lr_find lr_find",
+        "Pass lr=; no rate is looked for.": "auto_lr_find find_lr lr_find",
         "Let the Dataset do it in __getitem__: its random draws are repeated at a resume.": (
-            "batch_tfms item_tfms transform"
+            "augment augmentation augmentations batch_tfms image_size imgsz item_tfms mosaic"
+            " resolution tfms transform transforms"
         ),
         "Set torch.backends.cudnn.benchmark = True before.": "benchmark",
         "Pass monitor=: the best epoch is kept beside the newest checkpoints.": (
-            "best save_best save_best_only"
+            "best save_best save_best_model save_best_only"
         ),
         'Write precision="bf16".': "bf16",
         "Leave it out: checkpoints are written by themselves; see save_every=.": (
@@ -97,7 +161,8 @@ _IN_OTHER_WORDS = by_name(
         "Pass metrics=: a name, a function of (output, target), or an object with update"
         " and compute; those of torchmetrics see all predictions of an epoch.": "compute_metrics",
         "Leave it out: running fit again goes on.": (
-            "continue_training ignore_data_skip last_epoch restore resume_from resume_training"
+            "continue_training ignore_data_skip last_epoch restore resume_from resume_path"
+            " resume_training"
         ),
         'Write device="cuda"; without it, the best that works is taken.': (
             "cuda device_map gpu gpus n_gpu num_gpus use_cuda use_gpu"
@@ -118,7 +183,7 @@ _IN_OTHER_WORDS = by_name(
         "Leave it out: devices=2 trains on two GPUs, and so does torchrun with two processes.": (
             "num_nodes num_processes strategy"
         ),
-        "Write progress=False.": "disable_tqdm quiet silent",
+        "Write progress=False.": "disable_tqdm log_level quiet silent",
         "Pass its loaders: data=dls.train, validation_data=dls.valid.": "dls",
         "Pass validation_data=; leave it out for none.": "do_eval",
         "Leave it out: fit trains.": "do_train",
@@ -129,18 +194,23 @@ _IN_OTHER_WORDS = by_name(
             "early_stop early_stopping early_stopping_patience early_stopping_rounds patience"
         ),
         "Write progress=False for none.": "enable_progress_bar",
+        'Write scheduler="cosine".': "cos_lr",
+        "Write scheduler=lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o).": (
+            "reduce_lr reduce_lr_on_plateau"
+        ),
         "Write scheduler=lambda o: torch.optim.lr_scheduler.StepLR(o, 10).": (
-            "eta_min gamma lr_scheduler_kwargs milestones scheduler_kwargs step_size T_max"
+            "decay_rate eta_min gamma lr_decay lr_scheduler_kwargs lr_step lrf milestones"
+            " min_lr scheduler_kwargs step_size T_max"
         ),
         "Write eval_every=, which counts epochs.": "eval_steps val_check_interval",
         "Pass validation_data=, and eval_every= to count epochs in between.": (
             "eval_strategy evaluation_strategy"
         ),
         'Write save_every=: "auto", a time such as "5min", or a number of steps.': (
-            "every_n_epochs save_strategy"
+            "every_n_epochs period save_every_n_epochs save_on_train_epoch_end save_strategy"
         ),
         "Name the run by its folder, ckpt_dir.": (
-            "experiment experiment_name name run_name version"
+            "experiment experiment_name name output_name run_name version"
         ),
         "Write max_steps=1, in a folder of its own.": "fast_dev_run",
         "Leave it out: checkpoints name themselves; colabkit.checkpoints(ckpt_dir) lists"
@@ -163,20 +233,24 @@ _IN_OTHER_WORDS = by_name(
         ),
         "x and y are one argument, data=(x, y).": "labels targets X x y",
         "Pass a part of the data: torch.utils.data.Subset(data, range(100)).": (
-            "limit_train_batches overfit_batches"
+            "fraction limit_train_batches overfit_batches"
         ),
         "Call colabkit.load(model, ckpt_dir, 'best') afterwards.": (
             "load_best_model_at_end restore_best_weights"
         ),
         "Leave it out: each step is noted; see history.steps.": (
-            "log_every log_every_n_steps log_freq log_interval logging_steps print_every"
+            "log_every log_every_n_steps log_freq log_interval logging_steps print_every print_freq"
             " verbose_every"
         ),
-        "Write tensorboard=True: event files are written into the run folder.": "logging_dir",
+        "Write tensorboard=True: event files are written into the run folder.": (
+            "logging_dir tb tensorboard_dir"
+        ),
         "Pass loss=, a function of (output, target) that weighs its parts.": "loss_weights",
+        "Write scheduler=(lambda o: torch.optim.lr_scheduler.OneCycleLR(o, 0.1, 1000,"
+        ' pct_start=0.25), "step").': "div div_factor div_final pct_start",
         'Write lr= and scheduler="onecycle", which rises to ten times lr.': "lr_max max_lr",
         'Write max_time="11h".': "max_hours",
-        "Write callbacks=[colabkit.EarlyStopping(min_delta=0.01)].": "min_delta",
+        "Write callbacks=[colabkit.EarlyStopping(min_delta=0.01)].": "min_delta tol tolerance",
         "Leave it out: only callbacks end a run early; give them more patience=.": (
             "min_epochs min_steps"
         ),
@@ -187,14 +261,17 @@ _IN_OTHER_WORDS = by_name(
         "Write optimizer=lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9).": "momentum moms",
         "Write optimizer=lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9,"
         " nesterov=True).": "nesterov",
-        'Write device="cpu".': "no_cuda use_cpu",
+        'Write device="cpu".': "cpu no_cuda use_cpu",
         "Leave it out: the first batch is tried before the first step.": "num_sanity_val_steps",
         "Give them to the loader: DataLoader(data, batch_size=32, shuffle=True,"
-        " num_workers=2), and pass that as data.": "num_workers",
+        " num_workers=2), and pass that as data.": (
+            "max_data_loader_n_workers n_jobs num_workers persistent_data_loader_workers"
+            " persistent_workers prefetch prefetch_factor"
+        ),
         "Write optimizer= and scheduler=, each by itself.": "optimizers",
         "Write resume=False: it starts anew beside the old run.": "overwrite overwrite_output_dir",
         "Leave it out: batch_size counts for both; or pass a DataLoader as validation_data.": (
-            "per_device_eval_batch_size"
+            "eval_batch_size per_device_eval_batch_size val_batch_size"
         ),
         "Give it to the loader: DataLoader(data, pin_memory=True), and that is data.": (
             "pin_memory"
@@ -207,7 +284,7 @@ _IN_OTHER_WORDS = by_name(
         "Call model.push_to_hub(...) afterwards.": "push_to_hub",
         "Leave it out: text that the model has no name for is left out;"
         " data.remove_columns([...]) for the rest.": "remove_unused_columns",
-        'Write logger="wandb", "mlflow" or "trackio", or tensorboard=True.': "report_to",
+        'Write logger="wandb", "mlflow" or "trackio", or tensorboard=True.': "log_with report_to",
         'Leave it out: running fit again goes on. resume= takes a step, "best", "weights"'
         " or False.": "resume_from_checkpoint",
         "Leave it out: PyTorch does.": "run_eagerly",
@@ -223,7 +300,7 @@ _IN_OTHER_WORDS = by_name(
         "Call nn.SyncBatchNorm.convert_sync_batchnorm(model) before.": "sync_batchnorm",
         "Split it beforehand: torch.utils.data.random_split(data, [0.8, 0.2],"
         " torch.Generator().manual_seed(0)); the second part is validation_data.": (
-            "test_size valid_pct"
+            "test_size train_size train_split val_split valid_pct validation_size"
         ),
         'Call torch.set_float32_matmul_precision("high") before.': "tf32",
         "Write data=, the second argument.": "train_ds",
@@ -279,48 +356,6 @@ _OF_KERAS_FOR_TORCH = by_name(
         "Give them to the loader: DataLoader(data, num_workers=2).": "workers",
     }
 )
-# Arguments that Keras' fit had or has no more, and those that its optimizer or compile takes.
-_FOR_KERAS = by_name(
-    {
-        "Call keras.mixed_precision.set_global_policy('mixed_bfloat16') before building it.": (
-            "bf16"
-        ),
-        "Write callbacks=[keras.callbacks.EarlyStopping(patience=3)].": "early_stopping patience",
-        "Call keras.mixed_precision.set_global_policy('mixed_float16') before building it.": (
-            "fp16"
-        ),
-        "Wrap layers in keras.RematScope().": "gradient_checkpointing",
-        "Pass it to the loss: CategoricalCrossentropy(label_smoothing=0.1).": (
-            "label_smoothing_factor"
-        ),
-        "Give it to the PyDataset: super().__init__(max_queue_size=10).": "max_queue_size",
-        "Pass it to the optimizer: keras.optimizers.SGD(momentum=0.9).": "momentum",
-        "Give it to the PyDataset: super().__init__(workers=4).": "num_workers workers",
-        "Write callbacks=[keras.callbacks.EarlyStopping(restore_best_weights=True)].": (
-            "restore_best_weights"
-        ),
-        "Give it to the PyDataset: super().__init__(workers=4, use_multiprocessing=True).": (
-            "use_multiprocessing"
-        ),
-    }
-)
-# What compile decides for a Keras model.
-COMPILED = {
-    "loss": "Pass it to model.compile(loss=...).",
-    "optimizer": "Pass it to model.compile(optimizer=...).",
-    "lr": "Pass it to the optimizer: model.compile(optimizer=keras.optimizers.Adam(1e-3)).",
-    "weight_decay": "Pass it to the optimizer: keras.optimizers.AdamW(weight_decay=0.01).",
-    "scheduler": "Pass a keras.optimizers.schedules schedule as the optimizer's learning_rate.",
-    "warmup": "Pass a keras.optimizers.schedules schedule as the optimizer's learning_rate:"
-    " CosineDecay(..., warmup_steps=100).",
-    "metrics": "Pass them to model.compile(metrics=...).",
-    "precision": "Call keras.mixed_precision.set_global_policy(...) before building the model.",
-    "microbatch": "Pass a smaller batch_size to fit, and gradient_accumulation_steps to the"
-    " optimizer.",
-    "accumulate": "Pass gradient_accumulation_steps to the optimizer.",
-    "clip_grad_norm": "Pass global_clipnorm to the optimizer.",
-    "device": "Keras places the model when it is built.",
-}
 
 
 def compiled_error(name: str) -> ArgumentError:
@@ -352,5 +387,6 @@ _OF_KERAS_MODELS = OtherNames(
     {name: here for name, here in RENAMED.items() if here not in COMPILED},
     _IN_OTHER_WORDS
     | {name: COMPILED[here] for name, here in RENAMED.items() if here in COMPILED}
-    | _FOR_KERAS,
+    | FOR_KERAS,
+    _FAMILIES | FAMILIES_FOR_KERAS,
 )

@@ -7,11 +7,22 @@ from colabkit.other_names import OtherNames, by_name
 OF_KEEP = OtherNames(
     by_name(
         {
-            "copies": "keep keep_last max_to_keep n_versions save_total_limit versions",
-            "every": "every_s freq frequency interval period save_every save_steps sync_every",
-            "skip": "exclude exclude_patterns ignore ignore_patterns",
-            "to": "ckpt_dir dest destination drive_dir dst output output_dir remote target",
-            "folder": "directory local local_dir path source src",
+            "copies": (
+                "keep keep_last keep_versions max_to_keep max_versions n_versions"
+                " save_last_n_epochs save_total_limit versions"
+            ),
+            "every": (
+                "every_s freq frequency interval period save_every save_interval save_steps"
+                " sync_every"
+            ),
+            "skip": "exclude exclude_patterns ignore ignore_patterns skip_patterns",
+            "to": (
+                "backup_dir ckpt_dir dest destination drive_dir drive_folder drive_path dst output"
+                " output_dir remote remote_dir target"
+            ),
+            "folder": (
+                "directory local local_dir log_dir model_dir path project_dir save_dir source src"
+            ),
         }
     ),
     by_name(
@@ -23,8 +34,17 @@ OF_KEEP = OtherNames(
                 "delete mirror"
             ),
             "Write progress=False for silence; leave it out otherwise.": "quiet silent verbose",
+            'Write every=: "auto", or a time such as "5min".': (
+                "every_minutes every_n_epochs every_n_minutes save_every_n_epochs"
+            ),
+            "Leave it out: it copies beside the training; kept.flush() waits.": (
+                "async_ background sync upload wait watch"
+            ),
+            "Leave it out: what did not change is not copied again.": "compress",
             "Name it by its place, to.": "name run_name",
-            "Leave it out: what was kept is back once the call returns.": "restore resume",
+            "Leave it out: what was kept is back once the call returns.": (
+                "pull restore restore_from resume"
+            ),
         }
     ),
 )

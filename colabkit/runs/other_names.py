@@ -9,24 +9,42 @@ OF_RUN = OtherNames(
         {
             "ckpt_dir": (
                 "checkpoint_dir default_root_dir dirpath filepath folder log_dir logdir"
-                " out_dir output_dir path root_dir run_dir save_dir"
+                " out_dir output_dir path project_dir root_dir run_dir save_dir"
             ),
-            "keep": "keep_last max_to_keep save_top_k save_total_limit",
-            "max_steps": "max_iters num_steps num_training_steps total_steps",
+            "keep": (
+                "keep_last max_to_keep save_last_n_epochs save_last_n_steps save_top_k"
+                " save_total_limit"
+            ),
+            "max_steps": (
+                "max_iters max_train_steps num_steps num_training_steps steps total_steps"
+            ),
             "max_time": "time_limit timeout",
             "monitor": "metric_for_best_model",
-            "save_every": "save_freq save_interval save_steps",
+            "save_every": (
+                "checkpoint_every every_n_train_steps save_every_n_steps save_freq save_interval"
+                " save_steps"
+            ),
             "seed": "random_seed random_state",
         }
     ),
     by_name(
         {
-            "Loop over run.epochs(3).": "epoch epochs max_epochs n_epochs num_epochs",
+            "Loop over run.epochs(3).": (
+                "epoch epochs max_epochs max_train_epochs n_epochs num_epochs num_train_epochs"
+            ),
             "Loop over run.batches(loader), which may be any iterable of batches.": (
                 "data dataloader dataset loader train_data train_loader"
             ),
             "Loop over run.batches(data, batch_size=32), or a loader, whose own it is.": (
-                "batch_size"
+                "batch batch_size bs num_workers shuffle train_batch_size workers"
+            ),
+            "Make a Dataset of the folder, and loop over run.batches of it;"
+            " colabkit.dataset(source) unpacks an archive.": "data_dir train_data_dir train_dir",
+            "Write it in the loop: if run.step % 100 == 0.": (
+                "eval_every eval_steps log_every logging_steps sample_every_n_steps"
+            ),
+            'Write save_every=: "auto", a time such as "5min", or a number of steps.': (
+                "save_every_n_epochs save_strategy"
             ),
             "Loop over it as it is once run.batches is through, and run.log(val_loss=...).": (
                 "val_data val_loader validation_data"
@@ -41,22 +59,35 @@ OF_RUN = OtherNames(
             "Make the optimizer with it, and pass that: Run(folder, model=model,"
             " optimizer=optimizer).": "learning_rate lr weight_decay",
             "Write it in the loop, as without a Run.": (
-                "accumulate amp clip_grad_norm fp16 gradient_accumulation_steps mixed_precision"
-                " precision warmup"
+                "accumulate amp bf16 clip_grad_norm ema fp16"
+                " gradient_accumulation_steps mixed_precision"
+                " max_grad_norm precision warmup warmup_steps"
             ),
             "Leave it out: making the Run goes on by itself. resume= takes a step, "
             '"best", "weights" or False.': (
-                "ckpt_path resume_from resume_from_checkpoint resume_training"
+                "ckpt_path resume_from resume_from_checkpoint resume_path resume_training"
             ),
             "Leave the loop by break where it is time; that ends the run.": "patience",
-            "Name the run by its folder.": "experiment_name name project run_name",
+            "Name the run by its folder.": "experiment_name name output_name project run_name",
             "Keep what changes with run.state(best=0.0); what does not change needs no keeping.": (
                 "args config hparams params_dict"
             ),
             "Pass monitor=: the best epoch is kept beside the newest checkpoints.": (
-                "save_best save_best_only"
+                "save_best save_best_model save_best_only"
             ),
-            'Write logger="wandb", "mlflow" or "trackio", or tensorboard=True.': "report_to wandb",
+            'Write logger="wandb", "mlflow" or "trackio", or tensorboard=True.': (
+                "log_with report_to wandb"
+            ),
+            "Write tensorboard=True: event files are written into the run folder.": (
+                "logging_dir tensorboard_dir"
+            ),
+            "Start the script by torchrun; from a cell, fit(..., devices=2).": (
+                "distributed local_rank num_processes rank strategy world_size"
+            ),
+            "Leave it out: a checkpoint holds all objects that are passed.": (
+                "enable_checkpointing save_optimizer save_state save_weights_only"
+            ),
+            "Write resume=False: it starts anew beside the old run.": "exist_ok overwrite",
             "Write progress=False for silence; leave it out otherwise.": "quiet silent verbose",
             "fit takes it; after a loop of your own, send it yourself.": "notify",
         }

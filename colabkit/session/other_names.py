@@ -10,8 +10,11 @@ OF_SETUP = OtherNames(
             "allow_changes": "upgrade",
             "drive": "gdrive google_drive mount mount_drive use_drive",
             "mountpoint": "drive_path mount_path mount_point",
-            "packages": "deps dependencies install pip pip_install reqs requirements",
-            "seed": "manual_seed random_seed random_state",
+            "packages": (
+                "deps dependencies install install_packages pip pip_install"
+                " pip_packages reqs requirements"
+            ),
+            "seed": "manual_seed random_seed random_state seed_everything",
             "session_hours": "max_hours",
             "workdir": "chdir cwd directory folder path project project_dir root work_dir",
         }
@@ -19,9 +22,24 @@ OF_SETUP = OtherNames(
     by_name(
         {
             'Write gpu=True, or "require"; which GPU it is the menu decides: Runtime → Change'
-            " runtime type.": "accelerator gpu_name gpu_type gpus n_gpu num_gpus",
+            " runtime type.": (
+                "accelerator gpu_name gpu_type gpus hardware n_gpu num_gpus runtime runtime_type"
+            ),
             'Write gpu=True, False, or "require".': "cuda device use_cuda use_gpu",
-            "Nothing here trains on a TPU yet: gpu=True takes a GPU, else the CPU.": "tpu use_tpu",
+            "Leave it out: the card names a TPU. JAX uses it by itself; PyTorch trains on the CPU"
+            " beside it.": "tpu use_tpu",
+            'Write gpu="require".': "gpu_required need_gpu require_gpu",
+            "Leave it out: the menu decides, Runtime → Change runtime type.": "high_ram ram",
+            'Put it into os.environ["HF_TOKEN"], say from google.colab.userdata; or pass it to'
+            " dataset(..., token=...).": "hf_token token",
+            "Call torch.use_deterministic_algorithms(True) for it; seed= seeds.": (
+                "cudnn_deterministic deterministic"
+            ),
+            "Pass it to fit: precision=.": "mixed_precision precision",
+            "Leave it out: a mount is waited for as long as Colab asks.": "timeout timeout_ms",
+            "Clone it with !git clone, or run one on Drive: colabkit.run_script(path).": (
+                "clone git repo"
+            ),
             "Leave it out: Drive is mounted anew when it is lost.": "force_remount remount",
             "Pass it to fit or Run: ckpt_dir is their run folder.": "ckpt_dir output_dir run_dir",
             "Leave it out: setup says in one card what it found.": "quiet verbose",

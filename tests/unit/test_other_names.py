@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import Any
 
 import pytest
 
 import colabkit
 from colabkit.errors import ArgumentError
+from colabkit.fitting.names_for_keras import COMPILED
+from colabkit.fitting.other_names import _OF_MODULES, unknown_argument
 from colabkit.other_names import OtherNames, answering
 
 # What is typed, and what the answer says to write.
@@ -23,7 +26,11 @@ TYPED: dict[str, dict[str, tuple[Any, str]]] = {
         "gpu_type": ("T4", "Change runtime type"),
         "use_gpu": (True, "gpu=True"),
         "device": ("cuda", "gpu=True"),
-        "tpu": (True, "gpu=True"),
+        "tpu": (True, "JAX uses it"),
+        "hf_token": ("x", "HF_TOKEN"),
+        "require_gpu": (True, 'gpu="require"'),
+        "pip_packages": (["timm"], "called packages"),
+        "precision": ("bf16", "to fit"),
         "force_remount": (True, "Leave it out"),
         "verbose": (1, "Leave it out"),
         "projct_dir": ("x", "workdir='x'"),
@@ -44,6 +51,10 @@ TYPED: dict[str, dict[str, tuple[Any, str]]] = {
         "quiet": (True, "progress=False"),
         "split": ("train", "load its parts"),
         "fname": ("cats", "dest="),
+        "download_dir": ("data", "dest='data'"),
+        "repo_id": ("a/b", "hf://datasets/"),
+        "retries": (3, "Leave it out"),
+        "train_data_dir": ("x", "dest="),
     },
     "keep": {
         "dest": ("x", "to='x'"),
@@ -53,6 +64,10 @@ TYPED: dict[str, dict[str, tuple[Any, str]]] = {
         "save_total_limit": (3, "copies=3"),
         "verbose": (1, "progress=False"),
         "resume": (True, "Leave it out"),
+        "drive_path": ("x", "to='x'"),
+        "save_last_n_epochs": (2, "copies=2"),
+        "every_n_minutes": (5, "every="),
+        "background": (True, "beside the training"),
     },
     "load": {
         "step": (400, "which=400"),
@@ -91,10 +106,54 @@ def test_nothing_that_a_function_takes_is_answered_as_a_name_of_another_library(
     assert caught.value.argument == "banana"
 
 
+# The same of a Keras model, to which PyTorch's words are of no use.
+OF_KERAS = {
+    "augment": (True, "keras.layers.RandomFlip"),
+    "clipvalue": (0.5, "SGD(clipvalue=0.5)"),
+    "cos_lr": (True, "keras.optimizers.schedules"),
+    "distributed": (True, "MirroredStrategy"),
+    "ema": (True, "use_ema=True"),
+    "freeze": (10, "layer.trainable = False"),
+    "jit_compile": (True, "model.compile(jit_compile=True)"),
+    "limit_train_batches": (10, "steps_per_epoch="),
+    "lora_rank": (8, "enable_lora"),
+    "lr0": (0.01, "keras.optimizers.Adam"),
+    "max_train_epochs": (3, "epochs=3"),
+    "max_grad_norm": (1.0, "global_clipnorm"),
+    "num_workers": (2, "PyDataset"),
+    "optimizer_type": ("adam", "model.compile(optimizer="),
+    "patience": (3, "keras.callbacks.EarlyStopping"),
+    "pretrained": ("w.h5", "model.load_weights"),
+    "reduce_lr": (True, "keras.callbacks.ReduceLROnPlateau"),
+    "val_split": (0.2, "validation_split=0.2"),
+    "warmup_epochs": (3, "keras.optimizers.schedules"),
+}
+
+
+@pytest.mark.parametrize("name", OF_KERAS)
+def test_a_name_is_answered_in_the_words_of_keras_where_the_model_is_keras(name):
+    value, said = OF_KERAS[name]
+    error = unknown_argument(name, value, known=["epochs"], model_is_keras=True)
+    assert said in error.hint
+
+
+def test_no_answer_for_a_keras_model_is_in_words_of_pytorch():
+    for name in {*_OF_MODULES.renamed, *_OF_MODULES.in_other_words}:
+        hint = unknown_argument(name, 1, known=[], model_is_keras=True).hint
+        assert not re.search(r"torch|DataLoader|\bnn\.|colabkit\.EarlyStopping", hint), name
+        # What compile decides is no argument of fit.
+        written = re.match(r"(?:Write|Pass) (\w+)=", hint)
+        assert not written or written[1] not in COMPILED, name
+
+
 def test_a_word_that_is_less_alike_than_a_slip_is_not_guessed_at():
     names = OtherNames({"max_epochs": "epochs"})
     assert names.hint("deepspeed", True, known=["seed"]) == ""
     assert names.hint("max_epohcs", 3, known=["seed"]) == "Write epochs=3."
+    # Most of its letters are those of the word, and its meaning is another.
+    of_logs = OtherNames({"log_every_n_steps": "log_every"})
+    assert of_logs.hint("save_every_n_steps", 10, known=["lr"]) == ""
+    assert of_logs.hint("lrx", 1, known=["lr"]) == "Did you mean 'lr'?"
 
 
 def test_a_function_that_answers_keeps_its_name_signature_and_errors():
