@@ -43,17 +43,8 @@ class WarmProcess:
     """
 
     def __init__(self, backend: str) -> None:
-        self._parent = subprocess.Popen(
-            [sys.executable, "-m", "tests.keras.warm_process"],
-            cwd=ROOT,
-            env=environment(backend),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self._parent.stdout is not None
-        assert self._parent.stdout.readline() == "ready\n"
+        self._backend = backend
+        self._parent: subprocess.Popen[str] | None = self._started()
 
     def __enter__(self) -> WarmProcess:
         return self
@@ -75,11 +66,34 @@ class WarmProcess:
         assert self._status({"folder": str(folder), "test": test}) == 0, _said(folder)
 
     def _status(self, order: dict[str, Any]) -> int:
-        assert self._parent.stdin is not None
-        assert self._parent.stdout is not None
-        self._parent.stdin.write(json.dumps(order) + "\n")
-        self._parent.stdin.flush()
-        return int(self._parent.stdout.readline())
+        parent = self._parent = self._parent or self._started()
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        try:
+            parent.stdin.write(json.dumps(order) + "\n")
+            parent.stdin.flush()
+            return int(parent.stdout.readline())
+        except BaseException:
+            # A life that a time limit gave up on would answer the next order with its own status.
+            self._parent = None
+            os.killpg(parent.pid, signal.SIGKILL)
+            parent.communicate()
+            raise
+
+    def _started(self) -> subprocess.Popen[str]:
+        parent = subprocess.Popen(
+            [sys.executable, "-m", "tests.keras.warm_process"],
+            cwd=ROOT,
+            env=environment(self._backend),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,  # so that its lives can be ended with it
+        )
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        return parent
 
     def __exit__(
         self,
@@ -87,7 +101,8 @@ class WarmProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._parent.communicate()
+        if self._parent is not None:
+            self._parent.communicate()
 
 
 def _said(folder: Path) -> str:
