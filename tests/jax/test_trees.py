@@ -319,16 +319,56 @@ def test_weights_load_into_a_module_and_not_into_a_tree(tmp_path: Path) -> None:
 
 
 @in_life
-def test_a_changed_plain_attribute_of_a_module_is_named(tmp_path: Path) -> None:
+def test_modes_and_plain_attributes_of_a_module_come_back_as_they_were(tmp_path: Path) -> None:
     from flax import nnx
 
-    model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
-    model.calls = 0
-    run = run_of(tmp_path, model=model)
-    for _ in run.items(range(2)):
-        model.calls += 1
-        model.kernel.value = model.kernel.value + 1
-    assert "model has not the structure" in str(run.verdict)
+    class Network(nnx.Module):
+        def __init__(self) -> None:
+            self.norm = nnx.BatchNorm(2, rngs=nnx.Rngs(0))
+            self.calls, self.noise, self.stage = 0, 0.5, "warm"
+
+    def made() -> dict[str, Any]:
+        return {"network": Network(), "drop": nnx.Dropout(0.2, rngs=nnx.Rngs(1))}
+
+    run = run_of(tmp_path, models=made())
+    network, drop = run.models["network"], run.models["drop"]
+    for number in run.items(range(3)):
+        network.calls += 1
+        network.noise *= 0.7
+        network.norm.scale.value = network.norm.scale.value + number
+        if number == 1:
+            network.stage = "late"
+            network.eval()
+            drop.eval()
+    assert str(run.verdict).startswith("Resume is exact for models")
+    again = run_of(tmp_path, models=made()).models
+    there = again["network"]
+    assert (there.calls, there.stage) == (3, "late")
+    assert there.noise == network.noise
+    assert there.norm.use_running_average
+    assert again["drop"].deterministic
+    assert (there.norm.scale.value == network.norm.scale.value).all()
+
+
+@in_life
+def test_another_function_or_layer_in_a_module_is_named(tmp_path: Path) -> None:
+    from flax import nnx
+
+    class Network(nnx.Module):
+        def __init__(self) -> None:
+            self.last = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+            self.activation = nnx.relu
+
+    def changed(name: str, value: Any) -> str:
+        network = Network()
+        run = run_of(tmp_path / name, model=network)
+        for _ in run.items(range(2)):
+            network.last.kernel.value = network.last.kernel.value + 1
+            setattr(network, name, value)
+        return str(run.verdict)
+
+    assert "model has not the structure" in changed("activation", nnx.gelu)
+    assert "(last.bias)" in changed("last", nnx.Linear(3, 2, use_bias=False, rngs=nnx.Rngs(1)))
 
 
 @in_life

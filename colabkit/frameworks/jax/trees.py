@@ -13,6 +13,9 @@ import jax
 from colabkit.frameworks.plain import Parts
 from colabkit.frameworks.plain.parts import is_leaf
 
+# What train() and eval() of a module of NNX set in its layers.
+_MODES = ("deterministic", "use_running_average")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pytree:
@@ -56,24 +59,88 @@ class Pytree:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NnxParts:
-    """Modules and optimizers of NNX, which are changed in place."""
+    """Modules and optimizers of NNX, which are changed in place.
+
+    Attributes:
+        leaves: Arrays by path; and what train() and eval() set, and the plain attributes of
+            classes of the user's own.
+        form: Its nodes, and what else lies in them.
+        tree: Its arrays.
+        owner: The module, or the nesting that holds it.
+        settings: The path of each leaf that is a plain attribute.
+    """
 
     leaves: Mapping[str, Any]
     form: Any
     tree: Pytree
     owner: Any
+    settings: Mapping[str, tuple[Any, ...]]
 
     @classmethod
     def of(cls, value: Any) -> NnxParts:
         """Takes a module apart."""
         graph, state = _nnx().split(value)
-        tree = Pytree.of(state)
-        return cls(tree.leaves, (graph, tree.form), tree, value)
+        tree, beside = Pytree.of(state), _Beside.of(value, graph)
+        leaves = {**tree.leaves, **beside.values}
+        return cls(leaves, (beside.form, tree.form), tree, value, beside.paths)
 
     def rebuilt(self, leaves: Mapping[str, Any]) -> Any:
         """Puts leaves into the module."""
         _nnx().update(self.owner, self.tree.rebuilt(leaves))
+        found = dict(_nnx().iter_graph(self.owner))
+        for name, path in self.settings.items():
+            if name in leaves and found[path] != leaves[name]:
+                setattr(found[path[:-1]], path[-1], leaves[name])
         return self.owner
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Beside:
+    """What a graph of NNX holds beside its variables.
+
+    Attributes:
+        values: By name, the plain attributes that a loop may change.
+        paths: By name, where each of these lies.
+        form: By path, the kinds of all nodes and variables, and other static values themselves.
+    """
+
+    values: Mapping[str, Any]
+    paths: Mapping[str, tuple[Any, ...]]
+    form: Mapping[tuple[Any, ...], Any]
+
+    @classmethod
+    def of(cls, value: Any, graph: Any) -> _Beside:
+        """Returns what lies beside the variables of a module, whose graph tells all of it."""
+        if (known := _known_graphs.get(graph)) is not None:
+            return known
+        found = dict(_nnx().iter_graph(value))
+        changing = {path for path in found if _is_setting(found.get(path[:-1]), path, found[path])}
+        paths = {".".join(map(str, path)): path for path in found if path in changing}
+        made = cls(
+            {name: found[path] for name, path in paths.items()},
+            paths,
+            {p: v if _is_static(v) else type(v) for p, v in found.items() if p not in changing},
+        )
+        if len(_known_graphs) == _KNOWN_MAX:
+            _known_graphs.clear()
+        _known_graphs[graph] = made
+        return made
+
+
+def _is_setting(holder: Any, path: tuple[Any, ...], value: Any) -> bool:
+    """Whether something is an attribute that a loop may change: a mode, or one of the user's."""
+    if not path or not isinstance(value, bool | int | float | str):
+        return False
+    name = path[-1]
+    if not isinstance(name, str) or name.startswith("_") or not hasattr(holder, name):
+        return False
+    return name in _MODES or type(holder).__module__.partition(".")[0] != "flax"
+
+
+def _is_static(value: Any) -> bool:
+    """Whether a value is neither a node nor a variable: a function, a size."""
+    nnx = _nnx()
+    return not (nnx.graph.is_node(value) or isinstance(value, nnx.Variable | jax.Array))
 
 
 def parts_of(value: Any) -> Parts:
@@ -106,6 +173,7 @@ def is_spread(leaf: Any) -> bool:
 
 # A save asks three times, and to name the leaves of a tree takes longer than to take them.
 _known: dict[Any, list[str]] = {}
+_known_graphs: dict[Any, _Beside] = {}
 _KNOWN_MAX = 16
 
 
