@@ -73,8 +73,8 @@ class OtherNames:
 def _meant_by(name: str, known: Iterable[str]) -> str:
     """Returns the word that a slip of the finger makes a name of, "" where there is none."""
     most = _SLIPS_MAX_OF_SHORT if len(name) <= _SHORT else _SLIPS_MAX
-    slips = {each: _slips_between(name, each) for each in known}
-    return min((each for each, count in slips.items() if count <= most), key=slips.get, default="")
+    slips = [(_slips_between(name, each), each) for each in known]
+    return min((pair for pair in slips if pair[0] <= most), default=(0, ""))[1]
 
 
 def _slips_between(one: str, other: str) -> int:
