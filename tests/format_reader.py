@@ -64,8 +64,9 @@ def state(node: Any, tensors: Tensors, members: list[np.ndarray]) -> Any:
         return state(node["state"], tensors, [next(rows[place]) for place in node["of"]])
     if kind in {"packed one", "packed tuple"}:
         return members[at] if kind == "packed one" else tuple(members[at : at + node["of"]])
-    if kind in {"tensor", "array"}:
-        return tensors[node["key"]]
+    if kind in {"tensor", "array", "transposed"}:
+        is_plain = kind != "transposed"
+        return tensors[node["key"]] if is_plain else transposed(node, tensors, members)
     if kind in {"bytes", "bytearray", "scalar"}:
         raw = bytes.fromhex(value)
         return np.frombuffer(raw, node["dtype"])[0] if kind == "scalar" else raw
@@ -78,3 +79,7 @@ def state(node: Any, tensors: Tensors, members: list[np.ndarray]) -> Any:
         return collections.deque(items, node["maxlen"])
     make = {"set": set, "frozenset": set, "tuple": tuple, "namedtuple": tuple}.get(kind, dict)
     return make(items)
+
+
+def transposed(node: Any, tensors: Tensors, members: list[np.ndarray]) -> np.ndarray:
+    return state(node["array"], tensors, members).transpose(node["axes"])

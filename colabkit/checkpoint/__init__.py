@@ -6,6 +6,7 @@ from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import NOTED, Manifest, Name, SaveFacts
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings, duration_s
 from colabkit.checkpoint.pytree import (
+    axes_in_memory,
     can_be_found,
     decode,
     encode,
@@ -42,6 +43,7 @@ __all__ = [
     "TensorSpec",
     "UploadStatus",
     "Uploader",
+    "axes_in_memory",
     "can_be_found",
     "decode",
     "duration_s",

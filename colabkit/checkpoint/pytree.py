@@ -83,7 +83,7 @@ class _Encoder:
         if self._is_tensor(value):
             return self._tensor(value, path, "tensor")
         if isinstance(value, np.ndarray) and describe_array(value) is not None:
-            return self._tensor(np.asarray(value, order="C"), path, "array")
+            return self._array(value, path)
         if isinstance(value, np.generic) and value.dtype.kind in "biufc":
             return {_TAG: "scalar", "dtype": value.dtype.str, "value": value.tobytes().hex()}
         return self._container(value, path)
@@ -174,6 +174,15 @@ class _Encoder:
         packed = self._packed((value,), "one") if self._pack is not None else None
         return packed or {_TAG: kind, "key": self._name(value, path, kind)}
 
+    def _array(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
+        axes = axes_in_memory(value)
+        if axes == tuple(range(value.ndim)):
+            return self._tensor(np.asarray(value, order="C"), path, "array")
+        # A product of matrices adds up in another order where a matrix lies otherwise.
+        laid = np.ascontiguousarray(value.transpose(axes))
+        array = self._tensor(laid, path, "array")
+        return {_TAG: "transposed", "array": array, "axes": np.argsort(axes).tolist()}
+
     def _name(self, value: Any, path: tuple[str, ...], kind: str) -> str:
         """Returns the name of a tensor, which one that has several has but once."""
         address = self._tells.address(value) if self._tells is not None and kind == "tensor" else 0
@@ -223,6 +232,13 @@ def _kind_of(value: Mapping[Any, Any], path: tuple[str, ...]) -> tuple[str, dict
         raise StateError(message, where=where, hint=hint)
     named = next(name for name, known in _FACTORIES.items() if known is factory)
     return "defaultdict", {"factory": named}
+
+
+def axes_in_memory(array: np.ndarray[Any, Any]) -> tuple[int, ...]:
+    """Returns the axes of an array as they lie in memory, that of the longest step first."""
+    if array.flags.c_contiguous:
+        return tuple(range(array.ndim))
+    return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
 
 
 def _place_of(kind: type) -> list[str]:
@@ -397,6 +413,7 @@ _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "bytes": lambda value, _: bytes.fromhex(value["value"]),
     "complex": lambda value, _: complex(*map(float, value["value"])),
     "enum": _member,
+    "transposed": lambda value, many: next(many([value["array"]])).transpose(value["axes"]),
     "composite": _composed,
     "torch": _constant,
     "dataclass": _filled,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copyreg
 import json
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.errors import StateError
+from colabkit.errors import ArgumentError, StateError
 from colabkit.frameworks.attributes import package_of
 from colabkit.frameworks.exposed import expose
 
@@ -58,7 +59,8 @@ class EstimatorState:
         self._name = name
         self._holders = holders
         self._drawn: tuple[int, str] | None = None
-        self._draws_on = False
+        self._grown: tuple[int, int] | None = None
+        self._draws_on = self._grows_in_place = False
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what there is by now."""
@@ -70,6 +72,7 @@ class EstimatorState:
             hint = "Assign a booster or an estimator."
             raise StateError(message, where=self._name, hint=hint)
         self._inspect_draws(value)
+        self._inspect_growth(value)
         seen: _Seen = {}
         state = _state_of(value, self._name, seen)
         for _, part in seen.values():
@@ -84,6 +87,11 @@ class EstimatorState:
             said.append(
                 f"{self._name} draws on where its last call left XGBoost's random numbers,"
                 " whose place nothing can save (give each call another seed: run.step)"
+            )
+        if self._grows_in_place:
+            said.append(
+                f"{self._name} grows by update() on training data that no file holds (write"
+                f" run.{self._name} = lightgbm.train(..., init_model=run.{self._name}))"
             )
         for _, names in self._holders.values():
             if len(names) > 1 and self._name == list(names)[-1]:
@@ -103,6 +111,13 @@ class EstimatorState:
         before, self._drawn = self._drawn, seen
         is_same = before is not None and before[1] == seen[1] and before[0] != seen[0]
         self._draws_on |= is_same and _draws(said)
+
+    def _inspect_growth(self, value: Any) -> None:
+        """LightGBM goes on in update() from sums over its data, which no model file holds."""
+        if _updates_in_place(value):
+            before, self._grown = self._grown, (id(value), value.current_iteration())
+            is_same = before is not None and before[0] == id(value)
+            self._grows_in_place |= is_same and before != self._grown
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts it back: into the object that was passed where it can be changed."""
@@ -138,6 +153,15 @@ def with_estimators(owner: Any, objects: Mapping[str, Any]) -> dict[str, Any]:
     drawn = {n: v for n, v in objects.items() if isinstance(v, _GENERATORS)}
     holders: _Holders = {id(value): (value, {name: None}) for name, value in drawn.items()}
     for name, value in objects.items():
+        if _updates_in_place(value):
+            message = (
+                f"{name} is a Booster of LightGBM over its training data, which no file holds."
+            )
+            hint = (
+                f"Begin with {name}=None, and write run.{name} = lightgbm.train(params, data, 5,"
+                f" init_model=run.{name}) in the loop."
+            )
+            raise ArgumentError(message, argument=name, hint=hint)
         if is_estimator(value) or (value is None and not hasattr(owner, name)):
             expose(owner, name, value)
             found[name] = EstimatorState(vars(owner), name, holders)
@@ -153,13 +177,19 @@ def _booster_state(value: Any) -> dict[str, Any] | None:
         return {"xgboost": np.frombuffer(value.save_raw("ubj"), np.uint8)}
     if _is_booster(value, "lightgbm"):
         text = value.model_to_string(num_iteration=-1)
-        return {"lightgbm": np.frombuffer(text.encode(), np.uint8)}
+        found = np.frombuffer(text.encode(), np.uint8)
+        return {"lightgbm": found, "best_iteration": value.best_iteration}
     return None
 
 
 def _is_booster(value: object, package: str) -> bool:
     booster = getattr(sys.modules.get(package), "Booster", None)
     return booster is not None and isinstance(value, booster)
+
+
+def _updates_in_place(value: object) -> bool:
+    """Whether a booster of LightGBM has kept the data that it is trained on."""
+    return _is_booster(value, "lightgbm") and getattr(value, "train_set", None) is not None
 
 
 def restored(there: Any, state: Mapping[str, Any]) -> Any:
@@ -170,7 +200,10 @@ def restored(there: Any, state: Mapping[str, Any]) -> Any:
         return booster
     if "lightgbm" in state:
         text = state["lightgbm"].tobytes().decode()
-        return sys.modules["lightgbm"].Booster(model_str=text)
+        booster = sys.modules["lightgbm"].Booster(model_str=text)
+        # What it predicts with by itself; the file knows nothing of it.
+        booster.best_iteration = state.get("best_iteration", booster.best_iteration)
+        return booster
     made = _object(state["object"], {})
     if type(made) is not type(there):
         return made
@@ -194,6 +227,11 @@ def _plain(value: Any, path: tuple[str, ...], seen: _Seen) -> Any:
     if isinstance(value, dict) and type(value) is dict:
         pairs = [[key, _plain(each, (*path, str(key)), seen)] for key, each in value.items()]
         return {_OBJECT: "dict", "items": pairs}
+    if type(value) in {collections.OrderedDict, collections.defaultdict}:
+        factory = _plain(getattr(value, "default_factory", None), path, seen)
+        pairs = [[key, _plain(each, (*path, str(key)), seen)] for key, each in value.items()]
+        kind = type(value).__name__
+        return {_OBJECT: "dict", "items": pairs, "kind": kind, "factory": factory}
     if type(value) in {list, tuple}:
         return type(value)(_plain(each, (*path, str(n)), seen) for n, each in enumerate(value))
     if isinstance(value, type | np.dtype):
@@ -298,6 +336,13 @@ def _object(value: Any, made: _Made) -> Any:
     return _MAKERS[value[_OBJECT]](value, made)
 
 
+def _dict(value: Any, made: _Made) -> Any:
+    pairs = ((key, _object(each, made)) for key, each in value["items"])
+    if value.get("kind") == "defaultdict":
+        return collections.defaultdict(_object(value["factory"], made), pairs)
+    return collections.OrderedDict(pairs) if value.get("kind") else dict(pairs)
+
+
 def _rows(value: Any, _: _Made) -> Any:
     return (
         np.frombuffer(value["data"].tobytes(), np.dtype(value["dtype"]))
@@ -356,7 +401,7 @@ _MAKERS: dict[str, Callable[[Any, _Made], Any]] = {
     "booster": lambda value, _: restored(None, value),
     "call": _new,
     "class": lambda value, _: _found(value["class"]),
-    "dict": lambda value, made: {key: _object(each, made) for key, each in value["items"]},
+    "dict": _dict,
     "dtype": lambda value, _: np.dtype(value["name"]),
     "global stream": lambda _, __: _GLOBAL_STREAM,
     "new": _new,

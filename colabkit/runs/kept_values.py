@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import encode
+from colabkit.checkpoint import axes_in_memory, encode
 from colabkit.errors import ArgumentError, StateError
 from colabkit.frameworks.generators import generator_state, restore_generator
 
@@ -106,10 +106,12 @@ def _put_back(passed: Any, stored: Any) -> Any:
         getattr(passed, pair[1])(stored)
         return passed
     if isinstance(passed, np.ndarray) and isinstance(stored, np.ndarray):
-        if passed.shape == stored.shape and passed.dtype == stored.dtype and passed.flags.writeable:
+        is_alike = passed.shape == stored.shape and passed.dtype == stored.dtype
+        is_alike = is_alike and axes_in_memory(passed) == axes_in_memory(stored)
+        if is_alike and passed.flags.writeable:
             passed[...] = stored
             return passed
-        return stored.copy()
+        return stored.copy("K")
     if hasattr(passed, "copy_") and hasattr(stored, "copy_"):
         if passed.shape == stored.shape and passed.dtype == stored.dtype:
             passed.detach().copy_(stored)

@@ -95,7 +95,7 @@ class JaxAdapter(PlainAdapter):
                 continue
             there, layout = parts.leaves[path], kept.get("layouts", {}).get(path)
             if path in kept.get("numpy", ()):
-                found[path] = value.copy()
+                found[path] = value.copy("K")
             elif path in kept.get("keys", {}):
                 key_data = jax.random.key_data(there) if is_key(there) else None
                 data = placed(value, Place(key_data, layout=layout, meshes=meshes))

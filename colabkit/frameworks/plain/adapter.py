@@ -78,7 +78,7 @@ class PlainAdapter:
         self, arrays: Mapping[str, Any], kept: Mapping[str, Any], parts: Parts
     ) -> dict[str, Any]:
         """Returns the leaves that ``_stored`` gave of an object, for one like ``parts``."""
-        own = {p: v.copy() for p, v in arrays.items() if p in parts.leaves}
+        own = {p: v.copy("K") for p, v in arrays.items() if p in parts.leaves}
         return own | {p: v for p, v in kept["values"].items() if p in parts.leaves}
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:

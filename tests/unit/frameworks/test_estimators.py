@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import colabkit
-from colabkit.errors import StateError
+from colabkit.errors import ArgumentError, StateError
 from colabkit.frameworks import estimators
 from tests.abilities import package, trainer
 
@@ -30,7 +30,7 @@ def _part(estimator: Any, number: int) -> Any:
 
 
 def _sklearn() -> dict[str, Any]:
-    from sklearn import cluster, ensemble, linear_model, naive_bayes, neural_network
+    from sklearn import cluster, decomposition, ensemble, linear_model, naive_bayes, neural_network
 
     return {
         "sgd": linear_model.SGDClassifier(random_state=0),
@@ -48,6 +48,9 @@ def _sklearn() -> dict[str, Any]:
         "means_at_large": cluster.MiniBatchKMeans(2, n_init=1),
         "histograms": ensemble.HistGradientBoostingClassifier(warm_start=True, random_state=0),
         "means": cluster.MiniBatchKMeans(2, random_state=0, n_init=1),
+        # Whose matrices lie in memory column by column.
+        "dictionary": decomposition.MiniBatchDictionaryLearning(3, random_state=0, n_jobs=1),
+        "components": decomposition.IncrementalPCA(3),
     }
 
 
@@ -59,7 +62,8 @@ def _trained(folder: Path, made: Any, *, last: int = -1) -> tuple[np.ndarray, An
             assert _part(run.estimator, number) is run.estimator
             if run.step == last:
                 raise KeyboardInterrupt
-        return np.asarray(run.estimator.predict(X)), run
+        tell = getattr(run.estimator, "predict", None) or run.estimator.transform
+        return np.asarray(tell(X)), run
 
 
 @pytest.mark.needs(package("sklearn"))
@@ -76,6 +80,8 @@ def _trained(folder: Path, made: Any, *, last: int = -1) -> tuple[np.ndarray, An
         "histograms",
         "means",
         "means_at_large",
+        "dictionary",
+        "components",
     ],
 )
 def test_an_estimator_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
@@ -160,6 +166,47 @@ def test_a_booster_of_lightgbm_is_made_in_the_loop_and_goes_on(tmp_path: Path) -
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "two", 2)
     assert trained(tmp_path / "two") == trained(tmp_path / "one")
+
+
+@pytest.mark.needs(trainer("lightgbm"), package("sklearn"))
+def test_a_classifier_of_lightgbm_goes_on_and_predicts_with_its_best_trees(tmp_path: Path) -> None:
+    import lightgbm
+
+    def trained(folder: Path, last: int = -1) -> Any:
+        run = colabkit.Run(folder, model=None, booster=None, save_every=1, progress=False)
+        for number in run.items(range(3)):
+            made = lightgbm.LGBMClassifier(n_estimators=2, n_jobs=1, verbosity=-1, random_state=0)
+            run.model = made.fit(X, Y, init_model=run.model)
+            rows = lightgbm.Dataset(X, Y)
+            told = {"verbose": -1, "num_threads": 1, "objective": "binary"}
+            run.booster = lightgbm.train(told, rows, 6, init_model=run.booster)
+            run.booster.best_iteration = 2 * (number + 1)
+            if run.step == last:
+                raise KeyboardInterrupt
+        return run.model.predict_proba(X).tobytes(), run.booster.predict(X).tobytes()
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "two", 1)
+    alone = trained(tmp_path / "one")
+    assert trained(tmp_path / "two") == alone
+    assert trained(tmp_path / "two") == alone  # of a run that is done
+
+
+@pytest.mark.needs(trainer("lightgbm"))
+def test_a_booster_that_grows_by_update_is_named(tmp_path: Path) -> None:
+    import lightgbm
+
+    told = {"verbose": -1, "num_threads": 1, "objective": "binary"}
+    made = lightgbm.Booster(told, lightgbm.Dataset(X, Y))
+    with pytest.raises(ArgumentError, match="over its training data") as caught:
+        colabkit.Run(tmp_path, booster=made, progress=False)
+    assert "init_model=run.booster" in caught.value.hint
+    run = colabkit.Run(tmp_path, booster=None, save_every=1, progress=False)
+    run.booster = made
+    for _ in run.items(range(3)):
+        run.booster.update()
+        run.flush()
+    assert "booster grows by update()" in str(run.verdict)
 
 
 @pytest.mark.needs(package("sklearn"))

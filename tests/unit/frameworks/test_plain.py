@@ -84,6 +84,41 @@ def test_a_tree_of_arrays_goes_on_with_the_same_bits(tmp_path: Path, last: int) 
     assert alone.verdict.reasons == ()
 
 
+def _laid(name: str) -> np.ndarray:
+    rows = np.arange(24.0).reshape(2, 3, 4)
+    return {"rows": rows, "columns": np.asfortranarray(rows), "moved": rows.transpose(1, 2, 0)}[
+        name
+    ]
+
+
+@pytest.mark.parametrize("name", ["rows", "columns", "moved"])
+def test_an_array_lies_in_memory_as_it_lay(tmp_path: Path, name: str) -> None:
+    def made() -> tuple[colabkit.Run, Any]:
+        run = colabkit.Run(tmp_path, weights={"w": _laid(name)}, save_every=1, progress=False)
+        return run, run.state(own=_laid(name), replaced=np.zeros((2, 3, 4)))
+
+    run, kept = made()
+    for _ in run.items(range(1)):
+        run.weights["w"] += 1.0
+        kept.own += 1.0
+        kept.replaced = _laid(name)
+    run, kept = made()
+    wanted = _laid(name)
+    for found, more in ((run.weights["w"], 1.0), (kept.own, 1.0), (kept.replaced, 0.0)):
+        assert found.strides == wanted.strides
+        np.testing.assert_array_equal(found, wanted + more)
+    gapped = np.asfortranarray(np.ones((3, 2)))[::2]  # strided in columns: its axes stay
+    assert _resaved(tmp_path / "gapped", gapped).flags.f_contiguous
+
+
+def _resaved(folder: Path, array: np.ndarray) -> np.ndarray:
+    for _ in range(2):
+        run = colabkit.Run(folder, weights={"w": array}, save_every=1, progress=False)
+        for _ in run.items(range(1)):
+            run.weights = {"w": run.weights["w"]}
+    return run.weights["w"]
+
+
 def test_an_object_of_one_s_own_beside_a_tree_is_saved_by_its_state(tmp_path: Path) -> None:
     class Counter:
         count = 0
