@@ -219,6 +219,7 @@ class Remark(enum.Enum):
     """Something about members that every program accepts in its own way."""
 
     STRIPPED = "Taken without the / or ../ in front, which would lead outside: {}"
+    CLIMBS = "Taken without the .. in its name, as unzip and 7z do: {}"
     TWICE = "More than once in the archive, and taken as it comes last: {}"
     UNKNOWN_KIND = "Of a kind that is not known, and taken for a file: {}"
     LINK_LEFT_OUT = "Left out, as a link that leads outside or to nothing: {}"

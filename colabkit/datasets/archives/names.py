@@ -345,6 +345,7 @@ class Names:
         self._key: _Key = str if keeps_case else folded
         self._files: dict[str, str] = {}
         self._folders: dict[str, str] = {"": ""}
+        self._listed: dict[str, str] = {}
         self._last = ""
 
     def has_file(self, path: str) -> bool:
@@ -358,11 +359,25 @@ class Names:
         fresh = [] if folder == self._last else self.add_folder(folder)
         self._last = folder
         key = self._key(path)
+        if self._listed and self._listed.get(key) == path:
+            # As in tar, a file takes the place of a folder of its name that stays empty.
+            del self._listed[key]
         if self._files.setdefault(key, path) != path:
             raise _clash(path, self._files[key])
         if key in self._folders:
             raise _clash(path, self._folders[key] + "/")
         return fresh
+
+    def list_folder(self, path: str) -> None:
+        """Takes the name of a folder that is a member itself, and may stay empty."""
+        key = self._key(path)
+        if key in self._files:
+            raise _clash(path, path + "/")
+        self._listed[key] = path
+
+    def add_listed(self) -> list[str]:
+        """Returns those folders that were listed and are not there yet, the upper ones first."""
+        return [above for folder in self._listed.values() for above in self.add_folder(folder)]
 
     def add_folder(self, path: str) -> list[str]:
         """Takes a folder's name; returns those not there yet, the upper ones first."""

@@ -34,8 +34,13 @@ MemberSelection = Callable[[str], bool]
 _RAISE = "Pass Limits with a larger {} if you trust where it comes from."
 
 
-def member_path(name: str) -> tuple[str, Remark | None]:
+def member_path(name: str, *, as_tar: bool = False) -> tuple[str, Remark | None]:
     """Returns a member's name as a relative path, "" for the top folder itself, and what it took.
+
+    Args:
+        name: The name.
+        as_tar: Take ".." behind a folder as tar does, which refuses it, or strips all up to it from
+            an absolute path; else as unzip and 7z do, which pass over it.
 
     Raises:
         ArchiveUnsafeError: It leads outside.
@@ -47,23 +52,34 @@ def member_path(name: str) -> tuple[str, Remark | None]:
         raise _unsafe(name, "has a NUL byte in its name")
     parts = [part for part in name.split("/") if part not in {"", "."}]
     inside = list(itertools.dropwhile(lambda part: part == "..", parts))
-    if name.startswith("/") and ".." in inside:
-        # As GNU tar does: an absolute path counts from where it climbs last.
+    remark = Remark.STRIPPED if name.startswith("/") or len(inside) < len(parts) else None
+    if as_tar and name.startswith("/") and ".." in inside:
         inside = inside[len(inside) - inside[::-1].index("..") :]
     if ".." in inside:
-        raise _unsafe(name, "leads outside through '..'")
+        if _climbs_out(inside):
+            raise _unsafe(name, "leads outside through '..'")
+        if as_tar:
+            raise _unsafe(name, "has '..' behind a folder, which tar refuses too")
+        inside, remark = [part for part in inside if part != ".."], Remark.CLIMBS
     try:
         sizes = [len(part.encode()) for part in inside]
     except UnicodeEncodeError as error:
         raise _unsafe(name, "has a name that is not text") from error
-    remark = Remark.STRIPPED if name.startswith("/") or len(inside) < len(parts) else None
     too_deep = sum(sizes) + len(sizes) > _PATH_BYTES_MAX or len(inside) > _PARTS_MAX
     if too_deep or any(size > _NAME_BYTES_MAX for size in sizes):
         remark = Remark.TOO_LONG
     return "/".join(inside), remark
 
 
-def placed(name: str, wanted: MemberSelection | None, remarks: Remarks) -> str | None:
+def _climbs_out(parts: Iterable[str]) -> bool:
+    """Whether a path leads above where it begins."""
+    depths = itertools.accumulate(-1 if part == ".." else 1 for part in parts)
+    return any(depth < 0 for depth in depths)
+
+
+def placed(
+    name: str, wanted: MemberSelection | None, remarks: Remarks, *, as_tar: bool = False
+) -> str | None:
     """Returns where a member belongs, None for one that is not taken.
 
     Only what was asked for is judged: an unsafe name that is not wanted harms nobody.
@@ -72,7 +88,7 @@ def placed(name: str, wanted: MemberSelection | None, remarks: Remarks) -> str |
         ArchiveUnsafeError: It leads outside.
     """
     try:
-        path, remark = member_path(name)
+        path, remark = member_path(name, as_tar=as_tar)
     except ArchiveUnsafeError:
         if wanted is not None and not wanted(name):
             return None

@@ -43,7 +43,7 @@ from colabkit.datasets.reading.workers import BoundedQueue, WorkerGroup
 from colabkit.datasets.writing.small_files import crc32
 from colabkit.datasets.writing.tree import Tree
 from colabkit.datasets.writing.writer_process import SMALL_BYTES, FileBatches
-from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError
+from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError, ArchiveUnsupportedError
 
 _QUEUE_BYTES = 32 << 20
 _HEADER_DATA_BYTES_MAX = 16 << 20
@@ -82,7 +82,8 @@ class TarUnpacker:
         self._names = Names(keeps_case=limits.case_clashes or tree.keeps_case)
         self._links: dict[str, str] = {}
         self._hard_links: dict[str, str] = {}
-        self._came_again = False
+        self._came_again: dict[str, int] = {}
+        self._linked_at: dict[str, int] = {}
         self._has_end_mark = False
         self._junk = False
         self._unpacked_bytes = 0
@@ -101,6 +102,11 @@ class TarUnpacker:
             return Resolved()
         files = [file.path for file in self.manifest]
         links = resolve(self._links, files, self._names.folders)
+        if wrong := [link for link in links.to_folders if link.path in self._hard_links]:
+            # No disk has a folder under two names.
+            folders = [link for link in links.to_folders if link not in wrong]
+            left_out = (*links.left_out, *(link.path for link in wrong))
+            links = replace(links, to_folders=tuple(folders), left_out=left_out)
         for path in links.left_out:
             self.remarks.add(Remark.LINK_LEFT_OUT, path)
         return links
@@ -150,6 +156,7 @@ class TarUnpacker:
         blocks = Blocks(pieces, self._on_piece, hint=cut_hint(self._kind, self._archive_bytes))
         while (member := self._next_member(blocks)) is not None:
             self._take(member, blocks)
+        self._tree.make_folders(self._names.add_listed())
         self._small.close()
         if blocks.drain() or self._junk:
             self.remarks.add(Remark.MORE_BEHIND)
@@ -157,6 +164,7 @@ class TarUnpacker:
             message = f"The {self._kind.value} is damaged: something else follows before its end."
             raise ArchiveCorruptError(message, hint="Upload or download it again.")
         if self._came_again:
+            self._check_hard_links()
             self.manifest = self.manifest.of_the_last(without=self._links)
 
     def _on_piece(self, nbytes: int) -> None:
@@ -233,7 +241,7 @@ class TarUnpacker:
         return data
 
     def _take(self, member: TarMember, blocks: Blocks) -> None:
-        path = placed(member.name, self._wanted, self.remarks)
+        path = placed(member.name, self._wanted, self.remarks, as_tar=True)
         path = self._renamed.get(path, path) if path is not None else None
         if member.kind is TarType.UNKNOWN:
             # POSIX wants it so, and other programs do so.
@@ -252,7 +260,7 @@ class TarUnpacker:
             self._take_sparse(member, path, blocks)
         else:
             if path is not None and member.kind is TarType.FOLDER:
-                self._tree.make_folders(self._names.add_folder(path))
+                self._names.list_folder(path)
             elif path is not None:
                 self._tree.make_folders(self._add_name(path))
                 self._take_link(member, path)
@@ -270,12 +278,20 @@ class TarUnpacker:
         """Takes a name; one that came before is added again, as by tar -r and -u."""
         if self._names.has_file(path):
             self.remarks.add(Remark.TWICE, path)
-            self._came_again = True
+            self._came_again[path] = self._members
             self._links.pop(path, None)
             self._hard_links.pop(path, None)
             # Another thread may be writing the one before: it may not come last.
             self._small.wait_until_written()
         return self._names.add_file(path)
+
+    def _check_hard_links(self) -> None:
+        """Raises where a file comes again behind a hard link to what it was before."""
+        for path, target in self._hard_links.items():
+            if self._came_again.get(target, 0) > self._linked_at[path]:
+                message = f"Member {path!r} is a hard link to {target!r}, which comes again later."
+                hint = "Unpack it with `tar -xf`, and pass the folder."
+                raise ArchiveUnsupportedError(message, member=path, hint=hint)
 
     def _check_size(self, member: TarMember) -> None:
         claimed = self._unpacked_bytes + member.nbytes
@@ -344,7 +360,8 @@ class TarUnpacker:
         target = member.link
         if member.kind is TarType.HARD_LINK:
             # A hard link names its target from the top of the archive.
-            self._hard_links[path] = member_path(target)[0]
+            self._hard_links[path] = member_path(target, as_tar=True)[0]
+            self._linked_at[path] = self._members
             target = "../" * path.count("/") + self._hard_links[path]
         if len(self._links) >= _LINKS_MAX or len(target) > LINK_BYTES_MAX:
             message = f"Member {path!r} is one of too many links, or a very long one."

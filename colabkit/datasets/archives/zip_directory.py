@@ -135,10 +135,10 @@ class ZipEntries:
                 yield name
 
     def _text(self, index: int, name: bytes, encoding: str, is_given: bool) -> str:
-        if (text := _unicode_path(self._extra(index), name)) is not None:
-            return text
         if self.flags[index] & _UTF8_FLAG:
             return decoded(name, "utf-8")
+        if (text := _unicode_path(self._extra(index), name)) is not None:
+            return text
         return decoded(name, encoding, is_given=is_given)
 
     def extras(self, index: int) -> Iterator[tuple[int, bytes]]:

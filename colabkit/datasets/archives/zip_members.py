@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 from array import array
 from collections.abc import Callable, Sequence
@@ -23,7 +24,6 @@ from colabkit.datasets.archives.safety import (
     Resolved,
     all_plain,
     check_mode,
-    parents,
     placed,
     resolve,
 )
@@ -70,8 +70,20 @@ class _Kept:
 
     paths: PathColumn
     rows: array[int]
-    folders: dict[str, None]
+    folders: dict[str, int]
     links: dict[str, int]
+
+    def all_folders(self, remarks: Remarks) -> dict[str, None]:
+        """Returns every folder, without those empty ones whose name a later file takes."""
+        needed = folders_of(self.paths) | folders_of(self.links) | folders_of(self.folders)
+        empty = {folder: row for folder, row in self.folders.items() if folder not in needed}
+        if empty:
+            rows = itertools.chain(zip(self.paths, self.rows, strict=True), self.links.items())
+            for path, row in rows:
+                if empty.get(path, row) < row:
+                    remarks.add(Remark.TWICE, path)
+                    del empty[path]
+        return needed | dict.fromkeys(empty)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +129,7 @@ def plan_zip(
         array("H", (entries.modes[row] & 0o777 for row in rows)),
     )
     limits.check_table(kept.paths, files.nbytes, source.nbytes)
-    folders = folders_of(kept.paths) | folders_of(kept.links) | kept.folders
+    folders = kept.all_folders(remarks)
     check_clashes([*kept.paths, *kept.links] if kept.links else kept.paths, folders)
     layout = ZipLayout(entries, rows, taken(bounds, rows), methods, encrypted)
     texts = {path: _link_text(source, layout, bounds, row) for path, row in kept.links.items()}
@@ -174,10 +186,9 @@ def _sort_out(
         if mode:
             check_mode(name, mode)
         if is_folder(name, mode):
-            kept.folders.update(dict.fromkeys(reversed(list(parents(path)))))
-            kept.folders[path] = None
+            kept.folders[path] = row
         elif stat.S_ISLNK(mode):
-            _check_link(path, entries.nbytes[row], kept)
+            _take_link(path, entries.nbytes[row], kept, remarks)
             kept.links[path] = row
         else:
             kept.paths.append(path)
@@ -186,8 +197,16 @@ def _sort_out(
 
 
 def _last_of_each(kept: _Kept, remarks: Remarks) -> _Kept:
-    """Leaves out files whose name comes again later, as in a zip that was added to."""
+    """Leaves out files and links whose name comes again later, as in a zip that was added to."""
     gone = set(replaced(kept.paths, kept.rows))
+    if kept.links:
+        for at, (path, row) in enumerate(zip(kept.paths, kept.rows, strict=True)):
+            link = kept.links.get(path)
+            if link is not None and link > row:
+                gone.add(at)
+            elif link is not None:
+                remarks.add(Remark.TWICE, path)
+                del kept.links[path]
     if not gone:
         return kept
     paths, rows = PathColumn(), array("q")
@@ -226,10 +245,12 @@ def _take_plain(entries: ZipEntries, kept: _Kept) -> list[int]:
     return left
 
 
-def _check_link(path: str, nbytes: int, kept: _Kept) -> None:
-    if nbytes > LINK_BYTES_MAX or len(kept.links) >= _LINKS_MAX or path in kept.links:
+def _take_link(path: str, nbytes: int, kept: _Kept, remarks: Remarks) -> None:
+    if nbytes > LINK_BYTES_MAX or len(kept.links) >= _LINKS_MAX:
         message = f"Member {path!r} is a link of {nbytes:,} bytes, or one of too many."
         raise ArchiveUnsafeError(message, member=path, hint="Pack the files themselves.")
+    if path in kept.links:
+        remarks.add(Remark.TWICE, path)
 
 
 def _methods(entries: ZipEntries, rows: Column[int], paths: PathColumn) -> Column[int]:
