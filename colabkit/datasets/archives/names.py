@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import unicodedata
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -102,7 +103,7 @@ def _letters(letters: str) -> _Judge:
 
 _in_gb2312 = _by_usual(usual.SIMPLIFIED, [(0xB0, 0xD7)])
 _in_jis = _by_usual(usual.KANJI, [(0x88, 0x97)])
-_ACCENTED = "äöüßÄÖÜéèêëàâçîïôùûÉÈÀÇñÑáíóúåÅæÆøØ¡¿ìòœ"
+_ACCENTED = "äöüßÄÖÜéèêëàâçîïôùûÉÈÀÇñÑáíóúåÅæÆøØ¡¿ìòœãõÃÕÁÍÓÚÂÊÔ"
 _CYRILLIC = "абвгдежзийклмнопрстуфхцчшщъыьэюяё"
 _JUDGES: dict[str, _Judge] = {
     "gb18030": _simplified,
@@ -110,11 +111,18 @@ _JUDGES: dict[str, _Judge] = {
     "big5hkscs": _by_usual(usual.TRADITIONAL, [(0xA4, 0xC6)]),
     "cp949": _by_usual(usual.HANGUL, [(0xB0, 0xC8)]),
     "cp437": _letters(_ACCENTED),
+    "cp850": _letters(_ACCENTED),
     "cp1252": _letters(_ACCENTED),
     "cp866": _letters(_CYRILLIC + _CYRILLIC.upper()),
     "cp1251": _letters(_CYRILLIC + _CYRILLIC.upper()),
 }
-_OF_LATIN = frozenset({"cp437", "cp1252"})
+_OF_LATIN = frozenset({"cp437", "cp850", "cp1252"})
+_OF_TWO_BYTES = frozenset({"gb18030", "cp932", "big5hkscs", "cp949"})
+# In GBK a cat (C3 A8) is an è alone as UTF-8, and a map (CD BC) a letter that no word has.
+_LETTERS = rb"(?:[\xc2-\xdf][\x80-\xbf])+"
+_SHORT = re.compile(rb"(?:[\0-\x7f]*" + _LETTERS + rb")+[\0-\x7f]*")
+_AS_IN_WORDS = re.compile(rb"[A-Za-z]" + _LETTERS + rb"|" + _LETTERS + rb"[A-Za-z]")
+_NOT_IN_USE = re.compile(rb"[\xc6-\xcb\xcd][\xa1-\xbf]")
 
 
 def encoding_of(names: Iterable[bytes]) -> str:
@@ -138,9 +146,10 @@ def encoding_of(names: Iterable[bytes]) -> str:
 def decoded(name: bytes, encoding: str, *, is_given: bool = False) -> str:
     """Returns a name as text: as UTF-8 where it is, else in an encoding, else as cp437.
 
-    An encoding that the user gave comes first.
+    An encoding that the user gave comes first, and one of two bytes where UTF-8 is unlikely.
     """
-    for candidate in (encoding, "utf-8") if is_given else ("utf-8", encoding):
+    is_first = is_given or (encoding in _OF_TWO_BYTES and is_doubtful(name))
+    for candidate in (encoding, "utf-8") if is_first else ("utf-8", encoding):
         try:
             return name.decode(candidate)
         except UnicodeDecodeError:
@@ -148,17 +157,26 @@ def decoded(name: bytes, encoding: str, *, is_given: bool = False) -> str:
     return name.decode(FALLBACK)
 
 
+def is_doubtful(name: bytes) -> bool:
+    """Whether a name that is valid UTF-8 may well be one in an encoding of two bytes."""
+    if _SHORT.fullmatch(name) is None:
+        return False
+    return _AS_IN_WORDS.search(name) is None or _NOT_IN_USE.search(name) is not None
+
+
 class NameReader:
     """Decodes names that come one by one, in one encoding.
 
     Args:
         encoding: The encoding, None to judge by the first name that is no UTF-8.
+        is_given: Whether the user told it.
     """
 
-    def __init__(self, encoding: str | None) -> None:
+    def __init__(self, encoding: str | None, *, is_given: bool) -> None:
         self.encoding = encoding
-        self._is_given = encoding is not None
+        self._is_given = is_given
         self._sample: list[bytes] = []
+        self._doubtful = False
 
     def text(self, name: bytes) -> str:
         """Returns a name as text."""
@@ -171,6 +189,8 @@ class NameReader:
                 self.encoding = encoding_of([name])
             if len(self._sample) < _SAMPLE:
                 self._sample.append(name)
+        elif self.encoding is None:
+            self._doubtful = self._doubtful or is_doubtful(name)
         return decoded(name, self.encoding or "utf-8")
 
     def better(self) -> str | None:
@@ -178,7 +198,10 @@ class NameReader:
         if not self._sample:
             return None
         encoding = encoding_of(self._sample)
-        return None if encoding == self.encoding else encoding
+        was_taken = encoding == self.encoding
+        return (
+            None if was_taken and not (self._doubtful and encoding in _OF_TWO_BYTES) else encoding
+        )
 
 
 def _is_utf8(name: bytes) -> bool:

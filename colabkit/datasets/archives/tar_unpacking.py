@@ -66,12 +66,13 @@ class TarUnpacker:
         remarks: Remarks,
         *,
         encoding: str | None = None,
+        is_given: bool = False,
         renamed: Mapping[str, str] | None = None,
     ) -> None:
         self.counter = Counter()
         self.manifest = UnpackedTable()
         self.remarks = remarks
-        self.names = NameReader(encoding)
+        self.names = NameReader(encoding, is_given=is_given)
         self._renamed = renamed or {}
         self._kind = kind
         self._archive_bytes = archive_bytes

@@ -180,6 +180,7 @@ def _unpack_tar(
         unpacker = TarUnpacker(
             *(plan.kind, source.nbytes, tree, done, plan.limits, wanted, plan.remarks),
             encoding=encoding,
+            is_given=plan.encoding is not None,
             renamed=renamed,
         )
         workers = WorkerGroup()

@@ -18,6 +18,8 @@ NAMES = {
     "cp932": ["写真/ねこ.jpg", "ﾃｽﾄ/ｶﾒﾗ.png", "新しいフォルダー/漢字.txt"],
     "cp949": ["고양이/사진.jpg", "새 폴더/강아지.png", "데이터/뷁.txt"],
     "cp437": ["Straße/Müller.jpg", "Größe/Öl.txt", "élève/ça.txt", "niño.txt"],
+    "cp850": ["Anotação/maçã.jpg", "São_Paulo/Ações.txt", "Øl/ærlig.txt"],
+    "cp1252": ["Anotação/maçã.jpg", "São_Paulo/Ações.txt", "Größe/forêt.txt"],
     "cp866": ["Фото/кошка.jpg", "Данные/обучение.txt"],
 }
 
@@ -53,6 +55,31 @@ def test_utf8_is_taken_name_by_name(tmp_path, cache, build):
     names = ["数据/1", "文件夹/2", "猫/3"]
     path.write_bytes(build([names[0].encode(), names[1].encode("gbk"), names[2].encode()]))
     assert set(tree(colabkit.dataset(path, progress=False))) == set(names)
+
+
+@pytest.mark.parametrize("build", [zipped, tarred])
+@pytest.mark.parametrize(
+    ("encoding", "names"),
+    [
+        ("gbk", ["猫/1.jpg", "训练集/狗.jpg", "QQ图片/2.jpg", "屏幕截图_2.png"]),
+        ("gbk", ["训练集/狗.jpg", "猫/1.jpg", "水稻/猫.jpg"]),
+        ("big5", ["貓/1.jpg", "豬/2.jpg", "測試集/3.jpg"]),
+    ],
+)
+def test_a_name_that_is_utf8_by_chance_is_read_like_the_others(
+    tmp_path, cache, build, encoding, names
+):
+    path = tmp_path / "a.archive"
+    path.write_bytes(build([name.encode(encoding) for name in names]))
+    assert set(tree(colabkit.dataset(path, progress=False))) == set(names)
+
+
+@pytest.mark.parametrize("build", [zipped, tarred])
+def test_accents_in_utf8_stay_beside_names_in_gbk(tmp_path, cache, build):
+    path = tmp_path / "a.archive"
+    names = ["données/été.txt", "Größe.txt", "cafe\u0301.txt", "façade.txt"]
+    path.write_bytes(build([*(name.encode() for name in names), "训练集/狗.jpg".encode("gbk")]))
+    assert set(tree(colabkit.dataset(path, progress=False))) == {*names, "训练集/狗.jpg"}
 
 
 @pytest.mark.parametrize("build", [zipped, tarred])

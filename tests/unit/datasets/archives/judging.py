@@ -30,7 +30,7 @@ _JUNK = re.compile(
     re.IGNORECASE,
 )
 _UNSEEN = re.compile("[\0-\x1f\x7f]")
-# What is refused though some program takes it; each is a danger that the message names.
+# What is refused though some program takes it, each by name: dangers, and what would lose data.
 DANGERS = (
     "setuid or setgid",
     "device, a pipe or a socket",
@@ -39,6 +39,7 @@ DANGERS = (
     "overlaps the next one",
     "reaches into the next one",
     "is both a file and a folder",
+    "is a hard link to",
 )
 
 
