@@ -146,7 +146,7 @@ class Call:
 
     def _made(self) -> Path:
         with locked(self._slot, self._bar):
-            finish(self._slot)
+            finish(self._slot, durability_here())
             # Until the lock was held, another process may have made it.
             if self._verdict is None or self._verdict.published != published_in(self._slot):
                 self._verdict = self._run_with_progress(self._decide)

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import enum
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -328,17 +329,20 @@ def publish(
         raise
     if durability is not Durability.NONE:
         sync_folder(slot.folder.parent)
-    finish(slot)
+    finish(slot, durability)
     return swap
 
 
-def finish(slot: Slot) -> None:
+def finish(slot: Slot, durability: Durability) -> None:
     """Takes the last step of publishing where a killed call left it undone."""
     staged = slot.work / _STAGED_MANIFEST
     manifest = read_manifest(staged)
     if manifest is None or staged_tree(slot) is not None:
         return
     staged.replace(slot.manifest)
+    if durability is not Durability.NONE:
+        # A crash may keep the next renaming and lose this one: the folder would be nobody's.
+        sync_folder(slot.side)
     move_to_trash(slot, slot.work)
 
 
@@ -372,10 +376,17 @@ def _move_away(slot: Slot, before: Published) -> Swap:
         return Swap()
     let_go(slot.folder)
     if foreign_files(slot.folder, before.manifest.members()):
-        kept = slot.folder.with_name(f"{slot.folder.name}.kept-{time.strftime('%Y%m%d-%H%M%S')}")
+        kept = _free_name(slot.folder)
         slot.folder.rename(kept)
         return Swap(kept=kept)
     return Swap(trash=move_to_trash(slot, slot.folder))
+
+
+def _free_name(folder: Path) -> Path:
+    """Returns where to put a folder that is kept: two may be within one second."""
+    first = f"{folder.name}.kept-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([first], (f"{first}-{n}" for n in itertools.count(2)))
+    return next(path for path in map(folder.with_name, names) if not os.path.lexists(path))
 
 
 def _delete_all(trash: Path) -> None:

@@ -9,7 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from colabkit.datasets.cache.manifest import FolderState, foreign_files
-from colabkit.datasets.cache.publishing import delete_now, finish, move_to_trash, published_in
+from colabkit.datasets.cache.publishing import (
+    delete_now,
+    durability_here,
+    finish,
+    move_to_trash,
+    published_in,
+)
 from colabkit.datasets.cache.slots import SIDE_NAME, Slot, alone_at, alone_with
 from colabkit.errors import DiskFullError
 from colabkit.notebook import bytes_words
@@ -131,7 +137,7 @@ def sweep(slot: Slot) -> None:
     # Sweeping helps nobody who may not write there.
     with contextlib.suppress(OSError), alone_at(slot.lock) as is_ours:
         if is_ours:
-            finish(slot)
+            finish(slot, durability_here())
             move_to_trash(slot, slot.work)
 
 
