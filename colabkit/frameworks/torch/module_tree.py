@@ -6,9 +6,10 @@ each walk takes tens of milliseconds, and training waits.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ _MANY = 1000
 _holders_of = operator.itemgetter(*_HOLDERS)
 _requires_grad = operator.attrgetter("requires_grad")
 _values_of = operator.methodcaller("values")
+_chained = itertools.chain.from_iterable
 _not_saved_in = operator.itemgetter("_non_persistent_buffers_set")
 
 
@@ -58,15 +60,18 @@ class ModuleTree:
         """Finds out what has changed since the last look."""
         if self._content is None or not _are_same(self._contents(), self._content):
             self._see()
-        elif not _are_same(_flat(self._simple.values()), self._values):
+        elif not self._has_values():
             changed = self._see_values()
             if not all(_is_simple(self._simple[path]) for path in changed):
                 self._see()
 
+    def flags(self) -> list[bool]:
+        """Returns of each parameter, in their order, whether it is trained."""
+        return list(map(_requires_grad, self.parameters.values()))
+
     def trainable(self) -> dict[str, bool]:
         """Returns of each parameter whether it is trained."""
-        each = map(_requires_grad, self.parameters.values())
-        return dict(zip(self.parameters, each, strict=True))
+        return dict(zip(self.parameters, self.flags(), strict=True))
 
     def searched(self) -> tuple[list[nn.Module], list[nn.Module]]:
         """Returns all modules, and those that keep more than numbers and words."""
@@ -78,9 +83,14 @@ class ModuleTree:
         self._touched = {}
         return touched
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the state is the same tensors under the same names while ``version`` is."""
+        return self._state is not None
+
     def state_dict(self) -> dict[str, Any]:
         """Returns what the module's ``state_dict`` gives now; many plain tensors themselves."""
-        return dict(self._state) if self._state is not None else self._root.state_dict()
+        return self._state if self._state is not None else self._root.state_dict()
 
     def _see(self) -> None:
         self.version += 1
@@ -92,28 +102,42 @@ class ModuleTree:
         self._state = self._plain_state()
         self._simple = {p: o for p, o in zip(self.modules, self._own, strict=True) if _is_simple(o)}
         self._others = [path for path in self.modules if path not in self._simple]
-        self._were: dict[str, list[Any]] = {}
+        self._values: list[tuple[Any, ...]] = []
         self._touched = {}
         self._see_values()
 
     def _see_values(self) -> list[str]:
         """Returns the simple modules whose attributes are others than they were."""
-        before = self._were
-        self._were = {path: _flat([own]) for path, own in self._simple.items()}
-        self._values = _flat(self._simple.values())
-        changed = [p for p, now in self._were.items() if not _are_same(now, before.get(p, ()))]
+        before = self._values or [()] * len(self._simple)
+        own = list(self._simple.values())
+        self._counts = list(map(len, own))
+        self._readers = [_reader_of(tuple(each)) for each in own]
+        self._values = [read(each) for read, each in zip(self._readers, own, strict=True)]
+        together = zip(self._simple, self._values, before, strict=True)
+        changed = [path for path, now, was in together if not _are_same(now, was)]
         self._touched |= dict.fromkeys(changed)
         return changed
+
+    def _has_values(self) -> bool:
+        """Whether the simple modules have the attributes that they had, each the same object."""
+        own = self._simple.values()
+        if list(map(len, own)) != self._counts:
+            return False
+        try:
+            now = [read(each) for read, each in zip(self._readers, own, strict=True)]
+        except KeyError:
+            return False  # as many as before, and one of them under another name
+        return all(map(operator.is_, _chained(now), _chained(self._values)))
 
     def _contents(self) -> list[object] | None:
         """Returns each module's class and dicts, and all that these hold."""
         try:
-            holders = list(itertools.chain.from_iterable(map(_holders_of, self._own)))
+            holders = list(_chained(map(_holders_of, self._own)))
         except KeyError:
             return None
         if not _DICTS.issuperset(map(type, holders)):
             return None  # scripted modules keep theirs elsewhere
-        not_saved = itertools.chain.from_iterable(map(_not_saved_in, self._own))
+        not_saved = _chained(map(_not_saved_in, self._own))
         full = list(filter(None, holders))
         return [*map(type, self.modules.values()), *holders, *full, *_flat(full), *not_saved]
 
@@ -138,6 +162,7 @@ class Trees(dict[str, ModuleTree]):
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         super().__init__((name, ModuleTree(module)) for name, module in modules.items())
         self._named: tuple[list[int], dict[int, str]] = ([], {})
+        self._grouped: dict[str, tuple[dict[int, str], list[list[Any]], list[list[str]]]] = {}
         self._parts: tuple[Any, dict[str, str]] = (None, {})
 
     def look(self) -> None:
@@ -155,17 +180,36 @@ class Trees(dict[str, ModuleTree]):
 
     def groups(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
         """Returns the names of the parameters in the groups of each optimizer."""
+        return {name: self._names_in(name, each) for name, each in optimizers.items()}
+
+    def _names_in(self, name: str, optimizer: torch.optim.Optimizer) -> list[list[str]]:
         names = self.names()
-        return {name: names_in_groups(each, names) for name, each in optimizers.items()}
+        groups = [list(group["params"]) for group in optimizer.param_groups]
+        known_by, before, found = self._grouped.get(name, ({}, [], []))
+        are_known = known_by is names and len(groups) == len(before)
+        if not are_known or not all(itertools.starmap(_are_same, zip(groups, before, strict=True))):
+            found = names_in_groups(optimizer, names)
+            self._grouped[name] = (names, groups, found)
+        return found
 
     def parts(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, str]:
         """Returns what is trained, by whom, in phrases."""
         kinds = {name: type(each).__name__ for name, each in optimizers.items()}
-        trainable = {name: tree.trainable() for name, tree in self.items()}
-        known = (trainable, kinds, self.groups(optimizers))
+        flags = {name: (tree.version, tree.flags()) for name, tree in self.items()}
+        groups = self.groups(optimizers)
+        known = (flags, kinds, groups)
         if self._parts[0] != known:
-            self._parts = (known, parts_of(*known))
+            trainable = {name: tree.trainable() for name, tree in self.items()}
+            self._parts = (known, parts_of(trainable, kinds, groups))
         return self._parts[1]
+
+
+@functools.cache
+def _reader_of(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Returns what reads of a module's attributes those that say something of it alone."""
+    read = [name for name in names if name not in OF_ANY_MODULE]
+    # Of one name alone it would return no tuple.
+    return operator.itemgetter(*read, "training", "_modules")
 
 
 def _is_simple(own: Mapping[str, Any]) -> bool:
@@ -174,8 +218,8 @@ def _is_simple(own: Mapping[str, Any]) -> bool:
 
 
 def _flat(dicts: Collection[Mapping[Any, Any]]) -> list[Any]:
-    values = itertools.chain.from_iterable(map(_values_of, dicts))
-    return [*itertools.chain.from_iterable(dicts), *values]
+    values = _chained(map(_values_of, dicts))
+    return [*_chained(dicts), *values]
 
 
 def _are_same(now: Sequence[Any] | None, before: Sequence[Any]) -> bool:

@@ -30,6 +30,7 @@ class PythonAttributes:
         self._module = module
         self._tree = tree
         self._trainable_at_start = tree.trainable()
+        self._flags_at_start = (tree.version, tree.flags())
         self.memories = {path: _memory_of(each) for path, each in tree.modules.items()}
         self.made: list[str] = []
         # By module what has changed, as of a version of the tree; None where that is not known.
@@ -102,9 +103,9 @@ class PythonAttributes:
         return self._by_training
 
     def _trainable(self) -> dict[str, bool]:
-        now, at_start = self._tree.trainable(), self._trainable_at_start
-        if now == at_start:
+        if (self._tree.version, self._tree.flags()) == self._flags_at_start:
             return {}
+        now, at_start = self._tree.trainable(), self._trainable_at_start
         return {name: each for name, each in now.items() if at_start.get(name) is not each}
 
     def with_more(self) -> dict[str, Attributes]:

@@ -61,6 +61,8 @@ class TorchState:
         self._bases = {n: FrozenBase(m, is_saved=save_base) for n, m in self.modules.items()}
         self._keys_at_start: dict[str, frozenset[str]] = {}
         self._gone: dict[str, list[str]] = {}
+        # By module what is the same as long as its tree is plain and of one version.
+        self._known: dict[str, tuple[int | None, dict[str, Any]]] = {}
         self._forms: dict[str, Any] | None = None
         self._parts: dict[str, str] | None = None
         given = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
@@ -89,27 +91,23 @@ class TorchState:
         """Returns the weights of each module and everything else, by reference."""
         weights, rest, every = [], {}, {}
         self._trees.look()
-        for name, module in self.modules.items():
+        for name in self.modules:
             tree = self._trees[name]
             state = tree.state_dict()
-            tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
-            extra = {k: v for k, v in state.items() if k not in tensors}
+            tensors = state
+            if not tree.is_plain:
+                tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
             noted = self._bases[name].noted(state)
             if tensors:
-                written = {k: v for k, v in tensors.items() if k not in noted}
+                written = {k: v for k, v in tensors.items() if k not in noted} if noted else tensors
                 weights.append(Section(name=name, state=written, weights=True, noted=noted))
             every[name] = tensors
-            at_start = self._keys_at_start.setdefault(name, frozenset(tensors))
             rest[name] = {
-                "extra": extra,
-                "buffers": {key: b for key, b in tree.buffers.items() if key not in state},
                 "generators": [own_generator_state(g) for g in generators_in(*tree.searched())],
                 "python": self._values[name].state_dict(),
-                "left_out": left_out(tree.parameters, state),
-                "made": made_in_training(module, tensors, at_start),
                 "noted": list(noted),
+                **self._beside_weights(name, state, tensors),
             }
-            self._gone[name] = gone_since(state, at_start)
         state = {
             "modules": rest,
             "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
@@ -123,6 +121,25 @@ class TorchState:
         # The memories have looked at their objects by now.
         state["held"] = self._held.state_dict(self._memories(all_of_them=False))
         return [*weights, Section(name="objects", state=state, weights=False)]
+
+    def _beside_weights(
+        self, name: str, state: Mapping[str, Any], tensors: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Returns what a checkpoint holds of a module's tensors beside those that it saves."""
+        tree = self._trees[name]
+        version, known = self._known.get(name, (None, {}))
+        if tree.is_plain and version == tree.version:
+            return known
+        at_start = self._keys_at_start.setdefault(name, frozenset(tensors))
+        self._gone[name] = gone_since(state, at_start)
+        found = {
+            "extra": {k: v for k, v in state.items() if k not in tensors},
+            "buffers": {key: b for key, b in tree.buffers.items() if key not in state},
+            "left_out": left_out(tree.parameters, state),
+            "made": made_in_training(self.modules[name], tensors, at_start),
+        }
+        self._known[name] = (tree.version, found)
+        return found
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts back what ``sections`` gave, each tensor to where the object lives now."""
