@@ -233,11 +233,11 @@ class Helpers:
                 while not (outcome or any(each.code is not None for each in self._helpers)):
                     self._changed.wait(_LOOK_EVERY_S)
         finally:
-            if not outcome:
+            if is_in_vain := not outcome:
                 opened.note()
                 opened.end()
             thread.join(_SAY_WHY_S)
-        if not outcome:
+        if is_in_vain:
             message = "Another process has ended before all had come together."
             raise ProcessLostError(message, hint=_AGAIN)
         if outcome[0] is not None:
