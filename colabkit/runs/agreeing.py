@@ -104,9 +104,11 @@ class Agreeing(Boundaries):
         # Nobody goes on before rank 0 has written, or has failed to.
         self._world.share(None, at="the end of a save")
 
-    def _save_unraised(self, *, wait: bool) -> None:
-        """Saves what an error has left: the others may be anywhere, and are not waited for."""
-        if self._leads and not self.is_mid_update():
+    def _save_unraised(self, *, wait: bool, has_failed: bool = False) -> None:
+        """Saves what is left: after an error the others may be anywhere, and are not waited for."""
+        is_alone = self._leads and not self._kept.is_taken_by_all
+        is_joint = self._kept.is_taken_by_all and not has_failed
+        if (is_alone or is_joint) and not self.is_mid_update():
             with self._unraised():
                 super()._save_and_wait() if wait else self._checkpoints.save_if_due(self.step)
 
@@ -128,6 +130,9 @@ class Agreeing(Boundaries):
                 " rank. The newest checkpoint is from before."
             )
             raise ReplicasDifferError(message, hint=hint)
+
+    def _agreed_best(self, is_best: bool) -> bool:
+        return self._world.share(is_best, at="what an epoch came to")
 
     def _end_epoch(self, *, has_steps: bool = True) -> None:
         self._require_replicas()

@@ -292,7 +292,7 @@ class Boundaries:
         else:
             self._display.say(f"Nothing left to do: {self.step:,} steps are trained, {why}.")
 
-    def _save_unraised(self, *, wait: bool) -> None:
+    def _save_unraised(self, *, wait: bool, has_failed: bool = False) -> None:  # noqa: ARG002
         """Saves where nothing can be raised: a loop is being left, or an error is under way."""
         if self.is_mid_update():
             return
@@ -387,7 +387,7 @@ class Boundaries:
         made = self._state.objects_as_made
         fingerprint = fingerprint_of(self._adapter, seed=self.seed, at_start=made)
         facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
-        return Snapshot(self._evaluation.snapshot(sections), facts)
+        return Snapshot([*sections, self._state.section(self._evaluation.position())], facts)
 
     def _end_epoch(self, *, has_steps: bool = True) -> None:
         if (left := self._position.leading) is not None:
@@ -396,11 +396,16 @@ class Boundaries:
         complaint = self._state.monitor.complaint(self._state.epoch_logs())
         if complaint and not self.skips_validation:
             self._display.say(complaint)
-        self._is_best = self._state.end_epoch(seconds=time.monotonic() - self._epoch_began_s)
+        is_best = self._state.end_epoch(seconds=time.monotonic() - self._epoch_began_s)
+        self._is_best = self._agreed_best(is_best)
         if self._is_best:
             self._checkpoints.save(self.step, wait=False)
             self._is_best = False
         self._tick(time.monotonic(), counts=not has_steps)
+
+    def _agreed_best(self, is_best: bool) -> bool:
+        """Returns whether the epoch was the best, as all that train together see it."""
+        return is_best
 
     def _leave_epochs(self, begun_at: int) -> None:
         """Ends the epochs in the one under way, at ``break`` or ``return``."""

@@ -17,6 +17,7 @@ _WAYS_ON = (
 )
 _SHOWN_MAX = 4
 _OF_THE_MACHINE = ("device", "processor", "CPU threads")
+_OF_THE_WEIGHTS = "weights "
 
 
 def check_data_changed(value: object) -> None:
@@ -43,6 +44,7 @@ class Leniency:
     @classmethod
     def towards(cls, data_changed: str, environment: Sequence[str]) -> Leniency:
         """Returns what may differ, where sentences say what has changed of the environment."""
+        environment = [said for said in environment if not said.startswith(_OF_THE_WEIGHTS)]
         machine = [said for said in environment if said.startswith(_OF_THE_MACHINE)]
         return cls(
             accepts=data_changed == "accept",

@@ -1,17 +1,24 @@
-"""The checkpoints of several processes: rank 0 reads and writes them, and the others are given."""
+"""The checkpoints of several processes: rank 0 reads and writes them, and the others are given.
+
+Where each process holds pieces of the weights, all take a snapshot together: rank 0 calls, as
+often as it takes one, and says when it takes no more.
+"""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import LoadedCheckpoint, SaveStatus
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.processes import Processes
-from colabkit.runs.checkpoint_manager import CheckpointManager
+from colabkit.runs.checkpoint_manager import CheckpointManager, Snapshot
 from colabkit.storage import RemountResult
 
 _NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
+_SNAPSHOT = "a snapshot"
 _NAMED, _TRAINED = "a checkpoint of an earlier phase", "what the run folder holds"
 
 
@@ -22,6 +29,36 @@ class LeadingManager(CheckpointManager):
         super().__init__(*given, **named)
         self._world = world
         self._agreed_step = -1
+        self._take_alone, self._take = self._take, self._take_with_others
+
+    @property
+    def is_taken_by_all(self) -> bool:
+        """Whether no process can take a snapshot alone."""
+        return is_sharded(self._adapter)
+
+    def _take_with_others(self) -> Snapshot:
+        if self.is_taken_by_all:
+            self._world.share(True, at=_SNAPSHOT)
+        return self._take_alone()
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        """Lets the others wait for its calls, and go on behind."""
+        try:
+            yield
+        finally:
+            if self.is_taken_by_all:
+                self._world.share(False, at=_SNAPSHOT)
+
+    def open(self) -> None:
+        """Takes the lease on the run folder and starts the saver."""
+        with self._calling():
+            super().open()
+
+    def save(self, step: int, *, wait: bool) -> None:
+        """Saves now, whatever the policy says."""
+        with self._calling():
+            super().save(step, wait=wait)
 
     def agrees_to_save(self, step: int, *, counts: bool) -> bool:
         """Whether a save is due, before which the copies of the weights are compared."""
@@ -31,7 +68,8 @@ class LeadingManager(CheckpointManager):
 
     def save_if_due(self, step: int, *, counts: bool = False) -> bool:
         """Begins a save where the processes have agreed on one at this step."""
-        return step == self._agreed_step and super().save_if_due(step, counts=counts)
+        with self._calling():
+            return step == self._agreed_step and super().save_if_due(step, counts=counts)
 
     def newest(self) -> LoadedCheckpoint | None:
         """Returns the newest checkpoint that is whole."""
@@ -97,8 +135,19 @@ class FollowingManager(CheckpointManager):
         """Returns what rank 0 has found."""
         return bool(self._world.share(None, at=_TRAINED))
 
+    @property
+    def is_taken_by_all(self) -> bool:
+        """Whether no process can take a snapshot alone."""
+        return is_sharded(self._adapter)
+
+    def _follow(self) -> None:
+        """Takes part in each snapshot that rank 0 calls for."""
+        while self.is_taken_by_all and self._world.share(False, at=_SNAPSHOT):
+            self._adapter.sections()
+
     def open(self) -> None:
         """Watches the optimizers."""
+        self._follow()
         self._adapter.open(lambda: None)
 
     def close(self) -> SaveStatus | None:
@@ -115,11 +164,13 @@ class FollowingManager(CheckpointManager):
         return False
 
     def save_if_due(self, step: int, *, counts: int | bool = False) -> bool:  # noqa: ARG002
-        """Saves nothing."""
+        """Gives its pieces to what rank 0 saves."""
+        self._follow()
         return False
 
-    def save(self, step: int, *, wait: bool) -> None:
-        """Saves nothing."""
+    def save(self, step: int, *, wait: bool) -> None:  # noqa: ARG002
+        """Gives its pieces to what rank 0 saves."""
+        self._follow()
 
     def flush(self) -> None:
         """Waits for nothing."""
@@ -139,3 +190,8 @@ class FollowingManager(CheckpointManager):
 
     def forget_place(self) -> None:
         """Keeps no place."""
+
+
+def is_sharded(adapter: FrameworkAdapter) -> bool:
+    """Whether each process holds but pieces of what a checkpoint holds."""
+    return bool(getattr(adapter, "is_sharded", False))

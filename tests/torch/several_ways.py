@@ -72,7 +72,8 @@ def train(folder: Path, way: str = "dropout_and_arrays", **options: Any) -> cola
     ckpt_dir = options.pop("ckpt_dir", folder / "run")
     history = colabkit.fit(model, data, ckpt_dir, **options)
     rank = dist.get_rank() if dist.is_initialized() else 0
-    torch.save(model.state_dict(), folder / f"weights-{rank}")
+    weights = {k: getattr(v, "full_tensor", v.clone)() for k, v in model.state_dict().items()}
+    torch.save(weights, folder / f"weights-{rank}")
     if rank == 0:
         outcome(ckpt_dir, history, folder / "outcome")
         (folder / "verdict").write_text(str(history.verdict))

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import nn
 
 import colabkit
-from colabkit.errors import ArgumentError, ProcessLostError
+from colabkit.errors import ProcessLostError
 from colabkit.frameworks.torch import world
 from tests.places import small_disk
 from tests.torch.cases import Augmented, arrays, network
@@ -257,19 +257,3 @@ def test_a_write_through_data_in_one_process_is_an_error_before_it_is_saved(
     assert colabkit.checkpoints(tmp_path / "run", verify=True)[0].step <= 3
     came_through(lambda _: train(tmp_path), 2, tmp_path)
     assert result(tmp_path) == undisturbed("dropout_and_arrays")
-
-
-def test_sharded_weights_are_refused_before_anything_is_written(tmp_path):
-    def work(_: int) -> None:
-        from torch.distributed.device_mesh import init_device_mesh  # seconds, in the children only
-        from torch.distributed.fsdp import fully_shard
-
-        mesh = init_device_mesh("cpu", (2,))
-        model = fully_shard(network(), mesh=mesh)
-        with pytest.raises(ArgumentError, match="sharded"):
-            colabkit.Run(tmp_path / "run", model=model, progress=False)
-        with pytest.raises(ArgumentError, match="sharded"):
-            train(tmp_path, model=model)
-
-    came_through(work, 2, tmp_path)
-    assert not (tmp_path / "run").exists()

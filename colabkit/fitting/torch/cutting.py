@@ -17,8 +17,10 @@ from colabkit.fitting.torch.step import Cut, TrainConfig, TrainStep
 from colabkit.frameworks.base import Feed
 from colabkit.frameworks.differences import differences
 from colabkit.frameworks.torch.parts import Share
+from colabkit.frameworks.torch.pieces import has_pieces
 from colabkit.frameworks.torch.randomness import generators_in
 from colabkit.frameworks.torch.world import World
+from colabkit.frameworks.torch.wrapped import require_public_sharding
 from colabkit.runs.verdict import ResumeVerdict
 
 
@@ -49,6 +51,9 @@ def cut_among(then: Cut, world: World | None, config: TrainConfig) -> Cutting:
     """
     processes = 1 if world is None else world.size
     parts = max(then.parts, processes)
+    if parts % processes and has_pieces(config.model):
+        # The layers meet for their weights in each part: all processes take as many.
+        parts = processes
     rank = 0 if world is None else world.rank
     words = f"Trains in {processes} processes, each batch in {parts} parts."
     if world is None:
@@ -117,6 +122,10 @@ def agree_on_call(world: World, config: TrainConfig, feed: Feed, options: Any) -
         options: The arguments of ``fit``.
     """
     _require_plain(config.model)
+    if config.precision.name == "fp16" and has_pieces(config.model):
+        message = "precision is fp16, whose scale each process would find for its own pieces."
+        hint = "Pass precision='bf16' or 'fp32' with fully_shard."
+        raise ArgumentError(message, argument="precision", hint=hint)
     if own_weights(config.loss, config.model):
         message = f"{type(config.loss).__name__} has weights of its own, and trains in one process."
         hint = "Make it part of the model, which then computes its loss itself; or start one."
@@ -146,10 +155,7 @@ def _require_plain(model: nn.Module) -> None:
     if isinstance(model, DistributedDataParallel):
         message = "model is wrapped in DistributedDataParallel, which fit does itself."
         raise ArgumentError(message, argument="model", hint="Pass model.module.")
-    if any(hasattr(each, "device_mesh") for each in model.parameters()):
-        message = "The weights of model are sharded (fully_shard), which fit does not save yet."
-        hint = "Pass the model whole; each process then holds a copy of it."
-        raise ArgumentError(message, argument="model", hint=hint)
+    require_public_sharding("model", model)
 
 
 def _asked(config: TrainConfig, feed: Feed, options: Any) -> dict[str, Any]:

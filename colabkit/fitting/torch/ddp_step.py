@@ -1,15 +1,15 @@
 """A training step whose batch is cut in parts: several processes take some each, or one takes all.
 
-Gradients are summed by PyTorch's DistributedDataParallel. What a part computes depends on the
-part alone: on its samples, its own random draws, and the buffers that the group of batches began
-with; so that 2 processes with a part each and 1 with both have the same bits.
+Gradients are summed by PyTorch's DistributedDataParallel, or its ``fully_shard``. What a part
+computes depends on the part alone: on its samples, its own random draws, and the buffers that the
+group of batches began with; 2 processes with a part each and 1 with both have the same bits.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -31,6 +31,7 @@ from colabkit.fitting.torch.step import (
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.device import moved
 from colabkit.frameworks.torch.parts import Part, Parts, Share
+from colabkit.frameworks.torch.pieces import has_pieces, sharded_layers
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.world import World
 
@@ -219,56 +220,85 @@ class PartsStep:
         self._config = config
         self._world = world
         self._last = len(share.numbers) - 1
-        self._trained: tuple[bool, ...] = ()
-        self._ddp: DistributedDataParallel | None = None
+        self._syncs = True
+        self._summing: Summing | None = None
+        if world is not None:
+            is_sharded = has_pieces(config.model)
+            self._summing = InPieces(config.model) if is_sharded else InCopies(config.model)
         self._replicas = Replicas(config.model, step, len(share.numbers))
-        self._forward = PartsForward(config, share, world, self._call if world else None)
+        self._forward = PartsForward(config, share, world, self._summing)
         self.begin_epoch, self.finish_epoch = step.begin_epoch, step.finish_epoch
 
     def __call__(self, parts: Parts) -> StepResult:
         """Forward and backward of the local parts; the optimizer as ever."""
         step = self._step
-        if self._world is None:
+        if self._world is None or self._summing is None:
             self._replicas.begin()
             outcome = self._forward.over(parts, step.backward, self._replicas.taking)
             self._replicas.end()
         else:
-            self._wrap(self._world)
+            self._summing.begin(self._world, begins_group=step.begins_group)
             self._world.arrive()  # at forward, which takes the buffers of process 0
-            outcome = self._forward.over(parts, self._backward, self._syncing)
+            outcome = self._forward.over(parts, self._backward, self._taking)
         # What callbacks draw must not depend on which parts were taken here.
         seed_everything(derive(parts.key, "after"))
         step.count()
         return outcome
 
-    def _call(self, *given: Any, **named: Any) -> Any:
-        assert self._ddp is not None  # noqa: S101  # wrapped before each batch
-        return self._ddp(*given, **named)
-
     def _backward(self, loss: torch.Tensor) -> None:
-        assert self._ddp is not None  # noqa: S101  # wrapped before each batch
-        if self._world is not None and self._ddp.require_backward_grad_sync:
+        if self._world is not None and self._syncs:
             self._world.arrive()
         self._step.backward(loss)
 
     @contextlib.contextmanager
-    def _syncing(self, place: int) -> Iterator[None]:
-        assert self._ddp is not None  # noqa: S101  # wrapped before each batch
-        if self._step.ends_group and place == self._last:
+    def _taking(self, place: int) -> Iterator[None]:
+        assert self._summing is not None  # noqa: S101  # asked for among several processes
+        self._syncs = self._step.ends_group and place == self._last
+        with self._summing.syncing(self._syncs):
             yield
-        else:
-            with self._ddp.no_sync():
-                yield
 
-    def _wrap(self, world: World) -> None:
+
+class Summing(Protocol):
+    """A model whose gradients are summed over the processes; called as the model is."""
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Goes forward."""
+        ...
+
+    def begin(self, world: World, *, begins_group: bool) -> None:
+        """Before each batch."""
+        ...
+
+    def syncing(self, syncs: bool) -> contextlib.AbstractContextManager[None]:
+        """The context of a forward and backward pass, whose gradients are summed or wait."""
+        ...
+
+
+class InCopies:
+    """A model of which each process has a copy, within DistributedDataParallel."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._trained: tuple[bool, ...] = ()
+        self._ddp: DistributedDataParallel | None = None
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Goes forward, with the buffers of process 0."""
+        return self._wrapped(*given, **named)
+
+    @property
+    def _wrapped(self) -> DistributedDataParallel:
+        assert self._ddp is not None  # noqa: S101  # wrapped before each batch
+        return self._ddp
+
+    def begin(self, world: World, *, begins_group: bool) -> None:  # noqa: ARG002
         """Wraps the model, again where a callback has frozen or thawed weights."""
-        model = self._config.model
-        trained = tuple(parameter.requires_grad for parameter in model.parameters())
+        trained = tuple(parameter.requires_grad for parameter in self._model.parameters())
         if trained == self._trained:
             return
         self._trained = trained
         self._ddp = DistributedDataParallel(
-            _Held(model),
+            _Held(self._model),
             device_ids=[world.device] if world.device.type == "cuda" else None,
             process_group=world.group,
             # Without, buckets are laid out anew after the first backward of a session, and from 3
@@ -277,6 +307,47 @@ class PartsStep:
         )
         # DDP wants its own type as the annotation, or none.
         self._ddp.register_comm_hook(world.group, lambda group, bucket: _summed(group, bucket))
+
+    def syncing(self, syncs: bool) -> contextlib.AbstractContextManager[None]:
+        """The context of a forward and backward pass, whose gradients are summed or wait."""
+        return contextlib.nullcontext() if syncs else self._wrapped.no_sync()
+
+
+class InPieces:
+    """A model that the user has put through ``fully_shard``: each process has pieces of it.
+
+    Raises:
+        ArgumentError: This PyTorch cannot be told to sum.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._layers = sharded_layers(model)
+        self._syncs = True
+        for layer in self._layers:
+            if not hasattr(layer, "set_force_sum_reduction_for_comms"):
+                message = "fit sums gradients, and fully_shard of this PyTorch only takes means."
+                raise ArgumentError(message, argument="model", hint="Take a later one: 2.13 does.")
+            # A mean's division is not exact for 3 processes.
+            layer.set_gradient_divide_factor(1.0)
+            layer.set_force_sum_reduction_for_comms(enable=True)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Goes forward."""
+        return self._model(*given, **named)
+
+    def begin(self, world: World, *, begins_group: bool) -> None:
+        """Takes the buffers of process 0, as DistributedDataParallel does."""
+        if begins_group:
+            world.take_buffers(self._model)
+
+    def syncing(self, syncs: bool) -> contextlib.AbstractContextManager[None]:
+        """Says whether the gradients of the next backward pass are summed or wait."""
+        if syncs != self._syncs:
+            self._syncs = syncs
+            for layer in self._layers:
+                layer.set_requires_gradient_sync(syncs, recurse=False)
+        return contextlib.nullcontext()
 
 
 class _Held(nn.Module):

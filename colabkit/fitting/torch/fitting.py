@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import logging
 import numbers
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,13 @@ from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_m
 from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, TrainConfig, TrainStep
-from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.device import choose_device, choose_precision
 from colabkit.frameworks.torch.parts import PartsFeed
+from colabkit.frameworks.torch.pieces import reshard
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.tensor_values import TensorValues
-from colabkit.frameworks.torch.world import (
-    World,
-    device_of_rank,
-    join,
-    telling_before_joining,
-)
+from colabkit.frameworks.torch.world import World, device_of_rank, join
+from colabkit.frameworks.torch.wrapped import replicas_digest
 from colabkit.notebook import say
 from colabkit.runs.checks import as_validation_data, require_count
 from colabkit.runs.history import History
@@ -97,27 +92,16 @@ def _require_amount(name: str, value: Any) -> None:
         raise ArgumentError.of(name, value, "Pass a number from 0 on.")
 
 
-def fit_with(
-    model: nn.Module, data: Any, ckpt_dir: str | Path, arguments: Mapping[str, Any]
-) -> History:
-    """Trains a module with the arguments of ``colabkit.fit``."""
-    with telling_before_joining():
-        options = TorchOptions(**arguments)
-    return fit_module(model, data, ckpt_dir, options)
-
-
 def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains a module; see ``colabkit.fit``."""
-    with telling_before_joining():
-        check_trains_by_forward(model, options.loss)
+    check_trains_by_forward(model, options.loss)
     say_or_log = say if options.progress else _logger.warning
     return fit_on_devices(model, data, ckpt_dir, options, train=_fit_here, say=say_or_log)
 
 
 def _fit_here(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains in this process, which may be one of several that were started together."""
-    with telling_before_joining():
-        device = choose_device(device_of_rank(options.device))
+    device = choose_device(device_of_rank(options.device))
     world = join(device)
     if world is None:
         return _trained(model, data, ckpt_dir, options, device)
@@ -138,6 +122,7 @@ def _trained(
     world: World | None = None,
 ) -> History:
     model.to(device)
+    reshard(model)
     if isinstance(options.loss, nn.Module):
         options.loss.to(device)
     feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
@@ -227,7 +212,7 @@ class _Fitting:
             # What one process has gathered before it was cut is rank 0's.
             config.optimizer.zero_grad()
         if isinstance(run, SeveralRun):
-            run.compare_replicas(lambda: batch_digest(list(config.model.parameters())))
+            run.compare_replicas(lambda: replicas_digest(config.model))
             config.metrics.leave_syncing_to_us()
         run.save_only_between(lambda: not step.begins_group)
         self._feed = PartsFeed(self._feed, share)
@@ -293,7 +278,6 @@ class _Fitting:
                 callbacks.epoch_end(run, epoch, logs)
             if not run.is_over:
                 callbacks.train_end(run)
-                run.agree_on_end()
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise

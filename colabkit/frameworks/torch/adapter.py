@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,12 +14,13 @@ from colabkit.checkpoint import NOTED, Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import BatchWatch, Watch
 from colabkit.frameworks.estimators import EstimatorState
-from colabkit.frameworks.processes import process_count
+from colabkit.frameworks.processes import process_count, speaks_for_all
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.compare import note, record
 from colabkit.frameworks.torch.evaluating import evaluation_mark
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.passed_settings import PassedSettings
+from colabkit.frameworks.torch.pieces import require_form_of_weights, whole
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.sources import feed_of
@@ -29,6 +31,7 @@ from colabkit.frameworks.torch.world import World, join
 from colabkit.frameworks.torch.wrapped import (
     device_of,
     reasons_against,
+    require_public_sharding,
     require_wrapped,
     unwrapped,
     weights_digest,
@@ -41,6 +44,9 @@ class TorchAdapter:
 
     def __init__(self, objects: Mapping[str, Any], *, save_base: bool = False) -> None:
         self._given = objects
+        for name, value in objects.items():
+            if isinstance(value, torch.nn.Module):
+                require_public_sharding(name, value)
         objects = {name: unwrapped(value) for name, value in objects.items()}
         self.device = device_of(objects)
         self.backend: TensorBackend = TorchBackend(self.device)
@@ -54,6 +60,8 @@ class TorchAdapter:
         # A restore has shown what a trial would, and a trial is made but once.
         self._was_restored = self._is_as_restored = False
         self._returning: tuple[str, ...] = ()
+        # What the newest sections hold that was put together of pieces.
+        self._wholes: list[torch.Tensor] = []
 
     def join_processes(self) -> World | None:
         """Returns the processes that train the objects together.
@@ -105,10 +113,9 @@ class TorchAdapter:
         """Whether gradients are gathered by a count that a checkpoint cannot hold."""
         return gathers_gradients() and not self.has_stepped()
 
-    def evaluation_mark(self, *, at_end: bool = False) -> object | None:
+    def evaluation_mark(self) -> object | None:
         """Returns what is equal while a loop that only evaluates goes on, None of any other."""
-        is_unknown = at_end or self._writes_unseen or self.gathers()
-        return None if is_unknown else evaluation_mark(self._state)
+        return None if self._writes_unseen or self.gathers() else evaluation_mark(self._state)
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
@@ -116,11 +123,30 @@ class TorchAdapter:
         pending = self._hooks.pending() if self._hooks is not None else {}
         leftovers = self._hooks.leftovers() if self._hooks is not None else self._leftovers
         watch = {"writes_unseen": self._writes_unseen, "leftovers": dict(leftovers)}
-        return [
+        found = [
             *sections,
             Section(name="gradients", state=pending, weights=False),
             Section(name="watch", state=watch, weights=False),
         ]
+        return self._put_together(found) if self._state.is_sharded else found
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether all processes must take the sections together: each holds pieces of them."""
+        return self._state.is_sharded
+
+    def _put_together(self, sections: list[Section]) -> list[Section]:
+        """Returns sections with whole tensors, in the process that writes them."""
+        require_form_of_weights(self._state.optimizers)
+        self._wholes = []
+
+        def put(tensor: torch.Tensor) -> torch.Tensor | None:
+            if not speaks_for_all():
+                return None
+            self._wholes.append(tensor.cpu())
+            return self._wholes[-1]
+
+        return [dataclasses.replace(each, state=whole(each.state, put)) for each in sections]
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""
@@ -149,13 +175,15 @@ class TorchAdapter:
     def guard(self) -> Callable[[TensorSpec], bool]:
         """Returns which tensors only an optimizer's step changes: none, where others were seen."""
         addresses = frozenset() if self._writes_unseen else self._state.guarded_addresses()
+        addresses |= {each.data_ptr() for each in self._wholes}
         return lambda spec: spec.address in addresses
 
     def unchanged(self) -> Callable[[Mapping[int, Bytes]], bool]:
         """Returns a check that nothing changed those tensors since now, nor their copies."""
+        wholes, self._wholes = self._wholes, []
         if self._writes_unseen:
             return lambda _: True
-        watch = self._state.watch()
+        watch = self._state.watch(wholes)
 
         def is_unchanged(copies: Mapping[int, Bytes]) -> bool:
             is_whole = watch.is_unchanged(copies)
@@ -234,6 +262,8 @@ class TorchAdapter:
             "torch": torch.__version__,
             "numpy": np.__version__,
             "python": ".".join(platform.python_version_tuple()[:2]),
+            # Kernels round the last elements of a piece as they do not round those in mid-tensor.
+            "weights": f"in {process_count()} pieces" if self._state.is_sharded else "whole",
         }
 
     def reasons(self) -> tuple[str, ...]:

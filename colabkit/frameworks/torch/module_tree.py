@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from colabkit.frameworks.attributes import UNCHANGING
+from colabkit.frameworks.torch.pieces import reshard
 from colabkit.frameworks.torch.structure import names_in_groups
 from colabkit.frameworks.torch.trained import parts_of
 
@@ -58,6 +59,8 @@ class ModuleTree:
 
     def look(self) -> None:
         """Finds out what has changed since the last look."""
+        for layer in self._sharded:
+            layer.reshard()
         if self._content is None or not _are_same(self._contents(), self._content):
             self._see()
         elif not self._has_values():
@@ -94,6 +97,7 @@ class ModuleTree:
 
     def _see(self) -> None:
         self.version += 1
+        self._sharded = reshard(self._root)
         self.modules = dict(self._root.named_modules())
         self.parameters = dict(self._root.named_parameters())
         self.buffers = dict(self._root.named_buffers())

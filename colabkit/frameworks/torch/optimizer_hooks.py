@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from colabkit.frameworks.torch.pieces import cut_like
 from colabkit.frameworks.torch.structure import parameters_of
 
 # Of a gradient after a step: the object and its counter; None where there was none.
@@ -46,7 +47,7 @@ def gradient_of(parameter: torch.Tensor, stored: Any) -> torch.Tensor | None:
             check_invariants=True,
         )
     # In the parameter's own strides, which a checkpoint does not know.
-    return torch.empty_like(parameter).copy_(stored)
+    return torch.empty_like(parameter).copy_(cut_like(parameter, stored))
 
 
 # By what gradients of parameters without an optimizer go; no object of a run is called so.

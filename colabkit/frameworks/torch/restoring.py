@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from colabkit.frameworks.torch.alignment import realigned
+from colabkit.frameworks.torch.pieces import cut_like, has_pieces, is_piece
 from colabkit.frameworks.torch.randomness import own_generator_state, restore_own_generator
 from colabkit.frameworks.torch.structure import (
     load_left_out,
@@ -37,6 +38,8 @@ def restore_tensors(
         StateError: The module cannot be given this state; names what stands against it.
     """
     register_made(module, weights, kept.get("made", {}))
+    if has_pieces(module):
+        weights = cut_like(module.state_dict(), weights)
     load_module(name, module, {**weights, **kept["extra"]}, noted=kept.get("noted", ()))
     if "left_out" in kept:
         load_left_out(name, module, kept["left_out"])
@@ -89,6 +92,7 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Loads what an optimizer gave, in the forms and strides its own steps would have made."""
+    state = _cut_as_weights(optimizer, state)
     optimizer.load_state_dict(state)
     # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
     # checkpoints know no strides, but fused kernels walk through parameter and moments abreast.
@@ -107,3 +111,15 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
                 optimizer.state[parameter][key] = kept.to(loaded.device)
             elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
                 optimizer.state[parameter][key] = realigned(loaded)
+
+
+def _cut_as_weights(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Returns an optimizer's state with what belongs to a weight in pieces cut as that is."""
+    weights = {i: p for i, p in enumerate(parameters_of(optimizer)) if is_piece(p)}
+    if not weights:
+        return state
+    moments = {
+        index: {key: cut_like(weights.get(index), each) for key, each in kept.items()}
+        for index, kept in state["state"].items()
+    }
+    return {**state, "state": moments}

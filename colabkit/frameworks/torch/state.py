@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from colabkit.frameworks.torch.held_objects import (
     of_optimizer,
 )
 from colabkit.frameworks.torch.module_tree import Trees
+from colabkit.frameworks.torch.pieces import cut_like, has_pieces
 from colabkit.frameworks.torch.prepared import plain_optimizer, scaler_of
 from colabkit.frameworks.torch.python_attributes import PythonAttributes
 from colabkit.frameworks.torch.randomness import (
@@ -58,7 +59,10 @@ class TorchState:
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._trees = Trees(self.modules)
         self._values = {n: PythonAttributes(m, self._trees[n]) for n, m in self.modules.items()}
-        self._bases = {n: FrozenBase(m, is_saved=save_base) for n, m in self.modules.items()}
+        self.is_sharded = any(map(has_pieces, self.modules.values()))
+        # Nobody hashes a piece of a weight: in pieces all is written.
+        is_saved = save_base or self.is_sharded
+        self._bases = {n: FrozenBase(m, is_saved=is_saved) for n, m in self.modules.items()}
         self._keys_at_start: dict[str, frozenset[str]] = {}
         self._gone: dict[str, list[str]] = {}
         # By module what is the same as long as its tree is plain and of one version.
@@ -156,13 +160,15 @@ class TorchState:
         self._restore_optimizers(objects["optimizers"], objects.get("groups", {}))
         self._trees.look()
         for name, orphans in objects.get("orphans", {}).items():
-            _copy_where_it_fits(self._unowned(name), orphans)
+            there = self._unowned(name)
+            _copy_where_it_fits(there, cut_like(there, orphans))
         for name, changed in objects.get("beside", {}).items():
             if name in self._beside:
                 self._beside[name].load_state_dict(changed)
         for name, value in self.others.items():
             if name in objects["others"]:
-                load_other(value, objects["others"][name])
+                kept = objects["others"][name]
+                load_other(value, cut_like(state_of(value), kept) if self.is_sharded else kept)
         self._held.load_state_dict(objects.get("held", {}))
         self._trees.look()
 
@@ -276,7 +282,7 @@ class TorchState:
             own = module.state_dict()
             kept = sections.get(name, {})
             fits = {k: v for k, v in kept.items() if k in own and own[k].shape == v.shape}
-            module.load_state_dict(fits, strict=False)
+            module.load_state_dict(cut_like(own, fits), strict=False)
             noted = sections.get(NOTED, {}).get(name, {})
             there = len(noted.keys() & own.keys()) - len(self._bases[name].changed(noted))
             fitted, total = fitted + len(fits) + there, total + len(own)
@@ -337,11 +343,17 @@ class TorchState:
         # Tensors made of others have no memory of their own, nor have empty ones.
         return frozenset(found - {0})
 
-    def watch(self) -> Watch:
-        """Returns the tensors that only an optimizer's step changes, as they are now."""
+    def watch(self, copies: Sequence[torch.Tensor] = ()) -> Watch:
+        """Returns the tensors that only an optimizer's step changes, as they are now.
+
+        Args:
+            copies: Those that were put together of the pieces of several processes.
+        """
         states = (state for o in self.optimizers.values() for state in o.state.values())
         tensors = [t for state in states for t in state.values() if isinstance(t, torch.Tensor)]
-        return Watch(tensors, [p for o in self.optimizers.values() for p in parameters_of(o)])
+        return Watch(
+            [*tensors, *copies], [p for o in self.optimizers.values() for p in parameters_of(o)]
+        )
 
     def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         states = ((name, module.state_dict()) for name, module in self.modules.items())

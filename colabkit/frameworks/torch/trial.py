@@ -7,6 +7,7 @@ not touched.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import enum
 import itertools
 import types
@@ -21,6 +22,7 @@ from torch import nn
 from colabkit.checkpoint import Section, TensorBackend, decode, encode, require_distinct
 from colabkit.errors import StateError
 from colabkit.frameworks.attributes import is_of_users_class, module_of
+from colabkit.frameworks.torch.pieces import local
 from colabkit.frameworks.torch.restoring import (
     load_optimizer,
     load_other,
@@ -52,6 +54,8 @@ def try_restoring(state: TorchState, backend: TensorBackend) -> tuple[str, ...]:
         StateError: An object cannot be given back what it gave; names it.
     """
     sections = state.sections()
+    if state.is_sharded:
+        sections = [dataclasses.replace(each, state=local(each.state)) for each in sections]
     require_distinct(section.name for section in sections)
     parts = {section.name: encode(section.state, backend.is_tensor) for section in sections}
     tensors = [t for _, leaves in parts.values() for t in leaves.values()]

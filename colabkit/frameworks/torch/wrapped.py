@@ -11,6 +11,7 @@ from torch import nn
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.processes import require_one_process
 from colabkit.frameworks.torch.compare import batch_digest
+from colabkit.frameworks.torch.pieces import has_pieces, is_piece, reshard, sharded_layers
 
 
 def unwrapped(value: Any) -> Any:
@@ -24,30 +25,51 @@ def require_wrapped(objects: Mapping[str, Any]) -> None:
     for name, value in objects.items():
         if not isinstance(value, nn.Module):
             continue
-        if is_sharded(value):
-            message = f"The weights of {name} are sharded (FSDP), which is not saved yet."
-            hint = "Wrap it in DistributedDataParallel: each process then holds a copy of it."
-            raise ArgumentError(message, argument=name, hint=hint)
-        if unwrapped(value) is value and any(p.requires_grad for p in value.parameters()):
+        if unwrapped(value) is value and any(
+            p.requires_grad and not is_piece(p) for p in value.parameters()
+        ):
             message = f"{name} trains in several processes, and nothing sums its gradients."
             line = f"{name} = torch.nn.parallel.DistributedDataParallel({name})"
             hint = f"Write, before its optimizer is made and before Run:  {line}"
             raise ArgumentError(message, argument=name, hint=hint)
-    if all(unwrapped(value) is value for value in objects.values()):
+    modules = [value for value in objects.values() if isinstance(value, nn.Module)]
+    if all(unwrapped(each) is each and not has_pieces(each) for each in modules):
         require_one_process("a loop over colabkit.Run without a wrapped module")
 
 
-def is_sharded(module: nn.Module) -> bool:
-    """Whether a process holds but a part of the weights: fully_shard, or its predecessor."""
-    kinds = {type(each).__name__ for each in module.modules()}
-    has_pieces = any(hasattr(each, "device_mesh") for each in module.parameters())
-    return has_pieces or "FullyShardedDataParallel" in kinds
+def require_public_sharding(name: str, module: nn.Module) -> None:
+    """Raises ArgumentError for a module in pieces that ``fully_shard`` has not made, or not all.
+
+    Args:
+        name: What the user calls the module.
+        module: The module, in pieces or not.
+    """
+    reshard(module)
+    is_older = any(type(each).__name__ == "FullyShardedDataParallel" for each in module.modules())
+    trained = [each for each in module.parameters() if each.requires_grad]
+    pieces = [each for each in trained if is_piece(each)]
+    if is_older or (pieces and not sharded_layers(module)):
+        message = f"The weights of {name} are in pieces, and not by fully_shard."
+    elif 0 < len(pieces) < len(trained):
+        message = f"Some weights of {name} are in pieces, and nothing sums the gradients of others."
+    else:
+        return
+    line = f"torch.distributed.fsdp.fully_shard({name})"
+    hint = f"Write, behind those of its layers and before its optimizer is made:  {line}"
+    raise ArgumentError(message, argument=name, hint=hint)
 
 
 def weights_digest(objects: Mapping[str, Any]) -> str:
-    """Returns a hash of all weights, which must be the same in each process."""
+    """Returns a hash of all weights that must be the same in each process."""
     modules = [value for value in objects.values() if isinstance(value, nn.Module)]
-    return batch_digest([list(module.parameters()) for module in modules])
+    return replicas_digest(*modules)
+
+
+def replicas_digest(*modules: nn.Module) -> str:
+    """Returns a hash of the weights of which each process has a copy, and not a piece."""
+    for module in modules:
+        reshard(module)  # or NumPy would look at whole weights, which can then not be given back
+    return batch_digest([[p for p in each.parameters() if not is_piece(p)] for each in modules])
 
 
 def reasons_against(objects: Mapping[str, Any], processes: int) -> tuple[str, ...]:

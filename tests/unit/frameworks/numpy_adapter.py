@@ -66,9 +66,7 @@ class NumpyAdapter:
 
     def close(self) -> None: ...
 
-    begin_step = restore_again = close
-
-    def evaluation_mark(self, *, at_end: bool = False) -> object | None: ...
+    begin_step = restore_again = evaluation_mark = close
 
     def has_stepped(self) -> bool:
         return True

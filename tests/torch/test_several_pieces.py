@@ -1,0 +1,262 @@
+"""Several processes that hold pieces of one model's weights, as ``fully_shard`` deals them out."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn import functional
+from torch.utils import data as torch_data
+
+import colabkit
+from colabkit.errors import ArgumentError
+from colabkit.frameworks.torch import world
+from tests.torch.cases import arrays, network
+from tests.torch.killing import kill_self, outcome
+from tests.torch.ranks import came_through, failure, killed, together
+from tests.torch.several_ways import QUIET, WAYS, KillRanks, result, same_weights, train
+from tests.torch.test_several_loops import shared_out
+
+SOAK = bool(os.environ.get("COLABKIT_SOAK"))
+
+
+def in_pieces(model: nn.Module) -> nn.Module:
+    """Deals the weights out, the first layer's apart, as people do with their blocks."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    fully_shard(model[0], mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+
+def train_in_pieces(
+    folder: Path, way: str = "dropout_and_arrays", **options: Any
+) -> colabkit.History:
+    if dist.is_initialized():
+        options["model"] = in_pieces(WAYS[way]().get("model") or network())
+    return train(folder, way, **options)
+
+
+def sgd(weights: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(weights, lr=0.1, momentum=0.9)
+
+
+# The norm of pieces is summed in another order than that of copies.
+SAME = [way for way in WAYS if way != "augmented_samples_and_validation"]
+
+
+@pytest.mark.parametrize("way", SAME)
+def test_pieces_give_the_bits_of_copies(way, tmp_path):
+    copies, pieces = tmp_path / "copies", tmp_path / "pieces"
+    came_through(lambda _: train(copies, way, optimizer=sgd), 2, copies)
+    came_through(lambda _: train_in_pieces(pieces, way, optimizer=sgd), 2, pieces)
+    same_weights(pieces)
+    assert result(pieces) == result(copies)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], dict[str, Any]]:
+    """Gives what processes end with that nobody disturbs, by the way of training and number."""
+    known: dict[tuple[str, int], dict[str, Any]] = {}
+
+    def by_way(way: str, count: int) -> dict[str, Any]:
+        if (way, count) not in known:
+            folder = tmp_path_factory.mktemp(f"{way}-{count}")
+            came_through(lambda _: train_in_pieces(folder, way), count, folder)
+            same_weights(folder, count)
+            known[way, count] = result(folder)
+        return known[way, count]
+
+    return by_way
+
+
+@pytest.mark.parametrize(
+    ("way", "count", "doomed"),
+    [
+        ("dropout_and_arrays", 2, (0,)),
+        ("augmented_samples_and_validation", 2, (1,)),
+        ("groups_that_do_not_divide_and_batch_norm", 3, (0, 1, 2)),
+        ("a_last_batch_of_one", 3, (2,)),
+    ],
+)
+def test_killed_processes_go_on_bit_for_bit(way, count, doomed, undisturbed, tmp_path):
+    options: dict[str, Any] = {"callbacks": [KillRanks(5, doomed)], "save_every": 1}
+    statuses = together(lambda _: train_in_pieces(tmp_path, way, **options), count, tmp_path)
+    assert all(killed(statuses[rank]) for rank in doomed)
+    for rank in set(range(count)) - set(doomed):
+        assert "ProcessLostError" in failure(tmp_path, rank)
+    assert 0 < colabkit.checkpoints(tmp_path / "run", verify=True)[0].step < 8
+    came_through(lambda _: train_in_pieces(tmp_path, way), count, tmp_path)
+    same_weights(tmp_path, count)
+    assert result(tmp_path) == undisturbed(way, count)
+    assert (tmp_path / "verdict").read_text().startswith("Resume is exact")
+
+
+@pytest.mark.parametrize("counts", [(2, 4, 1, 3), (1, 2, 3, 4)])
+def test_each_sample_counts_once_whatever_number_of_processes_goes_on(counts, tmp_path):
+    """One dropped or doubled, or a piece that came to the wrong place, would change the curve."""
+
+    def work(folder: Path, steps: int) -> None:
+        model = network(dropout=0.0)
+        history = colabkit.fit(
+            in_pieces(model) if dist.is_initialized() else model,
+            arrays(),
+            folder / "run",
+            optimizer=sgd,
+            max_steps=steps,
+            **{**QUIET, "epochs": 4, "batch_size": 33},
+        )
+        if not dist.is_initialized() or dist.get_rank() == 0:
+            losses = history.numbers()["steps"]["loss"].tolist()
+            (folder / "losses").write_text(json.dumps(losses))
+            (folder / "verdict").write_text(str(history.verdict))
+
+    chain, alone = tmp_path / "chain", tmp_path / "alone"
+    for number, count in enumerate(counts):
+        steps = 2 * number + (1 if number < 3 else 2)
+        came_through(lambda _, to=steps: work(chain, to), count, chain)
+    then = {1: "whole"}.get(counts[-2], f"in {counts[-2]} pieces")
+    assert f"weights was {then}, is in {counts[-1]} pieces" in (chain / "verdict").read_text()
+    came_through(lambda _: work(alone, 8), 1, alone)
+    losses = [json.loads((folder / "losses").read_text()) for folder in (chain, alone)]
+    assert len(losses[0]) == 8
+    assert losses[0] == pytest.approx(losses[1], rel=2e-6)
+    model = network()  # one process reads what several wrote
+    info = colabkit.load(model, chain / "run")
+    assert info.step == 8
+
+
+def looped(
+    folder: Path,
+    *,
+    stops_at: int = 0,
+    doomed: tuple[int, ...] = (),
+    drops: bool = True,
+    **options: Any,
+) -> Any:
+    """The loop that a person writes with fully_shard."""
+    model = in_pieces(network(dropout=0.2 if drops else 0.0))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    loader = shared_out(None if drops else torch_data.TensorDataset(*arrays()))
+    run = colabkit.Run(folder / "run", model=model, optimizer=optimizer, **{**SILENT, **options})
+    for _ in run.epochs(2):
+        for x, y in run.batches(loader):
+            loss = functional.cross_entropy(model(x), y)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            run.log(loss=loss)
+            run.flush()
+            if run.step + 1 == stops_at and dist.get_rank() in doomed:
+                kill_self()
+            if run.step + 1 == stops_at and not doomed:
+                return run
+        model.eval()
+        with torch.no_grad():
+            run.log_epoch(val=functional.cross_entropy(model(x), y) * (1 - 2 * dist.get_rank()))
+        model.train()
+    weights = {key: each.full_tensor() for key, each in model.state_dict().items()}
+    torch.save(weights, folder / f"weights-{dist.get_rank()}")
+    if dist.get_rank() == 0:
+        outcome(folder / "run", run.history, folder / "outcome")
+        (folder / "verdict").write_text(str(run.history.verdict))
+    return run
+
+
+SILENT: dict[str, Any] = {"progress": False, "save_every": None, "monitor": "val"}
+
+
+@pytest.mark.parametrize(("count", "doomed"), [(2, (0,)), (3, (1,))])
+def test_a_loop_of_ones_own_goes_on_bit_for_bit(count, doomed, tmp_path):
+    """Each process finds another epoch the best: what rank 0 finds counts."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    came_through(lambda _: looped(whole), count, whole)
+    together(lambda _: looped(broken, stops_at=4, doomed=doomed, save_every=1), count, broken)
+    assert 0 < colabkit.checkpoints(broken / "run", verify=True)[0].step < 4
+    came_through(lambda _: looped(broken), count, broken)
+    same_weights(broken, count)
+    assert result(broken) == result(whole)
+    assert (broken / "verdict").read_text().startswith("Resume is exact")
+
+
+def test_the_steps_are_those_of_the_same_loop_without_a_run(tmp_path):
+    def work(_: int) -> None:
+        looped(tmp_path, drops=False)
+        model = in_pieces(network(dropout=0.0))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+        rows = torch_data.TensorDataset(*arrays())
+        sampler: Any = torch_data.DistributedSampler(rows, seed=3)
+        for epoch in range(2):
+            sampler.set_epoch(epoch)
+            for x, y in torch_data.DataLoader(rows, batch_size=4, sampler=sampler):
+                loss = functional.cross_entropy(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+                optimizer.step()
+        found = torch.load(tmp_path / f"weights-{dist.get_rank()}", weights_only=True)
+        for name, each in model.state_dict().items():
+            assert torch.equal(found[name], each.full_tensor())
+
+    came_through(work, 2, tmp_path)
+
+
+@pytest.mark.parametrize("round_number", range(20 if SOAK else 1))
+def test_processes_killed_at_any_instant_go_on_bit_for_bit(round_number, undisturbed, tmp_path):
+    chooser = random.Random(round_number)
+    way, count = chooser.choice(list(WAYS)), chooser.choice([2, 3])
+
+    def dying(rank: int) -> None:
+        world.DEADLINE_S = 5.0
+        if rank in doomed:  # the timer ends the process, wherever that is
+            signal.setitimer(signal.ITIMER_REAL, instant_s)
+        train_in_pieces(tmp_path, way, save_every=1)
+
+    for _ in range(4 if SOAK else 2):
+        doomed = chooser.choice([(0,), (1,), tuple(range(count))])
+        instant_s = chooser.uniform(0.2, 1.5)
+        together(dying, count, tmp_path)
+    came_through(lambda _: train_in_pieces(tmp_path, way), count, tmp_path)
+    same_weights(tmp_path, count)
+    assert result(tmp_path) == undisturbed(way, count)
+
+
+def test_a_loop_that_all_processes_leave_is_saved_where_it_was_left(tmp_path):
+    came_through(lambda _: looped(tmp_path, stops_at=4), 2, tmp_path)
+    assert colabkit.checkpoints(tmp_path / "run", verify=True)[0].step == 4
+
+
+def older(model: nn.Module) -> nn.Module:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    return FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+
+
+def a_layer_alone(model: nn.Module) -> nn.Module:
+    fully_shard(model[0], mesh=init_device_mesh("cpu", (2,)))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("made", "words"), [(a_layer_alone, "sums the gradients of others"), (older, "by fully_shard")]
+)
+def test_what_is_in_pieces_otherwise_is_refused_before_anything_is_written(made, words, tmp_path):
+    def work(_: int) -> None:
+        model = made(network())
+        with pytest.raises(ArgumentError, match=words):
+            colabkit.Run(tmp_path / "run", model=model, progress=False)
+        with pytest.raises(ArgumentError, match=words):
+            train(tmp_path, model=model)
+
+    came_through(work, 2, tmp_path)
+    assert not (tmp_path / "run").exists()
