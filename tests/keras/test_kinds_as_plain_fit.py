@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -243,12 +244,6 @@ def weighted_pipeline() -> Case:
     return {"model": with_draws_and_norm(), "data": data, "validation_data": data}
 
 
-def shuffled_anew() -> Case:
-    """In the order that Keras reads, too: it draws one more before each later epoch."""
-    data = piped(lambda samples: samples.shuffle(SAMPLES, seed=3).batch(8))()
-    return {**data, "epochs": 1}
-
-
 KINDS: dict[str, Callable[[], Case]] = {
     "draws, norm, a last batch of one sample": lambda: {
         "model": with_draws_and_norm(),
@@ -275,7 +270,6 @@ KINDS: dict[str, Callable[[], Case]] = {
     "a pipeline shuffled once": piped(once_shuffled, class_weight={0: 0.5, 1: 1.0, 2: 3.0}),
     "a pipeline without an end": piped(lambda data: data.batch(8).repeat(), steps_per_epoch=4),
     "a pipeline with weights and a length that is said": weighted_pipeline,
-    "one epoch of a pipeline that is shuffled anew": shuffled_anew,
 }
 
 
@@ -319,3 +313,90 @@ def test_an_epoch_counted_by_a_backup_of_keras_own_counts_no_epoch_of_ours(tmp_p
     model._initial_epoch = 2  # as BackupAndRestore leaves it behind for good
     history = colabkit.fit(model, arrays(), tmp_path, epochs=3, batch_size=8, progress=False)
     assert [row["step"] for row in history.epochs] == [6, 12, 18]
+
+
+def numbers(count: int = 12) -> Any:
+    import tensorflow as tf
+
+    x = np.arange(count, dtype="float32")[:, None]
+    return tf.data.Dataset.from_tensor_slices((x, (x[:, 0] > 3).astype("float32")))
+
+
+def drawn_anew(count: int = 12) -> Any:
+    return numbers(count).shuffle(12).batch(4)
+
+
+def drawn_twice(count: int = 12) -> Any:
+    return numbers(count).shuffle(5).batch(2).shuffle(3)
+
+
+SHUFFLED: dict[str, Callable[[], Case]] = {
+    "anew": lambda: {"data": drawn_anew(), "validation_data": drawn_anew(8)},
+    "anew, with some of the validation": lambda: {
+        "data": drawn_anew(),
+        "validation_data": drawn_anew(8),
+        "validation_steps": 1,
+    },
+    "anew, with as many validation steps as batches": lambda: {
+        "data": drawn_anew(),
+        "validation_data": drawn_anew(8),
+        "validation_steps": 2,
+        "class_weight": {0: 1.0, 1: 3.0},
+    },
+    "twice, validated each second epoch": lambda: {
+        "data": drawn_twice(),
+        "validation_data": drawn_twice(8),
+        "validation_freq": 2,
+    },
+    "in parts of which the last ends a pass": lambda: {"data": drawn_twice(), "steps_per_epoch": 2},
+    "in parts that end within a pass": lambda: {"data": drawn_anew(), "steps_per_epoch": 2},
+    "without a known length": lambda: {"data": drawn_anew().filter(lambda x, y: True)},
+    "without an end": lambda: {"data": drawn_anew().repeat(), "steps_per_epoch": 4},
+    "repeated": lambda: {"data": drawn_anew().repeat(2)},
+    "joined, and shuffled": lambda: {"data": drawn_anew().concatenate(drawn_anew(8)).shuffle(3)},
+    "cached, and shuffled": lambda: {"data": drawn_anew().cache().shuffle(3)},
+    "ended early": lambda: {"data": drawn_anew(), "callbacks": [ending()]},
+}
+
+
+def ending() -> Any:
+    import keras
+
+    return keras.callbacks.EarlyStopping("loss", patience=0, min_delta=9)
+
+
+def check_two_fits(make: Callable[[], Case], folder: Any, *, builds: bool = False) -> None:
+    """Fits twice, both ways; weights, and what the data gives afterwards, must be the same."""
+    import keras
+
+    given: list[tuple[list[bytes], list[bytes]]] = []
+    for fit in (None, colabkit.fit):
+        keras.utils.clear_session()
+        keras.utils.set_random_seed(3)
+        model, case = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]), make()
+        model.compile("sgd", "mse", metrics=["mae"])
+        kept: list[Any] = []
+        for number in range(2):
+            if builds:
+                model.compile("sgd", "mse", metrics=["mae"])
+            options = {key: value for key, value in case.items() if key != "data"}
+            if fit is None:
+                model.fit(case["data"], epochs=3, verbose=0, **options)
+            else:
+                where = folder / str(number)
+                fit(model, case["data"], where, epochs=3, progress=False, **options)
+            kept += [weight.tobytes() for weight in model.get_weights()]
+        read = itertools.islice(case["data"], 6), case.get("validation_data", [])
+        given.append((kept, [x.numpy().tobytes() for data in read for x, _ in data]))
+    assert given[0] == given[1]
+
+
+@pytest.mark.parametrize("name", SHUFFLED)
+def test_fits_draw_the_orders_that_those_of_keras_own_draw(name, tmp_path):
+    check_two_fits(SHUFFLED[name], tmp_path)
+
+
+@pytest.mark.parametrize("builds", [False, True])
+@pytest.mark.in_nursery("on_torch")
+def test_fits_on_pytorch_draw_the_orders_that_those_of_keras_own_draw(builds, tmp_path):
+    check_two_fits(SHUFFLED["anew"], tmp_path, builds=builds)

@@ -21,7 +21,7 @@ from colabkit.fitting.keras.own_fit import has_own_fit, through_own_fit
 from colabkit.fitting.options import FitOptions
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.keras.beside import Beside
-from colabkit.frameworks.keras.build import build, check_is_compiled
+from colabkit.frameworks.keras.build import build, check_is_compiled, is_looked_at
 from colabkit.frameworks.keras.places import KerasFeed, Turn
 from colabkit.frameworks.keras.randomness import GeneratorState, generator_kinds
 from colabkit.frameworks.keras.replicas import (
@@ -108,6 +108,7 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
             steps_per_epoch=options.steps_per_epoch,
             class_weights=weights,
             is_shared=data is validation_data,
+            as_keras_fit=strategy_of(model) is None,
         ),
     )
     if options.steps_per_epoch is None:
@@ -116,14 +117,16 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
     if validation_data is not None:
         with as_validation_data():
             shared = data is validation_data
-            validation = _validation_feed(validation_data, options, is_shared=shared)
+            validation = _validation_feed(
+                validation_data, options, is_shared=shared, as_keras_fit=strategy_of(model) is None
+            )
     check_length(model, [each.length_of(0) for each in (feed, validation) if each is not None])
     with scope_of(model):
         fitting = _Fitting(model, feed, validation, ckpt_dir, options)
     return fitting.train()
 
 
-def _validation_feed(data: Any, options: KerasOptions, *, is_shared: bool) -> KerasFeed:
+def _validation_feed(data: Any, options: KerasOptions, **known: bool) -> KerasFeed:
     feed = feed_of(
         data,
         FeedOptions(
@@ -132,7 +135,7 @@ def _validation_feed(data: Any, options: KerasOptions, *, is_shared: bool) -> Ke
             seed=options.run_seed,
             limit=options.validation_steps,
             validates=True,
-            is_shared=is_shared,
+            **known,
         ),
     )
     if options.validation_steps is None and options.validations_until(options.epochs) > 1:
@@ -160,6 +163,9 @@ class _Fitting:
         )
         ahead = not model.run_eagerly
         self._passes = [_passes_over(model, each, ahead=ahead) for each in self._feeds]
+        self._drawing: list[Any] = [each for each in self._feeds if hasattr(each, "catch_up")]
+        if feed in self._drawing and is_looked_at(model):
+            feed.be_looked_at()
         example = _example(self._passes[0], feed)
         graph = build(model, example)
         findings = inspect_step(model, example, roots_of(model, ()), graph)
@@ -174,7 +180,6 @@ class _Fitting:
             for name, generator in own.generators(generator_kinds()).items()
         }
         self._has_an_end = bool(users or own.members or _averages(model.optimizer))
-        self._drawing: list[Any] = [each for each in self._feeds if hasattr(each, "catch_up")]
         self._progress = FitProgress(self._supply, self._drawing)
         self._run = KerasRun(
             ckpt_dir,
@@ -240,13 +245,14 @@ class _Fitting:
         if not (self._is_left() or self._run.is_idle):
             self._pass_data_on()
 
-    def _pass_data_on(self) -> None:
-        """Leaves the data to the phases after this one as if its epochs had been read."""
+    def _pass_data_on(self, feeds: Sequence[Any] | None = None) -> None:
+        """Leaves the data, or these, to the phases after this one as if its epochs were read."""
         often, since = self._options.validations_until, self._run.phase_began_at
         until = max(since, min(self._run.epoch, self._options.epochs))
         done = [until - since, often(until) - often(since)]
         for feed, count in zip(self._feeds, done, strict=False):
-            feed.pass_on(Start(0, count))
+            if feeds is None or feed in feeds:
+                feed.pass_on(Start(0, count))
 
     def train(self) -> History:
         run, epochs = self._run, self._options.epochs
@@ -327,6 +333,8 @@ class _Fitting:
 
     def _end(self) -> None:
         """What Keras does once after the last epoch, and a checkpoint of what it changed."""
+        if not self._is_left():
+            self._pass_data_on(self._drawing)
         if not self._has_an_end:
             if self._is_left():
                 self._run.save()  # the data ended before the last epoch

@@ -25,8 +25,8 @@ _SAMPLED = 2
 class EpochDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no types
     """Looks like a dataset; each epoch's first iterator begins where the run stands.
 
-    Keras makes more iterators than it reads. Those get nothing, for to make one from a
-    shuffled pipeline is to draw its next order.
+    Keras makes more iterators than it reads. Those get nothing: the feed is told of each, for to
+    make one from a shuffled pipeline is to draw its next order.
 
     Attributes:
         length: Batches in each epoch of the coming ``fit``, None where it is not known.
@@ -36,6 +36,7 @@ class EpochDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no 
         make: Makes the iterator of an epoch.
         watch: Returns what takes down the batches of the epoch under way.
         expect: Is told where the next iterator begins.
+        end_pass: Is told of each iterator that Keras reads nothing of.
     """
 
     def __init__(
@@ -44,11 +45,13 @@ class EpochDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no 
         make: Callable[[Start], Any],
         watch: Callable[[], PassWatch],
         expect: Callable[[Start], None] = lambda start: None,  # noqa: ARG005
+        end_pass: Callable[[], None] = lambda: None,
     ) -> None:
         self._template = template
         self._make = make
         self._watch = watch
         self._expect = expect
+        self._end_pass = end_pass
         self._due: Start | None = None
         self.length: int | None = None
         super().__init__(tf.data.experimental.to_variant(template))
@@ -66,6 +69,7 @@ class EpochDataset(tf.data.Dataset):  # type: ignore[misc]  # TensorFlow has no 
     def __iter__(self) -> Iterator[Any]:
         start, self._due = self._due, None
         if start is None:
+            self._end_pass()
             return begun(self._template.take(0))
         iterator: Iterator[Any] = self._make(start)
         return iterator
@@ -92,7 +96,8 @@ def epoch_dataset(feed: Feed, *, ahead: bool) -> EpochDataset:
     """
     if isinstance(feed, TfDataFeed):
         feed.is_watched = True
-        return EpochDataset(feed.template, feed.iterator, lambda: feed.watch, feed.expect)
+        told = feed.expect, feed.end_pass
+        return EpochDataset(feed.template, feed.iterator, lambda: feed.watch, *told)
     if isinstance(feed, KerasArrayFeed) and not feed.is_sparse:
         return _over_arrays(feed)
     return _over_batches(feed, ahead=ahead)

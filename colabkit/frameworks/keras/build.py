@@ -44,6 +44,14 @@ def build(model: Any, batch: Any) -> Any:
     return None
 
 
+def is_looked_at(model: Any) -> bool:
+    """Whether Keras' own ``fit`` would read a batch of the data first, to build the model."""
+    if backend_name() == "tensorflow":
+        return False
+    compiled = (getattr(model, name, None) for name in ("_compile_metrics", "_compile_loss"))
+    return not all(part.built for part in (*model._flatten_layers(), *compiled) if part is not None)
+
+
 def _check_shapes(batch: Any) -> None:
     for leaf in keras.tree.flatten(batch):
         if getattr(getattr(leaf, "shape", None), "rank", 0) is None:

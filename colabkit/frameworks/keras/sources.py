@@ -32,6 +32,7 @@ class FeedOptions:
         validates: Whether it is validation data.
         class_weights: Weights of classes, or None.
         is_shared: Whether training and validation data are one object.
+        as_keras_fit: Whether a pipeline draws the orders that it draws in Keras' own ``fit``.
     """
 
     batch_size: int
@@ -42,6 +43,7 @@ class FeedOptions:
     validates: bool = False
     class_weights: ClassWeights | None = None
     is_shared: bool = False
+    as_keras_fit: bool = False
 
 
 def feed_of(data: Any, options: FeedOptions) -> KerasFeed:
@@ -143,6 +145,7 @@ def _of_tfdata(data: Any, options: FeedOptions) -> KerasFeed:
         limit=options.limit,
         transform=weights.apply if weights is not None else None,
         convert=None if is_native else _arrays,
+        as_keras_fit=options.as_keras_fit and is_native,
     )
 
 

@@ -82,6 +82,8 @@ class TfDataFeed:
         limit: Batches of each pass that are read, or None for all.
         transform: Applied to each batch within the pipeline, or None.
         convert: Makes a batch what another backend takes, or None.
+        as_keras_fit: Whether to begin, behind each pass, the iterators that Keras' own ``fit`` on
+            TensorFlow makes and reads nothing of: each draws an order.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class TfDataFeed:
         limit: int | None = None,
         transform: Callable[[Any], Any] | None = None,
         convert: Callable[[Any], Any] | None = None,
+        as_keras_fit: bool = False,
     ) -> None:
         self._make = source if callable(source) and not is_dataset(source) else None
         self._seed = self._own_seed = seed
@@ -106,7 +109,7 @@ class TfDataFeed:
         self._cannot_repeat = self._is_read_beside = False
         self.readers = OtherReaders()
         self._due: int | None = None
-        self._iterators_made = 0
+        self._iterators_made = self._spares_made = 0
         self.is_watched = False
         self.watch, self.record = StreamWatch(record), record
         self._looked: _Looked | None = None
@@ -120,6 +123,13 @@ class TfDataFeed:
         batches = _cardinality(self._dataset)
         self._route = Route(batches, steps_per_epoch, is_endless=is_endless)
         self.length = self._route.length
+        # Keras makes one where it sees that a pass is over: not of a part, nor without a length.
+        self._has_spares = (
+            as_keras_fit
+            and batches is not None
+            and self.reading_has_effects
+            and (limit is None or 0 <= int(source.cardinality()) <= limit)
+        )
 
     @property
     def template(self) -> tf.data.Dataset:
@@ -179,9 +189,11 @@ class TfDataFeed:
 
     def catch_up(self, drawn: int) -> None:
         """Has it draw as many orders as it had when its first pass began."""
+        # What others only began has drawn the orders of some shuffles, and not those within.
+        is_known = self.drawn == drawn or self._findings.depth is Depth.BEGUN
         for number in range(self.drawn, drawn):
             self._read_as_before(number)
-        self._cannot_repeat |= self.drawn > drawn
+        self._cannot_repeat |= self.drawn > drawn or (self._has_spares and not is_known)
 
     def go_on_in_session(self) -> None:
         """Counts the passes of another run over the same pipeline as its own."""
@@ -203,8 +215,7 @@ class TfDataFeed:
             return
         if self._due is not None:
             self._begin_as_before(self._due)
-            self._draw_as_before(self._iterators_made)
-            self.readers.note(self._iterators_made)
+            self.readers.note(self._place)
         is_whole = Depth.WHOLE in {self._findings.depth, depth_of(dataset)}
         is_kept = self._findings.first_pass_is_kept or self._generators.are_any
         is_part = len(read) < len(self._shuffles)
@@ -213,9 +224,13 @@ class TfDataFeed:
         for each in read:
             _ORDERS_DRAWN[each] = _ORDERS_DRAWN.get(each, 0) + 1
 
-    def _draw_as_before(self, place: int) -> None:
-        """Draws what others drew in earlier sessions after so many passes had begun."""
-        for _ in range(self.readers.missing(place)):
+    @property
+    def _place(self) -> int:
+        return self._iterators_made + self._spares_made
+
+    def _draw_as_before(self) -> None:
+        """Draws what others drew in earlier sessions after so many iterators had been made."""
+        for _ in range(self.readers.missing(self._place)):
             next(begun(self._dataset), None)
             self._count_orders()
 
@@ -230,11 +245,9 @@ class TfDataFeed:
         elif self._route.batches is not None and skip >= self._route.batches:
             # Nobody would read of it, and only what is read draws.
             self._begin_as_before(turn + 1)
-            self._draw_as_before(turn + 1)
             dataset = self._dataset.take(0)
         else:
             self._begin_as_before(turn)
-            self._draw_as_before(turn)
             self._cannot_repeat |= bool(self._shuffles) and turn < self._iterators_made
             self._generators.begin(turn)
             self._iterators_made += 1
@@ -245,7 +258,7 @@ class TfDataFeed:
         is_tapped = turn == 0 and self.is_watched
         batches: Iterator[Any] = _from(dataset, skip, self.watch if is_tapped else None)
         if self._make is None:
-            self._draw_as_before(turn + 1)
+            self._draw_as_before()
         return batches
 
     def again(self, start: Start, *, goes_on: bool) -> Iterator[Any] | None:
@@ -266,9 +279,34 @@ class TfDataFeed:
     def _begin_as_before(self, turn: int) -> None:
         """Reads the passes before as far as it takes: each draws its own order from the seed."""
         while self._iterators_made < turn:
-            self._draw_as_before(self._iterators_made)
+            self._leave_spares(self._iterators_made)
             self._read_as_before(self._iterators_made)
             self._iterators_made += 1
+            self._draw_as_before()
+        self._leave_spares(turn)
+
+    def _leave_spares(self, turn: int) -> None:
+        """Makes the iterators that Keras makes behind the passes before one."""
+        if self._has_spares and self._route.steps_per_epoch is None:
+            while self._spares_made < min(turn, self._iterators_made):
+                self._leave_spare()
+        self._draw_as_before()
+
+    def _leave_spare(self) -> None:
+        begun(self._dataset)
+        self._count_orders()
+        self._spares_made += 1
+
+    def be_looked_at(self) -> None:
+        """Is read of before training, to see a batch: that draws an order as well."""
+        if self._shuffles:
+            self._generators.begin(0)
+            next(begun(self._dataset), None)
+            self._count_orders()
+
+    def end_pass(self) -> None:
+        """Is called where Keras makes an iterator that it reads nothing of."""
+        self._leave_spares(self._iterators_made)
 
     def _read_as_before(self, number: int) -> None:
         self._generators.begin(number)
@@ -302,10 +340,14 @@ class TfDataFeed:
         return batches if self._convert is None else map(self._convert, batches)
 
     def pass_on(self, end: Start) -> None:
-        """Makes the iterators that the epochs would have: each has drawn an order."""
-        if self._make is None and end.epoch:
-            before = dataclasses.replace(end, epoch=end.epoch - 1)
-            self._begin_as_before(self._span(before).turn + 1)
+        """Makes the iterators that the epochs would have, and have not: each draws an order."""
+        if self._make is not None or not end.epoch:
+            return
+        last = self._span(dataclasses.replace(end, epoch=end.epoch - 1))
+        self._begin_as_before(last.turn + 1)
+        ends_pass = last.first + (last.count or 0) == self._route.batches
+        if self._has_spares and ends_pass and not self._spares_made:
+            self._leave_spare()  # of parts of a pass, Keras reads each but the last
 
     def reseed(self, number: int) -> None:
         """Has all draws differ from those without the number."""
