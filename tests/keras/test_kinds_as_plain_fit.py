@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -270,6 +269,10 @@ KINDS: dict[str, Callable[[], Case]] = {
     "a pipeline shuffled once": piped(once_shuffled, class_weight={0: 0.5, 1: 1.0, 2: 3.0}),
     "a pipeline without an end": piped(lambda data: data.batch(8).repeat(), steps_per_epoch=4),
     "a pipeline with weights and a length that is said": weighted_pipeline,
+    # What comes of it after a fit hangs on how far TensorFlow has read ahead.
+    "a shuffled pipeline without an end": piped(
+        lambda data: data.shuffle(SAMPLES).batch(8).repeat(), steps_per_epoch=4
+    ),
 }
 
 
@@ -351,7 +354,6 @@ SHUFFLED: dict[str, Callable[[], Case]] = {
     "in parts of which the last ends a pass": lambda: {"data": drawn_twice(), "steps_per_epoch": 2},
     "in parts that end within a pass": lambda: {"data": drawn_anew(), "steps_per_epoch": 2},
     "without a known length": lambda: {"data": drawn_anew().filter(lambda x, y: True)},
-    "without an end": lambda: {"data": drawn_anew().repeat(), "steps_per_epoch": 4},
     "repeated": lambda: {"data": drawn_anew().repeat(2)},
     "joined, and shuffled": lambda: {"data": drawn_anew().concatenate(drawn_anew(8)).shuffle(3)},
     "cached, and shuffled": lambda: {"data": drawn_anew().cache().shuffle(3)},
@@ -386,7 +388,7 @@ def check_two_fits(make: Callable[[], Case], folder: Any, *, builds: bool = Fals
                 where = folder / str(number)
                 fit(model, case["data"], where, epochs=3, progress=False, **options)
             kept += [weight.tobytes() for weight in model.get_weights()]
-        read = itertools.islice(case["data"], 6), case.get("validation_data", [])
+        read = case["data"], case.get("validation_data", [])
         given.append((kept, [x.numpy().tobytes() for data in read for x, _ in data]))
     assert given[0] == given[1]
 

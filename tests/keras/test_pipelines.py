@@ -133,6 +133,62 @@ def test_a_pass_that_is_over_has_drawn_for_the_next(name, tmp_path):
     assert entered(feed, 2, 0) == plain[2]
 
 
+def looked_at(feed: Any, turn: int, skip: int, *, goes_on: bool = True) -> bytes:
+    from colabkit.frameworks.base import Start
+
+    return next(feed.again(Start(key=0, epoch=turn, skip=skip), goes_on=goes_on)).numpy().tobytes()
+
+
+@pytest.mark.parametrize(("look", "skip"), [(0, 1), (0, 3), (2, 3)])
+def test_a_pass_that_was_looked_into_is_gone_on_with(look, skip, tmp_path):
+    from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
+
+    plain = passes(made("shuffled once"), 3)
+    feed = TfDataFeed(made("shuffled once"), seed=5)
+    assert looked_at(feed, 1, look) == plain[1][look]
+    assert entered(feed, 1, skip) == plain[1][skip:]
+    assert entered(feed, 2, 0) == plain[2]
+    assert feed.reasons() == ()
+
+
+def test_a_look_into_another_pass_is_not_gone_on_with(tmp_path):
+    from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
+
+    plain = passes(made("shuffled once"), 2)
+    feed = TfDataFeed(made("shuffled once"), seed=5)
+    assert looked_at(feed, 0, 0, goes_on=False) == plain[0][0]
+    assert entered(feed, 1, 1) == plain[1][1:]
+    assert feed.reasons() == ()
+
+
+def test_an_order_that_was_looked_into_further_on_cannot_come_again(tmp_path):
+    from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
+
+    for name, data in [("shuffled once", made("shuffled once")), ("", source().batch(5))]:
+        feed = TfDataFeed(data, seed=5)
+        first = looked_at(feed, 0, 2)
+        assert len(again := entered(feed, 0, 0)) == 5
+        assert ("cannot come again" in str(feed.reasons())) is bool(name)
+        assert name or again[2] == first
+        assert feed.drawn == (2 if name else 0)
+
+
+def test_what_a_function_makes_draws_by_the_pass(tmp_path):
+    from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
+
+    def feed() -> Any:
+        return TfDataFeed(lambda: generated().batch(5), seed=5)
+
+    alone, resumed = feed(), feed()
+    whole = [entered(alone, turn, 0) for turn in range(2)]
+    assert whole[0] != whole[1]
+    np.random.rand(3)
+    alone.close()
+    assert entered(resumed, 1, 2) == whole[1][2:]
+    assert resumed.reasons() == ()
+    resumed.close()
+
+
 def test_what_a_generator_draws_follows_from_the_pass_and_the_element(tmp_path):
     from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
 

@@ -105,6 +105,7 @@ class TfDataFeed:
         self._findings = inspect_pipeline(self._dataset, replayed=self._make is None)
         self._generators = self._generators_of(self._dataset)
         self._generators.try_out()
+        self._of_pass = self._generators  # what a function makes for a pass has others
         self._shuffles = () if self._make else tuple(shuffles_of(self._dataset))
         self._cannot_repeat = self._is_read_beside = False
         self.readers = OtherReaders()
@@ -241,7 +242,9 @@ class TfDataFeed:
     def _begun(self, turn: int, skip: int) -> Iterator[Any]:
         if self._make is not None:
             dataset = self._finished(self._made_for(turn))
-            self._generators_of(dataset).begin(turn)
+            self._of_pass.close()
+            self._of_pass = self._generators_of(dataset)
+            self._of_pass.begin(turn)
         elif self._route.batches is not None and skip >= self._route.batches:
             # Nobody would read of it, and only what is read draws.
             self._begin_as_before(turn + 1)
@@ -328,6 +331,7 @@ class TfDataFeed:
 
     def close(self) -> None:
         """Gives the user's pipeline back as it was."""
+        self._of_pass.close()
         self._generators.close()
 
     def batches(self, start: Start) -> Iterator[Any]:
