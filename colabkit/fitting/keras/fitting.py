@@ -126,7 +126,9 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
     return fitting.train()
 
 
-def _validation_feed(data: Any, options: KerasOptions, **known: bool) -> KerasFeed:
+def _validation_feed(
+    data: Any, options: KerasOptions, *, is_shared: bool, as_keras_fit: bool
+) -> KerasFeed:
     feed = feed_of(
         data,
         FeedOptions(
@@ -135,7 +137,8 @@ def _validation_feed(data: Any, options: KerasOptions, **known: bool) -> KerasFe
             seed=options.run_seed,
             limit=options.validation_steps,
             validates=True,
-            **known,
+            is_shared=is_shared,
+            as_keras_fit=as_keras_fit,
         ),
     )
     if options.validation_steps is None and options.validations_until(options.epochs) > 1:
@@ -164,8 +167,8 @@ class _Fitting:
         ahead = not model.run_eagerly
         self._passes = [_passes_over(model, each, ahead=ahead) for each in self._feeds]
         self._drawing: list[Any] = [each for each in self._feeds if hasattr(each, "catch_up")]
-        if feed in self._drawing and is_looked_at(model):
-            feed.be_looked_at()
+        if is_looked_at(model):
+            getattr(feed, "be_looked_at", lambda: None)()
         example = _example(self._passes[0], feed)
         graph = build(model, example)
         findings = inspect_step(model, example, roots_of(model, ()), graph)
