@@ -26,6 +26,9 @@ _PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
 _HOME = _PROJECT.get("urls", {}).get("Repository", "").rstrip("/")
 REPOSITORY = f"{_HOME}/blob/main" if _HOME else ""
 """Where the repository's files are on the web, without a slash at the end; "" while nowhere."""
+_SITE = _PROJECT.get("urls", {}).get("Documentation", "").rstrip("/")
+SITE = f'site_url = "{_SITE}/"' if _SITE else ""
+"""Where the site is; the page of a wrong address, which may be at any depth, links from there."""
 
 GUIDES = {
     "index": ("README.md", "Start here", "从这里开始"),
@@ -70,6 +73,7 @@ _CONFIG = """\
 [project]
 site_name = "colabkit"
 site_description = "Training in notebooks that vanish: run all cells again, and it goes on."
+{site}
 docs_dir = "pages"
 site_dir = "site"
 use_directory_urls = false
@@ -200,7 +204,9 @@ def build(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as made:
         work = Path(made)
         pages = write_pages(work / "pages")
-        (work / "zensical.toml").write_text(_CONFIG.format(nav="\n".join(navigation(pages))))
+        (work / "zensical.toml").write_text(
+            _CONFIG.format(nav="\n".join(navigation(pages)), site=SITE)
+        )
         run = [Path(sys.executable).parent / "zensical", "build", "--strict"]
         subprocess.run(run, cwd=work, check=True)  # noqa: S603  # ours
         folder.parent.mkdir(parents=True, exist_ok=True)

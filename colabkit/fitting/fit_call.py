@@ -213,14 +213,14 @@ def _trained(
     try:
         import torch  # imported on use
 
-        from colabkit.fitting.torch import TorchOptions, fit_module
+        from colabkit.fitting.torch import fit_with
     except ModuleNotFoundError as error:
         raise no_framework_error() from error
     if not isinstance(model, torch.nn.Module):
         message = f"model is a {type(model).__name__}, not a torch.nn.Module or a keras.Model."
         hint = f"Pass {model.__name__}()." if isinstance(model, type) else "Pass a module."
         raise ArgumentError(message, argument="model", hint=hint)
-    return fit_module(model, data, ckpt_dir, TorchOptions(**arguments))
+    return fit_with(model, data, ckpt_dir, arguments)
 
 
 def _for_keras(arguments: dict[str, Any], keras_arguments: dict[str, Any]) -> dict[str, Any]:

@@ -95,8 +95,12 @@ class FrameworkAdapter(Protocol):
         """Whether gradients are gathered by a count that a checkpoint cannot hold."""
         ...
 
-    def evaluation_mark(self) -> object | None:
-        """Returns what is equal while a loop that only evaluates goes on, None of any other."""
+    def evaluation_mark(self, *, at_end: bool = False) -> object | None:
+        """Returns what is equal while a loop that only evaluates goes on, None of any other.
+
+        One with a method ``over`` is equal too where little has changed that it holds, and puts it
+        into the sections of a save. ``at_end`` says that a pass has just ended.
+        """
         ...
 
     def sections(self) -> list[Section]:

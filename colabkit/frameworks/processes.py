@@ -35,7 +35,7 @@ class Processes(Protocol):
         """Returns the largest that any has in each place."""
         ...
 
-    def session(self) -> AbstractContextManager[None]:
+    def session(self, *, is_inner: bool = False) -> AbstractContextManager[None]:
         """Lets an error in one process be one in all: none waits for who will not come."""
         ...
 

@@ -387,7 +387,7 @@ class Boundaries:
         made = self._state.objects_as_made
         fingerprint = fingerprint_of(self._adapter, seed=self.seed, at_start=made)
         facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
-        return Snapshot([*sections, self._state.section(self._evaluation.position())], facts)
+        return Snapshot(self._evaluation.snapshot(sections), facts)
 
     def _end_epoch(self, *, has_steps: bool = True) -> None:
         if (left := self._position.leading) is not None:

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from colabkit.runs.position import Position
+from colabkit.checkpoint import Section
+from colabkit.runs.state import RunState
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """What a run held at one moment.
+
+    Attributes:
+        own: What its loop has noted.
+        of_objects: What its objects held.
+    """
+
+    own: object
+    of_objects: object
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a pass began, and what the objects held then."""
+    """Where a pass began or the one before it ended, and what the run held then."""
 
     position: Mapping[str, Any]
-    mark: object
+    mark: Mark
+    epoch_values: Mapping[str, Any]
 
 
 class Evaluation:
@@ -24,31 +39,50 @@ class Evaluation:
     the place within the pass, they would lack the batches before it at a resume.
 
     Args:
-        position: Where the run stands.
+        state: The run's own.
         mark: Returns what is equal while nothing changes, None where that cannot be told.
     """
 
-    def __init__(self, position: Position, mark: Callable[[], object | None]) -> None:
-        self._position = position
+    def __init__(self, state: RunState, mark: Callable[..., Mark | None]) -> None:
+        self._position, self._state = state.position, state
         self._mark = mark
         self._places: list[_Place] = []
 
     def before_pass(self) -> None:
         """Notes the place where a pass is about to begin; the first of an epoch trains."""
         position = self._position
-        self._places = [each for each in self._places if each.position["epoch"] == position.epoch]
-        if position.outermost_passed and position.begins_next:
-            if (mark := self._mark()) is None:
-                self._places = []
-            else:
-                self._places.append(_Place(position.state_dict(), mark))
+        self._places = self._of_epoch()
+        if position.outermost_passed and position.begins_next and not self._note():
+            self._places = []
 
-    def position(self) -> Mapping[str, Any]:
-        """Returns where a save that is made now lets the run go on."""
-        position = self._position
-        now = position.state_dict()
-        places = [each for each in self._places if each.position["epoch"] == position.epoch]
-        if not places or (mark := self._mark()) is None:
-            return now
-        began = next((each.position for each in places if each.mark == mark), now)
-        return {**began, "data_reasons": now["data_reasons"]}
+    def after_pass(self) -> None:
+        """Notes the place where a pass has ended: what follows it up to the next is done again."""
+        if self._position.begins_next:
+            self._places = self._of_epoch()
+            self._note(at_end=True)
+
+    def _of_epoch(self) -> list[_Place]:
+        return [each for each in self._places if each.position["epoch"] == self._position.epoch]
+
+    def _note(self, *, at_end: bool = False) -> bool:
+        mark = self._mark(at_end=at_end)
+        if mark is not None:
+            values = dict(self._state.epoch_values)
+            self._places.append(_Place(self._position.state_dict(), mark, values))
+        return mark is not None
+
+    def snapshot(self, sections: Sequence[Section]) -> list[Section]:
+        """Returns all sections of a save that is made now, which lets the run go on elsewhere.
+
+        Args:
+            sections: Those of the objects.
+        """
+        now = self._position.state_dict()
+        places = self._of_epoch()
+        mark = self._mark() if places else None
+        place = None if mark is None else next((p for p in places if p.mark == mark), None)
+        if place is None:
+            return [*sections, self._state.section(now, self._state.epoch_values)]
+        over: Any = getattr(place.mark.of_objects, "over", list)
+        began = {**place.position, "data_reasons": now["data_reasons"]}
+        return [*over(sections), self._state.section(began, place.epoch_values)]

@@ -17,7 +17,7 @@ from colabkit.runs import checks
 from colabkit.runs.checkpoint_manager import CheckpointOptions
 from colabkit.runs.data_check import DataCheck
 from colabkit.runs.display import Display
-from colabkit.runs.evaluation import Evaluation
+from colabkit.runs.evaluation import Evaluation, Mark
 from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
@@ -204,7 +204,7 @@ class Run(Reporting):
             say=self._display.say,
         )
         self._pictures = Pictures(self._checkpoints.folder, self._display)
-        self._evaluation = Evaluation(self._position, self._evaluation_mark)
+        self._evaluation = Evaluation(self._state, self._evaluation_mark)
         self._state.passed = self._adapter.passed()
         asked = Asked(
             self.seed, options.resume, self._call(checks.name_of(options.phase)), self._owned()
@@ -353,14 +353,15 @@ class Run(Reporting):
                 raise
             finally:
                 position.leave(cursor)
+            self._evaluation.after_pass()
             self._seed_between(cursor)
             if is_outermost and not self.is_over:
                 self._save_and_wait()
 
-    def _evaluation_mark(self) -> object | None:
-        adapter = self._adapter
-        own, of_objects = self._state.mark(adapter.backend.is_tensor), adapter.evaluation_mark()
-        return None if own is None or of_objects is None else (own, of_objects)
+    def _evaluation_mark(self, *, at_end: bool = False) -> Mark | None:
+        of_objects = self._adapter.evaluation_mark(at_end=at_end)
+        own = None if of_objects is None else self._state.mark(self._adapter.backend.is_tensor)
+        return None if own is None else Mark(own, of_objects)
 
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""

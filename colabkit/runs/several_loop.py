@@ -25,13 +25,15 @@ class RunOfSeveral(Agreeing, Run):
     """What ``Run`` makes where a launcher has started several processes."""
 
     trains_alone = False
+    _making: contextlib.ExitStack
 
     def _begin(self, ckpt_dir: str | Path, options: RunOptions, objects: Mapping[str, Any]) -> None:
         if not speaks_for_all():
             options = dataclasses.replace(
                 options, progress=False, tensorboard=False, logger=None, release_when_done=False
             )
-        super()._begin(ckpt_dir, options, objects)
+        with contextlib.ExitStack() as self._making:
+            super()._begin(ckpt_dir, options, objects)
         self._digest = self._adapter.weights_digest  # type: ignore[attr-defined]  # PyTorch's
         self._agree(options)
         provided = f"provided {process_count()} processes go on"
@@ -43,6 +45,8 @@ class RunOfSeveral(Agreeing, Run):
             require_one_process("a loop over colabkit.Run without PyTorch")
         else:
             self._world = joining()
+            # What fails from here on until the run is made, fails in all.
+            self._making.enter_context(self._world.session())
         return super()._kept_in(ckpt_dir, options)
 
     def is_mid_update(self) -> bool:
@@ -60,9 +64,9 @@ class RunOfSeveral(Agreeing, Run):
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[bool]:
-        together = contextlib.nullcontext() if self._is_open else self._world.session()
         answered: KeyboardInterrupt | None = None
-        with together:
+        # What a loop over batches raises does not come by the loop over epochs around it.
+        with self._world.session(is_inner=self._is_open):
             try:
                 with super()._session() as is_outermost:
                     yield is_outermost

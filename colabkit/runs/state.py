@@ -140,9 +140,9 @@ class RunState:
         return (self.position.place(), self.should_stop)
 
     def mark(self, is_tensor: Callable[[object], bool]) -> object | None:
-        """Returns what a loop has noted, as what is equal until it notes more; None if unknown."""
+        """Returns what a loop has logged and kept, equal until it does again; None if unknown."""
         self.log.drain()
-        noted = [self.log.state_dict(), self.epoch_values, self.kept.state_dict()]
+        noted = [self.log.state_dict(), self.kept.state_dict()]
         try:
             skeleton, leaves = encode(noted, is_tensor)
         except StateError:  # a save says so
@@ -235,9 +235,10 @@ class RunState:
             stands_on=tuple(each.stands_on for each in self.phases if each.stands_on),
         )
 
-    def section(self, position: Mapping[str, Any]) -> Section:
+    def section(self, position: Mapping[str, Any], epoch_values: Mapping[str, Any]) -> Section:
         """Returns the part of a checkpoint that is the run's own, with where it goes on."""
-        return Section("run", {**self.state_dict(), "position": position}, weights=False)
+        there = {"position": position, "epoch_values": dict(epoch_values)}
+        return Section("run", {**self.state_dict(), **there}, weights=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything as plain values and arrays."""

@@ -70,6 +70,14 @@ def test_every_link_of_the_site_leads_somewhere(site):
     assert not dead
 
 
+def test_the_page_of_a_wrong_address_links_from_the_root_and_not_from_where_it_stands(site):
+    links = [link.partition("#")[0] for link in Page(site / "404.html").links]
+    links = [link for link in links if link]
+    assert "/index.html" in links
+    assert not [link for link in links if not link.startswith("/")]
+    assert not [link for link in links if link != "/" and not (site / unquote(link[1:])).exists()]
+
+
 @pytest.mark.parametrize("file", ["troubleshooting.md", "zh-CN/troubleshooting.md"])
 def test_errors_are_told_by_the_words_that_they_have(file):
     trees = [ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")]

@@ -183,7 +183,63 @@ def with_a_world_beside(folder: Path, save_every: Any, hook: Hook) -> colabkit.R
     return run
 
 
+def that_evaluates(folder: Path, save_every: Any, hook: Hook) -> colabkit.Run:
+    """As Flax teaches: train(), eval(), and means that are reset between the two passes."""
+    from flax import nnx
+
+    class Network(nnx.Module):
+        def __init__(self, rngs: Any) -> None:
+            self.first = nnx.Linear(6, 8, rngs=rngs)
+            self.norm = nnx.BatchNorm(8, rngs=rngs)
+            self.drop = nnx.Dropout(0.2, rngs=rngs)
+            self.last = nnx.Linear(8, 3, rngs=rngs)
+
+        def __call__(self, x: Any) -> Any:
+            return self.last(self.drop(nnx.relu(self.norm(self.first(x)))))
+
+    model = Network(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, optax.adamw(0.01, 0.9), wrt=nnx.Param)
+    means = nnx.MultiMetric(accuracy=nnx.metrics.Accuracy(), loss=nnx.metrics.Average("loss"))
+
+    def loss_of_model(model: Any, x: Any, y: Any) -> Any:
+        logits = model(x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean(), logits
+
+    @nnx.jit
+    def step(model: Any, optimizer: Any, means: Any, x: Any, y: Any) -> Any:
+        (loss, logits), grads = nnx.value_and_grad(loss_of_model, has_aux=True)(model, x, y)
+        means.update(loss=loss, logits=logits, labels=y)
+        optimizer.update(model, grads)
+        return loss
+
+    @nnx.jit
+    def evaluate(model: Any, means: Any, x: Any, y: Any) -> None:
+        loss, logits = loss_of_model(model, x, y)
+        means.update(loss=loss, logits=logits, labels=y)
+
+    objects = {"model": model, "optimizer": optimizer, "means": means}
+    run = colabkit.Run(folder, save_every=save_every, progress=False, **objects)
+    x, y = arrays()
+    for _ in run.epochs(EPOCHS):
+        model.train()
+        for rows in run.batches((x, y), batch_size=8):
+            loss = step(model, optimizer, means, *rows)
+            hook(run.step)
+            run.log(loss=loss)
+        run.log_epoch(train_accuracy=float(means.compute()["accuracy"]))
+        means.reset()
+        model.eval()
+        for rows in run.batches((x, y), batch_size=8, shuffle=False):
+            evaluate(model, means, *rows)
+            run.flush()
+            hook(run.step)
+        run.log_epoch(**{f"val_{k}": float(v) for k, v in means.compute().items()})
+        means.reset()
+    return run
+
+
 STATE_LOOPS = {
+    "that_evaluates": that_evaluates,
     "as_equinox_does": as_equinox_does,
     "in_chunks": in_chunks,
     "over_four_devices": over_four_devices,

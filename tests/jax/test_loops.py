@@ -23,6 +23,19 @@ LOOPS = {
 }
 
 
+@pytest.mark.parametrize("steps", [(1, 4), (5, 11)])
+def test_means_that_are_reset_between_two_passes_are_those_of_a_loop_left_alone(
+    steps: tuple[int, int], on_jax: WarmProcess, tmp_path: Path
+) -> None:
+    killed = {"loop": "that_evaluates", "run": "killed"}
+    assert on_jax.live(tmp_path, {**killed, "run": "alone"})
+    for step in steps:
+        assert not on_jax.live(tmp_path, {**killed, "kill_at_step": step})
+    assert on_jax.live(tmp_path, killed)
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "alone")
+    assert outcome(tmp_path, "alone")["verdict"].startswith("Resume is exact")
+
+
 @pytest.mark.parametrize("name", LOOPS)
 def test_a_loop_killed_twice_ends_with_the_same_bits(
     name: str, on_jax: WarmProcess, tmp_path: Path

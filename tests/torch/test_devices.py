@@ -27,6 +27,7 @@ from colabkit.fitting.torch.handing_over import NotHandedOverError, packed, unpa
 from colabkit.runs.news import News
 from colabkit.runtime import Platform
 from tests.torch.cases import SAMPLES, Augmented, arrays, network
+from tests.torch.killing import kill_self
 from tests.torch.ranks import came_through, failure, killed, together
 from tests.torch.several_ways import (
     QUIET,
@@ -94,6 +95,36 @@ def test_a_killed_helper_is_an_error_in_the_cell_and_one_device_goes_on(undistur
     assert result(tmp_path) == undisturbed(WAY)
 
 
+def _die_at(name: str) -> Tell:
+    """Is made again in another process, which dies there where it is to meet the others."""
+    setattr(dist, name, lambda *_, **__: kill_self())
+    return Tell(Path())
+
+
+class DyingAt:
+    """A callback whose copies never come to the others."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> Any:
+        return _die_at, (self.name,)
+
+
+@pytest.mark.parametrize("name", ["init_process_group", "new_group"])
+def test_a_helper_that_dies_before_it_has_joined_is_an_error_at_once(name, tmp_path):
+    def work(_: int) -> None:
+        with pytest.raises(ProcessLostError, match="Process 1 was ended by SIGKILL") as caught:
+            train(tmp_path, WAY, devices=2, callbacks=[DyingAt(name)])
+        # PyTorch would find out after two minutes, or after thirty.
+        assert "ended before all had come together" in str(caught.value.__cause__)
+        assert not dist.is_initialized()
+        assert not psutil.Process().children()
+
+    came_through(work, 1, tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_interrupt_saves_and_returns_and_one_device_goes_on(undisturbed, tmp_path):
     def work(_: int) -> None:
         history = train(tmp_path, WAY, devices=2, callbacks=[SignalAt(4, signal.SIGINT, rank=0)])
@@ -108,7 +139,10 @@ def test_an_interrupt_saves_and_returns_and_one_device_goes_on(undisturbed, tmp_
 
 class NoteAll(Tell):
     def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
-        (self.folder / f"pid-{dist.get_rank()}").write_text(f"{os.getpid()}")
+        # Whole or not at all: the kernel's death ends this process in mid-line.
+        aside = self.folder / f"aside-{dist.get_rank()}"
+        aside.write_text(f"{os.getpid()}")
+        aside.rename(self.folder / f"pid-{dist.get_rank()}")
 
 
 def test_a_killed_kernel_leaves_no_process_behind(undisturbed, tmp_path):

@@ -54,6 +54,9 @@ class TorchRun(FitRun):
         """Returns the values of the epoch under way, by which schedules go."""
         return self.epoch_logs
 
+    def agree_on_end(self) -> None:
+        """Comes to the end of the call, which nobody else does."""
+
     def log_outcome(self, values: Mapping[str, Any], *, samples: int) -> None:
         """Notes what a step gave: detached, and held by nobody else."""
         self._note_values(values, samples)

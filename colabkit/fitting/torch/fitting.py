@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import logging
 import numbers
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ from colabkit.frameworks.torch.parts import PartsFeed
 from colabkit.frameworks.torch.pieces import reshard
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.tensor_values import TensorValues
-from colabkit.frameworks.torch.world import World, device_of_rank, join
+from colabkit.frameworks.torch.world import (
+    World,
+    device_of_rank,
+    join,
+    telling_before_joining,
+)
 from colabkit.frameworks.torch.wrapped import replicas_digest
 from colabkit.notebook import say
 from colabkit.runs.checks import as_validation_data, require_count
@@ -92,16 +98,27 @@ def _require_amount(name: str, value: Any) -> None:
         raise ArgumentError.of(name, value, "Pass a number from 0 on.")
 
 
+def fit_with(
+    model: nn.Module, data: Any, ckpt_dir: str | Path, arguments: Mapping[str, Any]
+) -> History:
+    """Trains a module with the arguments of ``colabkit.fit``."""
+    with telling_before_joining():
+        options = TorchOptions(**arguments)
+    return fit_module(model, data, ckpt_dir, options)
+
+
 def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains a module; see ``colabkit.fit``."""
-    check_trains_by_forward(model, options.loss)
+    with telling_before_joining():
+        check_trains_by_forward(model, options.loss)
     say_or_log = say if options.progress else _logger.warning
     return fit_on_devices(model, data, ckpt_dir, options, train=_fit_here, say=say_or_log)
 
 
 def _fit_here(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains in this process, which may be one of several that were started together."""
-    device = choose_device(device_of_rank(options.device))
+    with telling_before_joining():
+        device = choose_device(device_of_rank(options.device))
     world = join(device)
     if world is None:
         return _trained(model, data, ckpt_dir, options, device)
@@ -278,6 +295,7 @@ class _Fitting:
                 callbacks.epoch_end(run, epoch, logs)
             if not run.is_over:
                 callbacks.train_end(run)
+                run.agree_on_end()
         except KeyboardInterrupt:
             if not run.was_interrupted:
                 raise

@@ -27,7 +27,8 @@ from colabkit.fitting.torch.handing_over import (
     Surroundings,
     packed,
 )
-from colabkit.frameworks.torch.world import leave, tell_lost
+from colabkit.frameworks.torch.connections import Connections
+from colabkit.frameworks.torch.world import device_of_rank, join, leave, tell_lost
 from colabkit.notebook import show_output
 
 # It names its stores without exporting them.
@@ -58,6 +59,7 @@ def helped(count: int, arguments: tuple[Any, ...], *, backend: str) -> Iterator[
         NotHandedOverError: The arguments cannot be handed to them. Nothing was done.
         ProcessLostError: One of them has failed or died.
     """
+    opened = Connections()
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=JOIN_TIMEOUT)
     with packed((Surroundings.here(), arguments)) as package:
         helpers = Helpers(count, package, port=store.port, backend=backend)
@@ -67,7 +69,7 @@ def helped(count: int, arguments: tuple[Any, ...], *, backend: str) -> Iterator[
             helpers.end()
             raise
     try:
-        with _joined(store, count, backend):
+        with _joined(store, helpers, opened, count, backend):
             yield
             # They end before what they have met at does.
             helpers.wait_for_end()
@@ -79,10 +81,13 @@ def helped(count: int, arguments: tuple[Any, ...], *, backend: str) -> Iterator[
 
 
 @contextlib.contextmanager
-def _joined(store: Any, count: int, backend: str) -> Iterator[None]:
+def _joined(
+    store: Any, helpers: Helpers, opened: Connections, count: int, backend: str
+) -> Iterator[None]:
     """Makes this process number 0 of so many, and afterwards what it was before."""
     device = torch.cuda.current_device() if backend == "nccl" else None
-    try:
+
+    def meet() -> None:
         try:
             dist.init_process_group(
                 backend, store=store, rank=0, world_size=count, timeout=JOIN_TIMEOUT
@@ -90,6 +95,10 @@ def _joined(store: Any, count: int, backend: str) -> Iterator[None]:
         except RuntimeError as error:
             message = f"The {count} processes have not come together: {error}"
             raise ProcessLostError(message, hint=_AGAIN) from error
+        join(device_of_rank("cuda") if backend == "nccl" else torch.device("cpu"))
+
+    try:
+        helpers.unless_one_ends(meet, opened)
         yield
     finally:
         leave()
@@ -194,6 +203,45 @@ class Helpers:
                 if helper.code is not None:
                     message = helper.how_it_ended()
                 raise ProcessLostError(message, hint=_AGAIN)
+
+    def unless_one_ends(self, work: Callable[[], None], opened: Connections) -> None:
+        """Does what waits for them, and gives up as soon as it waits in vain.
+
+        Args:
+            work: What may wait for them.
+            opened: What it waits on has been opened since.
+
+        Raises:
+            ProcessLostError: One has ended meanwhile.
+        """
+        outcome: list[BaseException | None] = []
+
+        def run() -> None:
+            error: BaseException | None = None
+            try:
+                work()
+            except BaseException as raised:  # noqa: BLE001  # raised again by who waits
+                error = raised
+            with self._changed:
+                outcome.append(error)
+                self._changed.notify_all()
+
+        thread = threading.Thread(target=run, name="colabkit-meeting", daemon=True)
+        thread.start()
+        try:
+            with self._changed:
+                while not (outcome or any(each.code is not None for each in self._helpers)):
+                    self._changed.wait(_LOOK_EVERY_S)
+        finally:
+            if is_in_vain := not outcome:
+                opened.note()
+                opened.end()
+            thread.join(_SAY_WHY_S)
+        if is_in_vain:
+            message = "Another process has ended before all had come together."
+            raise ProcessLostError(message, hint=_AGAIN)
+        if outcome[0] is not None:
+            raise outcome[0]
 
     def wait_for_end(self) -> None:
         """Waits until each has done all, once this process has.

@@ -37,6 +37,10 @@ class SeveralRun(Agreeing, TorchRun):
         """Returns the values of the epoch that rank 0 has, by which schedules go."""
         return self._world.share(self.epoch_logs, at="the values of an epoch")
 
+    def agree_on_end(self) -> None:
+        """Waits for the others, so that an error after the last step is one in all."""
+        self._world.share(None, at="the end of a call")
+
     def check_data(self, feeds: Sequence[Any]) -> bool:
         """Compares the data of rank 0 with what the run was trained on; all hear what follows."""
         begins = super().check_data(feeds) if self._leads else False

@@ -13,6 +13,7 @@ import numpy as np
 from colabkit.checkpoint import TensorBackend, TensorSpec
 from colabkit.frameworks.batch_records import BatchRecord
 from colabkit.frameworks.jax.backend import JaxBackend, deleted_error, is_key
+from colabkit.frameworks.jax.evaluating import TreesAtEnd
 from colabkit.frameworks.jax.placing import (
     Place,
     joined,
@@ -104,6 +105,13 @@ class JaxAdapter(PlainAdapter):
                 is_weak = path in kept.get("weak", ())
                 found[path] = placed(value, Place(there, is_weak, layout, meshes))
         return found
+
+    def evaluation_mark(self, *, at_end: bool = False) -> object | None:  # noqa: ARG002
+        """Returns what is equal while a loop that only evaluates goes on, None of any other."""
+        if self._others:
+            return None
+        trees = {name: self._apart(self._objects[name]) for name in self._trees}
+        return TreesAtEnd.of(trees, self._stored)
 
     def guard(self) -> Callable[[TensorSpec], bool]:
         """All are held as they are; a lone number may be infinite, and no weight has diverged."""

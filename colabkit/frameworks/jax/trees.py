@@ -14,7 +14,7 @@ from colabkit.frameworks.plain import Parts
 from colabkit.frameworks.plain.parts import is_leaf
 
 # What train() and eval() of a module of NNX set in its layers.
-_MODES = ("deterministic", "use_running_average")
+MODES = ("deterministic", "use_running_average")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def _is_setting(holder: Any, path: tuple[Any, ...], value: Any) -> bool:
     name = path[-1]
     if not isinstance(name, str) or name.startswith("_") or not hasattr(holder, name):
         return False
-    return name in _MODES or type(holder).__module__.partition(".")[0] != "flax"
+    return name in MODES or type(holder).__module__.partition(".")[0] != "flax"
 
 
 def _is_static(value: Any) -> bool:

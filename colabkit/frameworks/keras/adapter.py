@@ -65,7 +65,7 @@ class KerasAdapter:
         """Returns False: Keras' optimizers keep their count of gathered gradients themselves."""
         return False
 
-    def evaluation_mark(self) -> object | None:
+    def evaluation_mark(self, *, at_end: bool = False) -> object | None:  # noqa: ARG002
         """Nobody can tell."""
         return None
 

@@ -99,7 +99,7 @@ class PlainAdapter:
         """Nobody gathers gradients but in a tree that a checkpoint holds."""
         return False
 
-    def evaluation_mark(self) -> object | None:
+    def evaluation_mark(self, *, at_end: bool = False) -> object | None:  # noqa: ARG002
         """Nobody can tell."""
         return None
 

@@ -113,9 +113,10 @@ class TorchAdapter:
         """Whether gradients are gathered by a count that a checkpoint cannot hold."""
         return gathers_gradients() and not self.has_stepped()
 
-    def evaluation_mark(self) -> object | None:
+    def evaluation_mark(self, *, at_end: bool = False) -> object | None:
         """Returns what is equal while a loop that only evaluates goes on, None of any other."""
-        return None if self._writes_unseen or self.gathers() else evaluation_mark(self._state)
+        is_unknown = at_end or self._writes_unseen or self.gathers()
+        return None if is_unknown else evaluation_mark(self._state)
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""

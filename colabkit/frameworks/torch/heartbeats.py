@@ -8,24 +8,31 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import itertools
 import logging
 import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch.distributed
+
+from colabkit.errors import ProcessLostError
 
 # It names its stores without exporting them.
 _engine: Any = torch.distributed
 _logger = logging.getLogger(__name__)
 # A store that does not answer for as long is on the other side of a network that is gone.
 STORE_TIMEOUT_S = 10.0
-_FAILED = "failed"
+_FAILED, _GO = "failed", "go"
 # So many read what all say; the others only write, or a thousand would read a million lines.
 _READERS = 8
+# While it waits, a process asks more often than it speaks whether another has failed.
+_LOOKS_A_BEAT = 5
+_SLICE_S, _HEARD_S = 1.0, 5.0
+_AGAIN = "Start all of them again: training goes on from the newest checkpoint."
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,37 +91,101 @@ class Board:
     It has its own connection: that of the groups is held by whoever waits on it.
 
     Args:
-        name: Tells the processes' world from those that they have made before.
+        name: Tells it from those that they have had before.
+
+    Attributes:
+        store: Where it keeps that.
     """
 
     def __init__(self, name: str) -> None:
-        self._store = _engine.PrefixStore(f"colabkit {name}", _own_connection())
+        self.store = _engine.PrefixStore(f"colabkit {name}", _own_connection())
 
     def tell_failure(self, what: str) -> None:
         """Says why this process has stopped, unless another has said so of itself before."""
         with contextlib.suppress(RuntimeError):
-            if not self._store.check([_FAILED]):
-                self._store.set(_FAILED, what)
+            if not self.store.check([_FAILED]):
+                self.store.set(_FAILED, what)
 
     def failure(self) -> str:
         """Returns why a process has stopped, "" where none has said so."""
         with contextlib.suppress(RuntimeError):
-            if self._store.check([_FAILED]):
-                return str(self._store.get(_FAILED).decode())
+            if self.store.check([_FAILED]):
+                return str(self.store.get(_FAILED).decode())
         return ""
 
     def put(self, rank: int, beat: Beat) -> None:
         """Leaves what a process says of itself."""
-        self._store.set(f"beat {rank}", beat.line())
+        self.store.set(f"beat {rank}", beat.line())
 
     def beats(self, size: int) -> dict[int, Beat]:
         """Returns what each process has said last; who has said nothing is left out."""
         keys = {rank: f"beat {rank}" for rank in range(size)}
         return {
-            rank: Beat.read(self._store.get(key))
+            rank: Beat.read(self.store.get(key))
             for rank, key in keys.items()
-            if self._store.check([key])
+            if self.store.check([key])
         }
+
+
+class RollCall:
+    """Who has come to join: before anything that would wait for one who has failed on the way.
+
+    Args:
+        board: Where they say so.
+        rank: Number of this process.
+        size: How many are to come.
+    """
+
+    def __init__(self, board: Board, rank: int, size: int) -> None:
+        self._rank, self._size = rank, size
+        self._board, self._store = board, board.store
+
+    def tell_failure(self, error: BaseException) -> None:
+        """Says that this process will not come, and why."""
+        self._board.tell_failure(
+            f"Process {self._rank} has stopped: {type(error).__name__}: {error}"
+        )
+        with contextlib.suppress(RuntimeError):
+            self._store.set(_GO, "")
+
+    def wait(self, timeout_s: float, *, patience_s: float) -> None:
+        """Says that this process has come, and waits for the others.
+
+        Raises:
+            ProcessLostError: One has failed on its way, or has not come in time.
+        """
+        self._store.set(f"{self._rank}", "here")
+        if self._store.add("count", 1) == self._size:
+            self._store.set(_GO, "")
+        began_s = said_s = time.monotonic()
+        while not self._has_begun():
+            now_s = time.monotonic()
+            if now_s - began_s > timeout_s:
+                message = (
+                    f"The {self._size} processes of the job have not come together in"
+                    f" {timeout_s:.0f} s: {self._missing()} is missing."
+                )
+                raise ProcessLostError(message, hint=_AGAIN)
+            if self._rank == 0 and now_s - said_s > patience_s:
+                said_s = now_s
+                _logger.warning("Waiting for %s (%.0f s).", self._missing(), now_s - began_s)
+        if words := self._board.failure():
+            raise ProcessLostError(words, hint=_AGAIN)
+
+    def _has_begun(self) -> bool:
+        """Waits a second for the last one's word, so that Ctrl-C is heard meanwhile."""
+        until_s = time.monotonic() + _SLICE_S
+        try:
+            self._store.wait([_GO], datetime.timedelta(seconds=_SLICE_S))
+        except RuntimeError:
+            if time.monotonic() < until_s:
+                raise
+            return False
+        return True
+
+    def _missing(self) -> str:
+        ranks = [rank for rank in range(self._size) if not self._store.check([f"{rank}"])]
+        return _names(ranks, {})
 
 
 class Heartbeats:
@@ -160,17 +231,26 @@ class Heartbeats:
         host, number, came = socket.gethostname(), 0, -1
         came_s = said_s = time.monotonic()
         before: dict[int, Beat] = {}
-        while not self._over.wait(self._patience_s / 12):
+        seen = -1
+        for look in itertools.count(1):
+            if self._over.wait(self._patience_s / 12 / _LOOKS_A_BEAT):
+                return
             meetings, step = self._place()
+            is_waiting, seen = meetings == seen, meetings
+            if is_waiting and (words := self._board.failure()):
+                self._on_failure()
+                if not self._over.wait(_HEARD_S):
+                    # In a group of the user's own, whose waits are not ours to end.
+                    _logger.error("%s. This process still waits for it.", words)
+                return
+            if look % _LOOKS_A_BEAT:
+                continue
             number, now_s = number + 1, time.monotonic()
             own = Beat(number, meetings, host)
             self._board.put(self._rank, own)
             if meetings != came:
                 came, came_s, said_s, before = meetings, now_s, now_s, {}
                 continue
-            if self._board.failure():
-                self._on_failure()
-                return
             if self._rank >= _READERS:
                 continue
             # What the others said some looks ago: who has not spoken since does not live.
@@ -186,18 +266,16 @@ class Heartbeats:
         on_time = [rank for rank in range(self._size) if rank not in late]
         if not late or not on_time or on_time[0] != self._rank:
             return
-        names = ", ".join(
-            f"process {rank}" + (f" on {now[rank].host}" if rank in now else "")
-            for rank in late[:8]
-        )
-        more = f" and {len(late) - 8} more" if len(late) > 8 else ""
-        _logger.warning(
-            "Waiting for %s%s since step %s (%.0f s).", names, more, f"{step:,}", waited_s
-        )
+        names = _names(late, now)
+        _logger.warning("Waiting for %s since step %s (%.0f s).", names, f"{step:,}", waited_s)
 
 
-def _name_of(rank: int, beat: Beat | None) -> str:
-    return f"process {rank}" + (f" on {beat.host}" if beat else "")
+def _names(ranks: Sequence[int], known: Mapping[int, Beat]) -> str:
+    named = ", ".join(
+        f"process {rank}" + (f" on {known[rank].host}" if rank in known else "")
+        for rank in ranks[:8]
+    )
+    return named + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
 
 
 def _own_connection() -> Any:

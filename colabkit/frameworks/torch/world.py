@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import os
 import warnings
@@ -15,7 +16,8 @@ from torch import nn
 
 from colabkit.errors import ArgumentError, ProcessesApartError, ProcessLostError
 from colabkit.frameworks.processes import process_count
-from colabkit.frameworks.torch.heartbeats import Board, Heartbeats
+from colabkit.frameworks.torch.connections import Connections
+from colabkit.frameworks.torch.heartbeats import Board, Heartbeats, RollCall
 
 # Rank 0 may write a last checkpoint to a slow volume for as long, and the others wait for it.
 DEADLINE_S = 1800.0
@@ -24,6 +26,7 @@ PATIENCE_S = 60.0
 _OF_ENGINES = ("gloo", "NCCL", "onnection closed by peer", "onnection reset", "Broken pipe")
 _T = TypeVar("_T")
 _joined: list[World] = []
+_tries: list[None] = []
 
 
 @contextlib.contextmanager
@@ -51,11 +54,19 @@ class World:
         try:
             if not dist.is_initialized():
                 dist.init_process_group(backend, timeout=timeout)
+            self._board = _next_board()
+            _roll_call(self._board).wait(deadline_s, patience_s=PATIENCE_S)
+            self._connections = Connections()
             self.group: Any = dist.new_group(backend=backend, timeout=timeout)
             self._control: Any = dist.new_group(backend="gloo", timeout=timeout)
-            self._board = Board(self.group.group_name)
+            self._connections.note()
+            # Who refuses now does so after all are through.
+            dist.barrier(group=self._control)
         except (RuntimeError, ValueError) as error:
-            message = f"The {process_count()} processes of the job have not come together: {error}"
+            count, board = process_count(), getattr(self, "_board", None)
+            message = (board.failure() if board else "") or (
+                f"The {count} processes of the job have not come together: {error}"
+            )
             hint = "Start all of them again; each must come to the same call of fit."
             raise ProcessLostError(message, hint=hint) from error
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -123,31 +134,40 @@ class World:
             dist.broadcast(buffer, src=0, group=self.group)
 
     @contextlib.contextmanager
-    def session(self) -> Iterator[None]:
+    def session(self, *, is_inner: bool = False) -> Iterator[None]:
         """Lets an error in one process be one in all: none waits for who will not come.
+
+        Args:
+            is_inner: Whether it lies in the time of another session, but not in its frames.
 
         Raises:
             ProcessLostError: Another process has failed, died, or does not answer in time.
         """
+        with contextlib.nullcontext() if is_inner else self._watched():
+            try:
+                yield
+            except GeneratorExit:
+                # A loop is left, by all processes or by one that ends now.
+                raise
+            except BaseException as error:
+                lost = self._lost(error)
+                self.leave(lost or error)
+                if lost is None:
+                    raise
+                raise lost from error
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
         beats = Heartbeats(
             self._board,
             self.rank,
             self.size,
             place=lambda: (self._meetings, self.step),
-            on_failure=self._abort_if_deaf,
+            on_failure=self._end_waits,
             patience_s=PATIENCE_S,
         )
         try:
             yield
-        except GeneratorExit:
-            # A loop is left, by all processes or by one that ends now.
-            raise
-        except BaseException as error:
-            lost = self._lost(error)
-            self._leave(error)
-            if lost is None:
-                raise
-            raise lost from error
         finally:
             beats.stop()
 
@@ -165,30 +185,24 @@ class World:
         hint = "Start all of them again: training goes on from the newest checkpoint."
         return ProcessLostError(message, hint=hint)
 
-    def _leave(self, error: BaseException) -> None:
-        """Tells the others why, and closes what they would wait for."""
-        self._board.tell_failure(
-            f"Process {self.rank} has stopped: {type(error).__name__}: {error}"
-        )
-        self._close()
-
-    def _close(self) -> None:
-        """Ends every wait of the others for this process, and its own for them."""
-        self.is_broken = True
+    def leave(self, error: BaseException) -> None:
+        """Tells the others why this process leaves, and ends every wait of theirs for it."""
+        self.tell_lost(f"Process {self.rank} has stopped: {type(error).__name__}: {error}")
         for group in (self._control, self.group):
             # A group that NCCL has given up itself, or that is closed already.
             with contextlib.suppress(RuntimeError, ValueError, AssertionError):
                 _abort(group)
 
     def tell_lost(self, why: str) -> None:
-        """Ends the waits for a process that is gone; safe from any thread."""
+        """Says that a process is gone, and ends the waits for it; safe from any thread."""
         self._board.tell_failure(why)
-        self._abort_if_deaf()
+        self._end_waits()
 
-    def _abort_if_deaf(self) -> None:
-        """Ends the wait for a process that has failed: NCCL's does not hear of it, gloo's does."""
+    def _end_waits(self) -> None:
+        """Ends what this process and the others wait for from each other."""
+        self.is_broken = True
+        self._connections.end()
         if _is_nccl(self.group):
-            self.is_broken = True
             _abort(self.group)
 
 
@@ -215,9 +229,31 @@ def tell_lost(why: str) -> None:
         world.tell_lost(why)
 
 
+@contextlib.contextmanager
+def telling_before_joining() -> Iterator[None]:
+    """Lets an error of a process that has not joined yet be one in those that wait for it."""
+    try:
+        yield
+    except BaseException as error:
+        if process_count() > 1 and dist.is_initialized() and not _joined:
+            _roll_call(_next_board()).tell_failure(error)
+        raise
+
+
+def _next_board() -> Board:
+    """Returns that of this try to join: each process counts its own, and all the same."""
+    _tries.append(None)
+    return Board(f"{len(_tries)}")
+
+
+def _roll_call(board: Board) -> RollCall:
+    return RollCall(board, dist.get_rank(), dist.get_world_size())
+
+
 def leave() -> None:
     """Takes this process out of its job, in whatever state that is."""
     _joined.clear()
+    _tries.clear()
     with contextlib.suppress(RuntimeError, ValueError, AssertionError):
         dist.destroy_process_group()
 
@@ -246,6 +282,9 @@ def _abort(group: Any) -> None:
         # Before 2.6 its shutdown is what aborts.
         getattr(engine, "abort", engine._shutdown)()
     else:
+        # Its last reference would wait for what is under way in it, for as long as its deadline:
+        # wherever garbage is collected, or where Python ends.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
         dist.destroy_process_group(group)
 
 

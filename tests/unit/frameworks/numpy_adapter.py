@@ -66,7 +66,9 @@ class NumpyAdapter:
 
     def close(self) -> None: ...
 
-    begin_step = restore_again = evaluation_mark = close
+    begin_step = restore_again = close
+
+    def evaluation_mark(self, *, at_end: bool = False) -> object | None: ...
 
     def has_stepped(self) -> bool:
         return True

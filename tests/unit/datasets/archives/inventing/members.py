@@ -90,13 +90,16 @@ def _folders(draw: random.Random) -> list[Member]:
 
 
 def _link(draw: random.Random, members: Sequence[Member]) -> Member:
-    names = (member.name for member in members if member.name not in _LEFT_OUT)
-    target = draw.choice([name for name in names if b".." not in name] or [b"1"])
     kind = draw.choice(("symlink", "hard"))
+    others = [member for member in members if member.name not in _LEFT_OUT]
+    names = [
+        m.name for m in others if b".." not in m.name and (kind == "symlink" or m.kind == "file")
+    ]
+    target = draw.choice(names or [b"1"])
     place = draw.choice((b"link", b"a/link", b"b/c/link"))
     if kind == "symlink":
         target = b"../" * place.count(b"/") + target
-        others = (
+        odd = (
             b"nowhere",
             b"../../../etc/passwd",
             b"/etc/passwd",
@@ -106,7 +109,7 @@ def _link(draw: random.Random, members: Sequence[Member]) -> Member:
             place,
             b"a/",
         )
-        target = draw.choice((target, target, target, draw.choice(others)))
+        target = draw.choice((target, target, target, draw.choice(odd)))
     else:
         target = draw.choice((target, target, b"./" + target, b"nowhere", b"/" + target))
     return Member(place, kind, link=target, mode=0o777)

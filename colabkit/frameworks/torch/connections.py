@@ -1,0 +1,71 @@
+"""The connections over which processes meet, ended while something waits on them.
+
+gloo closes those of a group with the last reference to it alone, which the traceback of an error
+holds as well, and its ``abort`` does nothing: whoever waits for a process that has failed would
+wait for its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+from pathlib import Path
+
+# Each process lists its open files in one of them, Linux in the first.
+_LISTS = (Path("/proc/self/fd"), Path("/dev/fd"))
+_OF_NETWORKS = frozenset({socket.AF_INET, socket.AF_INET6})
+
+
+class Connections:
+    """Those that are opened to other processes from now on until ``note``.
+
+    Example:
+        >>> opened = Connections()
+        >>> server = socket.create_server(("127.0.0.1", 0))
+        >>> near = socket.create_connection(server.getsockname())
+        >>> far, _ = server.accept()
+        >>> opened.note()
+        >>> opened.end()
+        >>> far.recv(1)
+        b''
+        >>> for each in (near, far, server):
+        ...     each.close()
+    """
+
+    def __init__(self) -> None:
+        self._before = _open_sockets()
+        self._noted: dict[int, int] = {}
+
+    def note(self) -> None:
+        """Takes down what has been opened by now."""
+        found = _open_sockets()
+        self._noted = {
+            number: name for number, name in found.items() if self._before.get(number) != name
+        }
+
+    def end(self) -> None:
+        """Ends them; safe from any thread. Waits for them are errors at once, on both sides."""
+        for number, name in self._noted.items():
+            with contextlib.suppress(OSError):
+                copy = os.dup(number)
+                # Another file may have the number by now.
+                is_same = os.fstat(copy).st_ino == name
+                with socket.socket(fileno=copy) as connection:
+                    # An error for what listens, which gloo could not bear to lose.
+                    connection.getpeername()
+                    if is_same and connection.family in _OF_NETWORKS:
+                        connection.shutdown(socket.SHUT_RDWR)
+
+
+def _open_sockets() -> dict[int, int]:
+    """Returns the numbers of this process's open sockets, and what tells each from others."""
+    listed = next((each for each in _LISTS if each.is_dir()), None)
+    found: dict[int, int] = {}
+    for path in () if listed is None else listed.iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile, as the list itself is
+            about = os.fstat(int(path.name))
+            if stat.S_ISSOCK(about.st_mode):
+                found[int(path.name)] = about.st_ino
+    return found
