@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.notebook import text_table
+from colabkit.runtime import start_program
 
 _BACKENDS = {"tensorflow": "demo-keras", "jax": "demo-jax"}
 # Without its greetings, and on the CPU: on a GPU it may add in any order.
@@ -154,7 +155,7 @@ def _start(folder: Path, training: Training) -> subprocess.Popen[bytes]:
     words = ["--framework", training.framework, "--epochs", str(training.epochs)]
     words += ["--backend", training.backend]
     command = [sys.executable, "-m", "colabkit.demo", *words, "--child", str(folder)]
-    return subprocess.Popen(command, env=training.environment())  # noqa: S603  # our own module
+    return start_program(command, env=training.environment())
 
 
 def _finish(folder: Path, name: str, training: Training) -> Session:

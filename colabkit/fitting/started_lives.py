@@ -23,6 +23,7 @@ import psutil
 
 from colabkit.errors import ArgumentError, MissingPackageError
 from colabkit.fitting.proof_lives import Trial, check_ended, forked, seed_all
+from colabkit.runtime import start_program
 
 _TRIAL, _SAID = "trial.pickle", "said.txt"
 _WAY_ON = (
@@ -46,7 +47,7 @@ class StartedLives:
     def __init__(self, trial: Trial, scratch: Path) -> None:
         self._scratch = scratch
         (scratch / _TRIAL).write_bytes(_pickled(trial))
-        self._parent = subprocess.Popen(  # noqa: S603  # of our own module
+        self._parent = start_program(
             [sys.executable, "-m", __name__, str(scratch), *_imports()],
             env=_environment(),
             stdin=subprocess.PIPE,

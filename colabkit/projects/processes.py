@@ -18,6 +18,7 @@ import psutil
 from colabkit.errors import ScriptError
 from colabkit.notebook import show_output
 from colabkit.projects.masking import MaskedText
+from colabkit.runtime import start_program
 
 _LOOK_S = 0.2
 _READ_BYTES = 1 << 16
@@ -51,7 +52,7 @@ class ShownProcess:
         self._tick = tick
         self._tail = ""
         try:
-            self._process = subprocess.Popen(  # noqa: S603  # no shell
+            self._process = start_program(
                 command,
                 cwd=folder,
                 env=dict(environ),
@@ -188,7 +189,7 @@ def _ward_of(group: int) -> subprocess.Popen[bytes] | None:
     shell = shutil.which("sh")
     if shell is None:
         return None
-    return subprocess.Popen(  # noqa: S603  # a fixed text and two numbers
+    return start_program(
         [shell, "-c", _WARD, "colabkit-ward", str(group), str(int(_GENTLE_S))],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

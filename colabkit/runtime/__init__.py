@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         prefer_device,
         preferred_device,
     )
+    from colabkit.runtime.starting import run_to_end, start_program
     from colabkit.runtime.tensorflow_gpu import TensorFlowFramework
     from colabkit.runtime.torch_gpu import TorchFramework
     from colabkit.runtime.tpu import Tpu, find_tpu
@@ -88,7 +89,9 @@ __all__ = [
     "read_driver",
     "read_host",
     "requirement_allows",
+    "run_to_end",
     "session_clock",
+    "start_program",
     "unassign",
 ]
 
@@ -111,6 +114,7 @@ __getattr__, __dir__ = opened_on_use(
         ),
         "platform": "Platform detect_platform",
         "preferences": "expect_hours expected_limit_s prefer_device preferred_device",
+        "starting": "run_to_end start_program",
         "tensorflow_gpu": "TensorFlowFramework",
         "torch_gpu": "TorchFramework",
         "tpu": "Tpu find_tpu",

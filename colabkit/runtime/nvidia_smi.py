@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 
 from colabkit.runtime.gpus import ComputeCapability, DriverReport, Gpu, GpuProcess
+from colabkit.runtime.starting import run_to_end
 
 _TIMEOUT_S = 10.0
 _MIB = 1 << 20
@@ -45,16 +46,12 @@ def run_smi(arguments: Sequence[str]) -> Answer | None:
     if program is None:
         return None
     try:
-        done = subprocess.run(  # noqa: S603  # a fixed program with fixed arguments
+        done = run_to_end(
             [program, *arguments],
+            timeout_s=_TIMEOUT_S,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            errors="replace",
-            timeout=_TIMEOUT_S,
-            check=False,
-            # Closed by Python, what lies on a mount that hangs would hold this whole process.
-            close_fds=False,
         )
     except subprocess.TimeoutExpired:
         return Answer(f"nvidia-smi gave no answer within {_TIMEOUT_S:.0f} s", ok=False)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from colabkit.errors import StorageError
+from colabkit.runtime import run_to_end, start_program
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,14 +57,13 @@ def run_program(
     # Files and no pipes: what it leaves in the background would hold a pipe open for ever.
     with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
         try:
-            code = subprocess.run(  # noqa: S603  # no shell, and every argument is ours
+            code = run_to_end(
                 command,
+                timeout_s=timeout_s,
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
-                timeout=timeout_s,
                 env={**os.environ, **(environment or {})},
-                check=False,
             ).returncode
         except subprocess.TimeoutExpired:
             code = None
@@ -80,7 +80,7 @@ def stopped_program(
         command: The program's name and its arguments.
         feeds: Whether it is given something to read.
     """
-    running = subprocess.Popen(  # noqa: S603  # no shell, and every argument is ours
+    running = start_program(
         command,
         stdin=subprocess.PIPE if feeds else subprocess.DEVNULL,
         stdout=subprocess.DEVNULL if feeds else subprocess.PIPE,

@@ -171,8 +171,10 @@ def _unzipped(unzip: str, file: BinaryIO, password: bytes) -> Iterator[bytes]:
     """Yields what the one member of a zip says; whether that is right is the reader's to check."""
     import subprocess  # hardly any zip is encrypted
 
+    from colabkit.runtime import start_program
+
     options = b'-P "' + password + b'"' if b" " in password else b"-P " + password
-    process = subprocess.Popen(  # noqa: S603 - a program that was found
+    process = start_program(
         [unzip, "-p", f"/dev/fd/{file.fileno()}"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -128,14 +128,15 @@ class WriterProcess:
     def _start(self) -> None:
         import subprocess  # a small archive is written without a process
 
+        from colabkit.runtime import start_program
+
         archive = -1
         try:
-            self._memory = os.memfd_create("colabkit", 0)
+            self._memory = os.memfd_create("colabkit")
             os.ftruncate(self._memory, _MEMORY_BYTES)
             if self._archive is not None:
                 archive = os.dup(self._archive)
-                os.set_inheritable(archive, True)
-            self._process = subprocess.Popen(  # noqa: S603 - our own module
+            self._process = start_program(
                 [
                     *(sys.executable, "-I", "-S", "-c", _PROGRAM, self._tree.prefix),
                     *(str(self._memory), str(archive)),
@@ -144,13 +145,10 @@ class WriterProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                # Closed by Python, what lies on a mount that hangs would hold this whole process:
-                # until the new one runs its program, nobody else gets the interpreter.
-                close_fds=False,
+                pass_fds=[each for each in (self._memory, archive) if each >= 0],
                 # A Ctrl-C is for the notebook alone.
                 start_new_session=True,
             )
-            os.set_inheritable(self._memory, False)
         except (AttributeError, OSError) as error:
             _log.info("Files are written by threads, as no process can be started (%r).", error)
             self._end()

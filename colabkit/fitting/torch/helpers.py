@@ -30,6 +30,7 @@ from colabkit.fitting.torch.handing_over import (
 from colabkit.frameworks.torch.connections import Connections
 from colabkit.frameworks.torch.world import device_of_rank, join, leave, tell_lost
 from colabkit.notebook import show_output
+from colabkit.runtime import start_program
 
 # It names its stores without exporting them.
 dist: Any = torch.distributed
@@ -121,7 +122,7 @@ class _Helper:
         self.said = said
         self.word: Word | None = None
         self.code: int | None = None
-        self.process = subprocess.Popen(  # noqa: S603  # of our own module
+        self.process = start_program(
             [
                 *(sys.executable, "-P", "-m", "colabkit.fitting.helper_process"),
                 json.dumps(orders),
