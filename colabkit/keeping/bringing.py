@@ -7,7 +7,7 @@ import dataclasses
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from colabkit.errors import CheckpointCorruptError, DiskFullError
 from colabkit.keeping.fetching import Fetcher, remove, sweep
@@ -162,10 +162,11 @@ class _Bringing:
                         remove(self._folder / path)
                 else:
                     self._set_aside([name], local, brought)
+            self._unlink_on_the_way(name)
             stamps |= fetcher.fetch(name, units[name])
             brought.copied += units[name]
             brought.nbytes += sum(content.nbytes for content in units[name].values())
-        self._link(held.links)
+        self._link(held.links, is_ahead=is_ahead)
         brought.version, brought.held, brought.stamps = version, held, stamps
 
     def _is_same(self, contents: Mapping[str, Content], here: Mapping[str, Stamp]) -> bool:
@@ -243,11 +244,22 @@ class _Bringing:
                     (self._folder / path).rename(target)
             brought.set_aside[name] = root
 
-    def _link(self, links: Mapping[str, str]) -> None:
+    def _unlink_on_the_way(self, name: str) -> None:
+        """Removes links where the version has a file or a folder: it would land elsewhere."""
+        for each in (name, *map(str, PurePosixPath(name).parents[:-1])):
+            if (self._folder / each).is_symlink():
+                (self._folder / each).unlink()
+
+    def _link(self, links: Mapping[str, str], *, is_ahead: bool) -> None:
         for path, target in links.items():
             place = self._folder / path
             where = Path(os.path.normpath(place.parent / target))
-            if os.path.lexists(place) or not where.is_relative_to(self._folder):
+            if not where.is_relative_to(self._folder):
+                continue
+            if place.is_symlink() and not is_ahead:
+                # It leads to what was the newest when this machine was here last.
+                place.unlink()
+            if os.path.lexists(place):
                 continue
             place.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(OSError):

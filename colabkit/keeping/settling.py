@@ -118,15 +118,19 @@ class Settling:
 
     def note(self, units: Mapping[str, Unit]) -> None:
         """Notes what a look saw; only what changed since it was kept."""
-        now_s = self._clock()
         for name in self._since.keys() - units.keys():
             del self._since[name]
         for name in self._changed_since.keys() - units.keys():
             del self._changed_since[name]
-        for name, unit in units.items():
-            self._changed_since.setdefault(name, now_s)
-            if name not in self._since or self._since[name][0] != unit.files:
-                self._since[name] = (unit.files, now_s)
+        for unit in units.values():
+            self.note_one(unit)
+
+    def note_one(self, unit: Unit) -> None:
+        """Notes a unit that was looked at again."""
+        now_s = self._clock()
+        self._changed_since.setdefault(unit.name, now_s)
+        if unit.name not in self._since or self._since[unit.name][0] != unit.files:
+            self._since[unit.name] = (unit.files, now_s)
 
     def rested_s(self, name: str) -> float:
         """Returns for how long a unit has been seen as it is."""

@@ -187,15 +187,12 @@ class Taker:
             if large_nbytes and nbytes and large_nbytes + nbytes > _VERSION_BYTES:
                 left.append(unit)
                 continue
-            kinds = self._sisters(unit, held), self._kinds_before(unit, held)
-            objection = self._settling.objection(unit, writers, *kinds, is_urgent=is_urgent)
-            if not objection:
-                try:
-                    objection = self._take_unit(unit, held, taken, gone)
-                except OSError as error:
-                    # What needs no copy, or a small one, goes all the same.
-                    full = full or error
-                    objection = str(error)
+            try:
+                objection = self._take_unit(unit, writers, held, taken, gone, is_urgent=is_urgent)
+            except OSError as error:
+                # What needs no copy, or a small one, goes all the same.
+                full = full or error
+                objection = str(error)
             if objection:
                 self.objections[unit.name] = objection
                 left.append(unit)
@@ -213,20 +210,39 @@ class Taker:
         named = {path: named_in(each.data, names) for path, each in _pointers_in(taken)}
         return Change(taken, frozenset(gone), links, pending.saved_s, named, full)
 
-    def _take_unit(self, unit: Unit, held: Held, taken: dict[str, Taken], gone: set[str]) -> str:
+    def _take_unit(
+        self,
+        unit: Unit,
+        writers: Writers,
+        held: Held,
+        taken: dict[str, Taken],
+        gone: set[str],
+        *,
+        is_urgent: bool,
+    ) -> str:
         """Takes a unit, and what it lost goes with that; returns why it could not be."""
-        try:
-            found = self._taken(unit, held)
-        except OSError as error:
-            if isinstance(error, ColabKitError) or error.errno in _NO_ROOM:
-                raise
-            return f"{unit.name} cannot be read: {error.strerror}"
-        if found is None:
-            return f"{unit.name} is written all the time"
-        files, contents = found
-        taken |= contents
-        gone |= self._known(held).get(unit.name, {}).keys() - files
-        return ""
+        kinds = self._sisters(unit, held), self._kinds_before(unit, held)
+        for _ in range(_TRIES):
+            objection = self._settling.objection(unit, writers, *kinds, is_urgent=is_urgent)
+            if objection:
+                return objection
+            try:
+                contents = self._taken(unit, held)
+            except OSError as error:
+                if isinstance(error, ColabKitError) or error.errno in _NO_ROOM:
+                    raise
+                return f"{unit.name} cannot be read: {error.strerror}"
+            if contents is not None:
+                taken |= contents
+                gone |= self._known(held).get(unit.name, {}).keys() - unit.files.keys()
+                return ""
+            # Written over meanwhile, it may be half of the next now: it is judged anew.
+            files = by_unit(scan_folder(self.folder, self.skip).files, self.whole).get(unit.name)
+            if files is None:
+                break
+            unit, writers = Unit(unit.name, files), writers_in(self.folder)
+            self._settling.note_one(unit)
+        return f"{unit.name} is written all the time"
 
     def _leave_what_changed(
         self, pending: Pending, after: FolderScan, taken: dict[str, Taken]
@@ -370,30 +386,21 @@ class Taker:
         files = self._known(held).get(unit.name, {})
         return _kinds(unit.name, files) if unit.is_folder else frozenset()
 
-    def _taken(self, unit: Unit, held: Held) -> tuple[Set[str], dict[str, Taken]] | None:
-        """Returns a unit's files, and the new ones as they were at one instant; None if it failed.
+    def _taken(self, unit: Unit, held: Held) -> dict[str, Taken] | None:
+        """Returns what is new of a unit as it was at one instant; None where it was written over.
 
         Raises:
-            OSError: One of them cannot be read.
+            OSError: One of its files cannot be read.
         """
-        for number in range(_TRIES):
-            if number:
-                seen = scan_folder(self.folder, self.skip).files
-                files = by_unit(seen, self.whole).get(unit.name)
-                if files is None:
-                    return None
-                unit = Unit(unit.name, files)
-            try:
-                taken = {
-                    path: self.area.take(path, stamp, held.contents.get(path))
-                    for path, stamp in unit.files.items()
-                    if self.stamps.get(path) != stamp or path not in held.contents
-                }
-            except ChangedError:
-                continue
-            if self._is_still(unit):
-                return unit.files.keys(), taken
-        return None
+        try:
+            taken = {
+                path: self.area.take(path, stamp, held.contents.get(path))
+                for path, stamp in unit.files.items()
+                if self.stamps.get(path) != stamp or path not in held.contents
+            }
+        except ChangedError:
+            return None
+        return taken if self._is_still(unit) else None
 
     def _is_still(self, unit: Unit) -> bool:
         """Whether nothing of a unit was written while it was taken."""

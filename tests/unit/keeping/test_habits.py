@@ -37,6 +37,37 @@ def test_a_link_to_the_newest_is_the_newest_and_back_wherever_it_pointed_from(ma
     assert again.latest("latest-run/logs/*") is None
 
 
+@pytest.mark.parametrize("is_link", [True, False])
+def test_on_a_machine_that_was_overtaken_the_link_leads_to_what_is_newest_now(machine, is_link):
+    def save(number):
+        machine.put(f"checkpoints/epoch={number}.pkl", b"%d" % number * LARGE)
+        last = machine.folder / "last"
+        last.unlink(missing_ok=True)
+        if is_link or number == 1:
+            last.symlink_to(f"checkpoints/epoch={number}.pkl")
+        else:
+            machine.put("last/checkpoint-2/model.pkl", b"%d" % number * LARGE)
+
+    kept = machine.keep()
+    save(1)
+    kept.flush()
+    machine.kill()
+    kept = machine.keep()
+    save(2)
+    kept.flush()
+    machine.number = 0
+    machine.kill()
+    assert (machine.folder / "last").read_bytes() == b"1" * LARGE
+    name = "last" if is_link else "last/checkpoint-2/model.pkl"
+    kept = machine.keep()
+    assert (machine.folder / name).read_bytes() == b"2" * LARGE
+    kept.flush()
+    machine.number = 2
+    machine.kill()
+    machine.keep()
+    assert (machine.folder / name).read_bytes() == b"2" * LARGE
+
+
 def test_a_link_out_of_the_folder_is_said_once(machine, capfd):
     kept = machine.keep()
     (machine.folder / "data").symlink_to("/etc")

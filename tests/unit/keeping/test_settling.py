@@ -285,3 +285,56 @@ def test_what_counts_only_together_is_taken_as_it_is_at_one_instant(tmp_path, na
     assert area.first in names
     taken = {path: each.data.decode() for path, each in change.taken.items()}
     assert taken == {name: "[2, 2]" if name == area.first else "[1]" for name in names}
+
+
+class HalfWritten(StagingArea):
+    """A folder whose trainer begins to write the first file anew as it is taken, and pauses."""
+
+    first, file = "", None
+
+    def take(self, path, stamp, known=None):
+        if not self.first:
+            self.first = path
+            self.meddle(self._folder / path)
+        return super().take(path, stamp, known)
+
+    def meddle(self, place):
+        self.file = place.open("wb")
+        self.file.write(b"2" * 100)
+        self.file.flush()
+
+
+class HalfSaved(HalfWritten):
+    """One whose trainer has written the first of its files anew, and not yet the others."""
+
+    def meddle(self, place):
+        for other in place.parent.iterdir():
+            other.unlink()
+        place.write_bytes(b"2" * 100)
+
+
+@pytest.mark.parametrize(
+    ("area", "names"),
+    [
+        (HalfWritten, ["last.pkl"]),
+        (HalfWritten, ["step-1/model.pkl", "step-1/other.pkl"]),
+        (HalfSaved, ["step-1/model.pkl", "step-1/other.pkl"]),
+        (HalfSaved, ["checkpoint-1/model.pkl", "checkpoint-1/training_args.bin"]),
+    ],
+)
+def test_what_is_half_written_anew_as_it_is_taken_is_not_taken(tmp_path, area, names):
+    folder = tmp_path / "runs"
+    for name in names:
+        put(folder, name, "1" * 200)
+    if "checkpoint-1" in names[0]:
+        put(folder, "checkpoint-1/trainer_state.json", "{}")
+    area, now_s = area(folder, tmp_path / "staged"), [0.0]
+    taker = Taker(folder, area, WHOLE, (), {}, {}, lambda: now_s[0])
+    pending = taker.scan(Held())
+    now_s[0] = 10.0
+    taken = taker.take(pending, Held(), is_urgent=True).taken
+    if area.file is not None:
+        area.file.close()
+    assert area.first in names
+    assert not taken
+    assert len(taker.objections) == 1
