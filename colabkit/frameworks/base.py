@@ -111,8 +111,12 @@ class FrameworkAdapter(Protocol):
         """Puts it back."""
         ...
 
-    def restore_again(self) -> None:
-        """Puts back what a loop has reset on its way to the place where it goes on."""
+    def restore_again(self, *, all_of_it: bool = False) -> None:
+        """Puts back what a loop has reset on its way to the place where it goes on.
+
+        Args:
+            all_of_it: Whether the program has just come to that place, in a loop of the user's.
+        """
         ...
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:

@@ -59,6 +59,7 @@ class Boundaries:
     _news: News
     _is_best: bool
     _is_open: bool
+    is_users_loop: bool
     _next_look_s: float
     _epochs_total: int | None
     _epoch_began_s: float
@@ -261,7 +262,8 @@ class Boundaries:
             self._end_early(why)
             return
         self._require_finite(self._checkpoints.status())
-        self._checkpoints.save_if_due(self.step, counts=counts)
+        if not self._is_behind_last_batch():
+            self._checkpoints.save_if_due(self.step, counts=counts)
         self._checkpoints.remount()
 
     def _ends(self) -> bool:
@@ -279,6 +281,20 @@ class Boundaries:
             return self._epochs_total is not None and self.epoch >= self._epochs_total
         length = leading.feed.length if leading.feed is not None else None
         return length is not None and leading.batches_done >= length
+
+    def _come_to_place(self) -> None:
+        """Puts all back that was done again on the way, where the next loop is the checkpoint's."""
+        if self._position.arrives_next:
+            self._state.kept.put_back()
+            self._adapter.restore_again(all_of_it=True)
+
+    def _is_behind_last_batch(self) -> bool:
+        """Whether the epoch goes on behind a loop that is through, with names its body has set.
+
+        A loop that a resume finds through sets none of them: ``loss``, say. The next save is soon.
+        """
+        is_in_epoch = self.is_users_loop and self._epochs_total is not None
+        return is_in_epoch and self._position.leading is not None and self._is_at_an_end()
 
     def _end_early(self, why: str) -> None:
         """Ends the run where it stands, in mid-epoch too; the loops over it yield no more."""

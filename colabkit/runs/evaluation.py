@@ -68,7 +68,9 @@ class Evaluation:
         mark = self._mark(at_end=at_end)
         if mark is not None:
             values = dict(self._state.epoch_values)
-            self._places.append(_Place(self._position.state_dict(), mark, values))
+            # Where a pass begins, the state has in it what stands between it and the one before.
+            place = {**self._position.state_dict(), "is_at_next": not at_end}
+            self._places.append(_Place(place, mark, values))
         return mark is not None
 
     def snapshot(self, sections: Sequence[Section]) -> list[Section]:

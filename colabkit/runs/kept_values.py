@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,9 +23,12 @@ class KeptValues:
     tensor, an array, a list, a dict, is the very object that was passed.
     """
 
-    def __init__(self, is_tensor: Callable[[object], bool]) -> None:
+    def __init__(
+        self, is_tensor: Callable[[object], bool], is_behind: Callable[[], bool] = lambda: False
+    ) -> None:
         fields: dict[str, Any] = {"_is_tensor": is_tensor, "_values": {}, "_restored": {}}
-        self.__dict__.update(fields)
+        # What a checkpoint has for those that the program may change before it comes to its place.
+        self.__dict__.update(fields, _is_behind=is_behind, _again={})
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Takes variables up, with what a checkpoint has for them; those known stay.
@@ -40,8 +44,17 @@ class KeptValues:
                 continue
             self._check(name, value)
             if name in self._restored:
-                value = _put_back(value, self._restored.pop(name))
+                stored = self._restored.pop(name)
+                if self._is_behind():
+                    self._again[name] = copy.deepcopy(stored)
+                value = _put_back(value, stored)
             self._values[name] = value
+
+    def put_back(self) -> None:
+        """Gives them once more what the checkpoint has, where the program has come to its place."""
+        for name, stored in self._again.items():
+            self._values[name] = _put_back(self._values[name], stored)
+        self._again.clear()
 
     def _check(self, name: str, value: Any) -> None:
         try:
@@ -78,6 +91,8 @@ class KeptValues:
         if name not in self._values:
             message = f"No value {name!r} is kept; pass it to run.state first."
             raise AttributeError(message)
+        if name in self._again and self._is_behind():
+            return  # the head of an epoch is run again, which had its turn before the checkpoint
         self._values[name] = value
 
     def __repr__(self) -> str:

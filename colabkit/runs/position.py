@@ -74,6 +74,7 @@ class Position:
         self._data_reasons: tuple[str, ...] = ()
         self._to_skip = 0
         self._to_reopen: list[Cursor] = []
+        self._is_at_next = False
         self.between = BetweenPasses()
 
     def begin_epoch(self, epoch: int) -> None:
@@ -85,7 +86,7 @@ class Position:
         self._data_reasons = self.data_reasons
         for cursor in self.open:
             cursor.is_over = True
-        self.open, self._to_reopen = [], []
+        self.open, self._to_reopen, self._is_at_next = [], [], False
 
     def begin_epoch_anew(self) -> None:
         """Moves back to the start of the epoch under way; its steps stay counted."""
@@ -117,6 +118,8 @@ class Position:
         if leads and self._to_skip:
             self._to_skip -= 1
             return None
+        if leads:
+            self._is_at_next = False
         description = dict(feed.describe())
         cursor = self._reopened(description, leads=leads)
         if cursor is None:
@@ -142,10 +145,29 @@ class Position:
         return found
 
     @property
+    def is_behind(self) -> bool:
+        """Whether the program is yet to come to the place that a checkpoint has held.
+
+        Until then it does again what the state put back has in it already: the heads of epochs,
+        and what stands between two loops.
+        """
+        return bool(self._to_skip or self._has_led or self._is_at_next)
+
+    @property
+    def arrives_next(self) -> bool:
+        """Whether the loop that begins next takes the program to that place."""
+        to_come = self._to_skip + (self._has_led or self._is_at_next)
+        return self.leading is None and to_come == 1
+
+    @property
+    def _has_led(self) -> bool:
+        """Whether a loop that led is to be opened again."""
+        return any(cursor.outermost for cursor in self._to_reopen)
+
+    @property
     def begins_next(self) -> bool:
         """Whether the loop that begins next leads, and no part of it is done."""
-        to_reopen = any(cursor.outermost for cursor in self._to_reopen)
-        return self.leading is None and not (self._to_skip or to_reopen)
+        return self.leading is None and not (self._to_skip or self._has_led)
 
     @property
     def leading(self) -> Cursor | None:
@@ -185,6 +207,7 @@ class Position:
         self._data_reasons = tuple(state.get("data_reasons", ()))
         self.between.load_state_dict(state.get("between_passes", []))
         self.open, self._to_reopen = [], [Cursor(**cursor) for cursor in state["open"]]
+        self._is_at_next = state.get("is_at_next", False)
 
     def forget_batches(self) -> None:
         """Drops what is kept of the batches of loops that are open, or to be opened again."""

@@ -175,7 +175,7 @@ class Run(Reporting):
             history=self.history,
             log=self._log,
             monitor=Monitor(options.monitor),
-            kept=KeptValues(self._adapter.backend.is_tensor),
+            kept=KeptValues(self._adapter.backend.is_tensor, lambda: self._position.is_behind),
         )
         self._waiting = Waiting()
         pace = Pace(self._waiting, lambda: None if self.is_users_loop else self._log.samples)
@@ -329,6 +329,7 @@ class Run(Reporting):
             return
         self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
         if self.is_users_loop:
+            self._come_to_place()
             self._evaluation.before_pass()
         cursor = position.enter(feed, has_one_feed=not self.is_users_loop)
         if cursor is None:

@@ -63,18 +63,21 @@ def own_loss(output: Any) -> torch.Tensor | None:
     return found if isinstance(found, torch.Tensor) else None
 
 
-def infer_loss(output: Any, target: Any) -> LossFunction:
+def infer_loss(output: Any, target: Any, *, is_first: bool = True) -> LossFunction:
     """Returns the loss that the shapes and dtypes of output and target ask for.
 
     Args:
         output: What the model gave, [N, C, ...] or [N, ...].
         target: Whole numbers [N, ...] for classes, floats of the output's shape otherwise.
+        is_first: Whether the run has trained on no batch yet. Later ones say nothing by their
+            values: targets mixed of two samples may all be of one by chance.
 
     Raises:
         ArgumentError: They fit no loss without ambiguity.
     """
     if isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor):
-        _check_is_not_one_hot(output, target)
+        if is_first:
+            _check_is_not_one_hot(output, target)
         whole = not target.is_floating_point() and not target.is_complex()
         if not target.ndim and output.ndim and not (whole and output.numel() == 1):
             raise one_sample_error("target", target)

@@ -95,6 +95,8 @@ class Forward:
         self._criterion = config.loss
         self._classes = Classes() if config.loss is None else classes_of(config.loss)
         self._may_be_overwritten = _is_compiled(config.loss)
+        self.is_first = True
+        """Whether the run has trained on no batch before those that this one is given."""
 
     def __call__(self, batch: Any) -> StepResult:
         """Returns the outcome of one batch."""
@@ -144,7 +146,8 @@ class Forward:
             if loss is not None:
                 self._classes, self._may_be_overwritten = OWN, True
                 return output, target, loss
-            self._criterion = infer_loss(main_output(output), target)
+            found = main_output(output)
+            self._criterion = infer_loss(found, target, is_first=self.is_first)
             self._classes = classes_of(self._criterion)
         if target is None:
             target = inputs
@@ -357,6 +360,7 @@ class TrainStep:
         self._updates = state.get("updates", 0)
         self._changed = size_changes(state.get("microbatch"), None)
         self.cut = Cut.of_state(state)
+        self._forward.is_first = not (self._updates or self._batches_done)
 
     def verdict(self) -> ResumeVerdict:
         """Returns what the size of the parts says on how exactly the run resumes."""
@@ -371,6 +375,8 @@ class Evaluation:
     ) -> None:
         self._config = config
         self._forward = forward or Forward(config)
+        if isinstance(self._forward, Forward):
+            self._forward.is_first = False  # training comes before it, in this session or another
 
     @torch.no_grad()
     def __call__(self, batches: Any) -> dict[str, float]:

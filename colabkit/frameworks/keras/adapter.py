@@ -84,7 +84,7 @@ class KerasAdapter:
         """Puts a checkpoint back into the user's objects."""
         self.state.restore(sections)
 
-    def restore_again(self) -> None:
+    def restore_again(self, *, all_of_it: bool = False) -> None:  # noqa: ARG002  # see there
         """Puts back what a loop has reset on its way to the place where it goes on."""
         self.state.restore_again()
 

@@ -140,7 +140,7 @@ class PlainAdapter:
             if name in objects["others"]:
                 self._objects[name].load_state_dict(objects["others"][name])
 
-    def restore_again(self) -> None:
+    def restore_again(self, *, all_of_it: bool = False) -> None:
         """Nothing: no tree is reset as an epoch begins."""
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:

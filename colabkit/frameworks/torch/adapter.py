@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import platform
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.pieces import require_form_of_weights, whole
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
+from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_known_groups
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.trained import holds
@@ -62,6 +64,10 @@ class TorchAdapter:
         self._returning: tuple[str, ...] = ()
         # What the newest sections hold that was put together of pieces.
         self._wholes: list[torch.Tensor] = []
+        # Until the first step, what was restored, and from which settings changes were taken.
+        self._again: Mapping[str, Any] | None = None
+        self._taken_from: Mapping[str, Any] | None = None
+        self._groups = ExitStack()
 
     def join_processes(self) -> World | None:
         """Returns the processes that train the objects together.
@@ -101,7 +107,9 @@ class TorchAdapter:
 
     def begin_step(self) -> None:
         """Marks a step boundary."""
-        self._is_as_restored = False
+        if self._is_as_restored:
+            self._is_as_restored = False
+            self._forget_restored()
         if self._hooks is not None:
             self._hooks.begin_step()
 
@@ -151,6 +159,12 @@ class TorchAdapter:
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""
+        self._again, self._taken_from = copies_for_later(sections), None
+        self._restore(sections)
+        self._groups.close()
+        self._groups = tolerating_known_groups(self._state.optimizers.values())
+
+    def _restore(self, sections: Mapping[str, Any]) -> None:
         self._state.restore(sections)
         self._was_restored = self._is_as_restored = True
         others = self._state.trained_by_hand()
@@ -161,13 +175,30 @@ class TorchAdapter:
         if self._hooks is not None:
             self._hooks.restore_leftovers(self._leftovers)
 
-    def restore_again(self) -> None:
+    def restore_again(self, *, all_of_it: bool = False) -> None:
         """Puts modes, switches and numbers of modules back, which a loop sets as it begins.
 
         Where a step has been taken since, they are what they are.
+
+        Args:
+            all_of_it: Whether to put everything back: what the head of an epoch does to the
+                objects, and what stands between two loops, they have in them already.
         """
-        if self._is_as_restored:
-            self._state.restore_again()
+        if not self._is_as_restored:
+            return
+        if all_of_it and self._again is not None:
+            sections, taken_from = self._again, self._taken_from
+            self._forget_restored()
+            self._restore(sections)
+            if taken_from is not None:
+                self._passed.take(taken_from)
+            if self._hooks is not None:
+                self._state.begin()
+        self._state.restore_again()
+
+    def _forget_restored(self) -> None:
+        self._again = self._taken_from = None
+        self._groups.close()
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many tensors did, of how many."""
@@ -251,6 +282,7 @@ class TorchAdapter:
 
     def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
         """Takes what is passed otherwise than ``then`` into the restored objects; says it."""
+        self._taken_from = then
         return self._passed.take(then)
 
     def environment(self) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import xxhash
 from colabkit.checkpoint import encode
 from colabkit.errors import StateError
 from colabkit.frameworks.torch.state import TorchState
+from colabkit.frameworks.torch.structure import parameters_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +31,14 @@ class _Mark:
 
 
 def evaluation_mark(state: TorchState) -> object | None:
-    """Returns what the objects hold as a mark; None unless all modules are in evaluation mode.
+    """Returns what the objects hold as a mark; None unless what is trained is in evaluation mode.
 
     Without an optimizer nobody trains, and a loop that predicts goes on at the very batch.
+    Averaged copies and target networks are often left in the other mode.
     """
-    modules = [part for module in state.modules.values() for part in module.modules()]
+    trained = {id(p) for each in state.optimizers.values() for p in parameters_of(each)}
+    roots = [m for m in state.modules.values() if any(id(p) in trained for p in m.parameters())]
+    modules = [part for root in roots or state.modules.values() for part in root.modules()]
     if not (modules and state.optimizers) or any(part.training for part in modules):
         return None
     values: list[Any] = []

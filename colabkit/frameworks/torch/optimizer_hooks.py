@@ -143,8 +143,12 @@ class OptimizerHooks:
         self._before_step = before_step
         self._stepped: set[str] = set()
         self._leftovers = {name: Leftovers() for name in self._optimizers}
-        self._handles = []
+        self._handles: list[Any] = []
         for name, optimizer in self._optimizers.items():
+            if not hasattr(optimizer, "_optimizer_step_pre_hooks"):
+                # One around another, made without super().__init__(): this is how PyTorch mends
+                # those that it unpickles.
+                torch.optim.Optimizer.__setstate__(optimizer, {})
             self._handles.append(optimizer.register_step_pre_hook(self._noting(name)))
             self._handles.append(optimizer.register_step_post_hook(self._marking(name)))
 

@@ -92,6 +92,9 @@ def _moved(value: Any, device: torch.device) -> Any:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Loads what an optimizer gave, in the forms and strides its own steps would have made."""
+    if "state" not in state:  # one around another, with a state of its own form
+        optimizer.load_state_dict(realigned(state))
+        return
     state = _cut_as_weights(optimizer, state)
     optimizer.load_state_dict(state)
     # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
