@@ -119,6 +119,13 @@ class FrameworkAdapter(Protocol):
         """
         ...
 
+    def begin_epoch(self) -> tuple[str, ...]:
+        """Returns what was set since a restore and comes back to the checkpoint's, a phrase each.
+
+        Called before the head of an epoch is run, which may change objects that have it already.
+        """
+        ...
+
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many tensors did, of how many."""
         ...

@@ -282,6 +282,15 @@ class Boundaries:
         length = leading.feed.length if leading.feed is not None else None
         return length is not None and leading.batches_done >= length
 
+    def _say_undone(self) -> None:
+        """Says what was set behind a restore and comes back: it has had its turn already."""
+        undone = self._adapter.begin_epoch()
+        if undone and self.is_users_loop and self._position.is_behind:
+            self._display.say(
+                f"Set behind Run, and comes back to what the checkpoint has: {', '.join(undone)}."
+                " Pass it where the optimizer is made, or set it at a batch."
+            )
+
     def _come_to_place(self) -> None:
         """Puts all back that was done again on the way, where the next loop is the checkpoint's."""
         if self._position.arrives_next:

@@ -261,6 +261,7 @@ class Run(Reporting):
             while self.epoch < count and not (self.has_stopped or self.is_over):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._adapter.seed(derive(self.seed, "epoch", self.epoch))
+                self._say_undone()
                 try:
                     yield self.epoch
                 except GeneratorExit:

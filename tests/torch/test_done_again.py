@@ -253,3 +253,27 @@ def test_targets_of_a_validation_do_not_decide_what_training_has_found_out(tmp_p
     fit(2, validation_data=Mixed(1.0))
     with pytest.raises(ArgumentError, match="one-hot"):
         colabkit.fit(nn.Linear(4, 3), Mixed(1.0), tmp_path / "other", progress=False)
+
+
+def test_a_rate_set_behind_run_is_the_checkpoints_again_and_that_is_said(tmp_path, capsys):
+    def rates(behind: float | None = None) -> list[float]:
+        model = nn.Linear(2, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        folder = tmp_path / "run"
+        run = colabkit.Run(folder, model=model, optimizer=optimizer, save_every=1)
+        if behind is not None:
+            optimizer.param_groups[0]["lr"] = behind
+        seen = []
+        for _ in run.epochs(2):
+            for _ in run.batches(DataLoader(TensorDataset(torch.ones(6, 2)), 2)):
+                seen.append(optimizer.param_groups[0]["lr"])
+                if behind is None:
+                    run.flush()
+                    if run.step == 2:
+                        kill_self()
+        return seen
+
+    assert not in_child(rates, report=tmp_path / "report")
+    assert set(rates(0.7)) == {0.1}
+    said = capsys.readouterr().out
+    assert "Set behind Run, and comes back to what the checkpoint has: lr of optimizer 0.7" in said

@@ -88,6 +88,10 @@ class KerasAdapter:
         """Puts back what a loop has reset on its way to the place where it goes on."""
         self.state.restore_again()
 
+    def begin_epoch(self) -> tuple[str, ...]:
+        """Nothing comes back at the head of an epoch."""
+        return ()
+
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many tensors did, of how many."""
         return self.state.restore_weights(sections)

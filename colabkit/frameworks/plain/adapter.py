@@ -143,6 +143,10 @@ class PlainAdapter:
     def restore_again(self, *, all_of_it: bool = False) -> None:
         """Nothing: no tree is reset as an epoch begins."""
 
+    def begin_epoch(self) -> tuple[str, ...]:
+        """Nothing comes back at the head of an epoch."""
+        return ()
+
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many arrays did, of how many."""
         fitted = total = 0

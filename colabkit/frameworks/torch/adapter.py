@@ -67,6 +67,7 @@ class TorchAdapter:
         # Until the first step, what was restored, and from which settings changes were taken.
         self._again: Mapping[str, Any] | None = None
         self._taken_from: Mapping[str, Any] | None = None
+        self._settings: Mapping[str, Any] | None = None
         self._groups = ExitStack()
 
     def join_processes(self) -> World | None:
@@ -161,6 +162,7 @@ class TorchAdapter:
         """Puts a checkpoint back into the user's objects."""
         self._again, self._taken_from = copies_for_later(sections), None
         self._restore(sections)
+        self._settings = self._passed.now()
         self._groups.close()
         self._groups = tolerating_known_groups(self._state.optimizers.values())
 
@@ -195,6 +197,13 @@ class TorchAdapter:
             if self._hooks is not None:
                 self._state.begin()
         self._state.restore_again()
+
+    def begin_epoch(self) -> tuple[str, ...]:
+        """Returns which settings were changed behind a restore, and will come back."""
+        settings, self._settings = self._settings, None
+        if settings is None or not self._is_as_restored:
+            return ()
+        return self._passed.undone(settings)
 
     def _forget_restored(self) -> None:
         self._again = self._taken_from = None
@@ -283,7 +292,9 @@ class TorchAdapter:
     def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
         """Takes what is passed otherwise than ``then`` into the restored objects; says it."""
         self._taken_from = then
-        return self._passed.take(then)
+        taken = self._passed.take(then)
+        self._settings = self._passed.now()
+        return taken
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""

@@ -20,6 +20,7 @@ _MOVING = frozenset(
         "cooldown_counter", "last_epoch", "num_bad_epochs",
     }
 )  # fmt: skip
+_NO_SETTINGS = frozenset({"params", "initial_lr"})
 
 
 class PassedSettings:
@@ -51,6 +52,25 @@ class PassedSettings:
             **{name: [_passed_in(group) for group in self._groups[name]] for name in optimizers},
             **{name: _plain(state) for name, state in self._fresh.items()},
         }
+
+    def now(self) -> dict[str, Any]:
+        """Returns the settings that the optimizers have at this moment, by name and group."""
+        return {
+            name: [
+                {key: _plain(value) for key, value in group.items() if key not in _NO_SETTINGS}
+                for group in optimizer.param_groups
+            ]
+            for name, optimizer in self._optimizers.items()
+        }
+
+    def undone(self, restored: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns what is set otherwise than ``restored`` and comes back to that, a phrase each."""
+        said = []
+        for name, groups in self.now().items():
+            for place, pair in enumerate(zip(restored[name], groups, strict=False)):
+                where = f"{name}, group {place}" if len(groups) > 1 else name
+                said += [_phrase(key, where, now, then) for key, (then, now) in _differing(*pair)]
+        return tuple(said)
 
     def take(self, then: Mapping[str, Any]) -> tuple[str, ...]:
         """Puts what is passed otherwise than ``then`` into the restored objects.
