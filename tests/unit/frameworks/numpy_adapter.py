@@ -51,8 +51,7 @@ class ArraysFeed:
     def reasons(self) -> tuple[str, ...]:
         return ()
 
-    def notices(self) -> tuple[str, ...]:
-        return ()
+    notices = reasons
 
 
 class NumpyAdapter:
@@ -66,7 +65,9 @@ class NumpyAdapter:
 
     def close(self) -> None: ...
 
-    begin_step = restore_again = close
+    begin_step = close
+
+    def restore_again(self, *, all_of_it: bool = False) -> None: ...
 
     def evaluation_mark(self, *, at_end: bool = False) -> object | None: ...
 
@@ -110,8 +111,8 @@ class NumpyAdapter:
         return [float(value) for value in values]
 
     def fingerprint(self) -> dict[str, Any]:
-        named = {f"{n}.{w}": t for n, m in self._models.items() for w, t in m.weights.items()}
-        return {name: list(tensor.values.shape) for name, tensor in named.items()}
+        pairs = ((n, m.weights.items()) for n, m in self._models.items())
+        return {f"{n}.{w}": list(t.values.shape) for n, each in pairs for w, t in each}
 
     def parts(self) -> dict[str, str]:
         return {name: f"{len(model.weights)} arrays" for name, model in self._models.items()}
@@ -143,7 +144,7 @@ class NumpyAdapter:
     def reasons(self) -> tuple[str, ...]:
         return ()
 
-    unsaved = reasons
+    unsaved = begin_epoch = reasons
 
 
 def _record(batch: Any) -> BatchRecord:
