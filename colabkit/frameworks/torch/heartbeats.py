@@ -214,6 +214,10 @@ class Heartbeats:
         self._place, self._on_failure = place, on_failure
         self._patience_s = patience_s
         self._over = threading.Event()
+        self._host = socket.gethostname()
+        with contextlib.suppress(RuntimeError):  # as in the thread
+            # At once, for who stops before its first beat is to be named with its machine.
+            self._board.put(rank, Beat(0, place()[0], self._host))
         self._thread = threading.Thread(target=self._work, name="colabkit-heartbeats", daemon=True)
         self._thread.start()
 
@@ -228,7 +232,7 @@ class Heartbeats:
             self._watch()
 
     def _watch(self) -> None:
-        host, number, came = socket.gethostname(), 0, -1
+        number, came = 0, -1
         came_s = said_s = time.monotonic()
         before: dict[int, Beat] = {}
         seen = -1
@@ -246,7 +250,7 @@ class Heartbeats:
             if look % _LOOKS_A_BEAT:
                 continue
             number, now_s = number + 1, time.monotonic()
-            own = Beat(number, meetings, host)
+            own = Beat(number, meetings, self._host)
             self._board.put(self._rank, own)
             if meetings != came:
                 came, came_s, said_s, before = meetings, now_s, now_s, {}
