@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 
-import nbclient
 import nbformat
 
 from benchmarks.measuring import show
+from notebooks.execution import execute
 
 ROUNDS = 7
 SETUP = """
@@ -48,7 +48,7 @@ ROUND = "[fit(40, False), fit(40, True)]"
 def main() -> None:
     cells = [nbformat.v4.new_code_cell(code) for code in (SETUP, *[ROUND] * ROUNDS)]
     document = nbformat.v4.new_notebook(cells=cells)
-    nbclient.NotebookClient(document, timeout=600, kernel_name="python3").execute()
+    execute(document)
     rounds = []
     for cell in document.cells[1:]:
         told = next(o for o in cell.outputs if o.output_type == "execute_result")

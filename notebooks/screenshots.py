@@ -18,13 +18,13 @@ import tempfile
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
 from colabkit.notebook import Card, Row, Tone, card_html
 from colabkit.notebook.charts import Chart
 from colabkit.notebook.panel_html import EpochRows, PanelState, Phase, Stage, panel_html
 from colabkit.notebook.progress import RunProgress
+from notebooks.execution import execute
 from tests.abilities import BROWSERS
 from tests.colab_vm import Cloud, missing_ability
 
@@ -102,8 +102,7 @@ def executed() -> nbformat.NotebookNode:
     cells = [nbformat.v4.new_code_cell(code.strip()) for code in CELLS]
     document = nbformat.v4.new_notebook(cells=cells)
     with tempfile.TemporaryDirectory() as folder:
-        where = {"metadata": {"path": folder}}
-        NotebookClient(document, timeout=600, kernel_name="python3", resources=where).execute()
+        execute(document, folder=Path(folder))
     return document
 
 

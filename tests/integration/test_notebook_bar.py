@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import nbclient
 import nbformat
 import pytest
+
+from notebooks.execution import execute
 
 BAR = """
 from colabkit.notebook import TrainingBar, say
@@ -23,7 +24,7 @@ SVG = "import sys; sys.modules['matplotlib'] = None\n" + FIGURE
 def notebook() -> nbformat.NotebookNode:
     cells = [nbformat.v4.new_code_cell(code) for code in (BAR, FIGURE, SVG, WITHOUT_WIDGETS + BAR)]
     document = nbformat.v4.new_notebook(cells=cells)
-    nbclient.NotebookClient(document, timeout=600, kernel_name="python3").execute()
+    execute(document)
     return document
 
 

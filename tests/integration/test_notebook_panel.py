@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import nbclient
 import nbformat
 import pytest
+
+from notebooks.execution import execute
 
 LONG_STEPS = 100_000
 SETUP = """
@@ -69,7 +70,7 @@ CELLS = {
 def outputs() -> dict[str, list[nbformat.NotebookNode]]:
     cells = [nbformat.v4.new_code_cell(code) for code in CELLS.values()]
     document = nbformat.v4.new_notebook(cells=cells)
-    nbclient.NotebookClient(document, timeout=600, kernel_name="python3").execute()
+    execute(document)
     return {name: cell.outputs for name, cell in zip(CELLS, document.cells, strict=True)}
 
 

@@ -30,8 +30,10 @@ KERNEL = {
 }
 RUN = """
 import nbclient, nbformat
+from traitlets.config import Config
 notebook = nbformat.read("/content/train.ipynb", as_version=4)
-nbclient.NotebookClient(notebook, kernel_name="python3", timeout=600).execute()
+config = Config({"KernelManager": {"transport": "ipc", "ip": "/content/kernel"}})
+nbclient.NotebookClient(notebook, config=config, timeout=600).execute()
 nbformat.write(notebook, "/content/done.ipynb")
 """
 FIT = """

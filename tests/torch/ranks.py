@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import signal
 import socket
 from collections.abc import Callable
@@ -39,7 +41,7 @@ def begun(
     """Has ``work(rank)`` begin in so many processes; returns their numbers."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "meeting").unlink(missing_ok=True)
-    port = f"{_free_port()}"
+    port = f"{free_port()}"
 
     def joined(rank: int) -> Callable[[], None]:
         def run() -> None:
@@ -67,10 +69,13 @@ def is_stopped(child: int) -> bool:
     return became is not None and became.si_code == os.CLD_STOPPED
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+def free_port() -> int:
+    """Returns a free port below those that the kernel chooses, so that it gives it nobody else."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 def failure(folder: Path, rank: int) -> str:
