@@ -15,7 +15,8 @@ class Mark:
     """What a run held at one moment.
 
     Attributes:
-        own: What its loop has noted.
+        own: What its loop has noted; None where the objects are held as they were, for then that
+            is as well.
         of_objects: What its objects held.
     """
 
@@ -30,6 +31,7 @@ class _Place:
     position: Mapping[str, Any]
     mark: Mark
     epoch_values: Mapping[str, Any]
+    noted: Mapping[str, Any]
 
 
 class Evaluation:
@@ -70,7 +72,8 @@ class Evaluation:
             values = dict(self._state.epoch_values)
             # Where a pass begins, the state has in it what stands between it and the one before.
             place = {**self._position.state_dict(), "is_at_next": not at_end}
-            self._places.append(_Place(place, mark, values))
+            noted = self._state.noted() if mark.own is None else {}
+            self._places.append(_Place(place, mark, values, noted))
         return mark is not None
 
     def snapshot(self, sections: Sequence[Section]) -> list[Section]:
@@ -87,4 +90,4 @@ class Evaluation:
             return [*sections, self._state.section(now, self._state.epoch_values)]
         over: Any = getattr(place.mark.of_objects, "over", list)
         began = {**place.position, "data_reasons": now["data_reasons"]}
-        return [*over(sections), self._state.section(began, place.epoch_values)]
+        return [*over(sections), self._state.section(began, place.epoch_values, place.noted)]

@@ -362,7 +362,9 @@ class Run(Reporting):
 
     def _evaluation_mark(self, *, at_end: bool = False) -> Mark | None:
         of_objects = self._adapter.evaluation_mark(at_end=at_end)
-        own = None if of_objects is None else self._state.mark(self._adapter.backend.is_tensor)
+        if of_objects is None or getattr(of_objects, "holds_all", False):
+            return None if of_objects is None else Mark(None, of_objects)
+        own = self._state.mark(self._adapter.backend.is_tensor)
         return None if own is None else Mark(own, of_objects)
 
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
@@ -235,10 +236,27 @@ class RunState:
             stands_on=tuple(each.stands_on for each in self.phases if each.stands_on),
         )
 
-    def section(self, position: Mapping[str, Any], epoch_values: Mapping[str, Any]) -> Section:
-        """Returns the part of a checkpoint that is the run's own, with where it goes on."""
-        there = {"position": position, "epoch_values": dict(epoch_values)}
+    def section(
+        self,
+        position: Mapping[str, Any],
+        epoch_values: Mapping[str, Any],
+        noted: Mapping[str, Any] | None = None,
+    ) -> Section:
+        """Returns the part of a checkpoint that is the run's own, with where it goes on.
+
+        Args:
+            position: The place.
+            epoch_values: What the loop had logged for the epoch there.
+            noted: What ``noted`` gave there, where it may have become more.
+        """
+        there = {"position": position, "epoch_values": dict(epoch_values), **(noted or {})}
         return Section("run", {**self.state_dict(), **there}, weights=False)
+
+    def noted(self) -> dict[str, Any]:
+        """Returns what the loop has logged and kept up to now, as a checkpoint has it."""
+        self.log.drain()
+        kept = copy.deepcopy(self.kept.state_dict())
+        return {"history": self.history.state_dict(), "log": self.log.state_dict(), "kept": kept}
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything as plain values and arrays."""

@@ -44,9 +44,10 @@ def cases() -> dict[str, Callable[[], dict[str, Any]]]:
         return {**CASES, **JAX_CASES}
     from colabkit.fitting.keras import tf_end, tf_epoch_dataset
     from colabkit.frameworks.keras import backend
-    from tests.keras import loop_cases
+    from tests.keras import around, loop_cases
     from tests.keras.tf_cases import TENSORFLOW_CASES
 
+    assert around is not None
     assert loop_cases is not None
     assert backend is not None
     assert tf_end is not None
@@ -118,6 +119,16 @@ def main(folder: Path, plan: list[dict[str, Any]]) -> None:
             callbacks = [KillAtStep(step, waits=part.get("waits", step % 2 == 1))]
         if "kill_at_epoch_end" in part:
             callbacks = [KillAtEpochEnd(part["kill_at_epoch_end"])]
+        if "around" in part:
+            from tests.keras import around, loop_cases
+
+            run_of: Callable[..., Any] = lambda **_: around.PlainLoop()  # noqa: E731
+            if part["around"] != "plain":
+                kill_at = part.get("kill_at_step")
+                run_of = loop_cases.dying_run(folder / part["around"], kill_at, kill_self)
+            ended = around.around(run_of)
+            (folder / f"{part['around']}.json").write_text(json.dumps(ended))
+            continue
         if "loop" in part:
             if keras.backend.backend() == "jax":
                 from tests.jax.loops import loop

@@ -210,9 +210,8 @@ LOOPS: dict[str, Callable[[Callable[..., Any]], Any]] = {
 }
 
 
-def loop(name: str, folder: Any, kill_at: int | None, kill: Callable[[], None]) -> dict[str, Any]:
-    """Runs a loop, and returns everything it ended with in a form that compares bitwise."""
-    keras.utils.set_random_seed(11)
+def dying_run(folder: Any, kill_at: int | None, kill: Callable[[], None]) -> Callable[..., Any]:
+    """Returns what makes a Run that ends the process behind a step, before that is counted."""
 
     class Dying(colabkit.Run):
         def batches(self, data: Any, **options: Any) -> Any:
@@ -222,7 +221,14 @@ def loop(name: str, folder: Any, kill_at: int | None, kill: Callable[[], None]) 
                     self.flush()
                     kill()
 
-    run = LOOPS[name](lambda **objects: Dying(folder, progress=False, save_every=1, **objects))
+    return lambda **objects: Dying(folder, progress=False, save_every=1, **objects)
+
+
+def loop(name: str, folder: Any, kill_at: int | None, kill: Callable[[], None]) -> dict[str, Any]:
+    """Runs a loop, and returns everything it ended with in a form that compares bitwise."""
+    keras.utils.set_random_seed(11)
+
+    run = LOOPS[name](dying_run(folder, kill_at, kill))
     newest = colabkit.checkpoints(folder)[0]
     numbers = run.history.numbers()
     return {

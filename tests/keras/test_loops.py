@@ -40,6 +40,68 @@ def test_a_loop_killed_twice_ends_with_the_same_bits(
     assert outcome(tmp_path, "alone")["verdict"].startswith("Resume is exact")
 
 
+def test_what_stands_around_the_passes_counts_once_as_in_the_plain_loop(
+    on_tensorflow: WarmProcess, tmp_path: Path
+) -> None:
+    """Killed in an evaluation, in training and in an evaluation again."""
+    plan = [{"around": "plain"}, {"around": "killed", "kill_at_step": 6}]
+    assert not on_tensorflow.live(tmp_path, *plan)
+    for step in (9, 12):
+        assert not on_tensorflow.live(tmp_path, {"around": "killed", "kill_at_step": step})
+    assert on_tensorflow.live(tmp_path, {"around": "killed"})
+    assert outcome(tmp_path, "killed") == outcome(tmp_path, "plain")
+
+
+@in_life
+def test_a_second_pass_that_trains_holds_nothing_of_the_first_for_long(tmp_path: Path) -> None:
+    import gc
+
+    import keras
+
+    from colabkit.frameworks.keras.backend import Held
+
+    model, optimizer = tiny(), keras.optimizers.Adam()
+    step = trained_with(model, optimizer)
+    x = np.random.default_rng(5).normal(size=(24, 6)).astype("float32")
+    run = colabkit.Run(tmp_path, progress=False, save_every=None, model=model, optimizer=optimizer)
+    held = []
+    for _ in range(2):
+        for a, b in run.batches((x, np.arange(24) % 3), batch_size=8):
+            run.flush()
+            held.append(any(isinstance(each, Held) for each in gc.get_objects()))
+            step(a, b)
+    assert held == [False, False, False, True, False, False]
+
+
+@in_life
+def test_a_rate_set_behind_run_is_the_checkpoints_again_and_that_is_said(tmp_path: Path) -> None:
+    import contextlib
+    import io
+
+    import keras
+
+    def rates(behind: float | None = None) -> list[float]:
+        model, optimizer = tiny(), keras.optimizers.SGD(0.5)
+        run = colabkit.Run(tmp_path / "run", save_every=1, model=model, optimizer=optimizer)
+        if behind is not None:
+            optimizer.learning_rate = behind
+        found = []
+        for _ in run.epochs(2):
+            for _ in run.batches(np.ones((24, 6), "float32"), batch_size=8):
+                found.append(float(optimizer.learning_rate))
+                if behind is None and run.step == 1:
+                    raise ConnectionError
+        return found
+
+    with pytest.raises(ConnectionError):
+        rates()
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        assert set(rates(0.25)) == {0.5}
+    assert "comes back to what the checkpoint has: learning_rate of optimizer 0.25" in (
+        said.getvalue()
+    )
+
+
 def tiny() -> Any:
     import keras
 

@@ -167,6 +167,7 @@ class KerasRun(FitRun):
     def begin_epoch(self, feed: KerasFeed, passes: Watched) -> None:
         """Begins an epoch with its pass over the data."""
         self._epoch_began_s = time.monotonic()
+        self._adapter.forget_restored()
         self._adapter.seed(derive(self.seed, "epoch", self.epoch))
         self.open_pass(feed, passes)
         if not self.has_trained:

@@ -44,6 +44,13 @@ class KerasAdapter:
         self.backend: TensorBackend = _tensors(self.state)
         self._passed = self._settings()
         self._inspector = LoopInspector(self.state)
+        # Until the first step of a loop: what was restored, the settings then, and those of the
+        # checkpoint that changes were taken from.
+        self._again: Mapping[str, Any] | None = None
+        self._rates: Mapping[str, float] | None = None
+        self._taken_from: Mapping[str, Any] | None = None
+        # What may be held of passes that are over.
+        self._moments: Any = None
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:  # noqa: ARG002  # guarded
         """Puts the streams of TensorFlow's eager draws where none has drawn before."""
@@ -54,6 +61,9 @@ class KerasAdapter:
 
     def begin_step(self) -> None:
         """Looks at what the first step uses."""
+        self.forget_restored()
+        if self._moments is not None:
+            self._moments.begin_step()
         if not self._inspector.is_over:
             self._inspector.begin_step()
 
@@ -66,8 +76,17 @@ class KerasAdapter:
         return False
 
     def evaluation_mark(self, *, at_end: bool = False) -> object | None:  # noqa: ARG002
-        """Nobody can tell."""
-        return None
+        """Returns what is equal while no optimizer steps; None on backends that write in place."""
+        if not self._on_tensorflow:
+            return None
+        # Imported where TensorFlow is.
+        from colabkit.frameworks.keras.evaluating import Moment, Moments
+
+        moment = Moment.of(self.state)
+        if moment is not None:
+            self._moments = self._moments or Moments()
+            self._moments.add(moment)
+        return moment
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
@@ -82,15 +101,39 @@ class KerasAdapter:
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""
+        self._again, self._taken_from = sections, None
         self.state.restore(sections)
+        self._rates = self._passed.rates()
 
-    def restore_again(self, *, all_of_it: bool = False) -> None:  # noqa: ARG002  # see there
-        """Puts back what a loop has reset on its way to the place where it goes on."""
-        self.state.restore_again()
+    def restore_again(self, *, all_of_it: bool = False) -> None:
+        """Puts back what a loop has reset on its way to the place where it goes on.
+
+        Args:
+            all_of_it: Whether to put weights, rates and moments back as well: what the head of an
+                epoch does to them, and what stands between two loops, they have in them already.
+        """
+        sections, taken_from = self._again, self._taken_from
+        if not (all_of_it and sections is not None):
+            self.state.restore_again()
+            return
+        self.forget_restored()
+        self.state.restore(sections)
+        if taken_from is not None:
+            self._passed.take(taken_from)
+
+    def forget_restored(self) -> None:
+        """Lets a checkpoint's values go, which nobody will put back once more."""
+        self._again = self._taken_from = None
 
     def begin_epoch(self) -> tuple[str, ...]:
-        """Nothing comes back at the head of an epoch."""
-        return ()
+        """Returns which rates were set behind a restore, and will come back."""
+        restored, self._rates = self._rates or {}, None
+        return tuple(
+            f"learning_rate of {name} {rate} → {restored[name]}"
+            for name, rate in self._passed.rates().items()
+            # One that is yet to be built takes its rate with the rest of its state when it is.
+            if restored.get(name, rate) != rate and not self.state.awaits_build(name)
+        )
 
     def restore_weights(self, sections: Mapping[str, Any]) -> tuple[int, int]:
         """Takes what fits; returns how many tensors did, of how many."""
@@ -162,7 +205,10 @@ class KerasAdapter:
 
     def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
         """Takes what is passed otherwise than ``then`` into the restored optimizers; says it."""
-        return self._passed.take(then)
+        self._taken_from = then
+        taken = self._passed.take(then)
+        self._rates = self._passed.rates()
+        return taken
 
     def _settings(self) -> PassedSettings:
         return PassedSettings(self.state.models, self.state.optimizers)

@@ -57,6 +57,12 @@ class PassedSettings:
                 optimizer.learning_rate = rate
         return tuple(phrases_of(differing(then, self.values)))
 
+    def rates(self) -> dict[str, float]:
+        """Returns the learning rates that optimizers have at this moment, where none is planned."""
+        own = self._optimizers.items()
+        found = {name: _settings(each).get("learning_rate") for name, each in own}
+        return {name: rate for name, rate in found.items() if isinstance(rate, float)}
+
 
 def _settings(optimizer: Any) -> dict[str, Any]:
     config: Mapping[str, Any] = {}

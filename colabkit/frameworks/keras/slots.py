@@ -27,6 +27,11 @@ class OptimizerState:
         self._keys: list[str] = []
         self._trains: list[str] = []
 
+    @property
+    def awaits_build(self) -> bool:
+        """Whether values wait for the optimizer's first step."""
+        return self._awaited is not None
+
     def values(self, read: Any) -> Mapping[str, Any] | Sequence[Any]:
         """Returns what it keeps, each value by a key that follows from what it is kept for.
 

@@ -87,6 +87,10 @@ class KerasState:
             if name in objects["others"]:
                 value.load_state_dict(objects["others"][name])
 
+    def awaits_build(self, name: str) -> bool:
+        """Whether an optimizer takes what was put back only when it is built."""
+        return self._optimizers[name].awaits_build
+
     def restore_again(self) -> None:
         """Puts variables and metrics back once more, which a loop resets as its epoch begins."""
         for path, value in self._variable_values.items():
