@@ -6,6 +6,7 @@ import dataclasses
 import enum
 
 from colabkit.datasets.cache.manifest import (
+    DatasetManifest,
     FolderState,
     Header,
     boot_id,
@@ -15,6 +16,7 @@ from colabkit.datasets.cache.manifest import (
 )
 from colabkit.datasets.cache.publishing import Published, published_in
 from colabkit.datasets.cache.slots import Slot
+from colabkit.datasets.origins.base import Contents
 from colabkit.datasets.origins.resolver import DatasetRequest, OriginResolver
 from colabkit.datasets.reading.progress import Phase, Watch
 
@@ -158,10 +160,8 @@ def decide(request: DatasetRequest, slot: Slot, resolver: OriginResolver, watch:
         action = cache_action(known, state, query)
         if action is CacheAction.INSPECT and manifest is not None:
             state, renew = sizes_state(slot.folder, manifest.members()), True
-        elif action is CacheAction.IDENTIFY:
-            contents = resolver.contents()
-            is_copy = known is not None and known.digest == contents.digest_as_folder
-            digest = contents.digest_as_folder if is_copy else contents.digest
+        elif action is CacheAction.IDENTIFY and manifest is not None:
+            digest = _digest_beside(manifest, resolver.contents())
             query = dataclasses.replace(query, digest=digest)
         else:
             break
@@ -171,6 +171,15 @@ def decide(request: DatasetRequest, slot: Slot, resolver: OriginResolver, watch:
         reason = replace_reason(known, state, query)
         return Verdict(action, published, renew=renew, reason=reason)
     return Verdict(action, published, renew=renew)
+
+
+def _digest_beside(manifest: DatasetManifest, contents: Contents) -> str:
+    """Returns a source's digest, or the one of what was published where it holds the same."""
+    known = manifest.header.digest
+    if known in {contents.digest, contents.digest_as_folder}:
+        return known
+    is_same = contents.are_in is not None and contents.are_in(manifest)
+    return known if is_same else contents.digest
 
 
 def _needs_reading(request: DatasetRequest, published: Published) -> bool:

@@ -34,12 +34,16 @@ class Member(NamedTuple):
         nbytes: Its size.
         crc32: CRC of its content, None where nobody read it.
         mtime_ns: Its own time of change, where the dataset is a copied folder.
+        inode: Its number on its disk, None where that means nothing, as on Drive.
+        ctime_ns: When the inode changed, which nobody sets back; None likewise.
     """
 
     path: str
     nbytes: int
     crc32: int | None = None
     mtime_ns: int | None = None
+    inode: int | None = None
+    ctime_ns: int | None = None
 
 
 class FolderState(enum.Enum):

@@ -216,8 +216,7 @@ def _read_journal(path: Path) -> _Journal | None:
 
 
 def _line(member: Member) -> bytes:
-    row = [member.path, member.nbytes, member.crc32, member.mtime_ns]
-    return json.dumps(row, separators=(",", ":")).encode() + b"\n"
+    return json.dumps(member, separators=(",", ":")).encode() + b"\n"
 
 
 def _still_whole(tree: Path, begun: _Journal, planned: Iterable[Member]) -> dict[str, Member]:

@@ -18,6 +18,7 @@ from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.cache.slots import SIDE_NAME
 from colabkit.datasets.reading.workers import Pool
 from colabkit.errors import ArgumentError, StorageError, UnsafeLinkError
+from colabkit.storage import is_slow
 
 THREADS = 32
 _BATCH = 8
@@ -45,8 +46,12 @@ class FolderReader:
         return os.pread(descriptor, nbytes, offset)
 
     def is_still(self, descriptor: int, file: Member) -> bool:
-        """Whether an open file has the size and the time of change that it was listed with."""
+        """Whether an open file has the size and the times of change that it was listed with."""
         status = os.fstat(descriptor)
+        if file.ctime_ns is not None and (
+            status.st_ino != file.inode or status.st_ctime_ns > file.ctime_ns
+        ):
+            return False
         return (status.st_size, status.st_mtime_ns) == (file.nbytes, file.mtime_ns)
 
 
@@ -77,8 +82,7 @@ class Listing:
     @property
     def digest(self) -> str:
         """One word that changes when a file comes, goes or changes."""
-        rows = [[file.path, file.nbytes, file.mtime_ns] for file in self.files]
-        text = json.dumps([rows, list(self.folders)], separators=(",", ":"))
+        text = json.dumps([list(self.files), list(self.folders)], separators=(",", ":"))
         return xxhash.xxh3_128_hexdigest(text.encode())
 
     def selected(self, selects: Callable[[str], bool]) -> Listing:
@@ -199,6 +203,9 @@ class _Lister:
     def __init__(self, root: Path, reader: FolderReader, retry: Callable[[OSError], None]) -> None:
         self._root = root
         self._real_root = root.resolve()
+        # On Drive and on networks an inode may be made anew in each session.
+        self._device = None if is_slow(root) else os.stat(root).st_dev  # noqa: PTH116
+        self._links: set[str] = set()
         self._reader = reader
         self._retry = retry
         self._through: dict[str, Path] = {}
@@ -217,6 +224,7 @@ class _Lister:
             path = f"{inside}/{entry.name}" if inside else entry.name
             is_folder = entry.is_dir(follow_symlinks=False)
             if entry.is_symlink():
+                self._links.add(path)
                 is_folder = self._link_leads_to_folder(path)
             if is_folder:
                 found.folders.append(path)
@@ -241,7 +249,14 @@ class _Lister:
         if not stat.S_ISREG(status.st_mode):
             message = f"{self._root / path} is no file: a device, a pipe or a socket."
             raise UnsafeLinkError(message, path=path, hint="Take it out of the folder.")
-        return Member(path, status.st_size, None, status.st_mtime_ns)
+        member = Member(path, status.st_size, None, status.st_mtime_ns)
+        if status.st_dev != self._device:
+            return member
+        ctime_ns = status.st_ctime_ns
+        if path in self._links:
+            # A link that leads elsewhere now is new itself, and what it leads to need not be.
+            ctime_ns = max(ctime_ns, os.lstat(self._root / path).st_ctime_ns)
+        return member._replace(inode=status.st_ino, ctime_ns=ctime_ns)
 
     def _check_shortcut(self, path: str, target: Path) -> None:
         """Refuses a shortcut that leads back to a folder by which it was reached.

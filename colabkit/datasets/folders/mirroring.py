@@ -154,7 +154,7 @@ def mirror(
 
 
 def _same(done: Member, wanted: Member | None) -> bool:
-    return wanted is not None and (done.nbytes, done.mtime_ns) == (wanted.nbytes, wanted.mtime_ns)
+    return wanted is not None and done._replace(crc32=None) == wanted._replace(crc32=None)
 
 
 def _link_unchanged(before: Before, wanted: Mapping[str, Member], staging: Staging) -> None:
@@ -184,7 +184,7 @@ def _give_up(error: OSError) -> None:
     raise error
 
 
-class _Source:
+class RetriedFile:
     """A file that is opened again at the same byte when reading it fails."""
 
     def __init__(self, path: Path, reader: FolderReader, retry: Callable[[OSError], None]) -> None:
@@ -194,6 +194,7 @@ class _Source:
         self._descriptor = -1
 
     def read(self, nbytes: int, offset: int) -> bytes:
+        """Returns up to ``nbytes`` from ``offset``."""
         return self._tried(lambda descriptor: self._reader.read(descriptor, nbytes, offset))
 
     def _tried(self, call: Callable[[int], Result]) -> Result:
@@ -211,6 +212,7 @@ class _Source:
         return self._tried(lambda descriptor: self._reader.is_still(descriptor, file))
 
     def close(self) -> None:
+        """Closes it; a later read opens it again."""
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 os.close(self._descriptor)
@@ -252,7 +254,7 @@ class _Copier:
             raise
         finally:
             os.close(descriptor)
-        self._staging.note(Member(file.path, file.nbytes, crc32, file.mtime_ns))
+        self._staging.note(file._replace(crc32=crc32))
         self._watch.add(files=1)
 
     def _copy_ranges(self, file: Member, descriptor: int) -> None:
@@ -262,7 +264,7 @@ class _Copier:
             list(pool.map(lambda a, b: self._copy_range(file, descriptor, a, b), starts, ends))
 
     def _copy_range(self, file: Member, descriptor: int, offset: int, end: int) -> int:
-        source = _Source(self._root / file.path, self._reader, self._retry)
+        source = RetriedFile(self._root / file.path, self._reader, self._retry)
         crc32 = 0
         try:
             while True:

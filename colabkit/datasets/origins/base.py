@@ -11,8 +11,9 @@ from typing import Any, Protocol, overload
 
 from colabkit.datasets.archives.kinds import Plan
 from colabkit.datasets.archives.names import folded
-from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.cache.manifest import DatasetManifest, Member
 from colabkit.datasets.cache.publishing import Staging
+from colabkit.datasets.folders.comparing import rewritten
 from colabkit.datasets.folders.listing import FolderReader, Listing, list_files, list_folder
 from colabkit.datasets.folders.mirroring import Before, mirror, wait_until_stable
 from colabkit.datasets.reading.progress import Phase, Standing, TransferProgress, Watch
@@ -37,6 +38,8 @@ class Contents:
         verb: What making the folder is called: "Copied", "Unpacked".
         digest_as_folder: The digest that the same content has as a folder, "" where it is none.
         unfinished: Paths of files that are left out because they are still being written.
+        are_in: Whether what was published holds the same, where the digest alone denies it; finds
+            out by reading. None where the digest tells all.
     """
 
     digest: str
@@ -47,6 +50,7 @@ class Contents:
     verb: str
     digest_as_folder: str = ""
     unfinished: tuple[str, ...] = ()
+    are_in: Callable[[DatasetManifest], bool] | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -151,6 +155,7 @@ class FolderOrigin:
             nbytes_least=listing.nbytes,
             verb="Copied",
             unfinished=self._unfinished,
+            are_in=self._are_in,
         )
 
     def fill(self, staging: Staging, before: Before | None) -> list[Member]:
@@ -177,6 +182,26 @@ class FolderOrigin:
 
     def close(self) -> None:
         """Holds nothing."""
+
+    def _are_in(self, manifest: DatasetManifest) -> bool:
+        """Whether the files are those that were copied, though an inode changed: by reading."""
+        listing = self.listing()
+        before = {member.path: member for member in manifest.members()}
+        names = {*before, *manifest.folders}
+        if names != {*(file.path for file in listing.files), *listing.folders, ""}:
+            return False
+        pairs = [(file, before[file.path]) for file in listing.files]
+        if any(now[1:2] + now[3:4] != then[1:2] + then[3:4] for now, then in pairs):
+            return False
+        others = rewritten(
+            self._root,
+            [now for now, then in pairs if now.inode is not None and now[4:] != then[4:]],
+            {then.path: then.crc32 for then in before.values()},
+            reader=self._reader,
+            retry=self._retry,
+            watch=self._watch,
+        )
+        return not others
 
     def _hints(self) -> tuple[str, ...]:
         if self._names is not None:

@@ -147,9 +147,18 @@ def pack_listed(
         reader: The calls to read the folder by.
     """
     n_files, nbytes = len(listing.files), listing.nbytes
+    reader = reader or FolderReader()
+    # The time of the listing, not of now: what changed since then is not in it.
+    times_ns = (listed_ns, listed_ns - _CLOCK_LAG_NS)
     _check_can_be_taken_back(root, listing)
     with _older(target) as older:
+        if older is not None:
+            older.compare(root, listing, reader=reader, retry=retry, watch=watch)
         if older is not None and older.is_fresh(listing):
+            if older.is_older:
+                # Else the next call would read them again, as it does where this is not allowed.
+                with contextlib.suppress(OSError):
+                    os.utime(target, ns=times_ns)
             return Packed(False, n_files, nbytes, target.stat().st_size, n_files)
         watch.begin(Phase.PACKING, bytes_total=nbytes, files_total=n_files)
         with _temporary_file(target) as (temporary, descriptor):
@@ -157,14 +166,13 @@ def pack_listed(
                 descriptor,
                 watch=watch,
                 retry=retry,
-                reader=reader or FolderReader(),
+                reader=reader,
                 older=older,
             )
             packer.write(root, listing)
             watch.begin(Phase.CHECKING, bytes_total=packer.nbytes)
             packer.verify()
-            # The time of the listing, not of now: what changed since then is not in it.
-            os.utime(descriptor, ns=(listed_ns, listed_ns - _CLOCK_LAG_NS))
+            os.utime(descriptor, ns=times_ns)
             temporary.replace(target)
     sync_folder(target.parent)
     return Packed(True, n_files, nbytes, packer.nbytes, packer.reused)

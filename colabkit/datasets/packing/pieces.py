@@ -19,7 +19,9 @@ from colabkit.datasets.archives.zip_format import (
     extra_data_in,
 )
 from colabkit.datasets.cache.manifest import Member
+from colabkit.datasets.folders.comparing import rewritten, touched_since
 from colabkit.datasets.folders.listing import FolderReader, Listing, unreadable
+from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.errors import ColabKitError, DatasetChangedError
 
@@ -194,12 +196,17 @@ class OlderPack:
     Args:
         path: The archive.
 
+    Attributes:
+        is_older: Whether files had to be read because something came to them since.
+
     Raises:
         zipfile.BadZipFile: It is damaged.
         OSError: It cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
+        self.is_older = False
+        self._rewritten: set[str] = set()
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self._mtime_ns = os.fstat(self._descriptor).st_mtime_ns
@@ -215,6 +222,19 @@ class OlderPack:
     def close(self) -> None:
         """Closes the archive."""
         os.close(self._descriptor)
+
+    def compare(
+        self, root: Path, listing: Listing, *, reader: FolderReader, retry: Retry, watch: Watch
+    ) -> None:
+        """Reads the files that may have been written since at their size and time.
+
+        Only where a disk tells of it: nothing does on Drive.
+        """
+        touched = touched_since(root, listing, self._mtime_ns)
+        files = [file for file in touched if self._unchanged(file)]
+        crcs = {file.path: self._members[file.path].CRC for file in files}
+        self._rewritten = rewritten(root, files, crcs, reader=reader, retry=retry, watch=watch)
+        self.is_older = bool(files)
 
     def is_fresh(self, listing: Listing) -> bool:
         """Whether it holds just what a folder holds: the same names, sizes and times of change."""
@@ -240,7 +260,7 @@ class OlderPack:
 
     def _unchanged(self, file: Member) -> bool:
         info = self._members.get(file.path)
-        if info is None or file.mtime_ns is None:
+        if info is None or file.mtime_ns is None or file.path in self._rewritten:
             return False
         # Of a file of the moment of packing, a later change may bear the same time.
         known = self._times.get(file.path) == file.mtime_ns < self._mtime_ns

@@ -29,7 +29,7 @@ def stamp_of(path: str, access: Access = NOTHING) -> str:
         stamp = f"{status.st_size}:{status.st_mtime_ns}"
         # cp -p and rsync set the time of change back, and nothing that of the inode; a mount may
         # give inodes anew in each session.
-        return stamp if is_slow(path) else f"{stamp}:{status.st_ctime_ns}"
+        return stamp if is_slow(path) else f"{stamp}:{status.st_ino}:{status.st_ctime_ns}"
     place = located(path, access)
     try:
         facts = place.files.info(place.inside)
