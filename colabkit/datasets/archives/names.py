@@ -178,11 +178,16 @@ class NameReader:
         self._sample: list[bytes] = []
         self._doubtful = False
 
-    def text(self, name: bytes) -> str:
-        """Returns a name as text."""
+    def text(self, name: bytes, *, says_utf8: bool = False) -> str:
+        """Returns a name as text.
+
+        Args:
+            name: Its bytes.
+            says_utf8: Whether where it stands is for UTF-8 alone, which not all writers heed.
+        """
         if name.isascii():
             return name.decode("ascii")
-        if self._is_given:
+        if self._is_given and not (says_utf8 and _is_utf8(name)):
             return decoded(name, self.encoding or "", is_given=True)
         if not _is_utf8(name):
             if self.encoding is None:

@@ -24,6 +24,9 @@ from colabkit.errors import (
     ColabKitError,
 )
 
+_BY_7Z = "run !7z x ARCHIVE -oFOLDER, and pass the folder"
+_FOR_PROGRAMS = frozenset({"BCJ", "ARM", "ARMT", "ARM64", "IA64", "PPC", "SPARC"})
+
 
 def plan_7z(
     source: Source,
@@ -150,10 +153,14 @@ def _opened(stream: BinaryIO, password: Password) -> Iterator[Any]:
             raise
         if isinstance(error, py7zr.UnsupportedCompressionMethodError):
             message = "The 7z is packed with a filter for programs that py7zr does not know (BCJ2)."
-            hint = "Run !7z x ARCHIVE -oFOLDER, and pass the folder."
-            raise ArchiveUnsupportedError(message, hint=hint) from error
+            raise ArchiveUnsupportedError(message, hint=f"For its files {_BY_7Z}.") from error
         message = f"The 7z cannot be unpacked ({_words(error)})."
-        raise ArchiveCorruptError(message, hint="Upload or download it again.") from error
+        hint = "Upload or download it again."
+        stream.seek(begin)
+        if filters := _filters(stream):
+            # It stumbles over members of a few bytes behind them, which are sound.
+            hint = f"py7zr does not master {filters}: {_BY_7Z}; if that fails too, upload it again."
+        raise ArchiveCorruptError(message, hint=hint) from error
 
 
 def _is_encrypted(stream: BinaryIO) -> bool:
@@ -166,6 +173,17 @@ def _is_encrypted(stream: BinaryIO) -> bool:
         return True
     except Exception:  # noqa: BLE001 - damaged bytes: the error that is known already says so
         return False
+
+
+def _filters(stream: BinaryIO) -> str:
+    """Returns the filters for programs that a 7z is packed with, "" where it cannot be read."""
+    py7zr = needed("py7zr", "a 7z")
+    try:
+        with py7zr.SevenZipFile(stream, "r") as archive:
+            methods = archive.archiveinfo().method_names
+    except Exception:  # noqa: BLE001 - damaged or encrypted: the error that is known says so
+        return ""
+    return ", ".join(sorted(_FOR_PROGRAMS.intersection(methods)))
 
 
 def _refused(error: Exception) -> ArchivePasswordError:

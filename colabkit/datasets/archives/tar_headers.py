@@ -390,7 +390,8 @@ def pax_records(data: bytes, names: NameReader) -> list[tuple[str, str]]:
             raise ArchiveCorruptError.of(_UNNAMED, unreadable)
         key, _, value = record[:-1].partition(b"=")
         name = key.decode("utf-8", "replace")
-        text = names.text(value) if "path" in name else value.decode("utf-8", "replace")
+        is_name = "path" in name
+        text = names.text(value, says_utf8=True) if is_name else value.decode("utf-8", "replace")
         records.append((name, text))
         place = end
     return records

@@ -10,7 +10,7 @@ import pytest
 
 import colabkit
 from colabkit import errors
-from tests.unit.datasets.building import ZipMember, raw_tar, raw_zip, tar_entry, tree
+from tests.unit.datasets.building import ZipMember, pax, raw_tar, raw_zip, tar_entry, tree
 
 NAMES = {
     "gb18030": ["数据/猫.jpg", "新建文件夹/麒麟.txt", "甲骨文拓片/龘.png", "訓練集/水稻.csv"],
@@ -139,3 +139,13 @@ def encrypted(data: bytes, password: bytes) -> bytes:
         b"a", data, packed=bytes(packed), flags=1, packed_bytes=len(packed), nbytes=len(data)
     )
     return raw_zip([member])
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "cp1252", "big5"])
+def test_a_name_in_pax_is_utf8_whatever_the_others_are_told_to_be(tmp_path, cache, encoding):
+    path = tmp_path / "a.tar"
+    names = ["Anotação/maçã.jpg", "图像分类/" + "深" * 40, "données.txt"]
+    raw = "plain.txt" if encoding == "big5" else {"gbk": "猫.jpg", "cp1252": "é.jpg"}[encoding]
+    entries = [pax(path=name) + tar_entry(b"x", b"") for name in names]
+    path.write_bytes(raw_tar(*entries, tar_entry(raw.encode(encoding))))
+    assert set(tree(colabkit.dataset(path, encoding=encoding, progress=False))) == {*names, raw}

@@ -40,6 +40,8 @@ DANGERS = (
     "reaches into the next one",
     "is both a file and a folder",
     "is a hard link to",
+    "py7zr does not master",
+    "as where its last part is missing",
 )
 
 

@@ -232,6 +232,24 @@ def test_a_damaged_7z_that_is_not_encrypted_is_corrupt_whatever_the_password(tmp
         unpacked(archive, tmp_path / "ours", password="needless")
 
 
+@pytest.mark.needs(SEVEN_ZIP)
+def test_a_7z_that_its_package_stumbles_over_comes_out_or_the_program_is_named(tmp_path):
+    """py7zr ends at members of a few bytes behind a filter for programs."""
+    original = tmp_path / "in"
+    original.mkdir()
+    for name in ("1.txt", "2.txt"):
+        (original / name).write_bytes(b"x")
+    archive = tmp_path / "archive.7z"
+    command = ["7z", "a", "-bd", "-m0=BCJ", "-m1=LZMA", archive, "."]
+    subprocess.run(command, check=True, cwd=original, stdout=subprocess.PIPE)
+    said = ""
+    try:
+        assert unpacked(archive, tmp_path / "ours") == tree(original)
+    except ArchiveCorruptError as error:
+        said = str(error)
+    assert not said or "does not master BCJ: run !7z x" in said
+
+
 RAR_TIME_S = 1_234_567_890
 
 
