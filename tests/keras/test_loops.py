@@ -232,6 +232,30 @@ def test_metrics_that_are_yet_to_be_made_can_be_set_back(set_back: Any, tmp_path
 
 
 @in_life
+def test_metrics_are_made_for_a_resume_that_reads_them_before_its_first_step(
+    tmp_path: Path,
+) -> None:
+    import json
+
+    from colabkit.frameworks.keras.late_metrics import LateMetrics
+
+    del tmp_path
+    model, then = measured(), measured()
+    kept = LateMetrics(then)
+    values = measured_on(then)
+    late = LateMetrics(model)
+    late.make(json.loads(json.dumps(kept.made_for())))
+    late.restore(values, kept.spans())
+    assert late.made_for() == kept.made_for()
+    assert len(values) == len(model.metrics_variables) > 2
+    found, expected = (
+        {name: float(value) for name, value in each.get_metrics_result().items()}
+        for each in (model, then)
+    )
+    assert found == expected
+
+
+@in_life
 def test_what_has_no_state_is_still_refused(tmp_path: Path) -> None:
     import tensorflow as tf
 

@@ -176,6 +176,7 @@ class _ModelState:
             "unlisted": [read(v) for v in unlisted],
             "metrics": [read(v) for v in self._metrics.listed()],
             "late_metrics": self._metrics.spans(),
+            "metrics_made_for": self._metrics.made_for(),
             "generators": [state_of(g) for g in find_generators(own, generator_kinds())],
             "assets": self.assets.state(),
             **self._in_each_replica(),
@@ -198,6 +199,7 @@ class _ModelState:
         generators = find_generators(own, generator_kinds())
         for generator, state in zip(generators, kept["generators"], strict=False):
             restore_state(generator, state)
+        self._metrics.make(kept.get("metrics_made_for", {}))
         self._metric_values = kept["metrics"]
         self._late_spans = kept.get("late_metrics", {})
         self._replica_values = kept.get("in_each_replica", {})
