@@ -398,17 +398,19 @@ def test_what_cannot_be_exact_is_said_with_its_reason(name, tmp_path):
     assert any(reason in words for words in said[0].reasons), said[0].reasons
 
 
-def test_training_and_validation_out_of_one_shuffle_are_named(tmp_path):
+@pytest.mark.parametrize("reshuffles", [True, False])
+def test_training_and_validation_out_of_one_shuffle_are_named_and_go_on(reshuffles, tmp_path):
     import keras
     import tensorflow as tf
 
-    for reshuffles in (True, False):
+    for given in ({"max_steps": 6}, {}):
         keras.utils.set_random_seed(1)
         mixed = tf.data.Dataset.from_tensor_slices(arrays())
         mixed = mixed.shuffle(SAMPLES, reshuffle_each_iteration=reshuffles)
-        given = {"validation_data": mixed.take(8).batch(8)}
-        history = fit(network(), mixed.skip(8).batch(8), tmp_path / str(reshuffles), **given)
+        given = {"epochs": 2, "validation_data": mixed.take(8).batch(8), **given}
+        history = fit(network(), mixed.skip(8).batch(8), tmp_path, **given)
         assert ("parts of one pipeline" in str(history.verdict)) is reshuffles
+    assert history.epochs[-1]["epoch"] == 1
 
 
 @pytest.mark.parametrize("kind", ["a PyDataset that shuffles itself", "a generator"])

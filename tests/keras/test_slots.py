@@ -109,3 +109,26 @@ def test_keys_follow_from_stable_names(tmp_path: Path) -> None:
     assert made[0] == made[1]
     assert len(set(made[0])) == len(made[0])
     assert {"dense/kernel momentums", "dense_1/bias velocities", "variable"} < set(made[0])
+
+
+def test_averages_of_a_wrapped_optimizer_are_the_weights_of_a_run_that_is_done(
+    tmp_path: Path,
+) -> None:
+    """Mixed precision has each optimizer wrapped."""
+    import keras
+
+    def fresh() -> Any:
+        keras.utils.set_random_seed(1)
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1)])
+        inner = keras.optimizers.SGD(0.1, momentum=0.9, use_ema=True, ema_momentum=0.5)
+        model.compile(keras.optimizers.LossScaleOptimizer(inner), "mse")
+        return model
+
+    plain = fresh()
+    given: dict[str, Any] = {"epochs": 2, "batch_size": 8, "shuffle": False}
+    plain.fit(*data(), verbose=0, **given)
+    for stops in ({"max_steps": 3}, {}, {}):
+        model = fresh()
+        colabkit.fit(model, data(), tmp_path / "run", progress=False, **given, **stops)
+    for found, expected in zip(model.get_weights(), plain.get_weights(), strict=True):
+        assert np.array_equal(found, expected)

@@ -387,7 +387,9 @@ def _reasons_beside(feeds: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _averages(optimizer: Any) -> bool:
-    return bool(getattr(optimizer, "use_ema", False))
+    # Mixed precision has its optimizer wrapped, for which Keras asks the one within.
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return bool(getattr(inner, "use_ema", False))
 
 
 @contextlib.contextmanager

@@ -108,6 +108,7 @@ class TfDataFeed:
         self._of_pass = self._generators  # what a function makes for a pass has others
         self._shuffles = () if self._make else tuple(shuffles_of(self._dataset))
         self._cannot_repeat = self._is_read_beside = False
+        self._beside: tuple[str, ...] = ()
         self.readers = OtherReaders()
         self._due: int | None = None
         self._iterators_made = self._spares_made = 0
@@ -362,10 +363,13 @@ class TfDataFeed:
         return None
 
     def reasons_beside(self, other: object) -> tuple[str, ...]:
-        """Returns why it cannot be repeated where another source is read in turn with it."""
-        others = other._shuffles if isinstance(other, TfDataFeed) else ()
-        ids = {id(each) for each in others if draws_in_each_pass(each)}
-        return (_ONE_SHUFFLE,) if any(id(each) in ids for each in self._shuffles) else ()
+        """Returns why neither can be repeated where another source is read in turn with it."""
+        if not isinstance(other, TfDataFeed):
+            return ()
+        ids = {id(each) for each in other._shuffles if draws_in_each_pass(each)}
+        if any(id(each) in ids for each in self._shuffles):
+            self._beside = other._beside = (_ONE_SHUFFLE,)
+        return self._beside
 
     def describe(self) -> Mapping[str, Any]:
         """The number of batches, where it is known."""
@@ -378,6 +382,7 @@ class TfDataFeed:
             *self._generators.reasons(),
             *((_DRAWN,) if self._cannot_repeat else ()),
             *((_READ_BESIDE,) if self._is_read_beside else ()),
+            *self._beside,
         )
 
     def notices(self) -> tuple[str, ...]:
