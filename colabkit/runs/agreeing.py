@@ -31,7 +31,7 @@ class Agreeing(Boundaries):
     _kept: LeadingManager | FollowingManager
     _met_step = _next_meeting_step = 0
     _met_s = 0.0
-    _has_compared = False
+    _has_compared = _has_heard = False
     _digest: Callable[[], str] = str
 
     def _agree(self, options: RunOptions) -> None:
@@ -79,7 +79,8 @@ class Agreeing(Boundaries):
         wants_save = self._kept.agrees_to_save(self.step, counts=counts)
         asked = [self._interrupts.pending, is_late, wants_save, self._stride(now_s)]
         pending, is_over, is_to_save, stride = self._world.largest(asked, at=f"step {self.step:,}")
-        self._interrupts.pending = bool(pending)
+        # One that came while they met waits for the next meeting.
+        self._has_heard = bool(pending)
         self._agreed.time_is_up = bool(is_over)
         if is_to_save or not self._has_compared:
             self._require_replicas()
@@ -95,8 +96,13 @@ class Agreeing(Boundaries):
             return 1
         return max(1, min(int(steps * _MEET_EVERY_S / max(seconds, 1e-6)), _MEET_STEPS_MAX))
 
+    def _is_interrupted(self) -> bool:
+        return self._has_heard
+
     def _ends(self) -> bool:
-        return bool(self._world.largest([super()._ends()], at="the answer to an interrupt")[0])
+        # Those that were interrupted say what it means; the others have no say.
+        ends = self._interrupts.pending and super()._ends()
+        return bool(self._world.largest([ends], at="the answer to an interrupt")[0])
 
     def _save_and_wait(self) -> None:
         self._require_replicas()

@@ -218,10 +218,9 @@ class Boundaries:
         """Says that nothing is left to train, and why."""
         stop = self._state.stop
         if self.is_idle and stop is None:
-            more = self.epoch + 1
             self._display.say(
                 f"Nothing left to do: {self.epoch} epochs are trained, and epochs counts those of"
-                f" all calls on this folder; pass epochs={more} to train one more."
+                f" all calls on this folder; pass epochs={self.epoch + 1} to train one more."
             )
             return
         self._display.say(
@@ -252,7 +251,7 @@ class Boundaries:
             self._events.follow(status)
         if self._adapter.is_mid_group() or self.is_mid_update():
             return
-        if self._interrupts.pending:
+        if self._is_interrupted():
             self._save_and_wait()
             self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
             self.was_interrupted = self._ends()
@@ -265,6 +264,10 @@ class Boundaries:
         if not self._is_behind_last_batch():
             self._checkpoints.save_if_due(self.step, counts=counts)
         self._checkpoints.remount()
+
+    def _is_interrupted(self) -> bool:
+        """Whether an interrupt is to be answered."""
+        return self._interrupts.pending
 
     def _ends(self) -> bool:
         """Whether the run ends, now that an interrupt is answered."""
