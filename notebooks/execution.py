@@ -9,6 +9,9 @@ import nbformat
 from nbclient import NotebookClient
 from traitlets.config import Config
 
+# A kernel that starts late, or an output that comes late, is no failure.
+_LIMITS_S = {"timeout": 600, "startup_timeout": 600, "iopub_timeout": 600}
+
 
 def execute(document: nbformat.NotebookNode, *, folder: Path | None = None) -> None:
     """Executes a notebook in place, in a folder (the current one without).
@@ -17,6 +20,7 @@ def execute(document: nbformat.NotebookNode, *, folder: Path | None = None) -> N
     by somebody else before the kernel has it, and then no kernel comes.
     """
     resources = {"metadata": {"path": str(folder)}} if folder else {}
-    with tempfile.TemporaryDirectory() as sockets:
+    # Short, because the path of a socket may have no more than 107 bytes.
+    with tempfile.TemporaryDirectory(dir="/tmp") as sockets:
         config = Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}})
-        NotebookClient(document, config=config, timeout=600, resources=resources).execute()
+        NotebookClient(document, config=config, resources=resources, **_LIMITS_S).execute()

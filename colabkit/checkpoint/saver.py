@@ -233,10 +233,10 @@ class Saver:
 
     def close(self) -> None:
         """Finishes the save under way and stops the thread."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify_all()
         try:
+            with self._wake:
+                self._stopping = True
+                self._wake.notify_all()
             self._thread.join()
         finally:
             if self.uploader is not None:

@@ -9,7 +9,7 @@ from tests.colab_vm.failures import Failures
 from tests.colab_vm.machine import Machine
 from tests.colab_vm.platforms import Platform
 from tests.colab_vm.rules import DriveRules
-from tests.colab_vm.store import CloudStore
+from tests.colab_vm.store import CloudStore, sizes_under
 
 
 class Cloud:
@@ -47,6 +47,9 @@ class Cloud:
                 ``#!`` may be executed. Not below /usr and /etc, which are the host's, read-only.
             visible: Folders of the host that it sees, and may write, under their own paths.
         """
+        for before in self._machines:
+            if not before.is_alive:
+                before.wait_until_gone()
         machine = Machine(
             self.folder,
             platform=Platform(platform),
@@ -73,15 +76,11 @@ class Cloud:
 
     def files(self) -> dict[str, int]:
         """Returns the size of every object in the cloud by its path below My Drive."""
-        root = self._store.root
-        found = (path for path in root.rglob("*") if path.is_file())
-        return {str(path.relative_to(root)): path.stat().st_size for path in sorted(found)}
+        return sizes_under(self._store.root)
 
     def trash(self) -> dict[str, int]:
         """Returns the size of every object in the Trash by the path it has there."""
-        root = self._store.trash_folder
-        found = (path for path in root.rglob("*") if path.is_file())
-        return {str(path.relative_to(root)): path.stat().st_size for path in sorted(found)}
+        return sizes_under(self._store.trash_folder)
 
     def used_bytes(self) -> int:
         """Returns what counts against the quota."""

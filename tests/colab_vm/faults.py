@@ -48,5 +48,8 @@ class LiveRules:
                 met = self.met[fault.id] = self.met.get(fault.id, 0) + 1
             failures = met - fault.skip
             if failures >= 1 and (fault.count is None or failures <= fault.count):
+                time.sleep(fault.hangs_s)
+                if not fault.errnos:
+                    continue
                 raise fail(fault.errnos[min(failures, len(fault.errnos)) - 1], path)
         return rules

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import re
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _START_S = 300
+_END_S = 10
 
 
 class MachineEndedError(RuntimeError):
@@ -70,6 +72,7 @@ class Kernel:
         is_colab: bool,
         names: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
+        import zmq
         from jupyter_client import BlockingKernelClient
         from jupyter_client.connect import write_connection_file
 
@@ -82,6 +85,8 @@ class Kernel:
         self._process = start([*command, *kernel_class], stdout=self._log, stderr=self._log)
         self._client = BlockingKernelClient()
         self._client.load_connection_file(str(connection_file))
+        # A test that waits for something else loses nothing of what is printed meanwhile.
+        self._client.context.setsockopt(zmq.RCVHWM, 0)
         self._client.start_channels(hb=False)
         try:
             self._client.wait_for_ready(timeout=_START_S)
@@ -160,6 +165,9 @@ class Kernel:
     def close(self) -> None:
         self._client.stop_channels()
         self._client.context.destroy(linger=0)
+        # Killed by now, and what started it on the machine ends after it.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_S)
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
         self._process.wait()

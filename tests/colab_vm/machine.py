@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 import tests
 from tests.colab_vm.abilities import missing_ability, namespace_options
@@ -22,6 +26,8 @@ from tests.colab_vm.rules import DriveRules
 _REPOSITORY = Path(tests.__file__).parents[1]
 _STUB = _REPOSITORY / "tests/colab_vm/stub"
 PYTHONPATH = f"{_STUB}:{_REPOSITORY}"
+# Where nobody takes away what is left of ended processes, none is ever gone for good.
+_GONE_S = 10
 _PATH = "/opt/colab_vm/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -72,6 +78,7 @@ class Machine:
         (self._control / "root").mkdir()
         self._environ = self._make_environ(look.environ, environ or {}, cloud_folder)
         self._kernel: Kernel | None = None
+        self._first: psutil.Process | None = None
         self.front_end = FrontEnd(self._control)
         self.drive = DriveControl(self, self._control, rules or DriveRules())
         plan = {
@@ -99,6 +106,7 @@ class Machine:
             raise RuntimeError(msg)
         children = Path(f"/proc/{self._init.pid}/task/{self._init.pid}/children").read_text()
         self._first_pid = int(children)
+        self._first = psutil.Process(self._first_pid)
 
     def _make_environ(
         self, look: Mapping[str, str], extra: Mapping[str, str | None], cloud_folder: Path
@@ -203,14 +211,26 @@ class Machine:
         self._init.wait(timeout_s)
         self._clean_up()
 
+    def wait_until_gone(self) -> None:
+        """Waits for each process of a machine that ended: until then one may write to the cloud."""
+        self._init.wait()
+        end = time.monotonic() + _GONE_S
+        # The first one is over when all others are.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while self._first is not None and self._first.status() != psutil.STATUS_ZOMBIE:
+                if not self._first.is_running() or time.monotonic() > end:
+                    break
+                time.sleep(0.002)
+        self._first = None
+
     def _clean_up(self) -> None:
         self._init.stdin.close()
-        self._init.wait()
-        self._init.stdout.close()
-        self._init.stderr.close()
         if self._kernel is not None:
             self._kernel.close()
             self._kernel = None
+        self.wait_until_gone()
+        self._init.stdout.close()
+        self._init.stderr.close()
         shutil.rmtree(self._control, ignore_errors=True)
 
     def __enter__(self) -> Machine:

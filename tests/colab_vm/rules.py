@@ -8,6 +8,7 @@ import errno
 import itertools
 import json
 import os
+import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,7 @@ class Fault:
             "create", "mkdir", "rename", "unlink", "truncate", "fsync", "getxattr" or "*".
         path: A pattern in the manner of ``fnmatch`` for the path below the mountpoint.
         errnos: The errno of the first failing call, the second, and so on.
+        hangs_s: How long each failing call takes first; then it fails only if there is an errno.
         skip: How many matching calls succeed first.
         count: How many calls fail; None means for ever.
     """
@@ -48,6 +50,7 @@ class Fault:
     errnos: tuple[int, ...] = (errno.EIO,)
     skip: int = 0
     count: int | None = None
+    hangs_s: float = 0.0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
@@ -88,6 +91,9 @@ def write_json(path: Path, value: object) -> None:
     """Writes a control file so that a reader sees the old or the new one, never half."""
     aside = path.with_name(f".{path.name}-{os.getpid()}-{next(_write_number)}")
     aside.write_text(json.dumps(value))
+    # A file system's own clock stands still for milliseconds, and a file's number is used again:
+    # by both a reader would take what is written next for what it has read.
+    os.utime(aside, ns=(time.time_ns(),) * 2)
     aside.replace(path)
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -20,15 +21,25 @@ class CloudStore:
         self.trash_folder = folder / "Trash"
         self._quota_file = folder / "quota.json"
         self._lock_file = folder / "lock"
+        self._thread_lock = threading.RLock()
+        self._is_locked = False
         self.root.mkdir(parents=True, exist_ok=True)
         self.trash_folder.mkdir(exist_ok=True)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds off every other process that would change names."""
-        with self._lock_file.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        """Holds off every other process that would change names; may be entered again."""
+        with self._thread_lock:
+            if self._is_locked:
+                yield
+                return
+            with self._lock_file.open("w") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self._is_locked = True
+                try:
+                    yield
+                finally:
+                    self._is_locked = False
 
     def path(self, relative: PurePosixPath | str) -> Path:
         return self.root / relative
@@ -48,10 +59,10 @@ class CloudStore:
 
     def used_bytes(self) -> int:
         """What counts against the quota: every object, and the Trash."""
-        return _bytes_under(self.root) + self.trash_bytes()
+        return sum(sizes_under(self.root).values()) + self.trash_bytes()
 
     def trash_bytes(self) -> int:
-        return _bytes_under(self.trash_folder)
+        return sum(sizes_under(self.trash_folder).values())
 
     def trash(self, relative: PurePosixPath) -> None:
         """Moves an object or a folder to the Trash, where it goes on counting."""
@@ -91,10 +102,14 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-def _bytes_under(folder: Path) -> int:
-    total = 0
+def sizes_under(folder: Path) -> dict[str, int]:
+    """Returns the size of every file by its path below a folder; what goes meanwhile is not there.
+
+    Sorted by path.
+    """
+    sizes = {}
     for parent, _, names in os.walk(folder):
-        for name in names:
+        for path in (Path(parent) / name for name in names):
             with contextlib.suppress(FileNotFoundError):
-                total += (Path(parent) / name).stat().st_size
-    return total
+                sizes[path] = path.stat().st_size
+    return {str(path.relative_to(folder)): sizes[path] for path in sorted(sizes)}

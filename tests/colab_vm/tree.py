@@ -11,6 +11,7 @@ import dataclasses
 import errno
 import os
 import sqlite3
+import stat
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -184,18 +185,22 @@ class Tree:
             return
         self._seen_at[folder.id] = now
         try:
-            entries = {entry.name: entry for entry in os.scandir(self.store.path(where))}
+            found = list(os.scandir(self.store.path(where)))
         except FileNotFoundError:
             return
+        entries = {}
+        for entry in found:
+            with contextlib.suppress(FileNotFoundError):  # another machine took it away just now
+                entries[entry.name] = entry.stat()
         known = {node.cloud_name: node for node in self._in_cloud(folder)}
         for name, node in known.items():
             if name not in entries:
                 self._vanished(node)
             elif not node.is_pending and not node.is_folder:
-                self._maybe_changed(node, entries[name].stat())
-        for name, entry in entries.items():
+                self._maybe_changed(node, entries[name])
+        for name, facts in entries.items():
             if name not in known:
-                self._appeared(folder, name, entry)
+                self._appeared(folder, name, facts)
 
     def _in_cloud(self, folder: Node) -> Iterator[Node]:
         ids = set(self.children[folder.id].values()) | self.pending
@@ -220,15 +225,14 @@ class Tree:
             node.cached = False
             self.save(node)
 
-    def _appeared(self, folder: Node, name: str, entry: os.DirEntry[str]) -> None:
+    def _appeared(self, folder: Node, name: str, facts: os.stat_result) -> None:
         number = 0
         while numbered(name, number) in self.children[folder.id]:
             number += 1
-        node = self.add(folder, numbered(name, number), is_folder=entry.is_dir())
-        stat = entry.stat()
+        node = self.add(folder, numbered(name, number), is_folder=stat.S_ISDIR(facts.st_mode))
         node.cloud_parent, node.cloud_name = folder.id, name
-        node.size = 0 if node.is_folder else stat.st_size
-        node.mtime, node.cloud_stamp = stat.st_mtime, stat.st_mtime_ns
+        node.size = 0 if node.is_folder else facts.st_size
+        node.mtime, node.cloud_stamp = facts.st_mtime, facts.st_mtime_ns
         self.save(node)
 
     def take_cloud_name(self, node: Node, name: str) -> None:

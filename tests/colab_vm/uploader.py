@@ -79,15 +79,19 @@ class Uploader:
             rules, elapsed_s, last = self._rules(), now - last, now
             try:
                 with self._tree.lock:
-                    self._step(rules, elapsed_s)
+                    if due := self._due(rules):
+                        # What is found in the cloud may not be taken away by another machine.
+                        with self._store.locked():
+                            self._step(due, rules, elapsed_s)
+                    else:
+                        self._transfers.clear()
             except BaseException as error:
                 if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                     continue  # the machine's disk is full: what waits goes on waiting
                 logger.exception("the uploader failed")
                 raise
 
-    def _step(self, rules: DriveRules, elapsed_s: float) -> None:
-        due = self._due(rules)
+    def _step(self, due: list[Node], rules: DriveRules, elapsed_s: float) -> None:
         for node in due:
             if node.id in self._tree.nodes:
                 self._change_names(node)

@@ -88,10 +88,17 @@ def test_a_small_file_written_last_may_overtake(cloud, machine, drive, order, fi
     (drive / "manifest").write_bytes(bytes(30_000))
     # The kernel tells of a closed file when it comes to it.
     wait_for(lambda: [each["why"] for each in machine.drive.waiting()] == ["waiting"] * 2)
-    machine.drive.change(upload_bytes_per_s=SLOW // 10)
+    machine.drive.change(upload_bytes_per_s=SLOW // 20)
     sizes = {"shard": 60_000, "manifest": 30_000}
-    wait_for(lambda: any(cloud.files().get(name) == sizes[name] for name in sizes))
-    assert [name for name in sizes if cloud.files().get(name) == sizes[name]] == [first]
+    whole: list[str] = []
+
+    def are_whole() -> list[str]:
+        files = cloud.files()
+        whole[:] = [name for name in sizes if files.get(name) == sizes[name]]
+        return whole
+
+    wait_for(are_whole)
+    assert whole == [first]
     machine.drive.change(upload_bytes_per_s=None)
     machine.drive.wait_until_uploaded()
     assert cloud.files() == sizes
@@ -268,9 +275,10 @@ def test_calls_take_time_and_reading_has_a_bandwidth(cloud, machine, drive):
 def test_uploading_keeps_to_its_bandwidth(cloud, machine, drive):
     machine.drive.change(upload_bytes_per_s=SLOW, upload_delay_s=0.0)
     before = time.monotonic()
-    (drive / "x").write_bytes(bytes(100_000))
+    (drive / "x").write_bytes(bytes(SLOW))
     machine.drive.wait_until_uploaded()
-    assert time.monotonic() - before >= 0.45
+    # It may send at once what the time since its last look allows, which was before.
+    assert time.monotonic() - before >= 0.5
 
 
 def test_too_many_entries_are_errno_5(cloud, machine, drive):

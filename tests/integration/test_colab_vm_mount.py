@@ -92,7 +92,8 @@ def test_with_nobody_there_the_request_times_out_and_the_mount_fails(machine):
 
 def test_a_time_out_below_a_second_waits_for_ever(machine):
     machine.front_end.answer, machine.front_end.clock_rate = Answer.NOBODY, 1000
-    cell = machine.kernel.begin(mount("'/content/drive', timeout_ms=999"))
+    cell = machine.kernel.begin("print('begun')\n" + mount("'/content/drive', timeout_ms=999"))
+    machine.kernel.wait_for_text(cell, "begun")
     with pytest.raises(TimeoutError):
         machine.kernel.finish(cell, timeout_s=0.5)
     machine.interrupt()

@@ -58,9 +58,12 @@ def test_a_mount_that_dies_in_the_middle_is_mounted_again(cloud, make):
     machine = cloud.machine(rules=DriveRules(latency_s=0.02))
     machine.run_cell(MOUNT).check()
     machine.run_cell(
-        "import threading, pathlib, colabkit\n"
+        "import os, threading, colabkit\n"
         "def watch():\n"
-        "    while len([*pathlib.Path('/content/datasets').rglob('*.bin')]) < 10: pass\n"
+        "    is_time = False\n"
+        "    while not is_time:\n"
+        "        tree = os.walk('/content/datasets')\n"
+        "        is_time = sum(n.endswith('.bin') for *_, names in tree for n in names) >= 10\n"
         "    open('/content/now', 'w').close()\n"
         "threading.Thread(target=watch, daemon=True).start()"
     ).check()

@@ -107,7 +107,7 @@ def test_a_run_folder_on_drive_is_never_called_uploaded_before_it_is(cloud, tmp_
         diary.clear()
         machine.run_cell(made).check()
         place = folder.format(way[0])
-        cell = train_cell(diary, ckpt_dir=place, epochs=4, save_every="0.1s", pause_s=0.02)
+        cell = train_cell(diary, ckpt_dir=place, epochs=20, save_every="0.1s", pause_s=0.02)
         diary.slow_from(30)
         running = machine.kernel.begin(cell)
         diary.wait_for(lambda notes: notes[-1].committed is not None)

@@ -29,6 +29,8 @@ def test_killed_at_random_instants_a_run_ends_as_if_it_never_was(cloud, diary, e
     for _ in range(LIVES):
         machine = cloud.machine(visible=[diary.folder])
         machine.run_cell(SETUP).check()
+        # However late it is confirmed, the training is not over by then.
+        diary.slow_from(safe + 50)
         machine.kernel.begin(train_cell(diary, epochs=40))
         wanted = safe
         diary.wait_for(lambda notes, wanted=wanted: (notes[-1].confirmed or 0) > wanted)
@@ -43,6 +45,7 @@ def test_killed_at_random_instants_a_run_ends_as_if_it_never_was(cloud, diary, e
         diary.clear()
     machine = cloud.machine(visible=[diary.folder])
     machine.run_cell(SETUP).check()
+    diary.let_go()
     last = machine.run_cell(train_cell(diary, epochs=40, pause_s=0)).check()
     assert "Resumed at epoch" in said_in(last)
     assert diary.notes()[0].step - 1 >= safe

