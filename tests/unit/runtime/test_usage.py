@@ -57,6 +57,7 @@ def usage_of(nvml) -> Usage:
             assert reader._thread.is_alive()
     finally:
         reader.close()
+        reader._thread.join(300)  # it is waited for no longer than for a reading
     return reader.newest
 
 
