@@ -36,7 +36,7 @@ _OF_KERAS = {
 _EPOCHS = 20
 _ACCURACY_WANTED = 0.97
 _POLL_S = 0.0005
-_CHILD_TIMEOUT_S = 300.0
+_CHILD_TIMEOUT_S = 1800.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
