@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import colabkit
-from colabkit.errors import ColabKitError, ScriptError
+from colabkit.errors import ArgumentError, ColabKitError, ScriptError
 from colabkit.notebook import card_text, say
 
 if TYPE_CHECKING:
@@ -29,10 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after the program's name; those of this process by default.
 
     Returns:
-        0 when all went well, 1 when not, 130 when it was interrupted; wrong usage ends the
-        process with 2.
+        0 when all went well, 1 when not, 2 without a command, 130 when it was interrupted; wrong
+        usage ends the process with 2.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words:
+        _parser().print_help(sys.stderr)
+        return 2
     status = _run(_parser().parse_args(_with_border(words)))
     try:
         # What still waits in the buffer may fail as well, and at Python's own end says so itself.
@@ -204,7 +207,7 @@ def _make_dataset(options: argparse.Namespace) -> int:
     password = None
     if options.password_from is not None:
         # On the command line everybody on the machine could read it.
-        password = Path(options.password_from).read_bytes().rstrip(b"\r\n")
+        password = _read_password(Path(options.password_from))
     folder = colabkit.dataset(
         options.source,
         options.dest,
@@ -215,6 +218,15 @@ def _make_dataset(options: argparse.Namespace) -> int:
     )
     say(str(folder))
     return 0
+
+
+def _read_password(path: Path) -> bytes:
+    try:
+        return path.read_bytes().rstrip(b"\r\n")
+    except OSError as error:
+        message = f"The password could not be read from {path}: {error.strerror}."
+        hint = "Pass --password-from the path of a text file that holds it."
+        raise ArgumentError(message, argument="password", hint=hint) from error
 
 
 def _pack(options: argparse.Namespace) -> int:

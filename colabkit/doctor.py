@@ -18,6 +18,7 @@ from colabkit.runtime import (
     Device,
     Host,
     PackageCheck,
+    PackageState,
     Platform,
     SessionClock,
     check_packages,
@@ -28,7 +29,7 @@ from colabkit.runtime import (
 )
 from colabkit.storage import MountState, mount_of, volume_at
 
-_FRAMEWORKS = ("torch", "keras")
+_FRAMEWORKS = ("torch", "keras", "jax")
 _TENSORFLOWS = ("tensorflow", "tensorflow-cpu", "tensorflow-macos", "tf-nightly")
 _GIB = 1 << 30
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 2 * _GIB, 256 << 20
@@ -170,7 +171,7 @@ def frameworks_finding(checks: Sequence[PackageCheck]) -> Finding:
     """Says which frameworks there are to train with."""
     there = {check.name: check.version for check in checks if check.version is not None}
     facts = {"frameworks": {check.name: check.version for check in checks}}
-    if "torch" in there or "keras" in there:
+    if not there.keys().isdisjoint(_FRAMEWORKS):
         words = ", ".join(f"{name} {version}" for name, version in there.items())
         return Finding(Row("Frameworks", words, Tone.GOOD), facts)
     row = Row("Frameworks", "none is installed", Tone.BAD, "Run: pip install torch")
@@ -179,12 +180,17 @@ def frameworks_finding(checks: Sequence[PackageCheck]) -> Finding:
 
 def packages_finding(checks: Sequence[PackageCheck]) -> Finding:
     """Says whether what colabkit itself needs is here."""
-    wrong = [check for check in checks if not check.is_satisfied]
+    in_question = [check for check in checks if not check.is_satisfied]
     facts = {"packages": {check.name: check.version for check in checks}}
-    if not wrong:
+    if not in_question:
         return Finding(Row("Packages", "all that colabkit needs", Tone.GOOD), facts)
-    words = ", ".join(f"{check.requirement}: {check.state.value}" for check in wrong)
-    wanted = " ".join(f"'{check.requirement}'" for check in wrong)
+    # The marker said only whether it is needed on this machine, and a shell would trip over it.
+    asked = {check: check.requirement.partition(";")[0].strip() for check in in_question}
+    words = ", ".join(f"{asked[check]}: {check.state.value}" for check in in_question)
+    wrong = [check for check in in_question if check.state is not PackageState.UNKNOWN]
+    if not wrong:
+        return Finding(Row("Packages", words, Tone.NOTE), facts)
+    wanted = " ".join(f"'{asked[check]}'" for check in wrong)
     return Finding(Row("Packages", words, Tone.BAD, f"Run: pip install {wanted}"), facts)
 
 

@@ -84,8 +84,7 @@ def requirement_allows(requirement: str, name: str, version: str) -> bool | None
         >>> requirement_allows("numpy<2", "numpy", "2.4.1")
         False
     """
-    requirements = importlib.import_module("packaging.requirements")
-    wanted = requirements.Requirement(requirement)
+    wanted = _packaging("requirements").Requirement(requirement)
     names = {re.sub(r"[-_.]+", "-", each).lower() for each in (wanted.name, name)}
     if len(names) > 1 or (wanted.marker is not None and not wanted.marker.evaluate({"extra": ""})):
         return None
@@ -99,7 +98,7 @@ def is_same_version(one: str, other: str) -> bool:
         >>> is_same_version("1.0.post1", "1.0-1"), is_same_version("1.0", "1.1")
         (True, False)
     """
-    versions = importlib.import_module("packaging.version")
+    versions = _packaging("version")
     try:
         return bool(versions.Version(one) == versions.Version(other))
     except versions.InvalidVersion:
@@ -110,7 +109,7 @@ def _check(requirement: object) -> PackageCheck:
     if not isinstance(requirement, str):
         raise _not_a_requirement(requirement)
     try:
-        requirements = importlib.import_module("packaging.requirements")
+        requirements = _packaging("requirements")
     except ImportError:
         return _by_name(requirement)
     try:
@@ -123,6 +122,14 @@ def _check(requirement: object) -> PackageCheck:
     return PackageCheck(requirement, wanted.name, _state(wanted, version), version)
 
 
+def _packaging(part: str) -> Any:
+    """Returns a module of ``packaging``: a fresh virtual environment has only pip's own copy."""
+    try:
+        return importlib.import_module(f"packaging.{part}")
+    except ImportError:
+        return importlib.import_module(f"pip._vendor.packaging.{part}")
+
+
 def _state(wanted: Any, version: str | None) -> PackageState:
     if version is None:
         return PackageState.MISSING
@@ -133,7 +140,7 @@ def _state(wanted: Any, version: str | None) -> PackageState:
 
 
 def _by_name(requirement: str) -> PackageCheck:
-    """Checks without the package ``packaging``: only bare names can be answered."""
+    """Checks without ``packaging`` and without pip: only bare names can be answered."""
     name = re.split(r"[\s<>=!~;@\[(]", requirement.strip(), maxsplit=1)[0]
     if not _NAME.match(name):
         raise _not_a_requirement(requirement)

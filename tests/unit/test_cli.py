@@ -23,12 +23,13 @@ def test_an_unknown_command_gives_usage(capsys):
     assert "usage: python -m colabkit" in capsys.readouterr().err
 
 
-def test_no_command_gives_usage():
+def test_no_command_shows_what_there_is():
     done = subprocess.run(
         [sys.executable, "-m", "colabkit"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "usage: python -m colabkit" in done.stderr
+    assert "say whether training can start here" in done.stderr
 
 
 def test_version_is_told(capsys):
@@ -105,6 +106,12 @@ def test_a_dataset_is_made_and_its_folder_is_the_last_line(tmp_path, capsys):
 def test_a_dataset_that_is_not_there_is_one_sentence(tmp_path, capsys):
     assert cli.main(["dataset", str(tmp_path / "cats.zip")]) == 1
     assert "There is no" in capsys.readouterr().err
+
+
+def test_a_password_that_cannot_be_read_is_one_sentence(tmp_path, capsys):
+    secret = str(tmp_path / "secret")
+    assert cli.main(["dataset", str(tmp_path / "a.zip"), "--password-from", secret]) == 1
+    assert f"read from {secret}: No such file or directory." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9/cats.zip", "memory://cats/run", "s3x://b/run"])

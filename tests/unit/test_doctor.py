@@ -92,12 +92,15 @@ def test_tensorflow_is_found_under_the_names_of_all_its_packages():
         return [check(name, "2.21.0" if name == "tensorflow-cpu" else None) for name in names]
 
     found = doctor.frameworks_finding(doctor.framework_checks(checked))
-    assert found.facts["frameworks"] == {"torch": None, "keras": None, "tensorflow": "2.21.0"}
+    found = found.facts["frameworks"]
+    assert found == {"torch": None, "keras": None, "jax": None, "tensorflow": "2.21.0"}
 
 
 def test_without_a_framework_there_is_nothing_to_train_with():
     some = [check("torch", "2.9.0"), check("keras", None)]
     assert doctor.frameworks_finding(some).row == Row("Frameworks", "torch 2.9.0", Tone.GOOD)
+    jax = doctor.frameworks_finding([check("torch", None), check("jax", "0.7.2")])
+    assert jax.row == Row("Frameworks", "jax 0.7.2", Tone.GOOD)
     none = doctor.frameworks_finding([check("torch", None), check("keras", None)])
     assert none.row.tone is Tone.BAD
     assert none.facts["frameworks"] == {"torch": None, "keras": None}
@@ -109,6 +112,20 @@ def test_a_package_in_another_version_is_named_with_the_remedy():
     assert row.tone is Tone.BAD
     assert "numpy>=2.0: installed in another version" in row.value
     assert row.advice == "Run: pip install 'numpy>=2.0'"
+
+
+def test_a_marker_is_no_part_of_what_a_shell_is_told_to_install():
+    isal = "isal>=1.7; platform_machine in 'x86_64 AMD64'"
+    row = doctor.packages_finding([PackageCheck(isal, "isal", PackageState.MISSING)]).row
+    assert row == Row(
+        "Packages", "isal>=1.7: not installed", Tone.BAD, "Run: pip install 'isal>=1.7'"
+    )
+
+
+def test_a_package_of_which_it_cannot_be_told_whether_it_fits_stands_in_nobodys_way():
+    there = PackageCheck("tqdm>=4.66", "tqdm", PackageState.UNKNOWN, "4.70")
+    row = doctor.packages_finding([check("numpy", "2.4"), there]).row
+    assert (row.tone, row.advice) == (Tone.NOTE, "")
 
 
 def test_drive_is_looked_at_on_colab_only():

@@ -8,7 +8,13 @@ import psutil
 import pytest
 
 from colabkit.errors import ArgumentError
-from colabkit.runtime import PackageState, check_packages, missing
+from colabkit.runtime import (
+    PackageState,
+    check_packages,
+    is_same_version,
+    missing,
+    requirement_allows,
+)
 
 STATES = {
     "psutil": PackageState.PRESENT,
@@ -52,15 +58,32 @@ def test_an_address_without_a_name_is_told_how_to_have_one():
         check_packages("git+https://github.com/openai/CLIP.git")
 
 
-def test_without_packaging_bare_names_are_still_answered(monkeypatch):
+@pytest.fixture
+def take_away(monkeypatch):
+    """Makes modules with these beginnings absent."""
     real = importlib.import_module
 
-    def absent(name: str) -> object:
-        if name.startswith("packaging"):
-            raise ImportError(name)
-        return real(name)
+    def take(*beginnings: str) -> None:
+        def absent(name: str) -> object:
+            if name.startswith(beginnings):
+                raise ImportError(name)
+            return real(name)
 
-    monkeypatch.setattr(importlib, "import_module", absent)
+        monkeypatch.setattr(importlib, "import_module", absent)
+
+    return take
+
+
+def test_in_a_fresh_virtual_environment_pips_own_copy_of_packaging_answers(take_away):
+    take_away("packaging")
+    for requirement, state in STATES.items():
+        assert check_packages([requirement])[0].state is state
+    assert requirement_allows("numpy<2", "numpy", "2.4.1") is False
+    assert is_same_version("1.0.post1", "1.0-1")
+
+
+def test_without_packaging_bare_names_are_still_answered(take_away):
+    take_away("packaging", "pip.")
     states = [c.state for c in check_packages(["psutil", "psutil>=1", "no-such-package-anywhere"])]
     assert states == [PackageState.PRESENT, PackageState.UNKNOWN, PackageState.MISSING]
     with pytest.raises(ArgumentError):
