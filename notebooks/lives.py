@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -154,7 +155,7 @@ def taken_away(machine: Machine, is_time: Callable[[], bool]) -> Iterator[None]:
     def watch() -> None:
         while not over.wait(0.05):
             # What is looked at may be replaced meanwhile.
-            with contextlib.suppress(OSError, ValueError, shutil.Error):
+            with contextlib.suppress(OSError, ValueError, shutil.Error, tarfile.TarError, EOFError):
                 if is_time():
                     machine.pull_the_plug()
                     return
@@ -194,11 +195,13 @@ def _has_kept(cloud: Cloud, checkpoint: str) -> bool:
 
 
 def _is_whole(cloud: Cloud, path: str, files: dict[str, int], checkpoint: str) -> bool:
-    folder, manifest = path.partition("/versions/")[0], cloud.path(path).read_bytes()
-    version = json.loads(manifest)["version"]
+    folder = path.partition("/versions/")[0]
+    version = json.loads(cloud.path(path).read_bytes())["version"]
     sizes = {f"{folder}/files/{blob}": size for blob, (size, _) in version["blobs"].items()}
     if any(files.get(blob) != size for blob, size in sizes.items()):
         return False
-    # Small files are named in the bundle that they are in.
-    bundles = (cloud.path(f"{folder}/files/{bundle}") for bundle in version["bundles"])
-    return any(checkpoint.encode() in text for text in (manifest, *map(Path.read_bytes, bundles)))
+    names = [*version["files"]]
+    for bundle in version["bundles"]:
+        with tarfile.open(cloud.path(f"{folder}/files/{bundle}")) as small_files:
+            names += small_files.getnames()
+    return any(checkpoint in name for name in names)
