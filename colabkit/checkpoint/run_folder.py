@@ -20,6 +20,7 @@ from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.checkpoint.uploader import Uploader
 from colabkit.errors import CheckpointCorruptError, DiskFullError, DriveLostError, StorageError
+from colabkit.notebook import bytes_words
 from colabkit.storage import (
     DriveMount,
     DriveVolume,
@@ -139,8 +140,8 @@ class RunFolder:
         if free is None or free > needed:
             return
         message = (
-            f"A checkpoint takes {needed / 1e6:,.0f} MB, and {self.location} has"
-            f" {free / 1e6:,.0f} MB free."
+            f"A checkpoint takes {bytes_words(needed)}, and {self.location} has"
+            f" {bytes_words(free)} free."
         )
         hint = "Delete what you no longer need there, or pass another ckpt_dir."
         raise DiskFullError(

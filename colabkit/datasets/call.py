@@ -236,6 +236,7 @@ class Call:
         self._bar.close()
         away = " The source cannot be reached now." if self._resolver.unreachable else ""
         self._say_notes()
+        self._say_empty(header.n_files)
         self._speaker.say(
             f"{self._label} is there already: {header.n_files:,} files"
             f" ({bytes_words(header.nbytes)}) in {self._slot.folder},"
@@ -250,6 +251,11 @@ class Call:
         for note in notes.losses:
             Printed().say(note)
 
+    def _say_empty(self, n_files: int) -> None:
+        # What reads the folder next would only say that it finds nothing there.
+        if not n_files:
+            Printed().say(f"{self._label} is empty: it holds no file. Check its path.")
+
     def _say_made(self, made: Made) -> None:
         if made.evicted:
             freed = sum(one.nbytes for one in made.evicted)
@@ -260,6 +266,7 @@ class Call:
                 f"The folder before held files that are not the dataset's: it is kept as"
                 f" {made.swap.kept}."
             )
+        self._say_empty(made.n_files)
         kept = f", {made.files_kept:,} of them from a call before" if made.files_kept else ""
         lasted_s = max(1e-3, time.monotonic() - self._began_s)
         self._speaker.say(

@@ -8,10 +8,10 @@ OF_DATASET = OtherNames(
     by_name(
         {
             "dest": (
-                "cache_dir cache_path cache_subdir data_dir data_path data_root"
-                " dest_dir destination"
-                " destination_path download_dir dst extract_path extract_root extract_to folder"
-                " local_dir out output output_dir output_path root save_dir target to to_dir"
+                "cache_dir cache_path cache_subdir data_dir data_path data_root dest_dir"
+                " destination destination_path download_dir dst extract_dir extract_path"
+                " extract_root extract_to folder local_dir out output output_dir output_path root"
+                " save_dir target target_dir to to_dir"
             ),
             "encoding": "charset",
             "members": "allow_patterns data_files files glob include names pattern patterns",
@@ -42,9 +42,16 @@ OF_DATASET = OtherNames(
                 "max_workers n_jobs num_proc num_workers threads workers"
             ),
             "Leave it out: dataset makes a folder; load its parts from there.": (
-                "batch_size shuffle split streaming subset train transform val"
+                "as_supervised batch_size config_name image_size keep_in_memory label_mode labels"
+                " shuffle split streaming subset train transform val with_info"
             ),
             'Write source="hf://datasets/owner/name".': "dataset_name repo_id",
+            'Write it into the source: "hf://datasets/owner/name@revision".': "branch revision",
+            "Put them where kagglehub looks: KAGGLE_USERNAME and KAGGLE_KEY in os.environ.": (
+                "key username"
+            ),
+            "Write password=open(path).read().strip().": "password_file",
+            "Leave it out: folders within folders are taken too.": "recursive",
             "Write members= for a part of it: members='train/*'.": "subfolder subset_dir",
             "Leave it out: its first bytes say what an archive is.": (
                 "archive_format compression file_format format"
@@ -60,8 +67,8 @@ OF_DATASET = OtherNames(
 OF_PACK = OtherNames(
     by_name(
         {
-            "archive": "dest dst out output target to zip_path",
-            "folder": "directory path source src",
+            "archive": "base_name dest dst out output target to zip_path",
+            "folder": "base_dir directory path root_dir source src",
         }
     ),
     by_name(
@@ -69,7 +76,10 @@ OF_PACK = OtherNames(
             "Leave it out: an archive that was packed before is kept fresh.": (
                 "force overwrite refresh"
             ),
-            "Leave it out: what shrinks is deflated.": "compress compression level",
+            "Leave it out: what shrinks is deflated.": "compress compression format level",
+            "Leave it out: all of the folder is packed, and left as it is; pack a folder of what"
+            " you want.": "delete delete_source exclude ignore include pattern recursive",
+            "Leave it out: one zip of any size is read in parallel.": "maxcount shards",
             "Write progress=False for silence; leave it out otherwise.": "quiet silent verbose",
         }
     ),

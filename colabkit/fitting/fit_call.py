@@ -11,9 +11,10 @@ from typing import Any
 from colabkit.errors import ArgumentError
 from colabkit.fitting.messages import sender, telling
 from colabkit.fitting.names_for_keras import COMPILED
-from colabkit.fitting.other_names import compiled_error, unknown_argument
+from colabkit.fitting.other_names import OF_DATA, compiled_error, unknown_argument
 from colabkit.frameworks.detect import KERAS, framework_of, no_framework_error
 from colabkit.frameworks.processes import require_one_process
+from colabkit.other_names import answering
 from colabkit.runs.checks import require_folder
 from colabkit.runs.history import History
 from colabkit.runs.news import News
@@ -34,6 +35,7 @@ _OF_KERAS = frozenset(
 )
 
 
+@answering(OF_DATA, takes_more=True, usage="fit(model, (x, y), ckpt_dir, epochs=3)")
 def fit(
     model: Any,
     data: Any,
@@ -219,6 +221,8 @@ def _trained(
     if not isinstance(model, torch.nn.Module):
         message = f"model is a {type(model).__name__}, not a torch.nn.Module or a keras.Model."
         hint = f"Pass {model.__name__}()." if isinstance(model, type) else "Pass a module."
+        if any(hasattr(each, "compile") for each in (data, ckpt_dir)):
+            hint = "The model comes first: fit(model, data, ckpt_dir)."
         raise ArgumentError(message, argument="model", hint=hint)
     return fit_with(model, data, ckpt_dir, arguments)
 

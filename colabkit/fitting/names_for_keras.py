@@ -32,12 +32,20 @@ FOR_KERAS = by_name(
         ),
         COMPILED["precision"]: "amp autocast half to_fp16 use_amp",
         "Write it as layers of the model: keras.layers.RandomFlip(), Resizing(224, 224).": (
-            "augment augmentation augmentations batch_tfms image_size imgsz item_tfms mosaic"
-            " resolution tfms transform transforms"
+            "aa augment augmentation augmentations auto_augment batch_tfms color_jitter hflip"
+            " image_size imgsz item_tfms mosaic reprob resolution tfms transform transforms"
         ),
         COMPILED["microbatch"]: "auto_find_batch_size auto_scale_batch_size",
         COMPILED["lr"]: "auto_lr_find find_lr lr_find",
-        "Leave it out: the backend decides.": "benchmark tf32",
+        "Leave it out: the backend decides.": "benchmark channels_last tf32",
+        "Write a train_step of the model's own, or pass loss to model.compile(loss=...).": (
+            "forward_fn step_fn train_fn train_step training_step"
+        ),
+        "Pass it to the loss: SparseCategoricalCrossentropy(ignore_class=0).": "ignore_index",
+        'Pass it to model.compile(loss="binary_crossentropy").': "bce_loss",
+        "Leave it out: Keras places the model; on a TPU build it under its strategy.": (
+            "tpu tpu_cores use_tpu"
+        ),
         "Call keras.mixed_precision.set_global_policy('mixed_bfloat16') before building it.": (
             "bf16"
         ),
@@ -46,7 +54,7 @@ FOR_KERAS = by_name(
         ),
         "Pass a tf.data.Dataset or a keras.utils.PyDataset, which decides it:"
         " dataset.batch(32, drop_remainder=True).prefetch(2).": (
-            "collate_fn data_collator drop_last group_by_length pin_memory prefetch"
+            "collate_fn data_collator drop_last group_by_length pin_mem pin_memory prefetch"
             " prefetch_factor sampler"
         ),
         "Pass it to model.compile(jit_compile=True).": "compile jit_compile torch_compile",
@@ -70,7 +78,8 @@ FOR_KERAS = by_name(
             "distributed fsdp local_rank num_nodes num_processes rank strategy world_size"
         ),
         "Write callbacks=[keras.callbacks.EarlyStopping(patience=3)].": (
-            "early_stop early_stopping early_stopping_patience early_stopping_rounds patience"
+            "early_stop early_stopping early_stopping_patience early_stopping_rounds"
+            " n_iter_no_change patience"
         ),
         "Pass it to the optimizer: keras.optimizers.Adam(use_ema=True).": (
             "ema ema_decay ema_momentum model_ema swa use_ema"
@@ -83,22 +92,26 @@ FOR_KERAS = by_name(
         ),
         "Write steps_per_epoch=.": "fraction limit_train_batches overfit_batches",
         "Write layer.trainable = False before model.compile().": (
-            "freeze freeze_backbone freeze_layers"
+            "freeze freeze_backbone freeze_layers train_bn"
         ),
-        "Leave it out: the policy mixed_float16 brings one.": "grad_scaler scaler",
+        "Leave it out: the policy mixed_float16 brings one.": "grad_scaler loss_scale scaler",
         COMPILED["accumulate"]: "gradient_accumulation_plugin nbs",
         "Wrap layers in keras.RematScope().": "gradient_checkpointing",
         COMPILED["clip_grad_norm"]: "gradient_clip_algorithm",
         "Pass it to the loss: CategoricalCrossentropy(label_smoothing=0.1).": (
-            "label_smoothing label_smoothing_factor"
+            "label_smoothing label_smoothing_factor smoothing"
         ),
         "Write validation_steps=.": "limit_val_batches",
-        "Call model.load_weights(path) before.": "load_from pretrained pretrained_weights",
+        "Call model.load_weights(path) before.": (
+            "initial_checkpoint load_from pretrained pretrained_weights weights"
+        ),
         "Call layer.enable_lora(8) on its layers before model.compile().": (
             "lora_alpha lora_r lora_rank network_alpha network_dim peft_config"
         ),
         "Pass it to model.compile(loss_weights=[...]).": "loss_weights",
-        _RATE_OF_EACH: "lr_mult param_groups splitter text_encoder_lr unet_lr",
+        _RATE_OF_EACH: (
+            "layer_decay lr_mult param_groups splitter text_encoder_lr unet_lr wd_bn_bias"
+        ),
         "Give it to the PyDataset: super().__init__(max_queue_size=10).": "max_queue_size",
         "Write callbacks=[keras.callbacks.EarlyStopping(min_delta=0.01)].": (
             "min_delta tol tolerance"
@@ -113,7 +126,7 @@ FOR_KERAS = by_name(
             " persistent_data_loader_workers persistent_workers workers"
         ),
         COMPILED["optimizer"]: "optimizers",
-        "Write class_weight=.": "pos_weight",
+        "Write class_weight=.": "pos_weight weight",
         "Tokenise beforehand, and pass the arrays as data.": (
             "dataset_text_field formatting_func max_length max_seq_length processing_class"
             " tokenizer"
@@ -131,9 +144,10 @@ FOR_KERAS = by_name(
         "Leave it out: to go on takes all of it. The weights alone: model.save_weights(path)"
         " afterwards.": "save_only_model save_weights_only",
         "Pass it to model.compile(steps_per_execution=8).": "steps_per_execution",
-        "Write keras.layers.BatchNormalization(synchronized=True).": "sync_batchnorm",
+        "Write keras.layers.BatchNormalization(synchronized=True).": "sync_batchnorm sync_bn",
         "Write validation_split=0.2.": (
-            "test_size train_size train_split val_split valid_pct validation_size"
+            "test_size train_size train_split val_split valid_pct validation_fraction"
+            " validation_size"
         ),
         "Make data of the folder: keras.utils.image_dataset_from_directory(folder);"
         " colabkit.dataset(source) unpacks an archive.": "data_dir train_data_dir train_dir",

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from colabkit.errors import ArgumentError
+from colabkit.fitting import subjects
 from colabkit.fitting.names_for_keras import COMPILED, FAMILIES_FOR_KERAS, FOR_KERAS
 from colabkit.other_names import OtherNames, by_name
 
@@ -39,8 +40,8 @@ RENAMED = by_name(
         ),
         "eval_every": "check_val_every_n_epoch",
         "keep": (
-            "keep_last max_to_keep num_checkpoints save_last_n_epochs save_last_n_steps save_top_k"
-            " save_total_limit"
+            "checkpoint_hist keep_last max_to_keep num_checkpoints save_last_n_epochs"
+            " save_last_n_steps save_top_k save_total_limit"
         ),
         "loss": "criterion loss_fn loss_func loss_function loss_type objective",
         "lr": "base_lr initial_lr learning_rate learnrate lr0 max_learning_rate",
@@ -49,7 +50,7 @@ RENAMED = by_name(
             " num_training_steps total_steps train_steps training_steps"
         ),
         "max_time": "time_limit",
-        "metrics": "eval_metrics metric weighted_metrics",
+        "metrics": "eval_metric eval_metrics metric weighted_metrics",
         "monitor": "metric_for_best_model",
         "optimizer": "opt opt_func optim optimiser optimizer_class optimizer_name optimizer_type",
         "precision": "dtype mixed_precision",
@@ -63,7 +64,7 @@ RENAMED = by_name(
         ),
         "seed": "data_seed random_seed random_state",
         "validation_data": (
-            "eval_data eval_dataloader eval_dataset test_data test_dataset test_loader val"
+            "eval_data eval_dataloader eval_dataset eval_set test_data test_dataset test_loader val"
             " val_data val_dataloader val_dataloaders val_dl val_loader val_set valid_data"
             " valid_dl valid_loader valid_set validation_dataset validation_loader"
         ),
@@ -76,6 +77,29 @@ RENAMED = by_name(
 # What no single argument stands for, or an argument with another value.
 _IN_OTHER_WORDS = by_name(
     {
+        "Pass loss=, a function of (output, target); for a step of your own loop over"
+        " colabkit.Run.": "forward_fn step_fn train_fn train_step training_step",
+        "Leave it out: fit trains on a GPU or the CPU; JAX uses a TPU by itself.": (
+            "tpu tpu_cores use_tpu"
+        ),
+        "Call model.to(memory_format=torch.channels_last) before.": "channels_last",
+        "It belongs to the model: build the model with it, and pass that.": (
+            "arch drop_path drop_path_rate id2label label2id num_classes num_labels y_range"
+        ),
+        "Write loss=nn.CrossEntropyLoss(ignore_index=0).": "ignore_index",
+        'Write loss="bce".': "bce_loss",
+        'Write ckpt_dir="MyDrive/runs/cats": what is saved is on Drive then.': (
+            "drive save_to_drive"
+        ),
+        "That trainer has it: train with it, and keep its folder by colabkit.keep(folder, to).": (
+            "max_prompt_length neftune_noise_alpha num_generations packing ref_model reward_funcs"
+            " use_liger_kernel"
+        ),
+        "fit trains networks; for a booster see docs/trainers.md.": (
+            "max_depth n_estimators num_boost_round num_leaves"
+        ),
+        "Loop over the folds, each in a folder of its own:"
+        ' fit(model, fold, f"MyDrive/runs/cats-{k}").': "cv folds n_splits",
         "Write accumulate=, the batches whose gradients make one step.": (
             "gradient_accumulation_plugin nbs"
         ),
@@ -92,12 +116,12 @@ _IN_OTHER_WORDS = by_name(
         "Keep it in a callback with state_dict: torch.optim.swa_utils.AveragedModel, updated in"
         " on_batch_end.": "ema ema_decay model_ema swa use_ema",
         "Call requires_grad_(False) on those parts of the model before.": (
-            "freeze freeze_backbone freeze_layers"
+            "freeze freeze_backbone freeze_layers train_bn"
         ),
         "A model is trained on one device, or whole on each of devices=; see docs/devices.md.": (
             "fsdp fsdp_config tensor_parallel"
         ),
-        'Leave it out: precision="fp16" brings one.': "grad_scaler scaler",
+        'Leave it out: precision="fp16" brings one.': "grad_scaler loss_scale scaler",
         "Write clip_grad_norm=1.0, which clips by the norm of all gradients.": (
             "clip_grad_value clipvalue grad_clip_value gradient_clip_algorithm"
         ),
@@ -105,11 +129,11 @@ _IN_OTHER_WORDS = by_name(
             "limit_val_batches"
         ),
         "Load them into the model before: model.load_state_dict(torch.load(path)).": (
-            "load_from pretrained pretrained_weights"
+            "initial_checkpoint load_from pretrained pretrained_weights weights"
         ),
         "Make the optimizer with a group for each, and pass that: torch.optim.AdamW(["
         '{"params": ..., "lr": 1e-4}, ...]).': (
-            "lr_mult param_groups splitter text_encoder_lr unet_lr"
+            "layer_decay lr_mult param_groups splitter text_encoder_lr unet_lr wd_bn_bias"
         ),
         "Write loss=nn.BCEWithLogitsLoss(pos_weight=torch.tensor(3.0)).": "pos_weight",
         "Call history.plot() afterwards.": "plot plots",
@@ -142,8 +166,8 @@ _IN_OTHER_WORDS = by_name(
         ),
         "Pass lr=; no rate is looked for.": "auto_lr_find find_lr lr_find",
         "Let the Dataset do it in __getitem__: its random draws are repeated at a resume.": (
-            "augment augmentation augmentations batch_tfms image_size imgsz item_tfms mosaic"
-            " resolution tfms transform transforms"
+            "aa augment augmentation augmentations auto_augment batch_tfms color_jitter hflip"
+            " image_size imgsz item_tfms mosaic reprob resolution tfms transform transforms"
         ),
         "Set torch.backends.cudnn.benchmark = True before.": "benchmark",
         "Pass monitor=: the best epoch is kept beside the newest checkpoints.": (
@@ -161,8 +185,8 @@ _IN_OTHER_WORDS = by_name(
         "Pass metrics=: a name, a function of (output, target), or an object with update"
         " and compute; those of torchmetrics see all predictions of an epoch.": "compute_metrics",
         "Leave it out: running fit again goes on.": (
-            "continue_training ignore_data_skip last_epoch restore resume_from resume_path"
-            " resume_training"
+            "auto_resume continue_training ignore_data_skip last_epoch restore resume_from"
+            " resume_path resume_training warm_start"
         ),
         'Write device="cuda"; without it, the best that works is taken.': (
             "cuda device_map gpu gpus n_gpu num_gpus use_cuda use_gpu"
@@ -191,9 +215,10 @@ _IN_OTHER_WORDS = by_name(
             "drop_last"
         ),
         "Write callbacks=[colabkit.EarlyStopping(patience=3)].": (
-            "early_stop early_stopping early_stopping_patience early_stopping_rounds patience"
+            "early_stop early_stopping early_stopping_patience early_stopping_rounds"
+            " n_iter_no_change patience"
         ),
-        "Write progress=False for none.": "enable_progress_bar",
+        "Write progress=False for none.": "enable_model_summary enable_progress_bar",
         'Write scheduler="cosine".': "cos_lr",
         "Write scheduler=lambda o: torch.optim.lr_scheduler.ReduceLROnPlateau(o).": (
             "reduce_lr reduce_lr_on_plateau"
@@ -229,9 +254,11 @@ _IN_OTHER_WORDS = by_name(
         ),
         "Write keep=2 or more.": "keep_checkpoint_max",
         "Write loss=nn.CrossEntropyLoss(label_smoothing=0.1).": (
-            "label_smoothing label_smoothing_factor"
+            "label_smoothing label_smoothing_factor smoothing"
         ),
-        "x and y are one argument, data=(x, y).": "labels targets X x y",
+        "x and y are one argument, data=(x, y).": (
+            "features labels target targets train_x train_y X X_train x x_train y y_train"
+        ),
         "Pass a part of the data: torch.utils.data.Subset(data, range(100)).": (
             "fraction limit_train_batches overfit_batches"
         ),
@@ -274,7 +301,7 @@ _IN_OTHER_WORDS = by_name(
             "eval_batch_size per_device_eval_batch_size val_batch_size"
         ),
         "Give it to the loader: DataLoader(data, pin_memory=True), and that is data.": (
-            "pin_memory"
+            "pin_mem pin_memory"
         ),
         "Give a collator to the loader: DataLoader(data, batch_size=8, shuffle=True,"
         " collate_fn=DataCollatorWithPadding(tokenizer)).": "processing_class tokenizer",
@@ -297,10 +324,11 @@ _IN_OTHER_WORDS = by_name(
         "Let a callback end it: event.run.stop() where the value is reached.": (
             "stopping_threshold"
         ),
-        "Call nn.SyncBatchNorm.convert_sync_batchnorm(model) before.": "sync_batchnorm",
+        "Call nn.SyncBatchNorm.convert_sync_batchnorm(model) before.": "sync_batchnorm sync_bn",
         "Split it beforehand: torch.utils.data.random_split(data, [0.8, 0.2],"
         " torch.Generator().manual_seed(0)); the second part is validation_data.": (
-            "test_size train_size train_split val_split valid_pct validation_size"
+            "test_size train_size train_split val_split valid_pct validation_fraction"
+            " validation_size"
         ),
         'Call torch.set_float32_matmul_precision("high") before.': "tf32",
         "Write data=, the second argument.": "train_ds",
@@ -331,7 +359,7 @@ _FAMILIES = {
 _OF_KERAS_FOR_TORCH = by_name(
     {
         "Give it to the loss: loss=nn.CrossEntropyLoss(weight=torch.tensor([...])).": (
-            "class_weight"
+            "class_weight weight"
         ),
         "Leave it out: the run folder says where to go on.": "initial_epoch",
         "Give it to the loader: DataLoader(data, prefetch_factor=4).": "max_queue_size",
@@ -358,6 +386,10 @@ _OF_KERAS_FOR_TORCH = by_name(
 )
 
 
+# What stands for an argument without which ``fit`` cannot be called, whatever the model.
+OF_DATA = OtherNames(RENAMED, {name: _IN_OTHER_WORDS[name] for name in ("X", "x", "y", "labels")})
+
+
 def compiled_error(name: str) -> ArgumentError:
     """Returns the error for an argument that ``compile`` decides for a Keras model."""
     message = f"{name} is given, and the model is a keras.Model."
@@ -381,7 +413,9 @@ def unknown_argument(
     return ArgumentError(f"fit has no argument {name!r} for a {kind}.", argument=name, hint=hint)
 
 
-_OF_MODULES = OtherNames(RENAMED, _IN_OTHER_WORDS | _OF_KERAS_FOR_TORCH, _FAMILIES)
+_OF_MODULES = OtherNames(
+    RENAMED, _IN_OTHER_WORDS | _OF_KERAS_FOR_TORCH, _FAMILIES, subjects.OF_MODULES
+)
 # What stands for something that compile decides is said as that.
 _OF_KERAS_MODELS = OtherNames(
     {name: here for name, here in RENAMED.items() if here not in COMPILED},
@@ -389,4 +423,5 @@ _OF_KERAS_MODELS = OtherNames(
     | {name: COMPILED[here] for name, here in RENAMED.items() if here in COMPILED}
     | FOR_KERAS,
     _FAMILIES | FAMILIES_FOR_KERAS,
+    subjects.OF_KERAS_MODELS,
 )

@@ -12,8 +12,8 @@ OF_KEEP = OtherNames(
                 " save_last_n_epochs save_total_limit versions"
             ),
             "every": (
-                "every_s freq frequency interval period save_every save_interval save_steps"
-                " sync_every"
+                "every_s freq frequency interval period period_s save_every save_interval"
+                " save_steps sync_every"
             ),
             "skip": "exclude exclude_patterns ignore ignore_patterns skip_patterns",
             "to": (
@@ -21,7 +21,8 @@ OF_KEEP = OtherNames(
                 " output_dir remote remote_dir target"
             ),
             "folder": (
-                "directory local local_dir log_dir model_dir path project_dir save_dir source src"
+                "checkpoint_dir dir directory from_ local local_dir log_dir model_dir"
+                " path project_dir save_dir source src"
             ),
         }
     ),
@@ -38,10 +39,14 @@ OF_KEEP = OtherNames(
                 "every_minutes every_n_epochs every_n_minutes save_every_n_epochs"
             ),
             "Leave it out: it copies beside the training; kept.flush() waits.": (
-                "async_ background sync upload wait watch"
+                "async_ background block sync upload wait watch"
             ),
             "Leave it out: what did not change is not copied again.": "compress",
             "Name it by its place, to.": "name run_name",
+            "Leave it out: all of the folder is kept, the best of its checkpoints too.": (
+                "filename mode monitor save_best"
+            ),
+            "Leave it out: what fails in passing is tried again, and said.": "on_error timeout",
             "Leave it out: what was kept is back once the call returns.": (
                 "pull restore restore_from resume"
             ),

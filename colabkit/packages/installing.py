@@ -135,7 +135,8 @@ class _Installation:
     ) -> Installed:
         build, folder = self._build, self._folder
         options = (*self._request.options, *build.options)
-        self._say(f"Looking up {_named(build.requirements)} and what they need.")
+        need = "it needs" if len(build.requirements) == 1 else "they need"
+        self._say(f"Looking up {_named(build.requirements)} and what {need}.")
         plan = pip_runs.plan(build.requirements, folder=folder, options=options, pins=pinned)
         if plan.failure is not None:
             if pinned and plan.failure.trouble is not Trouble.NO_NETWORK:

@@ -11,8 +11,10 @@ from filelock import FileLock, Timeout
 from colabkit.errors import ArgumentError
 from colabkit.keeping import Kept, keep_outputs
 from colabkit.notebook import bytes_words, say
+from colabkit.other_names import answering
 from colabkit.projects.copying import Brought, ProjectCopy
 from colabkit.projects.finding_scripts import Script
+from colabkit.projects.other_names import OF_SCRIPT
 from colabkit.projects.programs import Program, find_only_script, find_program
 from colabkit.projects.running import Running, ScriptRun
 from colabkit.projects.trees import KEPT
@@ -21,6 +23,7 @@ from colabkit.storage import warning_about
 _NAMES_SHOWN = 3
 
 
+@answering(OF_SCRIPT)
 def run_script(
     path: str | Path,
     *arguments: object,
@@ -65,6 +68,7 @@ def run_script(
     return _run(find_only_script(path, project), arguments, keep, save_every_s)
 
 
+@answering(OF_SCRIPT)
 def run(
     *command: object,
     project: str | Path | None = None,

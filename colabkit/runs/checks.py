@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError
+from colabkit.other_names import OtherNames, answering
 from colabkit.runs.other_names import OF_RUN
 
 PLACE_NAMES = frozenset({"epoch", "step", "seconds"})
@@ -42,8 +43,20 @@ def require_folder(value: object) -> None:
         return
     said = f"{value!r}" if isinstance(value, str) else f"of type {type(value).__name__}"
     message = f"ckpt_dir is {said}, not the path of a folder."
-    hint = 'Pass one such as "MyDrive/runs/cats". Data of x and y is one argument: (x, y).'
+    hint = 'Pass one such as "MyDrive/runs/cats": fit(model, data, ckpt_dir), Run(ckpt_dir, ...).'
+    if isinstance(value, tuple | list) or hasattr(value, "__array__"):
+        hint = "The order is fit(model, data, ckpt_dir); data of x and y is one argument: (x, y)."
+    elif hasattr(value, "compile"):
+        hint = "The model comes first, and the folder after it."
     raise ArgumentError(message, argument="ckpt_dir", hint=hint)
+
+
+# An object may have any name, so only one that stands for the folder is answered by itself.
+answered = answering(
+    OtherNames(OF_RUN.renamed),
+    takes_more=True,
+    usage="Run(ckpt_dir, model=model, optimizer=optimizer)",
+)
 
 
 @contextlib.contextmanager

@@ -21,10 +21,10 @@ OF_RUN = OtherNames(
             "max_time": "time_limit timeout",
             "monitor": "metric_for_best_model",
             "save_every": (
-                "checkpoint_every every_n_train_steps save_every_n_steps save_freq save_interval"
-                " save_steps"
+                "checkpoint_every checkpoint_interval every every_n_train_steps save_every_n_steps"
+                " save_freq save_interval save_steps"
             ),
-            "seed": "random_seed random_state",
+            "seed": "random_seed random_state seed_everything",
         }
     ),
     by_name(
@@ -65,18 +65,27 @@ OF_RUN = OtherNames(
             ),
             "Leave it out: making the Run goes on by itself. resume= takes a step, "
             '"best", "weights" or False.': (
-                "ckpt_path resume_from resume_from_checkpoint resume_path resume_training"
+                "auto_resume checkpoint ckpt_path resume_from resume_from_checkpoint resume_path"
+                " resume_training"
             ),
-            "Leave the loop by break where it is time; that ends the run.": "patience",
+            "Leave the loop by break where it is time; that ends the run.": (
+                "early_stop early_stopping patience"
+            ),
             "Name the run by its folder.": "experiment_name name output_name project run_name",
             "Keep what changes with run.state(best=0.0); what does not change needs no keeping.": (
                 "args config hparams params_dict"
             ),
             "Pass monitor=: the best epoch is kept beside the newest checkpoints.": (
-                "save_best save_best_model save_best_only"
+                "keep_best save_best save_best_model save_best_only"
             ),
             'Write logger="wandb", "mlflow" or "trackio", or tensorboard=True.': (
                 "log_with report_to wandb"
+            ),
+            "Pass the service's own run: logger=wandb.init(tags=...).": (
+                "entity group id job_type notes tags"
+            ),
+            'Write ckpt_dir="MyDrive/runs/cats": what is saved is on Drive then.': (
+                "drive save_to_drive sync"
             ),
             "Write tensorboard=True: event files are written into the run folder.": (
                 "logging_dir tensorboard_dir"
@@ -85,7 +94,8 @@ OF_RUN = OtherNames(
                 "distributed local_rank num_processes rank strategy world_size"
             ),
             "Leave it out: a checkpoint holds all objects that are passed.": (
-                "enable_checkpointing save_optimizer save_state save_weights_only"
+                "enable_checkpointing optimizer_state save save_optimizer save_state"
+                " save_weights_only scheduler_state state_dict"
             ),
             "Write resume=False: it starts anew beside the old run.": "exist_ok overwrite",
             "Write progress=False for silence; leave it out otherwise.": "quiet silent verbose",
@@ -94,19 +104,57 @@ OF_RUN = OtherNames(
     ),
 )
 OF_LOAD = OtherNames(
-    by_name({"ckpt_dir": "checkpoint checkpoint_dir folder path", "which": "checkpoint_step step"}),
+    by_name(
+        {
+            "ckpt_dir": (
+                "checkpoint checkpoint_dir checkpoint_path ckpt ckpt_path dir filename filepath"
+                " folder output_dir path run run_dir weights weights_path"
+            ),
+            "which": "checkpoint_step step",
+        }
+    ),
     by_name(
         {
             'Write which="best".': "best",
             'Write which="latest".': "last latest newest",
             "Leave it out: weights are copied to where the model is.": "device map_location",
             'What fits is taken by fit(..., resume="weights"); load wants all of it.': (
-                "skip_mismatch strict"
+                "by_name partial prefix skip_mismatch strict"
             ),
-            "Leave it out: nothing in a checkpoint is a pickle.": "weights_only",
+            "Leave it out: nothing in a checkpoint is a pickle.": "mmap safe_mode weights_only",
+            "Leave it out: the model is yours, and keeps its type and place.": (
+                "compile custom_objects dtype hparams_file"
+            ),
+            "Leave it out: load copies weights; fit and Run go on with the optimizer too.": (
+                "optimizer scheduler"
+            ),
+            "Write which=, a step; colabkit.checkpoints(ckpt_dir) names them with their epochs.": (
+                "epoch version"
+            ),
+            "A state_dict of your own the model takes itself: model.load_state_dict(state).": (
+                "assign state_dict"
+            ),
         }
     ),
 )
 OF_CHECKPOINTS = OtherNames(
-    by_name({"ckpt_dir": "folder path run_dir", "verify": "check full full_check"})
+    by_name(
+        {
+            "ckpt_dir": "checkpoint_dir dir directory folder output_dir path run run_dir save_dir",
+            "verify": "check full full_check",
+        }
+    ),
+    by_name(
+        {
+            "Take the first: colabkit.checkpoints(ckpt_dir)[0] is the newest.": (
+                "last latest limit n newest sort"
+            ),
+            "Take the one that says is_best; colabkit.load(model, ckpt_dir, 'best') loads it.": (
+                "best"
+            ),
+            "Look at step and epoch of each: [c for c in colabkit.checkpoints(ckpt_dir)"
+            " if c.step == 400].": "epoch pattern step",
+            "Call it on each folder; a run has one list.": "recursive",
+        }
+    ),
 )

@@ -84,8 +84,7 @@ class Run(Reporting):
 
     Raises:
         ArgumentError: An argument cannot be used, or an object has no state to save.
-        CheckpointMismatchError: The folder holds a checkpoint of another model or optimizer, or
-            of other data.
+        CheckpointMismatchError: The folder's checkpoint is of another model, optimizer or data.
 
     Example:
         >>> import tempfile, torch, colabkit
@@ -106,6 +105,7 @@ class Run(Reporting):
     is_users_loop = True
     trains_alone = True
 
+    @checks.answered
     def __init__(
         self,
         ckpt_dir: str | Path,

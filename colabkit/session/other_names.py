@@ -9,13 +9,13 @@ OF_SETUP = OtherNames(
         {
             "allow_changes": "upgrade",
             "drive": "gdrive google_drive mount mount_drive use_drive",
-            "mountpoint": "drive_path mount_path mount_point",
+            "mountpoint": "drive_path mount_drive_at mount_path mount_point",
             "packages": (
                 "deps dependencies install install_packages pip pip_install"
-                " pip_packages reqs requirements"
+                " install_requirements packages_file pip_packages reqs requirements"
             ),
             "seed": "manual_seed random_seed random_state seed_everything",
-            "session_hours": "max_hours",
+            "session_hours": "hours max_hours",
             "workdir": "chdir cwd directory folder path project project_dir root work_dir",
         }
     ),
@@ -43,8 +43,32 @@ OF_SETUP = OtherNames(
             "Leave it out: Drive is mounted anew when it is lost.": "force_remount remount",
             "Pass it to fit or Run: ckpt_dir is their run folder.": "ckpt_dir output_dir run_dir",
             "Leave it out: setup says in one card what it found.": "quiet verbose",
-            "Call colabkit.dataset(source) for data.": "data dataset",
+            "Call colabkit.dataset(source) for data.": "data data_dir dataset",
+            "Leave it out: the frameworks that this machine brings are left as they are.": (
+                "backend cuda_version keras tensorflow torch torch_version"
+            ),
+            "packages= takes what pip installs; for others write !apt-get install -y in a cell.": (
+                "apt conda install_from system_packages"
+            ),
+            "Put it into os.environ, say from google.colab.userdata.": (
+                "env environ secrets wandb_key"
+            ),
+            "Leave it out: without a GPU, training goes on the CPU; fit(..., device='cpu')"
+            " chooses it.": "cpu use_cpu",
+            'Pass the path itself: ckpt_dir="MyDrive/runs/cats" in fit.': "drive_folder",
+            "Leave it out: what kind of machine it is, is found out.": "kaggle platform",
+            "Write %load_ext autoreload in a cell, or call colabkit.reload().": "autoreload",
+            "Call torch.set_num_threads(2) after it.": "num_threads threads",
         }
     ),
 )
-OF_RELEASE = OtherNames(by_name({"timeout_s": "max_wait timeout timeout_ms wait"}))
+OF_RELEASE = OtherNames(
+    by_name({"timeout_s": "max_wait timeout timeout_ms wait"}),
+    by_name(
+        {
+            "Leave it out: it waits for Drive, unmounts, and gives the machine back.": (
+                "delete disconnect flush force shutdown terminate unmount wait_for_drive"
+            )
+        }
+    ),
+)

@@ -26,7 +26,7 @@ _TEMPORARY = ".colabkit-tmp-"
 _SESSION = uuid.uuid4().hex[:12]
 _READ_BYTES = 8 << 20
 _READERS = 4
-_FULL_HINT = "Delete what you no longer need there, or pass another ckpt_dir."
+_FULL_HINT = "Delete what you no longer need there, or pass a folder elsewhere."
 _FULL_CACHE_HINT = "Delete what you no longer need there, or set COLABKIT_CACHE to a larger disk."
 
 

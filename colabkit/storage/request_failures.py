@@ -153,7 +153,7 @@ def _hint(url: str, failure: RequestFailure) -> str:
         " saved meanwhile waits on this machine's disk.",
         RequestFailure.BUSY: "Run the cell again in a minute; what is saved meanwhile waits on this"
         " machine's disk.",
-        RequestFailure.FULL: "Delete what you no longer need there, or pass another ckpt_dir.",
+        RequestFailure.FULL: "Delete what you no longer need there, or pass a folder elsewhere.",
         RequestFailure.READ_ONLY: 'Pass a place that takes files, such as "gs://bucket/run".',
         RequestFailure.FAILED: "Run the cell again; if it stays so, try the service's own program.",
     }[failure]

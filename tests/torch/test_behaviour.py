@@ -382,6 +382,7 @@ MISTAKES = {
     "a column of classes": ((X, Y[:, None]), "target of int64 [32, 1]", "y[:, 0]"),
     "classes from 1": ((X, Y + 1), "classes 1 to 3, and the model gives 3 outputs", "from 0"),
     "one-hot floats": ((X, functional.one_hot(Y, 3).float()), "one-hot", "y.argmax(1)"),
+    "a path": (Path("MyDrive/cats.zip"), "from which no batches", "colabkit.dataset(path)"),
     "one-hot": ((X, functional.one_hot(Y, 3)), "one-hot", "y.argmax(1)"),
 }
 
@@ -446,6 +447,7 @@ WRONG = {
     "two metrics of one name": ({"metrics": [lambda o, t: 1.0, lambda o, t: 2.0]}, "metrics"),
     "a loss of each sample": ({"loss": nn.CrossEntropyLoss(reduction="none")}, "loss"),
     "a loss of Python": ({"loss": lambda o, t: 3.0}, "loss"),
+    "a model without numbers": ({"model": nn.Linear(6, 3, device="meta")}, "model"),
     "a lazy model": ({"model": nn.LazyLinear(3)}, "model"),
     "a model that returns nothing": ({"model": Mute()}, "model"),
     "text as target": ({"data": [(X[:4], ("cat", "dog", "cat", "dog"))]}, "data"),
@@ -454,6 +456,7 @@ WRONG = {
     "unknown scheduler": ({"scheduler": "banana"}, "scheduler"),
     "unknown precision": ({"precision": "fp8"}, "precision"),
     "unknown device": ({"device": "banana"}, "device"),
+    "a device of Lightning's": ({"device": "gpu"}, "device"),
     "no epochs": ({"epochs": 0}, "epochs"),
     "epochs of a float": ({"epochs": 1.5}, "epochs"),
     "no batch": ({"batch_size": 0}, "batch_size"),

@@ -144,7 +144,7 @@ TYPED: dict[str, tuple[Any, str]] = {
     "use_ema": (True, "AveragedModel"),
     "warmup_epochs": (3, "in optimizer steps"),
     # Whose end is that of a word of ours, and which nobody should guess at.
-    "prior_loss_weight": (1.0, "help(colabkit.fit)"),
+    "prior_loss_weight": (1.0, "loss="),
 }
 # The same of a loop of one's own.
 TYPED_TO_RUN: dict[str, tuple[Any, str]] = {

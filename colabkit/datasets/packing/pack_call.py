@@ -180,6 +180,8 @@ def pack_listed(
 
 def pack_words(packed: Packed, target: Path, *, lasted_s: float) -> str:
     """Returns what packing did, as one sentence."""
+    if not packed.n_files:
+        return f"The folder is empty: {target} holds no file. Check the folder's path."
     size = f"{packed.n_files:,} files ({bytes_words(packed.nbytes)})"
     if not packed.is_new:
         return f"{target} is fresh: {size}, none of them changed."

@@ -32,6 +32,7 @@ from colabkit.frameworks.torch.device import choose_device, choose_precision
 from colabkit.frameworks.torch.parts import PartsFeed
 from colabkit.frameworks.torch.pieces import reshard
 from colabkit.frameworks.torch.sources import feed_of
+from colabkit.frameworks.torch.structure import check_is_built
 from colabkit.frameworks.torch.tensor_values import TensorValues
 from colabkit.frameworks.torch.world import (
     World,
@@ -110,6 +111,7 @@ def fit_with(
 def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: TorchOptions) -> History:
     """Trains a module; see ``colabkit.fit``."""
     with telling_before_joining():
+        check_is_built("model", model)
         check_trains_by_forward(model, options.loss)
     say_or_log = say if options.progress else _logger.warning
     return fit_on_devices(model, data, ckpt_dir, options, train=_fit_here, say=say_or_log)

@@ -12,7 +12,6 @@ from torch import nn
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.torch.prepared import plain_optimizer
-from colabkit.frameworks.torch.structure import check_is_built
 
 _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adamw": torch.optim.AdamW,
@@ -45,7 +44,6 @@ def make_optimizer(
         ArgumentError: It is unknown, it trains nothing of the model, or takes no such settings;
             or the model has nothing to train.
     """
-    check_is_built("model", model)
     parameters = [p for p in model.parameters() if p.requires_grad]
     settings = settings or {}
     if isinstance(optimizer, torch.optim.Optimizer):

@@ -63,6 +63,9 @@ def choose_device(device: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, ValueError) as error:
         message = f"device={device!r} cannot be used here: {str(error).splitlines()[0]}"
         hint = "Pass device=None to take what works, or device='cpu'."
+        if str(device).startswith("gpu"):
+            message = f"device={device!r} is no name that PyTorch knows."
+            hint = "Write device='cuda', or leave it out to take what works."
         raise ArgumentError(message, argument="device", hint=hint) from error
     return chosen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
     Raises:
         ArgumentError: When the data is none of these, or empty.
     """
-    if isinstance(data, str) or hasattr(data, "to_numpy"):
+    if isinstance(data, str | Path) or hasattr(data, "to_numpy"):
         raise _unreadable(data)
     if isinstance(data, Mapping) and not _is_arrays(data) and all(type(k) is str for k in data):
         raise _of_parts(data)
@@ -84,7 +85,17 @@ def _of_parts(data: Mapping[str, object]) -> ArgumentError:
 def _unreadable(data: object) -> ArgumentError:
     message = f"data is a {type(data).__name__}, from which no batches can be read."
     hint = "Pass (x, y) arrays, a Dataset, a DataLoader, or an iterable of batches."
-    if hasattr(data, "to_numpy"):
+    if isinstance(data, str | Path):
+        hint = (
+            "Pass a Dataset of what lies there, torchvision.datasets.ImageFolder(folder) say;"
+            " colabkit.dataset(path) unpacks an archive, and returns its folder."
+        )
+    elif isinstance(data, float):
+        hint = (
+            "Split the data beforehand: torch.utils.data.random_split(data, [0.8, 0.2],"
+            " torch.Generator().manual_seed(0)); the second part is validation_data."
+        )
+    elif hasattr(data, "to_numpy"):
         hint = 'Pass arrays of it: (x.to_numpy("float32"), y.to_numpy()).'
     return ArgumentError(message, argument="data", hint=hint)
 

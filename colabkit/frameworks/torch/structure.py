@@ -251,7 +251,11 @@ def regroup(
 
 
 def check_is_built(name: str, module: nn.Module) -> None:
-    """Raises ArgumentError for a module with layers that take their size from a first batch."""
+    """Raises ArgumentError for a module some of whose weights hold no numbers yet."""
+    if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
+        message = f"{name} has weights on the device meta, which hold no numbers."
+        hint = "Make it without that device, or load its weights, before it is passed."
+        raise ArgumentError(message, argument=name, hint=hint)
     if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
         message = f"{name} has lazy layers, which have no weights before a first batch."
         hint = "Call it once: model(x[:2]). Then make the optimizer and run this again."

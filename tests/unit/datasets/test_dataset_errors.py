@@ -271,3 +271,17 @@ class TestArguments:
         folder = make_folder(tmp_path / "photos", FILES)
         os.mkfifo(folder / "pipe")
         assert "is no file" in refused(errors.UnsafeLinkError, folder)
+
+
+def test_an_empty_folder_is_said_to_be_empty(tmp_path, capsys):
+    (tmp_path / "cats").mkdir()
+    made = dataset("cats")
+    assert capsys.readouterr().out == "cats is empty: it holds no file. Check its path.\n"
+    assert list(made.iterdir()) == []
+    # What is put there afterwards is found.
+    (tmp_path / "cats/a.txt").write_text("meow")
+    assert [path.name for path in dataset("cats").iterdir()] == ["a.txt"]
+    assert capsys.readouterr().out == ""
+    (tmp_path / "dogs").mkdir()
+    colabkit.pack("dogs", "dogs.zip")
+    assert f"The folder is empty: {tmp_path}/dogs.zip holds no file." in capsys.readouterr().out
