@@ -30,7 +30,10 @@ KILLS_ITSELF = "survive_a_disconnect"
 COLAB, KAGGLE = "https://colab.research.google.com/", "https://www.kaggle.com/"
 _GITHUB = "https://github.com/"
 _BADGE = re.compile(r"^(\[!\[Open in \w+\]\(\S+\)\])\(\S+\)")
-_WIDTH, _COLOURS = 900, 48
+WIDTH = 900
+_COLOURS = 48
+# What a window's own frame may take of its height: a low card was drawn in its upper half only.
+_FRAME = 200
 _PICTURED = "image/png"
 _MARK = 'class="colabkit"'
 # Of a panel's head: a bar it has only once the length of its run is known.
@@ -97,13 +100,14 @@ def _picture_of(html: str) -> bytes:
     """Returns a picture of a card or panel, as wide as a notebook's page and as tall as it is."""
     page = '<!doctype html><html><head><meta charset="utf-8">%s</head><body>%s</body></html>'
     found = _TALL.search(
-        browse(page % (_MEASURE, html), f"--window-size={_WIDTH},200", "--dump-dom").stdout
+        browse(page % (_MEASURE, html), f"--window-size={WIDTH},200", "--dump-dom").stdout
     )
     tall = int(found[1]) if found else 600
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder, "shot.png")
-        browse(page % ("", html), f"--window-size={_WIDTH},{tall}", f"--screenshot={shot}")
-        drawn = Image.open(shot).convert("RGB").quantize(_COLOURS)
+        window = f"--window-size={WIDTH},{tall + _FRAME}"
+        browse(page % ("", html), window, f"--screenshot={shot}")
+        drawn = Image.open(shot).crop((0, 0, WIDTH, tall)).convert("RGB").quantize(_COLOURS)
     data = io.BytesIO()
     drawn.save(data, "png", optimize=True)
     return data.getvalue()

@@ -114,8 +114,9 @@ def chart_body(chart: Chart, paint: Callable[[str], str]) -> str:
         parts.append(_line(_entering(line, down), across, down, shade, is_behind=is_behind))
         if is_behind:
             parts.append(_line(_entering(_smoothed(line), down), across, down, shade))
-        words = f"{name} {value_words(line[-1][1])}" if line else name
-        parts.append(_text(_LEFT - 16 + _LEGEND * number, HEIGHT - 10, words, shade))
+        if len(chart.lines) > 1 or name != chart.title:
+            words = f"{name} {value_words(line[-1][1])}" if line else name
+            parts.append(_text(_LEFT - 16 + _LEGEND * number, HEIGHT - 10, words, shade))
     # Above the lines, on a ground of their own.
     parts += _marks([across(x) for x in chart.marks if 0 <= x <= across.high], paint)
     if chart.best is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from PIL import Image
 
 from notebooks.lives import NAMES, code_cells, document, machine_for, needs_of, run_all, two_lives
-from notebooks.outputs import KILLS_ITSELF, badge_address, digest_of
+from notebooks.outputs import KILLS_ITSELF, WIDTH, badge_address, digest_of
 from tests.abilities import SOAK, newer_package
 from tests.colab_vm import MachineEndedError, Platform
 from tests.integration.training import said_in
@@ -103,6 +106,14 @@ class TestNotebook:
         if name != "cloned_script":
             assert any(": finished, " in data["text/plain"] for data in pictured)
         assert not any("text/html" in each.get("data", {}) for each in outputs)
+
+    def test_its_pictures_of_cards_and_panels_are_whole(self, name):
+        for cell in document(name).cells:
+            for each in cell.get("outputs", ()):
+                picture = io.BytesIO(base64.b64decode(each.get("data", {}).get("image/png", "")))
+                if picture.getbuffer() and (drawn := Image.open(picture)).width == WIDTH:
+                    foot = drawn.convert("L").crop((0, drawn.height - 14, WIDTH, drawn.height))
+                    assert foot.getextrema()[0] < 240, "the lower border is missing"
 
     def test_says_nothing_of_the_machine_it_was_saved_on(self, name):
         text = nbformat.writes(document(name))
