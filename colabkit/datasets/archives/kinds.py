@@ -64,6 +64,7 @@ _MAGIC = (
 # Frames with notes for others, of zstd's and lz4's kind alike; pzstd begins with one.
 _SKIPPED = tuple(bytes([nibble]) + b"\x2a\x4d\x18" for nibble in range(0x50, 0x60))
 _SKIPPED_HEAD_BYTES = 8
+_LFS_POINTER = b"version https://git-lfs"
 _OLD_LZ4 = b"\x02\x21\x4c\x18"
 _SKIPPED_MAX = 64
 
@@ -147,6 +148,8 @@ def _not_an_archive(source: Source, head: bytes) -> str:
 def _hint(head: bytes) -> str:
     if head[:256].lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "It is a web page, perhaps one that asks to sign in; download the file itself."
+    if head.startswith(_LFS_POINTER):
+        return "It is a pointer of Git LFS: run !git lfs pull where it was cloned, for the file."
     if head.startswith(_OLD_LZ4):
         return "It is packed by lz4 -l: unpack it with lz4 -d, and pack it anew without -l."
     return "Was it downloaded or uploaded whole?"

@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
-from colabkit.datasets.archives.kinds import ArchiveKind
+from colabkit.datasets.archives.kinds import ArchiveKind, magic_of
 from colabkit.datasets.archives.members import Remark, Remarks, UnpackedTable
 from colabkit.datasets.archives.names import NameReader, Names
 from colabkit.datasets.archives.safety import (
@@ -231,6 +231,11 @@ class TarUnpacker:
                 "pandas reads a packed table as it is; to have the packed file on this disk, pass"
                 " it in a list. Was it to be an archive, upload or download it again."
             )
+            others = (kind for kind in ArchiveKind if kind is not ArchiveKind.TAR)
+            if block.startswith(tuple(map(magic_of, others))):
+                # Servers that say "Content-Encoding: gzip" of a tar.gz have wget pack it twice.
+                message = f"It is an archive that was packed with {packing} once more."
+                hint = "Unpack that alone, as with !gunzip, and pass what comes out."
             raise ArchiveCorruptError(message, hint=hint) from error
 
     def _extra(self, nbytes: int, blocks: Blocks) -> bytes:

@@ -229,6 +229,7 @@ class Tail:
 
     def __init__(self, source: Source) -> None:
         self._source = source
+        self.starts = source.starts
         self.offset = max(0, source.nbytes - _TAIL_BYTES)
         self.data = source.read(self.offset, source.nbytes - self.offset)
 
@@ -336,11 +337,13 @@ def _end_before_more(tail: Tail) -> int | None:
     data, place = tail.data, tail.data.rfind(END_MAGIC)
     while place >= 0:
         if place + END.size <= len(data):
-            *_, nbytes, offset, _ = END.unpack_from(data, place)
+            _, _, disk, *_, nbytes, offset, _ = END.unpack_from(data, place)
             end_offset = tail.offset + place
             large = _end64(tail, end_offset) if _FULL32 in {nbytes, offset} else None
             if large is not None:
                 end_offset, nbytes, offset = large.offset, *large.directory
+                disk = large.first_disk
+            offset += tail.starts[disk] if disk < len(tail.starts) else 0
             if offset + nbytes == end_offset and tail.read(offset, 4) in _DIRECTORY_BEGINS:
                 return place
         place = data.rfind(END_MAGIC, 0, place)

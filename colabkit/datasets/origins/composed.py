@@ -21,7 +21,7 @@ from colabkit.datasets.packing.pack_call import check_target, pack_listed, pack_
 from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.datasets.reading.source import open_source
-from colabkit.errors import ArchiveCorruptError, DatasetClashError
+from colabkit.errors import ArchiveCorruptError, ArchiveError, DatasetClashError
 
 _OUTER = "outer"
 _HINT = "Leave nested=True out, and unpack the inner archives by a call each."
@@ -104,8 +104,14 @@ class NestedOrigin:
             raise _clash(path, folder)
         self._watch.begin_once(Phase.UNPACKING)
         origin = self._outer.for_inner(str(outer / path), folder)
-        origin.contents()
-        unpacked = list(origin.unpack_into(tree))
+        try:
+            origin.contents()
+            unpacked = list(origin.unpack_into(tree))
+        except ArchiveError as error:
+            # Where it lies for the moment says nothing.
+            told = error.message.replace(f"{outer / path}", "it")
+            error.message = f"{path}, an archive in the archive, cannot be unpacked: {told}"
+            raise
         self._losses += origin.notes().losses
         return unpacked
 

@@ -112,6 +112,12 @@ class TestNested:
         archive = make_zip(tmp_path / "c.zip", {"d/b.zip": one, "e/b.tar": other, "f/B.zip": one})
         assert dataset(archive, nested=True) == {"d/b/1": b"x", "e/b/2": b"y", "f/B/1": b"x"}
 
+    def test_the_inner_archive_that_is_damaged_is_named(self, tmp_path, cache):
+        whole = make_tar(tmp_path / "b.tgz", CATS, mode="w:gz").read_bytes()
+        archive = make_zip(tmp_path / "a.zip", {"d/b.tgz": whole[: len(whole) // 2]})
+        with pytest.raises(errors.ArchiveCorruptError, match=r"^d/b\.tgz, an archive in the"):
+            dataset(archive, nested=True)
+
     def test_an_inner_bomb_and_an_inner_climber_stay_inside(self, tmp_path, cache):
         for name in ("../../out", "/etc/x/../../../y"):
             buffer = io.BytesIO()

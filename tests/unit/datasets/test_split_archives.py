@@ -96,6 +96,17 @@ def test_a_set_that_was_joined_again_is_read_whole_in_spite_of_old_parts(tmp_pat
     assert dataset(tmp_path / "cats.zip") == FILES
 
 
+@pytest.mark.needs(ZIP)
+def test_what_follows_the_end_of_a_spanned_zip_is_left_out_as_of_a_whole_one(tmp_path, cache):
+    make_folder(tmp_path / "in", FILES)
+    command = ["zip", "-q", "-r", "-s", "64k", "../cats.zip", "."]
+    subprocess.run(command, cwd=tmp_path / "in", check=True, stdout=subprocess.DEVNULL)
+    with (tmp_path / "cats.zip").open("ab") as file:
+        file.write(b"\r\n")
+    assert (tmp_path / "cats.z01").exists()
+    assert dataset(tmp_path / "cats.z01") == FILES
+
+
 def test_parts_that_are_there_answer_to_the_whole_ones_name(tmp_path, cache):
     cut(make_zip(tmp_path / "whole.zip", FILES), tmp_path / "cats.zip.{:03}")
     assert dataset(tmp_path / "cats.zip") == FILES

@@ -179,10 +179,17 @@ def test_what_is_no_archive_is_called_so(tmp_path):
         "web page": b"<!DOCTYPE html><title>Sign in</title>",
         "text": b"hello " * 1000,
         "zeros": bytes(10_000),
+        "pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1",
     }
     for name, content in kinds.items():
         folder = tmp_path / name
         folder.mkdir()
         error = refused(content, folder)
         assert "archive" in str(error)
-        assert ("web page" in str(error)) == (name == "web page")
+        for told in ("web page", "pointer of Git LFS"):
+            assert (told in str(error)) == (name == told)
+
+
+def test_an_archive_that_was_packed_twice_is_called_so(tmp_path):
+    error = refused(gzip.compress(gzip.compress(raw_tar(tar_entry(b"a")))), tmp_path)
+    assert "packed with gz once more" in str(error)
