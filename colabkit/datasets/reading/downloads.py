@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import shutil
 import tempfile
 import threading
@@ -21,7 +20,6 @@ from colabkit.notebook import bytes_words
 from colabkit.storage import FULL
 
 _PIECE_BYTES = 1 << 20
-_SILENCE_S = 60.0
 
 
 class Downloads:
@@ -159,11 +157,8 @@ class _RemoteError(Exception):
 
 @contextlib.contextmanager
 def _opened(url: str, access: Access) -> Iterator[Any]:
-    aiohttp: Any = importlib.import_module("aiohttp")
-    # By default a download may take five minutes in all, however well it goes on.
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S)
     try:
-        place = located(url, access, timeout=timeout)
+        place = located(url, access)
         opened = place.files.open(place.inside, "rb", block_size=0)
     except Exception as error:
         raise _RemoteError(as_os_error(error, url)) from error

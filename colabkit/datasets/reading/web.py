@@ -26,6 +26,7 @@ SIGN_IN_HINT = (
     "Pass token= or headers=, sign in to the service, or ask for access; a public bucket needs"
     " anonymous=True."
 )
+_SILENCE_S = 60.0
 _PACKAGES = {"http": "requests aiohttp", "https": "requests aiohttp"}
 
 
@@ -43,12 +44,8 @@ class Access:
     token: str | None = None
     anonymous: bool = False
 
-    def options(self, url: str, client: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def options(self, url: str) -> dict[str, Any]:
         """Returns what fsspec's file system of a URL is to be made with.
-
-        Args:
-            url: The URL.
-            client: What a web server's client is to be made with besides.
 
         Example:
             >>> Access(anonymous=True).options("s3://bucket/cats.zip")
@@ -59,7 +56,13 @@ class Access:
             headers = {**_AS_IT_IS, **self.headers}
             if self.token:
                 headers.setdefault("Authorization", f"Bearer {self.token}")
-            kwargs = {**(client or {}), "headers": headers, "auto_decompress": False}
+            aiohttp: Any = importlib.import_module("aiohttp")
+            # By default an answer may take five minutes in all, however well it goes on, and a
+            # server be silent for as long.
+            patience = aiohttp.ClientTimeout(
+                total=None, sock_connect=_SILENCE_S, sock_read=_SILENCE_S
+            )
+            kwargs = {"headers": headers, "auto_decompress": False, "timeout": patience}
             return {"client_kwargs": kwargs}
         if scheme in {"s3", "s3a"}:
             return {"anon": True} if self.anonymous else {}
@@ -84,13 +87,12 @@ class Located:
     inside: str
 
 
-def located(url: str, access: Access = NOTHING, **client: Any) -> Located:
+def located(url: str, access: Access = NOTHING) -> Located:
     """Returns where a URL leads; most protocols are not asked anything yet.
 
     Args:
         url: The URL.
         access: How to ask for it.
-        client: What a web server's client is to be made with.
 
     Raises:
         MissingPackageError: Its protocol needs a package that is not installed.
@@ -101,7 +103,7 @@ def located(url: str, access: Access = NOTHING, **client: Any) -> Located:
     if (file_id := drive_file(url)) is not None:
         url = drive_download(file_id)
     try:
-        files, inside = fsspec.core.url_to_fs(url, **access.options(url, client))
+        files, inside = fsspec.core.url_to_fs(url, **access.options(url))
     except ImportError as error:
         packages = _packages(url, error)
         message = f"{url} needs a package that is not installed ({error})."

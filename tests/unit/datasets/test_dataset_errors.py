@@ -16,6 +16,7 @@ import pytest
 import colabkit
 from colabkit import errors
 from colabkit.datasets.folders.listing import FolderReader
+from colabkit.datasets.reading import web
 from colabkit.datasets.reading.retrying import URL_PATIENCE_S, Retrier
 from colabkit.datasets.writing.tree import Tree
 from tests.unit.datasets.serving import serving
@@ -144,6 +145,26 @@ class TestServers:
         monkeypatch.setitem(Retrier.__init__.__kwdefaults__, "pauses_s", (0.01,))
         archive = make_zip(tmp_path / "cats.zip", FILES)
         with serving(archive.read_bytes(), statuses=[status] * 4) as url:
+            assert content_of(dataset(url)) == FILES
+
+    @pytest.mark.parametrize(
+        "troubles", [[429, 503, 500], ["cut"] * 3, ["silent"], [503, "cut", "silent"]], ids=str
+    )
+    def test_what_befalls_a_part_on_its_way_is_asked_for_again(
+        self, tmp_path, monkeypatch, troubles
+    ):
+        monkeypatch.setitem(Retrier.__init__.__kwdefaults__, "pauses_s", (0.01,))
+        monkeypatch.setattr(web, "_SILENCE_S", 1.0)
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        with serving(archive.read_bytes(), troubles=troubles) as url:
+            assert content_of(dataset(url)) == FILES
+
+    @pytest.mark.parametrize(
+        "manners", [{"head_status": 403}, {"head_status": 405}, {"redirects": True}], ids=str
+    )
+    def test_an_address_that_was_signed_for_reading_alone_is_read(self, tmp_path, manners):
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        with serving(archive.read_bytes(), **manners) as url:
             assert content_of(dataset(url)) == FILES
 
 

@@ -340,6 +340,8 @@ class TestAccess:
         client = Access(headers={"X-Key": "k"}).options("https://h/a.zip")["client_kwargs"]
         assert client["headers"] == {"Accept-Encoding": "identity", "X-Key": "k"}
         assert client["auto_decompress"] is False
+        # A slow line takes more than the five minutes that are usual.
+        assert client["timeout"].total is None
 
     @pytest.mark.parametrize(
         "options", [{"token": ""}, {"token": "t", "anonymous": True}, {"headers": {"a": 1}}]
