@@ -17,12 +17,14 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn import functional
 from torch.utils import data as torch_data
 
 import colabkit
 from colabkit.errors import ArgumentError, ProcessLostError
 from colabkit.fitting.torch import TorchOptions
 from colabkit.fitting.torch.devices import Devices, automatic, choose_devices, fit_on_devices
+from colabkit.fitting.torch.fitting import fit_module
 from colabkit.fitting.torch.handing_over import NotHandedOverError, packed, unpacked
 from colabkit.runs.news import News
 from colabkit.runtime import Platform
@@ -315,3 +317,38 @@ def test_what_several_devices_cannot_share_is_trained_on_one_where_nobody_named_
     )
     assert processes == [2, 1]
     assert said == ["Trains on one device: it is read as a stream."]
+
+
+def coupled(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A loss of which no two parts give the whole, as contrastive ones are."""
+    return functional.cross_entropy(output, target) + output.std()
+
+
+def test_a_loss_that_does_not_add_up_is_trained_on_one_device_from_the_first_step_on(tmp_path):
+    """It is found before anything is written, which would hold batches in two parts."""
+    given = {
+        name: each.default for name, each in inspect.signature(colabkit.fit).parameters.items()
+    }
+    for name in ("model", "data", "ckpt_dir", "notify", "keras_arguments"):
+        del given[name]
+    given |= {**QUIET, "loss": coupled, "devices": "auto", "save_every": 1}
+
+    def work(_: int) -> None:
+        found = {}
+        for folder, count in (("auto", 2), ("alone", 1)):
+            for steps in (4, 12):  # and again, from a checkpoint
+                said: list[str] = []
+                history = fit_on_devices(
+                    *(network(), arrays(), tmp_path / folder),
+                    TorchOptions(**{**given, "max_steps": steps, "news": News()}),
+                    train=fit_module,
+                    say=said.append,
+                    choose=lambda *_, count=count: Devices(count),
+                )
+                assert len(said) == count - 1
+                assert all("do not add up" in each for each in said)
+            found[folder] = history.numbers()["steps"]["loss"].tolist()
+        assert len(found["auto"]) == 12
+        assert found["auto"] == found["alone"]
+
+    came_through(work, 1, tmp_path)

@@ -66,6 +66,12 @@ class PartsForward(PartForward):
         """Returns the outcome of the whole batch."""
         return self.over(batch, lambda _: None, lambda _: contextlib.nullcontext())
 
+    def look_at(self, parts: Parts) -> None:
+        """Raises ArgumentError where the losses of two halves do not give that of both."""
+        for part in parts.local[:1]:
+            passed = self.pass_through(part.batch)
+            self._inspect(self._weighing_of(part), passed, part)
+
     def over(
         self, parts: Parts, backward: Callable[[torch.Tensor], None], around: Around
     ) -> StepResult:

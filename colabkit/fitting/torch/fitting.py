@@ -19,6 +19,7 @@ from colabkit.fitting.options import FitOptions
 from colabkit.fitting.torch.cutting import agree_on_call, cut_among, require_cuttable
 from colabkit.fitting.torch.ddp_step import PartsForward, PartsStep
 from colabkit.fitting.torch.devices import fit_on_devices
+from colabkit.fitting.torch.first_look import require_adding_up
 from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.fitting.torch.loss import named_loss
 from colabkit.fitting.torch.metrics import Metrics
@@ -235,6 +236,8 @@ class _Fitting:
             config.metrics.leave_syncing_to_us()
         run.save_only_between(lambda: not step.begins_group)
         self._feed = PartsFeed(self._feed, share)
+        if world is not None:
+            require_adding_up(config, self._feed, share, world)
         if self._validation is not None:
             with as_validation_data():
                 self._validation = PartsFeed(self._validation, share)

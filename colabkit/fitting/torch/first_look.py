@@ -1,0 +1,58 @@
+"""What a first batch says before anything is written: whether the losses of its parts add up."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+
+import torch
+
+from colabkit.errors import ArgumentError
+from colabkit.fitting.torch.ddp_step import PartsForward
+from colabkit.fitting.torch.loss_reduction import weighing_of
+from colabkit.fitting.torch.step import TrainConfig
+from colabkit.frameworks.base import Start
+from colabkit.frameworks.torch.parts import PartsFeed, Share
+from colabkit.frameworks.torch.pieces import has_pieces
+from colabkit.frameworks.torch.rollback import isolated
+from colabkit.frameworks.torch.world import World
+
+
+def require_adding_up(config: TrainConfig, feed: PartsFeed, share: Share, world: World) -> None:
+    """Raises ArgumentError in all processes where the loss of one's first part does not add up.
+
+    The step would find it too, but only behind the first checkpoint, which says that batches are
+    taken in parts: one device could not go on from there. It goes forward on copies of model and
+    loss, and only for a loss of which PyTorch does not say what it makes of the samples.
+    """
+    if config.loss is None or weighing_of(config.loss).is_known or has_pieces(config.model):
+        return
+    copied = _copied(config)
+    own = "" if copied is None else isolated(lambda: _complaint(copied, feed, share))
+    told = [each for each in world.gather(own, at="a first look at the loss") if each]
+    if told:
+        hint = "Pass one of PyTorch's own losses, or train in one process."
+        raise ArgumentError(told[0], argument="loss", hint=hint)
+
+
+def _copied(config: TrainConfig) -> TrainConfig | None:
+    """Returns it with copies of what training changes; None where they cannot be copied."""
+    # What a compiled model is a copy of would be compiled once more.
+    model = getattr(config.model, "_orig_mod", config.model)
+    with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
+        model, loss = copy.deepcopy((model, config.loss))
+        return dataclasses.replace(config, model=model, loss=loss)
+    return None
+
+
+@torch.no_grad()
+def _complaint(config: TrainConfig, feed: PartsFeed, share: Share) -> str:
+    """Returns what is wrong with the loss in this process's first part, "" where nothing is."""
+    first = next(feed.batches(Start(key=0, epoch=0)), None)
+    try:
+        if first is not None:
+            PartsForward(config, share, None).look_at(first)
+    except ArgumentError as error:
+        return error.message
+    return ""

@@ -1,0 +1,83 @@
+"""Checkpoints of several processes that are torn while they are copied, or damaged later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import torch.distributed as dist
+from torch import nn
+
+import colabkit
+from tests.torch.ranks import came_through, killed, together
+from tests.torch.several_ways import KillRanks, result, same_weights, train
+from tests.torch.test_several_pieces import train_in_pieces
+
+
+class Shrinking(nn.Module):
+    """Writes to its weights in forward, past PyTorch's count: while a save copies them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(11)
+        self.first, self.middle = nn.Linear(6, 700), nn.Linear(700, 700, bias=False)
+        self.last = nn.Linear(700, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.middle.weight.data.mul_(0.999)
+        return self.last(self.middle(self.first(x).relu()))
+
+
+class Recorded:
+    """Keeps the weights of each step of process 0."""
+
+    def __init__(self, model: nn.Module, folder: Path) -> None:
+        self.model, self.folder = model, folder
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if not dist.get_rank():
+            torch.save(self.model.middle.weight.data, self.folder / f"step-{step}")
+
+
+def test_weights_written_while_they_are_copied_are_saved_as_they_were(tmp_path):
+    def work(folder: Path, doomed: tuple[int, ...]) -> None:
+        model = Shrinking()
+        callbacks = [Recorded(model, folder), KillRanks(7, doomed)]
+        train(folder, model=model, callbacks=callbacks, save_every=1, keep=20)
+
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    statuses = together(lambda _: work(broken, (0, 1)), 2, broken)
+    assert all(map(killed, statuses))
+    saved = [info for info in colabkit.checkpoints(broken / "run", verify=True) if info.step]
+    assert saved
+    for info in saved:
+        (file,) = info.weights_files
+        then = torch.load(broken / f"step-{info.step}", weights_only=True)
+        assert torch.equal(safetensors.torch.load_file(file)["middle.weight"], then)
+    came_through(lambda _: work(broken, ()), 2, broken)
+    came_through(lambda _: work(whole, ()), 2, whole)
+    same_weights(broken)
+    assert result(broken) == result(whole)
+
+
+@pytest.mark.parametrize("trained", [train, train_in_pieces])
+def test_a_flipped_byte_in_the_newest_checkpoint_costs_that_one_alone(trained, tmp_path):
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    callbacks = [KillRanks(5, (0, 1))]
+    together(lambda _: trained(broken, callbacks=callbacks, save_every=1), 2, broken)
+    newest, before = colabkit.checkpoints(broken / "run", verify=True)[:2]
+    weights = Path(newest.weights_files[0])
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    found = colabkit.checkpoints(broken / "run", verify=True)
+    left = [info.step for info in found if not info.problem]
+    assert (before.step in left, newest.step in left) == (True, False)
+    came_through(lambda _: trained(broken), 2, broken)
+    came_through(lambda _: trained(whole), 2, whole)
+    same_weights(broken)
+    assert result(broken) == result(whole)
