@@ -25,7 +25,15 @@ from colabkit.errors import (
 )
 
 _BY_7Z = "run !7z x ARCHIVE -oFOLDER, and pass the folder"
-_FOR_PROGRAMS = frozenset({"BCJ", "ARM", "ARMT", "ARM64", "IA64", "PPC", "SPARC"})
+_FOR_PROGRAMS = {
+    b"\x03\x03\x01\x03": "BCJ",
+    b"\x03\x03\x02\x05": "PPC",
+    b"\x03\x03\x04\x01": "IA64",
+    b"\x03\x03\x05\x01": "ARM",
+    b"\x03\x03\x07\x01": "ARMT",
+    b"\x03\x03\x08\x05": "SPARC",
+    b"\x0a": "ARM64",
+}
 
 
 def plan_7z(
@@ -158,7 +166,7 @@ def _opened(stream: BinaryIO, password: Password) -> Iterator[Any]:
         hint = "Upload or download it again."
         stream.seek(begin)
         if filters := _filters(stream):
-            # It stumbles over members of a few bytes behind them, which are sound.
+            # It stumbles over the last few bytes behind one, though they are sound.
             hint = f"py7zr does not master {filters}: {_BY_7Z}; if that fails too, upload it again."
         raise ArchiveCorruptError(message, hint=hint) from error
 
@@ -180,10 +188,11 @@ def _filters(stream: BinaryIO) -> str:
     py7zr = needed("py7zr", "a 7z")
     try:
         with py7zr.SevenZipFile(stream, "r") as archive:
-            methods = archive.archiveinfo().method_names
+            folders = archive.header.main_streams.unpackinfo.folders
+            methods = {coder["method"] for folder in folders for coder in folder.coders}
     except Exception:  # noqa: BLE001 - damaged or encrypted: the error that is known says so
         return ""
-    return ", ".join(sorted(_FOR_PROGRAMS.intersection(methods)))
+    return ", ".join(name for method, name in _FOR_PROGRAMS.items() if method in methods)
 
 
 def _refused(error: Exception) -> ArchivePasswordError:
