@@ -224,6 +224,39 @@ def test_a_callback_may_read_a_pipeline_that_is_trained_on(tmp_path):
     assert len(shown) == 4
 
 
+def test_what_is_read_in_mid_pass_has_keras_own_order_and_later_sessions_draw_it(tmp_path):
+    import keras
+
+    from colabkit.frameworks.base import Start
+    from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
+
+    def shuffled() -> Any:
+        keras.utils.set_random_seed(7)
+        return source().shuffle(ELEMENTS).batch(5)
+
+    def read(data: Any, batches: Any, turn: int) -> list[bytes]:
+        order = [next(batches)]
+        if turn == 2:
+            order.append(next(iter(data)))  # a callback's
+        return [batch.numpy().tobytes() for batch in (*order, *batches)]
+
+    data, plain = shuffled(), []
+    for turn in range(4):
+        plain.append(read(data, iter(data), turn))
+        iter(data)
+    data = shuffled()
+    feed = TfDataFeed(data, seed=5, as_keras_fit=True)
+    with feed.noting_readers():
+        for turn in range(3):
+            start = Start(key=0, epoch=turn)
+            feed.expect(start)
+            assert read(data, iter(feed.batches(start)), turn) == plain[turn]
+            feed.end_pass()
+    later = TfDataFeed(shuffled(), seed=5, as_keras_fit=True)
+    later.readers.restore(feed.readers.state())
+    assert entered(later, 3, 1) == plain[3][1:]
+
+
 def test_a_users_pipeline_and_streams_are_as_they_were_afterwards(tmp_path):
     from colabkit.frameworks.keras.tfdata_feed import TfDataFeed
 

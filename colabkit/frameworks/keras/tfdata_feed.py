@@ -292,7 +292,7 @@ class TfDataFeed:
     def _leave_spares(self, turn: int) -> None:
         """Makes the iterators that Keras makes behind the passes before one."""
         if self._has_spares and self._route.steps_per_epoch is None:
-            while self._spares_made < min(turn, self._iterators_made):
+            while self._spares_made < turn:
                 self._leave_spare()
         self._draw_as_before()
 
