@@ -58,7 +58,8 @@ def whole_versions(cloud):
     files = cloud.files()
     whole = []
     for name in files:
-        if name.startswith("exp/versions/") and files[name]:
+        # Under its temporary name it may be whole there, and is no version yet.
+        if re.fullmatch(r"exp/versions/[^.].*\.json", name) and files[name]:
             try:
                 version = json.loads(cloud.path(name).read_text())["version"]
             except (OSError, ValueError):

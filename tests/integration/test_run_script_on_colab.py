@@ -75,7 +75,8 @@ def kept_count(cloud) -> int:
     for name in files:
         # What is looked at may be on its way, or be removed meanwhile.
         with contextlib.suppress(OSError, ValueError):
-            if name.startswith("project/kept/versions/"):
+            # Under its temporary name it may be whole there, and is no version yet.
+            if re.fullmatch(r"project/kept/versions/[^.].*\.json", name):
                 version = json.loads(cloud.path(name).read_text())["version"]
                 blobs = version["blobs"].items()
                 if all(
