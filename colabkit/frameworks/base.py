@@ -120,6 +120,17 @@ class FrameworkAdapter(Protocol):
         """
         ...
 
+    def small_state(self) -> Mapping[str, Any]:
+        """Returns copies of what a loop may read between two passes and change in any."""
+        ...
+
+    def put_small(self, state: Mapping[str, Any], /) -> None:
+        """Puts what ``small_state`` gave into the objects, until ``restore_again`` does with all.
+
+        Where a step has been taken since a restore, they are what they are.
+        """
+        ...
+
     def begin_epoch(self) -> tuple[str, ...]:
         """Returns what was set since a restore and comes back to the checkpoint's, a phrase each.
 

@@ -31,6 +31,7 @@ from colabkit.runs.position import Cursor, Position
 from colabkit.runs.state import RunState, Stop
 from colabkit.runs.step_log import WAY_BACK, StepLog
 from colabkit.runs.verdict import ResumeVerdict
+from colabkit.runs.way import Way
 from colabkit.storage import RemountResult
 
 _logger = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class Boundaries:
     _log: StepLog
     _state: RunState
     _evaluation: Evaluation
+    _way: Way
     _display: Display
     _interrupts: InterruptGuard
     _checkpoints: CheckpointManager
@@ -285,7 +287,7 @@ class Boundaries:
         length = leading.feed.length if leading.feed is not None else None
         return length is not None and leading.batches_done >= length
 
-    def _say_undone(self) -> None:
+    def _come_to_head(self) -> None:
         """Says what was set behind a restore and comes back: it has had its turn already."""
         undone = self._adapter.begin_epoch()
         if undone and self.is_users_loop and self._position.is_behind:
@@ -293,12 +295,7 @@ class Boundaries:
                 f"Set behind Run, and comes back to what the checkpoint has: {', '.join(undone)}."
                 " Pass it where the optimizer is made, or set it at a batch."
             )
-
-    def _come_to_place(self) -> None:
-        """Puts all back that was done again on the way, where the next loop is the checkpoint's."""
-        if self._position.arrives_next:
-            self._state.kept.put_back()
-            self._adapter.restore_again(all_of_it=True)
+        self._way.begin_epoch()
 
     def _is_behind_last_batch(self) -> bool:
         """Whether the epoch goes on behind a loop that is through, with names its body has set.

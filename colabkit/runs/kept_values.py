@@ -12,6 +12,7 @@ import numpy as np
 from colabkit.checkpoint import axes_in_memory, encode
 from colabkit.errors import ArgumentError, StateError
 from colabkit.frameworks.generators import generator_state, restore_generator
+from colabkit.frameworks.small_copies import small_copies
 
 _PAIRS = (("state_dict", "load_state_dict"), ("get_state", "set_state"), ("getstate", "setstate"))
 
@@ -49,6 +50,15 @@ class KeptValues:
                     self._again[name] = copy.deepcopy(stored)
                 value = _put_back(value, stored)
             self._values[name] = value
+
+    def small_state(self) -> dict[str, Any]:
+        """Returns copies of those that are small."""
+        return small_copies({n: _state_of(v) for n, v in self._values.items()}, self._is_tensor)
+
+    def put(self, stored: Mapping[str, Any]) -> None:
+        """Gives them what ``small_state`` gave, until ``put_back`` gives the checkpoint's."""
+        for name in self._again.keys() & stored.keys():
+            self._values[name] = _put_back(self._values[name], copy.deepcopy(stored[name]))
 
     def put_back(self) -> None:
         """Gives them once more what the checkpoint has, where the program has come to its place."""
@@ -91,8 +101,6 @@ class KeptValues:
         if name not in self._values:
             message = f"No value {name!r} is kept; pass it to run.state first."
             raise AttributeError(message)
-        if name in self._again and self._is_behind():
-            return  # the head of an epoch is run again, which had its turn before the checkpoint
         self._values[name] = value
 
     def __repr__(self) -> str:

@@ -39,6 +39,7 @@ from colabkit.runs.state import RunState, Stop
 from colabkit.runs.step_log import StepLog
 from colabkit.runs.verdict import ResumeVerdict
 from colabkit.runs.waiting import Pace, Waiting
+from colabkit.runs.way import Way
 
 _ENUMERATED = "enumerate() counts from 0 again after a resume, where run.batch goes on"
 
@@ -205,6 +206,7 @@ class Run(Reporting):
         )
         self._pictures = Pictures(self._checkpoints.folder, self._display)
         self._evaluation = Evaluation(self._state, self._evaluation_mark)
+        self._way = Way(self._state, self._adapter, is_users_loop=self.is_users_loop)
         self._state.passed = self._adapter.passed()
         asked = Asked(
             self.seed, options.resume, self._call(checks.name_of(options.phase)), self._owned()
@@ -261,7 +263,7 @@ class Run(Reporting):
             while self.epoch < count and not (self.has_stopped or self.is_over):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._adapter.seed(derive(self.seed, "epoch", self.epoch))
-                self._say_undone()
+                self._come_to_head()
                 try:
                     yield self.epoch
                 except GeneratorExit:
@@ -329,8 +331,8 @@ class Run(Reporting):
         if self.is_over:
             return
         self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
+        self._way.arrive()
         if self.is_users_loop:
-            self._come_to_place()
             self._evaluation.before_pass()
         cursor = position.enter(feed, has_one_feed=not self.is_users_loop)
         if cursor is None:
@@ -391,6 +393,7 @@ class Run(Reporting):
         """Puts the random streams where a program goes on after a loop, done now or before."""
         position = self._position
         if position.leading is None:
+            self._way.pass_by()
             place: tuple[str, int] = ("after", position.outermost_passed)
         elif cursor is not None:
             place = ("in", cursor.call)

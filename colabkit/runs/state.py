@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from colabkit.checkpoint import SaveFacts, Section, encode
 from colabkit.errors import StateError
 from colabkit.frameworks.differences import differences
@@ -17,6 +19,10 @@ from colabkit.runs.monitor import Monitor
 from colabkit.runs.phases import Call, Phase, Standing, title_of, without_likes
 from colabkit.runs.position import Cursor, Position
 from colabkit.runs.step_log import StepLog
+from colabkit.storage import hash_of
+
+# Hashed at each save of an evaluation; a memory of more is left to go on at the batch.
+_HASHED_BYTES_MAX = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,6 +36,32 @@ class Stop:
 
     reason: str
     epochs: int | None
+
+
+class _Stamp:
+    """A tensor or array as it is, equal to a later stamp while nobody has written into it."""
+
+    def __init__(self, leaf: Any, content: object) -> None:
+        # Held, for another could come to lie where it lay.
+        self._leaf, self._content = leaf, content
+
+    @classmethod
+    def of(cls, leaf: Any) -> _Stamp | None:
+        """Returns its stamp, None where nothing tells of writes."""
+        if isinstance(leaf, np.ndarray):
+            if leaf.nbytes > _HASHED_BYTES_MAX:
+                return None
+            whole = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+            return cls(None, (leaf.dtype.str, leaf.shape, hash_of(whole)))
+        is_counted = hasattr(leaf, "_version") and not leaf.is_inference()
+        return cls(leaf, leaf._version) if is_counted else None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Stamp):
+            return NotImplemented
+        return self._leaf is other._leaf and self._content == other._content
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class RunState:
@@ -63,6 +95,9 @@ class RunState:
         self.is_idle = False
         self.parts: dict[str, str] = {}
         self.remarks: list[str] = []
+        # What was small at the head of the epoch under way, and behind so many passes of it.
+        self.stops: dict[int, dict[str, Any]] = {}
+        self._epoch_values_restored: dict[str, float] = {}
         # How many processes a loop of the user's own has trained in; 0 before it has.
         self.processes = 0
 
@@ -148,7 +183,13 @@ class RunState:
             skeleton, leaves = encode(noted, is_tensor)
         except StateError:  # a save says so
             return None
-        return None if leaves else skeleton
+        stamps = {name: _Stamp.of(leaf) for name, leaf in leaves.items()}
+        return None if None in stamps.values() else (skeleton, stamps)
+
+    def put_back(self) -> None:
+        """Takes back what was kept and logged on the way to the place of a checkpoint."""
+        self.kept.put_back()
+        self.epoch_values = dict(self._epoch_values_restored)
 
     def epoch_logs(self) -> dict[str, float]:
         """Returns the means of the epoch under way, and what was noted for the epoch."""
@@ -276,6 +317,7 @@ class RunState:
             "phases": [dataclasses.asdict(each) for each in self.phases],
             "parts": self.parts,
             "kept": self.kept.state_dict(),
+            "stops": self.stops,
             **({"processes": self.processes} if self.processes > 1 else {}),
         }
 
@@ -288,6 +330,8 @@ class RunState:
         self.known_data = {call: dict(data) for call, data in state["known_data"].items()}
         self.first_batches = dict(state.get("first_batches", {}))
         self.epoch_values = dict(state["epoch_values"])
+        self._epoch_values_restored = dict(self.epoch_values)
+        self.stops = dict(state.get("stops", {}))
         stop = ["asked to stop", None] if state["should_stop"] else None
         stop = state.get("stop", stop)
         self.stop = None if stop is None else Stop(*stop)

@@ -125,6 +125,13 @@ class KerasAdapter:
         """Lets a checkpoint's values go, which nobody will put back once more."""
         self._again = self._taken_from = None
 
+    def small_state(self) -> dict[str, Any]:
+        """Returns nothing of the objects."""
+        return {}
+
+    def put_small(self, state: Mapping[str, Any]) -> None:
+        """Nothing is in it."""
+
     def begin_epoch(self) -> tuple[str, ...]:
         """Returns which rates were set behind a restore, and will come back."""
         restored, self._rates = self._rates or {}, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import platform
 import random
@@ -17,11 +18,13 @@ from colabkit.frameworks.attributes import has_state
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_records import BatchRecord
 from colabkit.frameworks.batch_watches import SampledWatch, Watch
+from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.exposed import Exposed
 from colabkit.frameworks.plain.backend import PlainBackend
 from colabkit.frameworks.plain.parts import Parts, TreeParts
 from colabkit.frameworks.plain.records import record
 from colabkit.frameworks.plain.sources import feed_of
+from colabkit.frameworks.small_copies import small_copies
 from colabkit.storage import Bytes, hash_of
 
 _NAMED_MAX = 4
@@ -46,6 +49,8 @@ class PlainAdapter:
         self._has_changed = not self._trees
         self._first = {name: _digest_of(parts) for name, parts in self._made.items()}
         self._steps = 0
+        # Until the first step, the states of small objects that a checkpoint has.
+        self._again: Mapping[str, Any] = {}
 
     def _apart(self, value: Any) -> Parts:
         """Takes an object apart."""
@@ -89,7 +94,7 @@ class PlainAdapter:
 
     def begin_step(self) -> None:
         """Counts the steps."""
-        self._steps += 1
+        self._steps, self._again = self._steps + 1, {}
 
     def has_stepped(self) -> bool:
         """Nobody can tell."""
@@ -136,12 +141,34 @@ class PlainAdapter:
             self._objects.replace(name, parts.rebuilt(leaves))
             self._has_changed = False
             self._note_made(name)
+        self._again = self._small_of(objects["others"])
         for name in self._others:
             if name in objects["others"]:
                 self._objects[name].load_state_dict(objects["others"][name])
 
     def restore_again(self, *, all_of_it: bool = False) -> None:
-        """Nothing: no tree is reset as an epoch begins."""
+        """Puts objects with a state back; no tree is reset as an epoch begins."""
+        if all_of_it:
+            again, self._again = self._again, {}
+            for name, state in again.items():
+                self._objects[name].load_state_dict(state)
+
+    def small_state(self) -> dict[str, Any]:
+        """Returns copies of the states of small objects: metrics, schedules."""
+        return self._small_of({name: self._objects[name].state_dict() for name in self._others})
+
+    def _small_of(self, states: Mapping[str, Any]) -> dict[str, Any]:
+        own = {
+            name: each
+            for name, each in states.items()
+            if name in self._others and not isinstance(self._objects[name], EstimatorState)
+        }
+        return small_copies(own, self.backend.is_tensor)
+
+    def put_small(self, state: Mapping[str, Any]) -> None:
+        """Puts what ``small_state`` gave into the objects, until all is put back."""
+        for name in self._again.keys() & state.keys():
+            self._objects[name].load_state_dict(copy.deepcopy(state[name]))
 
     def begin_epoch(self) -> tuple[str, ...]:
         """Nothing comes back at the head of an epoch."""

@@ -25,6 +25,7 @@ from colabkit.frameworks.torch.pieces import require_form_of_weights, whole
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_known_groups
+from colabkit.frameworks.torch.small_state import SmallState, put_small
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.trained import holds
@@ -197,6 +198,15 @@ class TorchAdapter:
             if self._hooks is not None:
                 self._state.begin()
         self._state.restore_again()
+
+    def small_state(self) -> dict[str, Any]:
+        """Returns copies of what a loop may read between two passes and change in any."""
+        return SmallState.of(self._state, self._state.small_sections()).state_dict()
+
+    def put_small(self, state: Mapping[str, Any]) -> None:
+        """Puts what ``small_state`` gave into the objects, until all is put back."""
+        if self._is_as_restored and self._again is not None:
+            put_small(self._state, state)
 
     def begin_epoch(self) -> tuple[str, ...]:
         """Returns which settings were changed behind a restore, and will come back."""

@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import xxhash
 
-from colabkit.checkpoint import encode
+from colabkit.checkpoint import Section, encode
 from colabkit.errors import StateError
+from colabkit.frameworks.torch.small_state import SmallState
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import parameters_of
 
 
-@dataclasses.dataclass(frozen=True)
 class _Mark:
-    """Equal to a later one while nothing has changed.
+    """Equal to a later one while nothing has changed but what is small, and held as it was.
+
+    Args:
+        sections: All that a checkpoint holds of the objects.
+        small: What of it may change.
+
+    Raises:
+        StateError: There is something in it that cannot be stored.
+    """
+
+    def __init__(self, sections: Sequence[Section], small: SmallState) -> None:
+        self._sections, self._small = sections, small
+        self._seen = _Seen.of(small.left_out_of(sections))
+
+    def __eq__(self, now: object) -> bool:
+        """Whether what has changed since is held."""
+        if not isinstance(now, _Mark):
+            return NotImplemented
+        return self._seen == _Seen.of(self._small.left_out_of(now._sections))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def over(self, sections: Sequence[Section]) -> list[Section]:
+        """Returns the sections of a save with what is small as it was."""
+        return self._small.over(sections)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Seen:
+    """What sections hold.
 
     Attributes:
         values: All that is no tensor.
@@ -28,6 +58,17 @@ class _Mark:
     values: list[Any]
     stamps: list[tuple[str, Any]]
     tensors: list[Any] = dataclasses.field(compare=False)
+
+    @classmethod
+    def of(cls, sections: Sequence[Section]) -> _Seen:
+        values: list[Any] = []
+        leaves: dict[str, Any] = {}
+        for section in sections:
+            skeleton, found = encode(section.state, torch.is_tensor)
+            values.append(skeleton)
+            leaves |= {f"{section.name}/{name}": leaf for name, leaf in found.items()}
+        stamps = [(name, _stamp_of(leaf)) for name, leaf in leaves.items()]
+        return cls(values, stamps, list(leaves.values()))
 
 
 def evaluation_mark(state: TorchState) -> object | None:
@@ -41,17 +82,11 @@ def evaluation_mark(state: TorchState) -> object | None:
     modules = [part for root in roots or state.modules.values() for part in root.modules()]
     if not (modules and state.optimizers) or any(part.training for part in modules):
         return None
-    values: list[Any] = []
-    leaves: dict[str, Any] = {}
-    for section in state.sections():
-        try:
-            skeleton, found = encode(section.state, lambda each: isinstance(each, torch.Tensor))
-        except StateError:  # a save says so
-            return None
-        values.append(skeleton)
-        leaves |= {f"{section.name}/{name}": leaf for name, leaf in found.items()}
-    stamps = [(name, _stamp_of(leaf)) for name, leaf in leaves.items()]
-    return _Mark(values, stamps, list(leaves.values()))
+    sections = state.sections()
+    try:
+        return _Mark(sections, SmallState.of(state, sections))
+    except StateError:  # a save says so
+        return None
 
 
 def _stamp_of(leaf: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import nn
 
 from colabkit.frameworks.attributes import Attributes, has_state, is_of_users_class
 from colabkit.frameworks.torch.alignment import realigned
+from colabkit.frameworks.torch.metrics import keep_sums
 from colabkit.frameworks.torch.structure import load_module
 from colabkit.frameworks.torch.tensor_values import TensorValues
 
@@ -51,14 +52,6 @@ def _places(value: Any) -> Iterable[tuple[str, Any]]:
     return [("", value)]
 
 
-def keep_sums(value: Any) -> None:
-    """Has metrics of torchmetrics, wherever they are, give their sums in their state."""
-    for each in value.modules() if isinstance(value, nn.Module) else (value,):
-        keep: Any = getattr(each, "persistent", None)
-        if callable(keep) and hasattr(each, "compute"):
-            keep(mode=True)
-
-
 class HeldObjects:
     """What objects of a run hold that has a state of its own, and the run does not know.
 
@@ -78,12 +71,17 @@ class HeldObjects:
         found = self._found(memories)
         if self._judged is None:
             self._judged = {*found, *self._waiting}
-        states = {path: {"state": each.state_dict()} for path, each in found.items()}
+        states = self.states(memories)
         for path in [each for each in states if each not in self._judged]:
             self._judged.add(path)
             if self._like(states[path]["state"]) is None:
                 self.lost[path] = type(found[path]).__name__
         return states
+
+    def states(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
+        """Returns the states of what the memories have seen at their last look."""
+        found = self._found(memories)
+        return {path: {"state": each.state_dict()} for path, each in found.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keeps the states until the objects are there, which callbacks make when they begin."""

@@ -48,11 +48,14 @@ class PythonAttributes:
 
     def restore_again(self) -> None:
         """Puts back once more what training had changed, after the notebook has set it anew."""
-        again = self._by_training
-        for path, changed in again["values"].items():
+        self.put(self._by_training["values"])
+        self._set_trainable(self._by_training["trainable"])
+
+    def put(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Puts attributes back, by the path of their module and their name."""
+        for path, changed in values.items():
             if path in self.memories:
                 self.memories[path].load_state_dict(changed)
-        self._set_trainable(again["trainable"])
         self._version = None
 
     def state_dict(self) -> dict[str, Any]:

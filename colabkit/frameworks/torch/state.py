@@ -14,12 +14,8 @@ from colabkit.errors import ArgumentError
 from colabkit.frameworks.attributes import Attributes, has_state
 from colabkit.frameworks.generators import find_generators, is_unseedable
 from colabkit.frameworks.torch.frozen_base import FrozenBase
-from colabkit.frameworks.torch.held_objects import (
-    HeldObjects,
-    inner_optimizers,
-    keep_sums,
-    of_optimizer,
-)
+from colabkit.frameworks.torch.held_objects import HeldObjects, inner_optimizers, of_optimizer
+from colabkit.frameworks.torch.metrics import has_metrics, keep_sums
 from colabkit.frameworks.torch.module_tree import Trees
 from colabkit.frameworks.torch.pieces import cut_like, has_pieces
 from colabkit.frameworks.torch.prepared import plain_optimizer, scaler_of
@@ -59,6 +55,7 @@ class TorchState:
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._trees = Trees(self.modules)
         self._values = {n: PythonAttributes(m, self._trees[n]) for n, m in self.modules.items()}
+        self._with_metrics = [n for n, module in self.modules.items() if has_metrics(module)]
         self.is_sharded = any(map(has_pieces, self.modules.values()))
         # Nobody hashes a piece of a weight: in pieces all is written.
         is_saved = save_base or self.is_sharded
@@ -171,6 +168,33 @@ class TorchState:
                 load_other(value, cut_like(state_of(value), kept) if self.is_sharded else kept)
         self._held.load_state_dict(objects.get("held", {}))
         self._trees.look()
+
+    def small_sections(self) -> list[Section]:
+        """Returns what is small of the sections, and looks at no module that has no metrics."""
+        weights, modules = [], {}
+        for name in self._with_metrics:
+            self._trees[name].look()
+            state = self._trees[name].state_dict()
+            tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+            weights.append(Section(name, tensors, weights=True))
+            modules[name] = {
+                "extra": {k: v for k, v in state.items() if k not in tensors},
+                "python": self._values[name].state_dict(),
+            }
+        others = {n: state_of(o) for n, o in self.others.items()}
+        held = self._held.states(self._memories(all_of_them=False))
+        state = {"modules": modules, "others": others, "held": held}
+        return [*weights, Section("objects", state, weights=False)]
+
+    def put_attributes(self, name: str, changed: Mapping[str, Any]) -> None:
+        """Puts plain attributes into a module and those within it, by path and name."""
+        self._values[name].put(changed)
+
+    def put_held(self, states: Mapping[str, Any]) -> None:
+        """Puts states into what the objects keep as attributes, by path."""
+        if states:
+            self._held.load_state_dict(states)
+            self._held.load_waiting(self._memories())
 
     def trained_by_hand(self) -> dict[str, torch.Tensor]:
         """Returns, by name, the parameters of modules that no optimizer of the run trains.

@@ -67,6 +67,11 @@ class NumpyAdapter:
 
     begin_step = close
 
+    def small_state(self) -> dict[str, Any]:
+        return {}
+
+    def put_small(self, state: Mapping[str, Any]) -> None: ...
+
     def restore_again(self, *, all_of_it: bool = False) -> None: ...
 
     def evaluation_mark(self, *, at_end: bool = False) -> object | None: ...

@@ -1,0 +1,46 @@
+"""Copies of what is small, which later changes leave alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from colabkit.checkpoint import decode, encode
+from colabkit.errors import StateError
+
+# A memory of games or an averaged model is larger, and who reads of it reads little.
+_BYTES_MAX, _LEAVES_MAX, _ITEMS_MAX = 8 << 20, 1_000, 10_000
+
+
+def small_copy(state: Any, is_tensor: Callable[[object], bool]) -> Any:
+    """Returns a state of its own, None where one is too large for that or cannot be stored."""
+    members = [state, *(state.values() if isinstance(state, Mapping) else ())]
+    if any(isinstance(m, list | dict | set) and len(m) > _ITEMS_MAX for m in members):
+        return None
+    try:
+        skeleton, leaves = encode(state, is_tensor)
+    except StateError:  # a save says so
+        return None
+    if len(leaves) > _LEAVES_MAX or sum(map(_size_of, leaves.values())) > _BYTES_MAX:
+        return None
+    copies = {name: _copy_of(leaf) for name, leaf in leaves.items()}
+    return decode(skeleton, lambda _, name: copies[name])
+
+
+def small_copies(states: Mapping[str, Any], is_tensor: Callable[[object], bool]) -> dict[str, Any]:
+    """Returns copies of those that are small, by name."""
+    found = {name: small_copy(state, is_tensor) for name, state in states.items()}
+    return {name: each for name, each in found.items() if each is not None}
+
+
+def _size_of(leaf: Any) -> int:
+    return int(leaf.dtype.itemsize * np.prod(leaf.shape))
+
+
+def _copy_of(leaf: Any) -> Any:
+    if hasattr(leaf, "detach"):
+        return leaf.detach().clone()
+    return leaf.copy("K") if isinstance(leaf, np.ndarray) else copy.deepcopy(leaf)

@@ -1,0 +1,136 @@
+"""What a loop may read between two passes and change in any: metrics, schedules, rates, modes."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from colabkit.checkpoint import Section
+from colabkit.frameworks.estimators import EstimatorState
+from colabkit.frameworks.small_copies import small_copies
+from colabkit.frameworks.torch.metrics import is_metric
+from colabkit.frameworks.torch.restoring import load_other
+from colabkit.frameworks.torch.state import TorchState
+from colabkit.frameworks.torch.structure import owner_of
+
+
+@dataclasses.dataclass(frozen=True)
+class SmallState:
+    """Copies of what is small in a run's objects, but weights and what trains them.
+
+    Attributes:
+        others: States of the objects that are neither modules nor optimizers, by name.
+        held: The same of those that these and modules keep, by path.
+        python: Plain attributes, by the name of the module that was given.
+        sums: What metrics have in their ``state_dict``, by module that was given and key.
+        settings: Rates and other numbers of the groups of each optimizer.
+    """
+
+    others: Mapping[str, Any]
+    held: Mapping[str, Any]
+    python: Mapping[str, Any]
+    sums: Mapping[str, Mapping[str, Any]]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, state: TorchState, sections: Sequence[Section]) -> SmallState:
+        """Returns copies out of the sections of a save."""
+        every = {section.name: section.state for section in sections}
+        objects = every["objects"]
+        modules = objects["modules"]
+        # Data is read while it is saved, and estimators are large.
+        others = {
+            name: each
+            for name, each in objects["others"].items()
+            if not hasattr(state.others[name], "__iter__")
+            and not isinstance(state.others[name], EstimatorState)
+        }
+        sums = {}
+        for name in modules:
+            module = state.modules[name]
+            whole = {**every.get(name, {}), **modules[name]["extra"]}
+            sums[name] = {k: each for k, each in whole.items() if _is_sum(module, k)}
+        settings = {
+            name: [_numbers_of(group) for group in optimizer.param_groups]
+            for name, optimizer in state.optimizers.items()
+        }
+        return cls(
+            small_copies(others, torch.is_tensor),
+            small_copies(objects["held"], torch.is_tensor),
+            small_copies({n: each["python"] for n, each in modules.items()}, torch.is_tensor),
+            small_copies(sums, torch.is_tensor),
+            small_copies(settings, torch.is_tensor),
+        )
+
+    def over(self, sections: Sequence[Section]) -> list[Section]:
+        """Returns the sections of a save with these in the place of what they are now."""
+        return [self._in(each, self.others, self.held, self.python, self.sums) for each in sections]
+
+    def left_out_of(self, sections: Sequence[Section]) -> list[Section]:
+        """Returns the sections of a save without these."""
+        others, held, python = map(dict.fromkeys, (self.others, self.held, self.python))
+        sums = {name: dict.fromkeys(each) for name, each in self.sums.items()}
+        return [self._in(each, others, held, python, sums) for each in sections]
+
+    def _in(self, section: Section, others: Any, held: Any, python: Any, sums: Any) -> Section:
+        state = section.state
+        if section.weights:
+            own = sums.get(section.name, {})
+            state = {key: own.get(key, each) for key, each in state.items()}
+        elif section.name == "objects":
+            modules = {}
+            for name, rest in state["modules"].items():
+                extra = {k: sums.get(name, {}).get(k, e) for k, e in rest["extra"].items()}
+                own = python[name] if name in python else rest["python"]
+                modules[name] = {**rest, "extra": extra, "python": own}
+            state = {
+                **state,
+                "modules": modules,
+                "others": {**state["others"], **others},
+                "held": {**state["held"], **held},
+            }
+        return dataclasses.replace(section, state=state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns them as plain values and tensors."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+def put_small(state: TorchState, stored: Mapping[str, Any]) -> None:
+    """Puts into the objects what ``SmallState.state_dict`` gave; what is not in it stays."""
+    kept = copy.deepcopy(dict(stored))
+    for name, optimizer in state.optimizers.items():
+        settings = kept["settings"].get(name, [])
+        for group, then in zip(optimizer.param_groups, settings, strict=False):
+            group.update({key: each for key, each in then.items() if key in group})
+        # Schedulers ask for that before their own first step; another session has seen to it.
+        optimizer._opt_called = True  # type: ignore[attr-defined]
+    for name, value in state.others.items():
+        if name in kept["others"]:
+            load_other(value, kept["others"][name])
+    for name, module in state.modules.items():
+        for key, each in kept["sums"].get(name, {}).items():
+            owner, own_name = owner_of(module, key)
+            if isinstance(owner, nn.Module):
+                owner.load_state_dict({own_name: each}, strict=False)
+        values = kept["python"].get(name, {}).get("values", {})
+        state.put_attributes(name, {p: v for p, v in values.items() if is_metric(_at(module, p))})
+    state.put_held(kept["held"])
+
+
+def _numbers_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: each for key, each in group.items() if type(each) in {bool, int, float, tuple}}
+
+
+def _is_sum(module: nn.Module, key: str) -> bool:
+    """Whether what stands in a state_dict belongs to a metric, which has no weights."""
+    return is_metric(owner_of(module, key)[0])
+
+
+def _at(module: nn.Module, path: str) -> Any:
+    return owner_of(module, f"{path}.x" if path else "x")[0]
