@@ -336,7 +336,8 @@ class Run(Reporting):
             self._evaluation.before_pass()
         cursor = position.enter(feed, has_one_feed=not self.is_users_loop)
         if cursor is None:
-            self._come_past()
+            self._adapter.restore_again()
+            self._seed_between()
             return
         if cursor.batches_done:
             self._adapter.restore_again()
@@ -383,11 +384,6 @@ class Run(Reporting):
     def _was_trained(self, *, on_purpose: bool) -> bool:
         """Whether the batch under way has had its step: an error leaves it undone."""
         return self._log.holds(self.step) or (on_purpose and self._adapter.has_stepped())
-
-    def _come_past(self) -> None:
-        """Leaves everything as it was behind a loop that is done."""
-        self._adapter.restore_again()
-        self._seed_between()
 
     def _seed_between(self, cursor: Cursor | None = None) -> None:
         """Puts the random streams where a program goes on after a loop, done now or before."""

@@ -42,7 +42,7 @@ class SmallState:
         """Returns copies out of the sections of a save."""
         every = {section.name: section.state for section in sections}
         objects = every["objects"]
-        modules = objects["modules"]
+        modules, held = objects["modules"], objects["held"]
         # Data is read while it is saved, and estimators are large.
         others = {
             name: each
@@ -55,14 +55,20 @@ class SmallState:
             module = state.modules[name]
             whole = {**every.get(name, {}), **modules[name]["extra"]}
             sums[name] = {k: each for k, each in whole.items() if _is_sum(module, k)}
+        python = {name: rest["python"] for name, rest in modules.items()}
+        if state.is_sharded:  # nobody puts copies of pieces together
+            others, held, python, sums = {}, {}, {}, {}
         settings = {
             name: [_numbers_of(group) for group in optimizer.param_groups]
             for name, optimizer in state.optimizers.items()
         }
+        copies = small_copies(others, torch.is_tensor)
+        # A memory of games may take long to give its state, and is not asked again.
+        state.large |= others.keys() - copies.keys()
         return cls(
-            small_copies(others, torch.is_tensor),
-            small_copies(objects["held"], torch.is_tensor),
-            small_copies({n: each["python"] for n, each in modules.items()}, torch.is_tensor),
+            copies,
+            small_copies(held, torch.is_tensor),
+            small_copies(python, torch.is_tensor),
             small_copies(sums, torch.is_tensor),
             small_copies(settings, torch.is_tensor),
         )

@@ -81,6 +81,7 @@ class TorchState:
         known = (each for module in self.modules.values() for each in module.modules())
         everything = [*objects.values(), *known, *self.optimizers.values(), *self.others.values()]
         self._held = HeldObjects(everything)
+        self.large: set[str] = set()
         trained = (p for o in self.optimizers.values() for p in parameters_of(o))
         held = (p for module in self.modules.values() for p in module.parameters())
         weights = frozenset(id(p) for p in (*trained, *held))
@@ -175,15 +176,13 @@ class TorchState:
         for name in self._with_metrics:
             self._trees[name].look()
             state = self._trees[name].state_dict()
-            tensors = {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+            tensors = {k: v for k, v in state.items() if torch.is_tensor(v)}
             weights.append(Section(name, tensors, weights=True))
-            modules[name] = {
-                "extra": {k: v for k, v in state.items() if k not in tensors},
-                "python": self._values[name].state_dict(),
-            }
-        others = {n: state_of(o) for n, o in self.others.items()}
-        held = self._held.states(self._memories(all_of_them=False))
-        state = {"modules": modules, "others": others, "held": held}
+            rest = {k: v for k, v in state.items() if k not in tensors}
+            modules[name] = {"extra": rest, "python": self._values[name].state_dict()}
+        others = {n: state_of(o) for n, o in self.others.items() if n not in self.large}
+        memories = self._memories(all_of_them=False)
+        state = {"modules": modules, "others": others, "held": self._held.states(memories)}
         return [*weights, Section("objects", state, weights=False)]
 
     def put_attributes(self, name: str, changed: Mapping[str, Any]) -> None:
