@@ -32,8 +32,9 @@ def _in_a_pipe(command: list[str]) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=True,
+        check=False,
     )
+    assert run.returncode == 0, run.stdout
     return run.stdout
 
 
@@ -47,7 +48,7 @@ def _on_a_dumb_terminal(command: list[str]) -> str:
             while more := os.read(ours, 4096):
                 said += more
         os.close(ours)
-        assert process.wait() == 0
+        assert process.wait() == 0, said
     return said.decode().replace("\r\n", "\n")
 
 
