@@ -79,7 +79,8 @@ def run(
 
     Args:
         *command: The program and its words: ``"torchrun", "train.py", "--epochs", 3``; or
-            ``"accelerate", "launch", "train.py"``; or ``"-m", "package.train"``; or a script.
+            ``"accelerate", "launch", "train.py"``; or ``"-m", "package.train"``; or a script; or
+            all of it in one line, as in a terminal. There is no shell: a word is passed as it is.
         project: The folder that it works in; that of the first script among the words, or the
             working folder, by default.
         keep: Where what it writes is kept; for a project on Drive its folder ``kept``.
@@ -90,7 +91,8 @@ def run(
         Which program ran, for how long, and what it left behind.
 
     Raises:
-        ArgumentError: An argument cannot be used, or another program of the project is running.
+        ArgumentError: An argument cannot be used, is for a shell, or another program of the
+            project is running.
         ScriptNotFoundError: There is no such script or program.
         ScriptError: It ended badly; ``returncode`` says how.
         StorageError: It ended well, but what it wrote could not be kept.

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from colabkit.errors import ScriptError, StorageError
@@ -14,7 +15,7 @@ from colabkit.notebook import duration_words, say
 from colabkit.projects.masking import masked, secrets_of
 from colabkit.projects.processes import ShownProcess
 from colabkit.projects.programs import Program
-from colabkit.storage import MountState, RemountOutcome, mount_in_use
+from colabkit.storage import MountState, RemountOutcome, locate, mount_in_use
 
 _MEND_EVERY_S = 5.0
 _NAMES_SHOWN = 3
@@ -53,8 +54,9 @@ class Running:
         self._before = dict(kept.hashes) if kept is not None else {}
         self._secrets = secrets_of(os.environ)
         self._next_mend_s = 0.0
+        self._words = program.command_in(project, arguments)
         self._process = ShownProcess(
-            program.command_in(project, arguments),
+            self._words,
             folder=project,
             environ=_environ(project),
             secrets=self._secrets,
@@ -146,6 +148,7 @@ class Running:
         else:
             how = f"ended with status {returncode} after {duration_words(took_s)}"
             hint = "What it printed above says where."
+            hint += _told_as_paths(self._words)
         words = masked(self._process.last_words, self._secrets)
         said = f": {words}" if words and returncode > 0 else "."
         message = f"{self._name} {how}{said}"
@@ -159,7 +162,15 @@ def _environ(project: Path) -> dict[str, str]:
     # A script in a subfolder imports the project's modules as from its root.
     others = environ.get("PYTHONPATH")
     environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(project), others)))
+    # Into a pipe Python writes by the block, and a training would be silent for minutes.
+    environ.setdefault("PYTHONUNBUFFERED", "1")
     return environ
+
+
+def _told_as_paths(words: Iterable[str]) -> str:
+    """Returns how to write names of Drive that only colabkit knows, "" where there are none."""
+    named = [each for each in words if each.startswith("MyDrive/") and str(locate(each)) != each]
+    return f" A program knows no {named[0]}: pass {locate(named[0])}." if named else ""
 
 
 def _named(names: tuple[str, ...]) -> str:

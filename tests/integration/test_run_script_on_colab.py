@@ -67,6 +67,8 @@ def test_a_project_runs_as_if_it_were_at_home_and_its_output_is_on_drive(cloud, 
     out = "project/kept/latest/project/out"
     names = [name for name in cloud.files() if name.startswith(out)]
     assert names == [f"{out}/0.txt", f"{out}/1.txt", f"{out}/2.txt"]
+    module = 'colabkit.run("python", "-m", "lib.names", project="MyDrive/project").path'
+    assert machine.run_cell(module).check().result.endswith("MyDrive/project/lib/names.py')")
 
 
 def kept_count(cloud) -> int:
@@ -109,8 +111,9 @@ def test_an_interrupt_and_a_failure_still_keep_the_output(cloud, project):
     ended = machine.kernel.finish(cell)
     assert ended.error.startswith("KeyboardInterrupt")
     assert "train.py was interrupted after" in ended.stdout
-    failed = machine.run_cell('colabkit.run_script("MyDrive/project/fails.py")')
+    failed = machine.run_cell('colabkit.run("python MyDrive/project/fails.py MyDrive/a.csv")')
     assert re.match(r"ScriptError: fails.py ended with status 3 after \d+ s\.", failed.error)
+    assert "no MyDrive/a.csv: pass /content/drive/MyDrive/a.csv" in failed.error
     machine.drive.wait_until_uploaded()
     latest = "project/kept/latest/project"
     assert {f"{latest}/out/1.txt", f"{latest}/half.txt"} <= set(cloud.files())

@@ -253,12 +253,56 @@ def test_a_command_passed_for_a_script_is_told_how(project, monkeypatch, path, h
     assert hint in error.value.hint
 
 
-def test_a_command_in_one_word_is_told_how(project, monkeypatch):
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -X utf8 train.py --name 'two words'",
+        "!python train.py --name 'two words'",
+        "  train.py --name 'two words' ",
+        ["python3", "train.py", "--name", "two words"],
+        "WIDTH=3 python -m train --name 'two words'",
+        "bash start.sh --name 'two words'",
+        "./start.sh --name 'two words'",
+    ],
+)
+def test_a_line_is_run_as_a_terminal_does(project, monkeypatch, capfd, line):
+    script(project, "import sys, os; print(sys.argv[1:], os.environ.get('WIDTH'))")
+    script(project, f'{sys.executable} train.py "$@"\n', "start.sh")
     monkeypatch.chdir(project)
-    for words in ("python train.py", "python train.py --epochs 3"):
-        with pytest.raises(ScriptNotFoundError, match=r"is several words|is a command") as error:
-            colabkit.run(words)
-        assert 'colabkit.run("python", "train.py"' in error.value.hint
+    colabkit.run(line)
+    width = "3" if "WIDTH" in line else None
+    assert f"['--name', 'two words'] {width}" in capfd.readouterr().out
+
+
+def test_a_script_of_a_shell_works_in_its_own_folder(project, tmp_path, monkeypatch, capfd):
+    script(project, "echo in $(pwd)\n", "my start.sh")
+    monkeypatch.chdir(tmp_path)
+    done = colabkit.run("bash", "project/my start.sh")
+    assert done.path == project / "my start.sh"
+    colabkit.run("project/my start.sh")
+    assert capfd.readouterr().out.count(f"in {project}\n") == 2
+
+
+@pytest.mark.parametrize("line", ["cd lib && python go.py", "python a.py > log", "ls *.py"])
+def test_what_only_a_shell_understands_is_told_how(project, monkeypatch, line):
+    monkeypatch.chdir(project)
+    with pytest.raises(ArgumentError, match="for a shell") as error:
+        colabkit.run(line)
+    assert f'run("bash", "-c", {line!r})' in error.value.hint
+
+
+def test_a_module_is_called_by_its_name_and_its_file(project, monkeypatch, capfd):
+    (project / "lib/__init__.py").touch()
+    path = script(project, "import sys; sys.exit(len(sys.argv) - 1)", "lib/go.py")
+    monkeypatch.chdir(project)
+    assert colabkit.run("python", "-u", "-m", "lib.go").path == path
+    assert "lib.go ended after" in capfd.readouterr().out
+    with pytest.raises(ScriptError, match=r"lib\.go ended with status 1") as error:
+        colabkit.run("-m", "lib.go", "x")
+    assert error.value.path == str(path)
+    assert colabkit.run("python", "-m", "this").path.exists()
+    with pytest.raises(ArgumentError, match="names no module"):
+        colabkit.run("python", "-m")
 
 
 def program(folder, name, source):
