@@ -20,6 +20,7 @@ WEIGHTS = frozenset(
     {
         *(".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".h5", ".hdf5", ".keras", ".npz", ".npy"),
         *(".zip", ".pkl", ".pickle", ".msgpack", ".onnx", ".gguf", ".tar", ".joblib", ".distcp"),
+        *(".pdparams", ".pdopt", ".pdema", ".states", ".state", ".eqx"),
     }
 )
 

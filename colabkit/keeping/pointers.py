@@ -12,6 +12,9 @@ POINTER_BYTES = 4096
 # A name may stand after a quote or a slash, and begins no longer word.
 _START = re.compile(r"(?<![\w.-])(?=\S)")
 _WORD = re.compile(r"\w")
+# Megatron's latest_checkpointed_iteration.txt holds the number of iter_0000200, and no more.
+_ONLY_NUMBER = re.compile(r"\s*(\d{1,18})\s*")
+_LAST_NUMBER = re.compile(r".*?(\d{1,18})(?:\.\w+)?")
 
 
 class Pointers:
@@ -34,15 +37,22 @@ class Pointers:
 
 
 def named_in(data: bytes, names: Collection[str]) -> frozenset[str]:
-    """Returns which names stand in a text as words of their own.
+    """Returns which names stand in a text as words of their own, or end in the number that it is.
 
     Example:
         >>> sorted(named_in(b"out/step-20.pt", {"step-2", "step-20", "20"}))
         ['step-20']
+        >>> sorted(named_in(b"20", {"iter_0000020", "step-20.pt", "step-2"}))
+        ['iter_0000020', 'step-20.pt']
     """
     if not names:
         return frozenset()
     text = data.decode(errors="replace")
+    if number := _ONLY_NUMBER.fullmatch(text):
+        ends = {name: _LAST_NUMBER.fullmatch(name) for name in names}
+        return frozenset(
+            name for name, end in ends.items() if end and int(end[1]) == int(number[1])
+        )
     lengths = {len(name) for name in names}
     found = set()
     for start in (each.start() for each in _START.finditer(text)):

@@ -72,6 +72,19 @@ def kinds_of(names: Iterable[str]) -> frozenset[str]:
     return frozenset(re.sub(r"\d+", "#", name) for name in names)
 
 
+def series_of(unit: str) -> tuple[str, frozenset[str]]:
+    """Returns what the checkpoints of one series share: their place, and their kind of name.
+
+    Example:
+        >>> series_of("out/step-20") == series_of("out/step-30")
+        True
+        >>> series_of("out/step-20") == series_of("out/best")
+        False
+    """
+    above, _, name = unit.rpartition("/")
+    return above, kinds_of([name])
+
+
 def lacking_beside(inner: Collection[str], others: Collection[frozenset[str]]) -> str:
     """Returns what a checkpoint's folder lacks where each of some others has more, "" if not.
 

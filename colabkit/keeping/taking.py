@@ -22,6 +22,7 @@ from colabkit.keeping.settling import (
     called,
     kinds_of,
     lacking_beside,
+    series_of,
 )
 from colabkit.keeping.staging import SMALL_BYTES, ChangedError, StagingArea, Taken, is_as_taken
 from colabkit.keeping.units import by_unit, natural_key, patterns_by, unit_of
@@ -375,10 +376,10 @@ class Taker:
         """Returns the kinds of files in the newest whole folder beside a folder."""
         if not unit.is_folder:
             return frozenset()
-        above = unit.name.rpartition("/")[0]
+        series = series_of(unit.name)
         best: tuple[tuple[int, int], frozenset[str]] = ((0, 0), frozenset())
         for name, files in self._known(held).items():
-            if name not in files and name != unit.name and name.rpartition("/")[0] == above:
+            if name not in files and name != unit.name and series_of(name) == series:
                 best = max(best, (age_key(files), _kinds(name, files)), key=itemgetter(0))
         return best[1]
 

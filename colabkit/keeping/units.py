@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import glob
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import TypeVar
+
+from colabkit.keeping.formats import WEIGHTS
 
 T = TypeVar("T")
 
@@ -17,11 +21,36 @@ WHOLE = (
     *("global_step[0-9]*", "step-[0-9]*", "step_[0-9]*", "epoch-[0-9]*", "epoch_[0-9]*"),
     *("iter_[0-9]*", "*.ckpt", "*-state"),
 )
-_NUMBERED = tuple(pattern for pattern in WHOLE if "[0-9]" in pattern)
 # A folder there is one checkpoint, or that of a run with numbered ones in it.
 _CHECKPOINT_OR_RUN = "checkpoints/*"
+_CERTAIN = tuple(pattern for pattern in WHOLE if pattern != _CHECKPOINT_OR_RUN)
 # What is only ever in the folder of one checkpoint, whatever that is called.
-_SIGNS = frozenset({"random_states_0.pkl", "_CHECKPOINT_METADATA", ".metadata"})
+_SIGNS = frozenset(
+    {
+        *("random_states_0.pkl", "_CHECKPOINT_METADATA", ".metadata", "model_index.json"),
+        *("saved_model.pb", "training_metadata.json"),
+    }
+)
+# DeepSpeed's user may call its folder what he likes.
+_SIGN = re.compile(r"mp_rank_\d+_model_states\.pt")
+# What is only ever in the folder of a run.
+_LOG = re.compile(r".+\.log|events\.out\.tfevents\..*")
+# A name that is an instant of a training ("model_epoch3", "epoch=3-loss=0.2", "500_steps"), or
+# the best or last one ("best_model", "last", "checkpoint_final"), says so where weights are in it.
+_INSTANT = re.compile(
+    r"(?:.*[^a-z])?(?:epochs?|ep|(?:global_?)?steps?|iter(?:ation)?s?|ckpts?|checkpoints?|snapshots?"
+    r"|updates?)[-_= .]?\d+(?:[-_, ]+(?:[a-z]\w*[=_-]?[-\d.e]+))*"
+    r"|\d+[-_ ]?(?:steps?|epochs?|iter(?:ation)?s?)"
+)
+_ORDINALS = frozenset({"best", "last", "latest", "final", "newest", "current"})
+_CHECKPOINTS = frozenset({"model", "models", "checkpoint", "ckpt", "pipeline"})
+_PARTS = frozenset(
+    {"adapter", "lora", "weights", "state", "policy", "epoch", "step", "merged", "hf"}
+)
+_MODEL = frozenset(
+    {".bin", ".ckpt", ".h5", ".keras", ".msgpack", ".pdparams", ".pt", ".pth", ".safetensors"}
+)
+_ESCAPED = re.compile(r"\[([*?[])\]")
 # A database is what its log and it say together.
 _COMPANION = re.compile(r"(.+\.(?:db|db3|sqlite|sqlite3))-(?:wal|journal)")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
@@ -60,12 +89,43 @@ def _main_file(path: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def _whole_folder(folder: str, patterns: tuple[str, ...]) -> str:
     """Returns the outermost folder that counts as a whole on the way to one, "" for none."""
-    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
-    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    wanted, unwanted = _sorted(patterns)
     for each in _way_to(folder):
-        if _fits_any(each, wanted) and not _fits_any(each, unwanted):
+        if wanted.fit(each) and not unwanted.fit(each):
             return str(each)
     return ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Patterns:
+    """Patterns, those of one folder each apart: there may be thousands."""
+
+    paths: frozenset[str]
+    others: tuple[str, ...]
+
+    @classmethod
+    def of(cls, patterns: Iterable[str]) -> _Patterns:
+        paths, others = set(), []
+        for each in patterns:
+            if each.startswith("/") and glob.escape(_ESCAPED.sub(r"\1", each)) == each:
+                paths.add(each)
+            else:
+                others.append(each)
+        return cls(frozenset(paths), tuple(others))
+
+    def fit(self, place: PurePosixPath) -> bool:
+        return _path_pattern(str(place)) in self.paths or _fits_any(place, self.others)
+
+
+@functools.lru_cache(maxsize=16)
+def _sorted(patterns: tuple[str, ...]) -> tuple[_Patterns, _Patterns]:
+    """Returns what patterns want, and what they do not."""
+    unwanted = [each[1:] for each in patterns if each.startswith("!")]
+    return _Patterns.of(p for p in patterns if not p.startswith("!")), _Patterns.of(unwanted)
+
+
+def _path_pattern(path: str) -> str:
+    return f"/{glob.escape(path)}"
 
 
 def _way_to(folder: str) -> list[PurePosixPath]:
@@ -97,29 +157,73 @@ def patterns_by(paths: Iterable[str], patterns: Iterable[str]) -> tuple[str, ...
 
     Example:
         >>> patterns_by(["out/at 3/random_states_0.pkl", "out/log.csv"], ["step-[0-9]*"])
-        ('step-[0-9]*', 'out/at 3')
+        ('step-[0-9]*', '/out/at 3')
         >>> patterns_by(["checkpoints/cats/checkpoint-5/model.bin"], ["checkpoints/*"])
-        ('checkpoints/*', '!/checkpoints/cats')
+        ('checkpoints/*', '!/checkpoints', '!/checkpoints/cats')
     """
     found = dict.fromkeys(patterns)
     for path in paths:
         folder, _, name = path.rpartition("/")
-        if name in _SIGNS and folder:
-            found.setdefault(glob.escape(folder))
-        if run := _run_on_the_way(folder):
-            found.setdefault(f"!/{glob.escape(run)}")
+        if not folder:
+            continue
+        if name in _SIGNS or _SIGN.fullmatch(name):
+            found.setdefault(_path_pattern(folder))
+        suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122  # for each of thousands
+        for each in _named_so(folder, suffix in WEIGHTS, suffix in _MODEL):
+            found.setdefault(_path_pattern(each))
+        has_log = _LOG.fullmatch(name) is not None or folder.endswith("/.hydra")
+        for each in _runs_on_the_way(folder, has_log):
+            found.setdefault(f"!{_path_pattern(each)}")
     return tuple(found)
 
 
 @functools.lru_cache(maxsize=4096)
-def _run_on_the_way(folder: str) -> str:
-    """Returns the folder that would be one checkpoint and has numbered ones in it, "" for none."""
+def _named_so(folder: str, has_weights: bool, has_model: bool) -> tuple[str, ...]:
+    """Returns the folders on the way to one whose names say that they are one checkpoint.
+
+    Args:
+        folder: The folder.
+        has_weights: Whether something in it has a name as weights have.
+        has_model: Whether that can be nothing else.
+    """
+    way = _way_to(folder)
+    certain = next((n for n, each in enumerate(way) if _fits_any(each, _CERTAIN)), len(way))
+    return tuple(
+        str(each)
+        for each in way[:certain]
+        if _is_best_or_last(each.name, _CHECKPOINTS)
+        or (has_weights and (_is_best_or_last(each.name) or _is_instant(each.name)))
+        or (has_model and each.name.isdecimal() and each == way[-1])
+    )
+
+
+def _is_best_or_last(name: str, of_these: frozenset[str] | None = None) -> bool:
+    words = frozenset(re.split(r"[-_ .]+", name.lower()))
+    is_one = bool(words & _ORDINALS) and words <= _ORDINALS | _CHECKPOINTS | _PARTS
+    return is_one and (of_these is None or bool(words & of_these))
+
+
+def _is_instant(name: str) -> bool:
+    return _INSTANT.fullmatch(name.lower()) is not None
+
+
+@functools.lru_cache(maxsize=4096)
+def _runs_on_the_way(folder: str, has_log: bool) -> tuple[str, ...]:
+    """Returns the folders on the way to one that are a run's, and no checkpoint.
+
+    Args:
+        folder: The folder.
+        has_log: Whether the log of a run is in it.
+    """
     way = _way_to(folder)
     for number, each in enumerate(way):
-        is_numbered = each.name.isdigit() or _fits_any(each, _NUMBERED)
-        if each.match(_CHECKPOINT_OR_RUN) and not is_numbered:
-            return str(each) if any(_fits_any(inner, _NUMBERED) for inner in way[number:]) else ""
-    return ""
+        is_numbered_there = each.name.isdigit() and each.match(_CHECKPOINT_OR_RUN)
+        if is_numbered_there or _fits_any(each, _CERTAIN):
+            return tuple(map(str, way[:number]))
+    if not has_log:
+        return ()
+    loose = (each for each in way if _is_instant(each.name) or _is_best_or_last(each.name))
+    return tuple(map(str, (*loose, *(each for each in way if each.name.isdecimal()))))
 
 
 def missing_in(names: Collection[str], unit: str = "") -> str:

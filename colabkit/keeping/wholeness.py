@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from colabkit.keeping.formats import is_torn
 from colabkit.keeping.open_files import Writers, writers_in
 from colabkit.keeping.scanning import FolderScan, Stamp, led_to, scan_folder
-from colabkit.keeping.settling import FOLDER_REST_S, kinds_of, lacking_beside
+from colabkit.keeping.settling import FOLDER_REST_S, kinds_of, lacking_beside, series_of
 from colabkit.keeping.units import by_unit, missing_in, natural_key, patterns_by
 
 
@@ -153,11 +153,11 @@ def _lacking(name: str, units: Mapping[str, Mapping[str, Stamp]]) -> str:
     Two that lack it are meant so.
     """
     files = units[name]
-    above = name.rpartition("/")[0]
+    series = series_of(name)
     others = [
         _kinds(each, inner)
         for each, inner in units.items()
-        if each not in (name, *inner) and each.rpartition("/")[0] == above
+        if each not in (name, *inner) and series_of(each) == series
     ]
     return "" if name in files else lacking_beside(_inner(name, files), others)
 

@@ -85,6 +85,8 @@ def watched(tmp_path):
         ("bester Stand: größte Näherung\n".encode(), {"größte Näherung"}),
         (b"epoch=3-step=20.ckpt", {"epoch=3-step=20.ckpt"}),
         (b"\xff\xfe step-2\x00", {"step-2"}),
+        (b" 20\n", {"step-20", "epoch=3-step=20.ckpt"}),
+        (b"20 21", set()),
     ],
 )
 def test_a_name_is_found_where_it_stands_by_itself(text, named):
