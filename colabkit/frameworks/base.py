@@ -210,6 +210,10 @@ class FrameworkAdapter(Protocol):
         """Returns what of the objects and settings stands against exactness."""
         ...
 
+    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns which variables that a loop's steps hand on decide training and are not held."""
+        ...
+
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""
         ...

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dis
 import gc
 import inspect
+import itertools
+import re
 import sys
 import weakref
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from types import FrameType
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +18,8 @@ T = TypeVar("T")
 _LETTING_GO = frozenset({"POP_TOP", "POP_ITER"})
 _WAITING = frozenset({"YIELD_VALUE", "RESUME", "SEND"})
 _DEPTH_MAX = 3
+_COUNTERS = {"enumerate": enumerate, "islice": itertools.islice, "zip": zip}
+_ACCESSES = re.compile(r"(LOAD|STORE)_(?:FAST|NAME|GLOBAL|DEREF)")
 
 
 class Loop(Generic[T]):
@@ -30,6 +34,16 @@ class Loop(Generic[T]):
     def __init__(self, steps: Generator[T, None, None]) -> None:
         self._held: Generator[T, None, None] | None = steps
         self._given = weakref.ref(steps)
+
+    @classmethod
+    def knowing_itself(
+        cls, make: Callable[[Sequence[weakref.ref[Any]]], Generator[T, None, None]]
+    ) -> Loop[T]:
+        """Returns a loop over what is made, which is told where it finds itself."""
+        own: list[weakref.ref[Any]] = []
+        steps = make(own)
+        own.append(weakref.ref(steps))
+        return cls(steps)
 
     def __iter__(self) -> Iterator[T]:
         steps, self._held = self._held or self._given(), None
@@ -62,20 +76,79 @@ def was_left_on_purpose() -> bool:
     return frame is not None and _instruction(frame) in _LETTING_GO
 
 
-def is_enumerated(loop: weakref.ref[Any]) -> bool:
-    """Whether ``enumerate`` counts the steps of a loop, asked from within its generator."""
-    frame = sys._getframe(1).f_back
-    named = False
-    while frame is not None and not named:
-        named = "enumerate" in frame.f_code.co_names
-        frame = frame.f_back if frame.f_code.co_flags & inspect.CO_GENERATOR else None
+def counted_by(loop: weakref.ref[Any]) -> tuple[str, ...]:
+    """Returns what counts the steps of a loop by itself: enumerate, islice, zip with another one.
+
+    Asked from within the loop's generator.
+    """
     steps = loop()
+    names = {n for frame in _frames_over(steps) for n in _COUNTERS if n in frame.f_code.co_names}
+    if not names:
+        return ()
     # Looking through all objects takes a tenth of a second: only where the name stands.
-    return named and any(
-        _leads_to(counter.__reduce__()[1][0], steps)
-        for counter in gc.get_objects()
-        if type(counter) is enumerate
-    )
+    kinds = tuple(_COUNTERS[name] for name in names)
+    found = (each for each in gc.get_objects() if type(each) in kinds and _counts(each, steps))
+    return tuple(sorted({type(each).__name__ for each in found}))
+
+
+def carried_over(loop: weakref.ref[Any]) -> dict[str, Any]:
+    """Returns the variables that each step of a loop reads and then sets for the next, by name.
+
+    Asked from within the loop's generator, at the head of a ``for`` statement.
+    """
+    found: dict[str, Any] = {}
+    for frame in _frames_over(loop()):
+        names = _carried_in(frame)
+        found |= {name: frame.f_locals[name] for name in names if name in frame.f_locals}
+    return found
+
+
+def _carried_in(frame: FrameType) -> list[str]:
+    body = list(dis.get_instructions(frame.f_code))
+    head = next((n for n, each in enumerate(body) if each.offset == frame.f_lasti), len(body))
+    if head == len(body) or body[head].opname != "FOR_ITER":
+        return []
+    end = body[head].argval
+    first: dict[str, str] = {}
+    is_set = set()
+    for each in body[head + 1 :]:
+        if each.offset >= end:
+            break
+        # Newer Pythons read and set two names in one instruction.
+        verbs = _ACCESSES.findall(each.opname) if each.argval is not None else []
+        names = each.argval if isinstance(each.argval, tuple) else (each.argval,)
+        for verb, name in zip(verbs, names, strict=False):
+            first.setdefault(name, verb)
+            if verb == "STORE":
+                is_set.add(name)
+    return [name for name, verb in first.items() if verb == "LOAD" and name in is_set]
+
+
+def _frames_over(steps: Any) -> list[FrameType]:
+    """Returns who reads on in a loop that is running: progress bars, and the user's statement.
+
+    Of a loop that another one reads, that one begins it anew: then it is nobody.
+    """
+    frame, found = steps.gi_frame.f_back, []
+    while frame is not None:
+        if frame.f_code is steps.gi_code:
+            return []
+        found.append(frame)
+        frame = frame.f_back if frame.f_code.co_flags & inspect.CO_GENERATOR else None
+    return found
+
+
+def _counts(counter: object, steps: Any) -> bool:
+    inner = _inner_of(counter)
+    others = [each for each in inner if not _leads_to(each, steps)]
+    if len(others) == len(inner):
+        return False
+    return type(counter) is not zip or not all(_is_ours(each, steps) for each in others)
+
+
+def _is_ours(iterator: object, steps: Any) -> bool:
+    """Whether an iterator is a loop over the same run, which goes on where it stopped, too."""
+    return getattr(iterator, "gi_code", None) is steps.gi_code
 
 
 def _leads_to(iterator: object, steps: object, depth: int = 0) -> bool:
@@ -84,9 +157,15 @@ def _leads_to(iterator: object, steps: object, depth: int = 0) -> bool:
         iterator = iterator._given()
     if iterator is steps or depth >= _DEPTH_MAX:
         return iterator is steps
+    return any(_leads_to(each, steps, depth + 1) for each in _inner_of(iterator))
+
+
+def _inner_of(iterator: object) -> list[Any]:
     frame = getattr(iterator, "gi_frame", None)
-    inner = frame.f_locals.values() if frame is not None else gc.get_referents(iterator)
-    return any(_leads_to(each, steps, depth + 1) for each in inner if hasattr(each, "__next__"))
+    held = list(frame.f_locals.values()) if frame is not None else gc.get_referents(iterator)
+    # zip keeps its own in a tuple.
+    flat = [each for value in held for each in (value if type(value) is tuple else (value,))]
+    return [each for each in flat if hasattr(each, "__next__")]
 
 
 def _is_waiting(frame: FrameType) -> bool:

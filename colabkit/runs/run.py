@@ -23,7 +23,7 @@ from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
 from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.known_feeds import KnownFeeds
-from colabkit.runs.leaving import Loop, is_enumerated, was_left_on_purpose
+from colabkit.runs.leaving import Loop, was_left_on_purpose
 from colabkit.runs.limits import Limits
 from colabkit.runs.loggers import events_for
 from colabkit.runs.monitor import Monitor
@@ -40,8 +40,6 @@ from colabkit.runs.step_log import StepLog
 from colabkit.runs.verdict import ResumeVerdict
 from colabkit.runs.waiting import Pace, Waiting
 from colabkit.runs.way import Way
-
-_ENUMERATED = "enumerate() counts from 0 again after a resume, where run.batch goes on"
 
 
 class Run(Reporting):
@@ -244,9 +242,11 @@ class Run(Reporting):
             ArgumentError: ``count`` is not a whole number of at least 1.
         """
         checks.require_count("epochs", count)
-        return Loop(self._epochs_up_to(count))
+        return Loop.knowing_itself(lambda own: self._epochs_up_to(count, own))
 
-    def _epochs_up_to(self, count: int) -> Generator[int, None, None]:
+    def _epochs_up_to(
+        self, count: int, own: Sequence[weakref.ref[Any]]
+    ) -> Generator[int, None, None]:
         self.ask_for(count)
         if self.is_over:
             self.pass_on(count)
@@ -260,6 +260,7 @@ class Run(Reporting):
             self._release.finish(self)
             return
         with self._session():
+            self._iterators.note_loop(own[0], self._adapter.carried)
             while self.epoch < count and not (self.has_stopped or self.is_over):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._adapter.seed(derive(self.seed, "epoch", self.epoch))
@@ -321,10 +322,7 @@ class Run(Reporting):
 
     def pass_over(self, feed: Feed) -> Loop[Any]:
         """Yields what is still to do of one pass over a feed."""
-        own: list[weakref.ref[Any]] = []
-        steps = self._pass_over(feed, own)
-        own.append(weakref.ref(steps))
-        return Loop(steps)
+        return Loop.knowing_itself(lambda own: self._pass_over(feed, own))
 
     def _pass_over(self, feed: Feed, own: Sequence[weakref.ref[Any]]) -> Generator[Any, None, None]:
         position = self._position
@@ -344,8 +342,7 @@ class Run(Reporting):
         with self._session() as is_outermost:
             try:
                 self._check_same_data(cursor, feed)
-                if _ENUMERATED not in self._iterators.reasons and is_enumerated(own[0]):
-                    self._iterators.reasons += (_ENUMERATED,)
+                self._iterators.note_loop(own[0], self._adapter.carried)
                 why = self._limits.reached(self.step)
                 if why and cursor.outermost and not self._is_at_an_end():
                     self._end_early(why)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from colabkit.runs.leaving import Loop
+from colabkit.runs.leaving import Loop, carried_over, counted_by
 
 _SHARED = (
     "several loops read on from one iterator, which a resume begins anew: give each loop a list, a"
     " loader, or an iterator of its own"
+)
+_COUNTED = "{}() counts from 0 again after a resume, where run.batch goes on"
+_PAIRED = "zip() begins what it pairs anew after a resume, where run.batch and run.step go on"
+_CARRIED = (
+    "the loop's {0} begins anew at a resume: keep it as an object of the run"
+    " (Run(..., {0}={0}), then run.{0})"
 )
 _DEPTH_MAX = 3
 _Source = TypeVar("_Source")
@@ -46,6 +52,19 @@ class SharedIterators:
             except TypeError:
                 self._newest.append(each)
         return read
+
+    def note_loop(
+        self, loop: weakref.ref[Any], of_framework: Callable[[Mapping[str, Any]], Iterable[str]]
+    ) -> None:
+        """Notes what besides a loop counts its steps, or goes from one to the next.
+
+        Args:
+            loop: The loop, which is at its head.
+            of_framework: Returns which variables of those by name training depends on.
+        """
+        found = [_PAIRED if name == "zip" else _COUNTED.format(name) for name in counted_by(loop)]
+        found += [_CARRIED.format(name) for name in of_framework(carried_over(loop))]
+        self.reasons = tuple(dict.fromkeys((*self.reasons, *found)))
 
 
 def _iterators_in(source: object, depth: int = 0) -> Iterator[Any]:

@@ -393,3 +393,42 @@ def test_a_loader_of_pytorch_gives_arrays_and_goes_on_in_mid_epoch(tmp_path: Pat
     with pytest.raises(KeyboardInterrupt):
         trained(tmp_path / "two", 5)
     assert trained(tmp_path / "two", -1) == trained(tmp_path / "one", -1)
+
+
+@in_life
+@pytest.mark.parametrize("kind", ["a key", "an old key", "a tree", "the hidden state"])
+def test_what_a_loop_hands_on_by_itself_is_named_before_its_first_step(
+    kind: str, tmp_path: Path
+) -> None:
+    import jax
+    import jax.numpy as jnp
+
+    made = {
+        "a key": jax.random.key(0),
+        "an old key": jax.random.PRNGKey(0),
+        "a tree": {"mean": jnp.zeros(3), "count": 0},
+        "the hidden state": jnp.zeros((2, 3)),
+    }
+    value, total, run = made[kind], jnp.zeros(()), run_of(tmp_path, params=jnp.zeros(3))
+    for _ in run.items(range(2)):
+        (reason,) = run.history.verdict.reasons
+        value = jax.tree.map(jnp.copy, value)
+        total = total + run.params.sum()
+        run.params = run.params + 1
+    assert reason.startswith("the loop's value begins anew at a resume: keep it as an object")
+
+
+@in_life
+def test_what_a_loop_reads_from_its_run_or_makes_in_each_step_is_not_named(tmp_path: Path) -> None:
+    import jax
+
+    root = jax.random.key(0)
+    run = run_of(tmp_path, key=jax.random.key(1), params=jax.numpy.zeros(3))
+    params = run.params
+    for _ in run.epochs(2):
+        for _ in run.items(range(2)):
+            run.key, drawn = jax.random.split(run.key)
+            noise = jax.random.normal(jax.random.fold_in(root, run.step), (3,))
+            params = params + noise + jax.random.normal(drawn, (3,))
+            run.params = params
+    assert not run.verdict.reasons

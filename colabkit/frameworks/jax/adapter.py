@@ -125,6 +125,22 @@ class JaxAdapter(PlainAdapter):
         """Reads scalars, all in one transfer."""
         return floats_of(values)
 
+    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns which variables hold a random key or arrays that no object of the run holds."""
+        held = {
+            id(leaf)
+            for name in self._trees
+            for leaf in self._apart(self._objects[name]).leaves.values()
+        }
+        return tuple(
+            name
+            for name, value in variables.items()
+            if any(
+                isinstance(leaf, jax.Array) and (is_key(leaf) or leaf.ndim) and id(leaf) not in held
+                for leaf in jax.tree.leaves(value)
+            )
+        )
+
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""
         return {

@@ -252,6 +252,10 @@ class KerasAdapter:
             return (_ANY_ORDER,)
         return ()
 
+    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
+        """A model is changed where it is."""
+        return ()
+
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to use or change that no object of the run holds."""
         watching = [each for each in self.state.others.values() if hasattr(each, "unsaved")]

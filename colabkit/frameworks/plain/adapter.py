@@ -293,6 +293,10 @@ class PlainAdapter:
         """Nothing stands against exactness."""
         return ()
 
+    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
+        """Nobody can tell."""
+        return ()
+
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""
         others: list[Any] = [self._objects[name] for name in self._others]

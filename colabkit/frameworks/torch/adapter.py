@@ -332,6 +332,10 @@ class TorchAdapter:
             )
         return (*found, *reasons_against(self._given, process_count()))
 
+    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
+        """Objects are changed where they are, and a sum for the eye is handed on like them."""
+        return ()
+
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""
         others = [o for o in self._state.others.values() if isinstance(o, EstimatorState)]

@@ -151,6 +151,9 @@ class NumpyAdapter:
 
     unsaved = begin_epoch = reasons
 
+    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(name for name, value in variables.items() if isinstance(value, np.ndarray))
+
 
 def _record(batch: Any) -> BatchRecord:
     leaves = named_leaves(batch, (np.ndarray,))
