@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from colabkit.errors import CheckpointCorruptError, DiskFullError
@@ -17,7 +17,7 @@ from colabkit.keeping.scanning import Stamp, scan_folder
 from colabkit.keeping.settling import kinds_of
 from colabkit.keeping.staging import hash_file
 from colabkit.keeping.store import VersionStore
-from colabkit.keeping.units import by_unit, patterns_by
+from colabkit.keeping.units import by_unit, folder_of, patterns_by
 from colabkit.keeping.version import Content, Version, damaged
 from colabkit.keeping.wholeness import is_whole
 
@@ -162,7 +162,7 @@ class _Bringing:
                         remove(self._folder / path)
                 else:
                     self._set_aside([name], local, brought)
-            self._unlink_on_the_way(name)
+            self._unlink_on_the_way(_places(name, units[name]))
             stamps |= fetcher.fetch(name, units[name])
             brought.copied += units[name]
             brought.nbytes += sum(content.nbytes for content in units[name].values())
@@ -232,7 +232,7 @@ class _Bringing:
             )
 
     def _set_aside(
-        self, names: Iterable[str], local: Mapping[str, Iterable[str]], brought: Brought
+        self, names: Iterable[str], local: Mapping[str, Collection[str]], brought: Brought
     ) -> None:
         for name in names:
             place = _free_place(self._folder) if not brought.set_aside else None
@@ -244,9 +244,10 @@ class _Bringing:
                     (self._folder / path).rename(target)
             brought.set_aside[name] = root
 
-    def _unlink_on_the_way(self, name: str) -> None:
+    def _unlink_on_the_way(self, places: Collection[str]) -> None:
         """Removes links where the version has a file or a folder: it would land elsewhere."""
-        for each in (name, *map(str, PurePosixPath(name).parents[:-1])):
+        above = (str(each) for path in places for each in PurePosixPath(path).parents[:-1])
+        for each in dict.fromkeys((*places, *above)):
             if (self._folder / each).is_symlink():
                 (self._folder / each).unlink()
 
@@ -266,10 +267,9 @@ class _Bringing:
                 place.symlink_to(target)
 
 
-def _places(name: str, files: Iterable[str]) -> list[str]:
+def _places(name: str, files: Collection[str]) -> list[str]:
     """Returns what to move of a unit: its folder, or its files where it is none."""
-    paths = list(files)
-    return paths if name in paths else [name]
+    return [name] if folder_of(name, files) else list(files)
 
 
 def _free_place(folder: Path) -> Path:

@@ -16,6 +16,7 @@ from colabkit.keeping.bundles import Bundle
 from colabkit.keeping.held import Held
 from colabkit.keeping.scanning import Stamp
 from colabkit.keeping.store import VersionStore
+from colabkit.keeping.units import folder_of
 from colabkit.keeping.version import Content, Version, damaged
 
 _ASIDE = ".colabkit-tmp-"
@@ -63,11 +64,11 @@ class Fetcher:
             CheckpointCorruptError: Its bytes are not those that were kept.
             StorageError: They cannot be read.
         """
-        if name in contents:
+        if folder_of(name, contents):
+            self._fetch(name, contents)
+        else:
             for path, content in contents.items():
                 self._fetch(path, {path: content})
-        else:
-            self._fetch(name, contents)
         return {path: Stamp.of((self._folder / path).stat()) for path in contents}
 
     def _fetch(self, name: str, contents: Mapping[str, Content]) -> None:

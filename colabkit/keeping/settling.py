@@ -110,7 +110,7 @@ def called(unit: str, files: Container[str]) -> list[str]:
         ['ckpt-3']
     """
     name = unit.rpartition("/")[2]
-    stem = _TF_PART.sub("", name)
+    stem = _TF_PART.sub("", name.removesuffix(".*"))
     is_one = unit not in files or stem != name or PurePosixPath(name).suffix.lower() in WEIGHTS
     return [stem] if is_one and len(stem) > 3 else []
 
@@ -249,7 +249,7 @@ class Settling:
 
 def _rest_s(unit: Unit, *, is_urgent: bool) -> float:
     """Returns for how long nothing in a folder may have changed before it counts."""
-    signs = {f"{unit.name}/{name}" for name in signs_in(unit.inner)}
+    signs = {f"{unit.name}/{name}" for name in signs_in(unit.inner)} & unit.files.keys()
     if not signs:
         return FOLDER_REST_S
     signed_ns = max(unit.files[path].mtime_ns for path in signs)

@@ -53,6 +53,12 @@ _MODEL = frozenset(
 _ESCAPED = re.compile(r"\[([*?[])\]")
 # A database is what its log and it say together.
 _COMPANION = re.compile(r"(.+\.(?:db|db3|sqlite|sqlite3))-(?:wal|journal)")
+# Shards and their index, TensorFlow's pairs and Paddle's files are one checkpoint by their names.
+_TOGETHER = re.compile(
+    r"(?P<shards>.+)-\d{5}-of-\d{5}(?P<kind>\.\w+)|(?P<index>.+)\.index\.json"
+    r"|(?P<others>.+)\.(?:index|data-\d{5}-of-\d{5}|pdparams|pdopt|pdema|pdstates|states)"
+)
+_ENDS = (".index.json", ".index", ".pdparams", ".pdopt", ".pdema", ".pdstates", ".states")
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
 _TRAINERS_FOLDER = re.compile(r"checkpoint-\d+")
 _TRAINERS_FILE = re.compile(r"training_args\.bin|rng_state(_\d+)?\.pth")
@@ -60,7 +66,7 @@ _ACCELERATE = re.compile(r"(optimizer|scheduler)(_\d+)?\.bin")
 
 
 def unit_of(path: str, patterns: Iterable[str]) -> str:
-    """Returns the folder or file that a file counts with, its own path where it counts alone.
+    """Returns the folder or files that a file counts with, its own path where it counts alone.
 
     Args:
         path: Its path in the kept folder.
@@ -75,15 +81,33 @@ def unit_of(path: str, patterns: Iterable[str]) -> str:
         'out/log.csv'
         >>> unit_of("out/study.db-wal", ["checkpoint-[0-9]*"])
         'out/study.db'
+        >>> unit_of("out/model-00001-of-00003.safetensors", ["checkpoint-[0-9]*"])
+        'out/model.safetensors.*'
     """
-    return _whole_folder(path.rpartition("/")[0], tuple(patterns)) or _main_file(path)
+    return _whole_folder(path.rpartition("/")[0], tuple(patterns)) or _alone_or_with_its_like(path)
 
 
-def _main_file(path: str) -> str:
-    if not path.endswith(("-wal", "-journal")):
+def _alone_or_with_its_like(path: str) -> str:
+    if path.endswith(("-wal", "-journal")):
+        found = _COMPANION.fullmatch(path)
+        return found[1] if found is not None else path
+    if not path.endswith(_ENDS) and "-of-" not in path:
         return path
-    found = _COMPANION.fullmatch(path)
-    return found[1] if found is not None else path
+    found = _TOGETHER.fullmatch(path)
+    if found is None:
+        return path
+    stem = found["index"] or found["others"] or found["shards"] + found["kind"]
+    return f"{stem}.*"
+
+
+def folder_of(unit: str, files: Iterable[str]) -> str:
+    """Returns the folder that a unit is, "" where it is a file or several side by side.
+
+    Example:
+        >>> folder_of("out/step-3", ["out/step-3/a.pt"]), folder_of("ckpt-3.*", ["ckpt-3.index"])
+        ('out/step-3', '')
+    """
+    return unit if all(path.startswith(f"{unit}/") for path in files) else ""
 
 
 @functools.lru_cache(maxsize=4096)
@@ -148,7 +172,7 @@ def by_unit(files: Mapping[str, T], patterns: Collection[str]) -> dict[str, dict
         unit = known.get(folder)
         if unit is None:
             unit = known[folder] = _whole_folder(folder, tuple(patterns))
-        units.setdefault(unit or _main_file(path), {})[path] = value
+        units.setdefault(unit or _alone_or_with_its_like(path), {})[path] = value
     return units
 
 

@@ -13,7 +13,7 @@ from colabkit.keeping.formats import is_torn
 from colabkit.keeping.open_files import Writers, writers_in
 from colabkit.keeping.scanning import FolderScan, Stamp, led_to, scan_folder
 from colabkit.keeping.settling import FOLDER_REST_S, kinds_of, lacking_beside, series_of
-from colabkit.keeping.units import by_unit, missing_in, natural_key, patterns_by
+from colabkit.keeping.units import by_unit, folder_of, missing_in, natural_key, patterns_by
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,9 +92,17 @@ class _Seen:
     units: Mapping[str, Mapping[str, Stamp]]
     known: Mapping[str, Stamp]
     kept: Mapping[str, Mapping[str, Stamp]]
+    together: Mapping[str, str] = dataclasses.field(init=False)
     writers: Writers = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
+        together = {
+            path: name
+            for name, files in self.units.items()
+            if name not in files and not folder_of(name, files)
+            for path in files
+        }
+        object.__setattr__(self, "together", together)
         object.__setattr__(self, "writers", writers_in(self.folder))
 
     def is_fit(self, name: str, files: Mapping[str, Stamp]) -> bool:
@@ -195,7 +203,9 @@ def _matching(seen: _Seen, names: Collection[str]) -> dict[str, Mapping[str, Sta
     whole: dict[str, Mapping[str, Stamp]] = {}
     for name, files in found.items():
         above = map(str, PurePosixPath(name).parents)
-        inside = next((each for each in above if each in seen.units), None)
+        inside = next(
+            (each for each in (*above, seen.together.get(name)) if each in seen.units), None
+        )
         if inside is None:
             whole[name] = files
         elif seen.is_fit(inside, seen.units[inside]):

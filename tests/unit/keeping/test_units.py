@@ -133,6 +133,44 @@ def test_the_folder_of_a_checkpoint_is_one_whatever_is_seen_first(who):
         assert set(by_unit(dict.fromkeys(paths), patterns_by(order, WHOLE))) == {folder}
 
 
+TOGETHER = {
+    "shards": ["out/a-00001-of-00002.bin", "out/a-00002-of-00002.bin", "out/a.bin.index.json"],
+    "shards from 0": ["out/a-00000-of-00002.bin", "out/a-00001-of-00002.bin"],
+    "tensorflow": ["tf/ckpt-3.index", "tf/ckpt-3.data-00000-of-00001"],
+    "paddle": ["out/latest.pdparams", "out/latest.pdopt", "out/latest.states"],
+}
+
+
+@pytest.mark.parametrize("who", TOGETHER)
+def test_files_that_are_one_checkpoint_by_their_names_are_whole_or_not_there(who, machine):
+    paths = TOGETHER[who]
+    (unit,) = by_unit(dict.fromkeys(paths), WHOLE)
+    assert unit.endswith(".*")
+    kept = machine.keep()
+    for path in (*paths, "log.csv"):
+        machine.put(path, "{}" if path.endswith(".json") else f"1 {path}")
+    assert kept.latest(paths[0].rpartition("/")[2]) == str(machine.folder / paths[0])
+    kept.flush()
+    for path in (paths[0], "log.csv"):  # and dies while it writes the next
+        machine.put(path, f"2 {path}")
+    with (machine.folder / paths[1]).open("wb") as half:
+        half.write(b"2")
+        half.flush()
+        assert kept.latest(paths[0]) is None
+        machine.rounds(kept, 3)
+        machine.kill()
+    machine.keep()
+    assert (machine.folder / "log.csv").read_text() == "2 log.csv"
+    for path in paths[:2]:
+        assert (machine.folder / path).read_text() == f"1 {path}"
+    machine.kept[0].end()
+    (machine.folder / paths[1]).unlink()
+    machine.put(paths[0], "of another")
+    again = machine.keep()
+    assert (machine.folder / paths[1]).read_text() == f"1 {paths[1]}"
+    assert again.latest(paths[0]) == str(machine.folder / paths[0])
+
+
 @pytest.mark.parametrize("who", SINGLE)
 def test_the_folder_of_a_run_is_none(who):
     paths = SINGLE[who]
