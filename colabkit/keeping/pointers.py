@@ -14,6 +14,7 @@ _START = re.compile(r"(?<![\w.-])(?=\S)")
 _WORD = re.compile(r"\w")
 # Megatron's latest_checkpointed_iteration.txt holds the number of iter_0000200, and no more.
 _ONLY_NUMBER = re.compile(r"\s*(\d{1,18})\s*")
+_SPEAKS_OF_CHECKPOINTS = re.compile(r"(?i)latest|last|checkpoint|ckpt")
 _LAST_NUMBER = re.compile(r".*?(\d{1,18})(?:\.\w+)?")
 
 
@@ -36,19 +37,26 @@ class Pointers:
         return self._named.get(path)
 
 
-def named_in(data: bytes, names: Collection[str]) -> frozenset[str]:
+def named_in(data: bytes, names: Collection[str], of: str = "") -> frozenset[str]:
     """Returns which names stand in a text as words of their own, or end in the number that it is.
+
+    Args:
+        data: The text.
+        names: The names.
+        of: What the file is called that holds it: a number alone is one of a checkpoint where
+            that says so.
 
     Example:
         >>> sorted(named_in(b"out/step-20.pt", {"step-2", "step-20", "20"}))
         ['step-20']
-        >>> sorted(named_in(b"20", {"iter_0000020", "step-20.pt", "step-2"}))
-        ['iter_0000020', 'step-20.pt']
+        >>> named_in(b"20", {"iter_0000020", "iter_0000002"}, "latest_checkpointed_iteration.txt")
+        frozenset({'iter_0000020'})
     """
     if not names:
         return frozenset()
     text = data.decode(errors="replace")
-    if number := _ONLY_NUMBER.fullmatch(text):
+    number = _ONLY_NUMBER.fullmatch(text)
+    if number and _SPEAKS_OF_CHECKPOINTS.search(of):
         ends = {name: _LAST_NUMBER.fullmatch(name) for name in names}
         return frozenset(
             name for name, end in ends.items() if end and int(end[1]) == int(number[1])

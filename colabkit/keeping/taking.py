@@ -142,12 +142,15 @@ class Taker:
         return self._grouped[1]
 
     def _gone(self, removed: Set[str], held: Held) -> frozenset[str]:
-        """Returns the files of removed units; a checkpoint goes once a newer one is beside it."""
+        """Returns the files of removed units; a checkpoint goes once a newer one is kept beside it.
+
+        That may be removed as well by now: then it stays, until there is one newer than that.
+        """
         known = self._known(held)
         waiting = {name for name in removed if is_checkpoint(name, known[name])}
         beside: dict[str, list[str]] = {}
         for name, files in known.items() if waiting else ():
-            if name not in removed and is_checkpoint(name, files):
+            if is_checkpoint(name, files):
                 beside.setdefault(name.rpartition("/")[0], []).append(name)
 
         def is_newer(name: str, other: str) -> bool:
@@ -208,7 +211,7 @@ class Taker:
         gone -= self._staying(pending.gone, after, taken, held, is_urgent=is_urgent)
         contents = [*(path for path in held.contents if path not in gone), *taken]
         links = self._links(self._with_gaps(after, held, is_urgent=is_urgent), contents, held)
-        named = {path: named_in(each.data, names) for path, each in _pointers_in(taken)}
+        named = {path: named_in(each.data, names, path) for path, each in _pointers_in(taken)}
         return Change(taken, frozenset(gone), links, pending.saved_s, named, full)
 
     def _take_unit(
@@ -282,11 +285,11 @@ class Taker:
         for path, each in _pointers_in(taken):
             if unit_of(path, self.whole) != path:
                 continue
-            named = named_in(each.data, names)
+            named = named_in(each.data, names, path)
             lacking = next((name for name in sorted(named) if names[name] - there), "")
             if not lacking and not named and after.files.get(path) not in {None, each.stamp}:
                 # It may have named what came and went while the version was taken.
-                lacking = min(named_in(_read(self.folder / path), names), default="")
+                lacking = min(named_in(_read(self.folder / path), names, path), default="")
             if lacking:
                 del taken[path]
                 self.objections[path] = f"{path} names {lacking}, which is not taken yet"

@@ -20,6 +20,12 @@ from colabkit.frameworks.batch_records import BatchRecord
 from colabkit.frameworks.batch_watches import SampledWatch, Watch
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.exposed import Exposed
+from colabkit.frameworks.generators import (
+    find_generators,
+    generator_state,
+    is_unseedable,
+    restore_generator,
+)
 from colabkit.frameworks.plain.backend import PlainBackend
 from colabkit.frameworks.plain.parts import Parts, TreeParts
 from colabkit.frameworks.plain.records import record
@@ -43,7 +49,7 @@ class PlainAdapter:
     def __init__(self, objects: Exposed, *, save_base: bool = False) -> None:  # noqa: ARG002
         self.backend = self._backend()
         self._objects = objects
-        self._others = tuple(name for name, value in objects.items() if has_state(value))
+        self._others = tuple(name for name, value in objects.items() if _has_state(value))
         self._trees = tuple(name for name in objects if name not in self._others)
         self._made = {name: self._checked(name, objects[name]) for name in self._trees}
         self._has_changed = not self._trees
@@ -115,7 +121,7 @@ class PlainAdapter:
             parts = self._now(name)
             arrays, trees[name] = self._stored(parts)
             weights.append(Section(name, arrays, weights=True))
-        others = {name: self._objects[name].state_dict() for name in self._others}
+        others = {name: _state_of(self._objects[name]) for name in self._others}
         return [*weights, Section("objects", {"trees": trees, "others": others}, weights=False)]
 
     def _now(self, name: str) -> Parts:
@@ -144,7 +150,7 @@ class PlainAdapter:
         self._again = self._small_of(objects["others"])
         for name in self._others:
             if name in objects["others"]:
-                self._objects[name].load_state_dict(objects["others"][name])
+                _give_state(self._objects[name], objects["others"][name])
 
     def restore_again(self, *, all_of_it: bool = False) -> None:
         """Puts objects with a state back; no tree is reset as an epoch begins."""
@@ -319,6 +325,25 @@ class PlainAdapter:
                     f"{f' ({what})' if what else ''}: it must be so before the run is made"
                 )
         return tuple(found)
+
+
+def _is_generator(value: object) -> bool:
+    return find_generators(value, ()) == [value] and not is_unseedable(value)
+
+
+def _has_state(value: object) -> bool:
+    return has_state(value) or _is_generator(value)
+
+
+def _state_of(value: Any) -> object:
+    return generator_state(value) if _is_generator(value) else value.state_dict()
+
+
+def _give_state(value: Any, state: Any) -> None:
+    if _is_generator(value):
+        restore_generator(value, state)
+    else:
+        value.load_state_dict(state)
 
 
 def _require_all(name: str, leaves: Mapping[str, Any], parts: Parts) -> None:

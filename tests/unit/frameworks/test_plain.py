@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,25 @@ def test_an_object_of_one_s_own_beside_a_tree_is_saved_by_its_state(tmp_path: Pa
     run = colabkit.Run(tmp_path, tree=[np.zeros(2)], counter=again, progress=False)
     assert again.count == 3
     assert run.tree[0].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("make", "draw"),
+    [
+        (np.random.default_rng, lambda rng: rng.integers(1 << 60)),
+        (np.random.RandomState, lambda rng: rng.randint(1 << 30)),
+        (random.Random, lambda rng: rng.getrandbits(60)),
+    ],
+)
+def test_a_generator_beside_a_tree_draws_on(make: Any, draw: Any, tmp_path: Path) -> None:
+    by_hand, drawn = make(4), []
+    for most in (3, None):
+        tree = [np.zeros(2)]
+        run = colabkit.Run(tmp_path, tree=tree, rng=make(4), progress=False, max_steps=most)
+        for _ in run.items(range(5)):
+            drawn.append(draw(run.rng))
+            run.tree[0] += 1
+    assert drawn == [draw(by_hand) for _ in range(5)]
 
 
 def test_arrays_changed_in_place_are_seen_to_change(tmp_path: Path) -> None:

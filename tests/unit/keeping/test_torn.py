@@ -146,3 +146,32 @@ def test_a_final_model_and_a_loop_of_ones_own_need_no_trainers_sign(torn):
         "checkpoint-5/optimizer.pt",
     }
     assert torn.latest("checkpoint-*").name == "checkpoint-5"
+
+
+def test_of_what_is_rotated_faster_than_versions_arrive_the_newest_is_kept_and_no_more(torn):
+    for number in range(1, 30, 3):
+        torn.step(number)
+        torn.step(number + 1)
+        torn.version()
+        torn.version()
+        for step in (number, number + 1):
+            shutil.rmtree(torn.folder / f"step-{step}")
+        torn.step(number + 2)
+        torn.now_s += SISTER_REST_S
+        torn.version()
+        shutil.rmtree(torn.folder / f"step-{number + 2}")
+        kept = {int(path.partition("/")[0][5:]) for path in torn.held.contents}
+        assert number + 1 in kept
+        assert len(kept) <= 3
+
+
+def test_where_each_is_gone_at_the_next_look_the_version_does_not_grow(torn):
+    for number in range(1, 9):
+        torn.step(number)
+        torn.scan()
+        torn.take(torn.scan())
+        torn.now_s += SISTER_REST_S
+        shutil.rmtree(torn.folder / f"step-{number}")
+        kept = {path.partition("/")[0] for path in torn.held.contents}
+        assert f"step-{number}" in kept
+        assert len(kept) <= 2
