@@ -432,3 +432,27 @@ def test_what_a_loop_reads_from_its_run_or_makes_in_each_step_is_not_named(tmp_p
             params = params + noise + jax.random.normal(drawn, (3,))
             run.params = params
     assert not run.verdict.reasons
+
+
+@in_life
+@pytest.mark.parametrize("kind", ["tf.data", "arrays of JAX"])
+def test_data_that_is_drawn_anew_each_time_it_is_read_is_named(kind: str, tmp_path: Path) -> None:
+    import jax
+    import tensorflow as tf
+
+    class Loader:
+        key = jax.random.key(0)
+
+        def __iter__(self) -> Any:
+            self.key, drawn = jax.random.split(self.key)
+            yield from jax.random.normal(drawn, (3, 2))
+
+    shuffled = tf.data.Dataset.range(40).shuffle(40, seed=1).batch(8)
+    run = run_of(tmp_path, params=jax.numpy.zeros(3))
+    for _ in run.batches(shuffled if kind == "tf.data" else Loader()):
+        run.params = run.params + 1
+    assert any("another first batch" in each for each in run.verdict.reasons)
+    run = run_of(tmp_path / "two", params=jax.numpy.zeros(3))
+    for _ in run.batches(tf.data.Dataset.range(40).batch(8)):
+        run.params = run.params + 1
+    assert not run.verdict.reasons

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,16 @@ def record(batch: Any, arrays: tuple[type, ...] = (np.ndarray,)) -> BatchRecord:
         batch: Arrays and plain values, nested.
         arrays: The classes of arrays, each of which NumPy can read.
     """
+    arrays = (*arrays, *_arrays_of_others())
     few = itertools.islice(named_leaves(batch, arrays), LEAVES_MAX)
     return BatchRecord(tuple(_leaf_record(name, leaf, arrays) for name, leaf in few))
+
+
+def _arrays_of_others() -> list[type]:
+    """Returns the classes of arrays that batches may be of where another package makes them."""
+    known = (("jax", "Array"), ("tensorflow", "Tensor"))
+    found = (getattr(sys.modules.get(module), name, None) for module, name in known)
+    return [each for each in found if isinstance(each, type)]
 
 
 def _leaf_record(name: str, leaf: Any, arrays: tuple[type, ...]) -> Any:
