@@ -157,11 +157,11 @@ class PlainAdapter:
         if all_of_it:
             again, self._again = self._again, {}
             for name, state in again.items():
-                self._objects[name].load_state_dict(state)
+                _give_state(self._objects[name], state)
 
     def small_state(self) -> dict[str, Any]:
         """Returns copies of the states of small objects: metrics, schedules."""
-        return self._small_of({name: self._objects[name].state_dict() for name in self._others})
+        return self._small_of({name: _state_of(self._objects[name]) for name in self._others})
 
     def _small_of(self, states: Mapping[str, Any]) -> dict[str, Any]:
         own = {
@@ -174,7 +174,7 @@ class PlainAdapter:
     def put_small(self, state: Mapping[str, Any]) -> None:
         """Puts what ``small_state`` gave into the objects, until all is put back."""
         for name in self._again.keys() & state.keys():
-            self._objects[name].load_state_dict(copy.deepcopy(state[name]))
+            _give_state(self._objects[name], copy.deepcopy(state[name]))
 
     def begin_epoch(self) -> tuple[str, ...]:
         """Nothing comes back at the head of an epoch."""
