@@ -1,9 +1,12 @@
 """Checkpoints: exact, verified on read, incremental, written while training goes on."""
 
+from colabkit.checkpoint.company import Company
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import NOTED, Manifest, Name, SaveFacts
+from colabkit.checkpoint.part_saver import PartSaver, decline, store_of_parts
+from colabkit.checkpoint.parts import PartCall, Posts
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings, duration_s
 from colabkit.checkpoint.pytree import (
     axes_in_memory,
@@ -27,10 +30,14 @@ __all__ = [
     "CheckpointInfo",
     "CheckpointList",
     "CheckpointStore",
+    "Company",
     "Lease",
     "LoadedCheckpoint",
     "Manifest",
     "Name",
+    "PartCall",
+    "PartSaver",
+    "Posts",
     "RunFolder",
     "SaveFacts",
     "SavePolicy",
@@ -45,11 +52,13 @@ __all__ = [
     "Uploader",
     "axes_in_memory",
     "can_be_found",
+    "decline",
     "decode",
     "duration_s",
     "encode",
     "fields_of",
     "is_known_factory",
     "require_distinct",
+    "store_of_parts",
     "upload_stranded",
 ]

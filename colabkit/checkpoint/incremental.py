@@ -13,6 +13,7 @@ from colabkit.checkpoint.snapshot import SnapshotTensor
 
 _OLD_SHARDS_MAX = 8
 _STEADY = "-steady"
+_OURS = re.compile(r"-(steady|r\d{4,})$")
 _PLAIN = re.compile(r"[A-Za-z0-9_. -]{1,64}")
 
 
@@ -54,9 +55,10 @@ def plan_shards(current: Sequence[SnapshotTensor], previous: Manifest | None) ->
 def _label(section: str) -> str:
     """Returns what a section's files are called: a name of the user's may be no file's name.
 
-    One that ends as the files of what does not change do would share a file with another section.
+    One that ends as the files of what does not change do, or as those of one of several processes,
+    would share a file with another section.
     """
-    if _PLAIN.fullmatch(section) and not section.endswith(_STEADY):
+    if _PLAIN.fullmatch(section) and not _OURS.search(section):
         return section
     digest = hashlib.sha256(section.encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9_]', '_', section)[:48]}~{digest}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from colabkit.checkpoint.manifest import Name
 from colabkit.errors import LeaseLostError, StorageError
 from colabkit.storage import Volume
 
@@ -58,6 +59,16 @@ class Lease:
             StorageError: Whose it is cannot be read at the moment.
         """
         return int(self._read().get("generation", 0))
+
+    def is_of(self, name: Name) -> bool:
+        """Whether the folder is that of the session that writes a checkpoint, on this machine.
+
+        Raises:
+            StorageError: Whose it is cannot be read at the moment.
+        """
+        there = self._read()
+        whose = (there.get("generation"), there.get("owner"), there.get("host"))
+        return whose == (name.generation, name.owner, socket.gethostname())
 
     def check(self) -> None:
         """Looks whether the folder is still this session's; renews the heartbeat.

@@ -94,6 +94,18 @@ class TensorEntry:
     hash: str
     shard: str
 
+    def row(self) -> list[Any]:
+        """Returns it as it stands in a manifest."""
+        spec = self.spec
+        return [self.section, self.key, spec.dtype, spec.shape, self.hash, self.shard]
+
+    @classmethod
+    def of_row(cls, row: Sequence[Any]) -> TensorEntry:
+        """Returns what stands in a row, whose numbers and names are taken as they are."""
+        section, key, dtype, shape, digest, shard = row
+        spec = TensorSpec(dtype, tuple(shape), expected_nbytes(dtype, shape))
+        return cls(str(section), str(key), spec, str(digest), shard)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ShardEntry:
@@ -131,10 +143,7 @@ class Manifest:
                 "facts": dataclasses.asdict(self.facts),
                 "skeletons": self.skeletons,
                 "weights": self.weights,
-                "tensors": [
-                    [t.section, t.key, t.spec.dtype, t.spec.shape, t.hash, t.shard]
-                    for t in self.tensors
-                ],
+                "tensors": [each.row() for each in self.tensors],
                 "shards": {name: [s.size, s.hash] for name, s in self.shards.items()},
                 **noted,
             },
@@ -219,11 +228,10 @@ def _noted(hashes: Any) -> dict[str, str]:
 
 
 def _entry(row: Any, shards: Mapping[str, ShardEntry], path: str) -> TensorEntry:
-    section, key, dtype, shape, digest, shard = row
+    _, key, dtype, shape, _, shard = row
     if dtype not in ITEM_BYTES or any(type(n) is not int or n < 0 for n in shape):
         raise corrupt(path, f"an impossible form of {key!r}")
-    nbytes = expected_nbytes(dtype, shape)
-    if shard not in shards or nbytes > shards[shard].size:
+    entry = TensorEntry.of_row(row)
+    if shard not in shards or entry.spec.nbytes > shards[shard].size:
         raise corrupt(path, f"{key!r} is larger than its file, or in none")
-    spec = TensorSpec(dtype, tuple(shape), nbytes)
-    return TensorEntry(str(section), str(key), spec, str(digest), shard)
+    return entry

@@ -216,6 +216,11 @@ class RunFolder:
         self._brought = []
 
     @property
+    def can_be_shared(self) -> bool:
+        """Whether other processes of this machine can write to it as this one does."""
+        return self._staging is None and self._volume.root is not None
+
+    @property
     def mount(self) -> DriveMount | None:
         """The mount of Drive that the folder lies on, None elsewhere."""
         return self._volume.mount if isinstance(self._volume, DriveVolume) else None

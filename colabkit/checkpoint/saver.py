@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from colabkit.checkpoint.company import Company, PartMissingError, SharedSave
 from colabkit.checkpoint.finite import is_finite
 from colabkit.checkpoint.info import Draft
 from colabkit.checkpoint.lease import Lease
@@ -38,7 +39,9 @@ _UnchangedCounts = dict[tuple[str, str], tuple[str, int]]
 
 
 @dataclasses.dataclass(slots=True)
-class _Job:
+class Job:
+    """One save, from its snapshot on."""
+
     tensors: list[SnapshotTensor]
     skeletons: dict[str, Any]
     weights: tuple[str, ...]
@@ -49,6 +52,7 @@ class _Job:
     still_valid: Callable[[Mapping[int, Bytes]], bool]
     began_s: float
     stall_s: float
+    shared: SharedSave | None
 
 
 class Saver:
@@ -81,6 +85,7 @@ class Saver:
         self._lease = lease
         self._attempt = attempt
         self._clock = clock
+        self._company: Company | None = None
         self._buffer = StagingBuffer(backend)
         self._finder = LeafFinder(backend)
         self._trusted = {str(manifest.name) for manifest in trusted}
@@ -93,7 +98,7 @@ class Saver:
         self._status = SaveStatus(finite_step=known.facts.step if known and is_known else None)
         self._committed_s = clock()
         self._failure: BaseException | None = None
-        self._job: _Job | None = None
+        self._job: Job | None = None
         self._wake = threading.Condition()
         self._stopping = False
         self._tidying = False
@@ -101,6 +106,15 @@ class Saver:
         self._copied.set()
         self._thread = threading.Thread(target=self._work, name="colabkit-saver", daemon=True)
         self._thread.start()
+
+    def share_with(self, company: Company) -> None:
+        """Has other processes write parts of what is saved from now on."""
+        self._company = company
+
+    def next_name(self) -> Name:
+        """Returns the name of the next checkpoint, which no other will have."""
+        self._sequence += 1
+        return Name(self._attempt, self._lease.generation, self._sequence, self._lease.owner)
 
     @property
     def copying(self) -> bool:
@@ -147,13 +161,15 @@ class Saver:
             return False
         began_s = self._clock()
         skeletons, tensors = self._finder.find(sections)
+        shared = self._company.deal(tensors, is_guarded) if self._company is not None else None
+        tensors = self._own(tensors, is_guarded) if shared is None else shared.own
         # The best cannot be taken again: nothing of it is left to a tensor's staying as it was.
         self._place(tensors, is_guarded, {} if facts.is_best else self._unchanged)
         at_once = [each for each in tensors if each.mode is Mode.AT_ONCE]
         wait = copy_tensors(at_once, self._backend)
         wait()
         weights = tuple(section.name for section in sections if section.weights)
-        job = _Job(
+        job = Job(
             tensors=tensors,
             skeletons=skeletons,
             weights=weights,
@@ -164,6 +180,7 @@ class Saver:
             still_valid=still_valid,
             began_s=began_s,
             stall_s=0.0,
+            shared=shared,
         )
         meanwhile = [each for each in tensors if each.mode is not Mode.AT_ONCE]
         if self._backend.overlaps:
@@ -177,6 +194,14 @@ class Saver:
             if meanwhile:
                 self._copied.clear()
         return True
+
+    def _own(
+        self,
+        tensors: list[SnapshotTensor],
+        is_guarded: Callable[[TensorSpec], bool],  # noqa: ARG002  # for those that write parts
+    ) -> list[SnapshotTensor]:
+        """Returns what of a snapshot this process writes: all."""
+        return tensors
 
     def _place(
         self,
@@ -237,6 +262,8 @@ class Saver:
             with self._wake:
                 self._stopping = True
                 self._wake.notify_all()
+            if self._company is not None:
+                self._company.end()
             self._thread.join()
         finally:
             if self.uploader is not None:
@@ -246,18 +273,32 @@ class Saver:
 
     def _work(self) -> None:
         while self._has_job():
+            job, before = self._taken(), self._previous
             try:
-                self._save(self._taken())
+                self._save(job)
             except OSError as error:
                 self._status = dataclasses.replace(self._status, error=error)
+            except PartMissingError as error:
+                _logger.info("A save is taken again: %s", error)
+                self._status = dataclasses.replace(self._status, wants_retake=True)
             except BaseException as error:  # noqa: BLE001  # raised on the main thread
                 self._failure = error
             finally:
                 self._copied.set()
+                self._settle(job, None if self._previous is before else self._previous)
                 with self._wake:
                     self._job, self._tidying = None, True
                     self._wake.notify_all()
             self._prune()
+
+    def _settle(self, job: Job, published: Manifest | None) -> None:
+        """Waits until all are done with a save, so that they can be called to the next."""
+        if job.shared is None:
+            return
+        try:
+            self._store.remove(job.shared.settle(published))
+        except BaseException as error:  # noqa: BLE001  # raised on the main thread
+            self._failure = error
 
     def _has_job(self) -> bool:
         with self._wake:
@@ -266,7 +307,7 @@ class Saver:
             self._wake.wait_for(lambda: self._job is not None or self._stopping)
             return self._job is not None
 
-    def _taken(self) -> _Job:
+    def _taken(self) -> Job:
         assert self._job is not None  # noqa: S101  # asked right before
         return self._job
 
@@ -280,7 +321,7 @@ class Saver:
         except BaseException as error:  # noqa: BLE001  # raised on the main thread
             self._failure = error
 
-    def _save(self, job: _Job) -> None:
+    def _save(self, job: Job) -> None:
         if self._failure is not None:
             return
         meanwhile = [each for each in job.tensors if each.mode is not Mode.AT_ONCE]
@@ -309,7 +350,7 @@ class Saver:
         trained = (t for t in weights if job.is_trained(t.spec))
         finite = all(is_finite(each.spec.dtype, each.view) for each in trained)
         job.facts = dataclasses.replace(job.facts, is_finite=finite)
-        nbytes = self._commit(job, noted)
+        finite, nbytes = self._commit(job, noted)
         self._unchanged = unchanged_counts_after(self._unchanged, job.tensors)
         self._committed_s = self._clock()
         timings = SaveTimings(
@@ -327,7 +368,7 @@ class Saver:
             is_finite=finite,
         )
 
-    def _deceived(self, job: _Job) -> bool:
+    def _deceived(self, job: Job) -> bool:
         """Whether a tensor taken for steady has changed: when it did, nobody can say."""
         steady = [each for each in job.tensors if each.mode is Mode.STEADY]
         changed = [each.place for each in steady if self._unchanged[each.place][0] != each.hash]
@@ -344,9 +385,9 @@ class Saver:
             self._status = dataclasses.replace(self._status, wants_retake=True)
         return changed
 
-    def _commit(self, job: _Job, noted: Any) -> int:
-        self._sequence += 1
-        name = Name(self._attempt, self._lease.generation, self._sequence, self._lease.owner)
+    def _commit(self, job: Job, noted: Any) -> tuple[bool, int]:
+        """Writes a checkpoint; returns whether its weights are finite, and how large it is."""
+        name = self.next_name() if job.shared is None else job.shared.name
         draft = Draft(
             facts=job.facts,
             tensors=job.tensors,
@@ -357,12 +398,15 @@ class Saver:
         # Behind a staging area it is the uploader that asks whose the folder is: Drive may be away.
         check = self._lease.check if self.uploader is None else _no_check
         check()
-        manifest, nbytes = self._store.commit(name, draft, previous=self._previous, check=check)
+        parts = tuple if job.shared is None else job.shared.parts
+        manifest, nbytes = self._store.commit(
+            name, draft, previous=self._previous, check=check, parts=parts
+        )
         self._previous = manifest
         self._trusted.add(str(name))
         if self.uploader is not None:
             self.uploader.enqueue(manifest)
-        return nbytes
+        return manifest.facts.is_finite, nbytes
 
 
 def _no_check() -> None:

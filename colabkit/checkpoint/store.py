@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,6 +21,7 @@ from colabkit.checkpoint.manifest import (
     TensorEntry,
     corrupt,
 )
+from colabkit.checkpoint.parts import Part
 from colabkit.checkpoint.pytree import decode
 from colabkit.checkpoint.retention import superfluous
 from colabkit.checkpoint.safetensors_file import header_of, merged, read_shard
@@ -179,15 +181,22 @@ class CheckpointStore:
     # Writing.
 
     def commit(
-        self, name: Name, draft: Draft, *, previous: Manifest | None, check: Callable[[], None]
+        self,
+        name: Name,
+        draft: Draft,
+        *,
+        previous: Manifest | None,
+        check: Callable[[], None],
+        parts: Callable[[], Sequence[Part]] = tuple,
     ) -> tuple[Manifest, int]:
-        """Writes the files, then the manifest, then removes what is superfluous.
+        """Writes the files, then the manifest.
 
         Args:
             name: The checkpoint's name.
             draft: What to write.
             previous: The checkpoint whose files may be referred to.
             check: Called right before the manifest; raises when this session may not write.
+            parts: Called before that; waits for what other processes have written of it.
 
         Returns:
             The manifest, and how many bytes were written.
@@ -200,10 +209,16 @@ class CheckpointStore:
                 entries.append(entry)
                 assert previous is not None  # noqa: S101  # references come from it
                 shards[entry.shard] = previous.shards[entry.shard]
+            facts = draft.facts
+            for part in parts():
+                entries += part.tensors
+                shards.update(part.shards)
+                is_finite = facts.is_finite and part.is_finite
+                facts = dataclasses.replace(facts, is_finite=is_finite)
             manifest = Manifest(
                 name=name,
                 saved_at=datetime.datetime.now(datetime.UTC),
-                facts=draft.facts,
+                facts=facts,
                 skeletons=draft.skeletons,
                 weights=draft.weights,
                 tensors=tuple(entries),
@@ -214,11 +229,32 @@ class CheckpointStore:
             content = manifest.to_bytes()
             self.volume.write(f"{_MANIFESTS}/{name}.json", [content])
         except BaseException:
-            with contextlib.suppress(StorageError):
-                self.volume.delete([_shard_path(shard) for shard in written])
+            self.remove(written)
             raise
         self._manifests[str(name)] = manifest
         return manifest, len(content) + sum(shards[shard].size for shard in written)
+
+    def write_part(
+        self, name: Name, draft: Draft, *, rank: int
+    ) -> tuple[list[TensorEntry], dict[str, ShardEntry]]:
+        """Writes what one of several processes has of a checkpoint that another publishes.
+
+        Returns:
+            The tensors, and the files that they lie in; these are durable by now.
+        """
+        plan = plan_shards(draft.tensors, None)
+        files = {f"{label}-r{rank:04d}": places for label, places in plan.files.items()}
+        written: list[str] = []
+        try:
+            return self._write_shards(name, draft, ShardPlan((), files), written)
+        except BaseException:
+            self.remove(written)
+            raise
+
+    def remove(self, shards: Collection[str]) -> None:
+        """Removes files that no checkpoint names, where that is possible."""
+        with contextlib.suppress(StorageError):
+            self.volume.delete([_shard_path(shard) for shard in shards])
 
     def _plan(self, draft: Draft, previous: Manifest | None) -> ShardPlan:
         """Refers to no file that somebody has removed meanwhile."""

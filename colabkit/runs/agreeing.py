@@ -82,6 +82,7 @@ class Agreeing(Boundaries):
         # One that came while they met waits for the next meeting.
         self._has_heard = bool(pending)
         self._agreed.time_is_up = bool(is_over)
+        self._kept.note_agreed(self.step if is_to_save else -1)
         if is_to_save or not self._has_compared:
             self._require_replicas()
         self._met_step, self._met_s = self.step, now_s
@@ -115,7 +116,7 @@ class Agreeing(Boundaries):
         is_alone = self._leads and not self._kept.is_taken_by_all
         is_joint = self._kept.is_taken_by_all and not has_failed
         if (is_alone or is_joint) and not self.is_mid_update():
-            with self._unraised():
+            with self._unraised(), self._kept.alone(when=is_alone):
                 super()._save_and_wait() if wait else self._checkpoints.save_if_due(self.step)
 
     def compare_replicas(self, digest: Callable[[], str]) -> None:

@@ -7,11 +7,23 @@ often as it takes one, and says when it takes no more.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from colabkit.checkpoint import LoadedCheckpoint, SaveStatus
+from colabkit.checkpoint import (
+    Company,
+    LoadedCheckpoint,
+    PartCall,
+    PartSaver,
+    Posts,
+    SaveFacts,
+    SaveStatus,
+    decline,
+    store_of_parts,
+)
+from colabkit.errors import StorageError
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.processes import Processes
 from colabkit.runs.checkpoint_manager import CheckpointManager, Snapshot
@@ -20,6 +32,7 @@ from colabkit.storage import RemountResult
 _NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
 _SNAPSHOT = "a snapshot"
 _NAMED, _TRAINED = "a checkpoint of an earlier phase", "what the run folder holds"
+_PIECES = "pieces"
 
 
 class LeadingManager(CheckpointManager):
@@ -29,6 +42,8 @@ class LeadingManager(CheckpointManager):
         super().__init__(*given, **named)
         self._world = world
         self._agreed_step = -1
+        self._is_alone = False
+        self._company: Company | None = None
         self._take_alone, self._take = self._take, self._take_with_others
 
     @property
@@ -38,7 +53,12 @@ class LeadingManager(CheckpointManager):
 
     def _take_with_others(self) -> Snapshot:
         if self.is_taken_by_all:
-            self._world.share(True, at=_SNAPSHOT)
+            self._world.share(_PIECES, at=_SNAPSHOT)
+        elif self._company is not None:
+            is_called = not self._is_alone
+            call = self._company.call(self._opened().next_name) if is_called else None
+            if call is not None:
+                self._world.share(call, at=_SNAPSHOT)
         return self._take_alone()
 
     @contextlib.contextmanager
@@ -47,13 +67,26 @@ class LeadingManager(CheckpointManager):
         try:
             yield
         finally:
-            if self.is_taken_by_all:
-                self._world.share(False, at=_SNAPSHOT)
+            if not self._is_alone:
+                self._world.share(None, at=_SNAPSHOT)
+
+    @contextlib.contextmanager
+    def alone(self, *, when: bool) -> Iterator[None]:
+        """Calls nobody: after an error the others may be anywhere."""
+        before, self._is_alone = self._is_alone, when
+        try:
+            yield
+        finally:
+            self._is_alone = before
 
     def open(self) -> None:
         """Takes the lease on the run folder and starts the saver."""
         with self._calling():
             super().open()
+        self._company = None
+        if isinstance(self._world, Posts) and self._folder.can_be_shared:
+            self._company = Company(self._world)
+            self._opened().share_with(self._company)
 
     def save(self, step: int, *, wait: bool) -> None:
         """Saves now, whatever the policy says."""
@@ -62,14 +95,18 @@ class LeadingManager(CheckpointManager):
 
     def agrees_to_save(self, step: int, *, counts: bool) -> bool:
         """Whether a save is due, before which the copies of the weights are compared."""
-        is_agreed = self.is_due(step, counts=counts)
-        self._agreed_step = step if is_agreed else -1
-        return is_agreed
+        return self.is_due(step, counts=counts)
+
+    def note_agreed(self, step: int) -> None:
+        """Takes the step at which all have agreed to save, -1 where they have not."""
+        self._agreed_step = step
 
     def save_if_due(self, step: int, *, counts: bool = False) -> bool:
         """Begins a save where the processes have agreed on one at this step."""
+        if step != self._agreed_step:
+            return False
         with self._calling():
-            return step == self._agreed_step and super().save_if_due(step, counts=counts)
+            return super().save_if_due(step, counts=counts)
 
     def newest(self) -> LoadedCheckpoint | None:
         """Returns the newest checkpoint that is whole."""
@@ -101,6 +138,8 @@ class FollowingManager(CheckpointManager):
         self.location, self.warning = str(ckpt_dir), ""
         self._adapter = adapter
         self._world = world
+        self._agreed_step = -1
+        self._writer: PartSaver | None = None
 
     @property
     def folder(self) -> Any:
@@ -142,17 +181,58 @@ class FollowingManager(CheckpointManager):
 
     def _follow(self) -> None:
         """Takes part in each snapshot that rank 0 calls for."""
-        while self.is_taken_by_all and self._world.share(False, at=_SNAPSHOT):
-            self._adapter.sections()
+        while True:
+            call: PartCall | str | None = self._world.share(None, at=_SNAPSHOT)
+            if call is None:
+                return
+            if isinstance(call, PartCall):
+                self._write_part(call)
+            else:
+                self._adapter.sections()
+
+    def _write_part(self, call: PartCall) -> None:
+        posts = self._world
+        assert isinstance(posts, Posts)  # noqa: S101  # rank 0 does not call otherwise
+        if self._writer is None:
+            try:
+                store = store_of_parts(self.location, call.name)
+            except StorageError as error:
+                decline(posts, call, str(error))
+                return
+            self._writer = PartSaver(store, self._adapter.backend, posts)
+        if self._writer.begin(call):
+            sections = [dataclasses.replace(s, noted={}) for s in self._adapter.sections()]
+            self._writer.offer(
+                sections,
+                SaveFacts(step=self._world.step),
+                is_guarded=self._adapter.guard(),
+                still_valid=self._adapter.unchanged(),
+            )
+
+    def alone(self, *, when: bool) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+        """Calls nobody, as ever."""
+        return contextlib.nullcontext()
+
+    def finish_copying(self) -> None:
+        """Waits until the snapshot under way no longer needs the tensors."""
+        if self._writer is not None and self._writer.copying:
+            self._writer.barrier()
 
     def open(self) -> None:
         """Watches the optimizers."""
         self._follow()
-        self._adapter.open(lambda: None)
+        self._adapter.open(self.finish_copying)
 
     def close(self) -> SaveStatus | None:
-        """Stops watching."""
-        self._adapter.close()
+        """Finishes its part of the save under way, and stops watching."""
+        writer, self._writer = self._writer, None
+        try:
+            if writer is not None and writer.copying:
+                writer.barrier()
+        finally:
+            self._adapter.close()
+            if writer is not None:
+                writer.close()
         return None
 
     def status(self) -> SaveStatus | None:
@@ -163,13 +243,18 @@ class FollowingManager(CheckpointManager):
         """Asks for nothing."""
         return False
 
+    def note_agreed(self, step: int) -> None:
+        """Takes the step at which all have agreed to save, -1 where they have not."""
+        self._agreed_step = step
+
     def save_if_due(self, step: int, *, counts: int | bool = False) -> bool:  # noqa: ARG002
-        """Gives its pieces to what rank 0 saves."""
-        self._follow()
+        """Gives its part to what rank 0 saves, where the processes have agreed on a save."""
+        if step == self._agreed_step:
+            self._follow()
         return False
 
     def save(self, step: int, *, wait: bool) -> None:  # noqa: ARG002
-        """Gives its pieces to what rank 0 saves."""
+        """Gives its part to what rank 0 saves."""
         self._follow()
 
     def flush(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import socket
 import stat
 from pathlib import Path
@@ -45,6 +46,22 @@ class Connections:
             number: name for number, name in found.items() if self._before.get(number) != name
         }
 
+    def is_cut(self) -> bool:
+        """Whether the other side of one of them has gone, or this side has; safe from any thread.
+
+        Example:
+            >>> opened = Connections()
+            >>> near, far = socket.socketpair()
+            >>> opened.note()
+            >>> opened.is_cut()
+            False
+            >>> far.close()
+            >>> opened.is_cut()
+            True
+            >>> near.close()
+        """
+        return any(_is_cut(number, name) for number, name in self._noted.items())
+
     def end(self) -> None:
         """Ends them; safe from any thread. Waits for them are errors at once, on both sides."""
         for number, name in self._noted.items():
@@ -57,6 +74,21 @@ class Connections:
                     connection.getpeername()
                     if is_same and connection.family in _OF_NETWORKS:
                         connection.shutdown(socket.SHUT_RDWR)
+
+
+def _is_cut(number: int, name: int) -> bool:
+    try:
+        copy = os.dup(number)
+    except OSError:
+        return True
+    with socket.socket(fileno=copy) as connection:
+        if os.fstat(copy).st_ino != name:
+            return True
+        if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return False
+        look = select.poll()
+        look.register(connection, select.POLLRDHUP)
+        return bool(look.poll(0))
 
 
 def _open_sockets() -> dict[int, int]:

@@ -113,6 +113,21 @@ class Board:
                 return str(self.store.get(_FAILED).decode())
         return ""
 
+    def post(self, name: str, content: str) -> None:
+        """Leaves something under a name, where the store is still there."""
+        with contextlib.suppress(RuntimeError):
+            self.store.set(f"post {name}", content)
+
+    def posted(self, name: str) -> str | None:
+        """Returns what lies under a name, once; None where nothing does."""
+        key = f"post {name}"
+        with contextlib.suppress(RuntimeError):
+            if self.store.check([key]):
+                content = str(self.store.get(key).decode())
+                self.store.delete_key(key)
+                return content
+        return None
+
     def put(self, rank: int, beat: Beat) -> None:
         """Leaves what a process says of itself."""
         self.store.set(f"beat {rank}", beat.line())

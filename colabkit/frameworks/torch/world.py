@@ -58,7 +58,9 @@ class World:
             _roll_call(self._board).wait(deadline_s, patience_s=PATIENCE_S)
             self._connections = Connections()
             self.group: Any = dist.new_group(backend=backend, timeout=timeout)
+            self._lines = Connections()
             self._control: Any = dist.new_group(backend="gloo", timeout=timeout)
+            self._lines.note()
             self._connections.note()
             # Who refuses now does so after all are through.
             dist.barrier(group=self._control)
@@ -126,6 +128,20 @@ class World:
             return values
 
         return arrived
+
+    def post(self, name: str, content: str) -> None:
+        """Leaves what this process has to say of a save; safe from any thread, as the next two."""
+        self._board.post(f"{name} {self.rank}", content)
+
+    def posted(self, name: str, rank: int) -> str | None:
+        """Returns what a process has left, None where it has not yet; it is given once."""
+        return self._board.posted(f"{name} {rank}")
+
+    def lost(self) -> str:
+        """Returns why one of the processes may leave nothing any more, "" while all live."""
+        if words := self._board.failure():
+            return words
+        return "a process is gone" if self.is_broken or self._lines.is_cut() else ""
 
     def take_buffers(self, module: nn.Module) -> None:
         """Gives a module the buffers that it has in the leading process."""

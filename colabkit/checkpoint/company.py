@@ -1,0 +1,195 @@
+"""The processes that write a run's checkpoints together, seen by the one that publishes them.
+
+Nothing is lost where that fails: the save is taken again, and that process writes all of it, as it
+does for the rest of the session.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from colabkit.checkpoint.manifest import Manifest, Name
+from colabkit.checkpoint.parts import Deal, Part, PartCall, Posts, may_be_shared
+from colabkit.checkpoint.snapshot import SnapshotTensor
+from colabkit.checkpoint.tensors import TensorSpec
+
+_logger = logging.getLogger(__name__)
+# Less is written by one process sooner than it is shared out.
+WORTH_BYTES = 32 << 20
+# As long as processes wait for each other elsewhere; a dead one is noticed at once.
+DEADLINE_S = 1800.0
+# What a process has posted before it said that it fails, or before this one ends, arrives by then.
+_GRACE_S, _LAST_S = 1.0, 60.0
+_LOOK_MAX_S = 0.05
+
+
+class PartMissingError(Exception):
+    """A save that lacks a part, and cannot be published."""
+
+
+class Company:
+    """Calls the others to a save, and takes what they have written of it.
+
+    A first save that they are called to is written whole by this process: it only shows whether all
+    hold the same. The next ones are shared out, until something else is to be saved.
+
+    Args:
+        posts: What the processes leave for each other.
+        clock: Seconds that only grow.
+    """
+
+    def __init__(self, posts: Posts, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._posts = posts
+        self._clock = clock
+        self._agreed = ""
+        self._is_worth = False
+        self._is_apart = False
+        self._ending = threading.Event()
+        self._called: PartCall | None = None
+
+    @property
+    def rank(self) -> int:
+        """Number of the process that publishes."""
+        return self._posts.rank
+
+    # On the main thread.
+
+    def call(self, next_name: Callable[[], Name]) -> PartCall | None:
+        """Returns what the others are told of the snapshot taken next; None where it is whole."""
+        is_wanted = self._is_worth and not self._is_apart
+        self._called = PartCall(next_name(), self._agreed) if is_wanted else None
+        return self._called
+
+    def deal(
+        self, tensors: Sequence[SnapshotTensor], is_guarded: Callable[[TensorSpec], bool]
+    ) -> SharedSave | None:
+        """Shares a snapshot out; None where this process writes it alone."""
+        called, self._called = self._called, None
+        nbytes = sum(each.spec.nbytes for each in tensors if may_be_shared(each, is_guarded))
+        self._is_worth = nbytes >= WORTH_BYTES
+        if called is None:
+            return None
+        deal = Deal.of(tensors, is_guarded=is_guarded, size=self._posts.size)
+        return SharedSave(self, called, deal)
+
+    def end(self) -> None:
+        """Has what is waited for come soon, or never."""
+        self._ending.set()
+
+    # On the saver's thread.
+
+    def agree(self, forms: str) -> None:
+        """Takes what has these forms as held alike by all."""
+        self._agreed = forms
+
+    def part(self, why: str) -> None:
+        """Leaves the others out from now on."""
+        self._is_apart = True
+        _logger.warning(
+            "Process %d writes checkpoints alone from now on: %s", self._posts.rank, why
+        )
+
+    def parts_of(self, name: Name) -> dict[int, Part]:
+        """Waits for what the others have to say of a save; returns it by process.
+
+        Raises:
+            PartMissingError: One of them will say nothing, or has not in time.
+        """
+        found: dict[int, Part] = {}
+        missing = [rank for rank in range(self._posts.size) if rank != self._posts.rank]
+        until_s, look_s, why = self._clock() + DEADLINE_S, 0.001, "it does not answer"
+        while True:
+            # Before: what it has left by now may be the last it does.
+            lost = self._posts.lost()
+            for rank in tuple(missing):
+                if (text := self._posts.posted(str(name), rank)) is not None:
+                    found[rank] = Part.from_text(text)
+                    missing.remove(rank)
+            if not missing:
+                return found
+            if lost or self._ending.is_set():
+                until_s = min(until_s, self._clock() + (_GRACE_S if lost else _LAST_S))
+                why = lost or why
+            if self._clock() > until_s:
+                message = f"the part of process {missing[0]} has not come: {why}"
+                raise PartMissingError(message)
+            time.sleep(look_s)
+            look_s = min(2 * look_s, _LOOK_MAX_S)
+
+
+class SharedSave:
+    """One save that the others were called to.
+
+    Attributes:
+        name: The checkpoint's name, which they know.
+        own: The tensors that this process writes.
+        is_written_by_all: Whether the others write theirs, rather than only compare them.
+    """
+
+    def __init__(self, company: Company, called: PartCall, deal: Deal) -> None:
+        self._company, self._deal = company, deal
+        self.name = called.name
+        self.is_written_by_all = bool(deal.forms) and deal.forms == called.agreed
+        self.own = deal.left_to(company.rank) if self.is_written_by_all else list(deal.tensors)
+        self._parts: dict[int, Part] | None = None
+
+    def parts(self) -> list[Part]:
+        """Waits for what the others have written; none where they only compare.
+
+        Raises:
+            PartMissingError: Something of it is missing, or is not what they were called for.
+        """
+        if not self.is_written_by_all:
+            return []
+        self._parts = self._company.parts_of(self.name)
+        for rank, part in self._parts.items():
+            if part.is_torn:
+                message = f"the snapshot of process {rank} was torn"
+                raise PartMissingError(message)
+            if why := self._against(rank, part):
+                self._company.part(why)
+                raise PartMissingError(why)
+        return list(self._parts.values())
+
+    def _against(self, rank: int, part: Part) -> str:
+        """Returns what is wrong with a part, "" for nothing."""
+        if part.problem:
+            return f"process {rank}: {part.problem}"
+        asked = {each.place: each.spec for each in self._deal.share(rank)}
+        held = {(each.section, each.key): each.spec for each in part.tensors}
+        if part.forms != self._deal.forms or asked != held:
+            return f"process {rank} holds other tensors"
+        return ""
+
+    def settle(self, published: Manifest | None) -> list[str]:
+        """Waits until the others are done with it, whatever came of it; raises nothing.
+
+        Returns:
+            Files of theirs that no checkpoint names.
+        """
+        try:
+            parts = self._parts if self._parts is not None else self._company.parts_of(self.name)
+        except PartMissingError as error:
+            self._company.part(str(error))
+            return []
+        if published is not None and not self.is_written_by_all:
+            self._compare(parts, published)
+        elif published is not None:
+            return []
+        return [shard for part in parts.values() for shard in part.shards]
+
+    def _compare(self, parts: dict[int, Part], published: Manifest) -> None:
+        known = {(e.section, e.key): e.hash for e in published.tensors}
+        for rank, part in parts.items():
+            if part.is_torn:
+                return  # the next save shows it
+            why = self._against(rank, part)
+            if not why and any(known.get((e.section, e.key)) != e.hash for e in part.tensors):
+                why = f"process {rank} holds other values"
+            if why:
+                self._company.part(why)
+                return
+        self._company.agree(self._deal.forms)

@@ -1,0 +1,91 @@
+"""The saver of a process that writes parts of checkpoints, which another one publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from colabkit.checkpoint.info import Draft
+from colabkit.checkpoint.lease import Lease
+from colabkit.checkpoint.manifest import Name, TensorEntry
+from colabkit.checkpoint.parts import Deal, Part, PartCall, Posts
+from colabkit.checkpoint.saver import Job, Saver
+from colabkit.checkpoint.snapshot import SnapshotTensor
+from colabkit.checkpoint.store import CheckpointStore
+from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
+from colabkit.errors import StorageError
+from colabkit.storage import volume_at
+
+
+class PartSaver(Saver):
+    """Copies, hashes and writes this process's share, and posts what has come of it.
+
+    Args:
+        store: Where the checkpoints are written.
+        backend: The framework's tensors.
+        posts: What the processes leave for each other.
+    """
+
+    def __init__(self, store: CheckpointStore, backend: TensorBackend, posts: Posts) -> None:
+        self._posts = posts
+        self._call: PartCall | None = None
+        self._part: Part | None = None
+        self._forms = ""
+        super().__init__(store, backend, lease=Lease(store.volume), attempt=0)
+
+    def begin(self, call: PartCall) -> bool:
+        """Takes what the next snapshot is for; returns whether it can be taken."""
+        if self.is_busy:
+            decline(self._posts, call, "it still writes its part of the save before")
+            return False
+        self._call, self._part, self._forms = call, None, ""
+        return True
+
+    def _own(
+        self, tensors: list[SnapshotTensor], is_guarded: Callable[[TensorSpec], bool]
+    ) -> list[SnapshotTensor]:
+        deal = Deal.of(tensors, is_guarded=is_guarded, size=self._posts.size)
+        self._forms = deal.forms
+        return deal.share(self._posts.rank)
+
+    # On the saver's own thread.
+
+    def _commit(self, job: Job, noted: Any) -> tuple[bool, int]:  # noqa: ARG002  # the other's
+        assert self._call is not None  # noqa: S101  # begun before a snapshot is offered
+        if self._forms == self._call.agreed:
+            draft = Draft(job.facts, job.tensors, job.skeletons, job.weights)
+            entries, shards = self._store.write_part(self._call.name, draft, rank=self._posts.rank)
+        else:
+            entries, shards = [TensorEntry(*t.place, t.spec, t.hash, "") for t in job.tensors], {}
+        self._part = Part(self._forms, tuple(entries), shards, job.facts.is_finite)
+        return job.facts.is_finite, sum(each.size for each in shards.values())
+
+    def _prune(self) -> None:
+        """Says what has come of it, once the next snapshot may be taken."""
+        assert self._call is not None  # noqa: S101  # as above
+        error = self._failure or self._status.error
+        problem = f"{type(error).__name__}: {error}" if error is not None else ""
+        part = self._part or Part(self._forms, problem=problem, is_torn=not problem)
+        try:
+            self._posts.post(str(self._call.name), part.to_text())
+        except BaseException as failure:  # noqa: BLE001  # the thread is needed for the next
+            self._failure = failure
+
+
+def decline(posts: Posts, call: PartCall, why: str) -> None:
+    """Says that this process writes no part."""
+    posts.post(str(call.name), Part(problem=why).to_text())
+
+
+def store_of_parts(path: str | Path, name: Name) -> CheckpointStore:
+    """Returns the run folder of a checkpoint that another process of this machine publishes.
+
+    Raises:
+        StorageError: It is not the folder that this process finds under its path.
+    """
+    volume = volume_at(path)
+    if not Lease(volume).is_of(name):
+        message = f"{path} is not the folder that process 0 writes to."
+        raise StorageError(message, path=path, operation="write")
+    return CheckpointStore(volume)

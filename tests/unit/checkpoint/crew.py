@@ -1,0 +1,218 @@
+"""Several writers of one run folder, as processes are, each with tensors and savers of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colabkit.checkpoint import (
+    Company,
+    Lease,
+    PartSaver,
+    RunFolder,
+    SaveFacts,
+    Saver,
+    Section,
+    store_of_parts,
+)
+from colabkit.checkpoint.store import CheckpointStore
+from colabkit.storage import Files, LocalVolume
+from tests.unit.checkpoint.numpy_backend import NumpyBackend, Tensor
+from tests.unit.checkpoint.saving import weights_of
+
+LAYERS = 5
+
+
+class Desk:
+    """What the writers leave for each other."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self.gone = size, set[int]()
+        self.content: dict[tuple[str, int], str] = {}
+
+    def of(self, rank: int) -> Place:
+        return Place(self, rank)
+
+
+class Place:
+    """The desk, as one of them sees it."""
+
+    def __init__(self, desk: Desk, rank: int) -> None:
+        self.rank, self.size, self._desk = rank, desk.size, desk
+
+    def post(self, name: str, content: str) -> None:
+        if self.rank not in self._desk.gone:
+            self._desk.content[name, self.rank] = content
+
+    def posted(self, name: str, rank: int) -> str | None:
+        return self._desk.content.pop((name, rank), None)
+
+    def lost(self) -> str:
+        others = self._desk.gone - {self.rank}
+        return f"process {min(others)} is gone" if others else ""
+
+
+class Writer:
+    """One of them; number 0 publishes."""
+
+    def __init__(self, crew: Crew, rank: int, files: Files) -> None:
+        self.rank, self._crew = rank, crew
+        self.volume = LocalVolume(crew.root, files, empty_first=True)
+        self.backend = NumpyBackend()
+        self.layers = {f"w{number}": Tensor(weights_of(0)) for number in range(LAYERS)}
+        self.saver: Saver | None = None
+        self.is_torn = False
+
+    def train(self, step: int) -> None:
+        for number, tensor in enumerate(self.layers.values()):
+            tensor.values[:] = weights_of(100 * step + number, size=tensor.values.size)
+
+    def sections(self, step: int) -> list[Section]:
+        run = [Section("run", {"step": step}, weights=False)] if not self.rank else []
+        return [Section("model", dict(self.layers), weights=True), *run]
+
+    def offer(self, step: int) -> None:
+        assert self.saver is not None
+        is_whole, self.is_torn = not self.is_torn, False
+        accepted = self.saver.offer(
+            self.sections(step),
+            SaveFacts(step=step),
+            is_guarded=lambda _: True,
+            still_valid=lambda _: is_whole,
+        )
+        assert accepted
+
+    def close(self) -> None:
+        if self.saver is not None:
+            self.saver.close()
+
+
+class Crew:
+    """All of them, in one session on a run folder.
+
+    Args:
+        root: The run folder.
+        files: What each works with.
+    """
+
+    def __init__(self, root: Path, files: list[Files]) -> None:
+        self.root, self.desk = root, Desk(len(files))
+        self.writers = [Writer(self, rank, each) for rank, each in enumerate(files)]
+        self.company = Company(self.desk.of(0))
+
+    def open(self) -> None:
+        first = self.writers[0]
+        store = CheckpointStore(first.volume, keep=2)
+        lease = Lease(first.volume)
+        lease.acquire(max((n.generation for n in store.names()), default=0))
+        trusted = [store.manifest(name) for name in store.names()[:1]]
+        store.sweep()
+        first.saver = Saver(store, first.backend, lease=lease, attempt=1, trusted=trusted)
+        first.saver.share_with(self.company)
+
+    def save(self, step: int) -> bool:
+        """Saves a step; returns whether it is acknowledged, at once or when it is taken again."""
+        first = self.writers[0]
+        for writer in self.writers:
+            writer.train(step)
+        for _ in range(2):
+            self._take(step)
+            assert first.saver is not None
+            first.saver.flush()
+            first.saver.settle()
+            if not first.saver.status().wants_retake:
+                return True
+        return False
+
+    def _take(self, step: int) -> None:
+        first = self.writers[0]
+        assert first.saver is not None
+        call = self.company.call(first.saver.next_name)
+        for writer in self.writers[1:]:
+            if call is None or writer.rank in self.desk.gone:
+                continue
+            if writer.saver is None:
+                store_of_parts(self.root, call.name)
+                posts = self.desk.of(writer.rank)
+                writer.saver = PartSaver(CheckpointStore(writer.volume), writer.backend, posts)
+            assert isinstance(writer.saver, PartSaver)
+            if writer.saver.begin(call):
+                writer.offer(step)
+        first.offer(step)
+
+    def close(self) -> None:
+        for writer in self.writers:
+            writer.close()
+
+
+def loaded_step(root: Path) -> int | None:
+    """Returns the step of the newest whole checkpoint, having compared every bit."""
+    loaded = RunFolder(root).newest_valid(NumpyBackend())
+    if loaded is None:
+        return None
+    step = loaded.facts.step
+    for number in range(LAYERS):
+        found = loaded.sections["model"][f"w{number}"].values
+        assert np.array_equal(found, weights_of(100 * step + number))
+    assert loaded.sections["run"]["step"] == step
+    return step
+
+
+class DeadError(BaseException):
+    """A process is no more: nothing of it runs any further."""
+
+
+class Mortal(Files):
+    """Counts what a process does to its files, and lets it do no more at a chosen point."""
+
+    def __init__(self, dies_at: int = -1, on_death: Callable[[], None] = lambda: None) -> None:
+        self.count, self._dies_at, self._on_death = 0, dies_at, on_death
+        self._lock = threading.Lock()
+
+    def _act(self) -> None:
+        with self._lock:
+            is_dead = 0 <= self._dies_at <= self.count
+            self.count += 1
+        if is_dead:
+            self._on_death()
+            raise DeadError
+
+    def create(self, path: Path) -> int:
+        self._act()
+        return super().create(path)
+
+    def write(self, descriptor: int, data: np.ndarray) -> None:
+        if self.count == self._dies_at:
+            super().write(descriptor, data[: len(data) // 2])
+        self._act()
+        super().write(descriptor, data)
+
+    def fsync(self, descriptor: int) -> None:
+        self._act()
+        super().fsync(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._act()
+        super().rename(source, target)
+
+    def unlink(self, path: Path) -> None:
+        self._act()
+        super().unlink(path)
+
+    def truncate(self, path: Path) -> None:
+        self._act()
+        super().truncate(path)
+
+    def fsync_folder(self, path: Path) -> None:
+        self._act()
+        super().fsync_folder(path)
+
+
+def shards(root: Path) -> dict[str, int]:
+    return LocalVolume(root).list("shards")
+
+
