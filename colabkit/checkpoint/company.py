@@ -24,6 +24,7 @@ DEADLINE_S = 1800.0
 # What a process has posted before it said that it fails, or before this one ends, arrives by then.
 _GRACE_S, _LAST_S = 1.0, 60.0
 _LOOK_MAX_S = 0.05
+_DOUBTS_MAX = 3
 
 
 class PartMissingError(Exception):
@@ -46,6 +47,7 @@ class Company:
         self._clock = clock
         self._agreed = ""
         self._is_worth = False
+        self._doubts = 0
         self._is_apart = False
         self._ending = threading.Event()
         self._called: PartCall | None = None
@@ -83,14 +85,18 @@ class Company:
 
     def agree(self, forms: str) -> None:
         """Takes what has these forms as held alike by all."""
-        self._agreed = forms
+        self._agreed, self._doubts = forms, 0
 
-    def part(self, why: str) -> None:
+    def doubt(self, why: str, *, is_final: bool) -> None:
+        """Takes a save as one that was not to be shared out; several in a row as all."""
+        self._doubts += 1
+        if is_final or self._doubts == _DOUBTS_MAX:
+            self.part(why, level=logging.INFO)
+
+    def part(self, why: str, *, level: int = logging.WARNING) -> None:
         """Leaves the others out from now on."""
         self._is_apart = True
-        _logger.warning(
-            "Process %d writes checkpoints alone from now on: %s", self._posts.rank, why
-        )
+        _logger.log(level, "Process %d writes checkpoints alone from now on: %s.", self.rank, why)
 
     def parts_of(self, name: Name) -> dict[int, Part]:
         """Waits for what the others have to say of a save; returns it by process.
@@ -134,7 +140,7 @@ class SharedSave:
         self.name = called.name
         self.is_written_by_all = bool(deal.forms) and deal.forms == called.agreed
         self.own = deal.left_to(company.rank) if self.is_written_by_all else list(deal.tensors)
-        self._parts: dict[int, Part] | None = None
+        self._heard: dict[int, Part] | PartMissingError | None = None
 
     def parts(self) -> list[Part]:
         """Waits for what the others have written; none where they only compare.
@@ -144,15 +150,26 @@ class SharedSave:
         """
         if not self.is_written_by_all:
             return []
-        self._parts = self._company.parts_of(self.name)
-        for rank, part in self._parts.items():
+        parts = self._await()
+        for rank, part in parts.items():
             if part.is_torn:
                 message = f"the snapshot of process {rank} was torn"
                 raise PartMissingError(message)
             if why := self._against(rank, part):
                 self._company.part(why)
                 raise PartMissingError(why)
-        return list(self._parts.values())
+        return list(parts.values())
+
+    def _await(self) -> dict[int, Part]:
+        """Returns what the others have to say of it, once waited for."""
+        if self._heard is None:
+            try:
+                self._heard = self._company.parts_of(self.name)
+            except PartMissingError as error:
+                self._heard = error
+        if isinstance(self._heard, PartMissingError):
+            raise self._heard
+        return self._heard
 
     def _against(self, rank: int, part: Part) -> str:
         """Returns what is wrong with a part, "" for nothing."""
@@ -171,7 +188,7 @@ class SharedSave:
             Files of theirs that no checkpoint names.
         """
         try:
-            parts = self._parts if self._parts is not None else self._company.parts_of(self.name)
+            parts = self._await()
         except PartMissingError as error:
             self._company.part(str(error))
             return []
@@ -186,10 +203,11 @@ class SharedSave:
         for rank, part in parts.items():
             if part.is_torn:
                 return  # the next save shows it
-            why = self._against(rank, part)
-            if not why and any(known.get((e.section, e.key)) != e.hash for e in part.tensors):
-                why = f"process {rank} holds other values"
-            if why:
-                self._company.part(why)
+            if why := self._against(rank, part):
+                # It may be on another machine, or this one's snapshot of an earlier moment.
+                self._company.doubt(why, is_final=bool(part.problem))
+                return
+            if any(known.get((e.section, e.key)) != e.hash for e in part.tensors):
+                self._company.part(f"process {rank} holds other values")
                 return
         self._company.agree(self._deal.forms)

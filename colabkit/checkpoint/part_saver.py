@@ -17,6 +17,9 @@ from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.errors import StorageError
 from colabkit.storage import volume_at
 
+# The store of PyTorch's processes takes 8 MiB at a time, and ends the connection otherwise.
+_TEXT_MAX = 4 << 20
+
 
 class PartSaver(Saver):
     """Copies, hashes and writes this process's share, and posts what has come of it.
@@ -68,7 +71,11 @@ class PartSaver(Saver):
         problem = f"{type(error).__name__}: {error}" if error is not None else ""
         part = self._part or Part(self._forms, problem=problem, is_torn=not problem)
         try:
-            self._posts.post(str(self._call.name), part.to_text())
+            text = part.to_text()
+            if len(text) > _TEXT_MAX:
+                problem = "it holds too many tensors to tell of"
+                text = Part(problem=problem, shards=part.shards).to_text()
+            self._posts.post(str(self._call.name), text)
         except BaseException as failure:  # noqa: BLE001  # the thread is needed for the next
             self._failure = failure
 

@@ -23,7 +23,6 @@ from colabkit.checkpoint import (
     decline,
     store_of_parts,
 )
-from colabkit.errors import StorageError
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.processes import Processes
 from colabkit.runs.checkpoint_manager import CheckpointManager, Snapshot
@@ -84,7 +83,8 @@ class LeadingManager(CheckpointManager):
         with self._calling():
             super().open()
         self._company = None
-        if isinstance(self._world, Posts) and self._folder.can_be_shared:
+        is_common = self._folder.can_be_shared and not self.is_taken_by_all
+        if is_common and isinstance(self._world, Posts):
             self._company = Company(self._world)
             self._opened().share_with(self._company)
 
@@ -193,21 +193,22 @@ class FollowingManager(CheckpointManager):
     def _write_part(self, call: PartCall) -> None:
         posts = self._world
         assert isinstance(posts, Posts)  # noqa: S101  # rank 0 does not call otherwise
-        if self._writer is None:
-            try:
+        try:
+            if self._writer is None:
                 store = store_of_parts(self.location, call.name)
-            except StorageError as error:
-                decline(posts, call, str(error))
-                return
-            self._writer = PartSaver(store, self._adapter.backend, posts)
-        if self._writer.begin(call):
-            sections = [dataclasses.replace(s, noted={}) for s in self._adapter.sections()]
-            self._writer.offer(
-                sections,
-                SaveFacts(step=self._world.step),
-                is_guarded=self._adapter.guard(),
-                still_valid=self._adapter.unchanged(),
-            )
+                self._writer = PartSaver(store, self._adapter.backend, posts)
+            if self._writer.begin(call):
+                self._offer_to(self._writer)
+        except Exception as error:  # noqa: BLE001  # rank 0 can do without
+            decline(posts, call, f"{type(error).__name__}: {error}")
+
+    def _offer_to(self, writer: PartSaver) -> None:
+        writer.offer(
+            [dataclasses.replace(each, noted={}) for each in self._adapter.sections()],
+            SaveFacts(step=self._world.step),
+            is_guarded=self._adapter.guard(),
+            still_valid=self._adapter.unchanged(),
+        )
 
     def alone(self, *, when: bool) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
         """Calls nobody, as ever."""

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import torch.distributed as dist
+from torch import nn
+from torch.nn import functional
 
 import colabkit
 from colabkit.checkpoint import RunFolder, company, parts
 from colabkit.frameworks.torch import world
-from tests.torch.cases import network
+from tests.torch.cases import arrays, network
+from tests.torch.killing import kill_self
 from tests.torch.ranks import came_through, failure, killed, together
-from tests.torch.several_ways import KillRanks, result, same_weights, train, undisturbed_in
+from tests.torch.several_ways import QUIET, KillRanks, result, same_weights, train, undisturbed_in
+from tests.torch.test_several_loops import shared_out
 
+PART = re.compile(r"-r(\d{4})-a\d{2,}-g")
+SGD: dict[str, Any] = {
+    **QUIET,
+    "optimizer": lambda weights: torch.optim.SGD(weights, lr=0.1, momentum=0.9),
+    "epochs": 4,
+}
+# Each step is saved, and rank 0 waits for it.
+SAVED: dict[str, Any] = {"callbacks": [KillRanks(0, ())], "save_every": 1}
 SOAK = bool(os.environ.get("COLABKIT_SOAK"))
 
 
@@ -38,15 +52,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, str]
     return lambda count, way: ways[count](way)
 
 
-def writers(folder: Path) -> set[str]:
-    """Returns who has written files of the newest checkpoint, "" for rank 0."""
+def writers(folder: Path) -> set[int]:
+    """Returns the ranks of those that have written files of the newest checkpoint."""
     store = RunFolder(folder).store
-    names = store.manifest(store.names()[0]).shards
-    tails = (name.rpartition("-a")[0].rpartition("-r0") for name in names)
-    return {tail if dash else "" for _, dash, tail in tails}
+    ranks = (PART.search(name) for name in store.manifest(store.names()[0]).shards)
+    return {int(found[1]) if found else 0 for found in ranks}
 
 
-@pytest.mark.parametrize(("count", "doomed"), [(2, (1,)), (3, (0,)), (3, (0, 1, 2))])
+@pytest.mark.parametrize(
+    ("count", "doomed"), [(2, (1,)), (3, (0,)), (3, (0, 1, 2))][: None if SOAK else 2]
+)
 def test_who_is_killed_goes_on_bit_for_bit_from_what_all_have_written(
     count, doomed, undisturbed, tmp_path
 ):
@@ -56,7 +71,93 @@ def test_who_is_killed_goes_on_bit_for_bit_from_what_all_have_written(
     for rank in {*range(count)} - {*doomed}:
         assert "ProcessLostError" in failure(tmp_path, rank)
     assert 0 < colabkit.checkpoints(tmp_path / "run", verify=True)[0].step < 12
-    came_through(lambda _: train(tmp_path, save_every=1), count, tmp_path)
-    assert writers(tmp_path / "run") == {"", *(f"{rank:03d}" for rank in range(1, count))}
+    came_through(lambda _: train(tmp_path, **SAVED), count, tmp_path)
+    assert writers(tmp_path / "run") == {*range(count)}
     same_weights(tmp_path, count)
     assert result(tmp_path) == undisturbed(count, "dropout_and_arrays")
+
+
+@pytest.mark.parametrize("round_number", range(20 if SOAK else 1))
+def test_who_is_killed_at_any_instant_goes_on_bit_for_bit(round_number, undisturbed, tmp_path):
+    chooser = random.Random(round_number)
+    count = chooser.choice([2, 3])
+
+    def dying(rank: int) -> None:
+        world.DEADLINE_S = 5.0
+        if rank in doomed:  # the timer ends the process, wherever that is
+            signal.setitimer(signal.ITIMER_REAL, instant_s)
+        train(tmp_path, save_every=1)
+
+    for _ in range(4 if SOAK else 2):
+        doomed = chooser.choice([(0,), (1,), tuple(range(count))])
+        instant_s = chooser.uniform(0.2, 1.5)
+        together(dying, count, tmp_path)
+    came_through(lambda _: train(tmp_path, save_every=1), count, tmp_path)
+    same_weights(tmp_path, count)
+    assert result(tmp_path) == undisturbed(count, "dropout_and_arrays")
+
+
+def test_any_number_of_processes_goes_on_with_what_several_wrote(tmp_path):
+    """None of them drops or doubles a sample, and the weights are those that were written."""
+
+    def work(steps: int) -> None:
+        model = network(dropout=0.0)
+        colabkit.fit(model, arrays(), tmp_path / "run", max_steps=steps, **SAVED, **SGD)
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        torch.save(model.state_dict(), tmp_path / f"weights-{rank}")
+
+    for number, count in enumerate((2, 3, 1, 2), start=1):
+        came_through(lambda _, to=4 * number: work(to), count, tmp_path)
+        same_weights(tmp_path, count)
+        loaded = network()
+        assert colabkit.load(loaded, tmp_path / "run").step == 4 * number
+        there = torch.load(tmp_path / "weights-0", weights_only=True)
+        assert all(torch.equal(there[k], v) for k, v in loaded.state_dict().items())
+        assert writers(tmp_path / "run") == {*range(count)}
+
+
+def test_one_process_ends_with_the_bits_of_the_two_that_wrote_its_checkpoint(undisturbed, tmp_path):
+    options: dict[str, Any] = {"callbacks": [KillRanks(7, (0, 1))], "save_every": 1}
+    together(lambda _: train(tmp_path, **options), 2, tmp_path)
+    came_through(lambda _: train(tmp_path), 1, tmp_path)
+    assert result(tmp_path) == undisturbed(2, "dropout_and_arrays")
+
+
+def looped(folder: Path, *, stops_at: int = 0) -> None:
+    """The loop that a person writes with DDP."""
+    model = nn.parallel.DistributedDataParallel(network(dropout=0.2))
+    made = torch.optim.AdamW(model.parameters(), lr=0.01)
+    run = colabkit.Run(folder / "run", model=model, optimizer=made, save_every=1, progress=False)
+    for _ in run.epochs(2):
+        for x, y in run.batches(shared_out()):
+            made.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            made.step()
+            run.flush()
+            if run.step + 1 == stops_at and dist.get_rank() == 1:
+                kill_self()
+    torch.save(model.state_dict(), folder / f"weights-{dist.get_rank()}")
+
+
+def test_a_loop_of_ones_own_goes_on_bit_for_bit(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    came_through(lambda _: looped(whole), 2, whole)
+    assert writers(whole / "run") == {0, 1}
+    together(lambda _: looped(broken, stops_at=5), 2, broken)
+    came_through(lambda _: looped(broken), 2, broken)
+    for rank in range(2):
+        found, other = (torch.load(f / f"weights-{rank}") for f in (whole, broken))
+        assert all(torch.equal(found[key], other[key]) for key in found)
+
+
+def test_a_process_that_finds_another_folder_under_the_path_writes_nothing(tmp_path):
+    """A path relative to a folder of its own, or that of another machine."""
+
+    def work(rank: int) -> None:
+        (tmp_path / f"{rank}").mkdir()
+        os.chdir(tmp_path / f"{rank}")
+        train(tmp_path, ckpt_dir=Path("run"), **SAVED)
+
+    came_through(work, 2, tmp_path)
+    assert writers(tmp_path / "0" / "run") == {0}
+    assert not (tmp_path / "1" / "run").exists()

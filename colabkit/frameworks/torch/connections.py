@@ -87,7 +87,7 @@ def _is_cut(number: int, name: int) -> bool:
         if connection.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return False
         look = select.poll()
-        look.register(connection, select.POLLRDHUP)
+        look.register(connection, getattr(select, "POLLRDHUP", 0))
         return bool(look.poll(0))
 
 

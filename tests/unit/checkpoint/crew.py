@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -214,5 +213,3 @@ class Mortal(Files):
 
 def shards(root: Path) -> dict[str, int]:
     return LocalVolume(root).list("shards")
-
-
