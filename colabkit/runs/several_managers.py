@@ -32,6 +32,8 @@ _NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
 _SNAPSHOT = "a snapshot"
 _NAMED, _TRAINED = "a checkpoint of an earlier phase", "what the run folder holds"
 _PIECES = "pieces"
+# Off until long sweeps of kills have been seen with it: rank 0 writes all.
+WRITE_TOGETHER = False
 
 
 class LeadingManager(CheckpointManager):
@@ -83,7 +85,8 @@ class LeadingManager(CheckpointManager):
         with self._calling():
             super().open()
         self._company = None
-        is_common = self._folder.can_be_shared and not self.is_taken_by_all
+        can_share = WRITE_TOGETHER and self._folder.can_be_shared
+        is_common = can_share and not self.is_taken_by_all
         if is_common and isinstance(self._world, Posts):
             self._company = Company(self._world)
             self._opened().share_with(self._company)

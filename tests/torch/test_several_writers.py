@@ -19,6 +19,8 @@ from torch.nn import functional
 import colabkit
 from colabkit.checkpoint import RunFolder, company, parts
 from colabkit.frameworks.torch import world
+from colabkit.runs import several_managers
+from tests import abilities
 from tests.torch.cases import arrays, network
 from tests.torch.killing import kill_self
 from tests.torch.ranks import came_through, failure, killed, together
@@ -40,6 +42,7 @@ SOAK = bool(os.environ.get("COLABKIT_SOAK"))
 def _small_tensors():
     """Lets tensors of a few bytes be worth sharing, in the processes that are forked from here."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(several_managers, "WRITE_TOGETHER", True)
         patch.setattr(parts, "LEAST_BYTES", 1)
         patch.setattr(company, "WORTH_BYTES", 1)
         yield
@@ -60,7 +63,7 @@ def writers(folder: Path) -> set[int]:
 
 
 @pytest.mark.parametrize(
-    ("count", "doomed"), [(2, (1,)), (3, (0,)), (3, (0, 1, 2))][: None if SOAK else 2]
+    ("count", "doomed"), [(3, (1,)), (2, (1,)), (3, (0,)), (3, (0, 1, 2))][: None if SOAK else 1]
 )
 def test_who_is_killed_goes_on_bit_for_bit_from_what_all_have_written(
     count, doomed, undisturbed, tmp_path
@@ -77,7 +80,9 @@ def test_who_is_killed_goes_on_bit_for_bit_from_what_all_have_written(
     assert result(tmp_path) == undisturbed(count, "dropout_and_arrays")
 
 
-@pytest.mark.parametrize("round_number", range(20 if SOAK else 1))
+@pytest.mark.soak
+@pytest.mark.needs(abilities.SOAK)
+@pytest.mark.parametrize("round_number", range(20))
 def test_who_is_killed_at_any_instant_goes_on_bit_for_bit(round_number, undisturbed, tmp_path):
     chooser = random.Random(round_number)
     count = chooser.choice([2, 3])
@@ -88,7 +93,7 @@ def test_who_is_killed_at_any_instant_goes_on_bit_for_bit(round_number, undistur
             signal.setitimer(signal.ITIMER_REAL, instant_s)
         train(tmp_path, save_every=1)
 
-    for _ in range(4 if SOAK else 2):
+    for _ in range(4):
         doomed = chooser.choice([(0,), (1,), tuple(range(count))])
         instant_s = chooser.uniform(0.2, 1.5)
         together(dying, count, tmp_path)
@@ -116,6 +121,8 @@ def test_any_number_of_processes_goes_on_with_what_several_wrote(tmp_path):
         assert writers(tmp_path / "run") == {*range(count)}
 
 
+@pytest.mark.soak
+@pytest.mark.needs(abilities.SOAK)
 def test_one_process_ends_with_the_bits_of_the_two_that_wrote_its_checkpoint(undisturbed, tmp_path):
     options: dict[str, Any] = {"callbacks": [KillRanks(7, (0, 1))], "save_every": 1}
     together(lambda _: train(tmp_path, **options), 2, tmp_path)
