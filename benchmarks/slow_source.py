@@ -41,6 +41,7 @@ class SlowSource:
     def __init__(self, path: Path, model: DriveModel) -> None:
         self.name = str(path)
         self.nbytes = path.stat().st_size
+        self.starts: tuple[int, ...] = (0,)
         self.bytes_fetched = 0
         self._data = path.read_bytes()
         self._model = model

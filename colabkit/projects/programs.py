@@ -58,7 +58,15 @@ def find_program(
         ArgumentError: There is no word, or one that only a shell understands.
         ScriptNotFoundError: No program of that name is installed.
     """
-    first, *rest = _words_of(command)
+    words = _words_of(command)
+    is_set = [_ASSIGNMENT.fullmatch(str(word)) is not None for word in words]
+    if is_set[0]:
+        # By env, but what it runs is found here: no "python" may be on the PATH.
+        count = [*is_set, False].index(False)
+        found, given = find_program(tuple(words[count:]), project)
+        assigning = (_installed("env"), *words[:count])
+        return dataclasses.replace(found, words=(*assigning, *found.words)), given
+    first, *rest = words
     if str(first).endswith((".py", ".ipynb")):
         return find_only_script(str(first), project), tuple(rest)
     if str(first).endswith(_SHELLS_SCRIPTS) and _which(str(first)) is None:
@@ -73,8 +81,8 @@ def find_program(
         path = _file_of(module, folder) or Path(program)
         return Program(Script(path, folder, home), (program,), module or path.name), tuple(rest)
     script = find_script(str(rest[place]), project)
-    words = (program, *rest[:place], script.path)
-    return Program(script, words, script.path.name), tuple(rest[place + 1 :])
+    begin = (program, *rest[:place], script.path)
+    return Program(script, begin, script.path.name), tuple(rest[place + 1 :])
 
 
 def _words_of(command: tuple[object, ...]) -> list[object]:
@@ -94,7 +102,7 @@ def _words_of(command: tuple[object, ...]) -> list[object]:
         message = "There is nothing to run."
         hint = 'Pass a command: run("torchrun", "train.py").'
         raise ArgumentError(message, argument="command", hint=hint)
-    return ["env", *words] if _ASSIGNMENT.fullmatch(str(words[0])) else words
+    return words
 
 
 def _words_in(line: str) -> list[object]:

@@ -261,6 +261,7 @@ def test_a_command_passed_for_a_script_is_told_how(project, monkeypatch, path, h
         "  train.py --name 'two words' ",
         ["python3", "train.py", "--name", "two words"],
         "WIDTH=3 python -m train --name 'two words'",
+        "WIDTH=3 DEPTH=2 train.py --name 'two words'",
         "bash start.sh --name 'two words'",
         "./start.sh --name 'two words'",
     ],

@@ -348,6 +348,7 @@ def test_offsets_that_begin_anew_at_four_gigabytes():
 
     class Large:
         name = "large.zip"
+        starts = (0,)
         nbytes = directory_offset + len(data) - begin
 
         def read(self, offset, nbytes):
