@@ -273,23 +273,28 @@ class Saver:
 
     def _work(self) -> None:
         while self._has_job():
-            job, before = self._taken(), self._previous
-            try:
-                self._save(job)
-            except OSError as error:
-                self._status = dataclasses.replace(self._status, error=error)
-            except PartMissingError as error:
-                _logger.info("A save is taken again: %s", error)
-                self._status = dataclasses.replace(self._status, wants_retake=True)
-            except BaseException as error:  # noqa: BLE001  # raised on the main thread
-                self._failure = error
-            finally:
-                self._copied.set()
-                self._settle(job, None if self._previous is before else self._previous)
-                with self._wake:
-                    self._job, self._tidying = None, True
-                    self._wake.notify_all()
+            # In a call of its own, so that nothing holds a snapshot when others hear of its end.
+            self._finish(self._taken())
+            with self._wake:
+                self._job, self._tidying = None, True
+                self._wake.notify_all()
             self._prune()
+
+    def _finish(self, job: Job) -> None:
+        """Makes a snapshot a checkpoint; raises nothing."""
+        before = self._previous
+        try:
+            self._save(job)
+        except OSError as error:
+            self._status = dataclasses.replace(self._status, error=error)
+        except PartMissingError as error:
+            _logger.info("A save is taken again: %s", error)
+            self._status = dataclasses.replace(self._status, wants_retake=True)
+        except BaseException as error:  # noqa: BLE001  # raised on the main thread
+            self._failure = error
+        finally:
+            self._copied.set()
+            self._settle(job, None if self._previous is before else self._previous)
 
     def _settle(self, job: Job, published: Manifest | None) -> None:
         """Waits until all are done with a save, so that they can be called to the next."""

@@ -68,6 +68,7 @@ def test_a_second_pass_that_trains_holds_nothing_of_the_first_for_long(tmp_path:
     for _ in range(2):
         for a, b in run.batches((x, np.arange(24) % 3), batch_size=8):
             run.flush()
+            gc.collect()
             held.append(any(isinstance(each, Held) for each in gc.get_objects()))
             step(a, b)
     assert held == [False, False, False, True, False, False]
