@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import torch.distributed as dist
 from torch import nn
 
 import colabkit
+from colabkit.checkpoint import RunFolder, saver
+from colabkit.frameworks.torch import TorchBackend
 from tests.torch.ranks import came_through, killed, together
 from tests.torch.several_ways import KillRanks, result, same_weights, train
 from tests.torch.test_several_pieces import train_in_pieces
@@ -30,6 +34,36 @@ class Shrinking(nn.Module):
         if self.training:
             self.middle.weight.data.mul_(0.999)
         return self.last(self.middle(self.first(x).relu()))
+
+
+class Freezing:
+    """Freezes a weight and thaws it again, so that the model is wrapped anew, twice."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        self.weight = weight
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.weight.requires_grad_(step not in {4, 5})
+
+
+def test_that_the_wrapper_writes_the_weights_of_process_0_into_all_tears_no_save(tmp_path):
+    def work(_: int) -> None:
+        copy = saver.copy_tensors
+
+        def slowly(tensors: Any, backend: Any) -> Any:
+            if threading.current_thread().name == "colabkit-saver":
+                time.sleep(0.2)
+            return copy(tensors, backend)
+
+        saver.copy_tensors = slowly
+        model = nn.Sequential(nn.Linear(6, 700), nn.Linear(700, 700), nn.Linear(700, 3))
+        train(tmp_path, model=model, callbacks=[Freezing(model[2].bias)], save_every=1, epochs=1)
+
+    came_through(work, 2, tmp_path)
+    loaded = RunFolder(tmp_path / "run").newest_valid(TorchBackend(torch.device("cpu")))
+    assert loaded is not None
+    assert loaded.facts.step == 6
+    assert not loaded.sections["watch"]["writes_unseen"]
 
 
 class Recorded:

@@ -134,11 +134,8 @@ class PartsForward(PartForward):
     def _begin_sum(self, values: dict[int, torch.Tensor]) -> Callable[[], torch.Tensor]:
         """Begins to sum a scalar of each part, in their order, whoever has computed it."""
         wide = [each.dtype for each in values.values() if each.dtype == torch.float64]
-        found = torch.zeros(
-            self._share.count,
-            dtype=wide[0] if wide else torch.float32,
-            device=self._config.device,
-        )
+        dtype, device = wide[0] if wide else torch.float32, self._config.device
+        found = torch.zeros(self._share.count, dtype=dtype, device=device)
         for number, value in values.items():
             found[number] = value
         if self._world is None:
@@ -217,10 +214,16 @@ class PartsStep:
         config: Everything that decides what a step does.
         share: Which parts this process takes.
         world: The other processes, None where there are none.
+        finish_copying: Waits until no snapshot needs the weights as they are.
     """
 
     def __init__(
-        self, step: TrainStep, config: TrainConfig, share: Share, world: World | None
+        self,
+        step: TrainStep,
+        config: TrainConfig,
+        share: Share,
+        world: World | None,
+        finish_copying: Callable[[], None],
     ) -> None:
         self._step = step
         self._config = config
@@ -229,8 +232,8 @@ class PartsStep:
         self._syncs = True
         self._summing: Summing | None = None
         if world is not None:
-            is_sharded = has_pieces(config.model)
-            self._summing = InPieces(config.model) if is_sharded else InCopies(config.model)
+            is_sharded, model = has_pieces(config.model), config.model
+            self._summing = InPieces(model) if is_sharded else InCopies(model, finish_copying)
         self._replicas = Replicas(config.model, step, len(share.numbers))
         self._forward = PartsForward(config, share, world, self._summing)
         self.begin_epoch, self.finish_epoch = step.begin_epoch, step.finish_epoch
@@ -283,8 +286,9 @@ class Summing(Protocol):
 class InCopies:
     """A model of which each process has a copy, within DistributedDataParallel."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, finish_copying: Callable[[], None]) -> None:
         self._model = model
+        self._finish_copying = finish_copying
         self._trained: tuple[bool, ...] = ()
         self._ddp: DistributedDataParallel | None = None
 
@@ -303,6 +307,8 @@ class InCopies:
         if trained == self._trained:
             return
         self._trained = trained
+        # Each wrapper begins by writing the weights of process 0 into all, its own among them.
+        self._finish_copying()
         self._ddp = DistributedDataParallel(
             _Held(self._model),
             device_ids=[world.device] if world.device.type == "cuda" else None,

@@ -46,6 +46,10 @@ class TorchRun(FitRun):
         """Whether gradients wait that a checkpoint could not hold."""
         return self._hold_back()
 
+    def finish_copying(self) -> None:
+        """Waits until no snapshot under way needs the weights as they are."""
+        self._checkpoints.finish_copying()
+
     def forget_batches(self) -> None:
         """Drops what is kept of batches, where those to come are cut otherwise."""
         self._state.forget_batches()

@@ -241,7 +241,7 @@ class _Fitting:
         if self._validation is not None:
             with as_validation_data():
                 self._validation = PartsFeed(self._validation, share)
-        self._drive = PartsStep(step, config, share, world)
+        self._drive = PartsStep(step, config, share, world, run.finish_copying)
         self._evaluate = Evaluation(config, PartsForward(config, share, world))
 
     def _make_step(self, microbatch: int | str | None) -> TrainStep:
