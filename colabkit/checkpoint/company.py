@@ -65,6 +65,10 @@ class Company:
         self._called = PartCall(next_name(), self._agreed) if is_wanted else None
         return self._called
 
+    def call_nobody(self) -> None:
+        """Has the snapshot taken next be whole; one that was called to may have come to nothing."""
+        self._called = None
+
     def deal(
         self, tensors: Sequence[SnapshotTensor], is_guarded: Callable[[TensorSpec], bool]
     ) -> SharedSave | None:

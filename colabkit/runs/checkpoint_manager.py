@@ -32,6 +32,8 @@ _HANGING_S = 60.0
 _ARRIVAL_S = 1.0
 _TRIES = 3
 _FLUSH_PAUSES_S = (0.5, 2.0, 5.0, 15.0)
+# Torn in another process, then taken by this one alone, which may be torn too.
+_RETAKES_MAX = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -211,8 +213,11 @@ class CheckpointManager:
                     saver.flush()
         if wait:
             saver.flush()
-            if saver.status().wants_retake:
+            for _ in range(_RETAKES_MAX):
+                if not saver.status().wants_retake:
+                    break
                 self._offer(step)
+                saver.flush()
             self.flush()
 
     def flush(self) -> None:

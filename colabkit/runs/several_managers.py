@@ -55,9 +55,10 @@ class LeadingManager(CheckpointManager):
     def _take_with_others(self) -> Snapshot:
         if self.is_taken_by_all:
             self._world.share(_PIECES, at=_SNAPSHOT)
+        elif self._company is not None and self._is_alone:
+            self._company.call_nobody()
         elif self._company is not None:
-            is_called = not self._is_alone
-            call = self._company.call(self._opened().next_name) if is_called else None
+            call = self._company.call(self._opened().next_name)
             if call is not None:
                 self._world.share(call, at=_SNAPSHOT)
         return self._take_alone()
@@ -82,9 +83,9 @@ class LeadingManager(CheckpointManager):
 
     def open(self) -> None:
         """Takes the lease on the run folder and starts the saver."""
+        self._company = None
         with self._calling():
             super().open()
-        self._company = None
         can_share = WRITE_TOGETHER and self._folder.can_be_shared
         is_common = can_share and not self.is_taken_by_all
         if is_common and isinstance(self._world, Posts):

@@ -19,6 +19,7 @@ from torch.nn import functional
 import colabkit
 from colabkit.checkpoint import RunFolder, company, parts
 from colabkit.frameworks.torch import world
+from colabkit.frameworks.torch.adapter import TorchAdapter
 from colabkit.runs import several_managers
 from tests import abilities
 from tests.torch.cases import arrays, network
@@ -168,3 +169,42 @@ def test_a_process_that_finds_another_folder_under_the_path_writes_nothing(tmp_p
     came_through(work, 2, tmp_path)
     assert writers(tmp_path / "0" / "run") == {0}
     assert not (tmp_path / "1" / "run").exists()
+
+
+class Wide(nn.Module):
+    """Large enough that its weights are copied while training goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(11)
+        self.first, self.middle = nn.Linear(6, 200), nn.Linear(200, 200)
+        self.last = nn.Linear(200, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.middle(self.first(x).relu()).relu())
+
+
+def test_a_last_save_that_is_torn_in_one_process_is_taken_again_until_it_is_whole(tmp_path):
+    """It is torn, then process 1 writes all at once and offers no part, then process 0 is alone."""
+
+    def work(rank: int) -> None:
+        unchanged = TorchAdapter.unchanged
+
+        def torn(adapter: TorchAdapter) -> Callable[[Any], bool]:
+            check = unchanged(adapter)
+            if rank and joined[0].step == 12:
+                adapter._writes_unseen = True
+                return lambda _: False
+            return check
+
+        joined = world._joined
+        TorchAdapter.unchanged = torn
+        options = {**SAVED, **SGD, "epochs": 2, "save_every": 5}
+        train(tmp_path, model=Wide(), **options)
+
+    came_through(work, 2, tmp_path)
+    assert colabkit.checkpoints(tmp_path / "run", verify=True)[0].step == 12
+    loaded = Wide()
+    colabkit.load(loaded, tmp_path / "run")
+    there = torch.load(tmp_path / "weights-0", weights_only=True)
+    assert all(torch.equal(there[k], v) for k, v in loaded.state_dict().items())

@@ -214,6 +214,22 @@ def test_a_torn_snapshot_of_one_process_tears_the_whole_and_is_taken_again(rank,
     assert {*shards(crew.root)} == {name for each in manifests for name in each.shards}
 
 
+def test_a_save_alone_behind_a_call_that_came_to_nothing_takes_nothing_of_that_call(crew):
+    for step in (1, 2, 3):
+        crew.save(step)
+    first = crew.writers[0]
+    # The others have written their parts of step 4, and taking it has failed here.
+    crew.company.call(first.saver.next_name)
+    first.train(5)
+    crew.company.call_nobody()
+    first.offer(5)
+    first.saver.flush()
+    assert loaded_step(crew.root) == 5
+    assert ranks_in(newest(crew.root)) == {0}
+    assert crew.save(6)
+    assert ranks_in(newest(crew.root)) == {0, 1, 2}
+
+
 def test_another_folder_under_the_same_path_is_not_written_to(crew, tmp_path):
     for step in (1, 2, 3):
         crew.save(step)
