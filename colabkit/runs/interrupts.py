@@ -22,6 +22,8 @@ class InterruptGuard:
 
     def __init__(self, on_first: Callable[[], None]) -> None:
         self.pending = False
+        self.stays = False
+        """Whether the end of a session leaves it in charge, until it lets go."""
         self._on_first = on_first
         self._previous: dict[int, signal._HANDLER] = {}
         self._process = 0
@@ -52,6 +54,8 @@ class InterruptGuard:
 
     def restore(self) -> None:
         """Gives both back to whoever had them; a SIGTERM that was answered then ends us."""
+        if self.stays:
+            return
         for number in self._previous if self._installed else ():
             # Another run may have taken it over meanwhile, which keeps it.
             is_ours = signal.getsignal(number) == self._handle
@@ -63,6 +67,11 @@ class InterruptGuard:
             sys.stdout.flush()
             sys.stderr.flush()
             signal.raise_signal(signal.SIGTERM)
+
+    def let_go(self) -> None:
+        """Gives both back, where the end of a session has not."""
+        self.stays = False
+        self.restore()
 
     def _before(self, number: int) -> signal._HANDLER:
         """Returns who had a signal before, runs that are over meanwhile left out."""

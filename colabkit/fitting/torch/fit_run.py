@@ -61,6 +61,10 @@ class TorchRun(FitRun):
     def agree_on_end(self) -> None:
         """Comes to the end of the call, which nobody else does."""
 
+    def let_go(self) -> None:
+        """Ends the call: signals are again whose they were."""
+        self._interrupts.let_go()
+
     def log_outcome(self, values: Mapping[str, Any], *, samples: int) -> None:
         """Notes what a step gave: detached, and held by nobody else."""
         self._note_values(values, samples)

@@ -305,6 +305,8 @@ class _Fitting:
             if not run.was_interrupted:
                 raise
             set_mode(self._config.optimizer, training=False)
+        finally:
+            run.let_go()
         self._release.finish(run)
         return run.history
 

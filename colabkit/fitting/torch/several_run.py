@@ -41,6 +41,12 @@ class SeveralRun(Agreeing, TorchRun):
         """Waits for the others, so that an error after the last step is one in all."""
         self._world.share(None, at="the end of a call")
 
+    def _end_session(self) -> None:
+        # Where all is trained the others come to the end of the call, and wait for this process:
+        # a SIGTERM of its own, which came with the last save or later, ends it behind that.
+        self._interrupts.stays = self._is_at_an_end() and not (self.is_over or self.was_interrupted)
+        super()._end_session()
+
     def check_data(self, feeds: Sequence[Any]) -> bool:
         """Compares the data of rank 0 with what the run was trained on; all hear what follows."""
         begins = super().check_data(feeds) if self._leads else False
