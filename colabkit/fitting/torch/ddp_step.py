@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from colabkit.errors import ArgumentError
 from colabkit.fitting.torch.batch_parts import detached, joined, parts_of
@@ -28,15 +26,28 @@ from colabkit.fitting.torch.step import (
     TrainStep,
     main_output,
 )
+from colabkit.fitting.torch.summing import Begun, InCopies, InPieces, Summing, can_carry
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.device import moved
 from colabkit.frameworks.torch.parts import Part, Parts, Share
-from colabkit.frameworks.torch.pieces import has_pieces, sharded_layers
+from colabkit.frameworks.torch.pieces import has_pieces
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.world import World
 
 _HOST = torch.device("cpu")
 Around = Callable[[int], contextlib.AbstractContextManager[None]]
+
+
+class _Counting(NamedTuple):
+    """What the targets of a batch count for.
+
+    Attributes:
+        wait: Returns by what the loss is divided, None where samples say so.
+        own: What those of each part of this process count for, where that is yet to be summed.
+    """
+
+    wait: Callable[[], torch.Tensor | None] = lambda: None
+    own: dict[int, torch.Tensor] = {}  # noqa: RUF012  # never written to
 
 
 class PartsForward(PartForward):
@@ -46,7 +57,7 @@ class PartsForward(PartForward):
         config: Everything that decides what a step does.
         share: Which parts this process takes.
         world: The other processes, None where there are none.
-        called: What is called in place of the model.
+        summing: What is called in place of the model, and sums; None sums the loss alone.
     """
 
     def __init__(
@@ -54,13 +65,18 @@ class PartsForward(PartForward):
         config: TrainConfig,
         share: Share,
         world: World | None,
-        called: Callable[..., Any] | None = None,
+        summing: Summing | None = None,
     ) -> None:
         super().__init__(config)
-        self._called = called or config.model
+        self._called = summing or config.model
+        self._summing = summing
         self._share = share
         self._world = world
         self._was_looked_at = False
+        # Elsewhere it would be waited for, or would have to tell the batches of a group apart.
+        self._can_correct = config.device.type == "cpu" and config.accumulate == 1
+        self.correction: torch.Tensor | None = None
+        """What the gradients of the last batch are to be multiplied with."""
 
     def __call__(self, batch: Parts) -> StepResult:
         """Returns the outcome of the whole batch."""
@@ -86,28 +102,29 @@ class PartsForward(PartForward):
         kept: list[Any] = []
         # Sums over the processes begin as early as they can: others may not have come so far.
         is_known = self._was_looked_at
-        counting = self._begin_count(parts) if is_known else lambda: None
-        counted: torch.Tensor | None = None
-        summing: Callable[[], torch.Tensor] | None = None
+        counting = self._begin_count(parts) if is_known else _Counting()
+        divisor: torch.Tensor | None = None
+        summing: Begun | None = None
         for place, part in enumerate(parts.local):
             with around(place):
                 seed_everything(derive(parts.key, "step", part.number))
                 passed = self.pass_through(part.batch)
                 reduction = self._weighing_of(part)
                 if not place:
-                    counted = (counting if is_known else self._begin_count(parts))()
+                    counting = counting if is_known else self._begin_count(parts)
+                    divisor = counting.wait()
                 if not (reduction.is_known or self._was_looked_at):
                     self._inspect(reduction, passed, part)
-                term = _term(reduction, passed.loss, part, of=parts.samples, counted=counted)
+                term = _term(reduction, passed.loss, part, of=parts.samples, counted=divisor)
                 terms[part.number] = term.detach()
                 if part is parts.local[-1]:
-                    summing = self._begin_sum(terms)
+                    summing = self._begin_sums(terms, counting.own)
                 backward(term)
             if self._config.metrics and part.samples:
                 kept.append((part.samples, detached(main_output(passed.output)), passed.target))
         self._was_looked_at = True
         assert summing is not None  # noqa: S101  # each process takes a part
-        loss = summing()
+        loss = self._corrected(summing(), parts)
         return StepResult(loss, self.values_of(self._whole(kept, loss, parts)), parts.samples)
 
     def _weighing_of(self, part: Part) -> LossReduction:
@@ -118,30 +135,62 @@ class PartsForward(PartForward):
             hint = "Train in one process, or pass one of PyTorch's own losses as loss=."
             raise ArgumentError(message, argument="loss", hint=hint) from error
 
-    def _begin_count(self, parts: Parts) -> Callable[[], torch.Tensor | None]:
-        """Begins to sum what the targets of the whole batch count for; None where samples do."""
-        counted, counts = self._weighing_of(parts.local[0]).counted, {}
-        if counted is None:
-            return lambda: None
+    def _begin_count(self, parts: Parts) -> _Counting:
+        """Begins to find out what the targets of the whole batch count for, where samples do not.
+
+        Where each sample has one class, all are taken to count, and what does is summed with the
+        loss: gradients are corrected behind, where some do not.
+        """
+        weighing = self._weighing_of(parts.local[0])
+        if weighing.counted is None:
+            return _Counting()
+        counts, dimensions = {}, set()
         for part in parts.local:
             target = target_of(part.batch)
             if not is_of_classes(target):
-                return lambda: None
-            count = counted(target.to(self._config.device))
+                return _Counting()
+            count = weighing.counted(target.to(self._config.device))
             counts[part.number] = count if part.samples else count * 0
-        return self._begin_sum(counts)
+            dimensions.add(target.ndim)
+        if dimensions == {1} and not weighing.is_weighted and self._can_correct:
+            all_count = torch.tensor(parts.samples)
+            return _Counting(lambda: all_count, counts)
+        arrived = self._begin_sum(self._in_order(counts))
+        return _Counting(lambda: arrived().sum())
 
-    def _begin_sum(self, values: dict[int, torch.Tensor]) -> Callable[[], torch.Tensor]:
-        """Begins to sum a scalar of each part, in their order, whoever has computed it."""
-        wide = [each.dtype for each in values.values() if each.dtype == torch.float64]
-        dtype, device = wide[0] if wide else torch.float32, self._config.device
-        found = torch.zeros(self._share.count, dtype=dtype, device=device)
+    def _begin_sums(self, terms: dict[int, torch.Tensor], counts: dict[int, torch.Tensor]) -> Begun:
+        """Begins to sum the loss, and behind it what its targets count for where that is asked."""
+        both = self._in_order(terms)
+        if counts:
+            both = torch.cat([both, self._in_order(counts, both.dtype)])
+        if self._world is None or self._summing is None:
+            return self._begin_sum(both)
+        return self._summing.begin_sum(both, self._world)
+
+    def _in_order(
+        self, values: dict[int, torch.Tensor], dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Returns a scalar of each part, whoever has computed it, with nothing for others."""
+        if dtype is None:
+            is_wide = any(each.dtype == torch.float64 for each in values.values())
+            dtype = torch.float64 if is_wide else torch.float32
+        found = torch.zeros(self._share.count, dtype=dtype, device=self._config.device)
         for number, value in values.items():
             found[number] = value
-        if self._world is None:
-            return found.sum
-        arrived = self._world.begin_sum(found)
-        return lambda: arrived().sum()
+        return found
+
+    def _begin_sum(self, values: torch.Tensor) -> Begun:
+        return (lambda: values) if self._world is None else self._world.begin_sum(values)
+
+    def _corrected(self, sums: torch.Tensor, parts: Parts) -> torch.Tensor:
+        """Returns the loss of the batch, and sets what its gradients are to be multiplied with."""
+        count = self._share.count
+        loss = sums[:count].sum()
+        self.correction = None
+        if len(sums) > count and float(counted := sums[count:].sum()) != parts.samples:
+            self.correction = parts.samples / counted
+            loss *= self.correction
+        return loss
 
     def _whole(self, kept: list[Any], loss: torch.Tensor, parts: Parts) -> ForwardResult:
         """Returns what the metrics look at: outputs and targets of the whole batch."""
@@ -231,12 +280,20 @@ class PartsStep:
         self._last = len(share.numbers) - 1
         self._syncs = True
         self._summing: Summing | None = None
-        if world is not None:
-            is_sharded, model = has_pieces(config.model), config.model
-            self._summing = InPieces(model) if is_sharded else InCopies(model, finish_copying)
+        if world is not None and has_pieces(config.model):
+            self._summing = InPieces(config.model)
+        elif world is not None:
+            slots = 2 * share.count if can_carry(config, share) else 0
+            self._summing = InCopies(config.model, config.optimizer, finish_copying, slots=slots)
         self._replicas = Replicas(config.model, step, len(share.numbers))
         self._forward = PartsForward(config, share, world, self._summing)
-        self.begin_epoch, self.finish_epoch = step.begin_epoch, step.finish_epoch
+        self.finish_epoch = step.finish_epoch
+
+    def begin_epoch(self, length: int | None) -> None:
+        """Takes the length of the pass, and looks which weights there are."""
+        self._step.begin_epoch(length)
+        if self._summing is not None:
+            self._summing.begin_epoch()
 
     def __call__(self, parts: Parts) -> StepResult:
         """Forward and backward of the local parts; the optimizer as ever."""
@@ -249,6 +306,10 @@ class PartsStep:
             self._summing.begin(self._world, begins_group=step.begins_group)
             self._world.arrive()  # at forward, which takes the buffers of process 0
             outcome = self._forward.over(parts, self._backward, self._taking)
+        if self._forward.correction is not None:
+            for parameter in self._config.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.mul_(self._forward.correction)
         # What callbacks draw must not depend on which parts were taken here.
         seed_everything(derive(parts.key, "after"))
         step.count()
@@ -265,122 +326,6 @@ class PartsStep:
         self._syncs = self._step.ends_group and place == self._last
         with self._summing.syncing(self._syncs):
             yield
-
-
-class Summing(Protocol):
-    """A model whose gradients are summed over the processes; called as the model is."""
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        """Goes forward."""
-        ...
-
-    def begin(self, world: World, *, begins_group: bool) -> None:
-        """Before each batch."""
-        ...
-
-    def syncing(self, syncs: bool) -> contextlib.AbstractContextManager[None]:
-        """The context of a forward and backward pass, whose gradients are summed or wait."""
-        ...
-
-
-class InCopies:
-    """A model of which each process has a copy, within DistributedDataParallel."""
-
-    def __init__(self, model: nn.Module, finish_copying: Callable[[], None]) -> None:
-        self._model = model
-        self._finish_copying = finish_copying
-        self._trained: tuple[bool, ...] = ()
-        self._ddp: DistributedDataParallel | None = None
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        """Goes forward, with the buffers of process 0."""
-        return self._wrapped(*given, **named)
-
-    @property
-    def _wrapped(self) -> DistributedDataParallel:
-        assert self._ddp is not None  # noqa: S101  # wrapped before each batch
-        return self._ddp
-
-    def begin(self, world: World, *, begins_group: bool) -> None:  # noqa: ARG002
-        """Wraps the model, again where a callback has frozen or thawed weights."""
-        trained = tuple(parameter.requires_grad for parameter in self._model.parameters())
-        if trained == self._trained:
-            return
-        self._trained = trained
-        # Each wrapper begins by writing the weights of process 0 into all, its own among them.
-        self._finish_copying()
-        self._ddp = DistributedDataParallel(
-            _Held(self._model),
-            device_ids=[world.device] if world.device.type == "cuda" else None,
-            process_group=world.group,
-            # Without, buckets are laid out anew after the first backward of a session, and from 3
-            # processes on a resumed run would sum in another order.
-            find_unused_parameters=True,
-        )
-        # DDP wants its own type as the annotation, or none.
-        self._ddp.register_comm_hook(world.group, lambda group, bucket: _summed(group, bucket))
-
-    def syncing(self, syncs: bool) -> contextlib.AbstractContextManager[None]:
-        """The context of a forward and backward pass, whose gradients are summed or wait."""
-        return contextlib.nullcontext() if syncs else self._wrapped.no_sync()
-
-
-class InPieces:
-    """A model that the user has put through ``fully_shard``: each process has pieces of it.
-
-    Raises:
-        ArgumentError: This PyTorch cannot be told to sum.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model = model
-        self._layers = sharded_layers(model)
-        self._syncs = True
-        for layer in self._layers:
-            if not hasattr(layer, "set_force_sum_reduction_for_comms"):
-                message = "fit sums gradients, and fully_shard of this PyTorch only takes means."
-                raise ArgumentError(message, argument="model", hint="Take a later one: 2.13 does.")
-            # A mean's division is not exact for 3 processes.
-            layer.set_gradient_divide_factor(1.0)
-            layer.set_force_sum_reduction_for_comms(enable=True)
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        """Goes forward."""
-        return self._model(*given, **named)
-
-    def begin(self, world: World, *, begins_group: bool) -> None:
-        """Takes the buffers of process 0, as DistributedDataParallel does."""
-        if begins_group:
-            world.take_buffers(self._model)
-
-    def syncing(self, syncs: bool) -> contextlib.AbstractContextManager[None]:
-        """Says whether the gradients of the next backward pass are summed or wait."""
-        if syncs != self._syncs:
-            self._syncs = syncs
-            for layer in self._layers:
-                layer.set_requires_gradient_sync(syncs, recurse=False)
-        return contextlib.nullcontext()
-
-
-class _Held(nn.Module):
-    """A model beside a weight that nothing uses, or DDP would warn that it looked in vain."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.unused = nn.Parameter(next(model.parameters()).detach().new_zeros(1))
-
-    def forward(self, *given: Any, **named: Any) -> Any:
-        return self.model(*given, **named)
-
-
-def _summed(group: Any, bucket: Any) -> torch.futures.Future[torch.Tensor]:
-    """Sums a bucket; DDP would take the mean, whose division is not exact for 3 processes."""
-    work = dist.all_reduce(bucket.buffer(), group=group, async_op=True)
-    summed: torch.futures.Future[torch.Tensor] = work.get_future().then(
-        lambda done: done.value()[0]
-    )
-    return summed
 
 
 class Replicas:

@@ -38,12 +38,14 @@ class LossReduction:
         summed: For COUNTED, the loss as a sum: defined also where no target counts.
         counted: For COUNTED, what the targets count for together, a scalar tensor.
         is_known: Whether PyTorch's own definition says so; else it must be looked at.
+        is_weighted: For COUNTED, whether classes weigh more or less than others.
     """
 
     reduction: Reduction
     summed: LossFunction | None = None
     counted: Callable[[torch.Tensor], torch.Tensor] | None = None
     is_known: bool = True
+    is_weighted: bool = False
 
     def for_part(self, loss: LossFunction, target: Any) -> LossFunction:
         """Returns what is computed of a part, of which ``term`` makes one of the whole."""
@@ -105,10 +107,11 @@ def weighing_of(loss: LossFunction) -> LossReduction:
     summed = _summed(loss, function)
     if summed is None:
         return LossReduction(Reduction.MEAN, is_known=known)
+    weight = options.get("weight")
     counted = functools.partial(
-        _counted, weight=options.get("weight"), ignored=options.get("ignore_index", _IGNORED)
+        _counted, weight=weight, ignored=options.get("ignore_index", _IGNORED)
     )
-    return LossReduction(Reduction.COUNTED, summed, counted)
+    return LossReduction(Reduction.COUNTED, summed, counted, is_weighted=weight is not None)
 
 
 def own_weighing(target: Any) -> LossReduction:

@@ -1,0 +1,125 @@
+"""What goes along with the gradients of several processes: loss, what counts, what is unused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils import data as torch_data
+
+import colabkit
+from tests.torch.cases import SAMPLES, arrays, network
+from tests.torch.ranks import came_through
+
+BATCH = 12
+
+
+class Picky(nn.Module):
+    """Uses one branch for some samples, another for others, and one for none at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.first = nn.Linear(6, 3)
+        self.other = nn.Linear(6, 3)
+        self.never = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        # By the samples at hand: the processes and the batches differ.
+        return self.first(x) if float(x[0, 0]) > 0.3 else self.other(x)
+
+
+class InOrder(torch_data.Sampler[list[int]]):
+    def __iter__(self) -> Any:
+        return iter([list(range(at, at + BATCH)) for at in range(0, SAMPLES - BATCH + 1, BATCH)])
+
+    def __len__(self) -> int:
+        return SAMPLES // BATCH
+
+
+def by_hand(model: nn.Module, x: torch.Tensor, y: torch.Tensor, rank: int, epochs: int) -> None:
+    wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
+    for batch in list(InOrder()) * epochs:
+        own = torch.tensor(batch).tensor_split(2)[rank]
+        loss = functional.cross_entropy(wrapped(x[own]), y[own])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def fitted(model: nn.Module, x: torch.Tensor, y: torch.Tensor, folder: Any, **options: Any) -> Any:
+    return colabkit.fit(
+        model,
+        torch_data.DataLoader(torch_data.TensorDataset(x, y), batch_sampler=InOrder()),
+        folder,
+        optimizer=lambda weights: torch.optim.AdamW(weights, lr=0.1, weight_decay=0.1),
+        progress=False,
+        device="cpu",
+        **options,
+    )
+
+
+def test_weights_that_some_or_all_processes_leave_unused_have_the_bits_of_a_loop_by_hand(tmp_path):
+    def work(rank: int) -> None:
+        x, y = arrays()
+        model, own = Picky(), Picky()
+        fitted(model, x, y, tmp_path / "run", epochs=3)
+        by_hand(own, x, y, rank, 3)
+        untouched = Picky()
+        for name, each in model.named_parameters():
+            assert torch.equal(each, own.get_parameter(name)), name
+            # Decay would have moved what no process has used, were its gradient 0 and not None.
+            is_unused = torch.equal(each, untouched.get_parameter(name))
+            assert is_unused == name.startswith("never"), name
+
+    x, _ = arrays()
+    picked = [[bool(x[own[0], 0] > 0.3) for own in (b[:6], b[6:])] for b in InOrder()]
+    assert len({*map(tuple, picked)}) > 1  # some batches are of one branch, some of both
+    came_through(work, 2, tmp_path)
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.4])
+def test_targets_that_do_not_count_are_left_out_of_the_mean_of_all_processes(ignored, tmp_path):
+    x, y = arrays()
+    torch.manual_seed(3)
+    y = y.masked_fill(torch.rand(len(y)) < ignored, -100)
+
+    def work(_: int) -> None:
+        model, own = network(dropout=0.0), network(dropout=0.0)
+        history = fitted(model, x, y, tmp_path / "run", epochs=2)
+        optimizer = torch.optim.AdamW(own.parameters(), lr=0.1, weight_decay=0.1)
+        losses = []
+        for batch in list(InOrder()) * 2:  # in one process, the whole batch at once
+            loss = functional.cross_entropy(own(x[batch]), y[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert history.numbers()["steps"]["loss"].tolist() == pytest.approx(losses, rel=1e-4)
+        for one, other in zip(model.parameters(), own.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+    came_through(work, 2, tmp_path)
+
+
+def test_one_process_goes_on_bit_for_bit_where_targets_did_not_count(tmp_path):
+    x, y = arrays()
+    y = y.masked_fill(torch.arange(len(y)) % 5 == 0, -100)
+    found = []
+    for counts in ((2, 2), (2, 1)):
+        folder, weights = tmp_path / f"{counts}", tmp_path / f"{counts}.pt"
+
+        def work(_: int, steps: int | None, to: Any = (folder, weights)) -> None:
+            model = Picky()
+            fitted(model, x, y, to[0] / "run", epochs=3, max_steps=steps)
+            torch.save(model.state_dict(), to[1])
+
+        came_through(lambda rank, run=work: run(rank, 4), counts[0], folder)
+        came_through(lambda rank, run=work: run(rank, None), counts[1], folder)
+        found.append(torch.load(weights, weights_only=True))
+    assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())
