@@ -15,8 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch._dynamo  # optimizers load it: once here, rather than in each child
+import torch.utils.serialization.config  # so does saving
 
 import colabkit
+import colabkit.fitting.fit_call  # loaded on use: three quarters of what a child would do
+import colabkit.fitting.torch.fitting
+import colabkit.runs.several_loop
 
 
 def forked(work: Callable[[], None], *, report: Path) -> int:
