@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -189,6 +190,22 @@ def recurrent() -> dict[str, Any]:
     return {"model": model, "data": (x[:24].reshape(24, 3, 2), y[:24]), "batch_size": 4}
 
 
+def dealt_out(*, weights: bool) -> dict[str, Any]:
+    """Each batch on four devices of this processor; on two by two with the weights in parts."""
+    os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+    of = keras.distribution
+    if weights:
+        mesh = of.DeviceMesh((2, 2), ("batch", "model"), of.list_devices("cpu"))
+        layout = of.LayoutMap(mesh)
+        layout["dense/kernel"] = (None, "model")
+        way = of.ModelParallel(layout_map=layout, batch_dim_name="batch")
+    else:
+        way = of.DataParallel(devices=of.list_devices("cpu"))
+    of.set_distribution(way)
+    x, y = arrays()
+    return {"model": network(norm=True), "data": (x, y), "validation_data": (x[:8], y[:8])}
+
+
 JAX_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "own_stateless_step": stepping,
     "callback_that_reads_weights": reading,
@@ -198,5 +215,7 @@ JAX_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "own_step_without_a_call": encoding,
     "adapters_eight_steps_at_once": adapted,
     "stateful_lstm": recurrent,
+    "batches_on_four_devices": lambda: dealt_out(weights=False),
+    "batches_and_weights_on_four_devices": lambda: dealt_out(weights=True),
     **{name: case for name, case in TENSORFLOW_CASES.items() if name.startswith("tfdata_")},
 }

@@ -91,6 +91,8 @@ ON_JAX = {
     "own_step_without_a_call": 18,
     "adapters_eight_steps_at_once": 66,
     "stateful_lstm": 18,
+    "batches_on_four_devices": 18,
+    "batches_and_weights_on_four_devices": 18,
     "tfdata_shuffled_and_validated": 18,
 }
 # The plain variables that these keep beside the model are built into a step of JAX's.
