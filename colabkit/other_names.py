@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
@@ -86,6 +85,8 @@ def _meant_by(name: str, known: Iterable[str]) -> str:
 
 def _slips_between(one: str, other: str) -> int:
     """Returns how many letters have been changed, left out or put in."""
+    import difflib  # only a call that is refused is compared
+
     changes = difflib.SequenceMatcher(None, one, other, autojunk=False).get_opcodes()
     return sum(max(b - a, d - c) for kind, a, b, c, d in changes if kind != "equal")
 

@@ -22,8 +22,7 @@ from colabkit.errors import ArgumentError
 from colabkit.other_names import answering
 from colabkit.storage import asked, mount_of
 
-_MD5 = re.compile(r"[0-9a-f]{32}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_MD5, _SHA256 = r"[0-9a-f]{32}", r"[0-9a-f]{64}"
 
 
 @answering(OF_DATASET)
@@ -100,10 +99,10 @@ def dataset(
     Example:
         >>> data_dir = colabkit.dataset("MyDrive/cats.zip")  # doctest: +SKIP
     """
-    if sha256 is not None and not _SHA256.fullmatch(str(sha256).lower()):
+    if sha256 is not None and not re.fullmatch(_SHA256, str(sha256).lower()):
         message = f"sha256 is 64 hex digits, not {sha256!r}."
         raise ArgumentError(message, argument="sha256")
-    if md5 is not None and (sha256 is not None or not _MD5.fullmatch(str(md5).lower())):
+    if md5 is not None and (sha256 is not None or not re.fullmatch(_MD5, str(md5).lower())):
         message = f"md5 is 32 hex digits, and beside it sha256 is left out, not {md5!r}."
         raise ArgumentError(message, argument="md5")
     if not unpack and (subfolders or nested):

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from colabkit.datasets.archives.safety import unanswered
 from colabkit.datasets.cache.manifest import FolderState, Header, Member, boot_id
@@ -19,7 +20,6 @@ from colabkit.datasets.cache.publishing import (
 )
 from colabkit.datasets.cache.room import Evicted, bytes_on_disk, check_room, evict, room_at
 from colabkit.datasets.cache.slots import Slot
-from colabkit.datasets.folders.mirroring import Before
 from colabkit.datasets.origins.base import Contents, Origin
 from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.errors import (
@@ -30,6 +30,9 @@ from colabkit.errors import (
 )
 from colabkit.notebook import bytes_words
 from colabkit.storage import FULL
+
+if TYPE_CHECKING:
+    from colabkit.datasets.folders.mirroring import Before
 
 _NAMES_SHOWN = 5
 
@@ -166,6 +169,8 @@ def _older_copy(slot: Slot, name: str, before: Published) -> Before | None:
         return None
     if before.manifest.header.source != name:
         return None
+    from colabkit.datasets.folders.mirroring import Before
+
     members = {member.path: member for member in before.manifest.members()}
     return Before(slot.folder, members)
 

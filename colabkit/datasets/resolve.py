@@ -46,13 +46,11 @@ URL_HINT = "Check the address and the pattern."
 _NAMES_SHOWN = 5
 _PROBES = 8
 SourceLike = str | os.PathLike[str]
-_NUMBERS = re.compile(r"\{(\d{1,9})\.\.(\d{1,9})\}")
-_KAGGLE_PAGE = re.compile(
+_NUMBERS = r"\{(\d{1,9})\.\.(\d{1,9})\}"
+_KAGGLE_PAGE = (
     r"https?://(?:www\.)?kaggle\.com/(?:datasets/([\w-]+/)|(?:competitions|c)/)([\w-]+)(?:[/?#].*)?"
 )
-_HUGGING_FACE_PAGE = re.compile(
-    r"https?://huggingface\.co/datasets/([\w.-]+/[\w.-]+)(?:/tree/[\w.-]+)?/?"
-)
+_HUGGING_FACE_PAGE = r"https?://huggingface\.co/datasets/([\w.-]+/[\w.-]+)(?:/tree/[\w.-]+)?/?"
 
 
 class SourceKind(enum.Enum):
@@ -328,9 +326,9 @@ def _first_part(path: Path) -> str | None:
 
 def _of_service(text: str) -> Found | None:
     """Returns what a service's own library has to be asked for, None where it is anything else."""
-    if found := _KAGGLE_PAGE.fullmatch(text):
+    if found := re.fullmatch(_KAGGLE_PAGE, text):
         text = f"kaggle://{found[1] or 'competitions/'}{found[2]}"
-    if found := _HUGGING_FACE_PAGE.fullmatch(text):
+    if found := re.fullmatch(_HUGGING_FACE_PAGE, text):
         text = f"hf://datasets/{found[1]}"
     folder_id = drive_folder(text)
     if folder_id is not None:
@@ -377,7 +375,7 @@ def _with_numbers(url: str) -> list[str]:
         >>> _with_numbers("https://host/{08..10}.tar")
         ['https://host/08.tar', 'https://host/09.tar', 'https://host/10.tar']
     """
-    found = _NUMBERS.search(url)
+    found = re.search(_NUMBERS, url)
     if found is None:
         return [url]
     first, last = found.groups()

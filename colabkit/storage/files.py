@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -99,7 +98,7 @@ def write_whole(path: Path, content: bytes, *, durable: bool = True) -> None:
         OSError: It could not be written; the old one is as it was.
     """
     files = Files()
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
         descriptor = files.create(temporary)
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -135,5 +134,7 @@ def near_names(wanted: str, names: Sequence[str]) -> list[str]:
     by_folded: dict[str, str] = {}
     for name in names:
         by_folded.setdefault(name.casefold(), name)
+    import difflib  # only what is not there is compared
+
     near = difflib.get_close_matches(wanted.casefold(), list(by_folded), _NAMES_SHOWN, 0.6)
     return [by_folded[folded] for folded in near]

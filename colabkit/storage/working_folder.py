@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 _logger = logging.getLogger(__name__)
@@ -56,6 +55,8 @@ class WorkingFolder:
         """
         if self._left is None or not self._is_away():
             return
+        import tempfile  # a mount that is lost for good is rare
+
         nowhere = tempfile.mkdtemp(prefix="colabkit-drive-is-lost-")
         os.chdir(nowhere)
         with contextlib.suppress(OSError):

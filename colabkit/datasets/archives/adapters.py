@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from colabkit.datasets.archives.codecs import ERRORS, PIECE_BYTES, Password, needed, text_password
+from colabkit.datasets.archives.codecs import PIECE_BYTES, Password, errors, needed, text_password
 from colabkit.datasets.archives.members import (
     ArchiveFile,
     FileTable,
@@ -311,4 +311,4 @@ def _rar_errors(path: str) -> Iterator[None]:
 
 
 # An OSError is the disk's or the mount's here, as neither package decodes with one.
-_DAMAGES = tuple(kind for kind in ERRORS if kind is not OSError)
+_DAMAGES = tuple(kind for kind in errors() if kind is not OSError)

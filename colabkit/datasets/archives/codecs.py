@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import bz2
+import functools
 import importlib
-import lzma
 import os
 import zlib
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from colabkit.datasets.writing.small_files import DAMAGES, Content, inflate_whole
 from colabkit.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    import lzma
 
 Password = str | bytes | None
 """What an archive is encrypted with, as text or as the very bytes."""
@@ -139,6 +141,8 @@ class ZipLzma:
         return self._stream.decompress(data, max_length)
 
     def _open(self, properties: bytes) -> lzma.LZMADecompressor:
+        import lzma  # most archives need no decoder but zlib
+
         rest, lc = divmod(properties[0], 9)
         pb, lp = divmod(rest, 5)
         # A distance cannot exceed what was unpacked, so a lying dictionary size costs nothing.
@@ -276,11 +280,15 @@ class _Pulled:
 
 def bz2_decoder() -> Decoder:
     """Returns a decoder of one bzip2 stream."""
+    import bz2
+
     return bz2.BZ2Decompressor()
 
 
 def xz_decoder() -> Decoder:
     """Returns a decoder of one xz stream, or of one that is older than xz."""
+    import lzma
+
     return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY_BYTES)
 
 
@@ -298,7 +306,7 @@ def inflate(packed: memoryview, nbytes: int) -> Content:
     """
     try:
         return inflate_whole(packed, nbytes)
-    except ERRORS as error:
+    except errors() as error:
         raise CodecError(str(error)) from error
 
 
@@ -326,7 +334,7 @@ def decode(
                 step, view = view[:piece_bytes], view[piece_bytes:]
             try:
                 piece = decoder.decompress(step, min(piece_bytes, left))
-            except ERRORS as error:
+            except errors() as error:
                 raise CodecError(str(error)) from error
             if piece:
                 left -= len(piece)
@@ -335,14 +343,14 @@ def decode(
             return
 
 
-def _errors() -> tuple[type[Exception], ...]:
+@functools.cache
+def errors() -> tuple[type[Exception], ...]:
+    """Returns what the decoders raise for damaged bytes."""
+    import lzma
+
     kinds: list[type[Exception]] = [zlib.error, lzma.LZMAError, EOFError, OSError, ValueError]
     kinds += [CodecError, *DAMAGES]
     if _igzip is not None:
         kinds.append(_igzip.error)
     kinds += [m.ZstdError for m in map(optional, ("compression.zstd", "backports.zstd")) if m]
     return tuple(kinds)
-
-
-ERRORS = _errors()
-"""What the decoders raise for damaged bytes."""

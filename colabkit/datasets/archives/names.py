@@ -120,9 +120,9 @@ _OF_LATIN = frozenset({"cp437", "cp850", "cp1252"})
 _OF_TWO_BYTES = frozenset({"gb18030", "cp932", "big5hkscs", "cp949"})
 # In GBK a cat (C3 A8) is an è alone as UTF-8, and a map (CD BC) a letter that no word has.
 _LETTERS = rb"(?:[\xc2-\xdf][\x80-\xbf])+"
-_SHORT = re.compile(rb"(?:[\0-\x7f]*" + _LETTERS + rb")+[\0-\x7f]*")
-_AS_IN_WORDS = re.compile(rb"[A-Za-z]" + _LETTERS + rb"|" + _LETTERS + rb"[A-Za-z]")
-_NOT_IN_USE = re.compile(rb"[\xc6-\xcb\xcd][\xa1-\xbf]")
+_SHORT = rb"(?:[\0-\x7f]*" + _LETTERS + rb")+[\0-\x7f]*"
+_AS_IN_WORDS = rb"[A-Za-z]" + _LETTERS + rb"|" + _LETTERS + rb"[A-Za-z]"
+_NOT_IN_USE = rb"[\xc6-\xcb\xcd][\xa1-\xbf]"
 
 
 def encoding_of(names: Iterable[bytes]) -> str:
@@ -159,9 +159,9 @@ def decoded(name: bytes, encoding: str, *, is_given: bool = False) -> str:
 
 def is_doubtful(name: bytes) -> bool:
     """Whether a name that is valid UTF-8 may well be one in an encoding of two bytes."""
-    if _SHORT.fullmatch(name) is None:
+    if re.fullmatch(_SHORT, name) is None:
         return False
-    return _AS_IN_WORDS.search(name) is None or _NOT_IN_USE.search(name) is not None
+    return re.search(_AS_IN_WORDS, name) is None or re.search(_NOT_IN_USE, name) is not None
 
 
 class NameReader:

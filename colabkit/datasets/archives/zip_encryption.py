@@ -6,10 +6,8 @@ import hashlib
 import hmac
 import os
 import re
-import shutil
 import struct
 import sys
-import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +19,7 @@ from typing import Any, BinaryIO
 from colabkit.datasets.archives.codecs import Password, needed, passwords
 from colabkit.datasets.archives.zip_directory import ZipEntries
 from colabkit.datasets.archives.zip_format import (
+    AES_METHOD,
     CENTRAL,
     CENTRAL_MAGIC,
     END,
@@ -43,7 +42,6 @@ _PROGRAM_FROM_BYTES = 256 << 10
 _PLAIN_PASSWORD = re.compile(rb"[ !#-&(-\[\]-~]+")
 _NAME = b"a"
 Keys = tuple[int, int, int]
-AES_METHOD = 99
 _AES_WHAT = "a zip encrypted with AES"
 _AES_EXTRA = 0x9901
 _AES = struct.Struct("<H2sBH")
@@ -124,6 +122,9 @@ def stream_decrypted(
         nbytes: Its length.
         folder: Where it may be kept aside for the program that is faster.
     """
+    import shutil  # AES needs no program
+    import tempfile
+
     unzip = shutil.which("unzip")
     if unzip is None or nbytes < _PROGRAM_FROM_BYTES or not _PLAIN_PASSWORD.fullmatch(password):
         yield from _in_steps(packed, keys_of(password))
@@ -289,6 +290,10 @@ class Decryption:
         self._candidates = passwords(password) if password is not None else []
         self._guard = threading.Lock()
         self._chosen: bytes | None = None
+
+    def facts(self, row: int) -> AesFacts | None:
+        """Returns what an entry says of its AES, None where it has none."""
+        return aes_facts(self._entries, row)
 
     @property
     def goes_in_step(self) -> bool:

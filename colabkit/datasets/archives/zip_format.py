@@ -16,6 +16,7 @@ END = struct.Struct("<4s4H2LH")
 LOCAL_MAGIC, CENTRAL_MAGIC, END_MAGIC = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 LOCAL_BYTES = LOCAL.size
 PACK_COMMENT = b"packed by colabkit"
+AES_METHOD = 99
 _EXTRA_DATA_MAGIC = b"PK\x06\x08"
 _END64_MAGIC, _LOCATOR64_MAGIC = b"PK\x06\x06", b"PK\x06\x07"
 _END64 = struct.Struct("<4sQ2H2L4Q")

@@ -29,8 +29,7 @@ from colabkit.datasets.archives.safety import (
 )
 from colabkit.datasets.archives.zip_contents import ZipMethod, data_ranges, unpacked
 from colabkit.datasets.archives.zip_directory import ZipEntries, is_folder, read_entries
-from colabkit.datasets.archives.zip_encryption import AES_METHOD, aes_facts
-from colabkit.datasets.archives.zip_format import LOCAL_BYTES, Tail, zip_end
+from colabkit.datasets.archives.zip_format import AES_METHOD, LOCAL_BYTES, Tail, zip_end
 from colabkit.datasets.reading.source import Source
 from colabkit.errors import (
     ArchiveCorruptError,
@@ -258,6 +257,8 @@ def _methods(entries: ZipEntries, rows: Column[int], paths: PathColumn) -> Colum
     methods = taken(entries.methods, rows)
     if AES_METHOD not in methods:
         return methods
+    from colabkit.datasets.archives.zip_encryption import aes_facts
+
     for index, row in enumerate(rows):
         if methods[index] != AES_METHOD:
             continue

@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, filterfalse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from colabkit.datasets.archives.codecs import Password
 from colabkit.datasets.archives.members import FileTable, UnpackedTable, taken
@@ -19,7 +20,6 @@ from colabkit.datasets.archives.zip_contents import (
     pieces,
     unpacked,
 )
-from colabkit.datasets.archives.zip_encryption import Decryption, aes_facts, maybe_wrong
 from colabkit.datasets.archives.zip_format import LOCAL_BYTES
 from colabkit.datasets.archives.zip_members import ZipLayout
 from colabkit.datasets.reading.progress import Counter
@@ -30,6 +30,9 @@ from colabkit.datasets.writing.small_files import DEFLATE, STORED, Head, Item, c
 from colabkit.datasets.writing.tree import Tree
 from colabkit.datasets.writing.writer_process import WriterProcess
 from colabkit.errors import ArchiveCorruptError
+
+if TYPE_CHECKING:
+    from colabkit.datasets.archives.zip_encryption import Decryption
 
 _LARGE_PACKED_BYTES = 2 << 20
 _LARGE_BYTES = 8 << 20
@@ -78,6 +81,9 @@ class ZipUnpacker:
     ) -> None:
         self._decryption: Decryption | None = None
         if layout.encrypted:
+            # Hardly any zip is encrypted.
+            from colabkit.datasets.archives.zip_encryption import Decryption
+
             self._decryption = Decryption(layout.entries, password)
         self._files = files
         self._layout = layout
@@ -208,6 +214,8 @@ class ZipUnpacker:
             try:
                 content = unpacked(memoryview(data), method, nbytes, crc, path)
             except ArchiveCorruptError as error:
+                from colabkit.datasets.archives.zip_encryption import maybe_wrong
+
                 raise maybe_wrong(error) from error
             if crc is None:
                 self._learn_crc(index, crc32(content, 0))
@@ -218,7 +226,7 @@ class ZipUnpacker:
     def _crc(self, index: int) -> int | None:
         """Returns a member's CRC, None where a seal stands in its place."""
         row = self._layout.rows[index]
-        facts = aes_facts(self._layout.entries, row) if self._decryption is not None else None
+        facts = self._decryption.facts(row) if self._decryption is not None else None
         return None if facts and not facts.has_crc else self._layout.entries.crcs[row]
 
     def _learn_crc(self, index: int, crc: int) -> None:

@@ -9,10 +9,8 @@ import errno
 import itertools
 import json
 import os
-import shutil
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -102,7 +100,7 @@ class Staging:
         self._journal_path = slot.work / "journal"
         self._guard = threading.Lock()
         # A process that a killed call left behind may write for a moment yet: not in here.
-        self.tree = slot.work / f"{_TREE}{uuid.uuid4().hex[:8]}"
+        self.tree = slot.work / f"{_TREE}{os.urandom(4).hex()}"
         self.done: dict[str, Member] = {}
         self.unproven: set[str] = set()
         begun = _read_journal(self._journal_path)
@@ -161,7 +159,7 @@ class Staging:
         self.close()
 
     def _begin_journal(self, key: str) -> int:
-        temporary = self._journal_path.with_suffix(f".{os.getpid()}-{uuid.uuid4().hex[:8]}")
+        temporary = self._journal_path.with_suffix(f".{os.getpid()}-{os.urandom(4).hex()}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_APPEND
         descriptor = os.open(temporary, flags, 0o644)
         try:
@@ -189,7 +187,7 @@ def move_to_trash(slot: Slot, folder: Path) -> Path | None:
     if not os.path.lexists(folder):
         return None
     slot.trash.mkdir(parents=True, exist_ok=True)
-    gone = slot.trash / uuid.uuid4().hex
+    gone = slot.trash / os.urandom(16).hex()
     folder.rename(gone)
     return gone
 
@@ -389,6 +387,8 @@ def _free_name(folder: Path) -> Path:
 
 
 def _delete_all(trash: Path) -> None:
+    import shutil  # with the packers it brings; most calls have no trash
+
     with contextlib.suppress(OSError):
         for folder in list(trash.iterdir()):
             with alone_with(folder) as alone:

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
-import hashlib
 import json
 import logging
 import os
@@ -118,6 +117,8 @@ def slot_for(
     """
     if dest is not None:
         return Slot(Path(dest).expanduser().resolve())
+    import hashlib  # with OpenSSL; a folder that is given needs none
+
     told = hashlib.sha256(json.dumps([source, selection]).encode()).hexdigest()[:8]
     return Slot(cache / f"{_stem(source)}-{told}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from colabkit.datasets.archives.kinds import ArchiveKind, Plan, plan_archive
 from colabkit.datasets.archives.members import Remark, UnpackedTable, said_once
@@ -13,7 +13,6 @@ from colabkit.datasets.archives.safety import Limits, MemberSelection, chosen
 from colabkit.datasets.archives.unpacking import unpack
 from colabkit.datasets.cache.manifest import Member, damaged_members
 from colabkit.datasets.cache.publishing import Staging
-from colabkit.datasets.folders.mirroring import Before
 from colabkit.datasets.origins.base import Below, Contents, MemberView, Notes, Totals, check_clashes
 from colabkit.datasets.origins.parts import ARCHIVE_SUFFIXES, holds_archive, stem_of, suffix_of
 from colabkit.datasets.reading.downloads import Downloads
@@ -32,6 +31,9 @@ from colabkit.errors import (
     DatasetClashError,
 )
 from colabkit.storage import hash_of
+
+if TYPE_CHECKING:
+    from colabkit.datasets.folders.mirroring import Before
 
 _PLANNERS = 8
 _NO_ARCHIVE_HINT = (

@@ -7,18 +7,19 @@ import os
 import threading
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, overload
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 from colabkit.datasets.archives.kinds import Plan
 from colabkit.datasets.archives.names import folded
 from colabkit.datasets.cache.manifest import DatasetManifest, Member
 from colabkit.datasets.cache.publishing import Staging
-from colabkit.datasets.folders.comparing import rewritten
 from colabkit.datasets.folders.listing import FolderReader, Listing, list_files, list_folder
-from colabkit.datasets.folders.mirroring import Before, mirror, wait_until_stable
 from colabkit.datasets.reading.progress import Phase, Standing, TransferProgress, Watch
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.errors import DatasetClashError
+
+if TYPE_CHECKING:
+    from colabkit.datasets.folders.mirroring import Before
 from colabkit.storage import is_slow, mount_of
 
 _MANY_FILES = 300
@@ -128,6 +129,9 @@ class FolderOrigin:
     def listing(self) -> Listing:
         """Returns what the folder holds, listed once."""
         if self._listing is None:
+            # Loaded with the first folder: an archive needs none of what copies files.
+            from colabkit.datasets.folders.mirroring import wait_until_stable
+
             listing = self._listed()
             if self._selects is not None:
                 listing = listing.selected(self._selects)
@@ -160,6 +164,8 @@ class FolderOrigin:
 
     def fill(self, staging: Staging, before: Before | None) -> list[Member]:
         """Copies what is new."""
+        from colabkit.datasets.folders.mirroring import mirror
+
         listing = self.listing()
         self._watch.begin(Phase.COPYING, bytes_total=listing.nbytes, files_total=len(listing.files))
         return mirror(
@@ -193,6 +199,8 @@ class FolderOrigin:
         pairs = [(file, before[file.path]) for file in listing.files]
         if any(now[1:2] + now[3:4] != then[1:2] + then[3:4] for now, then in pairs):
             return False
+        from colabkit.datasets.folders.comparing import rewritten
+
         others = rewritten(
             self._root,
             [now for now, then in pairs if now.inode is not None and now[4:] != then[4:]],

@@ -6,19 +6,22 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
 from colabkit.datasets.archives.zip_format import LOCAL_BYTES
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.cache.publishing import Staging
 from colabkit.datasets.folders.listing import THREADS
-from colabkit.datasets.folders.mirroring import Before
 from colabkit.datasets.origins.base import Contents, Notes, Origin, files_origin
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import RetriedSource, Retry, open_retried
 from colabkit.datasets.reading.source import Source
 from colabkit.datasets.reading.workers import Pool
 from colabkit.errors import ArchiveCorruptError, ArgumentError
+
+if TYPE_CHECKING:
+    from colabkit.datasets.folders.mirroring import Before
 
 _KIND_HEAD_BYTES = 64 << 10
 # A bzip2 gives nothing before its first block is whole.

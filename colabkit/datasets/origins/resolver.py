@@ -19,7 +19,6 @@ from colabkit.datasets.origins.base import (
     packed_path,
 )
 from colabkit.datasets.origins.parts import ARCHIVE_SUFFIXES, PartsOrigin, suffix_of
-from colabkit.datasets.origins.services import ServiceOrigin, UrlFiles, service_of
 from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.datasets.reading.web import SIGN_IN_HINT, Access
@@ -189,6 +188,8 @@ class OriginResolver:
         return self._open_archives()
 
     def _open_service(self, url: str) -> Origin:
+        from colabkit.datasets.origins.services import ServiceOrigin, service_of
+
         request = self._request
         if request.checksum is not None or request.pack:
             argument = "pack" if request.pack else _algorithm(request.checksum)
@@ -209,6 +210,8 @@ class OriginResolver:
             raise ArgumentError(message, argument="unpack", hint="Leave one of them out.")
         selects = chosen(request.selection)
         if any(map(is_url, paths)):
+            from colabkit.datasets.origins.services import ServiceOrigin, UrlFiles
+
             service = UrlFiles(paths, request.access, watch=self._watch, retry=self._retry)
             return ServiceOrigin(service, watch=self._watch, retry=self._retry, selects=selects)
         return files_origin(paths, watch=self._watch, retry=self._retry, selects=selects)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import http
 import importlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -281,7 +280,7 @@ def _failure(url: str, package: str, error: Exception) -> StorageError | Dataset
         message = f"{url} is given only to who is signed in and has accepted its terms ({words})."
         hint = "Accept them on its page; then pass token=, or sign in with kagglehub.login()."
         return StorageError(message, path=url, operation="open", hint=hint)
-    if not kinds.isdisjoint(_NOT_FOUND) or status == http.HTTPStatus.NOT_FOUND:
+    if not kinds.isdisjoint(_NOT_FOUND) or status in {404, 410}:
         message = f"There is no {url}, or it is private ({words})."
         return DatasetNotFoundError(
             message, path=url, hint="Check the name; of a private one, token=."

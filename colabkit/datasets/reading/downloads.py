@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.datasets.reading.retrying import Retry, open_retried
@@ -20,6 +18,9 @@ from colabkit.notebook import bytes_words
 from colabkit.storage import FULL
 
 _PIECE_BYTES = 1 << 20
+
+if TYPE_CHECKING:
+    import tempfile
 
 
 class Downloads:
@@ -84,6 +85,8 @@ class Downloads:
             folder.cleanup()
 
     def _new_path(self) -> Path:
+        import tempfile  # hardly anything is downloaded whole
+
         with self._guard:
             if self._folder is None:
                 self._folder = tempfile.TemporaryDirectory(
@@ -120,6 +123,8 @@ class Downloads:
 
     @contextlib.contextmanager
     def _room_for(self, path: Path, nbytes: int) -> Iterator[None]:
+        import shutil
+
         with self._guard:
             free_bytes = shutil.disk_usage(path.parent).free
             if self._bytes_to_come + nbytes > free_bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import http
 import re
 import time
 import urllib.parse
@@ -12,23 +11,24 @@ from colabkit.errors import DatasetNotFoundError, StorageError
 
 # (which paths, what leads to the file) by host.
 _PAGES = {
-    "github.com": (re.compile(r"(/[^/]+/[^/]+)/blob/(.+)"), r"\1/raw/\2"),
-    "gitlab.com": (re.compile(r"(/.+)/-/blob/(.+)"), r"\1/-/raw/\2"),
-    "huggingface.co": (re.compile(r"(/.+)/blob/(.+)"), r"\1/resolve/\2"),
+    "github.com": (r"(/[^/]+/[^/]+)/blob/(.+)", r"\1/raw/\2"),
+    "gitlab.com": (r"(/.+)/-/blob/(.+)", r"\1/-/raw/\2"),
+    "huggingface.co": (r"(/.+)/blob/(.+)", r"\1/resolve/\2"),
 }
 _DROPBOX = "dropbox.com"
 # github.com/wkentaro/gdown names the same places; Google documents none of them.
 ASK = "https://drive.google.com/uc?export=download&id={}"
 _HOSTS = frozenset({"drive.google.com", "docs.google.com", "drive.usercontent.google.com"})
-_FILE = re.compile(r"/(?:u/\d+/)?(?:file|uc)/?(?:u/\d+/)?(?:d/)?(?P<id>[\w-]{10,})?(?:/.*)?")
-_FOLDER = re.compile(r"/drive/(?:u/\d+/|mobile/)*folders/(?P<id>[\w-]{10,})")
+_FILE = r"/(?:u/\d+/)?(?:file|uc)/?(?:u/\d+/)?(?:d/)?(?P<id>[\w-]{10,})?(?:/.*)?"
+_FOLDER = r"/drive/(?:u/\d+/|mobile/)*folders/(?P<id>[\w-]{10,})"
 # As long as they are given: 33 today, 44 for Google's own documents, 28 before 2017.
-_ID = re.compile(r"1[\w-]{32}|1[\w-]{43}|0B[\w-]{26}", re.ASCII)
+_ID = r"(?a:1[\w-]{32}|1[\w-]{43}|0B[\w-]{26})"
 # Of 32 characters out of 64, one is a sign on average; more than this in one of 300.
 _SIGNS_MAX = 4
-_FORM = re.compile(r'<form[^>]*id="download-form"[^>]*action="(?P<action>[^"]+)"', re.DOTALL)
-_FIELD = re.compile(r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"')
-_TITLE = re.compile(r"<title>(.*?)</title>", re.DOTALL | re.IGNORECASE)
+_FORM = r'(?s)<form[^>]*id="download-form"[^>]*action="(?P<action>[^"]+)"'
+_FIELD = r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"'
+_TITLE = r"(?si)<title>(.*?)</title>"
+_TOO_MANY_REQUESTS, _SERVER_ERRORS = 429, 500
 _CONFIRMATIONS_MAX = 3
 _PAGE_BYTES_MAX = 1 << 20
 _TIMEOUT_S = 60.0
@@ -59,7 +59,7 @@ def file_behind(url: str) -> str:
     if host not in _PAGES:
         return url
     pattern, form = _PAGES[host]
-    if (found := pattern.fullmatch(parts.path)) is None:
+    if (found := re.fullmatch(pattern, parts.path)) is None:
         return url
     return urllib.parse.urlunsplit(parts._replace(path=found.expand(form)))
 
@@ -77,7 +77,7 @@ def drive_file(url: str) -> str | None:
     query = urllib.parse.parse_qs(parts.query)
     if "id" in query:
         return query["id"][0]
-    found = _FILE.fullmatch(parts.path)
+    found = re.fullmatch(_FILE, parts.path)
     return found["id"] if found else None
 
 
@@ -89,7 +89,7 @@ def drive_folder(url: str) -> str | None:
         '1aB_0123456789'
     """
     parts = urllib.parse.urlsplit(url)
-    found = _FOLDER.match(parts.path) if parts.hostname in _HOSTS else None
+    found = re.match(_FOLDER, parts.path) if parts.hostname in _HOSTS else None
     return found["id"] if found else None
 
 
@@ -104,7 +104,7 @@ def is_drive_id(text: str) -> bool:
     """
     is_mixed = text.upper() != text != text.lower()
     signs = text.count("_") + text.count("-")
-    return bool(_ID.fullmatch(text)) and is_mixed and signs <= _SIGNS_MAX
+    return bool(re.fullmatch(_ID, text)) and is_mixed and signs <= _SIGNS_MAX
 
 
 def drive_link(file_id: str) -> str:
@@ -130,10 +130,10 @@ def drive_download(file_id: str) -> str:
         if page is None:
             _answers[file_id] = now_s, reached
             return reached
-        form = _FORM.search(page)
+        form = re.search(_FORM, page)
         if form is None:
             raise _refusal(file_id, page, reached)
-        fields = {name: _unescaped(value) for name, value in _FIELD.findall(page)}
+        fields = {name: _unescaped(value) for name, value in re.findall(_FIELD, page)}
         action = urllib.parse.urljoin(reached, _unescaped(form["action"]))
         query = urllib.parse.parse_qsl(urllib.parse.urlsplit(action).query)
         address = f"{action.partition('?')[0]}?{urllib.parse.urlencode([*query, *fields.items()])}"
@@ -162,7 +162,7 @@ def _asked(address: str, file_id: str) -> tuple[str | None, str]:
             return answer.read(_PAGE_BYTES_MAX).decode("utf-8", "replace"), answer.geturl()
     except urllib.error.HTTPError as error:
         page = error.read(_PAGE_BYTES_MAX).decode("utf-8", "replace")
-        if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        if error.code >= _SERVER_ERRORS:
             raise OSError(errno.EIO, f"Google answers {error.code}", address) from error
         raise _refusal(file_id, page, error.geturl(), error.code) from error
     except urllib.error.URLError as error:
@@ -173,11 +173,11 @@ def _asked(address: str, file_id: str) -> tuple[str | None, str]:
 
 
 def _refusal(
-    file_id: str, page: str, reached: str, status: int = http.HTTPStatus.OK
+    file_id: str, page: str, reached: str, status: int = 200
 ) -> StorageError | DatasetNotFoundError:
     """Returns what to say of a page that is neither the file nor a question."""
     link = drive_link(file_id)
-    title = _unescaped(found[1]).strip() if (found := _TITLE.search(page)) else ""
+    title = _unescaped(found[1]).strip() if (found := re.search(_TITLE, page)) else ""
     text = f"{title} {page}".lower()
     if "too many users" in text:
         message = f"Too many users have downloaded {link} lately: Google gives it to nobody now."
@@ -185,14 +185,14 @@ def _refusal(
     elif "quota" in text:
         message = f"The download quota of {link} is used up: Google gives it to nobody now."
         hint = f"It may take a day. {_COPY}"
-    elif "automated queries" in text or status == http.HTTPStatus.TOO_MANY_REQUESTS:
+    elif "automated queries" in text or status == _TOO_MANY_REQUESTS:
         message = f"Google takes this machine for a robot and does not give {link}."
         hint = f"Wait an hour, or take another machine. {_COPY}"
-    elif status in {http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE} or "does not exist" in text:
+    elif status in {404, 410} or "does not exist" in text:
         message = f"There is no file {link}: it was deleted, or the link is not whole."
         return DatasetNotFoundError(message, path=link, hint="Copy the link again.")
     elif (
-        status in {http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN}
+        status in {401, 403}
         or "accounts.google.com" in reached
         or "sign in" in text
         or "need access" in text

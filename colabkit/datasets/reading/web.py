@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import http
 import importlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -18,9 +17,8 @@ _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 # Some servers call a .tar.gz a tar that they packed on the way: a part of it cannot be unpacked.
 _AS_IT_IS = MappingProxyType({"Accept-Encoding": "identity"})
 # What fsspec itself needs for a protocol does not tell all that has to be installed for it.
-_FOR_NOW = frozenset({http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS})
-_REFUSED = frozenset({http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN})
-_GONE = frozenset({http.HTTPStatus.NOT_FOUND, http.HTTPStatus.GONE})
+_FOR_NOW, _REFUSED, _GONE = frozenset({408, 429}), frozenset({401, 403}), frozenset({404, 410})
+_PARTIAL_CONTENT = 206
 _SERVER_ERRORS = 500
 SIGN_IN_HINT = (
     "Pass token= or headers=, sign in to the service, or ask for access; a public bucket needs"
@@ -192,7 +190,7 @@ def gives_parts(url: str, access: Access = NOTHING) -> bool:
         options = {**files.kwargs}
         options["headers"] = {**options.get("headers", {}), "Range": "bytes=0-0"}
         async with session.get(files.encode_url(address), **options) as answer:
-            return bool(answer.status == http.HTTPStatus.PARTIAL_CONTENT)
+            return bool(answer.status == _PARTIAL_CONTENT)
 
     try:
         return bool(importlib.import_module("fsspec.asyn").sync(files.loop, asked))

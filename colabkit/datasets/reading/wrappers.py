@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import bisect
-import hashlib
 import io
 import itertools
 import threading
@@ -112,6 +111,8 @@ class HashedSource:
         kept_bytes_max: int = _KEPT_BYTES_MAX,
         algorithm: str = "sha256",
     ) -> None:
+        import hashlib  # with OpenSSL; most archives are compared with no hash
+
         self._source = source
         self._retry = retry
         self._kept_bytes_max = kept_bytes_max

@@ -109,7 +109,7 @@ def test_a_download_without_room_names_the_disk_that_it_needs_it_on(
     archive = make_zip(tmp_path / "1.zip", FILES)
     if told:
         nearly_full = shutil.disk_usage(tmp_path)._replace(free=9)
-        monkeypatch.setattr(downloads.shutil, "disk_usage", lambda _: nearly_full)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: nearly_full)
     else:
         monkeypatch.setattr(downloads, "_piece", lambda *_: no_room())
     with (
