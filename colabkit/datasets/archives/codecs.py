@@ -23,6 +23,7 @@ _PACKAGES = {"lz4": "lz4", "Cryptodome": "pycryptodomex"}
 _DEFLATE64_STEP = 4 << 10
 RAW_DEFLATE, GZIP = -15, 31
 PIECE_BYTES = 64 << 10
+_PPMD_HEAD_BYTES = 3
 _LZMA_MEMORY_BYTES = 1 << 30
 # As far as `zstd --long=31` goes; memory is taken only as it is filled.
 _ZSTD_WINDOW_LOG = 31
@@ -108,6 +109,45 @@ class Deflate64:
         if self._stream.eof:
             self._waiting = b""
         out, self._ready = self._ready[:max_length], self._ready[max_length:]
+        return out
+
+
+class ZipPpmd:
+    """PPMd as zip frames it: two bytes of the model's settings, and the stream."""
+
+    def __init__(self, nbytes: int) -> None:
+        self._package = needed("pyppmd", "a zip packed with PPMd")
+        self._left = nbytes
+        self._head = b""
+        self._stream: Any = None
+        self.unused_data = b""
+
+    @property
+    def eof(self) -> bool:
+        """Whether all of the member has come: an end mark is not always written."""
+        return not self._left
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether it has given out all it can without more bytes."""
+        return self._stream is None or bool(self._stream.needs_input)
+
+    def decompress(self, data: bytes | memoryview, max_length: int) -> bytes:
+        """Takes packed bytes, returns at most ``max_length`` unpacked ones."""
+        data = bytes(data)
+        if self._stream is None:
+            self._head += data
+            if len(self._head) < _PPMD_HEAD_BYTES:
+                return b""
+            settings, data = int.from_bytes(self._head[:2], "little"), self._head[2:]
+            order, megabytes, restore = (
+                (settings & 15) + 1,
+                (settings >> 4 & 255) + 1,
+                settings >> 12,
+            )
+            self._stream = self._package.Ppmd8Decoder(order, megabytes << 20, restore)
+        out: bytes = self._stream.decode(data, min(self._left, max_length))
+        self._left -= len(out)
         return out
 
 

@@ -64,8 +64,29 @@ _MAGIC = (
 # Frames with notes for others, of zstd's and lz4's kind alike; pzstd begins with one.
 _SKIPPED = tuple(bytes([nibble]) + b"\x2a\x4d\x18" for nibble in range(0x50, 0x60))
 _SKIPPED_HEAD_BYTES = 8
+_OLD_LZ4 = "a file packed by lz4 -l"
+BY_BSDTAR = (
+    "run !bsdtar -xf ARCHIVE -C FOLDER (it comes with apt-get install -y libarchive-tools), and"
+    " pass the folder"
+)
+_ANSWERS = (b"<?xml", b"<Error", b"{")
+# (where, magic, what) of archives that other programs unpack.
+_UNREAD = (
+    (0, b"070701", "a cpio archive"),
+    (0, b"070702", "a cpio archive"),
+    (0, b"070707", "a cpio archive"),
+    (0, b"\xc7\x71", "a cpio archive"),
+    (0, b"\x71\xc7", "a cpio archive"),
+    (0, b"!<arch>\n", "an ar archive"),
+    (0, b"\x1f\x9d", "a file packed by compress"),
+    (0, b"LZIP", "a file packed by lzip"),
+    (0, b"\x89LZO\0", "a file packed by lzop"),
+    (0, b"\x02\x21\x4c\x18", _OLD_LZ4),
+    (0, b"MSCF\0\0\0\0", "a cabinet file"),
+    (0, b"xar!", "a xar archive"),
+    (0x8001, b"CD001", "a CD image"),
+)
 _LFS_POINTER = b"version https://git-lfs"
-_OLD_LZ4 = b"\x02\x21\x4c\x18"
 _SKIPPED_MAX = 64
 
 
@@ -98,7 +119,7 @@ def kind_of(source: Source) -> ArchiveKind:
         return ArchiveKind.TAR
     if _ends_like_a_zip(source):
         return ArchiveKind.ZIP
-    raise ArchiveCorruptError(_not_an_archive(source, head), hint=_hint(head))
+    raise ArchiveCorruptError(_not_an_archive(source, head), hint=_hint(source, head))
 
 
 def _kind_behind(source: Source, place: int) -> ArchiveKind:
@@ -145,13 +166,28 @@ def _not_an_archive(source: Source, head: bytes) -> str:
     )
 
 
-def _hint(head: bytes) -> str:
+def of_other_programs(read: Callable[[int, int], bytes]) -> str:
+    """Returns what an archive is that other programs unpack, "" for anything else.
+
+    Args:
+        read: Returns the bytes at a place, as ``Source.read``.
+    """
+    found = (what for where, magic, what in _UNREAD if read(where, len(magic)) == magic)
+    return next(found, "")
+
+
+def _hint(source: Source, head: bytes) -> str:
     if head[:256].lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "It is a web page, perhaps one that asks to sign in; download the file itself."
     if head.startswith(_LFS_POINTER):
         return "It is a pointer of Git LFS: run !git lfs pull where it was cloned, for the file."
-    if head.startswith(_OLD_LZ4):
+    if head.lstrip().startswith(_ANSWERS):
+        return "It is what a server answered in place of the file: look at it with !head -c 300."
+    what = of_other_programs(source.read)
+    if what == _OLD_LZ4:
         return "It is packed by lz4 -l: unpack it with lz4 -d, and pack it anew without -l."
+    if what:
+        return f"It is {what}: for its files {BY_BSDTAR}."
     return "Was it downloaded or uploaded whole?"
 
 

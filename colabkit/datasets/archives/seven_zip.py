@@ -162,6 +162,9 @@ def _opened(stream: BinaryIO, password: Password) -> Iterator[Any]:
         if isinstance(error, py7zr.UnsupportedCompressionMethodError):
             message = "The 7z is packed with a filter for programs that py7zr does not know (BCJ2)."
             raise ArchiveUnsupportedError(message, hint=f"For its files {_BY_7Z}.") from error
+        if "path is bad" in str(error):
+            message = f"The 7z has a name that py7zr takes for one of Windows ({_words(error)})."
+            raise ArchiveUnsupportedError(message, hint=f"For its files {_BY_7Z}.") from error
         message = f"The 7z cannot be unpacked ({_words(error)})."
         hint = "Upload or download it again."
         stream.seek(begin)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
-from colabkit.datasets.archives.kinds import ArchiveKind, magic_of
+from colabkit.datasets.archives.kinds import BY_BSDTAR, ArchiveKind, magic_of, of_other_programs
 from colabkit.datasets.archives.members import Remark, Remarks, UnpackedTable
 from colabkit.datasets.archives.names import NameReader, Names
 from colabkit.datasets.archives.safety import (
@@ -236,6 +236,9 @@ class TarUnpacker:
                 # Servers that say "Content-Encoding: gzip" of a tar.gz have wget pack it twice.
                 message = f"It is an archive that was packed with {packing} once more."
                 hint = "Unpack that alone, as with !gunzip, and pass what comes out."
+            if what := of_other_programs(lambda place, nbytes: block[place : place + nbytes]):
+                message = f"It is {what}, packed with {packing}, which is not unpacked here."
+                hint = f"For its files {BY_BSDTAR}."
             raise ArchiveCorruptError(message, hint=hint) from error
 
     def _extra(self, nbytes: int, blocks: Blocks) -> bytes:

@@ -12,6 +12,7 @@ from colabkit.datasets.archives.codecs import (
     Decoder,
     Deflate64,
     ZipLzma,
+    ZipPpmd,
     bz2_decoder,
     decode,
     deflate_decoder,
@@ -39,6 +40,7 @@ class ZipMethod(enum.Enum):
     LZMA = 14
     ZSTD = 93
     XZ = 95
+    PPMD = 98
 
 
 _STORED, _DEFLATE = ZipMethod.STORED.value, ZipMethod.DEFLATE.value
@@ -156,6 +158,8 @@ def _decoder(method: ZipMethod, nbytes: int) -> Decoder:
             return bz2_decoder()
         case ZipMethod.LZMA:
             return ZipLzma(nbytes)
+        case ZipMethod.PPMD:
+            return ZipPpmd(nbytes)
         case ZipMethod.XZ:
             return xz_decoder()
         case _:

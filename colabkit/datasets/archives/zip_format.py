@@ -282,7 +282,8 @@ def zip_end(source: Source, tail: Tail) -> ZipEnd:
         0 if wraps else shift,
         counts_all=large is not None,
         wraps=wraps,
-        has_more_behind=place + END.size + comment_bytes < len(tail.data),
+        # Programs that write blocks, as tapes have them, fill the last one with zeros.
+        has_more_behind=any(tail.data[place + END.size + comment_bytes :]),
         disks=disks,
     )
 

@@ -47,6 +47,10 @@ _ROWS = 1 << 14
 _PLAIN_TYPES = frozenset({0, stat.S_IFREG})
 _METHODS = {method.value for method in ZipMethod}
 _STORED = ZipMethod.STORED.value
+_BY_PACKAGES = {
+    ZipMethod.DEFLATE64.value: ("inflate64", "a zip packed with deflate64"),
+    ZipMethod.PPMD.value: ("pyppmd", "a zip packed with PPMd"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,8 +297,8 @@ def _check_packing(
         message = f"Member {member!r} is packed with method {unknown}."
         hint = "Pack it again with deflate, which every program writes."
         raise ArchiveUnsupportedError(message, member=member, hint=hint)
-    if ZipMethod.DEFLATE64.value in methods:
-        needed("inflate64", "a zip packed with deflate64")
+    for method in _BY_PACKAGES.keys() & set(methods):
+        needed(*_BY_PACKAGES[method])
     encrypted = None
     for index, (flag, method, row) in enumerate(zip(flags, methods, rows, strict=True)):
         if flag & _ENCRYPTED:

@@ -142,7 +142,7 @@ class ArchiveOrigin:
         self._check_clashes(self._tables, folder)
         return self._members(self._tables)
 
-    def for_inner(self, path: str, folder: str) -> ArchiveOrigin:
+    def for_inner(self, path: str, folder: str, split: SplitArchive | None = None) -> ArchiveOrigin:
         """Returns what unpacks an archive that lay in this one into a folder."""
         return ArchiveOrigin(
             (path,),
@@ -153,6 +153,7 @@ class ArchiveOrigin:
             hashed="",
             limits=self._limits,
             encoding=self._encoding,
+            splits=() if split is None else (split,),
             folders=(folder,),
         )
 

@@ -6,7 +6,8 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from colabkit.datasets.archives.safety import chosen
@@ -21,9 +22,12 @@ from colabkit.datasets.packing.pack_call import check_target, pack_listed, pack_
 from colabkit.datasets.reading.progress import Phase, Watch
 from colabkit.datasets.reading.retrying import Retry
 from colabkit.datasets.reading.source import open_source
+from colabkit.datasets.reading.split_names import SplitArchive, folder_of, gathered, name_of
+from colabkit.datasets.reading.wrappers import JoinedSource
 from colabkit.errors import ArchiveCorruptError, ArchiveError, DatasetClashError
 
 _OUTER = "outer"
+_NAMES_SHOWN = 3
 _HINT = "Leave nested=True out, and unpack the inner archives by a call each."
 
 
@@ -60,22 +64,24 @@ class NestedOrigin:
         shutil.rmtree(outer, ignore_errors=True)
         outer.mkdir()
         members: dict[str, Member] = {}
-        inner: list[str] = []
-        for member in self._outer.unpack_into(outer):
-            if self._is_archive(outer / member.path):
-                inner.append(member.path)
+        unpacked = self._outer.unpack_into(outer)
+        inner = self._archives(outer, [member.path for member in unpacked])
+        packed = {part for parts in map(_parts_of, inner.items()) for part in parts}
+        for member in unpacked:
+            if member.path in packed:
                 continue
             target = staging.tree / member.path
             target.parent.mkdir(parents=True, exist_ok=True)
             (outer / member.path).rename(target)
             members[member.path] = member
-        for path, folder in _folders_of(inner).items():
+        for path, folder in _folders_of(list(inner)).items():
             self._watch.check()
-            for member in self._unpacked(outer, path, folder, staging.tree):
+            for member in self._unpacked(outer, (path, inner[path]), folder, staging.tree):
                 if member.path in members:
                     raise _clash(path, member.path)
                 members[member.path] = member
-            (outer / path).unlink()
+            for part in _parts_of((path, inner[path])):
+                (outer / part).unlink()
         shutil.rmtree(outer)
         return list(members.values())
 
@@ -91,19 +97,41 @@ class NestedOrigin:
         """Deletes what had to be downloaded."""
         self._outer.close()
 
+    def _archives(self, outer: Path, paths: Sequence[str]) -> dict[str, SplitArchive | None]:
+        """Returns the archives among files by what each is called, with the parts of one in parts.
+
+        Raises:
+            ArchiveCorruptError: Of one in parts, a part is not there.
+        """
+        names = defaultdict(list)
+        for path in paths:
+            names[folder_of(path)].append(name_of(path))
+        plain, splits = gathered(paths, dict(names))
+        plain += [part for split in splits if split.are_whole for part in split.parts]
+        found: dict[str, SplitArchive | None] = {}
+        found.update((path, None) for path in plain if self._is_archive(outer / path))
+        found.update((s.name, s) for s in splits if not s.are_whole and _is_in_parts(outer, s))
+        return found
+
     def _is_archive(self, path: Path) -> bool:
         if path.suffix.lower() not in ARCHIVE_SUFFIXES:
             return False
         with contextlib.closing(open_source(path)) as source:
             return is_to_be_unpacked(str(path), source)
 
-    def _unpacked(self, outer: Path, path: str, folder: str, tree: Path) -> Sequence[Member]:
+    def _unpacked(
+        self, outer: Path, inner: tuple[str, SplitArchive | None], folder: str, tree: Path
+    ) -> Sequence[Member]:
         """Unpacks one inner archive; only what was asked for of the outer one comes here."""
+        path, split = inner
         clash = tree / folder
         if clash.exists() and not clash.is_dir():
             raise _clash(path, folder)
         self._watch.begin_once(Phase.UNPACKING)
-        origin = self._outer.for_inner(str(outer / path), folder)
+        if split is not None:
+            parts = tuple(str(outer / part) for part in split.parts)
+            split = dataclasses.replace(split, name=str(outer / path), parts=parts)
+        origin = self._outer.for_inner(str(outer / path), folder, split)
         try:
             origin.contents()
             unpacked = list(origin.unpack_into(tree))
@@ -114,6 +142,27 @@ class NestedOrigin:
             raise
         self._losses += origin.notes().losses
         return unpacked
+
+
+def _parts_of(inner: tuple[str, SplitArchive | None]) -> Iterable[str]:
+    """Returns the files that an inner archive consists of."""
+    path, split = inner
+    return (path,) if split is None else split.parts
+
+
+def _is_in_parts(outer: Path, split: SplitArchive) -> bool:
+    """Whether the files that are called like parts are those of one archive."""
+    with contextlib.ExitStack() as opened:
+        parts = [open_source(outer / part) for part in split.parts]
+        for part in parts:
+            opened.callback(part.close)
+        whole = JoinedSource(parts, split.name) if split.are_joined else parts[0]
+        is_one = is_to_be_unpacked(split.name, whole)
+    if split.missing and (is_one or len(split.parts) > 1):
+        lacks = ", ".join(split.missing[:_NAMES_SHOWN])
+        message = f"Of {split.name} in the archive, parts are missing: {lacks}."
+        raise ArchiveCorruptError(message, hint="Pack it again with all of its parts.")
+    return is_one
 
 
 def _folders_of(inner: Sequence[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from colabkit.datasets.archives.kinds import ArchiveKind, kind_of
+from colabkit.datasets.archives.kinds import BY_BSDTAR, ArchiveKind, kind_of, of_other_programs
 from colabkit.datasets.archives.zip_format import LOCAL_BYTES
 from colabkit.datasets.cache.manifest import Member
 from colabkit.datasets.cache.publishing import Staging
@@ -45,22 +45,6 @@ WHOLE_SUFFIXES = frozenset(
         ("pkl", "pickle", "joblib", "mat", "rds", "rda", "svgz", "skops"),
     )
     for name in names
-)
-# (where, magic, what) of archives that other programs unpack.
-_UNREAD = (
-    (0, b"070701", "a cpio archive"),
-    (0, b"070702", "a cpio archive"),
-    (0, b"070707", "a cpio archive"),
-    (0, b"\xc7\x71", "a cpio archive"),
-    (0, b"\x71\xc7", "a cpio archive"),
-    (0, b"!<arch>\n", "an ar archive"),
-    (0, b"\x1f\x9d", "a file packed by compress"),
-    (0, b"LZIP", "a file packed by lzip"),
-    (0, b"\x89LZO\0", "a file packed by lzop"),
-    (0, b"\x02\x21\x4c\x18", "a file packed by lz4 -l"),
-    (0, b"MSCF\0\0\0\0", "a cabinet file"),
-    (0, b"xar!", "a xar archive"),
-    (0x8001, b"CD001", "a CD image"),
 )
 _PROGRAMS = (b"MZ", b"\x7fELF", b"#!")
 _IN_PROGRAMS = ((b"7z\xbc\xaf\x27\x1c\0", "a 7z"), (b"Rar!\x1a\x07", "a rar"))
@@ -120,9 +104,8 @@ def holds_archive(source: Source) -> bool:
 
 def unread_archive(source: Source) -> str:
     """Returns what an archive is that is not read here, "" for anything else."""
-    for where, magic, what in _UNREAD:
-        if source.read(where, len(magic)) == magic:
-            return what
+    if what := of_other_programs(source.read):
+        return what
     if source.read(0, max(map(len, _PROGRAMS))).startswith(_PROGRAMS):
         program = source.read(0, min(_PROGRAM_BYTES, source.nbytes))
         for magic, what in _IN_PROGRAMS:
@@ -266,11 +249,11 @@ def _unread_words(kinds: Mapping[str, str]) -> tuple[str, ...]:
     name, what = min((os.path.basename(path), what) for path, what in kinds.items())  # noqa: PTH119
     others = f", as {len(kinds) - 1:,} more are" if len(kinds) > 1 else ""
     is_program = what.startswith("a program")
-    command = "7z x ARCHIVE -oFOLDER" if is_program else "bsdtar -xf ARCHIVE -C FOLDER"
-    package = "p7zip-full" if is_program else "libarchive-tools"
+    by_7z = "run !7z x ARCHIVE -oFOLDER (it comes with apt-get install -y p7zip-full), and pass the"
+    way = f"{by_7z} folder" if is_program else BY_BSDTAR
     sentence = (
         f"{name} is {what}{others}, which is not unpacked here but copied as it is: for its files"
-        f" run !{command} (it comes with apt-get install -y {package}), and pass the folder."
+        f" {way}."
     )
     return (sentence,)
 

@@ -20,7 +20,9 @@ from tests.unit.datasets.building import (
     ZipMember,
     padded,
     pax,
+    raw_tar,
     raw_zip,
+    stored_rar,
     tar_entry,
     tar_header,
 )
@@ -28,6 +30,8 @@ from tests.unit.datasets.building import (
 HERE = Path(__file__).parent
 NAME = "数据/猫.txt"
 FOR_OTHERS = struct.pack("<2L", 0x184D2A51, 5) + b"notes"
+# As 7-Zip packs `b"meow and purr, " * 30` by PPMd.
+_PPMD = bytes.fromhex("03006cf68b2fae95dbcc2ea7a3fc3958b45ce9aa008562208c0000")
 _UTF8 = 0x800
 _ON_UNIX = struct.pack("<2HBL", 0x5455, 5, 1, 1_600_000_000)
 
@@ -154,6 +158,49 @@ def streamed() -> dict[str, bytes]:
     }
 
 
+def odd_names() -> dict[str, bytes]:
+    """Returns archives whose names only some disks can hold, and some keys be typed with."""
+    names = ("end.", "space ", " space", "two\nlines", "שלום.txt", "🐱🏳️‍🌈.txt", "猫" * 85, "..x")
+    twins = ("Cat/1.jpg", "cat/1.jpg", "CAT/1.JPG", "\u00e9.jpg", "e\u0301.jpg")
+    found = {}
+    for name, paths in (("odd-names", names), ("twins", twins)):
+        data = [(path.encode(), b"%d" % number) for number, path in enumerate(paths)]
+        members = [ZipMember(*pair, flags=_UTF8) for pair in data]
+        found[f"{name}.zip"] = raw_zip(members)
+        found[f"{name}.tar"] = raw_tar(*(tar_entry(*pair) for pair in data if len(pair[0]) <= 100))
+    return found
+
+
+def odd_headers() -> dict[str, bytes]:
+    """Returns tars of several ages and programs, with headers that few others write."""
+    one = tar_entry(b"a/1.jpg", b"meow")
+    chain = (tar_entry(b"a/%d.jpg" % n, kind=b"1", link=b"a/%d.jpg" % (n - 1)) for n in (2, 3, 4))
+    cafe = "café.txt".encode()
+    header = tar_header(cafe, 4)
+    signed = sum(byte - 256 * (byte > 127) for byte in header[:148] + b" " * 8 + header[156:])
+    links = (tar_entry(b"train/%d" % n, kind=b"2", link=b"../a/1.jpg") for n in range(3))
+    xattr = {"SCHILY.xattr.user.note": "x", "LIBARCHIVE.creationtime": "1600000000.5"}
+    return {
+        "hard-link-chain.tar": raw_tar(one, *chain),
+        "contiguous.tar": raw_tar(tar_entry(b"a/1.jpg", b"meow", b"7")),
+        "size-in-256.tar": raw_tar(
+            tar_header(b"a/1.jpg", size_field=b"\x80" + (4).to_bytes(11, "big")) + padded(b"meow")
+        ),
+        "before-1970.tar": _with_field(one, 136, b"\xff" * 12) + bytes(1024),
+        "signed-sum.tar": raw_tar(
+            tar_header(cafe, 4, checksum=b"%06o\0 " % signed) + padded(b"meow")
+        ),
+        "commit.tar": raw_tar(
+            pax(b"g", comment="0123456789abcdef" * 2), tar_entry(b"r/", kind=b"5"), one
+        ),
+        "attributes.tar": raw_tar(pax(**xattr), one),
+        "link-farm.tar": raw_tar(one, *links, tar_entry(b"val", kind=b"2", link=b"train")),
+        "no-access.tar": raw_tar(
+            tar_entry(b"a/", kind=b"5", mode=0), tar_entry(b"a/1.jpg", b"meow", mode=0)
+        ),
+    }
+
+
 def archives() -> dict[str, bytes]:
     """Returns every archive by its file's name."""
     cat = ZipMember(b"a/1.jpg", b"meow")
@@ -167,6 +214,15 @@ def archives() -> dict[str, bytes]:
     again = ZipMember(b"a/2.jpg", b"purr", comment=b"PK\1\2 as a comment")
     return {
         **streamed(),
+        **odd_names(),
+        **odd_headers(),
+        "stored-behind.zip": raw_zip([ZipMember(b"a/1.jpg", b"meow", descriptor="marked"), again]),
+        "blocks.zip": raw_zip([cat]) + bytes(10_000),
+        "answered.zip": b"HTTP/1.1 200 OK\r\n\r\n" + raw_zip([cat]),
+        "ppmd.zip": raw_zip(
+            [ZipMember(b"a/1.txt", b"meow and purr, " * 30, 98, packed=_PPMD), cat]
+        ),
+        "stored.rar": stored_rar({"a/1.txt": b"meow" * 300, NAME: b"meow", "a/empty": b""}),
         "mark-in-comment.zip": with_comment(raw_zip([cat]), b"between PK\5\6 and the end"),
         "end-in-comment.zip": with_comment(raw_zip([cat]), b"of none: " + no_members),
         "comments.zip": raw_zip([again, cat]),

@@ -12,6 +12,7 @@ from pathlib import Path
 from colabkit.datasets import Limits, UnpackedTable, open_source, plan_archive, unpack
 
 STORED, DEFLATE = 0, 8
+RAR_TIME_S = 1_234_567_890
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,44 @@ def raw_zip(members: Sequence[ZipMember], *, n_entries: int | None = None) -> by
         end += struct.pack("<4sLQL", b"PK\x06\x07", 0, len(body) + len(directory), 1)
         sizes = (0xFFFF, 0xFFFF, *sizes[2:])
     return bytes(body + directory) + end + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, *sizes, 0)
+
+
+def stored_rar(
+    files: dict[str, bytes],
+    *,
+    volume: int | None = None,
+    more: bool = False,
+    whole: bytes | None = None,
+) -> bytes:
+    """Returns a rar (version 5) with its members stored, or one of several volumes.
+
+    ``whole`` is the one member of which this volume holds a part.
+    """
+
+    def number(value: int) -> bytes:
+        out = b""
+        while value > 0x7F:
+            out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
+        return out + bytes([value])
+
+    def block(kind: int, flags: int, fields: bytes, data: bytes | None = None) -> bytes:
+        body = number(kind) + number(flags | (0 if data is None else 2))
+        body += (b"" if data is None else number(len(data))) + fields
+        body = number(len(body)) + body
+        return zlib.crc32(body).to_bytes(4, "little") + body + (data or b"")
+
+    head = number(0) if volume is None else number(3 if volume else 1)
+    head += number(volume) if volume else b""
+    out = b"Rar!\x1a\x07\x01\x00" + block(1, 0, head)
+    for name, data in files.items():
+        goes_on = whole is not None and more
+        fields = number(6) + number(len(data if whole is None else whole)) + number(0o100644)
+        fields += RAR_TIME_S.to_bytes(4, "little")
+        checked = data if whole is None or goes_on else whole
+        fields += zlib.crc32(checked).to_bytes(4, "little") + number(0) + number(1)
+        flags = (0x10 if goes_on else 0) | (0x08 if whole is not None and volume else 0)
+        out += block(2, flags, fields + number(len(name.encode())) + name.encode(), data)
+    return out + block(5, 0, number(int(more)))
 
 
 def tar_header(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import subprocess
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,28 @@ class TestNested:
         others = {"w.npz": deepest, "t.csv.gz": b"\x1f\x8b no archive", "e.zip": b""}
         archive = make_zip(tmp_path / "a.zip", {"d/b.zip": inner, **others})
         assert dataset(archive, nested=True) == {"d/b/c.zip": deepest, **others}
+
+    @pytest.mark.parametrize("form", ["tgz.{:02}", "tar.gz.a{}", "zip.{:03}", "zip.part{}"])
+    def test_an_inner_archive_in_parts_is_one(self, tmp_path, cache, form):
+        make = make_zip if "zip" in form else partial(make_tar, mode="w:gz")
+        whole = make(tmp_path / "whole", CATS).read_bytes()
+        cuts = [
+            whole[at : at + len(whole) // 3 + 1] for at in range(0, len(whole), len(whole) // 3 + 1)
+        ]
+        numbers = "abc" if form.endswith("a{}") else (1, 2, 3)
+        parts = {f"d/x.{form.format(n)}": cut for n, cut in zip(numbers, cuts, strict=True)}
+        archive = make_zip(tmp_path / "a.zip", {**parts, "d/notes.txt": b"n"})
+        assert dataset(archive, nested=True) == {**below("d/x", CATS), "d/notes.txt": b"n"}
+        assert dataset(archive, nested=True) == {**below("d/x", CATS), "d/notes.txt": b"n"}
+        for number, gone in enumerate(parts):
+            left = {name: data for name, data in parts.items() if name != gone}
+            lacking = make_zip(tmp_path / f"{number}.zip", left)
+            with pytest.raises(errors.ArchiveError, match=re.escape(Path(gone).name)):
+                dataset(lacking, nested=True)
+
+    def test_files_that_are_called_like_parts_and_are_none_stay(self, tmp_path, cache):
+        files = {"xaa": b"text", "xab": b"more", "log.gz.02": b"text", "b.zip.bak": b"q"}
+        assert dataset(make_zip(tmp_path / "a.zip", files), nested=True) == files
 
     def test_what_both_have_is_refused(self, tmp_path, cache):
         inner = make_zip(tmp_path / "b.zip", {"1": b"x"}).read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import subprocess
 from pathlib import Path
@@ -50,6 +51,26 @@ def test_one_that_is_called_an_archive_is_an_error_that_says_what_it_is(tmp_path
     source = written(tmp_path / "old.tar.lz4", HEADS["old.packed"])
     with pytest.raises(ArchiveCorruptError, match="packed by lz4 -l"):
         colabkit.dataset(source, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.tar", HEADS["new.cpio"], "cpio archive: for its files run !bsdtar"),
+        ("a.zip", HEADS["disk.iso"], "CD image: for its files run !bsdtar"),
+        ("a.cpio.gz", gzip.compress(HEADS["odc.cpio"]), "cpio archive, packed with gz"),
+        ("a.tar.gz", gzip.compress(HEADS["new.cpio"] * 9), "cpio archive, packed with gz"),
+        ("a.csv.gz", gzip.compress(b"0707,1\n"), "one file packed with gz"),
+        ("a.zip", b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code>', "a server answered"),
+        ("b.zip", b'\n{"error": "Repository not found"}', "a server answered"),
+        ("a.tgz", b"\n<!DOCTYPE html><title>Virus scan warning</title>", "a web page"),
+        ("a.zip", b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
+        ("a.zip", bytes(100_000), "downloaded or uploaded whole"),
+    ],
+)
+def test_what_is_called_an_archive_and_is_another_thing_is_named(tmp_path, cache, name, data, said):
+    with pytest.raises(ArchiveCorruptError, match=said):
+        colabkit.dataset(written(tmp_path / name, data), progress=False)
 
 
 def test_several_of_them_are_said_in_one_sentence(tmp_path, cache, capsys):

@@ -36,9 +36,14 @@ DIALECTS = sorted(path.name for path in HERE.iterdir() if path.suffix not in {".
 PROGRAMS = {
     ".zip": (["unzip", "-qo", "-d", "{into}"], ["7z", "x", "-y", "-o{into}"], ["bsdtar", "xfC"]),
     ".tar": (["tar", "xfC"], ["bsdtar", "xfC"]),
+    ".rar": (["bsdtar", "xfC"],),
 }
 # What some programs do otherwise: an error of theirs, or names that they leave as they are.
 OTHERWISE = {
+    ("answered.zip", "7z"),
+    ("odd-names.zip", "unzip"),
+    ("ppmd.zip", "unzip"),
+    ("twins.zip", "bsdtar"),
     ("end-in-comment.zip", "unzip"),
     ("end-in-comment.zip", "bsdtar"),
     ("program.zip", "7z"),
@@ -83,7 +88,7 @@ def test_the_archives_are_those_that_the_script_builds():
     [
         pytest.param(name, program, id=f"{name}-{program[0]}")
         for name in DIALECTS
-        for program in PROGRAMS[".tar" if ".tar" in name else ".zip"]
+        for program in PROGRAMS[next(kind for kind in PROGRAMS if kind in name)]
         if (name, program[0]) not in OTHERWISE
     ],
 )
@@ -102,6 +107,23 @@ def test_names_that_a_code_page_could_not_hold_are_told(cache):
 def test_a_file_gets_the_time_that_macos_notes_for_it(cache):
     made = colabkit.dataset(HERE / "archive-utility.zip", progress=False)
     assert [path.stat().st_mtime for path in made.rglob("*.txt")] == [1_600_000_000]
+
+
+def test_zeros_up_to_the_end_of_a_block_are_nothing_to_speak_of(cache, capsys):
+    colabkit.dataset(HERE / "blocks.zip", progress=False)
+    assert capsys.readouterr().out == ""
+    colabkit.dataset(HERE / "bytes-behind.zip", progress=False)
+    assert "follows the end" in capsys.readouterr().out
+
+
+def test_a_zip_packed_by_ppmd_is_damaged_or_whole(tmp_path, cache):
+    data = (HERE / "ppmd.zip").read_bytes()
+    begin = data.index(bytes.fromhex("6cf68b2f"))
+    for place in (begin, begin + 9):
+        broken = data[:place] + bytes([data[place] ^ 0x55]) + data[place + 1 :]
+        (tmp_path / "a.zip").write_bytes(broken)
+        with pytest.raises(ArchiveCorruptError, match=r"a/1\.txt"):
+            colabkit.dataset(tmp_path / "a.zip", progress=False)
 
 
 def test_frames_for_others_are_skipped_wherever_they_stand(cache):

@@ -27,11 +27,20 @@ from colabkit.errors import (
     ArchiveCorruptError,
     ArchiveError,
     ArchivePasswordError,
+    ArchiveUnsupportedError,
     ColabKitError,
     MissingPackageError,
 )
 from tests.abilities import BZIP2, SEVEN_ZIP, UNZIP, XZ, ZIP
-from tests.unit.datasets.building import DEFLATE, ZipMember, deflated, raw_zip, tree
+from tests.unit.datasets.building import (
+    DEFLATE,
+    RAR_TIME_S,
+    ZipMember,
+    deflated,
+    raw_zip,
+    stored_rar,
+    tree,
+)
 
 
 def unpacked(archive: Path, into: Path, **options: object) -> dict[str, bytes]:
@@ -248,47 +257,6 @@ def test_a_7z_that_its_package_stumbles_over_comes_out_or_the_program_is_named(t
     except ArchiveCorruptError as error:
         said = str(error)
     assert not said or "does not master PPC: run !7z x" in said
-
-
-RAR_TIME_S = 1_234_567_890
-
-
-def stored_rar(
-    files: dict[str, bytes],
-    *,
-    volume: int | None = None,
-    more: bool = False,
-    whole: bytes | None = None,
-) -> bytes:
-    """Returns a rar (version 5) with its members stored, or one of several volumes.
-
-    ``whole`` is the one member of which this volume holds a part.
-    """
-
-    def number(value: int) -> bytes:
-        out = b""
-        while value > 0x7F:
-            out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
-        return out + bytes([value])
-
-    def block(kind: int, flags: int, fields: bytes, data: bytes = b"") -> bytes:
-        body = number(kind) + number(flags | (2 if data else 0))
-        body += (number(len(data)) if data else b"") + fields
-        body = number(len(body)) + body
-        return zlib.crc32(body).to_bytes(4, "little") + body + data
-
-    head = number(0) if volume is None else number(3 if volume else 1)
-    head += number(volume) if volume else b""
-    out = b"Rar!\x1a\x07\x01\x00" + block(1, 0, head)
-    for name, data in files.items():
-        goes_on = whole is not None and more
-        fields = number(6) + number(len(data if whole is None else whole)) + number(0o100644)
-        fields += RAR_TIME_S.to_bytes(4, "little")
-        checked = data if whole is None or goes_on else whole
-        fields += zlib.crc32(checked).to_bytes(4, "little") + number(0) + number(1)
-        flags = (0x10 if goes_on else 0) | (0x08 if whole is not None and volume else 0)
-        out += block(2, flags, fields + number(len(name)) + name.encode(), data)
-    return out + block(5, 0, number(int(more)))
 
 
 def test_a_rar_comes_out(tmp_path):
@@ -560,3 +528,20 @@ def test_the_type_is_told_by_content_not_by_name(tmp_path, original):
     with tarfile.open(archive, "w:gz", compresslevel=1) as packed:
         packed.add(original / "run.sh", "run.sh")
     assert set(unpacked(archive, tmp_path / "ours")) == {"run.sh"}
+
+
+@pytest.mark.needs(SEVEN_ZIP)
+def test_a_name_like_a_drive_of_windows_in_a_7z_comes_out_or_the_program_is_named(tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a:b", "c"):
+        (tmp_path / "in" / name).write_text(name)
+    archive = tmp_path / "a.7z"
+    command = ["7z", "a", "-bd", archive, "."]
+    subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=tmp_path / "in")
+    assert unpacked(archive, tmp_path / "some", members="!a:b") == {"c": b"c"}
+    said = ""
+    try:
+        assert unpacked(archive, tmp_path / "ours") == {"a:b": b"a:b", "c": b"c"}
+    except ArchiveUnsupportedError as error:
+        said = str(error)
+    assert not said or ("a:b" in said and "run !7z x" in said)
