@@ -349,12 +349,13 @@ def _find_url(text: str, access: Access) -> Found:
         link = drive_link(file_id)
         return Found(link, f"the shared file {file_id}", SourceKind.ARCHIVES, (link,))
     urls = _with_numbers(text)
-    scheme = text.partition("://")[0]
-    if "*" in text and scheme in {"http", "https"}:
+    # Signed addresses have a star behind their question mark, as in filename*=UTF-8''cats.zip.
+    is_pattern = "*" in (text.partition("?")[0] if is_web(text) else text)
+    if is_pattern and is_web(text):
         message = f"{text}: a web server does not list its files."
         hint = 'Name them by their numbers, as "shard-{000..099}.tar", or pass a list of URLs.'
         raise ArgumentError(message, argument="source", hint=hint)
-    if "*" in text:
+    if is_pattern:
         try:
             urls = [url for pattern in urls for url in urls_like(pattern, access)]
         except OSError as error:

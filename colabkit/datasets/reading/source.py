@@ -10,7 +10,14 @@ import threading
 from pathlib import Path
 from typing import Any, Protocol
 
-from colabkit.datasets.reading.web import NOTHING, SIGN_IN_HINT, Access, as_os_error, located
+from colabkit.datasets.reading.web import (
+    NOTHING,
+    SIGN_IN_HINT,
+    Access,
+    as_os_error,
+    is_web,
+    located,
+)
 from colabkit.errors import ArgumentError, ColabKitError, StorageError
 from colabkit.storage import is_slow
 
@@ -196,7 +203,8 @@ class FsspecSource:
             if reason.errno == errno.EACCES:
                 hint = SIGN_IN_HINT
             raise StorageError(message, path=name, operation="open", hint=hint) from reason
-        if size is None:
+        # Some programs answer a question for the headers alone as if there was nothing more.
+        if size is None or (not size and is_web(name)):
             message = f"The server of {name} does not tell its size."
             raise StorageError(
                 message, path=name, operation="open", hint="Download it first, then pass the path."

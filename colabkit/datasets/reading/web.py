@@ -25,6 +25,8 @@ SIGN_IN_HINT = (
     " anonymous=True."
 )
 _SILENCE_S = 60.0
+# Some errors of aiohttp have no words of their own.
+_WORDS = {"TooManyRedirects": "it leads from one address to the next without an end"}
 _PACKAGES = {"http": "requests aiohttp", "https": "requests aiohttp"}
 
 
@@ -158,7 +160,8 @@ def as_os_error(error: Exception, url: str) -> OSError:
     if isinstance(error, FileNotFoundError) and isinstance(cause, Exception):
         # To fsspec a web server that cannot be reached or refuses is a missing file.
         number = cause.errno if isinstance(cause, OSError) and cause.errno else _number(cause)
-        return OSError(number, str(cause) or type(cause).__name__, url)
+        kind = type(cause).__name__
+        return OSError(number, _WORDS.get(kind) or str(cause) or kind, url)
     if isinstance(error, OSError):
         return error
     words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

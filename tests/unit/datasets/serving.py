@@ -19,6 +19,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     ends_with_connection = False
     calls_it_packed = False
     redirects = False
+    circles = False
+    head_is_empty = False
     head_status = 0
     statuses: list[int]
     troubles: list[int | str]
@@ -39,7 +41,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if status := self._refusal(name, trouble, body=body):
             self.send_error(status)
             return
-        if self.redirects and "signed" not in self.path:
+        if self.circles or (self.redirects and "signed" not in self.path):
             self.send_response(302)
             self.send_header("Location", f"/signed/{name}?key=1")
             self.end_headers()
@@ -58,7 +60,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("ETag", '"1"')
         self.send_header("Content-Encoding", "gzip" if self.calls_it_packed else "identity")
         if self.tells_size and not (body and self.ends_with_connection):
-            self.send_header("Content-Length", str(len(data)))
+            is_told = body or not self.head_is_empty
+            self.send_header("Content-Length", str(len(data) if is_told else 0))
         if wanted:
             self.send_header("Content-Range", f"bytes {begin}-{end}/{len(whole)}")
         self.end_headers()

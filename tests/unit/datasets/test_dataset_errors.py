@@ -160,12 +160,26 @@ class TestServers:
             assert content_of(dataset(url)) == FILES
 
     @pytest.mark.parametrize(
-        "manners", [{"head_status": 403}, {"head_status": 405}, {"redirects": True}], ids=str
+        "manners",
+        [{"head_status": 403}, {"head_status": 405}, {"redirects": True}, {"head_is_empty": True}],
+        ids=str,
     )
     def test_an_address_that_was_signed_for_reading_alone_is_read(self, tmp_path, manners):
         archive = make_zip(tmp_path / "cats.zip", FILES)
         with serving(archive.read_bytes(), **manners) as url:
             assert content_of(dataset(url)) == FILES
+
+    @pytest.mark.parametrize(
+        "query", ["sig=a%2Fb%3D%3D&filename*=UTF-8''c.zip", "X-Amz-Expires=9&name=[1]", "e=*&f=?"]
+    )
+    def test_what_stands_behind_an_address_as_services_sign_it_is_no_pattern(self, tmp_path, query):
+        archive = make_zip(tmp_path / "cats.zip", FILES)
+        with serving(archive.read_bytes()) as url:
+            assert content_of(dataset(f"{url}?{query}")) == FILES
+
+    def test_an_address_that_leads_in_circles_is_said(self):
+        with serving(b"", circles=True) as url:
+            assert "one address to the next" in refused(errors.StorageError, url)
 
 
 class TestDestination:

@@ -56,16 +56,21 @@ def test_one_that_is_called_an_archive_is_an_error_that_says_what_it_is(tmp_path
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("a.tar", HEADS["new.cpio"], "cpio archive: for its files run !bsdtar"),
-        ("a.zip", HEADS["disk.iso"], "CD image: for its files run !bsdtar"),
-        ("a.cpio.gz", gzip.compress(HEADS["odc.cpio"]), "cpio archive, packed with gz"),
-        ("a.tar.gz", gzip.compress(HEADS["new.cpio"] * 9), "cpio archive, packed with gz"),
-        ("a.csv.gz", gzip.compress(b"0707,1\n"), "one file packed with gz"),
-        ("a.zip", b'<?xml version="1.0"?>\n<Error><Code>AccessDenied</Code>', "a server answered"),
-        ("b.zip", b'\n{"error": "Repository not found"}', "a server answered"),
-        ("a.tgz", b"\n<!DOCTYPE html><title>Virus scan warning</title>", "a web page"),
-        ("a.zip", b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
-        ("a.zip", bytes(100_000), "downloaded or uploaded whole"),
+        pytest.param(name, data, said, id=f"{number}")
+        for number, (name, data, said) in enumerate(
+            (
+                ("a.tar", HEADS["new.cpio"], "cpio archive: for its files run !bsdtar"),
+                ("a.zip", HEADS["disk.iso"], "CD image: for its files run !bsdtar"),
+                ("a.cpio.gz", gzip.compress(HEADS["odc.cpio"]), "cpio archive, packed with gz"),
+                ("a.tar.gz", gzip.compress(HEADS["new.cpio"] * 9), "cpio archive, packed with gz"),
+                ("a.csv.gz", gzip.compress(b"0707,1\n"), "one file packed with gz"),
+                ("a.zip", b'<?xml version="1.0"?><Error><Code>AccessDenied', "a server answered"),
+                ("b.zip", b'\n{"error": "Repository not found"}', "a server answered"),
+                ("a.tgz", b"\n<!DOCTYPE html><title>Virus scan warning", "a web page"),
+                ("a.zip", b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS"),
+                ("a.zip", bytes(100_000), "downloaded or uploaded whole"),
+            )
+        )
     ],
 )
 def test_what_is_called_an_archive_and_is_another_thing_is_named(tmp_path, cache, name, data, said):
