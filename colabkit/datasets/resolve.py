@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from colabkit.datasets.folders.listing import is_left_out
 from colabkit.datasets.missing import missing
@@ -50,7 +51,10 @@ _NUMBERS = r"\{(\d{1,9})\.\.(\d{1,9})\}"
 _KAGGLE_PAGE = (
     r"https?://(?:www\.)?kaggle\.com/(?:datasets/([\w-]+/)|(?:competitions|c)/)([\w-]+)(?:[/?#].*)?"
 )
-_HUGGING_FACE_PAGE = r"https?://huggingface\.co/datasets/([\w.-]+/[\w.-]+)(?:/tree/[\w.-]+)?/?"
+_HUGGING_FACE_PAGE = (
+    r"https?://(?:huggingface|hf)\.co/datasets/([\w.-]+/[\w.-]+)"
+    r"(?:/tree/([\w.%-]+)((?:/[^/?#]+)*)|/viewer.*)?/?(?:[?#].*)?"
+)
 
 
 class SourceKind(enum.Enum):
@@ -329,7 +333,9 @@ def _of_service(text: str) -> Found | None:
     if found := re.fullmatch(_KAGGLE_PAGE, text):
         text = f"kaggle://{found[1] or 'competitions/'}{found[2]}"
     if found := re.fullmatch(_HUGGING_FACE_PAGE, text):
-        text = f"hf://datasets/{found[1]}"
+        revision = "" if found[2] in {None, "main"} else f"@{unquote(found[2])}"
+        text = f"hf://datasets/{found[1]}{revision}{unquote(found[3] or '')}"
+    text = text.replace("kaggle://datasets/", "kaggle://", 1)
     folder_id = drive_folder(text)
     if folder_id is not None:
         text = f"https://drive.google.com/drive/folders/{folder_id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ _COMPETITIONS = "competitions/"
 _NOT_FOUND = ("RepositoryNotFoundError", "RevisionNotFoundError", "EntryNotFoundError")
 _NOT_SIGNED_IN = ("GatedRepoError", "UnauthenticatedError", "CredentialError")
 _FETCHED = "fetched"
+# (owner/name, revision, folder); a revision with slashes is one of the service's own.
+_HUGGING_FACE = r"([^/@]+(?:/[^/@]+)?)(?:@(refs/[^/]+/[^/]+|[^/]+))?(?:/(.*))?"
 
 
 class Service(Protocol):
@@ -104,14 +107,14 @@ class _Kaggle:
 
 class _HuggingFace:
     def __init__(self, url: str, access: Access, selection: Sequence[str] | None) -> None:
-        parts = url.removeprefix("hf://datasets/").split("/")
-        name, _, revision = "/".join(parts[:2]).partition("@")
+        found = re.fullmatch(_HUGGING_FACE, url.removeprefix("hf://datasets/"))
+        name, revision, inside = found.groups() if found else (url, None, None)
         self._url = url
-        self._inside = "/".join(parts[2:])
+        self._inside = inside or ""
         self._facts: dict[str, Any] = {
             "repo_id": name,
             "repo_type": "dataset",
-            "revision": revision or None,
+            "revision": revision,
             "token": False if access.anonymous else access.token,
         }
         wanted = [name for name in selection or () if not name.startswith("!")]

@@ -19,12 +19,14 @@ _DROPBOX = "dropbox.com"
 # github.com/wkentaro/gdown names the same places; Google documents none of them.
 ASK = "https://drive.google.com/uc?export=download&id={}"
 _HOSTS = frozenset({"drive.google.com", "docs.google.com", "drive.usercontent.google.com"})
-_FILE = r"/(?:u/\d+/)?(?:file|uc)/?(?:u/\d+/)?(?:d/)?(?P<id>[\w-]{10,})?(?:/.*)?"
-_FOLDER = r"/drive/(?:u/\d+/|mobile/)*folders/(?P<id>[\w-]{10,})"
+# A school's or company's own links name its domain, /a/uni.edu/.
+_FILE = r"/(?:a/[^/]+/)?(?:u/\d+/)?(?:file|uc)/?(?:u/\d+/)?(?:d/)?(?P<id>[\w-]{10,})?(?:/.*)?"
+_FOLDER = r"(?:/a/[^/]+)?/drive/(?:u/\d+/|mobile/)*folders/(?P<id>[\w-]{10,})"
 # As long as they are given: 33 today, 44 for Google's own documents, 28 before 2017.
 _ID = r"(?a:1[\w-]{32}|1[\w-]{43}|0B[\w-]{26})"
 # Of 32 characters out of 64, one is a sign on average; more than this in one of 300.
 _SIGNS_MAX = 4
+_FOLDER_VIEWS = ("/folderview", "/embeddedfolderview")
 _FORM = r'(?s)<form[^>]*id="download-form"[^>]*action="(?P<action>[^"]+)"'
 _FIELD = r'<input[^>]*type="hidden"[^>]*name="([^"]+)"[^>]*value="([^"]*)"'
 _TITLE = r"(?si)<title>(.*?)</title>"
@@ -75,6 +77,8 @@ def drive_file(url: str) -> str | None:
     if parts.hostname not in _HOSTS:
         return None
     query = urllib.parse.parse_qs(parts.query)
+    if parts.path.endswith(_FOLDER_VIEWS):
+        return None
     if "id" in query:
         return query["id"][0]
     found = re.fullmatch(_FILE, parts.path)
@@ -89,7 +93,11 @@ def drive_folder(url: str) -> str | None:
         '1aB_0123456789'
     """
     parts = urllib.parse.urlsplit(url)
-    found = re.match(_FOLDER, parts.path) if parts.hostname in _HOSTS else None
+    if parts.hostname not in _HOSTS:
+        return None
+    if parts.path.endswith(_FOLDER_VIEWS):
+        return urllib.parse.parse_qs(parts.query).get("id", [None])[0]
+    found = re.match(_FOLDER, parts.path)
     return found["id"] if found else None
 
 

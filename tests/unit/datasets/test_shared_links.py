@@ -128,6 +128,7 @@ def dataset(source: object, **options: object) -> dict[str, bytes]:
         f"https://drive.google.com/open?id={ID}",
         f"https://drive.google.com/uc?id={ID}&export=download",
         f"https://drive.usercontent.google.com/download?id={ID}&confirm=t",
+        f"https://drive.google.com/a/uni.edu/file/d/{ID}/view",
         ID,
     ],
 )
@@ -166,6 +167,20 @@ def test_a_name_on_this_disk_is_no_id(tmp_path, cache, drive, monkeypatch):
 
 class TestSharedFolder:
     LINK = "https://drive.google.com/drive/folders/1FoLdEr0123456789?usp=sharing"
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "drive/u/1/folders/1FoLdEr0123456789",
+            "drive/mobile/folders/1FoLdEr0123456789",
+            "a/uni.edu/drive/folders/1FoLdEr0123456789",
+            "folderview?id=1FoLdEr0123456789",
+            "embeddedfolderview?id=1FoLdEr0123456789#list",
+        ],
+    )
+    def test_a_folder_is_known_however_its_link_is_written(self, path):
+        found = find_source(f"https://drive.google.com/{path}")
+        assert found.name == self.LINK.partition("?")[0]
 
     def gdown(self, monkeypatch, files: dict[str, str], error: Exception | None = None) -> None:
         def download_folder(**options: object) -> object:
@@ -222,6 +237,7 @@ class TestKaggle:
         [
             ("kaggle://zoo/cats", "zoo/cats"),
             ("https://www.kaggle.com/datasets/zoo/cats/data", "zoo/cats"),
+            ("kaggle://datasets/zoo/cats", "zoo/cats"),
             ("kaggle://competitions/digit-recognizer", "digit-recognizer"),
             ("https://www.kaggle.com/competitions/digit-recognizer", "digit-recognizer"),
         ],
@@ -278,6 +294,30 @@ class TestHuggingFace:
         assert facts["token"] == "secret"
         assert dataset("https://huggingface.co/datasets/zoo/cats", members="cats")
         assert hub.calls[-1]["allow_patterns"] == ["cats", "cats/*"]
+
+    @pytest.mark.parametrize(
+        ("source", "revision", "inside"),
+        [
+            ("https://hf.co/datasets/zoo/cats", None, None),
+            ("https://huggingface.co/datasets/zoo/cats/viewer/default/train", None, None),
+            ("https://huggingface.co/datasets/zoo/cats?library=datasets", None, None),
+            ("https://huggingface.co/datasets/zoo/cats/tree/v1.0", "v1.0", None),
+            ("https://huggingface.co/datasets/zoo/cats/tree/main/data%201/x", None, "data 1/x"),
+            (
+                "https://huggingface.co/datasets/zoo/cats/tree/refs%2Fconvert%2Fparquet/data",
+                "refs/convert/parquet",
+                "data",
+            ),
+            ("hf://datasets/zoo/cats@refs/convert/parquet", "refs/convert/parquet", None),
+            ("hf://datasets/zoo/cats@refs/pr/3/data/x", "refs/pr/3", "data/x"),
+            ("hf://datasets/zoo/cats@v2/data", "v2", "data"),
+        ],
+    )
+    def test_a_page_of_a_revision_or_a_folder_is_that(self, cache, hub, source, revision, inside):
+        assert dataset(source) == FILES
+        (facts,) = hub.calls
+        assert (facts["repo_id"], facts["revision"]) == ("zoo/cats", revision)
+        assert facts["allow_patterns"] == ([inside, f"{inside}/*"] if inside else None)
 
     def test_a_token_is_kept_nowhere(self, cache, hub):
         dataset("hf://datasets/zoo/cats", token="hf_secret")
