@@ -117,7 +117,7 @@ def test_an_export_that_grows_is_waited_for_and_the_next_call_adds_what_was_left
     def watched(listing, *, pause, **options):
         return wait_until_stable(listing, pause=pauses.append, **options)
 
-    monkeypatch.setattr("colabkit.datasets.origins.base.wait_until_stable", watched)
+    monkeypatch.setattr("colabkit.datasets.folders.mirroring.wait_until_stable", watched)
     assert colabkit.dataset(folder / "*.tif") == made
     assert not pauses
     assert content_of(made)["3.tif"] == b"three"
