@@ -20,7 +20,7 @@ from colabkit.checkpoint.run_folder import RunFolder
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, require_distinct
 from colabkit.checkpoint.staging_area import upload_stranded
-from colabkit.checkpoint.status import SaveState, SaveStatus
+from colabkit.checkpoint.status import FoundSave, SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.checkpoint.uploader import Uploader, UploadStatus
@@ -31,6 +31,7 @@ __all__ = [
     "CheckpointList",
     "CheckpointStore",
     "Company",
+    "FoundSave",
     "Lease",
     "LoadedCheckpoint",
     "Manifest",

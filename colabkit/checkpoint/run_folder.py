@@ -16,6 +16,7 @@ from colabkit.checkpoint.manifest import Manifest, Name
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, nbytes_of
 from colabkit.checkpoint.staging_area import note_copied, staging_area_of, stranded
+from colabkit.checkpoint.status import FoundSave
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend
 from colabkit.checkpoint.uploader import Uploader
@@ -65,6 +66,8 @@ class RunFolder:
         self._attempt: int | None = None
         self._loaded: list[Manifest] = []
         self._stranded: list[Manifest] = []
+        self._found: Manifest | None = None
+        self._is_staged = False
 
     def newest_valid(self, backend: TensorBackend) -> LoadedCheckpoint | None:
         """Returns the newest checkpoint that is whole, on the volume or in the staging area.
@@ -107,6 +110,7 @@ class RunFolder:
             is_attached = stores[place] in self._attached
             self._brought = [(stores[place], each) for each in waiting if is_attached]
             self._stranded = [] if is_attached else waiting
+            self._found, self._is_staged = manifest, bool(self._stranded)
             is_left_out = loaded.facts.is_finite and places[0][0].attempt == name.attempt
             return dataclasses.replace(
                 loaded,
@@ -131,7 +135,7 @@ class RunFolder:
     def begin_attempt(self) -> None:
         """Makes the next checkpoints an attempt of their own, beside those there."""
         self._attempt = max((name.attempt for name in self._all_names()), default=0) + 1
-        self._loaded, self._stranded, self._brought = [], [], []
+        self._loaded, self._stranded, self._brought, self._found = [], [], [], None
 
     def require_room(self, sections: Sequence[Section], backend: TensorBackend) -> None:
         """Raises DiskFullError unless the volume has room for a checkpoint of this state."""
@@ -178,6 +182,7 @@ class RunFolder:
             attempt=self._attempt or 1,
             uploader=self._open_uploader(lease, period_s, clock),
             trusted=() if self._staging is not None else self._loaded,
+            found=self._found_save(),
             clock=clock,
         )
 
@@ -193,6 +198,7 @@ class RunFolder:
             self.store,
             lease=lease,
             trusted=trusted,
+            found=None if self._is_staged else self._found,
             keep=self._keep,
             period_s=period_s,
             clock=clock,
@@ -200,6 +206,20 @@ class RunFolder:
         for manifest in self._stranded:
             uploader.enqueue(manifest)
         return uploader
+
+    def _found_save(self) -> FoundSave | None:
+        found = self._found
+        if found is None:
+            return None
+        return FoundSave(found.facts.step, found.saved_at, is_staged=self._is_staged)
+
+    def note_saved(self, saver: Saver) -> None:
+        """Takes from a saver that is closed what the next one goes on from."""
+        if saver.newest is None:
+            return
+        self._found, uploader = saver.newest, saver.uploader
+        committed = uploader.status().committed_step if uploader is not None else None
+        self._is_staged = uploader is not None and (committed or 0) < saver.newest.facts.step
 
     def _all_names(self) -> list[Name]:
         return [name for store in self._stores() for name in store.names()]

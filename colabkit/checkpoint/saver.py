@@ -27,7 +27,7 @@ from colabkit.checkpoint.snapshot import (
     parted,
     unchanged_counts_after,
 )
-from colabkit.checkpoint.status import SaveState, SaveStatus
+from colabkit.checkpoint.status import FoundSave, SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.checkpoint.uploader import Uploader
@@ -65,6 +65,7 @@ class Saver:
         attempt: The attempt the checkpoints belong to.
         uploader: Brings what is in the staging area to the volume; None without a staging area.
         trusted: Checkpoints in the store already known to be whole.
+        found: What the session goes on from.
         clock: Seconds that only grow.
     """
 
@@ -77,6 +78,7 @@ class Saver:
         attempt: int,
         uploader: Uploader | None = None,
         trusted: Sequence[Manifest] = (),
+        found: FoundSave | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -95,7 +97,8 @@ class Saver:
         self._all_at_once = False
         known = self._previous
         is_known = known is not None and known.facts.is_finite
-        self._status = SaveStatus(finite_step=known.facts.step if known and is_known else None)
+        finite_step = known.facts.step if known and is_known else None
+        self._status = SaveStatus(finite_step=finite_step, found=found)
         self._committed_s = clock()
         self._failure: BaseException | None = None
         self._job: Job | None = None
@@ -115,6 +118,11 @@ class Saver:
         """Returns the name of the next checkpoint, which no other will have."""
         self._sequence += 1
         return Name(self._attempt, self._lease.generation, self._sequence, self._lease.owner)
+
+    @property
+    def newest(self) -> Manifest | None:
+        """The newest checkpoint that is known to be whole in its store."""
+        return self._previous
 
     @property
     def copying(self) -> bool:
@@ -364,11 +372,12 @@ class Saver:
             write_s=self._committed_s - copied_s,
             nbytes=nbytes,
         )
-        self._status = SaveStatus(
+        self._status = dataclasses.replace(
+            self._status,
+            error=None,
             state=SaveState.COMMITTED if self.uploader is None else SaveState.STAGED,
             step=job.facts.step,
             timings=timings,
-            wants_retake=self._status.wants_retake,
             finite_step=job.facts.step if finite else self._status.finite_step,
             is_finite=finite,
         )

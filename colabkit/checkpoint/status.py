@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import enum
 
 from colabkit.checkpoint.policy import SaveTimings
@@ -20,6 +21,21 @@ class SaveState(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class FoundSave:
+    """The checkpoint that a session goes on from.
+
+    Attributes:
+        step: Batches trained.
+        saved_at: When it was saved, UTC.
+        is_staged: Whether it is on this machine's disk only, on its way to a slow volume.
+    """
+
+    step: int
+    saved_at: datetime.datetime
+    is_staged: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class SaveStatus:
     """What a saver is doing, for the progress bar and the policy.
 
@@ -33,6 +49,7 @@ class SaveStatus:
         upload: How far a slow volume is behind the local disk, None without a staging area.
         finite_step: The newest step whose trained weights were seen to be finite, or None.
         is_finite: Whether those of the newest save are.
+        found: What the session goes on from, None where that is no checkpoint of this attempt.
     """
 
     state: SaveState = SaveState.NONE
@@ -44,3 +61,4 @@ class SaveStatus:
     upload: UploadStatus | None = None
     finite_step: int | None = None
     is_finite: bool = True
+    found: FoundSave | None = None

@@ -83,6 +83,7 @@ class Uploader:
         store: The checkpoints on the volume.
         lease: This session's claim on the run folder.
         trusted: Names of checkpoints on the volume already known to be whole.
+        found: The newest of those, which the session goes on from.
         keep: How many of the newest wait at most while the volume is out of reach.
         period_s: How often the user wants a save, None for as often as costs nothing.
         clock: Seconds that only grow.
@@ -96,6 +97,7 @@ class Uploader:
         *,
         lease: Lease,
         trusted: set[str],
+        found: Manifest | None = None,
         keep: int = 2,
         period_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -110,7 +112,8 @@ class Uploader:
         self._waiting: list[Manifest] = []
         self._copying: Manifest | None = None
         self._on_their_way: list[_Upload] = []
-        self._status = UploadStatus()
+        self._found = found
+        self._status = UploadStatus(committed_step=found.facts.step if found else None)
         self._began_s: float | None = None
         self._next_s = 0.0
         self._tries_failed = 0
@@ -198,6 +201,7 @@ class Uploader:
                     break
                 manifest = self._copying = self._next() if self._is_due() else None
             try:
+                self._look_at_found()
                 self._check_uploads()
                 if manifest is not None:
                     self._copy(manifest)
@@ -270,6 +274,19 @@ class Uploader:
             self._recovering = True
             self._next_s = self._clock() + wait_s
             self._status = dataclasses.replace(self._status, error=error)
+
+    def _look_at_found(self) -> None:
+        """Asks whether what the session goes on from is uploaded, until the volume has said so."""
+        if self._found is None or self._status.error is not None:
+            return
+        is_uploaded = self._store.is_confirmed(self._found)
+        if is_uploaded is False:
+            return
+        with self._wake:
+            if is_uploaded:
+                step = max(self._found.facts.step, self._status.confirmed_step or 0)
+                self._status = dataclasses.replace(self._status, confirmed_step=step)
+            self._found = None
 
     def _check_uploads(self) -> None:
         """Asks whether what is on its way has arrived; then what is superfluous may go."""

@@ -38,6 +38,7 @@ class Stage:
         age_s: How old the state it holds is, None when not known.
         tone: BAD when something stands in its way.
         remark: More about it: "copying for 12 s".
+        none: What is shown while no checkpoint is known to be there.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stage:
     age_s: float | None = None
     tone: Tone = Tone.PLAIN
     remark: str = ""
+    none: str = "nothing yet"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -147,6 +149,9 @@ class PanelState:
             return None
         safe = self.stages[-1]
         if safe.step is None:
+            here = self.stages[0]
+            if here.age_s is not None and here.age_s > self.elapsed_s:
+                return None  # what an earlier session left on this machine would go as well
             return self.elapsed_s
         if safe.step >= self.progress.step:
             return 0.0
@@ -308,7 +313,7 @@ def _stage_tone(stage: Stage) -> Tone:
 
 
 def _stage_words(stage: Stage, state: PanelState) -> str:
-    words = "nothing yet" if stage.step is None else f"step {stage.step:,}"
+    words = stage.none if stage.step is None else f"step {stage.step:,}"
     if stage.step is not None and stage.age_s is not None:
         words += f", {_when(stage.age_s, state)}"
     return f"{words} ({stage.remark})" if stage.remark else words

@@ -356,6 +356,7 @@ class Boundaries:
 
     def _begin_session(self) -> None:
         self._limits.begin()
+        self._state.train_on()
         self._interrupts.install()
         self._checkpoints.open()
         self._display.open(self._position, self._checkpoints.folder, epochs=self._epochs_total)

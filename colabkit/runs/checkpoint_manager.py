@@ -367,4 +367,5 @@ class CheckpointManager:
         finally:
             self._adapter.close()
             saver.close()
+        self._folder.note_saved(saver)
         return saver.status()

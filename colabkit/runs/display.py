@@ -198,12 +198,23 @@ class Display:
             f" step {position.step:,}, with {source}{what}."
         )
 
-    def resumed(self, loaded: LoadedCheckpoint, position: Position, *, phase: str = "") -> None:
-        """Says where the run goes on."""
+    def resumed(
+        self,
+        loaded: LoadedCheckpoint,
+        position: Position,
+        *,
+        phase: str = "",
+        is_finished: bool = False,
+    ) -> None:
+        """Says where the run goes on, or where it had come to its end."""
         age_s = (datetime.datetime.now(datetime.UTC) - loaded.info.saved_at).total_seconds()
+        where = (
+            f"Restored as it ended, after epoch {position.epoch}"
+            if is_finished
+            else f"Resumed at epoch {position.epoch + 1}"
+        )
         self.say(
-            f"Resumed at epoch {position.epoch + 1}, step {position.step:,}"
-            f"{f' of {phase}' if phase else ''}"
+            f"{where}, step {position.step:,}{f' of {phase}' if phase else ''}"
             f" (saved {duration_words(age_s)} ago)."
         )
 

@@ -204,8 +204,12 @@ class _Restoring:
         if self._left is not None and self._standing.is_finished:
             state.ended_with = loaded.info.name
         adapter.restore(loaded.sections)
-        state.history.mark_resume(step=position.step, epoch=position.epoch)
-        self._display.resumed(loaded, position, phase=self._title(found.index))
+        is_finished = self._is_all_trained()
+        state.found_finished = is_finished and self._asked.resume is True
+        if not state.found_finished:
+            state.history.mark_resume(step=position.step, epoch=position.epoch)
+        title = self._title(found.index)
+        self._display.resumed(loaded, position, phase=title, is_finished=is_finished)
         if taken := adapter.take_changes(state.passed):
             self._display.say(f"Taken as passed now: {'; '.join(taken)}.")
         state.passed = adapter.passed()
@@ -213,10 +217,13 @@ class _Restoring:
 
     def _is_idle(self, found: Found) -> bool:
         """Whether the objects come from this very phase, and nothing is left to train."""
-        left, epochs = self._left, self._asked.call.epochs
-        is_done = self._standing.is_finished and epochs is not None
-        is_here = left is not None and left.index == found.index
-        return is_here and is_done and (epochs or 0) <= self._standing.epochs_done
+        is_here = self._left is not None and self._left.index == found.index
+        return is_here and self._asked.call.epochs is not None and self._is_all_trained()
+
+    def _is_all_trained(self) -> bool:
+        """Whether the run had come to its end, and no more epochs are known to be asked for."""
+        epochs, standing = self._asked.call.epochs, self._standing
+        return standing.is_finished and (epochs is None or epochs <= standing.epochs_done)
 
     def _renewed(self, phase: Phase) -> Phase:
         """Returns the phase as it is passed now."""

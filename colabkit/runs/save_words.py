@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import time
 from collections.abc import Callable
 
-from colabkit.checkpoint import SaveState, SaveStatus, UploadStatus
+from colabkit.checkpoint import FoundSave, SaveState, SaveStatus, UploadStatus
 from colabkit.errors import DriveLostError
 from colabkit.notebook import Stage, Tone, duration_words, saved_words
 
@@ -70,14 +72,24 @@ class SaveTrail:
 
     Args:
         clock: Seconds that only grow.
+        now: The time of day.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ) -> None:
+        self._clock, self._now = clock, now
         self._saved_s: dict[int, float] = {}
+        self._found: FoundSave | None = None
 
     def follow(self, status: SaveStatus) -> None:
         """Notes when the newest save was made."""
+        if status.found is not None and self._found is None:
+            self._found = status.found
+            age_s = (self._now() - status.found.saved_at).total_seconds()
+            self._saved_s[status.found.step] = self._clock() - age_s
         if status.state in _PLACES:
             self._saved_s[status.step] = self._clock() - status.age_s
         arrived = status.upload.confirmed_step if status.upload is not None else status.step
@@ -93,7 +105,10 @@ class SaveTrail:
         """
         if status is None:
             return []
+        found = self._found
         step = status.step if status.step in self._saved_s else None
+        if found is not None and step is None and (status.upload is None or found.is_staged):
+            step = found.step
         remark = "writing the next" if status.state is SaveState.COPIED else ""
         tone = Tone.BAD if status.error is not None else Tone.PLAIN
         upload = status.upload
@@ -102,15 +117,22 @@ class SaveTrail:
         return [
             self._stage("this machine", step, tone, remark),
             self._stage(volume, upload.committed_step, *_state_of(upload)),
-            self._stage(f"{volume}: uploaded", upload.confirmed_step),
+            self._uploaded(f"{volume}: uploaded", upload),
         ]
+
+    def _uploaded(self, name: str, upload: UploadStatus) -> Stage:
+        stage = self._stage(name, upload.confirmed_step)
+        if upload.committed_step is None or upload.confirmed_step is not None:
+            return stage
+        return dataclasses.replace(stage, none="not told" if upload.is_silent else "not yet")
 
     def _stage(
         self, name: str, step: int | None, tone: Tone = Tone.PLAIN, remark: str = ""
     ) -> Stage:
         saved_s = self._saved_s.get(step) if step is not None else None
         age_s = None if saved_s is None else max(0.0, self._clock() - saved_s)
-        return Stage(name, step, age_s, tone, remark)
+        none = "nothing yet" if self._found is None else f"nothing since step {self._found.step:,}"
+        return Stage(name, step, age_s, tone, remark, none)
 
 
 def _state_of(upload: UploadStatus) -> tuple[Tone, str]:

@@ -93,6 +93,7 @@ class RunState:
         self.begins_phase = False
         self.ended_with = ""
         self.is_idle = False
+        self.found_finished = False
         self.parts: dict[str, str] = {}
         self.remarks: list[str] = []
         # What was small at the head of the epoch under way, and behind so many passes of it.
@@ -105,6 +106,12 @@ class RunState:
     def should_stop(self) -> bool:
         """Whether no epoch is to follow the one under way."""
         return self.stop is not None
+
+    def train_on(self) -> None:
+        """Notes the resume of a run that was found at its end, now that it goes on all the same."""
+        if self.found_finished:
+            self.found_finished = False
+            self.history.mark_resume(step=self.position.step, epoch=self.position.epoch)
 
     def go_on_to(self, epochs: int) -> str:
         """Takes an end back where more epochs are asked for than then; returns what to say."""

@@ -171,3 +171,44 @@ def test_a_damaged_account_costs_nothing(place, closed, tmp_path, damage):
     eventually(lambda: session.saver.uploader.status().committed_step == 7)
     session.saver.close()
     assert steps(place) == [7]
+
+
+def test_a_session_knows_what_it_goes_on_from_and_that_it_is_uploaded(place):
+    first = Session(place)
+    assert first.saver.status().found is None
+    first.save(7)
+    eventually(lambda: first.saver.status().upload.confirmed_step == 7)
+    first.saver.close()
+    second = Session(place)
+    found = second.saver.status().found
+    assert (found.step, found.is_staged) == (7, False)
+    eventually(lambda: second.saver.status().upload.confirmed_step == 7)
+    second.save(9)
+    assert second.saver.status().found == found
+    second.saver.close()
+
+
+def test_a_session_knows_that_what_it_goes_on_from_is_on_this_machine_alone(place, closed):
+    strand(place, closed, 7)
+    closed(True)
+    second = Session(place)
+    status = second.saver.status()
+    assert (status.found.step, status.found.is_staged) == (7, True)
+    assert status.upload.committed_step is None
+    second.saver.close()
+
+
+def test_the_next_saver_of_a_folder_goes_on_from_what_the_last_one_saved(place):
+    session = Session(place)
+    session.save(7)
+    eventually(lambda: session.saver.status().upload.confirmed_step == 7)
+    session.saver.close()
+    session.folder.note_saved(session.saver)
+    again = session.folder.open_saver(BACKEND)
+    assert (again.status().found.step, again.status().found.is_staged) == (7, False)
+    assert again.status().upload.committed_step == 7
+    again.close()
+    session.folder.begin_attempt()
+    anew = session.folder.open_saver(BACKEND)
+    assert anew.status().found is None
+    anew.close()

@@ -169,6 +169,17 @@ def test_it_says_when_it_will_end_or_that_the_machine_goes_before(name):
         assert ending(**{**given, **unknown}) is None
 
 
+def test_what_a_session_before_left_on_this_machine_alone_would_be_lost_too_nobody_knows_how_much():
+    state = PanelState(
+        title="runs/cats",
+        progress=RunProgress(step=112),
+        elapsed_s=20.0,
+        stages=(Stage("this machine", 100, 90.0), Stage("Drive", none="nothing since step 100")),
+    )
+    assert state.conclusions() == []
+    assert "nothing since step 100" in panel_html(state)
+
+
 RISKS = {
     "all is safe": (Stage("Drive", 112, 4.0), "0 s", Tone.GOOD),
     "some seconds": (Stage("Drive", 100, 4.0), "4 s", Tone.GOOD),

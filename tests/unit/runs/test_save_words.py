@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 
-from colabkit.checkpoint import SaveState, SaveStatus, UploadStatus
+from colabkit.checkpoint import FoundSave, SaveState, SaveStatus, UploadStatus
 from colabkit.notebook import Stage, Tone
 from colabkit.runs.save_words import SaveTrail, bar_words, complaint_of, parting_words
 
@@ -27,6 +28,47 @@ def test_before_the_first_save_there_is_nothing():
     assert trail.stages(SaveStatus(), volume="run folder") == [Stage("run folder")]
     assert trail.stages(None, volume="run folder") == []
     assert bar_words(None) == bar_words(SaveStatus()) == ""
+
+
+SAVED_AT = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.UTC)
+
+
+def trail_of_a_resume(status: SaveStatus, *, after_s: float = 90.0) -> SaveTrail:
+    trail = SaveTrail(Clock(), now=lambda: SAVED_AT + datetime.timedelta(seconds=after_s))
+    trail.follow(status)
+    return trail
+
+
+def test_after_a_resume_the_run_folder_holds_what_it_goes_on_from():
+    status = SaveStatus(found=FoundSave(40, SAVED_AT))
+    trail = trail_of_a_resume(status)
+    stages = trail.stages(status, volume="run folder")
+    assert [(s.step, s.age_s) for s in stages] == [(40, 90.0)]
+    newer = dataclasses.replace(status, state=SaveState.COMMITTED, step=60, age_s=1.0)
+    trail.follow(newer)
+    assert [(s.step, s.age_s) for s in trail.stages(newer, volume="run folder")] == [(60, 1.0)]
+
+
+def test_after_a_resume_from_a_slow_volume_no_more_is_said_of_a_place_than_is_known():
+    upload = UploadStatus(committed_step=40)
+    status = SaveStatus(found=FoundSave(40, SAVED_AT), upload=upload)
+    here, there, uploaded = trail_of_a_resume(status).stages(status, volume="Drive")
+    assert (here.step, here.none) == (None, "nothing since step 40")
+    assert (there.step, there.age_s) == (40, 90.0)
+    assert (uploaded.step, uploaded.none) == (None, "not yet")
+    silent = dataclasses.replace(status, upload=dataclasses.replace(upload, is_silent=True))
+    assert trail_of_a_resume(silent).stages(silent, volume="Drive")[-1].none == "not told"
+    told = dataclasses.replace(status, upload=dataclasses.replace(upload, confirmed_step=40))
+    assert trail_of_a_resume(told).stages(told, volume="Drive")[-1].step == 40
+
+
+def test_after_a_resume_from_this_machine_alone_that_is_where_it_is():
+    found = FoundSave(40, SAVED_AT, is_staged=True)
+    status = SaveStatus(found=found, upload=UploadStatus(waiting=1))
+    here, there, uploaded = trail_of_a_resume(status).stages(status, volume="Drive")
+    assert (here.step, here.age_s) == (40, 90.0)
+    assert (there.step, there.none, there.remark) == (None, "nothing since step 40", "1 waiting")
+    assert (uploaded.step, uploaded.none) == (None, "nothing since step 40")
 
 
 def test_on_a_disk_there_is_one_stage_with_its_age():
