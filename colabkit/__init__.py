@@ -59,4 +59,5 @@ __getattr__, __dir__ = opened_on_use(
         "runs": "History ResumeVerdict Run checkpoints load",
         "session": "Session mount release setup stay_connected",
     },
+    elsewhere="colabkit.other_places.OF_COLABKIT",
 )

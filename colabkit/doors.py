@@ -9,7 +9,7 @@ from typing import Any
 
 
 def opened_on_use(
-    package: str, modules: Mapping[str, str]
+    package: str, modules: Mapping[str, str], *, elsewhere: str = ""
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Returns a package's ``__getattr__`` and ``__dir__``.
 
@@ -17,6 +17,8 @@ def opened_on_use(
         package: Its ``__name__``.
         modules: The names that each of its modules gives to the outside, between spaces; a
             module that is given whole stands beside "".
+        elsewhere: What names of other libraries are here: a module and a name in it, "a.b.NAMES",
+            looked up only for a name that is not there.
 
     Example:
         >>> from colabkit import notebook
@@ -28,6 +30,10 @@ def opened_on_use(
     def load(name: str) -> Any:
         if name not in owners:
             message = f"module {package!r} has no attribute {name!r}"
+            module, _, table = elsewhere.rpartition(".")
+            if table and not name.startswith("_"):
+                answers = getattr(importlib.import_module(module), table)
+                message = ". ".join(filter(None, (message, answers.hint(name, None))))
             raise AttributeError(message)
         if not owners[name]:
             return importlib.import_module(f"{package}.{name}")

@@ -9,7 +9,7 @@ OF_DATASET = OtherNames(
         {
             "dest": (
                 "cache_dir cache_path cache_subdir data_dir data_path data_root dest_dir"
-                " destination destination_path download_dir dst extract_dir extract_path"
+                " destination destination_path download_dir dst into extract_dir extract_path"
                 " extract_root extract_to folder local_dir out output output_dir output_path root"
                 " save_dir target target_dir to to_dir"
             ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def fit(
     scheduler: Any = None,
     warmup: float | None = None,
     metrics: Any = None,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[Any] | None = (),
     precision: Any = "auto",
     microbatch: int | str | None = None,
     accumulate: int = 1,
@@ -187,6 +187,7 @@ def fit(
         >>> len(history.epochs)
         2
     """
+    callbacks = () if callbacks is None else callbacks
     arguments = dict(locals())
     require_folder(ckpt_dir)
     for name in ("model", "data", "ckpt_dir", "keras_arguments"):
@@ -220,11 +221,24 @@ def _trained(
         raise no_framework_error() from error
     if not isinstance(model, torch.nn.Module):
         message = f"model is a {type(model).__name__}, not a torch.nn.Module or a keras.Model."
-        hint = f"Pass {model.__name__}()." if isinstance(model, type) else "Pass a module."
+        hint = _module_in_place_of(model)
         if any(hasattr(each, "compile") for each in (data, ckpt_dir)):
             hint = "The model comes first: fit(model, data, ckpt_dir)."
         raise ArgumentError(message, argument="model", hint=hint)
     return fit_with(model, data, ckpt_dir, arguments)
+
+
+def _module_in_place_of(model: object) -> str:
+    """Returns what to pass as the model instead of what is none."""
+    if isinstance(model, type):
+        return f"Pass {model.__name__}()."
+    if isinstance(model, str | Path):
+        return "Make the model, load its weights into it, and pass that."
+    if isinstance(model, Mapping):
+        return "Pass the module that it is of; model.load_state_dict(...) takes weights of a file."
+    if isinstance(model, list | tuple):
+        return "Pass one module; several are trained in a loop of your own, with colabkit.Run."
+    return "Pass a module."
 
 
 def _for_keras(arguments: dict[str, Any], keras_arguments: dict[str, Any]) -> dict[str, Any]:

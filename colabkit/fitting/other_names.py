@@ -22,7 +22,7 @@ RENAMED = by_name(
         ),
         "callbacks": "callback callbacks_list cbs hooks",
         "ckpt_dir": (
-            "checkpoint_dir checkpoint_path ckpt ckpt_path default_root_dir dirpath exp_dir"
+            "checkpoint_dir checkpoint_path ckpt default_root_dir dirpath exp_dir"
             " filepath folder log_dir logdir out_dir output_dir project_dir root_dir run_dir"
             " save_dir save_path weights_save_path work_dir"
         ),
@@ -185,8 +185,8 @@ _IN_OTHER_WORDS = by_name(
         "Pass metrics=: a name, a function of (output, target), or an object with update"
         " and compute; those of torchmetrics see all predictions of an epoch.": "compute_metrics",
         "Leave it out: running fit again goes on.": (
-            "auto_resume continue_training ignore_data_skip last_epoch restore resume_from"
-            " resume_path resume_training warm_start"
+            "auto_resume ckpt_path continue_training ignore_data_skip last_epoch restore"
+            " resume_from resume_path resume_training warm_start"
         ),
         'Write device="cuda"; without it, the best that works is taken.': (
             "cuda device_map gpu gpus n_gpu num_gpus use_cuda use_gpu"

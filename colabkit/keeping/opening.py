@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,11 @@ def local_folder(folder: str | Path, to: str | Path) -> Path:
     Raises:
         ArgumentError: It is on Drive itself, is a file, or lies in its own place.
     """
+    given: tuple[tuple[str, object], ...] = (("folder", folder), ("to", to))
+    for name, value in given:
+        if not isinstance(value, str | os.PathLike):
+            hint = 'Pass both: keep("/content/runs/exp", "MyDrive/exp").'
+            raise ArgumentError.of(name, value, hint)
     where = locate(folder).absolute()
     if is_slow(where):
         message = f"{folder} is on Drive or another slow place itself ({where})."

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from colabkit.errors import ArgumentError
 from colabkit.frameworks.processes import speaks_for_all
+from colabkit.other_places import OF_A_RUN
 from colabkit.runs import checks
 from colabkit.runs.boundaries import Boundaries
 from colabkit.runs.kept_values import KeptValues
@@ -14,13 +16,28 @@ from colabkit.runs.kept_values import KeptValues
 class Reporting(Boundaries):
     """The part of a ``Run`` that takes what a loop has to say."""
 
-    def log(self, *, weight: float = 1.0, **values: Any) -> None:
+    if not TYPE_CHECKING:  # or type checkers would take any name
+
+        def __getattr__(self, name: str) -> Any:
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            told = OF_A_RUN.in_other_words.get(name, "")
+            raise AttributeError(". ".join(filter(None, (message, told))), name=name, obj=self)
+
+    def log(
+        self, given: Mapping[str, Any] | None = None, /, *, weight: float = 1.0, **values: Any
+    ) -> None:
         """Notes values of the step under way: numbers or scalar tensors, read later.
 
         Args:
+            given: Values in a dict, as other loggers take them.
             weight: For how much the step counts in the epoch's mean: its samples, say.
             values: Scalars by name.
+
+        Raises:
+            ArgumentError: A name is taken, or ``given`` is no dict.
         """
+        if given is not None:
+            values = {**_named(given), **values}
         # Detached, or each graph would stay in memory until then; and copied, for a sum goes on.
         kept = {n: v.detach().clone() if hasattr(v, "detach") else v for n, v in values.items()}
         self._note_values(kept, weight)
@@ -29,8 +46,10 @@ class Reporting(Boundaries):
         checks.require_free_names(values)
         self._log.add(self._position.step, self._position.epoch, values, weight)
 
-    def log_epoch(self, **values: float) -> None:
-        """Notes values of the epoch under way, a validation loss for example."""
+    def log_epoch(self, given: Mapping[str, float] | None = None, /, **values: float) -> None:
+        """Notes values of the epoch under way, a validation loss for example; see ``log``."""
+        if given is not None:
+            values = {**_named(given), **values}
         checks.require_free_names(values)
         self._state.epoch_values.update(values)
 
@@ -84,3 +103,11 @@ class Reporting(Boundaries):
         """
         self._state.kept.add(values)
         return self._state.kept
+
+
+def _named(given: object) -> Mapping[str, Any]:
+    if isinstance(given, Mapping) and all(isinstance(name, str) for name in given):
+        return given
+    message = f"run.log was given {given!r:.40}, which has no name."
+    hint = "Write run.log(loss=loss), or pass a dict of values by name."
+    raise ArgumentError(message, argument="values", hint=hint)

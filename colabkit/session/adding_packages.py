@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from colabkit.errors import ArgumentError
 from colabkit.notebook import say
 from colabkit.packages import Installed, install_packages, names_a_file, read_request
 from colabkit.runtime import Platform, check_packages
@@ -25,6 +26,8 @@ def check_request(packages: str | Path | Iterable[str]) -> str | Path | Sequence
         if not names_a_file(packages):
             check_packages(str(packages))
         return packages
+    if not isinstance(packages, Iterable):
+        raise ArgumentError.of("packages", packages, 'Pass a list: packages=["timm>=1.0"].')
     listed = list(packages)
     check_packages(listed)
     return listed

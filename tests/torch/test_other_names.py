@@ -367,3 +367,90 @@ def test_a_history_is_read_as_keras_people_do(tmp_path):
         history["val_loss"]
     with pytest.raises(TypeError, match="not iterable"):
         iter(history)
+
+
+def lightning_data() -> Any:
+    class Data:
+        def train_dataloader(self) -> Any:
+            return torch_data.DataLoader(torch_data.TensorDataset(X, Y))
+
+    return Data()
+
+
+LOADER = torch_data.DataLoader(torch_data.TensorDataset(X, Y), batch_size=8)
+# Things of another kind than is asked for, and what the answer says.
+KINDS: dict[str, tuple[dict[str, Any], str]] = {
+    "rates for groups": ({"lr": [1e-3, 1e-4]}, "groups of parameters"),
+    "fastai's slice": ({"lr": slice(1e-5, 1e-3)}, "groups of parameters"),
+    "a loss of Keras": ({"loss": "sparse_categorical_crossentropy"}, 'Write loss="cross_entropy"'),
+    "a loss class by name": ({"loss": "BCEWithLogitsLoss"}, 'Write loss="bce"'),
+    "a loss of fastai": ({"loss": "CrossEntropyLossFlat"}, 'Write loss="cross_entropy"'),
+    "a loss unheard of": ({"loss": "focal"}, "Pass one of cross_entropy"),
+    "optim of TrainingArguments": ({"optimizer": "adamw_torch_fused"}, 'optimizer="adamw"'),
+    "8 bits by name": ({"optimizer": "paged_adamw_8bit"}, "bitsandbytes.optim"),
+    "a dict of settings": ({"optimizer": {"name": "sgd", "lr": 0.1}}, 'optimizer="adamw", lr=1e-3'),
+    "a model's name": ({"model": "bert-base-uncased"}, "Make the model"),
+    "a list of models": ({"model": [nn.Linear(2, 2)]}, "colabkit.Run"),
+    "a state_dict": ({"model": nn.Linear(2, 2).state_dict()}, "load_state_dict"),
+    "two loaders": ({"data": (LOADER, LOADER)}, "fit takes another as validation_data"),
+    "datasets in a list": ({"data": [LOADER.dataset] * 2}, "ConcatDataset"),
+    "a LightningDataModule": ({"data": lightning_data()}, "data.train_dataloader()"),
+    "labels as text": ({"data": (X, ["a"] * len(X))}, "return_inverse=True"),
+    "labels in a list": ({"data": (X, [0] * len(X))}, "np.array(y)"),
+    "where to resume": ({"ckpt_path": "last"}, "running fit again goes on"),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_thing_of_another_kind_is_answered_by_what_to_pass(name, tmp_path):
+    given, told = KINDS[name]
+    arguments = {"model": network(), "data": (X, Y), **given}
+    with pytest.raises(ArgumentError) as caught:
+        colabkit.fit(arguments.pop("model"), arguments.pop("data"), tmp_path, **arguments, **QUIET)
+    assert told in str(caught.value)
+
+
+def test_no_callbacks_may_be_none(tmp_path):
+    colabkit.fit(network(), (X, Y), tmp_path, epochs=1, callbacks=None, **QUIET)
+
+
+def test_a_run_says_what_stands_for_the_methods_of_other_libraries(tmp_path):
+    run = colabkit.Run(tmp_path, model=network(), progress=False)
+    for name, told in {
+        "save": "run.flush()",
+        "load_state": "colabkit.load(model, ckpt_dir)",
+        "backward": "the loop is your own",
+        "log_dict": "run.log(loss=loss)",
+        "train": "run.epochs(3)",
+        "what": "has no attribute 'what'",
+    }.items():
+        assert not hasattr(run, name)
+        with pytest.raises(AttributeError) as caught:
+            getattr(run, name)
+        assert told in str(caught.value)
+
+
+def test_a_dict_of_values_is_logged_as_its_names_are(tmp_path):
+    run = colabkit.Run(tmp_path, model=network(), progress=False)
+    for item in run.items(range(2)):
+        run.log({"loss": float(item)}, accuracy=1.0)
+        run.log_epoch({"val_loss": 3.0})
+        with pytest.raises(ArgumentError, match="has no name"):
+            run.log(0.5)
+    assert run.history.steps["loss"].tolist() == [0.0, 1.0]
+    assert run.history.steps["accuracy"].tolist() == [1.0, 1.0]
+
+
+def test_colabkit_says_what_stands_for_names_of_other_libraries():
+    for name, told in {
+        "Trainer": "colabkit.fit",
+        "unzip": "colabkit.dataset(source)",
+        "mount_drive": "colabkit.mount()",
+        "seed_everything": "seed=",
+        "save_checkpoint": "written by themselves",
+        "nothing_known": "has no attribute 'nothing_known'",
+    }.items():
+        assert not hasattr(colabkit, name)
+        with pytest.raises(AttributeError) as caught:
+            getattr(colabkit, name)
+        assert told in str(caught.value)

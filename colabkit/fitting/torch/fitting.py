@@ -97,7 +97,13 @@ class TorchOptions(FitOptions):
 def _require_amount(name: str, value: Any) -> None:
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if value is not None and not (is_number and value >= 0):
-        raise ArgumentError.of(name, value, "Pass a number from 0 on.")
+        hint = "Pass a number from 0 on."
+        if isinstance(value, list | tuple | slice):
+            hint = (
+                "Pass one number from 0 on; several are for groups of parameters: optimizer="
+                'torch.optim.AdamW([{"params": ..., "lr": 1e-4}, ...]).'
+            )
+        raise ArgumentError.of(name, value, hint)
 
 
 def fit_with(

@@ -14,6 +14,16 @@ from colabkit.fitting.torch.mistakes import form_of, hint_on_target, one_sample_
 # With fewer rows, several labels at once may be one each by chance.
 _ROWS_TO_TELL = 8
 
+_ELSEWHERE = {
+    "cross_entropy": "ce categoricalcrossentropy crossentropy sparsecategoricalcrossentropy",
+    "bce": "bcewithlogits binarycrossentropy",
+    "mse": "meansquarederror l2",
+    "mae": "meanabsoluteerror",
+    "l1": "l1",
+    "huber": "smoothl1",
+    "nll": "negativeloglikelihood",
+}
+
 LossFunction = Callable[[Any, Any], torch.Tensor]
 
 _BY_NAME: dict[str, LossFunction] = {
@@ -27,6 +37,19 @@ _BY_NAME: dict[str, LossFunction] = {
 }
 
 
+def _meant_by(name: str) -> str:
+    """Returns the name that a loss of Keras, PyTorch or fastai has here, "" where it has none.
+
+    Example:
+        >>> _meant_by("CrossEntropyLoss"), _meant_by("sparse_categorical_crossentropy")
+        ('cross_entropy', 'cross_entropy')
+    """
+    plain = name.lower().replace("_", "").removesuffix("flat").removesuffix("loss")
+    known = {n.replace("_", ""): n for n in _BY_NAME}
+    known |= {each: name for name, others in _ELSEWHERE.items() for each in others.split()}
+    return known.get(plain, "")
+
+
 def named_loss(loss: Any) -> LossFunction:
     """Returns a loss by name, or the function given.
 
@@ -37,6 +60,8 @@ def named_loss(loss: Any) -> LossFunction:
         if loss not in _BY_NAME:
             message = f"loss is {loss!r}, which is no loss known by name."
             hint = f"Pass one of {', '.join(_BY_NAME)}, or a function of (output, target)."
+            if elsewhere := _meant_by(loss):
+                hint = f'Write loss="{elsewhere}".'
             raise ArgumentError(message, argument="loss", hint=hint)
         return _BY_NAME[loss]
     if isinstance(loss, type):

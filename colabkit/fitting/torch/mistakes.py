@@ -124,6 +124,10 @@ def _mistake_in_count(model: nn.Module, inputs: Any) -> ArgumentError | None:
     except TypeError as error:
         name = type(model).__name__
         if isinstance(inputs, Mapping):
+            if not inputs:
+                message = f"A batch has nothing for {name}, whose inputs must be tensors: {error}."
+                hint = "Text is tokenized first, and each column of the data is a number or a list."
+                return _error(message, hint)
             message = f"A batch has the names {', '.join(map(str, inputs))}; {name}: {error}."
             return _error(message, "Let the data give the names that forward takes.")
         count = len(inputs) if several else 1

@@ -66,6 +66,8 @@ def make_optimizer(
         if callable(optimizer):
             name = getattr(optimizer, "__name__", type(optimizer).__name__)
             message = f"optimizer is {name}, which gives no torch.optim.Optimizer."
+        elif isinstance(optimizer, Mapping) and isinstance(optimizer.get("name"), str):
+            hint = 'Write optimizer="adamw", lr=1e-3; or make it, and pass that.'
         elif isinstance(optimizer, Mapping | list | tuple):
             hint = "Pass each by itself: optimizer=optimizer, scheduler=scheduler."
         raise ArgumentError(message, argument="optimizer", hint=hint)
@@ -140,6 +142,15 @@ def _named(
     if make is None:
         message = f"optimizer is {name!r}, which is no optimizer known by name."
         hint = f"Pass one of {', '.join(_OPTIMIZERS)}, an optimizer, or a function that makes one."
+        # As Hugging Face's TrainingArguments call them: adamw_torch, adamw_torch_fused, adamw_hf.
+        first, _, rest = name.lower().partition("_")
+        if first in _OPTIMIZERS and rest.partition("_")[0] in {"torch", "hf"}:
+            hint = f'Write optimizer="{first}".'
+        elif "bit" in rest:
+            hint = (
+                "Pass a function that makes it: optimizer=lambda p:"
+                " bitsandbytes.optim.AdamW8bit(p, lr=1e-4)."
+            )
         raise ArgumentError(message, argument="optimizer", hint=hint)
     fusable = all(p.is_floating_point() and p.device.type in {"cpu", "cuda"} for p in parameters)
     if name.lower() in _FUSED and fusable:

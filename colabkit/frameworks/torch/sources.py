@@ -30,10 +30,7 @@ def feed_of(data: Any, *, batch_size: int, shuffle: bool, device: torch.device) 
     Raises:
         ArgumentError: When the data is none of these, or empty.
     """
-    if isinstance(data, str | Path) or hasattr(data, "to_numpy"):
-        raise _unreadable(data)
-    if isinstance(data, Mapping) and not _is_arrays(data) and all(type(k) is str for k in data):
-        raise _of_parts(data)
+    _refuse_what_is_no_data(data)
     if isinstance(data, torch_data.DataLoader):
         feed = _of_loader(data, device)
     elif isinstance(data, torch_data.IterableDataset) and loader_within(data) is not None:
@@ -82,6 +79,41 @@ def _of_parts(data: Mapping[str, object]) -> ArgumentError:
     return ArgumentError(message, argument="data", hint=hint)
 
 
+def _refuse_what_is_no_data(data: Any) -> None:
+    if isinstance(data, str | Path) or hasattr(data, "to_numpy"):
+        raise _unreadable(data)
+    if isinstance(data, Mapping) and not _is_arrays(data) and all(type(k) is str for k in data):
+        raise _of_parts(data)
+    if isinstance(data, tuple | list) and any(_is_of_torch(each) for each in data):
+        raise _of_several(data)
+    if isinstance(data, tuple) and any(hasattr(each, "shape") for each in data):
+        _require_no_lists(data)
+
+
+def _require_no_lists(data: tuple[Any, ...]) -> None:
+    for part in data:
+        if isinstance(part, list) and part and isinstance(part[0], str | int | float):
+            is_text = isinstance(part[0], str)
+            message = f"data holds a list of {'text' if is_text else 'plain numbers'}."
+            hint = "Pass an array: np.array(y)."
+            if is_text:
+                hint = "Pass the number of each class: np.unique(y, return_inverse=True)[1]."
+            raise ArgumentError(message, argument="data", hint=hint)
+
+
+def _is_of_torch(data: object) -> bool:
+    return isinstance(data, torch_data.DataLoader | torch_data.Dataset)
+
+
+def _of_several(data: Sequence[object]) -> ArgumentError:
+    names = ", ".join(type(each).__name__ for each in data)
+    message = f"data is a {type(data).__name__} of {len(data)} ({names}), and no data itself."
+    hint = "Pass one of them; fit takes another as validation_data"
+    if all(isinstance(each, torch_data.Dataset) for each in data):
+        hint += "; to train on all, torch.utils.data.ConcatDataset(data)"
+    return ArgumentError(message, argument="data", hint=f"{hint}.")
+
+
 def _unreadable(data: object) -> ArgumentError:
     message = f"data is a {type(data).__name__}, from which no batches can be read."
     hint = "Pass (x, y) arrays, a Dataset, a DataLoader, or an iterable of batches."
@@ -94,6 +126,11 @@ def _unreadable(data: object) -> ArgumentError:
         hint = (
             "Split the data beforehand: torch.utils.data.random_split(data, [0.8, 0.2],"
             " torch.Generator().manual_seed(0)); the second part is validation_data."
+        )
+    elif callable(getattr(data, "train_dataloader", None)):
+        hint = (
+            "Pass its loaders, after data.prepare_data() and data.setup('fit'): data="
+            "data.train_dataloader(), validation_data=data.val_dataloader()."
         )
     elif hasattr(data, "to_numpy"):
         hint = 'Pass arrays of it: (x.to_numpy("float32"), y.to_numpy()).'
