@@ -1,4 +1,4 @@
-"""The checkpoints of several processes: rank 0 reads and writes them, and the others are given.
+"""The checkpoints of several processes: rank 0 reads and publishes them, all write their shares.
 
 Where each process holds pieces of the weights, all take a snapshot together: rank 0 calls, as
 often as it takes one, and says when it takes no more.
@@ -32,8 +32,8 @@ _NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
 _SNAPSHOT = "a snapshot"
 _NAMED, _TRAINED = "a checkpoint of an earlier phase", "what the run folder holds"
 _PIECES = "pieces"
-# Off until long sweeps of kills have been seen with it: rank 0 writes all.
-WRITE_TOGETHER = False
+# Without, rank 0 writes all: what tests and the benchmark compare with.
+WRITE_TOGETHER = True
 
 
 class LeadingManager(CheckpointManager):
