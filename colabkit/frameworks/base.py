@@ -211,7 +211,7 @@ class FrameworkAdapter(Protocol):
         ...
 
     def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns which variables that a loop's steps hand on decide training and are not held."""
+        """Returns which of the variables that steps hand on begin anew at a resume, in words."""
         ...
 
     def unsaved(self) -> tuple[str, ...]:

@@ -103,17 +103,39 @@ def carried_over(loop: weakref.ref[Any]) -> dict[str, Any]:
     return found
 
 
-def _carried_in(frame: FrameType) -> list[str]:
-    body = list(dis.get_instructions(frame.f_code))
-    head = next((n for n, each in enumerate(body) if each.offset == frame.f_lasti), len(body))
-    if head == len(body) or body[head].opname != "FOR_ITER":
+def read_on_by(loop: weakref.ref[Any]) -> tuple[str, ...]:
+    """Returns the iterators without a state that each step of a loop calls ``next`` on.
+
+    Asked from within the loop's generator, at the head of a ``for`` statement.
+    """
+    found = []
+    for frame in _frames_over(loop()):
+        body = _body_of(frame)
+        for called, given in itertools.pairwise(each for each in body if each.argval is not None):
+            value = _value_of(given.argval, frame) if called.argval == "next" else None
+            has_state = isinstance(value, Loop) or hasattr(value, "state_dict")
+            if isinstance(value, Iterator) and not has_state:
+                found.append(given.argval)
+    return tuple(dict.fromkeys(found))
+
+
+def _value_of(name: object, frame: FrameType) -> object:
+    return frame.f_locals.get(name, frame.f_globals.get(name)) if isinstance(name, str) else None
+
+
+def _body_of(frame: FrameType) -> list[dis.Instruction]:
+    """Returns the instructions of the ``for`` statement at whose head a frame stands."""
+    code = list(dis.get_instructions(frame.f_code))
+    head = next((n for n, each in enumerate(code) if each.offset == frame.f_lasti), len(code))
+    if head == len(code) or code[head].opname != "FOR_ITER":
         return []
-    end = body[head].argval
+    return [each for each in code[head + 1 :] if each.offset < code[head].argval]
+
+
+def _carried_in(frame: FrameType) -> list[str]:
     first: dict[str, str] = {}
     is_set = set()
-    for each in body[head + 1 :]:
-        if each.offset >= end:
-            break
+    for each in _body_of(frame):
         # Newer Pythons read and set two names in one instruction.
         verbs = _ACCESSES.findall(each.opname) if each.argval is not None else []
         names = each.argval if isinstance(each.argval, tuple) else (each.argval,)

@@ -335,6 +335,8 @@ class Run(Reporting):
         cursor = position.enter(feed, has_one_feed=not self.is_users_loop)
         if cursor is None:
             self._adapter.restore_again()
+            if not position.is_behind:
+                self._evaluation.after_pass()
             self._seed_between()
             return
         if cursor.batches_done:

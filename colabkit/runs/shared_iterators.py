@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from colabkit.runs.leaving import Loop, carried_over, counted_by
+from colabkit.runs.leaving import Loop, carried_over, counted_by, read_on_by
 
 _SHARED = (
     "several loops read on from one iterator, which a resume begins anew: give each loop a list, a"
@@ -15,9 +15,9 @@ _SHARED = (
 )
 _COUNTED = "{}() counts from 0 again after a resume, where run.batch goes on"
 _PAIRED = "zip() begins what it pairs anew after a resume, where run.batch and run.step go on"
-_CARRIED = (
-    "the loop's {0} begins anew at a resume: keep it as an object of the run"
-    " (Run(..., {0}={0}), then run.{0})"
+_READ_ON = (
+    "the loop reads {0} on by itself, which a resume begins anew: loop over what it reads with"
+    " run.batches() or run.items()"
 )
 _DEPTH_MAX = 3
 _Source = TypeVar("_Source")
@@ -60,10 +60,11 @@ class SharedIterators:
 
         Args:
             loop: The loop, which is at its head.
-            of_framework: Returns which variables of those by name training depends on.
+            of_framework: Returns of those by name which begin anew, and what to do, in words.
         """
         found = [_PAIRED if name == "zip" else _COUNTED.format(name) for name in counted_by(loop)]
-        found += [_CARRIED.format(name) for name in of_framework(carried_over(loop))]
+        found += [_READ_ON.format(name) for name in read_on_by(loop)]
+        found += of_framework(carried_over(loop))
         self.reasons = tuple(dict.fromkeys((*self.reasons, *found)))
 
 

@@ -120,12 +120,12 @@ def main(folder: Path, plan: list[dict[str, Any]]) -> None:
         if "kill_at_epoch_end" in part:
             callbacks = [KillAtEpochEnd(part["kill_at_epoch_end"])]
         if "around" in part:
-            from tests.keras import around, loop_cases
+            from tests.keras import around
 
             run_of: Callable[..., Any] = lambda **_: around.PlainLoop()  # noqa: E731
             if part["around"] != "plain":
                 kill_at = part.get("kill_at_step")
-                run_of = loop_cases.dying_run(folder / part["around"], kill_at, kill_self)
+                run_of = around.dying_run(folder / part["around"], kill_at, kill_self)
             ended = around.around(run_of)
             (folder / f"{part['around']}.json").write_text(json.dumps(ended))
             continue

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import colabkit
+from tests.keras.around import dying_run
 from tests.keras.cases import BATCH, SAMPLES, arrays
 
 LOOP_EPOCHS = 3
@@ -208,20 +209,6 @@ LOOPS: dict[str, Callable[[Callable[..., Any]], Any]] = {
     each.__name__: each
     for each in (guide, gan, eager_module, on_batch, compiled_metrics, scaled, two_phases)
 }
-
-
-def dying_run(folder: Any, kill_at: int | None, kill: Callable[[], None]) -> Callable[..., Any]:
-    """Returns what makes a Run that ends the process behind a step, before that is counted."""
-
-    class Dying(colabkit.Run):
-        def batches(self, data: Any, **options: Any) -> Any:
-            for batch in super().batches(data, **options):
-                yield batch
-                if self.step + 1 == kill_at:
-                    self.flush()
-                    kill()
-
-    return lambda **objects: Dying(folder, progress=False, save_every=1, **objects)
 
 
 def loop(name: str, folder: Any, kill_at: int | None, kill: Callable[[], None]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 import colabkit
 from colabkit.errors import ArgumentError
-from tests.keras.lives import WarmProcess, needs_keras, outcome
+from tests.keras.lives import WarmProcess, needs_jax, needs_keras, outcome
 
 pytestmark = needs_keras
 in_life = pytest.mark.in_nursery("on_tensorflow")
@@ -40,16 +40,71 @@ def test_a_loop_killed_twice_ends_with_the_same_bits(
     assert outcome(tmp_path, "alone")["verdict"].startswith("Resume is exact")
 
 
+def check_around(warm: WarmProcess, folder: Path) -> None:
+    """Killed twice in one evaluation, in training and in an evaluation again."""
+    plan = [{"around": "plain"}, {"around": "killed", "kill_at_step": 6}]
+    assert not warm.live(folder, *plan)
+    for step in (6, 9, 12):
+        assert not warm.live(folder, {"around": "killed", "kill_at_step": step})
+    assert warm.live(folder, {"around": "killed"})
+    assert outcome(folder, "killed") == outcome(folder, "plain")
+
+
 def test_what_stands_around_the_passes_counts_once_as_in_the_plain_loop(
     on_tensorflow: WarmProcess, tmp_path: Path
 ) -> None:
-    """Killed in an evaluation, in training and in an evaluation again."""
-    plan = [{"around": "plain"}, {"around": "killed", "kill_at_step": 6}]
-    assert not on_tensorflow.live(tmp_path, *plan)
-    for step in (9, 12):
-        assert not on_tensorflow.live(tmp_path, {"around": "killed", "kill_at_step": step})
-    assert on_tensorflow.live(tmp_path, {"around": "killed"})
-    assert outcome(tmp_path, "killed") == outcome(tmp_path, "plain")
+    check_around(on_tensorflow, tmp_path)
+
+
+def test_it_counts_once_on_pytorch_too(on_torch: WarmProcess, tmp_path: Path) -> None:
+    check_around(on_torch, tmp_path)
+
+
+@needs_jax
+def test_it_counts_once_on_jax_too(on_jax: WarmProcess, tmp_path: Path) -> None:
+    check_around(on_jax, tmp_path)
+
+
+@in_life
+@pytest.mark.parametrize("kind", ["in a checkpoint", "by itself", "what steps hand on"])
+def test_what_begins_anew_beside_the_data_is_named(kind: str, tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    data = tf.data.Dataset.range(9)
+    iterator, state, variable = iter(data), np.zeros(3), tf.Variable(1.0)
+    checkpoint = tf.train.Checkpoint(variable=variable)
+    if kind == "in a checkpoint":
+        checkpoint.iterator = iterator
+    run = colabkit.Run(tmp_path, progress=False, checkpoint=checkpoint)
+    for _ in run.items(range(2)) if kind == "by itself" else ():
+        variable.assign_add(tf.cast(next(iterator), "float32"))
+    for _ in run.items(range(2)) if kind == "what steps hand on" else ():
+        state = state + float(variable)
+    for _ in run.items(range(2)) if kind == "in a checkpoint" else ():
+        variable.assign_add(1.0)
+    (reason,) = run.verdict.reasons
+    said = {
+        "in a checkpoint": "where checkpoint.iterator stands is in no checkpoint",
+        "by itself": "the loop reads iterator on by itself",
+        "what steps hand on": "the loop's state begins anew at a resume: keep it as an array",
+    }
+    assert reason.startswith(said[kind])
+
+
+@in_life
+def test_an_optimizer_under_a_strategy_is_counted(tmp_path: Path) -> None:
+    import keras
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["/cpu:0"])
+    with strategy.scope():
+        model, optimizer = tiny(), keras.optimizers.Adam()
+        optimizer.build(model.trainable_variables)
+    step = trained_with(model, optimizer)
+    run = run_over(
+        tmp_path, lambda x, y: strategy.run(step, args=(x, y)), model=model, optimizer=optimizer
+    )
+    assert str(run.verdict).startswith("Resume is exact")
 
 
 @in_life

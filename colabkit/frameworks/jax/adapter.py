@@ -27,6 +27,10 @@ from colabkit.frameworks.plain import Parts, PlainAdapter
 from colabkit.frameworks.plain.adapter import cpu_threads
 from colabkit.frameworks.plain.records import record
 
+_CARRIED = (
+    "the loop's {0} begins anew at a resume: keep it as an object of the run"
+    " (Run(..., {0}={0}), then run.{0})"
+)
 _FLAG = "--xla_gpu_deterministic_ops=true"
 
 
@@ -126,14 +130,14 @@ class JaxAdapter(PlainAdapter):
         return floats_of(values)
 
     def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns which variables hold a random key or arrays that no object of the run holds."""
+        """Returns which variables are a random key or arrays that no object of the run holds."""
         held = {
             id(leaf)
             for name in self._trees
             for leaf in self._apart(self._objects[name]).leaves.values()
         }
         return tuple(
-            name
+            _CARRIED.format(name)
             for name, value in variables.items()
             if any(
                 isinstance(leaf, jax.Array) and (is_key(leaf) or leaf.ndim) and id(leaf) not in held

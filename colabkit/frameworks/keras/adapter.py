@@ -14,18 +14,23 @@ from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import SampledWatch, Watch
 from colabkit.frameworks.keras.compare import record
+from colabkit.frameworks.keras.evaluating import Moment, Moments
 from colabkit.frameworks.keras.loop_inspect import LoopInspector
 from colabkit.frameworks.keras.passed_settings import PassedSettings, parts_of
 from colabkit.frameworks.keras.randomness import forget_draws, seed_streams
 from colabkit.frameworks.keras.replicas import replicas_of
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
 from colabkit.frameworks.keras.state import KerasState
-from colabkit.frameworks.keras.variables import backend_name, sync
+from colabkit.frameworks.keras.variables import backend_name, is_array, sync
 from colabkit.storage import Bytes
 
 _ANY_ORDER = (
     "GPU kernels may add in any order"
     " (tf.config.experimental.enable_op_determinism() makes them exact)"
+)
+_CARRIED = (
+    "the loop's {0} begins anew at a resume: keep it as an array"
+    " (kept = run.state({0}={0}), then kept.{0})"
 )
 
 
@@ -50,7 +55,7 @@ class KerasAdapter:
         self._rates: Mapping[str, float] | None = None
         self._taken_from: Mapping[str, Any] | None = None
         # What may be held of passes that are over.
-        self._moments: Any = None
+        self._moments = Moments()
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:  # noqa: ARG002  # guarded
         """Puts the streams of TensorFlow's eager draws where none has drawn before."""
@@ -62,8 +67,7 @@ class KerasAdapter:
     def begin_step(self) -> None:
         """Looks at what the first step uses."""
         self.forget_restored()
-        if self._moments is not None:
-            self._moments.begin_step()
+        self._moments.begin_step()
         if not self._inspector.is_over:
             self._inspector.begin_step()
 
@@ -76,15 +80,10 @@ class KerasAdapter:
         return False
 
     def evaluation_mark(self, *, at_end: bool = False) -> object | None:  # noqa: ARG002
-        """Returns what is equal while no optimizer steps; None on backends that write in place."""
-        if not self._on_tensorflow:
-            return None
-        # Imported where TensorFlow is.
-        from colabkit.frameworks.keras.evaluating import Moment, Moments
-
-        moment = Moment.of(self.state)
+        """Returns what is equal while no optimizer steps; None where nobody trains."""
+        self.sync()
+        moment = Moment.of(self.state, self.backend.is_tensor)
         if moment is not None:
-            self._moments = self._moments or Moments()
             self._moments.add(moment)
         return moment
 
@@ -252,15 +251,16 @@ class KerasAdapter:
             return (_ANY_ORDER,)
         return ()
 
-    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
-        """A model is changed where it is."""
-        return ()
+    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns which variables are arrays; a lone number is a sum for the eye."""
+        found = (name for name, value in variables.items() if is_array(value))
+        return tuple(_CARRIED.format(name) for name in found)
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to use or change that no object of the run holds."""
         watching = [each for each in self.state.others.values() if hasattr(each, "unsaved")]
         seen = (reason for each in watching for reason in each.unsaved())
-        return (*self._inspector.reasons(), *seen)
+        return (*self.state.left_out, *self._inspector.reasons(), *seen)
 
 
 def _as_float(value: Any) -> float:

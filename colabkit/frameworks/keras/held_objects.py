@@ -13,6 +13,10 @@ from colabkit.frameworks.detect import KERAS
 from colabkit.frameworks.keras.variables import backend_name
 
 _DEPTH_MAX = 6
+_ITERATOR = (
+    "where {} stands is in no checkpoint, and a resume begins it anew: loop over its data with"
+    " run.batches(data)"
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,12 +28,14 @@ class Held:
         optimizers: Optimizers.
         variables: Variables, those of metrics and of random generators among them.
         others: Objects with ``state_dict`` and ``load_state_dict``.
+        left_out: What of them no checkpoint has, in words.
     """
 
     layers: dict[str, Any]
     optimizers: dict[str, Any]
     variables: dict[str, Any]
     others: dict[str, Any]
+    left_out: list[str]
 
 
 def taken_apart(objects: Mapping[str, Any]) -> Held:
@@ -38,7 +44,7 @@ def taken_apart(objects: Mapping[str, Any]) -> Held:
     Raises:
         ArgumentError: One of the objects has no state that can be saved.
     """
-    held = Held({}, {}, {}, {})
+    held = Held({}, {}, {}, {}, [])
     seen: set[int] = set()
     # What has a name of its own keeps it, wherever else it is part of something.
     for name, value in sorted(objects.items(), key=lambda item: not _is_part(item[1])):
@@ -59,7 +65,9 @@ def taken_apart(objects: Mapping[str, Any]) -> Held:
 
 
 def _sort_in(held: Held, path: str, part: Any) -> None:
-    if isinstance(part, keras.layers.Layer):
+    if _is_iterator(part):
+        held.left_out.append(_ITERATOR.format(path))
+    elif isinstance(part, keras.layers.Layer):
         held.layers[path] = part
     elif isinstance(part, keras.optimizers.Optimizer):
         held.optimizers[path] = part
@@ -80,7 +88,7 @@ def _parts(path: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple[
     if id(value) in seen or depth > _DEPTH_MAX:
         return
     seen.add(id(value))
-    if _is_part(value):
+    if _is_part(value) or _is_iterator(value):
         yield path, value
         return
     if isinstance(value, Mapping):
@@ -115,6 +123,14 @@ def _is_of_framework(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return bool(value) and all(map(_is_of_framework, value))
     return KERAS.claims(value) and not _is_data(value)
+
+
+def _is_iterator(value: Any) -> bool:
+    if backend_name() != "tensorflow":
+        return False
+    import tensorflow as tf  # imported where it is the backend
+
+    return isinstance(value, tf.data.Iterator)
 
 
 def _is_data(value: Any) -> bool:

@@ -10,7 +10,7 @@ import keras
 
 from colabkit.frameworks.keras.graphs import draws_unseen
 from colabkit.frameworks.keras.state import KerasState
-from colabkit.frameworks.keras.variables import backend_name
+from colabkit.frameworks.keras.variables import backend_name, steps_of
 
 _COMPARED_BYTES_MAX = 1 << 20
 
@@ -38,7 +38,7 @@ class LoopInspector:
         if self._known is None:
             live = _live()
             self._known = {id(f): f.experimental_get_tracing_count() for f in _functions(live)}
-            self._steps_before = {id(each): int(each.iterations) for each in _optimizers(live)}
+            self._steps_before = {id(each): steps_of(each) for each in _optimizers(live)}
         else:
             self.finish()
 
@@ -72,7 +72,7 @@ class LoopInspector:
         known = {id(o) for o in self._state.optimizers.values()} | inner
         for each in _optimizers(live):
             # One that took no step is of an earlier phase, say.
-            if int(each.iterations) > self._steps_before.get(id(each), 0) and id(each) not in known:
+            if steps_of(each) > self._steps_before.get(id(each), 0) and id(each) not in known:
                 trained = getattr(each, "_trainable_variables", None) or ()
                 if any(id(variable) in held for variable in trained):
                     yield (

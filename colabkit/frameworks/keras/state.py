@@ -40,6 +40,7 @@ class KerasState:
     def __init__(self, objects: Mapping[str, Any]) -> None:
         held = taken_apart(objects)
         self.variables, self.others = held.variables, held.others
+        self.left_out = tuple(held.left_out)
         for name, model in held.layers.items():
             _require_built(name, model)
         self._states = {name: _ModelState(name, model) for name, model in held.layers.items()}

@@ -91,6 +91,17 @@ def is_value(variable: Any, value: Any) -> bool:
     return now.dtype == then.dtype and now.tobytes() == then.tobytes()
 
 
+def is_array(value: Any) -> bool:
+    """Whether a value is an array or a tensor of one axis or more, and no variable."""
+    is_one = isinstance(value, np.ndarray) or keras.ops.is_tensor(value)
+    return is_one and not isinstance(value, variable_kinds()) and len(value.shape) > 0
+
+
+def steps_of(optimizer: Any) -> int:
+    """Returns how many steps an optimizer has taken; under a strategy ``int`` cannot tell."""
+    return int(keras.ops.convert_to_numpy(optimizer.iterations.value))
+
+
 def form(variable: Any) -> str:
     """Returns dtype and shape in words."""
     return f"{keras.backend.standardize_dtype(variable.dtype)} {list(variable.shape)}"
