@@ -108,13 +108,13 @@ def read_on_by(loop: weakref.ref[Any]) -> tuple[str, ...]:
 
     Asked from within the loop's generator, at the head of a ``for`` statement.
     """
-    found = []
-    for frame in _frames_over(loop()):
+    steps, found = loop(), []
+    for frame in _frames_over(steps):
         body = _body_of(frame)
         for called, given in itertools.pairwise(each for each in body if each.argval is not None):
             value = _value_of(given.argval, frame) if called.argval == "next" else None
-            has_state = isinstance(value, Loop) or hasattr(value, "state_dict")
-            if isinstance(value, Iterator) and not has_state:
+            goes_on = hasattr(value, "state_dict") or _is_ours(value, steps)
+            if isinstance(value, Iterator) and not (goes_on or isinstance(value, Loop)):
                 found.append(given.argval)
     return tuple(dict.fromkeys(found))
 
