@@ -91,6 +91,20 @@ def test_what_begins_anew_beside_the_data_is_named(kind: str, tmp_path: Path) ->
     assert reason.startswith(said[kind])
 
 
+@pytest.mark.in_nursery("on_torch")
+def test_a_loop_on_pytorch_reads_what_its_loader_gives(tmp_path: Path) -> None:
+    import torch
+
+    x, y = torch.arange(12.0).reshape(6, 2), torch.arange(6) % 3
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=2)
+    run = colabkit.Run(tmp_path, progress=False, model=tiny())
+    read = [(type(batch), *batch) for batch in run.batches(data)]
+    for (kind, a, b), other in zip(read, data, strict=True):
+        assert kind is type(other)
+        assert torch.equal(a, other[0])
+        assert torch.equal(b, other[1])
+
+
 @in_life
 def test_an_optimizer_under_a_strategy_is_counted(tmp_path: Path) -> None:
     import keras

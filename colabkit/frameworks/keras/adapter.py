@@ -156,7 +156,8 @@ class KerasAdapter:
 
     def feed(self, data: Any, *, batch_size: int = 32, shuffle: bool = True) -> Feed:
         """Returns the source of batches for whatever the user passed."""
-        feed = feed_of(data, FeedOptions(batch_size=batch_size, shuffle=shuffle, seed=0))
+        options = FeedOptions(batch_size=batch_size, shuffle=shuffle, seed=0, of_loop=True)
+        feed = feed_of(data, options)
         if (go_on := getattr(feed, "go_on_in_session", None)) is not None:
             go_on()
         return feed

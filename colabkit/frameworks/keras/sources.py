@@ -33,6 +33,7 @@ class FeedOptions:
         class_weights: Weights of classes, or None.
         is_shared: Whether training and validation data are one object.
         as_keras_fit: Whether a pipeline draws the orders that it draws in Keras' own ``fit``.
+        of_loop: Whether a loop of one's own reads it, which on PyTorch takes a loader's tensors.
     """
 
     batch_size: int
@@ -44,6 +45,7 @@ class FeedOptions:
     class_weights: ClassWeights | None = None
     is_shared: bool = False
     as_keras_fit: bool = False
+    of_loop: bool = False
 
 
 def feed_of(data: Any, options: FeedOptions) -> KerasFeed:
@@ -161,9 +163,10 @@ def _of_loader(data: Any, options: FeedOptions) -> KerasFeed:
         message = "steps_per_epoch is given, and data is a DataLoader that has no length."
         hint = "Give its dataset as many batches, or a __len__."
         raise ArgumentError(message, argument="steps_per_epoch", hint=hint)
+    keeps_tensors = options.of_loop and keras.backend.backend() == "torch"
     feed = ForeignFeed(
         inner,
-        _arrays,
+        (lambda batch: batch) if keeps_tensors else _arrays,
         lambda turn: derive(seed, "pass", turn),
         steps_per_epoch=options.steps_per_epoch,
         limit=options.limit,

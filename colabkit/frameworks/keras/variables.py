@@ -99,7 +99,8 @@ def is_array(value: Any) -> bool:
 
 def steps_of(optimizer: Any) -> int:
     """Returns how many steps an optimizer has taken; under a strategy ``int`` cannot tell."""
-    return int(keras.ops.convert_to_numpy(optimizer.iterations.value))
+    counted = optimizer.iterations  # a lone tensor where one optimizer is around another
+    return int(keras.ops.convert_to_numpy(getattr(counted, "value", counted)))
 
 
 def form(variable: Any) -> str:
