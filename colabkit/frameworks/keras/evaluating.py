@@ -96,9 +96,7 @@ class Moment:
         if self._held is None:
             return list(sections)
         return [
-            dataclasses.replace(
-                each, state=decode(skeleton, lambda _, name, of=found: _given(of[name]))
-            )
+            dataclasses.replace(each, state=_joined(skeleton, found))
             for each, skeleton, found in self._held
         ]
 
@@ -130,6 +128,10 @@ def _held(leaf: Any, limit: int) -> Any:
     if isinstance(leaf, np.ndarray):
         return leaf.copy("K")
     return leaf.clone() if _is_of_torch(leaf) and _size_of(leaf) <= limit else leaf
+
+
+def _joined(skeleton: Any, leaves: Mapping[str, Any]) -> Any:
+    return decode(skeleton, lambda _, name: _given(leaves[name]))
 
 
 def _given(leaf: Any) -> Any:
