@@ -93,6 +93,17 @@ def _may_mount() -> bool:
         return True
 
 
+@functools.cache
+def _may_have_networks() -> bool:
+    name = f"ck{os.getpid()}"
+    if not shutil.which("ip"):
+        return False
+    if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode:
+        return False
+    subprocess.run(["ip", "netns", "delete", name], check=True)
+    return True
+
+
 def _torch_is_for_the_cpu() -> bool:
     import torch
 
@@ -129,6 +140,7 @@ FROM_DEBIAN = (SEVEN_ZIP, ZIP, UNZIP, BZIP2, XZ, RCLONE, FUSERMOUNT, BROWSER, BS
 
 FUSE = _circumstance("Drive as a file system", _may_fuse, "/dev/fuse cannot be opened")
 COLAB = Need("what runs on Colab's double", _lack_of_a_machine)
+NETWORKS = _circumstance("hosts apart", _may_have_networks, "nobody may make a network here")
 MOUNTS = _circumstance("full and read-only disks", _may_mount, "nobody may mount here")
 SOAK = _circumstance(
     "the long sweeps", lambda: bool(os.environ.get("COLABKIT_SOAK")), "make soak runs them"

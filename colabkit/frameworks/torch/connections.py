@@ -46,6 +46,17 @@ class Connections:
             number: name for number, name in found.items() if self._before.get(number) != name
         }
 
+    def give_up_after(self, seconds: float, *, port: int) -> None:
+        """Ends those to a port whose other side's machine acknowledges nothing for as long.
+
+        A process that only stands still is not given up: its machine answers for it.
+        """
+        option = getattr(socket, "TCP_USER_TIMEOUT", 0)  # Linux has it
+        for number in self._noted if option else ():
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
+                if connection.family in _OF_NETWORKS and connection.getpeername()[1] == port:
+                    connection.setsockopt(socket.IPPROTO_TCP, option, int(1000 * seconds))
+
     def is_cut(self) -> bool:
         """Whether the other side of one of them has gone, or this side has; safe from any thread.
 

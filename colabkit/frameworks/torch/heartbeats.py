@@ -20,12 +20,15 @@ from typing import Any
 import torch.distributed
 
 from colabkit.errors import ProcessLostError
+from colabkit.frameworks.torch.connections import Connections
 
 # It names its stores without exporting them.
 _engine: Any = torch.distributed
 _logger = logging.getLogger(__name__)
 # A store that does not answer for as long is on the other side of a network that is gone.
 STORE_TIMEOUT_S = 10.0
+# Some of its calls know no time-out: they end with the connection, which Linux keeps 15 minutes.
+UNANSWERED_S = 120.0
 _FAILED, _GO = "failed", "go"
 # So many read what all say; the others only write, or a thousand would read a million lines.
 _READERS = 8
@@ -305,9 +308,12 @@ def _own_connection() -> Any:
         store = store.underlying_store
     if isinstance(store, _engine.TCPStore):
         timeout = datetime.timedelta(seconds=STORE_TIMEOUT_S)
+        opened, port = Connections(), store.port
         store = _engine.TCPStore(
             store.host, store.port, is_master=False, wait_for_workers=False, timeout=timeout
         )
+        opened.note()
+        opened.give_up_after(UNANSWERED_S, port=port)
     # torchrun keeps its store when it starts all processes again.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     return _engine.PrefixStore(f"attempt {attempt}", store)
