@@ -99,8 +99,8 @@ class FrameworkAdapter(Protocol):
         """Returns what is equal while a loop that only evaluates goes on, None of any other.
 
         One with a method ``over`` is equal too where little has changed that it holds, and puts it
-        into the sections of a save; one that ``holds_all`` has them all in it, so that what the
-        loop logs changes nothing. ``at_end`` says that a pass has just ended.
+        into the sections of a save; one that ``holds_all`` has them all in it, so that kept values
+        are held whole beside it. ``at_end`` says that a pass has just ended.
         """
         ...
 

@@ -10,28 +10,23 @@ from colabkit.checkpoint import Section
 from colabkit.runs.state import RunState
 
 
-@dataclasses.dataclass(frozen=True)
-class Mark:
-    """What a run held at one moment.
-
-    Attributes:
-        own: What its loop has noted; None where the objects are held as they were, for then that
-            is as well.
-        of_objects: What its objects held.
-    """
-
-    own: object
-    of_objects: object
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a pass began or the one before it ended, and what the run held then."""
+    """Where a pass began or the one before it ended, and what the run held then.
+
+    Attributes:
+        position: The place.
+        of_objects: The mark of what the objects held.
+        epoch_values: What the loop had logged for the epoch.
+        noted: What it had logged and kept; what is logged and kept later is so once more.
+        large: Marks of what it keeps that is too large to be held, by name.
+    """
 
     position: Mapping[str, Any]
-    mark: Mark
+    of_objects: object
     epoch_values: Mapping[str, Any]
     noted: Mapping[str, Any]
+    large: Mapping[str, object]
 
 
 class Evaluation:
@@ -42,10 +37,11 @@ class Evaluation:
 
     Args:
         state: The run's own.
-        mark: Returns what is equal while nothing changes, None where that cannot be told.
+        mark: Returns what is equal while nothing changes in the objects, None where that cannot be
+            told.
     """
 
-    def __init__(self, state: RunState, mark: Callable[..., Mark | None]) -> None:
+    def __init__(self, state: RunState, mark: Callable[..., object | None]) -> None:
         self._position, self._state = state.position, state
         self._mark = mark
         self._places: list[_Place] = []
@@ -68,13 +64,17 @@ class Evaluation:
 
     def _note(self, *, at_end: bool = False) -> bool:
         mark = self._mark(at_end=at_end)
-        if mark is not None:
-            values = dict(self._state.epoch_values)
-            # Where a pass begins, the state has in it what stands between it and the one before.
-            place = {**self._position.state_dict(), "is_at_next": not at_end}
-            noted = self._state.noted() if mark.own is None else {}
-            self._places.append(_Place(place, mark, values, noted))
-        return mark is not None
+        if mark is None:
+            return False
+        noted = self._state.noted(whole=getattr(mark, "holds_all", False))
+        names = [name for name in self._state.kept.names() if name not in noted["kept"]]
+        large = self._state.kept.marks(names)
+        if large is None:
+            return False
+        # Where a pass begins, the state has in it what stands between it and the one before.
+        place = {**self._position.state_dict(), "is_at_next": not at_end}
+        self._places.append(_Place(place, mark, dict(self._state.epoch_values), noted, large))
+        return True
 
     def snapshot(self, sections: Sequence[Section]) -> list[Section]:
         """Returns all sections of a save that is made now, which lets the run go on elsewhere.
@@ -85,9 +85,14 @@ class Evaluation:
         now = self._position.state_dict()
         places = self._of_epoch()
         mark = self._mark() if places else None
-        place = None if mark is None else next((p for p in places if p.mark == mark), None)
+        place = None if mark is None else next((p for p in places if self._is_at(p, mark)), None)
         if place is None:
             return [*sections, self._state.section(now, self._state.epoch_values)]
-        over: Any = getattr(place.mark.of_objects, "over", list)
+        over: Any = getattr(place.of_objects, "over", list)
         began = {**place.position, "data_reasons": now["data_reasons"]}
-        return [*over(sections), self._state.section(began, place.epoch_values, place.noted)]
+        own = self._state.section(began, place.epoch_values, place.noted, place.large)
+        return [*over(sections), own]
+
+    def _is_at(self, place: _Place, mark: object) -> bool:
+        """Whether all that cannot be put back as it was at a place is so still."""
+        return place.of_objects == mark and place.large == self._state.kept.marks(place.large)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,37 @@ from colabkit.checkpoint import axes_in_memory, encode
 from colabkit.errors import ArgumentError, StateError
 from colabkit.frameworks.generators import generator_state, restore_generator
 from colabkit.frameworks.small_copies import small_copies
+from colabkit.storage import hash_of
 
+# Hashed at each save of an evaluation; a memory of more is left to go on at the batch.
+_HASHED_BYTES_MAX = 64 << 20
 _PAIRS = (("state_dict", "load_state_dict"), ("get_state", "set_state"), ("getstate", "setstate"))
+
+
+class _Stamp:
+    """A tensor or array as it is, equal to a later stamp while nobody has written into it."""
+
+    def __init__(self, leaf: Any, content: object) -> None:
+        # Held, for another could come to lie where it lay.
+        self._leaf, self._content = leaf, content
+
+    @classmethod
+    def of(cls, leaf: Any) -> _Stamp | None:
+        """Returns its stamp, None where nothing tells of writes."""
+        if isinstance(leaf, np.ndarray):
+            if leaf.nbytes > _HASHED_BYTES_MAX:
+                return None
+            whole = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
+            return cls(None, (leaf.dtype.str, leaf.shape, hash_of(whole)))
+        is_counted = hasattr(leaf, "_version") and not leaf.is_inference()
+        return cls(leaf, leaf._version) if is_counted else None
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Stamp):
+            return NotImplemented
+        return self._leaf is other._leaf and self._content == other._content
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 class KeptValues:
@@ -54,6 +83,25 @@ class KeptValues:
     def small_state(self) -> dict[str, Any]:
         """Returns copies of those that are small."""
         return small_copies({n: _state_of(v) for n, v in self._values.items()}, self._is_tensor)
+
+    def names(self) -> list[str]:
+        """Returns the names of all, those not yet asked for among them."""
+        return [*self._restored, *self._values]
+
+    def marks(self, names: Iterable[str]) -> dict[str, Any] | None:
+        """Returns what is equal until one of these is changed, by name; None if unknown."""
+        found = {}
+        for name in names:
+            value = self._values.get(name, self._restored.get(name))
+            try:
+                skeleton, leaves = encode(_state_of(value), self._is_tensor)
+            except StateError:  # a save says so
+                return None
+            stamps = {path: _Stamp.of(leaf) for path, leaf in leaves.items()}
+            if None in stamps.values():
+                return None
+            found[name] = (skeleton, stamps)
+        return found
 
     def put(self, stored: Mapping[str, Any]) -> None:
         """Gives them what ``small_state`` gave, until ``put_back`` gives the checkpoint's."""

@@ -17,7 +17,7 @@ from colabkit.runs import checks
 from colabkit.runs.checkpoint_manager import CheckpointOptions
 from colabkit.runs.data_check import DataCheck
 from colabkit.runs.display import Display
-from colabkit.runs.evaluation import Evaluation, Mark
+from colabkit.runs.evaluation import Evaluation
 from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
@@ -203,7 +203,7 @@ class Run(Reporting):
             say=self._display.say,
         )
         self._pictures = Pictures(self._checkpoints.folder, self._display)
-        self._evaluation = Evaluation(self._state, self._evaluation_mark)
+        self._evaluation = Evaluation(self._state, self._adapter.evaluation_mark)
         self._way = Way(self._state, self._adapter, is_users_loop=self.is_users_loop)
         self._state.passed = self._adapter.passed()
         asked = Asked(
@@ -361,13 +361,6 @@ class Run(Reporting):
             self._seed_between(cursor)
             if is_outermost and not self.is_over:
                 self._save_and_wait()
-
-    def _evaluation_mark(self, *, at_end: bool = False) -> Mark | None:
-        of_objects = self._adapter.evaluation_mark(at_end=at_end)
-        if of_objects is None or getattr(of_objects, "holds_all", False):
-            return None if of_objects is None else Mark(None, of_objects)
-        own = self._state.mark(self._adapter.backend.is_tensor)
-        return None if own is None else Mark(own, of_objects)
 
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""

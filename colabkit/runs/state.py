@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from colabkit.checkpoint import SaveFacts, Section, encode
-from colabkit.errors import StateError
+from colabkit.checkpoint import SaveFacts, Section
 from colabkit.frameworks.differences import differences
 from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.history import History, PhaseRecord
@@ -19,10 +16,6 @@ from colabkit.runs.monitor import Monitor
 from colabkit.runs.phases import Call, Phase, Standing, title_of, without_likes
 from colabkit.runs.position import Cursor, Position
 from colabkit.runs.step_log import StepLog
-from colabkit.storage import hash_of
-
-# Hashed at each save of an evaluation; a memory of more is left to go on at the batch.
-_HASHED_BYTES_MAX = 64 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,32 +29,6 @@ class Stop:
 
     reason: str
     epochs: int | None
-
-
-class _Stamp:
-    """A tensor or array as it is, equal to a later stamp while nobody has written into it."""
-
-    def __init__(self, leaf: Any, content: object) -> None:
-        # Held, for another could come to lie where it lay.
-        self._leaf, self._content = leaf, content
-
-    @classmethod
-    def of(cls, leaf: Any) -> _Stamp | None:
-        """Returns its stamp, None where nothing tells of writes."""
-        if isinstance(leaf, np.ndarray):
-            if leaf.nbytes > _HASHED_BYTES_MAX:
-                return None
-            whole = np.ascontiguousarray(leaf).reshape(-1).view(np.uint8)
-            return cls(None, (leaf.dtype.str, leaf.shape, hash_of(whole)))
-        is_counted = hasattr(leaf, "_version") and not leaf.is_inference()
-        return cls(leaf, leaf._version) if is_counted else None
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Stamp):
-            return NotImplemented
-        return self._leaf is other._leaf and self._content == other._content
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 class RunState:
@@ -182,17 +149,6 @@ class RunState:
         """Returns what is another whenever there is something new to save."""
         return (self.position.place(), self.should_stop)
 
-    def mark(self, is_tensor: Callable[[object], bool]) -> object | None:
-        """Returns what a loop has logged and kept, equal until it does again; None if unknown."""
-        self.log.drain()
-        noted = [self.log.state_dict(), self.kept.state_dict()]
-        try:
-            skeleton, leaves = encode(noted, is_tensor)
-        except StateError:  # a save says so
-            return None
-        stamps = {name: _Stamp.of(leaf) for name, leaf in leaves.items()}
-        return None if None in stamps.values() else (skeleton, stamps)
-
     def put_back(self) -> None:
         """Takes back what was kept and logged on the way to the place of a checkpoint."""
         self.kept.put_back()
@@ -289,6 +245,7 @@ class RunState:
         position: Mapping[str, Any],
         epoch_values: Mapping[str, Any],
         noted: Mapping[str, Any] | None = None,
+        large: Iterable[str] = (),
     ) -> Section:
         """Returns the part of a checkpoint that is the run's own, with where it goes on.
 
@@ -296,14 +253,22 @@ class RunState:
             position: The place.
             epoch_values: What the loop had logged for the epoch there.
             noted: What ``noted`` gave there, where it may have become more.
+            large: Names of kept values that are not in it, and are as they were.
         """
         there = {"position": position, "epoch_values": dict(epoch_values), **(noted or {})}
-        return Section("run", {**self.state_dict(), **there}, weights=False)
+        state = self.state_dict()
+        if noted is not None:
+            there["kept"] = {name: state["kept"][name] for name in large} | noted["kept"]
+        return Section("run", {**state, **there}, weights=False)
 
-    def noted(self) -> dict[str, Any]:
-        """Returns what the loop has logged and kept up to now, as a checkpoint has it."""
+    def noted(self, *, whole: bool) -> dict[str, Any]:
+        """Returns what the loop has logged and kept up to now, as a checkpoint has it.
+
+        Args:
+            whole: Whether what is large is copied, too.
+        """
         self.log.drain()
-        kept = copy.deepcopy(self.kept.state_dict())
+        kept = copy.deepcopy(self.kept.state_dict()) if whole else self.kept.small_state()
         return {"history": self.history.state_dict(), "log": self.log.state_dict(), "kept": kept}
 
     def state_dict(self) -> dict[str, Any]:

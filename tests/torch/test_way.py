@@ -73,19 +73,19 @@ def train(
     run: Any = PlainLoop()
     if folder is not None:
         run = colabkit.Run(folder, save_every=1, progress=False, **objects)
-    kept = run.state(correct=torch.zeros(()), rows=[])
+    kept = run.state(correct=torch.zeros(()), seen=torch.zeros(()), rows=[])
 
     def see(output: torch.Tensor, target: torch.Tensor) -> None:
         model.accuracy.update(output, target)
         own.update(output, target)
         others.update(output.detach().mean(1))
-        if not switches:  # what is kept goes on at the batch, and sums of the loop's own do not
-            kept.correct = kept.correct + (output.argmax(1) == target).sum()
+        kept.correct = kept.correct + (output.argmax(1) == target).sum()
+        kept.seen += output.detach().sum()  # in place
 
     def read() -> list[Any]:
         cat = others["CatMetric"].compute()
         row = [model.accuracy.compute(), own.compute(), others["MeanMetric"].compute(), cat]
-        row = [*row, kept.correct.item()]
+        row = [*row, kept.correct.item(), kept.seen.item()]
         model.accuracy.reset(), own.reset(), others.reset()
         kept.correct = torch.zeros(())
         return row
@@ -111,6 +111,8 @@ def train(
                 output = model(inputs)
                 see(output, target)
                 loss += functional.cross_entropy(output, target).item()
+                if folder is not None:
+                    run.log(val_loss=functional.cross_entropy(output, target))
                 end(run, dies_at)
         row.append(read())
         if folder is not None:
