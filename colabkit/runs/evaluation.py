@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from colabkit.checkpoint import Section
+from colabkit.runs.kept_values import marks_of, names_of
 from colabkit.runs.state import RunState
 
 
@@ -67,8 +68,8 @@ class Evaluation:
         if mark is None:
             return False
         noted = self._state.noted(whole=getattr(mark, "holds_all", False))
-        names = [name for name in self._state.kept.names() if name not in noted["kept"]]
-        large = self._state.kept.marks(names)
+        kept = self._state.kept
+        large = marks_of(kept, [name for name in names_of(kept) if name not in noted["kept"]])
         if large is None:
             return False
         # Where a pass begins, the state has in it what stands between it and the one before.
@@ -95,4 +96,4 @@ class Evaluation:
 
     def _is_at(self, place: _Place, mark: object) -> bool:
         """Whether all that cannot be put back as it was at a place is so still."""
-        return place.of_objects == mark and place.large == self._state.kept.marks(place.large)
+        return place.of_objects == mark and place.large == marks_of(self._state.kept, place.large)

@@ -84,25 +84,6 @@ class KeptValues:
         """Returns copies of those that are small."""
         return small_copies({n: _state_of(v) for n, v in self._values.items()}, self._is_tensor)
 
-    def names(self) -> list[str]:
-        """Returns the names of all, those not yet asked for among them."""
-        return [*self._restored, *self._values]
-
-    def marks(self, names: Iterable[str]) -> dict[str, Any] | None:
-        """Returns what is equal until one of these is changed, by name; None if unknown."""
-        found = {}
-        for name in names:
-            value = self._values.get(name, self._restored.get(name))
-            try:
-                skeleton, leaves = encode(_state_of(value), self._is_tensor)
-            except StateError:  # a save says so
-                return None
-            stamps = {path: _Stamp.of(leaf) for path, leaf in leaves.items()}
-            if None in stamps.values():
-                return None
-            found[name] = (skeleton, stamps)
-        return found
-
     def put(self, stored: Mapping[str, Any]) -> None:
         """Gives them what ``small_state`` gave, until ``put_back`` gives the checkpoint's."""
         for name in self._again.keys() & stored.keys():
@@ -153,6 +134,27 @@ class KeptValues:
 
     def __repr__(self) -> str:
         return f"<kept values: {', '.join(self._values)}>"
+
+
+def names_of(kept: KeptValues) -> list[str]:
+    """Returns the names of all, those not yet asked for among them."""
+    return [*kept._restored, *kept]
+
+
+def marks_of(kept: KeptValues, names: Iterable[str]) -> dict[str, Any] | None:
+    """Returns what is equal until one of these is changed, by name; None if unknown."""
+    found = {}
+    for name in names:
+        value = kept._values.get(name, kept._restored.get(name))
+        try:
+            skeleton, leaves = encode(_state_of(value), kept._is_tensor)
+        except StateError:  # a save says so
+            return None
+        stamps = {path: _Stamp.of(leaf) for path, leaf in leaves.items()}
+        if None in stamps.values():
+            return None
+        found[name] = (skeleton, stamps)
+    return found
 
 
 def _pair_of(value: Any) -> tuple[str, str] | None:

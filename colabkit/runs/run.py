@@ -260,7 +260,7 @@ class Run(Reporting):
             self._release.finish(self)
             return
         with self._session():
-            self._iterators.note_loop(own[0], self._adapter.carried)
+            self._iterators.note_loop(own[0], self._carried)
             while self.epoch < count and not (self.has_stopped or self.is_over):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._adapter.seed(derive(self.seed, "epoch", self.epoch))
@@ -344,7 +344,7 @@ class Run(Reporting):
         with self._session() as is_outermost:
             try:
                 self._check_same_data(cursor, feed)
-                self._iterators.note_loop(own[0], self._adapter.carried)
+                self._iterators.note_loop(own[0], self._carried)
                 why = self._limits.reached(self.step)
                 if why and cursor.outermost and not self._is_at_an_end():
                     self._end_early(why)
@@ -361,6 +361,11 @@ class Run(Reporting):
             self._seed_between(cursor)
             if is_outermost and not self.is_over:
                 self._save_and_wait()
+
+    def _carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+        kept = {id(getattr(self._state.kept, name)) for name in self._state.kept}
+        mine = {name: each for name, each in variables.items() if id(each) not in kept}
+        return self._adapter.carried(mine)
 
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""

@@ -134,3 +134,42 @@ def test_objects_whose_names_are_those_of_arguments_are_passed_in_a_dict(tmp_pat
         colabkit.Run(tmp_path, model=model, objects={"model": model}, progress=False)
     with pytest.raises(ArgumentError, match="objects is a Linear, not a dict"):
         colabkit.Run(tmp_path, objects=model, progress=False)
+
+
+def step_on(*values: Any) -> tuple[Any, ...]:
+    return values
+
+
+@pytest.mark.parametrize(
+    "made",
+    [torch.zeros(8, 6), (torch.zeros(8, 6), torch.zeros(8, 6)), np.zeros(4), [torch.zeros(3)]],
+    ids=["hidden state", "LSTM's two", "observation", "pool"],
+)
+def test_what_a_loop_hands_on_by_itself_is_named_before_its_first_step(made, tmp_path):
+    model = torch.nn.Linear(6, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = colabkit.Run(tmp_path, progress=False, model=model, optimizer=optimizer)
+    kept = run.state(kept=torch.ones(8, 6))
+    state, same, total = made, kept.kept, torch.zeros(())
+    for batch in run.batches([torch.ones(8, 6)] * 2):
+        (reason,) = run.verdict.reasons
+        state, same = step_on(state, same)
+        total = total + model(batch).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        total = total.detach()
+    assert reason == (
+        "the loop's state begins anew at a resume: keep it with run.state(state=state)"
+    )
+
+
+def test_what_an_evaluation_or_a_prediction_gathers_is_not(tmp_path):
+    model = torch.nn.Linear(6, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for name, objects in (("a", {"optimizer": optimizer}), ("b", {})):
+        run = colabkit.Run(tmp_path / name, progress=False, model=model.eval(), **objects)
+        found = torch.zeros(2, 2)
+        for batch in run.batches([torch.ones(8, 6)] * 2):
+            found = torch.cat([found, model(batch).detach()])
+        assert not run.verdict.reasons

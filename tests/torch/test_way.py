@@ -45,6 +45,30 @@ class Accuracy:
         self.correct, self.count, self.means = state["correct"], state["count"], state["means"]
 
 
+class Hits(nn.Module):
+    """Counts in a buffer, under names that no library has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("hits", torch.zeros(()))
+
+    def see(self, output: torch.Tensor, target: torch.Tensor) -> None:
+        self.hits += (output.argmax(1) == target).sum()
+
+    def take(self) -> float:
+        hits = self.hits.item()
+        self.hits.zero_()
+        return hits
+
+
+class Counted(nn.Module):
+    """A head that counts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.hits = nn.Linear(6, 2), Hits()
+
+
 class Classifier(nn.Module):
     """It has metrics of its own, as modules for Lightning have."""
 
@@ -63,12 +87,19 @@ def train(
     torch.manual_seed(0)
     data = TensorDataset(x := torch.randn(8 * STEPS, 6), (x[:, 0] > 0).long())
     held_out = TensorDataset(x := torch.randn(8 * EVALUATED, 6), (x[:, 1] > 0).long())
-    model, own = Classifier(), Accuracy()
+    model, counted, own = Classifier(), Counted(), Accuracy()
     others = torchmetrics.MetricCollection([torchmetrics.MeanMetric(), torchmetrics.CatMetric()])
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     total = STEPS * EPOCHS
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=total)
-    objects = {"m": model, "opt": optimizer, "s": schedule, "own": own, "others": others}
+    objects = {
+        "m": model,
+        "counted": counted,
+        "opt": optimizer,
+        "s": schedule,
+        "own": own,
+        "others": others,
+    }
     objects["average"] = average = AveragedModel(model.layers)
     run: Any = PlainLoop()
     if folder is not None:
@@ -78,6 +109,7 @@ def train(
     def see(output: torch.Tensor, target: torch.Tensor) -> None:
         model.accuracy.update(output, target)
         own.update(output, target)
+        counted.hits.see(output, target)
         others.update(output.detach().mean(1))
         kept.correct = kept.correct + (output.argmax(1) == target).sum()
         kept.seen += output.detach().sum()  # in place
@@ -85,7 +117,7 @@ def train(
     def read() -> list[Any]:
         cat = others["CatMetric"].compute()
         row = [model.accuracy.compute(), own.compute(), others["MeanMetric"].compute(), cat]
-        row = [*row, kept.correct.item(), kept.seen.item()]
+        row = [*row, kept.correct.item(), kept.seen.item(), counted.hits.take()]
         model.accuracy.reset(), own.reset(), others.reset()
         kept.correct = torch.zeros(())
         return row

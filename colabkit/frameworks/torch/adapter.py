@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.compare import note, record
-from colabkit.frameworks.torch.evaluating import evaluation_mark
+from colabkit.frameworks.torch.evaluating import evaluation_mark, is_in_evaluation
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.pieces import require_form_of_weights, whole
@@ -332,9 +333,25 @@ class TorchAdapter:
             )
         return (*found, *reasons_against(self._given, process_count()))
 
-    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
-        """Objects are changed where they are, and a sum for the eye is handed on like them."""
-        return ()
+    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns which variables hold tensors or arrays from step to step: a hidden state, say.
+
+        A lone number is a sum for the eye, and a pass that only evaluates begins anew.
+        """
+        if not self._state.optimizers or is_in_evaluation(self._state):
+            return ()
+        modules = self._state.modules.values()
+        held = {id(each) for m in modules for each in (*m.parameters(), *m.buffers())}
+        return tuple(
+            f"the loop's {name} begins anew at a resume: keep it with run.state({name}={name})"
+            for name, value in variables.items()
+            if any(
+                isinstance(each, torch.Tensor | np.ndarray)
+                and math.prod(each.shape) > 1
+                and id(each) not in held
+                for each in (value if isinstance(value, list | tuple) else (value,))
+            )
+        )
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""

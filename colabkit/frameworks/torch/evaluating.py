@@ -71,16 +71,21 @@ class _Seen:
         return cls(values, stamps, list(leaves.values()))
 
 
+def is_in_evaluation(state: TorchState) -> bool:
+    """Whether there is an optimizer, and what it trains is in evaluation mode."""
+    trained = {id(p) for each in state.optimizers.values() for p in parameters_of(each)}
+    roots = [m for m in state.modules.values() if any(id(p) in trained for p in m.parameters())]
+    modules = [part for root in roots or state.modules.values() for part in root.modules()]
+    return bool(modules and state.optimizers) and not any(part.training for part in modules)
+
+
 def evaluation_mark(state: TorchState) -> object | None:
     """Returns what the objects hold as a mark; None unless what is trained is in evaluation mode.
 
     Without an optimizer nobody trains, and a loop that predicts goes on at the very batch.
     Averaged copies and target networks are often left in the other mode.
     """
-    trained = {id(p) for each in state.optimizers.values() for p in parameters_of(each)}
-    roots = [m for m in state.modules.values() if any(id(p) in trained for p in m.parameters())]
-    modules = [part for root in roots or state.modules.values() for part in root.modules()]
-    if not (modules and state.optimizers) or any(part.training for part in modules):
+    if not is_in_evaluation(state):
         return None
     sections = state.sections()
     try:

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+_COUNTED_MAX = 1 << 14
+
 
 def keep_sums(value: Any) -> None:
     """Has metrics of torchmetrics, wherever they are, give their sums in their state."""
@@ -22,5 +24,16 @@ def is_metric(value: object) -> bool:
 
 def has_metrics(module: nn.Module) -> bool:
     """Whether a module is a metric, or has some in it."""
-    named = (m for m in module.modules() if hasattr(m, "compute") or hasattr(m, "reset"))
-    return is_metric(module) or any(map(is_metric, named))
+    counting = (m for m in module.modules() if _is_named_so(m) or _is_counter(m))
+    return is_metric(module) or any(map(is_metric, counting))
+
+
+def _is_named_so(module: nn.Module) -> bool:
+    return hasattr(module, "compute") or hasattr(module, "reset")
+
+
+def _is_counter(module: nn.Module) -> bool:
+    """Whether a class of the user's has few numbers as buffers: tables have more."""
+    own = [each for each in module._buffers.values() if each is not None]
+    is_users = not type(module).__module__.startswith("torch.")
+    return bool(own) and is_users and sum(each.numel() for each in own) <= _COUNTED_MAX
