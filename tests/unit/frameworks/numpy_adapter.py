@@ -152,7 +152,9 @@ class NumpyAdapter:
     unsaved = begin_epoch = reasons
 
     def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
-        return tuple(name for name, value in variables.items() if isinstance(value, np.ndarray))
+        return tuple(
+            f"the loop's {n}" for n, each in variables.items() if isinstance(each, np.ndarray)
+        )
 
 
 def _record(batch: Any) -> BatchRecord:
