@@ -187,7 +187,7 @@ def test_the_first_three_cells_are_all_that_a_fresh_machine_needs(cloud, wheel, 
     # An older one stays, and Drive names a copy so: neither can be installed beside the newest.
     cloud.path("colabkit-0.0.0-py3-none-any.whl").write_bytes(b"")
     cloud.path(wheel.name.replace(".whl", " (1).whl")).write_bytes(b"")
-    for said in ("20 epochs", "resumed 1×"):
+    for is_trained in (False, True):
         machine = FreshMachines(cloud, index).start()
         machine.run_cell(install).check()
         installed = machine.path("/content/site").glob("*.dist-info")
@@ -197,7 +197,8 @@ def test_the_first_three_cells_are_all_that_a_fresh_machine_needs(cloud, wheel, 
         assert where.result == "'/content/site/colabkit/__init__.py'"
         assert "mounted, /content/drive/MyDrive" in machine.run_cell(setup).check().result
         trained = machine.run_cell(fit).check()
-        assert said in trained.result
+        assert "20 epochs" in trained.result
+        assert ("Restored as it ended, after epoch 20" in trained.stdout) is is_trained
         machine.drive.wait_until_uploaded()
         machine.kill()
 
