@@ -36,19 +36,24 @@ def read(run: Path, name: str) -> dict[str, Any]:
     assert raw == FRONT + told + MIDDLE + body + b"}"
     assert told.decode() == xxhash.xxh3_128_hexdigest(body)
     found, files, tensors = json.loads(body), {}, collections.defaultdict(dict)
-    assert (found["format"], found["name"]) == (1, name)
+    assert (found["format"] in {1, 2}, found["name"]) == (True, name)
     for file, (size, told) in found["shards"].items():
         assert SHARD.fullmatch(file)
         raw = (run / "shards" / file).read_bytes()
         assert (len(raw), xxhash.xxh3_128_hexdigest(raw)) == (size, told)
         start = 8 + int.from_bytes(raw[:8], "little")
         files[file] = json.loads(raw[8:start]), raw[start:]
-    for section, key, dtype, shape, told, file in found["tensors"]:
+    for section, key, dtype, shape, told, file, *box in found["tensors"]:
         entry = files[file][0][key]
         data = files[file][1][slice(*entry["data_offsets"])]
         assert (entry["dtype"], entry["shape"]) == (dtype, shape)
         assert xxhash.xxh3_128_hexdigest(data) == told
-        tensors[section][key] = np.frombuffer(data, "<" + DTYPES[dtype]).reshape(shape)
+        tensor = np.frombuffer(data, "<" + DTYPES[dtype]).reshape(shape)
+        for whole, offset in box:
+            there = tensors[section].setdefault(key, np.empty(whole, tensor.dtype))
+            there[tuple(slice(at, at + n) for at, n in zip(offset, shape, strict=True))] = tensor
+            tensor = there
+        tensors[section][key] = tensor
     return {section: state(s, tensors[section], []) for section, s in found["skeletons"].items()}
 
 

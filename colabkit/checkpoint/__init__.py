@@ -1,12 +1,13 @@
 """Checkpoints: exact, verified on read, incremental, written while training goes on."""
 
-from colabkit.checkpoint.company import Company
+from colabkit.checkpoint.company import Company, PieceCompany
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import NOTED, Manifest, Name, SaveFacts
 from colabkit.checkpoint.part_saver import PartSaver, decline, store_of_parts
-from colabkit.checkpoint.parts import PartCall, Posts
+from colabkit.checkpoint.parts import IN_PIECES, PartCall, Posts
+from colabkit.checkpoint.pieces import Box, Cut, Cutter, Piece
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings, duration_s
 from colabkit.checkpoint.pytree import (
     axes_in_memory,
@@ -26,11 +27,15 @@ from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.checkpoint.uploader import Uploader, UploadStatus
 
 __all__ = [
+    "IN_PIECES",
     "NOTED",
+    "Box",
     "CheckpointInfo",
     "CheckpointList",
     "CheckpointStore",
     "Company",
+    "Cut",
+    "Cutter",
     "FoundSave",
     "Lease",
     "LoadedCheckpoint",
@@ -38,6 +43,8 @@ __all__ = [
     "Name",
     "PartCall",
     "PartSaver",
+    "Piece",
+    "PieceCompany",
     "Posts",
     "RunFolder",
     "SaveFacts",

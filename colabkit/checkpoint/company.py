@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from colabkit.checkpoint.manifest import Manifest, Name
-from colabkit.checkpoint.parts import Deal, Part, PartCall, Posts, may_be_shared
+from colabkit.checkpoint.manifest import Manifest, Name, TensorEntry, fault_among
+from colabkit.checkpoint.parts import IN_PIECES, Deal, Part, PartCall, Posts, may_be_shared
 from colabkit.checkpoint.snapshot import SnapshotTensor
 from colabkit.checkpoint.tensors import TensorSpec
 
@@ -59,7 +59,11 @@ class Company:
 
     # On the main thread.
 
-    def call(self, next_name: Callable[[], Name]) -> PartCall | None:
+    def call(
+        self,
+        next_name: Callable[[], Name],
+        previous: Name | None = None,  # noqa: ARG002  # for pieces, which are never the others'
+    ) -> PartCall | None:
         """Returns what the others are told of the snapshot taken next; None where it is whole."""
         is_wanted = self._is_worth and not self._is_apart
         self._called = PartCall(next_name(), self._agreed) if is_wanted else None
@@ -162,7 +166,7 @@ class SharedSave:
             if why := self._against(rank, part):
                 self._company.part(why)
                 raise PartMissingError(why)
-        return list(parts.values())
+        return [parts[rank] for rank in sorted(parts)]
 
     def _await(self) -> dict[int, Part]:
         """Returns what the others have to say of it, once waited for."""
@@ -200,7 +204,9 @@ class SharedSave:
             self._compare(parts, published)
         elif published is not None:
             return []
-        return [shard for part in parts.values() for shard in part.shards]
+        # A part may refer to files of earlier checkpoints.
+        every = (shard for part in parts.values() for shard in part.shards)
+        return [shard for shard in every if shard.endswith(f"-{self.name}.safetensors")]
 
     def _compare(self, parts: dict[int, Part], published: Manifest) -> None:
         known = {(e.section, e.key): e.hash for e in published.tensors}
@@ -215,3 +221,55 @@ class SharedSave:
                 self._company.part(f"process {rank} holds other values")
                 return
         self._company.agree(self._deal.forms)
+
+
+class PieceCompany(Company):
+    """The processes each of which holds pieces of one run's tensors, and writes them itself.
+
+    What each holds whole is this one's to write.
+    """
+
+    def call(self, next_name: Callable[[], Name], previous: Name | None = None) -> PartCall | None:
+        """Returns what the others are told; None where all of it is to be put together here.
+
+        Args:
+            next_name: Gives the name of the checkpoint.
+            previous: The checkpoint whose files may be referred to.
+        """
+        name = None if self._is_apart else next_name()
+        self._called = PartCall(name, IN_PIECES, previous) if name is not None else None
+        return self._called
+
+    def deal(
+        self,
+        tensors: Sequence[SnapshotTensor],
+        is_guarded: Callable[[TensorSpec], bool],  # noqa: ARG002  # whoever changes them
+    ) -> SharedSave | None:
+        """Returns what is awaited of the others; None where this process writes it alone."""
+        called, self._called = self._called, None
+        return PieceSave(self, called, tensors) if called is not None else None
+
+
+class PieceSave(SharedSave):
+    """One save in which each writes its pieces."""
+
+    def __init__(
+        self, company: Company, called: PartCall, tensors: Sequence[SnapshotTensor]
+    ) -> None:
+        super().__init__(company, called, Deal(tensors, {}, IN_PIECES))
+
+    def parts(self) -> list[Part]:
+        """Waits for what the others have written; with that, each tensor is whole.
+
+        Raises:
+            PartMissingError: Something of it is missing.
+        """
+        parts = super().parts()
+        own = [TensorEntry(*t.place, t.spec, t.hash, "its own file", t.box) for t in self.own]
+        if why := fault_among([*own, *(each for part in parts for each in part.tensors)]):
+            self._company.part(why)
+            raise PartMissingError(why)
+        return parts
+
+    def _against(self, rank: int, part: Part) -> str:
+        return f"process {rank}: {part.problem}" if part.problem else ""

@@ -37,8 +37,8 @@ def plan_shards(current: Sequence[SnapshotTensor], previous: Manifest | None) ->
     eight old files are; tensors that did not change but must be written again go into a
     file apart from those that do change, so that they stay put from then on.
     """
-    known = {(e.section, e.key): e for e in previous.tensors} if previous else {}
-    same = [_same(tensor, known.get(tensor.place)) for tensor in current]
+    known = {(e.place, e.box): e for e in previous.tensors} if previous else {}
+    same = [_same(tensor, known.get((tensor.place, tensor.box))) for tensor in current]
     kept = _worth_keeping([entry for entry in same if entry is not None], previous)
     references = []
     files: dict[str, list[int]] = collections.defaultdict(list)

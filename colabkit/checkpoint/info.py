@@ -29,7 +29,8 @@ class CheckpointInfo:
         is_best: Whether that epoch was the best until then; the newest such is "best".
         weights_files: The files of its weights; each opens with
             ``safetensors.torch.load_file`` under the model's own parameter names; URLs where
-            the run folder is one.
+            the run folder is one. Where several processes wrote pieces, each file holds those of
+            one: ``colabkit.load`` puts them together.
         is_finite: Whether all trained weights are numbers, neither NaN nor infinite.
         phase: What the phase of the run is called, "" where there is but one.
         problem: Why it cannot be used, "" when nothing is known against it.

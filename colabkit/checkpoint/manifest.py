@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import datetime
 import json
@@ -11,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from colabkit.checkpoint.pieces import Box, Cut, Cutter, fault_in
 from colabkit.checkpoint.tensors import ITEM_BYTES, TensorSpec, expected_nbytes
-from colabkit.errors import CheckpointCorruptError
+from colabkit.errors import CheckpointCorruptError, StorageError
 from colabkit.storage import Bytes, hash_of
 
-FORMAT = 1
+# The first for what one process writes, the second for tensors in pieces.
+FORMATS = (1, 2)
 # Under this name a loaded checkpoint has the hashes of what is noted.
 NOTED = "noted hashes"
 SIZE_MAX = 256 << 20
@@ -86,25 +89,42 @@ class SaveFacts:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """One tensor of a checkpoint and the file it lies in."""
+    """One tensor of a checkpoint, or a piece of one, and the file it lies in.
+
+    Attributes:
+        box: Where the piece lies in its tensor; None where it is whole.
+    """
 
     section: str
     key: str
     spec: TensorSpec
     hash: str
     shard: str
+    box: Box | None = None
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Its name in the whole state."""
+        return self.section, self.key
+
+    def is_wanted(self, cuts: Mapping[tuple[str, str], Cut]) -> bool:
+        """Whether it holds any of what is wanted of its tensor: where nothing is said, all."""
+        cut = cuts.get(self.place)
+        return cut is None or self.box is None or cut.meets(self.box, self.spec.shape)
 
     def row(self) -> list[Any]:
         """Returns it as it stands in a manifest."""
         spec = self.spec
-        return [self.section, self.key, spec.dtype, spec.shape, self.hash, self.shard]
+        box = [] if self.box is None else [[self.box.whole, self.box.offset]]
+        return [self.section, self.key, spec.dtype, spec.shape, self.hash, self.shard, *box]
 
     @classmethod
     def of_row(cls, row: Sequence[Any]) -> TensorEntry:
         """Returns what stands in a row, whose numbers and names are taken as they are."""
-        section, key, dtype, shape, digest, shard = row
+        section, key, dtype, shape, digest, shard, *more = row
         spec = TensorSpec(dtype, tuple(shape), expected_nbytes(dtype, shape))
-        return cls(str(section), str(key), spec, str(digest), shard)
+        box = Box(*map(tuple, *more)) if more else None
+        return cls(str(section), str(key), spec, str(digest), shard, box)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -132,12 +152,40 @@ class Manifest:
     shards: Mapping[str, ShardEntry]
     noted: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
 
+    @property
+    def is_in_pieces(self) -> bool:
+        """Whether any of its tensors lies in pieces."""
+        return any(each.box is not None for each in self.tensors)
+
+    def in_pieces(self) -> dict[tuple[str, str], TensorSpec]:
+        """Returns, by section and name, the forms of its tensors that lie in pieces."""
+        rows = {e.place: (e.spec.dtype, e.box.whole) for e in self.tensors if e.box is not None}
+        return {
+            place: TensorSpec(dtype, whole, expected_nbytes(dtype, whole))
+            for place, (dtype, whole) in rows.items()
+        }
+
+    def cuts(self, cutter: Cutter) -> dict[tuple[str, str], Cut]:
+        """Returns what is wanted of tensors in pieces, by section and name."""
+        found = ((place, cutter(*place, spec)) for place, spec in self.in_pieces().items())
+        return {place: cut for place, cut in found if cut is not None}
+
+    def hashes(self) -> dict[str, str]:
+        """Returns, by "section.key", the hash of each tensor; of pieces, that of theirs."""
+        found: dict[str, list[str]] = collections.defaultdict(list)
+        for each in sorted(self.tensors, key=lambda e: e.box.offset if e.box else ()):
+            found[f"{each.section}.{each.key}"].append(each.hash)
+        return {
+            name: hashes[0] if len(hashes) == 1 else hash_of("".join(hashes).encode())
+            for name, hashes in found.items()
+        }
+
     def to_bytes(self) -> Bytes:
         """Returns the file's content, its own hash in front."""
         noted = {"noted": self.noted} if self.noted else {}
         body = json.dumps(
             {
-                "format": FORMAT,
+                "format": FORMATS[self.is_in_pieces],
                 "name": str(self.name),
                 "saved_at": self.saved_at.isoformat(),
                 "facts": dataclasses.asdict(self.facts),
@@ -167,6 +215,31 @@ class Manifest:
             raise corrupt(path, f"an unknown form ({type(error).__name__})") from error
 
 
+def fault_among(entries: Sequence[TensorEntry]) -> str:
+    """Returns which tensor is there twice, or not as a whole; "" where each is as it should."""
+    rows: dict[tuple[str, str], list[TensorEntry]] = collections.defaultdict(list)
+    for each in entries:
+        rows[each.section, each.key].append(each)
+    for (section, key), found in rows.items():
+        first = found[0]
+        if first.box is None and len(found) == 1:
+            continue
+        forms = {(each.spec.dtype, each.box and each.box.whole) for each in found}
+        if first.box is None or len(forms) > 1 or len({e.shard for e in found}) < len(found):
+            return f"a tensor that stands twice: {section}.{key}"
+        pieces = [(e.box.offset, e.spec.shape, e.shard) for e in found if e.box is not None]
+        if fault := fault_in(first.box.whole, pieces):
+            return f"{section}.{key} is not whole: {fault}"
+    return ""
+
+
+def require_whole(entries: Sequence[TensorEntry], location: str) -> None:
+    """Raises StorageError where a checkpoint of these would lack some of a tensor."""
+    if fault := fault_among(entries):
+        message = f"A checkpoint is not written: {fault}."
+        raise StorageError(message, path=location, operation="write")
+
+
 def corrupt(path: str, reason: str) -> CheckpointCorruptError:
     """Returns the error for a damaged checkpoint file."""
     return CheckpointCorruptError(f"{path} is damaged: {reason}.", path=path, reason=reason)
@@ -184,8 +257,8 @@ def _body(data: bytes, path: str) -> bytes:
 
 def _parse(body: bytes, path: str) -> Manifest:
     raw = json.loads(body)
-    if raw["format"] != FORMAT:
-        reason = f"format {raw['format']!r}, this colabkit reads {FORMAT}"
+    if raw["format"] not in FORMATS:
+        reason = f"format {raw['format']!r}, this colabkit reads {FORMATS[0]} and {FORMATS[1]}"
         raise corrupt(path, reason)
     name = Name.parse(raw["name"])
     shards = {key: ShardEntry(*_size_and_hash(value)) for key, value in raw["shards"].items()}
@@ -198,8 +271,8 @@ def _parse(body: bytes, path: str) -> Manifest:
         raise corrupt(path, "an impossible phase")
     if name is None or not all(_SHARD.fullmatch(key) for key in shards):
         raise corrupt(path, "a file name that leads elsewhere")
-    if len({(e.section, e.key) for e in entries}) != len(entries):
-        raise corrupt(path, "a tensor that stands twice")
+    if fault := fault_among(entries):
+        raise corrupt(path, fault)
     if not isinstance(raw["skeletons"], dict) or not isinstance(facts.fingerprint, dict):
         raise corrupt(path, "no state")
     return Manifest(
@@ -228,8 +301,9 @@ def _noted(hashes: Any) -> dict[str, str]:
 
 
 def _entry(row: Any, shards: Mapping[str, ShardEntry], path: str) -> TensorEntry:
-    _, key, dtype, shape, _, shard = row
-    if dtype not in ITEM_BYTES or any(type(n) is not int or n < 0 for n in shape):
+    _, key, dtype, shape, _, shard, *more = row
+    numbers = [*shape, *(n for box in more for side in box for n in side)]
+    if dtype not in ITEM_BYTES or any(type(n) is not int or n < 0 for n in numbers):
         raise corrupt(path, f"an impossible form of {key!r}")
     entry = TensorEntry.of_row(row)
     if shard not in shards or entry.spec.nbytes > shards[shard].size:

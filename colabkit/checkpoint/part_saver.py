@@ -9,7 +9,7 @@ from typing import Any
 from colabkit.checkpoint.info import Draft
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Name, TensorEntry
-from colabkit.checkpoint.parts import Deal, Part, PartCall, Posts
+from colabkit.checkpoint.parts import IN_PIECES, Deal, Part, PartCall, Posts
 from colabkit.checkpoint.saver import Job, Saver
 from colabkit.checkpoint.snapshot import SnapshotTensor
 from colabkit.checkpoint.store import CheckpointStore
@@ -48,6 +48,10 @@ class PartSaver(Saver):
     def _own(
         self, tensors: list[SnapshotTensor], is_guarded: Callable[[TensorSpec], bool]
     ) -> list[SnapshotTensor]:
+        assert self._call is not None  # noqa: S101  # begun before a snapshot is offered
+        if self._call.agreed == IN_PIECES:
+            self._forms = IN_PIECES
+            return [each for each in tensors if each.box is not None]
         deal = Deal.of(tensors, is_guarded=is_guarded, size=self._posts.size)
         self._forms = deal.forms
         return deal.share(self._posts.rank)
@@ -58,7 +62,9 @@ class PartSaver(Saver):
         assert self._call is not None  # noqa: S101  # begun before a snapshot is offered
         if self._forms == self._call.agreed:
             draft = Draft(job.facts, job.tensors, job.skeletons, job.weights)
-            entries, shards = self._store.write_part(self._call.name, draft, rank=self._posts.rank)
+            entries, shards = self._store.write_part(
+                self._call.name, draft, rank=self._posts.rank, previous=self._call.previous
+            )
         else:
             entries, shards = [TensorEntry(*t.place, t.spec, t.hash, "") for t in job.tensors], {}
         self._part = Part(self._forms, tuple(entries), shards, job.facts.is_finite)

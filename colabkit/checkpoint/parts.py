@@ -18,6 +18,8 @@ from colabkit.storage import hash_of
 
 # A smaller tensor costs more to tell of than to write.
 LEAST_BYTES = 64 << 10
+# In place of what all hold alike: each process writes what it alone holds.
+IN_PIECES = "in pieces"
 
 
 @runtime_checkable
@@ -47,10 +49,12 @@ class PartCall:
     Attributes:
         name: The checkpoint's name.
         agreed: Digest of the forms of what all were found to hold alike; "" before they were.
+        previous: The checkpoint whose files may be referred to, None where there is none.
     """
 
     name: Name
     agreed: str
+    previous: Name | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

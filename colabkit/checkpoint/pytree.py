@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.checkpoint import small_tensors
+from colabkit.checkpoint.pieces import Piece
 from colabkit.checkpoint.small_tensors import Pack
 from colabkit.checkpoint.tensors import TellsApart, describe_array
 from colabkit.errors import CheckpointCorruptError, StateError
@@ -86,6 +87,8 @@ class _Encoder:
             return self._array(value, path)
         if isinstance(value, np.generic) and value.dtype.kind in "biufc":
             return {_TAG: "scalar", "dtype": value.dtype.str, "value": value.tobytes().hex()}
+        if isinstance(value, Piece):
+            return {_TAG: "tensor", "key": self._name(value, path, "tensor")}
         return self._container(value, path)
 
     def _container(self, value: Any, path: tuple[str, ...]) -> Any:
@@ -185,12 +188,15 @@ class _Encoder:
 
     def _name(self, value: Any, path: tuple[str, ...], kind: str) -> str:
         """Returns the name of a tensor, which one that has several has but once."""
-        address = self._tells.address(value) if self._tells is not None and kind == "tensor" else 0
+        own = value.local if isinstance(value, Piece) else value
+        address = self._tells.address(own) if self._tells is not None and kind == "tensor" else 0
         if not address or self._tells is None:
             return self._leaf(value, path)
         known = self._at.setdefault(address, [])
         for name in known:
-            if self._tells.is_same(self.leaves[name], value):
+            other = self.leaves[name]
+            other = other.local if isinstance(other, Piece) else other
+            if self._tells.is_same(other, own):
                 return name
         known.append(self._leaf(value, path))
         return known[-1]

@@ -7,12 +7,14 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
-from colabkit.checkpoint.manifest import Manifest, Name
+from colabkit.checkpoint.manifest import Manifest, Name, corrupt
+from colabkit.checkpoint.pieces import Cutter
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, nbytes_of
 from colabkit.checkpoint.staging_area import note_copied, staging_area_of, stranded
@@ -31,6 +33,17 @@ from colabkit.storage import (
     volume_at,
     warning_about,
 )
+
+
+class Readers(Protocol):
+    """The other processes that read a checkpoint with this one."""
+
+    cutter: Cutter
+    """What this process wants of tensors in pieces."""
+
+    def read(self, name: str) -> str | None:
+        """Has all read; returns what one finds wrong, "" for nothing, None where one cannot."""
+        ...
 
 
 class RunFolder:
@@ -63,6 +76,7 @@ class RunFolder:
             self.warning = (
                 f"This run is attached to the notebook in {where}: it goes on from there."
             )
+        self._readers: Readers | None = None
         self._attempt: int | None = None
         self._loaded: list[Manifest] = []
         self._stranded: list[Manifest] = []
@@ -94,7 +108,7 @@ class RunFolder:
         refused: list[StorageError] = []
         for name, place in places:
             try:
-                loaded = stores[place].load(name, backend)
+                loaded = self._load(stores[place], name, backend)
             except DriveLostError:
                 raise
             except (CheckpointCorruptError, StorageError) as error:
@@ -252,15 +266,34 @@ class RunFolder:
 
     def load(self, info: CheckpointInfo, backend: TensorBackend) -> LoadedCheckpoint:
         """Reads one checkpoint of the volume and verifies every byte."""
-        return self.store.load(info.name, backend)
+        return self._load(self.store, info.name, backend)
 
     def load_named(self, name: str, backend: TensorBackend) -> LoadedCheckpoint | None:
         """Reads a checkpoint by its name, from wherever it is whole; None where it is not."""
         for store in self._stores():
             with contextlib.suppress(CheckpointCorruptError):
                 if name in map(str, store.names()):
-                    return store.load(name, backend)
+                    return self._load(store, name, backend)
         return None
+
+    def read_with(self, readers: Readers | None) -> None:
+        """Has other processes read checkpoints in pieces too, each its own pieces."""
+        self._readers = readers
+
+    def _load(
+        self, store: CheckpointStore, name: Name | str, backend: TensorBackend
+    ) -> LoadedCheckpoint:
+        found = Name.parse(name) if isinstance(name, str) else name
+        readers = self._readers if store is self.store and self.can_be_shared else None
+        if readers is None or found is None or not store.manifest(found).is_in_pieces:
+            return store.load(name, backend)
+        loaded = store.load(name, backend, readers.cutter)
+        problem = readers.read(str(name))
+        if problem is None:
+            return store.load(name, backend)
+        if problem:
+            raise corrupt(str(name), problem)
+        return loaded
 
     @property
     def attempt(self) -> int:

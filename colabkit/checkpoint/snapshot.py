@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from colabkit.checkpoint.pieces import Box, Piece
 from colabkit.checkpoint.pytree import encode
 from colabkit.checkpoint.small_tensors import (
     MANY,
@@ -27,6 +28,7 @@ from colabkit.checkpoint.tensors import (
     TensorBackend,
     TensorSpec,
     describe_array,
+    expected_nbytes,
 )
 from colabkit.errors import StateError
 from colabkit.storage import Bytes, hash_of
@@ -83,6 +85,7 @@ class SnapshotTensor:
         hash: That of the copy, "" before there is one.
         members: Names and forms of the tensors that it holds one after the other; none where it
             is one itself.
+        box: Where it lies in a tensor of which other processes hold the rest; else None.
     """
 
     section: str
@@ -95,6 +98,7 @@ class SnapshotTensor:
     view: Bytes = dataclasses.field(default_factory=lambda: _NOWHERE)
     hash: str = ""
     members: tuple[tuple[str, TensorSpec], ...] = ()
+    box: Box | None = None
 
     @property
     def place(self) -> tuple[str, str]:
@@ -174,7 +178,7 @@ class LeafFinder:
         tells = backend if isinstance(backend, TellsApart) else None
         skeleton, found = encode(section.state, backend.is_tensor, tells=tells)
         self._has_many[name] = len(found) >= MANY
-        leaves = [_leaf(name, key, value, backend) for key, value in found.items()]
+        leaves = _leaves(name, found, backend)
         if section.weights and self._has_many[name] and isinstance(backend, Packing):
             return self._bundle(section, skeleton, leaves)
         return skeleton, leaves
@@ -185,8 +189,11 @@ class LeafFinder:
         """Puts the small ones of many weights together, where each is a tensor of its own."""
         backend, name, state = self._backend, section.name, section.state
         assert isinstance(backend, Packing)  # noqa: S101  # asked before a section gets here
-        if any(each.is_array or state.get(each.key) is not each.source for each in leaves):
-            return skeleton, leaves  # some are made of others
+        is_plain = not any(isinstance(each, Piece) for each in state.values())
+        if not is_plain or any(
+            each.is_array or state.get(each.key) is not each.source for each in leaves
+        ):
+            return skeleton, leaves  # some are made of others, or are not all here
         specs = {each.key: each.spec for each in leaves}
         self._bundles[name] = Bundles(state, skeleton, specs, backend)
         return self._together(section) or (skeleton, leaves)
@@ -226,7 +233,7 @@ class LeafFinder:
         if gathered is None:
             return None
         self._forms[name] = forms
-        leaves = [_leaf(name, key, value, backend) for key, value in found.items()]
+        leaves = _leaves(name, found, backend)
         for place, each in enumerate(gathered[0]):
             leaves.append(_leaf(name, name_of(place), each, backend))
             leaves[-1].is_private = True
@@ -234,16 +241,34 @@ class LeafFinder:
 
 
 def nbytes_of(sections: Sequence[Section], backend: TensorBackend) -> int:
-    """Returns the bytes of all tensors of a state."""
+    """Returns the bytes of all tensors of a state, also of what others hold of them."""
+
+    def nbytes(tensor: Any) -> int:
+        if isinstance(tensor, Piece):
+            return expected_nbytes(backend.describe(tensor.local).dtype, tensor.box.whole)
+        known = getattr(tensor, "nbytes", None)
+        return backend.describe(tensor).nbytes if known is None else int(known)
+
     total = 0
     for section in sections:
         pack = Pack(backend, Forms()) if isinstance(backend, Packing) else None
         _, leaves = encode(section.state, backend.is_tensor, pack)
         every = [*leaves.values(), *(pack.members if pack is not None else ())]
-        total += sum(
-            t.nbytes if hasattr(t, "nbytes") else backend.describe(t).nbytes for t in every
-        )
+        total += sum(map(nbytes, every))
     return total
+
+
+def _leaves(section: str, found: Mapping[str, Any], backend: TensorBackend) -> list[SnapshotTensor]:
+    """Returns what is written of the tensors found: of pieces, those that are this process's."""
+    leaves = []
+    for key, value in found.items():
+        if not isinstance(value, Piece):
+            leaves.append(_leaf(section, key, value, backend))
+        elif value.is_own:
+            leaf = _leaf(section, key, value.local, backend)
+            leaf.box = value.box
+            leaves += [leaf] if leaf.spec.nbytes else []
+    return leaves
 
 
 def _leaf(section: str, key: str, value: Any, backend: TensorBackend) -> SnapshotTensor:

@@ -6,8 +6,9 @@ import contextlib
 import dataclasses
 import datetime
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 from colabkit.checkpoint.incremental import ShardPlan, plan_shards
@@ -20,8 +21,10 @@ from colabkit.checkpoint.manifest import (
     ShardEntry,
     TensorEntry,
     corrupt,
+    require_whole,
 )
 from colabkit.checkpoint.parts import Part
+from colabkit.checkpoint.pieces import Cut, Cutter, Wholes
 from colabkit.checkpoint.pytree import decode
 from colabkit.checkpoint.retention import superfluous
 from colabkit.checkpoint.safetensors_file import header_of, merged, read_shard
@@ -85,8 +88,15 @@ class CheckpointStore:
         self._manifests[str(name)] = manifest
         return manifest
 
-    def load(self, name: Name | str, backend: TensorBackend) -> LoadedCheckpoint:
+    def load(
+        self, name: Name | str, backend: TensorBackend, cutter: Cutter | None = None
+    ) -> LoadedCheckpoint:
         """Reads a checkpoint and verifies every byte.
+
+        Args:
+            name: The checkpoint's name.
+            backend: The framework's tensors.
+            cutter: Says what is wanted of tensors in pieces: files without any of it are not read.
 
         Raises:
             CheckpointCorruptError: A file is missing or is not what was written.
@@ -95,7 +105,8 @@ class CheckpointStore:
         if parsed is None:
             raise corrupt(str(name), "no checkpoint's name")
         manifest = self.manifest(parsed)
-        tensors = self._read_tensors(manifest)
+        cuts = manifest.cuts(cutter) if cutter is not None else {}
+        tensors = self._read_tensors(manifest, cuts)
 
         def leaf_of(section: str) -> Callable[[str, str], Any]:
             def leaf(kind: str, key: str) -> Any:
@@ -107,7 +118,8 @@ class CheckpointStore:
                 rebuilt = backend.rebuild(spec, data)
                 if kind == "rows of tensor":
                     return backend.part(rebuilt) if isinstance(backend, Packing) else list(rebuilt)
-                return rebuilt
+                cut = cuts.get((section, key))
+                return rebuilt if cut is None else cut.made(rebuilt)
 
             return leaf
 
@@ -129,22 +141,33 @@ class CheckpointStore:
             return str(error)
         return ""
 
-    def _read_tensors(self, manifest: Manifest) -> dict[tuple[str, str], tuple[TensorSpec, Bytes]]:
+    def _read_tensors(
+        self, manifest: Manifest, cuts: Mapping[tuple[str, str], Cut] = MappingProxyType({})
+    ) -> dict[tuple[str, str], tuple[TensorSpec, Bytes]]:
         sizes = self.volume.list(_SHARDS)
         for name, shard in manifest.shards.items():
             if sizes.get(name) != shard.size:
                 there = f"{sizes[name]} bytes" if name in sizes else "missing"
                 reason = f"{there} instead of {shard.size} bytes"
                 raise corrupt(_shard_path(name), reason)
-        files = {name: self._read_shard(name, shard) for name, shard in manifest.shards.items()}
-        tensors = {}
+        in_file: dict[str, list[TensorEntry]] = {name: [] for name in manifest.shards}
         for entry in manifest.tensors:
-            spec, data = files[entry.shard].get(entry.key, (None, None))
-            if spec != entry.spec or data is None:
-                reason = f"{entry.key!r} is not in it"
-                raise corrupt(_shard_path(entry.shard), reason)
-            tensors[entry.section, entry.key] = (spec, data)
-        return tensors
+            in_file[entry.shard].append(entry)
+        tensors, wholes = {}, Wholes(cuts, manifest.in_pieces())
+        for name, shard in manifest.shards.items():
+            if in_file[name] and not any(each.is_wanted(cuts) for each in in_file[name]):
+                continue
+            found = self._read_shard(name, shard)
+            for entry in in_file[name]:
+                spec, data = found.get(entry.key, (None, None))
+                if spec != entry.spec or data is None:
+                    reason = f"{entry.key!r} is not in it"
+                    raise corrupt(_shard_path(name), reason)
+                if entry.box is None:
+                    tensors[entry.place] = (spec, data)
+                else:
+                    wholes.put(entry.place, spec, entry.box, data)
+        return tensors | wholes.tensors
 
     def _read_shard(self, name: str, shard: ShardEntry) -> dict[str, tuple[TensorSpec, Bytes]]:
         path = _shard_path(name)
@@ -170,7 +193,7 @@ class CheckpointStore:
             weights_files=tuple(
                 joined(self.volume.location, _shard_path(shard)) for shard in sorted(weights)
             ),
-            hashes={f"{e.section}.{e.key}": e.hash for e in manifest.tensors}
+            hashes=manifest.hashes()
             | {
                 f"{s}.{key}": digest
                 for s, each in manifest.noted.items()
@@ -215,6 +238,7 @@ class CheckpointStore:
                 shards.update(part.shards)
                 is_finite = facts.is_finite and part.is_finite
                 facts = dataclasses.replace(facts, is_finite=is_finite)
+            require_whole(entries, self.volume.location)
             manifest = Manifest(
                 name=name,
                 saved_at=datetime.datetime.now(datetime.UTC),
@@ -235,21 +259,35 @@ class CheckpointStore:
         return manifest, len(content) + sum(shards[shard].size for shard in written)
 
     def write_part(
-        self, name: Name, draft: Draft, *, rank: int
+        self, name: Name, draft: Draft, *, rank: int, previous: Name | None = None
     ) -> tuple[list[TensorEntry], dict[str, ShardEntry]]:
         """Writes what one of several processes has of a checkpoint that another publishes.
+
+        Args:
+            name: The checkpoint's name.
+            draft: What to write.
+            rank: Number of the process.
+            previous: The checkpoint whose files may be referred to.
 
         Returns:
             The tensors, and the files that they lie in; these are durable by now.
         """
-        plan = plan_shards(draft.tensors, None)
+        known: Manifest | None = None
+        if previous is not None:
+            with contextlib.suppress(CheckpointCorruptError, StorageError):
+                known = self.manifest(previous)
+            self._manifests.clear()
+        plan = self._plan(draft, known)
         files = {f"{label}-r{rank:04d}": places for label, places in plan.files.items()}
         written: list[str] = []
         try:
-            return self._write_shards(name, draft, ShardPlan((), files), written)
+            entries, shards = self._write_shards(name, draft, ShardPlan((), files), written)
         except BaseException:
             self.remove(written)
             raise
+        if known is not None:
+            shards |= {entry.shard: known.shards[entry.shard] for entry in plan.references}
+        return [*entries, *plan.references], shards
 
     def remove(self, shards: Collection[str]) -> None:
         """Removes files that no checkpoint names, where that is possible."""
@@ -281,7 +319,7 @@ class CheckpointStore:
                 shards[shard] = ShardEntry(sum(map(len, parts)), digest.result())
             for place in places:
                 t = draft.tensors[place]
-                entries.append(TensorEntry(t.section, t.key, t.spec, t.hash, shard))
+                entries.append(TensorEntry(*t.place, t.spec, t.hash, shard, t.box))
         return entries, shards
 
     def copy_from(

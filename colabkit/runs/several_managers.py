@@ -1,7 +1,7 @@
 """The checkpoints of several processes: rank 0 reads and publishes them, all write their shares.
 
 Where each process holds pieces of the weights, all take a snapshot together: rank 0 calls, as
-often as it takes one, and says when it takes no more.
+often as it takes one, and says when it takes no more. Each writes its own pieces, and reads them.
 """
 
 from __future__ import annotations
@@ -13,27 +13,40 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import (
+    IN_PIECES,
+    CheckpointStore,
     Company,
+    Cutter,
     LoadedCheckpoint,
     PartCall,
     PartSaver,
+    PieceCompany,
     Posts,
     SaveFacts,
     SaveStatus,
+    Section,
     decline,
     store_of_parts,
 )
+from colabkit.errors import CheckpointCorruptError, StorageError
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.processes import Processes
 from colabkit.runs.checkpoint_manager import CheckpointManager, Snapshot
-from colabkit.storage import RemountResult
+from colabkit.storage import RemountResult, volume_at
 
 _NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
 _SNAPSHOT = "a snapshot"
+_NO_NAME: str | None = None
+_READ, _CANNOT = "a checkpoint to read together", "cannot read it"
 _NAMED, _TRAINED = "a checkpoint of an earlier phase", "what the run folder holds"
-_PIECES = "pieces"
+# How the pieces of weights are taken where no save is shared: made whole, or left as they are.
+_WHOLE, _LEFT = "whole", "left in pieces"
 # Without, rank 0 writes all: what tests and the benchmark compare with.
 WRITE_TOGETHER = True
+# Whether each process writes its pieces of weights, and reads them; else rank 0 does, whole. Off
+# until long sweeps of kills have been seen with both.
+WRITE_PIECES = False
+READ_PIECES = False
 
 
 class LeadingManager(CheckpointManager):
@@ -53,15 +66,25 @@ class LeadingManager(CheckpointManager):
         return is_sharded(self._adapter)
 
     def _take_with_others(self) -> Snapshot:
-        if self.is_taken_by_all:
-            self._world.share(_PIECES, at=_SNAPSHOT)
-        elif self._company is not None and self._is_alone:
-            self._company.call_nobody()
-        elif self._company is not None:
-            call = self._company.call(self._opened().next_name)
-            if call is not None:
-                self._world.share(call, at=_SNAPSHOT)
+        call = self._call()
+        if call is not None:
+            self._world.share(call, at=_SNAPSHOT)
+        leave_in_pieces(self._adapter, when=call not in {None, _WHOLE})
         return self._take_alone()
+
+    def _call(self) -> PartCall | str | None:
+        """Returns what the others are told of the snapshot taken next; None to call nobody."""
+        company, is_joint = self._company, self.is_taken_by_all
+        if company is None:
+            return _WHOLE if is_joint else None
+        if self._is_alone and not is_joint:
+            company.call_nobody()
+            return None
+        if self._saver is None:
+            return _LEFT if is_joint else None
+        newest = self._saver.newest
+        call = company.call(self._saver.next_name, newest.name if newest is not None else None)
+        return call or (_WHOLE if is_joint else None)
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
@@ -84,12 +107,13 @@ class LeadingManager(CheckpointManager):
     def open(self) -> None:
         """Takes the lease on the run folder and starts the saver."""
         self._company = None
+        is_wanted = WRITE_PIECES if self.is_taken_by_all else WRITE_TOGETHER
+        if is_wanted and self._folder.can_be_shared and isinstance(self._world, Posts):
+            kind = PieceCompany if self.is_taken_by_all else Company
+            self._company = kind(self._world)
         with self._calling():
             super().open()
-        can_share = WRITE_TOGETHER and self._folder.can_be_shared
-        is_common = can_share and not self.is_taken_by_all
-        if is_common and isinstance(self._world, Posts):
-            self._company = Company(self._world)
+        if self._company is not None:
             self._opened().share_with(self._company)
 
     def save(self, step: int, *, wait: bool) -> None:
@@ -114,19 +138,69 @@ class LeadingManager(CheckpointManager):
 
     def newest(self) -> LoadedCheckpoint | None:
         """Returns the newest checkpoint that is whole."""
-        return self._world.share(super().newest(), at=_NEWEST)
+        with self._reading() as readers:
+            loaded = super().newest()
+        return self._handed(loaded, readers, at=_NEWEST)
 
     def chosen(self, which: str | int) -> LoadedCheckpoint:
         """Returns the best checkpoint, or that of a step."""
-        return self._world.share(super().chosen(which), at=_CHOSEN)
+        with self._reading() as readers:
+            loaded = super().chosen(which)
+        self._handed(loaded, readers, at=_CHOSEN)
+        return loaded
 
     def named(self, name: str) -> LoadedCheckpoint | None:
         """Returns a checkpoint by its name, None where it is not whole any more."""
-        return self._world.share(super().named(name), at=_NAMED)
+        with self._reading() as readers:
+            loaded = super().named(name)
+        return self._handed(loaded, readers, at=_NAMED)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[_OtherReaders | None]:
+        """Lets the others read what this process reads, and go on behind."""
+        readers = _OtherReaders(self._world, self._adapter) if reads_apart(self._adapter) else None
+        self._folder.read_with(readers)
+        try:
+            yield readers
+        finally:
+            self._folder.read_with(None)
+            if readers is not None:
+                self._world.share(None, at=_READ)
+
+    def _handed(
+        self, loaded: LoadedCheckpoint | None, readers: _OtherReaders | None, *, at: str
+    ) -> LoadedCheckpoint | None:
+        """Gives the others a checkpoint, but for what they have read themselves."""
+        is_there = loaded is not None and readers is not None and readers.newest == loaded.info.name
+        given = dataclasses.replace(loaded, sections={}) if loaded and is_there else loaded
+        self._world.share(given, at=at)
+        return loaded
 
     def has_trained(self) -> bool:
         """Whether any checkpoint holds more than the first weights."""
         return self._world.share(super().has_trained(), at=_TRAINED)
+
+
+class _OtherReaders:
+    """The other processes, each of which reads its pieces of a checkpoint that rank 0 names.
+
+    Attributes:
+        newest: The last one that all have read.
+    """
+
+    def __init__(self, world: Processes, adapter: FrameworkAdapter) -> None:
+        self._world = world
+        self.cutter: Cutter = cutter_of(adapter)
+        self.newest = ""
+
+    def read(self, name: str) -> str | None:
+        """Has all read; returns what one finds wrong, "" for nothing, None where one cannot."""
+        self._world.share(name, at=_READ)
+        problems = [each for each in self._world.gather("", at=_READ) if each]
+        if _CANNOT in problems:
+            return None
+        self.newest = "" if problems else name
+        return problems[0] if problems else ""
 
 
 class FollowingManager(CheckpointManager):
@@ -162,17 +236,41 @@ class FollowingManager(CheckpointManager):
 
     def newest(self) -> LoadedCheckpoint | None:
         """Returns what rank 0 has read."""
-        return self._world.share(None, at=_NEWEST)
+        return self._given(at=_NEWEST)
 
     def chosen(self, which: str | int) -> LoadedCheckpoint:  # noqa: ARG002  # rank 0's word counts
         """Returns what rank 0 has read."""
-        loaded: Any = self._world.share(None, at=_CHOSEN)
+        loaded: Any = self._given(at=_CHOSEN)
         assert isinstance(loaded, LoadedCheckpoint)  # noqa: S101  # rank 0 raises otherwise
         return loaded
 
     def named(self, name: str) -> LoadedCheckpoint | None:  # noqa: ARG002  # rank 0's word counts
         """Returns what rank 0 has read."""
-        return self._world.share(None, at=_NAMED)
+        return self._given(at=_NAMED)
+
+    def _given(self, *, at: str) -> LoadedCheckpoint | None:
+        """Reads its pieces where rank 0 says so, and takes the rest from there."""
+        own: LoadedCheckpoint | None = None
+        if reads_apart(self._adapter):
+            while (name := self._world.share(_NO_NAME, at=_READ)) is not None:
+                own, problem = self._read(name)
+                self._world.gather(problem, at=_READ)
+        loaded: LoadedCheckpoint | None = self._world.share(None, at=at)
+        if loaded is None or loaded.sections or own is None:
+            return loaded
+        return dataclasses.replace(loaded, sections=own.sections)
+
+    def _read(self, name: str) -> tuple[LoadedCheckpoint | None, str]:
+        """Returns its part of a checkpoint, or why it has none."""
+        try:
+            store = CheckpointStore(volume_at(self.location))
+            if name not in map(str, store.names()):
+                return None, _CANNOT
+            return store.load(name, self._adapter.backend, cutter_of(self._adapter)), ""
+        except CheckpointCorruptError as error:
+            return None, str(error)
+        except (StorageError, OSError):
+            return None, _CANNOT
 
     def has_trained(self) -> bool:
         """Returns what rank 0 has found."""
@@ -189,6 +287,7 @@ class FollowingManager(CheckpointManager):
             call: PartCall | str | None = self._world.share(None, at=_SNAPSHOT)
             if call is None:
                 return
+            leave_in_pieces(self._adapter, when=call != _WHOLE)
             if isinstance(call, PartCall):
                 self._write_part(call)
             else:
@@ -197,18 +296,20 @@ class FollowingManager(CheckpointManager):
     def _write_part(self, call: PartCall) -> None:
         posts = self._world
         assert isinstance(posts, Posts)  # noqa: S101  # rank 0 does not call otherwise
+        # All take the sections of pieces, some of which may be put together.
+        sections = self._adapter.sections() if call.agreed == IN_PIECES else None
         try:
             if self._writer is None:
                 store = store_of_parts(self.location, call.name)
                 self._writer = PartSaver(store, self._adapter.backend, posts)
             if self._writer.begin(call):
-                self._offer_to(self._writer)
+                self._offer_to(self._writer, sections or self._adapter.sections())
         except Exception as error:  # noqa: BLE001  # rank 0 can do without
             decline(posts, call, f"{type(error).__name__}: {error}")
 
-    def _offer_to(self, writer: PartSaver) -> None:
+    def _offer_to(self, writer: PartSaver, sections: list[Section]) -> None:
         writer.offer(
-            [dataclasses.replace(each, noted={}) for each in self._adapter.sections()],
+            [dataclasses.replace(each, noted={}) for each in sections],
             SaveFacts(step=self._world.step),
             is_guarded=self._adapter.guard(),
             still_valid=self._adapter.unchanged(),
@@ -285,3 +386,20 @@ class FollowingManager(CheckpointManager):
 def is_sharded(adapter: FrameworkAdapter) -> bool:
     """Whether each process holds but pieces of what a checkpoint holds."""
     return bool(getattr(adapter, "is_sharded", False))
+
+
+def reads_apart(adapter: FrameworkAdapter) -> bool:
+    """Whether each process reads its own pieces."""
+    return READ_PIECES and is_sharded(adapter)
+
+
+def cutter_of(adapter: FrameworkAdapter) -> Cutter:
+    """Returns what this process wants of tensors in pieces."""
+    cutter: Cutter = adapter.cutter()  # type: ignore[attr-defined]  # one that has pieces has it
+    return cutter
+
+
+def leave_in_pieces(adapter: FrameworkAdapter, *, when: bool) -> None:
+    """Has the adapter's next sections hold this process's pieces, rather than whole tensors."""
+    if is_sharded(adapter):
+        adapter.leaves_pieces = when  # type: ignore[attr-defined]  # one that has pieces has it

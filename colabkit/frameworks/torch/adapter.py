@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from colabkit.checkpoint import NOTED, Section, TensorBackend, TensorSpec
+from colabkit.checkpoint import NOTED, Cutter, Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import BatchWatch, Watch
 from colabkit.frameworks.estimators import EstimatorState
@@ -22,7 +22,7 @@ from colabkit.frameworks.torch.compare import note, record
 from colabkit.frameworks.torch.evaluating import evaluation_mark, is_in_evaluation
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.passed_settings import PassedSettings
-from colabkit.frameworks.torch.pieces import require_form_of_weights, whole
+from colabkit.frameworks.torch.pieces import cutter, left, require_form_of_weights, whole
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_known_groups
@@ -66,6 +66,8 @@ class TorchAdapter:
         self._returning: tuple[str, ...] = ()
         # What the newest sections hold that was put together of pieces.
         self._wholes: list[torch.Tensor] = []
+        self.leaves_pieces = False
+        """Whether sections hold this process's pieces as they are, where that can be."""
         # Until the first step, what was restored, and from which settings changes were taken.
         self._again: Mapping[str, Any] | None = None
         self._taken_from: Mapping[str, Any] | None = None
@@ -147,8 +149,12 @@ class TorchAdapter:
         """Whether all processes must take the sections together: each holds pieces of them."""
         return self._state.is_sharded
 
+    def cutter(self) -> Cutter:
+        """Returns what this process needs of tensors that a checkpoint holds in pieces."""
+        return cutter(self._state.modules, self._state.optimizers)
+
     def _put_together(self, sections: list[Section]) -> list[Section]:
-        """Returns sections with whole tensors, in the process that writes them."""
+        """Returns sections with whole tensors, in the process that writes them, or with pieces."""
         require_form_of_weights(self._state.optimizers)
         self._wholes = []
 
@@ -158,7 +164,8 @@ class TorchAdapter:
             self._wholes.append(tensor.cpu())
             return self._wholes[-1]
 
-        return [dataclasses.replace(each, state=whole(each.state, put)) for each in sections]
+        take = left if self.leaves_pieces else whole
+        return [dataclasses.replace(each, state=take(each.state, put)) for each in sections]
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""
@@ -235,7 +242,7 @@ class TorchAdapter:
         wholes, self._wholes = self._wholes, []
         if self._writes_unseen:
             return lambda _: True
-        watch = self._state.watch(wholes)
+        watch = self._state.watch(wholes, in_pieces=self.leaves_pieces)
 
         def is_unchanged(copies: Mapping[int, Bytes]) -> bool:
             is_whole = watch.is_unchanged(copies)

@@ -1,17 +1,18 @@
 """Tensors of which each process holds a piece: DTensors, as ``fully_shard`` makes of parameters.
 
-Checkpoints hold them whole, so that any number of processes goes on with them.
+Checkpoints hold them whole or by their places, so that any number of processes goes on with them.
 """
 
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from colabkit.checkpoint import Box, Cut, Cutter, Piece, TensorSpec
 from colabkit.errors import StateError
 
 _DICTS = frozenset({dict, collections.OrderedDict})
@@ -55,24 +56,65 @@ def whole(state: Any, put: Any) -> Any:
         state: Dicts, lists and tuples, nested.
         put: Called with each tensor that was put together; what it returns takes its place.
     """
-    if is_piece(state):
-        return put(state.detach().full_tensor())
-    if type(state) in _DICTS:
-        return type(state)((key, whole(each, put)) for key, each in state.items())
-    if type(state) in {list, tuple}:
-        return type(state)(whole(each, put) for each in state)
-    return state
+    return _changed(state, lambda each: put(each.detach().full_tensor()))
+
+
+def left(state: Any, put: Any) -> Any:
+    """Returns a state with its pieces as checkpoints hold them: those of this process, and where.
+
+    Args:
+        state: Dicts, lists and tuples, nested.
+        put: Called with each tensor that had to be put together, as all processes do then.
+    """
+
+    def piece(tensor: Any) -> Any:
+        found = _in_place(tensor)
+        return put(tensor.detach().full_tensor()) if found is None else found
+
+    return _changed(state, piece)
 
 
 def local(state: Any) -> Any:
     """Returns a state with its pieces as plain tensors."""
+    return _changed(state, lambda each: each.detach().to_local())
+
+
+def _changed(state: Any, change: Callable[[Any], Any]) -> Any:
     if is_piece(state):
-        return state.detach().to_local()
+        return change(state)
     if type(state) in _DICTS:
-        return type(state)((key, local(each)) for key, each in state.items())
+        return type(state)((key, _changed(each, change)) for key, each in state.items())
     if type(state) in {list, tuple}:
-        return type(state)(map(local, state))
+        return type(state)(_changed(each, change) for each in state)
     return state
+
+
+def _in_place(tensor: Any) -> Piece | torch.Tensor | None:
+    """Returns what a process holds, and of what; None where nobody can say without the others."""
+    from torch.distributed.tensor import Replicate, Shard
+
+    kinds = {type(each) for each in tensor.placements}
+    local: torch.Tensor = tensor.detach().to_local()
+    if not kinds <= {Replicate, Shard} or hasattr(local, "__tensor_flatten__"):
+        return None
+    if not tensor.numel():
+        return local.new_empty(tensor.shape)
+    if Shard not in kinds:
+        return local
+    at = tensor.device_mesh.get_coordinate()
+    copies = [n for n, each in enumerate(tensor.placements) if type(each) is Replicate]
+    is_own = at is not None and not any(at[n] for n in copies)
+    _, offset = _place_of(tensor)
+    return Piece(local, Box(tuple(tensor.shape), tuple(offset)), is_own=is_own)
+
+
+def _place_of(tensor: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the form of a process's piece, and where in the tensor it begins."""
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    return compute_local_shape_and_global_offset(
+        tensor.shape, tensor.device_mesh, tensor.placements
+    )
 
 
 def cut_like(there: Any, kept: Any) -> Any:
@@ -84,6 +126,8 @@ def cut_like(there: Any, kept: Any) -> Any:
     """
     if is_piece(there):
         fits = isinstance(kept, torch.Tensor) and kept.shape == there.shape
+        if fits and is_piece(kept):
+            return _own_copy(there, kept)
         return _own_piece(there, kept) if fits else kept
     if isinstance(there, Mapping) and isinstance(kept, Mapping):
         return {key: cut_like(there.get(key), each) for key, each in kept.items()}
@@ -92,13 +136,60 @@ def cut_like(there: Any, kept: Any) -> Any:
     return kept
 
 
+def _own_copy(there: Any, kept: Any) -> Any:
+    """Returns a piece that was read as such, with memory of its own."""
+    if (there.device_mesh, there.placements) == (kept.device_mesh, kept.placements):
+        return kept.detach().clone()
+    return _own_piece(there, kept.detach().full_tensor())
+
+
+def cutter(
+    modules: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> Cutter:
+    """Returns what this process needs of weights and moments that lie in pieces."""
+    weights: dict[str, dict[str, Any]] = {n: each.state_dict() for n, each in modules.items()}
+    # Moments are cut as weights of their form; where two of a form are cut otherwise, none is.
+    ways: dict[tuple[int, ...], dict[Any, Any]] = collections.defaultdict(dict)
+    for optimizer in optimizers.values():
+        for group in optimizer.param_groups:
+            for each in group["params"]:
+                way = (each.device_mesh, each.placements) if is_piece(each) else None
+                ways[tuple(each.shape)][way] = each
+    alike = {shape: next(iter(each.values())) for shape, each in ways.items() if len(each) == 1}
+
+    def cut(section: str, key: str, spec: TensorSpec) -> Cut | None:
+        there = weights.get(section, {}).get(key)
+        if section == "objects" and key.startswith("optimizers."):
+            there = alike.get(spec.shape)
+        fits = is_piece(there) and there is not None and tuple(there.shape) == spec.shape
+        return _cut_as(there) if fits else None
+
+    return cut
+
+
+def _cut_as(there: Any) -> Cut:
+    """Returns what a process needs of a tensor that it is to hold as it holds another."""
+    from torch.distributed.tensor import DTensor
+
+    shape, offset = _place_of(there)
+
+    def made(local: torch.Tensor) -> Any:
+        return DTensor.from_local(
+            local.to(there.device),
+            there.device_mesh,
+            there.placements,
+            run_check=False,
+            shape=there.shape,
+            stride=there.stride(),
+        )
+
+    return Cut(tuple(offset), tuple(shape), made)
+
+
 def _own_piece(there: Any, kept: torch.Tensor) -> torch.Tensor:
     from torch.distributed.tensor import DTensor
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-    shape, offset = compute_local_shape_and_global_offset(
-        kept.shape, there.device_mesh, there.placements
-    )
+    shape, offset = _place_of(there)
     box = tuple(slice(at, at + size) for at, size in zip(offset, shape, strict=True))
     return DTensor.from_local(
         kept[box].to(there.device, copy=True),

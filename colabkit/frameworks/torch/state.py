@@ -17,7 +17,7 @@ from colabkit.frameworks.torch.frozen_base import FrozenBase
 from colabkit.frameworks.torch.held_objects import HeldObjects, inner_optimizers, of_optimizer
 from colabkit.frameworks.torch.metrics import has_metrics, keep_sums
 from colabkit.frameworks.torch.module_tree import Trees
-from colabkit.frameworks.torch.pieces import cut_like, has_pieces
+from colabkit.frameworks.torch.pieces import cut_like, has_pieces, local
 from colabkit.frameworks.torch.prepared import plain_optimizer, scaler_of
 from colabkit.frameworks.torch.python_attributes import PythonAttributes
 from colabkit.frameworks.torch.randomness import (
@@ -360,23 +360,24 @@ class TorchState:
         found: set[int] = set()
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
-                found.update(p.data_ptr() for p in group["params"])
+                found.update(local(p).data_ptr() for p in group["params"])
             for state in optimizer.state.values():
-                found.update(v.data_ptr() for v in state.values() if isinstance(v, torch.Tensor))
+                found.update(local(v).data_ptr() for v in state.values() if torch.is_tensor(v))
         # Tensors made of others have no memory of their own, nor have empty ones.
         return frozenset(found - {0})
 
-    def watch(self, copies: Sequence[torch.Tensor] = ()) -> Watch:
+    def watch(self, copies: Sequence[torch.Tensor] = (), *, in_pieces: bool = False) -> Watch:
         """Returns the tensors that only an optimizer's step changes, as they are now.
 
         Args:
             copies: Those that were put together of the pieces of several processes.
+            in_pieces: Whether the others' pieces are copied as they are.
         """
         states = (state for o in self.optimizers.values() for state in o.state.values())
         tensors = [t for state in states for t in state.values() if isinstance(t, torch.Tensor)]
-        return Watch(
-            [*tensors, *copies], [p for o in self.optimizers.values() for p in parameters_of(o)]
-        )
+        weights = [p for o in self.optimizers.values() for p in parameters_of(o)]
+        here = local if in_pieces else list
+        return Watch([*here(tensors), *copies], here(weights))
 
     def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         states = ((name, module.state_dict()) for name, module in self.modules.items())

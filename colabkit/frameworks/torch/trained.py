@@ -49,6 +49,6 @@ def holds(modules: Mapping[str, nn.Module], sections: Mapping[str, Any]) -> bool
                 if there is None or there.shape != tensor.shape:
                     return False
                 # All processes come to one answer: each looks at the whole of a tensor in pieces.
-                if not is_same(whole(tensor, lambda each: each), there):
+                if not is_same(*whole([tensor, there], lambda each: each)):
                     return False
     return True

@@ -130,7 +130,8 @@ class Crew:
     def _take(self, step: int) -> None:
         first = self.writers[0]
         assert first.saver is not None
-        call = self.company.call(first.saver.next_name)
+        newest = first.saver.newest
+        call = self.company.call(first.saver.next_name, newest.name if newest is not None else None)
         for writer in self.writers[1:]:
             if call is None or writer.rank in self.desk.gone:
                 continue
