@@ -186,6 +186,8 @@ class TorchAdapter:
         if self._hooks is not None:
             self._hooks.restore_leftovers(self._leftovers)
 
+    # A validation under torch.inference_mode() asks within it, and what is made there cannot train.
+    @torch.inference_mode(mode=False)
     def restore_again(self, *, all_of_it: bool = False) -> None:
         """Puts modes, switches and numbers of modules back, which a loop sets as it begins.
 
@@ -211,6 +213,7 @@ class TorchAdapter:
         """Returns copies of what a loop may read between two passes and change in any."""
         return SmallState.of(self._state, self._state.small_sections()).state_dict()
 
+    @torch.inference_mode(mode=False)
     def put_small(self, state: Mapping[str, Any]) -> None:
         """Puts what ``small_state`` gave into the objects, until all is put back."""
         if self._is_as_restored and self._again is not None:
