@@ -34,6 +34,8 @@ def interrupt() -> None:
 class Life:
     """A session of a person's loop, which ends at a batch of its evaluation."""
 
+    without_gradients: Any = torch.no_grad
+
     def __init__(self, folder: Path, *, ends_at: int = -1, end: Any = interrupt) -> None:
         self.folder = folder
         self.ends_at = ends_at
@@ -60,7 +62,7 @@ class Life:
     def evaluated(self, run: Any, model: Any, *, mode: bool, logs: bool) -> float:
         model.train(mode)
         total = 0.0
-        with torch.no_grad():
+        with self.without_gradients():
             for x, y in run.batches(arrays(), batch_size=11, shuffle=False):
                 loss = functional.cross_entropy(model(x), y)
                 total += float(loss)
@@ -90,8 +92,12 @@ def test_what_a_loop_sums_up_is_that_of_one_never_interrupted(ends_at, tmp_path)
     assert again.seen == list(range(EVALUATED)) * 2
 
 
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("ends_at", [0, EVALUATED - 1])
-def test_one_killed_in_its_evaluation_evaluates_anew(ends_at, tmp_path):
+def test_one_killed_in_its_evaluation_evaluates_anew(
+    ends_at, without_gradients, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Life, "without_gradients", without_gradients)
     alone = Life(tmp_path / "alone").train()
     broken = Life(tmp_path / "broken", ends_at=ends_at, end=kill_self)
     assert not in_child(broken.train, report=tmp_path / "report")
