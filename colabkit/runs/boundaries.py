@@ -405,6 +405,7 @@ class Boundaries:
 
     def _snapshot(self) -> Snapshot:
         sections = self._adapter.sections()
+        place = self._evaluation.place()
         unsaved = self.verdict.reasons
         self._say_unsaved(unsaved)
         reasons = (*self._state.reasons, *unsaved)
@@ -413,7 +414,7 @@ class Boundaries:
         made = self._state.objects_as_made
         fingerprint = fingerprint_of(self._adapter, seed=self.seed, at_start=made)
         facts = self._state.facts(is_best=self._is_best, fingerprint=fingerprint)
-        return Snapshot(self._evaluation.snapshot(sections), facts)
+        return Snapshot(self._evaluation.snapshot(sections, place), facts)
 
     def _end_epoch(self, *, has_steps: bool = True) -> None:
         if (left := self._position.leading) is not None:

@@ -10,6 +10,11 @@ from colabkit.checkpoint import Section
 from colabkit.runs.kept_values import marks_of, names_of
 from colabkit.runs.state import RunState
 
+_TOO_LARGE = (
+    "the kept {name} is too large to be held twice and changes in a pass that only evaluates: what"
+    " the loop itself sums up there is not whole where it is interrupted"
+)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Place:
@@ -40,12 +45,16 @@ class Evaluation:
         state: The run's own.
         mark: Returns what is equal while nothing changes in the objects, None where that cannot be
             told.
+
+    Attributes:
+        reasons: Why such a pass was left to go on at the batch.
     """
 
     def __init__(self, state: RunState, mark: Callable[..., object | None]) -> None:
         self._position, self._state = state.position, state
         self._mark = mark
         self._places: list[_Place] = []
+        self.reasons: tuple[str, ...] = ()
 
     def before_pass(self) -> None:
         """Notes the place where a pass is about to begin; the first of an epoch trains."""
@@ -77,16 +86,26 @@ class Evaluation:
         self._places.append(_Place(place, mark, dict(self._state.epoch_values), noted, large))
         return True
 
-    def snapshot(self, sections: Sequence[Section]) -> list[Section]:
-        """Returns all sections of a save that is made now, which lets the run go on elsewhere.
+    def place(self) -> _Place | None:
+        """Returns the place from which a save that is made now lets the run go on, None for now."""
+        places = self._of_epoch()
+        mark = self._mark() if places else None
+        same = [] if mark is None else [each for each in places if each.of_objects == mark]
+        found = next((each for each in same if not self._changed(each)), None)
+        if found is None and not self._position.begins_next:
+            changed = dict.fromkeys(name for each in same for name in self._changed(each))
+            of_these = (_TOO_LARGE.format(name=name) for name in changed)
+            self.reasons = tuple(dict.fromkeys((*self.reasons, *of_these)))
+        return found
+
+    def snapshot(self, sections: Sequence[Section], place: _Place | None) -> list[Section]:
+        """Returns all sections of a save that is made now.
 
         Args:
             sections: Those of the objects.
+            place: Where it lets the run go on.
         """
         now = self._position.state_dict()
-        places = self._of_epoch()
-        mark = self._mark() if places else None
-        place = None if mark is None else next((p for p in places if self._is_at(p, mark)), None)
         if place is None:
             return [*sections, self._state.section(now, self._state.epoch_values)]
         over: Any = getattr(place.of_objects, "over", list)
@@ -94,6 +113,7 @@ class Evaluation:
         own = self._state.section(began, place.epoch_values, place.noted, place.large)
         return [*over(sections), own]
 
-    def _is_at(self, place: _Place, mark: object) -> bool:
-        """Whether all that cannot be put back as it was at a place is so still."""
-        return place.of_objects == mark and place.large == marks_of(self._state.kept, place.large)
+    def _changed(self, place: _Place) -> list[str]:
+        """Returns what cannot be put back as it was at a place, and is so no more."""
+        now = marks_of(self._state.kept, place.large) or {}
+        return [name for name, mark in place.large.items() if now.get(name) != mark]

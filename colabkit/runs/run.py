@@ -227,6 +227,7 @@ class Run(Reporting):
         opened = (cursor.feed for cursor in self._position.open if cursor.feed is not None)
         verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
         seen = (*self._position.data_reasons, *self._iterators.reasons, *self._data.reasons)
+        seen = (*seen, *self._evaluation.reasons)
         vouched = self._vouched() if self.is_users_loop else ()
         return verdict.adding(reasons=(*seen, *self._adapter.unsaved()), vouched=vouched)
 

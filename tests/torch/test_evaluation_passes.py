@@ -80,8 +80,12 @@ def facts(run: Any) -> tuple[Any, ...]:
     return rows, run.step
 
 
+@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("ends_at", range(EVALUATED))
-def test_what_a_loop_sums_up_is_that_of_one_never_interrupted(ends_at, tmp_path):
+def test_what_a_loop_sums_up_is_that_of_one_never_interrupted(
+    ends_at, without_gradients, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Life, "without_gradients", without_gradients)
     alone = Life(tmp_path / "alone").train()
     broken = Life(tmp_path / "broken", ends_at=ends_at)
     with pytest.raises(KeyboardInterrupt):
@@ -92,12 +96,8 @@ def test_what_a_loop_sums_up_is_that_of_one_never_interrupted(ends_at, tmp_path)
     assert again.seen == list(range(EVALUATED)) * 2
 
 
-@pytest.mark.parametrize("without_gradients", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("ends_at", [0, EVALUATED - 1])
-def test_one_killed_in_its_evaluation_evaluates_anew(
-    ends_at, without_gradients, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(Life, "without_gradients", without_gradients)
+def test_one_killed_in_its_evaluation_evaluates_anew(ends_at, tmp_path):
     alone = Life(tmp_path / "alone").train()
     broken = Life(tmp_path / "broken", ends_at=ends_at, end=kill_self)
     assert not in_child(broken.train, report=tmp_path / "report")
@@ -153,3 +153,25 @@ def test_a_pass_that_changes_something_or_only_predicts_goes_on_at_the_batch(kep
     run = again.train(**kept)
     assert again.seen == [2, 3, 0, 1, 2, 3]
     assert run.step == alone.step
+
+
+class BankLife(Life):
+    """A loop that writes into a bank too large to be held twice while it evaluates."""
+
+    def evaluated(self, run: Any, model: Any, *, mode: bool, logs: bool) -> float:
+        kept = run.state(bank=torch.zeros(2_200_000))
+        model.train(mode)
+        total = 0.0
+        with torch.no_grad():
+            for x, y in run.batches(arrays(), batch_size=11, shuffle=False):
+                kept.bank[run.batch] = total = total + float(functional.cross_entropy(model(x), y))
+                if run.epoch == 0 and run.batch == self.ends_at:
+                    run.flush()
+                    self.end()
+        return total
+
+
+def test_a_large_kept_value_that_changes_while_a_loop_evaluates_is_named(tmp_path):
+    run = BankLife(tmp_path, ends_at=EVALUATED).train()
+    (reason,) = run.verdict.reasons
+    assert "the kept bank is too large to be held twice" in reason
