@@ -234,7 +234,7 @@ class FitContract:
             ("keep", 0),
             ("callbacks", [colabkit.EarlyStopping]),
             ("callbacks", colabkit.EarlyStopping("loss")),
-            ("callbacks", None),
+            ("callbacks", 5),
             ("seed", "7"),
             ("resume", "maybe"),
             ("save_every", "often"),

@@ -1,4 +1,4 @@
-"""The checkpoints of several processes: rank 0 reads and publishes them, all write their shares.
+"""The checkpoints of several processes: rank 0 reads and writes them, or publishes all's shares.
 
 Where each process holds pieces of the weights, all take a snapshot together: rank 0 calls, as
 often as it takes one, and says when it takes no more. Each writes its own pieces, and reads them.
@@ -41,8 +41,9 @@ _READ, _CANNOT = "a checkpoint to read together", "cannot read it"
 _NAMED, _TRAINED = "a checkpoint of an earlier phase", "what the run folder holds"
 # How the pieces of weights are taken where no save is shared: made whole, or left as they are.
 _WHOLE, _LEFT = "whole", "left in pieces"
-# Without, rank 0 writes all: what tests and the benchmark compare with.
-WRITE_TOGETHER = True
+# Off, so that rank 0 writes all: with two processes on two cores a save was done sooner, but held
+# training two to three times as long (benchmarks.bench_several_saves).
+WRITE_TOGETHER = False
 # Whether each process writes its pieces of weights, and reads them; else rank 0 does, whole. Off
 # until long sweeps of kills have been seen with both.
 WRITE_PIECES = False

@@ -473,7 +473,7 @@ WRONG = {
     "lazy layers": ({"model": nn.Sequential(nn.LazyLinear(3))}, "model"),
     "an optimizer that asks for a closure": ({"optimizer": torch.optim.LBFGS}, "optimizer"),
     "one callback without a list": ({"callbacks": colabkit.EarlyStopping()}, "callbacks"),
-    "callbacks of None": ({"callbacks": None}, "callbacks"),
+    "callbacks that are a number": ({"callbacks": 5}, "callbacks"),
     "a seed of a float": ({"seed": 1.5}, "seed"),
     "a generator for two epochs": ({"data": iter([arrays()]), "epochs": 2}, "data"),
 }

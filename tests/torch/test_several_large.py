@@ -53,9 +53,7 @@ def undisturbed_under(folder: Path) -> Whole:
     def by(count: int, width: int) -> tuple[dict[str, Any], float]:
         if (count, width) not in known:
             place, began_s = folder / f"{count} {width}", time.monotonic()
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(several_managers, "WRITE_TOGETHER", False)
-                came_through(lambda _: trained(place, width), count, place)
+            came_through(lambda _: trained(place, width), count, place)
             known[count, width] = result(place), time.monotonic() - began_s
         return known[count, width]
 
@@ -158,6 +156,7 @@ def require_whole(run: Path, *, but: set[str]) -> None:
 @contextlib.contextmanager
 def worth_sharing(nbytes: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(several_managers, "WRITE_TOGETHER", True)
         patch.setattr(company, "WORTH_BYTES", nbytes)
         yield
 

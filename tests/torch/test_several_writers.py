@@ -20,6 +20,7 @@ import colabkit
 from colabkit.checkpoint import RunFolder, company, parts
 from colabkit.frameworks.torch import world
 from colabkit.frameworks.torch.adapter import TorchAdapter
+from colabkit.runs import several_managers
 from tests import abilities
 from tests.torch.cases import arrays, network
 from tests.torch.killing import kill_self
@@ -42,6 +43,7 @@ SOAK = bool(os.environ.get("COLABKIT_SOAK"))
 def _small_tensors():
     """Lets tensors of a few bytes be worth sharing, in the processes that are forked from here."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(several_managers, "WRITE_TOGETHER", True)
         patch.setattr(parts, "LEAST_BYTES", 1)
         patch.setattr(company, "WORTH_BYTES", 1)
         yield
