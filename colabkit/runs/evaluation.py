@@ -11,8 +11,8 @@ from colabkit.runs.kept_values import marks_of, names_of
 from colabkit.runs.state import RunState
 
 _TOO_LARGE = (
-    "the kept {name} is too large to be held twice and changes in a pass that only evaluates: what"
-    " the loop itself sums up there is not whole where it is interrupted"
+    "the kept {name} is too large to be held as it was before a pass that only evaluates: what the"
+    " loop itself sums up there is not whole where it is interrupted"
 )
 
 
@@ -25,14 +25,14 @@ class _Place:
         of_objects: The mark of what the objects held.
         epoch_values: What the loop had logged for the epoch.
         noted: What it had logged and kept; what is logged and kept later is so once more.
-        large: Marks of what it keeps that is too large to be held, by name.
+        large: Marks of what it keeps that is too large to be held, by name; None of what has none.
     """
 
     position: Mapping[str, Any]
     of_objects: object
     epoch_values: Mapping[str, Any]
     noted: Mapping[str, Any]
-    large: Mapping[str, object]
+    large: Mapping[str, object | None]
 
 
 class Evaluation:
@@ -79,8 +79,6 @@ class Evaluation:
         noted = self._state.noted(whole=getattr(mark, "holds_all", False))
         kept = self._state.kept
         large = marks_of(kept, [name for name in names_of(kept) if name not in noted["kept"]])
-        if large is None:
-            return False
         # Where a pass begins, the state has in it what stands between it and the one before.
         place = {**self._position.state_dict(), "is_at_next": not at_end}
         self._places.append(_Place(place, mark, dict(self._state.epoch_values), noted, large))
@@ -115,5 +113,5 @@ class Evaluation:
 
     def _changed(self, place: _Place) -> list[str]:
         """Returns what cannot be put back as it was at a place, and is so no more."""
-        now = marks_of(self._state.kept, place.large) or {}
-        return [name for name, mark in place.large.items() if now.get(name) != mark]
+        now = marks_of(self._state.kept, place.large)
+        return [name for name, mark in place.large.items() if mark is None or now[name] != mark]

@@ -15,7 +15,7 @@ from colabkit.frameworks.generators import generator_state, restore_generator
 from colabkit.frameworks.small_copies import small_copies
 from colabkit.storage import hash_of
 
-# Hashed at each save of an evaluation; a memory of more is left to go on at the batch.
+# Hashed at each save of an evaluation; of more nobody knows whether it has changed.
 _HASHED_BYTES_MAX = 64 << 20
 _PAIRS = (("state_dict", "load_state_dict"), ("get_state", "set_state"), ("getstate", "setstate"))
 
@@ -141,20 +141,18 @@ def names_of(kept: KeptValues) -> list[str]:
     return [*kept._restored, *kept]
 
 
-def marks_of(kept: KeptValues, names: Iterable[str]) -> dict[str, Any] | None:
-    """Returns what is equal until one of these is changed, by name; None if unknown."""
-    found = {}
-    for name in names:
-        value = kept._values.get(name, kept._restored.get(name))
-        try:
-            skeleton, leaves = encode(_state_of(value), kept._is_tensor)
-        except StateError:  # a save says so
-            return None
-        stamps = {path: _Stamp.of(leaf) for path, leaf in leaves.items()}
-        if None in stamps.values():
-            return None
-        found[name] = (skeleton, stamps)
-    return found
+def marks_of(kept: KeptValues, names: Iterable[str]) -> dict[str, object | None]:
+    """Returns, by name, what is equal until one of these is changed; None where nothing tells."""
+    return {n: _mark_of(kept._values.get(n, kept._restored.get(n)), kept._is_tensor) for n in names}
+
+
+def _mark_of(value: Any, is_tensor: Callable[[object], bool]) -> object | None:
+    try:
+        skeleton, leaves = encode(_state_of(value), is_tensor)
+    except StateError:  # a save says so
+        return None
+    stamps = {path: _Stamp.of(leaf) for path, leaf in leaves.items()}
+    return None if None in stamps.values() else (skeleton, stamps)
 
 
 def _pair_of(value: Any) -> tuple[str, str] | None:

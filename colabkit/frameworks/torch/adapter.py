@@ -348,7 +348,7 @@ class TorchAdapter:
 
         A lone number is a sum for the eye, and a pass that only evaluates begins anew.
         """
-        if not self._state.optimizers or is_in_evaluation(self._state):
+        if not (variables and self._state.optimizers) or is_in_evaluation(self._state):
             return ()
         modules = self._state.modules.values()
         held = {id(each) for m in modules for each in (*m.parameters(), *m.buffers())}
