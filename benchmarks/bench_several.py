@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +19,7 @@ from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import colabkit
 from benchmarks.measuring import ratio, show
+from benchmarks.several_processes import start_all
 
 COUNT, BATCH = 2, 64
 # Hidden width, steps of an epoch, rounds: about 2 ms a step, and about 100 ms.
@@ -132,26 +130,10 @@ def in_turn(
     return found
 
 
-def start_all(target: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = f"{free.getsockname()[1]}"
-    job = {"WORLD_SIZE": f"{COUNT}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bench_several", str(target)],
-            env={**os.environ, **job, "RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
-        )
-        for rank in range(COUNT)
-    ]
-    if sum(process.wait() for process in processes):
-        sys.exit("A process of the benchmark has failed.")
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "times"
-        start_all(target)
+        start_all("benchmarks.bench_several", COUNT, target)
         found = json.loads(target.read_text())
     rows = []
     for (size, results), wanted in zip(found.items(), (1.05, 1.01), strict=True):

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import colabkit
 from benchmarks.measuring import show
+from benchmarks.several_processes import start_all
 from colabkit.runs import several_managers
 
 # 101 MB with AdamW's moments.
@@ -163,26 +162,10 @@ def train(target: Path) -> None:
     dist.destroy_process_group()
 
 
-def start_all(target: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = f"{free.getsockname()[1]}"
-    job = {"WORLD_SIZE": f"{COUNT}", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.bench_several_saves", str(target)],
-            env={**os.environ, **job, "RANK": f"{rank}", "LOCAL_RANK": f"{rank}"},
-        )
-        for rank in range(COUNT)
-    ]
-    if sum(process.wait() for process in processes):
-        sys.exit("A process of the benchmark has failed.")
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "times"
-        start_all(target)
+        start_all("benchmarks.bench_several_saves", COUNT, target)
         found: dict[str, list[Figures]] = json.loads(target.read_text())
 
     def median(name: str, what: str) -> float:

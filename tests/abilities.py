@@ -110,6 +110,12 @@ def _torch_is_for_the_cpu() -> bool:
     return torch.version.cuda is None and getattr(torch.version, "hip", None) is None
 
 
+def _torch_deals_out() -> bool:
+    import torch.distributed.fsdp
+
+    return hasattr(torch.distributed.fsdp, "fully_shard")
+
+
 def _may_fuse() -> bool:
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR))
@@ -148,6 +154,7 @@ SOAK = _circumstance(
 CPU_TORCH = _circumstance(
     "a GPU beside PyTorch for the CPU", _torch_is_for_the_cpu, "this one is built for a GPU"
 )
+PIECES = _circumstance("models in pieces", _torch_deals_out, "this PyTorch has no fully_shard")
 FROZEN_TORCH = _circumstance(
     "the bits of runs of the first format",
     lambda: importlib.metadata.version("torch").startswith("2.13."),

@@ -49,6 +49,16 @@ WAYS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
+class Broken(Augmented):
+    """Samples, one of which process 1 cannot read."""
+
+    def __getitem__(self, index: int) -> Any:
+        if dist.get_rank() == 1 and index == 7:
+            message = "sample 7 cannot be read"
+            raise OSError(message)
+        return super().__getitem__(index)
+
+
 class KillRanks:
     """Dies in the processes of some ranks, in the middle of a step."""
 

@@ -33,6 +33,7 @@ from tests.torch.killing import kill_self
 from tests.torch.ranks import came_through, failure, killed, together
 from tests.torch.several_ways import (
     QUIET,
+    Broken,
     KillRanks,
     SignalAt,
     result,
@@ -168,14 +169,6 @@ def _group_of(process: int) -> int:
         return os.getpgid(process) if psutil.Process(process).status() != "zombie" else 0
     except (ProcessLookupError, PermissionError, psutil.Error):
         return 0
-
-
-class Broken(Augmented):
-    def __getitem__(self, index: int) -> Any:
-        if dist.get_rank() == 1 and index == 7:
-            message = "sample 7 cannot be read"
-            raise OSError(message)
-        return super().__getitem__(index)
 
 
 def test_an_error_in_a_helper_is_shown_in_the_cell_with_its_traceback(tmp_path):

@@ -61,7 +61,7 @@ CHANGES = {
     "a buffer saved no more": lambda layer: layer._non_persistent_buffers_set.add("sum"),
     "a module more": lambda layer: layer.add_module("more", Layer()),
     "parameters in another dict": regrouped,
-    "a hook": lambda layer: layer.register_state_dict_post_hook(without_bias),
+    "a hook": lambda layer: layer._register_state_dict_hook(without_bias),
     "another class": lambda layer: setattr(layer, "__class__", Scaled),
     "a method of its own": lambda layer: setattr(layer, "get_extra_state", lambda: {"a": 1}),
     "frozen": lambda layer: layer.requires_grad_(requires_grad=False),

@@ -12,9 +12,10 @@ from torch import nn
 
 import colabkit
 from colabkit.frameworks.torch import world
-from tests.torch.cases import Augmented, network
+from tests.torch.cases import network
 from tests.torch.ranks import came_through, failure, together
 from tests.torch.several_ways import (
+    Broken,
     SignalAt,
     result,
     same_weights,
@@ -56,14 +57,6 @@ def test_a_process_that_hangs_is_an_error_in_the_other_within_the_deadline(tmp_p
     statuses = together(work, 2, tmp_path)
     assert statuses[0] != 0
     assert "ProcessLostError" in failure(tmp_path, 0)
-
-
-class Broken(Augmented):
-    def __getitem__(self, index: int) -> Any:
-        if dist.get_rank() == 1 and index == 7:
-            message = "sample 7 cannot be read"
-            raise OSError(message)
-        return super().__getitem__(index)
 
 
 def test_an_error_in_one_process_is_told_in_the_other(tmp_path):

@@ -14,7 +14,6 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 
 import colabkit
 from colabkit.checkpoint import Piece, RunFolder
@@ -25,10 +24,17 @@ from colabkit.storage import LocalVolume
 from tests import abilities
 from tests.torch.cases import arrays, network
 from tests.torch.ranks import came_through, failure, killed, together
+from tests.torch.several_pieces import (
+    fully_shard,
+    in_pieces,
+    sgd,
+    train_in_pieces,
+    undisturbed_in_pieces,
+)
 from tests.torch.several_ways import QUIET, WAYS, KillRanks, result, same_weights
-from tests.torch.test_several_pieces import in_pieces, sgd, train_in_pieces
 from tests.torch.test_several_writers import PART
 
+pytestmark = pytest.mark.needs(abilities.PIECES)
 # Each step is saved, and rank 0 waits for it.
 SAVED: dict[str, Any] = {"callbacks": [KillRanks(0, ())], "save_every": 1}
 
@@ -44,17 +50,7 @@ def _on():
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], dict[str, Any]]:
     """Gives what processes end with that nobody disturbs, by the way of training and number."""
-    known: dict[tuple[str, int], dict[str, Any]] = {}
-
-    def by_way(way: str, count: int) -> dict[str, Any]:
-        if (way, count) not in known:
-            folder = tmp_path_factory.mktemp(f"{way}-{count}")
-            came_through(lambda _: train_in_pieces(folder, way), count, folder)
-            same_weights(folder, count)
-            known[way, count] = result(folder)
-        return known[way, count]
-
-    return by_way
+    return undisturbed_in_pieces(tmp_path_factory)
 
 
 def writers(run: Path) -> set[int]:

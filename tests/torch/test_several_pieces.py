@@ -16,40 +16,28 @@ import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.nn import functional
 from torch.utils import data as torch_data
 
 import colabkit
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.torch import world
-from tests import format_reader
+from tests import abilities, format_reader
 from tests.torch.cases import arrays, network
 from tests.torch.killing import kill_self, outcome
 from tests.torch.ranks import came_through, failure, killed, together
+from tests.torch.several_pieces import (
+    fully_shard,
+    in_pieces,
+    sgd,
+    train_in_pieces,
+    undisturbed_in_pieces,
+)
 from tests.torch.several_ways import QUIET, WAYS, KillRanks, result, same_weights, train
 from tests.torch.test_several_loops import shared_out
 
+pytestmark = pytest.mark.needs(abilities.PIECES)
 SOAK = bool(os.environ.get("COLABKIT_SOAK"))
-
-
-def in_pieces(model: nn.Module) -> nn.Module:
-    """Deals the weights out, the first layer's apart, as people do with their blocks."""
-    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    fully_shard(model[0], mesh=mesh)
-    return fully_shard(model, mesh=mesh)
-
-
-def train_in_pieces(
-    folder: Path, way: str = "dropout_and_arrays", **options: Any
-) -> colabkit.History:
-    if dist.is_initialized():
-        options["model"] = in_pieces(WAYS[way]().get("model") or network())
-    return train(folder, way, **options)
-
-
-def sgd(weights: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(weights, lr=0.1, momentum=0.9)
 
 
 # The norm of pieces is summed in another order than that of copies.
@@ -88,17 +76,7 @@ def kept(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int], dict[str, Any]]:
     """Gives what processes end with that nobody disturbs, by the way of training and number."""
-    known: dict[tuple[str, int], dict[str, Any]] = {}
-
-    def by_way(way: str, count: int) -> dict[str, Any]:
-        if (way, count) not in known:
-            folder = tmp_path_factory.mktemp(f"{way}-{count}")
-            came_through(lambda _: train_in_pieces(folder, way), count, folder)
-            same_weights(folder, count)
-            known[way, count] = result(folder)
-        return known[way, count]
-
-    return by_way
+    return undisturbed_in_pieces(tmp_path_factory)
 
 
 @pytest.mark.parametrize(

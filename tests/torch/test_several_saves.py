@@ -16,9 +16,10 @@ from torch import nn
 import colabkit
 from colabkit.checkpoint import RunFolder, saver
 from colabkit.frameworks.torch import TorchBackend
+from tests import abilities
 from tests.torch.ranks import came_through, killed, together
+from tests.torch.several_pieces import train_in_pieces
 from tests.torch.several_ways import KillRanks, result, same_weights, train
-from tests.torch.test_several_pieces import train_in_pieces
 
 
 class Shrinking(nn.Module):
@@ -98,7 +99,10 @@ def test_weights_written_while_they_are_copied_are_saved_as_they_were(tmp_path):
     assert result(broken) == result(whole)
 
 
-@pytest.mark.parametrize("trained", [train, train_in_pieces])
+@pytest.mark.parametrize(
+    "trained",
+    [train, pytest.param(train_in_pieces, marks=pytest.mark.needs(abilities.PIECES))],
+)
 def test_a_flipped_byte_in_the_newest_checkpoint_costs_that_one_alone(trained, tmp_path):
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     callbacks = [KillRanks(5, (0, 1))]

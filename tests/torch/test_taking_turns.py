@@ -125,7 +125,7 @@ def killed(
         torch.save(trained(folder / "run", order, make, epochs, None, **more), result)
 
     assert in_child(to_the_end, report=report)
-    found: tuple[list[torch.Tensor], tuple[str, ...]] = torch.load(result)
+    found: tuple[list[torch.Tensor], tuple[str, ...]] = torch.load(result, weights_only=True)
     return found
 
 

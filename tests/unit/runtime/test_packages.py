@@ -74,6 +74,7 @@ def take_away(monkeypatch):
     return take
 
 
+@pytest.mark.filterwarnings("ignore:Setuptools is replacing distutils")  # older ones say so
 def test_in_a_fresh_virtual_environment_pips_own_copy_of_packaging_answers(take_away):
     take_away("packaging")
     for requirement, state in STATES.items():
