@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch._dynamo  # optimizers load it: once here, rather than in each child
-import torch.utils.serialization.config  # so does saving
 
 import colabkit
 import colabkit.fitting.fit_call  # loaded on use: three quarters of what a child would do
 import colabkit.fitting.torch.fitting
 import colabkit.runs.several_loop
+
+with contextlib.suppress(ImportError):  # saving loads it, where it is
+    import torch.utils.serialization.config
 
 
 def forked(work: Callable[[], None], *, report: Path) -> int:
