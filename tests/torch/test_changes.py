@@ -158,6 +158,23 @@ def test_weights_always_means_weights_only(tmp_path, capsys):
     assert 'Take resume="weights" out again' in capsys.readouterr().out
 
 
+def test_a_finished_run_that_is_called_again_is_no_resume_until_it_trains_on(tmp_path, capsys):
+    def fit(epochs: int) -> colabkit.History:
+        return colabkit.fit(
+            network(), arrays(), tmp_path, epochs=epochs, device="cpu", batch_size=8
+        )
+
+    fit(2)
+    capsys.readouterr()
+    assert not fit(2).resumes
+    said = capsys.readouterr()
+    assert "Restored as it ended, after epoch 2" in said.out + said.err
+    assert "Resumed at epoch" not in said.out + said.err
+    assert len(fit(3).resumes) == 1
+    said = capsys.readouterr()
+    assert "Resumed at epoch 3" in said.out + said.err
+
+
 def test_a_step_or_the_best_goes_on_from_there_and_deletes_nothing(tmp_path):
     given = {"epochs": 4, "save_every": 2, "keep": 9, "validation_data": arrays()}
     alone, _, whole = fitted(tmp_path, progress=False, **given)
