@@ -354,7 +354,6 @@ SHUFFLED: dict[str, Callable[[], Case]] = {
     "in parts of which the last ends a pass": lambda: {"data": drawn_twice(), "steps_per_epoch": 2},
     "in parts that end within a pass": lambda: {"data": drawn_anew(), "steps_per_epoch": 2},
     "without a known length": lambda: {"data": drawn_anew().filter(lambda x, y: True)},
-    "repeated": lambda: {"data": drawn_anew().repeat(2)},
     "joined, and shuffled": lambda: {"data": drawn_anew().concatenate(drawn_anew(8)).shuffle(3)},
     "cached, and shuffled": lambda: {"data": drawn_anew().cache().shuffle(3)},
     "ended early": lambda: {"data": drawn_anew(), "callbacks": [ending()]},
@@ -367,7 +366,25 @@ def ending() -> Any:
     return keras.callbacks.EarlyStopping("loss", patience=0, min_delta=9)
 
 
-def check_two_fits(make: Callable[[], Case], folder: Any, *, builds: bool = False) -> None:
+def fit_of_keras_own(model: Any, data: Any, epochs: int, **options: Any) -> None:
+    model.fit(data, epochs=epochs, verbose=0, **options)
+
+
+def fit_by_hand(model: Any, data: Any, epochs: int) -> None:
+    """As ``model.fit``, but reads each pass to its end instead of to the last batch it expects."""
+    for _ in range(epochs):
+        for x, y in data:
+            model.train_on_batch(x, y)
+        iter(data)  # which fit makes behind each pass, and reads nothing of
+
+
+def check_two_fits(
+    make: Callable[[], Case],
+    folder: Any,
+    *,
+    builds: bool = False,
+    plain: Callable[..., None] = fit_of_keras_own,
+) -> None:
     """Fits twice, both ways; weights, and what the data gives afterwards, must be the same."""
     import keras
 
@@ -383,7 +400,7 @@ def check_two_fits(make: Callable[[], Case], folder: Any, *, builds: bool = Fals
                 model.compile("sgd", "mse", metrics=["mae"])
             options = {key: value for key, value in case.items() if key != "data"}
             if fit is None:
-                model.fit(case["data"], epochs=3, verbose=0, **options)
+                plain(model, case["data"], epochs=3, **options)
             else:
                 where = folder / str(number)
                 fit(model, case["data"], where, epochs=3, progress=False, **options)
@@ -396,6 +413,12 @@ def check_two_fits(make: Callable[[], Case], folder: Any, *, builds: bool = Fals
 @pytest.mark.parametrize("name", SHUFFLED)
 def test_fits_draw_the_orders_that_those_of_keras_own_draw(name, tmp_path):
     check_two_fits(SHUFFLED[name], tmp_path)
+
+
+def test_fits_on_a_repeated_pipeline_draw_the_orders_of_passes_read_to_their_ends(tmp_path):
+    # Keras' own fit leaves it to a race here: TensorFlow makes a repetition more, and so draws
+    # an order more, once it meets the end, which only a thread that reads ahead may reach.
+    check_two_fits(lambda: {"data": drawn_anew().repeat(2)}, tmp_path, plain=fit_by_hand)
 
 
 @pytest.mark.parametrize("builds", [False, True])
