@@ -82,7 +82,7 @@ def counted_by(loop: weakref.ref[Any]) -> tuple[str, ...]:
     Asked from within the loop's generator.
     """
     steps = loop()
-    names = {n for frame in _frames_over(steps) for n in _COUNTERS if n in frame.f_code.co_names}
+    names = {n for frame in frames_over(steps) for n in _COUNTERS if n in frame.f_code.co_names}
     if not names:
         return ()
     # Looking through all objects takes a tenth of a second: only where the name stands.
@@ -97,8 +97,8 @@ def carried_over(loop: weakref.ref[Any]) -> dict[str, Any]:
     Asked from within the loop's generator, at the head of a ``for`` statement.
     """
     found: dict[str, Any] = {}
-    for frame in _frames_over(loop()):
-        names = _carried_in(frame)
+    for frame in frames_over(loop()):
+        names = carried_in(frame)
         found |= {name: frame.f_locals[name] for name in names if name in frame.f_locals}
     return found
 
@@ -109,21 +109,21 @@ def read_on_by(loop: weakref.ref[Any]) -> tuple[str, ...]:
     Asked from within the loop's generator, at the head of a ``for`` statement.
     """
     steps, found = loop(), []
-    for frame in _frames_over(steps):
-        body = _body_of(frame)
+    for frame in frames_over(steps):
+        body = body_of(frame)
         for called, given in itertools.pairwise(each for each in body if each.argval is not None):
-            value = _value_of(given.argval, frame) if called.argval == "next" else None
+            value = value_of(given.argval, frame) if called.argval == "next" else None
             goes_on = hasattr(value, "state_dict") or _is_ours(value, steps)
             if isinstance(value, Iterator) and not (goes_on or isinstance(value, Loop)):
                 found.append(given.argval)
     return tuple(dict.fromkeys(found))
 
 
-def _value_of(name: object, frame: FrameType) -> object:
+def value_of(name: object, frame: FrameType) -> object:
     return frame.f_locals.get(name, frame.f_globals.get(name)) if isinstance(name, str) else None
 
 
-def _body_of(frame: FrameType) -> list[dis.Instruction]:
+def body_of(frame: FrameType) -> list[dis.Instruction]:
     """Returns the instructions of the ``for`` statement at whose head a frame stands."""
     code = list(dis.get_instructions(frame.f_code))
     head = next((n for n, each in enumerate(code) if each.offset == frame.f_lasti), len(code))
@@ -132,21 +132,24 @@ def _body_of(frame: FrameType) -> list[dis.Instruction]:
     return [each for each in code[head + 1 :] if each.offset < code[head].argval]
 
 
-def _carried_in(frame: FrameType) -> list[str]:
+def carried_in(frame: FrameType) -> list[str]:
     first: dict[str, str] = {}
     is_set = set()
-    for each in _body_of(frame):
-        # Newer Pythons read and set two names in one instruction.
-        verbs = _ACCESSES.findall(each.opname) if each.argval is not None else []
-        names = each.argval if isinstance(each.argval, tuple) else (each.argval,)
-        for verb, name in zip(verbs, names, strict=False):
+    for each in body_of(frame):
+        for verb, name in accesses(each):
             first.setdefault(name, verb)
             if verb == "STORE":
                 is_set.add(name)
     return [name for name, verb in first.items() if verb == "LOAD" and name in is_set]
 
 
-def _frames_over(steps: Any) -> list[FrameType]:
+def accesses(each: dis.Instruction) -> Iterator[tuple[str, str]]:
+    """Yields which names an instruction reads and sets: newer Pythons take two in one."""
+    names = each.argval if isinstance(each.argval, tuple) else (each.argval,)
+    return zip(_ACCESSES.findall(each.opname), names, strict=False)
+
+
+def frames_over(steps: Any) -> list[FrameType]:
     """Returns who reads on in a loop that is running: progress bars, and the user's statement.
 
     Of a loop that another one reads, that one begins it anew: then it is nobody.

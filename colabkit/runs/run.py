@@ -18,6 +18,7 @@ from colabkit.runs.checkpoint_manager import CheckpointOptions
 from colabkit.runs.data_check import DataCheck
 from colabkit.runs.display import Display
 from colabkit.runs.evaluation import Evaluation
+from colabkit.runs.handed_on import not_held
 from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
@@ -363,10 +364,10 @@ class Run(Reporting):
             if is_outermost and not self.is_over:
                 self._save_and_wait()
 
-    def _carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
-        kept = {id(getattr(self._state.kept, name)) for name in self._state.kept}
-        mine = {name: each for name, each in variables.items() if id(each) not in kept}
-        return self._adapter.carried(mine)
+    def _carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> Sequence[str]:
+        kept = {name: getattr(self._state.kept, name) for name in self._state.kept}
+        mine, own = (not_held(each, (self, *kept.values())) for each in (variables, decisive))
+        return self._adapter.carried(mine, {n: each for n, each in own.items() if n not in kept})
 
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""

@@ -129,7 +129,11 @@ class JaxAdapter(PlainAdapter):
         """Reads scalars, all in one transfer."""
         return floats_of(values)
 
-    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(
+        self,
+        variables: Mapping[str, Any],
+        decisive: Mapping[str, Any],  # noqa: ARG002
+    ) -> tuple[str, ...]:
         """Returns which variables are a random key or arrays that no object of the run holds."""
         held = {
             id(leaf)

@@ -252,7 +252,11 @@ class KerasAdapter:
             return (_ANY_ORDER,)
         return ()
 
-    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(
+        self,
+        variables: Mapping[str, Any],
+        decisive: Mapping[str, Any],  # noqa: ARG002
+    ) -> tuple[str, ...]:
         """Returns which variables are arrays; a lone number is a sum for the eye."""
         found = (name for name, value in variables.items() if is_array(value))
         return tuple(_CARRIED.format(name) for name in found)

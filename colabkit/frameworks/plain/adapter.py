@@ -299,7 +299,11 @@ class PlainAdapter:
         """Nothing stands against exactness."""
         return ()
 
-    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:  # noqa: ARG002
+    def carried(
+        self,
+        variables: Mapping[str, Any],  # noqa: ARG002
+        decisive: Mapping[str, Any],  # noqa: ARG002
+    ) -> tuple[str, ...]:
         """Nobody can tell."""
         return ()
 

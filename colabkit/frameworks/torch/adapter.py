@@ -343,19 +343,23 @@ class TorchAdapter:
             )
         return (*found, *reasons_against(self._given, process_count()))
 
-    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns which variables hold tensors or arrays from step to step: a hidden state, say.
 
-        A lone number is a sum for the eye, and a pass that only evaluates begins anew.
+        A lone number is a sum for the eye, unless steps go by it, and a pass that only evaluates
+        begins anew.
         """
-        if not (variables and self._state.optimizers) or is_in_evaluation(self._state):
+        if not self._state.optimizers or is_in_evaluation(self._state):
             return ()
+        given = {id(each) for each in self._given.values() if each is not None}
+        decisive = {name: each for name, each in decisive.items() if id(each) not in given}
         modules = self._state.modules.values()
         held = {id(each) for m in modules for each in (*m.parameters(), *m.buffers())}
         return tuple(
             f"the loop's {name} begins anew at a resume: keep it with run.state({name}={name})"
-            for name, value in variables.items()
-            if any(
+            for name, value in {**variables, **decisive}.items()
+            if name in decisive
+            or any(
                 isinstance(each, torch.Tensor | np.ndarray)
                 and math.prod(each.shape) > 1
                 and id(each) not in held

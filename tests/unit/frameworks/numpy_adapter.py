@@ -151,7 +151,7 @@ class NumpyAdapter:
 
     unsaved = begin_epoch = reasons
 
-    def carried(self, variables: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(
             f"the loop's {n}" for n, each in variables.items() if isinstance(each, np.ndarray)
         )
