@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import collections
 import dis
+import itertools
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import FrameType
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from types import FrameType, FunctionType
 from typing import Any
 
 from colabkit.runs.leaving import accesses, body_of, carried_in, frames_over, value_of
+
+_Place = tuple[int, int | None]
 
 _ROWS = (list, set, collections.deque)
 _GROWING = frozenset({"add", "append", "appendleft", "extend", "push", "remember", "store"})
@@ -48,7 +51,8 @@ def _in_body(frame: FrameType, body: Sequence[dis.Instruction]) -> Iterator[tupl
         goes_by = _is_compared(name, body) or _is_count(name, body)
         if goes_by if is_lone else value is None or isinstance(value, _ROWS):
             yield name, value
-    seen = ((place, _changed_at(place, body)) for place in range(len(body)))
+    written = {_beginning_of(each) for each in body if each.opname == "STORE_SUBSCR"} - {None}
+    seen = ((place, _changed_at(place, body, written)) for place in range(len(body)))
     changing = {place: name for place, name in seen if name is not None}
     read = {own for n, each in enumerate(body) if n not in changing for own in _reads(each)}
     read |= {used for own in read for used in _names_in(value_of(own, frame))}
@@ -62,8 +66,16 @@ def _in_body(frame: FrameType, body: Sequence[dis.Instruction]) -> Iterator[tupl
             yield name, value
 
 
-def _changed_at(place: int, body: Sequence[dis.Instruction]) -> str | None:
-    """Returns which name an instruction loads to change what it stands for."""
+def _changed_at(
+    place: int, body: Sequence[dis.Instruction], written: Collection[_Place | None]
+) -> str | None:
+    """Returns which name an instruction loads to change what it stands for.
+
+    Args:
+        place: Number of the instruction in the body.
+        body: The instructions of the loop's body.
+        written: Where in the source something is written into by its index.
+    """
     loads = _reads(body[place])
     if not loads or place + 1 == len(body):
         return None
@@ -71,30 +83,29 @@ def _changed_at(place: int, body: Sequence[dis.Instruction]) -> str | None:
         return loads[-1]
     if body[place + 1].argval in _GROWING:
         return None if _takes_number(place, body) else loads[-1]
-    rest = body[place + 1 :]
     # Of two names that one instruction reads, its place is that of the first: of ``v`` and ``bank``
     # in ``bank[i] = v``, the second is written into right behind the index.
-    if any(e.opname == "STORE_SUBSCR" and _begin_alike(e, body[place]) for e in rest):
+    if _beginning_of(body[place]) in written:
         return loads[0]
-    is_second = len(loads) > 1 and [e.opname for e in rest[1:2]] == ["STORE_SUBSCR"]
+    is_second = len(loads) > 1 and [e.opname for e in body[place + 2 : place + 3]] == [
+        "STORE_SUBSCR"
+    ]
     return loads[-1] if is_second else None
 
 
 def _takes_number(place: int, body: Sequence[dis.Instruction]) -> bool:
-    made = []
-    for each in body[place + 2 :]:
-        if each.opname.startswith("CALL") and _begin_alike(each, body[place]):
+    made, begins = [], _beginning_of(body[place])
+    for each in itertools.islice(body, place + 2, None):
+        if each.opname.startswith("CALL") and _beginning_of(each) == begins:
             break
         made.append(each)
     is_number = any(isinstance(e.argval, str) and e.argval in _NUMBERS for e in made)
     return is_number and not any(e.opname.startswith("BUILD") for e in made)
 
 
-def _begin_alike(one: dis.Instruction, other: dis.Instruction) -> bool:
-    a, b = one.positions, other.positions
-    if a is None or b is None or a.lineno is None:
-        return False
-    return (a.lineno, a.col_offset) == (b.lineno, b.col_offset)
+def _beginning_of(each: dis.Instruction) -> _Place | None:
+    at = each.positions
+    return None if at is None or at.lineno is None else (at.lineno, at.col_offset)
 
 
 def _is_compared(name: str, body: Sequence[dis.Instruction]) -> bool:
@@ -135,24 +146,36 @@ def _reads(each: dis.Instruction) -> list[str]:
 
 def _names_in(value: object) -> tuple[str, ...]:
     """Returns what a function of the notebook's uses besides its own."""
-    code = getattr(value, "__code__", None)
-    return () if code is None else (*code.co_names, *code.co_freevars)
+    if not isinstance(value, FunctionType):
+        return ()
+    return (*value.__code__.co_names, *value.__code__.co_freevars)
 
 
 def _is_pool(value: object) -> bool:
     if isinstance(value, _ROWS):
         return True
-    if hasattr(value, "state_dict") or not hasattr(value, "__dict__"):
+    if hasattr(type(value), "state_dict"):
         return False
-    return any(isinstance(each, _ROWS) for each in vars(value).values())
+    return any(isinstance(each, _ROWS) for each in _attributes_of(value).values())
 
 
 def _is_environment(value: object) -> bool:
-    return all(callable(getattr(value, each, None)) for each in ("reset", "step"))
+    return all(callable(getattr(type(value), each, None)) for each in ("reset", "step"))
 
 
 def _is_array(value: object) -> bool:
-    return bool(getattr(value, "shape", ())) and hasattr(value, "dtype")
+    return all(hasattr(type(value), each) for each in ("shape", "dtype")) and bool(
+        getattr(value, "shape", ())
+    )
+
+
+def _attributes_of(value: object) -> dict[str, Any]:
+    """Returns what an object carries, without its own ``__getattr__``, which may raise anything."""
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def not_held(values: Mapping[str, Any], held: Iterable[Any]) -> dict[str, Any]:
@@ -162,6 +185,6 @@ def not_held(values: Mapping[str, Any], held: Iterable[Any]) -> dict[str, Any]:
 
     def is_held(value: object) -> bool:
         # An environment of whose parts one is kept was seen to.
-        return not ids.isdisjoint(map(id, (value, *getattr(value, "__dict__", {}).values())))
+        return not ids.isdisjoint(map(id, (value, *_attributes_of(value).values())))
 
     return {name: each for name, each in values.items() if not is_held(each)}

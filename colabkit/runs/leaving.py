@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 import gc
 import inspect
 import itertools
@@ -10,7 +11,7 @@ import re
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -123,13 +124,18 @@ def value_of(name: object, frame: FrameType) -> object:
     return frame.f_locals.get(name, frame.f_globals.get(name)) if isinstance(name, str) else None
 
 
-def body_of(frame: FrameType) -> list[dis.Instruction]:
+def body_of(frame: FrameType) -> Sequence[dis.Instruction]:
     """Returns the instructions of the ``for`` statement at whose head a frame stands."""
-    code = list(dis.get_instructions(frame.f_code))
-    head = next((n for n, each in enumerate(code) if each.offset == frame.f_lasti), len(code))
-    if head == len(code) or code[head].opname != "FOR_ITER":
-        return []
-    return [each for each in code[head + 1 :] if each.offset < code[head].argval]
+    return _body_at(frame.f_lasti, frame.f_code)
+
+
+@functools.lru_cache(maxsize=8)  # each epoch asks again
+def _body_at(offset: int, code: CodeType) -> Sequence[dis.Instruction]:
+    found = list(dis.get_instructions(code))
+    head = next((n for n, each in enumerate(found) if each.offset == offset), len(found))
+    if head == len(found) or found[head].opname != "FOR_ITER":
+        return ()
+    return tuple(each for each in found[head + 1 :] if each.offset < found[head].argval)
 
 
 def carried_in(frame: FrameType) -> list[str]:
@@ -190,7 +196,8 @@ def _inner_of(iterator: object) -> list[Any]:
     held = list(frame.f_locals.values()) if frame is not None else gc.get_referents(iterator)
     # zip keeps its own in a tuple.
     flat = [each for value in held for each in (value if type(value) is tuple else (value,))]
-    return [each for each in flat if hasattr(each, "__next__")]
+    # Asked of the type: an object of the user's may answer to any name, or raise.
+    return [each for each in flat if hasattr(type(each), "__next__")]
 
 
 def _is_waiting(frame: FrameType) -> bool:

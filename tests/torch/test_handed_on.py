@@ -41,6 +41,12 @@ class Environment:
         return self.place
 
 
+class Settings(dict[str, Any]):
+    """One that raises KeyError where it is asked for a name that it lacks."""
+
+    __getattr__ = dict.__getitem__
+
+
 def replays(run: Any, step: Any) -> None:
     memory = collections.deque(maxlen=50)
     for row in run.items(range(3)):
@@ -163,7 +169,17 @@ def keeps(run: Any, step: Any) -> None:
             kept.best = row
 
 
-@pytest.mark.parametrize("loop", [*NAMED, sums_for_the_eye, collects, makes_anew, keeps])
+def reads_settings(run: Any, step: Any) -> None:
+    settings, losses = Settings(scale=1.0, seen=Settings()), Settings()
+    for row in run.items(range(3)):
+        losses[row] = step(settings.scale).item()
+        settings.seen.update({row: losses[row]})
+
+
+EYE = [sums_for_the_eye, collects, makes_anew, keeps, reads_settings]
+
+
+@pytest.mark.parametrize("loop", [*NAMED, *EYE])
 def test_what_later_steps_go_by_is_named_and_what_is_for_the_eye_is_not(loop, tmp_path):
     model = torch.nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
