@@ -1,4 +1,7 @@
-"""How long a save holds 2 processes that train together, beside PyTorch's distributed one."""
+"""How long a save holds 2 processes that train together, beside PyTorch's distributed one.
+
+Each holds a copy of the model, or with PIECES=1 half of it, as ``fully_shard`` deals weights out.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import colabkit
@@ -26,19 +30,39 @@ from colabkit.runs import several_managers
 # 101 MB with AdamW's moments.
 COUNT, WIDTH, BATCH = 2, 2048, 64
 STEPS, EVERY, ROUNDS = 30, 6, int(os.environ.get("ROUNDS", "4"))
+PIECES = bool(os.environ.get("PIECES"))
 Figures = dict[str, list[float]]
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
     hidden = [nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU()]
-    return nn.Sequential(nn.Linear(64, WIDTH), nn.ReLU(), *hidden, nn.Linear(WIDTH, 10))
+    model = nn.Sequential(nn.Linear(64, WIDTH), nn.ReLU(), *hidden, nn.Linear(WIDTH, 10))
+    if PIECES:
+        for layer in model:
+            if isinstance(layer, nn.Linear):
+                fully_shard(layer)
+        fully_shard(model)
+    return model
 
 
 def data() -> tuple[torch.Tensor, torch.Tensor]:
     made = torch.Generator().manual_seed(0)
     x = torch.randn(STEPS * BATCH, 64, generator=made)
     return x, torch.randint(0, 10, (len(x),), generator=made)
+
+
+def peak_memory(since: float | None = None) -> float:
+    """Returns the bytes that this process has held at most since the last call of it."""
+    status = Path("/proc/self/status").read_text()
+    peak, now = (
+        1024.0 * int(line.split()[1])
+        for name in ("VmHWM:", "VmRSS:")
+        for line in status.splitlines()
+        if line.startswith(name)
+    )
+    Path("/proc/self/clear_refs").write_text("5")
+    return now if since is None else peak - since
 
 
 class Watch:
@@ -85,6 +109,7 @@ class Watch:
 
 def fitted(folder: Path, *, together: bool) -> Figures:
     several_managers.WRITE_TOGETHER = together
+    several_managers.WRITE_PIECES = several_managers.READ_PIECES = together
     model = network()
     watch = Watch(model)
     colabkit.fit(
@@ -104,7 +129,7 @@ def fitted(folder: Path, *, together: bool) -> Figures:
 
 def by_dcp(folder: Path, group: Any) -> Figures:
     model, (x, y), rank = network(), data(), dist.get_rank()
-    wrapped = DistributedDataParallel(model)
+    wrapped = model if PIECES else DistributedDataParallel(model)
     optimizer = torch.optim.AdamW(model.parameters())
     found: Figures = {"stall": [], "stall and step": [], "step": [], "save": []}
     began_s = stall_s = 0.0
@@ -149,10 +174,12 @@ def train(target: Path) -> None:
             held = [tempfile.mkdtemp(dir=target.parent) if dist.get_rank() == 0 else ""]
             dist.broadcast_object_list(held)
             folder = Path(held[0])
+            before = peak_memory()
             if name == "async_save":
                 figures = by_dcp(folder, group)
             else:
                 figures = fitted(folder, together=name == "together")
+            figures["memory"] = [peak_memory(before)]
             dist.barrier()
             shutil.rmtree(folder, ignore_errors=True)
             if number:
@@ -174,19 +201,21 @@ def main() -> None:
     words = {
         "together": "fit, each process writes its share",
         "alone": "fit, process 0 writes alone",
-        "async_save": "hand-written DDP loop with DCP async_save",
+        "async_save": f"hand-written {'FSDP2' if PIECES else 'DDP'} loop with DCP async_save",
     }
     rows = []
     for name, said in words.items():
         rows.append((said, "", ""))
         every = ("step", "stall", "stall and step", "save")
         rows += [(f"  {what}", f"{1e3 * median(name, what):.1f} ms", "") for what in every]
+        rows.append(("  memory at most", f"{median(name, 'memory') / 1e6:.0f} MB", ""))
     for name in ("together", "alone"):
         for what, wanted in (("stall", 0.25), ("stall and step", 1.1), ("save", 0.0)):
             figure = f"{median(name, what) / median('async_save', what):.2f}"
             target_words = f"wanted <= {wanted}" if wanted else ""
             rows.append((f"{name}, {what} over async_save", figure, target_words))
-    show(f"several saves: {COUNT} processes, 101 MB, process 0, {ROUNDS} rounds in turn", rows)
+    held = "half of 101 MB each" if PIECES else "101 MB"
+    show(f"several saves: {COUNT} processes, {held}, process 0, {ROUNDS} rounds in turn", rows)
 
 
 if __name__ == "__main__":

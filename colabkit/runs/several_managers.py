@@ -44,10 +44,10 @@ _WHOLE, _LEFT = "whole", "left in pieces"
 # Off, so that rank 0 writes all: with two processes on two cores a save was done sooner, but held
 # training two to three times as long (benchmarks.bench_several_saves).
 WRITE_TOGETHER = False
-# Whether each process writes its pieces of weights, and reads them; else rank 0 does, whole. Off
-# until long sweeps of kills have been seen with both.
-WRITE_PIECES = False
-READ_PIECES = False
+# Whether each process writes its pieces of weights, and reads them; else rank 0 does, whole: all
+# put each tensor together for it meanwhile, and it needs memory for all of them.
+WRITE_PIECES = True
+READ_PIECES = True
 
 
 class LeadingManager(CheckpointManager):

@@ -16,7 +16,7 @@ from torch.distributed.device_mesh import init_device_mesh
 import colabkit
 from tests.torch.cases import network
 from tests.torch.ranks import came_through
-from tests.torch.several_ways import WAYS, result, same_weights, train
+from tests.torch.several_ways import WAYS, KillRanks, result, same_weights, train
 
 # Older versions of PyTorch have none; tests of it need abilities.PIECES.
 fully_shard: Any = getattr(torch.distributed.fsdp, "fully_shard", None)
@@ -40,6 +40,16 @@ def train_in_pieces(
 
 def sgd(weights: Any) -> torch.optim.Optimizer:
     return torch.optim.SGD(weights, lr=0.1, momentum=0.9)
+
+
+class KillTogether(KillRanks):
+    """Dies once what was saved before is published, for which rank 0 needs all the others."""
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        run.flush()
+        if step == self.step:
+            dist.barrier()
+        super().on_batch_end(run, step, logs)
 
 
 def undisturbed_in_pieces(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import signal
@@ -25,6 +26,7 @@ from tests import abilities
 from tests.torch.cases import arrays, network
 from tests.torch.ranks import came_through, failure, killed, together
 from tests.torch.several_pieces import (
+    KillTogether,
     fully_shard,
     in_pieces,
     sgd,
@@ -32,19 +34,13 @@ from tests.torch.several_pieces import (
     undisturbed_in_pieces,
 )
 from tests.torch.several_ways import QUIET, WAYS, KillRanks, result, same_weights
+from tests.torch.test_several_large import NAMED, Blow, flip_a_byte, require_whole
+from tests.torch.test_several_pieces import kept
 from tests.torch.test_several_writers import PART
 
 pytestmark = pytest.mark.needs(abilities.PIECES)
 # Each step is saved, and rank 0 waits for it.
 SAVED: dict[str, Any] = {"callbacks": [KillRanks(0, ())], "save_every": 1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _on():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(several_managers, "WRITE_PIECES", True)
-        patch.setattr(several_managers, "READ_PIECES", True)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -76,16 +72,6 @@ def damage_a_piece(run: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-
-
-class KillTogether(KillRanks):
-    """Dies once what was saved before is published, for which rank 0 needs all the others."""
-
-    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
-        run.flush()
-        if step == self.step:
-            dist.barrier()
-        super().on_batch_end(run, step, logs)
 
 
 @pytest.mark.soak
@@ -131,6 +117,65 @@ def test_who_is_killed_at_any_instant_goes_on_bit_for_bit(round_number, undistur
     came_through(lambda _: train_in_pieces(tmp_path, way), count, tmp_path)
     same_weights(tmp_path, count)
     assert result(tmp_path) == undisturbed(way, count)
+
+
+def chain(folder: Path, way: str, counts: tuple[int, ...], *, blows: list[Blow]) -> set[str]:
+    """Trains up to a third, two thirds and the end in so many processes each, each third disturbed.
+
+    Returns:
+        The checkpoints in which a byte was flipped meanwhile.
+    """
+    chooser, damaged = random.Random(len(blows)), set[str]()
+    run = folder / "run"
+    steps = len(arrays()[0]) // QUIET["batch_size"] + 1
+    for number, count in enumerate(counts, start=1):
+        options: dict[str, Any] = {**SAVED, "max_steps": 2 * steps * number // len(counts)}
+        for blow in blows:
+
+            def living(rank: int, blow: Blow = blow, options: dict[str, Any] = options) -> None:
+                world.DEADLINE_S = 20.0  # one that dies before it comes is waited for as long
+                blow.befall(rank)
+                train_in_pieces(folder, way, **options)
+
+            statuses = together(living, count, folder)
+            for rank, status in enumerate(statuses):
+                said = failure(folder, rank)
+                is_dead = os.WIFSIGNALED(status)
+                # The call is over where this test puts the weights together.
+                is_named = any(each in said for each in (*NAMED, "full_tensor"))
+                assert not status or is_dead or is_named, said
+            # A flip leaves an older checkpoint, of as many processes, from which to train again.
+            if run.exists() and RunFolder(run).store.names() and chooser.random() < 0.5:
+                newest = colabkit.checkpoints(run)[:2]
+                begun = 2 * steps * (number - 1) // len(counts)
+                if begun < newest[-1].step < newest[0].step:
+                    damaged |= flip_a_byte(run, chooser)
+            require_whole(run, but=damaged)
+        came_through(lambda _, o=options: train_in_pieces(folder, way, **o), count, folder)
+    same_weights(folder, count)  # in mid-epoch each has statistics of its own, as under DDP
+    return damaged
+
+
+@pytest.mark.soak
+@pytest.mark.needs(abilities.SOAK)
+@pytest.mark.parametrize("seed", range(int(os.environ.get("COLABKIT_ROUNDS", "30"))))
+def test_whatever_befalls_it_numbers_of_processes_end_with_the_bits_of_whole_checkpoints(
+    seed, tmp_path
+):
+    """The judge is rank 0 that gathers and writes all, in a run that nothing befalls."""
+    chooser = random.Random(seed)
+    counts = chooser.choice([(2,), (3,), (2, 1), (3, 2), (1, 2), (2, 3, 1)])
+    way = chooser.choice([each for each in WAYS if "last_batch" not in each])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(several_managers, "WRITE_PIECES", False)
+        patch.setattr(several_managers, "READ_PIECES", False)
+        chain(tmp_path / "judge", way, counts, blows=[])
+    blows = [Blow.drawn(chooser, min(counts), longest_s=2.0) for _ in range(4)]
+    damaged = chain(tmp_path / "own", way, counts, blows=blows)
+    print(f"{seed} {way} {counts} {[b.kind for b in blows]} damaged={len(damaged)}", flush=True)
+    one, other = result(tmp_path / "own"), result(tmp_path / "judge")
+    assert {**one, "hashes": {}} == {**other, "hashes": {}}
+    assert kept(tmp_path / "own") == kept(tmp_path / "judge")
 
 
 def noted_reads() -> list[str]:

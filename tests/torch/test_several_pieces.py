@@ -27,13 +27,14 @@ from tests.torch.cases import arrays, network
 from tests.torch.killing import kill_self, outcome
 from tests.torch.ranks import came_through, failure, killed, together
 from tests.torch.several_pieces import (
+    KillTogether,
     fully_shard,
     in_pieces,
     sgd,
     train_in_pieces,
     undisturbed_in_pieces,
 )
-from tests.torch.several_ways import QUIET, WAYS, KillRanks, result, same_weights, train
+from tests.torch.several_ways import QUIET, WAYS, result, same_weights, train
 from tests.torch.test_several_loops import shared_out
 
 pytestmark = pytest.mark.needs(abilities.PIECES)
@@ -89,7 +90,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, int]
     ],
 )
 def test_killed_processes_go_on_bit_for_bit(way, count, doomed, undisturbed, tmp_path):
-    options: dict[str, Any] = {"callbacks": [KillRanks(5, doomed)], "save_every": 1}
+    options: dict[str, Any] = {"callbacks": [KillTogether(5, doomed)], "save_every": 1}
     statuses = together(lambda _: train_in_pieces(tmp_path, way, **options), count, tmp_path)
     assert all(killed(statuses[rank]) for rank in doomed)
     for rank in set(range(count)) - set(doomed):
@@ -157,6 +158,8 @@ def looped(
             optimizer.step()
             run.log(loss=loss)
             run.flush()
+            if run.step + 1 == stops_at and doomed:
+                dist.barrier()  # rank 0 has published what all have written
             if run.step + 1 == stops_at and dist.get_rank() in doomed:
                 kill_self()
             if run.step + 1 == stops_at and not doomed:
