@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchmetrics
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -208,3 +209,34 @@ def test_a_model_trained_without_being_given_is_named(tmp_path):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     run = colabkit.Run(tmp_path / "run", optimizer=optimizer, progress=False)
     assert "only their values are saved" in str(run.verdict)
+
+
+def tracked(folder: Path, *, ends_at: int | None = None) -> Any:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    tracker = torchmetrics.MetricTracker(torchmetrics.MeanMetric(), maximize=False)
+    objects = {"model": model, "optimizer": optimizer, "tracker": tracker}
+    run = colabkit.Run(folder, save_every=1, progress=False, **objects)
+    for _ in run.epochs(3):
+        tracker.increment()
+        for x, y in run.batches(arrays(), batch_size=11):
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()
+            optimizer.step()
+            tracker.update(loss.detach())
+            if run.step == ends_at:
+                run.flush()
+                raise KeyboardInterrupt
+    assert not run.verdict.reasons
+    return tracker
+
+
+@pytest.mark.parametrize("ends_at", [1, 6, 9])
+def test_a_list_of_metrics_that_grows_with_each_epoch_goes_on(ends_at, tmp_path):
+    alone = tracked(tmp_path / "alone")
+    with pytest.raises(KeyboardInterrupt):
+        tracked(tmp_path / "broken", ends_at=ends_at)
+    again = tracked(tmp_path / "broken")
+    assert again.n_steps == alone.n_steps == 3
+    torch.testing.assert_close(again.compute_all(), alone.compute_all(), rtol=0, atol=0)

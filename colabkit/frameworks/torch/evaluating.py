@@ -80,12 +80,13 @@ def is_in_evaluation(state: TorchState) -> bool:
 
 
 def evaluation_mark(state: TorchState) -> object | None:
-    """Returns what the objects hold as a mark; None unless what is trained is in evaluation mode.
+    """Returns what the objects hold as a mark; None without an optimizer.
 
-    Without an optimizer nobody trains, and a loop that predicts goes on at the very batch.
-    Averaged copies and target networks are often left in the other mode.
+    Then nobody trains, and a loop that predicts goes on at the very batch. In which mode the
+    modules are does not tell: many evaluate in training mode, and whoever trains changes weights.
+    Pieces of weights are looked at in evaluation mode alone.
     """
-    if not is_in_evaluation(state):
+    if not state.optimizers or (state.is_sharded and not is_in_evaluation(state)):
         return None
     sections = state.sections()
     try:

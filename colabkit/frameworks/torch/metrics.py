@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -20,6 +22,29 @@ def keep_sums(value: Any) -> None:
 def is_metric(value: object) -> bool:
     """Whether a module only counts: it has no weights."""
     return isinstance(value, nn.Module) and next(value.parameters(), None) is None
+
+
+def is_row_of_metrics(value: object) -> bool:
+    """Whether it is a list of metrics, which grows by one with each epoch (MetricTracker)."""
+    return isinstance(value, nn.ModuleList) and len(value) > 0 and is_metric(value)
+
+
+def grow_rows(module: nn.Module, keys: Iterable[str]) -> None:
+    """Gives lists of metrics as many as they had, each made as the first one is.
+
+    Args:
+        module: What may hold such lists.
+        keys: Those of the ``state_dict`` that is about to be loaded.
+    """
+    rows = [(path, row) for path, row in module.named_modules() if is_row_of_metrics(row)]
+    for path, row in rows:
+        prefix = f"{path}." if path else ""
+        inner = (key.removeprefix(prefix) for key in keys if key.startswith(prefix))
+        had = {name for each in inner if (name := each.partition(".")[0]).isdigit()}
+        while had and len(row) <= max(map(int, had)):
+            row.append(copy.deepcopy(next(row.children())))
+        for name in [each for each in row._modules if had and each.isdigit() and each not in had]:
+            del row._modules[name]
 
 
 def has_metrics(module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from colabkit.frameworks.attributes import UNCHANGING, Attributes
+from colabkit.frameworks.torch.metrics import is_row_of_metrics
 from colabkit.frameworks.torch.module_tree import OF_ANY_MODULE, ModuleTree
 from colabkit.frameworks.torch.tensor_values import TensorValues
 
@@ -66,7 +67,8 @@ class PythonAttributes:
         self._version = None
         for path in touched:
             if path not in self.memories:
-                self.made.append(path)
+                if not self._is_in_row(path):
+                    self.made.append(path)
                 self.memories[path] = _memory_of(tree.modules[path], is_new=True)
             self._changed[path] = self.memories[path].state_dict()
         self._version = tree.version
@@ -75,6 +77,12 @@ class PythonAttributes:
             "trainable": self._trainable(),
         }
         return {**state, "by_training": self._noted(state)}
+
+    def _is_in_row(self, path: str) -> bool:
+        """Whether a module is in a list of metrics, which a resume makes as long as it was."""
+        parts = path.split(".")
+        above = (".".join(parts[:depth]) for depth in range(len(parts)))
+        return any(is_row_of_metrics(self._tree.modules.get(each)) for each in above)
 
     def _simple(self) -> dict[str, Any]:
         state = self.state_dict()
@@ -120,6 +128,10 @@ class PythonAttributes:
         self._version = None
         self._by_training = dict(state.get("by_training", self._by_training))
         near = TensorValues().place_of(self._module)
+        modules = dict(self._module.named_modules())
+        for path in state.get("values", {}):
+            if path in modules and path not in self.memories:
+                self.memories[path] = _memory_of(modules[path], is_new=True)
         for part in ("values", "held"):
             for path, changed in state.get(part, {}).items():
                 if path in self.memories:

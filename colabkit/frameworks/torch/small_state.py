@@ -27,7 +27,8 @@ class SmallState:
         others: States of the objects that are neither modules nor optimizers, by name.
         held: The same of those that these and modules keep, by path.
         python: Plain attributes, by the name of the module that was given.
-        sums: What metrics have in their ``state_dict``, by module that was given and key.
+        sums: What metrics and batch normalization have in their ``state_dict``, by module that
+            was given and key.
         settings: Rates and other numbers of the groups of each optimizer.
     """
 
@@ -54,7 +55,7 @@ class SmallState:
         for name in modules:
             module = state.modules[name]
             whole = {**every.get(name, {}), **modules[name]["extra"]}
-            sums[name] = {k: each for k, each in whole.items() if _is_sum(module, k)}
+            sums[name] = {k: each for k, each in whole.items() if _is_counted(module, k)}
         python = {name: rest["python"] for name, rest in modules.items()}
         if state.is_sharded:  # nobody puts copies of pieces together
             others, held, python, sums = {}, {}, {}, {}
@@ -122,7 +123,7 @@ def put_small(state: TorchState, stored: Mapping[str, Any]) -> None:
     for name, module in state.modules.items():
         for key, each in kept["sums"].get(name, {}).items():
             owner, own_name = owner_of(module, key)
-            if isinstance(owner, nn.Module):
+            if isinstance(owner, nn.Module) and is_metric(owner):
                 owner.load_state_dict({own_name: each}, strict=False)
         values = kept["python"].get(name, {}).get("values", {})
         state.put_attributes(name, {p: v for p, v in values.items() if is_metric(_at(module, p))})
@@ -133,9 +134,11 @@ def _numbers_of(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: each for key, each in group.items() if type(each) in {bool, int, float, tuple}}
 
 
-def _is_sum(module: nn.Module, key: str) -> bool:
-    """Whether what stands in a state_dict belongs to a metric, which has no weights."""
-    return is_metric(owner_of(module, key)[0])
+def _is_counted(module: nn.Module, key: str) -> bool:
+    """Whether a forward pass without a step of an optimizer changes it: sums, and statistics."""
+    owner, name = owner_of(module, key)
+    is_statistic = isinstance(owner, nn.modules.batchnorm._NormBase) and name in owner._buffers
+    return is_statistic or is_metric(owner)
 
 
 def _at(module: nn.Module, path: str) -> Any:

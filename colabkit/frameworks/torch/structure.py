@@ -12,6 +12,7 @@ from torch.nn.utils import prune
 
 from colabkit.errors import ArgumentError, StateError
 from colabkit.frameworks.torch.alignment import realigned
+from colabkit.frameworks.torch.metrics import grow_rows
 
 _SAMPLE_MAX = 256
 
@@ -30,6 +31,7 @@ def load_module(
     Raises:
         StateError: The module cannot be given this state; names what stands against it.
     """
+    grow_rows(module, kept)
     _prune_as(module, kept)
     constant = _make_room(module, kept)
     try:
