@@ -136,7 +136,7 @@ def _names_beside(paths: Sequence[str], access: Access) -> dict[str, Collection[
             continue
         if "://" in path and len(paths) > 1:
             names[folder] = [name_of(one) for one in paths if folder_of(one) == folder]
-        elif "://" in path and _may_be_whole(path):
+        elif "://" in path and (_may_be_whole(path) or part_names(path, number) is None):
             names[folder] = [name_of(path)]
         elif is_web(path):
             names[folder] = _names_on_web(path, number, access)
@@ -148,12 +148,12 @@ def _names_beside(paths: Sequence[str], access: Access) -> dict[str, Collection[
 
 
 def _may_be_whole(url: str) -> bool:
-    """Whether a URL is a zip that only its own end tells to be the last of several parts."""
-    return number_of(url) == 0 and name_of(url).lower().endswith(".zip")
+    """Whether a URL is a zip or rar of which only its content tells whether it has other parts."""
+    return number_of(url) == 0 and name_of(url).lower().endswith((".zip", ".rar"))
 
 
 def _begins_with_parts(path: str) -> bool:
-    """Whether a zip is the last part of several, or a first part has others behind it."""
+    """Whether a zip or rar is one part of several, or a first part has others behind it."""
     first = Path(part_names(path, 1) or path)
     return first.with_suffix(first.suffix.upper()).exists() or first.exists()
 

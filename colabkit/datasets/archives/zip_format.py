@@ -210,8 +210,8 @@ class ZipEnd:
 
 
 @dataclass(frozen=True, slots=True)
-class _End64:
-    """The record with 64-bit numbers, and where it lies."""
+class _End:
+    """What stands at a zip's end, and where; of two records each number from where it fits."""
 
     offset: int
     disk: int
@@ -219,10 +219,7 @@ class _End64:
     n_entries: int
     directory_bytes: int
     directory_offset: int
-
-    @property
-    def directory(self) -> tuple[int, int]:
-        return self.directory_bytes, self.directory_offset
+    is_wide: bool = False
 
 
 class Tail:
@@ -251,36 +248,26 @@ def zip_end(source: Source, tail: Tail) -> ZipEnd:
     if place is None:
         message = f"{source.name} ({source.nbytes:,} bytes) has no directory at its end."
         raise ArchiveCorruptError(message, hint="It was cut short: upload or download it again.")
-    end_offset = tail.offset + place
-    _, disk, first_disk, _, n_entries, nbytes, offset, comment_bytes = END.unpack_from(
-        tail.data, place
-    )
-    # Some programs write a second record whether or not it is needed, others never.
-    large = _end64(tail, end_offset)
-    if large is not None:
-        end_offset = large.offset
-        disk = large.disk if disk == _FULL16 else disk
-        first_disk = large.first_disk if first_disk == _FULL16 else first_disk
-        n_entries = large.n_entries if n_entries == _FULL16 else n_entries
-        nbytes = large.directory_bytes if nbytes == _FULL32 else nbytes
-        offset = large.directory_offset if offset == _FULL32 else offset
-    disks = _disks(source, disk, first_disk)
+    end = _end_at(tail, place)
+    n_entries, nbytes, offset = end.n_entries, end.directory_bytes, end.directory_offset
+    disks = _disks(source, end.disk, end.first_disk)
     if disks:
-        offset += disks[first_disk]
-    shift = end_offset - nbytes - offset
+        offset += disks[end.first_disk]
+    shift = end.offset - nbytes - offset
     if shift < 0 or n_entries * CENTRAL.size > nbytes:
         message = f"{source.name}'s directory does not fit into its {source.nbytes:,} bytes."
         raise ArchiveCorruptError(message, hint="Upload or download it again.")
     if nbytes > _DIRECTORY_BYTES_MAX:
         message = f"{source.name}'s directory claims {nbytes:,} bytes."
         raise ArchiveUnsafeError(message, hint="Pack the data into fewer, larger files.")
-    wraps = large is None and shift > 0 and shift % (1 << 32) == 0
+    wraps = not end.is_wide and shift > 0 and shift % (1 << 32) == 0
+    comment_bytes = _comment_bytes(tail.data, place)
     return ZipEnd(
         n_entries,
-        end_offset - nbytes,
+        end.offset - nbytes,
         nbytes,
         0 if wraps else shift,
-        counts_all=large is not None,
+        counts_all=end.is_wide,
         wraps=wraps,
         # Programs that write blocks, as tapes have them, fill the last one with zeros.
         has_more_behind=any(tail.data[place + END.size + comment_bytes :]),
@@ -308,10 +295,8 @@ def _end_record(tail: Tail) -> int | None:
     fitting: list[int] = []
     place = data.rfind(END_MAGIC, lowest)
     while place >= 0:
-        if place + END.size <= len(data):
-            comment_bytes = int.from_bytes(data[place + 20 : place + 22], "little")
-            if place + END.size + comment_bytes == len(data):
-                fitting.append(place)
+        if place + END.size + _comment_bytes(data, place) == len(data):
+            fitting.append(place)
         place = data.rfind(END_MAGIC, lowest, place)
     if len(fitting) > 1:
         # A comment may hold the bytes of such a record; what lies before it is no directory then.
@@ -321,13 +306,8 @@ def _end_record(tail: Tail) -> int | None:
 
 def _has_directory(tail: Tail, place: int) -> bool:
     """Whether a directory with members lies before the record that begins at a place."""
-    *_, nbytes, _, _ = END.unpack_from(tail.data, place)
-    end_offset = tail.offset + place
-    large = _end64(tail, end_offset)
-    if large is not None:
-        end_offset = large.offset
-        nbytes = large.directory_bytes if nbytes == _FULL32 else nbytes
-    begin = end_offset - nbytes
+    end = _end_at(tail, place)
+    begin = end.offset - end.directory_bytes
     return begin >= 0 and tail.read(begin, 4) == CENTRAL_MAGIC
 
 
@@ -339,20 +319,41 @@ def _end_before_more(tail: Tail) -> int | None:
     data, place = tail.data, tail.data.rfind(END_MAGIC)
     while place >= 0:
         if place + END.size <= len(data):
-            _, _, disk, *_, nbytes, offset, _ = END.unpack_from(data, place)
-            end_offset = tail.offset + place
-            large = _end64(tail, end_offset) if _FULL32 in {nbytes, offset} else None
-            if large is not None:
-                end_offset, nbytes, offset = large.offset, *large.directory
-                disk = large.first_disk
-            offset += tail.starts[disk] if disk < len(tail.starts) else 0
-            if offset + nbytes == end_offset and tail.read(offset, 4) in _DIRECTORY_BEGINS:
+            end = _end_at(tail, place)
+            begin = end.directory_offset
+            begin += tail.starts[end.first_disk] if end.first_disk < len(tail.starts) else 0
+            is_there = begin + end.directory_bytes == end.offset
+            if is_there and tail.read(begin, 4) in _DIRECTORY_BEGINS:
                 return place
         place = data.rfind(END_MAGIC, 0, place)
     return None
 
 
-def _end64(tail: Tail, end_offset: int) -> _End64 | None:
+def _comment_bytes(data: bytes, place: int) -> int:
+    """Returns how long the comment is of the plain record that begins at a place."""
+    return int.from_bytes(data[place + END.size - 2 : place + END.size], "little")
+
+
+def _end_at(tail: Tail, place: int) -> _End:
+    """Reads the end whose plain record begins at a place."""
+    _, disk, first_disk, _, n_entries, nbytes, offset, _ = END.unpack_from(tail.data, place)
+    # Some programs write a second record whether or not it is needed, others never.
+    wide = _wide_end(tail, tail.offset + place)
+    if wide is None:
+        return _End(tail.offset + place, disk, first_disk, n_entries, nbytes, offset)
+    return _End(
+        wide.offset,
+        wide.disk if disk == _FULL16 else disk,
+        wide.first_disk if first_disk == _FULL16 else first_disk,
+        wide.n_entries if n_entries == _FULL16 else n_entries,
+        wide.directory_bytes if nbytes == _FULL32 else nbytes,
+        wide.directory_offset if offset == _FULL32 else offset,
+        is_wide=True,
+    )
+
+
+def _wide_end(tail: Tail, end_offset: int) -> _End | None:
+    """Reads the record with 64-bit numbers, None where there is none."""
     locator_offset = end_offset - _LOCATOR64.size
     if locator_offset < 0:
         return None
@@ -369,4 +370,4 @@ def _end64(tail: Tail, end_offset: int) -> _End64 | None:
             message = "The zip's 64-bit directory record is missing."
             raise ArchiveCorruptError(message, hint="Upload or download the archive again.")
     _, _, _, _, disk, first_disk, _, n_entries, nbytes, offset = _END64.unpack(record)
-    return _End64(record_offset, disk, first_disk, n_entries, nbytes, offset)
+    return _End(record_offset, disk, first_disk, n_entries, nbytes, offset, is_wide=True)

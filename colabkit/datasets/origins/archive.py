@@ -40,6 +40,10 @@ _NO_ARCHIVE_HINT = (
     "Is it one file and no archive? Read it from its address, as with pandas.read_csv({!r}), or"
     " download it and pass its path: a file on a disk is copied as it is."
 )
+_VOLUMES_HINT = (
+    "The volumes of a rar are read from a disk only: download all of them into one folder, and pass"
+    " the path of one."
+)
 _SIDE_BY_SIDE = 3
 
 Result = TypeVar("Result")
@@ -285,9 +289,11 @@ class ArchiveOrigin:
             plan.remarks.add(Remark.FIRST_PART, name_of(self._splits[path].before))
 
     def _add_parts(self, error: ArchiveError, path: str) -> None:
-        """Tells which parts an archive was read from that cannot be."""
-        if path in self._splits:
-            error.hint = self._splits[path].words()
+        """Tells which parts an archive was read from that is damaged, as one without its last."""
+        if path in self._splits and isinstance(error, ArchiveCorruptError):
+            split = self._splits[path]
+            is_far_rar = "://" in path and not split.are_joined
+            error.hint = _VOLUMES_HINT if is_far_rar else split.words()
 
     def _stamp_of(self, path: str) -> str:
         if path not in self._splits:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ WHOLE_SUFFIXES = frozenset(
     )
     for name in names
 )
+_VOLUME = re.compile(r"\.part\d{1,5}$", re.IGNORECASE)
 _PROGRAMS = (b"MZ", b"\x7fELF", b"#!")
 _IN_PROGRAMS = ((b"7z\xbc\xaf\x27\x1c\0", "a 7z"), (b"Rar!\x1a\x07", "a rar"))
 _PROGRAM_BYTES = 1 << 20
@@ -60,12 +62,14 @@ def stem_of(name: str) -> str:
     """Returns an archive's name without its suffixes.
 
     Example:
-        >>> stem_of("n01440764.tar.gz"), stem_of("v1.0.zip")
-        ('n01440764', 'v1.0')
+        >>> stem_of("n01440764.tar.gz"), stem_of("v1.0.zip"), stem_of("cats.part1.rar")
+        ('n01440764', 'v1.0', 'cats')
     """
     stem = name
     while suffix_of(stem) in ARCHIVE_SUFFIXES and PurePosixPath(stem).stem:
         stem = PurePosixPath(stem).stem
+    if suffix_of(name) == ".rar":
+        stem = _VOLUME.sub("", stem)
     return stem if stem != name else f"{name}.d"
 
 

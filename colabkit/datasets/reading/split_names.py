@@ -20,6 +20,8 @@ _SPANNED = re.compile(r"(?P<stem>.+)\.z(?P<number>\d{2,3}|ip)", re.IGNORECASE)
 _DRIVE = re.compile(r"(?P<stem>.+-\d{8}T\d{6}Z(?:-\d+)?)-(?P<number>\d{3})\.(?P<ending>zip|tgz)")
 # WinRAR's: the first names the others, and rarfile reads them itself.
 _RAR = re.compile(r"(?P<stem>.+)\.part(?P<number>\d{1,5})\.rar", re.IGNORECASE)
+# As it called them before RAR 5: cats.rar, cats.r00, cats.r01.
+_OLD_RAR = re.compile(r"(?P<stem>.+)\.r(?P<number>\d{2}|ar)", re.IGNORECASE)
 _NUMBERED = re.compile(r"(?P<stem>.+[-_ ])(?P<number>0*\d{1,3})\.zip", re.IGNORECASE)
 # A suffix of letters that would be a later part is one, as .bak and .old are none.
 _LETTERED_MAX = 100
@@ -110,6 +112,8 @@ def split_archive(path: str, names: Collection[str]) -> SplitArchive | None:
         return _spanned(folder, query, found["stem"], {base, *names})
     if found := _RAR.fullmatch(base):
         return _volumes(folder, query, found["stem"], {base, *names})
+    if found := _OLD_RAR.fullmatch(base):
+        return _old_volumes(folder, query, found["stem"], {base, *names})
     part = _part(path)
     if part is None or part.text.lower() in _PACKINGS:
         return None
@@ -148,12 +152,14 @@ def part_names(path: str, number: int) -> str | None:
         return f"{folder}{found['stem']}-{number:03}.{found['ending']}{query}"
     if _RAR.fullmatch(base):
         return None  # volumes are read from a disk
+    if (found := _OLD_RAR.fullmatch(base)) and "://" not in path:
+        return f"{folder}{found['stem']}.r{number - 1:02}"
     part = _part(path)
     return None if part is None else part.path_of(number)
 
 
 def number_of(path: str) -> int | None:
-    """Returns a part's number, None for no part; of a zip that may be the last one, 0.
+    """Returns a part's number, None for no part; 0 of a zip or rar that may have others beside it.
 
     Example:
         >>> number_of("cats.z03"), number_of("cats.zip"), number_of("cats.tar.gz")
@@ -166,6 +172,8 @@ def number_of(path: str) -> int | None:
         return int(found["number"]) if found["number"].isdecimal() else 0
     if found := _RAR.fullmatch(base):
         return int(found["number"])
+    if found := _OLD_RAR.fullmatch(base):
+        return int(found["number"]) + 1 if found["number"].isdecimal() else 0
     part = _part(path)
     return None if part is None or part.text.lower() in _PACKINGS else part.number
 
@@ -278,6 +286,23 @@ def _volumes(folder: str, query: str, stem: str, names: Iterable[str]) -> SplitA
         parts=tuple(path_of(number) for number in sorted(parts)),
         missing=tuple(path_of(n) for n in range(1, max(parts)) if n not in parts),
         around=(path_of(max(parts) + 1),),
+        are_joined=False,
+    )
+
+
+def _old_volumes(folder: str, query: str, stem: str, names: Iterable[str]) -> SplitArchive | None:
+    matches = [match for name in names if (match := _OLD_RAR.fullmatch(name))]
+    found = {match["number"].lower(): match[0] for match in matches if match["stem"] == stem}
+    later = sorted(number for number in found if number.isdecimal())
+    if not later:
+        return None
+    first = found.get("ar", f"{stem}.rar")
+    numbers = ["ar", *(f"{n:02}" for n in range(int(later[-1]) + 1))]
+    return SplitArchive(
+        name=f"{folder}{first}{query}",
+        parts=tuple(f"{folder}{found[n]}{query}" for n in numbers if n in found),
+        missing=tuple(f"{folder}{stem}.r{n}{query}" for n in numbers if n not in found),
+        around=(f"{folder}{stem}.r{int(later[-1]) + 1:02}{query}",),
         are_joined=False,
     )
 

@@ -218,6 +218,7 @@ def archives() -> dict[str, bytes]:
         **odd_headers(),
         "stored-behind.zip": raw_zip([ZipMember(b"a/1.jpg", b"meow", descriptor="marked"), again]),
         "blocks.zip": raw_zip([cat]) + bytes(10_000),
+        "wide-blocks.zip": with_end64([cat]) + bytes(10_000),
         "answered.zip": b"HTTP/1.1 200 OK\r\n\r\n" + raw_zip([cat]),
         "ppmd.zip": raw_zip(
             [ZipMember(b"a/1.txt", b"meow and purr, " * 30, 98, packed=_PPMD), cat]

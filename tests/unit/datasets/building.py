@@ -126,6 +126,21 @@ def stored_rar(
     return out + block(5, 0, number(int(more)))
 
 
+def old_rar(name: str, part: bytes, *, volume: int, more: bool, whole: bytes) -> bytes:
+    """Returns a volume of a rar as before version 5: a part of one stored member."""
+
+    def block(kind: int, flags: int, fields: bytes) -> bytes:
+        body = struct.pack("<B2H", kind, flags, 7 + len(fields)) + fields
+        return struct.pack("<H", zlib.crc32(body) & 0xFFFF) + body
+
+    out = b"Rar!\x1a\x07\x00" + block(0x73, 1 if volume else 0x101, bytes(6))
+    crc = zlib.crc32(part if more else whole)
+    fields = struct.pack("<2LB2L", len(part), len(whole), 3, crc, 0x50000000)
+    fields += struct.pack("<2BHL", 20, 0x30, len(name), 0o100644) + name.encode()
+    out += block(0x74, 0x8000 | (1 if volume else 0) | (2 if more else 0), fields) + part
+    return out + block(0x7B, 0x4000 | int(more), b"")
+
+
 def tar_header(
     name: bytes,
     nbytes: int = 0,

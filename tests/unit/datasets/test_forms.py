@@ -22,6 +22,7 @@ from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import Retrier
 from colabkit.datasets.reading.web import Access
 from tests.abilities import UNZIP, ZIP
+from tests.unit.datasets.building import stored_rar
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import content_of, make_tar, make_zip, put, some_files
 
@@ -116,6 +117,15 @@ class TestNested:
             lacking = make_zip(tmp_path / f"{number}.zip", left)
             with pytest.raises(errors.ArchiveError, match=re.escape(Path(gone).name)):
                 dataset(lacking, nested=True)
+
+    def test_an_inner_rar_in_volumes_is_one(self, tmp_path, cache):
+        pytest.importorskip("rarfile")
+        volumes = {
+            "d/x.part1.rar": stored_rar({"a": b"1"}, volume=0, more=True),
+            "d/x.part2.rar": stored_rar({"b": b"2"}, volume=1),
+        }
+        archive = make_zip(tmp_path / "a.zip", {**volumes, "notes.r01": b"n"})
+        assert dataset(archive, nested=True) == {"d/x/a": b"1", "d/x/b": b"2", "notes.r01": b"n"}
 
     def test_files_that_are_called_like_parts_and_are_none_stay(self, tmp_path, cache):
         files = {"xaa": b"text", "xab": b"more", "log.gz.02": b"text", "b.zip.bak": b"q"}

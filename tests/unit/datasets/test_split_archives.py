@@ -14,7 +14,7 @@ from colabkit.datasets.reading.source import FileSource
 from colabkit.datasets.reading.wrappers import JoinedSource
 from colabkit.errors import ArchiveCorruptError, ColabKitError, DatasetNotFoundError
 from tests.abilities import SEVEN_ZIP, ZIP
-from tests.unit.datasets.building import raw_tar, tar_entry
+from tests.unit.datasets.building import old_rar, raw_tar, stored_rar, tar_entry
 from tests.unit.datasets.serving import serving
 from tests.unit.datasets.sources import content_of, make_folder, make_tar, make_zip, put, some_files
 
@@ -256,8 +256,6 @@ def cut(whole: Path, pattern: Path, *, nbytes: int = 0) -> None:
 
 def test_all_volumes_of_a_rar_are_found_from_any(tmp_path, cache):
     pytest.importorskip("rarfile")
-    from tests.unit.datasets.archives.test_formats import stored_rar
-
     first, second = {"a.txt": b"text" * 100}, {"b.bin": bytes(range(256))}
     put(tmp_path / "cats.part1.rar", stored_rar(first, volume=0, more=True))
     put(tmp_path / "cats.part2.rar", stored_rar(second, volume=1))
@@ -266,3 +264,50 @@ def test_all_volumes_of_a_rar_are_found_from_any(tmp_path, cache):
     shutil.move(tmp_path / "cats.part1.rar", tmp_path / "elsewhere.rar")
     with pytest.raises(DatasetNotFoundError, match=r"cats\.part1\.rar is missing"):
         dataset(tmp_path / "cats.part2.rar", refresh=True)
+
+
+def old_volumes() -> dict[str, bytes]:
+    whole = bytes(range(250)) * 24
+    parts = [whole[at : at + 2000] for at in range(0, len(whole), 2000)]
+    return {
+        name: old_rar("a.bin", part, volume=volume, more=volume < 2, whole=whole)
+        for volume, (name, part) in enumerate(
+            zip(("cats.rar", "cats.r00", "cats.r01"), parts, strict=True)
+        )
+    }
+
+
+def test_volumes_of_a_rar_as_they_were_called_before_are_found_from_any(tmp_path, cache):
+    pytest.importorskip("rarfile")
+    volumes = old_volumes()
+    for name, data in volumes.items():
+        put(tmp_path / name, data)
+    for source in (*(tmp_path / name for name in volumes), f"{tmp_path}/cats.r*"):
+        assert dataset(source) == {"a.bin": bytes(range(250)) * 24}
+    for gone, other in (
+        ("cats.rar", "cats.r01"),
+        ("cats.r00", "cats.r01"),
+        ("cats.r01", "cats.rar"),
+    ):
+        (tmp_path / gone).unlink()
+        with pytest.raises(ColabKitError, match=gone.replace(".", r"\.")):
+            dataset(tmp_path / other, refresh=True)
+        put(tmp_path / gone, volumes[gone])
+
+
+def test_a_volume_of_a_rar_on_a_server_is_refused_and_not_asked_for_without_end(cache):
+    pytest.importorskip("rarfile")
+    volume, asked = stored_rar({"a.txt": b"text"}, volume=0, more=True), []
+    with (
+        serving(b"", beside={"cats.part1.rar": volume}, asked=asked) as url,
+        pytest.raises(ArchiveCorruptError, match="from a disk"),
+    ):
+        dataset(url.replace(url.rpartition("/")[2], "cats.part1.rar"))
+
+
+def test_parts_are_blamed_for_nothing_but_damage(tmp_path, cache):
+    link = tar_entry(b"dev", b"", b"3")
+    put(tmp_path / "cats.tar.aa", raw_tar(tar_entry(b"a", b"1"), link))
+    with pytest.raises(ColabKitError, match="device") as refused:
+        dataset(tmp_path / "cats.tar.aa")
+    assert "missing" not in str(refused.value)
