@@ -151,9 +151,8 @@ class _Encoder:
 
     def _mapping(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> Any:
         kind, more = _kind_of(value, path)
-        if (members := self._members(value)) is not None:
-            keys = (key if type(key) is int else self.encode(key, (*path, "key")) for key in value)
-            return {_TAG: kind, "items": list(map(list, zip(keys, members, strict=True))), **more}
+        if (pairs := self._packed_pairs(value, path)) is not None:
+            return {_TAG: kind, "items": pairs, **more}
         if kind == "dict" and all(type(key) is str and key != _TAG for key in value):
             return {key: self.encode(item, (*path, key)) for key, item in value.items()}
         pairs = [
@@ -162,14 +161,23 @@ class _Encoder:
         ]
         return {_TAG: kind, "items": pairs, **more}
 
-    def _members(self, value: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
+    def _packed_pairs(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> list[Any] | None:
         """Takes up many small tensors at once, None where there are few or other things."""
         if self._pack is None or len(value) < small_tensors.MANY:
             return None
-        at = self._pack.take(list(value.values()))
+        at, keys = self._pack.take(list(value.values())), list(value)
         if at is None:
             return None
-        return [{_TAG: "packed one", "at": place, "of": 1} for place in range(at, at + len(value))]
+        is_plain = small_tensors.PLAIN_KEYS.issuperset(map(type, keys))
+        if is_plain and (known := self._pack.pairs_known(at, keys)) is not None:
+            return known
+        pairs = [
+            [self.encode(key, (*path, "key")), {_TAG: "packed one", "at": place, "of": 1}]
+            for place, key in enumerate(keys, at)
+        ]
+        if is_plain:
+            self._pack.note_pairs(at, keys, pairs)
+        return pairs
 
     def _tensor(self, value: Any, path: tuple[str, ...], kind: str) -> dict[str, Any]:
         if hasattr(value, "__tensor_flatten__"):

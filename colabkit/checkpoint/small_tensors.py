@@ -6,6 +6,7 @@ hashes and names would hold training for seconds.
 
 from __future__ import annotations
 
+import dataclasses
 import operator
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +18,8 @@ from colabkit.checkpoint.tensors import TensorSpec, describe_array
 TAG = "packed"
 # Fewer than this are stored each under a name of its own.
 MANY = 1000
+# Where keys of these are equal, they are stored alike: True is 1, but is not stored so.
+PLAIN_KEYS = frozenset({int, str})
 _MEMBER_BYTES_MAX = 4 << 10
 _NEW: Any = object()
 _nbytes = operator.attrgetter("nbytes")
@@ -35,7 +38,7 @@ class Packing(Protocol):
         """Whether tensors of its form can be put together."""
         ...
 
-    def gather(self, tensors: list[Any]) -> Any:
+    def gather(self, tensors: list[Any] | tuple[Any, ...]) -> Any:
         """Returns tensors of one form as rows of a new one, None where a form has changed."""
         ...
 
@@ -55,10 +58,27 @@ class Forms:
         self._numbers: dict[Hashable, int | None] = {}
         # By identity, which stays a tensor's own while it is kept here.
         self._known: dict[int, tuple[Any, int | None]] = {}
+        # All of the last save in their order, and which of them have one form.
+        self._last: tuple[list[Any], Grouping | None] = ([], None)
+        # By place, the keys of a mapping of many, and what is stored of them and their places.
+        self.pairs: dict[int, tuple[list[Any], list[Any]]] = {}
 
-    def know(self, items: Sequence[Any]) -> bool:
-        """Whether all of them were there at the last save."""
+    def know(self, items: Sequence[Any], at: int) -> bool:
+        """Whether all of them were there at the last save.
+
+        Args:
+            items: Some of the members.
+            at: The place that the first of them will have.
+        """
+        if len(items) >= MANY and _are_same(items, self._last[0][at : at + len(items)]):
+            return True
         return bool(items) and all(map(self._known.__contains__, map(id, items)))
+
+    def grouped(self, members: list[Any], backend: Packing) -> Grouping | None:
+        """Returns which have one form; None where one cannot be put together with others."""
+        if not _are_same(members, self._last[0]):
+            self._last = (members, _grouping(self.of(members, backend)))
+        return self._last[1]
 
     def of(self, members: Sequence[Any], backend: Packing) -> list[int | None]:
         """Returns a number for each one's form, None for one that no other can be put with."""
@@ -86,6 +106,40 @@ def _form(array: np.ndarray[Any, Any]) -> Hashable:
     return array.dtype.str, array.shape
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Grouping:
+    """Which of many tensors are put together.
+
+    Attributes:
+        of: The number of the tensor that each is a row of.
+        picks: What takes the rows of each out of all.
+    """
+
+    of: list[int]
+    picks: list[Callable[[Any], Any]]
+
+
+def _grouping(numbers: Sequence[int | None]) -> Grouping | None:
+    places: dict[int | None, list[int]] = {}
+    for place, number in enumerate(numbers):
+        places.setdefault(number, []).append(place)
+    if None in places:
+        return None
+    nth = {number: n for n, number in enumerate(places)}
+    return Grouping([nth[n] for n in numbers], [_picking(each) for each in places.values()])
+
+
+def _picking(places: list[Any]) -> Callable[[Any], Any]:
+    """Returns what gives those at some places, or under some names, in a sequence."""
+    if len(places) == 1:
+        return lambda all_of_them: (all_of_them[places[0]],)
+    return operator.itemgetter(*places)
+
+
+def _are_same(items: Sequence[Any], before: Sequence[Any]) -> bool:
+    return len(items) == len(before) and all(map(operator.is_, items, before))
+
+
 class Pack:
     """The small tensors and arrays of one section, in the order in which they are met.
 
@@ -98,11 +152,12 @@ class Pack:
         self._backend = backend
         self._forms = forms
         self._kinds = frozenset({backend.tensor_type, np.ndarray})
+        self._pairs: dict[int, tuple[list[Any], list[Any]]] = {}
         self.members: list[Any] = []
 
     def take(self, items: Sequence[Any]) -> int | None:
         """Takes small tensors up; returns the place of the first, None where not all are small."""
-        if not self._forms.know(items):
+        if not self._forms.know(items, len(self.members)):
             if not items or not self._kinds.issuperset(map(type, items)):
                 return None
             if max(map(_nbytes, items)) > _MEMBER_BYTES_MAX:
@@ -111,24 +166,33 @@ class Pack:
         self.members.extend(items)
         return at
 
+    def pairs_known(self, at: int, keys: list[Any]) -> list[Any] | None:
+        """Returns what the last save stored of a mapping of these keys; nobody changes it."""
+        known = self._forms.pairs.get(at)
+        if known is None or known[0] != keys:
+            return None
+        self._pairs[at] = known
+        return known[1]
+
+    def note_pairs(self, at: int, keys: list[Any], pairs: list[Any]) -> None:
+        """Takes down what is stored of a mapping whose first member has a place."""
+        self._pairs[at] = (keys, pairs)
+
     def gathered(self) -> tuple[list[Any], list[int]] | None:
         """Returns the tensors put together, and of which of them each member is a row.
 
         None where one of the members cannot be put together with others.
         """
-        of = self._forms.of(self.members, self._backend)
-        rows: dict[int | None, list[Any]] = {number: [] for number in of}
-        if None in rows:
+        known = self._forms.grouped(self.members, self._backend)
+        self._forms.pairs = self._pairs
+        if known is None:
             return None
-        for member, number in zip(self.members, of, strict=True):
-            rows[number].append(member)
-        together = [self._gather(each) for each in rows.values()]
+        together = [self._gather(pick(self.members)) for pick in known.picks]
         if any(each is None for each in together):
             return None
-        place = {number: n for n, number in enumerate(rows)}
-        return together, [place[number] for number in of]
+        return together, known.of
 
-    def _gather(self, members: list[Any]) -> Any:
+    def _gather(self, members: tuple[Any, ...]) -> Any:
         if not isinstance(members[0], np.ndarray):
             return self._backend.gather(members)
         is_one_form = len({(each.dtype, each.shape) for each in members}) == 1
@@ -145,6 +209,7 @@ class Bundles:
         skeleton: What ``encode`` gave for them.
         specs: The forms of those that are stored, by name.
         backend: The framework's tensors.
+        form: What is equal while names, forms and places are; None where nobody has looked.
     """
 
     def __init__(
@@ -153,9 +218,11 @@ class Bundles:
         skeleton: Any,
         specs: Mapping[str, TensorSpec],
         backend: Packing,
+        *,
+        form: Hashable = None,
     ) -> None:
         self.skeleton = skeleton
-        self._names, self._marks = list(state), backend.marks(list(state.values()))
+        self._marks = _marks_of(state, backend) if form is None else form
         addresses = [spec.address for spec in specs.values() if spec.nbytes]
         if len(specs) < len(state) or len(set(addresses)) < len(addresses):
             self._marks = None  # two are one as long as they are read alike, which no mark tells
@@ -167,13 +234,13 @@ class Bundles:
             else:
                 self.single[name] = spec
         self._bundles = [tuple((name, specs[name]) for name in each) for each in together.values()]
-        self._picks = [operator.itemgetter(*each) for each in together.values()]
+        self._picks = [_picking(each) for each in together.values()]
 
-    def are_of(self, state: Mapping[str, Any], backend: Packing) -> bool:
+    def are_of(self, state: Mapping[str, Any], backend: Packing, *, form: Hashable = None) -> bool:
         """Whether all weights have the names, forms and places they had."""
-        if self._marks is None or self._names != list(state):
+        if self._marks is None:
             return False
-        return self._marks == backend.marks(list(state.values()))
+        return bool(self._marks == (_marks_of(state, backend) if form is None else form))
 
     def gathered(
         self, state: Mapping[str, Any], backend: Packing
@@ -184,12 +251,16 @@ class Bundles:
         """
         found = []
         for pick, members in zip(self._picks, self._bundles, strict=True):
-            rows = pick(state)
-            rows = backend.gather([rows] if len(members) == 1 else list(rows))
+            rows = backend.gather(pick(state))
             if rows is None:
                 return None
             found.append((rows, members))
         return found
+
+
+def _marks_of(state: Mapping[str, Any], backend: Packing) -> Any:
+    marks = backend.marks(list(state.values()))
+    return None if marks is None else [list(state), *marks]
 
 
 def name_of(place: int) -> str:

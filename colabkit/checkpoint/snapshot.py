@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -52,12 +52,15 @@ class Section:
         weights: Whether the state is {parameter name: tensor} of a model.
         noted: Tensors of which only the hash is kept, by what gives it on the saver's thread:
             None where the tensor has changed since.
+        form: What is equal to that of the last save while the tensors have the same names, forms
+            and memory; None where nobody has looked.
     """
 
     name: str
     state: Any
     weights: bool
     noted: Mapping[str, Callable[[], str | None]] = dataclasses.field(default_factory=dict)
+    form: Hashable = None
 
 
 class Mode(enum.Enum):
@@ -195,7 +198,7 @@ class LeafFinder:
         ):
             return skeleton, leaves  # some are made of others, or are not all here
         specs = {each.key: each.spec for each in leaves}
-        self._bundles[name] = Bundles(state, skeleton, specs, backend)
+        self._bundles[name] = Bundles(state, skeleton, specs, backend, form=section.form)
         return self._together(section) or (skeleton, leaves)
 
     def _bundled(self, section: Section) -> tuple[Any, list[SnapshotTensor]] | None:
@@ -203,7 +206,7 @@ class LeafFinder:
         backend, known = self._backend, self._bundles.get(section.name)
         if known is None or not isinstance(backend, Packing):
             return None
-        if not known.are_of(section.state, backend):
+        if not known.are_of(section.state, backend, form=section.form):
             del self._bundles[section.name]
             return None
         return self._together(section)

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from colabkit.checkpoint import RunFolder, SaveFacts, Section
-from colabkit.frameworks.torch import TorchBackend
+from colabkit.frameworks.torch import TorchAdapter, TorchBackend
 from tests.torch.test_trial import loop
 
 COUNT = 700
@@ -186,6 +186,63 @@ def test_a_dict_of_many_comes_back_under_its_keys(key, tmp_path):
     kept = {key(n): torch.full((2,), float(n)) for n in range(2 * COUNT)}
     for back in saved(tmp_path, [kept, kept]):
         assert_same(kept, back)
+
+
+def test_the_same_tensors_under_other_keys_come_back_under_these(tmp_path):
+    kept = [torch.full((2,), float(n)) for n in range(2 * COUNT)]
+    keys: list[Any] = list(range(2 * COUNT))
+    without = dict(enumerate(kept))
+    del without[3]
+    states = [
+        dict(zip(keys, kept, strict=True)),
+        dict(zip([0, True, *keys[2:]], kept, strict=True)),
+        dict(zip(keys, kept, strict=True)),
+        without,
+        dict(zip(map(str, keys), kept, strict=True)),
+        collections.OrderedDict(zip(map(str, keys), kept, strict=True)),
+        {"before": kept[0].clone(), **dict(zip(keys, kept, strict=True))},
+    ]
+    for back, state in zip(saved(tmp_path, states), states, strict=True):
+        assert type(back) is type(state)
+        assert list(map(repr, back)) == list(map(repr, state))
+        assert all(torch.equal(back[key], state[key]) for key in state)
+
+
+def test_gradients_that_wait_in_many_layers_are_those_of_each_save(tmp_path):
+    model = torch.nn.Sequential(*[torch.nn.Linear(1, 1) for _ in range(COUNT)])
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for number, parameter in enumerate(model.parameters()):
+        parameter.grad = torch.full_like(parameter, float(number))
+    backend = TorchBackend(torch.device("cpu"))
+    adapter = TorchAdapter({"model": model, "optimizer": optimizer})
+    adapter.open(lambda: None)
+    saver = RunFolder(tmp_path).open_saver(backend)
+    changes = (
+        lambda: None,
+        lambda: model[3].weight.grad.add_(7),
+        lambda: setattr(model[4].bias, "grad", None),
+        lambda: setattr(model[4].bias, "grad", torch.full((1,), -1.0)),
+        lambda: setattr(model[5].bias, "grad", torch.full((1,), -2.0)),
+        lambda: setattr(model[6], "weight", torch.nn.Parameter(torch.full((1, 1), 5.0))),
+        lambda: model.append(torch.nn.Linear(1, 1)),
+        lambda: setattr(model[8].weight, "data", torch.full((1, 1), 9.0)),
+    )
+    for step, change in enumerate(changes):
+        change()
+        assert saver.offer(
+            adapter.sections(),
+            SaveFacts(step=step),
+            is_guarded=adapter.guard(),
+            still_valid=adapter.unchanged(),
+        )
+        saver.flush()
+        back = RunFolder(tmp_path).newest_valid(backend).sections
+        trained = [p for group in optimizer.param_groups for p in group["params"]]
+        there = {n: p.grad for n, p in enumerate(trained) if p.grad is not None}
+        assert_same(there, back["gradients"]["optimizer"])
+        assert_same(dict(model.state_dict()), dict(back["model"]))
+    adapter.close()
+    saver.close()
 
 
 class Memory:

@@ -104,6 +104,26 @@ def test_whatever_changes_between_two_saves_is_noticed(change):
     assert asked.state_dict() == never_asked.state_dict()
 
 
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_form_is_the_same_only_while_names_forms_and_memory_are(change):
+    module = model()
+    tree = ModuleTree(module)
+    then, known = tree.form, tree.state_dict()
+    before = [(k, t, t.data_ptr(), t.dtype, t.shape) for k, t in known.items()]
+    change(module[3])
+    tree.look()
+    now = module.state_dict(keep_vars=True)
+    after = [(k, t, t.data_ptr(), t.dtype, t.shape) for k, t in now.items() if k in known]
+    is_same = list(map(str, now)) == list(known) and all(
+        b[1] is a[1] and b[2:] == a[2:] for b, a in zip(before, after, strict=True)
+    )
+    assert then is not None
+    assert is_same or tree.form != then
+    assert ModuleTree(module).form != then
+    if change is CHANGES["nothing"] or change is CHANGES["counted"]:
+        assert tree.form == then
+
+
 def test_a_list_that_grows_in_a_layer_is_saved_each_time():
     module = model()
     module[2].seen = [0]

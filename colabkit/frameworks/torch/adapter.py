@@ -165,7 +165,8 @@ class TorchAdapter:
             return self._wholes[-1]
 
         take = left if self.leaves_pieces else whole
-        return [dataclasses.replace(each, state=take(each.state, put)) for each in sections]
+        taken = ((each, take(each.state, put)) for each in sections)
+        return [dataclasses.replace(each, state=state, form=None) for each, state in taken]
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts a checkpoint back into the user's objects."""

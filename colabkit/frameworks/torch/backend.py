@@ -37,6 +37,7 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 _form = operator.attrgetter("dtype", "shape", "device", "layout")
 _MARKS = (torch.Tensor.data_ptr, operator.attrgetter("dtype"), operator.attrgetter("shape"))
+_FEW = 256
 _new_stream: Callable[..., Any] = torch.cuda.Stream
 _new_event: Callable[..., Any] = torch.cuda.Event
 
@@ -145,12 +146,12 @@ class TorchBackend:
         """Whether tensors of its form can be put together."""
         return can_be_stored(tensor)
 
-    def gather(self, tensors: list[Any]) -> Any:
+    def gather(self, tensors: list[Any] | tuple[Any, ...]) -> Any:
         """Returns tensors of one form as rows of a new one, None where a form has changed."""
         first = tensors[0]
         with torch.no_grad(), contextlib.suppress(RuntimeError):
             # Joined along an axis that is there, which takes a fifth of stacking them.
-            rows = torch.stack(tensors) if not first.ndim else torch.cat(tensors)
+            rows = torch.cat(tensors) if first.ndim else torch.stack(tensors)
             # By .data or resize_ a tensor changes its form and stays the same object.
             if rows.dtype is first.dtype and rows.numel() == len(tensors) * first.numel():
                 return rows.resolve_conj().reshape(len(tensors), *first.shape)
@@ -162,9 +163,7 @@ class TorchBackend:
 
     def marks(self, tensors: Sequence[Any]) -> Sequence[Any] | None:
         """Returns what is the same while each has its form and place; None where one has none."""
-        with contextlib.suppress(RuntimeError):
-            return [list(map(mark, tensors)) for mark in _MARKS]
-        return None
+        return marks_of(tensors)
 
     def rebuild(self, spec: TensorSpec, data: Bytes) -> torch.Tensor:
         """Returns a tensor over memory of its own."""
@@ -172,6 +171,15 @@ class TorchBackend:
         if not spec.nbytes:
             return torch.empty(spec.shape, dtype=dtype)
         return torch.from_numpy(data).view(dtype).reshape(spec.shape)
+
+
+def marks_of(tensors: Sequence[Any]) -> list[list[Any]] | None:
+    """Returns what is the same while each has its form and place; None where one has none."""
+    with contextlib.suppress(RuntimeError):
+        # A few at a time, which stay in the processor's cache until each mark was read.
+        few = (tensors[at : at + _FEW] for at in range(0, len(tensors), _FEW))
+        return [list(map(mark, each)) for each in few for mark in _MARKS]
+    return None
 
 
 def _reads_as(tensor: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ each walk takes tens of milliseconds, and training waits.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import operator
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from colabkit.frameworks.attributes import UNCHANGING
+from colabkit.frameworks.torch.backend import marks_of
 from colabkit.frameworks.torch.pieces import reshard
 from colabkit.frameworks.torch.structure import names_in_groups
 from colabkit.frameworks.torch.trained import parts_of
@@ -27,6 +29,10 @@ _DICTS = frozenset({dict, type(nn.Module()._forward_hooks)})
 _PLAIN = frozenset({torch.Tensor, nn.Parameter})
 # Fewer than this are asked for their state each time.
 _MANY = 1000
+# So many modules at a time stay in the processor's cache until all of them was read.
+_FEW = 256
+# No two trees have one.
+_numbers = itertools.count()
 _holders_of = operator.itemgetter(*_HOLDERS)
 _requires_grad = operator.attrgetter("requires_grad")
 _values_of = operator.methodcaller("values")
@@ -46,6 +52,8 @@ class ModuleTree:
         parameters: By name, each once.
         buffers: By name, each once.
         version: Another after each look that found other modules, tensors or hooks.
+        places: Another after each look that found a tensor of a plain state in other memory, or
+            of another form; None where that is not known.
 
     Args:
         module: The root.
@@ -54,19 +62,34 @@ class ModuleTree:
     def __init__(self, module: nn.Module) -> None:
         self._root = module
         self.version = 0
+        self.places: int | None = None
+        self._marks: list[list[Any]] | None = None
         self._touched: dict[str, None] = {}
         self._see()
+        self._look_at_places()
 
     def look(self) -> None:
         """Finds out what has changed since the last look."""
         for layer in self._sharded:
             layer.reshard()
-        if self._content is None or not _are_same(self._contents(), self._content):
+        is_known, has_values = self._compare()
+        if not is_known:
             self._see()
-        elif not self._has_values():
+        elif not has_values:
             changed = self._see_values()
-            if not all(_is_simple(self._simple[path]) for path in changed):
+            if not all(map(_is_simple, changed.values())):
                 self._see()
+        self._look_at_places()
+
+    def _look_at_places(self) -> None:
+        marks = marks_of(list(self._state.values())) if self._state is not None else None
+        if marks is None or marks != self._marks:
+            self._marks, self.places = marks, None if marks is None else next(_numbers)
+
+    @property
+    def form(self) -> tuple[int, int] | None:
+        """Returns what is the same while names, tensors, their forms and places are, if known."""
+        return None if self.places is None else (self.version, self.places)
 
     def flags(self) -> list[bool]:
         """Returns of each parameter, in their order, whether it is trained."""
@@ -95,36 +118,87 @@ class ModuleTree:
         """Returns what the module's ``state_dict`` gives now; many plain tensors themselves."""
         return self._state if self._state is not None else self._root.state_dict()
 
+    def _compare(self) -> tuple[bool, bool]:
+        """Returns whether all modules hold what they held, and have the attributes they had."""
+        has_values = True
+        for few in self._few:
+            if not few.has_content():
+                return False, False
+            has_values = has_values and few.has_values()
+        return True, has_values
+
     def _see(self) -> None:
         self.version += 1
         self._sharded = reshard(self._root)
         self.modules = dict(self._root.named_modules())
         self.parameters = dict(self._root.named_parameters())
         self.buffers = dict(self._root.named_buffers())
-        self._own = [vars(each) for each in self.modules.values()]
-        self._content = self._contents()
+        every = iter(self.modules.items())
+        self._few = [_Few(each) for each in iter(lambda: dict(itertools.islice(every, _FEW)), {})]
         self._state = self._plain_state()
-        self._simple = {p: o for p, o in zip(self.modules, self._own, strict=True) if _is_simple(o)}
-        self._others = [path for path in self.modules if path not in self._simple]
-        self._values: list[tuple[Any, ...]] = []
+        simple = {path for few in self._few for path in few.simple}
+        self._others = [path for path in self.modules if path not in simple]
         self._touched = {}
         self._see_values()
 
-    def _see_values(self) -> list[str]:
+    def _see_values(self) -> dict[str, dict[str, Any]]:
         """Returns the simple modules whose attributes are others than they were."""
-        before = self._values or [()] * len(self._simple)
-        own = list(self._simple.values())
-        self._counts = list(map(len, own))
-        self._readers = [_reader_of(tuple(each)) for each in own]
-        self._values = [read(each) for read, each in zip(self._readers, own, strict=True)]
-        together = zip(self._simple, self._values, before, strict=True)
-        changed = [path for path, now, was in together if not _are_same(now, was)]
+        changed = {path: few.simple[path] for few in self._few for path in few.see_values()}
         self._touched |= dict.fromkeys(changed)
         return changed
 
-    def _has_values(self) -> bool:
-        """Whether the simple modules have the attributes that they had, each the same object."""
-        own = self._simple.values()
+    def _plain_state(self) -> dict[str, torch.Tensor] | None:
+        """Returns many tensors by the names they are saved under; None where a module decides."""
+        if len(self.parameters) < _MANY or any(few.content is None for few in self._few):
+            return None
+        every = [vars(each) for each in self.modules.values()]
+        if any(own["_state_dict_hooks"] or own["_state_dict_pre_hooks"] for own in every):
+            return None
+        kinds = set(map(type, self.modules.values()))
+        if any(getattr(kind, n) is not getattr(nn.Module, n) for kind in kinds for n in _DECIDING):
+            return None
+        if any(name in own for own in every for name in _DECIDING):
+            return None
+        state = self._root.state_dict(keep_vars=True)
+        return state if _PLAIN.issuperset(map(type, state.values())) else None
+
+
+class _Few:
+    """Some of a tree's modules, and what they held at the last look.
+
+    Attributes:
+        content: Each module's class and dicts, and all that these hold; None where it is a
+            scripted one, which keeps its own elsewhere.
+        simple: By path, the attributes of those that keep nothing but numbers and words.
+
+    Args:
+        modules: By path.
+    """
+
+    def __init__(self, modules: Mapping[str, nn.Module]) -> None:
+        self._modules = list(modules.values())
+        self._own = [vars(each) for each in self._modules]
+        self.content = self._content_now()
+        own = zip(modules, self._own, strict=True)
+        self.simple = {path: each for path, each in own if _is_simple(each)}
+        self._values: list[tuple[Any, ...]] = [()] * len(self.simple)
+
+    def has_content(self) -> bool:
+        """Whether they hold what they held."""
+        return self.content is not None and _are_same(self._content_now(), self.content)
+
+    def see_values(self) -> list[str]:
+        """Returns the simple ones whose attributes are others than they were."""
+        before, own = self._values, list(self.simple.values())
+        self._counts = list(map(len, own))
+        self._readers = [_reader_of(tuple(each)) for each in own]
+        self._values = [read(each) for read, each in zip(self._readers, own, strict=True)]
+        together = zip(self.simple, self._values, before, strict=True)
+        return [path for path, now, was in together if not _are_same(now, was)]
+
+    def has_values(self) -> bool:
+        """Whether the simple ones have the attributes that they had, each the same object."""
+        own = self.simple.values()
         if list(map(len, own)) != self._counts:
             return False
         try:
@@ -133,31 +207,16 @@ class ModuleTree:
             return False  # as many as before, and one of them under another name
         return all(map(operator.is_, _chained(now), _chained(self._values)))
 
-    def _contents(self) -> list[object] | None:
-        """Returns each module's class and dicts, and all that these hold."""
+    def _content_now(self) -> list[object] | None:
         try:
             holders = list(_chained(map(_holders_of, self._own)))
         except KeyError:
             return None
         if not _DICTS.issuperset(map(type, holders)):
-            return None  # scripted modules keep theirs elsewhere
+            return None
         not_saved = _chained(map(_not_saved_in, self._own))
         full = list(filter(None, holders))
-        return [*map(type, self.modules.values()), *holders, *full, *_flat(full), *not_saved]
-
-    def _plain_state(self) -> dict[str, torch.Tensor] | None:
-        """Returns many tensors by the names they are saved under; None where a module decides."""
-        if self._content is None or len(self.parameters) < _MANY:
-            return None
-        if any(own["_state_dict_hooks"] or own["_state_dict_pre_hooks"] for own in self._own):
-            return None
-        kinds = set(map(type, self.modules.values()))
-        if any(getattr(kind, n) is not getattr(nn.Module, n) for kind in kinds for n in _DECIDING):
-            return None
-        if any(name in own for own in self._own for name in _DECIDING):
-            return None
-        state = self._root.state_dict(keep_vars=True)
-        return state if _PLAIN.issuperset(map(type, state.values())) else None
+        return [*map(type, self._modules), *holders, *full, *_flat(full), *not_saved]
 
 
 class Trees(dict[str, ModuleTree]):
@@ -166,7 +225,8 @@ class Trees(dict[str, ModuleTree]):
     def __init__(self, modules: Mapping[str, nn.Module]) -> None:
         super().__init__((name, ModuleTree(module)) for name, module in modules.items())
         self._named: tuple[list[int], dict[int, str]] = ([], {})
-        self._grouped: dict[str, tuple[dict[int, str], list[list[Any]], list[list[str]]]] = {}
+        self._grouped: dict[str, _Grouped] = {}
+        self._without: tuple[list[Any], dict[str, torch.Tensor]] = ([], {})
         self._parts: tuple[Any, dict[str, str]] = (None, {})
 
     def look(self) -> None:
@@ -184,17 +244,38 @@ class Trees(dict[str, ModuleTree]):
 
     def groups(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
         """Returns the names of the parameters in the groups of each optimizer."""
-        return {name: self._names_in(name, each) for name, each in optimizers.items()}
+        return {name: self._look_into(name, each).found for name, each in optimizers.items()}
 
-    def _names_in(self, name: str, optimizer: torch.optim.Optimizer) -> list[list[str]]:
+    def unowned(self, name: str, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+        """Returns what an optimizer trains and no module of the run holds, by its place."""
+        return self._look_into(name, optimizer).unowned
+
+    def without(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+        """Returns, by name, the parameters of modules that none of the optimizers trains."""
+        names = self.names()
+        looks = [self._look_into(name, each) for name, each in optimizers.items()]
+        known = [names, *looks]
+        if not _are_same(known, self._without[0]):
+            trained = {id(p) for each in looks for group in each.groups for p in group}
+            found: dict[str, torch.Tensor] = {
+                f"{name}.{key}": parameter
+                for name, tree in self.items()
+                for key, parameter in tree.parameters.items()
+                if id(parameter) not in trained
+            }
+            self._without = (known, found)
+        return self._without[1]
+
+    def _look_into(self, name: str, optimizer: torch.optim.Optimizer) -> _Grouped:
         names = self.names()
         groups = [list(group["params"]) for group in optimizer.param_groups]
-        known_by, before, found = self._grouped.get(name, ({}, [], []))
-        are_known = known_by is names and len(groups) == len(before)
-        if not are_known or not all(itertools.starmap(_are_same, zip(groups, before, strict=True))):
-            found = names_in_groups(optimizer, names)
-            self._grouped[name] = (names, groups, found)
-        return found
+        before = self._grouped.get(name)
+        if before is None or not before.is_of(names, groups):
+            trained = itertools.chain.from_iterable(groups)
+            unowned = {f"{place}": p for place, p in enumerate(trained) if id(p) not in names}
+            before = _Grouped(names, groups, names_in_groups(optimizer, names), unowned)
+            self._grouped[name] = before
+        return before
 
     def parts(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, str]:
         """Returns what is trained, by whom, in phrases."""
@@ -206,6 +287,21 @@ class Trees(dict[str, ModuleTree]):
             trainable = {name: tree.trainable() for name, tree in self.items()}
             self._parts = (known, parts_of(trainable, kinds, groups))
         return self._parts[1]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class _Grouped:
+    """What an optimizer trains: by group, by the run's names, and what has none."""
+
+    names: dict[int, str]
+    groups: list[list[torch.Tensor]]
+    found: list[list[str]]
+    unowned: dict[str, torch.Tensor]
+
+    def is_of(self, names: dict[int, str], groups: list[list[torch.Tensor]]) -> bool:
+        """Whether the names and groups are still these."""
+        is_known = names is self.names and len(groups) == len(self.groups)
+        return is_known and all(map(_are_same, groups, self.groups))
 
 
 @functools.cache

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ _Mark = tuple[weakref.ref[torch.Tensor], int] | None
 _CHANGED = -1
 # After so many steps in a row whose gradients began anew, a loop is known to drop the old ones.
 _SURE_STEPS = 8
+_grad_of, _layout_of = operator.attrgetter("grad"), operator.attrgetter("layout")
+_DENSE = frozenset({torch.strided})
 
 
 def stored_gradient(gradient: torch.Tensor) -> Any:
@@ -96,7 +99,7 @@ class Leftovers:
         """Called where a step's gradients are still there at the boundary behind it."""
         self._is_watching = True
 
-    def state(self, grads: list[torch.Tensor | None]) -> dict[str, Any]:
+    def state(self, grads: Iterable[torch.Tensor | None]) -> dict[str, Any]:
         """Returns what a resume must know to judge the next step as this session would."""
         return {
             "fresh_steps": self._fresh_steps,
@@ -113,7 +116,7 @@ class Leftovers:
             there = [g if goes_on else None for g in grads]
             self._marks = [None if g is None else (weakref.ref(g), _CHANGED) for g in there]
 
-    def _hold_any(self, grads: list[torch.Tensor | None]) -> bool:
+    def _hold_any(self, grads: Iterable[torch.Tensor | None]) -> bool:
         """Whether any gradient is one that the last step left, changed or not."""
         # Asked at each step: a call for each gradient would cost a small model more than the rest.
         for mark, grad in zip(self._marks or (), grads, strict=False):
@@ -192,8 +195,8 @@ class OptimizerHooks:
         """
         pending = {name: self._pending_of(name) for name in self._optimizers}
         others = ((name, parameter.grad) for name, parameter in self._others().items())
-        by_hand = {name: stored_gradient(grad) for name, grad in others if grad is not None}
-        return {**pending, OF_OTHERS: by_hand} if by_hand else pending
+        by_hand = {name: grad for name, grad in others if grad is not None}
+        return {**pending, OF_OTHERS: _stored(by_hand)} if by_hand else pending
 
     def _pending_of(self, name: str) -> dict[int, Any]:
         grads, leftovers = _grads_of(self._optimizers[name]), self._leftovers[name]
@@ -205,12 +208,13 @@ class OptimizerHooks:
             leftovers.watch_again()
         if leftovers.are_dropped:
             there = {i: grad for i, grad in there.items() if not leftovers.hold(i, grad)}
-        return {index: stored_gradient(grad) for index, grad in there.items()}
+        return _stored(there)
 
     def leftovers(self) -> dict[str, Any]:
         """Returns, by optimizer, what is known of the gradients that its steps leave."""
         return {
-            name: self._leftovers[name].state(_grads_of(optimizer))
+            # One by one: mostly the first says it.
+            name: self._leftovers[name].state(map(_grad_of, parameters_of(optimizer)))
             for name, optimizer in self._optimizers.items()
         }
 
@@ -242,4 +246,11 @@ def put_back(
 
 
 def _grads_of(optimizer: torch.optim.Optimizer) -> list[torch.Tensor | None]:
-    return [parameter.grad for parameter in parameters_of(optimizer)]
+    return list(map(_grad_of, parameters_of(optimizer)))
+
+
+def _stored(gradients: dict[Any, torch.Tensor]) -> dict[Any, Any]:
+    """Returns them as they are stored."""
+    if _DENSE.issuperset(map(_layout_of, gradients.values())):
+        return gradients
+    return {key: stored_gradient(gradient) for key, gradient in gradients.items()}

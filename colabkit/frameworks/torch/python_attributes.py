@@ -34,6 +34,7 @@ class PythonAttributes:
         self._flags_at_start = (tree.version, tree.flags())
         self.memories = {path: _memory_of(each) for path, each in tree.modules.items()}
         self.made: list[str] = []
+        self._more: dict[str, Attributes] | None = None
         # By module what has changed, as of a version of the tree; None where that is not known.
         self._changed: dict[str, Any] = {}
         self._version: int | None = None
@@ -65,15 +66,19 @@ class PythonAttributes:
         if self._version != tree.version:
             self._changed, touched = {}, list(tree.modules)
         self._version = None
+        if touched:
+            self._more = None
         for path in touched:
             if path not in self.memories:
                 if not self._is_in_row(path):
                     self.made.append(path)
                 self.memories[path] = _memory_of(tree.modules[path], is_new=True)
             self._changed[path] = self.memories[path].state_dict()
+            if not self._changed[path]:
+                del self._changed[path]
         self._version = tree.version
         state = {
-            "values": {path: changed for path, changed in self._changed.items() if changed},
+            "values": dict(self._changed),
             "trainable": self._trainable(),
         }
         return {**state, "by_training": self._noted(state)}
@@ -121,7 +126,15 @@ class PythonAttributes:
 
     def with_more(self) -> dict[str, Attributes]:
         """Returns what is known of modules that hold other objects, or what nobody can save."""
-        return {p: each for p, each in self.memories.items() if each.with_state or each.lost}
+        if self._more is None:
+            every = self.memories.items()
+            self._more = {path: each for path, each in every if each.with_state or each.lost}
+        return self._more
+
+    def every(self) -> dict[str, Attributes]:
+        """Returns what is known of each module, for those who may ask it to look again."""
+        self._more = None
+        return self.memories
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Puts them back."""

@@ -101,7 +101,7 @@ class SmallState:
                 "others": {**state["others"], **others},
                 "held": {**state["held"], **held},
             }
-        return dataclasses.replace(section, state=state)
+        return dataclasses.replace(section, state=state, form=None)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns them as plain values and tensors."""

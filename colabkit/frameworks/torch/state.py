@@ -64,6 +64,7 @@ class TorchState:
         self._gone: dict[str, list[str]] = {}
         # By module what is the same as long as its tree is plain and of one version.
         self._known: dict[str, tuple[int | None, dict[str, Any]]] = {}
+        self._known_forms: dict[str, tuple[tuple[int, int] | None, dict[str, Any]]] = {}
         self._forms: dict[str, Any] | None = None
         self._parts: dict[str, str] | None = None
         given = {n: v for n, v in objects.items() if isinstance(v, torch.optim.Optimizer)}
@@ -91,7 +92,8 @@ class TorchState:
 
     def sections(self) -> list[Section]:
         """Returns the weights of each module and everything else, by reference."""
-        weights, rest, every = [], {}, {}
+        weights, rest = [], {}
+        forms: dict[str, Any] = {}
         self._trees.look()
         for name in self.modules:
             tree = self._trees[name]
@@ -102,8 +104,11 @@ class TorchState:
             noted = self._bases[name].noted(state)
             if tensors:
                 written = {k: v for k, v in tensors.items() if k not in noted} if noted else tensors
-                weights.append(Section(name=name, state=written, weights=True, noted=noted))
-            every[name] = tensors
+                form = None if noted else tree.form
+                weights.append(
+                    Section(name=name, state=written, weights=True, noted=noted, form=form)
+                )
+            forms |= self._forms_seen(name, tensors)
             rest[name] = {
                 "generators": [own_generator_state(g) for g in generators_in(*tree.searched())],
                 "python": self._values[name].state_dict(),
@@ -118,7 +123,7 @@ class TorchState:
             "groups": self._trees.groups(self.optimizers),
             "others": {n: state_of(o) for n, o in self.others.items()},
         }
-        self._forms = self._forms_of(every)
+        self._forms = forms
         self._parts = self._trees.parts(self.optimizers)
         # The memories have looked at their objects by now.
         state["held"] = self._held.state_dict(self._memories(all_of_them=False))
@@ -200,13 +205,7 @@ class TorchState:
 
         Those that modules had at the last look, which taking the sections is.
         """
-        by_optimizers = {id(p) for each in self.optimizers.values() for p in parameters_of(each)}
-        return {
-            f"{name}.{key}": parameter
-            for name, tree in self._trees.items()
-            for key, parameter in tree.parameters.items()
-            if id(parameter) not in by_optimizers
-        }
+        return self._trees.without(self.optimizers)
 
     def begin(self) -> None:
         """Loads what could not be loaded before callbacks had begun."""
@@ -238,7 +237,7 @@ class TorchState:
         found = {
             f"{name}.{path}".rstrip("."): memory
             for name, values in self._values.items()
-            for path, memory in (values.memories if all_of_them else values.with_more()).items()
+            for path, memory in (values.every() if all_of_them else values.with_more()).items()
         }
         found |= self._beside
         others = ((n, o) for n, o in self.others.items() if isinstance(o, Attributes))
@@ -335,10 +334,7 @@ class TorchState:
     def _unowned(self, name: str) -> dict[str, torch.Tensor]:
         """Returns what an optimizer trains and no module of the run holds, by its place."""
         optimizer = self.optimizers.get(name)
-        if optimizer is None:
-            return {}
-        trained, owned = parameters_of(optimizer), self._trees.names()
-        return {f"{place}": p for place, p in enumerate(trained) if id(p) not in owned}
+        return {} if optimizer is None else self._trees.unowned(name, optimizer)
 
     def _orphans(self) -> dict[str, dict[str, torch.Tensor]]:
         """Returns their values: wide copies of narrow weights, images that are trained."""
@@ -357,12 +353,13 @@ class TorchState:
 
     def guarded_addresses(self) -> frozenset[int]:
         """Returns where the tensors lie that only an optimizer's step changes."""
+        here = local if self.is_sharded else list
         found: set[int] = set()
         for optimizer in self.optimizers.values():
-            for group in optimizer.param_groups:
-                found.update(local(p).data_ptr() for p in group["params"])
+            found.update(map(torch.Tensor.data_ptr, here(parameters_of(optimizer))))
             for state in optimizer.state.values():
-                found.update(local(v).data_ptr() for v in state.values() if torch.is_tensor(v))
+                tensors = here([each for each in state.values() if torch.is_tensor(each)])
+                found.update(map(torch.Tensor.data_ptr, tensors))
         # Tensors made of others have no memory of their own, nor have empty ones.
         return frozenset(found - {0})
 
@@ -395,6 +392,14 @@ class TorchState:
             for name, state in tensors.items()
             for key, tensor in state.items()
         }
+
+    def _forms_seen(self, name: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+        """Returns the forms of a module's tensors as of the last look."""
+        seen, (then, forms) = self._trees[name].form, self._known_forms.get(name, (None, {}))
+        if seen is None or then != seen:
+            forms = self._forms_of({name: tensors})
+            self._known_forms[name] = (seen, forms)
+        return forms
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns what must be the same for a checkpoint to fit."""
