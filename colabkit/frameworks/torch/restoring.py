@@ -126,3 +126,12 @@ def _cut_as_weights(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> 
         for index, kept in state["state"].items()
     }
     return {**state, "state": moments}
+
+
+@torch.no_grad()
+def copy_where_it_fits(tensors: Mapping[str, torch.Tensor], kept: Mapping[str, Any]) -> None:
+    """Writes kept values into the tensors of their names that have their form."""
+    for key, value in kept.items():
+        there = tensors.get(key)
+        if there is not None and (there.shape, there.dtype) == (value.shape, value.dtype):
+            there.copy_(value)

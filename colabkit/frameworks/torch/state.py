@@ -26,6 +26,7 @@ from colabkit.frameworks.torch.randomness import (
     restore_own_generator,
 )
 from colabkit.frameworks.torch.restoring import (
+    copy_where_it_fits,
     load_optimizer,
     load_other,
     restore_tensors,
@@ -164,7 +165,7 @@ class TorchState:
         self._trees.look()
         for name, orphans in objects.get("orphans", {}).items():
             there = self._unowned(name)
-            _copy_where_it_fits(there, cut_like(there, orphans))
+            copy_where_it_fits(there, cut_like(there, orphans))
         for name, changed in objects.get("beside", {}).items():
             if name in self._beside:
                 self._beside[name].load_state_dict(changed)
@@ -445,11 +446,3 @@ def _unwrapped(module: nn.Module) -> nn.Module:
     if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
         inner = inner.module
     return inner if inner is module else _unwrapped(inner)
-
-
-@torch.no_grad()
-def _copy_where_it_fits(tensors: Mapping[str, torch.Tensor], kept: Mapping[str, Any]) -> None:
-    for key, value in kept.items():
-        there = tensors.get(key)
-        if there is not None and (there.shape, there.dtype) == (value.shape, value.dtype):
-            there.copy_(value)
