@@ -104,6 +104,8 @@ def split_archive(path: str, names: Collection[str]) -> SplitArchive | None:
         ('d/cats.zip.001', 'd/cats.zip.002')
         >>> split_archive("d/cats.tar.gz.ac", ["cats.tar.gz.aa", "cats.tar.gz.ac"]).missing
         ('d/cats.tar.gz.ab',)
+        >>> split_archive("d/cats.r00", ["cats.rar", "cats.r00", "cats.r01"]).parts
+        ('d/cats.rar', 'd/cats.r00', 'd/cats.r01')
     """
     folder, base, query = _placed(path)
     if found := _DRIVE.fullmatch(base):
