@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from colabkit.datasets.archives.kinds import BY_BSDTAR, ArchiveKind, magic_of, of_other_programs
@@ -38,7 +38,7 @@ from colabkit.datasets.archives.tar_headers import (
 )
 from colabkit.datasets.archives.tar_stream import Blocks, cut_hint, unpacked_pieces
 from colabkit.datasets.reading.progress import Counter
-from colabkit.datasets.reading.read_ahead import ReadAhead
+from colabkit.datasets.reading.read_ahead import Ranges, ReadAhead
 from colabkit.datasets.reading.workers import BoundedQueue, WorkerGroup
 from colabkit.datasets.writing.small_files import crc32
 from colabkit.datasets.writing.tree import Tree
@@ -91,8 +91,12 @@ class TarUnpacker:
         self._members = 0
         self._empty = 0
 
+    def work(self, ranges: Ranges, workers: WorkerGroup) -> None:
+        """Unpacks all of a small tar on this thread."""
+        self._write(self._pieces(ranges), workers)
+
     def start(self, ahead: ReadAhead, workers: WorkerGroup) -> None:
-        """Starts the threads."""
+        """Starts the threads that unpack a larger one."""
         pieces: BoundedQueue[bytes] = BoundedQueue(workers, _QUEUE_BYTES)
         workers.start("inflate", lambda: self._inflate(ahead, pieces), awaited=True)
         workers.start("write", lambda: self._write(pieces, workers), awaited=True)
@@ -140,19 +144,22 @@ class TarUnpacker:
                 self._links[path] = "../" * path.count("/") + file.path
 
     def _inflate(self, ahead: ReadAhead, pieces: BoundedQueue[bytes]) -> None:
-        byte_range = ahead.take()
-        chunks = iter(ahead.chunks(byte_range) if byte_range else ())
-        for piece in unpacked_pieces(self._kind, chunks, on_junk=self._on_junk):
+        for piece in self._pieces(ahead):
             pieces.put(piece, len(piece))
+        pieces.close()
+
+    def _pieces(self, ranges: Ranges) -> Iterator[bytes]:
+        byte_range = ranges.take()
+        chunks = iter(ranges.chunks(byte_range) if byte_range else ())
+        yield from unpacked_pieces(self._kind, chunks, on_junk=self._on_junk)
         # What follows the packed stream is read too: a SHA-256 is of all bytes.
         for _ in chunks:
             pass
-        pieces.close()
 
     def _on_junk(self) -> None:
         self._junk = True
 
-    def _write(self, pieces: BoundedQueue[bytes], workers: WorkerGroup) -> None:
+    def _write(self, pieces: Iterable[bytes], workers: WorkerGroup) -> None:
         self._small = FileBatches(self._tree, self.counter, workers)
         blocks = Blocks(pieces, self._on_piece, hint=cut_hint(self._kind, self._archive_bytes))
         while (member := self._next_member(blocks)) is not None:

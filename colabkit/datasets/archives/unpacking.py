@@ -14,8 +14,8 @@ from colabkit.datasets.archives.names import check_clashes
 from colabkit.datasets.archives.safety import MemberSelection, Resolved
 from colabkit.datasets.archives.zip_unpacking import ZipUnpacker
 from colabkit.datasets.reading.progress import Counter, TransferProgress
-from colabkit.datasets.reading.read_ahead import ReadAhead
-from colabkit.datasets.reading.retrying import Retry
+from colabkit.datasets.reading.read_ahead import IN_TURN_BYTES, ReadAhead, ReadInTurn
+from colabkit.datasets.reading.retrying import RetriedSource, Retry
 from colabkit.datasets.reading.source import FileSource, Source
 from colabkit.datasets.reading.workers import WorkerGroup
 from colabkit.datasets.reading.wrappers import SourceFile
@@ -84,9 +84,29 @@ class _Watch:
         self._on_progress = on_progress
         self.retry = retry
 
-    def over(self, workers: WorkerGroup, ahead: ReadAhead | SourceFile, counter: Counter) -> None:
-        """Waits for the workers to end, handles outages and tells the progress."""
+    def here(self, source: Source) -> Source:
+        """Returns a source to be read on this thread, which handles its outages itself."""
+        return source if self.retry is None else RetriedSource(source, self.retry)
+
+    def over(
+        self,
+        workers: WorkerGroup,
+        ahead: ReadAhead | ReadInTurn | SourceFile,
+        counter: Counter,
+        *,
+        work: Callable[[], None] | None = None,
+    ) -> None:
+        """Waits for the workers to end, handles outages and tells the progress.
+
+        Args:
+            workers: Who works.
+            ahead: What they read.
+            counter: What they have written.
+            work: What is to be done on this thread before.
+        """
         try:
+            if work is not None:
+                workers.do(work)
             while not workers.done(_TICK_S):
                 if ahead.outage is not None and self.retry is not None:
                     self.retry(ahead.outage)
@@ -143,15 +163,33 @@ def _unpack_zip(
     wanted = len(plan.files) >= FROM_FILES and not layout.encrypted
     near = source if wanted and isinstance(source, FileSource) and source.is_near else None
     unpacker = ZipUnpacker(plan.files, layout, tree, done, cores, password, near=near)
+    if unpacker.is_small:
+        workers = WorkerGroup()
+        in_turn = ReadInTurn(watch.here(source), unpacker.byte_ranges)
+        process = WriterProcess(tree, wanted=False)
+        work = partial(unpacker.work, in_turn, workers, process)
+        watch.over(workers, in_turn, unpacker.counter, work=work)
+    else:
+        archive = None if near is None else near.descriptor()
+        begun = partial(WriterProcess, tree, wanted=wanted, archive=archive)
+        _unpack_side_by_side(unpacker, source, watch, begun)
+    manifest = unpacker.manifest()
+    _make_links(plan.links, tree, manifest)
+    return manifest
+
+
+def _unpack_side_by_side(
+    unpacker: ZipUnpacker, source: Source, watch: _Watch, begun: Callable[[], WriterProcess]
+) -> None:
+    """Unpacks a zip on as many threads as there are cores, each with a process that writes."""
     workers = WorkerGroup()
     ahead = ReadAhead(source, unpacker.byte_ranges, workers, retries=watch.retry is not None)
     processes: list[WriterProcess] = []
     try:
         # The first bytes come while the processes start.
         ahead.start(total_bytes=unpacker.total_bytes)
-        archive = None if near is None else near.descriptor()
         for number in range(unpacker.unpackers):
-            processes.append(WriterProcess(tree, wanted=wanted, archive=archive))
+            processes.append(begun())
             work = partial(unpacker.work, ahead, workers, processes[-1])
             workers.start(f"unpack-{number}", work, awaited=True)
         watch.over(workers, ahead, unpacker.counter)
@@ -159,9 +197,6 @@ def _unpack_zip(
         workers.stop()
         for process in processes:
             process.close()
-    manifest = unpacker.manifest()
-    _make_links(plan.links, tree, manifest)
-    return manifest
 
 
 def _unpack_tar(
@@ -185,6 +220,11 @@ def _unpack_tar(
         )
         workers = WorkerGroup()
         whole = [(0, source.nbytes)]
+        if source.nbytes <= IN_TURN_BYTES:
+            in_turn = ReadInTurn(watch.here(source), whole)
+            work = partial(unpacker.work, in_turn, workers)
+            watch.over(workers, in_turn, unpacker.counter, work=work)
+            return unpacker
         ahead = ReadAhead(source, whole, workers, retries=watch.retry is not None)
         ahead.start(total_bytes=source.nbytes)
         unpacker.start(ahead, workers)

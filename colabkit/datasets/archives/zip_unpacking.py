@@ -23,7 +23,7 @@ from colabkit.datasets.archives.zip_contents import (
 from colabkit.datasets.archives.zip_format import LOCAL_BYTES
 from colabkit.datasets.archives.zip_members import ZipLayout
 from colabkit.datasets.reading.progress import Counter
-from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, ReadAhead
+from colabkit.datasets.reading.read_ahead import CHUNK_BYTES, IN_TURN_BYTES, Ranges
 from colabkit.datasets.reading.source import FileSource
 from colabkit.datasets.reading.workers import WorkerGroup
 from colabkit.datasets.writing.small_files import DEFLATE, STORED, Head, Item, crc32
@@ -39,6 +39,7 @@ _LARGE_BYTES = 8 << 20
 _SPAN_FILES = 2048
 _SPAN_BYTES_MIN = 256 << 10
 _SPAN_UNPACKED_BYTES = 64 << 20
+_IN_TURN_UNPACKED_BYTES = 4 << 20
 # A local header may carry more extra fields than the directory tells.
 _EXTRA_BYTES_MAX = 65535
 _HEAD_BYTES = LOCAL_BYTES + 2 * _EXTRA_BYTES_MAX
@@ -66,7 +67,14 @@ class Job:
 
 
 class ZipUnpacker:
-    """The unpacking side of one zip."""
+    """The unpacking side of one zip.
+
+    Attributes:
+        counter: What is done.
+        unpackers: How many have work.
+        total_bytes: How many bytes are to be read.
+        is_small: Whether one thread has unpacked all before others would have started.
+    """
 
     def __init__(
         self,
@@ -100,7 +108,12 @@ class ZipUnpacker:
             self.counter.bytes_written = sum(taken(files.nbytes, whole))
         self._order = order
         self._near = near
-        jobs = self._plan_jobs(cores)
+        packed_bytes = sum(taken(layout.entries.packed_bytes, layout.rows))
+        is_short = packed_bytes <= IN_TURN_BYTES and sum(files.nbytes) <= _IN_TURN_UNPACKED_BYTES
+        # One read takes as long as a part of it.
+        share = CHUNK_BYTES if is_short else packed_bytes // (cores * 8)
+        jobs = self._plan_jobs(share)
+        self.is_small = is_short and len(jobs) <= 1 and self._decryption is None
         self.unpackers = min(cores, len(jobs))
         # One iterator for all threads; a list's gives each item to one of them.
         self._near_jobs = iter([job for job in jobs if near is not None and not job.large])
@@ -112,7 +125,7 @@ class ZipUnpacker:
         """What to read, in the order of the jobs."""
         return [(job.begin, job.end) for job in self._jobs]
 
-    def work(self, ahead: ReadAhead, workers: WorkerGroup, process: WriterProcess) -> None:
+    def work(self, ahead: Ranges, workers: WorkerGroup, process: WriterProcess) -> None:
         """Takes jobs until none is left; one thread's work."""
         while (byte_range := ahead.take()) is not None:
             job = self._jobs[byte_range.order]
@@ -296,12 +309,11 @@ class ZipUnpacker:
         if left:
             raise ArchiveCorruptError.of(path, "is cut short")
 
-    def _plan_jobs(self, cores: int) -> list[Job]:
-        """Groups members into jobs, the largest members first."""
+    def _plan_jobs(self, share_bytes: int) -> list[Job]:
+        """Groups members into jobs of about so many packed bytes, the largest members first."""
         large: list[tuple[int, Job]] = []
         spans: list[Job] = []
-        packed_total = sum(taken(self._layout.entries.packed_bytes, self._layout.rows))
-        span_bytes = min(CHUNK_BYTES, max(_SPAN_BYTES_MIN, packed_total // (cores * 8)))
+        span_bytes = min(CHUNK_BYTES, max(_SPAN_BYTES_MIN, share_bytes))
         if self._decryption is not None and self._decryption.goes_in_step:
             span_bytes = _ENCRYPTED_SPAN_BYTES
         first, begin, end, unpacked_bytes = 0, 0, -1, 0

@@ -6,12 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Protocol
 
 from colabkit.datasets.reading.source import Source
 from colabkit.datasets.reading.workers import WorkerGroup
 from colabkit.errors import ArchiveCorruptError, ColabKitError
 
 CHUNK_BYTES = 4 << 20
+# What is no larger is unpacked before threads would have started.
+IN_TURN_BYTES = 1 << 20
 _READERS_MIN, _READERS_MAX = 4, 16
 _BUDGET_BYTES = 128 << 20
 _WINDOW = 32
@@ -59,6 +62,59 @@ class ByteRange:
         if self.end - self.begin <= whole_up_to:
             return begin, self.end
         return begin, min(self.end, (begin // CHUNK_BYTES + 1) * CHUNK_BYTES)
+
+
+class Ranges(Protocol):
+    """Ranges of a source's bytes, as unpackers take them."""
+
+    def take(self) -> ByteRange | None:
+        """Returns the next range to unpack, None when all are taken."""
+        ...
+
+    def chunks(self, byte_range: ByteRange) -> Iterator[bytes]:
+        """Yields a range's bytes in order."""
+        ...
+
+    def passed(self, nbytes: int) -> None:
+        """Counts bytes of the archive that were read and used by others."""
+        ...
+
+
+class ReadInTurn:
+    """Reads each range where it is taken: of a small archive sooner than a thread is started.
+
+    Args:
+        source: What to read; it sits out outages by itself.
+        byte_ranges: (begin, end) in the order in which they should be worked on.
+    """
+
+    def __init__(self, source: Source, byte_ranges: Sequence[tuple[int, int]]) -> None:
+        self.bytes_read = self.bytes_used = 0
+        self.outage: OSError | None = None
+        self._source = source
+        self._waiting = (ByteRange(b, e, i) for i, (b, e) in enumerate(byte_ranges))
+
+    def take(self) -> ByteRange | None:
+        """Returns the next range to unpack, None when all are taken."""
+        return next(self._waiting, None)
+
+    def chunks(self, byte_range: ByteRange) -> Iterator[bytes]:
+        """Yields a range's bytes in order."""
+        for begin in range(byte_range.begin, byte_range.end, CHUNK_BYTES):
+            data = read_whole(self._source, begin, min(begin + CHUNK_BYTES, byte_range.end))
+            self.passed(len(data))
+            yield data
+
+    def passed(self, nbytes: int) -> None:
+        """Counts bytes of the archive that were read and used."""
+        self.bytes_read += nbytes
+        self.bytes_used += nbytes
+
+    def hurry(self) -> None:
+        """Has no other reader."""
+
+    def resume(self) -> None:
+        """Has not stopped."""
 
 
 class ReadAhead:
@@ -200,16 +256,11 @@ class ReadAhead:
     def _fetch(self, begin: int, end: int) -> bytes:
         while True:
             try:
-                data = self._source.read(begin, end - begin)
+                return read_whole(self._source, begin, end)
             except OSError as error:
                 if not self._retries or isinstance(error, ColabKitError):
                     raise
                 self._sit_out(error)
-                continue
-            if len(data) != end - begin:
-                message = f"{self._source.name} ends at byte {begin + len(data):,}, before {end:,}."
-                raise ArchiveCorruptError(message, hint="Upload or download it again.")
-            return data
 
     def _sit_out(self, error: OSError) -> None:
         """Waits until the owner says that the source is back."""
@@ -230,6 +281,19 @@ class ReadAhead:
             self._measured_from = now_s, self.bytes_read
             self._start_readers()
             self._room.notify_all()
+
+
+def read_whole(source: Source, begin: int, end: int) -> bytes:
+    """Returns a range of a source's bytes.
+
+    Raises:
+        ArchiveCorruptError: It ends before.
+    """
+    data = source.read(begin, end - begin)
+    if len(data) != end - begin:
+        message = f"{source.name} ends at byte {begin + len(data):,}, before {end:,}."
+        raise ArchiveCorruptError(message, hint="Upload or download it again.")
+    return data
 
 
 def _urgency(byte_range: ByteRange) -> tuple[int, int]:

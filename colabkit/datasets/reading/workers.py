@@ -66,6 +66,11 @@ class WorkerGroup:
             self._threads.append(thread)
         thread.start()
 
+    def do(self, work: Callable[[], None]) -> None:
+        """Works on the owner's own thread, which ``done`` then raises the others' failures on."""
+        with contextlib.suppress(WorkersStoppedError):
+            work()
+
     def check(self) -> None:
         """Raises WorkersStoppedError once the workers has stopped; what takes long asks often."""
         if self.stopped:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from colabkit.datasets import Limits, UnpackedTable, open_source, plan_archive, unpack
 
@@ -230,6 +233,15 @@ def attempt(
     assert _beside(folder) == before, "something was written outside"
     _check_inside(into)
     return manifest, error
+
+
+@contextlib.contextmanager
+def side_by_side(*, really: bool = True) -> Iterator[None]:
+    """Has small archives unpacked by threads, too, as large ones are."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("zip_unpacking", "unpacking") if really else ():
+            patch.setattr(f"colabkit.datasets.archives.{module}.IN_TURN_BYTES", -1)
+        yield
 
 
 def tree(folder: Path) -> dict[str, bytes]:

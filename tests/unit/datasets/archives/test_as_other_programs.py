@@ -18,6 +18,7 @@ from tests.unit.datasets.archives.inventing.members import Invented
 from tests.unit.datasets.archives.inventing.parts import cut_in_parts
 from tests.unit.datasets.archives.inventing.sevens import invented_7z
 from tests.unit.datasets.archives.judging import differences, is_named, judged_by
+from tests.unit.datasets.building import side_by_side
 from tests.unit.datasets.sources import content_of
 
 pytestmark = [pytest.mark.needs(BSDTAR), pytest.mark.needs(SEVEN_ZIP), pytest.mark.needs(UNZIP)]
@@ -40,7 +41,8 @@ def judge(one: Invented, outer: Path, source: Path | None = None) -> None:
     theirs = judged_by(archive, one.suffix, outer)
     said = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said):
+        # Each is small, which threads would not be started for.
+        with contextlib.redirect_stdout(said), side_by_side(really=one.number % 2 == 1):
             made = colabkit.dataset(source or archive, progress=False)
     except ArchiveError as error:
         wrong = [] if is_named(error, theirs) else [f"refused: {error}"]

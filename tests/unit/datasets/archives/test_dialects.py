@@ -28,6 +28,7 @@ from tests.unit.datasets.building import (
     pax,
     raw_tar,
     raw_zip,
+    side_by_side,
     tar_entry,
     tree,
 )
@@ -97,6 +98,18 @@ def test_a_dialect_comes_out_as_another_program_unpacks_it(tmp_path, cache, name
     made = tree(colabkit.dataset(archive, progress=False))
     assert made == unpacked_by(program, archive, tmp_path / "into")
     assert made or name == "empty.tar"
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+def test_a_dialect_comes_out_by_threads_as_without_them(tmp_path, name):
+    made = []
+    for number, by_threads in enumerate((False, True)):
+        (tmp_path / str(number)).mkdir()
+        with side_by_side(really=by_threads):
+            made.append(attempt(HERE / name, tmp_path / str(number))[0])
+    assert made[0] is not None
+    assert sorted(made[0]) == sorted(made[1])
+    assert tree(tmp_path / "0/outer") == tree(tmp_path / "1/outer")
 
 
 def test_names_that_a_code_page_could_not_hold_are_told(cache):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import random
 import threading
 from pathlib import Path
@@ -227,6 +228,23 @@ def test_what_passes_while_planning_passes_while_unpacking(
     archive = make_zip(tmp_path / "a.zip", large)
     assert content_of(colabkit.dataset(f"once://{archive}", progress=False)) == large
     assert OnceFailing.reads > failing
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_a_small_archive_is_whole_whichever_of_its_reads_fails(tmp_path, cache, monkeypatch, make):
+    monkeypatch.setitem(Retrier.__init__.__kwdefaults__, "pauses_s", (0.001,))
+    monkeypatch.setattr(OnceFailing, "code", errno.EIO)
+    fsspec.register_implementation("once", OnceFailing, clobber=True)
+    small = some_files(9)
+    archive = make(tmp_path / "archive", small)
+    for failing in itertools.count(1):
+        monkeypatch.setattr(OnceFailing, "reads", 0)
+        monkeypatch.setattr(OnceFailing, "failing", failing)
+        made = colabkit.dataset(f"once://{archive}", refresh=True, progress=False)
+        assert content_of(made) == small
+        if OnceFailing.reads < failing:
+            break
+    assert failing > 3
 
 
 class FaultyFileSystem(AbstractFileSystem):

@@ -10,6 +10,8 @@ import pytest
 
 from colabkit.datasets.reading.workers import Pool
 from colabkit.storage import asked
+from tests.unit.datasets.building import attempt, side_by_side
+from tests.unit.datasets.sources import make_tar, make_zip, some_files
 
 
 def test_a_pool_gives_results_in_order_and_raises_what_failed():
@@ -67,3 +69,17 @@ def test_what_is_asked_answers_or_fails_as_if_called():
     assert asked(lambda: 42) == 42
     with pytest.raises(FileNotFoundError):
         asked(lambda: open("/nowhere"))  # noqa: PTH123, SIM115 - it fails
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_a_small_archive_is_unpacked_without_starting_a_thread(tmp_path, monkeypatch, make):
+    started = []
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda t: (started.append(t.name), start(t)))
+    archive = make(tmp_path / "archive", some_files(9))
+    assert attempt(archive, tmp_path)[1] is None
+    assert started == []
+    with side_by_side():
+        (tmp_path / "again").mkdir()
+        assert attempt(archive, tmp_path / "again")[1] is None
+    assert any(name.startswith("colabkit-read") for name in started)
