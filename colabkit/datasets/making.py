@@ -187,7 +187,10 @@ def _check_selection(
     if len(nothing) > _NAMES_SHOWN:
         asked += f" and {len(nothing) - _NAMES_SHOWN:,} more"
     message = f"members={asked} names nothing in {request.name}."
-    hint = 'Give paths as the archive has them: a file, a folder, or a pattern as "train/*".'
+    hint = (
+        'Give paths as the archive has them: a file, a folder, or a pattern as "train/*"; with a'
+        " link also what it leads to."
+    )
     raise ArgumentError(message, argument="members", hint=hint)
 
 

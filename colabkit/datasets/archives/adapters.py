@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +16,20 @@ from colabkit.datasets.archives.members import (
     ArchiveFile,
     FileTable,
     PathColumn,
+    Remark,
     Remarks,
     UnpackedTable,
 )
 from colabkit.datasets.archives.names import check_clashes, folders_of
-from colabkit.datasets.archives.safety import Limits, check_mode, parents, placed
+from colabkit.datasets.archives.safety import (
+    Limits,
+    Resolved,
+    check_link,
+    check_mode,
+    parents,
+    placed,
+    resolve,
+)
 from colabkit.datasets.reading.progress import Counter
 from colabkit.datasets.reading.source import Source
 from colabkit.datasets.reading.wrappers import SourceFile
@@ -29,13 +38,14 @@ from colabkit.datasets.writing.tree import Tree
 from colabkit.errors import (
     ArchiveCorruptError,
     ArchivePasswordError,
-    ArchiveUnsupportedError,
     ColabKitError,
     MissingPackageError,
 )
 from colabkit.storage import hash_of
 
 _NBYTES_MAX = 1 << 62
+# A hard link, and a file that was packed once for two.
+_SAME_CONTENT = frozenset({4, 5})
 _HINT = "Upload or download the archive again."
 
 
@@ -123,6 +133,7 @@ class ListedPlan:
 
     files: FileTable
     folders: tuple[str, ...]
+    links: Resolved
     names: tuple[str, ...]
     times: tuple[float, ...]
     digest: str
@@ -134,24 +145,34 @@ def plan_listed(
     limits: Limits,
     archive_bytes: int,
     remarks: Remarks,
+    targets_of: Callable[[Mapping[str, str]], Mapping[str, str]],
 ) -> ListedPlan:
     """Checks every member.
 
+    Args:
+        members: All of them.
+        wanted: Says which are taken.
+        limits: What counts as a bomb.
+        archive_bytes: The archive's size.
+        remarks: Takes what is to be said of them.
+        targets_of: Returns what links say, given by path and by the name that the package knows.
+
     Raises:
         ArchiveUnsafeError: A member would lead outside, or the archive is a bomb.
-        ArchiveUnsupportedError: A member is a link.
     """
     kept: list[ListedMember] = []
     paths = PathColumn()
     folders: dict[str, None] = {}
+    linked: dict[str, str] = {}
     for member in members:
         path = placed(member.name, wanted, remarks)
         if path is None:
             continue
         check_mode(member.name, member.mode)
         if member.is_link:
-            message = f"Member {path!r} is a link, which is read from zips and tars only."
-            raise ArchiveUnsupportedError(message, member=path, hint="Pack the files themselves.")
+            check_link(path, member.nbytes, len(linked))
+            linked[path] = member.name
+            continue
         if member.is_folder:
             folders |= dict.fromkeys([*reversed(list(parents(path))), path])
             continue
@@ -160,17 +181,23 @@ def plan_listed(
             raise ArchiveCorruptError(message, member=path, hint="Download the archive again.")
         paths.append(path)
         kept.append(member)
-    folders = folders_of(paths) | folders
-    check_clashes(paths, folders)
+    folders = folders_of(paths) | folders_of(linked) | folders
+    check_clashes([*paths, *linked], folders)
+    targets = targets_of(linked) if linked else {}
+    links = resolve(targets, paths, folders)
+    for path in links.left_out:
+        remarks.add(Remark.LINK_LEFT_OUT, path)
     nbytes = array("q", (member.nbytes for member in kept))
     crcs = array("L", (member.crc or 0 for member in kept))
     known = all(member.crc is not None or not member.nbytes for member in kept)
     modes = array("H", (member.mode & 0o777 for member in kept))
     limits.check_table(paths, nbytes, archive_bytes)
-    listing = "\n".join(f"{path}|{m.nbytes}|{m.crc}" for path, m in zip(paths, kept, strict=True))
+    rows = [f"{path}|{m.nbytes}|{m.crc}" for path, m in zip(paths, kept, strict=True)]
+    listing = "\n".join([*rows, *(f"{path}|{target}" for path, target in targets.items())])
     return ListedPlan(
         FileTable(paths, nbytes, crcs if known else None, modes),
         tuple(folders),
+        links,
         tuple(member.name for member in kept),
         tuple(member.time_s for member in kept),
         hash_of(listing.encode(), str(archive_bytes).encode()),
@@ -258,19 +285,28 @@ def plan_rar(
         if rar.needs_password() and password is None:
             message = f"{source.name} is encrypted."
             raise ArchivePasswordError(message, hint="Pass password=.")
-        members = [
-            ListedMember(
-                name=info.filename or "",
-                nbytes=-1 if info.file_size is None else info.file_size,
-                crc=info.CRC,
-                mode=_unix_mode(info),
-                is_folder=info.is_dir(),
-                is_link=info.is_symlink() or bool(getattr(info, "file_redir", None)),
-                time_s=math.nan if info.mtime is None else info.mtime.timestamp(),
-            )
-            for info in rar.infolist()
-        ]
-    return plan_listed(members, wanted, limits, source.nbytes, remarks)
+        members = [_member(rar, info) for info in rar.infolist()]
+
+        def targets_of(linked: Mapping[str, str]) -> Mapping[str, str]:
+            texts = {path: rar.read(name) for path, name in linked.items()}
+            return {path: text.decode("utf-8", "replace") for path, text in texts.items()}
+
+        return plan_listed(members, wanted, limits, source.nbytes, remarks, targets_of)
+
+
+def _member(rar: Any, info: Any) -> ListedMember:
+    """Returns a member; a copy of an earlier one, or a second name of it, as that content."""
+    kind, _, target = getattr(info, "file_redir", None) or (0, 0, "")
+    content = rar.getinfo(target) if kind in _SAME_CONTENT else info
+    return ListedMember(
+        name=info.filename or "",
+        nbytes=-1 if content.file_size is None else content.file_size,
+        crc=content.CRC,
+        mode=_unix_mode(info),
+        is_folder=info.is_dir(),
+        is_link=info.is_symlink(),
+        time_s=math.nan if info.mtime is None else info.mtime.timestamp(),
+    )
 
 
 def _path_of(source: Source) -> str | None:

@@ -295,9 +295,10 @@ def _listed(plan: Plan, found: ListedPlan) -> Plan:
         plan,
         files=found.files,
         nbytes=sum(found.files.nbytes),
-        n_files=len(found.files),
+        n_files=len(found.files) + len(found.links.to_files),
         digest=found.digest,
         folders=found.folders,
+        links=found.links,
         names=found.names,
         times=found.times,
     )

@@ -27,7 +27,8 @@ _JUNK_NAMES = frozenset({".ds_store", "thumbs.db", "desktop.ini", "__macosx", ".
 _APPLE_DOUBLE = "._"
 _PLAIN_BYTES = (string.ascii_letters + string.digits + " _@+=,()[].-/\n").encode()
 _JUNK_BYTES = (b"__macosx", b"thumbs.db", b"desktop.ini")
-LINK_BYTES_MAX = 4096
+_LINK_BYTES_MAX = 4096
+_LINKS_MAX = 100_000
 _STEPS_MAX = 4000
 _HINT = "Leave it out with members=, or pack the files themselves."
 MemberSelection = Callable[[str], bool]
@@ -177,6 +178,13 @@ class Resolved:
     to_files: tuple[Link, ...] = ()
     to_folders: tuple[Link, ...] = ()
     left_out: tuple[str, ...] = ()
+
+
+def check_link(path: str, nbytes: int, links_before: int) -> None:
+    """Raises for a link of a long text, and for one of too many."""
+    if nbytes > _LINK_BYTES_MAX or links_before >= _LINKS_MAX:
+        message = f"Member {path!r} is a link of {nbytes:,} bytes, or one of too many."
+        raise ArchiveUnsafeError(message, member=path, hint="Pack the files themselves.")
 
 
 def resolve(targets: Mapping[str, str], files: Sequence[str], folders: Collection[str]) -> Resolved:

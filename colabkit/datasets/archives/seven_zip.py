@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
@@ -64,7 +64,15 @@ def plan_7z(
             )
             for file in archive.files
         ]
-    return plan_listed(members, wanted, limits, source.nbytes, remarks)
+
+        def targets_of(linked: Mapping[str, str]) -> Mapping[str, str]:
+            texts = {path: bytearray() for path in linked}
+            # What a link says is the content of its member, often of a block with many others.
+            factory = _factory(lambda path, data: texts[path].extend(data))
+            archive.extract(None, list(linked.values()), factory=factory)
+            return {path: text.decode("utf-8", "replace") for path, text in texts.items()}
+
+        return plan_listed(members, wanted, limits, source.nbytes, remarks, targets_of)
 
 
 class SevenZipUnpacker:

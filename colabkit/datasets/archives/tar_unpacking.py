@@ -10,10 +10,10 @@ from colabkit.datasets.archives.kinds import BY_BSDTAR, ArchiveKind, magic_of, o
 from colabkit.datasets.archives.members import Remark, Remarks, UnpackedTable
 from colabkit.datasets.archives.names import NameReader, Names
 from colabkit.datasets.archives.safety import (
-    LINK_BYTES_MAX,
     Limits,
     MemberSelection,
     Resolved,
+    check_link,
     check_mode,
     member_path,
     placed,
@@ -47,7 +47,6 @@ from colabkit.errors import ArchiveCorruptError, ArchiveUnsafeError, ArchiveUnsu
 
 _QUEUE_BYTES = 32 << 20
 _HEADER_DATA_BYTES_MAX = 16 << 20
-_LINKS_MAX = 100_000
 _SPARSE_GOES_ON_AT = 504
 _EMPTY_BLOCK = bytes(BLOCK_BYTES)
 
@@ -379,9 +378,7 @@ class TarUnpacker:
             self._hard_links[path] = member_path(target, as_tar=True)[0]
             self._linked_at[path] = self._members
             target = "../" * path.count("/") + self._hard_links[path]
-        if len(self._links) >= _LINKS_MAX or len(target) > LINK_BYTES_MAX:
-            message = f"Member {path!r} is one of too many links, or a very long one."
-            raise ArchiveUnsafeError(message, member=path, hint="Pack the files themselves.")
+        check_link(path, len(target), len(self._links))
         self._links[path] = target
 
 

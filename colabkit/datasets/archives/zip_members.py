@@ -19,10 +19,10 @@ from colabkit.datasets.archives.members import (
 )
 from colabkit.datasets.archives.names import check_clashes, folders_of, replaced
 from colabkit.datasets.archives.safety import (
-    LINK_BYTES_MAX,
     Limits,
     Resolved,
     all_plain,
+    check_link,
     check_mode,
     placed,
     resolve,
@@ -41,7 +41,6 @@ from colabkit.storage import hash_of
 
 _ENCRYPTED, _STRONG = 0x1, 0x2040
 _UNPACK_HINT = "Unpack it with 7-Zip and pack it again without a password."
-_LINKS_MAX = 100_000
 _NAME_BYTES_MAX = 255
 _ROWS = 1 << 14
 _PLAIN_TYPES = frozenset({0, stat.S_IFREG})
@@ -249,9 +248,7 @@ def _take_plain(entries: ZipEntries, kept: _Kept) -> list[int]:
 
 
 def _take_link(path: str, nbytes: int, kept: _Kept, remarks: Remarks) -> None:
-    if nbytes > LINK_BYTES_MAX or len(kept.links) >= _LINKS_MAX:
-        message = f"Member {path!r} is a link of {nbytes:,} bytes, or one of too many."
-        raise ArchiveUnsafeError(message, member=path, hint="Pack the files themselves.")
+    check_link(path, nbytes, len(kept.links))
     if path in kept.links:
         remarks.add(Remark.TWICE, path)
 

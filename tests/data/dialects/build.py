@@ -224,6 +224,15 @@ def archives() -> dict[str, bytes]:
             [ZipMember(b"a/1.txt", b"meow and purr, " * 30, 98, packed=_PPMD), cat]
         ),
         "stored.rar": stored_rar({"a/1.txt": b"meow" * 300, NAME: b"meow", "a/empty": b""}),
+        "links.rar": stored_rar(
+            {"a/1.txt": b"meow" * 300, "b/2.txt": b"purr"},
+            links={
+                "a/link": (1, "1.txt"),
+                "folder": (1, "a"),
+                "b/second-name": (4, "a/1.txt"),
+                "b/copy": (5, "a/1.txt"),
+            },
+        ),
         "mark-in-comment.zip": with_comment(raw_zip([cat]), b"between PK\5\6 and the end"),
         "end-in-comment.zip": with_comment(raw_zip([cat]), b"of none: " + no_members),
         "comments.zip": raw_zip([again, cat]),

@@ -6,7 +6,7 @@ import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,10 +97,12 @@ def stored_rar(
     volume: int | None = None,
     more: bool = False,
     whole: bytes | None = None,
+    links: Mapping[str, tuple[int, str]] | None = None,
 ) -> bytes:
     """Returns a rar (version 5) with its members stored, or one of several volumes.
 
-    ``whole`` is the one member of which this volume holds a part.
+    ``whole`` is the one member of which this volume holds a part; ``links`` are of a kind (1 a
+    link, 4 a second name, 5 a copy) and what they lead to.
     """
 
     def number(value: int) -> bytes:
@@ -109,9 +111,12 @@ def stored_rar(
             out, value = out + bytes([value & 0x7F | 0x80]), value >> 7
         return out + bytes([value])
 
-    def block(kind: int, flags: int, fields: bytes, data: bytes | None = None) -> bytes:
-        body = number(kind) + number(flags | (0 if data is None else 2))
-        body += (b"" if data is None else number(len(data))) + fields
+    def block(
+        kind: int, flags: int, fields: bytes, data: bytes | None = None, extra: bytes = b""
+    ) -> bytes:
+        body = number(kind) + number(flags | (0 if data is None else 2) | bool(extra))
+        body += number(len(extra)) if extra else b""
+        body += (b"" if data is None else number(len(data))) + fields + extra
         body = number(len(body)) + body
         return zlib.crc32(body).to_bytes(4, "little") + body + (data or b"")
 
@@ -126,6 +131,13 @@ def stored_rar(
         fields += zlib.crc32(checked).to_bytes(4, "little") + number(0) + number(1)
         flags = (0x10 if goes_on else 0) | (0x08 if whole is not None and volume else 0)
         out += block(2, flags, fields + number(len(name.encode())) + name.encode(), data)
+    for name, (kind, target) in (links or {}).items():
+        told = number(5) + number(kind) + number(0) + number(len(target.encode())) + target.encode()
+        nbytes = 0 if kind == 1 else len(files[target])
+        fields = number(2) + number(nbytes) + number(0o120777 if kind == 1 else 0o100644)
+        fields += RAR_TIME_S.to_bytes(4, "little") + number(0) + number(1)
+        fields += number(len(name.encode())) + name.encode()
+        out += block(2, 0, fields, b"", number(len(told)) + told)
     return out + block(5, 0, number(int(more)))
 
 

@@ -37,11 +37,12 @@ DIALECTS = sorted(path.name for path in HERE.iterdir() if path.suffix not in {".
 PROGRAMS = {
     ".zip": (["unzip", "-qo", "-d", "{into}"], ["7z", "x", "-y", "-o{into}"], ["bsdtar", "xfC"]),
     ".tar": (["tar", "xfC"], ["bsdtar", "xfC"]),
-    ".rar": (["bsdtar", "xfC"],),
+    ".rar": (["7z", "x", "-y", "-o{into}"], ["bsdtar", "xfC"]),
 }
 # What some programs do otherwise: an error of theirs, or names that they leave as they are.
 OTHERWISE = {
     ("answered.zip", "7z"),
+    ("links.rar", "bsdtar"),
     ("odd-names.zip", "unzip"),
     ("ppmd.zip", "unzip"),
     ("twins.zip", "bsdtar"),

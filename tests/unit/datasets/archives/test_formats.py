@@ -28,6 +28,7 @@ from colabkit.errors import (
     ArchiveError,
     ArchivePasswordError,
     ArchiveUnsupportedError,
+    ArgumentError,
     ColabKitError,
     MissingPackageError,
 )
@@ -265,6 +266,47 @@ def test_a_rar_comes_out(tmp_path):
     archive.write_bytes(stored_rar(files))
     assert unpacked(archive, tmp_path / "ours") == files
     assert {(tmp_path / "ours" / path).stat().st_mtime for path in files} == {RAR_TIME_S}
+
+
+def test_links_of_a_rar_lead_within_it_or_are_left_out(tmp_path, cache, capsys):
+    links = {
+        "a/near": (1, "../b/2.txt"),
+        "far": (1, "/etc/passwd"),
+        "up": (1, "../up"),
+        "d": (1, "a"),
+    }
+    files = {"a/1.txt": b"meow", "b/2.txt": b"purr"}
+    (tmp_path / "a.rar").write_bytes(stored_rar(files, links=links))
+    made = colabkit.dataset(tmp_path / "a.rar", progress=False)
+    assert tree(made) == {**files, "a/near": b"purr"}
+    assert (made / "d").readlink() == Path("a")
+    assert "2 members (far, up)" in capsys.readouterr().out
+
+
+@pytest.mark.needs(SEVEN_ZIP)
+@pytest.mark.parametrize("options", [[], ["-ms=off"], ["-psecret", "-mhe=on"]], ids=str)
+def test_links_of_a_7z_lead_within_it_or_are_left_out(tmp_path, cache, capsys, options):
+    folder = tmp_path / "in"
+    (folder / "a").mkdir(parents=True)
+    (folder / "a/1.txt").write_bytes(b"meow")
+    for name, target in {
+        "a/near": "../a/1.txt",
+        "far": "/etc/passwd",
+        "lost": "b",
+        "d": "a",
+    }.items():
+        (folder / name).symlink_to(target)
+    archive = tmp_path / "a.7z"
+    command = ["7z", "a", "-bd", "-snl", *options, archive, "."]
+    subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+    made = colabkit.dataset(
+        archive, password="secret" if "-psecret" in options else None, progress=False
+    )
+    assert tree(made) == {"a/1.txt": b"meow", "a/near": b"meow"}
+    assert (made / "d").readlink() == Path("a")
+    assert "2 members (far, lost)" in capsys.readouterr().out
+    with pytest.raises(ArgumentError, match="what it leads to"):
+        colabkit.dataset(archive, password="secret", members=["a/near"], progress=False)
 
 
 def test_all_volumes_of_a_rar_come_out(tmp_path, cache):

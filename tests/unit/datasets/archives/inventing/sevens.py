@@ -34,6 +34,9 @@ def invented_7z(number: int, folder: Path) -> Invented:
                 target.write_bytes(member.data)
                 target.chmod(member.mode & 0o777 | 0o400)
                 os.utime(target, (member.time_s, member.time_s))
+            elif member.kind == "symlink":
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.symlink_to(os.fsdecode(member.link))
         except OSError:
             continue  # what this disk does not take as a name
         out.story.append(told(member))
@@ -49,7 +52,7 @@ def invented_7z(number: int, folder: Path) -> Invented:
     out.story.append(" ".join(options))
     archive = folder / "packed.7z"
     subprocess.run(
-        ["7z", "a", "-y", *options, archive, "."],
+        ["7z", "a", "-y", "-snl", *options, archive, "."],
         cwd=folder / "in",
         check=True,
         stdout=subprocess.DEVNULL,
