@@ -144,13 +144,14 @@ class FreshMachines:
             files={"/content/site/.keep": ""},
             visible=[self._index],
         )
-        # This repository is installed on the host: it is no longer found from here on.
+        # A repository is installed on the host, this or another: none is found from here on.
         code = """
-import sys
-sys.path[:] = ["/content/site", *(p for p in sys.path if p != {0!r})]
+import os, sys
+others = [p for p in sys.path if not os.path.isdir(os.path.join(p, "colabkit"))]
+sys.path[:] = ["/content/site", *others]
 sys.meta_path[:] = [f for f in sys.meta_path if "editable" not in getattr(f, "__module__", "")]
 """
-        machine.run_cell(code.format(str(REPOSITORY))).check()
+        machine.run_cell(code).check()
         return machine
 
 
