@@ -34,7 +34,7 @@ def invented_7z(number: int, folder: Path) -> Invented:
                 target.write_bytes(member.data)
                 target.chmod(member.mode & 0o777 | 0o400)
                 os.utime(target, (member.time_s, member.time_s))
-            elif member.kind == "symlink":
+            elif member.kind == "symlink" and b".." not in member.link:  # a danger to 7z
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.symlink_to(os.fsdecode(member.link))
         except OSError:
