@@ -137,3 +137,23 @@ def test_another_number_of_processes_goes_on_and_says_what_is_not_exact(
     colabkit.load(model, tmp_path / "run")
     weights = torch.load(tmp_path / "weights-0", weights_only=True)
     assert all(torch.equal(weights[name], each) for name, each in model.state_dict().items())
+
+
+ENDS: dict[str, Callable[[], dict[str, Any]]] = {
+    "in_mid_epoch": lambda: {"max_steps": 4},
+    "with_an_epoch": dict,
+    "by_an_interrupt": lambda: {"callbacks": [SignalAt(4, signal.SIGINT, rank=1)]},
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_statistics_of_batch_norm_are_those_that_were_saved_in_each_process(end, tmp_path):
+    def work(_: int) -> None:
+        train(tmp_path, model=network(norm=True), **ENDS[end]())
+
+    came_through(work, 2, tmp_path)
+    same_weights(tmp_path)
+    saved = network(norm=True)
+    colabkit.load(saved, tmp_path / "run")
+    held = torch.load(tmp_path / "weights-1", weights_only=True)
+    assert all(torch.equal(held[name], each) for name, each in saved.state_dict().items())

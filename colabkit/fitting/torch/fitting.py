@@ -311,6 +311,7 @@ class _Fitting:
             if not run.was_interrupted:
                 raise
             set_mode(self._config.optimizer, training=False)
+            self._take_buffers()
         finally:
             run.let_go()
         self._release.finish(run)
@@ -350,6 +351,12 @@ class _Fitting:
                 callbacks.batch_end(run, outcome.values)
         if not run.is_over:
             step.finish_epoch()
+        self._take_buffers()
+
+    def _take_buffers(self) -> None:
+        """Gives the model what process 0 keeps: the last step left each with those of its part."""
+        if self._world is not None:
+            self._world.take_buffers(self._config.model)
 
     def _validate(self, epoch: int) -> dict[str, float]:
         run = self._run
@@ -358,8 +365,6 @@ class _Fitting:
         run.skips_validation = (epoch + 1) % self._options.eval_every > 0
         if run.skips_validation:
             return {}
-        if self._world is not None:
-            self._world.take_buffers(self._config.model)
         with as_validation_data():
             means = self._evaluate(run.validated(self._validation, epoch))
         run.reseed("after validation")
