@@ -121,7 +121,8 @@ def fit(
         clip_grad_norm: Largest norm of all gradients together, or None.
         device: "cuda", "cpu", ...; None takes the best that works.
         devices: How many GPUs of this machine train together, each on a part of every batch;
-            "auto" takes all that are alike on Kaggle and Colab, and one elsewhere. None: one. On
+            "auto" takes all that are alike on Kaggle and Colab, unless a look before the first step
+            finds that one is as fast, and one elsewhere. None: one. On
             a CPU, so many processes. What cannot be handed to another process is trained on one,
             and a sentence says so.
         seed: Any integer; every random draw of the run follows from it. Default 0.

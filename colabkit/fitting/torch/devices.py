@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch.distributed as dist
 from colabkit.errors import ArgumentError
 from colabkit.fitting.torch.handing_over import NotHandedOverError
 from colabkit.fitting.torch.helpers import helped
+from colabkit.fitting.torch.weighing import Clock, OneDeviceError
 from colabkit.frameworks.processes import process_count
 from colabkit.frameworks.torch.device import choose_device
 from colabkit.runs.history import History
@@ -106,6 +108,7 @@ def fit_on_devices(
     train: Train,
     say: Callable[[str], object],
     choose: Callable[[Any, torch.device | None], Devices] = choose_devices,
+    clock: Clock = time.perf_counter,
 ) -> History:
     """Trains on the devices that ``options`` asks for, on one where there are no more to be had.
 
@@ -117,6 +120,7 @@ def fit_on_devices(
         train: Trains in this process, which may be one of several.
         say: Says a sentence.
         choose: Decides how many there are, of what was asked for and the device.
+        clock: Seconds that only grow, by which "auto" finds whether several devices pay.
 
     Raises:
         ArgumentError: ``devices`` cannot be used, or several devices cannot train this.
@@ -129,12 +133,17 @@ def fit_on_devices(
         if device.type == "cuda" and torch.device(options.device or "cuda").index is not None:
             message = f"device is {options.device}, one GPU, and devices is {asked}."
             raise ArgumentError(message, argument="device", hint="Pass device='cuda'.")
+        weighs_by = clock if asked == _AUTO else None
+        several = dataclasses.replace(options, weighs_by=weighs_by)
         try:
             return _fit_on_several(
-                chosen.count, device.type, (model, data, ckpt_dir, options), train
+                chosen.count, device.type, (model, data, ckpt_dir, several), train
             )
         except NotHandedOverError as error:
             chosen = Devices(1, str(error))
+        except OneDeviceError as error:
+            chosen = Devices(1, str(error))
+            options = dataclasses.replace(options, stays_on_one=True)
         except ArgumentError as error:
             if asked != _AUTO:
                 raise

@@ -28,21 +28,22 @@ def require_adding_up(config: TrainConfig, feed: PartsFeed, share: Share, world:
     """
     if config.loss is None or weighing_of(config.loss).is_known or has_pieces(config.model):
         return
-    copied = _copied(config)
-    own = "" if copied is None else isolated(lambda: _complaint(copied, feed, share))
-    told = [each for each in world.gather(own, at="a first look at the loss") if each]
+    own = copied(config, "model", "loss")
+    complaint = "" if own is None else isolated(lambda: _complaint(own, feed, share))
+    told = [each for each in world.gather(complaint, at="a first look at the loss") if each]
     if told:
         hint = "Pass one of PyTorch's own losses, or train in one process."
         raise ArgumentError(told[0], argument="loss", hint=hint)
 
 
-def _copied(config: TrainConfig) -> TrainConfig | None:
-    """Returns it with copies of what training changes; None where they cannot be copied."""
+def copied(config: TrainConfig, *names: str) -> TrainConfig | None:
+    """Returns it with copies of what is named, as one; None where they cannot be copied."""
     # What a compiled model is a copy of would be compiled once more.
     model = getattr(config.model, "_orig_mod", config.model)
+    config = dataclasses.replace(config, model=model)
     with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):
-        model, loss = copy.deepcopy((model, config.loss))
-        return dataclasses.replace(config, model=model, loss=loss)
+        copies = copy.deepcopy({name: getattr(config, name) for name in names})
+        return dataclasses.replace(config, **copies)
     return None
 
 

@@ -29,8 +29,9 @@ from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_m
 from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, TrainConfig, TrainStep
+from colabkit.fitting.torch.weighing import Clock, OneDeviceError, require_gain
 from colabkit.frameworks.torch.device import choose_device, choose_precision
-from colabkit.frameworks.torch.parts import PartsFeed
+from colabkit.frameworks.torch.parts import PartsFeed, Share
 from colabkit.frameworks.torch.pieces import reshard
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.structure import check_is_built
@@ -69,6 +70,10 @@ class TorchOptions(FitOptions):
     clip_grad_norm: float | None
     device: Any
     devices: int | str | None
+    # Set by what devices="auto" comes to: what tells the time for a look whether several pay, and
+    # whether they do not.
+    weighs_by: Clock | None = None
+    stays_on_one: bool = False
 
     def __post_init__(self) -> None:
         FitOptions.__post_init__(self)
@@ -221,6 +226,8 @@ class _Fitting:
             "steps": feed.length,
         }
         self._drive: TrainStep | PartsStep = self._step
+        if options.stays_on_one:
+            self._step.cut = dataclasses.replace(self._step.cut, stays_whole=True)
         if world is not None or self._step.cut.parts > 1:
             self._take_parts()
 
@@ -229,9 +236,15 @@ class _Fitting:
         run, step, config, world = self._run, self._step, self._config, self._world
         cutting = cut_among(step.cut, world, config)
         require_cuttable(step, self._feed, self._options)
+        share = cutting.share
+        feed = PartsFeed(self._feed, share)
+        if world is not None:
+            require_adding_up(config, feed, share, world)
+            self._require_gain(share, world)
+        self._feed = feed
         if cutting.cut.parts != step.cut.parts:
             run.forget_batches()
-        step.cut, share = cutting.cut, cutting.share
+        step.cut = cutting.cut
         run.note(cutting.verdict)
         run.say(cutting.words)
         if world is not None and not world.leads:
@@ -241,14 +254,21 @@ class _Fitting:
             run.compare_replicas(lambda: replicas_digest(config.model))
             config.metrics.leave_syncing_to_us()
         run.save_only_between(lambda: not step.begins_group)
-        self._feed = PartsFeed(self._feed, share)
-        if world is not None:
-            require_adding_up(config, self._feed, share, world)
         if self._validation is not None:
             with as_validation_data():
                 self._validation = PartsFeed(self._validation, share)
         self._drive = PartsStep(step, config, share, world, run.finish_copying)
         self._evaluate = Evaluation(config, PartsForward(config, share, world))
+
+    def _require_gain(self, share: Share, world: World) -> None:
+        """Raises OneDeviceError where all may be left to one device, and it takes no longer."""
+        cut, clock = self._step.cut, self._options.weighs_by
+        if clock is None or cut.parts > 1:
+            return
+        if cut.stays_whole:
+            message = f"so it was decided when this run began (devices={world.size} takes all)"
+            raise OneDeviceError(message)
+        require_gain(self._config, self._feed, share, world, clock=clock)
 
     def _make_step(self, microbatch: int | str | None) -> TrainStep:
         if microbatch is None:

@@ -184,20 +184,25 @@ class Cut:
         parts: How many parts of each batch are taken; 1 is the batch as it is.
         processes: How many processes take them.
         is_loaded: Whether a checkpoint said so.
+        stays_whole: Whether one device was found to take no longer than several.
     """
 
     parts: int = 1
     processes: int = 1
     is_loaded: bool = False
+    stays_whole: bool = False
 
     def state_dict(self) -> dict[str, int]:
-        """Returns both where there is more than one part."""
-        return {} if self.parts == 1 else {"parts": self.parts, "processes": self.processes}
+        """Returns what there is to say of more than one part, or of having decided for one."""
+        if self.parts == 1:
+            return {"stays_whole": True} if self.stays_whole else {}
+        return {"parts": self.parts, "processes": self.processes}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Any]) -> Cut:
         """Returns what a step's state says."""
-        return cls(state.get("parts", 1), state.get("processes", 1), is_loaded=True)
+        parts, processes = state.get("parts", 1), state.get("processes", 1)
+        return cls(parts, processes, True, state.get("stays_whole", False))
 
 
 class TrainStep:

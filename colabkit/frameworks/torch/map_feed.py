@@ -77,6 +77,11 @@ class MapFeed:
         found = {batch_digest(self._dataset[request]) for _ in range(2)}
         return found.pop() if len(found) == 1 else ""
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether other processes fetch, ahead of what is asked for."""
+        return self._loader.num_workers > 0
+
     def is_shared_out(self) -> bool:
         """Whether its sampler may give each process other samples: it is none of PyTorch's own."""
         loader = self._loader
