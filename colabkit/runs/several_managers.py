@@ -37,6 +37,7 @@ from colabkit.storage import RemountResult, volume_at
 _NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
 _SNAPSHOT = "a snapshot"
 _NO_NAME: str | None = None
+_NO_CALL: PartCall | str | None = None
 _READ, _CANNOT = "a checkpoint to read together", "cannot read it"
 _NAMED, _TRAINED = "a checkpoint of an earlier phase", "what the run folder holds"
 # How the pieces of weights are taken where no save is shared: made whole, or left as they are.
@@ -57,7 +58,7 @@ class LeadingManager(CheckpointManager):
         super().__init__(*given, **named)
         self._world = world
         self._agreed_step = -1
-        self._is_alone = False
+        self._is_alone = self._has_called = False
         self._company: Company | None = None
         self._take_alone, self._take = self._take, self._take_with_others
 
@@ -69,7 +70,7 @@ class LeadingManager(CheckpointManager):
     def _take_with_others(self) -> Snapshot:
         call = self._call()
         if call is not None:
-            self._world.share(call, at=_SNAPSHOT)
+            self._tell(call)
         leave_in_pieces(self._adapter, when=call not in {None, _WHOLE})
         return self._take_alone()
 
@@ -87,14 +88,25 @@ class LeadingManager(CheckpointManager):
         call = company.call(self._saver.next_name, newest.name if newest is not None else None)
         return call or (_WHOLE if is_joint else None)
 
+    def _tell(self, call: PartCall | str | None) -> None:
+        self._has_called = True
+        self._world.gather(call, at=_SNAPSHOT)
+
     @contextlib.contextmanager
-    def _calling(self) -> Iterator[None]:
-        """Lets the others wait for its calls, and go on behind."""
+    def _calling(self, *, once: bool = False) -> Iterator[None]:
+        """Lets the others wait for its calls, and go on behind.
+
+        Args:
+            once: Whether they go on behind a first call. While savers copy and hash, a meeting
+                holds all of them for longer than the snapshot does.
+        """
+        self._has_called = False
         try:
             yield
         finally:
-            if not self._is_alone:
-                self._world.share(None, at=_SNAPSHOT)
+            is_over = self._is_alone or (once and self._has_called)
+            if may_call(self._adapter) and not is_over:
+                self._tell(None)
 
     @contextlib.contextmanager
     def alone(self, *, when: bool) -> Iterator[None]:
@@ -134,7 +146,7 @@ class LeadingManager(CheckpointManager):
         """Begins a save where the processes have agreed on one at this step."""
         if step != self._agreed_step:
             return False
-        with self._calling():
+        with self._calling(once=True):
             return super().save_if_due(step, counts=counts)
 
     def newest(self) -> LoadedCheckpoint | None:
@@ -282,10 +294,11 @@ class FollowingManager(CheckpointManager):
         """Whether no process can take a snapshot alone."""
         return is_sharded(self._adapter)
 
-    def _follow(self) -> None:
-        """Takes part in each snapshot that rank 0 calls for."""
-        while True:
-            call: PartCall | str | None = self._world.share(None, at=_SNAPSHOT)
+    def _follow(self, *, once: bool = False) -> None:
+        """Takes part in each snapshot that rank 0 calls for, or in one at most."""
+        is_called = may_call(self._adapter)
+        while is_called:
+            call: PartCall | str | None = self._world.gather(_NO_CALL, at=_SNAPSHOT)[0]
             if call is None:
                 return
             leave_in_pieces(self._adapter, when=call != _WHOLE)
@@ -293,6 +306,7 @@ class FollowingManager(CheckpointManager):
                 self._write_part(call)
             else:
                 self._adapter.sections()
+            is_called = not once
 
     def _write_part(self, call: PartCall) -> None:
         posts = self._world
@@ -357,7 +371,7 @@ class FollowingManager(CheckpointManager):
     def save_if_due(self, step: int, *, counts: int | bool = False) -> bool:  # noqa: ARG002
         """Gives its part to what rank 0 saves, where the processes have agreed on a save."""
         if step == self._agreed_step:
-            self._follow()
+            self._follow(once=True)
         return False
 
     def save(self, step: int, *, wait: bool) -> None:  # noqa: ARG002
@@ -387,6 +401,11 @@ class FollowingManager(CheckpointManager):
 def is_sharded(adapter: FrameworkAdapter) -> bool:
     """Whether each process holds but pieces of what a checkpoint holds."""
     return bool(getattr(adapter, "is_sharded", False))
+
+
+def may_call(adapter: FrameworkAdapter) -> bool:
+    """Whether rank 0 calls the others to snapshots at all."""
+    return WRITE_TOGETHER or is_sharded(adapter)
 
 
 def reads_apart(adapter: FrameworkAdapter) -> bool:

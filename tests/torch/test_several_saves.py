@@ -15,7 +15,7 @@ from torch import nn
 
 import colabkit
 from colabkit.checkpoint import RunFolder, saver
-from colabkit.frameworks.torch import TorchBackend
+from colabkit.frameworks.torch import TorchBackend, world
 from tests import abilities
 from tests.torch.ranks import came_through, killed, together
 from tests.torch.several_pieces import train_in_pieces
@@ -65,6 +65,34 @@ def test_that_the_wrapper_writes_the_weights_of_process_0_into_all_tears_no_save
     assert loaded is not None
     assert loaded.facts.step == 6
     assert not loaded.sections["watch"]["writes_unseen"]
+
+
+WAYS_TO_SAVE = [
+    pytest.param(train_in_pieces, 1, marks=pytest.mark.needs(abilities.PIECES), id="pieces"),
+    pytest.param(train, 0, id="copies"),
+]
+
+
+@pytest.mark.parametrize(("trained", "calls"), WAYS_TO_SAVE)
+def test_a_save_in_the_course_calls_the_others_once_at_most(trained, calls, tmp_path):
+    """Once savers copy and hash, a meeting would hold all of them for longer than the snapshot."""
+
+    def work(_: int) -> None:
+        met, gather, of_steps = [], world.World.gather, {}
+
+        def noted(self: Any, value: Any, *, at: str) -> Any:
+            met.append(at)
+            return gather(self, value, at=at)
+
+        class Counting:
+            def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+                of_steps[step] = met.count("a snapshot")
+
+        world.World.gather = noted  # type: ignore[method-assign]
+        trained(tmp_path, callbacks=[Counting()], save_every=1, epochs=1)
+        assert [of_steps[step + 1] - of_steps[step] for step in range(1, 5)] == [calls] * 4
+
+    came_through(work, 2, tmp_path)
 
 
 class Recorded:
