@@ -21,7 +21,7 @@ from colabkit.datasets.archives.codecs import (
 )
 from colabkit.datasets.archives.kinds import ArchiveKind, magic_of, skipped_bytes
 from colabkit.datasets.archives.tar_headers import BLOCK_BYTES
-from colabkit.errors import ArchiveCorruptError
+from colabkit.errors import ArchiveCorruptError, ArchiveUnsupportedError
 
 _NO_BOUND = 1 << 62
 _CUT_HINT = "It was cut short: upload or download it again."
@@ -41,6 +41,8 @@ _DECODERS: dict[ArchiveKind, Callable[[], Decoder]] = {
 }
 _WITH_SKIPPED = frozenset({ArchiveKind.TAR_ZST, ArchiveKind.TAR_LZ4})
 _SKIPPED_HEAD_BYTES = 8
+# As Zstandard itself calls it, whichever package asks it.
+_OTHER_DICTIONARY = "Dictionary mismatch"
 
 
 def unpacked_pieces(
@@ -55,6 +57,7 @@ def unpacked_pieces(
 
     Raises:
         ArchiveCorruptError: The packed bytes are damaged or end too early.
+        ArchiveUnsupportedError: They can only be unpacked with a dictionary.
     """
     if kind is ArchiveKind.TAR:
         yield from chunks
@@ -65,6 +68,10 @@ def unpacked_pieces(
         else:
             yield from _streams(kind, _small(chunks), on_junk)
     except CodecError as error:
+        if _OTHER_DICTIONARY in str(error):
+            message = f"The {kind.value} was packed with a dictionary, which is not in it."
+            hint = "Unpack it with `zstd -d -D DICTIONARY`, and pass the tar."
+            raise ArchiveUnsupportedError(message, hint=hint) from error
         message = f"The {kind.value} is damaged ({error})."
         raise ArchiveCorruptError(message, hint="Upload or download it again.") from error
 

@@ -206,6 +206,17 @@ def test_a_tar_gz_of_several_streams_comes_out(tmp_path, original):
     assert unpacked(archive, tmp_path / "ours") == tree(original.parent)
 
 
+def test_a_tar_zst_that_needs_a_dictionary_is_called_so(tmp_path):
+    import zstandard
+
+    draw = random.Random(0)
+    samples = [b"sample %d " % n + draw.randbytes(50) * 9 for n in range(300)]
+    packer = zstandard.ZstdCompressor(dict_data=zstandard.train_dictionary(4096, samples))
+    (tmp_path / "a.tar.zst").write_bytes(packer.compress(samples[0] * 9))
+    with pytest.raises(ArchiveUnsupportedError, match="zstd -d -D DICTIONARY"):
+        unpacked(tmp_path / "a.tar.zst", tmp_path / "ours")
+
+
 @pytest.mark.needs(SEVEN_ZIP)
 def test_a_7z_comes_out_with_and_without_a_password(tmp_path, original):
     for number, options in enumerate([[], ["-psecret", "-mhe=on"], ["-psecret"]]):
