@@ -19,7 +19,7 @@ from colabkit.datasets.reading.downloads import Downloads
 from colabkit.datasets.reading.progress import Phase, StoppedError, TransferProgress, Watch
 from colabkit.datasets.reading.retrying import RetriedSource, Retry
 from colabkit.datasets.reading.source import Source, stamp_of
-from colabkit.datasets.reading.split_names import SplitArchive, name_of
+from colabkit.datasets.reading.split_names import SplitArchive, name_of, words_on_slices
 from colabkit.datasets.reading.web import Access
 from colabkit.datasets.reading.workers import Pool
 from colabkit.datasets.reading.wrappers import HashedSource, JoinedSource
@@ -30,7 +30,7 @@ from colabkit.errors import (
     ArgumentError,
     DatasetClashError,
 )
-from colabkit.storage import hash_of
+from colabkit.storage import hash_of, names_in
 
 if TYPE_CHECKING:
     from colabkit.datasets.folders.mirroring import Before
@@ -290,10 +290,14 @@ class ArchiveOrigin:
 
     def _add_parts(self, error: ArchiveError, path: str) -> None:
         """Tells which parts an archive was read from that is damaged, as one without its last."""
-        if path in self._splits and isinstance(error, ArchiveCorruptError):
+        if not isinstance(error, ArchiveCorruptError):
+            return
+        if path in self._splits:
             split = self._splits[path]
             is_far_rar = "://" in path and not split.are_joined
             error.hint = _VOLUMES_HINT if is_far_rar else split.words()
+        elif "://" not in path:
+            error.hint = words_on_slices(path, names_in(Path(path).parent)) or error.hint
 
     def _stamp_of(self, path: str) -> str:
         if path not in self._splits:

@@ -18,6 +18,7 @@ from colabkit.datasets.origins.base import Contents, Notes, Origin, files_origin
 from colabkit.datasets.reading.progress import Watch
 from colabkit.datasets.reading.retrying import RetriedSource, Retry, open_retried
 from colabkit.datasets.reading.source import Source
+from colabkit.datasets.reading.split_names import name_of, words_on_slices
 from colabkit.datasets.reading.workers import Pool
 from colabkit.errors import ArchiveCorruptError, ArgumentError
 
@@ -271,4 +272,6 @@ def _mixed(paths: Sequence[str], are_archives: Sequence[bool]) -> ArgumentError:
         " and the others are."
     )
     hint = "Pass a pattern that names only archives, or none. Are these uploaded whole?"
+    if "://" not in others[0]:
+        hint = words_on_slices(others[0], map(name_of, paths)) or hint
     return ArgumentError(message, argument="source", hint=hint)

@@ -22,6 +22,11 @@ _DRIVE = re.compile(r"(?P<stem>.+-\d{8}T\d{6}Z(?:-\d+)?)-(?P<number>\d{3})\.(?P<
 _RAR = re.compile(r"(?P<stem>.+)\.part(?P<number>\d{1,5})\.rar", re.IGNORECASE)
 # As it called them before RAR 5: cats.rar, cats.r00, cats.r01.
 _OLD_RAR = re.compile(r"(?P<stem>.+)\.r(?P<number>\d{2}|ar)", re.IGNORECASE)
+# `split --additional-suffix=.zip` and --numeric-suffixes: the number stands before the ending.
+_SLICE = re.compile(
+    rf"(?P<stem>.*?)(?P<number>\d{{2,3}}|[a-z]{{2}})(?P<ending>(?:\.tar)?\.{_ARCHIVE})",
+    re.IGNORECASE,
+)
 _NUMBERED = re.compile(r"(?P<stem>.+[-_ ])(?P<number>0*\d{1,3})\.zip", re.IGNORECASE)
 # A suffix of letters that would be a later part is one, as .bak and .old are none.
 _LETTERED_MAX = 100
@@ -197,6 +202,38 @@ def like_it(path: str, listed: Callable[[], Iterable[str]]) -> list[str]:
         return []
     others = [(name, _NUMBERED.fullmatch(name)) for name in listed() if name != base]
     return sorted(name for name, other in others if other and other["stem"] == found["stem"])
+
+
+def words_on_slices(path: str, names: Iterable[str]) -> str:
+    """Returns what to do where a file that is no whole archive is called as one of several parts.
+
+    Args:
+        path: A path.
+        names: The names beside it.
+
+    Example:
+        >>> words_on_slices("d/p_ab.zip", ["p_aa.zip", "p_ab.zip"]).partition(":")[0]
+        'It is called as parts are that split cuts, p_aa.zip to p_ab.zip'
+        >>> words_on_slices("d/p_ab.zip", ["p_ab.zip", "p_ac.zip"])
+        ''
+    """
+    folder, base, _ = _placed(path)
+    found = re.fullmatch(_SLICE, base)
+    if found is None:
+        return ""
+    others = [(name, re.fullmatch(_SLICE, name)) for name in sorted({base, *names})]
+    slices = [n for n, o in others if o and all(o[k] == found[k] for k in ("stem", "ending"))]
+    first = re.fullmatch(_SLICE, slices[0])
+    if len(slices) < 2 or first is None or first["number"].strip("0a") not in {"", "1"}:
+        return ""
+    import shlex  # for what cannot be read alone
+
+    ending = found["ending"]
+    return (
+        f"It is called as parts are that split cuts, {slices[0]} to {slices[-1]}: if they are, join"
+        f" them with !cat {shlex.quote(folder + found['stem'])}*{ending} > whole{ending}, and pass"
+        " that."
+    )
 
 
 def gathered(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -311,3 +313,31 @@ def test_parts_are_blamed_for_nothing_but_damage(tmp_path, cache):
     with pytest.raises(ColabKitError, match="device") as refused:
         dataset(tmp_path / "cats.tar.aa")
     assert "missing" not in str(refused.value)
+
+
+@pytest.mark.parametrize("ending", [".zip", ".tar.gz"])
+@pytest.mark.parametrize(
+    "options", [["-a2"], ["-a2", "-d"], ["-a3", "--numeric-suffixes=1"]], ids=str
+)
+def test_parts_whose_number_stands_before_the_ending_are_joined_as_is_said(
+    tmp_path, cache, monkeypatch, ending, options
+):
+    folder = tmp_path / "my parts"
+    folder.mkdir()
+    make = make_zip if ending == ".zip" else partial(make_tar, mode="w:gz")
+    archive = make(tmp_path / "cats", FILES)
+    command = [
+        "split",
+        *options,
+        "-b",
+        str(archive.stat().st_size // 3),
+        f"--additional-suffix={ending}",
+    ]
+    subprocess.run([*command, archive, folder / "cats-"], check=True)
+    parts = sorted(folder.iterdir())
+    for source in (*parts, f"{folder}/*"):
+        with pytest.raises(ColabKitError, match="join them with !cat ") as caught:
+            colabkit.dataset(source, progress=False)
+    told = re.search(r"!(cat .* > (\S+)),", str(caught.value))
+    subprocess.run(told[1], shell=True, check=True, cwd=tmp_path)
+    assert content_of(colabkit.dataset(tmp_path / told[2], progress=False)) == FILES
