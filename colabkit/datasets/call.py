@@ -17,6 +17,7 @@ from colabkit.datasets.cache.publishing import (
     durability_here,
     empty_trash,
     finish,
+    move_to_trash,
     published_in,
     taken,
     write_manifest,
@@ -115,7 +116,8 @@ class Call:
         finally:
             self._bar.close()
             self._close()
-        empty_trash(self._slot)
+            # Also of a call that failed: what it has thrown away would stay with each further try.
+            empty_trash(self._slot)
         return path
 
     def _close(self) -> None:
@@ -163,6 +165,7 @@ class Call:
             raise self._refusal(verdict.published)
         if verdict.action is CacheAction.USE:
             self._renew(verdict, self._resolver.stamp())
+            move_to_trash(self._slot, self._slot.work)  # what a killed call began of another source
             self._say_used(verdict)
             return
         if verdict.published.state is FolderState.MOVED:
@@ -206,6 +209,8 @@ class Call:
             header, stamp=stamp or header.stamp, boot=boot_id(), inode=inode
         )
         times = folder_times(self._slot.folder)
+        for torn in self._slot.side.glob(f"{self._slot.manifest.name}.*"):
+            torn.unlink()  # a call before was killed while it wrote
         manifest = DatasetManifest(header, times, published.manifest.packed_members)
         write_manifest(self._slot.manifest, manifest, durability_here())
 

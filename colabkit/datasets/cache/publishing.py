@@ -314,10 +314,10 @@ def publish(
         published_s=time.time(),
     )
     before = published_in(slot)
-    swap = _move_away(slot, before)
-    staged = slot.work / _STAGED_MANIFEST
     manifest = DatasetManifest(header, folder_times(tree), pack_members(members))
-    write_manifest(staged, manifest, durability)
+    # While there is room for it: a full disk may not cost the dataset that is there.
+    write_manifest(slot.work / _STAGED_MANIFEST, manifest, durability)
+    swap = _move_away(slot, before)
     try:
         tree.rename(slot.folder)
     except OSError as error:
@@ -340,7 +340,9 @@ def finish(slot: Slot, durability: Durability) -> None:
     if durability is not Durability.NONE:
         # A crash may keep the next renaming and lose this one: the folder would be nobody's.
         sync_folder(slot.side)
-    move_to_trash(slot, slot.work)
+    with contextlib.suppress(OSError):
+        # All is published: what is left lies there until the next call.
+        move_to_trash(slot, slot.work)
 
 
 def taken(slot: Slot) -> DestinationTakenError:

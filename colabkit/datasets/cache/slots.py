@@ -22,7 +22,7 @@ from colabkit.datasets.reading.retrying import Retrier
 from colabkit.errors import StorageError
 from colabkit.notebook import Transfer, TransferBar
 from colabkit.runtime import Platform, detect_platform
-from colabkit.storage import write_whole
+from colabkit.storage import FULL
 
 SIDE_NAME = ".colabkit"
 _KEPT_CHARACTERS = 60
@@ -300,6 +300,8 @@ def locked(slot: Slot, bar: TransferBar) -> Iterator[bool]:
             slot.side.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone_at(slot.lock, wait=wait))
         except OSError as error:
+            if error.errno in FULL:
+                raise
             message = f"{slot.folder.parent} cannot be written to: {error.strerror or error}."
             hint = "Pass dest= in a folder that you may write to, or set COLABKIT_CACHE to one."
             raise StorageError(message, path=slot.folder, operation="write", hint=hint) from error
@@ -389,9 +391,9 @@ def _tell(path: Path, standing: Standing) -> None:
         "bytes": [standing.bytes_done, standing.bytes_total],
         "files": [standing.files_done, standing.files_total],
     }
-    # Nothing depends on it but what another process shows while it waits.
+    # Half of it read is nothing shown; written aside, a killed call would leave it there for ever.
     with contextlib.suppress(OSError):
-        write_whole(path, json.dumps(content).encode(), durable=False)
+        path.write_text(json.dumps(content))
 
 
 def _standing_in(path: Path) -> Standing:

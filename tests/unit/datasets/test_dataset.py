@@ -31,6 +31,7 @@ from tests.unit.datasets.sources import (
     make_zip,
     put,
     some_files,
+    wait_until,
 )
 
 FILES = some_files()
@@ -457,6 +458,12 @@ class TestSha256:
             dataset(archive, sha256="0" * 64)
         assert caught.value.actual == hashlib.sha256(archive.read_bytes()).hexdigest()
         assert [path.name for path in cache.iterdir()] == [".colabkit"]
+
+    def test_what_a_wrong_hash_was_found_of_is_deleted(self, archive, cache):
+        for _ in range(2):
+            with pytest.raises(errors.DatasetMismatchError):
+                dataset(archive, sha256="0" * 64)
+        wait_until(lambda: not any((cache / ".colabkit/.trash").iterdir()))
 
     def test_wrong_hash_leaves_what_was_there(self, archive):
         made = dataset(archive)
