@@ -111,6 +111,7 @@ def dataset(
     if verify not in {"quick", "full"}:
         message = f'verify is "quick" or "full", not {verify!r}.'
         raise ArgumentError(message, argument="verify")
+    _check_password(password)
     access = _access(headers, token, anonymous=anonymous)
     found = find_source(source, access=access, as_they_are=not unpack)
     request = DatasetRequest(
@@ -162,6 +163,12 @@ def _access(headers: object, token: object, *, anonymous: bool) -> Access:
         hint = 'As {"Authorization": "Bearer ..."}.'
         raise ArgumentError(message, argument="headers", hint=hint)
     return Access(MappingProxyType(dict(headers)), token, anonymous)
+
+
+def _check_password(password: object) -> None:
+    if password is not None and not isinstance(password, str | bytes):
+        message = f"password is text or bytes, not {type(password).__name__}."
+        raise ArgumentError(message, argument="password")
 
 
 def _encoding(encoding: str | None) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 
 from colabkit.errors import DatasetNotFoundError
@@ -39,6 +40,8 @@ def missing(text: str, path: Path, reason: OSError, platform: Platform) -> Excep
         hint = f"In {above} there is {', '.join(repr(name) for name in near)}."
     else:
         hint = f"Nothing in {above} has a name like {wanted!r}."
+    if wanted == "Users" or re.match(r"[A-Za-z]:[\\/]", text):
+        hint = "It is a path of another computer, which this one cannot see: upload it to Drive."
     if _is_on_drive(text, platform):
         hint = f'It is on Google Drive: pass "MyDrive/{text}".'
     return DatasetNotFoundError(message, path=path, near_names=near, hint=hint)

@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from unicodedata import normalize
 from urllib.parse import unquote
 
 from colabkit.datasets.folders.listing import is_left_out
@@ -298,6 +299,8 @@ def _find_one(text: str, platform: Platform, access: Access, *, mounts_again: bo
         message = "source is empty."
         raise ArgumentError(message, argument="source", hint="Pass a path or a URL.")
     if is_url(text):
+        if text.startswith("file://") and not Path(text.removeprefix("file://")).exists():
+            text = unquote(text)  # as Path.as_uri writes it
         text = file_behind(text)
         return _of_service(text) or _find_url(text, access)
     path = locate_input(text, platform=platform).absolute()
@@ -313,11 +316,28 @@ def _find_one(text: str, platform: Platform, access: Access, *, mounts_again: bo
             return Found(name, path.name, kind, matches)
         if part := _first_part(path):
             return Found(name, path.name, SourceKind.ARCHIVES, (part,))
+        if other := _spelled_otherwise(path):
+            return _find_one(str(other), platform, access, mounts_again=mounts_again)
         if is_drive_id(text):
             return _find_url(drive_link(text), access)
         error = missing(text, path, reason, platform)
         return Found(name, path.name, SourceKind.MISSING, (), error)
     return Found(name, path.name, SourceKind.ARCHIVES, (name,))
+
+
+def _spelled_otherwise(path: Path) -> Path | None:
+    """Returns what is there under this name with its accents written otherwise, as macOS does."""
+    where = Path(path.anchor)
+    for number, part in enumerate(path.parts[1:], 1):
+        if glob.has_magic(part):
+            where = where.joinpath(*path.parts[number:])
+            break
+        names = [part] if part.isascii() else names_in(where)
+        same = [n for n in names if normalize("NFC", n) == normalize("NFC", part)]
+        if not same:
+            return None
+        where /= part if part in same else same[0]
+    return where if where != path else None
 
 
 def _first_part(path: Path) -> str | None:

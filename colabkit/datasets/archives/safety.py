@@ -7,6 +7,7 @@ import itertools
 import re
 import stat
 import string
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -259,6 +260,8 @@ def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> MemberSelec
         >>> wanted = chosen(["train/*", "!*.tmp"])
         >>> wanted("train/1.jpg"), wanted("train/1.tmp"), wanted("val/1.jpg")
         (True, False, False)
+        >>> chosen("./donn\u00e9es")("donne\u0301es/1.jpg")
+        True
     """
     if members is None or callable(members):
         return members
@@ -274,11 +277,12 @@ def chosen(members: Callable[[str], bool] | Sequence[str] | None) -> MemberSelec
 
 
 def _matcher(patterns: Sequence[str]) -> MemberSelection:
-    exact = {pattern.strip("/") for pattern in patterns}
+    exact = set(map(_asked, patterns))
     below = tuple(f"{pattern}/" for pattern in exact)
     globs = [glob for pattern in exact for glob in _globs(pattern)]
 
     def matches(path: str) -> bool:
+        path = _composed(path)
         if path in exact or path.startswith(below):
             return True
         return any(fnmatch.fnmatchcase(path, pattern) for pattern in globs)
@@ -293,9 +297,9 @@ def unanswered(members: Sequence[str], paths: Iterable[str]) -> list[str]:
         >>> unanswered(["train", "val/*"], ["train/cat.jpg"])
         ['val/*']
     """
-    left = {name.strip("/") for name in members if not name.startswith("!")}
+    left = {_asked(name) for name in members if not name.startswith("!")}
     globs = {name for name in left if _globs(name)}
-    for path in paths:
+    for path in map(_composed, paths):
         if not left:
             break
         answered = {
@@ -306,7 +310,17 @@ def unanswered(members: Sequence[str], paths: Iterable[str]) -> list[str]:
         while path:
             left.discard(path)
             path = path.rpartition("/")[0]
-    return [name for name in members if name.strip("/") in left]
+    return [name for name in members if _asked(name) in left]
+
+
+def _asked(name: str) -> str:
+    """Returns a name or pattern as the paths that it is compared with."""
+    return _composed(name.removeprefix("./").strip("/"))
+
+
+def _composed(path: str) -> str:
+    """Returns a path with its accents as one types them: macOS writes them apart from letters."""
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
 
 
 def _globs(name: str) -> list[str]:

@@ -473,6 +473,11 @@ class TestSha256:
 
 
 class TestPath:
+    def test_a_file_url_is_read_as_path_writes_it_and_as_people_do(self, tmp_path, cache):
+        archive = make_zip(tmp_path / "my cats 100%.zip", FILES)
+        for url in (archive.as_uri(), f"file://{archive}"):
+            assert content_of(dataset(url)) == FILES
+
     def test_is_a_path_for_everybody(self, archive):
         made = dataset(archive)
         assert isinstance(made, Path)

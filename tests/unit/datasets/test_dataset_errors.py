@@ -74,6 +74,12 @@ class TestMissing:
         assert "cannot be reached" in said
         assert "is no broken link" in said
 
+    @pytest.mark.parametrize(
+        "text", ["C:\\Users\\me\\cats.zip", "D:/cats.zip", "/Users/me/cats.zip"]
+    )
+    def test_a_path_of_the_users_own_computer_is_called_so(self, text):
+        assert "a path of another computer" in refused(FileNotFoundError, text)
+
     def test_a_pattern_that_matches_nothing(self, tmp_path):
         assert "There is no" in refused(FileNotFoundError, tmp_path / "*.tif")
 
@@ -235,6 +241,7 @@ class TestArguments:
             ([7], {}, "not [7]"),
             (b"a.zip", {}, "not b'a.zip'"),
             ("a.zip", {"sha256": 7}, "64 hex digits"),
+            ("a.zip", {"password": 123}, "password is text or bytes, not int"),
             ("a.zip", {"dest": 7}, "dest is a folder, not 7"),
             ("a.zip", {"members": 7}, "not 7"),
             ("a.zip", {"members": Path("cats")}, "not PosixPath('cats')"),

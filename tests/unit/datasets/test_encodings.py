@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import unicodedata
 import zipfile
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import colabkit
 from colabkit import errors
 from tests.unit.datasets.building import ZipMember, pax, raw_tar, raw_zip, tar_entry, tree
+from tests.unit.datasets.sources import content_of, make_folder, make_tar, make_zip
 
 NAMES = {
     "gb18030": ["数据/猫.jpg", "新建文件夹/麒麟.txt", "甲骨文拓片/龘.png", "訓練集/水稻.csv"],
@@ -149,3 +151,38 @@ def test_a_name_in_pax_is_utf8_whatever_the_others_are_told_to_be(tmp_path, cach
     entries = [pax(path=name) + tar_entry(b"x", b"") for name in names]
     path.write_bytes(raw_tar(*entries, tar_entry(raw.encode(encoding))))
     assert set(tree(colabkit.dataset(path, encoding=encoding, progress=False))) == {*names, raw}
+
+
+def apart(text: str) -> str:
+    """Returns a name as macOS writes it: accents apart from their letters."""
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar, make_folder])
+@pytest.mark.parametrize(
+    ("members", "taken"),
+    [
+        ("donn\u00e9es", {"donn\u00e9es/\u00e9.txt"}),
+        ("donn\u00e9es/*", {"donn\u00e9es/\u00e9.txt"}),
+        ("./donn\u00e9es/", {"donn\u00e9es/\u00e9.txt"}),
+        ("!donn\u00e9es", {"b.txt"}),
+        (["b.txt", "!*\u00e9.txt"], {"b.txt"}),
+    ],
+)
+def test_members_are_those_that_look_as_asked_for(tmp_path, cache, make, members, taken):
+    source = make(tmp_path / "source", {apart("donn\u00e9es/\u00e9.txt"): b"x", "b.txt": b"y"})
+    many = [members] if isinstance(members, str) else members
+    for asked in (members, [apart(each) for each in many]):
+        made = colabkit.dataset(source, members=asked, progress=False)
+        assert set(content_of(made)) == set(map(apart, taken))
+
+
+@pytest.mark.parametrize("text", ["\u00e9/donn\u00e9es.zip", "\u00e9/*.zip", "\u00e9"])
+def test_a_source_whose_accents_are_written_apart_is_found_as_it_looks(tmp_path, cache, text):
+    folder = tmp_path / apart("\u00e9")
+    folder.mkdir()
+    make_zip(folder / apart("donn\u00e9es.zip"), {"a.txt": b"meow"})
+    made = content_of(colabkit.dataset(tmp_path / text, progress=False))
+    assert set(made) == ({"a.txt"} if "zip" in text else {apart("donn\u00e9es.zip")})
+    with pytest.raises(errors.DatasetNotFoundError):
+        colabkit.dataset(tmp_path / "\u00e8", progress=False)
