@@ -283,8 +283,10 @@ def _disks(source: Source, disk: int, first_disk: int) -> tuple[int, ...]:
     if len(starts) == disk + 1 and first_disk <= disk:
         return starts
     stem = source.name.removesuffix(".zip")
-    message = f"{source.name} is the last of {disk + 1:,} parts, and {len(starts):,} are there."
-    hint = f"Put {stem}.z01 to {stem}.z{disk:02} beside it; of URLs, pass all in a list."
+    there = "1 is" if len(starts) == 1 else f"{len(starts):,} are"
+    message = f"{source.name} is the last of {disk + 1:,} parts, of which {there} there."
+    others = f"{stem}.z01" + (f" to {stem}.z{disk:02}" if disk > 1 else "")
+    hint = f"Put {others} beside it; of URLs, pass all in a list."
     raise ArchiveCorruptError(message, hint=hint)
 
 

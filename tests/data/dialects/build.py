@@ -93,6 +93,16 @@ def with_comment(archive: bytes, comment: bytes) -> bytes:
     return archive[:-2] + len(comment).to_bytes(2, "little") + comment
 
 
+def newer(archive: bytes) -> bytes:
+    """Returns a zip whose members ask for a later version of zip than they need."""
+    changed = bytearray(archive)
+    for mark, at in ((b"PK\3\4", 4), (b"PK\1\2", 6)):
+        place = -1
+        while (place := changed.find(mark, place + 1)) >= 0:
+            changed[place + at] = 63
+    return bytes(changed)
+
+
 def deflated(data: bytes) -> bytes:
     """Returns a deflate stream of stored blocks, which every zlib writes alike."""
     packer = zlib.compressobj(0, zlib.DEFLATED, -15)
@@ -211,6 +221,7 @@ def archives() -> dict[str, bytes]:
     text = tar_entry(b"a/1.txt", b"meow" * 300)
     halves = (one + text + end)[:1000], (one + text + end)[1000:]
     no_members = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, 0, 0, 0)
+    plain = gzip.compress(one + end, 0, mtime=0)
     again = ZipMember(b"a/2.jpg", b"purr", comment=b"PK\1\2 as a comment")
     return {
         **streamed(),
@@ -233,6 +244,17 @@ def archives() -> dict[str, bytes]:
                 "b/copy": (5, "a/1.txt"),
             },
         ),
+        "two-zips.zip": raw_zip([again]) + raw_zip([cat]),
+        "behind-a-picture.zip": b"\xff\xd8\xff\xe0" + bytes(300) + raw_zip([cat, again]),
+        "cut-comment.zip": raw_zip([cat])[:-2] + b"\x05\0",
+        "network-path.zip": raw_zip([ZipMember(b"\\\\host\\share\\1.jpg", b"meow", host=0)]),
+        "empty-name.zip": raw_zip([ZipMember(b"", b"x"), cat]),
+        "newer.zip": newer(raw_zip([cat, ZipMember(b"a/2.jpg", b"purr")])),
+        "named.tar.gz": b"\x1f\x8b\x08\x0c" + bytes(5) + b"\3\4\0more" + b"a.tar\0" + plain[10:],
+        "empty-stream-first.tar.gz": gzip.compress(b"", 0, mtime=0) + plain,
+        "two-tars.tar": one + end + tar_entry(b"a/2.jpg", b"purr") + end,
+        "binary-names.tar": pax(hdrcharset="BINARY", path=NAME) + tar_entry(b"x", b"meow") + end,
+        "less-by-pax.tar": pax(size="2") + tar_entry(b"a/1.jpg", b"meow") + one + end,
         "mark-in-comment.zip": with_comment(raw_zip([cat]), b"between PK\5\6 and the end"),
         "end-in-comment.zip": with_comment(raw_zip([cat]), b"of none: " + no_members),
         "comments.zip": raw_zip([again, cat]),

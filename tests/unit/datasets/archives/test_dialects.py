@@ -43,6 +43,11 @@ PROGRAMS = {
 OTHERWISE = {
     ("answered.zip", "7z"),
     ("links.rar", "bsdtar"),
+    ("behind-a-picture.zip", "7z"),
+    ("two-zips.zip", "7z"),
+    ("network-path.zip", "7z"),
+    ("empty-name.zip", "7z"),
+    ("newer.zip", "unzip"),
     ("odd-names.zip", "unzip"),
     ("ppmd.zip", "unzip"),
     ("twins.zip", "bsdtar"),
