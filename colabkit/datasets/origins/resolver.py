@@ -155,7 +155,14 @@ class OriginResolver:
     def notes(self) -> Notes:
         """Returns what there is to say of the source."""
         notes = Notes() if self._origin is None else self._origin.notes()
-        found = self._request.found.note
+        request = self._request
+        if request.found.kind is SourceKind.FOLDER and (request.nested or request.subfolders):
+            unheeded = (
+                f"{request.found.label} is a folder, which is copied as it is: nested= and"
+                f" subfolders= are of archives, as {request.found.paths[0] + '/*'!r} names them."
+            )
+            notes = dataclasses.replace(notes, losses=(*notes.losses, unheeded))
+        found = request.found.note
         return dataclasses.replace(notes, hints=(found, *notes.hints)) if found else notes
 
     def _open(self) -> Origin:

@@ -37,6 +37,18 @@ def below(folder: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
     return {f"{folder}/{path}": data for path, data in files.items()}
 
 
+@pytest.mark.parametrize("form", ["nested", "subfolders"])
+def test_what_is_of_archives_is_said_not_to_be_of_a_folder(tmp_path, cache, capsys, form):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    archive = make_zip(folder / "a.zip", CATS)
+    for _ in range(2):
+        assert dataset(folder, **{form: True}) == {"a.zip": archive.read_bytes()}
+        assert f"as '{folder}/*' names them" in capsys.readouterr().out
+    assert dataset(f"{folder}/*", **{form: True})
+    assert "names them" not in capsys.readouterr().out
+
+
 class TestSubfolders:
     def test_each_archive_gets_its_own(self, tmp_path, cache):
         make_tar(tmp_path / "n01.tar", CATS)
