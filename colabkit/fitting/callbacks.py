@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import ArgumentError
-from colabkit.frameworks.attributes import Attributes, package_of
+from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators
 from colabkit.frameworks.plain_values import PlainValues
+from colabkit.frameworks.users_own import package_of
 from colabkit.other_names import OtherNames, answering, by_name
 from colabkit.runs.monitor import better_mode, is_better
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import random
-import site
-import sys
-import sysconfig
 import types
 import weakref
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from colabkit.frameworks.plain_values import PlainValues
+from colabkit.frameworks.users_own import is_of_users_class, package_of
 
 _DEPTH_MAX = 3
 _LOOKED_AT_MAX = 64
@@ -229,60 +224,3 @@ def _is_of_the_user(value: Any) -> bool:
     if has_state(value) or isinstance(value, type) or not hasattr(value, "__dict__"):
         return False
     return is_of_users_class(type(value)) and not callable(getattr(value, "log_epoch", None))
-
-
-def is_of_users_class(kind: type) -> bool:
-    """Whether a class comes from a notebook or the user's own files."""
-    return _is_users_module(module_of(kind))
-
-
-def module_of(kind: type) -> str:
-    """Returns the module that a class says it is of, "" where it says none."""
-    # A class that Cython compiled may hold a descriptor there, for the modules of its objects.
-    module = kind.__module__
-    return module if isinstance(module, str) else ""
-
-
-def package_of(kind: type) -> str:
-    """Returns the package that a class says it is of, "" where it says none."""
-    return module_of(kind).partition(".")[0]
-
-
-@functools.lru_cache(maxsize=1024)
-def _is_users_module(name: str) -> bool:
-    if name == "__main__":
-        return True
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None or not _PACKAGE_FOLDERS.isdisjoint(Path(file).parts):
-        return False
-    if any(Path(file).is_relative_to(root) for root in _LIBRARIES):
-        return False
-    return not _was_installed(name.partition(".")[0])
-
-
-def _was_installed(package: str) -> bool:
-    """Whether pip has put a package where it lies: into a folder on Drive, say, by ``--target``."""
-    module = sys.modules.get(package)
-    file = getattr(module, "__file__", None)
-    if file is None:
-        return False
-    first = Path(file).parent.name + "/" if hasattr(module, "__path__") else Path(file).name + ","
-    folder = Path(file).parents[1] if hasattr(module, "__path__") else Path(file).parent
-    for record in folder.glob("*.dist-info/RECORD"):
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if any(line.startswith(first) for line in record.read_text("utf-8").splitlines()):
-                return True
-    return False
-
-
-# Also those of another environment, which a path file or PYTHONPATH has added to this one.
-_PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
-_LIBRARIES = {
-    Path(root)
-    for root in (
-        *(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
-        *site.getsitepackages(),
-        site.getusersitepackages(),
-        str(Path(__file__).parents[1]),
-    )
-}

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError, MissingPackageError
-from colabkit.frameworks.attributes import has_state, package_of
+from colabkit.frameworks.attributes import has_state
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.estimators import may_hold_estimators, with_estimators
 from colabkit.frameworks.exposed import Exposed
 from colabkit.frameworks.plain.parts import is_tree
+from colabkit.frameworks.users_own import package_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

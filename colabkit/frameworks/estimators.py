@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from colabkit.errors import ArgumentError, StateError
-from colabkit.frameworks.attributes import package_of
 from colabkit.frameworks.exposed import expose
+from colabkit.frameworks.users_own import package_of
 
 _PACKAGES = ("xgboost", "lightgbm", "sklearn")
 _OBJECT = "$object"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import functools
 import os
 import types
 import weakref
@@ -44,8 +45,8 @@ def _of_class(each: type) -> tuple[Binding, ...]:
 
 def _of_base(base: type) -> Iterator[Binding]:
     attributes = list(vars(base).items())
-    functions = [f for _, value in attributes if (f := _function_of(value)) is not None]
-    values = [name for name, value in attributes if _function_of(value) is None]
+    functions = [f for _, value in attributes if (f := function_of(value)) is not None]
+    values = [name for name, value in attributes if function_of(value) is None]
     places = [(vars(base), name) for name in values if not name.startswith("__")]
     is_installed = any(map(_is_installed, functions))
     yield from filter(_holds_generator, places) if is_installed else places
@@ -59,7 +60,7 @@ def _of_functions(functions: Iterable[types.FunctionType]) -> tuple[Binding, ...
     known = {f.__code__ for f in waiting}
     while waiting:
         function = waiting.pop(0)
-        found = () if _is_of_framework(function) else tuple(_globals_of(function))
+        found = () if _is_of_framework(function) else tuple(globals_of(function))
         if _is_installed(function):
             # A library's loggers, caches and settings are none of the user's objects.
             places += filter(_holds_generator, found)
@@ -74,7 +75,8 @@ def _of_functions(functions: Iterable[types.FunctionType]) -> tuple[Binding, ...
     return tuple(places)
 
 
-def _globals_of(function: types.FunctionType) -> Iterator[Binding]:
+def globals_of(function: types.FunctionType) -> Iterator[Binding]:
+    """Yields where the globals lie that a function reads, those of modules of the user's too."""
     codes = [function.__code__]
     while codes:
         code = codes.pop()
@@ -89,10 +91,14 @@ def _globals_of(function: types.FunctionType) -> Iterator[Binding]:
                 yield from ((vars(value), each) for each in code.co_names if each in vars(value))
 
 
-def _function_of(value: object) -> types.FunctionType | None:
+def function_of(value: object) -> types.FunctionType | None:
     """Returns what a method, class method or property runs; None for any other attribute."""
-    for name in ("__func__", "fget", "func"):
-        value = getattr(value, name, None) or value
+    if isinstance(value, staticmethod | classmethod):
+        value = value.__func__
+    elif isinstance(value, property):
+        value = value.fget
+    elif isinstance(value, functools.cached_property | functools.partialmethod):
+        value = value.func
     return value if isinstance(value, types.FunctionType) else None
 
 

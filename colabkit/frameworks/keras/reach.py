@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
-from colabkit.frameworks.attributes import is_of_users_class, package_of
 from colabkit.frameworks.keras.randomness import generator_kinds
 from colabkit.frameworks.keras.variables import variable_kinds
+from colabkit.frameworks.users_own import is_of_users_class, is_users_module, package_of
 
 _DEPTH_MAX, _OBJECTS_MAX, _ITEMS_MAX = 8, 20_000, 256
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
@@ -134,7 +134,7 @@ def _in_function(function: types.FunctionType) -> Iterator[Slot]:
     yield _fixed(function.__name__, function.__kwdefaults__ or {})
     if hasattr(function, "__wrapped__"):
         yield _fixed(function.__name__, function.__wrapped__)
-    if function.__module__ is not None and _is_users_module(function.__module__):
+    if function.__module__ is not None and is_users_module(function.__module__):
         yield from _named_in_code(function)
 
 
@@ -153,7 +153,7 @@ def _named_in_code(function: types.FunctionType) -> Iterator[Slot]:
         if not isinstance(value, types.ModuleType):
             put = functools.partial(known.__setitem__, name)
             yield Slot(name, value, put, (id(known), name))
-        elif _is_users_module(value.__name__):
+        elif is_users_module(value.__name__):
             for inner in [each for each in names if each in vars(value)]:
                 put = functools.partial(setattr, value, inner)
                 found = getattr(value, inner)
@@ -229,10 +229,6 @@ def _is_foreign(value: Any) -> bool:
     if isinstance(value, types.FunctionType):
         return not str(value.__module__).startswith("keras.")
     return hasattr(value, "__dict__") and is_of_users_class(type(value))
-
-
-def _is_users_module(name: str) -> bool:
-    return is_of_users_class(type("", (), {"__module__": name}))
 
 
 def _variables_of(value: Any) -> Iterator[tuple[str, Any]]:

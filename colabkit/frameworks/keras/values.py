@@ -11,9 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from colabkit.frameworks.attributes import package_of
 from colabkit.frameworks.keras.variables import variable_kinds
 from colabkit.frameworks.plain_values import PlainValues
+from colabkit.frameworks.users_own import package_of
 
 # What callbacks choose of these packages, once they know what they watch, and keep in tables.
 FUNCTIONS_OF = {

@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from colabkit.frameworks.attributes import Attributes, has_state, is_of_users_class
+from colabkit.frameworks.attributes import Attributes, has_state
 from colabkit.frameworks.torch.alignment import realigned
 from colabkit.frameworks.torch.metrics import keep_sums
 from colabkit.frameworks.torch.structure import load_module
 from colabkit.frameworks.torch.tensor_values import TensorValues
+from colabkit.frameworks.users_own import is_of_users_class
 
 _KINDS = (nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
 

@@ -21,7 +21,6 @@ from torch import nn
 
 from colabkit.checkpoint import Section, TensorBackend, decode, encode, require_distinct
 from colabkit.errors import StateError
-from colabkit.frameworks.attributes import is_of_users_class, module_of
 from colabkit.frameworks.torch.pieces import local
 from colabkit.frameworks.torch.restoring import (
     load_optimizer,
@@ -32,6 +31,7 @@ from colabkit.frameworks.torch.restoring import (
 from colabkit.frameworks.torch.rollback import isolated
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import is_same
+from colabkit.frameworks.users_own import is_of_users_class, module_of
 
 # Above so many bytes, states are only compared in form: nothing is copied or loaded. Above so
 # many objects not even that, for a session would begin a second later.

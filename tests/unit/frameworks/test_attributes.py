@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colabkit.frameworks.attributes import is_of_users_class
+from colabkit.frameworks.users_own import is_of_users_class
 
 RECORD = "thing_of_ours/__init__.py,sha256=abc,0\nlonely_thing.py,sha256=abc,0\n"
 

@@ -1,0 +1,68 @@
+"""What is of the user's own: classes and functions of a notebook or of files beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import site
+import sys
+import sysconfig
+from pathlib import Path
+
+
+def is_of_users_class(kind: type) -> bool:
+    """Whether a class comes from a notebook or the user's own files."""
+    return is_users_module(module_of(kind))
+
+
+def module_of(kind: type) -> str:
+    """Returns the module that a class says it is of, "" where it says none."""
+    # A class that Cython compiled may hold a descriptor there, for the modules of its objects.
+    module = kind.__module__
+    return module if isinstance(module, str) else ""
+
+
+def package_of(kind: type) -> str:
+    """Returns the package that a class says it is of, "" where it says none."""
+    return module_of(kind).partition(".")[0]
+
+
+@functools.lru_cache(maxsize=1024)
+def is_users_module(name: str) -> bool:
+    """Whether a module is a notebook or one of the user's own files."""
+    if name == "__main__":
+        return True
+    file = getattr(sys.modules.get(name), "__file__", None)
+    if file is None or not _PACKAGE_FOLDERS.isdisjoint(Path(file).parts):
+        return False
+    if any(Path(file).is_relative_to(root) for root in _LIBRARIES):
+        return False
+    return not _was_installed(name.partition(".")[0])
+
+
+def _was_installed(package: str) -> bool:
+    """Whether pip has put a package where it lies: into a folder on Drive, say, by ``--target``."""
+    module = sys.modules.get(package)
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return False
+    first = Path(file).parent.name + "/" if hasattr(module, "__path__") else Path(file).name + ","
+    folder = Path(file).parents[1] if hasattr(module, "__path__") else Path(file).parent
+    for record in folder.glob("*.dist-info/RECORD"):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if any(line.startswith(first) for line in record.read_text("utf-8").splitlines()):
+                return True
+    return False
+
+
+# Also those of another environment, which a path file or PYTHONPATH has added to this one.
+_PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
+_LIBRARIES = {
+    Path(root)
+    for root in (
+        *(sysconfig.get_paths()[kind] for kind in ("stdlib", "platstdlib", "purelib", "platlib")),
+        *site.getsitepackages(),
+        site.getusersitepackages(),
+        str(Path(__file__).parents[1]),
+    )
+}
