@@ -212,7 +212,7 @@ class CallbackList:
         self._hooks = {
             hook: [found for c in self.members if (found := _hook_of(c, hook))] for hook in _HOOKS
         }
-        self._functions = [c for c in self.members if not any(hasattr(c, h) for h in _NAMES)]
+        self.functions = [c for c in self.members if not any(hasattr(c, h) for h in _NAMES)]
         plain = values or PlainValues()
         self._memories = {
             f"attributes of callback {place} {type(callback).__name__}": Attributes(callback, plain)
@@ -221,7 +221,7 @@ class CallbackList:
             and not _is_stateful(callback)
             and not inspect.isroutine(callback)
         }
-        self.watches_batches = bool(self._hooks["on_batch_end"] or self._functions)
+        self.watches_batches = bool(self._hooks["on_batch_end"] or self.functions)
 
     def reconsider(self, run: Run) -> None:
         """Asks those that ended the run in an earlier session whether they still would."""
@@ -263,10 +263,10 @@ class CallbackList:
     def _call(self, hook: str, run: Run, rest: tuple[Any, ...], logs: Mapping[str, Any]) -> None:
         for function in self._hooks[hook]:
             function(run, *rest)
-        if self._functions and hook != "on_validation_end":
+        if self.functions and hook != "on_validation_end":
             step = run.step + (hook == "on_batch_end")
             event = TrainingEvent(hook.removeprefix("on_"), run, run.epoch, step, logs)
-            for function in self._functions:
+            for function in self.functions:
                 function(event)
 
     def stateful(self) -> dict[str, Any]:

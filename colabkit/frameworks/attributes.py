@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.plain_values import PlainValues
 from colabkit.frameworks.users_own import is_of_users_class, package_of
 
@@ -41,6 +42,8 @@ class Attributes:
         values: What is plain.
         leave_out: Names that others look after.
         is_new: Whether the owner itself was made by training, and all of it has changed.
+        names_lost: Whether what changes and can be saved by nobody is told. What code names may
+            be anything, a figure or a table that is only looked at.
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class Attributes:
         *,
         leave_out: frozenset[str] = frozenset(),
         is_new: bool = False,
+        names_lost: bool = True,
     ) -> None:
         self._owner = owner
         self.values = values
         self._leave_out = leave_out
+        self._names_lost = names_lost
         self._restored: set[str] = set()
         # Kept, so that no later object takes the place in memory by which these are known.
         self._first = {} if is_new else self._own()
@@ -117,8 +122,8 @@ class Attributes:
                     continue
                 if id(value) in seen or (depth and _is_large(value)):
                     continue
-                is_whole = self.values.is_whole(value)
-                if depth < _DEPTH_MAX and not is_whole and _is_of_the_user(value):
+                is_open = self.values.is_open(value) or _is_of_the_user(value)
+                if depth < _DEPTH_MAX and is_open and not self.values.is_whole(value):
                     seen.add(id(value))
                     walk(value, f"{path}{name}.", depth + 1)
                 else:
@@ -155,7 +160,7 @@ class Attributes:
 
     def _note_lost(self, opaque: dict[str, _Fingerprint]) -> None:
         before, self._opaque = self._opaque, opaque
-        if before is None:
+        if before is None or not self._names_lost:
             return  # what a session makes before its first step, the next one makes as well
         for path, look in opaque.items():
             if look != before.get(path):
@@ -185,15 +190,19 @@ def has_state(value: object) -> bool:
     """Whether an object can be saved and loaded by methods of its own."""
     if isinstance(value, type):
         return False
-    return callable(getattr(value, "state_dict", None)) and callable(
-        getattr(value, "load_state_dict", None)
-    )
+    try:
+        found = [getattr(value, name, None) for name in ("state_dict", "load_state_dict")]
+    except Exception:  # noqa: BLE001  # a user's own __getattr__ may raise anything
+        return False
+    return all(map(callable, found))
 
 
 UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
 
 def _attributes_of(owner: object) -> dict[str, Any]:
+    if isinstance(owner, CodeVariables):
+        return {name: value for name, value in owner.variables().items() if not _is_large(value)}
     return getattr(owner, "__dict__", {})
 
 
@@ -223,4 +232,4 @@ def _is_of_the_user(value: Any) -> bool:
     # What a run saves by itself has its own way; modules and optimizers are such.
     if has_state(value) or isinstance(value, type) or not hasattr(value, "__dict__"):
         return False
-    return is_of_users_class(type(value)) and not callable(getattr(value, "log_epoch", None))
+    return is_of_users_class(type(value)) and not hasattr(type(value), "log_epoch")

@@ -67,6 +67,11 @@ class PlainValues:
         del value
         return False
 
+    def is_open(self, value: Any) -> bool:
+        """Whether a library's object is no more than its attributes, which users change."""
+        del value
+        return False
+
     def is_whole(self, value: Any) -> bool:
         """Whether a value is more than the attributes it has."""
         del value

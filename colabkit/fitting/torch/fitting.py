@@ -30,6 +30,8 @@ from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, TrainConfig, TrainStep
 from colabkit.fitting.torch.weighing import Clock, OneDeviceError, require_gain
+from colabkit.frameworks.generators import find_generators
+from colabkit.frameworks.torch.code_memory import memory_of_given
 from colabkit.frameworks.torch.device import choose_device, choose_precision
 from colabkit.frameworks.torch.parts import PartsFeed, Share
 from colabkit.frameworks.torch.pieces import reshard
@@ -288,7 +290,21 @@ class _Fitting:
             **{f"metric {n}": m for n, m in config.metrics.stateful.items()},
             **self._callbacks.stateful(),
             **self._callbacks.generators((torch.Generator,)),
+            **self._kept_by_code(),
         }
+
+    def _kept_by_code(self) -> dict[str, Any]:
+        """Returns what loss, metrics and callbacks keep in variables, and the generators there."""
+        config, callbacks = self._config, self._callbacks
+        called = [config.loss, *config.metrics.functions, *callbacks.functions]
+        roots = [each for each in called if not _keeps_state(each)]
+        known = [*callbacks.members, config.model, config.optimizer, self._feed]
+        found = {
+            f"generator {number} of {_name_of(root)}": generator
+            for root in roots
+            for number, generator in enumerate(find_generators(root, (torch.Generator,)))
+        }
+        return {**found, **memory_of_given(roots, map(type, callbacks.members), but=known)}
 
     def train(self) -> History:
         run, callbacks = self._run, self._callbacks
@@ -397,6 +413,10 @@ class _Fitting:
 def _keeps_state(loss: object) -> bool:
     """Whether a loss may change in training: it has weights, counts, or says so itself."""
     return hasattr(loss, "state_dict") and hasattr(loss, "load_state_dict")
+
+
+def _name_of(function: Any) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def _settings(options: TorchOptions, loss: Any) -> dict[str, Any]:

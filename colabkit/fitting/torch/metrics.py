@@ -74,6 +74,11 @@ class Metrics:
         """Those whose state belongs into a checkpoint, by name."""
         return {**self._accuracies, **self.accumulating}
 
+    @property
+    def functions(self) -> list[Any]:
+        """Those that are called, and keep what they know, if anything, in variables."""
+        return [m for n, m in self._functions.items() if n not in self._accuracies]
+
     def leave_syncing_to_us(self) -> None:
         """Has TorchMetrics add nothing up over processes, each of which sees every sample."""
         for metric in self.accumulating.values():

@@ -17,6 +17,7 @@ from colabkit.frameworks.torch.structure import load_module
 from colabkit.frameworks.torch.tensor_values import TensorValues
 from colabkit.frameworks.users_own import is_of_users_class
 
+_ENDS = (slice(0, 1), slice(-1, None))
 _KINDS = (nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
 
 
@@ -63,6 +64,10 @@ class HeldObjects:
     def __init__(self, known: Iterable[object]) -> None:
         self._known = list(known)
         self._ids = {id(each) for each in self._known}
+        self._weights = {id(p) for each in self._known for p in _parameters_of(each)}
+        # What a module was at the first look: a frozen teacher stays it, and costs no save a thing.
+        self._first: dict[str, list[Any]] = {}
+        self._restored: set[str] = set()
         self._judged: set[str] | None = None
         self._waiting: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
@@ -72,17 +77,26 @@ class HeldObjects:
         found = self._found(memories)
         if self._judged is None:
             self._judged = {*found, *self._waiting}
-        states = self.states(memories)
-        for path in [each for each in states if each not in self._judged]:
+            modules = {path: e for path, e in found.items() if isinstance(e, nn.Module)}
+            self._first = {path: _look_at(each) for path, each in modules.items()}
+        for path in [each for each in found if each not in self._judged]:
             self._judged.add(path)
-            if self._like(states[path]["state"]) is None:
+            if self._like(found[path].state_dict()) is None:
                 self.lost[path] = type(found[path]).__name__
-        return states
+        return self._states(found)
 
     def states(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
         """Returns the states of what the memories have seen at their last look."""
-        found = self._found(memories)
-        return {path: {"state": each.state_dict()} for path, each in found.items()}
+        return self._states(self._found(memories))
+
+    def _states(self, found: Mapping[str, Any]) -> dict[str, Any]:
+        changed = {path: each for path, each in found.items() if self._has_changed(path, each)}
+        return {path: {"state": each.state_dict()} for path, each in changed.items()}
+
+    def _has_changed(self, path: str, each: Any) -> bool:
+        if path not in self._first or path in self._restored or path in self._waiting:
+            return True
+        return self._first[path] != _look_at(each)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keeps the states until the objects are there, which callbacks make when they begin."""
@@ -97,6 +111,7 @@ class HeldObjects:
         found = self._found(memories)
         for path, kept in self._waiting.items():
             each = found.get(path) or self._made_again(memories, path, kept["state"])
+            self._restored.add(path)
             if isinstance(each, nn.Module):
                 load_module(path, each, kept["state"])
             elif each is not None:
@@ -108,11 +123,16 @@ class HeldObjects:
         seen = set(self._ids)
         for name, memory in memories.items():
             for path, each in memory.with_state.items():
-                if id(each) not in seen and _can_be_saved(each):
+                if id(each) not in seen and _can_be_saved(each) and not self._is_of_weights(each):
                     seen.add(id(each))
                     keep_sums(each)
                     found[f"{name}:{path}"] = each
         return found
+
+    def _is_of_weights(self, each: Any) -> bool:
+        """Whether it is a wrapper of a module that the run saves itself."""
+        own = {id(p) for p in _parameters_of(each)}
+        return bool(own) and own <= self._weights
 
     def _like(self, state: Mapping[str, Any]) -> nn.Module | None:
         """Returns the module of the run that an object with this state is a copy of."""
@@ -142,3 +162,27 @@ def _can_be_saved(value: Any) -> bool:
 
 def _forms(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key: (t.dtype, t.shape) for key, t in state.items() if isinstance(t, torch.Tensor)}
+
+
+def _parameters_of(value: Any) -> Iterable[nn.Parameter]:
+    return value.parameters() if isinstance(value, nn.Module) else ()
+
+
+def _look_at(module: nn.Module) -> list[Any]:
+    """Returns what differs once any tensor of a module has changed.
+
+    What is written past PyTorch's counters, an average through ``.data`` say, is seen by the first
+    and last elements.
+    """
+    tensors = [t for t in module.state_dict(keep_vars=True).values() if torch.is_tensor(t)]
+    if len({t.device for t in tensors}) != 1 or not all(map(_can_be_looked_at, tensors)):
+        return [object()]  # taken to be another each time
+    ends = [t.detach()[(end,) * t.ndim].reshape(-1) for t in tensors for end in _ENDS]
+    counted = [(id(t), t.data_ptr(), t._version) for t in tensors]
+    return [counted, torch.cat([each.double() for each in ends]).tolist()]
+
+
+def _can_be_looked_at(tensor: torch.Tensor) -> bool:
+    is_plain = type(tensor) in {torch.Tensor, nn.Parameter} and tensor.layout == torch.strided
+    is_odd = tensor.is_meta or tensor.is_inference() or tensor.is_quantized
+    return is_plain and not (is_odd or tensor.is_complex())

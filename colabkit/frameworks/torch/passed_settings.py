@@ -12,6 +12,10 @@ import torch
 from torch.optim import lr_scheduler
 
 from colabkit.errors import ArgumentError
+from colabkit.frameworks.attributes import Attributes
+from colabkit.frameworks.code_variables import CodeVariables
+from colabkit.frameworks.plain_values import PlainValues
+from colabkit.frameworks.torch.code_memory import rates_of
 
 # What a scheduler's steps change; the rest of its state is as it was made.
 _MOVING = frozenset(
@@ -48,6 +52,8 @@ class PassedSettings:
             for name, optimizer in optimizers.items()
         }
         self._fresh = {name: copy.deepcopy(s.state_dict()) for name, s in self._schedulers.items()}
+        self._code = {n: CodeVariables(rates_of(each)) for n, each in self._schedulers.items()}
+        self._known = {name: _plain_in(code) for name, code in self._code.items()}
         self.values: dict[str, Any] = {
             **{name: [_passed_in(group) for group in self._groups[name]] for name in optimizers},
             **{name: _plain(state) for name, state in self._fresh.items()},
@@ -87,7 +93,7 @@ class PassedSettings:
             said += rates
             if changed or any(phrase.startswith("lr ") for phrase in rates):
                 self._begin_again(name, owner, then)
-            elif _is_another(scheduler):
+            elif self._is_another(name):
                 said.append(f"the schedule of {name}")
                 self._begin_again(name, owner, then)
         owned = {id(scheduler.optimizer) for scheduler in self._schedulers.values()}
@@ -128,6 +134,20 @@ class PassedSettings:
                 message = f"{name} is shorter now than what is trained already: {error}."
                 hint = 'Make it as long as before at least, or begin anew with resume="weights".'
                 raise ArgumentError(message, argument=name, hint=hint) from error
+
+    def _is_another(self, name: str) -> bool:
+        """Whether a schedule's functions are others than those of the session before.
+
+        A rate that depends on what training changes, or on how often it was asked, says nothing.
+        """
+        code, before = self._code[name], _plain_in(self._code[name])
+        if _marks(before) != _marks(self._known[name]):
+            return False
+        is_another = _gives_other_rate(self._schedulers[name])
+        if _marks(_plain_in(code)) == _marks(before):
+            return is_another
+        Attributes(code, PlainValues()).load_state_dict(before)
+        return False
 
     def _scale(self, name: str, owner: str | None, then: Mapping[str, Any]) -> None:
         """Plateaus follow what was seen: their rate is reduced as often as before."""
@@ -183,7 +203,16 @@ def _differing(then: Any, now: Mapping[str, Any]) -> Iterator[tuple[str, tuple[A
             yield key, (then[key], value)
 
 
-def _is_another(scheduler: Any) -> bool:
+def _plain_in(code: CodeVariables) -> dict[str, Any]:
+    values = code.variables().items()
+    return {n: copy.deepcopy(each) for n, each in values if PlainValues().mark(each) is not None}
+
+
+def _marks(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: PlainValues().mark(each) for name, each in values.items()}
+
+
+def _gives_other_rate(scheduler: Any) -> bool:
     """Whether functions that no checkpoint holds give another rate for the place restored."""
     if type(scheduler) is not lr_scheduler.LambdaLR or scheduler.last_epoch < 0:
         return False

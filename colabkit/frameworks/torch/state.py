@@ -13,6 +13,7 @@ from colabkit.checkpoint import NOTED, Section, encode
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.attributes import Attributes, has_state
 from colabkit.frameworks.generators import find_generators, is_unseedable
+from colabkit.frameworks.torch.code_memory import memory_of_code
 from colabkit.frameworks.torch.frozen_base import FrozenBase
 from colabkit.frameworks.torch.held_objects import HeldObjects, inner_optimizers, of_optimizer
 from colabkit.frameworks.torch.metrics import has_metrics, keep_sums
@@ -78,6 +79,7 @@ class TorchState:
             for n, v in objects.items()
             if n not in self.modules and n not in given and v is not None
         }
+        self.others |= memory_of_code([*self.modules.values(), *self.others.values()])
         scalers = {f"{name} scaler": scaler_of(optimizer) for name, optimizer in given.items()}
         self.others |= {name: scaler for name, scaler in scalers.items() if scaler is not None}
         known = (each for module in self.modules.values() for each in module.modules())

@@ -48,6 +48,10 @@ class TensorValues(PlainValues):
         """Whether it is a weight of the run, or a random generator."""
         return id(value) in self.weights or isinstance(value, torch.Generator)
 
+    def is_open(self, value: Any) -> bool:
+        """Whether it is a sampler, whose weights or indices a callback may choose anew."""
+        return isinstance(value, torch.utils.data.Sampler)
+
     def is_whole(self, value: Any) -> bool:
         """Whether it is a tensor, of a class of the user's own perhaps."""
         return isinstance(value, torch.Tensor)

@@ -1,0 +1,170 @@
+"""The variables that a user's code works with: closures, globals, attributes of classes."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from colabkit.frameworks.named_in_code import function_of, globals_of
+from colabkit.frameworks.users_own import is_of_users_class, is_users_module
+
+_FUNCTIONS_MAX = 64
+_NOTHING = object()
+_OF_CODE = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
+
+
+class Place(NamedTuple):
+    """Where a variable lies.
+
+    Attributes:
+        owner: A namespace, a class, a cell of a closure; None for what no name leads to.
+        name: Its name there.
+        fixed: The object itself where no name leads to it.
+    """
+
+    owner: Any
+    name: str
+    fixed: Any = None
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What is the same for one place, whichever code leads there."""
+        return id(self.fixed if self.owner is None else self.owner), self.name
+
+    def value(self) -> Any:
+        """Returns what is there, ``_NOTHING`` where nothing is yet."""
+        if self.owner is None:
+            return self.fixed
+        if isinstance(self.owner, types.CellType):
+            try:
+                return self.owner.cell_contents
+            except ValueError:
+                return _NOTHING
+        held = vars(self.owner) if isinstance(self.owner, type) else self.owner
+        return held.get(self.name, _NOTHING)
+
+    def put(self, value: Any) -> None:
+        """Puts a value there."""
+        if isinstance(self.owner, types.CellType):
+            self.owner.cell_contents = value
+        elif isinstance(self.owner, type):
+            setattr(self.owner, self.name, value)
+        elif self.owner is not None:
+            self.owner[self.name] = value
+
+
+class CodeVariables:
+    """The variables that functions work with, as attributes of one object.
+
+    A loss that counts its calls in a global, a hook that keeps a mean in its closure and a
+    callback that averages the notebook's model know by these what they know.
+
+    Args:
+        roots: Functions, methods, and objects that are called, whose code is read with that of
+            the functions of the user's that it names.
+        classes: Classes whose methods are read.
+        but: Objects that others look after.
+    """
+
+    def __init__(
+        self, roots: Iterable[Any], classes: Iterable[type] = (), but: Iterable[object] = ()
+    ) -> None:
+        found = {place.key: place for place in _Reading(roots, classes).places()}
+        places: dict[str, Place] = {}
+        for place in found.values():
+            number = sum(each.name == place.name for each in places.values())
+            places[f"{place.name}~{number + 1}" if number else place.name] = place
+        vars(self).update(_places=places, _but=list(but))
+
+    def variables(self) -> dict[str, Any]:
+        """Returns what they hold, by name, but functions, classes and modules."""
+        left_alone = {id(each) for each in vars(self)["_but"]}
+        places: Mapping[str, Place] = vars(self)["_places"]
+        values = {name: place.value() for name, place in places.items()}
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not _NOTHING and id(value) not in left_alone
+            if not isinstance(value, _OF_CODE)
+        }
+
+    def __bool__(self) -> bool:
+        return bool(vars(self)["_places"])
+
+    def __getattr__(self, name: str) -> Any:
+        place = vars(self)["_places"].get(name)
+        found = _NOTHING if place is None else place.value()
+        if found is _NOTHING:
+            raise AttributeError(name)
+        return found
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        vars(self)["_places"][name].put(value)
+
+
+class _Reading:
+    """Goes from function to function, each once, and takes down what they work with."""
+
+    def __init__(self, roots: Iterable[Any], classes: Iterable[type]) -> None:
+        self._waiting: list[types.FunctionType] = []
+        self._known: set[types.CodeType] = set()
+        self._classes: set[type] = set()
+        self._places: list[Place] = []
+        for root in roots:
+            self._take(root)
+        for each in classes:
+            self._take_class(each)
+
+    def places(self) -> Iterator[Place]:
+        """Yields all places, some more than once."""
+        while self._waiting:
+            function = self._waiting.pop(0)
+            for place in _places_of(function):
+                value = place.value()
+                if isinstance(value, types.FunctionType | type):
+                    self._take(value)
+                else:
+                    self._places.append(place)
+                    self._take_class(type(value))
+        yield from self._places
+
+    def _take(self, root: Any) -> None:
+        if isinstance(root, functools.partial):
+            for each in (root.func, *root.args, *root.keywords.values()):
+                self._take(each)
+        elif isinstance(root, types.MethodType):
+            self._take(root.__self__)
+            self._take(root.__func__)
+        elif isinstance(root, type):
+            self._take_class(root)
+        elif isinstance(root, types.FunctionType):
+            is_new = root.__code__ not in self._known and len(self._known) < _FUNCTIONS_MAX
+            if is_new and is_users_module(root.__module__ or ""):
+                self._known.add(root.__code__)
+                self._waiting.append(root)
+        elif is_of_users_class(type(root)):
+            self._places.append(Place(None, type(root).__name__, root))
+            self._take_class(type(root))
+
+    def _take_class(self, kind: type) -> None:
+        for base in kind.__mro__:
+            if base in self._classes or not is_of_users_class(base):
+                continue
+            self._classes.add(base)
+            for name, value in list(vars(base).items()):
+                if (function := function_of(value)) is not None:
+                    self._take(function)
+                elif not name.startswith("__"):
+                    self._places.append(Place(base, name))
+
+
+def _places_of(function: types.FunctionType) -> Iterator[Place]:
+    names = function.__code__.co_freevars
+    for name, cell in zip(names, function.__closure__ or (), strict=True):
+        yield Place(cell, name)
+    for space, name in globals_of(function):
+        if name in space or not hasattr(builtins, name):
+            yield Place(space, name)

@@ -1,0 +1,70 @@
+"""What code keeps in variables: that of models and their hooks, and of what ``fit`` is given."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from colabkit.frameworks.attributes import Attributes
+from colabkit.frameworks.code_variables import CodeVariables
+from colabkit.frameworks.torch.tensor_values import TensorValues
+
+_OF_MODULES = (
+    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
+)  # fmt: skip
+_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+def memory_of_code(objects: Collection[Any]) -> dict[str, Attributes]:
+    """Returns what remembers the variables of a run's code, by its name.
+
+    That of its modules' classes, of their functions and hooks, and of its schedules' functions.
+
+    Args:
+        objects: All objects of the run.
+    """
+    modules = [each for each in objects if isinstance(each, nn.Module)]
+    every = [each for module in modules for each in module.modules()]
+    roots = [hook for module in every for hook in _functions_in(module)]
+    roots += [each for value in objects for each in rates_of(value)]
+    kinds = dict.fromkeys(map(type, every))
+    return _named("models' code", CodeVariables(roots, kinds, [*objects, *every]))
+
+
+def rates_of(value: Any) -> Iterator[Any]:
+    """Yields the functions by which a schedule, or one within it, gives the rate of a place."""
+    if isinstance(value, LRScheduler):
+        yield from getattr(value, "lr_lambdas", ())
+        for each in getattr(value, "_schedulers", ()):
+            yield from rates_of(each)
+
+
+def memory_of_given(
+    functions: Collection[Any], classes: Iterable[type], *, but: Iterable[object]
+) -> dict[str, Attributes]:
+    """Returns the same for a loss, metrics and callbacks.
+
+    Args:
+        functions: Those of them that are called.
+        classes: Of those that are objects with hooks.
+        but: Objects that others look after.
+    """
+    return _named("given code", CodeVariables(functions, classes, but))
+
+
+def _named(name: str, variables: CodeVariables) -> dict[str, Attributes]:
+    memory = Attributes(variables, TensorValues(), names_lost=False)
+    return {f"attributes of {name}": memory} if variables else {}
+
+
+def _functions_in(module: nn.Module) -> Iterator[Any]:
+    for name in _OF_MODULES:
+        yield from (getattr(module, name, None) or {}).values()
+    for tensor in module._parameters.values():
+        for name in _OF_TENSORS:
+            yield from (getattr(tensor, name, None) or {}).values()
+    own = vars(module).items() if type(module).__module__ != nn.Linear.__module__ else ()
+    yield from (value for _, value in own if callable(value) and not isinstance(value, nn.Module))
