@@ -251,3 +251,29 @@ def test_a_loader_of_nodes_goes_on_where_its_state_says(tmp_path):
     resumed = trained(tmp_path / "run")
     assert resumed.steps["loss"].tolist() == alone.steps["loss"].tolist()
     assert "no seed reaches" in str(resumed.verdict)
+
+
+class Caching(torch.utils.data.Dataset[Any]):
+    """Keeps each sample once it is made, with noise that it drew for it or without."""
+
+    def __init__(self, *, noise: bool) -> None:
+        self.noise, self.kept = noise, {}
+
+    def __len__(self) -> int:
+        return 16
+
+    def __getitem__(self, index: int) -> Any:
+        if index not in self.kept:
+            self.kept[index] = torch.full((6,), 1.0) + (torch.randn(6) if self.noise else 0)
+        return self.kept[index], index % 3
+
+
+@pytest.mark.parametrize("noise", [True, False])
+def test_a_cache_of_what_was_drawn_is_named_and_one_of_what_was_read_is_not(noise, tmp_path):
+    model = torch.nn.Linear(6, 3)
+    history = colabkit.fit(
+        model, Caching(noise=noise), tmp_path, batch_size=4, epochs=1, progress=False
+    )
+    assert [each[:39] for each in history.verdict.reasons] == [
+        "the dataset keeps what it has drawn for"
+    ] * noise

@@ -13,7 +13,13 @@ from torch.utils import data as torch_data
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.generators import find_generators_in_data, is_unseedable
 from colabkit.frameworks.seeding import derive
-from colabkit.frameworks.torch.randomness import reseed_generator, seed_everything
+from colabkit.frameworks.torch.compare import batch_digest
+from colabkit.frameworks.torch.randomness import (
+    global_states,
+    own_generator_state,
+    reseed_generator,
+    seed_everything,
+)
 
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
 
@@ -41,6 +47,10 @@ class OwnGenerators:
             self._inspect(values)
         for number, generator in enumerate(self._found):
             reseed_generator(generator, derive(seed, number))
+
+    def states(self) -> list[object]:
+        """Returns where each of them is, and the global ones."""
+        return [global_states(), *map(own_generator_state, self._found)]
 
     def _inspect(self, values: list[object]) -> None:
         """Searches where a generator may have come or gone: a dataset may count at each sample."""
@@ -73,6 +83,8 @@ class RequestDataset(torch_data.Dataset[Any]):
         self._collate = collate
         self._whole_batches = whole_batches
         self._generators = OwnGenerators(dataset, collate)
+        self.drew: list[bool] | None = None
+        """Whether each fetch has drawn random numbers; None where nobody asks."""
         plain = collate is None or collate is torch_data.default_collate
         self._tensors = (
             dataset.tensors
@@ -87,8 +99,12 @@ class RequestDataset(torch_data.Dataset[Any]):
             return [tensor.index_select(0, indices) for tensor in self._tensors]
         seed_everything(request.seed)
         self._generators.reseed(request.seed)
-        items = self._items(request.indices)
-        return _collated(items, self._collate)
+        if self.drew is None:
+            return _collated(self._items(request.indices), self._collate)
+        before = batch_digest(self._generators.states())
+        batch = _collated(self._items(request.indices), self._collate)
+        self.drew.append(batch_digest(self._generators.states()) != before)
+        return batch
 
     def _items(self, indices: Any) -> Any:
         if not self._whole_batches:

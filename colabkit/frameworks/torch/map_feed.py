@@ -42,6 +42,7 @@ class MapFeed:
         self._requests: Iterator[BatchRequest] = iter(())
         self._workers: torch_data.DataLoader[Any] | None = None
         self._repeats: bool | None = None
+        self._keeps_drawn = False
         # PyTorch's own collation stacks into new tensors; any other may hand out what it keeps.
         self._stacks = self._collated and loader.collate_fn is torch_data.default_collate
         self._hand_out: Callable[[Any], Any] = aligned
@@ -107,6 +108,7 @@ class MapFeed:
         times = max(2, self._loader.num_workers + 1) if probing else 1
         fetched = self._fetch(_first_repeated(requests, times))
         if probing:
+            self._dataset.drew = []
             yield from self._compare_first(fetched, times)
         yield from fetched if self._stacks else map(self._hand_out, fetched)
 
@@ -170,6 +172,9 @@ class MapFeed:
             if any(share_memory(alike[0], other) for other in alike[1:]):
                 self._hand_out = in_own_memory
             self._repeats = len({batch_digest(batch) for batch in alike}) == 1
+            # None of it where others fetch.
+            self._keeps_drawn = (self._dataset.drew or [])[:2] == [True, False]
+            self._dataset.drew = None
             yield self._hand_out(alike[-1])
 
     def state(self) -> object:
@@ -191,6 +196,11 @@ class MapFeed:
             found.append(
                 "the dataset gave another batch when asked twice under the same seed"
                 " (it draws from a source that cannot be seeded, or counts its calls)"
+            )
+        if self._keeps_drawn:
+            found.append(
+                "the dataset keeps what it has drawn for a sample, in a cache say, which a resume"
+                " begins anew"
             )
         if self._order_repeats is False:
             found.append("the sampler gave another order when asked twice under the same seed")
