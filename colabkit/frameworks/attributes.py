@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import random
 import types
 import weakref
@@ -106,6 +108,21 @@ class Attributes:
             if owner is not None and self.values.may_be_replaced(owner, name, there):
                 _set(owner, name, self.values.put(there, value, near))
                 self._restored.add(path)
+
+    def as_now(self) -> Callable[[], None]:
+        """Returns what puts back what is plain now, and small, wherever it has changed since."""
+        before: dict[str, Any] = {}
+        for path, value in self._own().items():
+            is_small = getattr(value, "nbytes", 0) <= _BYTES_MAX
+            if is_small and self.values.mark(value) is not None:
+                with contextlib.suppress(RuntimeError):  # tensors of a graph are not to be copied
+                    before[path] = copy.deepcopy(self.values.detached(value))
+
+        def put_back() -> None:
+            changed = self.state_dict()
+            self.load_state_dict({path: before[path] for path in changed if path in before})
+
+        return put_back
 
     def adopt(self, name: str, value: Any) -> None:
         """Gives the owner what training had made, where it has nothing yet."""

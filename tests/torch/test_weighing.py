@@ -111,6 +111,21 @@ def test_several_that_are_faster_train_as_if_nobody_had_looked(way, tmp_path):
     assert result(tmp_path) == result(tmp_path / "two")
 
 
+def test_a_look_leaves_the_variables_of_a_loss_as_they_are(tmp_path):
+    def work(_: int) -> None:
+        seen = [0]
+
+        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            seen[0] += 1
+            return nn.functional.cross_entropy(output, target)
+
+        with pytest.raises(OneDeviceError):
+            trained(tmp_path, weighs_by=ONE, loss=loss)
+        assert seen == [0]
+
+    came_through(work, 2, tmp_path)
+
+
 def test_all_processes_hear_that_one_is_as_fast_before_anything_is_written(tmp_path):
     def work(_: int) -> None:
         with pytest.raises(OneDeviceError, match=r"and 2\.1 ms on 2"):

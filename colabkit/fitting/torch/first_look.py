@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -13,6 +15,7 @@ from colabkit.fitting.torch.ddp_step import PartsForward
 from colabkit.fitting.torch.loss_reduction import weighing_of
 from colabkit.fitting.torch.step import TrainConfig
 from colabkit.frameworks.base import Start
+from colabkit.frameworks.torch.code_memory import variables_kept
 from colabkit.frameworks.torch.parts import PartsFeed, Share
 from colabkit.frameworks.torch.pieces import has_pieces
 from colabkit.frameworks.torch.rollback import isolated
@@ -29,11 +32,17 @@ def require_adding_up(config: TrainConfig, feed: PartsFeed, share: Share, world:
     if config.loss is None or weighing_of(config.loss).is_known or has_pieces(config.model):
         return
     own = copied(config, "model", "loss")
-    complaint = "" if own is None else isolated(lambda: _complaint(own, feed, share))
+    complaint = "" if own is None else looked(own, lambda: _complaint(own, feed, share))
     told = [each for each in world.gather(complaint, at="a first look at the loss") if each]
     if told:
         hint = "Pass one of PyTorch's own losses, or train in one process."
         raise ArgumentError(told[0], argument="loss", hint=hint)
+
+
+def looked(config: TrainConfig, look: Callable[[], Any]) -> Any:
+    """Returns what a look at copies gives, and leaves random streams and variables as they are."""
+    with variables_kept([config.model], [config.loss, *config.metrics.functions]):
+        return isolated(look)
 
 
 def copied(config: TrainConfig, *names: str) -> TrainConfig | None:

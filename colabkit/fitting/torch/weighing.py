@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import torch
 
 from colabkit.fitting.torch.ddp_step import PartsStep
-from colabkit.fitting.torch.first_look import copied
+from colabkit.fitting.torch.first_look import copied, looked
 from colabkit.fitting.torch.schedules import Schedule
 from colabkit.fitting.torch.step import TrainConfig, TrainStep
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.torch.parts import PartsFeed, Share
-from colabkit.frameworks.torch.rollback import isolated
 from colabkit.frameworks.torch.world import World
 
 Clock = Callable[[], float]
@@ -59,12 +58,12 @@ def require_gain(
     can_look = own is not None and bool(feed.length) and not getattr(feed, "has_workers", False)
     if not all(world.gather(can_look, at="a look at the devices")) or own is None:
         return
-    alone = isolated(lambda: _alone(own, feed, clock)) if world.leads else None
+    alone = looked(own, lambda: _alone(own, feed, clock)) if world.leads else None
     alone = world.share(alone, at="a look at one device")
     if alone is None:
         return
     parts = PartsFeed(feed, share)
-    found = isolated(lambda: _together(own, parts, share, world, alone.steps, clock))
+    found = looked(own, lambda: _together(own, parts, share, world, alone.steps, clock))
     together_s = max(world.gather(found.step_s, at="a look at all devices"))
     if together_s >= alone.step_s:
         message = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
@@ -53,6 +54,23 @@ def memory_of_given(
         but: Objects that others look after.
     """
     return _named("given code", CodeVariables(functions, classes, but))
+
+
+@contextlib.contextmanager
+def variables_kept(objects: Collection[Any], functions: Collection[Any]) -> Iterator[None]:
+    """Puts the variables of code back behind a try, in which losses count and hooks sum up.
+
+    Args:
+        objects: Models and schedules.
+        functions: Losses and metrics.
+    """
+    memories = memory_of_code(objects) | memory_of_given(functions, (), but=objects)
+    put_back = [memory.as_now() for memory in memories.values()]
+    try:
+        yield
+    finally:
+        for each in put_back:
+            each()
 
 
 def _named(name: str, variables: CodeVariables) -> dict[str, Attributes]:

@@ -52,8 +52,10 @@ class PassedSettings:
             for name, optimizer in optimizers.items()
         }
         self._fresh = {name: copy.deepcopy(s.state_dict()) for name, s in self._schedulers.items()}
-        self._code = {n: CodeVariables(rates_of(each)) for n, each in self._schedulers.items()}
-        self._known = {name: _plain_in(code) for name, code in self._code.items()}
+        self._code = {
+            name: Attributes(CodeVariables(rates_of(each)), PlainValues(), names_lost=False)
+            for name, each in self._schedulers.items()
+        }
         self.values: dict[str, Any] = {
             **{name: [_passed_in(group) for group in self._groups[name]] for name in optimizers},
             **{name: _plain(state) for name, state in self._fresh.items()},
@@ -140,14 +142,13 @@ class PassedSettings:
 
         A rate that depends on what training changes, or on how often it was asked, says nothing.
         """
-        code, before = self._code[name], _plain_in(self._code[name])
-        if _marks(before) != _marks(self._known[name]):
+        if self._code[name].state_dict():
             return False
+        put_back = self._code[name].as_now()
         is_another = _gives_other_rate(self._schedulers[name])
-        if _marks(_plain_in(code)) == _marks(before):
-            return is_another
-        Attributes(code, PlainValues()).load_state_dict(before)
-        return False
+        is_lasting = not self._code[name].state_dict()
+        put_back()
+        return is_another and is_lasting
 
     def _scale(self, name: str, owner: str | None, then: Mapping[str, Any]) -> None:
         """Plateaus follow what was seen: their rate is reduced as often as before."""
@@ -201,15 +202,6 @@ def _differing(then: Any, now: Mapping[str, Any]) -> Iterator[tuple[str, tuple[A
     for key, value in now.items():
         if isinstance(then, Mapping) and key in then and then[key] != value:
             yield key, (then[key], value)
-
-
-def _plain_in(code: CodeVariables) -> dict[str, Any]:
-    values = code.variables().items()
-    return {n: copy.deepcopy(each) for n, each in values if PlainValues().mark(each) is not None}
-
-
-def _marks(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: PlainValues().mark(each) for name, each in values.items()}
 
 
 def _gives_other_rate(scheduler: Any) -> bool:
