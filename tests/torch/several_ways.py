@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from torch import nn
 from torch.utils import data as torch_data
 
 import colabkit
+from colabkit.frameworks.torch import world
 from tests.torch.cases import Augmented, arrays, network
 from tests.torch.killing import kill_self, outcome
 from tests.torch.ranks import came_through
@@ -113,6 +115,19 @@ class SignalAt:
         rank = dist.get_rank() if dist.is_initialized() else 0
         if step == self.step and rank == self.rank:
             os.kill(os.getpid(), self.number)
+
+
+class ShortWaits:
+    """Has a process wait for others but so long from a step on, to which all have come."""
+
+    def __init__(self, step: int, rank: int, seconds: float = 2.0) -> None:
+        self.step, self.rank, self.seconds = step, rank, seconds
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if step == self.step and dist.get_rank() == self.rank:
+            for group in (world._joined[-1].group, world._joined[-1]._control):
+                timeout = datetime.timedelta(seconds=self.seconds)
+                dist.distributed_c10d._set_pg_timeout(timeout, group)
 
 
 def undisturbed_in(

@@ -11,11 +11,11 @@ import torch.distributed as dist
 from torch import nn
 
 import colabkit
-from colabkit.frameworks.torch import world
 from tests.torch.cases import network
 from tests.torch.ranks import came_through, failure, together
 from tests.torch.several_ways import (
     Broken,
+    ShortWaits,
     SignalAt,
     result,
     same_weights,
@@ -51,8 +51,7 @@ def test_an_interrupt_of_one_process_saves_and_returns_in_all(number, undisturbe
 
 def test_a_process_that_hangs_is_an_error_in_the_other_within_the_deadline(tmp_path):
     def work(rank: int) -> None:
-        world.DEADLINE_S = 6.0
-        train(tmp_path, callbacks=[SignalAt(4, signal.SIGSTOP, rank=1)])
+        train(tmp_path, callbacks=[ShortWaits(4, rank=0), SignalAt(4, signal.SIGSTOP, rank=1)])
 
     statuses = together(work, 2, tmp_path)
     assert statuses[0] != 0

@@ -27,6 +27,7 @@ from tests.torch.ranks import begun, came_through, failure, is_stopped, killed, 
 from tests.torch.several_ways import (
     QUIET,
     KillRanks,
+    ShortWaits,
     SignalAt,
     result,
     same_weights,
@@ -174,8 +175,8 @@ def test_a_process_0_that_was_cut_off_writes_nothing_where_others_went_on(undist
     """Like a machine that comes back after the network was gone, and the job began anew without."""
 
     def cut_off(rank: int) -> None:
-        world.DEADLINE_S = 20.0  # within which all come as far as to that step
-        train(tmp_path, callbacks=[SignalAt(4, signal.SIGSTOP, rank=0)], save_every=1)
+        callbacks = [ShortWaits(4, rank=1), SignalAt(4, signal.SIGSTOP, rank=0)]
+        train(tmp_path, callbacks=callbacks, save_every=1)
 
     children = begun(cut_off, 2, tmp_path)
     assert is_stopped(children[0])
