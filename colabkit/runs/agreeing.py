@@ -95,7 +95,9 @@ class Agreeing(Boundaries):
         steps, seconds = self.step - self._met_step, now_s - self._met_s
         if self._checkpoints.counts_steps or steps < 1:
             return 1
-        return max(1, min(int(steps * _MEET_EVERY_S / max(seconds, 1e-6)), _MEET_STEPS_MAX))
+        # Rounded: steps of 130 ms would meet at each one, and wait there for the slower process.
+        wanted = round(steps * _MEET_EVERY_S / max(seconds, 1e-6))
+        return max(1, min(wanted, _MEET_STEPS_MAX))
 
     def _is_interrupted(self) -> bool:
         return self._has_heard
