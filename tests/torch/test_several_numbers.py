@@ -128,9 +128,11 @@ class OwnLoop:
     def __init__(self, x: torch.Tensor, y: torch.Tensor, batches: list[list[int]]) -> None:
         self.x, self.y, self.batches = x, y, batches
 
-    def train(self, model: nn.Module, rank: int, count: int) -> list[float]:
+    def train(
+        self, model: nn.Module, rank: int, count: int, trained: nn.Module | None = None
+    ) -> list[float]:
         wrapped = DistributedDataParallel(model)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        optimizer = torch.optim.SGD((trained or model).parameters(), lr=0.1, momentum=0.9)
         losses = []
         for indices in self.batches:
             own = torch.tensor(indices).tensor_split(count)[rank]
@@ -186,3 +188,32 @@ def test_the_numbers_are_those_of_a_loop_written_by_hand(count, tmp_path):
         np.testing.assert_allclose(history.numbers()["steps"]["loss"], losses, rtol=1e-6)
 
     came_through(work, count, tmp_path)
+
+
+def test_gradients_that_no_optimizer_clears_are_summed_as_by_hand_and_in_one_process(tmp_path):
+    """Of a backbone that was not frozen, and whose head alone is trained."""
+    x, y = arrays()
+    sampler = Batches(12)
+    sampler.batches = sampler.batches[:3]
+
+    def fitted(steps: int, to: Path) -> nn.Module:
+        model = network(dropout=0.0)
+        loader = torch_data.DataLoader(torch_data.TensorDataset(x, y), batch_sampler=sampler)
+        optimizer = torch.optim.SGD(model[-1].parameters(), lr=0.1, momentum=0.9)
+        given = {"epochs": 2, "max_steps": steps, "progress": False, "device": "cpu"}
+        colabkit.fit(model, loader, to, optimizer=optimizer, **given)
+        return model
+
+    def work(rank: int) -> None:
+        fitted(3, tmp_path / "run")
+        model, own = fitted(6, tmp_path / "alone"), network(dropout=0.0)
+        OwnLoop(x, y, sampler.batches * 2).train(own, rank, 2, own[-1])
+        for one, other in zip(model[:-1].parameters(), own[:-1].parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
+
+    came_through(work, 2, tmp_path)
+    came_through(lambda _: fitted(6, tmp_path / "run"), 1, tmp_path)
+    found = [colabkit.checkpoints(tmp_path / name)[0].hashes for name in ("run", "alone")]
+    kept = [{k: v for k, v in each.items() if not k.startswith("run.")} for each in found]
+    assert "gradients..model.0.weight" in kept[0]
+    assert kept[0] == kept[1]

@@ -286,18 +286,26 @@ class PartsStep:
             slots = 2 * share.count if can_carry(config, share) else 0
             self._summing = InCopies(config.model, config.optimizer, finish_copying, slots=slots)
         self._replicas = Replicas(config.model, step, len(share.numbers))
+        self._untrained: list[nn.Parameter] = []
+        self._aside: list[tuple[nn.Parameter, torch.Tensor]] = []
         self._forward = PartsForward(config, share, world, self._summing)
         self.finish_epoch = step.finish_epoch
 
     def begin_epoch(self, length: int | None) -> None:
         """Takes the length of the pass, and looks which weights there are."""
         self._step.begin_epoch(length)
+        groups = self._config.optimizer.param_groups
+        held = {id(each) for group in groups for each in group["params"]}
+        self._untrained = [p for p in self._config.model.parameters() if id(p) not in held]
         if self._summing is not None:
             self._summing.begin_epoch()
 
     def __call__(self, parts: Parts) -> StepResult:
         """Forward and backward of the local parts; the optimizer as ever."""
         step = self._step
+        ends_group = step.ends_group
+        if step.begins_group:
+            self._put_aside()
         if self._world is None or self._summing is None:
             self._replicas.begin()
             outcome = self._forward.over(parts, step.backward, self._replicas.taking)
@@ -310,10 +318,24 @@ class PartsStep:
             for parameter in self._config.model.parameters():
                 if parameter.grad is not None:
                     parameter.grad.mul_(self._forward.correction)
+        if ends_group:
+            self._put_back()
         # What callbacks draw must not depend on which parts were taken here.
         seed_everything(derive(parts.key, "after"))
         step.count()
         return outcome
+
+    def _put_aside(self) -> None:
+        """Sets gradients aside that no optimizer clears: they were summed over the parts before."""
+        self._aside = [(p, p.grad) for p in self._untrained if p.grad is not None]
+        for parameter, _ in self._aside:
+            parameter.grad = None
+
+    def _put_back(self) -> None:
+        for parameter, before in self._aside:
+            new = parameter.grad
+            parameter.grad = before if new is None else before.add_(new)
+        self._aside = []
 
     def _backward(self, loss: torch.Tensor) -> None:
         if self._world is not None and self._syncs:
