@@ -37,7 +37,8 @@ class RunOfSeveral(Agreeing, Run):
         self._digest = self._adapter.weights_digest  # type: ignore[attr-defined]  # PyTorch's
         self._agree(options)
         provided = f"provided {process_count()} processes go on"
-        self._verdict = self._verdict.adding(notices=(provided,))
+        others = self._adapter.notices_of_several()  # type: ignore[attr-defined]  # PyTorch's
+        self._verdict = self._verdict.adding(notices=(provided, *others))
 
     def _kept_in(self, ckpt_dir: str | Path, options: CheckpointOptions) -> CheckpointManager:
         joining = getattr(self._adapter, "join_processes", None)
@@ -52,6 +53,17 @@ class RunOfSeveral(Agreeing, Run):
     def is_mid_update(self) -> bool:
         """Whether gradients wait, of which each process may have its own."""
         return self._gathers() and not self._adapter.has_stepped()
+
+    def _require_replicas(self) -> None:
+        super()._require_replicas()
+        kept = self._state.kept.small_state()
+        own: dict[str, str] = self._adapter.own_digests(kept)  # type: ignore[attr-defined]
+        found = self._world.gather(own, at=f"the values of step {self.step:,}")
+        apart = {name for each in found for name in each if each[name] != found[0].get(name)}
+        if apart:
+            names = ", ".join(sorted(apart))
+            reason = f"each process has {names} of its own, and a checkpoint holds process 0's"
+            self._verdict = self._verdict.adding(reasons=(reason,))
 
     def _gathers(self) -> bool:
         return bool(self._adapter.gathers())  # type: ignore[attr-defined]  # PyTorch's

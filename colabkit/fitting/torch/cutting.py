@@ -20,7 +20,7 @@ from colabkit.frameworks.torch.parts import Share
 from colabkit.frameworks.torch.pieces import has_pieces
 from colabkit.frameworks.torch.randomness import generators_in
 from colabkit.frameworks.torch.world import World
-from colabkit.frameworks.torch.wrapped import require_public_sharding
+from colabkit.frameworks.torch.wrapped import require_public_sharding, require_whole_optimizers
 from colabkit.runs.verdict import ResumeVerdict
 
 
@@ -122,6 +122,7 @@ def agree_on_call(world: World, config: TrainConfig, feed: Feed, options: Any) -
         options: The arguments of ``fit``.
     """
     _require_plain(config.model)
+    require_whole_optimizers({"optimizer": config.optimizer})
     if config.precision.name == "fp16" and has_pieces(config.model):
         message = "precision is fp16, whose scale each process would find for its own pieces."
         hint = "Pass precision='bf16' or 'fp32' with fully_shard."

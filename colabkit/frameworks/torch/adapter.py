@@ -18,7 +18,7 @@ from colabkit.frameworks.batch_watches import BatchWatch, Watch
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
 from colabkit.frameworks.torch.backend import TorchBackend
-from colabkit.frameworks.torch.compare import note, record
+from colabkit.frameworks.torch.compare import batch_digest, note, record
 from colabkit.frameworks.torch.evaluating import evaluation_mark, is_in_evaluation
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.passed_settings import PassedSettings
@@ -34,6 +34,7 @@ from colabkit.frameworks.torch.trial import try_restoring
 from colabkit.frameworks.torch.world import World, join
 from colabkit.frameworks.torch.wrapped import (
     device_of,
+    notices_of,
     reasons_against,
     require_public_sharding,
     require_wrapped,
@@ -87,6 +88,18 @@ class TorchAdapter:
     def weights_digest(self) -> str:
         """Returns a hash of all weights, which must be the same in each process."""
         return weights_digest(self._given)
+
+    def own_digests(self, kept: Mapping[str, Any]) -> dict[str, str]:
+        """Returns hashes of what each process may have for itself: kept values, metrics, counts."""
+        small = self.small_state()
+        of_modules = {f"{n} (its sums)": each for n, each in small["sums"].items()}
+        of_modules |= {f"{n} (its numbers)": each for n, each in small["python"].items()}
+        states = {**of_modules, **small["held"], **small["others"], **kept}
+        return {name: batch_digest(state) for name, state in states.items()}
+
+    def notices_of_several(self) -> tuple[str, ...]:
+        """Returns what must hold for several processes to go on exactly."""
+        return notices_of(self._given)
 
     def gathers(self) -> bool:
         """Whether gradients wait for a step, of which each process may have its own."""

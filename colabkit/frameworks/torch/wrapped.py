@@ -7,26 +7,43 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.processes import require_one_process
 from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.pieces import has_pieces, is_piece, reshard, sharded_layers
 
+# Of a hook that has no state but where it sums; there is none where PyTorch was built without.
+_GROUP: Any = getattr(torch.distributed, "ProcessGroup", ())
+
+
+def wrapper_of(value: Any) -> Any:
+    """Returns the DistributedDataParallel that a module is, compiled or not; None for another."""
+    parallel = getattr(nn.parallel, "DistributedDataParallel", None)
+    inner = value._modules.get("_orig_mod", value) if isinstance(value, nn.Module) else value
+    return inner if parallel is not None and isinstance(inner, parallel) else None
+
 
 def unwrapped(value: Any) -> Any:
     """Returns the module inside DistributedDataParallel, under whose names one process saves it."""
-    parallel = getattr(nn.parallel, "DistributedDataParallel", None)
-    return value.module if parallel is not None and isinstance(value, parallel) else value
+    wrapper = wrapper_of(value)
+    return value if wrapper is None else wrapper.module
 
 
 def require_wrapped(objects: Mapping[str, Any]) -> None:
     """Raises ArgumentError for a module whose gradients nobody would sum over the processes."""
+    optimizers = {n: o for n, o in objects.items() if isinstance(o, torch.optim.Optimizer)}
+    require_whole_optimizers(optimizers)
+    groups = [group for each in optimizers.values() for group in each.param_groups]
+    held = {id(parameter) for group in groups for parameter in group["params"]}
     for name, value in objects.items():
         if not isinstance(value, nn.Module):
             continue
+        # Where optimizers are passed, what none of them holds is trained by nobody: averages, say.
         if unwrapped(value) is value and any(
-            p.requires_grad and not is_piece(p) for p in value.parameters()
+            p.requires_grad and not is_piece(p) and (not held or id(p) in held)
+            for p in value.parameters()
         ):
             message = f"{name} trains in several processes, and nothing sums its gradients."
             line = f"{name} = torch.nn.parallel.DistributedDataParallel({name})"
@@ -35,6 +52,15 @@ def require_wrapped(objects: Mapping[str, Any]) -> None:
     modules = [value for value in objects.values() if isinstance(value, nn.Module)]
     if all(unwrapped(each) is each and not has_pieces(each) for each in modules):
         require_one_process("a loop over colabkit.Run without a wrapped module")
+
+
+def require_whole_optimizers(optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+    """Raises ArgumentError for an optimizer of which each process holds a part by itself."""
+    for name, optimizer in optimizers.items():
+        if any(kind.__name__ == "ZeroRedundancyOptimizer" for kind in type(optimizer).__mro__):
+            message = f"{name} is a ZeroRedundancyOptimizer, of which each process holds a part."
+            hint = "Take a plain optimizer, or deal weights and moments out with fully_shard."
+            raise ArgumentError(message, argument=name, hint=hint)
 
 
 def require_public_sharding(name: str, module: nn.Module) -> None:
@@ -75,16 +101,45 @@ def replicas_digest(*modules: nn.Module) -> str:
 def reasons_against(objects: Mapping[str, Any], processes: int) -> tuple[str, ...]:
     """Returns why several processes would not repeat their sums bit for bit."""
     found = []
-    wrapped = {name: value for name, value in objects.items() if unwrapped(value) is not value}
-    for name, value in wrapped.items() if processes > 2 else ():
-        if not (value.find_unused_parameters or value.static_graph):
+    wrapped = _wrappers(objects)
+    for name, value in wrapped.items():
+        if processes > 2 and not (value.find_unused_parameters or value.static_graph):
             found.append(
                 f"{name} lays its buckets out anew after the first step of each session"
                 " (DistributedDataParallel(..., find_unused_parameters=True) keeps them)"
             )
+        if not _syncs_buffers(value) and any(True for _ in value.module.buffers()):
+            found.append(
+                f"{name} has buffers of its own in each process, which its wrapper leaves so, and a"
+                " checkpoint holds those of process 0"
+            )
+        hooks = getattr(value, "_comm_hooks", ())
+        if any(state is not None and not isinstance(state, _GROUP) for _, state in hooks):
+            found.append(f"{name} sums by a hook whose state no checkpoint holds")
     if any(each.is_cuda for value in wrapped.values() for each in value.parameters()):
         found.append("nobody has seen whether several GPUs repeat their sums bit for bit")
     return tuple(found)
+
+
+def notices_of(objects: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns what must hold for several processes to repeat theirs bit for bit."""
+    return tuple(
+        f"provided {name} is not left in an evaluation: each process has its own BatchNorm there"
+        for name, value in _wrappers(objects).items()
+        if _syncs_buffers(value)
+        and any(isinstance(m, _NormBase) and m.track_running_stats for m in value.modules())
+    )
+
+
+def _syncs_buffers(wrapper: Any) -> bool:
+    # As PyTorch calls it from 2.13 on.
+    newer = getattr(wrapper, "forward_sync_buffers", None)
+    return bool(wrapper.broadcast_buffers if newer is None else newer)
+
+
+def _wrappers(objects: Mapping[str, Any]) -> dict[str, Any]:
+    found = {name: wrapper_of(value) for name, value in objects.items()}
+    return {name: wrapper for name, wrapper in found.items() if wrapper is not None}
 
 
 def device_of(objects: Mapping[str, Any]) -> torch.device:
