@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import os
 import random
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 
 import colabkit
 from colabkit.frameworks.torch import world
@@ -157,3 +159,22 @@ def test_statistics_of_batch_norm_are_those_that_were_saved_in_each_process(end,
     colabkit.load(saved, tmp_path / "run")
     held = torch.load(tmp_path / "weights-1", weights_only=True)
     assert all(torch.equal(held[name], each) for name, each in saved.state_dict().items())
+
+
+def test_a_restart_meets_apart_from_what_the_dead_have_left_in_the_launchers_store(monkeypatch):
+    engine: Any = dist
+    kept = engine.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{kept.port}", "RANK": "1"}
+    for name, value in {**given, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    wait = datetime.timedelta(seconds=600)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    assert world._own_store(wait) == {}
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    met = world._own_store(wait)
+    assert (met["rank"], met["world_size"]) == (1, 2)
+    kept.set("address", "of one that is dead")
+    assert not met["store"].check(["address"])
+    met["store"].set("address", "of one that lives")
+    assert kept.get("address") == b"of one that is dead"

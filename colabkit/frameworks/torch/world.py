@@ -53,7 +53,7 @@ class World:
         timeout = datetime.timedelta(seconds=deadline_s)
         try:
             if not dist.is_initialized():
-                dist.init_process_group(backend, timeout=timeout)
+                dist.init_process_group(backend, timeout=timeout, **_own_store(timeout))
             self._board = _next_board()
             _roll_call(self._board).wait(deadline_s, patience_s=PATIENCE_S)
             self._connections = Connections()
@@ -264,6 +264,22 @@ def _next_board() -> Board:
 
 def _roll_call(board: Board) -> RollCall:
     return RollCall(board, dist.get_rank(), dist.get_world_size())
+
+
+def _own_store(timeout: datetime.timedelta) -> dict[str, Any]:
+    """Returns where the processes of a restart meet, {} for those of a first start.
+
+    torchrun may keep its store, in which the addresses of those that are dead would be found.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0" or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    engine: Any = dist  # it names its stores without exporting them
+    store = engine.TCPStore(host, port, is_master=False, timeout=timeout)
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = engine.PrefixStore(f"restart {attempt}", store)
+    return {"store": store, "rank": rank, "world_size": size}
 
 
 def leave() -> None:
