@@ -5,16 +5,15 @@ from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import NOTED, Manifest, Name, SaveFacts
+from colabkit.checkpoint.named_classes import can_be_found, fields_of
 from colabkit.checkpoint.part_saver import PartSaver, decline, store_of_parts
 from colabkit.checkpoint.parts import IN_PIECES, PartCall, Posts
 from colabkit.checkpoint.pieces import Box, Cut, Cutter, Piece
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings, duration_s
 from colabkit.checkpoint.pytree import (
     axes_in_memory,
-    can_be_found,
     decode,
     encode,
-    fields_of,
     is_known_factory,
 )
 from colabkit.checkpoint.run_folder import RunFolder

@@ -6,13 +6,22 @@ import collections
 import dataclasses
 import enum
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from colabkit.checkpoint import small_tensors
+from colabkit.checkpoint.named_classes import (
+    at_place,
+    can_be_found,
+    dataclass_named,
+    fields_of,
+    filled,
+    missing,
+    place_of,
+    tuple_named,
+)
 from colabkit.checkpoint.pieces import Piece
 from colabkit.checkpoint.small_tensors import Pack
 from colabkit.checkpoint.tensors import TellsApart, describe_array
@@ -101,7 +110,7 @@ class _Encoder:
             if fields is not None:
                 return {
                     _TAG: "namedtuple",
-                    "class": _place_of(type(value)),
+                    "class": place_of(type(value)),
                     "fields": list(fields),
                     "items": self._items(value, path),
                 }
@@ -125,10 +134,10 @@ class _Encoder:
         if type(value).__module__ == "torch" and type(value).__name__ in _CONSTANTS:
             return {_TAG: "torch", "kind": type(value).__name__, "name": str(value)}
         if isinstance(value, enum.Enum) and can_be_found(type(value)):
-            return {_TAG: "enum", "class": _place_of(type(value)), "name": value.name}
+            return {_TAG: "enum", "class": place_of(type(value)), "name": value.name}
         if dataclasses.is_dataclass(value) and (held := fields_of(value)) is not None:
             fields = {key: self.encode(each, (*path, key)) for key, each in held.items()}
-            return {_TAG: "dataclass", "class": _place_of(type(value)), "fields": fields}
+            return {_TAG: "dataclass", "class": place_of(type(value)), "fields": fields}
         where = ".".join(path) or "the state"
         message = f"{where} is a {type(value).__name__}, which cannot be stored without pickle."
         hint = "Leave it out of state_dict(), or store the numbers it is made of."
@@ -214,7 +223,7 @@ class _Encoder:
         names, context = value.__tensor_flatten__()
         return {
             _TAG: "composite",
-            "class": _place_of(type(value)),
+            "class": place_of(type(value)),
             "shape": list(value.shape),
             "stride": list(value.stride()),
             "parts": {name: self.encode(getattr(value, name), (*path, name)) for name in names},
@@ -253,33 +262,6 @@ def axes_in_memory(array: np.ndarray[Any, Any]) -> tuple[int, ...]:
     if array.flags.c_contiguous:
         return tuple(range(array.ndim))
     return tuple(sorted(range(array.ndim), key=lambda axis: -abs(array.strides[axis])))
-
-
-def _place_of(kind: type) -> list[str]:
-    return [kind.__module__, kind.__qualname__]
-
-
-def _found(place: Sequence[str]) -> Any:
-    """Returns what stands at a place among the loaded modules; nothing is imported."""
-    module, name = place
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return found
-
-
-def can_be_found(kind: type) -> bool:
-    """Whether another process that runs the same program finds this very class."""
-    return _found(_place_of(kind)) is kind
-
-
-def fields_of(value: Any) -> dict[str, Any] | None:
-    """Returns the fields of a dataclass's object, None where it cannot be made of these alone."""
-    names = [field.name for field in dataclasses.fields(value)]
-    beside = set(getattr(value, "__dict__", ())) - set(names)
-    if beside or not can_be_found(type(value)) or not all(hasattr(value, n) for n in names):
-        return None
-    return {name: getattr(value, name) for name in names}
 
 
 def is_known_factory(factory: object) -> bool:
@@ -350,20 +332,14 @@ def _pairs(value: Any, many: Many) -> Any:
 
 
 def _named(value: Any, many: Many) -> Any:
-    """Returns a tuple of the class it was, or one like it where that is not there."""
-    found = _found(value["class"])
-    is_class = isinstance(found, type) and issubclass(found, tuple)
-    if not is_class or list(getattr(found, "_fields", ())) != value["fields"]:
-        make: Any = collections.namedtuple
-        found = make(value["class"][1].rpartition(".")[2], value["fields"])
-    return tuple.__new__(found, many(value["items"]))
+    return tuple.__new__(tuple_named(value), many(value["items"]))
 
 
 def _composed(value: Any, many: Many) -> Any:
     """Returns a tensor made of others, as its class makes it."""
-    kind = _found(value["class"])
+    kind = at_place(value["class"])
     if not (isinstance(kind, type) and hasattr(kind, "__tensor_unflatten__")):
-        raise _missing(value)
+        raise missing(value)
     parts, (context,) = value["parts"], many([value["context"]])
     inner = dict(zip(parts, many(parts.values()), strict=True))
     return kind.__tensor_unflatten__(inner, context, tuple(value["shape"]), tuple(value["stride"]))
@@ -373,36 +349,23 @@ def _constant(value: Any, _many: Many) -> Any:
     if value["kind"] not in _CONSTANTS:
         raise ValueError(value["kind"])
     if value["kind"] == "device":
-        return _found(["torch", "device"])(value["name"])
-    found = _found(["torch", value["name"].removeprefix("torch.")])
+        return at_place(["torch", "device"])(value["name"])
+    found = at_place(["torch", value["name"].removeprefix("torch.")])
     if type(found).__name__ != value["kind"]:
         raise ValueError(value["name"])
     return found
 
 
 def _member(value: Any, _many: Many) -> Any:
-    kind = _found(value["class"])
+    kind = at_place(value["class"])
     if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
-        raise _missing(value)
+        raise missing(value)
     return kind[value["name"]]
 
 
 def _filled(value: Any, many: Many) -> Any:
-    """Returns a dataclass's object with its fields as they were; none of its code is run."""
-    kind, fields = _found(value["class"]), value["fields"]
-    is_kind = isinstance(kind, type) and dataclasses.is_dataclass(kind)
-    if not is_kind or {field.name for field in dataclasses.fields(kind)} != set(fields):
-        raise _missing(value)
-    made = object.__new__(kind)
-    for name, each in zip(fields, many(fields.values()), strict=True):
-        object.__setattr__(made, name, each)
-    return made
-
-
-def _missing(value: Any) -> StateError:
-    where = ".".join(value["class"])
-    message = f"A checkpoint holds an object of {where}, which is not there, or is another now."
-    return StateError(message, where=where, hint="Define the class before the run is made.")
+    fields = value["fields"]
+    return filled(dataclass_named(value), list(fields), list(many(fields.values())))
 
 
 _FACTORIES: dict[str, Any] = {
