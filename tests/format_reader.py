@@ -58,10 +58,9 @@ def read(run: Path, name: str) -> dict[str, Any]:
 
 
 def state(node: Any, tensors: Tensors, members: list[np.ndarray]) -> Any:
-    if isinstance(node, list):
-        return [state(each, tensors, members) for each in node]
     if not isinstance(node, dict):
-        return node
+        is_list = isinstance(node, list)
+        return [state(each, tensors, members) for each in node] if is_list else node
     kind = node.get("$")
     value, at = node.get("value"), node.get("at", 0)
     if kind == "packed":
@@ -79,12 +78,32 @@ def state(node: Any, tensors: Tensors, members: list[np.ndarray]) -> Any:
         return float(value) if kind == "float" else complex(*map(float, value))
     if kind in {None, "dataclass", "enum", "composite", "torch"}:
         return {key: state(each, tensors, members) for key, each in node.items()}
+    if kind in {"members", "scalars", "some", "rows"}:
+        return column(node, tensors, members)
     items = state(node["items"], tensors, members)
     if kind == "deque":
         return collections.deque(items, node["maxlen"])
-    make = {"set": set, "frozenset": set, "tuple": tuple, "namedtuple": tuple}.get(kind, dict)
+    make = {"set": set, "frozenset": set, "tuple": tuple, "list": list, "namedtuple": tuple}.get(
+        kind, dict
+    )
     return make(items)
 
 
 def transposed(node: Any, tensors: Tensors, members: list[np.ndarray]) -> np.ndarray:
     return state(node["array"], tensors, members).transpose(node["axes"])
+
+
+def column(node: Any, tensors: Tensors, members: list[np.ndarray]) -> list[Any]:
+    if node["$"] == "members":
+        return members[node["at"] : node["at"] + node["of"]]
+    if node["$"] == "scalars":
+        return list(np.frombuffer(bytes.fromhex(node["value"]), node["dtype"]))
+    if node["$"] == "some":
+        items = state(node["items"], tensors, members)
+        there = dict(zip(node["there"], items, strict=True))
+        return [there.get(place) for place in range(node["of"])]
+    like, columns = node["like"], [state(each, tensors, members) for each in node["columns"]]
+    keys = like.get("keys") or like.get("fields")
+    make = {"tuple": tuple, "namedtuple": tuple, "list": list}.get(like["$"])
+    rows = zip(*columns, strict=True)
+    return [make(each) if make else dict(zip(keys, each, strict=True)) for each in rows]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.checkpoint import small_tensors
+from colabkit.checkpoint.columns import DEPTH_MAX, FEW, PLAIN, TAG, Columns, cells_of
 from colabkit.checkpoint.named_classes import (
     at_place,
     can_be_found,
@@ -27,10 +28,7 @@ from colabkit.checkpoint.small_tensors import Pack
 from colabkit.checkpoint.tensors import TellsApart, describe_array
 from colabkit.errors import CheckpointCorruptError, StateError
 
-_TAG = "$"
-_DEPTH_MAX = 64
 _CONSTANTS = frozenset({"dtype", "device", "layout", "memory_format"})
-_PLAIN = frozenset({type(None), bool, int, str})
 _HOLDERS = frozenset({tuple, list, dict, collections.deque})
 _WRONG_FORM = (
     KeyError,
@@ -76,123 +74,111 @@ class _Encoder:
     ) -> None:
         self._is_tensor = is_tensor
         self._pack = pack
+        self._columns = Columns(pack, self.encode) if pack is not None else None
         self._tells = tells
         self._at: dict[int, list[str]] = {}
         self.leaves: dict[str, Any] = {}
 
     def encode(self, value: Any, path: tuple[str, ...]) -> Any:
-        if len(path) > _DEPTH_MAX:
-            message = f"The state is nested over {_DEPTH_MAX} deep, or holds itself."
+        if len(path) > DEPTH_MAX:
+            message = f"The state is nested over {DEPTH_MAX} deep, or holds itself."
             raise StateError(message, where=".".join(path[:4]))
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             return value
         if self._pack is not None and type(value) in _HOLDERS:
             return self._container(value, path)
         if type(value) is float:
-            return value if math.isfinite(value) else {_TAG: "float", "value": repr(value)}
+            return value if math.isfinite(value) else {TAG: "float", "value": repr(value)}
         if self._is_tensor(value):
             return self._tensor(value, path, "tensor")
         if isinstance(value, np.ndarray) and describe_array(value) is not None:
             return self._array(value, path)
         if isinstance(value, np.generic) and value.dtype.kind in "biufc":
-            return {_TAG: "scalar", "dtype": value.dtype.str, "value": value.tobytes().hex()}
+            return {TAG: "scalar", "dtype": value.dtype.str, "value": value.tobytes().hex()}
         if isinstance(value, Piece):
-            return {_TAG: "tensor", "key": self._name(value, path, "tensor")}
+            return {TAG: "tensor", "key": self._name(value, path, "tensor")}
         return self._container(value, path)
 
     def _container(self, value: Any, path: tuple[str, ...]) -> Any:
         if isinstance(value, list):
-            return self._items(value, path)
-        if type(value) is tuple and (packed := self._packed(value, "tuple")) is not None:
-            return packed
+            items = self._items(value, path)
+            return items if isinstance(items, list) else {TAG: "list", "items": items}
         if isinstance(value, tuple):
             fields = getattr(value, "_fields", None)
             if fields is not None:
                 return {
-                    _TAG: "namedtuple",
+                    TAG: "namedtuple",
                     "class": place_of(type(value)),
                     "fields": list(fields),
                     "items": self._items(value, path),
                 }
-            return {_TAG: "tuple", "items": self._items(value, path)}
+            return {TAG: "tuple", "items": self._items(value, path)}
         if isinstance(value, Mapping):
             return self._mapping(value, path)
         if isinstance(value, set | frozenset):
             kind = "frozenset" if isinstance(value, frozenset) else "set"
-            return {_TAG: kind, "items": self._items(sorted(value, key=repr), path)}
+            return {TAG: kind, "items": self._items(sorted(value, key=repr), path)}
         if isinstance(value, collections.deque):
             items = self._items(value, path)
-            return {_TAG: "deque", "items": items, "maxlen": value.maxlen}
+            return {TAG: "deque", "items": items, "maxlen": value.maxlen}
         if isinstance(value, bytes | bytearray):
             kind = "bytearray" if isinstance(value, bytearray) else "bytes"
-            return {_TAG: kind, "value": bytes(value).hex()}
+            return {TAG: kind, "value": bytes(value).hex()}
         if isinstance(value, complex):
-            return {_TAG: "complex", "value": [repr(value.real), repr(value.imag)]}
+            return {TAG: "complex", "value": [repr(value.real), repr(value.imag)]}
         return self._by_class(value, path)
 
     def _by_class(self, value: Any, path: tuple[str, ...]) -> Any:
         if type(value).__module__ == "torch" and type(value).__name__ in _CONSTANTS:
-            return {_TAG: "torch", "kind": type(value).__name__, "name": str(value)}
+            return {TAG: "torch", "kind": type(value).__name__, "name": str(value)}
         if isinstance(value, enum.Enum) and can_be_found(type(value)):
-            return {_TAG: "enum", "class": place_of(type(value)), "name": value.name}
+            return {TAG: "enum", "class": place_of(type(value)), "name": value.name}
         if dataclasses.is_dataclass(value) and (held := fields_of(value)) is not None:
             fields = {key: self.encode(each, (*path, key)) for key, each in held.items()}
-            return {_TAG: "dataclass", "class": place_of(type(value)), "fields": fields}
+            return {TAG: "dataclass", "class": place_of(type(value)), "fields": fields}
         where = ".".join(path) or "the state"
         message = f"{where} is a {type(value).__name__}, which cannot be stored without pickle."
         hint = "Leave it out of state_dict(), or store the numbers it is made of."
         raise StateError(message, where=where, hint=hint)
 
-    def _packed(self, items: tuple[Any, ...], kind: str) -> dict[str, Any] | None:
-        at = None if self._pack is None else self._pack.take(items)
-        return None if at is None else {_TAG: f"packed {kind}", "at": at, "of": len(items)}
-
-    def _items(self, items: Any, path: tuple[str, ...]) -> list[Any]:
-        if _PLAIN.issuperset(map(type, items)):
+    def _items(self, items: Any, path: tuple[str, ...]) -> Any:
+        """Returns a list of what each is, or one node for many."""
+        if PLAIN.issuperset(map(type, items)):
             return list(items)
-        if self._pack is not None:
-            return [
-                (type(item) is tuple and self._packed(item, "tuple"))
-                or self.encode(item, (*path, str(place)))
-                for place, item in enumerate(items)
-            ]
+        if self._columns is not None and len(items) >= FEW:
+            return self._columns.of(list(items), path, range(len(items)))
         return [self.encode(item, (*path, str(place))) for place, item in enumerate(items)]
 
     def _mapping(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> Any:
         kind, more = _kind_of(value, path)
-        if (pairs := self._packed_pairs(value, path)) is not None:
-            return {_TAG: kind, "items": pairs, **more}
-        if kind == "dict" and all(type(key) is str and key != _TAG for key in value):
+        if self._columns is not None and len(value) >= FEW:
+            keys, items = list(value), list(value.values())
+            if len(set(map(type, items))) == 1:
+                columns = [
+                    self._columns.of(keys, (*path, "key"), range(len(keys))),
+                    self._columns.of(items, path, keys),
+                ]
+                pairs = {TAG: "rows", "like": {TAG: "tuple"}, "columns": columns}
+                return {TAG: kind, "items": pairs, **more}
+        if kind == "dict" and all(type(key) is str and key != TAG for key in value):
             return {key: self.encode(item, (*path, key)) for key, item in value.items()}
-        pairs = [
-            [self.encode(key, (*path, "key")), self.encode(item, (*path, str(key)))]
-            for key, item in value.items()
-        ]
-        return {_TAG: kind, "items": pairs, **more}
-
-    def _packed_pairs(self, value: Mapping[Any, Any], path: tuple[str, ...]) -> list[Any] | None:
-        """Takes up many small tensors at once, None where there are few or other things."""
-        if self._pack is None or len(value) < small_tensors.MANY:
-            return None
-        at, keys = self._pack.take(list(value.values())), list(value)
-        if at is None:
-            return None
-        is_plain = small_tensors.PLAIN_KEYS.issuperset(map(type, keys))
-        if is_plain and (known := self._pack.pairs_known(at, keys)) is not None:
-            return known
-        pairs = [
-            [self.encode(key, (*path, "key")), {_TAG: "packed one", "at": place, "of": 1}]
-            for place, key in enumerate(keys, at)
-        ]
-        if is_plain:
-            self._pack.note_pairs(at, keys, pairs)
-        return pairs
+        return {
+            TAG: kind,
+            "items": [
+                [self.encode(key, (*path, "key")), self.encode(item, (*path, str(key)))]
+                for key, item in value.items()
+            ],
+            **more,
+        }
 
     def _tensor(self, value: Any, path: tuple[str, ...], kind: str) -> dict[str, Any]:
         if hasattr(value, "__tensor_flatten__"):
             return self._composite(value, path)
-        packed = self._packed((value,), "one") if self._pack is not None else None
-        return packed or {_TAG: kind, "key": self._name(value, path, kind)}
+        if self._pack is not None and type(value) in self._pack.kinds:
+            at = self._pack.take((value,))
+            if at is not None:
+                return {TAG: "packed one", "at": at}
+        return {TAG: kind, "key": self._name(value, path, kind)}
 
     def _array(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
         axes = axes_in_memory(value)
@@ -201,7 +187,7 @@ class _Encoder:
         # A product of matrices adds up in another order where a matrix lies otherwise.
         laid = np.ascontiguousarray(value.transpose(axes))
         array = self._tensor(laid, path, "array")
-        return {_TAG: "transposed", "array": array, "axes": np.argsort(axes).tolist()}
+        return {TAG: "transposed", "array": array, "axes": np.argsort(axes).tolist()}
 
     def _name(self, value: Any, path: tuple[str, ...], kind: str) -> str:
         """Returns the name of a tensor, which one that has several has but once."""
@@ -222,7 +208,7 @@ class _Encoder:
         """Takes a tensor apart that is made of others: codes and scales, say."""
         names, context = value.__tensor_flatten__()
         return {
-            _TAG: "composite",
+            TAG: "composite",
             "class": place_of(type(value)),
             "shape": list(value.shape),
             "stride": list(value.stride()),
@@ -280,7 +266,7 @@ def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
         CheckpointCorruptError: It is no skeleton.
     """
     try:
-        if isinstance(skeleton, dict) and skeleton.get(_TAG) == small_tensors.TAG:
+        if isinstance(skeleton, dict) and skeleton.get(TAG) == small_tensors.TAG:
             members = small_tensors.members_of(skeleton, leaf)
             return _decode(skeleton["state"], _with_members(leaf, members))
         return _decode(skeleton, leaf)
@@ -305,16 +291,22 @@ def _decode(value: Any, leaf: Callable[[str, Any], Any]) -> Any:
         return [_decode(item, leaf) for item in value]
     if not isinstance(value, dict):
         return value
-    if _TAG not in value:
+    if TAG not in value:
         return {key: _decode(item, leaf) for key, item in value.items()}
-    kind = value[_TAG]
+    kind = value[TAG]
     if kind in {"tensor", "array"}:
         return leaf(kind, value["key"])
     if kind == "packed one":
         return leaf("member", value["at"])
     if kind == "packed tuple":
         return tuple(leaf("member", value["at"] + place) for place in range(value["of"]))
-    return _DECODERS[kind](value, lambda items: (_decode(item, leaf) for item in items))
+    return _DECODERS[kind](value, lambda items: _many(items, leaf))
+
+
+def _many(items: Any, leaf: Callable[[str, Any], Any]) -> Iterator[Any]:
+    if isinstance(items, dict):
+        return cells_of(items, lambda each: _many(each, leaf), lambda at: leaf("member", at))
+    return (_decode(item, leaf) for item in items)
 
 
 Many = Callable[[Any], Iterator[Any]]
@@ -377,6 +369,7 @@ _FACTORIES: dict[str, Any] = {
 _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "float": lambda value, _: float(value["value"]),
     "scalar": _scalar,
+    "list": lambda value, many: list(many(value["items"])),
     "tuple": lambda value, many: tuple(many(value["items"])),
     "set": lambda value, many: set(many(value["items"])),
     "deque": lambda value, many: collections.deque(many(value["items"]), value["maxlen"]),

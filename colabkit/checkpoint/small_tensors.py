@@ -18,8 +18,6 @@ from colabkit.checkpoint.tensors import TensorSpec, describe_array
 TAG = "packed"
 # Fewer than this are stored each under a name of its own.
 MANY = 1000
-# Where keys of these are equal, they are stored alike: True is 1, but is not stored so.
-PLAIN_KEYS = frozenset({int, str})
 _MEMBER_BYTES_MAX = 4 << 10
 _NEW: Any = object()
 _nbytes = operator.attrgetter("nbytes")
@@ -60,19 +58,15 @@ class Forms:
         self._known: dict[int, tuple[Any, int | None]] = {}
         # All of the last save in their order, and which of them have one form.
         self._last: tuple[list[Any], Grouping | None] = ([], None)
-        # By place, the keys of a mapping of many, and what is stored of them and their places.
-        self.pairs: dict[int, tuple[list[Any], list[Any]]] = {}
 
     def know(self, items: Sequence[Any], at: int) -> bool:
-        """Whether all of them were there at the last save.
+        """Whether they were there at the last save.
 
         Args:
             items: Some of the members.
             at: The place that the first of them will have.
         """
-        if len(items) >= MANY and _are_same(items, self._last[0][at : at + len(items)]):
-            return True
-        return bool(items) and all(map(self._known.__contains__, map(id, items)))
+        return _are_same(items, self._last[0][at : at + len(items)])
 
     def grouped(self, members: list[Any], backend: Packing) -> Grouping | None:
         """Returns which have one form; None where one cannot be put together with others."""
@@ -151,32 +145,19 @@ class Pack:
     def __init__(self, backend: Packing, forms: Forms) -> None:
         self._backend = backend
         self._forms = forms
-        self._kinds = frozenset({backend.tensor_type, np.ndarray})
-        self._pairs: dict[int, tuple[list[Any], list[Any]]] = {}
+        self.kinds = frozenset({backend.tensor_type, np.ndarray})
         self.members: list[Any] = []
 
     def take(self, items: Sequence[Any]) -> int | None:
-        """Takes small tensors up; returns the place of the first, None where not all are small."""
-        if not self._forms.know(items, len(self.members)):
-            if not items or not self._kinds.issuperset(map(type, items)):
-                return None
-            if max(map(_nbytes, items)) > _MEMBER_BYTES_MAX:
-                return None
+        """Takes up tensors and arrays of its kinds; returns the place of the first.
+
+        None where not all are small.
+        """
         at = len(self.members)
+        if not self._forms.know(items, at) and max(map(_nbytes, items)) > _MEMBER_BYTES_MAX:
+            return None
         self.members.extend(items)
         return at
-
-    def pairs_known(self, at: int, keys: list[Any]) -> list[Any] | None:
-        """Returns what the last save stored of a mapping of these keys; nobody changes it."""
-        known = self._forms.pairs.get(at)
-        if known is None or known[0] != keys:
-            return None
-        self._pairs[at] = known
-        return known[1]
-
-    def note_pairs(self, at: int, keys: list[Any], pairs: list[Any]) -> None:
-        """Takes down what is stored of a mapping whose first member has a place."""
-        self._pairs[at] = (keys, pairs)
 
     def gathered(self) -> tuple[list[Any], list[int]] | None:
         """Returns the tensors put together, and of which of them each member is a row.
@@ -184,7 +165,6 @@ class Pack:
         None where one of the members cannot be put together with others.
         """
         known = self._forms.grouped(self.members, self._backend)
-        self._forms.pairs = self._pairs
         if known is None:
             return None
         together = [self._gather(pick(self.members)) for pick in known.picks]
