@@ -18,7 +18,7 @@ from colabkit.checkpoint.pytree import (
 )
 from colabkit.checkpoint.run_folder import RunFolder
 from colabkit.checkpoint.saver import Saver
-from colabkit.checkpoint.snapshot import Section, require_distinct
+from colabkit.checkpoint.snapshot import AT_ONCE_BYTES, Section, require_distinct
 from colabkit.checkpoint.staging_area import upload_stranded
 from colabkit.checkpoint.status import FoundSave, SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
@@ -26,6 +26,7 @@ from colabkit.checkpoint.tensors import TensorBackend, TensorSpec
 from colabkit.checkpoint.uploader import Uploader, UploadStatus
 
 __all__ = [
+    "AT_ONCE_BYTES",
     "IN_PIECES",
     "NOTED",
     "Box",

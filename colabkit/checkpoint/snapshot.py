@@ -33,7 +33,8 @@ from colabkit.checkpoint.tensors import (
 from colabkit.errors import StateError
 from colabkit.storage import Bytes, hash_of
 
-_SMALL_BYTES = 64 << 10
+# Smaller ones are copied on the training thread.
+AT_ONCE_BYTES = 64 << 10
 _ALIGN = 64
 _HASHERS = 2
 _ROOM_BYTES, _BLOCK_BYTES = 1 << 20, 128 << 20
@@ -298,7 +299,7 @@ def choose_mode(
     """
     if tensor.is_private:
         return Mode.PRIVATE
-    if all_at_once or tensor.members or tensor.is_array or tensor.spec.nbytes < _SMALL_BYTES:
+    if all_at_once or tensor.members or tensor.is_array or tensor.spec.nbytes < AT_ONCE_BYTES:
         return Mode.AT_ONCE
     if is_guarded(tensor.spec):
         return Mode.GUARDED
@@ -379,7 +380,7 @@ def hash_copies(tensors: Sequence[SnapshotTensor]) -> None:
     """Notes the hash of each tensor's copy."""
     large = []
     for each in tensors:
-        if each.spec.nbytes < _SMALL_BYTES:
+        if each.spec.nbytes < AT_ONCE_BYTES:
             # To hand one over costs more than to hash it, and training waits for that.
             each.hash = hash_of(each.view)
         else:

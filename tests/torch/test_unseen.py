@@ -100,3 +100,59 @@ def test_a_loop_once_caught_is_copied_at_once_in_every_later_session():
     again, other = side()
     again.restore({section.name: section.state for section in first.sections()})
     assert not again.guard()(again.backend.describe(other.weight))
+
+
+def among_many() -> tuple[TorchAdapter, nn.Linear, torch.optim.Optimizer]:
+    """A large layer among so many small ones that what is known of them is kept."""
+    layers = nn.ModuleList(nn.Linear(1, 1) for _ in range(600)).append(nn.Linear(300, 300))
+    optimizer = torch.optim.Adam(layers.parameters(), lr=0.1)
+    for each in layers.parameters():
+        each.grad = torch.ones_like(each)
+    optimizer.step()
+    adapter = TorchAdapter({"model": layers, "optimizer": optimizer})
+    adapter.sections()
+    return adapter, layers[-1], optimizer
+
+
+def moment(layer: nn.Linear, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    found: torch.Tensor = optimizer.state[layer.weight]["exp_avg"]
+    return found
+
+
+@pytest.mark.parametrize("of", ["weight", "moment"])
+def test_a_large_one_among_many_small_is_copied_meanwhile_and_watched(of):
+    adapter, layer, optimizer = among_many()
+    for _ in range(2):
+        tensor = layer.weight if of == "weight" else moment(layer, optimizer)
+        assert adapter.guard()(adapter.backend.describe(tensor))
+        check = adapter.unchanged()
+        assert check(copies(layer.weight, moment(layer, optimizer)))
+        with torch.no_grad():
+            tensor.add_(1.0)
+        assert not check(copies(layer.weight, moment(layer, optimizer)))
+        adapter, layer, optimizer = among_many()
+        layer.weight.data = layer.weight.detach().clone()
+        optimizer.state[layer.weight]["exp_avg"] = torch.zeros(300, 300)
+        adapter.sections()
+
+
+def test_what_takes_the_place_of_a_large_one_among_many_is_seen_at_the_next_save():
+    adapter, layer, optimizer = among_many()
+    optimizer.state.clear()
+    before = adapter.guard()
+    for change in (
+        lambda: setattr(layer, "weight", nn.Parameter(torch.ones(300, 300))),
+        lambda: setattr(layer.weight, "data", torch.ones(301, 300)),
+        lambda: optimizer.param_groups[0]["params"].append(nn.Parameter(torch.ones(200, 200))),
+    ):
+        change()
+        trained = optimizer.param_groups[0]["params"]
+        trained[1200] = layer.weight
+        adapter.sections()
+        for each in (layer.weight, *trained[1202:]):
+            assert adapter.guard()(adapter.backend.describe(each))
+        check = adapter.unchanged()
+        layer.weight.data.add_(1.0)
+        assert not check(copies(layer.weight))
+        adapter._writes_unseen = False
+    assert not before(adapter.backend.describe(layer.weight))

@@ -250,7 +250,7 @@ class TorchAdapter:
 
     def guard(self) -> Callable[[TensorSpec], bool]:
         """Returns which tensors only an optimizer's step changes: none, where others were seen."""
-        addresses = frozenset() if self._writes_unseen else self._state.guarded_addresses()
+        addresses = frozenset() if self._writes_unseen else self._state.guarded.addresses()
         addresses |= {each.data_ptr() for each in self._wholes}
         return lambda spec: spec.address in addresses
 
@@ -259,7 +259,7 @@ class TorchAdapter:
         wholes, self._wholes = self._wholes, []
         if self._writes_unseen:
             return lambda _: True
-        watch = self._state.watch(wholes, in_pieces=self.leaves_pieces)
+        watch = self._state.guarded.watch(wholes, in_pieces=self.leaves_pieces)
 
         def is_unchanged(copies: Mapping[int, Bytes]) -> bool:
             is_whole = watch.is_unchanged(copies)

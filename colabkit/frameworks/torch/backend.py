@@ -182,6 +182,19 @@ def marks_of(tensors: Sequence[Any]) -> list[list[Any]] | None:
     return None
 
 
+def have_marks(tensors: Sequence[Any], marks: Sequence[Any] | None) -> bool:
+    """Whether tensors still are what ``marks_of`` once gave."""
+    places = range(0, len(tensors), _FEW)
+    if marks is None or len(marks) != len(places) * len(_MARKS):
+        return False
+    # Compared and dropped by the few, too: 40,000 new forms would call the garbage collector.
+    known = iter(marks)
+    with contextlib.suppress(RuntimeError):
+        few = (tensors[at : at + _FEW] for at in places)
+        return all(list(map(mark, each)) == next(known) for each in few for mark in _MARKS)
+    return False
+
+
 def _reads_as(tensor: Any) -> tuple[Any, ...]:
     """Returns all that decides which numbers a tensor reads from its memory."""
     bits = (tensor.is_conj(), tensor.is_neg())

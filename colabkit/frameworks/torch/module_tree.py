@@ -10,14 +10,14 @@ import dataclasses
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from colabkit.frameworks.attributes import UNCHANGING
-from colabkit.frameworks.torch.backend import marks_of
+from colabkit.frameworks.torch.backend import have_marks, marks_of
 from colabkit.frameworks.torch.pieces import reshard
 from colabkit.frameworks.torch.structure import names_in_groups
 from colabkit.frameworks.torch.trained import parts_of
@@ -26,7 +26,7 @@ OF_ANY_MODULE = frozenset(vars(nn.Module())) - {"training"}
 _HOLDERS = ("_parameters", "_buffers", "_modules", "_state_dict_hooks", "_state_dict_pre_hooks")
 _DECIDING = ("state_dict", "_save_to_state_dict", "get_extra_state")
 _DICTS = frozenset({dict, type(nn.Module()._forward_hooks)})
-_PLAIN = frozenset({torch.Tensor, nn.Parameter})
+PLAIN = frozenset({torch.Tensor, nn.Parameter})
 # Fewer than this are asked for their state each time.
 _MANY = 1000
 # So many modules at a time stay in the processor's cache until all of them was read.
@@ -82,9 +82,10 @@ class ModuleTree:
         self._look_at_places()
 
     def _look_at_places(self) -> None:
-        marks = marks_of(list(self._state.values())) if self._state is not None else None
-        if marks is None or marks != self._marks:
-            self._marks, self.places = marks, None if marks is None else next(_numbers)
+        tensors = [] if self._state is None else list(self._state.values())
+        if self._state is None or not have_marks(tensors, self._marks):
+            self._marks = None if self._state is None else marks_of(tensors)
+            self.places = None if self._marks is None else next(_numbers)
 
     @property
     def form(self) -> tuple[int, int] | None:
@@ -160,7 +161,7 @@ class ModuleTree:
         if any(name in own for own in every for name in _DECIDING):
             return None
         state = self._root.state_dict(keep_vars=True)
-        return state if _PLAIN.issuperset(map(type, state.values())) else None
+        return state if PLAIN.issuperset(map(type, state.values())) else None
 
 
 class _Few:
@@ -245,6 +246,16 @@ class Trees(dict[str, ModuleTree]):
     def groups(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Any]:
         """Returns the names of the parameters in the groups of each optimizer."""
         return {name: self._look_into(name, each).found for name, each in optimizers.items()}
+
+    def trained(self, optimizers: Mapping[str, torch.optim.Optimizer]) -> Hashable | None:
+        """Returns what is equal while optimizers train the same tensors, each in its place.
+
+        None where that is not known.
+        """
+        looks = [self._look_into(name, each) for name, each in optimizers.items()]
+        forms = [tree.form for tree in self.values()]
+        is_known = None not in forms and not any(each.unowned for each in looks)
+        return (*forms, *looks) if is_known else None
 
     def unowned(self, name: str, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
         """Returns what an optimizer trains and no module of the run holds, by its place."""

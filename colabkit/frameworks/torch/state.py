@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,10 +15,11 @@ from colabkit.frameworks.attributes import Attributes, has_state
 from colabkit.frameworks.generators import find_generators, is_unseedable
 from colabkit.frameworks.torch.code_memory import memory_of_code
 from colabkit.frameworks.torch.frozen_base import FrozenBase
+from colabkit.frameworks.torch.guarded import Guarded
 from colabkit.frameworks.torch.held_objects import HeldObjects, inner_optimizers, of_optimizer
 from colabkit.frameworks.torch.metrics import has_metrics, keep_sums
 from colabkit.frameworks.torch.module_tree import Trees
-from colabkit.frameworks.torch.pieces import cut_like, has_pieces, local
+from colabkit.frameworks.torch.pieces import cut_like, has_pieces
 from colabkit.frameworks.torch.prepared import plain_optimizer, scaler_of
 from colabkit.frameworks.torch.python_attributes import PythonAttributes
 from colabkit.frameworks.torch.randomness import (
@@ -42,7 +43,6 @@ from colabkit.frameworks.torch.structure import (
     regroup,
 )
 from colabkit.frameworks.torch.tensor_values import TensorValues
-from colabkit.frameworks.torch.unseen_writes import Watch
 
 _NAMED_MAX = 3
 
@@ -85,6 +85,7 @@ class TorchState:
         known = (each for module in self.modules.values() for each in module.modules())
         everything = [*objects.values(), *known, *self.optimizers.values(), *self.others.values()]
         self._held = HeldObjects(everything)
+        self.guarded = Guarded(self.optimizers, self._trees, in_pieces=self.is_sharded)
         self.large: set[str] = set()
         trained = (p for o in self.optimizers.values() for p in parameters_of(o))
         held = (p for module in self.modules.values() for p in module.parameters())
@@ -353,31 +354,6 @@ class TorchState:
         states = [encode(state_of(o), torch.is_tensor)[1].values() for o in self.others.values()]
         held = {tensor.data_ptr() for state in states for tensor in state}
         return sum(p.data_ptr() not in held for p in unowned)
-
-    def guarded_addresses(self) -> frozenset[int]:
-        """Returns where the tensors lie that only an optimizer's step changes."""
-        here = local if self.is_sharded else list
-        found: set[int] = set()
-        for optimizer in self.optimizers.values():
-            found.update(map(torch.Tensor.data_ptr, here(parameters_of(optimizer))))
-            for state in optimizer.state.values():
-                tensors = here([each for each in state.values() if torch.is_tensor(each)])
-                found.update(map(torch.Tensor.data_ptr, tensors))
-        # Tensors made of others have no memory of their own, nor have empty ones.
-        return frozenset(found - {0})
-
-    def watch(self, copies: Sequence[torch.Tensor] = (), *, in_pieces: bool = False) -> Watch:
-        """Returns the tensors that only an optimizer's step changes, as they are now.
-
-        Args:
-            copies: Those that were put together of the pieces of several processes.
-            in_pieces: Whether the others' pieces are copied as they are.
-        """
-        states = (state for o in self.optimizers.values() for state in o.state.values())
-        tensors = [t for state in states for t in state.values() if isinstance(t, torch.Tensor)]
-        weights = [p for o in self.optimizers.values() for p in parameters_of(o)]
-        here = local if in_pieces else list
-        return Watch([*here(tensors), *copies], here(weights))
 
     def _tensors(self) -> dict[str, dict[str, torch.Tensor]]:
         states = ((name, module.state_dict()) for name, module in self.modules.items())

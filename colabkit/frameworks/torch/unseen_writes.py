@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 
+from colabkit.checkpoint import AT_ONCE_BYTES
 from colabkit.storage import Bytes
 
 # Training waits for the sample. Elements far from each other are slow to read.
 _TENSORS_MAX = 64
 _NEAR, _NEAR_MAX, _FAR_MAX = 1 << 22, 1 << 15, 1 << 13
-_SMALL_BYTES = 64 << 10
 _version_of = operator.attrgetter("_version")
 # The places differ from save to save: a change of few elements is met sooner or later.
 _places = random.Random()  # noqa: S311  # chooses places, guards nothing
@@ -34,7 +34,7 @@ class Watch:
         self._tensors = [*tensors, *parameters]
         self._versions = list(map(_version_of, self._tensors))
         # One made of others has no memory of its own, and its parts are copied at once.
-        large = [p for p in parameters if p.nbytes >= _SMALL_BYTES]
+        large = [p for p in parameters if p.nbytes >= AT_ONCE_BYTES]
         large = [p for p in large if not hasattr(p, "__tensor_flatten__")]
         if len(large) > _TENSORS_MAX:
             large = _places.sample(large, _TENSORS_MAX)
