@@ -18,6 +18,7 @@ from colabkit.checkpoint.pytree import (
 )
 from colabkit.checkpoint.run_folder import RunFolder
 from colabkit.checkpoint.saver import Saver
+from colabkit.checkpoint.small_tensors import Forms, Pack
 from colabkit.checkpoint.snapshot import AT_ONCE_BYTES, Section, require_distinct
 from colabkit.checkpoint.staging_area import upload_stranded
 from colabkit.checkpoint.status import FoundSave, SaveState, SaveStatus
@@ -36,11 +37,13 @@ __all__ = [
     "Company",
     "Cut",
     "Cutter",
+    "Forms",
     "FoundSave",
     "Lease",
     "LoadedCheckpoint",
     "Manifest",
     "Name",
+    "Pack",
     "PartCall",
     "PartSaver",
     "Piece",

@@ -6,6 +6,7 @@ hashes and names would hold training for seconds.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import operator
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -96,6 +97,12 @@ class Forms:
         return len(self._numbers) if can_be else None
 
 
+def _are_small(items: Sequence[Any]) -> bool:
+    with contextlib.suppress(RuntimeError):  # a sparse one has no size, and is refused by name
+        return bool(max(map(_nbytes, items)) <= _MEMBER_BYTES_MAX)
+    return False
+
+
 def _form(array: np.ndarray[Any, Any]) -> Hashable:
     return array.dtype.str, array.shape
 
@@ -154,7 +161,7 @@ class Pack:
         None where not all are small.
         """
         at = len(self.members)
-        if not self._forms.know(items, at) and max(map(_nbytes, items)) > _MEMBER_BYTES_MAX:
+        if not self._forms.know(items, at) and not _are_small(items):
             return None
         self.members.extend(items)
         return at

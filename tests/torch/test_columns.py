@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from colabkit.checkpoint import RunFolder, encode
-from colabkit.checkpoint.small_tensors import Forms, Pack
+from colabkit.checkpoint import Forms, Pack, RunFolder, Section, encode
+from colabkit.checkpoint.snapshot import LeafFinder
 from colabkit.errors import StateError
 from colabkit.frameworks.torch import TorchBackend
 from tests import format_reader
@@ -151,6 +151,15 @@ def test_what_cannot_be_stored_is_named_by_its_place(other):
     kept[70] = (of(70), object())
     with pytest.raises(StateError, match=r"kept\.70\.1 is a object"):
         taken(kept)
+
+
+@pytest.mark.parametrize("count", [1, COUNT])
+def test_a_sparse_tensor_among_them_is_refused_in_words(count, tmp_path):
+    kept = [(of(number), number) for number in range(count)]
+    kept[-1] = (of(0).to_sparse(), 0)
+    section = Section("objects", {"kept": kept}, weights=False)
+    with pytest.raises(StateError, match="cannot be stored"):
+        LeafFinder(TorchBackend(torch.device("cpu"))).find([section])
 
 
 def test_what_holds_itself_is_refused():

@@ -258,6 +258,31 @@ class Memory:
         self.kept = state["kept"]
 
 
+CHANGED = {
+    "nothing": lambda _: None,
+    "written in place": lambda kept: kept[3][0].add_(1),
+    "an array written in place": lambda kept: kept[3][1].fill(7),
+    "a number": lambda kept: kept.__setitem__(3, (*kept[3][:2], -1)),
+    "an equal tensor": lambda kept: kept.__setitem__(3, (kept[3][0].clone(), *kept[3][1:])),
+    "one more": lambda kept: kept.append(kept[0]),
+    "one of another kind": lambda kept: kept.__setitem__(3, list(kept[3])),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED.values(), ids=CHANGED)
+def test_an_evaluation_sees_what_changes_in_a_memory(change):
+    kept = Memory()
+    rows = [(torch.zeros(3), np.zeros(3), number) for number in range(2 * COUNT)]
+    kept.kept = collections.deque(rows)
+    model = torch.nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    adapter = TorchAdapter({"model": model, "optimizer": optimizer, "memory": kept})
+    mark = adapter.evaluation_mark()
+    assert mark == adapter.evaluation_mark()
+    change(kept.kept)
+    assert (mark == adapter.evaluation_mark()) is (change is CHANGED["nothing"])
+
+
 def test_a_replay_memory_goes_on_in_a_run(tmp_path):
     first = Memory()
     loop(tmp_path, memory=first)

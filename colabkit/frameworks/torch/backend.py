@@ -60,7 +60,7 @@ class TorchBackend:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self.tensor_type = torch.Tensor
+        self.tensor_type: type = torch.Tensor
         self.form: Callable[[Any], Hashable] = _form
         self.overlaps = device.type == "cuda"
         self._streams: dict[torch.device, Any] = {}

@@ -10,11 +10,14 @@ import numpy as np
 import torch
 import xxhash
 
-from colabkit.checkpoint import Section, encode
+from colabkit.checkpoint import Forms, Pack, Section, encode
 from colabkit.errors import StateError
+from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.small_state import SmallState
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import parameters_of
+
+_BACKEND = TorchBackend(torch.device("cpu"))
 
 
 class _Mark:
@@ -63,12 +66,17 @@ class _Seen:
     def of(cls, sections: Sequence[Section]) -> _Seen:
         values: list[Any] = []
         leaves: dict[str, Any] = {}
+        members: list[Any] = []
         for section in sections:
-            skeleton, found = encode(section.state, torch.is_tensor)
+            # Thousands of small tensors are taken up at once, and have no names.
+            pack = Pack(_BACKEND, Forms())
+            skeleton, found = encode(section.state, torch.is_tensor, pack)
             values.append(skeleton)
             leaves |= {f"{section.name}/{name}": leaf for name, leaf in found.items()}
+            members += pack.members
         stamps = [(name, _stamp_of(leaf)) for name, leaf in leaves.items()]
-        return cls(values, stamps, list(leaves.values()))
+        stamps += [("", _stamp_of(member)) for member in members]
+        return cls(values, stamps, [*leaves.values(), *members])
 
 
 def is_in_evaluation(state: TorchState) -> bool:

@@ -48,7 +48,8 @@ class SmallState:
         others = {
             name: each
             for name, each in objects["others"].items()
-            if not hasattr(state.others[name], "__iter__")
+            if name not in state.large
+            and not hasattr(state.others[name], "__iter__")
             and not isinstance(state.others[name], EstimatorState)
         }
         sums = {}

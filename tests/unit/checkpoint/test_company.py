@@ -23,7 +23,7 @@ SOAK = bool(os.environ.get("COLABKIT_SOAK"))
 def small_tensors(monkeypatch):
     """Lets tensors of a few bytes be worth sharing, and the dead be given up at once."""
     monkeypatch.setattr(parts, "LEAST_BYTES", 1)
-    monkeypatch.setattr(snapshot, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(snapshot, "AT_ONCE_BYTES", 1)
     monkeypatch.setattr(company, "WORTH_BYTES", 1)
     monkeypatch.setattr(company, "_GRACE_S", 0.0)
 

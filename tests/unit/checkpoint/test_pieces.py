@@ -27,7 +27,7 @@ SOAK = bool(os.environ.get("COLABKIT_SOAK"))
 @pytest.fixture(autouse=True)
 def small_tensors(monkeypatch):
     """Lets tensors of a few bytes be copied meanwhile, and the dead be given up at once."""
-    monkeypatch.setattr(snapshot, "_SMALL_BYTES", 1)
+    monkeypatch.setattr(snapshot, "AT_ONCE_BYTES", 1)
     monkeypatch.setattr(snapshot, "_STEADY_BYTES", 1)
     monkeypatch.setattr(company, "_GRACE_S", 0.0)
 
