@@ -136,7 +136,9 @@ def test_the_page_tells_of_columns(kind, tmp_path):
     state = list(map(ROWS[kind], range(COUNT)))
     saved(tmp_path, [state])
     (name,) = format_reader.names(tmp_path)
-    assert '"$":"rows"' in (tmp_path / f"checkpoints/{name}.json").read_text()
+    text = (tmp_path / f"checkpoints/{name}.json").read_text()
+    assert '"$":"rows"' in text
+    assert "Infinity" not in text
     assert_alike(format_reader.read(tmp_path, name)["objects"]["kept"], plain(state))
 
 
@@ -150,6 +152,13 @@ def test_what_cannot_be_stored_is_named_by_its_place(other):
     kept = [(of(number), other) for number in range(COUNT)]
     kept[70] = (of(70), object())
     with pytest.raises(StateError, match=r"kept\.70\.1 is a object"):
+        taken(kept)
+
+
+def test_an_object_with_more_than_its_fields_is_refused_among_many():
+    kept = [Step(of(number), 0.5) for number in range(COUNT)]
+    kept[70].beside = 3  # type: ignore[attr-defined]
+    with pytest.raises(StateError, match=r"kept\.70 is a Step"):
         taken(kept)
 
 
