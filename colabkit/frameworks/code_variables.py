@@ -77,17 +77,18 @@ class CodeVariables:
         for place in found.values():
             number = sum(each.name == place.name for each in places.values())
             places[f"{place.name}~{number + 1}" if number else place.name] = place
-        vars(self).update(_places=places, _but=list(but))
+        others = {id(each): each for each in but}  # held, so that their ids stay theirs
+        vars(self).update(_places=places, _others=others)
 
     def variables(self) -> dict[str, Any]:
         """Returns what they hold, by name, but functions, classes and modules."""
-        left_alone = {id(each) for each in vars(self)["_but"]}
+        others: Mapping[int, object] = vars(self)["_others"]
         places: Mapping[str, Place] = vars(self)["_places"]
         values = {name: place.value() for name, place in places.items()}
         return {
             name: value
             for name, value in values.items()
-            if value is not _NOTHING and id(value) not in left_alone
+            if value is not _NOTHING and id(value) not in others
             if not isinstance(value, _OF_CODE)
         }
 

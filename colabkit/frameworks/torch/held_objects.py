@@ -64,7 +64,9 @@ class HeldObjects:
     def __init__(self, known: Iterable[object]) -> None:
         self._known = list(known)
         self._ids = {id(each) for each in self._known}
-        self._weights = {id(p) for each in self._known for p in _parameters_of(each)}
+        # All modules within those of the run are known.
+        modules = [each for each in self._known if isinstance(each, nn.Module)]
+        self._weights = {id(p) for each in modules for p in each._parameters.values()}
         # What a module was at the first look: a frozen teacher stays it, and costs no save a thing.
         self._first: dict[str, list[Any]] = {}
         self._restored: set[str] = set()
@@ -131,7 +133,7 @@ class HeldObjects:
 
     def _is_of_weights(self, each: Any) -> bool:
         """Whether it is a wrapper of a module that the run saves itself."""
-        own = {id(p) for p in _parameters_of(each)}
+        own = {id(p) for p in each.parameters()} if isinstance(each, nn.Module) else set()
         return bool(own) and own <= self._weights
 
     def _like(self, state: Mapping[str, Any]) -> nn.Module | None:
@@ -162,10 +164,6 @@ def _can_be_saved(value: Any) -> bool:
 
 def _forms(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key: (t.dtype, t.shape) for key, t in state.items() if isinstance(t, torch.Tensor)}
-
-
-def _parameters_of(value: Any) -> Iterable[nn.Parameter]:
-    return value.parameters() if isinstance(value, nn.Module) else ()
 
 
 def _look_at(module: nn.Module) -> list[Any]:
