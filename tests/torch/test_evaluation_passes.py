@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 import colabkit
@@ -42,8 +43,11 @@ class Life:
         self.end = end
         self.seen: list[int] = []
 
+    def network(self) -> Any:
+        return network(dropout=0.2, norm=True)
+
     def train(self, *, mode: bool = False, logs: bool = False, trains: bool = True) -> Any:
-        model = network(dropout=0.2, norm=True)
+        model = self.network()
         objects: dict[str, Any] = {"model": model}
         if trains:
             objects["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
@@ -148,6 +152,38 @@ def test_one_in_training_mode_evaluates_anew_with_the_statistics_that_it_began_w
     with pytest.raises(KeyboardInterrupt):
         Life(tmp_path / "broken", ends_at=1).train(mode=True)
     again = Life(tmp_path / "broken")
+    run = again.train(mode=True)
+    assert again.seen == list(range(EVALUATED)) * 2
+    assert facts(run) == facts(alone)
+
+
+class Counting(nn.Module):
+    """Changes buffers of its own in each pass while it is in training mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network(dropout=0.2)
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("center", torch.zeros(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = self.inner(x)
+        if self.training:
+            self.seen += len(x)
+            self.center.mul_(0.9).add_(found.detach().mean(0), alpha=0.1)
+        return found - self.center
+
+
+class CountingLife(Life):
+    def network(self) -> Any:
+        return Counting()
+
+
+def test_one_in_training_mode_evaluates_anew_with_buffers_of_its_own_as_it_began(tmp_path):
+    alone = CountingLife(tmp_path / "alone").train(mode=True)
+    broken = CountingLife(tmp_path / "broken", ends_at=1, end=kill_self)
+    assert not in_child(lambda: broken.train(mode=True), report=tmp_path / "report")
+    again = CountingLife(tmp_path / "broken")
     run = again.train(mode=True)
     assert again.seen == list(range(EVALUATED)) * 2
     assert facts(run) == facts(alone)

@@ -27,8 +27,8 @@ class SmallState:
         others: States of the objects that are neither modules nor optimizers, by name.
         held: The same of those that these and modules keep, by path.
         python: Plain attributes, by the name of the module that was given.
-        sums: What metrics and batch normalization have in their ``state_dict``, by module that
-            was given and key.
+        sums: What metrics and batch normalization have in their ``state_dict``, and buffers of
+            the user's own, by module that was given and key.
         settings: Rates and other numbers of the groups of each optimizer.
     """
 
@@ -52,26 +52,31 @@ class SmallState:
             and not hasattr(state.others[name], "__iter__")
             and not isinstance(state.others[name], EstimatorState)
         }
-        sums = {}
+        sums, buffers = {}, {}
         for name in modules:
             module = state.modules[name]
             whole = {**every.get(name, {}), **modules[name]["extra"]}
             sums[name] = {k: each for k, each in whole.items() if _is_counted(module, k)}
+            own = {k: each for k, each in whole.items() if k not in sums[name]}
+            buffers[name] = {k: each for k, each in own.items() if _is_buffer(module, k)}
         python = {name: rest["python"] for name, rest in modules.items()}
         if state.is_sharded:  # nobody puts copies of pieces together
-            others, held, python, sums = {}, {}, {}, {}
+            others, held, python, sums, buffers = {}, {}, {}, {}, {}
         settings = {
             name: [_numbers_of(group) for group in optimizer.param_groups]
             for name, optimizer in state.optimizers.items()
         }
-        copies = small_copies(others, torch.is_tensor)
+        copies, own_sums = (small_copies(each, torch.is_tensor) for each in (others, buffers))
         # A memory of games may take long to give its state, and is not asked again.
         state.large |= others.keys() - copies.keys()
         return cls(
             copies,
             small_copies(held, torch.is_tensor),
             small_copies(python, torch.is_tensor),
-            small_copies(sums, torch.is_tensor),
+            {
+                name: {**each, **own_sums.get(name, {})}
+                for name, each in small_copies(sums, torch.is_tensor).items()
+            },
             small_copies(settings, torch.is_tensor),
         )
 
@@ -140,6 +145,11 @@ def _is_counted(module: nn.Module, key: str) -> bool:
     owner, name = owner_of(module, key)
     is_statistic = isinstance(owner, nn.modules.batchnorm._NormBase) and name in owner._buffers
     return is_statistic or is_metric(owner)
+
+
+def _is_buffer(module: nn.Module, key: str) -> bool:
+    owner, name = owner_of(module, key)
+    return isinstance(owner, nn.Module) and name in owner._buffers
 
 
 def _at(module: nn.Module, path: str) -> Any:
