@@ -120,8 +120,12 @@ class FrameworkAdapter(Protocol):
         """
         ...
 
-    def small_state(self) -> Mapping[str, Any]:
-        """Returns copies of what a loop may read between two passes and change in any."""
+    def small_state(self, *, with_weights: bool = False) -> Mapping[str, Any]:
+        """Returns copies of what a loop may read between two passes and change in any.
+
+        Args:
+            with_weights: Whether the weights are wanted, too, as ``weights`` where they are few.
+        """
         ...
 
     def put_small(self, state: Mapping[str, Any], /) -> None:
@@ -212,6 +216,10 @@ class FrameworkAdapter(Protocol):
 
     def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns which of the variables that steps hand on, or go by, begin anew, in words."""
+        ...
+
+    def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the names of those that are not made of the run's own weights alone."""
         ...
 
     def unsaved(self) -> tuple[str, ...]:

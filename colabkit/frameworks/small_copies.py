@@ -13,9 +13,12 @@ from colabkit.errors import StateError
 
 # A memory of games or an averaged model is larger, and who reads of it reads little.
 _BYTES_MAX, _LEAVES_MAX, _ITEMS_MAX = 8 << 20, 1_000, 10_000
+_WEIGHTS_BYTES_MAX = 64 << 20
 
 
-def small_copy(state: Any, is_tensor: Callable[[object], bool]) -> Any:
+def small_copy(
+    state: Any, is_tensor: Callable[[object], bool], *, bytes_max: int = _BYTES_MAX
+) -> Any:
     """Returns a state of its own, None where one is too large for that or cannot be stored."""
     members = [state, *(state.values() if isinstance(state, Mapping) else ())]
     if any(isinstance(m, list | dict | set) and len(m) > _ITEMS_MAX for m in members):
@@ -24,10 +27,15 @@ def small_copy(state: Any, is_tensor: Callable[[object], bool]) -> Any:
         skeleton, leaves = encode(state, is_tensor)
     except StateError:  # a save says so
         return None
-    if len(leaves) > _LEAVES_MAX or sum(map(_size_of, leaves.values())) > _BYTES_MAX:
+    if len(leaves) > _LEAVES_MAX or sum(map(_size_of, leaves.values())) > bytes_max:
         return None
     copies = {name: _copy_of(leaf) for name, leaf in leaves.items()}
     return decode(skeleton, lambda _, name: copies[name])
+
+
+def few_weights(states: Mapping[str, Any], is_tensor: Callable[[object], bool]) -> Any:
+    """Returns a copy of weights that each checkpoint of an epoch may hold, None of more."""
+    return small_copy(states, is_tensor, bytes_max=_WEIGHTS_BYTES_MAX)
 
 
 def small_copies(states: Mapping[str, Any], is_tensor: Callable[[object], bool]) -> dict[str, Any]:

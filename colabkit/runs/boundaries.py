@@ -197,7 +197,14 @@ class Boundaries:
             index=state.phase_index,
             phase=state.phases[state.phase_index],
             left=Call("", self._adapter.parts(), settings),
+            is_done=self._is_done(),
         )
+
+    def _is_done(self) -> bool:
+        """Whether its loops have come to their end."""
+        asked = self._epochs_total
+        is_open = bool(self._position.open) or self.was_interrupted
+        return not is_open and (asked is None or self.epoch >= asked or self.has_stopped)
 
     @property
     def has_stopped(self) -> bool:
@@ -207,30 +214,6 @@ class Boundaries:
     def has_passed(self, epochs: int) -> bool:
         """Whether the run has trained beyond so many epochs: their end was another call's."""
         return self.epoch > epochs or (self.epoch == epochs and self._position.is_mid_epoch)
-
-    def go_on(self, why: str) -> None:
-        """Takes back that the run had ended before its last epoch."""
-        if self._state.stop is not None:
-            self._display.say(
-                f"Training on, although it had ended ({self._state.stop.reason}): {why}."
-            )
-            self._state.stop = None
-
-    def say_done(self) -> None:
-        """Says that nothing is left to train, and why."""
-        stop = self._state.stop
-        if self.is_idle and stop is None:
-            self._display.say(
-                f"Nothing left to do: {self.epoch} epochs are trained, and epochs counts those of"
-                f" all calls on this folder; pass epochs={self.epoch + 1} to train one more."
-            )
-            return
-        self._display.say(
-            f"Nothing left to do: {self.epoch} epochs are trained."
-            if stop is None
-            else f"Nothing left to do: it ended after epoch {self.epoch} ({stop.reason})."
-            " Ask for more epochs to train on."
-        )
 
     def _boundary(self) -> None:
         """Between two steps: the one place where a run is saved or stopped."""

@@ -81,6 +81,17 @@ class DataCheck:
         self._location = location
         self._say = say
         self._expected = expected
+        self._is_made_in_loop = False
+
+    @property
+    def may_change(self) -> bool:
+        """Whether other data is accepted, or was to be expected."""
+        return self.accepts or self._is_made_in_loop
+
+    def expect(self, reasons: tuple[str, ...]) -> None:
+        """Takes down why the loop itself may make other data at a resume."""
+        self._is_made_in_loop = bool(reasons)
+        self._expected = tuple(dict.fromkeys((*self._expected, *reasons)))
 
     def batches_left(self, cursor: Cursor, feed: Feed, start: Start) -> Iterator[Any]:
         """Returns the batches from a place on; one before it is fetched again and compared.

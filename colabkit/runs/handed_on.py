@@ -1,190 +1,124 @@
-"""What the steps of a loop go by and hand on by themselves, read in its code."""
+"""What the steps of a loop go by and hand on by themselves, read in its source."""
 
 from __future__ import annotations
 
-import collections
-import dis
-import itertools
+import ast
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from types import FrameType, FunctionType
+from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import Any
 
-from colabkit.runs.leaving import accesses, body_of, carried_in, frames_over, value_of
+from colabkit.runs.leaving import frames_over
+from colabkit.runs.loop_events import Event, Reader, Room, Verb, is_conditional, within
+from colabkit.runs.loop_source import LoopSource, call_at, loop_at, path_of
+from colabkit.runs.loop_uses import Uses
+from colabkit.runs.loop_values import (
+    Held,
+    Values,
+    is_array,
+    is_environment,
+    is_generator,
+    is_lone,
+    is_pool,
+    is_row,
+)
 
-_Place = tuple[int, int | None]
-
-_ROWS = (list, set, collections.deque)
-_GROWING = frozenset({"add", "append", "appendleft", "extend", "push", "remember", "store"})
-# Of objects that give back what they took before, and of environments.
-_ANSWERING = frozenset({"push_and_pop", "query", "step"})
-_LONE = frozenset({bool, float, int, type(None)})
-_NUMBERS = frozenset({"float", "item", "len", "tolist"})
+_WRITES = (Verb.SET, Verb.CHANGE)
+_DEPTH_MAX = 3
 
 
-def handed_on(loop: weakref.ref[Any]) -> dict[str, Any]:
-    """Returns the variables that steps of a loop change and later ones go by, by name.
+def handed_on(loop: weakref.ref[Any], held: Held, *, sees_on: bool) -> dict[str, Any]:
+    """Returns the variables that steps of a loop change and later ones go by, by path.
 
     Pools that they put something into and read; arrays that they write into and read;
-    environments; numbers that they compare, or count and read; what is None before the first step.
-    Sums and lists of single numbers are for the eye. Asked from within the loop's generator, at the
-    head of a ``for`` statement.
+    environments; numbers that they count and go by; what is None before the first step. What is
+    only shown is for the eye. Asked from within the loop's generator, at the head of a ``for``
+    statement.
+
+    Args:
+        loop: The generator.
+        held: What a checkpoint holds.
+        sees_on: Whether what follows the loop goes by it, too: a pass that only evaluates begins
+            anew.
     """
     found: dict[str, Any] = {}
     for frame in frames_over(loop()):
-        if body := body_of(frame):
-            found |= dict(_in_body(frame, body))
+        if (source := loop_at(frame)) is not None:
+            found |= dict(_in_loop(frame, source, held, sees_on=sees_on))
     return found
 
 
-def _in_body(frame: FrameType, body: Sequence[dis.Instruction]) -> Iterator[tuple[str, Any]]:
-    first: dict[str, str] = {}
-    for each in body:
-        for verb, own in accesses(each):
-            first.setdefault(own, verb)
-    from_before = {name: value_of(name, frame) for name, verb in first.items() if verb == "LOAD"}
-    for name in carried_in(frame):
-        if name not in frame.f_locals:
+def _in_loop(
+    frame: FrameType, source: LoopSource, held: Held, *, sees_on: bool
+) -> Iterator[tuple[str, Any]]:
+    values = Values(frame, held)
+    own = Reader(values, source.source).read([source.loop])
+    behind = source.following() if sees_on else [source.loop]
+    uses = Uses(
+        Reader(values, source.source).read(behind),
+        values,
+        lambda: sees_on and is_returned_on(frame, held),
+    )
+    set_first = _set_first(own.events)
+    for path in dict.fromkeys(each.path for each in own.events if each.verb in _WRITES):
+        is_from_before = not any(within(path, each) for each in set_first)
+        if not (is_from_before and values.has(path)) or values.is_held(path):
             continue
-        value = from_before[name]
-        is_lone = type(value) in _LONE and value is not None
-        goes_by = _is_compared(name, body) or _is_count(name, body)
-        if goes_by if is_lone else value is None or isinstance(value, _ROWS):
-            yield name, value
-    written = {_beginning_of(each) for each in body if each.opname == "STORE_SUBSCR"} - {None}
-    seen = ((place, _changed_at(place, body, written)) for place in range(len(body)))
-    changing = {place: name for place, name in seen if name is not None}
-    read = {own for n, each in enumerate(body) if n not in changing for own in _reads(each)}
-    read |= {used for own in read for used in _names_in(value_of(own, frame))}
-    for place, name in changing.items():
-        value = from_before.get(name)
-        verb = body[place + 1].argval
-        if verb in _ANSWERING:
-            if _is_pool(value) or _is_environment(value):
-                yield name, value
-        elif name in read and (_is_pool(value) if verb in _GROWING else _is_array(value)):
-            yield name, value
+        value = values.of(path)
+        verbs = {each.verb for each in own.events if each.path == path}
+        is_handed_on = _is_set(value, verbs) or _is_changed(value, verbs)
+        if is_handed_on and (uses.decide(path) or _is_of_data(path, values)):
+            yield path, value
+    for path in dict.fromkeys(_drawn_from(own.events, source)):
+        if is_generator(values.of(path)) and not values.is_held(path):
+            yield path, values.of(path)
 
 
-def _changed_at(
-    place: int, body: Sequence[dis.Instruction], written: Collection[_Place | None]
-) -> str | None:
-    """Returns which name an instruction loads to change what it stands for.
-
-    Args:
-        place: Number of the instruction in the body.
-        body: The instructions of the loop's body.
-        written: Where in the source something is written into by its index.
-    """
-    loads = _reads(body[place])
-    if not loads or place + 1 == len(body):
-        return None
-    if body[place + 1].argval in _ANSWERING:
-        return loads[-1]
-    if body[place + 1].argval in _GROWING:
-        return None if _takes_number(place, body) else loads[-1]
-    # Of two names that one instruction reads, its place is that of the first: of ``v`` and ``bank``
-    # in ``bank[i] = v``, the second is written into right behind the index.
-    if _beginning_of(body[place]) in written:
-        return loads[0]
-    is_second = len(loads) > 1 and [e.opname for e in body[place + 2 : place + 3]] == [
-        "STORE_SUBSCR"
-    ]
-    return loads[-1] if is_second else None
+def _set_first(events: Iterable[Event]) -> set[str]:
+    """Returns the paths that are set before they are read, whatever happens."""
+    first: dict[str, Event] = {}
+    for each in events:
+        first.setdefault(each.path, each)
+    return {p for p, each in first.items() if each.verb is Verb.SET and not is_conditional(each)}
 
 
-def _takes_number(place: int, body: Sequence[dis.Instruction]) -> bool:
-    made, begins = [], _beginning_of(body[place])
-    for each in itertools.islice(body, place + 2, None):
-        if each.opname.startswith("CALL") and _beginning_of(each) == begins:
-            break
-        made.append(each)
-    is_number = any(isinstance(e.argval, str) and e.argval in _NUMBERS for e in made)
-    return is_number and not any(e.opname.startswith("BUILD") for e in made)
+def _is_of_data(path: str, values: Values) -> bool:
+    """Whether it is an attribute of a data set, which loaders read."""
+    owner, _, name = path.rpartition(".")
+    return bool(owner and name) and hasattr(type(values.of(owner)), "__getitem__")
 
 
-def _beginning_of(each: dis.Instruction) -> _Place | None:
-    at = each.positions
-    return None if at is None or at.lineno is None else (at.lineno, at.col_offset)
+def _drawn_from(events: Iterable[Event], source: LoopSource) -> Iterator[str]:
+    """Yields the paths that the steps read, but those that only loaders are given."""
+    for each in events:
+        around = [each.node, *each.room.source.around(each.node)]
+        names = (path_of(e.func) or "" for e in around if isinstance(e, ast.Call))
+        to_loader = any(n.endswith(("Loader", "Sampler", "random_split")) for n in names)
+        if each.verb is Verb.READ and not to_loader and source.loop.iter not in around:
+            yield each.path
+            yield each.path.rpartition(".")[0]
 
 
-def _is_compared(name: str, body: Sequence[dis.Instruction]) -> bool:
-    compared = [each for each in body if each.opname == "COMPARE_OP"]
-    return any(
-        name in _reads(each) and any(_lies_in(each, whole) for whole in compared) for each in body
-    )
-
-
-def _lies_in(one: dis.Instruction, whole: dis.Instruction) -> bool:
-    a, b = one.positions, whole.positions
-    if a is None or b is None:
+def is_returned_on(frame: FrameType, held: Held, depth: int = 0) -> bool:
+    """Whether anything but what is shown follows from what the function of a frame returns."""
+    caller = frame.f_back
+    found = call_at(caller) if caller is not None and depth < _DEPTH_MAX else None
+    if caller is None or found is None:
         return False
-    places = (b.lineno, b.col_offset, a.lineno, a.col_offset, a.end_lineno, a.end_col_offset)
-    if None in (*places, b.end_lineno, b.end_col_offset):
-        return False
-    begins: Any = ((b.lineno, b.col_offset), (a.lineno, a.col_offset))
-    ends: Any = ((a.end_lineno, a.end_col_offset), (b.end_lineno, b.end_col_offset))
-    return bool(begins[0] <= begins[1] and ends[0] <= ends[1])
+    source, call, scope = found
+    values = Values(caller, held)
+    reader = Reader(values, source).read(scope)
+    uses = Uses(reader, values, lambda: is_returned_on(caller, held, depth + 1))
+    return uses.leads_on(call, Room(source), "")
 
 
-def _is_count(name: str, body: Sequence[dis.Instruction]) -> bool:
-    """Whether a number grows by a constant, and is read beside that."""
-    adds = [
-        n
-        for n, each in enumerate(body[:-2])
-        if name in _reads(each)
-        and body[n + 1].opname in {"LOAD_CONST", "LOAD_SMALL_INT"}
-        and body[n + 2].opname.startswith("BINARY_OP")
-        and body[n + 2].argrepr == "+="
-    ]
-    return bool(adds) and sum(name in _reads(each) for each in body) > len(adds)
+def _is_set(value: object, verbs: set[Verb]) -> bool:
+    is_data = all(hasattr(type(value), each) for each in ("__iter__", "__len__"))
+    # Of arrays those alone that are no lone number.
+    is_data = is_array(value) or (is_data and not hasattr(type(value), "shape"))
+    is_plain = is_lone(value) or is_row(value) or is_data
+    return Verb.SET in verbs and is_plain and not isinstance(value, str | bytes | tuple)
 
 
-def _reads(each: dis.Instruction) -> list[str]:
-    return [name for verb, name in accesses(each) if verb == "LOAD"]
-
-
-def _names_in(value: object) -> tuple[str, ...]:
-    """Returns what a function of the notebook's uses besides its own."""
-    if not isinstance(value, FunctionType):
-        return ()
-    return (*value.__code__.co_names, *value.__code__.co_freevars)
-
-
-def _is_pool(value: object) -> bool:
-    if isinstance(value, _ROWS):
-        return True
-    if hasattr(type(value), "state_dict"):
-        return False
-    return any(isinstance(each, _ROWS) for each in _attributes_of(value).values())
-
-
-def _is_environment(value: object) -> bool:
-    return all(callable(getattr(type(value), each, None)) for each in ("reset", "step"))
-
-
-def _is_array(value: object) -> bool:
-    return all(hasattr(type(value), each) for each in ("shape", "dtype")) and bool(
-        getattr(value, "shape", ())
-    )
-
-
-def _attributes_of(value: object) -> dict[str, Any]:
-    """Returns what an object carries, without its own ``__getattr__``, which may raise anything."""
-    try:
-        found = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def not_held(values: Mapping[str, Any], held: Iterable[Any]) -> dict[str, Any]:
-    """Returns the variables that are none of the objects which a run holds."""
-    # Lone numbers are alike wherever they stand.
-    ids = {id(each) for each in held if type(each) not in _LONE}
-
-    def is_held(value: object) -> bool:
-        # An environment of whose parts one is kept was seen to.
-        return not ids.isdisjoint(map(id, (value, *_attributes_of(value).values())))
-
-    return {name: each for name, each in values.items() if not is_held(each)}
+def _is_changed(value: object, verbs: set[Verb]) -> bool:
+    return Verb.CHANGE in verbs and (is_pool(value) or is_environment(value) or is_array(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -19,13 +20,17 @@ class _Passed:
     index: int
     phase: Phase
     left: Call
+    cell: object
+    is_done: bool
 
 
 _PASSED: dict[str, _Passed] = {}
 _LOADED: dict[str, weakref.ref[Any]] = {}
 
 
-def note(location: str, owned: Owned, *, index: int, phase: Phase, left: Call) -> None:
+def note(
+    location: str, owned: Owned, *, index: int, phase: Phase, left: Call, is_done: bool
+) -> None:
     """Takes down that a call has come to its end, or was interrupted.
 
     Args:
@@ -34,9 +39,10 @@ def note(location: str, owned: Owned, *, index: int, phase: Phase, left: Call) -
         index: Number of its phase.
         phase: The phase as the call knows it.
         left: What a call with the objects as they are now would be.
+        is_done: Whether it has come to its end.
     """
     models, optimizers = _refs(owned.models), _refs(owned.optimizers)
-    _PASSED[location] = _Passed(models, optimizers, index, phase, left)
+    _PASSED[location] = _Passed(models, optimizers, index, phase, left, _cell_number(), is_done)
 
 
 def note_loaded(location: str, model: Any) -> None:
@@ -48,6 +54,13 @@ def is_loaded(location: str, owned: Owned) -> bool:
     """Whether a model was given a checkpoint's weights in this session."""
     there = _LOADED.get(location)
     return there is not None and any(there() is model for model in owned.models)
+
+
+def was_done_by_another(location: str, owned: Owned) -> bool:
+    """Whether other objects were trained there to the end, in this very cell or script."""
+    passed = _PASSED.get(location)
+    is_here = passed is not None and passed.is_done and passed.cell == _cell_number()
+    return is_here and _of(location, owned) is None
 
 
 def phase_left(location: str, owned: Owned) -> Phase | None:
@@ -76,6 +89,12 @@ def left_by(location: str, owned: Owned, call: Call, *, has_weights: bool) -> Le
         not owned.optimizers and not differing(passed.phase.settings, call.settings)
     )
     return Left(passed.index, is_same and is_set, has_weights)
+
+
+def _cell_number() -> int:
+    """Returns how many cells have run in this notebook, 0 in a script."""
+    cells = vars(sys.modules["__main__"]).get("In")
+    return len(cells) if isinstance(cells, list) else 0
 
 
 def _of(location: str, owned: Owned) -> _Passed | None:

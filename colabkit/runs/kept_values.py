@@ -58,7 +58,7 @@ class KeptValues:
     ) -> None:
         fields: dict[str, Any] = {"_is_tensor": is_tensor, "_values": {}, "_restored": {}}
         # What a checkpoint has for those that the program may change before it comes to its place.
-        self.__dict__.update(fields, _is_behind=is_behind, _again={})
+        self.__dict__.update(fields, _is_behind=is_behind, _again={}, _coming={})
 
     def add(self, values: Mapping[str, Any]) -> None:
         """Takes variables up, with what a checkpoint has for them; those known stay.
@@ -84,8 +84,15 @@ class KeptValues:
         """Returns copies of those that are small."""
         return small_copies({n: _state_of(v) for n, v in self._values.items()}, self._is_tensor)
 
-    def put(self, stored: Mapping[str, Any]) -> None:
-        """Gives them what ``small_state`` gave, until ``put_back`` gives the checkpoint's."""
+    def put(self, stored: Mapping[str, Any], coming: Mapping[str, Any]) -> None:
+        """Gives them what ``small_state`` gave, until ``put_back`` gives the checkpoint's.
+
+        Args:
+            stored: What they were at a place that the program has come to again.
+            coming: What they were where the next pass began. What the program assigns on the way
+                there it made of a model that has trained on since: it is given that instead.
+        """
+        self.__dict__["_coming"] = {**self._again, **coming}
         for name in self._again.keys() & stored.keys():
             self._values[name] = _put_back(self._values[name], copy.deepcopy(stored[name]))
 
@@ -94,6 +101,7 @@ class KeptValues:
         for name, stored in self._again.items():
             self._values[name] = _put_back(self._values[name], stored)
         self._again.clear()
+        self._coming.clear()
 
     def _check(self, name: str, value: Any) -> None:
         try:
@@ -130,6 +138,8 @@ class KeptValues:
         if name not in self._values:
             message = f"No value {name!r} is kept; pass it to run.state first."
             raise AttributeError(message)
+        if name in self._again and name in self._coming:
+            value = _put_back(value, copy.deepcopy(self._coming[name]))
         self._values[name] = value
 
     def __repr__(self) -> str:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.processes import speaks_for_all
+from colabkit.frameworks.seeding import derive
 from colabkit.other_places import OF_A_RUN
 from colabkit.runs import checks
 from colabkit.runs.boundaries import Boundaries
 from colabkit.runs.kept_values import KeptValues
+from colabkit.runs.state import Stop
 
 
 class Reporting(Boundaries):
@@ -103,6 +105,43 @@ class Reporting(Boundaries):
         """
         self._state.kept.add(values)
         return self._state.kept
+
+    def stop(self, reason: str = "asked to stop") -> None:
+        """Ends the run after the epoch under way."""
+        self._state.stop = Stop(reason, self._epochs_total)
+        self._display.say(f"Stopping after epoch {self.epoch + 1}: {reason}.")
+
+    def flush(self) -> None:
+        """Waits until the newest save is on the volume."""
+        self._checkpoints.flush()
+
+    def reseed(self, *place: int | str) -> None:
+        """Puts every random stream where the run's seed, step and a place name."""
+        self._adapter.seed(derive(self.seed, "place", self.step, *place))
+
+    def go_on(self, why: str) -> None:
+        """Takes back that the run had ended before its last epoch."""
+        if self._state.stop is not None:
+            self._display.say(
+                f"Training on, although it had ended ({self._state.stop.reason}): {why}."
+            )
+            self._state.stop = None
+
+    def say_done(self) -> None:
+        """Says that nothing is left to train, and why."""
+        stop = self._state.stop
+        if self.is_idle and stop is None:
+            self._display.say(
+                f"Nothing left to do: {self.epoch} epochs are trained, and epochs counts those of"
+                f" all calls on this folder; pass epochs={self.epoch + 1} to train one more."
+            )
+            return
+        self._display.say(
+            f"Nothing left to do: {self.epoch} epochs are trained."
+            if stop is None
+            else f"Nothing left to do: it ended after epoch {self.epoch} ({stop.reason})."
+            " Ask for more epochs to train on."
+        )
 
 
 def _named(given: object) -> Mapping[str, Any]:

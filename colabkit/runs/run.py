@@ -18,7 +18,7 @@ from colabkit.runs.checkpoint_manager import CheckpointOptions
 from colabkit.runs.data_check import DataCheck
 from colabkit.runs.display import Display
 from colabkit.runs.evaluation import Evaluation
-from colabkit.runs.handed_on import not_held
+from colabkit.runs.folds import is_another_fold, nothing_trained
 from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
@@ -29,6 +29,7 @@ from colabkit.runs.limits import Limits
 from colabkit.runs.loggers import events_for
 from colabkit.runs.monitor import Monitor
 from colabkit.runs.options import RunOptions
+from colabkit.runs.own_variables import OwnVariables
 from colabkit.runs.pictures import Pictures
 from colabkit.runs.position import Cursor, Position
 from colabkit.runs.release_when_done import ReleaseWhenDone
@@ -36,7 +37,7 @@ from colabkit.runs.reporting import Reporting
 from colabkit.runs.resume import Asked, check_resume, restore_run
 from colabkit.runs.same_data import Leniency, check_data_changed
 from colabkit.runs.shared_iterators import SharedIterators
-from colabkit.runs.state import RunState, Stop
+from colabkit.runs.state import RunState
 from colabkit.runs.step_log import StepLog
 from colabkit.runs.verdict import ResumeVerdict
 from colabkit.runs.waiting import Pace, Waiting
@@ -205,11 +206,16 @@ class Run(Reporting):
         )
         self._pictures = Pictures(self._checkpoints.folder, self._display)
         self._evaluation = Evaluation(self._state, self._adapter.evaluation_mark)
+        self._own = OwnVariables(self, self._adapter, objects, self._state.kept)
         self._way = Way(self._state, self._adapter, is_users_loop=self.is_users_loop)
         self._state.passed = self._adapter.passed()
         asked = Asked(
             self.seed, options.resume, self._call(checks.name_of(options.phase)), self._owned()
         )
+        # fit compares the data.
+        is_strict = options.resume is True and options.data_changed == "error"
+        location = self._checkpoints.location
+        self._is_fold = self.is_users_loop and is_strict and is_another_fold(location, asked.owned)
         changed = restore_run(self._checkpoints, self._adapter, self._state, self._display, asked)
         self.is_over = self._state.is_closed
         if self.is_users_loop:
@@ -228,7 +234,7 @@ class Run(Reporting):
         opened = (cursor.feed for cursor in self._position.open if cursor.feed is not None)
         verdict = self._feeds.added_to(self._verdict).adding_feeds(opened)
         seen = (*self._position.data_reasons, *self._iterators.reasons, *self._data.reasons)
-        seen = (*seen, *self._evaluation.reasons)
+        seen = (*seen, *self._own.reasons, *self._evaluation.reasons)
         vouched = self._vouched() if self.is_users_loop else ()
         return verdict.adding(reasons=(*seen, *self._adapter.unsaved()), vouched=vouched)
 
@@ -254,6 +260,8 @@ class Run(Reporting):
             self.pass_on(count)
             return
         if self.epoch >= count or self.has_stopped:
+            if self._is_fold:
+                raise nothing_trained(self._checkpoints.location)
             self.say_done()
             self._checkpoints.tidy(self.history.csv_text())
             self._events.finish(self.step)
@@ -262,7 +270,9 @@ class Run(Reporting):
             self._release.finish(self)
             return
         with self._session():
-            self._iterators.note_loop(own[0], self._carried)
+            self._iterators.note_loop(own[0])
+            if self.is_users_loop:
+                self._way.holds_weights = self._own.note_epochs(own[0])
             while self.epoch < count and not (self.has_stopped or self.is_over):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._adapter.seed(derive(self.seed, "epoch", self.epoch))
@@ -309,19 +319,6 @@ class Run(Reporting):
         """
         return self.pass_over(ItemsFeed(self._iterators.noted(items)))
 
-    def stop(self, reason: str = "asked to stop") -> None:
-        """Ends the run after the epoch under way."""
-        self._state.stop = Stop(reason, self._epochs_total)
-        self._display.say(f"Stopping after epoch {self.epoch + 1}: {reason}.")
-
-    def flush(self) -> None:
-        """Waits until the newest save is on the volume."""
-        self._checkpoints.flush()
-
-    def reseed(self, *place: int | str) -> None:
-        """Puts every random stream where the run's seed, step and a place name."""
-        self._adapter.seed(derive(self.seed, "place", self.step, *place))
-
     def pass_over(self, feed: Feed) -> Loop[Any]:
         """Yields what is still to do of one pass over a feed."""
         return Loop.knowing_itself(lambda own: self._pass_over(feed, own))
@@ -345,8 +342,8 @@ class Run(Reporting):
             self._adapter.restore_again()
         with self._session() as is_outermost:
             try:
+                self._look_at(own[0])
                 self._check_same_data(cursor, feed)
-                self._iterators.note_loop(own[0], self._carried)
                 why = self._limits.reached(self.step)
                 if why and cursor.outermost and not self._is_at_an_end():
                     self._end_early(why)
@@ -364,10 +361,11 @@ class Run(Reporting):
             if is_outermost and not self.is_over:
                 self._save_and_wait()
 
-    def _carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> Sequence[str]:
-        kept = {name: getattr(self._state.kept, name) for name in self._state.kept}
-        mine, own = (not_held(each, (self, *kept.values())) for each in (variables, decisive))
-        return self._adapter.carried(mine, {n: each for n, each in own.items() if n not in kept})
+    def _look_at(self, loop: weakref.ref[Any]) -> None:
+        self._iterators.note_loop(loop)
+        if self.is_users_loop:
+            first, has_head = self._position.outermost_passed == 0, self._way.has_head
+            self._data.expect(self._own.note_pass(loop, is_first=first, has_head=has_head))
 
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""
@@ -402,7 +400,7 @@ class Run(Reporting):
             feed.describe(),
             self._checkpoints.location,
             in_every_epoch=not self.is_users_loop,
-            accepts=self._data.accepts,
+            accepts=self._data.may_change,
         )
         while self._state.remarks:
             self._display.say(self._state.remarks.pop(0))

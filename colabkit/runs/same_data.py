@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from colabkit.errors import ArgumentError, CheckpointMismatchError
 from colabkit.frameworks.batch_records import BatchRecord, KeptBatch, LeafRecord
 
-_WAYS_ON = (
+WAYS_ON = (
     "Classes numbered by a set, files in the order of a listing, a split or data made without a"
     " seed come out otherwise in each session: sort and seed them. Or pass"
     ' data_changed="accept" to go on with the data as it is now, resume="weights" to take only'
     " the weights, or resume=False to start anew beside the old checkpoints, which stay. Another"
-    " part of the data, a fold, needs another folder."
+    " part of the data, a fold, needs another folder. What the loop itself chooses or makes with"
+    " the model, run.state() keeps."
 )
 _SHOWN_MAX = 4
 _OF_THE_MACHINE = ("device", "processor", "CPU threads")
@@ -96,7 +97,7 @@ def compare(
         return f"{said} The machine or its libraries are not what they were either."
     differences = {name: (_shown(was), _shown(now)) for name, (was, now) in changes.items()}
     message = f"{said} The run is in {location}."
-    raise CheckpointMismatchError(message, differences=differences, hint=_WAYS_ON)
+    raise CheckpointMismatchError(message, differences=differences, hint=WAYS_ON)
 
 
 def _words(

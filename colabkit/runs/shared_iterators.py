@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from colabkit.runs.handed_on import handed_on
-from colabkit.runs.leaving import Loop, carried_over, counted_by, read_on_by
+from colabkit.runs.leaving import Loop, counted_by, read_on_by
 
 _SHARED = (
     "several loops read on from one iterator, which a resume begins anew: give each loop a list, a"
@@ -54,21 +53,10 @@ class SharedIterators:
                 self._newest.append(each)
         return read
 
-    def note_loop(
-        self,
-        loop: weakref.ref[Any],
-        of_framework: Callable[[Mapping[str, Any], Mapping[str, Any]], Iterable[str]],
-    ) -> None:
-        """Notes what besides a loop counts its steps, or goes from one to the next.
-
-        Args:
-            loop: The loop, which is at its head.
-            of_framework: Returns of those by name, and of those that steps go by, which begin anew,
-                and what to do, in words.
-        """
+    def note_loop(self, loop: weakref.ref[Any]) -> None:
+        """Notes what besides a loop counts its steps, or is read on by them."""
         found = [_PAIRED if name == "zip" else _COUNTED.format(name) for name in counted_by(loop)]
         found += [_READ_ON.format(name) for name in read_on_by(loop)]
-        found += of_framework(carried_over(loop), handed_on(loop))
         self.reasons = tuple(dict.fromkeys((*self.reasons, *found)))
 
 

@@ -15,6 +15,7 @@ from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.monitor import Monitor
 from colabkit.runs.phases import Call, Phase, Standing, title_of, without_likes
 from colabkit.runs.position import Cursor, Position
+from colabkit.runs.same_data import WAYS_ON
 from colabkit.runs.step_log import StepLog
 
 
@@ -196,7 +197,7 @@ class RunState:
         then = self.known_data.get(cursor.call, now) if goes_on else now
         then = self._resized(cursor, then, now)
         if changed := differences({"data": then}, {"data": dict(now)}):
-            raise mismatch_error(changed, location)
+            raise mismatch_error(changed, location, hint=WAYS_ON)
         self.known_data[cursor.call] = dict(now)
 
     def _resized(

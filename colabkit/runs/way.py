@@ -25,6 +25,13 @@ class Way:
     def __init__(self, state: RunState, adapter: FrameworkAdapter, *, is_users_loop: bool) -> None:
         self._state, self._position, self._adapter = state, state.position, adapter
         self._is_users_loop = is_users_loop
+        # Whether heads of epochs make something with the model, and so need the weights of then.
+        self.holds_weights = False
+
+    @property
+    def has_head(self) -> bool:
+        """Whether a resume in this epoch comes by its head with the weights of then."""
+        return bool(self._state.stops.get(0, {}).get("objects", {}).get("weights"))
 
     def begin_epoch(self) -> None:
         """Comes to the head of an epoch, for the first time or again."""
@@ -41,15 +48,22 @@ class Way:
         if position.is_behind:
             if passed in stops:
                 self._adapter.put_small(stops[passed]["objects"])
-                self._state.kept.put(stops[passed]["kept"])
+                self._state.kept.put(stops[passed]["kept"], stops[passed].get("coming", {}))
             return
-        here = {"objects": self._adapter.small_state(), "kept": self._state.kept.small_state()}
+        objects = self._adapter.small_state(with_weights=self.holds_weights and not passed)
+        here = {"objects": objects, "kept": self._state.kept.small_state()}
         stops[passed] = here
         for passed_before in [each for each in stops if each < passed - _STOPS_MAX]:
             del stops[passed_before]
 
     def arrive(self) -> None:
         """Puts all back that was done again, where the next loop is that of the checkpoint."""
-        if self._is_users_loop and self._position.arrives_next:
+        position, stops = self._position, self._state.stops
+        if not self._is_users_loop:
+            return
+        if position.arrives_next:
             self._state.put_back()
             self._adapter.restore_again(all_of_it=True)
+        elif position.leading is None and not position.is_behind:
+            stop = stops.get(position.outermost_passed, {})
+            stop["coming"] = self._state.kept.small_state()

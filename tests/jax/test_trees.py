@@ -456,3 +456,33 @@ def test_data_that_is_drawn_anew_each_time_it_is_read_is_named(kind: str, tmp_pa
     for _ in run.batches(tf.data.Dataset.range(40).batch(8)):
         run.params = run.params + 1
     assert not run.verdict.reasons
+
+
+@in_life
+def test_what_steps_go_by_and_what_heads_make_is_named(tmp_path: Path) -> None:
+    import collections
+
+    run = run_of(tmp_path, params=jax_zeros())
+    memory, best, shown = collections.deque(maxlen=9), 9.0, 0
+    for _ in run.epochs(2):
+        labels = predicted(run.params)
+        for row in run.items(range(3)):
+            memory.append(row)
+            shown += 1
+            run.params = run.params + memory[0] + labels.sum()
+        best = min(best, float(run.params.sum()))
+        if best < 0:
+            run.params = run.params * 0
+        print(shown)
+    told = [each.split(" begins anew")[0].split(" is made")[0] for each in run.verdict.reasons]
+    assert set(told) == {"the loop's memory", "the loop's best", "labels"}
+
+
+def jax_zeros() -> Any:
+    import jax
+
+    return jax.numpy.zeros(3)
+
+
+def predicted(params: Any) -> Any:
+    return params > 0

@@ -91,6 +91,33 @@ def test_what_begins_anew_beside_the_data_is_named(kind: str, tmp_path: Path) ->
     assert reason.startswith(said[kind])
 
 
+@in_life
+def test_what_steps_go_by_is_named_and_what_is_shown_is_not(tmp_path: Path) -> None:
+    class Trainer:
+        def __init__(self, run: Any, variable: Any) -> None:
+            self.run, self.variable = run, variable
+            self.memory: list[Any] = []
+            self.best, self.shown = 9.0, 0
+
+        def train(self) -> None:
+            for row in self.run.items(range(3)):
+                self.memory.append((row, row))
+                self.variable.assign_add(float(self.memory[0][0]))
+                self.shown += 1
+                print(self.shown)
+                if float(self.variable) < self.best:
+                    self.best = float(self.variable)
+                    self.variable.assign(0.0)
+
+    import tensorflow as tf
+
+    variable = tf.Variable(1.0)
+    run = colabkit.Run(tmp_path, progress=False, checkpoint=tf.train.Checkpoint(variable=variable))
+    Trainer(run, variable).train()
+    told = {each.split(" begins anew")[0].split()[-1] for each in run.verdict.reasons}
+    assert told == {"self.memory", "self.best"}
+
+
 @pytest.mark.in_nursery("on_torch")
 def test_a_loop_on_pytorch_reads_what_its_loader_gives(tmp_path: Path) -> None:
     import torch

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import collections
+import heapq
+import logging
 import random
+import time
+import types
 from typing import Any
 
 import numpy as np
@@ -119,7 +123,149 @@ def acts(run: Any, step: Any) -> None:
         step(env.step(1.0).sum())
 
 
+def heaps(run: Any, step: Any) -> None:
+    queue: list[Any] = []
+    for row in run.items(range(3)):
+        heapq.heappush(queue, (step(), row))
+        step(heapq.nsmallest(1, queue)[0][1])
+
+
+def writes_by_key(run: Any, step: Any) -> None:
+    prototypes = {}
+    for row in run.items(range(3)):
+        step(prototypes[row - 1].sum() if row else 1.0)
+        prototypes[row] = step()
+
+
+def counts_by_key(run: Any, step: Any) -> None:
+    counts: collections.Counter[int] = collections.Counter()
+    for row in run.items(range(3)):
+        counts[row % 2] += 1
+        step(1 / counts[0])
+
+
+class Trainer:
+    """A loop in a method, whose steps are methods as well."""
+
+    def __init__(self, run: Any, step: Any) -> None:
+        self.run, self.step = run, step
+        self.best, self.waited, self.shown = 9.0, 0, 0
+        self.queue: list[Any] = []
+
+    def train(self) -> None:
+        for _ in self.run.items(range(3)):
+            self.after(self.one_step())
+            if self.waited > 2:
+                break
+
+    def one_step(self) -> Any:
+        loss = self.step()
+        self.queue.append(loss)
+        return self.step(sum(self.queue)).item()
+
+    def after(self, loss: float) -> None:
+        self.shown += 1
+        logging.getLogger("x").info("%d steps", self.shown)
+        if loss < self.best:
+            self.best = loss
+        else:
+            self.waited += 1
+
+
+def in_methods(run: Any, step: Any) -> None:
+    Trainer(run, step).train()
+
+
+def in_object(run: Any, step: Any) -> None:
+    told = types.SimpleNamespace(pace=1.0, seen=[])
+    for _ in run.items(range(3)):
+        step(told.pace)
+        told.pace *= 0.9
+
+
+def in_closure(run: Any, step: Any) -> None:
+    done = 0
+
+    def warm() -> None:
+        nonlocal done
+        done += 1
+        step(min(1.0, done / 3))
+
+    for _ in run.items(range(3)):
+        warm()
+
+
+def draws(run: Any, step: Any) -> None:
+    noise, order = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    loader = torch.utils.data.DataLoader(torch.zeros(3, 1), shuffle=True, generator=order)
+    for _ in run.batches(loader):
+        step(noise.random())
+
+
+def hands_a_sum_to_a_schedule(run: Any, step: Any) -> None:
+    schedule = Schedule()
+    total = 0.0
+    for _ in run.items(range(3)):
+        total += step().item()
+    schedule.adjust(total / 3)
+
+
+def returns_a_sum(run: Any, step: Any) -> None:
+    def one_epoch() -> float:
+        total = 0.0
+        for _ in run.items(range(3)):
+            total += step().item()
+        return total / 3
+
+    if one_epoch() > 1.0:
+        step()
+
+
+class Schedule:
+    def adjust(self, mean: float) -> None:
+        self.rate = 1 / mean
+
+
+def gathers(run: Any, step: Any) -> None:
+    states = []
+    for _ in run.items(range(3)):
+        states.append(step())
+    step(sum(states) / 3)
+
+
+class Rows:
+    """A data set whose labels a loop changes now and then."""
+
+    def __init__(self) -> None:
+        self.labels = torch.zeros(3)
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return self.labels[index]
+
+
+def relabels_now_and_then(run: Any, step: Any) -> None:
+    rows = Rows()
+    for _ in run.items(range(3)):
+        if run.step > 1:
+            rows.labels = torch.ones(3)
+        step()
+
+
 NAMED = {
+    heaps: {"queue"},
+    writes_by_key: {"prototypes"},
+    counts_by_key: {"counts"},
+    in_methods: {"self.best", "self.waited", "self.queue"},
+    in_object: {"told.pace"},
+    in_closure: {"done"},
+    draws: {"noise"},
+    hands_a_sum_to_a_schedule: {"total"},
+    returns_a_sum: {"total"},
+    gathers: {"states"},
+    relabels_now_and_then: {"rows.labels"},
     replays: {"memory"},
     pushes: {"memory"},
     samples_in_function: {"memory"},
@@ -176,7 +322,41 @@ def reads_settings(run: Any, step: Any) -> None:
         settings.seen.update({row: losses[row]})
 
 
-EYE = [sums_for_the_eye, collects, makes_anew, keeps, reads_settings]
+def is_only_shown(run: Any, step: Any) -> None:
+    seen, running, losses, table = 0, 0.0, [], {"loss": []}
+    last = time.monotonic()
+    for row in run.items(range(3)):
+        loss = step().item()
+        seen, running = seen + 1, running + loss
+        losses.append(loss)
+        table["loss"].append(np.mean(losses[-2:]))
+        mean = running / seen
+        if seen % 2 == 0 or time.monotonic() - last > 9:
+            print(f"{row}: {mean:.3f} of {seen}, at most {max(losses)}")
+            running, last = 0.0, time.monotonic()
+
+
+def is_only_returned(run: Any, step: Any) -> None:
+    def one_epoch() -> tuple[float, int]:
+        total, done = 0.0, 0
+        for _ in run.items(range(3)):
+            total += step().item()
+            done += 1
+        return total, done
+
+    total, done = one_epoch()
+    logging.getLogger("x").info("%s", total / done)
+
+
+EYE = [
+    is_only_shown,
+    is_only_returned,
+    sums_for_the_eye,
+    collects,
+    makes_anew,
+    keeps,
+    reads_settings,
+]
 
 
 @pytest.mark.parametrize("loop", [*NAMED, *EYE])

@@ -12,6 +12,7 @@ import numpy as np
 
 from colabkit.checkpoint import TensorBackend, TensorSpec
 from colabkit.frameworks.batch_records import BatchRecord
+from colabkit.frameworks.begun_anew import begun_anew
 from colabkit.frameworks.jax.backend import JaxBackend, deleted_error, is_key
 from colabkit.frameworks.jax.evaluating import TreesAtEnd
 from colabkit.frameworks.jax.placing import (
@@ -129,25 +130,27 @@ class JaxAdapter(PlainAdapter):
         """Reads scalars, all in one transfer."""
         return floats_of(values)
 
-    def carried(
-        self,
-        variables: Mapping[str, Any],
-        decisive: Mapping[str, Any],  # noqa: ARG002
-    ) -> tuple[str, ...]:
-        """Returns which variables are a random key or arrays that no object of the run holds."""
+    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns which variables are keys or arrays that no object of the run holds.
+
+        And those that steps go by, in words.
+        """
         held = {
             id(leaf)
             for name in self._trees
             for leaf in self._apart(self._objects[name]).leaves.values()
         }
-        return tuple(
-            _CARRIED.format(name)
+        arrays = [
+            name
             for name, value in variables.items()
             if any(
                 isinstance(leaf, jax.Array) and (is_key(leaf) or leaf.ndim) and id(leaf) not in held
                 for leaf in jax.tree.leaves(value)
             )
-        )
+        ]
+        trees = {name: [id(leaf) for leaf in jax.tree.leaves(e)] for name, e in decisive.items()}
+        others = (n for n, ids in trees.items() if n not in arrays and not (ids and held >= {*ids}))
+        return (*(_CARRIED.format(name) for name in arrays), *begun_anew(others))
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""

@@ -13,6 +13,7 @@ import numpy as np
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import SampledWatch, Watch
+from colabkit.frameworks.begun_anew import begun_anew, is_row_of
 from colabkit.frameworks.keras.compare import record
 from colabkit.frameworks.keras.evaluating import Moment, Moments
 from colabkit.frameworks.keras.loop_inspect import LoopInspector
@@ -22,6 +23,7 @@ from colabkit.frameworks.keras.replicas import replicas_of
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
 from colabkit.frameworks.keras.state import KerasState
 from colabkit.frameworks.keras.variables import backend_name, is_array, sync
+from colabkit.frameworks.small_copies import few_weights
 from colabkit.storage import Bytes
 
 _ANY_ORDER = (
@@ -124,12 +126,22 @@ class KerasAdapter:
         """Lets a checkpoint's values go, which nobody will put back once more."""
         self._again = self._taken_from = None
 
-    def small_state(self) -> dict[str, Any]:
-        """Returns nothing of the objects."""
-        return {}
+    def small_state(self, *, with_weights: bool = False) -> dict[str, Any]:
+        """Returns nothing of the objects but their weights."""
+        if not with_weights:
+            return {}
+        taken = (each for each in self.sections() if each.weights)
+        weights = {e.name: {k: _unheld(v) for k, v in e.state.items()} for e in taken}
+        arrays = (each for own in weights.values() for each in own.values())
+        # NumPy knows no bfloat16.
+        if any(isinstance(each, np.ndarray) and each.dtype.kind == "V" for each in arrays):
+            return {}
+        return {"weights": few_weights(weights, self.backend.is_tensor)}
 
     def put_small(self, state: Mapping[str, Any]) -> None:
-        """Nothing is in it."""
+        """Puts the weights of the head of an epoch back, until all is put back."""
+        if self._again is not None and (weights := state.get("weights")):
+            self.state.restore_weights(weights)
 
     def begin_epoch(self) -> tuple[str, ...]:
         """Returns which rates were set behind a restore, and will come back."""
@@ -252,20 +264,31 @@ class KerasAdapter:
             return (_ANY_ORDER,)
         return ()
 
-    def carried(
-        self,
-        variables: Mapping[str, Any],
-        decisive: Mapping[str, Any],  # noqa: ARG002
-    ) -> tuple[str, ...]:
-        """Returns which variables are arrays; a lone number is a sum for the eye."""
-        found = (name for name, value in variables.items() if is_array(value))
-        return tuple(_CARRIED.format(name) for name in found)
+    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns which variables are arrays, or what steps go by, in words."""
+        arrays = [name for name, value in variables.items() if is_array(value)]
+        decisive = {name: each for name, each in decisive.items() if name not in arrays}
+        own = {id(each) for each in self.state.variables.values()}
+        others = begun_anew(
+            name for name in self.trained_apart(decisive) if id(decisive[name]) not in own
+        )
+        return (*(_CARRIED.format(name) for name in arrays), *others)
+
+    def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the names of those that are no weights of the run's models."""
+        own = {id(each) for model in self.state.models.values() for each in model.weights}
+        return tuple(name for name, each in values.items() if not is_row_of(each, own))
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to use or change that no object of the run holds."""
         watching = [each for each in self.state.others.values() if hasattr(each, "unsaved")]
         seen = (reason for each in watching for reason in each.unsaved())
         return (*self.state.left_out, *self._inspector.reasons(), *seen)
+
+
+def _unheld(value: Any) -> Any:
+    """Returns the array of a value of TensorFlow's that a save would let go, or any other value."""
+    return np.array(value.tensor) if hasattr(value, "tensor") else value
 
 
 def _as_float(value: Any) -> float:

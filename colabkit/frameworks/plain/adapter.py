@@ -18,6 +18,7 @@ from colabkit.frameworks.attributes import has_state
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_records import BatchRecord
 from colabkit.frameworks.batch_watches import SampledWatch, Watch
+from colabkit.frameworks.begun_anew import begun_anew, is_row_of
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.exposed import Exposed
 from colabkit.frameworks.generators import (
@@ -159,7 +160,7 @@ class PlainAdapter:
             for name, state in again.items():
                 _give_state(self._objects[name], state)
 
-    def small_state(self) -> dict[str, Any]:
+    def small_state(self, *, with_weights: bool = False) -> dict[str, Any]:  # noqa: ARG002
         """Returns copies of the states of small objects: metrics, schedules."""
         return self._small_of({name: _state_of(self._objects[name]) for name in self._others})
 
@@ -302,10 +303,16 @@ class PlainAdapter:
     def carried(
         self,
         variables: Mapping[str, Any],  # noqa: ARG002
-        decisive: Mapping[str, Any],  # noqa: ARG002
+        decisive: Mapping[str, Any],
     ) -> tuple[str, ...]:
-        """Nobody can tell."""
-        return ()
+        """Returns what steps go by, in words."""
+        return begun_anew(decisive)
+
+    def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the names of those that are no leaves of the run's trees."""
+        trees = (self._apart(self._objects[name]) for name in self._trees)
+        own = {id(leaf) for parts in trees for leaf in parts.leaves.values()}
+        return tuple(name for name, each in values.items() if not is_row_of(each, own))
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""

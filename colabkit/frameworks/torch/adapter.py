@@ -15,8 +15,10 @@ import torch
 from colabkit.checkpoint import NOTED, Cutter, Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import BatchWatch, Watch
+from colabkit.frameworks.begun_anew import begun_anew
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
+from colabkit.frameworks.small_copies import few_weights
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.compare import batch_digest, note, record
 from colabkit.frameworks.torch.evaluating import evaluation_mark, is_in_evaluation
@@ -29,7 +31,7 @@ from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_know
 from colabkit.frameworks.torch.small_state import SmallState, put_small
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.state import TorchState
-from colabkit.frameworks.torch.trained import holds
+from colabkit.frameworks.torch.trained import holds, is_made_of
 from colabkit.frameworks.torch.trial import try_restoring
 from colabkit.frameworks.torch.world import World, join
 from colabkit.frameworks.torch.wrapped import (
@@ -223,15 +225,21 @@ class TorchAdapter:
                 self._state.begin()
         self._state.restore_again()
 
-    def small_state(self) -> dict[str, Any]:
+    def small_state(self, *, with_weights: bool = False) -> dict[str, Any]:
         """Returns copies of what a loop may read between two passes and change in any."""
-        return SmallState.of(self._state, self._state.small_sections()).state_dict()
+        small = SmallState.of(self._state, self._state.small_sections()).state_dict()
+        if with_weights and not self._state.is_sharded:
+            weights = {each.name: each.state for each in self._state.sections() if each.weights}
+            small["weights"] = few_weights(weights, self.backend.is_tensor)
+        return small
 
     @torch.inference_mode(mode=False)
     def put_small(self, state: Mapping[str, Any]) -> None:
         """Puts what ``small_state`` gave into the objects, until all is put back."""
         if self._is_as_restored and self._again is not None:
             put_small(self._state, state)
+            if weights := state.get("weights"):
+                self._state.restore_weights(weights)
 
     def begin_epoch(self) -> tuple[str, ...]:
         """Returns which settings were changed behind a restore, and will come back."""
@@ -365,21 +373,24 @@ class TorchAdapter:
         """
         if not self._state.optimizers or is_in_evaluation(self._state):
             return ()
-        given = {id(each) for each in self._given.values() if each is not None}
-        decisive = {name: each for name, each in decisive.items() if id(each) not in given}
         modules = self._state.modules.values()
         held = {id(each) for m in modules for each in (*m.parameters(), *m.buffers())}
-        return tuple(
-            f"the loop's {name} begins anew at a resume: keep it with run.state({name}={name})"
-            for name, value in {**variables, **decisive}.items()
-            if name in decisive
-            or any(
+        arrays = (
+            name
+            for name, value in variables.items()
+            if any(
                 isinstance(each, torch.Tensor | np.ndarray)
                 and math.prod(each.shape) > 1
                 and id(each) not in held
                 for each in (value if isinstance(value, list | tuple) else (value,))
             )
         )
+        others = (name for name, value in decisive.items() if id(value) not in held)
+        return begun_anew(dict.fromkeys((*arrays, *others)))
+
+    def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Returns the names of those that are not made of the run's own weights alone."""
+        return tuple(n for n, e in values.items() if not is_made_of(e, self._state.modules))
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""

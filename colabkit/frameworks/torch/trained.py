@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from colabkit.checkpoint import NOTED
+from colabkit.frameworks.begun_anew import is_row_of
 from colabkit.frameworks.differences import digest_of
 from colabkit.frameworks.torch.pieces import whole
 from colabkit.frameworks.torch.structure import is_same
@@ -52,3 +53,12 @@ def holds(modules: Mapping[str, nn.Module], sections: Mapping[str, Any]) -> bool
                 if not is_same(*whole([tensor, there], lambda each: each)):
                     return False
     return True
+
+
+def is_made_of(value: Any, modules: Mapping[str, nn.Module]) -> bool:
+    """Whether a module, or list of tensors, is made of these modules' own weights alone."""
+    own = {id(each) for m in modules.values() for each in (*m.parameters(), *m.buffers())}
+    own |= {id(part) for m in modules.values() for part in m.modules()}
+    if isinstance(value, nn.Module):
+        return all(id(each) in own for each in (*value.parameters(), *value.buffers()))
+    return is_row_of(value, own)

@@ -67,7 +67,7 @@ class NumpyAdapter:
 
     begin_step = close
 
-    def small_state(self) -> dict[str, Any]:
+    def small_state(self, *, with_weights: bool = False) -> dict[str, Any]:
         return {}
 
     def put_small(self, state: Mapping[str, Any]) -> None: ...
@@ -150,6 +150,9 @@ class NumpyAdapter:
         return ()
 
     unsaved = begin_epoch = reasons
+
+    def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(values)
 
     def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -216,3 +217,19 @@ def test_data_that_is_none_is_refused() -> None:
     with pytest.raises(ArgumentError, match="different lengths"):
         feed_of((np.zeros(2), np.zeros(3)), batch_size=1, shuffle=False)
     assert issubclass(MissingPackageError, Exception)
+
+
+def test_what_steps_of_a_loop_without_a_framework_go_by_is_named(tmp_path: Path) -> None:
+    run = colabkit.Run(tmp_path, tree={"w": np.zeros(2)}, progress=False)
+    bank, counts, speed, best, shown = np.ones((3, 2)), {0: 0, 1: 0}, np.zeros(2), None, 0
+    labels = np.sign(run.tree["w"].sum() + np.arange(3.0))
+    for row in run.items(range(3)):
+        counts[row % 2] += 1
+        bank[row] = run.tree["w"]
+        speed = 0.9 * speed + bank.mean(0) / (1 + counts[0]) + labels[row]
+        best = speed if best is None else np.maximum(best, speed)
+        run.tree["w"] += np.minimum(best, speed)
+        shown += 1  # noqa: SIM113
+        print(shown)
+    told = [re.split(" begins anew| is made", each)[0].split()[-1] for each in run.verdict.reasons]
+    assert told == ["counts", "bank", "speed", "best", "labels"]

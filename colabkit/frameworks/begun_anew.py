@@ -1,0 +1,34 @@
+"""What is said of a loop's own variables, which no checkpoint holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+
+def begun_anew(paths: Iterable[str]) -> tuple[str, ...]:
+    """Returns sentences on variables that begin anew at a resume: ``best``, ``self.best``."""
+    return tuple(
+        f"the loop's {path} begins anew at a resume: keep it with run.state({_name(path)}={path})"
+        for path in paths
+    )
+
+
+def made_again(paths: Iterable[str]) -> tuple[str, ...]:
+    """Returns sentences on variables that a resume makes again, with weights of a later step."""
+    return tuple(
+        f"{path} is made with the model, and a resume would make it with later weights: keep it"
+        f" (kept = run.state({_name(path)}=...) before, kept.{_name(path)} = ... where it is made)"
+        for path in paths
+    )
+
+
+def is_row_of(value: Any, own: Collection[int]) -> bool:
+    """Whether it is one of some objects, given by identity, or a list or dict of them alone."""
+    parts = value.values() if isinstance(value, dict) else value
+    parts = list(parts) if isinstance(value, dict | list | tuple | set) else [value]
+    return bool(parts) and all(id(each) in own for each in parts)
+
+
+def _name(path: str) -> str:
+    return path.rpartition(".")[2]

@@ -1,0 +1,191 @@
+"""The source of a user's loop: its statement, what lies around it, and functions that it calls."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import itertools
+import linecache
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from types import CodeType, FrameType, FunctionType
+from typing import Any
+
+_LOOPS = (ast.For, ast.While, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
+_TIMED = "<timed exec>"
+_INSTALLED = ("site-packages", "dist-packages", "/lib/python", "<frozen")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Source:
+    """A module or cell.
+
+    Attributes:
+        tree: All of it.
+        parents: What each node lies in.
+    """
+
+    tree: ast.Module
+    parents: Mapping[ast.AST, ast.AST]
+
+    def around(self, node: ast.AST) -> Iterator[ast.AST]:
+        """Yields what a node lies in, from within."""
+        while (parent := self.parents.get(node)) is not None:
+            yield parent
+            node = parent
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class LoopSource:
+    """A ``for`` statement.
+
+    Attributes:
+        loop: The statement.
+        source: What it stands in.
+        scope: The statements of the function or cell around it.
+        outermost: The loop around it that lies farthest out in that scope, or itself.
+    """
+
+    loop: ast.For
+    source: Source
+    scope: Sequence[ast.stmt]
+    outermost: ast.stmt
+
+    def following(self) -> list[ast.stmt]:
+        """Returns the outermost loop, and the statements of the scope behind it."""
+        ends = self.outermost.lineno
+        return [each for each in self.scope if (each.end_lineno or each.lineno) >= ends]
+
+
+def loop_at(frame: FrameType) -> LoopSource | None:
+    """Returns the ``for`` statement at whose head a frame stands, None where it cannot be read.
+
+    Nor of a progress bar, which counts for the eye.
+    """
+    return None if is_installed(frame.f_code) else _loop_in(frame.f_code, frame.f_lasti)
+
+
+def call_at(frame: FrameType) -> tuple[Source, ast.Call, Sequence[ast.stmt]] | None:
+    """Returns the call that a frame waits for, and the statements of the function around it."""
+    source, at = _source_of(frame.f_code), _position(frame.f_code, frame.f_lasti)
+    if source is None or is_installed(frame.f_code):
+        return None
+    span = (at[0], at[2]), (at[1], at[3])
+    calls = (each for each in ast.walk(source.tree) if isinstance(each, ast.Call))
+    call = next((each for each in calls if _place(each) == span), None)
+    around = source.around(call) if call is not None else ()
+    scope = next((e for e in around if isinstance(e, ast.FunctionDef | ast.Module)), None)
+    return None if call is None or scope is None else (source, call, scope.body)
+
+
+def stands_in_loop(frame: FrameType | None) -> bool:
+    """Whether a loop of the user's calls what a frame runs, be it through functions of theirs."""
+    while frame is not None and not is_installed(frame.f_code):
+        if _is_in_loop(frame.f_code, frame.f_lasti):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _is_in_loop(code: CodeType, offset: int) -> bool:
+    source, at = _source_of(code), _position(code, offset)
+    if source is None or at[0] is None:
+        return False
+    here = (at[0], at[2] or 0)
+    for each in ast.walk(source.tree):
+        if isinstance(each, _LOOPS) and each.lineno >= code.co_firstlineno:
+            first = each.body[0] if isinstance(each, ast.For | ast.While) else each
+            if _place(first)[0] <= here < _place(each)[1]:
+                return True
+    return False
+
+
+def _position(code: CodeType, offset: int) -> tuple[int | None, ...]:
+    return next(itertools.islice(code.co_positions(), offset // 2, None), (None,) * 4)
+
+
+def is_installed(code: CodeType) -> bool:
+    """Whether it comes with a package, and is none of the user's own."""
+    return any(part in code.co_filename for part in _INSTALLED)
+
+
+@functools.lru_cache(maxsize=32)  # each epoch asks again
+def _loop_in(code: CodeType, offset: int) -> LoopSource | None:
+    source = _source_of(code)
+    at = _position(code, offset)
+    if source is None or None in at:
+        return None
+    # Python 3.13 names the place of what is looped over, older ones that of the statement.
+    begins, ends = (at[0], at[2]), (at[1], at[3])
+    loops = (each for each in ast.walk(source.tree) if isinstance(each, ast.For))
+    found = (e for e in loops if any(_place(n) == (begins, ends) for n in (e, e.iter)))
+    loop = next(found, None)
+    if loop is None:
+        return None
+    outermost: ast.stmt = loop
+    for each in source.around(loop):
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module | ast.ClassDef):
+            return LoopSource(loop, source, each.body, outermost)
+        outermost = each if isinstance(each, ast.For | ast.While) else outermost
+    return None
+
+
+def function_at(function: FunctionType) -> tuple[Source, ast.FunctionDef] | None:
+    """Returns the definition of a function of the user's; None of any other, and of a lambda."""
+    return None if is_installed(function.__code__) else _function_in(function.__code__)
+
+
+@functools.lru_cache(maxsize=256)
+def _function_in(code: CodeType) -> tuple[Source, ast.FunctionDef] | None:
+    source = _source_of(code)
+    for each in ast.walk(source.tree) if source is not None else ():
+        if isinstance(each, ast.FunctionDef) and each.name == code.co_name:
+            first = min([each.lineno, *(d.lineno for d in each.decorator_list)])
+            if first == code.co_firstlineno:
+                assert source is not None  # noqa: S101  # for the type checker
+                return source, each
+    return None
+
+
+def _source_of(code: CodeType) -> Source | None:
+    text = "".join(linecache.getlines(code.co_filename))
+    if code.co_filename == _TIMED:
+        text = _timed_cell()
+    return _parsed(text) if text else None
+
+
+@functools.lru_cache(maxsize=16)
+def _parsed(text: str) -> Source | None:
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    parents = {child: each for each in ast.walk(tree) for child in ast.iter_child_nodes(each)}
+    return Source(tree, parents)
+
+
+def _timed_cell() -> str:
+    """Returns the newest cell without its ``%%time``: IPython keeps no source of that."""
+    cells: Any = vars(sys.modules["__main__"]).get("In")
+    magic = _parsed(cells[-1]) if isinstance(cells, list) and cells else None
+    call = magic.tree.body[0] if magic is not None and magic.tree.body else None
+    if not isinstance(call, ast.Expr) or not isinstance(call.value, ast.Call):
+        return ""
+    text = call.value.args[-1] if call.value.args else None
+    is_text = isinstance(text, ast.Constant) and isinstance(text.value, str)
+    return str(text.value) if is_text else ""  # type: ignore[union-attr]
+
+
+def _place(node: ast.stmt | ast.expr) -> tuple[Any, Any]:
+    return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
+
+
+def path_of(node: ast.AST) -> str | None:
+    """Returns what names a variable, or an attribute of one: ``best``, ``self.best``."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        inner = path_of(node.value)
+        return None if inner is None else f"{inner}.{node.attr}"
+    return None

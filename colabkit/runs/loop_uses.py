@@ -1,0 +1,163 @@
+"""What becomes of what the statements of a loop read: whether anything but the eye goes by it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from types import ModuleType
+
+from colabkit.runs.loop_events import (
+    CHANGING,
+    Reader,
+    Room,
+    Verb,
+    container_of,
+    verb_of,
+    within,
+)
+from colabkit.runs.loop_values import Values, is_row
+
+_SHOWING = frozenset({
+    "critical", "debug", "display", "error", "exception", "info", "print", "set_description",
+    "set_description_str", "set_postfix", "set_postfix_str", "warning", "write",
+})  # fmt: skip
+_OF_THE_EYE = frozenset({"IPython", "logging", "matplotlib", "rich", "seaborn", "tqdm", "warnings"})
+_PURE = frozenset({
+    "abs", "all", "any", "bool", "dict", "enumerate", "float", "format", "int", "len", "list",
+    "max", "min", "range", "repr", "reversed", "round", "set", "sorted", "str", "sum", "tuple",
+    "zip",
+})  # fmt: skip
+_NUMERIC = frozenset({"math", "numpy", "operator", "statistics", "time"})
+
+
+class Uses:
+    """Tells whether what is read goes on to anything but the eye.
+
+    Args:
+        reader: What has read the statements.
+        values: What the names stand for.
+        is_returned_on: Asks whether what the loop's function returns goes on to anything.
+    """
+
+    def __init__(
+        self, reader: Reader, values: Values, is_returned_on: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._reader, self._values, self._is_returned_on = reader, values, is_returned_on
+        self._known: dict[str, bool] = {}
+
+    def decide(self, path: str) -> bool:
+        """Whether anything but what is shown, and it itself, follows from a variable."""
+        if path not in self._known:
+            self._known[path] = False  # while it is asked, for it may lead back to itself
+            read = [e for e in self._reader.events if e.verb is Verb.READ and within(e.path, path)]
+            self._known[path] = any(self.leads_on(e.node, e.room, path) for e in read)
+        return self._known[path]
+
+    def leads_on(self, node: ast.AST, room: Room, path: str) -> bool:
+        """Whether anything but what is shown follows from what a node stands for.
+
+        Args:
+            node: It.
+            room: Where it stands.
+            path: What it names; what goes into that alone leads on to nothing.
+        """
+        if node in self._reader.followed:
+            return False
+        is_called = False
+        child = node
+        for parent in room.source.around(node):
+            if isinstance(parent, ast.Call):
+                answer = self._through(parent, child, room, path)
+                if answer is not None:
+                    return answer
+                is_called |= child is parent.func
+            elif isinstance(parent, ast.stmt):
+                return self._ends_in(parent, child, room, path, is_called=is_called)
+            child = parent
+        return True
+
+    def _through(self, call: ast.Call, child: ast.AST, room: Room, path: str) -> bool | None:
+        """Returns whether a read decides something by a call; None where its result is to tell."""
+        if self._shows(call, room):
+            return False
+        if child is call.func or self._is_pure(call, room):
+            return None
+        into = self._taken_up_by(call, room)
+        return True if into is None else into != path and self.decide(into)
+
+    def _taken_up_by(self, call: ast.Call, room: Room) -> str | None:
+        """Returns the path of a list or the like that takes up what the call is given."""
+        receiver = call.func.value if isinstance(call.func, ast.Attribute) else None
+        into = None if receiver is None else room.path(container_of(receiver))
+        if into is None or verb_of(call) not in CHANGING:
+            return None
+        is_plain = is_row(self._values.of(into)) or not self._values.has(into)
+        return into if is_plain else None
+
+    def _ends_in(
+        self, statement: ast.stmt, child: ast.AST, room: Room, path: str, *, is_called: bool
+    ) -> bool:
+        match statement:
+            case ast.Expr():
+                return is_called
+            case ast.Assign(targets=targets):
+                return any(self._goes_into(each, room, path) for each in targets)
+            case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
+                return self._goes_into(target, room, path)
+            case ast.If(test=test, body=body, orelse=orelse) if child is test:
+                return not all(self._is_for_eye(each, room, path) for each in (*body, *orelse))
+            case ast.Return():
+                if room.call is None or room.outer is None:
+                    return self._is_returned_on()
+                return self.leads_on(room.call, room.outer, path)
+            case ast.Assert() | ast.Delete():
+                return False
+        return True
+
+    def _goes_into(self, target: ast.expr, room: Room, path: str) -> bool:
+        if isinstance(target, ast.Tuple | ast.List):
+            return any(self._goes_into(each, room, path) for each in target.elts)
+        into = room.path(container_of(target))
+        if into is None:
+            return True
+        if within(into, path) or within(path, into):
+            return False
+        is_plain = isinstance(target, ast.Name) or is_row(self._values.of(into))
+        is_attribute = isinstance(target, ast.Attribute) and not self._values.is_held(into)
+        return self.decide(into) if is_plain or is_attribute else True
+
+    def _is_for_eye(self, statement: ast.stmt, room: Room, path: str) -> bool:
+        match statement:
+            case ast.Expr(value=ast.Call() as call):
+                if self._shows(call, room):
+                    return True
+                into = self._taken_up_by(call, room)
+                return into is not None and not self.decide(into)
+            case ast.Expr(value=ast.Constant()) | ast.Pass() | ast.Import() | ast.ImportFrom():
+                return True
+            case ast.Assign(targets=targets):
+                return not any(self._goes_into(each, room, path) for each in targets)
+            case ast.AugAssign(target=target):
+                return not self._goes_into(target, room, path)
+            case ast.If(body=body, orelse=rest) | ast.For(body=body, orelse=rest):
+                return all(self._is_for_eye(each, room, path) for each in (*body, *rest))
+            case ast.With(body=body):
+                return all(self._is_for_eye(each, room, path) for each in body)
+        return False
+
+    def _shows(self, call: ast.Call, room: Room) -> bool:
+        if verb_of(call) in _SHOWING:
+            return True
+        return self._package_of(call, room) in _OF_THE_EYE
+
+    def _is_pure(self, call: ast.Call, room: Room) -> bool:
+        if isinstance(call.func, ast.Name):
+            return call.func.id in _PURE
+        return verb_of(call) == "format" or self._package_of(call, room) in _NUMERIC
+
+    def _package_of(self, call: ast.Call, room: Room) -> str:
+        path = room.path(call.func)
+        value = None if path is None else self._values.of(path.partition(".")[0])
+        is_plain = value is None or isinstance(value, int | float | str)
+        name = value.__name__ if isinstance(value, ModuleType) else type(value).__module__
+        return "" if is_plain else str(name).partition(".")[0]

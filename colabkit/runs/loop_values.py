@@ -1,0 +1,159 @@
+"""What the variables of a loop stand for, asked without running anything of the user's."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterable, Mapping
+from types import FrameType, FunctionType
+from typing import Any
+
+_ROWS = (list, set, dict, collections.deque)
+_MISSING = object()
+_GENERATORS = {
+    ("numpy", "Generator"),
+    ("numpy", "RandomState"),
+    ("random", "Random"),
+    ("torch", "Generator"),
+}
+
+
+class Held:
+    """What a checkpoint holds.
+
+    Args:
+        objects: What the run was given, and the run itself.
+        kept: What it keeps of the loop's variables.
+        weights: Those of the objects that hold the weights.
+        run: The run.
+    """
+
+    def __init__(
+        self,
+        objects: Iterable[Any],
+        *,
+        kept: Iterable[Any] = (),
+        weights: Iterable[Any] = (),
+        run: Any = None,
+    ) -> None:
+        self.run, self.weights = run, tuple(weights)
+        # Lone numbers are alike wherever they stand.
+        self._kept = [each for each in kept if not is_lone(each)]
+        self._objects = [*self._kept, *(each for each in objects if not is_lone(each))]
+
+    def __contains__(self, value: object) -> bool:
+        return any(value is each for each in self._objects)
+
+    def has_part_of(self, value: object) -> bool:
+        """Whether one of its parts is kept: then it was seen to."""
+        parts = list(map(id, attributes_of(value).values()))
+        return any(id(each) in parts for each in self._kept)
+
+
+class Values:
+    """The values of paths such as ``best`` and ``self.best``.
+
+    Args:
+        frame: Where the loop stands.
+        held: What a checkpoint holds.
+    """
+
+    def __init__(self, frame: FrameType, held: Held) -> None:
+        self._locals, self._globals = frame.f_locals, frame.f_globals
+        self._held = held
+        self._of_functions: dict[str, Any] = {}
+
+    def knows(self, name: str, function: FunctionType) -> bool:
+        """Whether a name stands for the same in a function of the user's as in the loop."""
+        return self._at(name) is _of_function(name, function)
+
+    def add(self, alias: str, name: str, function: FunctionType) -> str:
+        """Takes up what a function knows by a name, under another one, which is returned."""
+        self._of_functions[alias] = _of_function(name, function)
+        return alias
+
+    def has(self, path: str) -> bool:
+        """Whether it is there."""
+        return self._at(path) is not _MISSING
+
+    def of(self, path: str) -> Any:
+        """Returns its value, None for what is not there or nobody can tell without asking it."""
+        value = self._at(path)
+        return None if value is _MISSING else value
+
+    def _at(self, path: str) -> Any:
+        root, *names = path.split(".")
+        value = self._of_functions.get(root, _MISSING)
+        if value is _MISSING:
+            value = self._locals.get(root, self._globals.get(root, _MISSING))
+        for name in names:
+            value = attributes_of(value).get(name, _MISSING)
+        return value
+
+    def is_held(self, path: str) -> bool:
+        """Whether a checkpoint holds it, or what it belongs to."""
+        parts = path.split(".")
+        values = [self._at(".".join(parts[:n])) for n in range(1, len(parts) + 1)]
+        return any(each in self._held for each in values) or self._held.has_part_of(values[-1])
+
+    def is_weights(self, path: str) -> bool:
+        """Whether it is a model of the run's."""
+        return any(self._at(path) is each for each in self._held.weights)
+
+    def is_run(self, path: str) -> bool:
+        """Whether it is the run itself, or what has it."""
+        value = self._at(path)
+        return any(each is self._held.run for each in (value, *attributes_of(value).values()))
+
+
+def _of_function(name: str, function: FunctionType) -> Any:
+    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
+    try:
+        return cells[name].cell_contents
+    except (KeyError, ValueError):  # it is a global, or yet to be set
+        return function.__globals__.get(name, _MISSING)
+
+
+def is_lone(value: object) -> bool:
+    """Whether it is a number, or none at all."""
+    return type(value) in {bool, float, int, type(None)}
+
+
+def is_row(value: object) -> bool:
+    """Whether it is a list, dict or the like."""
+    return isinstance(value, _ROWS)
+
+
+def is_pool(value: object) -> bool:
+    """Whether it is made to take things up."""
+    if is_row(value):
+        return True
+    if hasattr(type(value), "state_dict") or isinstance(value, type):
+        return False
+    return any(is_row(each) for each in attributes_of(value).values())
+
+
+def is_generator(value: object) -> bool:
+    """Whether it draws random numbers, from a place of its own."""
+    kinds = {(each.__module__.partition(".")[0], each.__name__) for each in type(value).__mro__}
+    return not kinds.isdisjoint(_GENERATORS)
+
+
+def is_environment(value: object) -> bool:
+    """Whether it is acted upon step by step."""
+    return all(callable(getattr(type(value), each, None)) for each in ("reset", "step"))
+
+
+def is_array(value: object) -> bool:
+    """Whether it is an array or tensor of any library, and no lone number."""
+    return all(hasattr(type(value), each) for each in ("shape", "dtype")) and bool(
+        getattr(value, "shape", ())
+    )
+
+
+def attributes_of(value: object) -> Mapping[str, Any]:
+    """Returns what an object carries, without its own ``__getattr__``, which may raise anything."""
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return found if isinstance(found, Mapping) else {}

@@ -1,0 +1,229 @@
+"""What a loop makes with the model at the head of an epoch is made with the weights of then."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+
+import colabkit
+from tests.torch.killing import in_child, kill_self
+from tests.torch.test_done_again import PlainLoop
+
+SAMPLES, BATCH, EPOCHS = 40, 10, 3
+DEATHS = (2, 5, 7)
+X = torch.randn(SAMPLES, 4, generator=torch.Generator().manual_seed(3))
+Y = (X.sum(1) > 0).long()
+ROWS = [(X[n : n + BATCH], Y[n : n + BATCH]) for n in range(0, SAMPLES, BATCH)]
+
+
+def network() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
+
+
+class Notebook:
+    """A model, its run, and the step of a person's loop; the loops below differ."""
+
+    def __init__(self, folder: Path | None, dies_at: int) -> None:
+        self.model, self.dies_at = network(), dies_at
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.2)
+        objects = {"model": self.model, "optimizer": self.optimizer}
+        self.run: Any = PlainLoop()
+        if folder is not None:
+            self.run = colabkit.Run(folder, save_every=1, progress=False, **objects)
+
+    def step(self, loss: torch.Tensor) -> None:
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        if self.dies_at >= 0:
+            self.run.flush()
+            if self.run.step == self.dies_at:
+                kill_self()
+
+
+def pseudo_labels(book: Notebook) -> None:
+    run, model = book.run, book.model
+    for _ in run.epochs(EPOCHS):
+        with torch.no_grad():
+            sure, labels = model(X).softmax(1).max(1)
+        chosen = [n for n in range(SAMPLES) if sure[n] > 0.55] or [0, 1, 2]
+        loader = DataLoader(Subset(TensorDataset(X, labels), chosen), BATCH)
+        for x, y in run.batches(loader):
+            book.step(functional.cross_entropy(model(x), y))
+
+
+def anchored(book: Notebook) -> None:
+    run, model = book.run, book.model
+    for _ in run.epochs(EPOCHS):
+        anchor = [each.detach().clone() for each in model.parameters()]
+        for x, y in run.batches(ROWS):
+            pairs = zip(model.parameters(), anchor, strict=True)
+            far = sum(((a - b) ** 2).sum() for a, b in pairs)
+            book.step(functional.cross_entropy(model(x), y) + far)
+
+
+class Relabelled(Dataset[Any]):
+    def __init__(self) -> None:
+        self.labels = Y.clone()
+
+    def relabel(self, labels: torch.Tensor) -> None:
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return SAMPLES
+
+    def __getitem__(self, index: int) -> Any:
+        return X[index], self.labels[index]
+
+
+@torch.no_grad()
+def predicted(model: nn.Module) -> torch.Tensor:
+    return model(X).argmax(1)
+
+
+def relabelled(book: Notebook) -> None:
+    run, model, data = book.run, book.model, Relabelled()
+    for _ in run.epochs(EPOCHS):
+        data.relabel(predicted(model))
+        for x, y in run.batches(DataLoader(data, BATCH)):
+            book.step(functional.cross_entropy(model(x), y))
+
+
+class Miner(Notebook):
+    """Negatives that a method mines, for a method that trains."""
+
+    def mine(self) -> None:
+        with torch.no_grad():
+            places = self.model(X)
+        apart = torch.cdist(places, places) + 1e9 * (Y[:, None] == Y[None])
+        self.negatives = apart.argmin(1)
+
+    def train(self) -> None:
+        self.mine()
+        for rows in self.run.batches(list(torch.arange(SAMPLES).split(BATCH))):
+            ours, theirs = self.model(X[rows]), self.model(X[self.negatives[rows]])
+            self.step(functional.relu(1 - (ours - theirs).pow(2).sum(1)).mean())
+
+
+def mined(book: Miner) -> None:
+    for _ in book.run.epochs(EPOCHS):
+        book.train()
+
+
+def by_difficulty(book: Notebook) -> None:
+    run, model = book.run, book.model
+
+    def easiest(count: int) -> list[int]:
+        with torch.no_grad():
+            losses = functional.cross_entropy(model(X), Y, reduction="none")
+        return losses.argsort()[:count].tolist()
+
+    for epoch in run.epochs(EPOCHS):
+        rows = easiest(20 + 10 * epoch)
+        for x, y in run.batches(DataLoader(Subset(TensorDataset(X, Y), rows), BATCH)):
+            book.step(functional.cross_entropy(model(x), y))
+
+
+def kept(book: Notebook) -> None:
+    run, model = book.run, book.model
+    own = run.state(labels=Y.clone(), rows=list(range(SAMPLES)))
+    for _ in run.epochs(EPOCHS):
+        own.labels = predicted(model)
+        own.rows = [n for n in range(SAMPLES) if own.labels[n] or n % 2]
+        for x, y in run.batches(DataLoader(Subset(TensorDataset(X, own.labels), own.rows), BATCH)):
+            book.step(functional.cross_entropy(model(x), y))
+
+
+LOOPS = [pseudo_labels, anchored, relabelled, mined, by_difficulty, kept]
+
+
+def train(loop: Callable[[Any], None], folder: Path | None, *, dies_at: int = -1) -> Any:
+    book = (Miner if loop is mined else Notebook)(folder, dies_at)
+    loop(book)
+    return [each.detach().tolist() for each in book.model.parameters()], book.run
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_one_killed_in_mid_epoch_ends_with_the_bits_of_the_plain_loop(loop, tmp_path):
+    threads, folder = torch.get_num_threads(), tmp_path / "run"
+    torch.set_num_threads(1)
+    try:
+        plain, _ = train(loop, None)
+        for step in DEATHS:
+            killed = functools.partial(train, loop, folder, dies_at=step)
+            assert not in_child(killed, report=tmp_path / "report")
+        weights, run = train(loop, folder)
+    finally:
+        torch.set_num_threads(threads)
+    assert weights == plain
+    assert not run.verdict.reasons
+
+
+def teacher_of_before(book: Notebook) -> None:
+    run, model = book.run, book.model
+    teacher = copy.deepcopy(model)
+    for _ in run.epochs(EPOCHS):
+        for x, y in run.batches(ROWS):
+            with torch.no_grad():
+                told = teacher(x)
+            book.step(functional.cross_entropy(model(x), y) + functional.mse_loss(model(x), told))
+
+
+def teacher_now_and_then(book: Notebook) -> None:
+    run, model, teacher = book.run, book.model, None
+    for epoch in run.epochs(EPOCHS):
+        if epoch % 2:
+            teacher = copy.deepcopy(model)
+        for x, y in run.batches(ROWS):
+            loss = functional.cross_entropy(model(x), y)
+            book.step(loss if teacher is None else loss + (model(x) - teacher(x).detach()).mean())
+
+
+def without_epochs(book: Notebook) -> None:
+    labels = predicted(book.model)
+    for rows in book.run.batches(list(torch.arange(SAMPLES).split(BATCH))):
+        book.step(functional.cross_entropy(book.model(X[rows]), labels[rows]))
+
+
+NAMED = {teacher_of_before: "teacher", teacher_now_and_then: "teacher", without_epochs: "labels"}
+
+
+class FirstStep(Exception):  # noqa: N818
+    """That a loop has come to its first step."""
+
+
+class Watched(Notebook):
+    def step(self, loss: torch.Tensor) -> None:
+        raise FirstStep
+
+
+@pytest.mark.parametrize("loop", NAMED)
+def test_what_a_resume_would_make_with_later_weights_is_named_before(loop, tmp_path):
+    book = Watched(tmp_path, -1)
+    with pytest.raises(FirstStep):
+        loop(book)
+    (reason,) = book.run.verdict.reasons
+    assert NAMED[loop] in reason
+    assert "run.state(" in reason
+
+
+def test_where_weights_are_too_many_to_be_held_it_is_named_and_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr("colabkit.frameworks.small_copies._WEIGHTS_BYTES_MAX", 0)
+    folder = tmp_path / "run"
+    killed = functools.partial(train, pseudo_labels, folder, dies_at=5)
+    assert not in_child(killed, report=tmp_path / "report")
+    _, run = train(pseudo_labels, folder)
+    named = {each.split()[0] for each in run.verdict.reasons}
+    assert {"chosen", "labels"} <= named
+    assert run.epoch == EPOCHS
