@@ -8,7 +8,7 @@ takes part.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from colabkit.errors import ReplicasDifferError
@@ -18,6 +18,7 @@ from colabkit.runs.checkpoint_manager import CheckpointManager, CheckpointOption
 from colabkit.runs.limits import Limits
 from colabkit.runs.options import RunOptions
 from colabkit.runs.several_managers import FollowingManager, LeadingManager
+from colabkit.runs.verdict import ResumeVerdict
 
 _MEET_EVERY_S = 0.25
 _MEET_STEPS_MAX = 256
@@ -29,6 +30,7 @@ class Agreeing(Boundaries):
     _world: Processes
     _agreed: AgreedLimits
     _kept: LeadingManager | FollowingManager
+    _verdict: ResumeVerdict
     _met_step = _next_meeting_step = 0
     _met_s = 0.0
     _has_compared = _has_heard = False
@@ -124,6 +126,20 @@ class Agreeing(Boundaries):
     def compare_replicas(self, digest: Callable[[], str]) -> None:
         """Takes what hashes the weights, to be compared after a first step and before a save."""
         self._digest = digest
+
+    def _name_own(self, digests: Mapping[str, str]) -> None:
+        """Names what a process has for itself, of which a checkpoint holds process 0's.
+
+        Args:
+            digests: Hashes of values, by their names.
+        """
+        found = self._world.gather(dict(digests), at=f"the values of step {self.step:,}")
+        apart = {name for each in found for name in each if each[name] != found[0].get(name)}
+        if apart:
+            names = ", ".join(sorted(apart))
+            reason = f"each process has {names} of its own, and a checkpoint holds process 0's"
+            self._verdict = self._verdict.adding(reasons=(reason,))
+            self._say_unsaved((reason,))
 
     def _require_replicas(self) -> None:
         """Raises ReplicasDifferError where a process holds other weights than rank 0."""

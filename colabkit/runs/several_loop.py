@@ -58,12 +58,7 @@ class RunOfSeveral(Agreeing, Run):
         super()._require_replicas()
         kept = self._state.kept.small_state()
         own: dict[str, str] = self._adapter.own_digests(kept)  # type: ignore[attr-defined]
-        found = self._world.gather(own, at=f"the values of step {self.step:,}")
-        apart = {name for each in found for name in each if each[name] != found[0].get(name)}
-        if apart:
-            names = ", ".join(sorted(apart))
-            reason = f"each process has {names} of its own, and a checkpoint holds process 0's"
-            self._verdict = self._verdict.adding(reasons=(reason,))
+        self._name_own(own)
 
     def _gathers(self) -> bool:
         return bool(self._adapter.gathers())  # type: ignore[attr-defined]  # PyTorch's

@@ -130,6 +130,28 @@ def averaging(model: nn.Module) -> dict[str, Any]:
     return {"average": swa_utils.AveragedModel(model, multi_avg_fn=average)}
 
 
+@pytest.mark.parametrize("sums", [True, False])
+def test_what_a_loss_sums_up_of_its_own_parts_is_named(sums, tmp_path):
+    def work(_: int) -> None:
+        seen = {"calls": 0, "mean": torch.zeros(())}
+
+        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            found = functional.cross_entropy(output, target)
+            seen["calls"] += 1
+            if sums:
+                seen["mean"] = 0.9 * seen["mean"] + 0.1 * found.detach()
+            return found
+
+        history = colabkit.fit(
+            network(dropout=0.0), arrays(), tmp_path, loss=loss, epochs=1, batch_size=8,
+            save_every=2, progress=False,
+        )  # fmt: skip
+        named = [each for each in history.verdict.reasons if "of given code" in each]
+        assert len(named) == sums
+
+    came_through(work, 2, tmp_path)
+
+
 def test_an_average_of_the_weights_needs_no_wrapper_and_goes_on_bit_for_bit(tmp_path):
     way = Ways(objects=averaging, after=lambda _, o, __: o["average"].update_parameters(o["model"]))
     came_through(lambda _: train(tmp_path / "alone", way), 2, tmp_path / "alone")
