@@ -143,6 +143,10 @@ def test_what_takes_the_place_of_a_large_one_among_many_is_seen_at_the_next_save
         lambda: setattr(layer, "weight", nn.Parameter(torch.ones(300, 300))),
         lambda: setattr(layer.weight, "data", torch.ones(301, 300)),
         lambda: optimizer.param_groups[0]["params"].append(nn.Parameter(torch.ones(200, 200))),
+        # No module has it, whose look would show that it lies elsewhere.
+        lambda: setattr(
+            optimizer.param_groups[0]["params"][-1], "data", torch.ones(200, 200, dtype=torch.half)
+        ),
     ):
         change()
         trained = optimizer.param_groups[0]["params"]
