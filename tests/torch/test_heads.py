@@ -141,7 +141,8 @@ def kept(book: Notebook) -> None:
     for _ in run.epochs(EPOCHS):
         own.labels = predicted(model)
         own.rows = [n for n in range(SAMPLES) if own.labels[n] or n % 2]
-        for x, y in run.batches(DataLoader(Subset(TensorDataset(X, own.labels), own.rows), BATCH)):
+        chosen = TensorDataset(X[own.rows], own.labels[own.rows])  # copies of what is kept
+        for x, y in run.batches(DataLoader(chosen, BATCH)):
             book.step(functional.cross_entropy(model(x), y))
 
 
@@ -227,3 +228,10 @@ def test_where_weights_are_too_many_to_be_held_it_is_named_and_goes_on(tmp_path,
     named = {each.split()[0] for each in run.verdict.reasons}
     assert {"chosen", "labels"} <= named
     assert run.epoch == EPOCHS
+
+
+def test_what_is_assigned_to_a_kept_value_is_given_back_without_those_weights(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("colabkit.frameworks.small_copies._WEIGHTS_BYTES_MAX", 0)
+    test_one_killed_in_mid_epoch_ends_with_the_bits_of_the_plain_loop(kept, tmp_path)
