@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from colabkit.frameworks.base import FrameworkAdapter
@@ -14,7 +16,17 @@ from colabkit.runs.leaving import carried_over, frames_over
 from colabkit.runs.loop_values import Held
 from colabkit.runs.made_with_model import fed_by, is_used_at_heads, made_before
 
+_logger = logging.getLogger(__name__)
 _WITH_WEIGHTS = ("parameters", "trainable_weights", "predict")
+
+
+@contextlib.contextmanager
+def _ending_no_training() -> Iterator[None]:
+    """Lets a look at code that it cannot read, or at objects that raise for it, be no error."""
+    try:
+        yield
+    except Exception:  # objects of the user's may raise anything
+        _logger.debug("What a loop goes by could not be read.", exc_info=True)
 
 
 class OwnVariables:
@@ -44,10 +56,13 @@ class OwnVariables:
 
     def note_epochs(self, loop: weakref.ref[Any]) -> bool:
         """Looks at a loop over epochs; returns whether their heads use the model."""
-        held = self._held()
-        self._note(loop, held, sees_on=True)
-        self._note_made(made_before(loop, held, at_heads=False, is_epochs=True))
-        return is_used_at_heads(loop, held)
+        found: list[bool] = []
+        with _ending_no_training():
+            held = self._held()
+            self._note(loop, held, sees_on=True)
+            self._note_made(made_before(loop, held, at_heads=False, is_epochs=True))
+            found.append(is_used_at_heads(loop, held))
+        return any(found)
 
     def note_pass(
         self, loop: weakref.ref[Any], *, is_first: bool, has_head: bool
@@ -59,11 +74,12 @@ class OwnVariables:
             is_first: Whether it is the first of its epoch; others may only evaluate.
             has_head: Whether the head of the epoch is done with the weights of then.
         """
-        held = self._held()
-        if self._note(loop, held, sees_on=is_first) and is_first:
-            self._note_made(made_before(loop, held, at_heads=not has_head))
-            for path in fed_by(loop, held, self._begun_anew):
-                self._of_data = (*self._of_data, *begun_anew([path]))
+        with _ending_no_training():
+            held = self._held()
+            if self._note(loop, held, sees_on=is_first) and is_first:
+                self._note_made(made_before(loop, held, at_heads=not has_head))
+                for path in fed_by(loop, held, self._begun_anew):
+                    self._of_data = (*self._of_data, *begun_anew([path]))
         return self._of_data
 
     def _note_made(self, made: Mapping[str, Any]) -> None:

@@ -375,3 +375,23 @@ def test_what_later_steps_go_by_is_named_and_what_is_for_the_eye_is_not(loop, tm
     loop(run, step)
     told = {each.split("begins anew")[0].split()[-1] for each in run.verdict.reasons}
     assert told == NAMED.get(loop, set())
+
+
+class Shy:
+    """Looks like an array, and will not say of which shape."""
+
+    dtype = float
+
+    @property
+    def shape(self) -> Any:
+        message = "not yet"
+        raise RuntimeError(message)
+
+
+def test_an_object_that_raises_when_it_is_looked_at_ends_no_training(tmp_path):
+    run = colabkit.Run(tmp_path, progress=False)
+    shy = Shy()
+    for _ in run.items(range(3)):
+        shy.last = run.step
+        shy = shy or None
+    assert run.step == 3

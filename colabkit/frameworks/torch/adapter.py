@@ -371,6 +371,8 @@ class TorchAdapter:
         A lone number is a sum for the eye, unless steps go by it, and a pass that only evaluates
         begins anew.
         """
+        if not (self._state.optimizers or self._state.modules):
+            return begun_anew(decisive)  # what trains, if anything, is none of PyTorch's
         if not self._state.optimizers or is_in_evaluation(self._state):
             return ()
         modules = self._state.modules.values()
