@@ -94,7 +94,12 @@ class OwnVariables:
             for name, each in carried_over(loop).items()
             if each not in held and not held.has_part_of(each)
         }
-        place = tuple((each.f_code, each.f_lasti) for each in frames_over(loop()))
+        frames = list(frames_over(loop()))
+        for each in frames:
+            # Before Python 3.13 a frame that was looked at keeps what its variables held, a first
+            # epoch's data say, until it is looked at again.
+            _ = each.f_locals
+        place = tuple((each.f_code, each.f_lasti) for each in frames)
         is_new, by_name = place not in self._looked_at, {*self._kept}
         own = handed_on(loop, held, sees_on=sees_on) if is_new else {}
         own = {name: each for name, each in own.items() if name not in by_name}
