@@ -14,7 +14,7 @@ import numpy as np
 
 from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.plain_values import PlainValues
-from colabkit.frameworks.users_own import is_of_users_class, package_of
+from colabkit.frameworks.users_own import attributes_of, is_of_users_class, package_of
 
 _DEPTH_MAX = 3
 _LOOKED_AT_MAX = 64
@@ -113,8 +113,8 @@ class Attributes:
         """Returns what puts back what is plain now, and small, wherever it has changed since."""
         before: dict[str, Any] = {}
         for path, value in self._own().items():
-            is_small = getattr(value, "nbytes", 0) <= _BYTES_MAX
-            if is_small and self.values.mark(value) is not None:
+            is_large = hasattr(type(value), "nbytes") and value.nbytes > _BYTES_MAX
+            if not is_large and self.values.mark(value) is not None:
                 with contextlib.suppress(RuntimeError):  # tensors of a graph are not to be copied
                     before[path] = copy.deepcopy(self.values.detached(value))
 
@@ -217,10 +217,10 @@ def has_state(value: object) -> bool:
 UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
 
-def _attributes_of(owner: object) -> dict[str, Any]:
+def _attributes_of(owner: object) -> Mapping[str, Any]:
     if isinstance(owner, CodeVariables):
         return {name: value for name, value in owner.variables().items() if not _is_large(value)}
-    return getattr(owner, "__dict__", {})
+    return attributes_of(owner)
 
 
 def _set(owner: Any, name: str, value: Any) -> None:
@@ -247,6 +247,6 @@ def trains_nothing(value: object) -> bool:
 def _is_of_the_user(value: Any) -> bool:
     """Whether an object is the user's own, and plain: its attributes are all it is."""
     # What a run saves by itself has its own way; modules and optimizers are such.
-    if has_state(value) or isinstance(value, type) or not hasattr(value, "__dict__"):
+    if has_state(value) or isinstance(value, type) or not type(value).__dictoffset__:
         return False
     return is_of_users_class(type(value)) and not hasattr(type(value), "log_epoch")

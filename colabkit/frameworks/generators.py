@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.frameworks.named_in_code import values_named_by
+from colabkit.frameworks.users_own import attributes_of
 
 _DEPTH_MAX = 5
 # Transforms lie in lists of transforms in transforms: so deep, and among so many objects, a
@@ -102,9 +103,9 @@ def _children(value: object) -> Iterator[object]:
     elif isinstance(value, types.FunctionType):
         yield from (cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell))
         yield from (value.__defaults__ or ())
-    elif hasattr(value, "__dict__"):
+    else:
         # Another thread may give an object more of them meanwhile.
-        yield from list(vars(value).values())
+        yield from list(attributes_of(value).values())
 
 
 def _is_filled(cell: types.CellType) -> bool:

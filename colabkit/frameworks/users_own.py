@@ -7,7 +7,18 @@ import functools
 import site
 import sys
 import sysconfig
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+
+def attributes_of(value: object) -> Mapping[str, Any]:
+    """Returns what an object carries, without its own ``__getattr__``, which may raise anything."""
+    try:
+        found = object.__getattribute__(value, "__dict__")
+    except AttributeError:
+        return {}
+    return found if isinstance(found, Mapping) else {}
 
 
 def is_of_users_class(kind: type) -> bool:

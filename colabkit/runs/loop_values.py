@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import FrameType, FunctionType
 from typing import Any
+
+from colabkit.frameworks.users_own import attributes_of
 
 _ROWS = (list, set, dict, collections.deque)
 _MISSING = object()
@@ -148,12 +150,3 @@ def is_array(value: object) -> bool:
     return all(hasattr(type(value), each) for each in ("shape", "dtype")) and bool(
         getattr(value, "shape", ())
     )
-
-
-def attributes_of(value: object) -> Mapping[str, Any]:
-    """Returns what an object carries, without its own ``__getattr__``, which may raise anything."""
-    try:
-        found = object.__getattribute__(value, "__dict__")
-    except AttributeError:
-        return {}
-    return found if isinstance(found, Mapping) else {}

@@ -166,6 +166,17 @@ _NOTEBOOKS = {
         made = {"model": model, "optimizer": optimizer, "scheduler": scheduler,
                 "callbacks": [Cooling()]}
     """,
+    "rates by a function that counts": """
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        asked = 0
+        def rate(epoch):
+            global asked
+            asked += 1
+            return 0.9 ** asked
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+        made = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    """,
     "a sampler that a callback weighs anew": """
         model, (x, y) = network(), arrays()
         x, y = torch.as_tensor(x), torch.as_tensor(y)
@@ -188,7 +199,7 @@ def run_cells(source: str) -> dict[str, Any]:
     return namespace
 
 
-@pytest.mark.parametrize("at", [9, 15])
+@pytest.mark.parametrize("at", [3, 9, 15])
 @pytest.mark.parametrize("source", _NOTEBOOKS.values(), ids=_NOTEBOOKS.keys())
 def test_variables_of_a_notebooks_code_go_on(source: str, at: int, tmp_path: Path):
     assert_resumes_exactly(lambda: run_cells(source)["made"], tmp_path, at=at)
@@ -234,11 +245,17 @@ def test_a_global_that_raises_for_names_it_lacks_is_left_alone(tmp_path):
         class Config(dict):
             def __getattr__(self, name):
                 return self[name]
-        config, count = Config(scale=2.0), 0
+        class Slots:
+            __slots__ = ("values",)
+            def __init__(self):
+                self.values = {"power": 1.0}
+            def __getattr__(self, name):
+                return self.values[name]
+        config, slots, count = Config(scale=2.0), Slots(), 0
         def loss(output, target):
             global count
             count += 1
-            return F.cross_entropy(output * config.scale, target)
+            return F.cross_entropy(output * config.scale ** slots.power, target)
     """)
     history = colabkit.fit(
         network(), arrays(), tmp_path, loss=cells["loss"], epochs=1, progress=False
