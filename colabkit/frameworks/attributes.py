@@ -19,6 +19,7 @@ from colabkit.frameworks.users_own import attributes_of, is_of_users_class, pack
 _DEPTH_MAX = 3
 _LOOKED_AT_MAX = 64
 _BYTES_MAX, _ITEMS_MAX = 1 << 20, 10_000
+_SAMPLES = 4096  # of a large array
 _NOTHING = object()
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 # They show, write or wait, and nothing is trained by what they are.
@@ -66,6 +67,7 @@ class Attributes:
         self._first = {} if is_new else self._own()
         self._marks = {path: values.mark(value) for path, value in self._first.items()}
         self._opaque: dict[str, Any] | None = None
+        self._outlines: dict[str, Any] = {}
         self.with_state: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
 
@@ -89,6 +91,7 @@ class Attributes:
             elif path in self._restored or mark != self._marks.get(path, _NOTHING):
                 changed[path] = self.values.detached(value)
         self._note_lost(opaque)
+        self._note_large()
         return changed
 
     def load_state_dict(self, state: Mapping[str, Any], near: Any = None) -> None:
@@ -175,6 +178,15 @@ class Attributes:
         inside = list(_attributes_of(value).items())[:_LOOKED_AT_MAX]
         return [(name, self.values.mark(each)) for name, each in inside]
 
+    def _note_large(self) -> None:
+        """Takes down variables of code that are too large to be looked at in full, and change."""
+        if isinstance(self._owner, CodeVariables):
+            for name, value in self._owner.variables().items():
+                if _is_large(value):
+                    outline = _outline(value)
+                    if self._outlines.setdefault(name, outline) != outline:
+                        self.lost[name] = type(value).__name__
+
     def _note_lost(self, opaque: dict[str, _Fingerprint]) -> None:
         before, self._opaque = self._opaque, opaque
         if before is None or not self._names_lost:
@@ -236,6 +248,14 @@ def _is_large(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.nbytes > _BYTES_MAX
     return isinstance(value, list | tuple | dict | set) and len(value) > _ITEMS_MAX
+
+
+def _outline(value: Any) -> Any:
+    """Returns what most likely differs once a large value has changed."""
+    if isinstance(value, np.ndarray):
+        row = value.reshape(-1) if value.flags.c_contiguous else value.flat
+        return id(value), np.array(row[:: max(1, value.size // _SAMPLES)]).tobytes()
+    return id(value), len(value)
 
 
 def trains_nothing(value: object) -> bool:

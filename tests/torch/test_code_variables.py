@@ -262,3 +262,20 @@ def test_a_global_that_raises_for_names_it_lacks_is_left_alone(tmp_path):
     )
     assert not history.verdict.reasons
     assert cells["count"] == len(history.steps["loss"])
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_a_large_array_that_code_changes_is_named(changes, tmp_path):
+    cells = run_cells("""
+        bank, changes = np.zeros(200_000), True
+        def loss(output, target):
+            if changes:
+                bank[:] += 1
+            return F.cross_entropy(output + bank[0], target)
+    """)
+    cells["changes"] = changes
+    history = colabkit.fit(
+        network(), arrays(), tmp_path, loss=cells["loss"], epochs=1, progress=False, save_every=2
+    )
+    named = "given code.bank (ndarray) changes in training and cannot be saved"
+    assert list(history.verdict.reasons) == [named] * changes
