@@ -51,6 +51,7 @@ class TrainingBar:
     ) -> None:
         self._steps_per_epoch = steps_per_epoch
         self._total_steps = total_steps
+        self._extra_steps = 0
         self._initial_step = initial_step
         self._epochs = epochs
         self._saved = saved
@@ -83,9 +84,12 @@ class TrainingBar:
         if self._clock() >= self._next_s:
             self._draw()
 
-    def set_length(self, *, total_steps: int | None, steps_per_epoch: int | None) -> None:
-        """Says how long the run and an epoch are, once that is known."""
+    def set_length(
+        self, *, total_steps: int | None, steps_per_epoch: int | None, extra_steps: int = 0
+    ) -> None:
+        """Says how long the run and an epoch are, as far as that is known."""
         self._steps_per_epoch, self._total_steps = steps_per_epoch, total_steps
+        self._extra_steps = extra_steps
 
     def close(self, *, interrupted: bool = False) -> None:
         """Draws the newest state and leaves the bar standing; does nothing the second time.
@@ -133,6 +137,7 @@ class TrainingBar:
             epoch=epoch,
             epochs=self._epochs,
             steps_per_epoch=self._steps_per_epoch,
+            extra_steps=self._extra_steps,
         )
         sentence = self._sentence(progress, facts)
         return Standing(step, self._total_steps, progress.words(), sentence, " · ".join(facts))

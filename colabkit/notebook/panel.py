@@ -176,10 +176,15 @@ class TrainingPanel:
         if self._clock() >= self._next_s:
             self._draw(Phase.TRAINING)
 
-    def set_length(self, *, total_steps: int | None, steps_per_epoch: int | None) -> None:
-        """Says how long the run and an epoch are, once that is known."""
+    def set_length(
+        self, *, total_steps: int | None, steps_per_epoch: int | None, extra_steps: int = 0
+    ) -> None:
+        """Says how long the run and an epoch are, as far as that is known; see RunProgress."""
         self._progress = dataclasses.replace(
-            self._progress, total_steps=total_steps, steps_per_epoch=steps_per_epoch
+            self._progress,
+            total_steps=total_steps,
+            steps_per_epoch=steps_per_epoch,
+            extra_steps=extra_steps,
         )
 
     @property

@@ -15,6 +15,7 @@ class RunProgress:
         epochs: Epochs of the run, None when unknown.
         total_steps: All steps of the run, None when unknown.
         steps_per_epoch: Batches in an epoch, None when unknown.
+        extra_steps: Steps that earlier epochs had beyond this length; below 0, what they lacked.
     """
 
     step: int = 0
@@ -22,6 +23,7 @@ class RunProgress:
     epochs: int | None = None
     total_steps: int | None = None
     steps_per_epoch: int | None = None
+    extra_steps: int = 0
 
     @property
     def share(self) -> float | None:
@@ -63,5 +65,5 @@ class RunProgress:
     @property
     def batch(self) -> int | None:
         """Batches done in the epoch, None where that cannot be told."""
-        batch = self.step - self.epoch * (self.steps_per_epoch or 0)
+        batch = self.step - self.extra_steps - self.epoch * (self.steps_per_epoch or 0)
         return batch if 0 <= batch <= (self.steps_per_epoch or -1) else None

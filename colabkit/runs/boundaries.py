@@ -318,11 +318,23 @@ class Boundaries:
             _logger.warning("What a loop has left could not be saved.", exc_info=True)
             self._display.say(str(error))
 
-    def _announce(self, feed: Feed) -> None:
+    def _announce(self) -> None:
         self.has_trained = True
         self.history.verdict = self.verdict
         self._display.say(str(self.verdict))
-        self._display.length(feed.length, most=self._limits.max_steps)
+
+    def _tell_length(self, feed: Feed) -> None:
+        """Says how long an epoch is: what its passes so far come to, or what the one before had."""
+        (begun_before, begun), place = self.history.newest_bounds(), self._position
+        known = [begun - begun_before] if self.is_users_loop else []
+        if feed.length is not None:
+            known.append(place.step - place.batches_done - begun + feed.length)
+        self._display.length(
+            max(known, default=0) or None,
+            epoch=self.epoch,
+            begun=begun,
+            most=self._limits.max_steps,
+        )
 
     @contextlib.contextmanager
     def _session(self) -> Iterator[bool]:

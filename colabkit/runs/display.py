@@ -66,6 +66,8 @@ class Display:
         self._clock = session_clock(detect_platform())
         self._forecast = Forecast(self._clock)
         self._total: int | None = None
+        self._steps: int | None = None
+        self._extra = 0
 
     def say(self, sentence: str) -> None:
         if self._panel is not None:
@@ -107,12 +109,25 @@ class Display:
             newest = phases[-1]
             self.say(f"In {newest.name}, since epoch {newest.epoch + 1}, step {newest.step:,}.")
 
-    def length(self, batches: int | None, *, most: int | None = None) -> None:
-        """Says how many batches an epoch has, once that is known, and all of them at most."""
-        view = self._panel or self._bar
-        if view is not None and batches and self._epochs:
-            self._total = min(batches * self._epochs, most or sys.maxsize)
-            view.set_length(total_steps=self._total, steps_per_epoch=batches)
+    def length(self, steps: int | None, *, epoch: int, begun: int, most: int | None = None) -> None:
+        """Says how long an epoch is, and with it the run.
+
+        Args:
+            steps: Batches of the epoch under way, None where nobody knows.
+            epoch: Epochs done before it.
+            begun: Steps done before it.
+            most: Steps of the run at most.
+        """
+        if not self._epochs:
+            return
+        self._steps, self._extra = steps, begun - epoch * (steps or 0)
+        total = steps and min(self._extra + steps * self._epochs, most or sys.maxsize)
+        self._set_total(total)
+
+    def _set_total(self, total: int | None) -> None:
+        self._total, view = total, self._panel or self._bar
+        if view is not None:
+            view.set_length(total_steps=total, steps_per_epoch=self._steps, extra_steps=self._extra)
 
     def update(
         self, position: Position, values: Mapping[str, float], status: SaveStatus | None
@@ -148,6 +163,8 @@ class Display:
         self, position: Position, values: Mapping[str, float], status: SaveStatus | None
     ) -> None:
         """Leaves the panel or the bar standing as the run stands now."""
+        if self._epochs and position.epoch >= self._epochs:
+            self._set_total(position.step)  # a loop may leave each of its epochs early
         self.update(position, values, status or self._status)
         if status is not None and (words := parting_words(status)):
             self.say(words)

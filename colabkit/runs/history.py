@@ -288,6 +288,11 @@ class History:
         """Notes that the run went on from a checkpoint; its grade follows with the verdict."""
         self.resumes.append(ResumeRecord(step=step, epoch=epoch, when=self._now()))
 
+    def newest_bounds(self) -> tuple[int, int]:
+        """Returns the steps done before the newest epoch and after it, 0 before the first."""
+        before, after = [0, 0, *(int(row["step"]) for row in self._rows)][-2:]
+        return before, after
+
     def newest_epoch_values(self) -> dict[str, float]:
         """Returns the values of the newest epoch, empty before the first."""
         row = self._rows[-1] if self._rows else {}

@@ -413,9 +413,12 @@ class Run(Reporting):
         seed, begin_step, leads = self._adapter.seed, self._adapter.begin_step, cursor.outermost
         start = Start(key=key, epoch=self.epoch, skip=cursor.batches_done, state=cursor.feed_state)
         batches = self._batches_left(cursor, feed, start)
+        first = cursor.batches_done
         for batch in self._fetched(batches, feed, leads=leads):
             if not self.has_trained:
-                self._announce(feed)
+                self._announce()
+            if leads and cursor.batches_done == first:
+                self._tell_length(feed)
             cursor.batches_done += 1
             watch.see(batch)
             seed(derive(step_key, cursor.batches_done))

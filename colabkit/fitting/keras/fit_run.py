@@ -171,7 +171,8 @@ class KerasRun(FitRun):
         self._adapter.seed(derive(self.seed, "epoch", self.epoch))
         self.open_pass(feed, passes)
         if not self.has_trained:
-            self._announce(feed)
+            self._announce()
+        self._tell_length(feed)
 
     def begin_step(self) -> None:
         """Puts the streams where the step's number names, if anyone draws from them."""
