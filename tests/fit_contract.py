@@ -235,6 +235,7 @@ class FitContract:
             ("callbacks", [colabkit.EarlyStopping]),
             ("callbacks", colabkit.EarlyStopping("loss")),
             ("callbacks", 5),
+            ("callbacks", [colabkit.EarlyStopping()]),
             ("seed", "7"),
             ("resume", "maybe"),
             ("save_every", "often"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import ArgumentError
@@ -222,6 +222,20 @@ class CallbackList:
             and not inspect.isroutine(callback)
         }
         self.watches_batches = bool(self._hooks["on_batch_end"] or self.functions)
+
+    def require_validation(self, names: Collection[str]) -> None:
+        """Raises ArgumentError where one stops by a validation that there is not.
+
+        Args:
+            names: What an epoch of training reports. Other callbacks may log more.
+        """
+        stopping = [each for each in self.members if isinstance(each, EarlyStopping)]
+        for each in stopping if len(stopping) == len(self.members) else ():
+            if each.monitor in {f"val_{name}" for name in names} - {*names}:
+                message = f"EarlyStopping watches {each.monitor!r}, but there is no validation."
+                trained = each.monitor.removeprefix("val_")
+                hint = f'Pass validation_data=(x_val, y_val), or EarlyStopping("{trained}").'
+                raise ArgumentError(message, argument="callbacks", hint=hint)
 
     def reconsider(self, run: Run) -> None:
         """Asks those that ended the run in an earlier session whether they still would."""

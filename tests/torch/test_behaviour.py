@@ -371,7 +371,8 @@ IMAGES = torch.rand(SAMPLES, 3, 8, 8)
 MISTAKES = {
     "float64": ((X.double(), Y), "its weights are float32", 'x.astype("float32")'),
     "uint8": ((X.to(torch.uint8), Y), "its weights are float32", "/ 255"),
-    "a list of x and y": ([X, Y], "hold no target", "a tuple"),
+    "a list of x and y": ([X, Y], "two batches", "a tuple"),
+    "batches without targets": ([X[:8], X[:8]], "hold no target", "a tuple"),
     "lists": ((X.tolist(), Y.tolist()), "of plain numbers", "np.array(x"),
     "tables": ((pd.DataFrame(X.numpy()), pd.Series(Y.numpy())), "DataFrame", "to_numpy"),
     "a table": (pd.DataFrame(X.numpy()), "data is a DataFrame", "to_numpy"),
@@ -466,6 +467,8 @@ WRONG = {
     "an odd save_every": ({"save_every": "often"}, "save_every"),
     "data of nothing": ({"data": 5}, "data"),
     "empty data": ({"data": []}, "data"),
+    "arrays in a list": ({"data": [*arrays()]}, "data"),
+    "arrays in a list to validate on": ({"validation_data": [*arrays()]}, "validation_data"),
     "uneven arrays": ({"data": (torch.rand(8, 6), torch.rand(7))}, "data"),
     "a batch of no form": ({"data": ["text"]}, "data"),
     "a model class": ({"model": nn.Linear}, "model"),

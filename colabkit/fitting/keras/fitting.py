@@ -177,6 +177,8 @@ class _Fitting:
         own = CallbackList(
             [c for c in options.callbacks if not isinstance(c, keras.callbacks.Callback)]
         )
+        if validation is None and not users:
+            own.require_validation(["loss", "acc", "accuracy"])
         self._own = own
         generators: dict[str, Any] = {
             name: GeneratorState(generator)

@@ -37,7 +37,7 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
         if len(batch) == 1:
             return batch[0], None
         return (batch[0] if len(batch) == 2 else tuple(batch[:-1])), batch[-1]
-    message = f"A batch is a {type(batch).__name__}; a model cannot be called with it."
+    message = f"A batch came as {type(batch).__name__}; a model cannot be called with it."
     hint = (
         "Let the data give tensors, (input, target) tuples, or dicts of tensors; a loop of your own"
         " over colabkit.Run takes batches of any form."

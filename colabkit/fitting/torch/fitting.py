@@ -24,7 +24,10 @@ from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.fitting.torch.loss import named_loss
 from colabkit.fitting.torch.metrics import Metrics
 from colabkit.fitting.torch.microbatch import SplitStep, require_size
-from colabkit.fitting.torch.mistakes import check_trains_by_forward
+from colabkit.fitting.torch.mistakes import (
+    check_is_no_pair_in_a_list,
+    check_trains_by_forward,
+)
 from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
 from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
@@ -158,6 +161,7 @@ def _trained(
     reshard(model)
     if isinstance(options.loss, nn.Module):
         options.loss.to(device)
+    check_is_no_pair_in_a_list(data)
     feed = feed_of(data, batch_size=options.batch_size, shuffle=True, device=device)
     options.check_is_read_often_enough(feed, instead="a list, or a Dataset")
     own = own_weights(options.loss, model)
@@ -204,12 +208,15 @@ class _Fitting:
         self._validation = None
         if options.validation_data is not None:
             with as_validation_data():
+                check_is_no_pair_in_a_list(options.validation_data)
                 self._validation = feed_of(
                     options.validation_data,
                     batch_size=options.batch_size,
                     shuffle=False,
                     device=config.device,
                 )
+        else:
+            self._callbacks.require_validation(["loss", *config.metrics.names])
         of_run = options.for_run(validates=self._validation is not None)
         self._monitor = of_run.monitor
         kind = TorchRun if world is None else functools.partial(SeveralRun, world)

@@ -79,6 +79,11 @@ class Metrics:
         """Those that are called, and keep what they know, if anything, in variables."""
         return [m for n, m in self._functions.items() if n not in self._accuracies]
 
+    @property
+    def names(self) -> list[str]:
+        """Their names; an object may report under more of its own."""
+        return [*self._functions, *self.accumulating]
+
     def leave_syncing_to_us(self) -> None:
         """Has TorchMetrics add nothing up over processes, each of which sees every sample."""
         for metric in self.accumulating.values():

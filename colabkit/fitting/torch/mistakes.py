@@ -33,6 +33,18 @@ def check_loss(loss: Any) -> None:
     raise ArgumentError(message, argument="loss", hint=hint)
 
 
+def check_is_no_pair_in_a_list(data: object) -> None:
+    """Raises ArgumentError for [x, y], which would be read as two batches without targets."""
+    if type(data) is not list or len(data) != 2:
+        return
+    if not all(isinstance(each, torch.Tensor | np.ndarray) and each.ndim for each in data):
+        return
+    x, y = data
+    if len(x) == len(y) > 1 and (x.ndim, x.dtype) != (y.ndim, y.dtype):
+        message = "data is a list of two arrays, which would be taken for two batches."
+        raise _error(message, "Pass a tuple: (x, y).")
+
+
 def check_trains_by_forward(model: nn.Module, loss: Any) -> None:
     """Raises ArgumentError for a module whose training is written in it, and is not forward."""
     if loss is not None or all(each.__name__ != "LightningModule" for each in type(model).__mro__):
