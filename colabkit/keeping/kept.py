@@ -66,11 +66,12 @@ class Kept:
             where = next(iter(brought.set_aside.values()))
             self._say(f"What was here and differs is in {where}: {_named(brought.set_aside)}.")
         if self._opened.inputs:
-            count = self._opened.inputs
-            files = "1 file that was" if count == 1 else f"{count:,} files that were"
+            count, where = self._opened.inputs, f"in {self.path.name} before"
             self._say(
-                f"The {files} in {self.path.name} before count as input: not kept unless"
-                " they change."
+                f"The file that was {where} counts as input, and is kept once it changes."
+                if count == 1
+                else f"The {count:,} files that were {where} count as input, and are kept once they"
+                " change."
             )
 
     def __fspath__(self) -> str:

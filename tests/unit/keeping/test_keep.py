@@ -145,7 +145,7 @@ def test_inputs_are_not_kept_until_they_change(machine, tree, capfd):
     machine.put("data.csv", "1,2")
     machine.put("train.py", "pass")
     kept = machine.keep()
-    assert "The 2 files that were in runs before count as input" in capfd.readouterr().out
+    assert "The 2 files that were in runs before count as input, and" in capfd.readouterr().out
     machine.put("train.py", "changed")
     machine.put("out.txt", "1")
     kept.flush()
