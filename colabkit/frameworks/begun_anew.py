@@ -14,6 +14,12 @@ def begun_anew(paths: Iterable[str]) -> tuple[str, ...]:
     )
 
 
+def left_out(path: str, *, trains_others: bool) -> str:
+    """Returns a sentence on an optimizer, a schedule or the like that a run was not given."""
+    more = ", and the module that it trains" if trains_others else ""
+    return f"the loop's {path} begins anew at a resume: pass {_name(path)}={path} to Run{more}"
+
+
 def made_again(paths: Iterable[str]) -> tuple[str, ...]:
     """Returns sentences on variables that a resume makes again, with weights of a later step."""
     return tuple(

@@ -66,11 +66,11 @@ class Kept:
             where = next(iter(brought.set_aside.values()))
             self._say(f"What was here and differs is in {where}: {_named(brought.set_aside)}.")
         if self._opened.inputs:
-            count, where = self._opened.inputs, f"in {self.path.name} before"
+            count, place = self._opened.inputs, f"in {self.path.name} before"
             self._say(
-                f"The file that was {where} counts as input, and is kept once it changes."
+                f"The file that was {place} counts as input, and is kept once it changes."
                 if count == 1
-                else f"The {count:,} files that were {where} count as input, and are kept once they"
+                else f"The {count:,} files that were {place} count as input, and are kept once they"
                 " change."
             )
 

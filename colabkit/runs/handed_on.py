@@ -21,6 +21,7 @@ from colabkit.runs.loop_values import (
     is_lone,
     is_pool,
     is_row,
+    is_stepping,
 )
 
 _WRITES = (Verb.SET, Verb.CHANGE)
@@ -67,7 +68,8 @@ def _in_loop(
         value = values.of(path)
         verbs = {each.verb for each in own.events if each.path == path}
         is_handed_on = _is_set(value, verbs) or _is_changed(value, verbs)
-        if is_handed_on and (uses.decide(path) or _is_of_data(path, values)):
+        goes_by = is_stepping(value) or _is_of_data(path, values)
+        if is_handed_on and (goes_by or uses.decide(path)):
             yield path, value
     for path in dict.fromkeys(_drawn_from(own.events, source)):
         if is_generator(values.of(path)) and not values.is_held(path):
@@ -121,4 +123,6 @@ def _is_set(value: object, verbs: set[Verb]) -> bool:
 
 
 def _is_changed(value: object, verbs: set[Verb]) -> bool:
-    return Verb.CHANGE in verbs and (is_pool(value) or is_environment(value) or is_array(value))
+    return Verb.CHANGE in verbs and any(
+        each(value) for each in (is_pool, is_environment, is_stepping, is_array)
+    )

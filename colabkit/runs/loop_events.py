@@ -14,7 +14,7 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from colabkit.runs.loop_source import Source, function_at, path_of
-from colabkit.runs.loop_values import Values, is_array, is_environment, is_pool
+from colabkit.runs.loop_values import Values, is_array, is_environment, is_pool, is_stepping
 
 _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
 CHANGING = frozenset({
@@ -214,6 +214,7 @@ class Reader(ast.NodeVisitor):
         if verb in _ANSWERING:
             # Those of JAX are functions, which take their state.
             is_acted_on = is_environment(value) and len(given) <= 1
+            is_acted_on = is_acted_on or is_stepping(value)
             return is_acted_on if verb == "step" else is_pool(value)
         in_place = verb in _WRITING or (verb.endswith("_") and not verb.startswith("_"))
         if verb in CHANGING:

@@ -95,6 +95,8 @@ class Values:
         """Whether a checkpoint holds it, or what it belongs to."""
         parts = path.split(".")
         values = [self._at(".".join(parts[:n])) for n in range(1, len(parts) + 1)]
+        if hasattr(type(values[-1]), "param_groups"):  # an optimizer around another
+            values += attributes_of(values[-1]).values()
         return any(each in self._held for each in values) or self._held.has_part_of(values[-1])
 
     def is_weights(self, path: str) -> bool:
@@ -143,6 +145,12 @@ def is_generator(value: object) -> bool:
 def is_environment(value: object) -> bool:
     """Whether it is acted upon step by step."""
     return all(callable(getattr(type(value), each, None)) for each in ("reset", "step"))
+
+
+def is_stepping(value: object) -> bool:
+    """Whether it is an optimizer, a schedule or a gradient scaler that is switched on."""
+    is_one = all(callable(getattr(type(value), each, None)) for each in ("step", "state_dict"))
+    return is_one and bool(attributes_of(value).get("_enabled", True))
 
 
 def is_array(value: object) -> bool:

@@ -395,3 +395,48 @@ def test_an_object_that_raises_when_it_is_looked_at_ends_no_training(tmp_path):
         shy.last = run.step
         shy = shy or None
     assert run.step == 3
+
+
+class Tutorial:
+    """A training as tutorials write it."""
+
+    def __init__(self) -> None:
+        self.model = torch.nn.Linear(2, 1)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=0.1)
+        self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 1)
+        self.scaler = torch.amp.GradScaler("cuda", enabled=False)
+
+    def train(self, run: Any) -> None:
+        for _ in run.epochs(1):
+            for x in run.batches(torch.ones(6, 2), batch_size=2):
+                inner = torch.optim.SGD([torch.zeros(2, requires_grad=True)], lr=0.1)
+                inner.step()
+                self.scaler.scale(self.model(x).sum()).backward()
+                self.scaler.step(self.optimizer)
+                self.optimizer.step()
+            self.schedule.step()
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "with_module"),
+    [
+        ("", ["optimizer", "schedule"], True),
+        ("model", ["optimizer", "schedule"], False),
+        ("model schedule", ["optimizer"], False),
+        ("model optimizer", ["schedule"], False),
+        ("model optimizer schedule", [], False),
+    ],
+)
+def test_an_optimizer_or_schedule_that_a_run_was_not_given_is_named(
+    given, named, with_module, tmp_path
+):
+    tutorial = Tutorial()
+    objects = {name: getattr(tutorial, name) for name in given.split()}
+    run = colabkit.Run(tmp_path, **objects, progress=False)
+    tutorial.train(run)
+    more = {"optimizer": ", and the module that it trains" if with_module else ""}
+    assert [*run.verdict.reasons] == [
+        f"the loop's self.{name} begins anew at a resume: pass {name}=self.{name} to Run"
+        f"{more.get(name, '')}"
+        for name in named
+    ]

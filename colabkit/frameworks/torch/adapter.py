@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from colabkit.checkpoint import NOTED, Cutter, Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import BatchWatch, Watch
-from colabkit.frameworks.begun_anew import begun_anew
+from colabkit.frameworks.begun_anew import begun_anew, left_out
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
 from colabkit.frameworks.small_copies import few_weights
@@ -31,6 +31,7 @@ from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_know
 from colabkit.frameworks.torch.small_state import SmallState, put_small
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.state import TorchState
+from colabkit.frameworks.torch.structure import parameters_of
 from colabkit.frameworks.torch.trained import holds, is_made_of
 from colabkit.frameworks.torch.trial import try_restoring
 from colabkit.frameworks.torch.world import World, join
@@ -371,12 +372,20 @@ class TorchAdapter:
         A lone number is a sum for the eye, unless steps go by it, and a pass that only evaluates
         begins anew.
         """
-        if not (self._state.optimizers or self._state.modules):
-            return begun_anew(decisive)  # what trains, if anything, is none of PyTorch's
-        if not self._state.optimizers or is_in_evaluation(self._state):
-            return ()
         modules = self._state.modules.values()
         held = {id(each) for m in modules for each in (*m.parameters(), *m.buffers())}
+        forgotten = {n: e for n, e in decisive.items() if hasattr(type(e), "load_state_dict")}
+        decisive = {name: each for name, each in decisive.items() if name not in forgotten}
+        left = tuple(
+            left_out(name, trains_others=_trains_others(each, held))
+            for name, each in forgotten.items()
+        )
+        if not (self._state.optimizers or self._state.modules):
+            return (*left, *begun_anew(decisive))  # what trains, if anything, is none of PyTorch's
+        if is_in_evaluation(self._state):
+            return ()
+        if not self._state.optimizers:
+            return left
         arrays = (
             name
             for name, value in variables.items()
@@ -388,7 +397,7 @@ class TorchAdapter:
             )
         )
         others = (name for name, value in decisive.items() if id(value) not in held)
-        return begun_anew(dict.fromkeys((*arrays, *others)))
+        return (*left, *begun_anew(dict.fromkeys((*arrays, *others))))
 
     def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the names of those that are not made of the run's own weights alone."""
@@ -399,3 +408,9 @@ class TorchAdapter:
         others = [o for o in self._state.others.values() if isinstance(o, EstimatorState)]
         lost = (reason for each in others for reason in each.unsaved())
         return (*self._returning, *self._state.unsaved(), *lost)
+
+
+def _trains_others(value: Any, held: Set[int]) -> bool:
+    """Whether an optimizer trains tensors of other modules than a run was given."""
+    is_one = isinstance(value, torch.optim.Optimizer)
+    return is_one and any(id(each) not in held for each in parameters_of(value))
