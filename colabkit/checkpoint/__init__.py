@@ -7,7 +7,7 @@ from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import NOTED, Manifest, Name, SaveFacts
 from colabkit.checkpoint.named_classes import can_be_found, fields_of
 from colabkit.checkpoint.part_saver import PartSaver, decline, store_of_parts
-from colabkit.checkpoint.parts import IN_PIECES, PartCall, Posts
+from colabkit.checkpoint.parts import IN_PIECES, PartCall, PartPlace, Posts
 from colabkit.checkpoint.pieces import Box, Cut, Cutter, Piece
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings, duration_s
 from colabkit.checkpoint.pytree import (
@@ -16,7 +16,7 @@ from colabkit.checkpoint.pytree import (
     encode,
     is_known_factory,
 )
-from colabkit.checkpoint.run_folder import RunFolder
+from colabkit.checkpoint.run_folder import FindWriters, RunFolder
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.small_tensors import Forms, Pack
 from colabkit.checkpoint.snapshot import AT_ONCE_BYTES, Section, require_distinct
@@ -37,6 +37,7 @@ __all__ = [
     "Company",
     "Cut",
     "Cutter",
+    "FindWriters",
     "Forms",
     "FoundSave",
     "Lease",
@@ -45,6 +46,7 @@ __all__ = [
     "Name",
     "Pack",
     "PartCall",
+    "PartPlace",
     "PartSaver",
     "Piece",
     "PieceCompany",

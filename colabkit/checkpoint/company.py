@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from colabkit.checkpoint.manifest import Manifest, Name, TensorEntry, fault_among
+from colabkit.checkpoint.manifest import Manifest, Name, ShardEntry, TensorEntry, fault_among
 from colabkit.checkpoint.parts import IN_PIECES, Deal, Part, PartCall, Posts, may_be_shared
 from colabkit.checkpoint.snapshot import SnapshotTensor
 from colabkit.checkpoint.tensors import TensorSpec
@@ -24,7 +24,10 @@ DEADLINE_S = 1800.0
 # What a process has posted before it said that it fails, or before this one ends, arrives by then.
 _GRACE_S, _LAST_S = 1.0, 60.0
 _LOOK_MAX_S = 0.05
+# A network file system may keep what it knows of a folder for a minute.
+_SEEN_S, _SEEN_LOOK_S = 120.0, 1.0
 _DOUBTS_MAX = 3
+Lacking = Callable[[Mapping[str, ShardEntry]], list[str]]
 
 
 class PartMissingError(Exception):
@@ -133,6 +136,13 @@ class Company:
             time.sleep(look_s)
             look_s = min(2 * look_s, _LOOK_MAX_S)
 
+    def unseen(self, part: Part, lacking: Lacking) -> list[str]:
+        """Waits until this process sees the files of another; returns those that it does not."""
+        until_s = self._clock() + _SEEN_S
+        while (missing := lacking(part.shards)) and self._clock() < until_s:
+            time.sleep(_SEEN_LOOK_S)
+        return missing
+
 
 class SharedSave:
     """One save that the others were called to.
@@ -150,8 +160,11 @@ class SharedSave:
         self.own = deal.left_to(company.rank) if self.is_written_by_all else list(deal.tensors)
         self._heard: dict[int, Part] | PartMissingError | None = None
 
-    def parts(self) -> list[Part]:
+    def parts(self, lacking: Lacking) -> list[Part]:
         """Waits for what the others have written; none where they only compare.
+
+        Args:
+            lacking: Says which of some files are not where this process writes.
 
         Raises:
             PartMissingError: Something of it is missing, or is not what they were called for.
@@ -163,7 +176,10 @@ class SharedSave:
             if part.is_torn:
                 message = f"the snapshot of process {rank} was torn"
                 raise PartMissingError(message)
-            if why := self._against(rank, part):
+            why = self._against(rank, part)
+            if not why and (missing := self._company.unseen(part, lacking)):
+                why = f"what process {rank} has written is not there: {missing[0]}"
+            if why:
                 self._company.part(why)
                 raise PartMissingError(why)
         return [parts[rank] for rank in sorted(parts)]
@@ -258,13 +274,16 @@ class PieceSave(SharedSave):
     ) -> None:
         super().__init__(company, called, Deal(tensors, {}, IN_PIECES))
 
-    def parts(self) -> list[Part]:
+    def parts(self, lacking: Lacking) -> list[Part]:
         """Waits for what the others have written; with that, each tensor is whole.
+
+        Args:
+            lacking: Says which of some files are not where this process writes.
 
         Raises:
             PartMissingError: Something of it is missing.
         """
-        parts = super().parts()
+        parts = super().parts(lacking)
         own = [TensorEntry(*t.place, t.spec, t.hash, "its own file", t.box) for t in self.own]
         if why := fault_among([*own, *(each for part in parts for each in part.tensors)]):
             self._company.part(why)

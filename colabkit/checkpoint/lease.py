@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint.manifest import Name
 from colabkit.errors import LeaseLostError, StorageError
-from colabkit.storage import Volume
+from colabkit.storage import Bytes, Volume
 
 _FILE = "lease.json"
 _HEARTBEAT_S = 60.0
@@ -60,15 +59,22 @@ class Lease:
         """
         return int(self._read().get("generation", 0))
 
-    def is_of(self, name: Name) -> bool:
-        """Whether the folder is that of the session that writes a checkpoint, on this machine.
+    def leave_in(self, volume: Volume) -> None:
+        """Writes it into another folder of the session, where its other processes look for it.
+
+        Raises:
+            StorageError: The folder cannot be written.
+        """
+        volume.write(_FILE, [self._content()])
+
+    def is_of(self, generation: int, owner: str) -> bool:
+        """Whether the folder is that of a session.
 
         Raises:
             StorageError: Whose it is cannot be read at the moment.
         """
         there = self._read()
-        whose = (there.get("generation"), there.get("owner"), there.get("host"))
-        return whose == (name.generation, name.owner, socket.gethostname())
+        return (there.get("generation"), there.get("owner")) == (generation, owner)
 
     def check(self) -> None:
         """Looks whether the folder is still this session's; renews the heartbeat.
@@ -116,6 +122,9 @@ class Lease:
 
     def _write(self) -> None:
         self._beat_s = self._wall_clock()
+        self._volume.write(_FILE, [self._content()])
+
+    def _content(self) -> Bytes:
         content = {
             "generation": self.generation,
             "owner": self.owner,
@@ -123,4 +132,4 @@ class Lease:
             "pid": os.getpid(),
             "heartbeat": self._beat_s,
         }
-        self._volume.write(_FILE, [np.frombuffer(json.dumps(content).encode(), np.uint8)])
+        return np.frombuffer(json.dumps(content).encode(), np.uint8)

@@ -8,8 +8,8 @@ from typing import Any
 
 from colabkit.checkpoint.info import Draft
 from colabkit.checkpoint.lease import Lease
-from colabkit.checkpoint.manifest import Name, TensorEntry
-from colabkit.checkpoint.parts import IN_PIECES, Deal, Part, PartCall, Posts
+from colabkit.checkpoint.manifest import TensorEntry
+from colabkit.checkpoint.parts import IN_PIECES, Deal, Part, PartCall, PartPlace, Posts
 from colabkit.checkpoint.saver import Job, Saver
 from colabkit.checkpoint.snapshot import SnapshotTensor
 from colabkit.checkpoint.store import CheckpointStore
@@ -91,14 +91,19 @@ def decline(posts: Posts, call: PartCall, why: str) -> None:
     posts.post(str(call.name), Part(problem=why).to_text())
 
 
-def store_of_parts(path: str | Path, name: Name) -> CheckpointStore:
-    """Returns the run folder of a checkpoint that another process of this machine publishes.
+def store_of_parts(path: str | Path, place: PartPlace) -> CheckpointStore:
+    """Returns where a process writes its parts of checkpoints that another one publishes.
+
+    Args:
+        path: The run folder, as this process names it.
+        place: What the other one says of the place.
 
     Raises:
         StorageError: It is not the folder that this process finds under its path.
     """
-    volume = volume_at(path)
-    if not Lease(volume).is_of(name):
-        message = f"{path} is not the folder that process 0 writes to."
-        raise StorageError(message, path=path, operation="write")
+    where = place.where or path
+    volume = volume_at(where)
+    if not Lease(volume).is_of(place.generation, place.owner):
+        message = f"{where} is not the folder that process 0 writes to."
+        raise StorageError(message, path=where, operation="write")
     return CheckpointStore(volume)

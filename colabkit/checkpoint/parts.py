@@ -58,6 +58,21 @@ class PartCall:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PartPlace:
+    """Where parts may be written, if the processes that are to write them find it.
+
+    Attributes:
+        where: The folder, "" for the run folder by each one's own name.
+        generation: That of the session whose it is.
+        owner: Who holds its lease.
+    """
+
+    where: str
+    generation: int
+    owner: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Deal:
     """Who writes what of one snapshot.
 

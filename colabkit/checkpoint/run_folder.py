@@ -14,6 +14,7 @@ import numpy as np
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name, corrupt
+from colabkit.checkpoint.parts import PartPlace
 from colabkit.checkpoint.pieces import Cutter
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.snapshot import Section, nbytes_of
@@ -28,11 +29,14 @@ from colabkit.storage import (
     DriveMount,
     DriveVolume,
     LocalVolume,
+    Uploading,
     Volume,
     attached_runs,
     volume_at,
     warning_about,
 )
+
+FindWriters = Callable[[PartPlace], bool]
 
 
 class Readers(Protocol):
@@ -41,8 +45,13 @@ class Readers(Protocol):
     cutter: Cutter
     """What this process wants of tensors in pieces."""
 
-    def read(self, name: str) -> str | None:
-        """Has all read; returns what one finds wrong, "" for nothing, None where one cannot."""
+    def read(self, where: str, name: str) -> str | None:
+        """Has all read; returns what one finds wrong, "" for nothing, None where one cannot.
+
+        Args:
+            where: The folder that it lies in, "" for the run folder by each one's own name.
+            name: The checkpoint's name.
+        """
         ...
 
 
@@ -172,6 +181,7 @@ class RunFolder:
         *,
         period_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        find: FindWriters | None = None,
     ) -> Saver:
         """Takes the lease on the folder and starts a saver.
 
@@ -179,6 +189,7 @@ class RunFolder:
             backend: The framework's tensors.
             period_s: How often the user wants a save, None for as often as costs nothing.
             clock: Seconds that only grow.
+            find: Whether the other processes that are to write parts find a place.
 
         Raises:
             StorageError: The folder cannot be written.
@@ -187,8 +198,12 @@ class RunFolder:
         lease = Lease(self._volume)
         lease.acquire(max((name.generation for name in self._all_names()), default=0))
         self._bring()
+        if find is not None:
+            self._choose_place(lease, find)
         # A slow volume may show a file before the manifest that names it: it is not swept.
-        (self._staging or self.store).sweep()
+        is_swept = self._staging is not None or not self._volume.is_slow
+        if is_swept:
+            (self._staging or self.store).sweep()
         return Saver(
             self._staging or self.store,
             backend,
@@ -197,8 +212,38 @@ class RunFolder:
             uploader=self._open_uploader(lease, period_s, clock),
             trusted=() if self._staging is not None else self._loaded,
             found=self._found_save(),
+            has_swept=is_swept,
             clock=clock,
         )
+
+    def _choose_place(self, lease: Lease, find: FindWriters) -> None:
+        """Leaves this machine's disk out where others are to write and see the volume alone."""
+        if self._staging is None:
+            find(PartPlace("", lease.generation, lease.owner))
+            return
+        with contextlib.suppress(StorageError):  # nobody finds it then
+            lease.leave_in(self._staging.volume)
+        where = str(self._staging.volume.root)
+        if find(PartPlace(where, lease.generation, lease.owner)) or not self._is_safe_at_once:
+            return
+        if find(PartPlace("", lease.generation, lease.owner)):
+            self._leave_staging_area_out(lease)
+
+    @property
+    def _is_safe_at_once(self) -> bool:
+        """Whether what is written is there for every machine, and durable, behind the write."""
+        volume = self._volume
+        return self.mount is None and (
+            not isinstance(volume, Uploading) or volume.confirmed(()) is True
+        )
+
+    def _leave_staging_area_out(self, lease: Lease) -> None:
+        assert self._staging is not None  # noqa: S101  # asked before
+        for manifest in self._stranded:
+            self.store.copy_from(self._staging, manifest, lease.check)
+            note_copied(self._staging, self._volume, manifest.name)
+            self._loaded = [manifest]
+        self._staging, self._stranded, self._is_staged = None, [], False
 
     def _open_uploader(
         self, lease: Lease, period_s: float | None, clock: Callable[[], float]
@@ -250,11 +295,6 @@ class RunFolder:
         self._brought = []
 
     @property
-    def can_be_shared(self) -> bool:
-        """Whether other processes of this machine can write to it as this one does."""
-        return self._staging is None and self._volume.root is not None
-
-    @property
     def mount(self) -> DriveMount | None:
         """The mount of Drive that the folder lies on, None elsewhere."""
         return self._volume.mount if isinstance(self._volume, DriveVolume) else None
@@ -284,11 +324,11 @@ class RunFolder:
         self, store: CheckpointStore, name: Name | str, backend: TensorBackend
     ) -> LoadedCheckpoint:
         found = Name.parse(name) if isinstance(name, str) else name
-        readers = self._readers if store is self.store and self.can_be_shared else None
+        readers = self._readers
         if readers is None or found is None or not store.manifest(found).is_in_pieces:
             return store.load(name, backend)
         loaded = store.load(name, backend, readers.cutter)
-        problem = readers.read(str(name))
+        problem = readers.read("" if store is self.store else store.volume.location, str(name))
         if problem is None:
             return store.load(name, backend)
         if problem:

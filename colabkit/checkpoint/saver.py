@@ -66,6 +66,8 @@ class Saver:
         uploader: Brings what is in the staging area to the volume; None without a staging area.
         trusted: Checkpoints in the store already known to be whole.
         found: What the session goes on from.
+        has_swept: Whether nothing lies there that killed saves have left, or that is not for it to
+            remove; else that goes behind the first checkpoint.
         clock: Seconds that only grow.
     """
 
@@ -79,9 +81,11 @@ class Saver:
         uploader: Uploader | None = None,
         trusted: Sequence[Manifest] = (),
         found: FoundSave | None = None,
+        has_swept: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._has_swept = has_swept
         self.uploader = uploader
         self._backend = backend
         self._lease = lease
@@ -329,6 +333,9 @@ class Saver:
         needed = self.uploader.needed() if self.uploader is not None else ()
         try:
             self._store.prune(self._attempt, self._trusted, needed=needed)
+            if not self._has_swept and self._previous is not None:
+                self._store.sweep(outdone_by=self._previous.name)
+                self._has_swept = True
         except OSError:
             _logger.warning("Old checkpoints could not be removed.", exc_info=True)
         except BaseException as error:  # noqa: BLE001  # raised on the main thread
@@ -412,9 +419,13 @@ class Saver:
         # Behind a staging area it is the uploader that asks whose the folder is: Drive may be away.
         check = self._lease.check if self.uploader is None else _no_check
         check()
-        parts = tuple if job.shared is None else job.shared.parts
+        shared = job.shared
         manifest, nbytes = self._store.commit(
-            name, draft, previous=self._previous, check=check, parts=parts
+            name,
+            draft,
+            previous=self._previous,
+            check=check,
+            parts=tuple if shared is None else lambda: shared.parts(self._store.lacking),
         )
         self._previous = manifest
         self._trusted.add(str(name))

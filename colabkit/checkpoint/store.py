@@ -299,10 +299,8 @@ class CheckpointStore:
         plan = plan_shards(draft.tensors, previous)
         if previous is None or not plan.references:
             return plan
-        there = self.volume.list(_SHARDS)
-        wanted = {entry.shard for entry in plan.references}
-        is_whole = all(there.get(shard) == previous.shards[shard].size for shard in wanted)
-        return plan if is_whole else plan_shards(draft.tensors, None)
+        wanted = {entry.shard: previous.shards[entry.shard] for entry in plan.references}
+        return plan_shards(draft.tensors, None) if self.lacking(wanted) else plan
 
     def _write_shards(
         self, name: Name, draft: Draft, plan: ShardPlan, written: list[str]
@@ -326,13 +324,11 @@ class CheckpointStore:
         self, other: CheckpointStore, manifest: Manifest, check: Callable[[], None]
     ) -> int:
         """Copies a checkpoint from another store; returns the bytes written."""
-        there = self.volume.list(_SHARDS)
         count = 0
-        for shard, entry in manifest.shards.items():
-            if there.get(shard) != entry.size:
-                data = other.volume.read(_shard_path(shard))
-                self.volume.write(_shard_path(shard), [data])
-                count += len(data)
+        for shard in self.lacking(manifest.shards):
+            data = other.volume.read(_shard_path(shard))
+            self.volume.write(_shard_path(shard), [data])
+            count += len(data)
         check()
         content = manifest.to_bytes()
         self.volume.write(f"{_MANIFESTS}/{manifest.name}.json", [content])
@@ -348,9 +344,13 @@ class CheckpointStore:
 
     def holds(self, manifest: Manifest) -> bool:
         """Whether all files of a checkpoint are there and have their sizes."""
+        is_there = not self.lacking(manifest.shards)
+        return is_there and bool(self.volume.list(_MANIFESTS).get(f"{manifest.name}.json"))
+
+    def lacking(self, shards: Mapping[str, ShardEntry]) -> list[str]:
+        """Returns which of some files are not there in their sizes."""
         sizes = self.volume.list(_SHARDS)
-        there = all(sizes.get(name) == shard.size for name, shard in manifest.shards.items())
-        return there and bool(self.volume.list(_MANIFESTS).get(f"{manifest.name}.json"))
+        return [name for name, shard in shards.items() if sizes.get(name) != shard.size]
 
     def prune(
         self, attempt: int, trusted: set[str], *, needed: Collection[str] = frozenset()

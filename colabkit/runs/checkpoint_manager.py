@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 
 from colabkit.checkpoint import (
+    FindWriters,
     LoadedCheckpoint,
     RunFolder,
     SaveFacts,
@@ -165,10 +166,17 @@ class CheckpointManager:
         if not self._folder.names():
             self._folder.require_room(self._take().sections, self._adapter.backend)
         self._saver = self._folder.open_saver(
-            self._adapter.backend, period_s=self._policy.seconds, clock=self._clock
+            self._adapter.backend,
+            period_s=self._policy.seconds,
+            clock=self._clock,
+            find=self._find_writers(),
         )
         self._adapter.open(self.finish_copying)
         self._last_save_s = self._clock()
+
+    def _find_writers(self) -> FindWriters | None:
+        """Returns what asks other processes whether they find a place; None where none writes."""
+        return None
 
     def finish_copying(self) -> None:
         """Waits until the snapshot under way no longer needs the tensors."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from colabkit.checkpoint import (
     IN_PIECES,
     CheckpointStore,
     Company,
-    Cutter,
+    FindWriters,
     LoadedCheckpoint,
     PartCall,
+    PartPlace,
     PartSaver,
     PieceCompany,
     Posts,
@@ -28,17 +31,18 @@ from colabkit.checkpoint import (
     decline,
     store_of_parts,
 )
-from colabkit.errors import CheckpointCorruptError, StorageError
+from colabkit.errors import CheckpointCorruptError, ColabKitError
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.processes import Processes
 from colabkit.runs.checkpoint_manager import CheckpointManager, Snapshot
+from colabkit.runs.other_readers import CANNOT, READ, OtherReaders, cutter_of
 from colabkit.storage import RemountResult, volume_at
 
 _NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
-_SNAPSHOT = "a snapshot"
-_NO_NAME: str | None = None
-_NO_CALL: PartCall | str | None = None
-_READ, _CANNOT = "a checkpoint to read together", "cannot read it"
+_SNAPSHOT, _PLACE = "a snapshot", "the place that parts are written to"
+_NO_NAME: tuple[str, str] | None = None
+_Call = PartCall | PartPlace | str | None
+_NO_CALL: _Call = None
 _NAMED, _TRAINED = "a checkpoint of an earlier phase", "what the run folder holds"
 # How the pieces of weights are taken where no save is shared: made whole, or left as they are.
 _WHOLE, _LEFT = "whole", "left in pieces"
@@ -49,6 +53,7 @@ WRITE_TOGETHER = False
 # put each tensor together for it meanwhile, and it needs memory for all of them.
 WRITE_PIECES = True
 READ_PIECES = True
+_logger = logging.getLogger(__name__)
 
 
 class LeadingManager(CheckpointManager):
@@ -77,18 +82,18 @@ class LeadingManager(CheckpointManager):
     def _call(self) -> PartCall | str | None:
         """Returns what the others are told of the snapshot taken next; None to call nobody."""
         company, is_joint = self._company, self.is_taken_by_all
+        if self._saver is None:
+            return _LEFT if is_joint else None
         if company is None:
             return _WHOLE if is_joint else None
         if self._is_alone and not is_joint:
             company.call_nobody()
             return None
-        if self._saver is None:
-            return _LEFT if is_joint else None
         newest = self._saver.newest
         call = company.call(self._saver.next_name, newest.name if newest is not None else None)
         return call or (_WHOLE if is_joint else None)
 
-    def _tell(self, call: PartCall | str | None) -> None:
+    def _tell(self, call: _Call) -> None:
         self._has_called = True
         self._world.gather(call, at=_SNAPSHOT)
 
@@ -119,15 +124,27 @@ class LeadingManager(CheckpointManager):
 
     def open(self) -> None:
         """Takes the lease on the run folder and starts the saver."""
-        self._company = None
-        is_wanted = WRITE_PIECES if self.is_taken_by_all else WRITE_TOGETHER
-        if is_wanted and self._folder.can_be_shared and isinstance(self._world, Posts):
-            kind = PieceCompany if self.is_taken_by_all else Company
-            self._company = kind(self._world)
         with self._calling():
             super().open()
         if self._company is not None:
             self._opened().share_with(self._company)
+
+    def _find_writers(self) -> FindWriters | None:
+        is_wanted = WRITE_PIECES if self.is_taken_by_all else WRITE_TOGETHER
+        posts, self._company = self._world, None
+        if not (is_wanted and isinstance(posts, Posts)):
+            return None
+
+        def find(place: PartPlace) -> bool:
+            self._tell(place)
+            problems = [each for each in self._world.gather("", at=_PLACE) if each]
+            if not problems:
+                self._company = (PieceCompany if self.is_taken_by_all else Company)(posts)
+            elif not place.where:
+                _logger.warning("Process 0 writes all of each checkpoint: %s", problems[0])
+            return not problems
+
+        return find
 
     def save(self, step: int, *, wait: bool) -> None:
         """Saves now, whatever the policy says."""
@@ -169,19 +186,19 @@ class LeadingManager(CheckpointManager):
         return self._handed(loaded, readers, at=_NAMED)
 
     @contextlib.contextmanager
-    def _reading(self) -> Iterator[_OtherReaders | None]:
+    def _reading(self) -> Iterator[OtherReaders | None]:
         """Lets the others read what this process reads, and go on behind."""
-        readers = _OtherReaders(self._world, self._adapter) if reads_apart(self._adapter) else None
+        readers = OtherReaders(self._world, self._adapter) if reads_apart(self._adapter) else None
         self._folder.read_with(readers)
         try:
             yield readers
         finally:
             self._folder.read_with(None)
             if readers is not None:
-                self._world.share(None, at=_READ)
+                self._world.share(None, at=READ)
 
     def _handed(
-        self, loaded: LoadedCheckpoint | None, readers: _OtherReaders | None, *, at: str
+        self, loaded: LoadedCheckpoint | None, readers: OtherReaders | None, *, at: str
     ) -> LoadedCheckpoint | None:
         """Gives the others a checkpoint, but for what they have read themselves."""
         is_there = loaded is not None and readers is not None and readers.newest == loaded.info.name
@@ -192,28 +209,6 @@ class LeadingManager(CheckpointManager):
     def has_trained(self) -> bool:
         """Whether any checkpoint holds more than the first weights."""
         return self._world.share(super().has_trained(), at=_TRAINED)
-
-
-class _OtherReaders:
-    """The other processes, each of which reads its pieces of a checkpoint that rank 0 names.
-
-    Attributes:
-        newest: The last one that all have read.
-    """
-
-    def __init__(self, world: Processes, adapter: FrameworkAdapter) -> None:
-        self._world = world
-        self.cutter: Cutter = cutter_of(adapter)
-        self.newest = ""
-
-    def read(self, name: str) -> str | None:
-        """Has all read; returns what one finds wrong, "" for nothing, None where one cannot."""
-        self._world.share(name, at=_READ)
-        problems = [each for each in self._world.gather("", at=_READ) if each]
-        if _CANNOT in problems:
-            return None
-        self.newest = "" if problems else name
-        return problems[0] if problems else ""
 
 
 class FollowingManager(CheckpointManager):
@@ -230,6 +225,7 @@ class FollowingManager(CheckpointManager):
         self._adapter = adapter
         self._world = world
         self._agreed_step = -1
+        self._store: CheckpointStore | None = None
         self._writer: PartSaver | None = None
 
     @property
@@ -265,25 +261,25 @@ class FollowingManager(CheckpointManager):
         """Reads its pieces where rank 0 says so, and takes the rest from there."""
         own: LoadedCheckpoint | None = None
         if reads_apart(self._adapter):
-            while (name := self._world.share(_NO_NAME, at=_READ)) is not None:
-                own, problem = self._read(name)
-                self._world.gather(problem, at=_READ)
+            while (asked := self._world.share(_NO_NAME, at=READ)) is not None:
+                own, problem = self._read(*asked)
+                self._world.gather(problem, at=READ)
         loaded: LoadedCheckpoint | None = self._world.share(None, at=at)
         if loaded is None or loaded.sections or own is None:
             return loaded
         return dataclasses.replace(loaded, sections=own.sections)
 
-    def _read(self, name: str) -> tuple[LoadedCheckpoint | None, str]:
+    def _read(self, where: str, name: str) -> tuple[LoadedCheckpoint | None, str]:
         """Returns its part of a checkpoint, or why it has none."""
         try:
-            store = CheckpointStore(volume_at(self.location))
+            store = CheckpointStore(volume_at(where or self.location))
             if name not in map(str, store.names()):
-                return None, _CANNOT
+                return None, CANNOT
             return store.load(name, self._adapter.backend, cutter_of(self._adapter)), ""
         except CheckpointCorruptError as error:
             return None, str(error)
-        except (StorageError, OSError):
-            return None, _CANNOT
+        except (ColabKitError, OSError):
+            return None, CANNOT
 
     def has_trained(self) -> bool:
         """Returns what rank 0 has found."""
@@ -298,15 +294,26 @@ class FollowingManager(CheckpointManager):
         """Takes part in each snapshot that rank 0 calls for, or in one at most."""
         is_called = may_call(self._adapter)
         while is_called:
-            call: PartCall | str | None = self._world.gather(_NO_CALL, at=_SNAPSHOT)[0]
+            call = self._world.gather(_NO_CALL, at=_SNAPSHOT)[0]
             if call is None:
                 return
+            if isinstance(call, PartPlace):
+                self._world.gather(self._looked_for(call), at=_PLACE)
+                continue
             leave_in_pieces(self._adapter, when=call != _WHOLE)
             if isinstance(call, PartCall):
                 self._write_part(call)
             else:
                 self._adapter.sections()
             is_called = not once
+
+    def _looked_for(self, place: PartPlace) -> str:
+        """Takes the place that parts are written to; returns why it cannot, "" where it can."""
+        try:
+            self._store = store_of_parts(self.location, place)
+        except (ColabKitError, OSError) as error:
+            return f"process {self._world.rank} on {socket.gethostname()}: {error}"
+        return ""
 
     def _write_part(self, call: PartCall) -> None:
         posts = self._world
@@ -315,8 +322,8 @@ class FollowingManager(CheckpointManager):
         sections = self._adapter.sections() if call.agreed == IN_PIECES else None
         try:
             if self._writer is None:
-                store = store_of_parts(self.location, call.name)
-                self._writer = PartSaver(store, self._adapter.backend, posts)
+                assert self._store is not None  # noqa: S101  # else nobody calls
+                self._writer = PartSaver(self._store, self._adapter.backend, posts)
             if self._writer.begin(call):
                 self._offer_to(self._writer, sections or self._adapter.sections())
         except Exception as error:  # noqa: BLE001  # rank 0 can do without
@@ -411,12 +418,6 @@ def may_call(adapter: FrameworkAdapter) -> bool:
 def reads_apart(adapter: FrameworkAdapter) -> bool:
     """Whether each process reads its own pieces."""
     return READ_PIECES and is_sharded(adapter)
-
-
-def cutter_of(adapter: FrameworkAdapter) -> Cutter:
-    """Returns what this process wants of tensors in pieces."""
-    cutter: Cutter = adapter.cutter()  # type: ignore[attr-defined]  # one that has pieces has it
-    return cutter
 
 
 def leave_in_pieces(adapter: FrameworkAdapter, *, when: bool) -> None:

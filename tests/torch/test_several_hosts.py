@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +15,15 @@ import torch.distributed as dist
 
 import colabkit
 from colabkit.frameworks.torch import heartbeats, world
-from tests.abilities import NETWORKS, SOAK
+from tests import abilities
 from tests.torch.killing import forked, reaped
 from tests.torch.ranks import WAIT_S, failure
-from tests.torch.several_ways import result, same_weights, train, undisturbed_in
+from tests.torch.several_pieces import KillTogether, train_in_pieces, undisturbed_in_pieces
+from tests.torch.several_ways import ShortWaits, result, same_weights, train, undisturbed_in
+from tests.torch.test_several_places import hide, on_network_file_system, writers
 
-pytestmark = [pytest.mark.soak, pytest.mark.needs(SOAK), pytest.mark.needs(NETWORKS)]
+needs = pytest.mark.needs
+pytestmark = needs(abilities.NETWORKS)
 
 _NEW_NETWORK = 0x40000000
 _PORT = 29_500  # free: the networks are new
@@ -81,8 +84,23 @@ class Cut:
             self.host.run("link", "set", self.host.card, "down")
 
 
-def on_hosts(hosts: list[Host], folder: Path, **options: Any) -> list[int]:
-    """Trains with a process on each of them, and returns how these have ended."""
+def on_hosts(
+    hosts: list[Host],
+    folder: Path,
+    *,
+    training: Callable[..., Any] = train,
+    own_disk: Path | None = None,
+    **options: Any,
+) -> list[int]:
+    """Trains with a process on each of them, and returns how these have ended.
+
+    Args:
+        hosts: One for each process.
+        folder: Where what comes of it is written.
+        training: What trains.
+        own_disk: A folder of which each host has its own.
+        options: For what trains.
+    """
 
     def begun(rank: int) -> int:
         def work() -> None:
@@ -90,11 +108,13 @@ def on_hosts(hosts: list[Host], folder: Path, **options: Any) -> list[int]:
             signal.alarm(WAIT_S)
             host = hosts[rank]
             host.enter()
+            if own_disk is not None:
+                hide(own_disk)
             job = {"RANK": f"{rank}", "LOCAL_RANK": "0", "WORLD_SIZE": f"{len(hosts)}"}
             meeting = {"MASTER_ADDR": hosts[0].address, "MASTER_PORT": f"{_PORT}"}
             os.environ.update(job, **meeting, GLOO_SOCKET_IFNAME=host.card)
-            world.DEADLINE_S, heartbeats.UNANSWERED_S = 30.0, 20.0
-            train(folder, save_every=1, **options)
+            world.DEADLINE_S, heartbeats.UNANSWERED_S = 30.0, 5.0
+            training(folder, save_every=1, **options)
 
         return forked(work, report=folder / f"failure-{rank}")
 
@@ -102,6 +122,38 @@ def on_hosts(hosts: list[Host], folder: Path, **options: Any) -> list[int]:
     return [reaped(child) for child in [begun(rank) for rank in range(len(hosts))]]
 
 
+@needs(abilities.MOUNTS)
+@needs(abilities.PIECES)
+@pytest.mark.parametrize("how", ["killed", "cut off"])
+def test_two_hosts_write_and_read_their_pieces_on_a_disk_that_both_see(
+    how, hosts, monkeypatch, tmp_path, tmp_path_factory
+):
+    monkeypatch.setenv("COLABKIT_CACHE", str(tmp_path / "cache"))
+    on_network_file_system(tmp_path, monkeypatch)
+
+    def training(folder: Path, **options: Any) -> None:
+        dist.init_process_group("gloo")
+        train_in_pieces(folder, **options)
+
+    options: dict[str, Any] = {"training": training, "own_disk": tmp_path / "cache"}
+    cut = [ShortWaits(4, 0), ShortWaits(4, 1), Cut(5, hosts[0])]
+    callbacks = [KillTogether(5, (1,))] if how == "killed" else cut
+    statuses = on_hosts(hosts, tmp_path, callbacks=callbacks, **options)
+    assert 0 not in statuses
+    assert "ProcessLostError" in failure(tmp_path, 0)
+    assert how == "killed" or "ProcessLostError" in failure(tmp_path, 1)
+    hosts[0].run("link", "set", hosts[0].card, "up")
+    assert 0 < colabkit.checkpoints(tmp_path / "run", verify=True)[0].step < 8
+    statuses = on_hosts(hosts, tmp_path, **options)
+    assert statuses == [0, 0], failure(tmp_path, 0) + failure(tmp_path, 1)
+    same_weights(tmp_path)
+    assert writers(tmp_path / "run") == {0, 1}
+    wanted = undisturbed_in_pieces(tmp_path_factory)("dropout_and_arrays", 2)
+    assert result(tmp_path) == wanted
+
+
+@pytest.mark.soak
+@needs(abilities.SOAK)
 def test_two_hosts_train_as_two_processes_of_one(hosts, tmp_path, tmp_path_factory):
     statuses = on_hosts(hosts, tmp_path)
     assert statuses == [0, 0], failure(tmp_path, 0) + failure(tmp_path, 1)
@@ -109,6 +161,8 @@ def test_two_hosts_train_as_two_processes_of_one(hosts, tmp_path, tmp_path_facto
     assert result(tmp_path) == undisturbed_in(2, tmp_path_factory)("dropout_and_arrays")
 
 
+@pytest.mark.soak
+@needs(abilities.SOAK)
 def test_hosts_that_are_cut_off_from_each_other_end_and_go_on_bit_for_bit(
     hosts, tmp_path, tmp_path_factory
 ):

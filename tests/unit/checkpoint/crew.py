@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,9 @@ from colabkit.checkpoint import (
     SaveFacts,
     Saver,
     Section,
-    store_of_parts,
 )
 from colabkit.checkpoint.store import CheckpointStore
-from colabkit.storage import Files, LocalVolume
+from colabkit.storage import Bytes, Files, LocalVolume, Volume
 from tests.unit.checkpoint.numpy_backend import NumpyBackend, Tensor
 from tests.unit.checkpoint.saving import weights_of
 
@@ -58,9 +57,10 @@ class Place:
 class Writer:
     """One of them; number 0 publishes."""
 
-    def __init__(self, crew: Crew, rank: int, files: Files) -> None:
+    def __init__(self, crew: Crew, rank: int, files: Files | Volume) -> None:
         self.rank, self._crew = rank, crew
-        self.volume = LocalVolume(crew.root, files, empty_first=True)
+        is_folder = isinstance(files, Files)
+        self.volume = LocalVolume(crew.root, files, empty_first=True) if is_folder else files
         self.backend = NumpyBackend()
         self.layers = {f"w{number}": Tensor(weights_of(0)) for number in range(LAYERS)}
         self.saver: Saver | None = None
@@ -94,11 +94,11 @@ class Crew:
     """All of them, in one session on a run folder.
 
     Args:
-        root: The run folder.
-        files: What each works with.
+        root: The run folder, or its URL.
+        files: What each works with: the files of a folder, or another volume.
     """
 
-    def __init__(self, root: Path, files: list[Files]) -> None:
+    def __init__(self, root: Path | str, files: Sequence[Files | Volume]) -> None:
         self.root, self.desk = root, Desk(len(files))
         self.writers = [Writer(self, rank, each) for rank, each in enumerate(files)]
         self.company = Company(self.desk.of(0))
@@ -109,8 +109,12 @@ class Crew:
         lease = Lease(first.volume)
         lease.acquire(max((n.generation for n in store.names()), default=0))
         trusted = [store.manifest(name) for name in store.names()[:1]]
-        store.sweep()
-        first.saver = Saver(store, first.backend, lease=lease, attempt=1, trusted=trusted)
+        is_folder = first.volume.root is not None
+        if is_folder:
+            store.sweep()
+        first.saver = Saver(
+            store, first.backend, lease=lease, attempt=1, trusted=trusted, has_swept=is_folder
+        )
         first.saver.share_with(self.company)
 
     def save(self, step: int) -> bool:
@@ -136,7 +140,6 @@ class Crew:
             if call is None or writer.rank in self.desk.gone:
                 continue
             if writer.saver is None:
-                store_of_parts(self.root, call.name)
                 posts = self.desk.of(writer.rank)
                 writer.saver = PartSaver(CheckpointStore(writer.volume), writer.backend, posts)
             assert isinstance(writer.saver, PartSaver)
@@ -210,6 +213,39 @@ class Mortal(Files):
     def fsync_folder(self, path: Path) -> None:
         self._act()
         super().fsync_folder(path)
+
+
+class MortalVolume:
+    """A volume with which its process does no more from a chosen point on, none of it by half."""
+
+    def __init__(
+        self, volume: Volume, dies_at: int = -1, on_death: Callable[[], None] = lambda: None
+    ) -> None:
+        self.count, self._dies_at, self._on_death = 0, dies_at, on_death
+        self._volume, self._lock = volume, threading.Lock()
+        self.location, self.is_slow, self.root = volume.location, volume.is_slow, volume.root
+
+    def _act(self) -> Volume:
+        with self._lock:
+            is_dead = 0 <= self._dies_at <= self.count
+            self.count += 1
+        if is_dead:
+            self._on_death()
+            raise DeadError
+        return self._volume
+
+    def write(self, name: str, parts: Iterable[Bytes]) -> None:
+        self._act().write(name, parts)
+
+    def read(self, name: str) -> Bytes:
+        return self._act().read(name)
+
+    def list(self, folder: str) -> dict[str, int]:
+        return self._act().list(folder)
+
+    def delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._act().delete([name])
 
 
 def shards(root: Path) -> dict[str, int]:

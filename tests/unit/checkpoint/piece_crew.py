@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from colabkit.checkpoint import Box, Piece, PieceCompany, RunFolder, Section
-from colabkit.storage import Files
+from colabkit.storage import Files, Volume
 from tests.unit.checkpoint.crew import Crew, Writer
 from tests.unit.checkpoint.numpy_backend import NumpyBackend, Tensor
 from tests.unit.checkpoint.saving import weights_of
@@ -31,7 +32,7 @@ def rows_of(length: int, size: int, rank: int) -> slice:
 class PieceWriter(Writer):
     """One of them; what all hold whole is "scale"."""
 
-    def __init__(self, crew: Crew, rank: int, files: Files, size: int) -> None:
+    def __init__(self, crew: Crew, rank: int, files: Files | Volume, size: int) -> None:
         super().__init__(crew, rank, files)
         self._size = size
         self.scale = Tensor(np.zeros(3))
@@ -62,14 +63,14 @@ class PieceWriter(Writer):
 class PieceCrew(Crew):
     """All of them, in one session on a run folder."""
 
-    def __init__(self, root: Path, files: list[Files]) -> None:
+    def __init__(self, root: Path | str, files: Sequence[Files | Volume]) -> None:
         super().__init__(root, files)
         size = len(files)
         self.writers = [PieceWriter(self, rank, each, size) for rank, each in enumerate(files)]
         self.company = PieceCompany(self.desk.of(0))
 
 
-def loaded_pieces(root: Path) -> int | None:
+def loaded_pieces(root: Path | str) -> int | None:
     """Returns the step of the newest whole checkpoint, having compared every bit."""
     loaded = RunFolder(root).newest_valid(NumpyBackend())
     if loaded is None:

@@ -10,7 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from colabkit.checkpoint import Manifest, RunFolder, company, parts, snapshot, store_of_parts
+from colabkit.checkpoint import (
+    Manifest,
+    PartPlace,
+    RunFolder,
+    company,
+    parts,
+    snapshot,
+    store_of_parts,
+)
 from colabkit.errors import LeaseLostError, StorageError
 from colabkit.storage import Files, LocalVolume
 from tests.unit.checkpoint.crew import Crew, DeadError, Mortal, loaded_step, shards
@@ -234,8 +242,10 @@ def test_another_folder_under_the_same_path_is_not_written_to(crew, tmp_path):
     for step in (1, 2, 3):
         crew.save(step)
     name = newest(crew.root).name
+    place = PartPlace("", name.generation, name.owner)
+    assert store_of_parts(crew.root, place).names()
     with pytest.raises(StorageError, match="not the folder that process 0 writes to"):
-        store_of_parts(tmp_path / "elsewhere", name)
+        store_of_parts(tmp_path / "elsewhere", place)
 
 
 def lives(root: Path, doomed: int, dies_at: int) -> list[Mortal]:
