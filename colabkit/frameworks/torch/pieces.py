@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import collections
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from colabkit.checkpoint import Box, Cut, Cutter, Piece, TensorSpec
 from colabkit.errors import StateError
 
 _DICTS = frozenset({dict, collections.OrderedDict})
+_ways: dict[tuple[Any, ...], _Way] = {}
 
 
 def is_piece(value: object) -> bool:
@@ -76,7 +77,14 @@ def left(state: Any, put: Any) -> Any:
 
 def local(state: Any) -> Any:
     """Returns a state with its pieces as plain tensors."""
-    return _changed(state, lambda each: each.detach().to_local())
+    return _changed(state, _local_of)
+
+
+def _local_of(tensor: Any) -> torch.Tensor:
+    # Where gradients are recorded, it would make another one by way of their graph.
+    with torch.no_grad():
+        found: torch.Tensor = tensor.to_local().detach()
+    return found
 
 
 def _changed(state: Any, change: Callable[[Any], Any]) -> Any:
@@ -89,23 +97,49 @@ def _changed(state: Any, change: Callable[[Any], Any]) -> Any:
     return state
 
 
+class _Way(NamedTuple):
+    """How a tensor is dealt out, and what a process has of it.
+
+    Attributes:
+        is_plain: Whether each process knows that alone.
+        box: Where its piece lies; None where it has a copy.
+        is_own: Whether the piece is its own to write, rather than a copy of another's.
+    """
+
+    is_plain: bool
+    box: Box | None
+    is_own: bool
+
+
 def _in_place(tensor: Any) -> Piece | torch.Tensor | None:
     """Returns what a process holds, and of what; None where nobody can say without the others."""
+    mesh, shape = tensor.device_mesh, tuple(tensor.shape)
+    # It follows from these alone, and to find it out takes as long as all else of a save.
+    known = (shape, tensor.placements, tuple(mesh.shape), tuple(mesh.get_coordinate() or ()))
+    way = _ways.get(known)
+    if way is None:
+        way = _ways[known] = _way_of(tensor)
+    local = _local_of(tensor)
+    if not way.is_plain or hasattr(local, "__tensor_flatten__"):
+        return None
+    if 0 in shape:
+        return local.new_empty(shape)
+    return local if way.box is None else Piece(local, way.box, is_own=way.is_own)
+
+
+def _way_of(tensor: Any) -> _Way:
     from torch.distributed.tensor import Replicate, Shard
 
     kinds = {type(each) for each in tensor.placements}
-    local: torch.Tensor = tensor.detach().to_local()
-    if not kinds <= {Replicate, Shard} or hasattr(local, "__tensor_flatten__"):
-        return None
-    if not tensor.numel():
-        return local.new_empty(tensor.shape)
+    if not kinds <= {Replicate, Shard}:
+        return _Way(is_plain=False, box=None, is_own=False)
     if Shard not in kinds:
-        return local
+        return _Way(is_plain=True, box=None, is_own=True)
     at = tensor.device_mesh.get_coordinate()
     copies = [n for n, each in enumerate(tensor.placements) if type(each) is Replicate]
     is_own = at is not None and not any(at[n] for n in copies)
     _, offset = _place_of(tensor)
-    return Piece(local, Box(tuple(tensor.shape), tuple(offset)), is_own=is_own)
+    return _Way(is_plain=True, box=Box(tuple(tensor.shape), tuple(offset)), is_own=is_own)
 
 
 def _place_of(tensor: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
