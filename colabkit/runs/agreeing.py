@@ -8,7 +8,7 @@ takes part.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from colabkit.errors import ReplicasDifferError
@@ -86,7 +86,7 @@ class Agreeing(Boundaries):
         self._agreed.time_is_up = bool(is_over)
         self._kept.note_agreed(self.step if is_to_save else -1)
         if is_to_save or not self._has_compared:
-            self._require_replicas()
+            self._require_replicas(saves=bool(is_to_save))
         self._met_step, self._met_s = self.step, now_s
         self._next_meeting_step = self.step + stride
 
@@ -127,13 +127,12 @@ class Agreeing(Boundaries):
         """Takes what hashes the weights, to be compared after a first step and before a save."""
         self._digest = digest
 
-    def _name_own(self, digests: Mapping[str, str]) -> None:
-        """Names what a process has for itself, of which a checkpoint holds process 0's.
+    def _own_digests(self) -> Mapping[str, str]:
+        """Returns hashes of what each process may have for itself, by its names."""
+        return {}
 
-        Args:
-            digests: Hashes of values, by their names.
-        """
-        found = self._world.gather(dict(digests), at=f"the values of step {self.step:,}")
+    def _name_own(self, found: Sequence[Mapping[str, str]]) -> None:
+        """Names what a process has for itself, of which a checkpoint holds process 0's."""
         apart = {name for each in found for name in each if each[name] != found[0].get(name)}
         if apart:
             names = ", ".join(sorted(apart))
@@ -141,11 +140,18 @@ class Agreeing(Boundaries):
             self._verdict = self._verdict.adding(reasons=(reason,))
             self._say_unsaved((reason,))
 
-    def _require_replicas(self) -> None:
-        """Raises ReplicasDifferError where a process holds other weights than rank 0."""
+    def _require_replicas(self, *, saves: bool = False) -> None:
+        """Raises ReplicasDifferError where a process holds other weights than rank 0.
+
+        Args:
+            saves: Whether all have agreed to save here, so that rank 0 says how.
+        """
         self._has_compared = True
-        found = self._world.gather(self._digest(), at=f"the weights of step {self.step:,}")
-        if apart := [rank for rank, each in enumerate(found) if each != found[0]]:
+        call = self._kept.call_ahead() if saves else None
+        held = (self._digest(), dict(self._own_digests()), call)
+        found = self._world.gather(held, at=f"the weights of step {self.step:,}")
+        digests, own, calls = zip(*found, strict=True)
+        if apart := [rank for rank, each in enumerate(digests) if each != digests[0]]:
             message = (
                 f"By step {self.step} the weights in process {apart[0]} are no longer those in"
                 " process 0."
@@ -155,6 +161,8 @@ class Agreeing(Boundaries):
                 " rank. The newest checkpoint is from before."
             )
             raise ReplicasDifferError(message, hint=hint)
+        self._name_own(own)
+        self._kept.note_called(calls[0])
 
     def _agreed_best(self, is_best: bool) -> bool:
         return self._world.share(is_best, at="what an epoch came to")

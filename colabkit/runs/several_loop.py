@@ -54,11 +54,10 @@ class RunOfSeveral(Agreeing, Run):
         """Whether gradients wait, of which each process may have its own."""
         return self._gathers() and not self._adapter.has_stepped()
 
-    def _require_replicas(self) -> None:
-        super()._require_replicas()
+    def _own_digests(self) -> dict[str, str]:
         kept = self._state.kept.small_state()
         own: dict[str, str] = self._adapter.own_digests(kept)  # type: ignore[attr-defined]
-        self._name_own(own)
+        return own
 
     def _gathers(self) -> bool:
         return bool(self._adapter.gathers())  # type: ignore[attr-defined]  # PyTorch's

@@ -63,7 +63,8 @@ class LeadingManager(CheckpointManager):
         super().__init__(*given, **named)
         self._world = world
         self._agreed_step = -1
-        self._is_alone = self._has_called = False
+        self._is_alone = False
+        self._ahead: tuple[_Call] | None = None
         self._company: Company | None = None
         self._take_alone, self._take = self._take, self._take_with_others
 
@@ -73,13 +74,14 @@ class LeadingManager(CheckpointManager):
         return is_sharded(self._adapter)
 
     def _take_with_others(self) -> Snapshot:
-        call = self._call()
-        if call is not None:
+        ahead, self._ahead = self._ahead, None
+        call = ahead[0] if ahead is not None else self._call()
+        if ahead is None and call is not None:
             self._tell(call)
         leave_in_pieces(self._adapter, when=call not in {None, _WHOLE})
         return self._take_alone()
 
-    def _call(self) -> PartCall | str | None:
+    def _call(self) -> _Call:
         """Returns what the others are told of the snapshot taken next; None to call nobody."""
         company, is_joint = self._company, self.is_taken_by_all
         if self._saver is None:
@@ -94,23 +96,16 @@ class LeadingManager(CheckpointManager):
         return call or (_WHOLE if is_joint else None)
 
     def _tell(self, call: _Call) -> None:
-        self._has_called = True
         self._world.gather(call, at=_SNAPSHOT)
 
     @contextlib.contextmanager
-    def _calling(self, *, once: bool = False) -> Iterator[None]:
-        """Lets the others wait for its calls, and go on behind.
-
-        Args:
-            once: Whether they go on behind a first call. While savers copy and hash, a meeting
-                holds all of them for longer than the snapshot does.
-        """
-        self._has_called = False
+    def _calling(self) -> Iterator[None]:
+        """Lets the others wait for its calls, and go on behind."""
+        self._ahead = None
         try:
             yield
         finally:
-            is_over = self._is_alone or (once and self._has_called)
-            if may_call(self._adapter) and not is_over:
+            if may_call(self._adapter) and not self._is_alone:
                 self._tell(None)
 
     @contextlib.contextmanager
@@ -152,19 +147,31 @@ class LeadingManager(CheckpointManager):
             super().save(step, wait=wait)
 
     def agrees_to_save(self, step: int, *, counts: bool) -> bool:
-        """Whether a save is due, before which the copies of the weights are compared."""
-        return self.is_due(step, counts=counts)
+        """Whether a save is due and can begin; the copies of the weights are compared before."""
+        return self.is_due(step, counts=counts) and not self._opened().is_busy
 
     def note_agreed(self, step: int) -> None:
         """Takes the step at which all have agreed to save, -1 where they have not."""
         self._agreed_step = step
 
-    def save_if_due(self, step: int, *, counts: bool = False) -> bool:
-        """Begins a save where the processes have agreed on one at this step."""
-        if step != self._agreed_step:
+    def call_ahead(self) -> _Call:
+        """Returns what the others are told of the save on which all have agreed.
+
+        They hear it where the weights are compared: while savers copy and hash, each meeting holds
+        all of them for longer than the snapshot does.
+        """
+        self._ahead = (self._call(),)
+        return self._ahead[0]
+
+    def note_called(self, call: _Call) -> None:
+        """Knows what itself has said."""
+
+    def save_if_due(self, step: int, *, counts: bool = False) -> bool:  # noqa: ARG002
+        """Begins the save on which the processes have agreed at this step."""
+        if step != self._agreed_step or self._ahead is None:
             return False
-        with self._calling(once=True):
-            return super().save_if_due(step, counts=counts)
+        self._opened().raise_if_failed()
+        return self._offer(step)
 
     def newest(self) -> LoadedCheckpoint | None:
         """Returns the newest checkpoint that is whole."""
@@ -225,6 +232,7 @@ class FollowingManager(CheckpointManager):
         self._adapter = adapter
         self._world = world
         self._agreed_step = -1
+        self._ahead: _Call = None
         self._store: CheckpointStore | None = None
         self._writer: PartSaver | None = None
 
@@ -290,22 +298,24 @@ class FollowingManager(CheckpointManager):
         """Whether no process can take a snapshot alone."""
         return is_sharded(self._adapter)
 
-    def _follow(self, *, once: bool = False) -> None:
-        """Takes part in each snapshot that rank 0 calls for, or in one at most."""
-        is_called = may_call(self._adapter)
-        while is_called:
+    def _follow(self) -> None:
+        """Takes part in each snapshot that rank 0 calls for."""
+        while may_call(self._adapter):
             call = self._world.gather(_NO_CALL, at=_SNAPSHOT)[0]
             if call is None:
                 return
-            if isinstance(call, PartPlace):
-                self._world.gather(self._looked_for(call), at=_PLACE)
-                continue
-            leave_in_pieces(self._adapter, when=call != _WHOLE)
-            if isinstance(call, PartCall):
-                self._write_part(call)
-            else:
-                self._adapter.sections()
-            is_called = not once
+            self._answer(call)
+
+    def _answer(self, call: PartCall | PartPlace | str) -> None:
+        """Does what rank 0 has called for."""
+        if isinstance(call, PartPlace):
+            self._world.gather(self._looked_for(call), at=_PLACE)
+            return
+        leave_in_pieces(self._adapter, when=call != _WHOLE)
+        if isinstance(call, PartCall):
+            self._write_part(call)
+        else:
+            self._adapter.sections()
 
     def _looked_for(self, place: PartPlace) -> str:
         """Takes the place that parts are written to; returns why it cannot, "" where it can."""
@@ -375,10 +385,19 @@ class FollowingManager(CheckpointManager):
         """Takes the step at which all have agreed to save, -1 where they have not."""
         self._agreed_step = step
 
+    def call_ahead(self) -> _Call:
+        """Calls nobody, as ever."""
+        return None
+
+    def note_called(self, call: _Call) -> None:
+        """Takes what rank 0 has said of the save on which all have agreed."""
+        self._ahead = call
+
     def save_if_due(self, step: int, *, counts: int | bool = False) -> bool:  # noqa: ARG002
         """Gives its part to what rank 0 saves, where the processes have agreed on a save."""
-        if step == self._agreed_step:
-            self._follow(once=True)
+        call, self._ahead = self._ahead, None
+        if step == self._agreed_step and call is not None:
+            self._answer(call)
         return False
 
     def save(self, step: int, *, wait: bool) -> None:  # noqa: ARG002

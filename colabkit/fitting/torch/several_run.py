@@ -41,11 +41,10 @@ class SeveralRun(Agreeing, TorchRun):
         """Waits for the others, so that an error after the last step is one in all."""
         self._world.share(None, at="the end of a call")
 
-    def _require_replicas(self) -> None:
-        super()._require_replicas()
+    def _own_digests(self) -> dict[str, str]:
         digests = self._adapter.own_digests({})  # type: ignore[attr-defined]  # PyTorch's
         # A loss sees its process's parts alone: what it sums up by itself is of these.
-        self._name_own({n: d for n, d in digests.items() if n.startswith("attributes of ")})
+        return {n: d for n, d in digests.items() if n.startswith("attributes of ")}
 
     def _end_session(self) -> None:
         # Where all is trained the others come to the end of the call, and wait for this process:
