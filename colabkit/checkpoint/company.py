@@ -27,6 +27,8 @@ _LOOK_MAX_S = 0.05
 # A network file system may keep what it knows of a folder for a minute.
 _SEEN_S, _SEEN_LOOK_S = 120.0, 1.0
 _DOUBTS_MAX = 3
+# Once a network may fail, and a disk be full until something is removed.
+_FAILURES_MAX = 2
 Lacking = Callable[[Mapping[str, ShardEntry]], list[str]]
 
 
@@ -50,7 +52,7 @@ class Company:
         self._clock = clock
         self._agreed = ""
         self._is_worth = False
-        self._doubts = 0
+        self._doubts = self._failures = 0
         self._is_apart = False
         self._ending = threading.Event()
         self._called: PartCall | None = None
@@ -103,6 +105,12 @@ class Company:
         self._doubts += 1
         if is_final or self._doubts == _DOUBTS_MAX:
             self.part(why, level=logging.INFO)
+
+    def note_parts(self, why: str) -> None:
+        """Takes why parts cannot be published, "" where they can; leaves the others out in time."""
+        self._failures = self._failures + 1 if why else 0
+        if self._failures == _FAILURES_MAX:
+            self.part(why)
 
     def part(self, why: str, *, level: int = logging.WARNING) -> None:
         """Leaves the others out from now on."""
@@ -180,8 +188,9 @@ class SharedSave:
             if not why and (missing := self._company.unseen(part, lacking)):
                 why = f"what process {rank} has written is not there: {missing[0]}"
             if why:
-                self._company.part(why)
+                self._company.note_parts(why)
                 raise PartMissingError(why)
+        self._company.note_parts("")
         return [parts[rank] for rank in sorted(parts)]
 
     def _await(self) -> dict[int, Part]:

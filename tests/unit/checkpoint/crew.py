@@ -117,12 +117,15 @@ class Crew:
         )
         first.saver.share_with(self.company)
 
+    def train(self, step: int) -> None:
+        for writer in self.writers:
+            writer.train(step)
+
     def save(self, step: int) -> bool:
         """Saves a step; returns whether it is acknowledged, at once or when it is taken again."""
         first = self.writers[0]
-        for writer in self.writers:
-            writer.train(step)
-        for _ in range(2):
+        self.train(step)
+        for _ in range(3):
             self._take(step)
             assert first.saver is not None
             first.saver.flush()

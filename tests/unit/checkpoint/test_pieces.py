@@ -362,8 +362,7 @@ def test_of_two_sides_that_are_cut_off_none_publishes_what_the_other_has_not_tol
     crew.save(1)
     monkeypatch.setattr(company, "DEADLINE_S", 0.05)
     crew.writers[2].saver._posts.post = lambda *_: None
-    for writer in crew.writers:
-        writer.train(2)
+    crew.train(2)
     crew._take(2)
     for writer in crew.writers:
         writer.saver.settle()
@@ -376,6 +375,27 @@ def test_of_two_sides_that_are_cut_off_none_publishes_what_the_other_has_not_tol
     assert newer.save(3)
     newer.close()
     assert not untold & {*shards(crew.root)}
+
+
+def test_one_that_could_not_write_once_writes_again(tmp_path):
+    """A network fails for a moment; put together by one, training would wait from then on."""
+    files = Full()
+    crew = PieceCrew(tmp_path / "run", [Files(), files])
+    crew.open()
+    for step in (1, 2, 3):
+        assert crew.save(step)
+        files.is_full = True
+        crew.train(step + 10)
+        crew._take(step + 10)
+        for writer in crew.writers:
+            writer.saver.settle()
+        assert crew.writers[0].saver.status().wants_retake
+        assert loaded_pieces(crew.root) == step
+        files.is_full = False
+    assert crew.save(4)
+    assert loaded_pieces(crew.root) == 4
+    assert ranks_in(newest(crew.root)) == {0, 1}
+    crew.close()
 
 
 def test_a_copy_elsewhere_has_all_pieces(crew, tmp_path):
