@@ -78,7 +78,7 @@ def lives(folder: Path, place: str | Path, become: Callable[[int], None]) -> Non
         train_in_pieces(folder, way, ckpt_dir=place, **options)
 
     callbacks = [KillTogether(5, (1,)), Watch(folder)]
-    statuses = together(lambda rank: live(rank, save_every=1, callbacks=callbacks), 2, folder)
+    statuses = together(lambda rank: live(rank, save_every=4, callbacks=callbacks), 2, folder)
     assert killed(statuses[1]), failure(folder, 0) + failure(folder, 1)
     assert "ProcessLostError" in failure(folder, 0)
     came_through(live, 2, folder)
