@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from colabkit.fitting.torch import fused_adam
-from colabkit.fitting.torch.lean_calls import backward, step_of
+from colabkit.fitting.torch.lean_calls import backward, backward_with, step_of
 
 KINDS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
 USUAL = {
@@ -134,3 +134,18 @@ def test_who_takes_backward_over_is_asked(monkeypatch):
 def test_what_has_no_gradient_is_told_as_pytorch_does(loss, said):
     with pytest.raises(RuntimeError, match=said):
         backward(loss(torch.ones(3, requires_grad=True)))
+
+
+@pytest.mark.parametrize("has_gradient", [True, False], ids=["added to", "first"])
+def test_given_gradients_reach_leaves_and_their_hooks_as_by_torchs_own_call(has_gradient):
+    found = []
+    for run in (torch.autograd.backward, backward_with):
+        leaves = [nn.Parameter(torch.linspace(0, 1, 5)), nn.Parameter(torch.zeros(2, 3))]
+        seen: list[torch.Tensor] = []
+        leaves[1].register_post_accumulate_grad_hook(lambda each, seen=seen: seen.append(each.grad))
+        if has_gradient:
+            leaves[0].grad = torch.full((5,), 0.1)
+        run(leaves, [torch.linspace(3, 4, 5), torch.full((2, 3), 1 / 3)])
+        found.append([*(each.grad for each in leaves), *seen])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+    assert len(found[0]) == 3

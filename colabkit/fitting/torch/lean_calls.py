@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.autograd import graph
@@ -32,6 +32,15 @@ def backward(loss: torch.Tensor) -> None:
         return
     one = torch.ones_like(loss)
     _run_engine((loss,), (one,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+def backward_with(tensors: Sequence[torch.Tensor], gradients: Sequence[torch.Tensor]) -> None:
+    """Does what ``torch.autograd.backward`` does for leaves with gradients of their own form."""
+    if _run_engine is None or torch.autograd.backward is not _plain_backward:
+        torch.autograd.backward(tensors, gradients)
+        return
+    given = (tuple(tensors), tuple(gradients))
+    _run_engine(*given, False, False, (), allow_unreachable=True, accumulate_grad=True)
 
 
 def zero_grad_of(optimizer: torch.optim.Optimizer) -> Callable[[], None]:

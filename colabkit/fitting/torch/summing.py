@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from colabkit.errors import ArgumentError
+from colabkit.fitting.torch.lean_calls import backward_with
 from colabkit.fitting.torch.step import TrainConfig
 from colabkit.frameworks.torch.parts import Share
 from colabkit.frameworks.torch.pieces import sharded_layers
@@ -163,7 +164,7 @@ class InCopies:
         given = [self._used[number] for number in unused]
         nothing = [torch.zeros_like(each) for each in given]
         world.arrive()
-        torch.autograd.backward([extra, *given], [carried, *nothing])
+        backward_with([extra, *given], [carried, *nothing])
         sums = extra.grad
         extra.grad = None
         assert sums is not None  # noqa: S101  # the gradient that was given
