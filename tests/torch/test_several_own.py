@@ -19,9 +19,11 @@ from torch.optim import swa_utils
 
 import colabkit
 from colabkit.errors import ArgumentError
+from tests import abilities
 from tests.torch.cases import arrays, network
 from tests.torch.killing import outcome
 from tests.torch.ranks import came_through, killed, together
+from tests.torch.several_pieces import in_pieces
 from tests.torch.several_ways import QUIET, KillRanks, result, same_weights
 from tests.torch.test_several_loops import shared_out
 
@@ -109,6 +111,14 @@ NAMED = {
         "each process has mean of its own",
     ),
     "a_kept_value": (Ways(after=keep_sum), "each process has total of its own"),
+    "a_metric_beside_pieces": (
+        Ways(
+            wrap=in_pieces,
+            objects=lambda _: {"mean": Mean()},
+            after=lambda _, o, loss: o["mean"].update(loss),
+        ),
+        "each process has mean of its own",
+    ),
     "buffers": (
         Ways(norm=True, wrap=leaving_buffers),
         "model has buffers of its own in each process",
@@ -118,7 +128,13 @@ NAMED = {
 }
 
 
-@pytest.mark.parametrize("what", NAMED)
+@pytest.mark.parametrize(
+    "what",
+    [
+        pytest.param(each, marks=pytest.mark.needs(abilities.PIECES) if "pieces" in each else ())
+        for each in NAMED
+    ],
+)
 def test_what_each_process_has_for_itself_is_named(what, tmp_path):
     way, words = NAMED[what]
     came_through(lambda _: train(tmp_path, way, save_every=2, max_steps=4), 2, tmp_path)
@@ -131,7 +147,12 @@ def averaging(model: nn.Module) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("sums", [True, False])
-def test_what_a_loss_sums_up_of_its_own_parts_is_named(sums, tmp_path):
+@pytest.mark.parametrize(
+    "made",
+    [lambda model: model, pytest.param(in_pieces, marks=pytest.mark.needs(abilities.PIECES))],
+    ids=["copies", "pieces"],
+)
+def test_what_a_loss_sums_up_of_its_own_parts_is_named(made, sums, tmp_path):
     def work(_: int) -> None:
         seen = {"calls": 0, "mean": torch.zeros(())}
 
@@ -143,7 +164,7 @@ def test_what_a_loss_sums_up_of_its_own_parts_is_named(sums, tmp_path):
             return found
 
         history = colabkit.fit(
-            network(dropout=0.0), arrays(), tmp_path, loss=loss, epochs=1, batch_size=8,
+            made(network(dropout=0.0)), arrays(), tmp_path, loss=loss, epochs=1, batch_size=8,
             save_every=2, progress=False,
         )  # fmt: skip
         named = [each for each in history.verdict.reasons if "of given code" in each]

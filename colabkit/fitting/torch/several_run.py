@@ -42,9 +42,9 @@ class SeveralRun(Agreeing, TorchRun):
         self._world.share(None, at="the end of a call")
 
     def _own_digests(self) -> dict[str, str]:
-        digests = self._adapter.own_digests({})  # type: ignore[attr-defined]  # PyTorch's
         # A loss sees its process's parts alone: what it sums up by itself is of these.
-        return {n: d for n, d in digests.items() if n.startswith("attributes of ")}
+        digests: dict[str, str] = self._adapter.code_digests()  # type: ignore[attr-defined]
+        return digests
 
     def _end_session(self) -> None:
         # Where all is trained the others come to the end of the call, and wait for this process:

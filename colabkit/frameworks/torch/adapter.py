@@ -18,17 +18,24 @@ from colabkit.frameworks.batch_watches import BatchWatch, Watch
 from colabkit.frameworks.begun_anew import begun_anew, left_out
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
-from colabkit.frameworks.small_copies import few_weights
+from colabkit.frameworks.small_copies import few_weights, small_copies
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.compare import batch_digest, note, record
 from colabkit.frameworks.torch.evaluating import evaluation_mark, is_in_evaluation
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.passed_settings import PassedSettings
-from colabkit.frameworks.torch.pieces import cutter, left, require_form_of_weights, whole
+from colabkit.frameworks.torch.pieces import (
+    cutter,
+    left,
+    require_form_of_weights,
+    whole,
+    without,
+)
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_known_groups
-from colabkit.frameworks.torch.small_state import SmallState, put_small
+from colabkit.frameworks.torch.restoring import state_of
+from colabkit.frameworks.torch.small_state import SmallState, is_data, put_small
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import parameters_of
@@ -98,7 +105,21 @@ class TorchAdapter:
         of_modules = {f"{n} (its sums)": each for n, each in small["sums"].items()}
         of_modules |= {f"{n} (its numbers)": each for n, each in small["python"].items()}
         states = {**of_modules, **small["held"], **small["others"], **kept}
-        return {name: batch_digest(state) for name, state in states.items()}
+        # Of a run in pieces nothing is small, as nobody puts copies of them together.
+        in_pieces = self._digests_of(self._state.others) if self._state.is_sharded else {}
+        return {name: batch_digest(state) for name, state in states.items()} | in_pieces
+
+    def code_digests(self) -> dict[str, str]:
+        """Returns hashes of what is kept in variables by the code that the run was given."""
+        others = self._state.others.items()
+        return self._digests_of({n: each for n, each in others if n.startswith("attributes of ")})
+
+    def _digests_of(self, others: Mapping[str, Any]) -> dict[str, str]:
+        asked = {n: o for n, o in others.items() if n not in self._state.large and not is_data(o)}
+        small = small_copies({n: without(state_of(o)) for n, o in asked.items()}, torch.is_tensor)
+        # A memory of games takes long to give its state, and is not asked again.
+        self._state.large |= asked.keys() - small.keys()
+        return {name: batch_digest(state) for name, state in small.items()}
 
     def notices_of_several(self) -> tuple[str, ...]:
         """Returns what must hold for several processes to go on exactly."""

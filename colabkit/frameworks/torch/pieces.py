@@ -75,6 +75,11 @@ def left(state: Any, put: Any) -> Any:
     return _changed(state, piece)
 
 
+def without(state: Any) -> Any:
+    """Returns a state with None in the place of pieces, of which each process has others."""
+    return _changed(state, lambda _: None)
+
+
 def local(state: Any) -> Any:
     """Returns a state with its pieces as plain tensors."""
     return _changed(state, _local_of)

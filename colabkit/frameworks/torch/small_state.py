@@ -44,13 +44,10 @@ class SmallState:
         every = {section.name: section.state for section in sections}
         objects = every["objects"]
         modules, held = objects["modules"], objects["held"]
-        # Data is read while it is saved, and estimators are large.
         others = {
             name: each
             for name, each in objects["others"].items()
-            if name not in state.large
-            and not hasattr(state.others[name], "__iter__")
-            and not isinstance(state.others[name], EstimatorState)
+            if name not in state.large and not is_data(state.others[name])
         }
         sums, buffers = {}, {}
         for name in modules:
@@ -154,3 +151,8 @@ def _is_buffer(module: nn.Module, key: str) -> bool:
 
 def _at(module: nn.Module, path: str) -> Any:
     return owner_of(module, f"{path}.x" if path else "x")[0]
+
+
+def is_data(value: Any) -> bool:
+    """Whether an object is read while it is saved, or is large, as estimators are."""
+    return hasattr(value, "__iter__") or isinstance(value, EstimatorState)
