@@ -25,7 +25,7 @@ from colabkit.checkpoint.named_classes import (
 )
 from colabkit.checkpoint.pieces import Piece
 from colabkit.checkpoint.small_tensors import Pack
-from colabkit.checkpoint.tensors import TellsApart, describe_array
+from colabkit.checkpoint.tensors import LaysOut, TellsApart, describe_array
 from colabkit.errors import CheckpointCorruptError, StateError
 
 _CONSTANTS = frozenset({"dtype", "device", "layout", "memory_format"})
@@ -46,6 +46,7 @@ def encode(
     is_tensor: Callable[[object], bool],
     pack: Pack | None = None,
     tells: TellsApart | None = None,
+    lays: LaysOut | None = None,
 ) -> tuple[Any, dict[str, Any]]:
     """Takes the tensors and arrays out of a state.
 
@@ -54,6 +55,7 @@ def encode(
         is_tensor: Whether a value is a tensor.
         pack: Takes the small ones, which then have no name of their own.
         tells: Knows which tensors are one, which then have the name of the first alone.
+        lays: Knows how tensors lie in memory, so that a restored one lies as it did.
 
     Returns:
         What JSON can hold, and the tensors and arrays by a name of their own.
@@ -61,7 +63,7 @@ def encode(
     Raises:
         StateError: Something in it cannot be stored without pickle; ``where`` says what.
     """
-    encoder = _Encoder(is_tensor, pack, tells)
+    encoder = _Encoder(is_tensor, pack, tells, lays)
     return encoder.encode(state, ()), encoder.leaves
 
 
@@ -71,11 +73,13 @@ class _Encoder:
         is_tensor: Callable[[object], bool],
         pack: Pack | None,
         tells: TellsApart | None,
+        lays: LaysOut | None,
     ) -> None:
         self._is_tensor = is_tensor
         self._pack = pack
         self._columns = Columns(pack, self.encode) if pack is not None else None
         self._tells = tells
+        self._lays = lays
         self._at: dict[int, list[str]] = {}
         self.leaves: dict[str, Any] = {}
 
@@ -90,7 +94,7 @@ class _Encoder:
         if type(value) is float:
             return value if math.isfinite(value) else {TAG: "float", "value": repr(value)}
         if self._is_tensor(value):
-            return self._tensor(value, path, "tensor")
+            return self._laid(value, path)
         if isinstance(value, np.ndarray) and describe_array(value) is not None:
             return self._array(value, path)
         if isinstance(value, np.generic) and value.dtype.kind in "biufc":
@@ -180,11 +184,18 @@ class _Encoder:
                 return {TAG: "packed one", "at": at}
         return {TAG: kind, "key": self._name(value, path, kind)}
 
+    def _laid(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
+        axes = None if self._lays is None else self._lays.axes_in_memory(value)
+        if self._lays is None or axes is None:
+            return self._tensor(value, path, "tensor")
+        # A product of matrices adds up in another order where a matrix lies otherwise.
+        tensor = self._tensor(self._lays.transposed(value, axes), path, "tensor")
+        return {TAG: "transposed", "array": tensor, "axes": np.argsort(axes).tolist()}
+
     def _array(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
         axes = axes_in_memory(value)
         if axes == tuple(range(value.ndim)):
             return self._tensor(np.asarray(value, order="C"), path, "array")
-        # A product of matrices adds up in another order where a matrix lies otherwise.
         laid = np.ascontiguousarray(value.transpose(axes))
         array = self._tensor(laid, path, "array")
         return {TAG: "transposed", "array": array, "axes": np.argsort(axes).tolist()}
@@ -327,6 +338,12 @@ def _named(value: Any, many: Many) -> Any:
     return tuple.__new__(tuple_named(value), many(value["items"]))
 
 
+def _transposed(value: Any, many: Many) -> Any:
+    (found,) = many([value["array"]])
+    is_array = isinstance(found, np.ndarray)
+    return found.transpose(value["axes"]) if is_array else found.permute(value["axes"])
+
+
 def _composed(value: Any, many: Many) -> Any:
     """Returns a tensor made of others, as its class makes it."""
     kind = at_place(value["class"])
@@ -383,7 +400,7 @@ _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "bytes": lambda value, _: bytes.fromhex(value["value"]),
     "complex": lambda value, _: complex(*map(float, value["value"])),
     "enum": _member,
-    "transposed": lambda value, many: next(many([value["array"]])).transpose(value["axes"]),
+    "transposed": _transposed,
     "composite": _composed,
     "torch": _constant,
     "dataclass": _filled,

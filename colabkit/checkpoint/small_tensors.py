@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from colabkit.checkpoint.tensors import TensorSpec, describe_array
+from colabkit.checkpoint.tensors import LaysOut, TensorSpec, describe_array
 
 TAG = "packed"
 # Fewer than this are stored each under a name of its own.
@@ -152,19 +152,28 @@ class Pack:
     def __init__(self, backend: Packing, forms: Forms) -> None:
         self._backend = backend
         self._forms = forms
+        self._lays = backend if isinstance(backend, LaysOut) else None
         self.kinds = frozenset({backend.tensor_type, np.ndarray})
         self.members: list[Any] = []
 
     def take(self, items: Sequence[Any]) -> int | None:
         """Takes up tensors and arrays of its kinds; returns the place of the first.
 
-        None where not all are small.
+        None where not all are small, and lie row after row.
         """
         at = len(self.members)
-        if not self._forms.know(items, at) and not _are_small(items):
+        if not self._forms.know(items, at) and not (_are_small(items) and self._lie(items)):
             return None
         self.members.extend(items)
         return at
+
+    def _lie(self, items: Sequence[Any]) -> bool:
+        """Whether many lie as they are stored; of one by itself that is known."""
+        lays = self._lays
+        if lays is None or len(items) == 1:
+            return True
+        tensors = (each for each in items if not isinstance(each, np.ndarray))
+        return all(lays.axes_in_memory(each) is None for each in tensors)
 
     def gathered(self) -> tuple[list[Any], list[int]] | None:
         """Returns the tensors put together, and of which of them each member is a row.

@@ -24,6 +24,7 @@ from colabkit.checkpoint.small_tensors import (
 from colabkit.checkpoint.tensors import (
     ITEM_BYTES,
     Holding,
+    LaysOut,
     TellsApart,
     TensorBackend,
     TensorSpec,
@@ -180,7 +181,9 @@ class LeafFinder:
         if section.weights and (bundled := self._bundled(section)) is not None:
             return bundled
         tells = backend if isinstance(backend, TellsApart) else None
-        skeleton, found = encode(section.state, backend.is_tensor, tells=tells)
+        # Weights are copied into those that are there, which lie as they lie.
+        lays = backend if isinstance(backend, LaysOut) and not section.weights else None
+        skeleton, found = encode(section.state, backend.is_tensor, tells=tells, lays=lays)
         self._has_many[name] = len(found) >= MANY
         leaves = _leaves(name, found, backend)
         if section.weights and self._has_many[name] and isinstance(backend, Packing):
@@ -232,7 +235,8 @@ class LeafFinder:
         assert isinstance(backend, Packing)  # noqa: S101  # asked before a section gets here
         forms = self._forms.pop(name, None) or Forms()
         pack = Pack(backend, forms)
-        skeleton, found = encode(section.state, backend.is_tensor, pack)
+        lays = backend if isinstance(backend, LaysOut) else None
+        skeleton, found = encode(section.state, backend.is_tensor, pack, lays=lays)
         gathered = pack.gathered() if len(pack.members) >= MANY else None
         if gathered is None:
             return None

@@ -81,6 +81,19 @@ class TellsApart(Protocol):
 
 
 @runtime_checkable
+class LaysOut(Protocol):
+    """A backend whose tensors may lie otherwise than row after row."""
+
+    def axes_in_memory(self, tensor: Any) -> tuple[int, ...] | None:
+        """Returns the axes, that of the longest step first; None for row after row, and gaps."""
+        ...
+
+    def transposed(self, tensor: Any, axes: Sequence[int]) -> Any:
+        """Returns a tensor of the same memory with its axes in this order."""
+        ...
+
+
+@runtime_checkable
 class Holding(Protocol):
     """A backend whose tensors training may take away, so that a snapshot needs its own."""
 

@@ -38,6 +38,7 @@ _DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 _form = operator.attrgetter("dtype", "shape", "device", "layout")
 _MARKS = (torch.Tensor.data_ptr, operator.attrgetter("dtype"), operator.attrgetter("shape"))
 _FEW = 256
+_PLAIN = frozenset({torch.Tensor, torch.nn.Parameter})
 _new_stream: Callable[..., Any] = torch.cuda.Stream
 _new_event: Callable[..., Any] = torch.cuda.Event
 
@@ -91,6 +92,14 @@ class TorchBackend:
     def is_same(self, tensor: Any, other: Any) -> bool:
         """Whether two at one address are one: the same numbers, of the same form."""
         return bool(tensor.numel()) and _reads_as(tensor) == _reads_as(other)
+
+    def axes_in_memory(self, tensor: Any) -> tuple[int, ...] | None:
+        """Returns the axes, that of the longest step first; None for row after row, and gaps."""
+        return axes_of(tensor)
+
+    def transposed(self, tensor: Any, axes: Sequence[int]) -> Any:
+        """Returns a tensor of the same memory with its axes in this order."""
+        return tensor.detach().permute(*axes)
 
     def allocate(self, nbytes: int) -> Bytes:
         """Returns host memory, pinned where a GPU copies into it."""
@@ -171,6 +180,15 @@ class TorchBackend:
         if not spec.nbytes:
             return torch.empty(spec.shape, dtype=dtype)
         return torch.from_numpy(data).view(dtype).reshape(spec.shape)
+
+
+def axes_of(tensor: torch.Tensor) -> tuple[int, ...] | None:
+    """Returns the axes, that of the longest step first; None for row after row, and gaps."""
+    if tensor.layout is not torch.strided or tensor.is_contiguous() or type(tensor) not in _PLAIN:
+        return None
+    steps = tensor.stride()
+    axes = tuple(sorted(range(tensor.ndim), key=lambda axis: -steps[axis]))
+    return axes if tensor.permute(axes).is_contiguous() else None
 
 
 def marks_of(tensors: Sequence[Any]) -> list[list[Any]] | None:

@@ -85,7 +85,9 @@ class Guarded:
             is_many = len(optimizer.state) >= _MANY
             for weight, state in optimizer.state.items():
                 if not is_many or id(weight) in large:
-                    found += (t for t in state.values() if isinstance(t, torch.Tensor))
+                    # Some keep a number of their own there, under a name.
+                    own = state.values() if isinstance(state, dict) else (state,)
+                    found += (t for t in own if isinstance(t, torch.Tensor))
         return _large(found)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from colabkit.frameworks.torch.alignment import realigned
+from colabkit.frameworks.torch.backend import axes_of
 from colabkit.frameworks.torch.pieces import cut_like, has_pieces, is_piece
 from colabkit.frameworks.torch.randomness import own_generator_state, restore_own_generator
 from colabkit.frameworks.torch.structure import (
@@ -18,6 +19,7 @@ from colabkit.frameworks.torch.structure import (
     owner_of,
     parameters_of,
     register_made,
+    regroup,
 )
 
 _MATRIX_NDIM = 2
@@ -90,15 +92,60 @@ def _moved(value: Any, device: torch.device) -> Any:
     return value
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Loads what an optimizer gave, in the forms and strides its own steps would have made."""
+def restore_optimizers(
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    modules: Mapping[str, nn.Module],
+    kept: Mapping[str, Any],
+) -> None:
+    """Puts back what a run's optimizers hold.
+
+    Args:
+        optimizers: All by name, those within others after these.
+        modules: The modules whose weights they train.
+        kept: The section of the run's objects.
+    """
+    groups = kept.get("groups", {})
+    # Earlier checkpoints tell of no tensor how it lay in memory.
+    lies_as_it_did = kept.get("lies_as_it_did", False)
+    # An optimizer around another shares its groups and state, which loading would part.
+    lists = {name: optimizer.param_groups for name, optimizer in optimizers.items()}
+    held = {name: optimizer.state for name, optimizer in optimizers.items()}
+    for name, optimizer in optimizers.items():
+        if name in groups:
+            regroup(optimizer, modules, groups[name])
+        if name not in kept["optimizers"]:
+            continue
+        load_optimizer(optimizer, kept["optimizers"][name], lies_as_it_did=lies_as_it_did)
+        for group, loaded in zip(lists[name], optimizer.param_groups, strict=True):
+            group.update(loaded)
+        loaded_state = dict(optimizer.state)
+        held[name].clear()
+        held[name].update(loaded_state)
+    # One around another may show that one's, as properties that nobody can set.
+    for name, optimizer in reversed([*optimizers.items()]):
+        if optimizer.param_groups is not lists[name]:
+            optimizer.param_groups = lists[name]
+        if optimizer.state is not held[name]:
+            optimizer.state = held[name]
+
+
+def load_optimizer(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], *, lies_as_it_did: bool = False
+) -> None:
+    """Loads what an optimizer gave, in the forms and strides its own steps would have made.
+
+    Args:
+        optimizer: The optimizer.
+        state: What its ``state_dict`` gave.
+        lies_as_it_did: Whether the checkpoint knew how each tensor lay in memory.
+    """
     if "state" not in state:  # one around another, with a state of its own form
         optimizer.load_state_dict(realigned(state))
         return
     state = _cut_as_weights(optimizer, state)
     optimizer.load_state_dict(state)
     # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
-    # checkpoints know no strides, but fused kernels walk through parameter and moments abreast.
+    # fused kernels walk through parameter and moments abreast, axes of length one included.
     for index, parameter in enumerate(parameters_of(optimizer)):
         for key, kept in state["state"].get(index, {}).items():
             loaded = optimizer.state[parameter].get(key)
@@ -109,7 +156,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
                 continue
             if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
                 laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
-                optimizer.state[parameter][key] = laid_out.copy_(kept)
+                if not lies_as_it_did or axes_of(laid_out) == axes_of(loaded):
+                    optimizer.state[parameter][key] = laid_out.copy_(kept)
             elif loaded.dtype != kept.dtype:
                 optimizer.state[parameter][key] = kept.to(loaded.device)
             elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:

@@ -29,8 +29,8 @@ from colabkit.frameworks.torch.randomness import (
 )
 from colabkit.frameworks.torch.restoring import (
     copy_where_it_fits,
-    load_optimizer,
     load_other,
+    restore_optimizers,
     restore_tensors,
     state_of,
 )
@@ -40,7 +40,6 @@ from colabkit.frameworks.torch.structure import (
     left_out,
     made_in_training,
     parameters_of,
-    regroup,
 )
 from colabkit.frameworks.torch.tensor_values import TensorValues
 
@@ -125,6 +124,7 @@ class TorchState:
             "beside": {n: changed for n, a in self._beside.items() if (changed := a.state_dict())},
             "orphans": self._orphans(),
             "groups": self._trees.groups(self.optimizers),
+            "lies_as_it_did": True,
             "others": {n: state_of(o) for n, o in self.others.items()},
         }
         self._forms = forms
@@ -164,7 +164,7 @@ class TorchState:
             own = generators_in(list(module.modules()))
             for generator, state in zip(own, kept["generators"], strict=False):
                 restore_own_generator(generator, state)
-        self._restore_optimizers(objects["optimizers"], objects.get("groups", {}))
+        restore_optimizers(self.optimizers, self.modules, objects)
         self._trees.look()
         for name, orphans in objects.get("orphans", {}).items():
             there = self._unowned(name)
@@ -268,24 +268,6 @@ class TorchState:
                 " where it goes on"
             )
         return tuple(changed)
-
-    def _restore_optimizers(self, states: Mapping[str, Any], groups: Mapping[str, Any]) -> None:
-        # An optimizer around another shares its groups and state, which loading would part.
-        lists = {name: optimizer.param_groups for name, optimizer in self.optimizers.items()}
-        held = {name: optimizer.state for name, optimizer in self.optimizers.items()}
-        for name, optimizer in self.optimizers.items():
-            if name in groups:
-                regroup(optimizer, self.modules, groups[name])
-            if name not in states:
-                continue
-            load_optimizer(optimizer, states[name])
-            for group, loaded in zip(lists[name], optimizer.param_groups, strict=True):
-                group.update(loaded)
-            loaded_state = dict(optimizer.state)
-            held[name].clear()
-            held[name].update(loaded_state)
-        for name, optimizer in self.optimizers.items():
-            optimizer.param_groups, optimizer.state = lists[name], held[name]
 
     def unwritten_bytes(self) -> int:
         """Returns how much of the weights is only noted by hash."""
