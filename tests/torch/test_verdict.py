@@ -254,10 +254,15 @@ def test_a_loader_of_nodes_goes_on_where_its_state_says(tmp_path):
 
 
 class Caching(torch.utils.data.Dataset[Any]):
-    """Keeps each sample once it is made, with noise that it drew for it or without."""
+    """Keeps each sample once it is made, with noise that it drew for it or without.
 
-    def __init__(self, *, noise: bool) -> None:
-        self.noise, self.kept = noise, {}
+    Args:
+        noise: Whether what is kept was drawn.
+        fresh: Whether more noise is drawn whenever a sample is given.
+    """
+
+    def __init__(self, *, noise: bool, fresh: bool) -> None:
+        self.noise, self.fresh, self.kept = noise, fresh, {}
 
     def __len__(self) -> int:
         return 16
@@ -265,15 +270,82 @@ class Caching(torch.utils.data.Dataset[Any]):
     def __getitem__(self, index: int) -> Any:
         if index not in self.kept:
             self.kept[index] = torch.full((6,), 1.0) + (torch.randn(6) if self.noise else 0)
-        return self.kept[index], index % 3
+        more = torch.randn(6) if self.fresh else 0
+        return self.kept[index] + more, index % 3
 
 
-@pytest.mark.parametrize("noise", [True, False])
-def test_a_cache_of_what_was_drawn_is_named_and_one_of_what_was_read_is_not(noise, tmp_path):
-    model = torch.nn.Linear(6, 3)
-    history = colabkit.fit(
-        model, Caching(noise=noise), tmp_path, batch_size=4, epochs=1, progress=False
-    )
-    assert [each[:39] for each in history.verdict.reasons] == [
-        "the dataset keeps what it has drawn for"
-    ] * noise
+PERSISTENT = {"num_workers": 2, "persistent_workers": True}
+
+
+@pytest.mark.parametrize(
+    ("noise", "fresh", "options", "is_named"),
+    [
+        (True, False, {}, True),
+        (False, False, {}, False),
+        (True, False, {"num_workers": 1, "persistent_workers": True}, True),
+        (True, True, PERSISTENT, True),
+        (False, True, PERSISTENT, False),
+        # Workers that end with their epoch are asked for no sample twice.
+        (True, False, {"num_workers": 2, "shuffle": True}, False),
+    ],
+)
+def test_a_cache_of_what_was_drawn_is_named_and_one_of_what_was_read_is_not(
+    noise, fresh, options, is_named, tmp_path
+):
+    loader = torch.utils.data.DataLoader(Caching(noise=noise, fresh=fresh), 4, **options)
+    history = colabkit.fit(torch.nn.Linear(6, 3), loader, tmp_path, epochs=1, progress=False)
+    reasons = history.verdict.reasons
+    assert len(reasons) == is_named
+    assert all("keeps what it has drawn" in each for each in reasons)
+
+
+class Fading(Augmented):
+    """Draws noise of a strength that a callback turns down."""
+
+    strength = 1.0
+
+    def __getitem__(self, index: int) -> Any:
+        return self.x[index] + self.strength * torch.randn(6), self.y[index]
+
+
+class TurningDown:
+    def __init__(self, data: Fading, *, at_batches: bool) -> None:
+        self.data, self.at_batches = data, at_batches
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.data.strength *= 0.9 if self.at_batches else 1.0
+
+    def on_epoch_end(self, run: Any, epoch: int, logs: Any) -> None:
+        self.data.strength *= 0.5
+
+
+@pytest.mark.parametrize(
+    ("at_batches", "options", "named"),
+    [
+        (False, {}, None),
+        (True, {}, "changed in mid-epoch"),
+        (False, PERSISTENT, "changed after its workers had begun"),
+    ],
+)
+def test_a_dataset_that_a_loop_changes_while_it_is_read_is_named_and_goes_on(
+    at_batches, options, named, tmp_path
+):
+    def trained(**more: Any) -> colabkit.History:
+        data = Fading()
+        loader = torch.utils.data.DataLoader(data, 8, **options)
+        turning = TurningDown(data, at_batches=at_batches)
+        return colabkit.fit(
+            network(),
+            loader,
+            tmp_path,
+            epochs=3,
+            callbacks=[turning],
+            save_every=1,
+            **QUIET,
+            **more,
+        )
+
+    reasons = trained(max_steps=9).verdict.reasons
+    assert len(reasons) == (named is not None)
+    assert all(named in each for each in reasons)
+    assert len(trained().steps["loss"]) == 18

@@ -25,10 +25,24 @@ _PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
 
 
 class BatchRequest(NamedTuple):
-    """One batch to fetch: its seed and its indices (one index where nothing is collated)."""
+    """One batch to fetch.
+
+    Attributes:
+        seed: Its seed.
+        indices: Its indices; one index where nothing is collated.
+        is_trial: Whether it is fetched to see how the dataset behaves, and comes as a ``Trial``.
+    """
 
     seed: int
     indices: Any
+    is_trial: bool = False
+
+
+class Trial(NamedTuple):
+    """A batch, and whether random numbers were drawn for it."""
+
+    batch: Any
+    drew: bool
 
 
 class OwnGenerators:
@@ -83,28 +97,31 @@ class RequestDataset(torch_data.Dataset[Any]):
         self._collate = collate
         self._whole_batches = whole_batches
         self._generators = OwnGenerators(dataset, collate)
-        self.drew: list[bool] | None = None
-        """Whether each fetch has drawn random numbers; None where nobody asks."""
         plain = collate is None or collate is torch_data.default_collate
-        self._tensors = (
+        self._tensors: Any = (
             dataset.tensors
             if whole_batches and plain and type(dataset) is torch_data.TensorDataset
             else None
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all it has are tensors, of which batches are rows."""
+        return self._tensors is not None
+
     def __getitem__(self, request: BatchRequest) -> Any:
         """Fetches and collates one batch."""
-        if self._tensors is not None:
+        if self.is_plain:
             indices = torch.as_tensor(request.indices)
-            return [tensor.index_select(0, indices) for tensor in self._tensors]
+            batch = [tensor.index_select(0, indices) for tensor in self._tensors]
+            return Trial(batch, drew=False) if request.is_trial else batch
         seed_everything(request.seed)
         self._generators.reseed(request.seed)
-        if self.drew is None:
+        if not request.is_trial:
             return _collated(self._items(request.indices), self._collate)
         before = batch_digest(self._generators.states())
         batch = _collated(self._items(request.indices), self._collate)
-        self.drew.append(batch_digest(self._generators.states()) != before)
-        return batch
+        return Trial(batch, drew=batch_digest(self._generators.states()) != before)
 
     def _items(self, indices: Any) -> Any:
         if not self._whole_batches:

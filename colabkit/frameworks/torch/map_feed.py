@@ -13,12 +13,15 @@ from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest
-from colabkit.frameworks.torch.fetch import BatchRequest, OwnGenerators, RequestDataset
+from colabkit.frameworks.torch.dataset_watch import DatasetWatch
+from colabkit.frameworks.torch.fetch import BatchRequest, OwnGenerators, RequestDataset, Trial
 from colabkit.frameworks.torch.loading import InitInWorker, identity, length_of, pinned
 from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
 from colabkit.frameworks.torch.parts import Parts, RequestCutter, Share
 from colabkit.frameworks.torch.randomness import seed_everything
 
+# One by itself, worker or none, fetches a batch so often to show how it behaves.
+_ALONE = 2
 _DRAWS_ONCE = (
     torch_data.SequentialSampler,
     torch_data.RandomSampler,
@@ -41,7 +44,9 @@ class MapFeed:
         self._pin = pin
         self._requests: Iterator[BatchRequest] = iter(())
         self._workers: torch_data.DataLoader[Any] | None = None
+        self._watch = DatasetWatch(loader.dataset)
         self._repeats: bool | None = None
+        self._may_keep = _outlives_its_use(loader)
         self._keeps_drawn = False
         # PyTorch's own collation stacks into new tensors; any other may hand out what it keeps.
         self._stacks = self._collated and loader.collate_fn is torch_data.default_collate
@@ -105,21 +110,33 @@ class MapFeed:
         probing = self._repeats is None
         # Workers take turns, and forked ones hold equal copies of what the dataset hides: only
         # one that is asked twice itself shows whether it repeats.
-        times = max(2, self._loader.num_workers + 1) if probing else 1
-        fetched = self._fetch(_first_repeated(requests, times))
-        if probing:
-            self._dataset.drew = []
-            yield from self._compare_first(fetched, times)
-        yield from fetched if self._stacks else map(self._hand_out, fetched)
+        times = max(2, self._loader.num_workers + 1)
+        requests = _tried_first(requests, times, self._may_keep) if probing else requests
+        fetched = self._fetch(requests)
+        try:
+            if probing:
+                yield from self._compare_first(fetched, times)
+            yield from fetched if self._stacks else map(self._hand_out, fetched)
+        finally:
+            if self._workers is None or not self._loader.persistent_workers:
+                self._watch.end()
 
     def _fetch(self, requests: Iterator[BatchRequest]) -> Iterator[Any]:
         if self._loader.num_workers == 0:
-            batches = map(self._dataset.__getitem__, requests)
+            fetch = self._dataset.__getitem__ if self._dataset.is_plain else self._fetch_here
+            batches = map(fetch, requests)
             return map(pinned, batches) if self._pin else batches
         self._requests = requests
         if self._workers is None or not self._loader.persistent_workers:
             self._workers = self._loader_with_workers()
+            self._watch.note()
         return iter(self._workers)
+
+    def _fetch_here(self, request: BatchRequest) -> Any:
+        self._watch.look()
+        batch = self._dataset[request]
+        self._watch.note()
+        return batch
 
     def _loader_with_workers(self) -> torch_data.DataLoader[Any]:
         given = self._loader
@@ -167,15 +184,17 @@ class MapFeed:
         return heads[0] == heads[1]
 
     def _compare_first(self, fetched: Iterator[Any], times: int) -> Iterator[Any]:
-        alike = list(itertools.islice(fetched, times))
-        if alike:
-            if any(share_memory(alike[0], other) for other in alike[1:]):
+        trials: list[Trial] = list(itertools.islice(fetched, times))
+        if trials:
+            batches = [each.batch for each in trials]
+            if any(share_memory(batches[0], other) for other in batches[1:]):
                 self._hand_out = in_own_memory
-            self._repeats = len({batch_digest(batch) for batch in alike}) == 1
-            # None of it where others fetch.
-            self._keeps_drawn = (self._dataset.drew or [])[:2] == [True, False]
-            self._dataset.drew = None
-            yield self._hand_out(alike[-1])
+            alike = batches[1:] if self._may_keep and times > _ALONE else batches
+            self._repeats = len(set(map(batch_digest, alike))) == 1
+            # One fetches first and last.
+            is_kept = trials[0].drew and not trials[-1].drew
+            self._keeps_drawn = is_kept and self._may_keep
+            yield self._hand_out(batches[-1])
 
     def state(self) -> object:
         """The order and every batch follow from the key: nothing to keep."""
@@ -192,21 +211,33 @@ class MapFeed:
     def reasons(self) -> tuple[str, ...]:
         """What the fetches of the first batch showed."""
         found = []
-        if self._repeats is False:
+        if self._repeats is False and not self._keeps_drawn:
             found.append(
                 "the dataset gave another batch when asked twice under the same seed"
-                " (it draws from a source that cannot be seeded, or counts its calls)"
+                " (it draws from a source that cannot be seeded, counts its calls, or keeps what"
+                " it has drawn)"
             )
         if self._keeps_drawn:
             found.append(
                 "the dataset keeps what it has drawn for a sample, in a cache say, which a resume"
                 " begins anew"
             )
+        self._watch.look()
+        if self._watch.changed:
+            found.append(self._said_of_changes(", ".join(self._watch.changed)))
         if self._order_repeats is False:
             found.append("the sampler gave another order when asked twice under the same seed")
         if OwnGenerators(self._loader.dataset, self._sampler).unseedable():
             found.append("the data holds a random.SystemRandom, which cannot be seeded")
         return tuple(found)
+
+    def _said_of_changes(self, what: str) -> str:
+        if self._loader.persistent_workers:
+            return (
+                f"the dataset's {what} changed after its workers had begun, which hold it as it was"
+                " (persistent_workers=False shows it to those of each epoch)"
+            )
+        return f"the dataset's {what} changed in mid-epoch, which a resume there finds changed"
 
     def notices(self) -> tuple[str, ...]:
         return ()
@@ -231,12 +262,34 @@ def _unsteady_order_error() -> ArgumentError:
     return ArgumentError(message, argument="data", hint=hint)
 
 
+def _outlives_its_use(loader: torch_data.DataLoader[Any]) -> bool:
+    """Whether a sample may be fetched a second time by who has fetched it."""
+    if loader.num_workers == 0 or loader.persistent_workers:
+        return True
+    sampler: Any = loader.sampler
+    if type(loader.batch_sampler) not in {torch_data.BatchSampler, type(None)}:
+        return True
+    if type(sampler) is torch_data.RandomSampler:
+        return bool(sampler.replacement or sampler.num_samples > len(sampler.data_source))
+    return type(sampler) not in {torch_data.SequentialSampler, torch_data.SubsetRandomSampler}
+
+
 def _draws_once(sampler: Any) -> bool:
     inner = sampler.sampler if type(sampler) is torch_data.BatchSampler else sampler
     return type(inner) in _DRAWS_ONCE
 
 
-def _first_repeated(requests: Iterator[BatchRequest], times: int) -> Iterator[BatchRequest]:
+def _tried_first(
+    requests: Iterator[BatchRequest], times: int, may_keep: bool
+) -> Iterator[BatchRequest]:
+    """Yields the first of all several times.
+
+    Where several workers take turns, the one that is asked twice is asked under another seed
+    first: what it keeps of that, the others have not.
+    """
     for first in itertools.islice(requests, 1):
-        yield from itertools.repeat(first, times)
+        trial = first._replace(is_trial=True)
+        other = trial._replace(seed=derive(first.seed, "another"))
+        yield other if may_keep and times > _ALONE else trial
+        yield from itertools.repeat(trial, times - 1)
     yield from requests

@@ -117,7 +117,7 @@ class RequestCutter:
 
     def requests(self, whole: Iterator[BatchRequest]) -> Iterator[BatchRequest]:
         """Yields a request for each part that this process takes."""
-        for seed, indices in whole:
+        for seed, indices, _ in whole:
             self._waiting.append((seed, len(indices)))
             for piece in self._share.pieces(len(indices)):
                 yield BatchRequest(derive(seed, "part", piece.number), indices[piece.place])
