@@ -21,7 +21,10 @@ _GROUP: Any = getattr(torch.distributed, "ProcessGroup", ())
 def wrapper_of(value: Any) -> Any:
     """Returns the DistributedDataParallel that a module is, compiled or not; None for another."""
     parallel = getattr(nn.parallel, "DistributedDataParallel", None)
-    inner = value._modules.get("_orig_mod", value) if isinstance(value, nn.Module) else value
+    inner = value
+    # A scripted module keeps its own elsewhere, and nobody compiles it once more.
+    if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
+        inner = value._modules.get("_orig_mod", value)
     return inner if parallel is not None and isinstance(inner, parallel) else None
 
 
