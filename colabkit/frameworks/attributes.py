@@ -7,7 +7,7 @@ import copy
 import random
 import types
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -58,7 +58,7 @@ class Attributes:
         is_new: bool = False,
         names_lost: bool = True,
     ) -> None:
-        self._owner = owner
+        self.owner = owner
         self.values = values
         self._leave_out = leave_out
         self._names_lost = names_lost
@@ -91,7 +91,9 @@ class Attributes:
             elif path in self._restored or mark != self._marks.get(path, _NOTHING):
                 changed[path] = self.values.detached(value)
         self._note_lost(opaque)
-        self._note_large()
+        if isinstance(self.owner, CodeVariables):
+            self.lost |= self.owner.exchanged()
+            self._note_large(self.owner)
         return changed
 
     def load_state_dict(self, state: Mapping[str, Any], near: Any = None) -> None:
@@ -101,10 +103,10 @@ class Attributes:
             state: What ``state_dict`` gave.
             near: Where tensors belong when neither the owner nor what is there says so.
         """
-        near = self.values.place_of(self._owner) or near
+        near = self.values.place_of(self.owner) or near
         for path, value in state.items():
             *way, name = path.split(".")
-            owner: Any = self._owner
+            owner: Any = self.owner
             for step in way:
                 owner = getattr(owner, step, None)
             there = getattr(owner, name, None)
@@ -129,12 +131,12 @@ class Attributes:
 
     def adopt(self, name: str, value: Any) -> None:
         """Gives the owner what training had made, where it has nothing yet."""
-        if getattr(self._owner, name, None) is None:
-            _set(self._owner, name, value)
+        if getattr(self.owner, name, None) is None:
+            _set(self.owner, name, value)
 
     def _own(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        seen = {id(self._owner)}
+        seen = {id(self.owner)}
 
         def walk(owner: object, path: str, depth: int) -> None:
             for name, value in _attributes_of(owner).items():
@@ -149,7 +151,7 @@ class Attributes:
                 else:
                     found[path + name] = value
 
-        walk(self._owner, "", 0)
+        walk(self.owner, "", 0)
         return found
 
     def _inspect(
@@ -169,23 +171,27 @@ class Attributes:
                 self._inspect(f"{path}[{key!r}]", part, inside, depth + 1)
             if inside:
                 opaque[path] = _Fingerprint(value, [*inside.values()])
-        elif not (trains_nothing(value) or self.values.is_saved_elsewhere(value)):
+        elif trains_nothing(value):
+            return
+        elif issubclass(type(value), Iterator):
+            # Whoever keeps one takes from it, and where it is can nobody tell.
+            self.lost[path] = "iterator"
+        elif not self.values.is_saved_elsewhere(value):
             opaque[path] = _Fingerprint(value, self._mark_inside(value))
 
     def _mark_inside(self, value: Any) -> Any:
-        if has_state(self._owner):
+        if has_state(self.owner):
             return None  # each layer of a model may hold the same large configuration
         inside = list(_attributes_of(value).items())[:_LOOKED_AT_MAX]
         return [(name, self.values.mark(each)) for name, each in inside]
 
-    def _note_large(self) -> None:
+    def _note_large(self, owner: CodeVariables) -> None:
         """Takes down variables of code that are too large to be looked at in full, and change."""
-        if isinstance(self._owner, CodeVariables):
-            for name, value in self._owner.variables().items():
-                if _is_large(value):
-                    outline = _outline(value)
-                    if self._outlines.setdefault(name, outline) != outline:
-                        self.lost[name] = type(value).__name__
+        for name, value in owner.variables().items():
+            if _is_large(value):
+                outline = _outline(value)
+                if self._outlines.setdefault(name, outline) != outline:
+                    self.lost[name] = type(value).__name__
 
     def _note_lost(self, opaque: dict[str, _Fingerprint]) -> None:
         before, self._opaque = self._opaque, opaque

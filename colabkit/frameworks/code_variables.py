@@ -1,4 +1,4 @@
-"""The variables that a user's code works with: closures, globals, attributes of classes."""
+"""The variables that a user's code works with: closures, defaults, globals, class attributes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from colabkit.frameworks.users_own import is_of_users_class, is_users_module
 
 _FUNCTIONS_MAX = 64
 _NOTHING = object()
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType)
 _OF_CODE = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
 
 
@@ -79,6 +80,9 @@ class CodeVariables:
             places[f"{place.name}~{number + 1}" if number else place.name] = place
         others = {id(each): each for each in but}  # held, so that their ids stay theirs
         vars(self).update(_places=places, _others=others)
+        functions = {name: place.value() for name, place in places.items()}
+        functions = {n: each for n, each in functions.items() if isinstance(each, _FUNCTIONS)}
+        vars(self).update(_functions=functions)
 
     def variables(self) -> dict[str, Any]:
         """Returns what they hold, by name, but functions, classes and modules."""
@@ -90,6 +94,17 @@ class CodeVariables:
             for name, value in values.items()
             if value is not _NOTHING and id(value) not in others
             if not isinstance(value, _OF_CODE)
+        }
+
+    def exchanged(self) -> dict[str, str]:
+        """Returns by name of what kind is what stands now where a function was, and is another."""
+        functions: Mapping[str, Any] = vars(self)["_functions"]
+        now = {name: vars(self)["_places"][name].value() for name in functions}
+        return {
+            name: type(now[name]).__name__
+            for name, then in functions.items()
+            if now[name] is not then
+            and getattr(now[name], "__code__", now[name]) is not getattr(then, "__code__", then)
         }
 
     def __bool__(self) -> bool:
@@ -111,7 +126,8 @@ class _Reading:
 
     def __init__(self, roots: Iterable[Any], classes: Iterable[type]) -> None:
         self._waiting: list[types.FunctionType] = []
-        self._known: set[types.CodeType] = set()
+        self._known: set[types.FunctionType] = set()
+        self._codes: set[types.CodeType] = set()
         self._classes: set[type] = set()
         self._places: list[Place] = []
         for root in roots:
@@ -125,10 +141,10 @@ class _Reading:
             function = self._waiting.pop(0)
             for place in _places_of(function):
                 value = place.value()
+                self._places.append(place)
                 if isinstance(value, types.FunctionType | type):
                     self._take(value)
                 else:
-                    self._places.append(place)
                     self._take_class(type(value))
         yield from self._places
 
@@ -142,9 +158,11 @@ class _Reading:
         elif isinstance(root, type):
             self._take_class(root)
         elif isinstance(root, types.FunctionType):
-            is_new = root.__code__ not in self._known and len(self._known) < _FUNCTIONS_MAX
-            if is_new and is_users_module(root.__module__ or ""):
-                self._known.add(root.__code__)
+            # One code makes many functions, each with variables of its own: hooks made in a loop.
+            is_wanted = root.__code__ in self._codes or len(self._codes) < _FUNCTIONS_MAX
+            if root not in self._known and is_wanted and is_users_module(root.__module__ or ""):
+                self._known.add(root)
+                self._codes.add(root.__code__)
                 self._waiting.append(root)
         elif is_of_users_class(type(root)):
             self._places.append(Place(None, type(root).__name__, root))
@@ -163,9 +181,20 @@ class _Reading:
 
 
 def _places_of(function: types.FunctionType) -> Iterator[Place]:
+    for name, value in _defaults_of(function).items():
+        yield Place(None, name, value)
+    for name in vars(function):
+        yield Place(vars(function), name)
     names = function.__code__.co_freevars
     for name, cell in zip(names, function.__closure__ or (), strict=True):
         yield Place(cell, name)
     for space, name in globals_of(function):
         if name in space or not hasattr(builtins, name):
             yield Place(space, name)
+
+
+def _defaults_of(function: types.FunctionType) -> Mapping[str, Any]:
+    """Returns by name what arguments are unless they are given: lists that keep, say."""
+    code, values = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(values) : code.co_argcount]
+    return {**dict(zip(names, values, strict=True)), **(function.__kwdefaults__ or {})}

@@ -18,6 +18,7 @@ _DEPTH_MAX = 5
 # generator of a dataset is looked for. Where there are more, only near the top.
 _DEPTH_IN_DATA, _OBJECTS_IN_DATA = 24, 4000
 _ITEMS_MAX = 64
+_KINDS = (random.Random, np.random.Generator, np.random.RandomState)
 # Those behind the functions of random and numpy.random, which every run seeds itself.
 _GLOBAL = (getattr(random, "_inst", None), getattr(np.random.mtrand, "_rand", None))
 # A class attribute or a global that code names may be anything: a whole model, say.
@@ -58,7 +59,7 @@ def _search(
     root: object, kinds: tuple[type, ...], *, depth_max: int, objects_max: int | None = None
 ) -> tuple[list[object], bool]:
     """Returns the generators found, and whether all objects were looked at."""
-    wanted = (random.Random, np.random.Generator, np.random.RandomState, *kinds)
+    wanted = (*_KINDS, *kinds)
     found: dict[int, object] = {}
     seen: set[int] = set()
     classes: dict[type, None] = {}
@@ -151,6 +152,12 @@ def restore_generator(generator: object, state: Any) -> None:
         generator.set_state(state)
     elif isinstance(generator, random.Random):
         generator.setstate(state)
+
+
+def is_own_generator(value: object) -> bool:
+    """Whether it is a generator of random or NumPy, and a user's own, which can be replayed."""
+    is_global = any(value is each for each in _GLOBAL)
+    return isinstance(value, _KINDS) and not (is_global or is_unseedable(value))
 
 
 def is_unseedable(generator: object) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from colabkit.checkpoint import can_be_found, fields_of, is_known_factory
+from colabkit.frameworks.generators import generator_state, is_own_generator, restore_generator
 from colabkit.storage import hash_of
 
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
@@ -17,6 +18,8 @@ _ORDERED = frozenset({list, tuple, collections.deque})
 _MAPPINGS = frozenset({dict, collections.OrderedDict, collections.Counter, collections.defaultdict})
 _SETS = frozenset({set, frozenset})
 _DEPTH_MAX, _ITEMS_MAX = 8, 200_000
+# Stands in checkpoints, with its state, for a generator.
+_GENERATOR = "colabkit: random generator"
 
 
 class PlainValues:
@@ -30,6 +33,8 @@ class PlainValues:
         if isinstance(value, np.ndarray | np.generic):
             is_plain = value.dtype.kind in "biufc" and value.dtype.isnative
             return (kind, value.shape, value.dtype, hash_of(_bytes_of(value))) if is_plain else None
+        if depth == 0 and (state := self.generator_state(value)) is not None:
+            return kind, self.mark(state, 1)
         if depth > _DEPTH_MAX:
             return None
         if isinstance(value, enum.Enum):
@@ -52,6 +57,15 @@ class PlainValues:
             return kind, [*map(type, parts)], parts
         marks = [self.mark(part, depth + 1) for part in parts]
         return None if None in marks else (kind, marks)
+
+    def generator_state(self, value: Any) -> Any:
+        """Returns where a random generator is; None for what is none, or no user's own."""
+        return generator_state(value) if is_own_generator(value) else None
+
+    def restore_generator(self, generator: Any, state: Any) -> None:
+        """Puts it back there."""
+        if is_own_generator(generator):
+            restore_generator(generator, state)
 
     def place_of(self, owner: Any) -> Any:
         """Returns where tensors belong that an object keeps, None where nothing says so."""
@@ -79,7 +93,8 @@ class PlainValues:
 
     def detached(self, value: Any) -> Any:
         """Returns what goes into the checkpoint for a value."""
-        return value
+        state = self.generator_state(value)
+        return value if state is None else (_GENERATOR, state)
 
     def put(self, there: Any, value: Any, near: Any = None) -> Any:
         """Returns a restored value, in the object that is there where others may hold it too.
@@ -89,6 +104,9 @@ class PlainValues:
             value: What was restored.
             near: A place for tensors that find none there.
         """
+        if stands_for(_GENERATOR, value):
+            self.restore_generator(there, value[1])
+            return there
         if isinstance(value, np.ndarray):
             if _fits(there, value) and there.flags.writeable:
                 there[...] = value
@@ -98,10 +116,18 @@ class PlainValues:
             return self._put_items(there, value, near)
         if type(value) in _MAPPINGS:
             own = there if type(there) is type(value) else {}
-            pairs = [(key, self.put(own.get(key), each, near)) for key, each in value.items()]
-            return _refilled(there, value, pairs)
+            parts = {key: self.put(own.get(key), each, near) for key, each in value.items()}
+            target = there if type(there) is type(value) else value
+            target.clear()
+            # A mapping, since a Counter would count pairs.
+            target.update(parts)
+            return target
         if type(value) is set:
-            return _refilled(there, value, list(value))
+            items = set(value)
+            target = there if type(there) is set else value
+            target.clear()
+            target.update(items)
+            return target
         if dataclasses.is_dataclass(value):
             for name in [field.name for field in dataclasses.fields(value)]:
                 object.__setattr__(value, name, self.put(None, getattr(value, name), near))
@@ -120,11 +146,10 @@ class PlainValues:
         return target
 
 
-def _refilled(there: Any, value: Any, items: list[Any]) -> Any:
-    target = there if type(there) is type(value) else value
-    target.clear()
-    target.update(items)
-    return target
+def stands_for(what: str, value: Any) -> bool:
+    """Whether a restored value is but a sign with something to go by."""
+    is_pair = type(value) is tuple and len(value) == 2
+    return is_pair and type(value[0]) is str and value[0] == what
 
 
 def _room(value: Any) -> int | None:

@@ -34,6 +34,7 @@ class Remembering(nn.Module):
         self.table: dict[str, Any] = {"mean": np.zeros(6), "seen": []}
         self.parts = [self.body]
         self.late = self.queue
+        self.sizes: collections.Counter[int] = collections.Counter()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.hidden is not None:
@@ -44,7 +45,8 @@ class Remembering(nn.Module):
         self.table["mean"] *= 0.5
         self.table["mean"] += x.detach().double().mean(0).numpy()
         self.table["seen"].append(len(x))
-        return self.body(x) / len(self.table["seen"])
+        self.sizes[len(x)] += 1
+        return self.body(x) / (len(self.table["seen"]) + 0.1 * self.sizes[8])
 
 
 def test_tensors_and_containers_that_a_model_keeps_as_attributes_go_on(tmp_path):
@@ -272,10 +274,28 @@ def test_what_changes_and_cannot_be_saved_is_named_in_every_session(tmp_path):
         assert named == ["callback 0 Foreign.numbers", "callback 0 Foreign.fractions"]
 
 
+@pytest.mark.parametrize(
+    "make", [lambda: (0.9**n for n in range(99)), lambda: itertools.cycle([0.1, 0.2])]
+)
+def test_an_iterator_from_which_a_callback_takes_is_named_from_the_first_step_on(make, tmp_path):
+    said = []
+
+    class Taking:
+        def __init__(self) -> None:
+            self.rates = make()
+
+        def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+            said.append(run.verdict.reasons)
+            next(self.rates)
+
+    colabkit.fit(network(), arrays(), tmp_path, callbacks=[Taking()], epochs=1, progress=False)
+    assert [each.partition(" (")[0] for each in said[0]] == ["callback 0 Taking.rates"]
+
+
 def test_what_nobody_changes_leaves_the_verdict_exact(tmp_path):
     class Owning:
         def __init__(self) -> None:
-            self.text, self.lines = io.StringIO(), itertools.count()
+            self.text, self.lines = io.StringIO(), range(100)
             self.lock, self.table = threading.Lock(), {"a": object()}
 
         def on_batch_end(self, run: Any, step: int, logs: Any) -> None:

@@ -136,6 +136,85 @@ _NOTEBOOKS = {
             return model
         made = {"model": build()}
     """,
+    "hooks made in a loop, each with variables of its own": """
+        def build():
+            model = network()
+            for part in (model[0], model[3]):
+                norms = [0.0]
+                def scaled(gradient, *, norms=norms):
+                    norms[0] = 0.9 * norms[0] + gradient.norm().item()
+                    return gradient / (1 + norms[0])
+                def centred(module, inputs, output, mean=torch.zeros(part.out_features)):
+                    mean.mul_(0.9).add_(output.detach().mean(0), alpha=0.1)
+                    return output - mean
+                part.weight.register_hook(scaled)
+                part.register_forward_hook(centred)
+            return model
+        made = {"model": build()}
+    """,
+    "a loss that counts in itself": """
+        def loss(output, target):
+            loss.calls += 1
+            return F.cross_entropy(output, target) * (1 + 0.1 * loss.calls)
+        loss.calls = 0
+        made = {"model": network(), "loss": loss}
+    """,
+    "hooks upon an optimizer's steps, and what they keep of each weight": """
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        norms, slow, steps = {}, collections.defaultdict(list), 0
+        def scaled(optimizer, arguments, options):
+            for weight in model.parameters():
+                norms[weight] = norms.get(weight, 0.0) + weight.grad.norm().item()
+                weight.grad.div_(1 + norms[weight])
+        def averaged(optimizer, arguments, options):
+            global steps
+            steps += 1
+            for weight in model.parameters():
+                slow[weight] = [weight.detach().clone(), *slow[weight]][:3]
+                if steps % 3 == 0:
+                    weight.data.copy_(sum(slow[weight]) / len(slow[weight]))
+        optimizer.register_step_pre_hook(scaled)
+        optimizer.register_step_post_hook(averaged)
+        made = {"model": model, "optimizer": optimizer}
+    """,
+    "noise of a callback from a generator of the notebook": """
+        def build():
+            model, random = network(), torch.Generator().manual_seed(3)
+            class Noisy(colabkit.Callback):
+                def on_batch_end(self, run, step, logs):
+                    with torch.no_grad():
+                        for weight in model.parameters():
+                            weight.add_(torch.randn(weight.shape, generator=random), alpha=0.01)
+            return {"model": model, "callbacks": [Noisy()]}
+        made = build()
+    """,
+    "a schedule of one's own that draws, and whose state_dict leaves that out": """
+        class Restless(torch.optim.lr_scheduler.LRScheduler):
+            def __init__(self, optimizer):
+                self.random, self.asked = np.random.default_rng(2), 0
+                super().__init__(optimizer)
+            def get_lr(self):
+                self.asked += 1
+                return [base * self.random.random() / self.asked for base in self.base_lrs]
+            def state_dict(self):
+                return {"last_epoch": self.last_epoch, "_last_lr": self._last_lr}
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        made = {"model": model, "optimizer": optimizer, "scheduler": Restless(optimizer)}
+    """,
+    "a library's object with a state, kept by a callback": """
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        class Scaling(colabkit.Callback):
+            def __init__(self):
+                self.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+                self.scaler.scale(torch.zeros(()))
+            def on_batch_end(self, run, step, logs):
+                self.scaler.update(self.scaler.get_scale() * 0.9)
+                optimizer.param_groups[0]["lr"] = 0.1 * self.scaler.get_scale()
+        made = {"model": model, "optimizer": optimizer, "callbacks": [Scaling()]}
+    """,
     "a function that a model holds": """
         class Net(nn.Module):
             def __init__(self):
@@ -279,3 +358,24 @@ def test_a_large_array_that_code_changes_is_named(changes, tmp_path):
     )
     named = "given code.bank (ndarray) changes in training and cannot be saved"
     assert list(history.verdict.reasons) == [named] * changes
+
+
+def test_a_function_that_is_exchanged_in_mid_run_is_named(tmp_path):
+    cells = run_cells("""
+        measure = F.cross_entropy
+        def smooth(output, target):
+            return F.cross_entropy(output, target, label_smoothing=0.1)
+        def loss(output, target):
+            return measure(output, target)
+        class Exchanging(colabkit.Callback):
+            def on_epoch_end(self, run, epoch, logs):
+                global measure
+                measure = smooth
+    """)
+    for callbacks in ([], [cells["Exchanging"]()]):
+        history = colabkit.fit(
+            network(), arrays(), tmp_path / f"{len(callbacks)}", loss=cells["loss"], epochs=2,
+            callbacks=callbacks, progress=False, save_every=2,
+        )  # fmt: skip
+        named = "given code.measure (function) changes in training and cannot be saved"
+        assert list(history.verdict.reasons) == [named] * len(callbacks)

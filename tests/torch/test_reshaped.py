@@ -15,6 +15,7 @@ from torch.nn.utils import parametrize, prune
 
 import colabkit
 from colabkit.errors import StateError
+from tests.torch.cases import arrays
 from tests.torch.test_restored import (
     MID_EPOCH,
     Interrupting,
@@ -151,6 +152,142 @@ def test_a_layer_parametrized_in_mid_run_is_named_or_made_so_again(tmp_path):
         trained(tmp_path / "broken", make(already=False))
     trained(tmp_path / "broken", make(already=True))
     assert hashes(tmp_path / "broken") == hashes(tmp_path / "alone")
+
+
+class Rotating(torch.optim.Optimizer):
+    """Keeps matrices that lie by columns, alone and in a list, and a number under a name."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {"lr": 0.1})
+        self.state["steps"] = torch.tensor([0])
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        self.state["steps"] += 1
+        for weight in self.param_groups[0]["params"]:
+            gradient, kept = weight.grad, self.state[weight]
+            if gradient.ndim == 2:
+                kept["moment"] = gradient.T.contiguous().T
+                kept["bases"] = [torch.linalg.qr(gradient.T @ gradient)[0].T]
+                gradient = gradient @ kept["bases"][0]
+            weight.sub_(gradient, alpha=0.1 / self.state["steps"].item())
+
+
+class Around(Rotating):
+    """Shows the groups of the optimizer within it."""
+
+    def __init__(self, inner: torch.optim.Optimizer) -> None:
+        self.inner = inner
+        self._optimizer_step_pre_hooks = collections.OrderedDict()
+        self._optimizer_step_post_hooks = collections.OrderedDict()
+        self._optimizer_state_dict_pre_hooks = collections.OrderedDict()
+        self._optimizer_state_dict_post_hooks = collections.OrderedDict()
+        self._optimizer_load_state_dict_pre_hooks = collections.OrderedDict()
+        self._optimizer_load_state_dict_post_hooks = collections.OrderedDict()
+        self.defaults: dict[str, Any] = {}
+        self._patch_step_function()
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
+        return self.inner.param_groups
+
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        return self.inner.state
+
+    def step(self, closure: Any = None) -> None:
+        self.inner.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"inner": self.inner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.inner.load_state_dict(state["inner"])
+
+
+@pytest.mark.parametrize("around", [lambda inner: inner, Around])
+def test_an_optimizers_matrices_lie_after_a_resume_as_they_lay(around, tmp_path):
+    made = []
+
+    def make() -> dict[str, Any]:
+        model = network()
+        made.append(Rotating(model.parameters()))
+        return {"model": model, "optimizer": around(made[-1])}
+
+    assert_resumes_exactly(make, tmp_path)
+
+    colabkit.fit(**make(), data=arrays(), ckpt_dir=tmp_path / "alone", epochs=3, progress=False)
+    alone, *_, again = made
+    then, now = ([s for s in each.state.values() if isinstance(s, dict)] for each in (alone, again))
+    for mine, other in zip(now, then, strict=True):
+        assert {name: each.stride() for name, each in mine.items() if name != "bases"} == {
+            name: each.stride() for name, each in other.items() if name != "bases"
+        }
+        assert [t.stride() for t in mine.get("bases", ())] == [
+            t.stride() for t in other.get("bases", ())
+        ]
+    assert (1, 8) in [tuple(state["moment"].stride()) for state in now if "moment" in state]
+
+
+def scripted() -> dict[str, Any]:
+    return {"model": torch.jit.script(network())}
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_a_scripted_module_goes_on(tmp_path):
+    assert_resumes_exactly(scripted, tmp_path)
+
+
+def exchanged(model: nn.Sequential) -> None:
+    model[1] = nn.GELU()
+
+
+def taken_out(model: nn.Sequential) -> None:
+    model[2] = nn.Identity()
+
+
+def put_behind(model: nn.Sequential) -> None:
+    model.append(nn.Softmax(1))
+
+
+def unhooked(model: nn.Sequential) -> None:
+    model[0]._forward_hooks.clear()
+
+
+def hooked(model: nn.Sequential) -> None:
+    model[3].weight.register_hook(lambda gradient: 0.5 * gradient)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (exchanged, "model.1"), (taken_out, "model.2"), (put_behind, "model.4"),
+        (unhooked, "a hook of model.0"), (hooked, "a hook of model.3.weight"),
+        (lambda model: None, None),
+    ],
+)  # fmt: skip
+def test_parts_without_weights_that_are_exchanged_in_mid_run_are_named(change, named, tmp_path):
+    model = network()
+    model[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    history = colabkit.fit(
+        model, arrays(), tmp_path, callbacks=[AtEpoch(lambda: change(model))], epochs=2,
+        progress=False, save_every=1,
+    )  # fmt: skip
+    assert [each.partition(" was put")[0] for each in history.verdict.reasons] == (
+        [] if named is None else [named]
+    )
+
+
+def test_a_part_that_is_exchanged_for_one_of_its_kind_goes_on_with_its_numbers(tmp_path):
+    def make() -> dict[str, Any]:
+        model = network()
+
+        def more_dropout() -> None:
+            model[2] = nn.Dropout(0.7)
+
+        return {"model": model, "callbacks": [AtEpoch(more_dropout)]}
+
+    assert_resumes_exactly(make, tmp_path)
 
 
 Transition = collections.namedtuple("Transition", ["state", "reward"])

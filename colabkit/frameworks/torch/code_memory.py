@@ -6,23 +6,20 @@ import contextlib
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.torch.tensor_values import TensorValues
-
-_OF_MODULES = (
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks",
-)  # fmt: skip
-_OF_TENSORS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+from colabkit.frameworks.torch.users_hooks import hooks_of, hooks_of_steps
 
 
 def memory_of_code(objects: Collection[Any]) -> dict[str, Attributes]:
     """Returns what remembers the variables of a run's code, by its name.
 
-    That of its modules' classes, of their functions and hooks, and of its schedules' functions.
+    That of its modules' classes, of their functions and hooks, of its optimizers and schedules.
 
     Args:
         objects: All objects of the run.
@@ -31,7 +28,10 @@ def memory_of_code(objects: Collection[Any]) -> dict[str, Attributes]:
     every = [each for module in modules for each in module.modules()]
     roots = [hook for module in every for hook in _functions_in(module)]
     roots += [each for value in objects for each in rates_of(value)]
-    kinds = dict.fromkeys(map(type, every))
+    stepping = [each for each in objects if isinstance(each, torch.optim.Optimizer | LRScheduler)]
+    optimizers = [each for each in stepping if isinstance(each, torch.optim.Optimizer)]
+    roots += [h for each in optimizers for hooks in hooks_of_steps(each) for h in hooks.values()]
+    kinds = dict.fromkeys(map(type, [*every, *stepping]))
     return _named("models' code", CodeVariables(roots, kinds, [*objects, *every]))
 
 
@@ -79,10 +79,7 @@ def _named(name: str, variables: CodeVariables) -> dict[str, Attributes]:
 
 
 def _functions_in(module: nn.Module) -> Iterator[Any]:
-    for name in _OF_MODULES:
-        yield from (getattr(module, name, None) or {}).values()
-    for tensor in module._parameters.values():
-        for name in _OF_TENSORS:
-            yield from (getattr(tensor, name, None) or {}).values()
+    for _, hooks in hooks_of(module):
+        yield from hooks.values()
     own = vars(module).items() if type(module).__module__ != nn.Linear.__module__ else ()
     yield from (value for _, value in own if callable(value) and not isinstance(value, nn.Module))

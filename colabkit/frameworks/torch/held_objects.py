@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from colabkit.checkpoint import encode
 from colabkit.frameworks.attributes import Attributes, has_state
 from colabkit.frameworks.torch.alignment import realigned
 from colabkit.frameworks.torch.metrics import keep_sums
@@ -26,6 +27,23 @@ def of_optimizer(optimizer: torch.optim.Optimizer) -> Attributes:
     plain = torch.optim.SGD([torch.zeros(1)], lr=0.1)
     names = {*vars(plain), "step", "_opt_called", "_step_count"}
     return Attributes(optimizer, TensorValues(), leave_out=frozenset(names))
+
+
+def of_scheduler(scheduler: torch.optim.lr_scheduler.LRScheduler) -> Attributes:
+    """Returns what a schedule of the user's own class keeps and its ``state_dict`` leaves out."""
+    names = {*vars(_plain_scheduler()), *scheduler.state_dict()}
+    return Attributes(scheduler, TensorValues(), leave_out=frozenset(names))
+
+
+def is_users_scheduler(value: Any) -> bool:
+    """Whether a value is a schedule of a class of the user's own."""
+    is_one = isinstance(value, torch.optim.lr_scheduler.LRScheduler)
+    return is_one and is_of_users_class(type(value))
+
+
+def _plain_scheduler() -> torch.optim.lr_scheduler.LRScheduler:
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.1)
+    return torch.optim.lr_scheduler.StepLR(optimizer, 1)
 
 
 def inner_optimizers(optimizers: Mapping[str, Any]) -> dict[str, torch.optim.Optimizer]:
@@ -159,7 +177,18 @@ def _can_be_saved(value: Any) -> bool:
     if isinstance(value, _KINDS):
         return True
     # A loader is read while it is saved.
-    return has_state(value) and is_of_users_class(type(value)) and not hasattr(value, "__iter__")
+    if not has_state(value) or hasattr(value, "__iter__"):
+        return False
+    return is_of_users_class(type(value)) or _has_plain_state(value)
+
+
+def _has_plain_state(value: Any) -> bool:
+    """Whether what a library's object gives can be stored, which its user could not mend."""
+    try:
+        encode(value.state_dict(), torch.is_tensor)
+    except Exception:  # noqa: BLE001  # a library's own state_dict may raise anything
+        return False
+    return True
 
 
 def _forms(state: Mapping[str, Any]) -> dict[str, Any]:

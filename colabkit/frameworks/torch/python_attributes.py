@@ -33,7 +33,8 @@ class PythonAttributes:
         self._trainable_at_start = tree.trainable()
         self._flags_at_start = (tree.version, tree.flags())
         self.memories = {path: _memory_of(each) for path, each in tree.modules.items()}
-        self.made: list[str] = []
+        self.moved: dict[str, None] = {}
+        """The modules that were put in or taken out since."""
         self._more: dict[str, Attributes] | None = None
         # By module what has changed, as of a version of the tree; None where that is not known.
         self._changed: dict[str, Any] = {}
@@ -65,13 +66,12 @@ class PythonAttributes:
         tree, touched = self._tree, self._tree.take_touched()
         if self._version != tree.version:
             self._changed, touched = {}, list(tree.modules)
+            self._note_gone()
         self._version = None
         if touched:
             self._more = None
         for path in touched:
-            if path not in self.memories:
-                if not self._is_in_row(path):
-                    self.made.append(path)
+            if not self._is_known(path, tree.modules[path]):
                 self.memories[path] = _memory_of(tree.modules[path], is_new=True)
             self._changed[path] = self.memories[path].state_dict()
             if not self._changed[path]:
@@ -82,6 +82,23 @@ class PythonAttributes:
             "trainable": self._trainable(),
         }
         return {**state, "by_training": self._noted(state)}
+
+    def _is_known(self, path: str, module: nn.Module) -> bool:
+        """Whether a module is the one that was there; notes one of another kind."""
+        memory = self.memories.get(path)
+        if memory is not None and memory.owner is module:
+            return True
+        is_of_its_kind = memory is not None and type(memory.owner) is type(module)
+        if not is_of_its_kind and not self._is_in_row(path):
+            self.moved[path] = None
+        return False
+
+    def _note_gone(self) -> None:
+        """Notes the modules that were there and are no more."""
+        for path in [each for each in self.memories if each not in self._tree.modules]:
+            del self.memories[path]
+            if not self._is_in_row(path):
+                self.moved[path] = None
 
     def _is_in_row(self, path: str) -> bool:
         """Whether a module is in a list of metrics, which a resume makes as long as it was."""
@@ -167,6 +184,7 @@ def _simple_in(values: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 def _memory_of(module: nn.Module, *, is_new: bool = False) -> Attributes:
     """Leaves out what PyTorch looks after, and the weights that hooks make of others anew."""
-    made = (name.rpartition("_")[0] for name in module._parameters)
+    # A scripted module's say only what their keys are.
+    made = (name.rpartition("_")[0] for name in list(module._parameters.keys()))
     leave_out = OF_ANY_MODULE | {name for name in made if name in vars(module)}
     return Attributes(module, TensorValues(), leave_out=leave_out, is_new=is_new)

@@ -16,7 +16,13 @@ from colabkit.frameworks.generators import find_generators, is_unseedable
 from colabkit.frameworks.torch.code_memory import memory_of_code
 from colabkit.frameworks.torch.frozen_base import FrozenBase
 from colabkit.frameworks.torch.guarded import Guarded
-from colabkit.frameworks.torch.held_objects import HeldObjects, inner_optimizers, of_optimizer
+from colabkit.frameworks.torch.held_objects import (
+    HeldObjects,
+    inner_optimizers,
+    is_users_scheduler,
+    of_optimizer,
+    of_scheduler,
+)
 from colabkit.frameworks.torch.metrics import has_metrics, keep_sums
 from colabkit.frameworks.torch.module_tree import Trees
 from colabkit.frameworks.torch.pieces import cut_like, has_pieces
@@ -42,6 +48,7 @@ from colabkit.frameworks.torch.structure import (
     parameters_of,
 )
 from colabkit.frameworks.torch.tensor_values import TensorValues
+from colabkit.frameworks.torch.users_hooks import UsersHooks
 
 _NAMED_MAX = 3
 
@@ -73,22 +80,26 @@ class TorchState:
         self._given = dict(self.optimizers)
         self.optimizers |= inner_optimizers(self.optimizers)
         self._beside = {name: of_optimizer(each) for name, each in self.optimizers.items()}
+        self._beside |= {n: of_scheduler(o) for n, o in objects.items() if is_users_scheduler(o)}
         self.others = {
             n: v
             for n, v in objects.items()
             if n not in self.modules and n not in given and v is not None
         }
-        self.others |= memory_of_code([*self.modules.values(), *self.others.values()])
+        self.others |= memory_of_code(
+            [*self.modules.values(), *self.optimizers.values(), *self.others.values()]
+        )
         scalers = {f"{name} scaler": scaler_of(optimizer) for name, optimizer in given.items()}
         self.others |= {name: scaler for name, scaler in scalers.items() if scaler is not None}
         known = (each for module in self.modules.values() for each in module.modules())
         everything = [*objects.values(), *known, *self.optimizers.values(), *self.others.values()]
         self._held = HeldObjects(everything)
+        self._hooks = UsersHooks(self._trees, self.optimizers)
         self.guarded = Guarded(self.optimizers, self._trees, in_pieces=self.is_sharded)
         self.large: set[str] = set()
         trained = (p for o in self.optimizers.values() for p in parameters_of(o))
         held = (p for module in self.modules.values() for p in module.parameters())
-        weights = frozenset(id(p) for p in (*trained, *held))
+        weights = {id(p): p for p in (*held, *trained)}
         for memory in self._memories().values():
             if isinstance(memory.values, TensorValues):
                 memory.values.weights = weights
@@ -129,6 +140,7 @@ class TorchState:
         }
         self._forms = forms
         self._parts = self._trees.parts(self.optimizers)
+        self._hooks.look()
         # The memories have looked at their objects by now.
         state["held"] = self._held.state_dict(self._memories(all_of_them=False))
         return [*weights, Section(name="objects", state=state, weights=False)]
@@ -215,6 +227,7 @@ class TorchState:
         """Loads what could not be loaded before callbacks had begun."""
         self._held.load_waiting(self._memories())
         self._trees.look()
+        self._hooks.begin()
         for values in self._values.values():
             values.begin()
 
@@ -259,10 +272,11 @@ class TorchState:
             f"{path} ({kind}) changes in training and cannot be saved"
             for path, kind in lost.items()
         ]
-        made = [f"{n}.{each}" for n, values in self._values.items() for each in values.made]
-        gone = [f"{n}.{each}" for n, keys in self._gone.items() for each in keys]
-        if made or gone:
-            what = ", ".join([*made, *gone][:_NAMED_MAX])
+        moved = [f"{n}.{each}" for n, values in self._values.items() for each in values.moved]
+        moved += [f"{n}.{each}" for n, keys in self._gone.items() for each in keys]
+        moved += [f"a hook of {place}" for place in self._hooks.moved]
+        if moved:
+            what = ", ".join(moved[:_NAMED_MAX])
             changed.append(
                 f"{what} was put in or taken out in mid-run: it must be so before the run is made"
                 " where it goes on"

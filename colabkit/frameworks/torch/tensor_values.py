@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
-from colabkit.frameworks.plain_values import PlainValues
+from colabkit.frameworks.plain_values import PlainValues, stands_for
 from colabkit.frameworks.torch.backend import can_be_stored
+from colabkit.frameworks.torch.randomness import restore_own_generator
 
 # An activation lives until the next forward makes it anew; more of it than this is not saved.
 _ACTIVATION_BYTES_MAX = 16 << 20
+# Stands in checkpoints, with its number, for a weight of the run that is a key.
+_WEIGHT = "colabkit: weight"
+
+
+def _with_keys(mapping: dict[Any, Any], key_for: Callable[[Any], Any]) -> dict[Any, Any]:
+    made = copy.copy(mapping)
+    made.clear()
+    made.update({key_for(key): value for key, value in mapping.items()})
+    return made
 
 
 class TensorValues(PlainValues):
     """What a checkpoint can hold of the attributes that PyTorch's objects have."""
 
     def __init__(self) -> None:
-        self.weights: frozenset[int] = frozenset()
+        self.weights: Mapping[int, torch.Tensor] = {}
         """By identity, the weights of the run, which it saves by another way."""
 
     def mark(self, value: Any, depth: int = 0) -> Any:
         """Returns what differs once a value has changed, None for a value that is not plain."""
         if not isinstance(value, torch.Tensor):
-            return super().mark(value, depth)
+            return super().mark(self._by_number(value), depth)
         if id(value) in self.weights or not can_be_stored(value):
             return None
         if value.grad_fn is not None and value.nbytes > _ACTIVATION_BYTES_MAX:
@@ -32,6 +44,19 @@ class TensorValues(PlainValues):
         # What inference mode makes counts no changes, and is taken to be another each time.
         version = object() if value.is_inference() else value._version
         return id(value), version, value.data_ptr()
+
+    def generator_state(self, value: Any) -> Any:
+        """Returns where a random generator is, PyTorch's too."""
+        if isinstance(value, torch.Generator):
+            return None if value is torch.default_generator else value.get_state().numpy()
+        return super().generator_state(value)
+
+    def restore_generator(self, generator: Any, state: Any) -> None:
+        """Puts it back there."""
+        if isinstance(generator, torch.Generator):
+            restore_own_generator(generator, torch.from_numpy(state))
+        else:
+            super().restore_generator(generator, state)
 
     def place_of(self, owner: Any) -> Any:
         """Returns the device of a module's first weights."""
@@ -58,10 +83,26 @@ class TensorValues(PlainValues):
 
     def detached(self, value: Any) -> Any:
         """Returns what goes into the checkpoint for a value."""
-        return value.detach() if isinstance(value, torch.Tensor) else value
+        if isinstance(value, torch.Tensor):
+            return value.detach()
+        return super().detached(self._by_number(value))
+
+    def _by_number(self, value: Any) -> Any:
+        """Returns a mapping that has weights of the run for keys with their numbers instead."""
+        if not isinstance(value, dict) or not any(id(key) in self.weights for key in value):
+            return value
+        numbers = {own: number for number, own in enumerate(self.weights)}
+        return _with_keys(
+            value, lambda key: (_WEIGHT, numbers[id(key)]) if id(key) in numbers else key
+        )
 
     def put(self, there: Any, value: Any, near: Any = None) -> Any:
         """Returns a restored value, in the object that is there where others may hold it too."""
+        if isinstance(value, dict) and any(stands_for(_WEIGHT, key) for key in value):
+            weights = list(self.weights.values())
+            value = _with_keys(
+                value, lambda key: weights[key[1]] if stands_for(_WEIGHT, key) else key
+            )
         if not isinstance(value, torch.Tensor):
             return super().put(there, value, near)
         if isinstance(there, torch.Tensor):
