@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from colabkit.checkpoint import can_be_found, fields_of, is_known_factory
-from colabkit.frameworks.generators import generator_state, is_own_generator, restore_generator
 from colabkit.storage import hash_of
 
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
@@ -59,13 +58,12 @@ class PlainValues:
         return None if None in marks else (kind, marks)
 
     def generator_state(self, value: Any) -> Any:
-        """Returns where a random generator is; None for what is none, or no user's own."""
-        return generator_state(value) if is_own_generator(value) else None
+        """Returns where a random generator is, where these values keep any; else None."""
+        del value
 
     def restore_generator(self, generator: Any, state: Any) -> None:
         """Puts it back there."""
-        if is_own_generator(generator):
-            restore_generator(generator, state)
+        del generator, state
 
     def place_of(self, owner: Any) -> Any:
         """Returns where tensors belong that an object keeps, None where nothing says so."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from colabkit.frameworks.generators import generator_state, is_own_generator, restore_generator
 from colabkit.frameworks.plain_values import PlainValues, stands_for
 from colabkit.frameworks.torch.backend import can_be_stored
 from colabkit.frameworks.torch.randomness import restore_own_generator
@@ -46,17 +47,17 @@ class TensorValues(PlainValues):
         return id(value), version, value.data_ptr()
 
     def generator_state(self, value: Any) -> Any:
-        """Returns where a random generator is, PyTorch's too."""
+        """Returns where a random generator is; None for what is none, or no user's own."""
         if isinstance(value, torch.Generator):
             return None if value is torch.default_generator else value.get_state().numpy()
-        return super().generator_state(value)
+        return generator_state(value) if is_own_generator(value) else None
 
     def restore_generator(self, generator: Any, state: Any) -> None:
         """Puts it back there."""
         if isinstance(generator, torch.Generator):
             restore_own_generator(generator, torch.from_numpy(state))
-        else:
-            super().restore_generator(generator, state)
+        elif is_own_generator(generator):
+            restore_generator(generator, state)
 
     def place_of(self, owner: Any) -> Any:
         """Returns the device of a module's first weights."""
