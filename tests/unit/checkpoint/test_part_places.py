@@ -116,3 +116,13 @@ def test_a_folder_that_another_session_has_taken_is_not_found(tmp_path):
     second.open_saver(BACKEND).close()
     with pytest.raises(StorageError, match="not the folder that process 0 writes to"):
         store_of_parts(tmp_path / "run", seen[0])
+
+
+def test_the_folder_of_another_run_is_not_found_though_as_many_sessions_had_it(tmp_path):
+    seen: list[PartPlace] = []
+    for name in ("one", "other"):
+        folder = RunFolder(tmp_path / name)
+        folder.open_saver(BACKEND, find=lambda place: bool(seen.append(place))).close()
+    assert seen[0].generation == seen[1].generation
+    with pytest.raises(StorageError, match="not the folder that process 0 writes to"):
+        store_of_parts(tmp_path / "other", seen[0])
