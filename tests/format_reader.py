@@ -78,7 +78,7 @@ def state(node: Any, tensors: Tensors, members: list[np.ndarray]) -> Any:
         return float(value) if kind == "float" else complex(*map(float, value))
     if kind in {None, "dataclass", "enum", "composite", "torch"}:
         return {key: state(each, tensors, members) for key, each in node.items()}
-    if kind in {"members", "scalars", "some", "rows"}:
+    if kind in {"members", "numbers", "scalars", "some", "rows"}:
         return column(node, tensors, members)
     items = state(node["items"], tensors, members)
     if kind == "deque":
@@ -96,6 +96,8 @@ def transposed(node: Any, tensors: Tensors, members: list[np.ndarray]) -> np.nda
 def column(node: Any, tensors: Tensors, members: list[np.ndarray]) -> list[Any]:
     if node["$"] == "members":
         return members[node["at"] : node["at"] + node["of"]]
+    if node["$"] == "numbers":
+        return state(node["array"], tensors, members).tolist()
     if node["$"] == "scalars":
         return list(np.frombuffer(bytes.fromhex(node["value"]), node["dtype"]))
     if node["$"] == "some":

@@ -1,5 +1,6 @@
 """Checkpoints: exact, verified on read, incremental, written while training goes on."""
 
+from colabkit.checkpoint.columns import numbers_in
 from colabkit.checkpoint.company import Company, PieceCompany
 from colabkit.checkpoint.info import CheckpointInfo, LoadedCheckpoint
 from colabkit.checkpoint.lease import Lease
@@ -71,6 +72,7 @@ __all__ = [
     "encode",
     "fields_of",
     "is_known_factory",
+    "numbers_in",
     "require_distinct",
     "store_of_parts",
     "upload_stranded",

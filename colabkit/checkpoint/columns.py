@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,9 @@ PLAIN = frozenset({type(None), bool, int, str})
 DEPTH_MAX = 64
 # Fewer than this are stored one by one; rows with more values are.
 FEW = 16
+# Numbers from here on are stored as an array: as text, each would take a microsecond.
+_MANY_NUMBERS = 1_000
+_NUMBERS: Mapping[type, type] = {float: np.float64, int: np.int64}
 _WIDTH_MAX = 64
 _NONE = type(None)
 
@@ -77,6 +80,8 @@ class Columns:
         return self._of(cells, _Way(path, places))
 
     def _of(self, cells: Sequence[Any], way: _Way) -> Any:
+        if (numbers := numbers_in(cells)) is not None:
+            return {TAG: "numbers", "array": self._encode(numbers, (*way.path, *way.after))}
         kinds = set(map(type, cells))
         if kinds <= PLAIN or (kinds == {float} and all(map(math.isfinite, cells))):
             return list(cells)
@@ -109,6 +114,18 @@ class Columns:
             for place, name in enumerate(names)
         ]
         return {TAG: "rows", "like": like, "columns": columns}
+
+
+def numbers_in(cells: Collection[Any]) -> np.ndarray[Any, Any] | None:
+    """Returns many numbers of one kind as an array, None of what is no such thing."""
+    if len(cells) < _MANY_NUMBERS:
+        return None
+    kinds = set(map(type, cells))
+    dtype = _NUMBERS.get(kinds.pop()) if len(kinds) == 1 else None
+    try:
+        return None if dtype is None else np.fromiter(cells, dtype, len(cells))
+    except OverflowError:
+        return None
 
 
 def _are_row_major(cells: Sequence[Any], kinds: set[type]) -> bool:
@@ -185,6 +202,9 @@ def cells_of(
     kind = node[TAG]
     if kind == "members":
         return map(member, range(node["at"], node["at"] + node["of"]))
+    if kind == "numbers":
+        (array,) = many([node["array"]])
+        return iter(array.tolist())
     if kind == "scalars":
         dtype = np.dtype(node["dtype"])
         if dtype.kind not in "biufc":

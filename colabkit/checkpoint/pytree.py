@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 
 from colabkit.checkpoint import small_tensors
-from colabkit.checkpoint.columns import DEPTH_MAX, FEW, PLAIN, TAG, Columns, cells_of
+from colabkit.checkpoint.columns import (
+    DEPTH_MAX,
+    FEW,
+    PLAIN,
+    TAG,
+    Columns,
+    cells_of,
+    numbers_in,
+)
 from colabkit.checkpoint.named_classes import (
     at_place,
     can_be_found,
@@ -147,6 +155,8 @@ class _Encoder:
 
     def _items(self, items: Any, path: tuple[str, ...]) -> Any:
         """Returns a list of what each is, or one node for many."""
+        if (numbers := numbers_in(items)) is not None:
+            return {TAG: "numbers", "array": self.encode(numbers, path)}
         if PLAIN.issuperset(map(type, items)):
             return list(items)
         if self._columns is not None and len(items) >= FEW:

@@ -18,7 +18,8 @@ from colabkit.frameworks.users_own import attributes_of, is_of_users_class, pack
 
 _DEPTH_MAX = 3
 _LOOKED_AT_MAX = 64
-_BYTES_MAX, _ITEMS_MAX = 1 << 20, 10_000
+# A look at each save takes 2 ms for as many numbers as 100,000, or 50 MB of an array.
+_BYTES_MAX, _ITEMS_MAX, _NUMBERS_MAX = 16 << 20, 10_000, 1_000_000
 _SAMPLES = 4096  # of a large array
 _NOTHING = object()
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
@@ -63,6 +64,7 @@ class Attributes:
         self._leave_out = leave_out
         self._names_lost = names_lost
         self._restored: set[str] = set()
+        self._large: dict[str, Any] = {}
         # Kept, so that no later object takes the place in memory by which these are known.
         self._first = {} if is_new else self._own()
         self._marks = {path: values.mark(value) for path, value in self._first.items()}
@@ -93,7 +95,7 @@ class Attributes:
         self._note_lost(opaque)
         if isinstance(self.owner, CodeVariables):
             self.lost |= self.owner.exchanged()
-            self._note_large(self.owner)
+        self._note_large()
         return changed
 
     def load_state_dict(self, state: Mapping[str, Any], near: Any = None) -> None:
@@ -137,12 +139,16 @@ class Attributes:
     def _own(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         seen = {id(self.owner)}
+        self._large = {}
 
         def walk(owner: object, path: str, depth: int) -> None:
-            for name, value in _attributes_of(owner).items():
-                if depth == 0 and name in self._leave_out:
+            code = owner if isinstance(owner, CodeVariables) else None
+            own = attributes_of(owner) if code is None else code.variables()
+            for name, value in own.items():
+                if (depth == 0 and name in self._leave_out) or id(value) in seen:
                     continue
-                if id(value) in seen or (depth and _is_large(value)):
+                if (depth or code is not None) and _is_large(value):
+                    self._large[path + name] = value
                     continue
                 is_open = self.values.is_open(value) or _is_of_the_user(value)
                 if depth < _DEPTH_MAX and is_open and not self.values.is_whole(value):
@@ -182,16 +188,15 @@ class Attributes:
     def _mark_inside(self, value: Any) -> Any:
         if has_state(self.owner):
             return None  # each layer of a model may hold the same large configuration
-        inside = list(_attributes_of(value).items())[:_LOOKED_AT_MAX]
+        inside = list(attributes_of(value).items())[:_LOOKED_AT_MAX]
         return [(name, self.values.mark(each)) for name, each in inside]
 
-    def _note_large(self, owner: CodeVariables) -> None:
-        """Takes down variables of code that are too large to be looked at in full, and change."""
-        for name, value in owner.variables().items():
-            if _is_large(value):
-                outline = _outline(value)
-                if self._outlines.setdefault(name, outline) != outline:
-                    self.lost[name] = type(value).__name__
+    def _note_large(self) -> None:
+        """Takes down what is too large to be looked at in full, and changes."""
+        for path, value in self._large.items():
+            outline = _outline(value)
+            if self._outlines.setdefault(path, outline) != outline:
+                self.lost[path] = type(value).__name__
 
     def _note_lost(self, opaque: dict[str, _Fingerprint]) -> None:
         before, self._opaque = self._opaque, opaque
@@ -235,12 +240,6 @@ def has_state(value: object) -> bool:
 UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
 
-def _attributes_of(owner: object) -> Mapping[str, Any]:
-    if isinstance(owner, CodeVariables):
-        return {name: value for name, value in owner.variables().items() if not _is_large(value)}
-    return attributes_of(owner)
-
-
 def _set(owner: Any, name: str, value: Any) -> None:
     # A frozen dataclass refuses the ordinary way, and was changed in spite of it.
     try:
@@ -253,7 +252,10 @@ def _is_large(value: Any) -> bool:
     """Whether a look at each save would cost too much, as a data set's arrays and lists do."""
     if isinstance(value, np.ndarray):
         return value.nbytes > _BYTES_MAX
-    return isinstance(value, list | tuple | dict | set) and len(value) > _ITEMS_MAX
+    if not isinstance(value, list | tuple | dict | set) or len(value) <= _ITEMS_MAX:
+        return False
+    is_row = type(value) is list and len(value) <= _NUMBERS_MAX
+    return not (is_row and len(kinds := set(map(type, value))) == 1 and kinds <= {float, int})
 
 
 def _outline(value: Any) -> Any:

@@ -37,4 +37,4 @@ def is_row_of(value: Any, own: Collection[int]) -> bool:
 
 
 def _name(path: str) -> str:
-    return path.rpartition(".")[2]
+    return path.rpartition(".")[2].lstrip("_") or "value"

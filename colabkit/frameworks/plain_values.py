@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import can_be_found, fields_of, is_known_factory
+from colabkit.checkpoint import can_be_found, fields_of, is_known_factory, numbers_in
 from colabkit.storage import hash_of
 
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
@@ -50,6 +50,8 @@ class PlainValues:
         return None
 
     def _marks(self, kind: type, parts: list[Any], depth: int) -> Any:
+        if (numbers := numbers_in(parts)) is not None:
+            return kind, numbers.dtype, len(parts), hash_of(_bytes_of(numbers))
         if len(parts) > _ITEMS_MAX:
             return None
         if _are_atoms(parts):

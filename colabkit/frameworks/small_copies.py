@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,12 @@ def small_copy(
 def few_weights(states: Mapping[str, Any], is_tensor: Callable[[object], bool]) -> Any:
     """Returns a copy of weights that each checkpoint of an epoch may hold, None of more."""
     return small_copy(states, is_tensor, bytes_max=_WEIGHTS_BYTES_MAX)
+
+
+def is_room_beside(copies: Sequence[Mapping[str, Mapping[str, Any]]]) -> bool:
+    """Whether a checkpoint that holds such copies of weights may hold another one as large."""
+    sizes = [sum(_size_of(e) for own in each.values() for e in own.values()) for each in copies]
+    return sum(sizes) + max(sizes, default=0) <= _WEIGHTS_BYTES_MAX
 
 
 def small_copies(states: Mapping[str, Any], is_tensor: Callable[[object], bool]) -> dict[str, Any]:

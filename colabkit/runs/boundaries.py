@@ -25,6 +25,7 @@ from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.limits import Limits
 from colabkit.runs.news import News
+from colabkit.runs.own_variables import OwnVariables
 from colabkit.runs.phases import Call, Start
 from colabkit.runs.pictures import Pictures
 from colabkit.runs.position import Cursor, Position
@@ -51,6 +52,7 @@ class Boundaries:
     _log: StepLog
     _state: RunState
     _evaluation: Evaluation
+    _own: OwnVariables
     _way: Way
     _display: Display
     _interrupts: InterruptGuard
@@ -64,6 +66,7 @@ class Boundaries:
     is_users_loop: bool
     _next_look_s: float
     _epochs_total: int | None
+    _epochs_done: int | None
     _epoch_began_s: float
     # What fit knows of its call besides its objects.
     _epochs_asked: int | None = None
@@ -401,6 +404,8 @@ class Boundaries:
     def _snapshot(self) -> Snapshot:
         sections = self._adapter.sections()
         place = self._evaluation.place()
+        if place is None:
+            self._own.note_goes_on()
         unsaved = self.verdict.reasons
         self._say_unsaved(unsaved)
         reasons = (*self._state.reasons, *unsaved)

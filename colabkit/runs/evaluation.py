@@ -56,6 +56,11 @@ class Evaluation:
         self._places: list[_Place] = []
         self.reasons: tuple[str, ...] = ()
 
+    @property
+    def knows_place(self) -> bool:
+        """Whether the pass that has begun can begin anew, if it only evaluates."""
+        return bool(self._places)
+
     def before_pass(self) -> None:
         """Notes the place where a pass is about to begin; the first of an epoch trains."""
         position = self._position

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import weakref
 from collections.abc import Iterable, Iterator
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from colabkit.runs.leaving import frames_over
@@ -15,6 +15,7 @@ from colabkit.runs.loop_uses import Uses
 from colabkit.runs.loop_values import (
     Held,
     Values,
+    has_state,
     is_array,
     is_environment,
     is_generator,
@@ -22,13 +23,16 @@ from colabkit.runs.loop_values import (
     is_pool,
     is_row,
     is_stepping,
+    variables_of,
 )
 
 _WRITES = (Verb.SET, Verb.CHANGE)
 _DEPTH_MAX = 3
+_OF_RUNS = frozenset({"batches", "epochs", "items"})
+_TRAINING = frozenset({"apply_gradients", "backward", "grad", "minimize", "train_on_batch"})
 
 
-def handed_on(loop: weakref.ref[Any], held: Held, *, sees_on: bool) -> dict[str, Any]:
+def handed_on(loop: weakref.ref[Any], held: Held) -> dict[str, Any]:
     """Returns the variables that steps of a loop change and later ones go by, by path.
 
     Pools that they put something into and read; arrays that they write into and read;
@@ -39,27 +43,66 @@ def handed_on(loop: weakref.ref[Any], held: Held, *, sees_on: bool) -> dict[str,
     Args:
         loop: The generator.
         held: What a checkpoint holds.
-        sees_on: Whether what follows the loop goes by it, too: a pass that only evaluates begins
-            anew.
     """
     found: dict[str, Any] = {}
     for frame in frames_over(loop()):
         if (source := loop_at(frame)) is not None:
-            found |= dict(_in_loop(frame, source, held, sees_on=sees_on))
+            found |= dict(_in_loop(frame, source, held))
     return found
 
 
-def _in_loop(
-    frame: FrameType, source: LoopSource, held: Held, *, sees_on: bool
-) -> Iterator[tuple[str, Any]]:
+def trains(loop: weakref.ref[Any], held: Held) -> bool:
+    """Whether the steps of a loop are seen to change weights; asked as ``handed_on`` is."""
+    for frame in frames_over(loop()):
+        if (source := loop_at(frame)) is not None:
+            values = Values(frame, held)
+            read = Reader(values, source.source).read([source.loop])
+            owners = (e.path.rpartition(".")[0] for e in read.events if e.verb is Verb.SET)
+            if not read.called.isdisjoint(_TRAINING) or any(map(values.is_run, owners)):
+                return True
+    return False
+
+
+def counts_for_eye(loop: weakref.ref[Any], held: Held) -> bool:
+    """Whether nothing but what is shown goes by the numbers that ``enumerate`` gives a loop."""
+    for frame in frames_over(loop()):
+        source = loop_at(frame)
+        numbers = None if source is None else _numbers_of(source)
+        if source is not None and numbers is not None:
+            return not _uses_behind(frame, source, Values(frame, held)).decide(numbers)
+    return False
+
+
+def _uses_behind(frame: FrameType, source: LoopSource, values: Values) -> Uses:
+    """Returns what tells whether a loop, or what follows it, goes by a variable."""
+    behind = Reader(values, source.source).read(source.following())
+    return Uses(behind, values, lambda: is_returned_on(frame, values.held))
+
+
+def _numbers_of(source: LoopSource) -> str | None:
+    data = source.data
+    while isinstance(data, ast.Call) and path_of(data.func) != "enumerate" and data.args:
+        data = data.args[0]  # a progress bar's
+    target = getattr(source.loop, "target", None)
+    is_counted = isinstance(data, ast.Call) and path_of(data.func) == "enumerate"
+    return path_of(target.elts[0]) if is_counted and isinstance(target, ast.Tuple) else None
+
+
+def turns_by_itself(loop: weakref.ref[Any]) -> bool:
+    """Whether a ``for`` statement over something else calls ``next`` on a loop over data."""
+    sources = filter(None, map(loop_at, frames_over(loop())))
+    return any(
+        isinstance(each.loop, ast.For)
+        and each.data is not each.loop.iter
+        and not any(getattr(n, "attr", "") in _OF_RUNS for n in ast.walk(each.loop.iter))
+        for each in sources
+    )
+
+
+def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple[str, Any]]:
     values = Values(frame, held)
     own = Reader(values, source.source).read([source.loop])
-    behind = source.following() if sees_on else [source.loop]
-    uses = Uses(
-        Reader(values, source.source).read(behind),
-        values,
-        lambda: sees_on and is_returned_on(frame, held),
-    )
+    uses = _uses_behind(frame, source, values)
     set_first = _set_first(own.events)
     for path in dict.fromkeys(each.path for each in own.events if each.verb in _WRITES):
         is_from_before = not any(within(path, each) for each in set_first)
@@ -69,7 +112,8 @@ def _in_loop(
         verbs = {each.verb for each in own.events if each.path == path}
         is_handed_on = _is_set(value, verbs) or _is_changed(value, verbs)
         goes_by = is_stepping(value) or _is_of_data(path, values)
-        if is_handed_on and (goes_by or uses.decide(path)):
+        goes_by = is_handed_on and (goes_by or uses.decide(path))
+        if goes_by or (is_handed_on and _is_read_behind(frame, frame, path, values)):
             yield path, value
     for path in dict.fromkeys(_drawn_from(own.events, source)):
         if is_generator(values.of(path)) and not values.is_held(path):
@@ -96,7 +140,7 @@ def _drawn_from(events: Iterable[Event], source: LoopSource) -> Iterator[str]:
         around = [each.node, *each.room.source.around(each.node)]
         names = (path_of(e.func) or "" for e in around if isinstance(e, ast.Call))
         to_loader = any(n.endswith(("Loader", "Sampler", "random_split")) for n in names)
-        if each.verb is Verb.READ and not to_loader and source.loop.iter not in around:
+        if each.verb is Verb.READ and not to_loader and source.data not in around:
             yield each.path
             yield each.path.rpartition(".")[0]
 
@@ -107,11 +151,57 @@ def is_returned_on(frame: FrameType, held: Held, depth: int = 0) -> bool:
     found = call_at(caller) if caller is not None and depth < _DEPTH_MAX else None
     if caller is None or found is None:
         return False
-    source, call, scope = found
     values = Values(caller, held)
-    reader = Reader(values, source).read(scope)
+    reader = Reader(values, found.source).read(found.scope)
     uses = Uses(reader, values, lambda: is_returned_on(caller, held, depth + 1))
-    return uses.leads_on(call, Room(source), "")
+    return uses.leads_on(found.call, Room(found.source), "")
+
+
+def _is_read_behind(
+    caller_of: FrameType, frame: FrameType, path: str, values: Values, depth: int = 0
+) -> bool:
+    """Whether a function's callers go by a variable of theirs that its loop changes.
+
+    Args:
+        caller_of: The function, or a caller of it.
+        frame: The function.
+        path: The variable, as it knows it.
+        values: What its names stand for.
+        depth: How far away the first of them is.
+    """
+    caller = caller_of.f_back
+    found = call_at(caller) if caller is not None and depth < _DEPTH_MAX else None
+    if caller is None or found is None:
+        return False
+    if names := [*_known_as(caller, frame, path, values)]:
+        own = Values(caller, values.held)
+        read = Reader(own, found.source).read(found.following())
+        uses = Uses(read, own, lambda: is_returned_on(caller, values.held, depth + 1))
+        if any(map(uses.decide, names)):
+            return True
+    return _is_read_behind(caller, frame, path, values, depth + 1)
+
+
+def _known_as(caller: FrameType, frame: FrameType, path: str, values: Values) -> Iterator[str]:
+    """Yields how a caller names what a function knows as a path, where it can be the caller's."""
+    root, *names = path.split(".")
+    own, code = frame.f_code, caller.f_code
+    is_global = root not in {*own.co_varnames, *own.co_freevars}
+    is_shared = root in own.co_freevars and root in {*code.co_freevars, *code.co_cellvars}
+    if is_global and caller.f_globals is frame.f_globals:
+        is_shared = root not in code.co_varnames
+    if is_shared:
+        yield path
+    if is_global or root in {*own.co_freevars, *own.co_varnames[: _arguments_of(own)]}:
+        owners = [values.of(".".join([root, *names[:n]])) for n in range(len(names) + 1)]
+        place_of = {id(each): n for n, each in enumerate(owners) if not is_lone(each)}
+        for name, value in variables_of(caller).items():
+            if id(value) in place_of:
+                yield ".".join([name, *names[place_of[id(value)] :]])
+
+
+def _arguments_of(code: CodeType) -> int:
+    return code.co_argcount + code.co_kwonlyargcount
 
 
 def _is_set(value: object, verbs: set[Verb]) -> bool:
@@ -123,6 +213,5 @@ def _is_set(value: object, verbs: set[Verb]) -> bool:
 
 
 def _is_changed(value: object, verbs: set[Verb]) -> bool:
-    return Verb.CHANGE in verbs and any(
-        each(value) for each in (is_pool, is_environment, is_stepping, is_array)
-    )
+    kinds = (is_pool, is_environment, is_stepping, is_array, has_state)
+    return Verb.CHANGE in verbs and any(is_such(value) for is_such in kinds)

@@ -9,12 +9,19 @@ from __future__ import annotations
 import ast
 import dataclasses
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 from colabkit.runs.loop_source import Source, function_at, path_of
-from colabkit.runs.loop_values import Values, is_array, is_environment, is_pool, is_stepping
+from colabkit.runs.loop_values import (
+    Values,
+    has_state,
+    is_array,
+    is_environment,
+    is_pool,
+    is_stepping,
+)
 
 _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
 CHANGING = frozenset({
@@ -23,6 +30,9 @@ CHANGING = frozenset({
     "sort", "store", "update",
 })  # fmt: skip
 _WRITING = frozenset({"assign", "assign_add", "assign_sub", "fill"})
+# Of objects with a state of their own.
+_OF_STATES = frozenset({"load_state_dict", "update", "update_parameters"})
+_WEIGHTS_OF = frozenset({"buffers", "named_buffers", "named_parameters", "parameters"})
 # Of objects that give back what they took before, and of environments.
 _ANSWERING = frozenset({"push_and_pop", "query", "step"})
 _CHANGING_FIRST = frozenset({
@@ -34,12 +44,13 @@ _PASSES = frozenset({"batches", "items"})
 
 
 class Verb(enum.Enum):
-    """What is done to a variable; or that a loop over a run begins, and ends."""
+    """What is done to a variable; or that a loop over a run's data begins, and ends."""
 
     READ = enum.auto()
     SET = enum.auto()
     CHANGE = enum.auto()
-    LOOP = enum.auto()
+    BEGIN = enum.auto()
+    END = enum.auto()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -49,13 +60,13 @@ class Room:
     Attributes:
         source: Where they stand.
         names: What their names are outside, by name; all others are alike.
-        call: The call that runs them, None for the loop itself.
-        outer: Where that call stands.
+        call: The call, or the property that is read, which runs them; None for the loop itself.
+        outer: Where that stands.
     """
 
     source: Source
     names: dict[str, str] = dataclasses.field(default_factory=dict)
-    call: ast.Call | None = None
+    call: ast.expr | None = None
     outer: Room | None = None
 
     def path(self, node: ast.AST) -> str | None:
@@ -96,10 +107,12 @@ class Reader(ast.NodeVisitor):
         self._entered: list[Any] = []
         self._hidden: set[str] = set()
         self.events: list[Event] = []
+        # The names of all functions and methods that are called.
+        self.called: set[str] = set()
         # Reads of arguments that are followed into the function that was called.
         self.followed: set[ast.AST] = set()
 
-    def read(self, statements: Sequence[ast.stmt]) -> Reader:
+    def read(self, statements: Sequence[ast.AST]) -> Reader:
         for each in statements:
             self.visit(each)
         return self
@@ -120,7 +133,14 @@ class Reader(ast.NodeVisitor):
         if path is None:
             self.generic_visit(node)
             return
-        self._note(Verb.READ if isinstance(node.ctx, ast.Load) else Verb.SET, path, node)
+        is_read = isinstance(node.ctx, ast.Load)
+        self._note(Verb.READ if is_read else Verb.SET, path, node)
+        receiver, _, name = path.rpartition(".")
+        is_of_object = isinstance(node, ast.Attribute) and receiver != ""
+        if is_read and is_of_object and not self._values.is_held(receiver):
+            found = _in_class(type(self._values.of(receiver)), name)
+            if isinstance(found, property) and isinstance(found.fget, FunctionType):
+                self._enter(node, found.fget, receiver)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         self.visit(node.slice)
@@ -148,12 +168,42 @@ class Reader(ast.NodeVisitor):
 
     def visit_For(self, node: ast.For) -> None:
         self.visit(node.iter)
-        is_pass = any(getattr(each, "attr", "") in _PASSES for each in ast.walk(node.iter))
-        self._note(Verb.LOOP if is_pass else Verb.READ, "", node)
-        self.visit(node.target)
-        self.read(node.body)
-        self._note(Verb.LOOP if is_pass else Verb.READ, "", node)
+        is_pass = any(map(self._is_pass, ast.walk(node.iter)))
+        self._note(Verb.BEGIN if is_pass else Verb.READ, "", node)
+        self._turns([node.target, *node.body])
+        for path in self._written_through(node):
+            self._note(Verb.CHANGE, path, node)
+        self._note(Verb.END if is_pass else Verb.READ, "", node)
         self.read(node.orelse)
+
+    def _written_through(self, node: ast.For) -> Iterator[str]:
+        """Yields whose weights a loop over them writes into: ``for p in model.parameters()``."""
+        owners = [e.func for e in ast.walk(node.iter) if isinstance(e, ast.Call)]
+        paths = [
+            self._room.path(each.value)
+            for each in owners
+            if isinstance(each, ast.Attribute) and each.attr in _WEIGHTS_OF
+        ]
+        targets = {e.id for e in ast.walk(node.target) if isinstance(e, ast.Name)}
+        if paths and any(_writes_into(targets, e) for part in node.body for e in ast.walk(part)):
+            yield from filter(None, paths)
+
+    def visit_While(self, node: ast.While) -> None:
+        self._turns([node.test, *node.body])
+        self.read(node.orelse)
+
+    def _turns(self, nodes: Sequence[ast.AST]) -> None:
+        """Reads what a loop does in each turn: twice, where what ends one stands between passes."""
+        begun = len(self.events)
+        self.read(nodes)
+        if any(each.verb is Verb.BEGIN for each in self.events[begun:]):
+            self.read(nodes)
+
+    def _is_pass(self, node: ast.AST) -> bool:
+        if not (isinstance(node, ast.Attribute) and node.attr in _PASSES):
+            return False
+        path = self._room.path(node.value)
+        return path is not None and self._values.is_run(path)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         arguments = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
@@ -181,6 +231,7 @@ class Reader(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
         verb = verb_of(node)
+        self.called.add(verb)
         path = None if receiver is None else self._room.path(container_of(receiver))
         given = [*node.args, *(each.value for each in node.keywords)]
         if verb in _CHANGING_FIRST and node.args:
@@ -196,7 +247,11 @@ class Reader(ast.NodeVisitor):
             return
         self.visit(node.func)
         self._all(given)
-        self._enter(node)
+        function, owner = self._called(node)
+        if function is not None:
+            is_read = self._enter(node, function, owner)
+            if is_read and owner is not None and owner == self._room.path(node.func):
+                self.followed.add(node.func)  # an object whose __call__ it is
 
     def _all(self, nodes: Sequence[ast.expr]) -> None:
         for each in nodes:
@@ -209,6 +264,8 @@ class Reader(ast.NodeVisitor):
 
     def _changes(self, path: str, verb: str, given: Sequence[ast.expr], *, is_plain: bool) -> bool:
         value = self._values.of(path)
+        if has_state(value) and verb in _OF_STATES:
+            return is_stepping(value) or not hasattr(type(value), "step")
         if verb in _ANSWERING and not is_plain:
             return False
         if verb in _ANSWERING:
@@ -221,13 +278,12 @@ class Reader(ast.NodeVisitor):
             return is_pool(value) or not self._values.has(path)
         return in_place and is_array(value)
 
-    def _enter(self, node: ast.Call) -> None:
-        """Reads what is called, where that is the user's own."""
-        function, receiver = self._called(node)
-        if function is None or function in self._entered or len(self._entered) >= _DEPTH_MAX:
-            return
+    def _enter(self, node: ast.expr, function: FunctionType, receiver: str | None) -> bool:
+        """Reads what is called, where that is the user's own; returns whether it is."""
+        if function in self._entered or len(self._entered) >= _DEPTH_MAX:
+            return False
         if (found := function_at(function)) is None:
-            return
+            return False
         source, definition = found
         inner = self._room_of(node, source, definition, receiver)
         for name in {each.id for each in ast.walk(definition) if isinstance(each, ast.Name)}:
@@ -239,6 +295,7 @@ class Reader(ast.NodeVisitor):
         self.read(definition.body)
         self._entered.pop()
         self._room = room
+        return True
 
     def _called(self, node: ast.Call) -> tuple[FunctionType | None, str | None]:
         """Returns the function that is called, and the path of the object whose method it is."""
@@ -248,16 +305,23 @@ class Reader(ast.NodeVisitor):
             value = value.__func__
         elif isinstance(value, FunctionType):
             return value, None
-        if path is not None and "." in path:
-            receiver, _, name = path.rpartition(".")
-            owner = self._values.of(receiver)
-            if not isinstance(owner, ModuleType) and not self._values.is_held(receiver):
-                method = unwrapped(_in_class(type(owner), name))
-                return (method, receiver) if isinstance(method, FunctionType) else (None, None)
-        return None, None
+        if path is None:
+            return None, None
+        receiver, _, name = path.rpartition(".")
+        if value is not None or not receiver:
+            receiver, name = path, "__call__"
+        owner = self._values.of(receiver)
+        if isinstance(owner, ModuleType) or self._values.is_held(receiver):
+            return None, None
+        method = unwrapped(_in_class(type(owner), name))
+        return (method, receiver) if isinstance(method, FunctionType) else (None, None)
 
     def _room_of(
-        self, node: ast.Call, source: Source, definition: ast.FunctionDef, receiver: str | None
+        self,
+        node: ast.expr,
+        source: Source,
+        definition: ast.FunctionDef,
+        receiver: str | None,
     ) -> Room:
         given = [each.arg for each in (*definition.args.posonlyargs, *definition.args.args)]
         keywords = [each.arg for each in definition.args.kwonlyargs]
@@ -267,8 +331,10 @@ class Reader(ast.NodeVisitor):
         names = {name: f"{definition.name}:{name}" for name in own - outer_names}
         if receiver is not None and given:
             names[given.pop(0)] = receiver
-        passed: list[tuple[str | None, ast.expr]] = list(zip(given, node.args, strict=False))
-        passed += [(each.arg, each.value) for each in node.keywords]
+        passed: list[tuple[str | None, ast.expr]] = []
+        if isinstance(node, ast.Call):
+            passed += zip(given, node.args, strict=False)
+            passed += [(each.arg, each.value) for each in node.keywords]
         for name, value in passed:
             path = self._room.path(value)
             if name in own and path is not None and name not in set_within:
@@ -297,6 +363,17 @@ def is_conditional(event: Event) -> bool:
     return is_conditional(dataclasses.replace(event, node=call, room=outer))
 
 
+def _writes_into(targets: set[str], node: ast.AST) -> bool:
+    """Whether a node writes into what one of some names stands for."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        name = node.func.attr
+        written = path_of(node.func) if name.endswith("_") and not name.startswith("_") else None
+    else:
+        is_set = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
+        written = path_of(node) if is_set else None
+    return (written or "").partition(".")[0] in targets
+
+
 def _stored_in(statement: ast.stmt) -> set[str]:
     nodes = [e for e in ast.walk(statement) if isinstance(e, ast.Name | ast.Attribute)]
     stored = [e for e in nodes if not isinstance(e.ctx, ast.Load)]
@@ -313,6 +390,11 @@ def unwrapped(value: object) -> object:
 def within(path: str, whole: str) -> bool:
     """Whether a path names a variable or something of it."""
     return path == whole or path.startswith(f"{whole}.")
+
+
+def is_part(path: str, other: str) -> bool:
+    """Whether one of two paths names what the other does, or something of it."""
+    return within(path, other) or within(other, path)
 
 
 def _in_class(kind: type, name: str) -> object:

@@ -10,7 +10,7 @@ import linecache
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FrameType, FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 _LOOPS = (ast.For, ast.While, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
 _TIMED = "<timed exec>"
@@ -38,16 +38,18 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class LoopSource:
-    """A ``for`` statement.
+    """A ``for`` statement over a run, or a loop that calls ``next`` on it.
 
     Attributes:
         loop: The statement.
+        data: What gives its data: what it is over, or that call.
         source: What it stands in.
         scope: The statements of the function or cell around it.
         outermost: The loop around it that lies farthest out in that scope, or itself.
     """
 
-    loop: ast.For
+    loop: ast.For | ast.While
+    data: ast.expr
     source: Source
     scope: Sequence[ast.stmt]
     outermost: ast.stmt
@@ -59,24 +61,40 @@ class LoopSource:
 
 
 def loop_at(frame: FrameType) -> LoopSource | None:
-    """Returns the ``for`` statement at whose head a frame stands, None where it cannot be read.
+    """Returns the ``for`` statement at whose head a frame stands, or the loop that calls ``next``.
 
-    Nor of a progress bar, which counts for the eye.
+    None where it cannot be read; nor of a progress bar, which counts for the eye.
     """
     return None if is_installed(frame.f_code) else _loop_in(frame.f_code, frame.f_lasti)
 
 
-def call_at(frame: FrameType) -> tuple[Source, ast.Call, Sequence[ast.stmt]] | None:
-    """Returns the call that a frame waits for, and the statements of the function around it."""
+class Called(NamedTuple):
+    """A call that a function waits for.
+
+    Attributes:
+        source: What it stands in.
+        call: The call.
+        scope: The statements of the function or cell around it.
+    """
+
+    source: Source
+    call: ast.Call
+    scope: Sequence[ast.stmt]
+
+    def following(self) -> list[ast.stmt]:
+        """Returns the statement of the scope that the call is part of, and those behind it."""
+        return [e for e in self.scope if (e.end_lineno or e.lineno) >= self.call.lineno]
+
+
+def call_at(frame: FrameType) -> Called | None:
+    """Returns the call that a frame waits for."""
     source, at = _source_of(frame.f_code), _position(frame.f_code, frame.f_lasti)
     if source is None or is_installed(frame.f_code):
         return None
-    span = (at[0], at[2]), (at[1], at[3])
-    calls = (each for each in ast.walk(source.tree) if isinstance(each, ast.Call))
-    call = next((each for each in calls if _place(each) == span), None)
+    call = _call_at(source, ((at[0], at[2]), (at[1], at[3])))
     around = source.around(call) if call is not None else ()
     scope = next((e for e in around if isinstance(e, ast.FunctionDef | ast.Module)), None)
-    return None if call is None or scope is None else (source, call, scope.body)
+    return None if call is None or scope is None else Called(source, call, scope.body)
 
 
 def stands_in_loop(frame: FrameType | None) -> bool:
@@ -117,18 +135,24 @@ def _loop_in(code: CodeType, offset: int) -> LoopSource | None:
     if source is None or None in at:
         return None
     # Python 3.13 names the place of what is looped over, older ones that of the statement.
-    begins, ends = (at[0], at[2]), (at[1], at[3])
+    span = (at[0], at[2]), (at[1], at[3])
     loops = (each for each in ast.walk(source.tree) if isinstance(each, ast.For))
-    found = (e for e in loops if any(_place(n) == (begins, ends) for n in (e, e.iter)))
-    loop = next(found, None)
-    if loop is None:
+    loop: Any = next((e for e in loops if span in {_place(e), _place(e.iter)}), None)
+    data = loop.iter if loop is not None else _call_at(source, span)
+    if data is None:
         return None
-    outermost: ast.stmt = loop
-    for each in source.around(loop):
+    outermost = loop
+    for each in source.around(loop or data):
         if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module | ast.ClassDef):
-            return LoopSource(loop, source, each.body, outermost)
-        outermost = each if isinstance(each, ast.For | ast.While) else outermost
+            return None if loop is None else LoopSource(loop, data, source, each.body, outermost)
+        if isinstance(each, ast.For | ast.While):
+            loop, outermost = loop or each, each
     return None
+
+
+def _call_at(source: Source, span: Any) -> ast.Call | None:
+    calls = (each for each in ast.walk(source.tree) if isinstance(each, ast.Call))
+    return next((each for each in calls if _place(each) == span), None)
 
 
 def function_at(function: FunctionType) -> tuple[Source, ast.FunctionDef] | None:

@@ -12,8 +12,8 @@ from colabkit.runs.loop_events import (
     Room,
     Verb,
     container_of,
+    is_part,
     verb_of,
-    within,
 )
 from colabkit.runs.loop_values import Values, is_row
 
@@ -23,9 +23,9 @@ _SHOWING = frozenset({
 })  # fmt: skip
 _OF_THE_EYE = frozenset({"IPython", "logging", "matplotlib", "rich", "seaborn", "tqdm", "warnings"})
 _PURE = frozenset({
-    "abs", "all", "any", "bool", "dict", "enumerate", "float", "format", "int", "len", "list",
-    "max", "min", "range", "repr", "reversed", "round", "set", "sorted", "str", "sum", "tuple",
-    "zip",
+    "abs", "all", "any", "bool", "dict", "enumerate", "float", "format", "getattr", "hasattr", "id",
+    "int", "isinstance", "len", "list", "max", "min", "range", "repr", "reversed", "round", "set",
+    "sorted", "str", "sum", "tuple", "type", "zip",
 })  # fmt: skip
 _NUMERIC = frozenset({"math", "numpy", "operator", "statistics", "time"})
 
@@ -49,7 +49,8 @@ class Uses:
         """Whether anything but what is shown, and it itself, follows from a variable."""
         if path not in self._known:
             self._known[path] = False  # while it is asked, for it may lead back to itself
-            read = [e for e in self._reader.events if e.verb is Verb.READ and within(e.path, path)]
+            # What holds it may be handed on, too: the object whose attribute it is.
+            read = [e for e in self._reader.events if e.verb is Verb.READ and is_part(e.path, path)]
             self._known[path] = any(self.leads_on(e.node, e.room, path) for e in read)
         return self._known[path]
 
@@ -83,7 +84,7 @@ class Uses:
         if child is call.func or self._is_pure(call, room):
             return None
         into = self._taken_up_by(call, room)
-        return True if into is None else into != path and self.decide(into)
+        return into is None or self._leads_on_from(into, path)
 
     def _taken_up_by(self, call: ast.Call, room: Room) -> str | None:
         """Returns the path of a list or the like that takes up what the call is given."""
@@ -120,11 +121,16 @@ class Uses:
         into = room.path(container_of(target))
         if into is None:
             return True
-        if within(into, path) or within(path, into):
+        if isinstance(target, ast.Name):
+            return not is_part(into, path) and self.decide(into)
+        is_plain = isinstance(target, ast.Attribute) or is_row(self._values.of(into))
+        return self._leads_on_from(into, path) if is_plain else not is_part(into, path)
+
+    def _leads_on_from(self, into: str, path: str) -> bool:
+        """Whether anything follows from what has come from one variable into another."""
+        if is_part(into, path):
             return False
-        is_plain = isinstance(target, ast.Name) or is_row(self._values.of(into))
-        is_attribute = isinstance(target, ast.Attribute) and not self._values.is_held(into)
-        return self.decide(into) if is_plain or is_attribute else True
+        return self._values.is_held(into) or self.decide(into)
 
     def _is_for_eye(self, statement: ast.stmt, room: Room, path: str) -> bool:
         match statement:
@@ -132,7 +138,7 @@ class Uses:
                 if self._shows(call, room):
                     return True
                 into = self._taken_up_by(call, room)
-                return into is not None and not self.decide(into)
+                return into is not None and not self._leads_on_from(into, "")
             case ast.Expr(value=ast.Constant()) | ast.Pass() | ast.Import() | ast.ImportFrom():
                 return True
             case ast.Assign(targets=targets):

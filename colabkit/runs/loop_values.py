@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Iterable
+import inspect
+import sys
+from collections.abc import Iterable, Mapping
 from types import FrameType, FunctionType
 from typing import Any
 
@@ -11,6 +13,8 @@ from colabkit.frameworks.users_own import attributes_of
 
 _ROWS = (list, set, dict, collections.deque)
 _MISSING = object()
+# The frame's, the variable's that asks, and the counting call's.
+_ITS_OWN_REFERENCES = 3
 _GENERATORS = {
     ("numpy", "Generator"),
     ("numpy", "RandomState"),
@@ -45,12 +49,6 @@ class Held:
     def __contains__(self, value: object) -> bool:
         return any(value is each for each in self._objects)
 
-    def owns(self, value: object) -> bool:
-        """Whether one of the objects has it as an attribute, and sees to it."""
-        # A schedule knows its optimizer, and saves nothing of it.
-        owners = [each for each in self._objects if not is_stepping(each) or is_around(each)]
-        return any(value is part for each in owners for part in attributes_of(each).values())
-
     def has_part_of(self, value: object) -> bool:
         """Whether one of its parts is kept: then it was seen to."""
         parts = list(map(id, attributes_of(value).values()))
@@ -66,8 +64,8 @@ class Values:
     """
 
     def __init__(self, frame: FrameType, held: Held) -> None:
-        self._locals, self._globals = frame.f_locals, frame.f_globals
-        self._held = held
+        self._locals, self._globals = variables_of(frame), frame.f_globals
+        self.held = held
         self._of_functions: dict[str, Any] = {}
 
     def knows(self, name: str, function: FunctionType) -> bool:
@@ -101,20 +99,18 @@ class Values:
         """Whether a checkpoint holds it, or what it belongs to."""
         parts = path.split(".")
         values = [self._at(".".join(parts[:n])) for n in range(1, len(parts) + 1)]
-        if is_stepping(values[-1]) and self._held.owns(values[-1]):
-            return True
-        if is_around(values[-1]):
+        if hasattr(type(values[-1]), "param_groups"):  # an optimizer around another
             values += attributes_of(values[-1]).values()
-        return any(each in self._held for each in values) or self._held.has_part_of(values[-1])
+        return any(each in self.held for each in values) or self.held.has_part_of(values[-1])
 
     def is_weights(self, path: str) -> bool:
         """Whether it is a model of the run's."""
-        return any(self._at(path) is each for each in self._held.weights)
+        return any(self._at(path) is each for each in self.held.weights)
 
     def is_run(self, path: str) -> bool:
         """Whether it is the run itself, or what has it."""
         value = self._at(path)
-        return any(each is self._held.run for each in (value, *attributes_of(value).values()))
+        return any(each is self.held.run for each in (value, *attributes_of(value).values()))
 
 
 def _of_function(name: str, function: FunctionType) -> Any:
@@ -123,6 +119,20 @@ def _of_function(name: str, function: FunctionType) -> Any:
         return cells[name].cell_contents
     except (KeyError, ValueError):  # it is a global, or yet to be set
         return function.__globals__.get(name, _MISSING)
+
+
+def variables_of(frame: FrameType) -> Mapping[str, Any]:
+    """Returns the variables of a frame by name, without a trace of having been asked.
+
+    Before Python 3.13 the frame itself would keep what they held until it is asked again.
+    """
+    found = frame.f_locals
+    if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+        return found  # those of a module or cell are no copy
+    own = dict(found)
+    if type(found) is dict and sys.getrefcount(found) <= _ITS_OWN_REFERENCES:
+        found.clear()  # nobody holds on to what its locals() gave
+    return own
 
 
 def is_lone(value: object) -> bool:
@@ -144,6 +154,12 @@ def is_pool(value: object) -> bool:
     return any(is_row(each) for each in attributes_of(value).values())
 
 
+def has_state(value: object) -> bool:
+    """Whether it has a state that it gives and takes: a module, an optimizer, a metric."""
+    kind = type(value)
+    return hasattr(kind, "state_dict") and hasattr(kind, "load_state_dict")
+
+
 def is_generator(value: object) -> bool:
     """Whether it draws random numbers, from a place of its own."""
     kinds = {(each.__module__.partition(".")[0], each.__name__) for each in type(value).__mro__}
@@ -159,11 +175,6 @@ def is_stepping(value: object) -> bool:
     """Whether it is an optimizer, a schedule or a gradient scaler that is switched on."""
     is_one = all(callable(getattr(type(value), each, None)) for each in ("step", "state_dict"))
     return is_one and bool(attributes_of(value).get("_enabled", True))
-
-
-def is_around(value: object) -> bool:
-    """Whether it is an optimizer around another, whose groups are its own."""
-    return hasattr(type(value), "param_groups")
 
 
 def is_array(value: object) -> bool:

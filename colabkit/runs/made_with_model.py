@@ -6,11 +6,11 @@ import ast
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 from colabkit.runs.leaving import frames_over
-from colabkit.runs.loop_events import Event, Reader, Room, Verb, within
-from colabkit.runs.loop_source import LoopSource, loop_at
+from colabkit.runs.loop_events import Event, Reader, Room, Verb, is_part, within
+from colabkit.runs.loop_source import LoopSource, Source, call_at, loop_at
 from colabkit.runs.loop_uses import Uses
 from colabkit.runs.loop_values import Held, Values, is_array, is_lone, is_row
 
@@ -22,46 +22,93 @@ _NEUTRAL = frozenset({
 })  # fmt: skip
 
 
-def is_used_at_heads(loop: weakref.ref[Any], held: Held) -> bool:
-    """Whether epochs make something with the model before their first pass over data.
+class Used(NamedTuple):
+    """Whether a loop makes something with the model that a resume makes once more.
 
-    Asked from within the generator of epochs, at the head of its ``for`` statement.
+    Attributes:
+        at_heads: Before the first pass over data, be it that of an epoch.
+        between: Between two passes.
     """
+
+    at_heads: bool = False
+    between: bool = False
+
+    def __or__(self, other: tuple[bool, ...]) -> Used:
+        return Used(*(one or another for one, another in zip(self, other, strict=True)))
+
+
+def used_by(loop: weakref.ref[Any], held: Held, *, is_epochs: bool) -> Used:
+    """Returns where a program makes something with the model around its passes.
+
+    Args:
+        loop: The generator, at the head of its ``for`` statement.
+        held: What a checkpoint holds.
+        is_epochs: Whether it is a loop over epochs, else over data without these: then all is
+            looked at that follows, in its function's callers as well.
+    """
+    found = Used()
     for frame in frames_over(loop()):
         if (source := loop_at(frame)) is not None:
-            values = Values(frame, held)
-            events = Reader(values, source.source).read(source.loop.body).events
-            if _Flow(values).over(_up_to_pass(events)).made:
-                return True
-    return False
+            statements = source.loop.body if is_epochs else source.following()
+            found |= _used_in(statements, source.source, Values(frame, held))
+        around = None if is_epochs else frame.f_back
+        while around is not None and (called := call_at(around)) is not None:
+            found |= _used_in(called.following(), called.source, Values(around, held))
+            around = around.f_back
+    return found
+
+
+def _used_in(statements: Sequence[ast.stmt], source: Source, values: Values) -> Used:
+    events = Reader(values, source).read(statements).events
+    at_head, between = _around_passes(events)
+    return Used(bool(_Flow(values).over(at_head).made), bool(_Flow(values).over(between).made))
+
+
+def _around_passes(events: Sequence[Event]) -> tuple[Sequence[Event], Sequence[Event]]:
+    """Returns what stands before the first pass, and between that and the last."""
+    begins, ends, depth = [], [], 0
+    for number, each in enumerate(events):
+        if each.verb is Verb.BEGIN:
+            begins += [number] if depth == 0 else []
+            depth += 1
+        elif each.verb is Verb.END:
+            depth -= 1
+            ends += [number] if depth == 0 else []
+    if not begins:
+        return events, ()
+    return events[: begins[0]], events[ends[0] + 1 : begins[-1]] if ends else ()
 
 
 def made_before(
-    loop: weakref.ref[Any], held: Held, *, at_heads: bool, is_epochs: bool = False
+    loop: weakref.ref[Any], held: Held, *, where: Used, is_epochs: bool = False
 ) -> dict[str, Any]:
     """Returns the variables that a loop goes by and that were made with the model before it.
 
     Args:
         loop: The generator, at the head of its ``for`` statement.
         held: What a checkpoint holds.
-        at_heads: Whether those that are made in each epoch are wanted, too.
+        where: Whether those that are made at heads and between passes are wanted, too.
         is_epochs: Whether it is a loop over epochs, else over data.
     """
     found: dict[str, Any] = {}
     for frame in frames_over(loop()):
         if (source := loop_at(frame)) is not None:
-            found |= dict(_made_before(frame, source, held, at_heads=at_heads, is_epochs=is_epochs))
+            found |= dict(_made_before(frame, source, held, where, is_epochs=is_epochs))
     return found
 
 
 def _made_before(
-    frame: FrameType, source: LoopSource, held: Held, *, at_heads: bool, is_epochs: bool
+    frame: FrameType, source: LoopSource, held: Held, where: Used, *, is_epochs: bool
 ) -> Iterator[tuple[str, Any]]:
     values = Values(frame, held)
-    before = _before(source, values, at_heads=at_heads, is_epochs=is_epochs)
+    before = _before(source, values, where, is_epochs=is_epochs)
     if not before:
         return
-    flow = _Flow(values).over(Reader(values, source.source).read(before).events)
+    events = Reader(values, source.source).read(before).events
+    at_head = len(_around_passes(events)[0])
+    if any(where) and not all(where):
+        events = events[:at_head] if where.at_heads else events[at_head:]
+    flow = _Flow(values).over(events)
     if not flow.made:
         return
     read = Reader(values, source.source).read([source.loop])
@@ -72,7 +119,7 @@ def _made_before(
             is_set.add(event.path)
         if event.verb is not Verb.READ or any(within(event.path, each) for each in is_set):
             continue
-        for path in [p for p in flow.made if within(event.path, p) or within(p, event.path)]:
+        for path in [p for p in flow.made if is_part(event.path, p)]:
             names = flow.made[path] if uses.decide(path) else ()
             yield from ((n, values.of(n)) for n in names if not values.is_held(n))
 
@@ -83,25 +130,29 @@ def fed_by(loop: weakref.ref[Any], held: Held, paths: Iterable[str]) -> set[str]
     for frame in frames_over(loop()):
         if (source := loop_at(frame)) is not None:
             values = Values(frame, held)
-            before = _before(source, values, at_heads=True, is_epochs=False)
+            before = _before(source, values, Used(True, True), is_epochs=False)
             events = Reader(values, source.source).read(before).events
             data = Reader(values, source.source)
-            data.visit(source.loop.iter)
+            data.visit(source.data)
             for path in paths:
                 made = {path, *_Flow(values, of=path).over(events).made}
-                found |= {path for e in data.events for each in made if _is_part(e.path, each)}
+                found |= {path for e in data.events for each in made if is_part(e.path, each)}
     return found
 
 
 def _before(
-    source: LoopSource, values: Values, *, at_heads: bool, is_epochs: bool
+    source: LoopSource, values: Values, where: Used, *, is_epochs: bool
 ) -> Sequence[ast.stmt]:
-    """Returns the statements before a loop that a resume runs again, behind the run's making."""
-    if not (at_heads or is_epochs) and source.outermost is source.loop:
+    """Returns the statements before a loop that a resume runs again, behind the run's making.
+
+    Of a loop around it, but that over epochs, those at the end of a turn are among them.
+    """
+    if not (any(where) or is_epochs) and source.outermost is source.loop:
         # The loop over epochs is in another function, and has called this one.
         return []
     begins = source.loop.lineno
     found: list[ast.stmt] = []
+    later: list[ast.stmt] = []
     waiting = [each for each in source.scope if each.lineno < begins]
     while waiting:
         each = waiting.pop(0)
@@ -111,18 +162,20 @@ def _before(
             )
             found = [] if makes_run else [*found, each]
             continue
-        if not at_heads and isinstance(each, ast.For | ast.While):
+        if not any(where) and isinstance(each, ast.For | ast.While):
             break
         blocks = [b for n in ("body", "orelse", "finalbody") if (b := getattr(each, n, None))]
         waiting = [e for block in blocks for e in block if e.lineno < begins] + waiting
-    return found
+        if where.between and isinstance(each, ast.For | ast.While) and not _is_over_epochs(each):
+            ends = source.loop.end_lineno or begins
+            later += [e for block in blocks for e in block if e.lineno > ends]
+    # What a first turn has not come by stands behind a pass.
+    return [*found, *([source.loop] if later else ()), *later]
 
 
-def _up_to_pass(events: Iterable[Event]) -> Iterator[Event]:
-    for each in events:
-        if each.verb is Verb.LOOP:
-            return
-        yield each
+def _is_over_epochs(statement: ast.stmt) -> bool:
+    over = getattr(statement, "iter", statement)
+    return over is not statement and any(getattr(e, "attr", "") == "epochs" for e in ast.walk(over))
 
 
 class _Flow:
@@ -142,18 +195,18 @@ class _Flow:
         self.made: dict[str, frozenset[str]] = {}
 
     def over(self, events: Iterable[Event]) -> _Flow:
-        is_in_pass = False
+        depth = 0
         for each in events:
-            if each.verb is Verb.LOOP:
-                is_in_pass = not is_in_pass
-            elif not is_in_pass:
+            if each.verb in {Verb.BEGIN, Verb.END}:
+                depth += 1 if each.verb is Verb.BEGIN else -1
+            elif not depth:
                 self._take(each)
         return self
 
     def _take(self, event: Event) -> None:
         statement = _statement_of(event.node, event.room)
         if event.verb is Verb.READ:
-            of = [names for path, names in self.made.items() if _is_part(event.path, path)]
+            of = [names for path, names in self.made.items() if is_part(event.path, path)]
             if of or self._is_source(event):
                 self._heat(statement, event.room, frozenset().union(*of))
         elif statement in self._hot:
@@ -192,10 +245,6 @@ def _up_to_statement(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
 def _statement_of(node: ast.AST, room: Room) -> ast.AST:
     lies_in = (node, *room.source.around(node))
     return next((each for each in lies_in if isinstance(each, ast.stmt)), node)
-
-
-def _is_part(path: str, made: str) -> bool:
-    return within(path, made) or within(made, path)
 
 
 def _can_be_kept(value: object) -> bool:

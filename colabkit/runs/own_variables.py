@@ -10,13 +10,17 @@ from typing import Any
 
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.begun_anew import begun_anew, made_again
-from colabkit.runs.handed_on import handed_on
+from colabkit.runs.handed_on import counts_for_eye, handed_on, trains, turns_by_itself
 from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.leaving import carried_over, frames_over
 from colabkit.runs.loop_values import Held
-from colabkit.runs.made_with_model import fed_by, is_used_at_heads, made_before
+from colabkit.runs.made_with_model import Used, fed_by, made_before, used_by
 
 _logger = logging.getLogger(__name__)
+_TURNS = (
+    "the loop that calls next() counts its turns from the first again after a resume: loop over"
+    " run.batches() or run.items() itself"
+)
 _WITH_WEIGHTS = ("parameters", "trainable_weights", "predict")
 
 
@@ -51,62 +55,113 @@ class OwnVariables:
         self._replaced = [name for name in objects if name in vars(run)]
         self.reasons: tuple[str, ...] = ()
         self._of_data: tuple[str, ...] = ()
+        # By their place: loops that were looked at, those that hand on, and those that train.
         self._looked_at: set[Any] = set()
+        self._noted: set[Any] = set()
+        self._trains: set[Any] = set()
+        # The pass under way, where it is taken to evaluate.
+        self._evaluates: weakref.ref[Any] | None = None
+        # Loops that were looked at for what stands before them, and where the weights are not held.
+        self._looked_back: set[Any] = set()
+        self._used: dict[Any, Used] = {}
+        self._counts_for_eye: dict[Any, bool] = {}
         self._begun_anew: dict[str, None] = {}
 
-    def note_epochs(self, loop: weakref.ref[Any]) -> bool:
-        """Looks at a loop over epochs; returns whether their heads use the model."""
-        found: list[bool] = []
+    def note_epochs(self, loop: weakref.ref[Any]) -> Used:
+        """Looks at a loop over epochs; returns where they use the model around their passes."""
+        found = [Used()]
         with _ending_no_training():
             held = self._held()
-            self._note(loop, held, sees_on=True)
-            self._note_made(made_before(loop, held, at_heads=False, is_epochs=True))
-            found.append(is_used_at_heads(loop, held))
-        return any(found)
+            self._note(loop, held)
+            self._note_made(made_before(loop, held, where=Used(), is_epochs=True))
+            found.append(used_by(loop, held, is_epochs=True))
+        return found[-1]
+
+    def counts_for_eye(self, loop: weakref.ref[Any]) -> bool:
+        """Whether a loop's numbers by ``enumerate`` are only shown."""
+        place = _place_of(loop)
+        if place not in self._counts_for_eye:
+            self._counts_for_eye[place] = False
+            with _ending_no_training():
+                self._counts_for_eye[place] = counts_for_eye(loop, self._held())
+        return self._counts_for_eye[place]
+
+    def used_around(self, loop: weakref.ref[Any]) -> Used:
+        """Returns where the model is used around loops over data that have no epochs.
+
+        Nobody holds the weights that it had before the first of them.
+        """
+        place = _place_of(loop)
+        if place not in self._used:
+            self._used[place] = Used(at_heads=True)
+            with _ending_no_training():
+                self._used[place] |= used_by(loop, self._held(), is_epochs=False)
+        return self._used[place]
 
     def note_pass(
-        self, loop: weakref.ref[Any], *, is_first: bool, has_head: bool
+        self, loop: weakref.ref[Any], is_first: bool, *, begins_anew: bool, lacks: Used
     ) -> tuple[str, ...]:
         """Looks at a loop over data; returns why that may be another at a resume.
 
         Args:
             loop: The generator, at the head of its ``for`` statement.
-            is_first: Whether it is the first of its epoch; others may only evaluate.
-            has_head: Whether the head of the epoch is done with the weights of then.
+            is_first: Whether it is the first of its epoch.
+            begins_anew: Whether it does so at a resume, if it only evaluates.
+            lacks: Where a resume has not the weights of then.
         """
         with _ending_no_training():
             held = self._held()
-            if self._note(loop, held, sees_on=is_first) and is_first:
-                self._note_made(made_before(loop, held, at_heads=not has_head))
+            place = _place_of(loop)
+            is_new = place not in self._looked_at
+            if begins_anew and not (place in self._trains or trains(loop, held)):
+                self._evaluates = loop
+                self._looked_at.add(place)
+            else:
+                self._evaluates = None
+                self._trains.add(place)
+                self._note(loop, held)
+            if is_new and turns_by_itself(loop):
+                self.reasons = tuple(dict.fromkeys((*self.reasons, _TURNS)))
+            if is_new or (place, lacks) not in self._looked_back:
+                self._looked_back.add((place, lacks))
+                self._note_made(made_before(loop, held, where=lacks))
+            if is_new and is_first:
                 for path in fed_by(loop, held, self._begun_anew):
                     self._of_data = (*self._of_data, *begun_anew([path]))
         return self._of_data
+
+    def note_goes_on(self) -> None:
+        """Looks at a pass that was taken to evaluate, and cannot begin anew at a resume."""
+        loop, self._evaluates = self._evaluates, None
+        if loop is not None:
+            with _ending_no_training():
+                self._trains.add(_place_of(loop))
+                self._note(loop, self._held())
 
     def _note_made(self, made: Mapping[str, Any]) -> None:
         trained = self._adapter.trained_apart(made)
         self._of_data = tuple(dict.fromkeys((*self._of_data, *made_again(trained))))
         self.reasons = tuple(dict.fromkeys((*self.reasons, *self._of_data)))
 
-    def _note(self, loop: weakref.ref[Any], held: Held, *, sees_on: bool) -> bool:
-        """Notes what a loop hands on; returns whether it is looked at for the first time."""
+    def _note(self, loop: weakref.ref[Any], held: Held) -> None:
+        """Notes what the steps of a loop hand on, and what goes by that."""
         carried = {
             name: each
             for name, each in carried_over(loop).items()
             if each not in held and not held.has_part_of(each)
         }
-        frames = list(frames_over(loop()))
-        for each in frames:
+        for each in frames_over(loop()):
             # Before Python 3.13 a frame that was looked at keeps what its variables held, a first
             # epoch's data say, until it is looked at again.
             _ = each.f_locals
-        place = tuple((each.f_code, each.f_lasti) for each in frames)
-        is_new, by_name = place not in self._looked_at, {*self._kept}
-        own = handed_on(loop, held, sees_on=sees_on) if is_new else {}
+        place = _place_of(loop)
+        is_new, by_name = place not in self._noted, {*self._kept}
+        own = handed_on(loop, held) if is_new else {}
         own = {name: each for name, each in own.items() if name not in by_name}
+        self._noted.add(place)
         self._looked_at.add(place)
         self._begun_anew |= dict.fromkeys(own)
         self.reasons = tuple(dict.fromkeys((*self.reasons, *self._adapter.carried(carried, own))))
-        return is_new
 
     def _held(self) -> Held:
         """Returns what a checkpoint holds, as it is now."""
@@ -118,3 +173,8 @@ class OwnVariables:
             weights=(*self._adapter.owned().models, *trained, *replaced),
             run=self._run,
         )
+
+
+def _place_of(loop: weakref.ref[Any]) -> tuple[Any, ...]:
+    """Returns what is the same for one statement, whichever turn it is in."""
+    return tuple((each.f_code, each.f_lasti) for each in frames_over(loop()))

@@ -18,7 +18,7 @@ from colabkit.runs.checkpoint_manager import CheckpointOptions
 from colabkit.runs.data_check import DataCheck
 from colabkit.runs.display import Display
 from colabkit.runs.evaluation import Evaluation
-from colabkit.runs.folds import is_another_fold, nothing_trained
+from colabkit.runs.folds import is_another_fold, nothing_trained, require_other_epochs
 from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
@@ -163,8 +163,9 @@ class Run(Reporting):
         check_resume(options.resume)
         check_data_changed(options.data_changed)
         self.history = History()
+        self.was_interrupted = self.is_over = self.has_trained = False
+        self._is_best = self._is_open = False
         self.seed = checks.seed_of(options.seed)
-        self.was_interrupted = self.is_over = False
         self._limits = Limits(options.max_steps, options.max_time)
         self._adapter = adapter_for(objects, owner=self, save_base=options.save_base)
         self._given = tuple(n for n, each in objects.items() if each is not None or n in vars(self))
@@ -180,49 +181,40 @@ class Run(Reporting):
         )
         self._waiting = Waiting()
         pace = Pace(self._waiting, lambda: None if self.is_users_loop else self._log.samples)
-        self._display = Display(
-            self.history, shown=options.progress, monitor=options.monitor, pace=pace
-        )
+        shown, monitor = options.progress, options.monitor
+        self._display = Display(self.history, shown=shown, monitor=monitor, pace=pace)
         self._news = options.news
         self._interrupts = InterruptGuard(self._display.interrupted)
         self._verdict = ResumeVerdict(reasons=self._adapter.reasons())
         self._feeds = KnownFeeds(self._position.keeps)
         self._position.between.lend = self._feeds.lend
         self._release = ReleaseWhenDone(wanted=options.release_when_done, shown=options.progress)
-        self._is_best = self._is_open = self.has_trained = False
         self._next_look_s = 0.0
         self._iterators = SharedIterators()
         self._read: dict[str, None] = {}
-        self._epochs_total: int | None = None
+        self._epochs_total = self._epochs_done = None
         self._epoch_began_s = time.monotonic()
         often = CheckpointOptions(options.save_every, options.keep)
         self._checkpoints = self._kept_in(ckpt_dir, often)
+        where, say = self._checkpoints.location, self._display.say
         self._events = events_for(
-            options.tensorboard,
-            options.logger,
-            self.history,
-            self._checkpoints.folder,
-            say=self._display.say,
+            options.tensorboard, options.logger, self.history, self._checkpoints.folder, say=say
         )
         self._pictures = Pictures(self._checkpoints.folder, self._display)
         self._evaluation = Evaluation(self._state, self._adapter.evaluation_mark)
         self._own = OwnVariables(self, self._adapter, objects, self._state.kept)
         self._way = Way(self._state, self._adapter, is_users_loop=self.is_users_loop)
         self._state.passed = self._adapter.passed()
-        asked = Asked(
-            self.seed, options.resume, self._call(checks.name_of(options.phase)), self._owned()
-        )
-        # fit compares the data.
+        call = self._call(checks.name_of(options.phase))
+        asked = Asked(self.seed, options.resume, call, self._owned())
         is_strict = options.resume is True and options.data_changed == "error"
-        location = self._checkpoints.location
-        self._is_fold = self.is_users_loop and is_strict and is_another_fold(location, asked.owned)
+        self._is_fold = self.is_users_loop and is_strict and is_another_fold(where, asked.owned)
         changed = restore_run(self._checkpoints, self._adapter, self._state, self._display, asked)
         self.is_over = self._state.is_closed
         if self.is_users_loop:
             changed += self._state.go_on_in(process_count())
         self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
         leniency = Leniency.towards(options.data_changed, changed)
-        where, say = self._checkpoints.location, self._display.say
         record = self._adapter.watch().record
         expected = self._position.data_reasons
         self._data = DataCheck(record, leniency, location=where, say=say, expected=expected)
@@ -262,6 +254,8 @@ class Run(Reporting):
         if self.epoch >= count or self.has_stopped:
             if self._is_fold:
                 raise nothing_trained(self._checkpoints.location)
+            require_other_epochs(count, self._epochs_done)
+            self._epochs_done = count
             self.say_done()
             self._checkpoints.tidy(self.history.csv_text())
             self._events.finish(self.step)
@@ -270,9 +264,9 @@ class Run(Reporting):
             self._release.finish(self)
             return
         with self._session():
-            self._iterators.note_loop(own[0])
+            self._iterators.note_loop(own[0], lambda: self._own.counts_for_eye(own[0]))
             if self.is_users_loop:
-                self._way.holds_weights = self._own.note_epochs(own[0])
+                self._way.uses = self._own.note_epochs(own[0])
             while self.epoch < count and not (self.has_stopped or self.is_over):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._adapter.seed(derive(self.seed, "epoch", self.epoch))
@@ -288,6 +282,7 @@ class Run(Reporting):
                     self._end_epoch(has_steps=self.step != begun_at)
             if not self.is_over:
                 self._save_and_wait()
+                self._epochs_done = count
         self.pass_on(count)
         self._release.finish(self)
 
@@ -333,11 +328,7 @@ class Run(Reporting):
             self._evaluation.before_pass()
         cursor = position.enter(feed, has_one_feed=not self.is_users_loop)
         if cursor is None:
-            self._adapter.restore_again()
-            if not position.is_behind:
-                self._evaluation.after_pass()
-            self._seed_between()
-            return
+            return self._pass_by()
         if cursor.batches_done:
             self._adapter.restore_again()
         with self._session() as is_outermost:
@@ -361,11 +352,22 @@ class Run(Reporting):
             if is_outermost and not self.is_over:
                 self._save_and_wait()
 
+    def _pass_by(self) -> None:
+        if self._is_fold:
+            raise nothing_trained(self._checkpoints.location)
+        self._adapter.restore_again()
+        if not self._position.is_behind:
+            self._evaluation.after_pass()
+        self._seed_between()
+
     def _look_at(self, loop: weakref.ref[Any]) -> None:
-        self._iterators.note_loop(loop)
+        own, way = self._own, self._way
+        self._iterators.note_loop(loop, lambda: own.counts_for_eye(loop))
         if self.is_users_loop:
-            first, has_head = self._position.outermost_passed == 0, self._way.has_head
-            self._data.expect(self._own.note_pass(loop, is_first=first, has_head=has_head))
+            if self._epochs_total is None:
+                way.uses |= own.used_around(loop)
+            first, anew = self._position.outermost_passed == 0, self._evaluation.knows_place
+            self._data.expect(own.note_pass(loop, first, begins_anew=anew, lacks=way.lacks()))
 
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from colabkit.runs.leaving import Loop, counted_by, read_on_by
@@ -53,9 +53,17 @@ class SharedIterators:
                 self._newest.append(each)
         return read
 
-    def note_loop(self, loop: weakref.ref[Any]) -> None:
-        """Notes what besides a loop counts its steps, or is read on by them."""
-        found = [_PAIRED if name == "zip" else _COUNTED.format(name) for name in counted_by(loop)]
+    def note_loop(
+        self, loop: weakref.ref[Any], counts_for_eye: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Notes what besides a loop counts its steps, or is read on by them.
+
+        Args:
+            loop: The loop.
+            counts_for_eye: Asks whether the numbers that ``enumerate`` gives are only shown.
+        """
+        counted = [e for e in counted_by(loop) if e != "enumerate" or not counts_for_eye()]
+        found = [_PAIRED if name == "zip" else _COUNTED.format(name) for name in counted]
         found += [_READ_ON.format(name) for name in read_on_by(loop)]
         self.reasons = tuple(dict.fromkeys((*self.reasons, *found)))
 

@@ -6,11 +6,15 @@ read and reset between training and evaluation would be that of the middle of th
 
 from __future__ import annotations
 
+from typing import Any
+
 from colabkit.frameworks.base import FrameworkAdapter
+from colabkit.frameworks.small_copies import is_room_beside
+from colabkit.runs.made_with_model import Used
 from colabkit.runs.state import RunState
 
 # Of a loop without epochs, the passes before these are too far back for anyone to read of them.
-_STOPS_MAX = 16
+_STOPS_MAX, _WITH_WEIGHTS_MAX = 16, 100
 
 
 class Way:
@@ -25,13 +29,22 @@ class Way:
     def __init__(self, state: RunState, adapter: FrameworkAdapter, *, is_users_loop: bool) -> None:
         self._state, self._position, self._adapter = state, state.position, adapter
         self._is_users_loop = is_users_loop
-        # Whether heads of epochs make something with the model, and so need the weights of then.
-        self.holds_weights = False
+        # Where something is made with the model, which so needs the weights of then.
+        self.uses = Used()
 
-    @property
-    def has_head(self) -> bool:
-        """Whether a resume in this epoch comes by its head with the weights of then."""
-        return bool(self._state.stops.get(0, {}).get("objects", {}).get("weights"))
+    def lacks(self) -> Used:
+        """Returns where a resume in the pass that begins does not have the weights of then."""
+        between = range(1, self._position.outermost_passed + 1) if self.uses.between else ()
+        return Used(
+            at_heads=self.uses.at_heads and not self._weights_at(0),
+            between=not all(map(self._weights_at, between)),
+        )
+
+    def _wants_weights(self, passed: int) -> bool:
+        return self.uses.between if passed else self.uses.at_heads
+
+    def _weights_at(self, passed: int) -> Any:
+        return self._state.stops.get(passed, {}).get("objects", {}).get("weights")
 
     def begin_epoch(self) -> None:
         """Comes to the head of an epoch, for the first time or again."""
@@ -50,11 +63,17 @@ class Way:
                 self._adapter.put_small(stops[passed]["objects"])
                 self._state.kept.put(stops[passed]["kept"], stops[passed].get("coming", {}))
             return
-        objects = self._adapter.small_state(with_weights=self.holds_weights and not passed)
+        others = [each for n in stops if n != passed and (each := self._weights_at(n))]
+        # A session that begins just here has not seen a loop yet, and holds them all the same.
+        wants_weights = self._wants_weights(passed) or self._weights_at(passed)
+        is_room = len(others) < _WITH_WEIGHTS_MAX and is_room_beside(others)
+        takes_weights = bool(wants_weights) and is_room
+        objects = self._adapter.small_state(with_weights=takes_weights)
         here = {"objects": objects, "kept": self._state.kept.small_state()}
         stops[passed] = here
-        for passed_before in [each for each in stops if each < passed - _STOPS_MAX]:
-            del stops[passed_before]
+        for before in [each for each in stops if each < passed - _STOPS_MAX]:
+            if not self._weights_at(before):  # what was made there is read for long
+                del stops[before]
 
     def arrive(self) -> None:
         """Puts all back that was done again, where the next loop is that of the checkpoint."""

@@ -256,6 +256,16 @@ _NOTEBOOKS = {
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
         made = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     """,
+    "a loss that keeps long lists and a large array": """
+        losses, steps, bank = [0.5] * 12_000, list(range(12_000)), np.ones(200_000)
+        def loss(output, target):
+            found = F.cross_entropy(output, target) * (1 + bank[-1]) * (1 + steps[-1] % 3)
+            losses.append(found.item())
+            steps.append(len(losses) * 7)
+            bank[len(steps):] += losses[-2]
+            return found
+        made = {"model": network(), "loss": loss}
+    """,
     "a sampler that a callback weighs anew": """
         model, (x, y) = network(), arrays()
         x, y = torch.as_tensor(x), torch.as_tensor(y)
@@ -344,9 +354,9 @@ def test_a_global_that_raises_for_names_it_lacks_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [True, False])
-def test_a_large_array_that_code_changes_is_named(changes, tmp_path):
+def test_an_array_too_large_to_be_held_that_code_changes_is_named(changes, tmp_path):
     cells = run_cells("""
-        bank, changes = np.zeros(200_000), True
+        bank, changes = np.zeros(2_200_000), True
         def loss(output, target):
             if changes:
                 bank[:] += 1
@@ -358,6 +368,29 @@ def test_a_large_array_that_code_changes_is_named(changes, tmp_path):
     )
     named = "given code.bank (ndarray) changes in training and cannot be saved"
     assert list(history.verdict.reasons) == [named] * changes
+
+
+def test_a_long_list_in_what_a_callback_keeps_is_named_where_it_is_not_held(tmp_path):
+    cells = run_cells("""
+        class Rows:
+            def __init__(self):
+                self.pairs = [("a", 0.5)] * 12_000
+                self.losses = [0.5] * 12_000
+        class Keeps(colabkit.Callback):
+            def __init__(self):
+                self.rows = Rows()
+            def on_batch_end(self, run, step, logs):
+                self.rows.losses.append(float(step))
+                if self.rows.pairs:
+                    self.rows.pairs.append(("b", float(step)))
+        rows = Keeps()
+    """)
+    history = colabkit.fit(
+        network(), arrays(), tmp_path, callbacks=[cells["rows"]], epochs=1, progress=False,
+        save_every=2,
+    )  # fmt: skip
+    (reason,) = history.verdict.reasons
+    assert "rows.pairs (list) changes in training and cannot be saved" in reason
 
 
 def test_a_function_that_is_exchanged_in_mid_run_is_named(tmp_path):

@@ -235,4 +235,6 @@ def test_a_kept_value_too_large_to_be_held_through_an_evaluation_is_named(
 ):
     run = BankLife(tmp_path, bank(), writes=writes).train()
     named = ["the kept bank is too large to be held" in each for each in run.verdict.reasons]
-    assert named == [True] * is_named
+    assert named.count(True) == is_named
+    # What the loop sums up itself is lost then.
+    assert len(named) == (2 if is_named else 0)

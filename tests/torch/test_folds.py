@@ -40,6 +40,67 @@ def test_the_second_fold_in_one_folder_is_an_error_that_names_a_folder_for_each(
     assert "{fold}" in caught.value.hint
 
 
+def train_without_epochs(folder: Path) -> Any:
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = colabkit.Run(folder, model=model, optimizer=optimizer, progress=False)
+    for x in run.batches([torch.ones(2, 2)] * 2):
+        optimizer.zero_grad()
+        model(x).sum().backward()
+        optimizer.step()
+    return run
+
+
+def goes_through(folder: Path) -> Any:
+    run = colabkit.Run(folder, progress=False)
+    for _ in run.items("ab"):
+        pass
+    return run
+
+
+@pytest.mark.parametrize("one", [train_without_epochs, goes_through])
+def test_folds_by_passes_alone_in_one_folder_are_an_error_as_well(one, tmp_path):
+    done = []
+
+    def folds() -> None:
+        for fold in range(2):
+            done.append((fold, one(tmp_path).step))
+
+    with pytest.raises(CheckpointMismatchError, match="Nothing would be trained"):
+        folds()
+    assert done == [(0, 2)]
+    assert one(tmp_path).step == 2  # called again it is found done
+    assert [one(tmp_path / str(fold)).step for fold in range(2)] == [2, 2]
+
+
+def test_one_run_for_all_folds_is_an_error_and_stages_of_it_are_none(tmp_path):
+    run = colabkit.Run(tmp_path, progress=False)
+
+    def goes_on_to(count: int) -> None:
+        for _ in run.epochs(count):
+            for _ in run.items("ab"):
+                pass
+
+    for stage in (1, 2):
+        goes_on_to(stage)
+    assert run.step == 4
+
+    def folds() -> None:
+        for _ in range(2):
+            goes_on_to(3)
+
+    with pytest.raises(CheckpointMismatchError, match="Nothing would be trained"):
+        folds()
+    assert run.step == 6
+    goes_on_to(3)
+    again = colabkit.Run(tmp_path, progress=False)
+    for stage in (1, 2, 4):
+        for _ in again.epochs(stage):
+            for _ in again.items("ab"):
+                pass
+    assert again.step == 8
+
+
 def test_folds_in_folders_of_their_own_are_trained_and_found_trained(tmp_path):
     runs = [train(tmp_path / str(fold)) for fold in range(2)]
     assert all(run.has_trained for run in runs)

@@ -254,7 +254,84 @@ def relabels_now_and_then(run: Any, step: Any) -> None:
         step()
 
 
+class Table:
+    """Rows that a writer of one's own keeps, and gives back by a property."""
+
+    def __init__(self) -> None:
+        self._rows: list[Any] = []
+
+    def __call__(self, row: Any) -> None:
+        self._rows.append(row)
+
+    @property
+    def rows(self) -> list[Any]:
+        return self._rows
+
+
+def writes_for_its_caller(run: Any, step: Any) -> None:
+    table = Table()
+
+    def train(table: Any) -> None:
+        for _ in run.items(range(3)):
+            table(step())
+
+    train(table)
+    step(sum(table.rows))
+
+
+def counts_for_its_caller(run: Any, step: Any) -> None:
+    done = 0
+
+    def train() -> None:
+        nonlocal done
+        for _ in run.items(range(3)):
+            step()
+            done += 1
+
+    train()
+    step(done)
+
+
+def steps_what_is_not_given(run: Any, step: Any) -> None:
+    other = torch.optim.Adam(torch.nn.Linear(2, 1).parameters())
+    for _ in run.items(range(3)):
+        step()
+        other.step()
+
+
+def follows_now_and_then(run: Any, step: Any) -> None:
+    target, source = torch.nn.Linear(2, 1), run.model
+    for _ in run.items(range(3)):
+        step(target(torch.ones(2)).sum().item())
+        if run.step % 2:
+            target.load_state_dict(source.state_dict())
+
+
+def follows_softly(run: Any, step: Any) -> None:
+    def follow(target: Any, source: Any) -> None:
+        for ours, theirs in zip(target.parameters(), source.parameters(), strict=True):
+            ours.data.mul_(0.9).add_(theirs.data, alpha=0.1)
+
+    slow = torch.nn.Linear(2, 1)
+    for _ in run.items(range(3)):
+        step(slow(torch.ones(2)).sum().item())
+        follow(slow, run.model)
+
+
+def sets_a_rate_by_a_sum(run: Any, step: Any) -> None:
+    total, optimizer = 0.0, run.optimizer
+    for _ in run.items(range(3)):
+        total += step().item()
+    optimizer.param_groups[0]["lr"] = 1 / total
+
+
 NAMED = {
+    writes_for_its_caller: {"table._rows"},
+    counts_for_its_caller: {"done"},
+    steps_what_is_not_given: {"other"},
+    follows_now_and_then: {"target"},
+    follows_softly: {"slow"},
+    sets_a_rate_by_a_sum: {"total"},
     heaps: {"queue"},
     writes_by_key: {"prototypes"},
     counts_by_key: {"counts"},
@@ -348,7 +425,46 @@ def is_only_returned(run: Any, step: Any) -> None:
     logging.getLogger("x").info("%s", total / done)
 
 
+def goes_by_a_teacher(run: Any, step: Any) -> None:
+    teacher = torch.nn.Linear(2, 1)
+    for _ in run.items(range(3)):
+        step(teacher(torch.ones(2)).sum().item())
+        for parameter in teacher.parameters():
+            parameter.mean()
+
+
+def steps_a_scaler_that_is_off(run: Any, step: Any) -> None:
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    for _ in run.items(range(3)):
+        step()
+        scaler.step(run.optimizer)
+        scaler.update()
+
+
+def writes_into_part_of_what_is_given(run: Any, step: Any) -> None:
+    for _ in run.items(range(3)):
+        step()
+        for parameter in run.model.parameters():
+            parameter.data.clamp_(-1, 1)
+
+
+def shows_what_a_writer_has(run: Any, step: Any) -> None:
+    table = Table()
+
+    def train(table: Any) -> None:
+        for _ in run.items(range(3)):
+            table(step())
+            print(len(table.rows))
+
+    train(table)
+    print(table.rows)
+
+
 EYE = [
+    goes_by_a_teacher,
+    writes_into_part_of_what_is_given,
+    steps_a_scaler_that_is_off,
+    shows_what_a_writer_has,
     is_only_shown,
     is_only_returned,
     sums_for_the_eye,
@@ -372,6 +488,7 @@ def test_what_later_steps_go_by_is_named_and_what_is_for_the_eye_is_not(loop, tm
         return loss.detach()
 
     run = colabkit.Run(tmp_path, model=model, optimizer=optimizer, progress=False)
+    run.model, run.optimizer = model, optimizer
     loop(run, step)
     told = {each.split("begins anew")[0].split()[-1] for each in run.verdict.reasons}
     assert told == NAMED.get(loop, set())
@@ -440,26 +557,3 @@ def test_an_optimizer_or_schedule_that_a_run_was_not_given_is_named(
         f"{more.get(name, '')}"
         for name in named
     ]
-
-
-class Both:
-    """Saves what it holds."""
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.optimizer.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state)
-
-
-def test_an_optimizer_that_an_object_of_the_run_holds_is_given(tmp_path):
-    model = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    run = colabkit.Run(tmp_path, model=model, both=Both(optimizer), progress=False)
-    for x in run.batches(torch.ones(6, 2), batch_size=2):
-        model(x).sum().backward()
-        optimizer.step()
-    assert not run.verdict.reasons

@@ -165,9 +165,35 @@ def test_epochs_whose_batches_never_go_through_the_run_are_saved_as_they_pass(tm
 @pytest.mark.parametrize("around", [wrapped, iter])
 def test_enumerate_around_batches_is_named_beforehand(around, tmp_path):
     training = Training(tmp_path)
-    for _, (x, y) in enumerate(around(training.run.batches(loader()))):
-        training.step(x, y)
+    for number, (x, y) in enumerate(around(training.run.batches(loader()))):
+        training.step(x * (1 + number), y)
     assert "run.batch" in str(training.run.verdict)
+
+
+def test_an_enumerate_whose_numbers_are_only_shown_is_no_reason(tmp_path):
+    training = Training(tmp_path)
+    for number, (x, y) in enumerate(training.run.batches(loader())):
+        training.step(x, y)
+        if number % 2 == 0:
+            print(f"batch {number}")
+    assert not training.run.verdict.reasons
+
+
+def test_a_loop_that_calls_next_in_turns_of_its_own_is_named(tmp_path):
+    training = Training(tmp_path)
+    steps = iter(training.run.batches(loader()))
+    for _ in range(3):
+        training.step(*next(steps))
+    assert any("calls next()" in each for each in training.run.verdict.reasons)
+
+
+def test_what_a_while_statement_that_calls_next_goes_by_is_named(tmp_path):
+    training = Training(tmp_path)
+    steps, done = iter(training.run.batches(loader())), 0
+    while done < 3:
+        training.step(*next(steps))
+        done += 1
+    assert "done begins anew" in str(training.run.verdict)
 
 
 def test_an_enumerate_of_something_else_is_no_reason(tmp_path):
@@ -180,8 +206,8 @@ def test_an_enumerate_of_something_else_is_no_reason(tmp_path):
 
 def test_a_reason_once_found_stays_in_the_verdict_of_later_sessions(tmp_path):
     training = Training(tmp_path)
-    for _, (x, y) in enumerate(training.run.batches(loader())):
-        training.step(x, y)
+    for number, (x, y) in enumerate(training.run.batches(loader())):
+        training.step(x * (1 + number), y)
     later = Training(tmp_path)
     assert later.run.verdict.reasons == training.run.verdict.reasons
     assert not Training(tmp_path, resume=False).run.verdict.reasons

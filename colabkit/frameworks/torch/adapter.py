@@ -21,7 +21,7 @@ from colabkit.frameworks.processes import process_count, speaks_for_all
 from colabkit.frameworks.small_copies import few_weights, small_copies
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.compare import batch_digest, note, record
-from colabkit.frameworks.torch.evaluating import evaluation_mark, is_in_evaluation
+from colabkit.frameworks.torch.evaluating import evaluation_mark
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.pieces import (
@@ -390,23 +390,21 @@ class TorchAdapter:
     def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns which variables hold tensors or arrays from step to step: a hidden state, say.
 
-        A lone number is a sum for the eye, unless steps go by it, and a pass that only evaluates
-        begins anew.
+        A lone number is a sum for the eye, unless steps go by it.
         """
-        modules = self._state.modules.values()
+        modules = tuple(self._state.modules.values())
         held = {id(each) for m in modules for each in (*m.parameters(), *m.buffers())}
-        forgotten = {n: e for n, e in decisive.items() if hasattr(type(e), "load_state_dict")}
-        decisive = {name: each for name, each in decisive.items() if name not in forgotten}
+        parts = (*self._state.optimizers.values(), *self._state.others.values())
+        held |= {id(each) for each in (*parts, *(e for m in modules for e in m.modules()))}
+        without = {n: e for n, e in decisive.items() if hasattr(type(e), "load_state_dict")}
+        decisive = {name: each for name, each in decisive.items() if name not in without}
         left = tuple(
             left_out(name, trains_others=_trains_others(each, held))
-            for name, each in forgotten.items()
+            for name, each in without.items()
+            if id(each) not in held
         )
         if not (self._state.optimizers or self._state.modules):
             return (*left, *begun_anew(decisive))  # what trains, if anything, is none of PyTorch's
-        if is_in_evaluation(self._state):
-            return ()
-        if not self._state.optimizers:
-            return left
         arrays = (
             name
             for name, value in variables.items()
