@@ -501,6 +501,31 @@ class Rows(nn.Module):
         return self.table(x.abs().mul(3).long().clamp(max=8))
 
 
+@pytest.mark.parametrize("name", [None, "sgd", "rmsprop"])
+def test_an_optimizer_by_name_that_takes_no_sparse_gradients_says_what_to_write(name, tmp_path):
+    with pytest.raises(ArgumentError, match="embedding with sparse=True") as caught:
+        colabkit.fit(Rows(), batches(), tmp_path / "run", optimizer=name, **QUIET)
+    assert "torch.optim.SGD(p, lr=0.1)" in caught.value.hint
+    assert not (tmp_path / "run").exists()
+    plain = lambda p: torch.optim.SGD(p, lr=0.1)  # noqa: E731
+    colabkit.fit(Rows(), batches(), tmp_path / "run", optimizer=plain, **QUIET)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sgd_by_name_has_the_bits_of_pytorchs_own_loop_for_narrow_weights_too(dtype, tmp_path):
+    x, y = torch.randn(24, 16), torch.randn(24, 8)
+    ours, plain = nn.Linear(16, 8).to(dtype), nn.Linear(16, 8).to(dtype)
+    plain.load_state_dict(ours.state_dict())
+    rows = [(x[at : at + 8].to(dtype), y[at : at + 8].to(dtype)) for at in (0, 8, 16)]
+    colabkit.fit(ours, rows, tmp_path, epochs=3, optimizer="sgd", loss="mse", **QUIET)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)
+    for a, b in rows * 3:
+        optimizer.zero_grad()
+        nn.functional.mse_loss(plain(a), b).backward()
+        optimizer.step()
+    same_bits(plain, ours)
+
+
 @pytest.mark.parametrize("make", [model, Rows])
 def test_a_group_that_is_broken_off_and_resumed_has_the_bits_of_the_plain_loop(make, tmp_path):
     """Also within an epoch's last group, which is smaller."""

@@ -23,6 +23,7 @@ _OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "radam": torch.optim.RAdam,
 }
 _FUSED = ("adamw", "adam", "sgd")
+_WIDE_BYTES = 4
 
 
 def make_optimizer(
@@ -56,7 +57,8 @@ def make_optimizer(
         raise ArgumentError(message, argument="model", hint="Unfreeze what is to be trained.")
     parameters += own
     if optimizer is None or isinstance(optimizer, str):
-        return _named(optimizer or "adamw", parameters, settings)
+        is_sparse = any(getattr(each, "sparse", False) is True for each in model.modules())
+        return _named(optimizer or "adamw", parameters, settings, is_sparse=is_sparse)
     if callable(optimizer) and not _takes(optimizer, settings):
         raise _has_its_own(settings, "the function that makes the optimizer takes none")
     made = optimizer(parameters, **settings) if callable(optimizer) else None
@@ -136,7 +138,11 @@ def _has_its_own(settings: Mapping[str, float], why: str) -> ArgumentError:
 
 
 def _named(
-    name: str, parameters: list[nn.Parameter], settings: Mapping[str, float]
+    name: str,
+    parameters: list[nn.Parameter],
+    settings: Mapping[str, float],
+    *,
+    is_sparse: bool,
 ) -> torch.optim.Optimizer:
     make = _OPTIMIZERS.get(name.lower())
     if make is None:
@@ -152,7 +158,25 @@ def _named(
                 " bitsandbytes.optim.AdamW8bit(p, lr=1e-4)."
             )
         raise ArgumentError(message, argument="optimizer", hint=hint)
-    fusable = all(p.is_floating_point() and p.device.type in {"cpu", "cuda"} for p in parameters)
-    if name.lower() in _FUSED and fusable:
+    if is_sparse and name.lower() != "adagrad":
+        message = (
+            f"The model has an embedding with sparse=True, whose gradients {name} cannot take."
+        )
+        if name.lower() == "sgd":
+            message = "The model has an embedding with sparse=True, and sgd by name has momentum."
+        hint = (
+            'Make it with sparse=False; or pass optimizer="adagrad", or an SGD without momentum:'
+            " optimizer=lambda p: torch.optim.SGD(p, lr=0.1)."
+        )
+        raise ArgumentError(message, argument="optimizer", hint=hint)
+    if name.lower() in _FUSED and all(_can_be_fused(p, name) for p in parameters):
         return make(parameters, fused=True, **settings)
     return make(parameters, **settings)
+
+
+def _can_be_fused(parameter: nn.Parameter, name: str) -> bool:
+    if not parameter.is_floating_point():
+        return False
+    # On a processor PyTorch's fused SGD gives narrow weights other steps than its own loop does.
+    is_narrow = name.lower() == "sgd" and parameter.element_size() < _WIDE_BYTES
+    return parameter.device.type == "cuda" or (parameter.device.type == "cpu" and not is_narrow)
