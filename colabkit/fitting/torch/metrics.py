@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -88,9 +89,13 @@ class Metrics:
         """Has TorchMetrics add nothing up over processes, each of which sees every sample."""
         for metric in self.accumulating.values():
             several = metric.values() if isinstance(metric, Mapping | nn.ModuleDict) else [metric]
-            for each in several:
+            modules = [each.modules() for each in several if isinstance(each, nn.Module)]
+            for each in itertools.chain(*modules):
+                # What it goes by is taken from the setting where it is made.
                 if hasattr(each, "sync_on_compute"):
-                    each.sync_on_compute = False
+                    vars(each).update(
+                        sync_on_compute=False, _to_sync=False, dist_sync_on_step=False
+                    )
 
     @torch.no_grad()
     def of_batch(
