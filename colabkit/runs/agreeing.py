@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from colabkit.errors import ReplicasDifferError
 from colabkit.frameworks.processes import Processes
@@ -17,6 +18,7 @@ from colabkit.runs.boundaries import Boundaries
 from colabkit.runs.checkpoint_manager import CheckpointManager, CheckpointOptions
 from colabkit.runs.limits import Limits
 from colabkit.runs.options import RunOptions
+from colabkit.runs.own_states import OwnStates, Where, name_of, own_of_run
 from colabkit.runs.several_managers import FollowingManager, LeadingManager
 from colabkit.runs.verdict import ResumeVerdict
 
@@ -33,7 +35,9 @@ class Agreeing(Boundaries):
     _verdict: ResumeVerdict
     _met_step = _next_meeting_step = 0
     _met_s = 0.0
-    _has_compared = _has_heard = False
+    _has_compared = _has_heard = _has_own = False
+    # The modules whose buffers each step begins with as process 0 has them.
+    _shares_buffers: frozenset[str] = frozenset()
     _digest: Callable[[], str] = str
 
     def _agree(self, options: RunOptions) -> None:
@@ -47,6 +51,11 @@ class Agreeing(Boundaries):
     @property
     def _leads(self) -> bool:
         return self._world.rank == 0
+
+    def _begin_session(self) -> None:
+        if self.step == 0 or self._state.begins_phase:
+            self._gather_own()
+        super()._begin_session()
 
     def _kept_in(self, ckpt_dir: str | Path, options: CheckpointOptions) -> CheckpointManager:
         if self._leads:
@@ -117,28 +126,80 @@ class Agreeing(Boundaries):
 
     def _save_unraised(self, *, wait: bool, has_failed: bool = False) -> None:
         """Saves what is left: after an error the others may be anywhere, and are not waited for."""
-        is_alone = self._leads and not self._kept.is_taken_by_all
-        is_joint = self._kept.is_taken_by_all and not has_failed
+        needs_all = self._kept.is_taken_by_all or self._has_own
+        is_alone = self._leads and not needs_all
+        is_joint = needs_all and not has_failed
         if (is_alone or is_joint) and not self.is_mid_update():
             with self._unraised(), self._kept.alone(when=is_alone):
+                if self._has_own:
+                    self._gather_own()
                 super()._save_and_wait() if wait else self._checkpoints.save_if_due(self.step)
 
     def compare_replicas(self, digest: Callable[[], str]) -> None:
         """Takes what hashes the weights, to be compared after a first step and before a save."""
         self._digest = digest
 
-    def _own_digests(self) -> Mapping[str, str]:
-        """Returns hashes of what each process may have for itself, by its names."""
-        return {}
+    def _own_states(self) -> dict[Where, Any]:
+        """Returns what this process may have for itself, by where a checkpoint holds it."""
+        adapter: Any = self._adapter  # PyTorch's
+        sections, kept = self._evaluation.held_by_all(adapter.sections_here())
+        states: dict[Where, Any] = adapter.own_states(sections, shares_buffers=self._shares_buffers)
+        return states | own_of_run(kept, self._state.stops)
 
-    def _name_own(self, found: Sequence[Mapping[str, str]]) -> None:
-        """Names what a process has for itself, of which a checkpoint holds process 0's."""
-        apart = {name for each in found for name in each if each[name] != found[0].get(name)}
+    def _digests_of(self, states: Mapping[Where, Any]) -> dict[Where, str]:
+        adapter: Any = self._adapter  # PyTorch's
+        return {path: adapter.digest_of(state) for path, state in states.items()}
+
+    def _gather_own(self) -> None:
+        """Takes up, for the save that follows, what each process has for itself."""
+        states = self._own_states()
+        at = f"the values of step {self.step:,}"
+        self._take_own(states, self._world.gather(self._digests_of(states), at=at))
+
+    def _take_own(
+        self, states: Mapping[Where, Any], digests: Sequence[Mapping[Where, str]]
+    ) -> None:
+        """Takes up what differs.
+
+        Args:
+            states: What this process has.
+            digests: Hashes of what each has.
+        """
+        paths = dict.fromkeys(path for each in digests for path in each)
+        apart = [p for p in paths if any(each.get(p) != digests[0].get(p) for each in digests)]
+        self._has_own, self._state.own = bool(apart), OwnStates()
         if apart:
-            names = ", ".join(sorted(apart))
-            reason = f"each process has {names} of its own, and a checkpoint holds process 0's"
-            self._verdict = self._verdict.adding(reasons=(reason,))
-            self._say_unsaved((reason,))
+            adapter: Any = self._adapter  # PyTorch's
+            copies = adapter.copies_of({p: states[p] for p in apart if p in states})
+            every = self._world.gather(copies, at=f"what differs at step {self.step:,}")
+            self._state.own = OwnStates.of_processes(every, matters=self._matters)
+            self._say_own([name_of(p) for p in apart if p not in self._state.own.states])
+
+    def _matters(self, path: Where) -> bool:  # noqa: ARG002  # that of any process may
+        """Whether what each process has at a place decides how training goes on."""
+        return True
+
+    def _say_own(self, lost: list[str]) -> None:
+        """Has the verdict say that each process has something for itself.
+
+        Args:
+            lost: What of it a checkpoint cannot hold.
+        """
+        own = self._state.own
+        reasons: tuple[str, ...] = ()
+        notices = (f"provided {own.processes} processes go on",) if own.names else ()
+        if lost:
+            names = ", ".join(dict.fromkeys(lost))
+            why = "too large for each to be saved, or not there in all"
+            reasons = (
+                f"each process has {names} of its own, {why}: a checkpoint holds process 0's",
+            )
+        self._verdict = self._verdict.adding(reasons=reasons, notices=notices)
+        said = self.history.verdict
+        if self.has_trained and said is not None:
+            self.history.verdict = said.adding(reasons=reasons, notices=notices)
+            if self.history.verdict != said:
+                self._display.say(str(self.history.verdict))
 
     def _require_replicas(self, *, saves: bool = False) -> None:
         """Raises ReplicasDifferError where a process holds other weights than rank 0.
@@ -148,7 +209,8 @@ class Agreeing(Boundaries):
         """
         self._has_compared = True
         call = self._kept.call_ahead() if saves else None
-        held = (self._digest(), dict(self._own_digests()), call)
+        states = self._own_states()
+        held = (self._digest(), self._digests_of(states), call)
         found = self._world.gather(held, at=f"the weights of step {self.step:,}")
         digests, own, calls = zip(*found, strict=True)
         if apart := [rank for rank, each in enumerate(digests) if each != digests[0]]:
@@ -161,7 +223,7 @@ class Agreeing(Boundaries):
                 " rank. The newest checkpoint is from before."
             )
             raise ReplicasDifferError(message, hint=hint)
-        self._name_own(own)
+        self._take_own(states, own)
         self._kept.note_called(calls[0])
 
     def _agreed_best(self, is_best: bool) -> bool:

@@ -116,6 +116,18 @@ class Evaluation:
         own = self._state.section(began, place.epoch_values, place.noted, place.large)
         return [*over(sections), own]
 
+    def held_by_all(self, sections: Sequence[Section]) -> tuple[list[Section], Mapping[str, Any]]:
+        """Returns the objects' sections and the kept values that a save made now would hold.
+
+        Args:
+            sections: Those of the objects as they are.
+        """
+        place, kept = self.place(), self._state.kept.state_dict()
+        if place is None:
+            return list(sections), kept
+        over: Any = getattr(place.of_objects, "over", list)
+        return over(sections), {name: kept[name] for name in place.large} | place.noted["kept"]
+
     def _changed(self, place: _Place) -> list[str]:
         """Returns what cannot be put back as it was at a place, and is so no more."""
         now = marks_of(self._state.kept, place.large)

@@ -211,8 +211,7 @@ class Run(Reporting):
         self._is_fold = self.is_users_loop and is_strict and is_another_fold(where, asked.owned)
         changed = restore_run(self._checkpoints, self._adapter, self._state, self._display, asked)
         self.is_over = self._state.is_closed
-        if self.is_users_loop:
-            changed += self._state.go_on_in(process_count())
+        changed += self._state.go_on_in(process_count(), sums=self.is_users_loop)
         self._verdict = self._verdict.adding(reasons=(*changed, *self._state.reasons))
         leniency = Leniency.towards(options.data_changed, changed)
         record = self._adapter.watch().record

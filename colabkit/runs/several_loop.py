@@ -37,8 +37,7 @@ class RunOfSeveral(Agreeing, Run):
         self._digest = self._adapter.weights_digest  # type: ignore[attr-defined]  # PyTorch's
         self._agree(options)
         provided = f"provided {process_count()} processes go on"
-        others = self._adapter.notices_of_several()  # type: ignore[attr-defined]  # PyTorch's
-        self._verdict = self._verdict.adding(notices=(provided, *others))
+        self._verdict = self._verdict.adding(notices=(provided,))
 
     def _kept_in(self, ckpt_dir: str | Path, options: CheckpointOptions) -> CheckpointManager:
         joining = getattr(self._adapter, "join_processes", None)
@@ -53,11 +52,6 @@ class RunOfSeveral(Agreeing, Run):
     def is_mid_update(self) -> bool:
         """Whether gradients wait, of which each process may have its own."""
         return self._gathers() and not self._adapter.has_stepped()
-
-    def _own_digests(self) -> dict[str, str]:
-        kept = self._state.kept.small_state()
-        own: dict[str, str] = self._adapter.own_digests(kept)  # type: ignore[attr-defined]
-        return own
 
     def _gathers(self) -> bool:
         return bool(self._adapter.gathers())  # type: ignore[attr-defined]  # PyTorch's

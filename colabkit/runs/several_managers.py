@@ -33,9 +33,10 @@ from colabkit.checkpoint import (
 )
 from colabkit.errors import CheckpointCorruptError, ColabKitError
 from colabkit.frameworks.base import FrameworkAdapter
-from colabkit.frameworks.processes import Processes
+from colabkit.frameworks.processes import Processes, process_count
 from colabkit.runs.checkpoint_manager import CheckpointManager, Snapshot
 from colabkit.runs.other_readers import CANNOT, READ, OtherReaders, cutter_of
+from colabkit.runs.own_states import with_own
 from colabkit.storage import RemountResult, volume_at
 
 _NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
@@ -273,9 +274,11 @@ class FollowingManager(CheckpointManager):
                 own, problem = self._read(*asked)
                 self._world.gather(problem, at=READ)
         loaded: LoadedCheckpoint | None = self._world.share(None, at=at)
-        if loaded is None or loaded.sections or own is None:
-            return loaded
-        return dataclasses.replace(loaded, sections=own.sections)
+        if loaded is None:
+            return None
+        sections = loaded.sections if loaded.sections or own is None else own.sections
+        sections = with_own(sections, self._world.rank, process_count())
+        return dataclasses.replace(loaded, sections=sections)
 
     def _read(self, where: str, name: str) -> tuple[LoadedCheckpoint | None, str]:
         """Returns its part of a checkpoint, or why it has none."""

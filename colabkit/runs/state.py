@@ -13,6 +13,7 @@ from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.history import History, PhaseRecord
 from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.monitor import Monitor
+from colabkit.runs.own_states import OwnStates
 from colabkit.runs.phases import Call, Phase, Standing, title_of, without_likes
 from colabkit.runs.position import Cursor, Position
 from colabkit.runs.same_data import WAYS_ON
@@ -69,6 +70,8 @@ class RunState:
         self._epoch_values_restored: dict[str, float] = {}
         # How many processes a loop of the user's own has trained in; 0 before it has.
         self.processes = 0
+        # What the other processes of several had for themselves where all took up a save.
+        self.own = OwnStates()
 
     @property
     def should_stop(self) -> bool:
@@ -139,12 +142,21 @@ class RunState:
             self.phases[-1] = self.phases[-1].going_on_to(epochs, done=position.epoch)
         return self.go_on_to(epochs)
 
-    def go_on_in(self, processes: int) -> tuple[str, ...]:
-        """Goes on in so many processes; returns why that is not as exact as the same number."""
+    def go_on_in(self, processes: int, *, sums: bool) -> tuple[str, ...]:
+        """Goes on in so many processes; returns why that is not as exact as the same number.
+
+        Args:
+            processes: How many.
+            sums: Whether the loop is the user's own, who sums gradients over them.
+        """
+        own, self.own = self.own, OwnStates()
+        reasons = own.changes(processes)
+        if not sums:
+            return reasons
         then, self.processes = self.processes, processes
         if then in {0, processes}:
-            return ()
-        return (f"gradients were summed over {then} processes, are over {processes}",)
+            return reasons
+        return (*reasons, f"gradients were summed over {then} processes, are over {processes}")
 
     def place(self) -> Hashable:
         """Returns what is another whenever there is something new to save."""
@@ -292,6 +304,7 @@ class RunState:
             "kept": self.kept.state_dict(),
             "stops": self.stops,
             **({"processes": self.processes} if self.processes > 1 else {}),
+            **({"own": self.own.state_dict()} if self.own.processes else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -313,6 +326,7 @@ class RunState:
         self.kept.load_state_dict(state.get("kept", {}))
         self.take_phases(phases_in(state))
         self.processes = state.get("processes", 1)
+        self.own = OwnStates.of_state(state.get("own", {}))
 
 
 def phases_in(state: Mapping[str, Any]) -> list[Phase]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.torch.killing import outcome
 from tests.torch.ranks import came_through, killed, together
 from tests.torch.several_pieces import in_pieces
 from tests.torch.several_ways import QUIET, KillRanks, result, same_weights
+from tests.torch.several_ways import train as fitted
 from tests.torch.test_several_loops import shared_out
 
 
@@ -105,72 +107,189 @@ def leaving_buffers(model: nn.Module) -> nn.Module:
     return DistributedDataParallel(model, **{name: False})
 
 
-NAMED = {
-    "a_metric": (
-        Ways(objects=lambda _: {"mean": Mean()}, after=lambda _, o, loss: o["mean"].update(loss)),
-        "each process has mean of its own",
+def remember(_: Any, objects: dict[str, Any], loss: torch.Tensor) -> None:
+    objects["model"].seen = 0.9 * getattr(objects["model"], "seen", 0.0) + float(loss)
+
+
+KEPT = {
+    "a_metric": Ways(
+        objects=lambda _: {"mean": Mean()}, after=lambda _, o, loss: o["mean"].update(loss)
     ),
-    "a_kept_value": (Ways(after=keep_sum), "each process has total of its own"),
-    "a_metric_beside_pieces": (
-        Ways(
-            wrap=in_pieces,
-            objects=lambda _: {"mean": Mean()},
-            after=lambda _, o, loss: o["mean"].update(loss),
-        ),
-        "each process has mean of its own",
+    "a_kept_value": Ways(after=keep_sum),
+    "a_metric_beside_pieces": Ways(
+        wrap=in_pieces,
+        objects=lambda _: {"mean": Mean()},
+        after=lambda _, o, loss: o["mean"].update(loss),
     ),
-    "buffers": (
-        Ways(norm=True, wrap=leaving_buffers),
-        "model has buffers of its own in each process",
-    ),
-    "statistics": (Ways(norm=True), "provided model is not left in an evaluation"),
-    "a_hook": (Ways(wrap=compressed), "model sums by a hook whose state no checkpoint holds"),
+    "an_attribute": Ways(after=remember),
+    "buffers": Ways(norm=True, wrap=leaving_buffers),
+    "statistics": Ways(norm=True),
 }
+
+
+def _local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def own_of(folder: Path, rank: int) -> dict[str, Any]:
+    return torch.load(folder / f"own-{rank}", weights_only=False)
 
 
 @pytest.mark.parametrize(
     "what",
     [
         pytest.param(each, marks=pytest.mark.needs(abilities.PIECES) if "pieces" in each else ())
-        for each in NAMED
+        for each in KEPT
     ],
 )
-def test_what_each_process_has_for_itself_is_named(what, tmp_path):
-    way, words = NAMED[what]
+def test_what_each_process_has_for_itself_is_saved_for_each(what, tmp_path):
+    def work(folder: Path, **options: Any) -> None:
+        kept: list[Any] = []
+
+        def after(*given: Any) -> None:
+            kept[:] = given[:2]
+            KEPT[what].after(*given)
+
+        history = train(folder, KEPT[what]._replace(after=after), **options)
+        values, objects = kept
+        mean = objects["mean"].state_dict() if "mean" in objects else {}
+        weights = {n: _local(each) for n, each in objects["model"].state_dict().items()}
+        own = {**weights, **mean, "kept": values.total}
+        own["seen"] = getattr(objects["model"], "seen", 0.0)
+        torch.save(own, folder / f"own-{dist.get_rank()}")
+        assert str(history.verdict).startswith("Resume is exact")
+        assert "provided 2 processes go on" in history.verdict.notices
+
+    came_through(lambda _: work(tmp_path / "alone"), 2, tmp_path / "alone")
+    killing = {"callbacks": [KillRanks(5, (1,))], "save_every": 1}
+    assert killed(together(lambda _: work(tmp_path, **killing), 2, tmp_path)[1])
+    came_through(lambda _: work(tmp_path), 2, tmp_path)
+    for rank in (0, 1):
+        alone, gone_on = own_of(tmp_path / "alone", rank), own_of(tmp_path, rank)
+        assert all(torch.equal(*map(torch.as_tensor, (alone[n], gone_on[n]))) for n in alone)
+    firsts, seconds = own_of(tmp_path, 0), own_of(tmp_path, 1)
+    assert any(not torch.equal(*map(torch.as_tensor, (firsts[n], seconds[n]))) for n in firsts)
+    assert result(tmp_path) == result(tmp_path / "alone")
+
+
+def test_what_is_too_large_to_be_saved_for_each_process_is_named(tmp_path):
+    def keep_much(kept: Any, _: Any, loss: torch.Tensor) -> None:
+        kept.total = torch.full((3 << 20,), float(loss))
+
+    def work(_: int) -> None:
+        history = train(tmp_path, Ways(after=keep_much), save_every=2, max_steps=2)
+        words = "each process has total of its own, too large for each to be saved"
+        assert history.verdict.reasons[0].startswith(words)
+
+    came_through(work, 2, tmp_path)
+
+
+def test_a_hook_with_a_state_is_named(tmp_path):
+    way, words = Ways(wrap=compressed), "model sums by a hook whose state no checkpoint holds"
     came_through(lambda _: train(tmp_path, way, save_every=2, max_steps=4), 2, tmp_path)
     assert words in (tmp_path / "verdict").read_text()
+
+
+class Remembering(nn.Module):
+    """Goes by what it has seen, which in each process is of its own parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network(dropout=0.0)
+        self.seen = 0.0
+        self.rows: list[float] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen = 0.9 * self.seen + 0.1 * float(x.mean())
+            self.rows = [*self.rows[-3:], float(x[0, 0])]
+        return self.inner(x) * (1 + self.seen + sum(self.rows) / 100)
+
+
+class Easing(nn.Module):
+    """A loss that goes by a mean of what it was."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.ones(()))
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        found = functional.cross_entropy(output, target)
+        weight = 1 / self.mean
+        if output.requires_grad:
+            self.mean = 0.9 * self.mean + 0.1 * found.detach()
+        return found * weight
+
+
+def counting_loss() -> Callable[..., torch.Tensor]:
+    seen = {"calls": 0}
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen["calls"] += output.requires_grad
+        return functional.cross_entropy(output, target) * min(1.0, seen["calls"] / 8)
+
+    return loss
+
+
+REMEMBERED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
+    "a_model": (lambda: {"model": Remembering()}, "model (its attributes)"),
+    "a_loss": (lambda: {"loss": Easing()}, "loss (its buffers)"),
+    "a_count": (lambda: {"loss": counting_loss()}, "attributes of given code"),
+}
+
+
+@pytest.mark.parametrize("what", REMEMBERED)
+def test_what_a_part_goes_by_in_its_process_goes_on_there_and_else_is_named(what, tmp_path):
+    make, name = REMEMBERED[what]
+
+    def work(folder: Path, **options: Any) -> None:
+        fitted(folder, **{"model": network(dropout=0.0), **make(), **options})
+
+    came_through(lambda _: work(tmp_path / "alone"), 2, tmp_path / "alone")
+    killing = {"callbacks": [KillRanks(3, (0,))], "save_every": 1}
+    assert killed(together(lambda _: work(tmp_path, **killing), 2, tmp_path)[0])
+    shutil.copytree(tmp_path / "run", tmp_path / "one" / "run")
+    came_through(lambda _: work(tmp_path), 2, tmp_path)
+    same_weights(tmp_path)
+    assert result(tmp_path) == result(tmp_path / "alone")
+    assert (tmp_path / "verdict").read_text().startswith("Resume is exact")
+    came_through(lambda _: work(tmp_path / "one"), 1, tmp_path / "one")
+    said = (tmp_path / "one" / "verdict").read_text()
+    assert said.startswith("Resume is approximate")
+    assert f"{name} changes with each part that a process takes" in said
+
+
+def test_what_only_a_callback_has_by_process_goes_on_in_one(tmp_path):
+    class Rows:
+        """Keeps the statistics that its process has."""
+
+        def __init__(self, model: nn.Module) -> None:
+            self.model, self.rows = model, torch.zeros(12)
+
+        def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+            self.rows = self.rows * 0.9 + self.model[1].running_mean
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"rows": self.rows}
+
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            self.rows = state["rows"]
+
+    def work(folder: Path, *more: Any, **options: Any) -> None:
+        model = network(norm=True)
+        fitted(folder, model=model, callbacks=[Rows(model), *more], **options)
+
+    came_through(lambda _: work(tmp_path / "alone"), 2, tmp_path / "alone")
+    work_killed = lambda _: work(tmp_path, KillRanks(3, (0, 1)), save_every=1)  # noqa: E731
+    assert all(map(killed, together(work_killed, 2, tmp_path)))
+    came_through(lambda _: work(tmp_path), 1, tmp_path)
+    assert result(tmp_path) == result(tmp_path / "alone")
+    assert (tmp_path / "verdict").read_text().startswith("Resume is exact")
 
 
 def averaging(model: nn.Module) -> dict[str, Any]:
     average = swa_utils.get_ema_multi_avg_fn(0.9)
     return {"average": swa_utils.AveragedModel(model, multi_avg_fn=average)}
-
-
-@pytest.mark.parametrize("sums", [True, False])
-@pytest.mark.parametrize(
-    "made",
-    [lambda model: model, pytest.param(in_pieces, marks=pytest.mark.needs(abilities.PIECES))],
-    ids=["copies", "pieces"],
-)
-def test_what_a_loss_sums_up_of_its_own_parts_is_named(made, sums, tmp_path):
-    def work(_: int) -> None:
-        seen = {"calls": 0, "mean": torch.zeros(())}
-
-        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            found = functional.cross_entropy(output, target)
-            seen["calls"] += 1
-            if sums:
-                seen["mean"] = 0.9 * seen["mean"] + 0.1 * found.detach()
-            return found
-
-        history = colabkit.fit(
-            made(network(dropout=0.0)), arrays(), tmp_path, loss=loss, epochs=1, batch_size=8,
-            save_every=2, progress=False,
-        )  # fmt: skip
-        named = [each for each in history.verdict.reasons if "of given code" in each]
-        assert len(named) == sums
-
-    came_through(work, 2, tmp_path)
 
 
 def test_an_average_of_the_weights_needs_no_wrapper_and_goes_on_bit_for_bit(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils import data as torch_data
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import colabkit
 from tests.torch.cases import SAMPLES, arrays, network
@@ -123,3 +126,84 @@ def test_one_process_goes_on_bit_for_bit_where_targets_did_not_count(tmp_path):
         came_through(lambda rank, run=work: run(rank, None), counts[1], folder)
         found.append(torch.load(weights, weights_only=True))
     assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())
+
+
+class Words(nn.Module):
+    """An embedding with sparse gradients, in which samples share rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.table = nn.EmbeddingBag(9, 3, sparse=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.table(x.abs().mul(4).long().clamp(max=8))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_rows_of_sparse_gradients_are_summed_as_by_hand_and_in_one_process(accumulate, tmp_path):
+    x, y = arrays()
+
+    def fit(steps: int, to: Path) -> nn.Module:
+        model = Words()
+        loader = torch_data.DataLoader(torch_data.TensorDataset(x, y), batch_sampler=InOrder())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+        given = {"epochs": 3, "max_steps": steps, "progress": False, "accumulate": accumulate}
+        colabkit.fit(model, loader, to, optimizer=optimizer, **given)
+        return model
+
+    def work(rank: int) -> None:
+        fit(4, tmp_path / "run")
+        model, own = fit(9, tmp_path / "alone"), Words()
+        if rank == 0:
+            torch.save(model.state_dict(), tmp_path / "weights")
+        if accumulate > 1:
+            return
+        wrapped = DistributedDataParallel(own)
+        optimizer = torch.optim.SGD(own.parameters(), lr=0.3)
+        for batch in list(InOrder()) * 3:
+            at = torch.tensor(batch).tensor_split(2)[rank]
+            optimizer.zero_grad()
+            functional.cross_entropy(wrapped(x[at]), y[at]).backward()
+            optimizer.step()
+        assert torch.equal(model.table.weight, own.table.weight)
+
+    def go_on(_: int) -> None:
+        model = fit(9, tmp_path / "run")
+        alone = torch.load(tmp_path / "weights", weights_only=True)
+        assert torch.equal(model.table.weight, alone["table.weight"])
+
+    came_through(work, 2, tmp_path)
+    came_through(go_on, 1, tmp_path)
+
+
+def test_a_loss_is_called_once_for_each_part_and_its_first_look_leaves_it_as_it_was(tmp_path):
+    x, y = arrays()
+
+    def work(_: int) -> None:
+        calls = []
+
+        def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            calls.append(len(target))
+            return functional.cross_entropy(output, target) * (1 + len(calls))
+
+        rows = torch_data.DataLoader(torch_data.TensorDataset(x, y), batch_sampler=InOrder())
+        given = {"epochs": 1, "optimizer": "sgd", "progress": False, "validation_data": rows}
+        colabkit.fit(network(), rows, tmp_path / "run", loss=loss, **given)
+        assert calls == [BATCH // 2] * (2 * len(InOrder()))
+
+    came_through(work, 2, tmp_path)
+
+
+def test_metrics_that_would_add_up_over_processes_count_each_sample_once(tmp_path):
+    x, y = arrays()
+
+    def work(_: int) -> None:
+        collection = MetricCollection({"matrix": MulticlassConfusionMatrix(3)})
+        metrics = {"count": MulticlassConfusionMatrix(3), "top": MulticlassAccuracy(3)}
+        history = fitted(network(), x, y, tmp_path / "run", metrics={**metrics, "all": collection})
+        for name in ("count", "matrix"):
+            row = history.epochs[0]
+            assert sum(row[f"{name}_{place}"] for place in range(9)) == BATCH * len(InOrder())
+
+    came_through(work, 2, tmp_path)

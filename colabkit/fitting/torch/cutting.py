@@ -80,7 +80,7 @@ def _reasons(then: Cut, parts: int, processes: int, config: TrainConfig) -> tupl
         found.append("the model draws from a generator of its own, once for each part")
     loss = config.loss
     keeps_own = isinstance(loss, nn.Module) and any(True for _ in loss.buffers())
-    if keeps_own and not type(loss).__module__.startswith("torch.nn."):
+    if parts > processes and keeps_own and not type(loss).__module__.startswith("torch.nn."):
         found.append(f"{type(loss).__name__} keeps buffers of its own in each process")
     if processes > 1 and config.device.type == "cuda":
         found.append("nobody has seen whether several GPUs repeat their sums bit for bit")

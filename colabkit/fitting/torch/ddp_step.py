@@ -19,6 +19,7 @@ from colabkit.fitting.torch.batch_parts import detached, joined, parts_of
 from colabkit.fitting.torch.batches import count_samples
 from colabkit.fitting.torch.loss_reduction import LossReduction, Reduction, is_of_classes
 from colabkit.fitting.torch.microbatch import PartForward, target_of
+from colabkit.fitting.torch.replicas import Replicas
 from colabkit.fitting.torch.step import (
     ForwardResult,
     StepResult,
@@ -36,6 +37,7 @@ from colabkit.frameworks.torch.world import World
 
 _HOST = torch.device("cpu")
 Around = Callable[[int], contextlib.AbstractContextManager[None]]
+Anew = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class _Counting(NamedTuple):
@@ -58,6 +60,7 @@ class PartsForward(PartForward):
         share: Which parts this process takes.
         world: The other processes, None where there are none.
         summing: What is called in place of the model, and sums; None sums the loss alone.
+        adds_up: Whether the losses of parts are known to give that of all.
     """
 
     def __init__(
@@ -66,6 +69,8 @@ class PartsForward(PartForward):
         share: Share,
         world: World | None,
         summing: Summing | None = None,
+        *,
+        adds_up: bool = False,
     ) -> None:
         super().__init__(config)
         self._called = summing or config.model
@@ -73,6 +78,7 @@ class PartsForward(PartForward):
         self._share = share
         self._world = world
         self._was_looked_at = False
+        self._adds_up = adds_up
         # Elsewhere it would be waited for, or would have to tell the batches of a group apart.
         self._can_correct = config.device.type == "cpu" and config.accumulate == 1
         self.correction: torch.Tensor | None = None
@@ -82,11 +88,17 @@ class PartsForward(PartForward):
         """Returns the outcome of the whole batch."""
         return self.over(batch, lambda _: None, lambda _: contextlib.nullcontext())
 
-    def look_at(self, parts: Parts) -> None:
-        """Raises ArgumentError where the losses of two halves do not give that of both."""
+    def look_at(self, parts: Parts, anew: Anew) -> None:
+        """Raises ArgumentError where the losses of two halves do not give that of both.
+
+        Args:
+            parts: Those of a batch.
+            anew: Gives the context of a call, behind which the loss is as it was before.
+        """
         for part in parts.local[:1]:
-            passed = self.pass_through(part.batch)
-            self._inspect(self._weighing_of(part), passed, part)
+            with anew():
+                passed = self.pass_through(part.batch)
+            self._inspect(self._weighing_of(part), passed, part, anew)
 
     def over(
         self, parts: Parts, backward: Callable[[torch.Tensor], None], around: Around
@@ -113,7 +125,7 @@ class PartsForward(PartForward):
                 if not place:
                     counting = counting if is_known else self._begin_count(parts)
                     divisor = counting.wait()
-                if not (reduction.is_known or self._was_looked_at):
+                if not (reduction.is_known or self._adds_up):
                     self._inspect(reduction, passed, part)
                 term = _term(reduction, passed.loss, part, of=parts.samples, counted=divisor)
                 terms[part.number] = term.detach()
@@ -122,7 +134,7 @@ class PartsForward(PartForward):
                 backward(term)
             if self._config.metrics and part.samples:
                 kept.append((part.samples, detached(main_output(passed.output)), passed.target))
-        self._was_looked_at = True
+        self._was_looked_at = self._adds_up = True
         assert summing is not None  # noqa: S101  # each process takes a part
         loss = self._corrected(summing(), parts)
         return StepResult(loss, self.values_of(self._whole(kept, loss, parts)), parts.samples)
@@ -206,7 +218,13 @@ class PartsForward(PartForward):
         target = joined([each[2] for each in kept], counts)
         return ForwardResult(output, target, loss, parts.samples)
 
-    def _inspect(self, reduction: LossReduction, passed: ForwardResult, part: Part) -> None:
+    def _inspect(
+        self,
+        reduction: LossReduction,
+        passed: ForwardResult,
+        part: Part,
+        anew: Anew = contextlib.nullcontext,
+    ) -> None:
         """Raises ArgumentError where the losses of two halves do not give that of both."""
         if part.samples < 2:
             return
@@ -217,9 +235,11 @@ class PartsForward(PartForward):
             halves = parts_of((output, target), 2)
         except ArgumentError:  # not by sample: nobody can tell, and a mean is what a loss is
             return
-        with torch.no_grad():
-            losses = [(self.compare(*half), count_samples(half)) for half in halves]
-            adds_up = bool(reduction.adds_up(passed.loss.detach(), losses))
+        losses = []
+        for half in halves:
+            with torch.no_grad(), anew():
+                losses.append((self.compare(*half), count_samples(half)))
+        adds_up = bool(reduction.adds_up(passed.loss.detach(), losses))
         if not adds_up:
             message = (
                 f"Batches are taken in parts, and the loss is no {reduction.reduction.value}:"
@@ -264,6 +284,7 @@ class PartsStep:
         share: Which parts this process takes.
         world: The other processes, None where there are none.
         finish_copying: Waits until no snapshot needs the weights as they are.
+        adds_up: Whether the losses of parts are known to give that of all.
     """
 
     def __init__(
@@ -273,6 +294,8 @@ class PartsStep:
         share: Share,
         world: World | None,
         finish_copying: Callable[[], None],
+        *,
+        adds_up: bool = False,
     ) -> None:
         self._step = step
         self._config = config
@@ -288,7 +311,7 @@ class PartsStep:
         self._replicas = Replicas(config.model, step, len(share.numbers))
         self._untrained: list[nn.Parameter] = []
         self._aside: list[tuple[nn.Parameter, torch.Tensor]] = []
-        self._forward = PartsForward(config, share, world, self._summing)
+        self._forward = PartsForward(config, share, world, self._summing, adds_up=adds_up)
         self.finish_epoch = step.finish_epoch
 
     def begin_epoch(self, length: int | None) -> None:
@@ -348,70 +371,3 @@ class PartsStep:
         self._syncs = self._step.ends_group and place == self._last
         with self._summing.syncing(self._syncs):
             yield
-
-
-class Replicas:
-    """The gradients and buffers of parts that stand for processes, kept apart within a group.
-
-    As DDP does, each part begins a group with the buffers of the first one, and its gradients
-    are summed over the group before they meet those of the other parts.
-
-    Args:
-        model: Whose they are.
-        step: Says where groups begin and end.
-        count: How many parts.
-    """
-
-    def __init__(self, model: nn.Module, step: TrainStep, count: int) -> None:
-        self._model = model
-        self._step = step
-        self._count = count
-        self._gradients: list[list[torch.Tensor | None]] = []
-        self._buffers: list[list[torch.Tensor]] = []
-
-    def begin(self) -> None:
-        """Before each batch."""
-        if self._step.begins_group or not self._buffers:
-            held = [buffer.clone() for buffer in self._model.buffers()]
-            self._buffers = [held] * self._count
-            self._gradients = []
-
-    @contextlib.contextmanager
-    def taking(self, place: int) -> Iterator[None]:
-        """The context in which one part is taken."""
-        by_steps = self._step.is_by_steps
-        if by_steps and not self._gradients:
-            # What one process has gathered before it was cut counts with the first part.
-            first = [p.grad for p in self._model.parameters()]
-            none: list[torch.Tensor | None] = [None] * len(first)
-            self._gradients = [first, *([none] * (self._count - 1))]
-        if by_steps:
-            self._put_gradients(self._gradients[place])
-        self._put_buffers(place)
-        yield
-        self._buffers[place] = [buffer.clone() for buffer in self._model.buffers()]
-        if by_steps:
-            self._gradients[place] = [p.grad for p in self._model.parameters()]
-
-    def end(self) -> None:
-        """After each batch: with the last of a group, all is put together."""
-        if not self._step.ends_group:
-            return
-        self._put_buffers(0)
-        if self._gradients:
-            self._put_gradients(self._gradients[0])
-            for several in self._gradients[1:]:
-                for parameter, gradient in zip(self._model.parameters(), several, strict=True):
-                    if gradient is not None:
-                        own = parameter.grad
-                        parameter.grad = gradient if own is None else own.add_(gradient)
-        self._gradients = []
-
-    def _put_gradients(self, gradients: list[torch.Tensor | None]) -> None:
-        for parameter, gradient in zip(self._model.parameters(), gradients, strict=True):
-            parameter.grad = gradient
-
-    @torch.no_grad()
-    def _put_buffers(self, place: int) -> None:
-        for buffer, kept in zip(self._model.buffers(), self._buffers[place], strict=True):
-            buffer.copy_(kept)

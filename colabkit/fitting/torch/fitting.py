@@ -19,7 +19,7 @@ from colabkit.fitting.options import FitOptions
 from colabkit.fitting.torch.cutting import agree_on_call, cut_among, require_cuttable
 from colabkit.fitting.torch.ddp_step import PartsForward, PartsStep
 from colabkit.fitting.torch.devices import fit_on_devices
-from colabkit.fitting.torch.first_look import require_adding_up
+from colabkit.fitting.torch.first_look import require_adding_up, what_remembers
 from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.fitting.torch.loss import named_loss
 from colabkit.fitting.torch.metrics import Metrics
@@ -247,9 +247,12 @@ class _Fitting:
         require_cuttable(step, self._feed, self._options)
         share = cutting.share
         feed = PartsFeed(self._feed, share)
+        adds_up = require_adding_up(config, feed, share, world)
         if world is not None:
-            require_adding_up(config, feed, share, world)
             self._require_gain(share, world)
+        if len(share.numbers) > 1 and (names := what_remembers(config, feed, share)):
+            words = f"{', '.join(names)} changes with each part that a process takes"
+            run.note(ResumeVerdict(reasons=(f"{words}, and each takes several",)))
         self._feed = feed
         if cutting.cut.parts != step.cut.parts:
             run.forget_batches()
@@ -266,8 +269,9 @@ class _Fitting:
         if self._validation is not None:
             with as_validation_data():
                 self._validation = PartsFeed(self._validation, share)
-        self._drive = PartsStep(step, config, share, world, run.finish_copying)
-        self._evaluate = Evaluation(config, PartsForward(config, share, world))
+        finish_copying = run.finish_copying
+        self._drive = PartsStep(step, config, share, world, finish_copying, adds_up=adds_up)
+        self._evaluate = Evaluation(config, PartsForward(config, share, world, adds_up=adds_up))
 
     def _require_gain(self, share: Share, world: World) -> None:
         """Raises OneDeviceError where all may be left to one device, and it takes no longer."""

@@ -10,6 +10,7 @@ from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.frameworks.processes import Processes
 from colabkit.runs.agreeing import Agreeing
 from colabkit.runs.options import RunOptions
+from colabkit.runs.own_states import Where
 
 
 class SeveralRun(Agreeing, TorchRun):
@@ -20,6 +21,9 @@ class SeveralRun(Agreeing, TorchRun):
         options: As for ``Run``; the processes that follow show and publish nothing.
         kwargs: As for ``TorchRun``.
     """
+
+    # Whoever sums the gradients gives them to all before each group of batches.
+    _shares_buffers = frozenset({"model"})
 
     def __init__(
         self,
@@ -33,6 +37,10 @@ class SeveralRun(Agreeing, TorchRun):
         super().__init__(ckpt_dir, options, objects, **kwargs)
         self._agree(options)
 
+    def _matters(self, path: Where) -> bool:
+        # Callbacks change the model as process 0's do, or the processes come apart.
+        return not (path[1] in {"others", "held"} and "callback " in str(path[2]))
+
     def agreed_logs(self) -> dict[str, float]:
         """Returns the values of the epoch that rank 0 has, by which schedules go."""
         return self._world.share(self.epoch_logs, at="the values of an epoch")
@@ -40,11 +48,6 @@ class SeveralRun(Agreeing, TorchRun):
     def agree_on_end(self) -> None:
         """Waits for the others, so that an error after the last step is one in all."""
         self._world.share(None, at="the end of a call")
-
-    def _own_digests(self) -> dict[str, str]:
-        # A loss sees its process's parts alone: what it sums up by itself is of these.
-        digests: dict[str, str] = self._adapter.code_digests()  # type: ignore[attr-defined]
-        return digests
 
     def _end_session(self) -> None:
         # Where all is trained the others come to the end of the call, and wait for this process:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import platform
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import ExitStack
 from typing import Any
 
@@ -20,22 +20,21 @@ from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
 from colabkit.frameworks.small_copies import few_weights, small_copies
 from colabkit.frameworks.torch.backend import TorchBackend
-from colabkit.frameworks.torch.compare import batch_digest, note, record
+from colabkit.frameworks.torch.compare import note, record
 from colabkit.frameworks.torch.evaluating import evaluation_mark
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
+from colabkit.frameworks.torch.own_states import BESIDE_PIECES, own_states, state_digest
 from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.pieces import (
     cutter,
     left,
     require_form_of_weights,
     whole,
-    without,
 )
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_known_groups
-from colabkit.frameworks.torch.restoring import state_of
-from colabkit.frameworks.torch.small_state import SmallState, is_data, put_small
+from colabkit.frameworks.torch.small_state import SmallState, put_small
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import parameters_of
@@ -44,7 +43,6 @@ from colabkit.frameworks.torch.trial import try_restoring
 from colabkit.frameworks.torch.world import World, join
 from colabkit.frameworks.torch.wrapped import (
     device_of,
-    notices_of,
     reasons_against,
     require_public_sharding,
     require_wrapped,
@@ -99,31 +97,30 @@ class TorchAdapter:
         """Returns a hash of all weights, which must be the same in each process."""
         return weights_digest(self._given)
 
-    def own_digests(self, kept: Mapping[str, Any]) -> dict[str, str]:
-        """Returns hashes of what each process may have for itself: kept values, metrics, counts."""
-        small = self.small_state()
-        of_modules = {f"{n} (its sums)": each for n, each in small["sums"].items()}
-        of_modules |= {f"{n} (its numbers)": each for n, each in small["python"].items()}
-        states = {**of_modules, **small["held"], **small["others"], **kept}
-        # Of a run in pieces nothing is small, as nobody puts copies of them together.
-        in_pieces = self._digests_of(self._state.others) if self._state.is_sharded else {}
-        return {name: batch_digest(state) for name, state in states.items()} | in_pieces
+    def sections_here(self) -> list[Section]:
+        """Returns what a checkpoint holds of the objects here, without their optimizers' states."""
+        return self._state.sections(of_optimizers=False)
 
-    def code_digests(self) -> dict[str, str]:
-        """Returns hashes of what is kept in variables by the code that the run was given."""
-        others = self._state.others.items()
-        return self._digests_of({n: each for n, each in others if n.startswith("attributes of ")})
+    def own_states(
+        self, sections: Sequence[Section], *, shares_buffers: Collection[str]
+    ) -> dict[tuple[str | int, ...], Any]:
+        """Returns what of it each process may have for itself, by where it lies.
 
-    def _digests_of(self, others: Mapping[str, Any]) -> dict[str, str]:
-        asked = {n: o for n, o in others.items() if n not in self._state.large and not is_data(o)}
-        small = small_copies({n: without(state_of(o)) for n, o in asked.items()}, torch.is_tensor)
-        # A memory of games takes long to give its state, and is not asked again.
-        self._state.large |= asked.keys() - small.keys()
-        return {name: batch_digest(state) for name, state in small.items()}
+        Args:
+            sections: What ``sections_here`` gave.
+            shares_buffers: Names of modules whose buffers are the same where it matters.
+        """
+        return own_states(self._state, sections, shares_buffers)
 
-    def notices_of_several(self) -> tuple[str, ...]:
-        """Returns what must hold for several processes to go on exactly."""
-        return notices_of(self._given)
+    def digest_of(self, state: Any) -> str:
+        """Returns a hash of a state as a checkpoint holds it."""
+        return state_digest(state)
+
+    def copies_of(self, states: Mapping[Any, Any]) -> dict[Any, Any]:
+        """Returns copies of those that are small and can be put back, in host memory."""
+        states = {path: each for path, each in states.items() if path[-1] != BESIDE_PIECES}
+        none = {name: None for name, each in states.items() if each is None}
+        return none | small_copies(states, torch.is_tensor, in_host=True)
 
     def gathers(self) -> bool:
         """Whether gradients wait for a step, of which each process may have its own."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -104,8 +104,12 @@ class TorchState:
             if isinstance(memory.values, TensorValues):
                 memory.values.weights = weights
 
-    def sections(self) -> list[Section]:
-        """Returns the weights of each module and everything else, by reference."""
+    def sections(self, *, of_optimizers: bool = True) -> list[Section]:
+        """Returns the weights of each module and everything else, by reference.
+
+        Args:
+            of_optimizers: Whether also what their ``state_dict`` gives.
+        """
         weights, rest = [], {}
         forms: dict[str, Any] = {}
         self._trees.look()
@@ -131,16 +135,16 @@ class TorchState:
             }
         state = {
             "modules": rest,
-            "optimizers": {n: o.state_dict() for n, o in self.optimizers.items()},
             "beside": {n: changed for n, a in self._beside.items() if (changed := a.state_dict())},
-            "orphans": self._orphans(),
-            "groups": self._trees.groups(self.optimizers),
             "lies_as_it_did": True,
             "others": {n: state_of(o) for n, o in self.others.items()},
         }
-        self._forms = forms
-        self._parts = self._trees.parts(self.optimizers)
         self._hooks.look()
+        if of_optimizers:
+            state["optimizers"] = {n: o.state_dict() for n, o in self.optimizers.items()}
+            state["orphans"] = self._orphans()
+            state["groups"] = self._trees.groups(self.optimizers)
+            self._forms, self._parts = forms, self._trees.parts(self.optimizers)
         # The memories have looked at their objects by now.
         state["held"] = self._held.state_dict(self._memories(all_of_them=False))
         return [*weights, Section(name="objects", state=state, weights=False)]
@@ -190,6 +194,10 @@ class TorchState:
                 load_other(value, cut_like(state_of(value), kept) if self.is_sharded else kept)
         self._held.load_state_dict(objects.get("held", {}))
         self._trees.look()
+
+    def buffers_of(self, name: str) -> Iterable[str]:
+        """Returns the names of a module's buffers, as of the last look."""
+        return self._trees[name].buffers
 
     def small_sections(self) -> list[Section]:
         """Returns what is small of the sections, and looks at no module that has no metrics."""

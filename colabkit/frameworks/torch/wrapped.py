@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.processes import require_one_process
@@ -111,33 +110,12 @@ def reasons_against(objects: Mapping[str, Any], processes: int) -> tuple[str, ..
                 f"{name} lays its buckets out anew after the first step of each session"
                 " (DistributedDataParallel(..., find_unused_parameters=True) keeps them)"
             )
-        if not _syncs_buffers(value) and any(True for _ in value.module.buffers()):
-            found.append(
-                f"{name} has buffers of its own in each process, which its wrapper leaves so, and a"
-                " checkpoint holds those of process 0"
-            )
         hooks = getattr(value, "_comm_hooks", ())
         if any(state is not None and not isinstance(state, _GROUP) for _, state in hooks):
             found.append(f"{name} sums by a hook whose state no checkpoint holds")
     if any(each.is_cuda for value in wrapped.values() for each in value.parameters()):
         found.append("nobody has seen whether several GPUs repeat their sums bit for bit")
     return tuple(found)
-
-
-def notices_of(objects: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns what must hold for several processes to repeat theirs bit for bit."""
-    return tuple(
-        f"provided {name} is not left in an evaluation: each process has its own BatchNorm there"
-        for name, value in _wrappers(objects).items()
-        if _syncs_buffers(value)
-        and any(isinstance(m, _NormBase) and m.track_running_stats for m in value.modules())
-    )
-
-
-def _syncs_buffers(wrapper: Any) -> bool:
-    # As PyTorch calls it from 2.13 on.
-    newer = getattr(wrapper, "forward_sync_buffers", None)
-    return bool(wrapper.broadcast_buffers if newer is None else newer)
 
 
 def _wrappers(objects: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,131 @@
+"""What each of several processes has for itself, held by the one checkpoint of all.
+
+Weights and moments are the same in each. Metrics over a process's own batches, kept values,
+buffers and what modules or code remember may not be.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Where = tuple[str | int, ...]
+"""Where a state lies in the sections of a checkpoint."""
+
+_OF_RUN = "run"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OwnStates:
+    """The states of the processes behind the first, whose own lie where they always do.
+
+    Attributes:
+        processes: How many there are; 0 where all have the same.
+        states: By where they lie, one of each process but the first.
+        names: What the user calls those without which another number of processes is not exact.
+    """
+
+    processes: int = 0
+    states: Mapping[Where, Sequence[Any]] = dataclasses.field(default_factory=dict)
+    names: Sequence[str] = ()
+
+    @classmethod
+    def of_processes(
+        cls, states: Sequence[Mapping[Where, Any]], *, matters: Callable[[Where], bool]
+    ) -> OwnStates:
+        """Returns those that all processes have.
+
+        Args:
+            states: What each process has.
+            matters: Whether another number of processes needs all of a place's states.
+        """
+        first, *others = states
+        common = [path for path in first if all(path in each for each in others)]
+        names = list(dict.fromkeys(map(name_of, filter(matters, common))))
+        return cls(len(states), {p: [each[p] for each in others] for p in common}, names)
+
+    def changes(self, processes: int) -> tuple[str, ...]:
+        """Returns why so many processes cannot go on exactly."""
+        if self.processes in {0, processes} or not self.names:
+            return ()
+        names = ", ".join(self.names)
+        return (
+            f"each of {self.processes} processes had {names} of its own, now {processes} go on",
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns them as plain values and tensors; nothing where all have the same."""
+        if not self.processes:
+            return {}
+        rows = [[list(path), list(states)] for path, states in self.states.items()]
+        return {"processes": self.processes, "states": rows, "names": list(self.names)}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Any]) -> OwnStates:
+        """Returns what ``state_dict`` gave."""
+        states = {tuple(path): states for path, states in state.get("states", ())}
+        return cls(state.get("processes", 0), states, state.get("names", ()))
+
+
+def with_own(sections: Mapping[str, Any], rank: int, processes: int) -> Mapping[str, Any]:
+    """Returns the sections of a checkpoint as the process of a rank had them.
+
+    Args:
+        sections: Those of the first process, whose states stay where others go on in its number.
+        rank: Number of the process.
+        processes: How many there are now.
+
+    Example:
+        >>> own = OwnStates(2, {("objects", "mean"): [5.0]}, ["mean"])
+        >>> saved = {"objects": {"mean": 3.0}, "run": {"own": own.state_dict()}}
+        >>> with_own(saved, 1, 2)["objects"]
+        {'mean': 5.0}
+        >>> with_own(saved, 0, 2)["objects"]
+        {'mean': 3.0}
+    """
+    own = OwnStates.of_state(sections.get(_OF_RUN, {}).get("own", {}))
+    if not rank or own.processes != processes:
+        return sections
+    for path, states in own.states.items():
+        sections = _with(sections, path, states[rank - 1])
+    return sections
+
+
+def _with(tree: Mapping[Any, Any], path: Where, state: Any) -> dict[Any, Any]:
+    first, *rest = path
+    inner = _with(tree.get(first, {}), tuple(rest), state) if rest else state
+    return {**tree, first: inner}
+
+
+def own_of_run(kept: Mapping[str, Any], stops: Mapping[int, Any]) -> dict[Where, Any]:
+    """Returns, by where it lies, what a process may have of its own in the run's section.
+
+    Args:
+        kept: The values that its loop keeps.
+        stops: What was small at the head of the epoch under way, and behind its passes.
+    """
+    found: dict[Where, Any] = {(_OF_RUN, "kept", name): each for name, each in kept.items()}
+    for passed, stop in stops.items():
+        for part, states in stop.items():
+            place: Where = (_OF_RUN, "stops", passed, part)
+            # All have the same weights.
+            found |= {(*place, name): e for name, e in states.items() if name != "weights"}
+    return found
+
+
+def name_of(path: Where) -> str:
+    """Returns what the user calls what lies there.
+
+    Example:
+        >>> name_of(("run", "kept", "best")), name_of(("objects", "modules", "model", "python"))
+        ('best', 'model (its attributes)')
+    """
+    if path[:2] == ("objects", "modules"):
+        kind = {"python": "attributes", "generators": "generators"}.get(str(path[3]), "buffers")
+        return f"{path[2]} (its {kind})"
+    if path[0] == "objects":
+        return str(path[2])
+    if path[0] == _OF_RUN:
+        return str(path[-1])
+    return f"{path[0]} (its buffers)"
