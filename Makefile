@@ -23,13 +23,17 @@ SPREAD := -n $(WORKERS) --dist worksteal
 TESTS ?= tests
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: demo test test-oldest lint programs soak bench docs wheel screenshots notebooks format clean
+.PHONY: demo test tests test-oldest lint programs soak bench docs wheel screenshots notebooks format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo$(if $(filter keras,$(FRAMEWORK)),-keras)
 	$(BIN)/python -m colabkit demo --framework $(FRAMEWORK)
 
-test: lint programs
+# What lint needs is one core, beside the tests: before them the other ones would be idle.
+test: programs
+	@$(MAKE) --no-print-directory --jobs=2 lint tests
+
+tests:
 	$(BIN)/python -m pytest $(SPREAD) $(TESTS)
 
 test-oldest:

@@ -77,6 +77,9 @@ def test_the_notebook_that_kills_itself_ends_with_the_same_bits(cloud):
     assert "exact: True" in shown
 
 
+# In each run the others lose their machines, and the test above compares the bits.
+@pytest.mark.soak
+@pytest.mark.needs(SOAK)
 def test_the_notebook_that_kills_itself_also_survives_the_loss_of_its_machine(cloud):
     needs(KILLS_ITSELF)
     machine = machine_for(KILLS_ITSELF, cloud)
