@@ -49,6 +49,12 @@ class Held:
     def __contains__(self, value: object) -> bool:
         return any(value is each for each in self._objects)
 
+    def owns(self, value: object) -> bool:
+        """Whether one of the objects has it as an attribute, and sees to it."""
+        # A schedule knows its optimizer, and saves nothing of it.
+        owners = [each for each in self._objects if not is_stepping(each) or is_around(each)]
+        return any(value is part for each in owners for part in attributes_of(each).values())
+
     def has_part_of(self, value: object) -> bool:
         """Whether one of its parts is kept: then it was seen to."""
         parts = list(map(id, attributes_of(value).values()))
@@ -99,7 +105,9 @@ class Values:
         """Whether a checkpoint holds it, or what it belongs to."""
         parts = path.split(".")
         values = [self._at(".".join(parts[:n])) for n in range(1, len(parts) + 1)]
-        if hasattr(type(values[-1]), "param_groups"):  # an optimizer around another
+        if is_stepping(values[-1]) and self.held.owns(values[-1]):
+            return True
+        if is_around(values[-1]):
             values += attributes_of(values[-1]).values()
         return any(each in self.held for each in values) or self.held.has_part_of(values[-1])
 
@@ -175,6 +183,11 @@ def is_stepping(value: object) -> bool:
     """Whether it is an optimizer, a schedule or a gradient scaler that is switched on."""
     is_one = all(callable(getattr(type(value), each, None)) for each in ("step", "state_dict"))
     return is_one and bool(attributes_of(value).get("_enabled", True))
+
+
+def is_around(value: object) -> bool:
+    """Whether it is an optimizer around another, whose groups are its own."""
+    return hasattr(type(value), "param_groups")
 
 
 def is_array(value: object) -> bool:

@@ -557,3 +557,26 @@ def test_an_optimizer_or_schedule_that_a_run_was_not_given_is_named(
         f"{more.get(name, '')}"
         for name in named
     ]
+
+
+class Both:
+    """Saves what it holds."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimizer.load_state_dict(state)
+
+
+def test_an_optimizer_that_an_object_of_the_run_holds_is_given(tmp_path):
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = colabkit.Run(tmp_path, model=model, both=Both(optimizer), progress=False)
+    for x in run.batches(torch.ones(6, 2), batch_size=2):
+        model(x).sum().backward()
+        optimizer.step()
+    assert not run.verdict.reasons
