@@ -276,7 +276,8 @@ def mirrored() -> dict[str, Any]:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
-        model = network(norm=True)
+        mean = keras.metrics.MeanMetricWrapper(lambda _, y: keras.ops.mean(y, -1), name="mean")
+        model = network(norm=True, metrics=["accuracy", mean])
     x, y = arrays()
     return {"model": model, "data": (x, y), "validation_data": (x[:9], y[:9])}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from colabkit.errors import ArgumentError
-from colabkit.frameworks.keras.variables import assign, backend_name
+from colabkit.frameworks.keras.variables import assign, components
 
 _KNOWN = "MirroredStrategy"
 
@@ -61,15 +61,6 @@ def check_length(model: Any, lengths: Iterable[int | None]) -> None:
         message = "The model is of several replicas, and the data does not say how long it is."
         hint = "Pass arrays, or a pipeline of known cardinality."
         raise ArgumentError(message, argument="data", hint=hint)
-
-
-def components(variable: Any) -> Sequence[Any]:
-    """Returns a variable's copy in each replica, none where it has but one."""
-    if backend_name() != "tensorflow":
-        return ()
-    inner = getattr(variable, "_value", variable)
-    found: Sequence[Any] = getattr(inner, "values", ())
-    return () if callable(found) or len(found) < 2 else found
 
 
 def values_in_each(variables: Iterable[Any]) -> dict[str, Any]:

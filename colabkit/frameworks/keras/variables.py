@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -77,10 +77,23 @@ def assign(variable: Any, value: Any) -> None:
         variable.value.data.copy_(value)
 
 
+def components(variable: Any) -> Sequence[Any]:
+    """Returns a variable's copy in each replica, none where it has but one."""
+    if backend_name() != "tensorflow":
+        return ()
+    inner = getattr(variable, "_value", variable)
+    found: Sequence[Any] = getattr(inner, "values", ())
+    return () if callable(found) or len(found) < 2 else found
+
+
 def ids_of(variable: Any) -> set[int]:
-    """Returns by what a variable is known: Keras' own wraps TensorFlow's, or PyTorch's."""
+    """Returns by what a variable is known: Keras' own wraps TensorFlow's, or PyTorch's.
+
+    A step of several replicas knows its copies.
+    """
     inner = None if backend_name() == "jax" else getattr(variable, "_value", None)
-    return {id(variable)} if inner is None else {id(variable), id(inner)}
+    known = {id(variable)} if inner is None else {id(variable), id(inner)}
+    return known | set(map(id, components(variable)))
 
 
 def is_value(variable: Any, value: Any) -> bool:
