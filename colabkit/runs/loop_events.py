@@ -271,7 +271,8 @@ class Reader(ast.NodeVisitor):
         if verb in _ANSWERING:
             # Those of JAX are functions, which take their state.
             is_acted_on = is_environment(value) and len(given) <= 1
-            is_acted_on = is_acted_on or is_stepping(value)
+            # One around another that is held is read: it may count by itself.
+            is_acted_on |= is_stepping(value) and not self._values.is_around_held(path)
             return is_acted_on if verb == "step" else is_pool(value)
         in_place = verb in _WRITING or (verb.endswith("_") and not verb.startswith("_"))
         if verb in CHANGING:

@@ -107,9 +107,12 @@ class Values:
         values = [self._at(".".join(parts[:n])) for n in range(1, len(parts) + 1)]
         if is_stepping(values[-1]) and self.held.owns(values[-1]):
             return True
-        if is_around(values[-1]):
-            values += attributes_of(values[-1]).values()
         return any(each in self.held for each in values) or self.held.has_part_of(values[-1])
+
+    def is_around_held(self, path: str) -> bool:
+        """Whether it is an optimizer around one that a checkpoint holds."""
+        value = self.of(path)
+        return is_around(value) and any(each in self.held for each in attributes_of(value).values())
 
     def is_weights(self, path: str) -> bool:
         """Whether it is a model of the run's."""

@@ -355,6 +355,36 @@ NAMED = {
 }
 
 
+class Warming:
+    """An optimizer around another, as tutorials of Transformers write it."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer, self.taken = optimizer, 0
+
+    @property
+    def param_groups(self) -> Any:
+        return self.optimizer.param_groups
+
+    def step(self) -> None:
+        self.taken += 1
+        for group in self.optimizer.param_groups:
+            group["lr"] = min(self.taken**-0.5, self.taken * 8**-1.5)
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"taken": self.taken, "optimizer": self.optimizer.state_dict()}
+
+
+def warms_up(run: Any, step: Any) -> None:
+    warming = Warming(run.optimizer)
+    for _ in run.items(range(3)):
+        step()
+        warming.step()
+
+
+NAMED[warms_up] = {"warming.taken"}
+
+
 def sums_for_the_eye(run: Any, step: Any) -> None:
     total, losses, seen = 0.0, [], 0
     for _ in run.items(range(3)):
