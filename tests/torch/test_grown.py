@@ -151,7 +151,7 @@ class PuttingIn:
 
 
 @pytest.mark.parametrize(
-    ("kind", "named"), [("adapter", "model.3.base"), ("norm", "model.3.parametrizations")]
+    ("kind", "named"), [("adapter", "model.3, model.3.base"), ("norm", "model.3.parametrizations")]
 )
 def test_layers_that_are_put_in_in_mid_run_are_named_before_a_resume_needs_them(
     kind, named, tmp_path

@@ -164,7 +164,7 @@ def test_what_a_loop_hands_on_by_itself_is_named_before_its_first_step(made, tmp
     )
 
 
-def test_what_an_evaluation_or_a_prediction_gathers_is_not(tmp_path):
+def test_what_a_first_pass_gathers_is_named_as_it_goes_on_at_the_batch(tmp_path):
     model = torch.nn.Linear(6, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for name, objects in (("a", {"optimizer": optimizer}), ("b", {})):
@@ -172,4 +172,5 @@ def test_what_an_evaluation_or_a_prediction_gathers_is_not(tmp_path):
         found = torch.zeros(2, 2)
         for batch in run.batches([torch.ones(8, 6)] * 2):
             found = torch.cat([found, model(batch).detach()])
-        assert not run.verdict.reasons
+        (reason,) = run.verdict.reasons
+        assert reason.startswith("the loop's found begins anew at a resume")

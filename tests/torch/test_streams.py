@@ -188,7 +188,7 @@ class Graph:
 
 
 def test_of_batches_that_fit_cannot_take_apart_the_error_names_the_loop(tmp_path):
-    with pytest.raises(ArgumentError, match="a Graph") as caught:
+    with pytest.raises(ArgumentError, match="came as Graph") as caught:
         fit(tmp_path, [Graph(), Graph()])
     assert "colabkit.Run" in caught.value.hint
 
