@@ -5,6 +5,7 @@ Each holds a copy of the model, or with PIECES=1 half of it, as ``fully_shard`` 
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -66,18 +67,23 @@ def peak_memory(since: float | None = None) -> float:
 
 
 class Watch:
-    """Takes the time of each step of ``fit``, and how long saves hold the thread within it."""
+    """Takes the time of each step of ``fit``, and how long saves hold the thread within it.
+
+    It is written down as text: lists that a callback fills would be part of each checkpoint.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self.begins: list[tuple[float, float]] = []
-        self.ends: list[tuple[float, float]] = []
-        self.saves_s: list[float] = []
+        self._notes = io.StringIO()
         self._run: colabkit.Run | None = None
-        self._seen_step = 0
-        model.register_forward_pre_hook(lambda *_: self.begins.append(self._now()))
+        model.register_forward_pre_hook(lambda *_: self._note("begin"))
 
-    def _now(self) -> tuple[float, float]:
-        return time.perf_counter(), self._run.checkpoint_wait_s if self._run is not None else 0.0
+    def _note(self, what: str) -> None:
+        wait_s = self._run.checkpoint_wait_s if self._run is not None else 0.0
+        self._notes.write(f"{what} {time.perf_counter()} {wait_s}\n")
+
+    def _noted(self, what: str) -> list[tuple[float, float]]:
+        lines = [line.split() for line in self._notes.getvalue().splitlines()]
+        return [(float(at_s), float(wait_s)) for name, at_s, wait_s in lines if name == what]
 
     def on_batch_end(self, run: colabkit.Run, step: int, logs: object) -> None:
         del logs
@@ -86,12 +92,14 @@ class Watch:
             run.flush()
             status = run.save_status
             if status is not None and status.timings is not None:
-                self.saves_s.append(status.timings.copy_s + status.timings.write_s)
-        self.ends.append(self._now())
+                taken_s = status.timings.copy_s + status.timings.write_s
+                self._notes.write(f"save {taken_s} 0\n")
+        self._note("end")
 
     def figures(self) -> Figures:
+        begins, ends = self._noted("begin"), self._noted("end")
         gaps, steps, waits = [], [], []
-        for end, begin, next_end in zip(self.ends, self.begins[1:], self.ends[1:], strict=False):
+        for end, begin, next_end in zip(ends, begins[1:], ends[1:], strict=False):
             gaps.append(begin[0] - end[0])
             steps.append(next_end[0] - end[0])
             waits.append(next_end[1] - begin[1])
@@ -103,7 +111,7 @@ class Watch:
             "stall": [gaps[place] - gap + waits[place] for place in saved],
             "stall and step": [steps[place] for place in saved],
             "step": [step],
-            "save": self.saves_s[3:],
+            "save": [taken_s for taken_s, _ in self._noted("save")][3:],
         }
 
 
