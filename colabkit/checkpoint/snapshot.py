@@ -139,6 +139,11 @@ class LeafFinder:
 
     def __init__(self, backend: TensorBackend) -> None:
         self._backend = backend
+        # Asked once: to ask a protocol looks at each of its members.
+        self._holds = backend if isinstance(backend, Holding) else None
+        self._packs = backend if isinstance(backend, Packing) else None
+        self._tells = backend if isinstance(backend, TellsApart) else None
+        self._lays = backend if isinstance(backend, LaysOut) else None
         # By section, whether there were many at the last save, and the forms of these.
         self._has_many: dict[str, bool] = {}
         self._forms: dict[str, Forms] = {}
@@ -162,40 +167,38 @@ class LeafFinder:
 
     def _hold(self, leaves: Sequence[SnapshotTensor]) -> None:
         """Takes copies of what training may take away, all in one call."""
-        if not isinstance(self._backend, Holding):
+        if self._holds is None:
             return
         tensors = [leaf for leaf in leaves if not leaf.is_array]
-        for leaf, held in zip(
-            tensors, self._backend.hold([leaf.source for leaf in tensors]), strict=True
-        ):
+        held_ones = self._holds.hold([leaf.source for leaf in tensors])
+        for leaf, held in zip(tensors, held_ones, strict=True):
             leaf.source, leaf.is_private = held, True
 
     def _find_in(self, section: Section) -> tuple[Any, list[SnapshotTensor]]:
-        backend, name = self._backend, section.name
-        may_pack = isinstance(backend, Packing) and not section.weights
-        if may_pack and self._has_many.get(name, True):
-            packed = self._pack(section)
+        backend, packs, name = self._backend, self._packs, section.name
+        if packs is not None and not section.weights and self._has_many.get(name, True):
+            packed = self._pack(section, packs)
             self._has_many[name] = packed is not None
             if packed is not None:
                 return packed
-        if section.weights and (bundled := self._bundled(section)) is not None:
-            return bundled
-        tells = backend if isinstance(backend, TellsApart) else None
+        if packs is not None and section.weights:
+            bundled = self._bundled(section, packs)
+            if bundled is not None:
+                return bundled
         # Weights are copied into those that are there, which lie as they lie.
-        lays = backend if isinstance(backend, LaysOut) and not section.weights else None
-        skeleton, found = encode(section.state, backend.is_tensor, tells=tells, lays=lays)
+        lays = None if section.weights else self._lays
+        skeleton, found = encode(section.state, backend.is_tensor, tells=self._tells, lays=lays)
         self._has_many[name] = len(found) >= MANY
         leaves = _leaves(name, found, backend)
-        if section.weights and self._has_many[name] and isinstance(backend, Packing):
-            return self._bundle(section, skeleton, leaves)
+        if packs is not None and section.weights and self._has_many[name]:
+            return self._bundle(section, packs, skeleton, leaves)
         return skeleton, leaves
 
     def _bundle(
-        self, section: Section, skeleton: Any, leaves: list[SnapshotTensor]
+        self, section: Section, backend: Packing, skeleton: Any, leaves: list[SnapshotTensor]
     ) -> tuple[Any, list[SnapshotTensor]]:
         """Puts the small ones of many weights together, where each is a tensor of its own."""
-        backend, name, state = self._backend, section.name, section.state
-        assert isinstance(backend, Packing)  # noqa: S101  # asked before a section gets here
+        name, state = section.name, section.state
         is_plain = not any(isinstance(each, Piece) for each in state.values())
         if not is_plain or any(
             each.is_array or state.get(each.key) is not each.source for each in leaves
@@ -203,21 +206,24 @@ class LeafFinder:
             return skeleton, leaves  # some are made of others, or are not all here
         specs = {each.key: each.spec for each in leaves}
         self._bundles[name] = Bundles(state, skeleton, specs, backend, form=section.form)
-        return self._together(section) or (skeleton, leaves)
+        return self._together(section, backend) or (skeleton, leaves)
 
-    def _bundled(self, section: Section) -> tuple[Any, list[SnapshotTensor]] | None:
+    def _bundled(
+        self, section: Section, backend: Packing
+    ) -> tuple[Any, list[SnapshotTensor]] | None:
         """Returns what is known of many weights since the last save, with copies of now."""
-        backend, known = self._backend, self._bundles.get(section.name)
-        if known is None or not isinstance(backend, Packing):
+        known = self._bundles.get(section.name)
+        if known is None:
             return None
         if not known.are_of(section.state, backend, form=section.form):
             del self._bundles[section.name]
             return None
-        return self._together(section)
+        return self._together(section, backend)
 
-    def _together(self, section: Section) -> tuple[Any, list[SnapshotTensor]] | None:
-        backend, name, state = self._backend, section.name, section.state
-        assert isinstance(backend, Packing)  # noqa: S101  # asked before a section gets here
+    def _together(
+        self, section: Section, backend: Packing
+    ) -> tuple[Any, list[SnapshotTensor]] | None:
+        name, state = section.name, section.state
         known = self._bundles[name]
         gathered = known.gathered(state, backend)
         if gathered is None:
@@ -226,17 +232,15 @@ class LeafFinder:
         single = known.single.items()
         leaves = [SnapshotTensor(name, k, s, state[k], is_array=False) for k, s in single]
         for place, (rows, members) in enumerate(gathered):
-            leaves.append(_leaf(name, name_of(place), rows, backend))
+            leaves.append(_leaf(name, name_of(place), rows, self._backend))
             leaves[-1].members = members
         return known.skeleton, leaves
 
-    def _pack(self, section: Section) -> tuple[Any, list[SnapshotTensor]] | None:
+    def _pack(self, section: Section, packs: Packing) -> tuple[Any, list[SnapshotTensor]] | None:
         backend, name = self._backend, section.name
-        assert isinstance(backend, Packing)  # noqa: S101  # asked before a section gets here
         forms = self._forms.pop(name, None) or Forms()
-        pack = Pack(backend, forms)
-        lays = backend if isinstance(backend, LaysOut) else None
-        skeleton, found = encode(section.state, backend.is_tensor, pack, lays=lays)
+        pack = Pack(packs, forms)
+        skeleton, found = encode(section.state, backend.is_tensor, pack, lays=self._lays)
         gathered = pack.gathered() if len(pack.members) >= MANY else None
         if gathered is None:
             return None
