@@ -139,10 +139,15 @@ class Agreeing(Boundaries):
         """Takes what hashes the weights, to be compared after a first step and before a save."""
         self._digest = digest
 
-    def _own_states(self) -> dict[Where, Any]:
-        """Returns what this process may have for itself, by where a checkpoint holds it."""
+    def _own_states(self, *, are_saved: bool = False) -> dict[Where, Any]:
+        """Returns what this process may have for itself, by where a checkpoint holds it.
+
+        Args:
+            are_saved: Whether a save is next.
+        """
         adapter: Any = self._adapter  # PyTorch's
-        sections, kept = self._evaluation.held_by_all(adapter.sections_here())
+        sections_here = adapter.sections_here(are_saved=are_saved)
+        sections, kept = self._evaluation.held_by_all(sections_here)
         states: dict[Where, Any] = adapter.own_states(sections, shares_buffers=self._shares_buffers)
         return states | own_of_run(kept, self._state.stops)
 
@@ -209,7 +214,7 @@ class Agreeing(Boundaries):
         """
         self._has_compared = True
         call = self._kept.call_ahead() if saves else None
-        states = self._own_states()
+        states = self._own_states(are_saved=saves)
         held = (self._digest(), self._digests_of(states), call)
         found = self._world.gather(held, at=f"the weights of step {self.step:,}")
         digests, own, calls = zip(*found, strict=True)

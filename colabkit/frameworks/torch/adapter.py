@@ -73,6 +73,8 @@ class TorchAdapter:
         # A restore has shown what a trial would, and a trial is made but once.
         self._was_restored = self._is_as_restored = False
         self._returning: tuple[str, ...] = ()
+        # Sections that were taken where the next save takes them.
+        self._at_hand: list[Section] | None = None
         # What the newest sections hold that was put together of pieces.
         self._wholes: list[torch.Tensor] = []
         self.leaves_pieces = False
@@ -97,9 +99,16 @@ class TorchAdapter:
         """Returns a hash of all weights, which must be the same in each process."""
         return weights_digest(self._given)
 
-    def sections_here(self) -> list[Section]:
-        """Returns what a checkpoint holds of the objects here, without their optimizers' states."""
-        return self._state.sections(of_optimizers=False)
+    def sections_here(self, *, are_saved: bool = False) -> list[Section]:
+        """Returns what a checkpoint holds of the objects here, without their optimizers' states.
+
+        Args:
+            are_saved: Whether the sections asked for next are those of a save at this very place,
+                for which nothing is then looked at twice: the optimizers' states are among them.
+        """
+        sections = self._state.sections(of_optimizers=are_saved)
+        self._at_hand = sections if are_saved else None
+        return sections
 
     def own_states(
         self, sections: Sequence[Section], *, shares_buffers: Collection[str]
@@ -146,6 +155,7 @@ class TorchAdapter:
 
     def begin_step(self) -> None:
         """Marks a step boundary."""
+        self._at_hand = None
         if self._is_as_restored:
             self._is_as_restored = False
             self._forget_restored()
@@ -167,7 +177,8 @@ class TorchAdapter:
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
-        sections = self._state.sections()
+        at_hand, self._at_hand = self._at_hand, None
+        sections = self._state.sections() if at_hand is None else at_hand
         pending = self._hooks.pending() if self._hooks is not None else {}
         leftovers = self._hooks.leftovers() if self._hooks is not None else self._leftovers
         watch = {"writes_unseen": self._writes_unseen, "leftovers": dict(leftovers)}
