@@ -1,6 +1,7 @@
 """How long a save holds 2 processes that train together, beside PyTorch's distributed one.
 
 Each holds a copy of the model, or with PIECES=1 half of it, as ``fully_shard`` deals weights out.
+WIDTH=4096 makes the state four times as large.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from benchmarks.measuring import show
 from benchmarks.several_processes import start_all
 from colabkit.runs import several_managers
 
-# 101 MB with AdamW's moments.
-COUNT, WIDTH, BATCH = 2, 2048, 64
+# 2,048 wide: 101 MB with AdamW's moments.
+COUNT, WIDTH, BATCH = 2, int(os.environ.get("WIDTH", "2048")), 64
 STEPS, EVERY, ROUNDS = 30, 6, int(os.environ.get("ROUNDS", "4"))
 PIECES = bool(os.environ.get("PIECES"))
 Figures = dict[str, list[float]]
@@ -222,7 +223,9 @@ def main() -> None:
             figure = f"{median(name, what) / median('async_save', what):.2f}"
             target_words = f"wanted <= {wanted}" if wanted else ""
             rows.append((f"{name}, {what} over async_save", figure, target_words))
-    held = "half of 101 MB each" if PIECES else "101 MB"
+    parameters = 64 * WIDTH + 2 * WIDTH**2 + 10 * WIDTH + 3 * WIDTH + 10
+    size = f"{12 * parameters / 1e6:.0f} MB"
+    held = f"half of {size} each" if PIECES else size
     show(f"several saves: {COUNT} processes, {held}, process 0, {ROUNDS} rounds in turn", rows)
 
 

@@ -81,14 +81,20 @@ def globals_of(function: types.FunctionType) -> Iterator[Binding]:
     while codes:
         code = codes.pop()
         codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-        names = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
-        for name in dict.fromkeys(names):
+        for name in _global_names(code):
             value = function.__globals__.get(name)
             if not isinstance(value, types.ModuleType):
                 yield function.__globals__, name
             elif not _is_of_framework(value):
                 # Which of its names are used is not told apart: any that the code mentions.
                 yield from ((vars(value), each) for each in code.co_names if each in vars(value))
+
+
+@functools.lru_cache(maxsize=1024)
+def _global_names(code: types.CodeType) -> tuple[str, ...]:
+    """Returns the globals that a code reads, but not those within it; reading it takes 0.5 ms."""
+    read = (each for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL")
+    return tuple(dict.fromkeys(each.argval for each in read))
 
 
 def function_of(value: object) -> types.FunctionType | None:
