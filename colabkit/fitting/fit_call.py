@@ -133,7 +133,8 @@ def fit(
         resume: True goes on from the newest checkpoint; "best" or a step goes on from that
             one; "weights" takes the weights that fit and starts anew; so does False without
             them. Nothing is ever deleted. What you pass otherwise than then is taken and
-            said: learning rate, weight decay, length of a schedule, batch size.
+            said: learning rate and weight decay, another schedule or length of one, weights of
+            classes, settings of layers and of this call, batch size.
         data_changed: "error" stops a resume where the data gives other batches than those the
             run was trained and validated on; "accept" goes on with the data as it is now. For a
             Keras model only the data's length is compared.

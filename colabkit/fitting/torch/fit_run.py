@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.fitting.fit_run import TRAINING, VALIDATION, FitRun
+from colabkit.fitting.torch.step import TrainStep
 from colabkit.frameworks.base import Feed, Start
 from colabkit.frameworks.batch_records import KeptBatch
 from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.torch.adapter import TorchAdapter
 from colabkit.runs.options import RunOptions
 from colabkit.runs.position import Cursor
 from colabkit.runs.verdict import ResumeVerdict
@@ -37,6 +39,18 @@ class TorchRun(FitRun):
     def say(self, sentence: str) -> None:
         """Says one sentence to the person at the keyboard."""
         self._display.say(sentence)
+
+    def take_changes(self, step: TrainStep) -> None:
+        """Says which settings of the call are others than before; a schedule goes on at its place.
+
+        One that is new, or steps at other times, is where it would be had it been so all along.
+        """
+        if step.taken:
+            self.say(f"Taken as passed now: {'; '.join(step.taken)}.")
+        # What a module is trained with is this adapter.
+        if step.moves_schedule and isinstance(self._adapter, TorchAdapter):
+            done = step.steps_of_schedule
+            self._adapter.begin_schedule_at("scheduler", self.epoch if done is None else done)
 
     def save_only_between(self, is_mid_update: Callable[[], bool]) -> None:
         """Takes what says that gradients wait which a checkpoint could not hold."""

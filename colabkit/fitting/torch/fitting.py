@@ -228,6 +228,7 @@ class _Fitting:
             settings=_settings(options, config.loss),
             has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
         )
+        self._run.take_changes(self._step)
         self._run.note(self._step.verdict())
         self._run.history.params = {
             "verbose": int(options.progress),

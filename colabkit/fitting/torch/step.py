@@ -19,12 +19,14 @@ from colabkit.fitting.torch.batches import (
     target_in,
     without_target,
 )
+from colabkit.fitting.torch.code_marks import code_mark
 from colabkit.fitting.torch.lean_calls import backward, step_of, zero_grad_of
 from colabkit.fitting.torch.loss import LossFunction, infer_loss, own_loss
 from colabkit.fitting.torch.metrics import Metrics
 from colabkit.fitting.torch.mistakes import check_loss, mistake_in_inputs, mistake_in_target
 from colabkit.fitting.torch.optimizers import left_out_error
 from colabkit.fitting.torch.schedules import Schedule
+from colabkit.frameworks.differences import differing, phrases_of
 from colabkit.frameworks.torch.device import Precision, moved
 from colabkit.runs.verdict import ResumeVerdict
 
@@ -223,6 +225,10 @@ class TrainStep:
         self._length: int | None = None
         self._changed: tuple[str, ...] = ()
         self.cut = Cut()
+        self.taken: tuple[str, ...] = ()
+        """What is passed otherwise than in the session before, a phrase each."""
+        self.moves_schedule = False
+        """Whether the schedule steps at other times than it did then."""
         self._zero_grad = zero_grad_of(config.optimizer)
         self._optimizer_step = step_of(config.optimizer)
         self.scaler = config.precision.scaler(config.device)
@@ -354,6 +360,7 @@ class TrainStep:
             "group": self._group,
             "batches_done": self._batches_done,
             "updates": self._updates,
+            "passed": self._passed(),
             **self.cut.state_dict(),
         }
 
@@ -365,7 +372,30 @@ class TrainStep:
         self._updates = state.get("updates", 0)
         self._changed = size_changes(state.get("microbatch"), None)
         self.cut = Cut.of_state(state)
+        changed = differing(state.get("passed", {}), self._passed())
+        self.moves_schedule = "schedule" in changed
+        if "none" in changed.get("schedule", ()):
+            del changed["schedule"]  # the run says which one came or went
+        self.taken = tuple(phrases_of(changed))
         self._forward.is_first = not (self._updates or self._batches_done)
+
+    def _passed(self) -> dict[str, Any]:
+        """Returns what a checkpoint notes of the settings, to say what is passed otherwise."""
+        config, schedule = self._config, self._config.schedule
+        unit = "step" if schedule.per_step else "epoch"
+        return {
+            "accumulate": config.accumulate,
+            "clip_grad_norm": config.clip_grad_norm or "none",
+            # Lists are no words to show.
+            "loss": [code_mark(config.loss)],
+            "precision": config.precision.name,
+            "schedule": "none" if schedule.scheduler is None else f"per {unit}",
+        }
+
+    @property
+    def steps_of_schedule(self) -> int | None:
+        """Optimizer steps done, where the schedule steps with them; None where with epochs."""
+        return self._updates if self._config.schedule.per_step else None
 
     def verdict(self) -> ResumeVerdict:
         """Returns what the size of the parts says on how exactly the run resumes."""

@@ -250,7 +250,7 @@ class TorchAdapter:
             self._forget_restored()
             self._restore(sections)
             if taken_from is not None:
-                self._passed.take(taken_from)
+                self._passed.take(taken_from, self._state.schedules)
             if self._hooks is not None:
                 self._state.begin()
         self._state.restore_again()
@@ -365,9 +365,13 @@ class TorchAdapter:
     def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
         """Takes what is passed otherwise than ``then`` into the restored objects; says it."""
         self._taken_from = then
-        taken = self._passed.take(then)
+        taken = self._passed.take(then, self._state.schedules)
         self._settings = self._passed.now()
-        return taken
+        return (*taken, *self._state.changed)
+
+    def begin_schedule_at(self, name: str, steps: int) -> None:
+        """Moves a schedule, as it was made, to the place after so many steps of its own."""
+        self._passed.begin_at(name, steps)
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""

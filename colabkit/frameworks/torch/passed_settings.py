@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import numbers
 import warnings
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.plain_values import PlainValues
 from colabkit.frameworks.torch.code_memory import rates_of
+from colabkit.frameworks.torch.completed import complete_state
 
 # What a scheduler's steps change; the rest of its state is as it was made.
 _MOVING = frozenset(
@@ -25,6 +27,41 @@ _MOVING = frozenset(
     }
 )  # fmt: skip
 _NO_SETTINGS = frozenset({"params", "initial_lr"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Schedule:
+    """What a checkpoint says of a schedule that may be another one now.
+
+    Attributes:
+        kind: The name of its class.
+        steps: How often it has stepped.
+    """
+
+    kind: str
+    steps: int = 0
+
+    @classmethod
+    def of_state(cls, kind: str, state: Any) -> Schedule:
+        """Returns what a schedule's kept state says."""
+        return cls(kind, _steps_of(state))
+
+
+def kinds_of(objects: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the names of the classes of those that are schedules, by name."""
+    kinds = (lr_scheduler.LRScheduler, lr_scheduler.ReduceLROnPlateau)
+    return {n: type(each).__name__ for n, each in objects.items() if isinstance(each, kinds)}
+
+
+def _steps_of(state: Any) -> int:
+    """Returns the place of a schedule by its state, or by that of the first within it."""
+    if not isinstance(state, Mapping):
+        return 0
+    within = state.get("_schedulers")
+    if "last_epoch" not in state and isinstance(within, list | tuple) and within:
+        return _steps_of(within[0])
+    place = state.get("last_epoch", 0)
+    return place if isinstance(place, int) else 0
 
 
 class PassedSettings:
@@ -42,16 +79,13 @@ class PassedSettings:
         self, optimizers: Mapping[str, torch.optim.Optimizer], others: Mapping[str, Any]
     ) -> None:
         self._optimizers = optimizers
-        self._schedulers = {
-            name: value
-            for name, value in others.items()
-            if isinstance(value, lr_scheduler.LRScheduler | lr_scheduler.ReduceLROnPlateau)
-        }
+        self._schedulers = {name: others[name] for name in kinds_of(others)}
         self._groups = {
             name: [_settings(group) for group in optimizer.param_groups]
             for name, optimizer in optimizers.items()
         }
         self._fresh = {name: copy.deepcopy(s.state_dict()) for name, s in self._schedulers.items()}
+        self._kinds = kinds_of(self._schedulers)
         self._code = {
             name: Attributes(CodeVariables(rates_of(each)), PlainValues(), names_lost=False)
             for name, each in self._schedulers.items()
@@ -80,29 +114,54 @@ class PassedSettings:
                 said += [_phrase(key, where, now, then) for key, (then, now) in _differing(*pair)]
         return tuple(said)
 
-    def take(self, then: Mapping[str, Any]) -> tuple[str, ...]:
+    def take(
+        self, then: Mapping[str, Any], schedules: Mapping[str, Schedule] | None = None
+    ) -> tuple[str, ...]:
         """Puts what is passed otherwise than ``then`` into the restored objects.
+
+        Args:
+            then: What was passed in the session before.
+            schedules: Which schedules the checkpoint holds, by name; None where it does not say.
 
         Returns:
             What was taken, a phrase each: "lr of optimizer 0.1 → 0.01".
         """
         said: list[str] = []
         for name, scheduler in self._schedulers.items():
+            kept = Schedule(self._kinds[name]) if schedules is None else schedules.get(name)
+            owner = self._owner_of(scheduler)
+            rates = self._take_groups(owner, then) if owner is not None else []
+            if kept is None or kept.kind != self._kinds[name]:
+                said += [f"{name} {kept.kind if kept else 'none'} → {self._kinds[name]}", *rates]
+                if kept is not None:
+                    self._begin_again(name, owner, then, done=kept.steps)
+                continue
             changed = dict(_differing(then.get(name), self.values[name]))
             said += [_phrase(key, name, *pair) for key, pair in changed.items()]
-            owner = next((n for n, o in self._optimizers.items() if o is scheduler.optimizer), None)
-            rates = self._take_groups(owner, then) if owner is not None else []
             said += rates
             if changed or any(phrase.startswith("lr ") for phrase in rates):
                 self._begin_again(name, owner, then)
             elif self._is_another(name):
                 said.append(f"the schedule of {name}")
                 self._begin_again(name, owner, then)
+        gone = [name for name in schedules or {} if name not in self._schedulers]
+        said += [f"{name} none, so the rate stays as it is" for name in gone]
         owned = {id(scheduler.optimizer) for scheduler in self._schedulers.values()}
         for name, optimizer in self._optimizers.items():
             if id(optimizer) not in owned:
                 said += self._take_groups(name, then)
         return tuple(dict.fromkeys(said))
+
+    def begin_at(self, name: str, steps: int) -> None:
+        """Moves a schedule, as it was made, to the place after so many steps of its own."""
+        scheduler = self._schedulers.get(name)
+        if scheduler is not None:
+            first = _steps_of(self._fresh[name])
+            self._begin_again(name, self._owner_of(scheduler), {}, done=first + steps)
+
+    def _owner_of(self, scheduler: Any) -> str | None:
+        of_all = self._optimizers.items()
+        return next((name for name, each in of_all if each is scheduler.optimizer), None)
 
     def _take_groups(self, name: str, then: Mapping[str, Any]) -> list[str]:
         said = []
@@ -113,15 +172,28 @@ class PassedSettings:
                 _set(group, key, now.get("initial_lr", now["lr"]) if key == "lr" else now[key])
                 where = f"{name}, group {place}" if len(groups) > 1 else name
                 said.append(_phrase(key, where, *pair))
+        if said:
+            complete_state(self._optimizers[name])
         return said
 
-    def _begin_again(self, name: str, owner: str | None, then: Mapping[str, Any]) -> None:
-        """Moves a schedule, as it is made now, to the place that the restored one had."""
+    def _begin_again(
+        self, name: str, owner: str | None, then: Mapping[str, Any], *, done: int | None = None
+    ) -> None:
+        """Moves a schedule, as it is made now, to the place that the restored one had.
+
+        Args:
+            name: The schedule.
+            owner: Its optimizer's name.
+            then: What was passed in the session before.
+            done: The place of another schedule than the restored one.
+        """
         scheduler = self._schedulers[name]
         if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
-            self._scale(name, owner, then)
+            if done is None:
+                self._scale(name, owner, then)
             return
-        steps = scheduler.last_epoch - self._fresh[name]["last_epoch"]
+        reached = _steps_of(scheduler.state_dict()) if done is None else done
+        steps = reached - _steps_of(self._fresh[name])
         scheduler.load_state_dict(copy.deepcopy(self._fresh[name]))
         groups = self._optimizers[owner].param_groups if owner is not None else []
         for group, fresh in zip(groups, self._groups[owner or name] if groups else [], strict=True):
@@ -224,8 +296,8 @@ def _set(group: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _phrase(key: str, where: str, then: Any, now: Any) -> str:
-    if isinstance(now, int | float | str):
+    if isinstance(now, int | float | str) and not key.startswith("_"):
         return f"{key} of {where} {then} → {now}"
-    if key == "lr_lambdas":
+    if key == "lr_lambdas" or key.startswith("_"):
         return f"the schedule of {where}"
     return f"{key} of {where}"

@@ -23,8 +23,10 @@ from colabkit.frameworks.torch.held_objects import (
     of_optimizer,
     of_scheduler,
 )
+from colabkit.frameworks.torch.layer_settings import LayerSettings
 from colabkit.frameworks.torch.metrics import has_metrics, keep_sums
 from colabkit.frameworks.torch.module_tree import Trees
+from colabkit.frameworks.torch.passed_settings import Schedule, kinds_of
 from colabkit.frameworks.torch.pieces import cut_like, has_pieces
 from colabkit.frameworks.torch.prepared import plain_optimizer, scaler_of
 from colabkit.frameworks.torch.python_attributes import PythonAttributes
@@ -97,6 +99,11 @@ class TorchState:
         self._hooks = UsersHooks(self._trees, self.optimizers)
         self.guarded = Guarded(self.optimizers, self._trees, in_pieces=self.is_sharded)
         self.large: set[str] = set()
+        self._layers = {n: LayerSettings(module) for n, module in self.modules.items()}
+        self.changed: tuple[str, ...] = ()
+        """What of the modules is made otherwise than in the session before, a phrase each."""
+        self.schedules: dict[str, Schedule] | None = None
+        """The schedules of the checkpoint that was restored; None where it does not say."""
         trained = (p for o in self.optimizers.values() for p in parameters_of(o))
         held = (p for module in self.modules.values() for p in module.parameters())
         weights = {id(p): p for p in (*held, *trained)}
@@ -131,6 +138,7 @@ class TorchState:
                 "generators": [own_generator_state(g) for g in generators_in(*tree.searched())],
                 "python": self._values[name].state_dict(),
                 "noted": list(noted),
+                "layers": self._layers[name].state_dict(),
                 **self._beside_weights(name, state, tensors),
             }
         state = {
@@ -138,6 +146,7 @@ class TorchState:
             "beside": {n: changed for n, a in self._beside.items() if (changed := a.state_dict())},
             "lies_as_it_did": True,
             "others": {n: state_of(o) for n, o in self.others.items()},
+            "schedules": kinds_of(self.others),
         }
         self._hooks.look()
         if of_optimizers:
@@ -170,13 +179,15 @@ class TorchState:
 
     def restore(self, sections: Mapping[str, Any]) -> None:
         """Puts back what ``sections`` gave, each tensor to where the object lives now."""
-        self._forms, objects = None, sections["objects"]
+        self._forms, self.changed, objects = None, (), sections["objects"]
         for name, module in self.modules.items():
             kept = objects["modules"].get(name)
             if kept is None:  # a module without tensors is no part of the fingerprint
                 continue
             restore_tensors(name, module, sections.get(name, {}), kept)
             self._values[name].load_state_dict(kept["python"])
+            if "layers" in kept:
+                self.changed += self._layers[name].take(kept["layers"], name)
             own = generators_in(list(module.modules()))
             for generator, state in zip(own, kept["generators"], strict=False):
                 restore_own_generator(generator, state)
@@ -188,9 +199,17 @@ class TorchState:
         for name, changed in objects.get("beside", {}).items():
             if name in self._beside:
                 self._beside[name].load_state_dict(changed)
+        kinds, others = objects.get("schedules"), objects["others"]
+        self.schedules = kinds and {
+            n: Schedule.of_state(kind, others[n]) for n, kind in kinds.items()
+        }
+        exchanged = {
+            n for n, kind in kinds_of(self.others).items() if (kinds or {}).get(n, kind) != kind
+        }
         for name, value in self.others.items():
-            if name in objects["others"]:
-                kept = objects["others"][name]
+            # The state of one schedule says nothing to another, but the place.
+            if name in others and name not in exchanged:
+                kept = others[name]
                 load_other(value, cut_like(state_of(value), kept) if self.is_sharded else kept)
         self._held.load_state_dict(objects.get("held", {}))
         self._trees.look()

@@ -1,0 +1,261 @@
+"""What is passed otherwise at a resume and is no rate: other schedules, layers, losses, moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.optim import lr_scheduler
+from torch.utils import data as torch_data
+
+import colabkit
+from tests.torch.cases import arrays
+
+EPOCHS, BATCHES, RATE = 4, 6, 0.1
+
+
+def batches() -> torch_data.DataLoader:
+    return torch_data.DataLoader(torch_data.TensorDataset(*arrays()), batch_size=8)
+
+
+def network(*, dropout: float = 0.0, activation: type[nn.Module] = nn.ReLU) -> nn.Module:
+    torch.manual_seed(1)
+    layers = nn.Linear(6, 12), activation(), nn.Dropout(dropout), nn.Linear(12, 3)
+    return nn.Sequential(*layers)
+
+
+class StopError(Exception):
+    pass
+
+
+class StopAt:
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_batch_end(self, run: colabkit.Run, step: int, logs: Any) -> None:
+        run.flush()
+        if step == self.step:
+            raise StopError
+
+
+def fitted(folder: Path, model: nn.Module | None = None, **more: Any) -> colabkit.History:
+    model = model or network()
+    given = {"optimizer": torch.optim.SGD(model.parameters(), lr=RATE), "loss": "cross_entropy"}
+    given |= {"epochs": EPOCHS, "device": "cpu", "save_every": 1, **more}
+    return colabkit.fit(model, batches(), folder, **given)
+
+
+def stopped(folder: Path, model: nn.Module | None = None, *, step: int = 8, **more: Any) -> None:
+    with pytest.raises(StopError):
+        fitted(folder, model, callbacks=[StopAt(step)], progress=False, **more)
+
+
+def halved(done: int) -> float:
+    return 0.5**done
+
+
+MAKE: dict[str, Callable[[Any], Any]] = {
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, EPOCHS),
+    "step": lambda o: lr_scheduler.StepLR(o, 1, 0.5),
+    "lambda": lambda o: lr_scheduler.LambdaLR(o, halved),
+    "row": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.ConstantLR(o, 0.5, 1), lr_scheduler.ExponentialLR(o, 0.9)], [1]
+    ),
+    "chain": lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.ConstantLR(o, 0.5, 2), lr_scheduler.ExponentialLR(o, 0.9)]
+    ),
+    "steeper chain": lambda o: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.ConstantLR(o, 0.5, 2), lr_scheduler.ExponentialLR(o, 0.7)]
+    ),
+    "plateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=99),
+}
+
+
+def rates_by_hand(make: Callable[[Any], Any], steps: int) -> list[float]:
+    """Returns the rate of each epoch of a loop that has this schedule from its first step."""
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=RATE)
+    scheduler, rates = make(optimizer), []
+    for _ in range(EPOCHS):
+        before = optimizer.param_groups[0]["lr"]
+        for _ in range(steps):
+            optimizer.step()
+            scheduler.step()
+        # What an epoch tells is the rate of its last step, before the schedule of epochs goes on.
+        rates.append(before if steps == 1 else optimizer.param_groups[0]["lr"])
+    return rates
+
+
+@pytest.mark.parametrize(
+    ("then", "now"),
+    [
+        ("cosine", "lambda"),
+        ("lambda", "cosine"),
+        ("cosine", "row"),
+        ("row", "step"),
+        ("step", "chain"),
+        ("chain", "steeper chain"),
+        ("chain", "cosine"),
+        ("plateau", "lambda"),
+        (None, "cosine"),
+    ],
+)
+def test_a_schedule_of_another_kind_goes_on_where_it_would_be(then, now, tmp_path, capsys):
+    stopped(tmp_path, scheduler=then and MAKE[then])
+    history = fitted(tmp_path, scheduler=MAKE[now])
+    rates = [row["lr"] for row in history.epochs]
+    assert rates[1:] == rates_by_hand(MAKE[now], 1)[1:]
+    kinds = [
+        "none"
+        if name is None
+        else type(MAKE[name](torch.optim.SGD([torch.zeros(1)], 0.1))).__name__
+        for name in (then, now)
+    ]
+    said = capsys.readouterr().out
+    assert f"scheduler {kinds[0]} → {kinds[1]}" in said or kinds[0] == kinds[1]
+    assert "Taken as passed now" in said
+    fitted(tmp_path, scheduler=MAKE[now], epochs=EPOCHS + 1)
+    assert "Taken as passed now: scheduler" not in capsys.readouterr().out
+
+
+def test_a_schedule_that_steps_at_other_times_is_where_it_would_be(tmp_path, capsys):
+    make = lambda o: lr_scheduler.ExponentialLR(o, 0.9)  # noqa: E731
+    stopped(tmp_path, scheduler=make)
+    history = fitted(tmp_path, scheduler=(make, "step"))
+    rates = [row["lr"] for row in history.epochs]
+    assert rates[1:] == rates_by_hand(make, BATCHES)[1:]
+    assert "schedule per epoch → per step" in capsys.readouterr().out
+
+
+def test_where_a_schedule_is_left_out_the_rate_stays_and_that_is_said(tmp_path, capsys):
+    stopped(tmp_path, scheduler=MAKE["step"])
+    history = fitted(tmp_path)
+    assert [row["lr"] for row in history.epochs] == [RATE, *[RATE / 2] * 3]
+    assert "the rate stays" in capsys.readouterr().out
+
+
+def by_hand(
+    model: nn.Module, optimizer: Any, loss: Callable[..., torch.Tensor], steps: range
+) -> None:
+    every = list(batches())
+    for step in steps:
+        x, y = every[step % BATCHES]
+        optimizer.zero_grad()
+        loss(model(x), y).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("make", "setting", "moment"),
+    [
+        (torch.optim.Adam, {"amsgrad": True}, "max_exp_avg_sq"),
+        (torch.optim.RMSprop, {"momentum": 0.9}, "momentum_buffer"),
+        (torch.optim.RMSprop, {"centered": True}, "grad_avg"),
+    ],
+)
+def test_a_setting_that_keeps_a_moment_more_begins_with_it(make, setting, moment, tmp_path):
+    plain, ours = network(), network()
+    optimizer = make(plain.parameters(), 0.01)
+    by_hand(plain, optimizer, functional.cross_entropy, range(7))
+    optimizer.param_groups[0].update(setting)
+    for parameter in plain.parameters():
+        optimizer.state[parameter][moment] = torch.zeros_like(parameter)
+    by_hand(plain, optimizer, functional.cross_entropy, range(7, EPOCHS * BATCHES))
+    first = network()
+    stopped(tmp_path, first, optimizer=make(first.parameters(), 0.01))
+    own = make(ours.parameters(), 0.01, **setting)
+    fitted(tmp_path, ours, optimizer=own, progress=False)
+    for one, other in zip(plain.parameters(), ours.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_weights_of_classes_are_taken_as_passed(tmp_path, capsys):
+    plain, ours = network(), network()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=RATE)
+    losses = [nn.CrossEntropyLoss(torch.tensor(w)) for w in ([1.0, 1.0, 1.0], [1.0, 5.0, 0.5])]
+    by_hand(plain, optimizer, losses[0], range(7))
+    by_hand(plain, optimizer, losses[1], range(7, EPOCHS * BATCHES))
+    stopped(tmp_path, loss=losses[0])
+    fitted(tmp_path, ours, loss=losses[1])
+    for one, other in zip(plain.parameters(), ours.parameters(), strict=True):
+        assert torch.equal(one, other)
+    said = capsys.readouterr().out
+    assert "Taken as passed now: weight of loss [1.0, 1.0, 1.0] → [1.0, 5.0, 0.5]." in said
+
+
+def test_weights_of_classes_that_training_changes_stay(tmp_path):
+    def harder(loss: nn.CrossEntropyLoss) -> Callable[[Any], None]:
+        def change(event: Any) -> None:
+            if event.name == "batch_end":
+                loss.weight.mul_(1.1)
+
+        return change
+
+    losses = [nn.CrossEntropyLoss(torch.ones(3)) for _ in range(3)]
+    alone, resumed = network(), network()
+    fitted(tmp_path / "alone", alone, loss=losses[0], callbacks=[harder(losses[0])])
+    given = [harder(losses[1]), StopAt(8)]
+    with pytest.raises(StopError):
+        fitted(tmp_path / "run", loss=losses[1], callbacks=given)
+    fitted(tmp_path / "run", resumed, loss=losses[2], callbacks=[harder(losses[2])])
+    for one, other in zip(alone.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def scaled(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(output, target) * 2
+
+
+LAYERS: dict[str, tuple[dict[str, Any], str]] = {
+    "dropout": ({"dropout": 0.5}, "p of Dropout in model 0.0 → 0.5"),
+    "activation": ({"activation": nn.GELU}, "layers of model ReLU → GELU"),
+}
+SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
+    "accumulate": ({"accumulate": 4}, "accumulate 1 → 4"),
+    "norm": ({"clip_grad_norm": 0.5}, "clip_grad_norm none → 0.5"),
+    "precision": ({"precision": "bf16"}, "precision fp32 → bf16"),
+    "loss": ({"loss": scaled}, "Taken as passed now: loss."),
+    "smoothing": (
+        {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
+        "label_smoothing of CrossEntropyLoss in loss 0.0 → 0.1",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *SETTINGS])
+def test_what_no_tensor_shows_is_said(name, tmp_path, capsys):
+    layers, phrase = LAYERS.get(name, ({}, ""))
+    settings, phrase = SETTINGS.get(name, ({}, phrase))
+    stopped(tmp_path, **({"loss": nn.CrossEntropyLoss()} if name == "smoothing" else {}))
+    fitted(tmp_path, network(**layers), **settings)
+    assert phrase in capsys.readouterr().out
+    fitted(tmp_path, network(**layers), epochs=EPOCHS + 1, **settings)
+    assert "Taken as passed now" not in capsys.readouterr().out
+
+
+def test_a_loop_of_ones_own_says_what_its_layers_and_schedule_are_now(tmp_path, capsys):
+    def trained(model: nn.Module, make: Callable[[Any], Any], epochs: int) -> list[float]:
+        optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+        scheduler = make(optimizer)
+        run = colabkit.Run(tmp_path, model=model, optimizer=optimizer, scheduler=scheduler)
+        rates = []
+        for _ in run.epochs(epochs):
+            for x, y in run.batches(batches()):
+                loss = functional.cross_entropy(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            rates.append(optimizer.param_groups[0]["lr"])
+            scheduler.step()
+        return rates
+
+    trained(network(), MAKE["cosine"], 2)
+    rates = trained(network(dropout=0.5), MAKE["lambda"], EPOCHS)
+    assert rates == rates_by_hand(MAKE["lambda"], 1)[2:]
+    said = capsys.readouterr().out
+    assert "scheduler CosineAnnealingLR → LambdaLR" in said
+    assert "p of Dropout in model 0.0 → 0.5" in said
