@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import ArgumentError
+from colabkit.fitting.hook_names import HOOKS, meant_by
 from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators
 from colabkit.frameworks.plain_values import PlainValues
@@ -45,14 +45,6 @@ _OF_EARLY_STOPPING = OtherNames(
     ),
 )
 
-_HOOKS = (
-    "on_train_begin",
-    "on_epoch_begin",
-    "on_batch_end",
-    "on_validation_end",
-    "on_epoch_end",
-    "on_train_end",
-)
 # What else the field calls a hook.
 _ALSO = {"on_batch_end": ("on_train_batch_end", "on_step_end")}
 # By the top of their module: libraries whose callbacks are called with what only they have.
@@ -63,7 +55,8 @@ _LIBRARIES = {
     "pytorch_lightning": "Lightning",
     "transformers": "Transformers",
 }
-_NAMES = (*_HOOKS, *_ALSO["on_batch_end"])
+_NONE = object()
+_NAMES = (*HOOKS, *_ALSO["on_batch_end"])
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -210,7 +203,7 @@ class CallbackList:
         for callback in self.members:
             _check(callback)
         self._hooks = {
-            hook: [found for c in self.members if (found := _hook_of(c, hook))] for hook in _HOOKS
+            hook: [found for c in self.members if (found := _hook_of(c, hook))] for hook in HOOKS
         }
         self.functions = [c for c in self.members if not any(hasattr(c, h) for h in _NAMES)]
         plain = values or PlainValues()
@@ -320,9 +313,14 @@ def _check(callback: Any) -> None:
     if near := _near_miss(callback):
         message = f"{type(callback).__name__}.{near[0]} is called by nothing."
         raise ArgumentError(message, argument="callbacks", hint=f"Did you mean {near[1]}?")
+    is_idle = isinstance(callback, Callback) and not any(_has_hook(callback, h) for h in HOOKS)
+    if is_idle and not (callable(callback) or _is_stateful(callback)):
+        message = f"{type(callback).__name__} has no method that anything calls."
+        hint = f"Override one of {', '.join(HOOKS)}."
+        raise ArgumentError(message, argument="callbacks", hint=hint)
     if not callable(callback) and not any(hasattr(callback, hook) for hook in _NAMES):
         message = f"A {type(callback).__name__} is no callback."
-        hint = f"Pass a function, or an object with one of {', '.join(_HOOKS)}."
+        hint = f"Pass a function, or an object with one of {', '.join(HOOKS)}."
         raise ArgumentError(message, argument="callbacks", hint=hint)
 
 
@@ -342,10 +340,19 @@ def _hook_of(callback: Any, hook: str) -> Any:
 def _near_miss(callback: Any) -> tuple[str, str] | None:
     """Returns a method that nothing calls and the hook it was meant for, None where all is well."""
     for name in dir(type(callback)):
-        if not name.startswith("on_") or name in _NAMES:
-            continue
-        close = difflib.get_close_matches(name, _NAMES, 1, cutoff=0.75)
+        meant = None if name in _NAMES else meant_by(name)
         # Who has that hook as well made the other for somebody else.
-        if close and getattr(type(callback), close[0], None) is getattr(Callback, close[0], None):
-            return name, close[0]
+        if meant is not None and not _has_hook(callback, meant):
+            return name, meant
     return None
+
+
+def _has_hook(callback: Any, hook: str) -> bool:
+    """Whether a callback has a hook of its own, under any of its names."""
+    own = (getattr(callback, name, None) for name in (hook, *_ALSO.get(hook, ())))
+    return any(each is not None and not _is_bases(each) for each in own)
+
+
+def _is_bases(method: Any) -> bool:
+    function = getattr(method, "__func__", method)
+    return any(function is getattr(Callback, hook, _NONE) for hook in HOOKS)

@@ -52,15 +52,42 @@ def test_the_end_of_a_validation_is_told_with_its_values(tmp_path):
 
 @pytest.mark.parametrize(
     ("near", "meant"),
-    [("on_epoch_ends", "on_epoch_end"), ("on_batchend", "on_batch_end"), ("on_train_start", None)],
+    [
+        ("on_epoch_ends", "on_epoch_end"),
+        ("on_batchend", "on_batch_end"),
+        ("on_train_start", "on_train_begin"),  # Lightning's, as are the next two
+        ("on_train_epoch_end", "on_epoch_end"),
+        ("on_validation_epoch_end", "on_validation_end"),
+        ("on_evaluate", "on_validation_end"),  # Transformers'
+        ("on_iteration_end", "on_batch_end"),
+        ("onEpochEnd", "on_epoch_end"),
+        ("after_fit", "on_train_end"),  # fastai's
+        ("epoch_end", "on_epoch_end"),
+    ],
 )
-def test_a_near_miss_is_asked_about(near, meant, tmp_path):
-    callback = type("Near", (colabkit.Callback,), {near: lambda *_: None})()
-    if meant is None:
+@pytest.mark.parametrize("base", [colabkit.Callback, object])
+def test_a_near_miss_is_asked_about(near, meant, base, tmp_path):
+    other = "on_train_end" if meant != "on_train_end" else "on_train_begin"
+    hooks = dict.fromkeys((near, other), lambda *_: None)
+    callback = type("Near", (base,), hooks)()
+    with pytest.raises(ArgumentError, match=rf"Near\.{near} .*Did you mean {meant}\?"):
         colabkit.fit(network(), arrays(), tmp_path, callbacks=[callback], progress=False)
-        return
-    with pytest.raises(ArgumentError, match=f"Did you mean {meant}"):
-        colabkit.fit(network(), arrays(), tmp_path, callbacks=[callback], progress=False)
+    # Who has the hook as well made the other for somebody else.
+    both = type("Both", (base,), {near: None, meant: lambda *_: None})()
+    colabkit.fit(network(), arrays(), tmp_path, callbacks=[both], progress=False)
+
+
+def test_methods_of_ones_own_and_moments_of_other_libraries_are_left_alone(tmp_path):
+    names = ("on_log", "on_save", "on_before_optimizer_step", "on_exception", "begin", "step")
+    callback = type("Own", (colabkit.Callback,), dict.fromkeys(names, print))()
+    callback.on_train_end = lambda run: None
+    colabkit.fit(network(), arrays(), tmp_path, callbacks=[callback], progress=False)
+
+
+def test_a_callback_that_nothing_calls_is_told(tmp_path):
+    idle = type("Idle", (colabkit.Callback,), {"on_log": print})()
+    with pytest.raises(ArgumentError, match="Idle has no method that anything calls"):
+        colabkit.fit(network(), arrays(), tmp_path, callbacks=[idle], progress=False)
 
 
 class Noisy(torch_data.Dataset):
