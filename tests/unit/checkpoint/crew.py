@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from colabkit.checkpoint import (
     Company,
     Lease,
+    Manifest,
     PartSaver,
     RunFolder,
     SaveFacts,
@@ -18,6 +24,7 @@ from colabkit.checkpoint import (
     Section,
 )
 from colabkit.checkpoint.store import CheckpointStore
+from colabkit.errors import LeaseLostError
 from colabkit.storage import Bytes, Files, LocalVolume, Volume
 from tests.unit.checkpoint.numpy_backend import NumpyBackend, Tensor
 from tests.unit.checkpoint.saving import weights_of
@@ -101,6 +108,9 @@ class Crew:
     def __init__(self, root: Path | str, files: Sequence[Files | Volume]) -> None:
         self.root, self.desk = root, Desk(len(files))
         self.writers = [Writer(self, rank, each) for rank, each in enumerate(files)]
+        for rank, each in enumerate(files):
+            if isinstance(each, Doomed):
+                each.on_death = functools.partial(self.desk.gone.add, rank)
         self.company = Company(self.desk.of(0))
 
     def open(self) -> None:
@@ -172,11 +182,12 @@ class DeadError(BaseException):
     """A process is no more: nothing of it runs any further."""
 
 
-class Mortal(Files):
-    """Counts what a process does to its files, and lets it do no more at a chosen point."""
+class Doomed:
+    """Counts what a process does, and lets it do no more from a chosen point on."""
 
-    def __init__(self, dies_at: int = -1, on_death: Callable[[], None] = lambda: None) -> None:
-        self.count, self._dies_at, self._on_death = 0, dies_at, on_death
+    def __init__(self, dies_at: int = -1) -> None:
+        self.count, self._dies_at = 0, dies_at
+        self.on_death: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
     def _act(self) -> None:
@@ -184,8 +195,12 @@ class Mortal(Files):
             is_dead = 0 <= self._dies_at <= self.count
             self.count += 1
         if is_dead:
-            self._on_death()
+            self.on_death()
             raise DeadError
+
+
+class Mortal(Doomed, Files):
+    """The files of a process that dies; what it writes last is there by half."""
 
     def create(self, path: Path) -> int:
         self._act()
@@ -218,38 +233,94 @@ class Mortal(Files):
         super().fsync_folder(path)
 
 
-class MortalVolume:
+class MortalVolume(Doomed):
     """A volume with which its process does no more from a chosen point on, none of it by half."""
 
-    def __init__(
-        self, volume: Volume, dies_at: int = -1, on_death: Callable[[], None] = lambda: None
-    ) -> None:
-        self.count, self._dies_at, self._on_death = 0, dies_at, on_death
-        self._volume, self._lock = volume, threading.Lock()
+    def __init__(self, volume: Volume, dies_at: int = -1) -> None:
+        super().__init__(dies_at)
+        self._volume = volume
         self.location, self.is_slow, self.root = volume.location, volume.is_slow, volume.root
 
-    def _act(self) -> Volume:
-        with self._lock:
-            is_dead = 0 <= self._dies_at <= self.count
-            self.count += 1
-        if is_dead:
-            self._on_death()
-            raise DeadError
-        return self._volume
-
     def write(self, name: str, parts: Iterable[Bytes]) -> None:
-        self._act().write(name, parts)
+        self._act()
+        self._volume.write(name, parts)
 
     def read(self, name: str) -> Bytes:
-        return self._act().read(name)
+        self._act()
+        return self._volume.read(name)
 
     def list(self, folder: str) -> dict[str, int]:
-        return self._act().list(folder)
+        self._act()
+        return self._volume.list(folder)
 
     def delete(self, names: Iterable[str]) -> None:
         for name in names:
-            self._act().delete([name])
+            self._act()
+            self._volume.delete([name])
 
 
-def shards(root: Path) -> dict[str, int]:
-    return LocalVolume(root).list("shards")
+class Full(Files):
+    """A disk that is full for one process."""
+
+    is_full = False
+
+    def write(self, descriptor: int, data: np.ndarray) -> None:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(descriptor, data)
+
+
+def live(crew: Crew, *, saves: int, loaded: Callable[[Path | str], int | None]) -> None:
+    """Has a crew save while one of it may die; what is loaded is what was acknowledged.
+
+    Args:
+        crew: The crew.
+        saves: How often they save.
+        loaded: Returns the step of the newest whole checkpoint, having compared every bit.
+    """
+    acknowledged = None
+    try:
+        crew.open()
+        for step in range(1, saves + 1):
+            if crew.save(step):
+                acknowledged = step
+            assert loaded(crew.root) == acknowledged
+    except DeadError:
+        assert crew.desk.gone == {0}
+    finally:
+        for writer in crew.writers[1:]:
+            writer.close()
+        with contextlib.suppress(DeadError):
+            crew.writers[0].close()
+    assert (loaded(crew.root) or 0) >= (acknowledged or 0)
+
+
+def newest(root: Path | str) -> Manifest:
+    store = RunFolder(root).store
+    return store.manifest(store.names()[0])
+
+
+def ranks_in(manifest: Manifest) -> set[int]:
+    """Returns the numbers of the processes whose files a checkpoint names."""
+    found = (re.search(r"-r(\d{4})-", name) for name in manifest.shards)
+    return {int(each[1]) if each else 0 for each in found}
+
+
+def shards(root: Path | str) -> dict[str, int]:
+    return RunFolder(root).store.volume.list("shards")
+
+
+def named_shards(root: Path | str) -> set[str]:
+    """Returns the names of all files that some checkpoint refers to."""
+    store = RunFolder(root).store
+    return {shard for name in store.names() for shard in store.manifest(name).shards}
+
+
+def taken_over(crew: Crew, newer: Crew) -> None:
+    """Has a newer session take a crew's folder: the crew publishes nothing, and leaves nothing."""
+    before = shards(crew.root)
+    newer.open()
+    with pytest.raises(LeaseLostError):
+        crew.save(9)
+    newer.close()
+    assert shards(crew.root) == before

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 from pathlib import Path
 
@@ -11,17 +9,26 @@ import numpy as np
 import pytest
 
 from colabkit.checkpoint import (
-    Manifest,
     PartPlace,
-    RunFolder,
     company,
     parts,
     snapshot,
     store_of_parts,
 )
-from colabkit.errors import LeaseLostError, StorageError
-from colabkit.storage import Files, LocalVolume
-from tests.unit.checkpoint.crew import Crew, DeadError, Mortal, loaded_step, shards
+from colabkit.errors import StorageError
+from colabkit.storage import Files
+from tests.unit.checkpoint.crew import (
+    Crew,
+    Full,
+    Mortal,
+    live,
+    loaded_step,
+    named_shards,
+    newest,
+    ranks_in,
+    shards,
+    taken_over,
+)
 from tests.unit.checkpoint.numpy_backend import Tensor
 
 SOAK = bool(os.environ.get("COLABKIT_SOAK"))
@@ -44,17 +51,6 @@ def crew(tmp_path):
     made.close()
 
 
-def newest(root: Path) -> Manifest:
-    store = RunFolder(root).store
-    return store.manifest(store.names()[0])
-
-
-def ranks_in(manifest: Manifest) -> set[int]:
-    """Returns the numbers of the processes whose files a checkpoint names."""
-    tails = (name.partition("-")[2][:5] for name in manifest.shards)
-    return {int(tail[1:]) if tail.startswith("r0") else 0 for tail in tails}
-
-
 def test_the_third_save_is_shared_out_once_the_second_has_shown_that_all_hold_the_same(crew):
     seen = []
     for step in (1, 2, 3, 4):
@@ -63,10 +59,7 @@ def test_the_third_save_is_shared_out_once_the_second_has_shown_that_all_hold_th
         seen.append(ranks_in(newest(crew.root)))
     assert seen == [{0}, {0}, {0, 1, 2}, {0, 1, 2}]
     # Pruning knows the files of all: those of two checkpoints are left.
-    manifests = [newest(crew.root)] + [
-        RunFolder(crew.root).store.manifest(name) for name in RunFolder(crew.root).names()
-    ]
-    assert {*shards(crew.root)} == {name for each in manifests for name in each.shards}
+    assert {*shards(crew.root)} == named_shards(crew.root)
 
 
 def test_each_tensor_is_written_by_one_process_and_told_to_be_where_it_is(crew):
@@ -154,17 +147,6 @@ def test_a_flipped_byte_in_a_part_leaves_the_checkpoint_before(crew):
     assert loaded_step(crew.root) == 3
 
 
-class Full(Files):
-    """A disk that is full for one process."""
-
-    is_full = False
-
-    def write(self, descriptor: int, data: np.ndarray) -> None:
-        if self.is_full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        super().write(descriptor, data)
-
-
 def test_a_part_that_cannot_be_written_costs_no_save(tmp_path, caplog):
     files = Full()
     crew = Crew(tmp_path / "run", [Files(), files])
@@ -200,13 +182,7 @@ def test_a_full_disk_of_the_one_that_publishes_leaves_nothing_of_the_others(tmp_
 def test_a_session_that_was_taken_over_publishes_nothing_and_leaves_nothing(crew, tmp_path):
     for step in (1, 2, 3):
         crew.save(step)
-    before = shards(crew.root)
-    newer = Crew(tmp_path / "run", [Files()])
-    newer.open()
-    with pytest.raises(LeaseLostError):
-        crew.save(4)
-    newer.close()
-    assert shards(crew.root) == before
+    taken_over(crew, Crew(tmp_path / "run", [Files()]))
     assert loaded_step(crew.root) == 3
 
 
@@ -218,8 +194,7 @@ def test_a_torn_snapshot_of_one_process_tears_the_whole_and_is_taken_again(rank,
     assert crew.save(4)
     assert loaded_step(crew.root) == 4
     assert ranks_in(newest(crew.root)) == {0, 1, 2}
-    manifests = [RunFolder(crew.root).store.manifest(n) for n in RunFolder(crew.root).names()]
-    assert {*shards(crew.root)} == {name for each in manifests for name in each.shards}
+    assert {*shards(crew.root)} == named_shards(crew.root)
 
 
 def test_a_save_alone_behind_a_call_that_came_to_nothing_takes_nothing_of_that_call(crew):
@@ -248,40 +223,22 @@ def test_another_folder_under_the_same_path_is_not_written_to(crew, tmp_path):
         store_of_parts(tmp_path / "elsewhere", place)
 
 
-def lives(root: Path, doomed: int, dies_at: int) -> list[Mortal]:
-    """Has one of three processes die at a point of its own; returns what all have done."""
-    crew: Crew
-    files = [Mortal() for _ in range(3)]
-    files[doomed] = Mortal(dies_at, on_death=lambda: crew.desk.gone.add(doomed))
-    crew = Crew(root, files)
-    acknowledged = None
-    try:
-        crew.open()
-        for step in (1, 2, 3, 4, 5):
-            if crew.save(step):
-                acknowledged = step
-            assert loaded_step(root) == acknowledged
-    except DeadError:
-        assert doomed == 0
-    finally:
-        for writer in crew.writers[1:]:
-            writer.close()
-        with contextlib.suppress(DeadError):
-            crew.writers[0].close()
-    found = loaded_step(root)
-    assert (found or 0) >= (acknowledged or 0)
-    return files
+def work_of_one(root: Path, doomed: int, dies_at: int) -> int:
+    """Has one of three processes die at a point of its own; returns how much it has done."""
+    files = [Mortal(dies_at if rank == doomed else -1) for rank in range(3)]
+    live(Crew(root, files), saves=5, loaded=loaded_step)
+    return files[doomed].count
 
 
 @pytest.mark.parametrize("doomed", [0, 1, 2])
 def test_whoever_dies_at_whatever_point_the_newest_is_whole_and_the_next_session_sweeps(
     doomed, tmp_path
 ):
-    points = lives(tmp_path / "whole", doomed, -1)[doomed].count
+    points = work_of_one(tmp_path / "whole", doomed, -1)
     assert points > (50 if doomed == 0 else 10)
     for point in range(doomed, points, 1 if SOAK else 5):
         root = tmp_path / f"{point}"
-        lives(root, doomed, point)
+        work_of_one(root, doomed, point)
         if doomed:
             # The others have gone on without it.
             assert loaded_step(root) == 5
@@ -293,6 +250,4 @@ def test_whoever_dies_at_whatever_point_the_newest_is_whole_and_the_next_session
         assert loaded_step(root) == 8
         crew.open()  # where a manifest was emptied, and not yet removed, the sweep comes after it
         crew.close()
-        store = RunFolder(root).store
-        named = {shard for name in store.names() for shard in store.manifest(name).shards}
-        assert {*LocalVolume(root).list("shards")} == named
+        assert {*shards(root)} == named_shards(root)

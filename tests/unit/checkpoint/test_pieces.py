@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,24 @@ import fsspec
 import numpy as np
 import pytest
 
-from colabkit.checkpoint import CheckpointStore, Cut, Manifest, RunFolder, company, snapshot
+from colabkit.checkpoint import CheckpointStore, Cut, RunFolder, company, snapshot
 from colabkit.checkpoint.pieces import fault_in
-from colabkit.errors import CheckpointCorruptError, CheckpointWriteError, LeaseLostError
+from colabkit.errors import CheckpointCorruptError, CheckpointWriteError
 from colabkit.storage import Files, LocalVolume, volume_at
 from tests import format_reader
-from tests.unit.checkpoint.crew import DeadError, Mortal, MortalVolume, shards
+from tests.unit.checkpoint.crew import (
+    Full,
+    Mortal,
+    MortalVolume,
+    live,
+    named_shards,
+    newest,
+    ranks_in,
+    shards,
+    taken_over,
+)
 from tests.unit.checkpoint.numpy_backend import NumpyBackend
 from tests.unit.checkpoint.piece_crew import FORMS, PieceCrew, loaded_pieces, whole
-from tests.unit.checkpoint.test_company import Full, newest
 from tests.unit.checkpoint.test_damage import rewritten
 
 SOAK = bool(os.environ.get("COLABKIT_SOAK"))
@@ -40,12 +47,6 @@ def crew(tmp_path):
     made.open()
     yield made
     made.close()
-
-
-def ranks_in(manifest: Manifest) -> set[int]:
-    """Returns the numbers of the processes whose files a checkpoint names."""
-    found = (re.search(r"-r(\d{4})-", name) for name in manifest.shards)
-    return {int(each[1]) if each else 0 for each in found}
 
 
 HALVES = [((0, 0), (2, 3), "a"), ((2, 0), (2, 3), "b")]
@@ -91,8 +92,7 @@ def test_each_writes_its_pieces_from_the_first_save_on_and_one_process_reads_the
         ((7, 4), (6, 0), (1, 4)),
     ]
     assert sum(each.key == "short" for each in newest(crew.root).tensors) == 2
-    manifests = [RunFolder(crew.root).store.manifest(n) for n in RunFolder(crew.root).names()]
-    assert {*shards(crew.root)} == {name for each in manifests for name in each.shards}
+    assert {*shards(crew.root)} == named_shards(crew.root)
 
 
 def test_the_page_of_the_format_tells_how_to_read_them(crew):
@@ -345,13 +345,7 @@ def test_files_that_are_seen_late_are_waited_for(tmp_path, monkeypatch):
 
 def test_a_session_that_was_taken_over_publishes_no_pieces_and_leaves_none(crew, tmp_path):
     crew.save(1)
-    before = shards(crew.root)
-    newer = PieceCrew(tmp_path / "run", [Files()])
-    newer.open()
-    with pytest.raises(LeaseLostError):
-        crew.save(2)
-    newer.close()
-    assert shards(crew.root) == before
+    taken_over(crew, PieceCrew(tmp_path / "run", [Files()]))
     assert loaded_pieces(crew.root) == 1
 
 
@@ -408,37 +402,19 @@ def test_a_copy_elsewhere_has_all_pieces(crew, tmp_path):
     assert other.holds(manifest)
 
 
-def of_bucket(place: str, dies_at: int = -1, **options: Any) -> MortalVolume:
-    return MortalVolume(volume_at(place), dies_at, **options)
+def of_bucket(place: str, dies_at: int = -1) -> MortalVolume:
+    return MortalVolume(volume_at(place), dies_at)
 
 
-def of_folder(place: str, dies_at: int = -1, **options: Any) -> Mortal:
-    return Mortal(dies_at, **options)
+def of_folder(place: str, dies_at: int = -1) -> Mortal:
+    return Mortal(dies_at)
 
 
-def lives(root: Path | str, doomed: int, dies_at: int, work: Any) -> list[Any]:
-    """Has one of three processes die at a point of its own; returns what all have done."""
-    crew: PieceCrew
-    files = [work(root) for _ in range(3)]
-    files[doomed] = work(root, dies_at, on_death=lambda: crew.desk.gone.add(doomed))
-    crew = PieceCrew(root, files)
-    acknowledged = None
-    try:
-        crew.open()
-        for step in (1, 2, 3, 4):
-            if crew.save(step):
-                acknowledged = step
-            assert loaded_pieces(root) == acknowledged
-    except DeadError:
-        assert doomed == 0
-    finally:
-        for writer in crew.writers[1:]:
-            writer.close()
-        with contextlib.suppress(DeadError):
-            crew.writers[0].close()
-    found = loaded_pieces(root)
-    assert (found or 0) >= (acknowledged or 0)
-    return files
+def work_of_one(root: Path | str, doomed: int, dies_at: int, work: Any) -> int:
+    """Has one of three processes die at a point of its own; returns how much it has done."""
+    files = [work(root, dies_at if rank == doomed else -1) for rank in range(3)]
+    live(PieceCrew(root, files), saves=4, loaded=loaded_pieces)
+    return files[doomed].count
 
 
 @pytest.fixture
@@ -459,11 +435,11 @@ def test_whoever_dies_at_whatever_point_the_newest_is_whole_and_the_next_session
     doomed, work, places
 ):
     """Among the points: before and after its part, and before and after the manifest."""
-    points = lives(places("whole"), doomed, -1, work)[doomed].count
+    points = work_of_one(places("whole"), doomed, -1, work)
     assert points > (40 if doomed == 0 else 10)
     for point in range(doomed, points, 1 if SOAK else 7):
         root = places(f"{point}")
-        lives(root, doomed, point, work)
+        work_of_one(root, doomed, point, work)
         if doomed:
             # The one that publishes has gone on without it.
             assert loaded_pieces(root) == 4
@@ -477,6 +453,4 @@ def test_whoever_dies_at_whatever_point_the_newest_is_whole_and_the_next_session
             # Where a manifest was emptied, and not yet removed, the sweep comes after it.
             crew.open()
             crew.close()
-        store = RunFolder(root).store
-        named = {shard for name in store.names() for shard in store.manifest(name).shards}
-        assert {*store.volume.list("shards")} == named
+        assert {*shards(root)} == named_shards(root)
