@@ -28,6 +28,18 @@ def network(*, dropout: float = 0.2, norm: bool = False) -> nn.Module:
     )
 
 
+class Table(nn.Module):
+    """An embedding with sparse gradients, in which samples share rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.rows = nn.EmbeddingBag(9, 3, sparse=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.rows(x.abs().mul(4).long().clamp(max=8))
+
+
 def arrays() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(SAMPLES, 6, generator=generator)

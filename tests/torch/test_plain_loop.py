@@ -18,7 +18,7 @@ from torch.utils import data as torch_data
 import colabkit
 from colabkit.errors import ArgumentError
 from tests.torch import by_hand
-from tests.torch.cases import arrays, network
+from tests.torch.cases import Table, arrays, network
 
 
 @pytest.fixture(autouse=True)
@@ -489,26 +489,14 @@ class StopAt:
             raise StopError
 
 
-class Rows(nn.Module):
-    """An embedding with sparse gradients."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(5)
-        self.table = nn.EmbeddingBag(9, 3, sparse=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.table(x.abs().mul(3).long().clamp(max=8))
-
-
 @pytest.mark.parametrize("name", [None, "sgd", "rmsprop"])
 def test_an_optimizer_by_name_that_takes_no_sparse_gradients_says_what_to_write(name, tmp_path):
     with pytest.raises(ArgumentError, match="embedding with sparse=True") as caught:
-        colabkit.fit(Rows(), batches(), tmp_path / "run", optimizer=name, **QUIET)
+        colabkit.fit(Table(), batches(), tmp_path / "run", optimizer=name, **QUIET)
     assert "torch.optim.SGD(p, lr=0.1)" in caught.value.hint
     assert not (tmp_path / "run").exists()
     plain = lambda p: torch.optim.SGD(p, lr=0.1)  # noqa: E731
-    colabkit.fit(Rows(), batches(), tmp_path / "run", optimizer=plain, **QUIET)
+    colabkit.fit(Table(), batches(), tmp_path / "run", optimizer=plain, **QUIET)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -526,7 +514,7 @@ def test_sgd_by_name_has_the_bits_of_pytorchs_own_loop_for_narrow_weights_too(dt
     same_bits(plain, ours)
 
 
-@pytest.mark.parametrize("make", [model, Rows])
+@pytest.mark.parametrize("make", [model, Table])
 def test_a_group_that_is_broken_off_and_resumed_has_the_bits_of_the_plain_loop(make, tmp_path):
     """Also within an epoch's last group, which is smaller."""
     plain, data = make(), batches()
@@ -618,7 +606,7 @@ def test_an_epoch_begins_in_training_whatever_the_one_before_has_left(tmp_path):
 def test_a_norm_of_sparse_gradients_is_told(tmp_path):
     optimizer = lambda parameters: torch.optim.SGD(parameters, 0.05)  # noqa: E731
     with pytest.raises(ArgumentError, match="no norm of sparse") as caught:
-        colabkit.fit(Rows(), (X, Y), tmp_path, optimizer=optimizer, clip_grad_norm=1.0, **QUIET)
+        colabkit.fit(Table(), (X, Y), tmp_path, optimizer=optimizer, clip_grad_norm=1.0, **QUIET)
     assert "sparse=False" in caught.value.hint
 
 

@@ -15,7 +15,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import colabkit
-from tests.torch.cases import SAMPLES, arrays, network
+from tests.torch.cases import SAMPLES, Table, arrays, network
 from tests.torch.ranks import came_through
 
 BATCH = 12
@@ -128,24 +128,12 @@ def test_one_process_goes_on_bit_for_bit_where_targets_did_not_count(tmp_path):
     assert all(torch.equal(each, found[1][name]) for name, each in found[0].items())
 
 
-class Words(nn.Module):
-    """An embedding with sparse gradients, in which samples share rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(2)
-        self.table = nn.EmbeddingBag(9, 3, sparse=True)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.table(x.abs().mul(4).long().clamp(max=8))
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_rows_of_sparse_gradients_are_summed_as_by_hand_and_in_one_process(accumulate, tmp_path):
     x, y = arrays()
 
     def fit(steps: int, to: Path) -> nn.Module:
-        model = Words()
+        model = Table()
         loader = torch_data.DataLoader(torch_data.TensorDataset(x, y), batch_sampler=InOrder())
         optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
         given = {"epochs": 3, "max_steps": steps, "progress": False, "accumulate": accumulate}
@@ -154,7 +142,7 @@ def test_rows_of_sparse_gradients_are_summed_as_by_hand_and_in_one_process(accum
 
     def work(rank: int) -> None:
         fit(4, tmp_path / "run")
-        model, own = fit(9, tmp_path / "alone"), Words()
+        model, own = fit(9, tmp_path / "alone"), Table()
         if rank == 0:
             torch.save(model.state_dict(), tmp_path / "weights")
         if accumulate > 1:
@@ -166,12 +154,12 @@ def test_rows_of_sparse_gradients_are_summed_as_by_hand_and_in_one_process(accum
             optimizer.zero_grad()
             functional.cross_entropy(wrapped(x[at]), y[at]).backward()
             optimizer.step()
-        assert torch.equal(model.table.weight, own.table.weight)
+        assert torch.equal(model.rows.weight, own.rows.weight)
 
     def go_on(_: int) -> None:
         model = fit(9, tmp_path / "run")
         alone = torch.load(tmp_path / "weights", weights_only=True)
-        assert torch.equal(model.table.weight, alone["table.weight"])
+        assert torch.equal(model.rows.weight, alone["rows.weight"])
 
     came_through(work, 2, tmp_path)
     came_through(go_on, 1, tmp_path)
