@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,29 +17,10 @@ from torch.utils.data import DataLoader, TensorDataset
 import colabkit
 from colabkit.errors import ArgumentError
 from tests.torch.killing import in_child, kill_self
+from tests.torch.plain_notebook import PlainLoop
 
 STEPS, EVALUATED, EPOCHS = 4, 2, 3
 PER_EPOCH = STEPS + EVALUATED
-
-
-class PlainLoop:
-    """What the loop is without colabkit: the judge."""
-
-    step = 0
-
-    def epochs(self, count: int) -> Iterable[int]:
-        return range(count)
-
-    def batches(self, data: Iterable[Any]) -> Iterator[Any]:
-        for batch in data:
-            yield batch
-            self.step += 1
-
-    def state(self, **values: Any) -> Any:
-        return SimpleNamespace(**values)
-
-    def flush(self) -> None:
-        pass
 
 
 class Memory:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,42 +12,20 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 
-import colabkit
-from tests.torch.killing import in_child, kill_self
-from tests.torch.test_done_again import PlainLoop
+from tests.torch.killing import in_child
+from tests.torch.plain_notebook import (
+    BATCH,
+    EPOCHS,
+    ROWS,
+    SAMPLES,
+    Notebook,
+    X,
+    Y,
+    check_killed,
+    train,
+)
 
-SAMPLES, BATCH, EPOCHS = 40, 10, 3
 DEATHS = (2, 5, 7)
-X = torch.randn(SAMPLES, 4, generator=torch.Generator().manual_seed(3))
-Y = (X.sum(1) > 0).long()
-ROWS = [(X[n : n + BATCH], Y[n : n + BATCH]) for n in range(0, SAMPLES, BATCH)]
-
-
-def network() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
-
-
-class Notebook:
-    """A model, its run, and the step of a person's loop; the loops below differ."""
-
-    def __init__(self, folder: Path | None, dies_at: int) -> None:
-        self.model, self.dies_at = network(), dies_at
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.2)
-        objects = {"model": self.model, "optimizer": self.optimizer}
-        self.run: Any = PlainLoop()
-        if folder is not None:
-            self.run = colabkit.Run(folder, save_every=1, progress=False, **objects)
-
-    def step(self, loss: torch.Tensor) -> None:
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        if self.dies_at >= 0:
-            self.run.flush()
-            if self.run.step == self.dies_at:
-                kill_self()
 
 
 def pseudo_labels(book: Notebook) -> None:
@@ -149,26 +125,9 @@ def kept(book: Notebook) -> None:
 LOOPS = [pseudo_labels, anchored, relabelled, mined, by_difficulty, kept]
 
 
-def train(loop: Callable[[Any], None], folder: Path | None, *, dies_at: int = -1) -> Any:
-    book = (Miner if loop is mined else Notebook)(folder, dies_at)
-    loop(book)
-    return [each.detach().tolist() for each in book.model.parameters()], book.run
-
-
 @pytest.mark.parametrize("loop", LOOPS)
 def test_one_killed_in_mid_epoch_ends_with_the_bits_of_the_plain_loop(loop, tmp_path):
-    threads, folder = torch.get_num_threads(), tmp_path / "run"
-    torch.set_num_threads(1)
-    try:
-        plain, _ = train(loop, None)
-        for step in DEATHS:
-            killed = functools.partial(train, loop, folder, dies_at=step)
-            assert not in_child(killed, report=tmp_path / "report")
-        weights, run = train(loop, folder)
-    finally:
-        torch.set_num_threads(threads)
-    assert weights == plain
-    assert not run.verdict.reasons
+    check_killed(loop, tmp_path, DEATHS, Miner if loop is mined else Notebook)
 
 
 def teacher_of_before(book: Notebook) -> None:
@@ -234,4 +193,4 @@ def test_what_is_assigned_to_a_kept_value_is_given_back_without_those_weights(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr("colabkit.frameworks.small_copies._WEIGHTS_BYTES_MAX", 0)
-    test_one_killed_in_mid_epoch_ends_with_the_bits_of_the_plain_loop(kept, tmp_path)
+    check_killed(kept, tmp_path, DEATHS)

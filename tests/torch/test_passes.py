@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +11,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 import colabkit
-from tests.torch.killing import in_child
-from tests.torch.test_heads import EPOCHS, ROWS, SAMPLES, Notebook, X, Y
+from tests.torch.plain_notebook import EPOCHS, ROWS, SAMPLES, Notebook, X, Y, check_killed, train
 
 DEATHS = (5, 7, 14)  # in second passes, of the first and the second epoch
 
@@ -97,26 +93,9 @@ HELD = [
 ]
 
 
-def train(loop: Callable[[Any], None], folder: Path | None, *, dies_at: int = -1) -> Any:
-    book = Notebook(folder, dies_at)
-    loop(book)
-    return [each.detach().tolist() for each in book.model.parameters()], book.run
-
-
 @pytest.mark.parametrize("loop", HELD)
 def test_one_killed_in_a_later_pass_ends_with_the_bits_of_the_plain_loop(loop, tmp_path):
-    threads, folder = torch.get_num_threads(), tmp_path / "run"
-    torch.set_num_threads(1)
-    try:
-        plain, _ = train(loop, None)
-        for step in DEATHS:
-            killed = functools.partial(train, loop, folder, dies_at=step)
-            assert not in_child(killed, report=tmp_path / "report")
-        weights, run = train(loop, folder)
-    finally:
-        torch.set_num_threads(threads)
-    assert weights == plain
-    assert not run.verdict.reasons
+    check_killed(loop, tmp_path, DEATHS)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import colabkit
 from tests.torch.killing import in_child
-from tests.torch.test_done_again import PlainLoop, assert_same, end
+from tests.torch.plain_notebook import PlainLoop
+from tests.torch.test_done_again import assert_same, end
 
 STEPS, EVALUATED, EPOCHS = 4, 3, 3
 PER_EPOCH = STEPS + EVALUATED
