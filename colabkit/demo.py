@@ -25,7 +25,7 @@ from typing import Any
 from colabkit.notebook import text_table
 from colabkit.runtime import start_program
 
-_BACKENDS = {"tensorflow": "demo-keras", "jax": "demo-jax"}
+_BACKENDS = ("tensorflow", "jax")
 # Without its greetings, and on the CPU: on a GPU it may add in any order.
 _OF_KERAS = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -48,15 +48,10 @@ class Training:
     backend: str = "tensorflow"
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        """The packages that it is made with."""
+    def needs(self) -> dict[str, str]:
+        """What it imports, and the package that brings each."""
         of_framework = ("torch",) if self.framework == "torch" else ("keras", self.backend)
-        return (*of_framework, "sklearn")
-
-    @property
-    def extra(self) -> str:
-        """What brings them."""
-        return "demo" if self.framework == "torch" else _BACKENDS[self.backend]
+        return {**{name: name for name in of_framework}, "sklearn": "scikit-learn"}
 
     def environment(self) -> dict[str, str]:
         """The environment of its sessions."""
@@ -95,14 +90,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="colabkit demo", description="Kill, resume, compare.")
     parser.add_argument("--framework", choices=["torch", "keras"], default="torch")
-    parser.add_argument("--backend", choices=list(_BACKENDS), default="tensorflow")
+    parser.add_argument("--backend", choices=_BACKENDS, default="tensorflow")
     parser.add_argument("--epochs", type=int, default=_EPOCHS, help=argparse.SUPPRESS)
     parser.add_argument("--child", metavar="FOLDER", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     training = Training(options.framework, options.epochs, options.backend)
-    missing = [name for name in training.needs if importlib.util.find_spec(name) is None]
+    missing = [
+        package
+        for name, package in training.needs.items()
+        if importlib.util.find_spec(name) is None
+    ]
     if missing:
-        print(f'The demo needs {" and ".join(missing)}: pip install "colabkit[{training.extra}]"')
+        # Not the extras: under colabkit's name the public index has an unrelated project.
+        print(f"The demo needs {' and '.join(missing)}. Run: pip install {' '.join(missing)}")
         return 1
     if options.child:
         _train(Path(options.child), training)

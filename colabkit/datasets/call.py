@@ -37,6 +37,7 @@ from colabkit.notebook import (
     Speaker,
     TransferBar,
     bytes_words,
+    files_words,
     lasted_words,
 )
 from colabkit.storage import asked, mount_of
@@ -243,7 +244,7 @@ class Call:
         self._say_notes()
         self._say_empty(header.n_files)
         self._speaker.say(
-            f"{self._label} is there already: {header.n_files:,} files"
+            f"{self._label} is there already: {files_words(header.n_files)}"
             f" ({bytes_words(header.nbytes)}) in {self._slot.folder},"
             f" checked in {lasted_words(time.monotonic() - self._began_s)}.{away}"
         )
@@ -275,7 +276,7 @@ class Call:
         kept = f", {made.files_kept:,} of them from a call before" if made.files_kept else ""
         lasted_s = max(1e-3, time.monotonic() - self._began_s)
         self._speaker.say(
-            f"{made.verb} {made.n_files:,} files ({bytes_words(made.nbytes)}{kept}) of"
+            f"{made.verb} {files_words(made.n_files)} ({bytes_words(made.nbytes)}{kept}) of"
             f" {self._label} into {self._slot.folder} in {lasted_words(lasted_s)}"
             f" ({bytes_words(made.nbytes / lasted_s)}/s)."
         )

@@ -193,9 +193,11 @@ class Kept:
     def _not_kept(self, progress: KeepProgress, why: str) -> StorageError:
         place = self._opened.volume.location
         message = f"{self.path} is not in {place} as it is: {why}"
+        count = len(progress.waiting)
+        wait = "1 file or folder waits" if count == 1 else f"{count:,} files and folders wait"
         hint = (
-            f"It is whole on this machine: {len(progress.waiting):,} files and folders wait"
-            f" ({bytes_words(progress.waiting_nbytes)}). Call flush() again once that is put right."
+            f"It is whole on this machine: {wait} ({bytes_words(progress.waiting_nbytes)})."
+            " Call flush() again once that is put right."
         )
         return StorageError(message, path=self.path, operation="keep", hint=hint)
 

@@ -195,13 +195,13 @@ def _staging_place(folder: Path, cache: Path) -> Path:
 
 def sentence(opened: Opened, *, now_s: Callable[[], float] = time.time) -> str:
     """Returns what was brought back, in one sentence."""
-    from colabkit.notebook import bytes_words, duration_words
+    from colabkit.notebook import bytes_words, duration_words, files_words
 
     version, brought = opened.brought.version, opened.brought
     place = opened.volume.location
     if version is None:
         return f"{opened.folder} is kept in {place} from now on."
-    files = "1 file" if len(brought.copied) == 1 else f"{len(brought.copied):,} files"
+    files = files_words(len(brought.copied))
     what = f", {version.checkpoint}" if version.checkpoint else ""
     gap_s = opened.last_sign_s - version.saved_s
     if brought.copied and gap_s > 0:

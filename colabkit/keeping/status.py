@@ -8,7 +8,7 @@ import time
 
 from colabkit.keeping.progress import KeepProgress
 from colabkit.keeping.version import Version
-from colabkit.notebook import Card, Row, Tone, bytes_words, duration_words
+from colabkit.notebook import Card, Row, Tone, bytes_words, duration_words, files_words
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def status_card(status: KeepStatus, folder: str, location: str) -> Card:
     if status.saved_s is None:
         rows.append(Row("There", "nothing yet"))
     else:
-        words = f"{status.files:,} files, {bytes_words(status.nbytes)}"
+        words = f"{files_words(status.files)}, {bytes_words(status.nbytes)}"
         words += f", {status.checkpoint}" if status.checkpoint else ""
         ago = duration_words(time.time() - status.saved_s)
         rows.append(Row("There", f"{words}, {ago} ago", Tone.GOOD))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from colabkit.notebook.words import (
         bytes_words,
         duration_words,
+        files_words,
         lasted_words,
         saved_words,
         value_words,
@@ -70,6 +71,7 @@ __all__ = [
     "charts_html",
     "charts_of",
     "duration_words",
+    "files_words",
     "folder_card",
     "grid_of",
     "html_table",
@@ -118,6 +120,6 @@ __getattr__, __dir__ = opened_on_use(
         "thinning": "ThinnedLine",
         "trainings": "listen_to_trainings training_began training_ended training_goes_on",
         "transfer": "Transfer TransferBar",
-        "words": "bytes_words duration_words lasted_words saved_words value_words",
+        "words": "bytes_words duration_words files_words lasted_words saved_words value_words",
     },
 )

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from colabkit.notebook.tables import html_table
-from colabkit.notebook.words import bytes_words
+from colabkit.notebook.words import bytes_words, files_words
 
 _ENTRIES_MAX = 100_000
 _ROWS_MAX = 12
@@ -49,7 +49,7 @@ def folder_card(folder: Path) -> str:
     files = sorted(files[:_ENTRIES_MAX])
     nbytes = sum(size for _, size in files)
     title = (
-        f"<p><b>{html.escape(folder.name)}</b> · {more}{len(files):,} files ·"
+        f"<p><b>{html.escape(folder.name)}</b> · {more}{files_words(len(files))} ·"
         f" {bytes_words(nbytes)}<br><code>{html.escape(str(folder))}</code></p>"
     )
     parts = [title, _branches_table(files), _suffixes_line(files), _samples(folder, files)]

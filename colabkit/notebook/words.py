@@ -41,6 +41,16 @@ def lasted_words(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < _SOON_S else duration_words(seconds)
 
 
+def files_words(count: int) -> str:
+    """Returns a number of files in words.
+
+    Example:
+        >>> files_words(1), files_words(1_797)
+        ('1 file', '1,797 files')
+    """
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
 def bytes_words(nbytes: float) -> str:
     """Returns a size in its largest fitting decimal unit.
 

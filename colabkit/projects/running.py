@@ -11,7 +11,7 @@ from pathlib import Path
 
 from colabkit.errors import ScriptError, StorageError
 from colabkit.keeping import Kept, remount_for_kept
-from colabkit.notebook import duration_words, say
+from colabkit.notebook import duration_words, files_words, say
 from colabkit.projects.masking import masked, secrets_of
 from colabkit.projects.processes import ShownProcess
 from colabkit.projects.programs import Program
@@ -174,7 +174,7 @@ def _told_as_paths(words: Iterable[str]) -> str:
 
 
 def _named(names: tuple[str, ...]) -> str:
-    count = "1 file" if len(names) == 1 else f"{len(names):,} files"
+    count = files_words(len(names))
     shown = ", ".join(names[:_NAMES_SHOWN])
     return f"{count} ({shown}{', …' if len(names) > _NAMES_SHOWN else ''})"
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from colabkit.errors import StorageError
-from colabkit.notebook import said_if_it_lasts, silence_s
+from colabkit.notebook import files_words, said_if_it_lasts, silence_s
 from colabkit.runtime import Platform, detect_platform, unassign
 from colabkit.storage.drive_mount import DriveMount, MountState, RemountOutcome
 from colabkit.storage.mounters import ColabMounter
@@ -99,6 +99,6 @@ def _wait_for_upload(
             hint = "The machine is kept. Look whether your Drive or its trash is full."
             raise StorageError(message, path=waiting[0], operation="upload", hint=hint)
         if now_s == began_s or now_s - said_s >= silence_s(_SAY_S):
-            say(f"Waiting for Drive to upload {len(waiting)} files.")
+            say(f"Waiting for Drive to upload {files_words(len(waiting))}.")
             said_s = now_s
         sleep(_LOOK_S)

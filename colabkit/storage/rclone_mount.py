@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from colabkit.errors import DriveMountError, MountFailure, StorageError
+from colabkit.notebook import files_words
 from colabkit.runtime import check_mountpoint
 from colabkit.storage.fuse import await_mount, missing_program, require_fuse, take_down
 from colabkit.storage.mounter import MountRequest
@@ -95,7 +96,7 @@ class RcloneMounter:
         deadline_s = time.monotonic() + timeout_s
         while waiting := sum(1 for is_dirty in self._dirty_flags("*") if is_dirty):
             if time.monotonic() >= deadline_s:
-                message = f"{waiting} files in {mountpoint} are not uploaded yet."
+                message = f"Not uploaded yet: {files_words(waiting)} in {mountpoint}."
                 hint = "Wait, and run colabkit.release() again; they are lost with the machine."
                 raise StorageError(message, path=mountpoint, operation="unmount", hint=hint)
             time.sleep(_LOOK_S)

@@ -123,7 +123,7 @@ def test_what_cannot_be_uploaded_in_time_is_said_and_the_mount_stays(remote):
     volume = DriveVolume(remote.mount.root / "run", remote.mount)
     volume.write("a", blob(b"waiting"))
     assert not volume.confirmed(["a"])
-    with pytest.raises(StorageError, match=r"1 files in .* are not uploaded yet"):
+    with pytest.raises(StorageError, match=r"Not uploaded yet: 1 file in "):
         remote.mount.unmount(timeout_s=0)
     assert remote.mount.probe() is MountState.MOUNTED
 

@@ -137,7 +137,7 @@ def test_output_that_drive_does_not_take_is_kept_named_and_saved_next_time(cloud
     error = machine.run_cell(run(1)).error
     assert error.startswith("StorageError: /root/.cache/colabkit/projects/")
     assert "is not in /content/drive/MyDrive/project/kept as it is: The disk of" in error
-    assert "It is whole on this machine: 1 files and folders wait" in error
+    assert "It is whole on this machine: 1 file or folder waits" in error
     machine.drive.heal()
     machine.run_cell(run(1)).check()
     machine.drive.wait_until_uploaded()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 import colabkit
-from colabkit import cli
+from colabkit import cli, demo
 
 
 def test_an_unknown_command_gives_usage(capsys):
@@ -118,6 +119,23 @@ def test_a_password_that_cannot_be_read_is_one_sentence(tmp_path, capsys):
 def test_a_doctor_asked_of_what_is_not_there_says_so_by_its_status(url, capsys):
     there = url.startswith("memory")
     assert cli.main(["doctor", url, "--json"]) == (0 if there else 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "packages"),
+    [
+        ((), ["torch", "scikit-learn"]),
+        (("--framework", "keras", "--backend", "jax"), ["keras", "jax", "scikit-learn"]),
+    ],
+)
+def test_the_demo_says_what_to_install_by_names_that_the_index_has(
+    options, packages, monkeypatch, capsys
+):
+    """Under colabkit's own name, extras and all, the public index has an unrelated project."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert demo.main(options) == 1
+    said = f"The demo needs {' and '.join(packages)}. Run: pip install {' '.join(packages)}\n"
+    assert capsys.readouterr().out == said
 
 
 COMMANDS = ["demo", "doctor", "checkpoints", "dataset", "pack", "run", "keep"]

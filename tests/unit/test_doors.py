@@ -69,7 +69,7 @@ def test_a_first_dataset_loads_only_what_it_needs(tmp_path: Path) -> None:
         text=True,
     )
     said, packages, modules = done.stdout.splitlines()
-    assert "Unpacked 1 files" in said
+    assert "Unpacked 1 file" in said
     assert not {"tqdm", "psutil", "fsspec", "IPython", "matplotlib"} & set(packages.split())
     for part in ("datasets.packing", "notebook.panel", "runtime.device", "training"):
         assert f"colabkit.{part}" not in modules.split()

@@ -33,7 +33,15 @@ from colabkit.errors import (
     DiskFullError,
     StorageError,
 )
-from colabkit.notebook import Printed, Silent, Speaker, TransferBar, bytes_words, lasted_words
+from colabkit.notebook import (
+    Printed,
+    Silent,
+    Speaker,
+    TransferBar,
+    bytes_words,
+    files_words,
+    lasted_words,
+)
 from colabkit.other_names import answering
 from colabkit.storage import FULL, asked, locate, mount_of
 
@@ -182,7 +190,7 @@ def pack_words(packed: Packed, target: Path, *, lasted_s: float) -> str:
     """Returns what packing did, as one sentence."""
     if not packed.n_files:
         return f"The folder is empty: {target} holds no file. Check the folder's path."
-    size = f"{packed.n_files:,} files ({bytes_words(packed.nbytes)})"
+    size = f"{files_words(packed.n_files)} ({bytes_words(packed.nbytes)})"
     if not packed.is_new:
         return f"{target} is fresh: {size}, none of them changed."
     reused = f", {packed.reused:,} of them taken from the one before" if packed.reused else ""

@@ -305,5 +305,5 @@ def test_a_card_tells_how_far_it_is(machine):
     with machine.keep() as kept:
         machine.put("last.pt", b"1" * LARGE)
         kept.flush()
-        assert "1 files, 300.0 kB, last.pt" in repr(kept)
+        assert "1 file, 300.0 kB, last.pt" in repr(kept)
         assert "Kept folder" in kept._repr_html_()
