@@ -90,6 +90,35 @@ def test_accuracy_of_tokens_is_the_share_of_all_that_count(kind, classes, tmp_pa
     assert history.epochs[0]["val_accuracy"] == share
 
 
+def focal(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    chance = torch.where(target > 0.5, probability, 1 - probability)
+    return (-((1 - chance) ** 2) * chance.log()).mean()
+
+
+@pytest.mark.parametrize("ends", [(nn.Sigmoid(),), ()], ids=["probabilities", "logits"])
+@pytest.mark.parametrize("loss", ["known", "own"])
+def test_accuracy_of_yes_and_no_knows_probabilities_from_logits(ends, loss, tmp_path):
+    x = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
+    y = (x[:, :1] > 0.3).float()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 1), *ends)
+    known = nn.BCELoss() if ends else nn.BCEWithLogitsLoss()
+    own = focal if ends else lambda output, target: focal(output.sigmoid(), target)
+    history = colabkit.fit(
+        model,
+        (x, y),
+        tmp_path,
+        loss=known if loss == "known" else own,
+        metrics=["accuracy"],
+        validation_data=(x, y),
+        progress=False,
+    )
+    with torch.no_grad():
+        says_yes = model(x) > (0.5 if ends else 0.0)
+    right = (says_yes == (y > 0.5)).float().mean()
+    assert history.epochs[0]["val_accuracy"] == pytest.approx(float(right))
+
+
 def test_accuracy_whose_classes_may_lie_in_either_dimension_is_said(tmp_path):
     ids = torch.randint(0, 30, (16, 5))
     with pytest.raises(ArgumentError, match="either dimension") as caught:

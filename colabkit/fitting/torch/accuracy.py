@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from colabkit.errors import ArgumentError
+from colabkit.fitting.torch.loss import takes_logits
 from colabkit.fitting.torch.mistakes import form_of
 
 _IGNORED = -100  # PyTorch's and Hugging Face's mark of a target that does not count
@@ -27,10 +28,13 @@ class Classes:
         dim: 1 as for PyTorch's losses, -1 as for models that compute their loss themselves,
             None for a loss of which nothing is known.
         ignored: The target that does not count.
+        threshold: Above which one output says yes: 0 for logits, 0.5 for probabilities, None for
+            a loss of which nothing is known.
     """
 
     dim: int | None = None
     ignored: int = _IGNORED
+    threshold: float | None = None
 
 
 OWN = Classes(dim=-1)
@@ -41,17 +45,25 @@ def classes_of(loss: Any) -> Classes:
 
     Example:
         >>> classes_of(nn.CrossEntropyLoss(ignore_index=0))
-        Classes(dim=1, ignored=0)
+        Classes(dim=1, ignored=0, threshold=None)
     """
     said = loss.keywords if isinstance(loss, functools.partial) else vars(loss)
     function = loss.func if isinstance(loss, functools.partial) else loss
     if function in _OF_CLASSES or isinstance(function, nn.CrossEntropyLoss | nn.NLLLoss):
         return Classes(1, said.get("ignore_index", _IGNORED))
-    return Classes(None, said.get("ignore_index", _IGNORED))
+    return Classes(None, said.get("ignore_index", _IGNORED), _threshold_of(function))
+
+
+def _threshold_of(function: Any) -> float | None:
+    if function is functional.binary_cross_entropy or isinstance(function, nn.BCELoss):
+        return 0.5
+    if function is functional.binary_cross_entropy_with_logits or takes_logits(function):
+        return 0.0
+    return 0.0 if isinstance(function, nn.BCEWithLogitsLoss) else None
 
 
 class Accuracy:
-    """Share of the targets that the largest output, or the sign of the one output, hits.
+    """Share of the targets that the largest output, or the one output as yes or no, hits.
 
     It counts hits, so that an epoch's value is the share of all targets that count, however many
     of them a batch has. What it has learnt of the layout is part of its state.
@@ -85,7 +97,8 @@ class Accuracy:
             return (output.argmax(1) == target.argmax(1)).float().mean()
         if output.numel() != target.numel():
             raise _unfit(output, target)
-        return ((output.reshape(target.shape) > 0) == (target > 0.5)).float().mean()
+        threshold = _threshold_in(output) if classes.threshold is None else classes.threshold
+        return ((output.reshape(target.shape) > threshold) == (target > 0.5)).float().mean()
 
     def _of_classes(
         self, output: torch.Tensor, target: torch.Tensor, classes: Classes, loss: Any
@@ -150,6 +163,11 @@ class Accuracy:
         """Puts it back."""
         self._hits, self._counted, self._unread = state["hits"], state["counted"], []
         self._dim, self._is_shifted = state["dim"], state["is_shifted"]
+
+
+def _threshold_in(output: torch.Tensor) -> torch.Tensor:
+    """Returns 0.5 for what are probabilities by their values, as a tensor: nobody waits for it."""
+    return 0.5 * ((output >= 0) & (output <= 1)).all()
 
 
 def _without(output: torch.Tensor, dim: int) -> tuple[int, ...]:

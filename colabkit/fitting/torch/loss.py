@@ -79,6 +79,11 @@ def is_known_by_name(loss: Any) -> bool:
     return any(loss is each for each in (binary_loss, *_BY_NAME.values()))
 
 
+def takes_logits(loss: Any) -> bool:
+    """Whether a function is the binary loss that ``fit`` knows by name."""
+    return loss is binary_loss or loss is _BY_NAME["bce"]
+
+
 def own_loss(output: Any) -> torch.Tensor | None:
     """Returns the loss that a model computed itself, as Hugging Face's models do, or None."""
     is_mapping = isinstance(output, Mapping)
