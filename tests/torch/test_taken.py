@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,11 +238,13 @@ def test_what_no_tensor_shows_is_said(name, tmp_path, capsys):
     assert "Taken as passed now" not in capsys.readouterr().out
 
 
-def test_a_loop_of_ones_own_says_what_its_layers_and_schedule_are_now(tmp_path, capsys):
+@pytest.mark.parametrize("step", [None, 8], ids=["between epochs", "in mid-epoch"])
+def test_a_loop_of_ones_own_says_what_its_layers_and_schedule_are_now(step, tmp_path, capsys):
     def trained(model: nn.Module, make: Callable[[Any], Any], epochs: int) -> list[float]:
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
         scheduler = make(optimizer)
-        run = colabkit.Run(tmp_path, model=model, optimizer=optimizer, scheduler=scheduler)
+        objects = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+        run = colabkit.Run(tmp_path, save_every=1, **objects)
         rates = []
         for _ in run.epochs(epochs):
             for x, y in run.batches(batches()):
@@ -249,13 +252,17 @@ def test_a_loop_of_ones_own_says_what_its_layers_and_schedule_are_now(tmp_path, 
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
+                run.flush()
+                if run.step == step and epochs == 2:
+                    raise StopError
             rates.append(optimizer.param_groups[0]["lr"])
             scheduler.step()
         return rates
 
-    trained(network(), MAKE["cosine"], 2)
+    with contextlib.suppress(StopError):
+        trained(network(), MAKE["cosine"], 2)
     rates = trained(network(dropout=0.5), MAKE["lambda"], EPOCHS)
-    assert rates == rates_by_hand(MAKE["lambda"], 1)[2:]
+    assert rates == rates_by_hand(MAKE["lambda"], 1)[2 if step is None else 1 :]
     said = capsys.readouterr().out
     assert "scheduler CosineAnnealingLR → LambdaLR" in said
     assert "p of Dropout in model 0.0 → 0.5" in said

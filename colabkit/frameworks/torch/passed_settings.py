@@ -53,6 +53,12 @@ def kinds_of(objects: Mapping[str, Any]) -> dict[str, str]:
     return {n: type(each).__name__ for n, each in objects.items() if isinstance(each, kinds)}
 
 
+def exchanged_in(objects: Mapping[str, Any], then: Mapping[str, str]) -> frozenset[str]:
+    """Returns the names of the schedules that are of another kind than ``then``."""
+    now = kinds_of(objects).items()
+    return frozenset(name for name, kind in now if then.get(name, kind) != kind)
+
+
 def _steps_of(state: Any) -> int:
     """Returns the place of a schedule by its state, or by that of the first within it."""
     if not isinstance(state, Mapping):

@@ -121,7 +121,7 @@ def put_small(state: TorchState, stored: Mapping[str, Any]) -> None:
         # Schedulers ask for that before their own first step; another session has seen to it.
         optimizer._opt_called = True  # type: ignore[attr-defined]
     for name, value in state.others.items():
-        if name in kept["others"]:
+        if name in kept["others"] and name not in state.exchanged:
             load_other(value, kept["others"][name])
     for name, module in state.modules.items():
         for key, each in kept["sums"].get(name, {}).items():

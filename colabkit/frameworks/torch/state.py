@@ -26,7 +26,7 @@ from colabkit.frameworks.torch.held_objects import (
 from colabkit.frameworks.torch.layer_settings import LayerSettings
 from colabkit.frameworks.torch.metrics import has_metrics, keep_sums
 from colabkit.frameworks.torch.module_tree import Trees
-from colabkit.frameworks.torch.passed_settings import Schedule, kinds_of
+from colabkit.frameworks.torch.passed_settings import Schedule, exchanged_in, kinds_of
 from colabkit.frameworks.torch.pieces import cut_like, has_pieces
 from colabkit.frameworks.torch.prepared import plain_optimizer, scaler_of
 from colabkit.frameworks.torch.python_attributes import PythonAttributes
@@ -99,6 +99,7 @@ class TorchState:
         self._hooks = UsersHooks(self._trees, self.optimizers)
         self.guarded = Guarded(self.optimizers, self._trees, in_pieces=self.is_sharded)
         self.large: set[str] = set()
+        self.exchanged: frozenset[str] = frozenset()  # schedules of another kind than was restored
         self._layers = {n: LayerSettings(module) for n, module in self.modules.items()}
         self.changed: tuple[str, ...] = ()
         """What of the modules is made otherwise than in the session before, a phrase each."""
@@ -203,12 +204,10 @@ class TorchState:
         self.schedules = kinds and {
             n: Schedule.of_state(kind, others[n]) for n, kind in kinds.items()
         }
-        exchanged = {
-            n for n, kind in kinds_of(self.others).items() if (kinds or {}).get(n, kind) != kind
-        }
+        self.exchanged = exchanged_in(self.others, kinds or {})
         for name, value in self.others.items():
             # The state of one schedule says nothing to another, but the place.
-            if name in others and name not in exchanged:
+            if name in others and name not in self.exchanged:
                 kept = others[name]
                 load_other(value, cut_like(state_of(value), kept) if self.is_sharded else kept)
         self._held.load_state_dict(objects.get("held", {}))
