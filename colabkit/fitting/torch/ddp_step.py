@@ -172,23 +172,28 @@ class PartsForward(PartForward):
 
     def _begin_sums(self, terms: dict[int, torch.Tensor], counts: dict[int, torch.Tensor]) -> Begun:
         """Begins to sum the loss, and behind it what its targets count for where that is asked."""
-        both = self._in_order(terms)
-        if counts:
-            both = torch.cat([both, self._in_order(counts, both.dtype)])
+        both = self._in_order(terms, *([counts] if counts else []))
         if self._world is None or self._summing is None:
             return self._begin_sum(both)
         return self._summing.begin_sum(both, self._world)
 
-    def _in_order(
-        self, values: dict[int, torch.Tensor], dtype: torch.dtype | None = None
-    ) -> torch.Tensor:
-        """Returns a scalar of each part, whoever has computed it, with nothing for others."""
-        if dtype is None:
-            is_wide = any(each.dtype == torch.float64 for each in values.values())
-            dtype = torch.float64 if is_wide else torch.float32
-        found = torch.zeros(self._share.count, dtype=dtype, device=self._config.device)
-        for number, value in values.items():
-            found[number] = value
+    def _in_order(self, *given: dict[int, torch.Tensor]) -> torch.Tensor:
+        """Returns a scalar of each part, whoever has computed it, with nothing for others.
+
+        Args:
+            given: The scalars by the numbers of the parts; those of each come behind each other,
+                all as wide as the first ones are.
+        """
+        is_wide = any(each.dtype == torch.float64 for each in given[0].values())
+        dtype = torch.float64 if is_wide else torch.float32
+        count, device = self._share.count, self._config.device
+        if device.type == "cpu":  # to read them waits for nothing, and is the least there is to do
+            rows = [v[n].item() if n in v else 0.0 for v in given for n in range(count)]
+            return torch.tensor(rows, dtype=dtype)
+        found = torch.zeros(count * len(given), dtype=dtype, device=device)
+        for place, values in enumerate(given):
+            for number, value in values.items():
+                found[place * count + number] = value
         return found
 
     def _begin_sum(self, values: torch.Tensor) -> Begun:
@@ -199,8 +204,9 @@ class PartsForward(PartForward):
         count = self._share.count
         loss = sums[:count].sum()
         self.correction = None
-        if len(sums) > count and float(counted := sums[count:].sum()) != parts.samples:
-            self.correction = parts.samples / counted
+        # There are few, of which to read each is less than to sum them.
+        if len(sums) > count and sum(sums[count:].tolist()) != parts.samples:
+            self.correction = parts.samples / sums[count:].sum()
             loss *= self.correction
         return loss
 

@@ -149,18 +149,16 @@ class InCopies:
         apart = None if goes_along else world.begin_sum(values)
 
         def arrived() -> torch.Tensor:
-            carried = torch.zeros_like(extra)
-            if goes_along:
-                carried[: len(values)] = values
-            sums = self._finish(extra, carried, world)
+            sums = self._finish(extra, values.tolist() if goes_along else [], world)
             return sums[: len(values)] if apart is None else apart()
 
         return arrived
 
-    def _finish(self, extra: nn.Parameter, carried: torch.Tensor, world: World) -> torch.Tensor:
+    def _finish(self, extra: nn.Parameter, values: list[float], world: World) -> torch.Tensor:
         """Ends the backward pass, with nothing for weights that this batch has not used."""
         unused = [number for number, each in enumerate(self._used) if each.grad is None]
-        carried[-1] = len(unused)
+        room = [0.0] * (len(extra) - 1 - len(values))
+        carried = torch.tensor([*values, *room, len(unused)], dtype=extra.dtype)
         given = [self._used[number] for number in unused]
         nothing = [torch.zeros_like(each) for each in given]
         world.arrive()
@@ -168,7 +166,7 @@ class InCopies:
         sums = extra.grad
         extra.grad = None
         assert sums is not None  # noqa: S101  # the gradient that was given
-        if sums[-1]:
+        if sums[-1].item():
             found = world.gather(unused, at="weights without a gradient")
             for number in set(found[0]).intersection(*found[1:]):
                 # No process has used it: its optimizer is not to see it.
