@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch.optim import lr_scheduler
 from torch.utils import data as torch_data
 
 import colabkit
+from colabkit.fitting.torch.code_marks import code_mark
 from tests.torch.cases import arrays
 
 EPOCHS, BATCHES, RATE = 4, 6, 0.1
@@ -266,3 +268,18 @@ def test_a_loop_of_ones_own_says_what_its_layers_and_schedule_are_now(step, tmp_
     said = capsys.readouterr().out
     assert "scheduler CosineAnnealingLR → LambdaLR" in said
     assert "p of Dropout in model 0.0 → 0.5" in said
+
+
+def test_a_loss_that_asks_for_members_of_a_set_is_the_same_in_each_process():
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return output.sum() if target.ndim in {0, 8} else output.mean()
+
+    places = [place for place, e in enumerate(loss.__code__.co_consts) if type(e) is frozenset]
+    marks = set()
+    for order in ([0, 8], [8, 0]):  # of one hash, so that the first one in comes first
+        consts = list(loss.__code__.co_consts)
+        consts[places[0]] = frozenset(order)
+        code = loss.__code__.replace(co_consts=tuple(consts))
+        marks.add(code_mark(types.FunctionType(code, globals())))
+    assert repr(frozenset([0, 8])) != repr(frozenset([8, 0]))
+    assert len(marks) == 1

@@ -38,7 +38,9 @@ def code_mark(function: Any) -> str:
 def _digest(code: types.CodeType) -> str:
     found = hashlib.blake2b(code.co_code, digest_size=4)
     for each in code.co_consts:
-        part = _digest(each) if isinstance(each, types.CodeType) else repr(each)
+        # A set's order is another one in each process.
+        held = sorted(map(repr, each)) if isinstance(each, frozenset) else each
+        part = _digest(held) if isinstance(held, types.CodeType) else repr(held)
         found.update(part.encode())
     found.update(" ".join((*code.co_names, *code.co_varnames)).encode())
     return found.hexdigest()
