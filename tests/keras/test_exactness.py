@@ -202,6 +202,9 @@ def test_a_run_killed_after_every_step_ends_with_the_same_bits(on_tensorflow, tm
         ("averages_and_batch_norm", 0),
         ("averages_and_batch_norm", 2),
         ("metrics_that_a_callback_resets", 1),
+        ("two_replicas", 1),
+        ("two_replicas_of_a_pydataset", 1),
+        ("two_replicas_of_a_pipeline", 1),
     ],
 )
 def test_a_run_killed_at_an_epochs_end_ends_with_the_same_bits(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tests.keras.cases import BATCH, SAMPLES, arrays, network
+from tests.keras.cases import BATCH, SAMPLES, Augmented, arrays, network
 
 
 def pipeline() -> tf.data.Dataset:
@@ -271,19 +272,26 @@ def shuffled(*, copies: int | None = 1, keeps: bool = False) -> tf.data.Dataset:
     return (data if copies == 1 else data.repeat(copies)).batch(BATCH)
 
 
-def mirrored() -> dict[str, Any]:
-    """Two replicas, each with statistics and counts of its own part of every batch."""
+@functools.cache
+def two_replicas() -> tf.distribute.Strategy:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-    with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+    return tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+
+
+def mirrored(data: Callable[[], Any] = arrays) -> dict[str, Any]:
+    """Two replicas, each with statistics and counts of its own part of every batch."""
+    with two_replicas().scope():
         mean = keras.metrics.MeanMetricWrapper(lambda _, y: keras.ops.mean(y, -1), name="mean")
         model = network(norm=True, metrics=["accuracy", mean])
     x, y = arrays()
-    return {"model": model, "data": (x, y), "validation_data": (x[:9], y[:9])}
+    return {"model": model, "data": data(), "validation_data": (x[:9], y[:9])}
 
 
 TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "two_replicas": mirrored,
+    "two_replicas_of_a_pipeline": lambda: mirrored(lambda: seeded(pipeline)),
+    "two_replicas_of_a_pydataset": lambda: mirrored(Augmented),
     "tfdata_shuffled_augmented_cached": lambda: {"model": network(), "data": seeded(pipeline)},
     "tfdata_shuffled_and_validated": lambda: {
         "model": network(),

@@ -128,11 +128,14 @@ def _over_arrays(feed: KerasArrayFeed) -> EpochDataset:
     options.experimental_optimization.apply_default_optimizations = False
     dataset = dataset.with_options(options).prefetch(tf.data.AUTOTUNE)
 
-    def make(start: Start) -> Any:
+    def expect(start: Start) -> None:
+        # Of an epoch that is complete several replicas ask for no iterator, and the run for its
+        # watch.
         starts[:] = [start]
-        return iter(dataset)
 
-    return EpochDataset(dataset, make, lambda: ArrayWatch(feed, starts[-1]))
+    return EpochDataset(
+        dataset, lambda _: iter(dataset), lambda: ArrayWatch(feed, starts[-1]), expect
+    )
 
 
 def _joined(feed: KerasArrayFeed, start: Start) -> tuple[Any, Any]:
@@ -151,12 +154,11 @@ def _over_batches(feed: Feed, *, ahead: bool) -> EpochDataset:
     if ahead:
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
 
-    def make(start: Start) -> Any:
+    def expect(start: Start) -> None:
         starts[:] = [start]
         watches[:] = [SampledWatch(record, first=start.skip)]
-        return iter(dataset)
 
-    return EpochDataset(dataset, make, lambda: watches[-1])
+    return EpochDataset(dataset, lambda _: iter(dataset), lambda: watches[-1], expect)
 
 
 def _signature(feed: Any) -> Any:
