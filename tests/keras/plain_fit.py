@@ -42,7 +42,7 @@ def bits_of(model: Any) -> dict[str, bytes]:
     optimizers = {
         name: value.variables
         for name, value in vars(model).items()
-        if isinstance(value, keras.optimizers.Optimizer) and int(value.iterations)
+        if isinstance(value, keras.optimizers.Optimizer) and _has_stepped(value)
     }
     kinds = {"model": model.variables, "metrics": model.metrics_variables, **optimizers}
     return {
@@ -50,6 +50,13 @@ def bits_of(model: Any) -> dict[str, bytes]:
         for kind, variables in kinds.items()
         for number, variable in enumerate(variables)
     }
+
+
+def _has_stepped(optimizer: Any) -> bool:
+    import keras
+
+    counted = optimizer.iterations  # of several replicas, or a lone tensor
+    return bool(keras.ops.convert_to_numpy(getattr(counted, "value", counted)))
 
 
 def weights_of(model: Any) -> list[bytes]:

@@ -55,6 +55,7 @@ ON_TENSORFLOW = {
     "four_steps_per_execution_of_unknown_length": 18,
     "eight_steps_per_execution": 66,
     "two_replicas": 18,
+    "own_layers_and_step_of_two_replicas": 18,
     "gan_with_its_own_step": 18,
     "vae_with_its_own_step": 18,
     "diffusion_with_its_own_steps": 18,

@@ -258,6 +258,8 @@ KINDS: dict[str, Callable[[], Case]] = {
     "metrics with states": measured,
     "several inputs, outputs and weights": of_several_parts,
     "a GAN": own("gan_with_its_own_step"),
+    "two replicas": own("two_replicas"),
+    "own layers and step of two replicas": own("own_layers_and_step_of_two_replicas"),
     "a VAE": own("vae_with_its_own_step"),
     "a diffusion model": diffusing,
     "a model that prepares text": own("model_that_prepares_text_itself"),

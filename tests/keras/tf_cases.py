@@ -272,6 +272,46 @@ def shuffled(*, copies: int | None = 1, keeps: bool = False) -> tf.data.Dataset:
     return (data if copies == 1 else data.repeat(copies)).batch(BATCH)
 
 
+class Centered(keras.layers.Layer):
+    """Takes away a moving mean, which each replica has of its own part of the batches."""
+
+    def build(self, shape: Any) -> None:
+        self.mean = self.add_weight(shape=shape[-1:], initializer="zeros", trainable=False)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        if training:
+            self.mean.assign(0.9 * self.mean + 0.1 * keras.ops.mean(x, 0))
+        return x - self.mean
+
+
+class OwnLayersAndStep(keras.Model):
+    """Built by its first batch, and trained by the step that Keras' guides write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = keras.layers.Dense(8, activation="relu")
+        self.centered, self.dropout = Centered(), keras.layers.Dropout(0.2)
+        self.head = keras.layers.Dense(3)
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        hidden = self.centered(self.hidden(x), training=training)
+        return self.head(self.dropout(hidden, training=training))
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        x, y = data
+        with tf.GradientTape() as tape:
+            given = self(x, training=True)
+            loss = self.compute_loss(y=y, y_pred=given)
+        weights = self.trainable_variables
+        self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss)
+            else:
+                metric.update_state(y, given)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
 @functools.cache
 def two_replicas() -> tf.distribute.Strategy:
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -288,10 +328,19 @@ def mirrored(data: Callable[[], Any] = arrays) -> dict[str, Any]:
     return {"model": model, "data": data(), "validation_data": (x[:9], y[:9])}
 
 
+def own_layers_and_step() -> dict[str, Any]:
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    with two_replicas().scope():
+        model = unbuilt(OwnLayersAndStep, loss=loss, metrics=["accuracy"])
+    x, y = arrays()
+    return {"model": model, "data": (x, y), "validation_data": (x[:9], y[:9])}
+
+
 TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "two_replicas": mirrored,
     "two_replicas_of_a_pipeline": lambda: mirrored(lambda: seeded(pipeline)),
     "two_replicas_of_a_pydataset": lambda: mirrored(Augmented),
+    "own_layers_and_step_of_two_replicas": own_layers_and_step,
     "tfdata_shuffled_augmented_cached": lambda: {"model": network(), "data": seeded(pipeline)},
     "tfdata_shuffled_and_validated": lambda: {
         "model": network(),

@@ -8,6 +8,7 @@ import keras
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.keras.names import layers_of
+from colabkit.frameworks.keras.replicas import strategy_of
 from colabkit.frameworks.keras.sparse import is_sparse
 from colabkit.frameworks.keras.structure import Parts, tupled
 from colabkit.frameworks.keras.thread_streams import global_states
@@ -96,6 +97,9 @@ def _symbol(leaf: Any, *, sized: bool) -> Any:
 
 def _trace(model: Any, batch: Any) -> Any:
     """Traces one step without running it; all it makes is made then."""
+    if strategy_of(model) is not None and has_call(model):
+        # As Keras' own fit does: a step of several replicas cannot make what it trains.
+        model._symbolic_build(data_batch=_symbols(model, batch))
     graph, before = None, global_states()
     if not model.run_eagerly:
         graph = traced(model, batch)
