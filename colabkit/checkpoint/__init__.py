@@ -21,6 +21,7 @@ from colabkit.checkpoint.run_folder import FindWriters, RunFolder
 from colabkit.checkpoint.saver import Saver
 from colabkit.checkpoint.small_tensors import Forms, Pack
 from colabkit.checkpoint.snapshot import AT_ONCE_BYTES, Section, require_distinct
+from colabkit.checkpoint.sparse import deep_copy, members_of
 from colabkit.checkpoint.staging_area import upload_stranded
 from colabkit.checkpoint.status import FoundSave, SaveState, SaveStatus
 from colabkit.checkpoint.store import CheckpointStore
@@ -68,10 +69,12 @@ __all__ = [
     "can_be_found",
     "decline",
     "decode",
+    "deep_copy",
     "duration_s",
     "encode",
     "fields_of",
     "is_known_factory",
+    "members_of",
     "numbers_in",
     "require_distinct",
     "store_of_parts",

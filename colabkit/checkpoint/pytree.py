@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import small_tensors
+from colabkit.checkpoint import small_tensors, sparse
 from colabkit.checkpoint.columns import (
     DEPTH_MAX,
     FEW,
@@ -188,6 +188,9 @@ class _Encoder:
     def _tensor(self, value: Any, path: tuple[str, ...], kind: str) -> dict[str, Any]:
         if hasattr(value, "__tensor_flatten__"):
             return self._composite(value, path)
+        if members := sparse.members_of(value) if kind == "tensor" else {}:
+            parts = {name: self.encode(each, (*path, name)) for name, each in members.items()}
+            return {TAG: "sparse", "parts": parts, **sparse.facts_of(value)}
         if self._pack is not None and type(value) in self._pack.kinds:
             at = self._pack.take((value,))
             if at is not None:
@@ -364,6 +367,11 @@ def _composed(value: Any, many: Many) -> Any:
     return kind.__tensor_unflatten__(inner, context, tuple(value["shape"]), tuple(value["stride"]))
 
 
+def _sparse(value: Any, many: Many) -> Any:
+    parts = value["parts"]
+    return sparse.made_of(dict(zip(parts, many(parts.values()), strict=True)), value)
+
+
 def _constant(value: Any, _many: Many) -> Any:
     if value["kind"] not in _CONSTANTS:
         raise ValueError(value["kind"])
@@ -412,6 +420,7 @@ _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "enum": _member,
     "transposed": _transposed,
     "composite": _composed,
+    "sparse": _sparse,
     "torch": _constant,
     "dataclass": _filled,
     "dict": _pairs,

@@ -286,8 +286,18 @@ def _leaves(section: str, found: Mapping[str, Any], backend: TensorBackend) -> l
 def _leaf(section: str, key: str, value: Any, backend: TensorBackend) -> SnapshotTensor:
     spec = describe_array(value) if isinstance(value, np.ndarray) else None
     if spec is None:
-        return SnapshotTensor(section, key, backend.describe(value), value, is_array=False)
+        spec = _described(f"{section}.{key}", value, backend)
+        return SnapshotTensor(section, key, spec, value, is_array=False)
     return SnapshotTensor(section, key, spec, value, is_array=True)
+
+
+def _described(where: str, tensor: Any, backend: TensorBackend) -> TensorSpec:
+    try:
+        return backend.describe(tensor)
+    except StateError as error:
+        # Only here it is known what the run calls it.
+        message = f"{where}: {error.message}"
+        raise StateError(message, where=where, hint=error.hint) from error
 
 
 def choose_mode(

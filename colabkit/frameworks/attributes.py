@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import random
 import types
 import weakref
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from colabkit.checkpoint import deep_copy
 from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.plain_values import PlainValues
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class, package_of
@@ -123,7 +123,7 @@ class Attributes:
             is_large = hasattr(type(value), "nbytes") and value.nbytes > _BYTES_MAX
             if not is_large and self.values.mark(value) is not None:
                 with contextlib.suppress(RuntimeError):  # tensors of a graph are not to be copied
-                    before[path] = copy.deepcopy(self.values.detached(value))
+                    before[path] = deep_copy(self.values.detached(value))
 
         def put_back() -> None:
             changed = self.state_dict()

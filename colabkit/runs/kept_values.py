@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import collections
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import axes_in_memory, encode
+from colabkit.checkpoint import axes_in_memory, deep_copy, encode
 from colabkit.errors import ArgumentError, StateError
 from colabkit.frameworks.generators import generator_state, restore_generator
 from colabkit.frameworks.small_copies import small_copies
@@ -76,7 +75,7 @@ class KeptValues:
             if name in self._restored:
                 stored = self._restored.pop(name)
                 if self._is_behind():
-                    self._again[name] = copy.deepcopy(stored)
+                    self._again[name] = deep_copy(stored)
                 value = _put_back(value, stored)
             self._values[name] = value
 
@@ -94,7 +93,7 @@ class KeptValues:
         """
         self.__dict__["_coming"] = {**self._again, **coming}
         for name in self._again.keys() & stored.keys():
-            self._values[name] = _put_back(self._values[name], copy.deepcopy(stored[name]))
+            self._values[name] = _put_back(self._values[name], deep_copy(stored[name]))
 
     def put_back(self) -> None:
         """Gives them once more what the checkpoint has, where the program has come to its place."""
@@ -139,7 +138,7 @@ class KeptValues:
             message = f"No value {name!r} is kept; pass it to run.state first."
             raise AttributeError(message)
         if name in self._again and name in self._coming:
-            value = _put_back(value, copy.deepcopy(self._coming[name]))
+            value = _put_back(value, deep_copy(self._coming[name]))
         self._values[name] = value
 
     def __repr__(self) -> str:

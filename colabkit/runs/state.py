@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from colabkit.checkpoint import SaveFacts, Section
+from colabkit.checkpoint import SaveFacts, Section, deep_copy
 from colabkit.frameworks.differences import differences
 from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.history import History, PhaseRecord
@@ -281,7 +280,7 @@ class RunState:
             whole: Whether what is large is copied, too.
         """
         self.log.drain()
-        kept = copy.deepcopy(self.kept.state_dict()) if whole else self.kept.small_state()
+        kept = deep_copy(self.kept.state_dict()) if whole else self.kept.small_state()
         return {"history": self.history.state_dict(), "log": self.log.state_dict(), "kept": kept}
 
     def state_dict(self) -> dict[str, Any]:

@@ -167,11 +167,14 @@ def test_an_object_with_more_than_its_fields_is_refused_among_many():
 
 
 @pytest.mark.parametrize("count", [1, COUNT])
-def test_a_sparse_tensor_among_them_is_refused_in_words(count, tmp_path):
+@pytest.mark.parametrize(
+    "odd", [torch.zeros(2, dtype=torch.complex128), torch.zeros(2, 2).to_mkldnn()]
+)
+def test_a_tensor_among_them_that_no_file_knows_is_refused_by_name(count, odd, tmp_path):
     kept = [(of(number), number) for number in range(count)]
-    kept[-1] = (of(0).to_sparse(), 0)
+    kept[-1] = (odd, 0)
     section = Section("objects", {"kept": kept}, weights=False)
-    with pytest.raises(StateError, match="cannot be stored"):
+    with pytest.raises(StateError, match=r"objects\.kept\.\d+\.0: A tensor of .* cannot be stored"):
         LeafFinder(TorchBackend(torch.device("cpu"))).find([section])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ from tests.torch.several_pieces import (
     train_in_pieces,
     undisturbed_in_pieces,
 )
-from tests.torch.several_ways import QUIET, WAYS, KillRanks, result, same_weights
+from tests.torch.several_ways import QUIET, WAYS, KillRanks, result, same_weights, train
 from tests.torch.test_several_large import NAMED, Blow, flip_a_byte, require_whole
 from tests.torch.test_several_pieces import kept
 from tests.torch.test_several_writers import PART
@@ -244,6 +245,46 @@ def test_a_second_call_goes_on_with_the_model_that_the_first_has_trained(tmp_pat
             assert first == second
 
     came_through(work, 2, tmp_path)
+
+
+def by_rows_and_by_columns() -> nn.Module:
+    """Two weights of one form, of which one process holds some rows, and some columns."""
+    torch.manual_seed(2)
+    layers = nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 8)
+    model = nn.Sequential(*layers, nn.Linear(8, 3))
+    if dist.is_initialized():
+        from torch.distributed.tensor import Shard  # where older versions have none
+
+        mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+        fully_shard(model[2], mesh=mesh, shard_placement_fn=lambda p: Shard(p.ndim - 1))
+        fully_shard(model, mesh=mesh)
+    return model
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (2, 1), (1, 2)])
+def test_weights_of_one_form_that_are_dealt_out_otherwise_come_back_each_to_its_place(
+    counts, tmp_path
+):
+    def work(steps: int) -> None:
+        train(tmp_path, model=by_rows_and_by_columns(), optimizer=sgd, max_steps=steps)
+
+    def compare(count: int) -> None:
+        same_weights(tmp_path, count)
+        loaded = by_rows_and_by_columns()
+        colabkit.load(loaded, tmp_path / "run")
+        there = torch.load(tmp_path / "weights-0", weights_only=True)
+        assert all(torch.equal(there[k], v) for k, v in loaded.state_dict().items())
+
+    for steps, count in zip((3, 3), counts, strict=True):
+        came_through(lambda _, to=steps: work(to), count, tmp_path)
+        compare(count)
+    came_through(lambda _: work(9), counts[-1], tmp_path)
+    shutil.rmtree(tmp_path / "run")
+    broken = torch.load(tmp_path / "weights-0", weights_only=True)
+    came_through(lambda _: work(9), counts[0], tmp_path)
+    for name, each in torch.load(tmp_path / "weights-0", weights_only=True).items():
+        same = torch.equal if counts[0] == counts[1] else torch.allclose
+        assert same(each, broken[name])
 
 
 def test_of_copies_of_a_piece_one_process_writes_its(tmp_path):

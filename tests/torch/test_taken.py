@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.optim import lr_scheduler
+from torch.optim import optimizer as optim_hooks
 from torch.utils import data as torch_data
 
 import colabkit
@@ -174,6 +175,23 @@ def test_a_setting_that_keeps_a_moment_more_begins_with_it(make, setting, moment
     fitted(tmp_path, ours, optimizer=own, progress=False)
     for one, other in zip(plain.parameters(), ours.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_hooks_upon_the_steps_of_all_optimizers_see_none_that_the_user_has_not_made(tmp_path):
+    first, ours = network(), network()
+    stopped(tmp_path, first, optimizer=torch.optim.Adam(first.parameters(), 0.01))
+    seen: list[Any] = []
+    hooks = [
+        optim_hooks.register_optimizer_step_pre_hook,
+        optim_hooks.register_optimizer_step_post_hook,
+    ]
+    handles = [register(lambda optimizer, *_: seen.append(optimizer)) for register in hooks]
+    own = torch.optim.Adam(ours.parameters(), 0.01, amsgrad=True)
+    fitted(tmp_path, ours, optimizer=own, progress=False)
+    for each in handles:
+        each.remove()
+    assert seen
+    assert all(each is own for each in seen)
 
 
 def test_weights_of_classes_are_taken_as_passed(tmp_path, capsys):

@@ -38,8 +38,8 @@ from colabkit.frameworks.torch.code_memory import memory_of_given
 from colabkit.frameworks.torch.device import choose_device, choose_precision
 from colabkit.frameworks.torch.parts import PartsFeed, Share
 from colabkit.frameworks.torch.pieces import reshard
+from colabkit.frameworks.torch.savable import check_is_built
 from colabkit.frameworks.torch.sources import feed_of
-from colabkit.frameworks.torch.structure import check_is_built
 from colabkit.frameworks.torch.tensor_values import TensorValues
 from colabkit.frameworks.torch.world import (
     World,

@@ -43,6 +43,7 @@ from colabkit.frameworks.torch.trial import try_restoring
 from colabkit.frameworks.torch.world import World, join
 from colabkit.frameworks.torch.wrapped import (
     device_of,
+    hooks_of_sums,
     reasons_against,
     require_public_sharding,
     require_wrapped,
@@ -60,10 +61,11 @@ class TorchAdapter:
         for name, value in objects.items():
             if isinstance(value, torch.nn.Module):
                 require_public_sharding(name, value)
+        hooks = hooks_of_sums(objects)
         objects = {name: unwrapped(value) for name, value in objects.items()}
         self.device = device_of(objects)
         self.backend: TensorBackend = TorchBackend(self.device)
-        self._state = TorchState(objects, save_base=save_base)
+        self._state = TorchState(objects, save_base=save_base, hooks=hooks)
         self._passed = PassedSettings(self._state.optimizers, self._state.others)
         self._hooks: OptimizerHooks | None = None
         # What is known of the gradients that steps leave, from one opening to the next.

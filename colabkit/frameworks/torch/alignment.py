@@ -18,7 +18,8 @@ def realigned(value: Any) -> Any:
     moments are, may stay there, and costs no copy.
     """
     if isinstance(value, torch.Tensor):
-        return value.clone() if value.data_ptr() % _ALIGNMENT_BYTES else value
+        is_one = value.layout is torch.strided
+        return value if is_one and not value.data_ptr() % _ALIGNMENT_BYTES else value.clone()
     if isinstance(value, dict):
         for key, each in value.items():
             value[key] = realigned(each)

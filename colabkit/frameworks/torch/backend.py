@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from colabkit.checkpoint import TensorSpec
+from colabkit.checkpoint import TensorSpec, members_of
 from colabkit.errors import StateError
 
 _NAMES: dict[torch.dtype, str] = {
@@ -47,9 +47,25 @@ Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
 def can_be_stored(tensor: torch.Tensor) -> bool:
     """Whether a tensor has values of a form that files of tensors know, or is made of such."""
-    if tensor.layout is not torch.strided or tensor.device.type == "meta":
+    if tensor.device.type == "meta":
         return False
-    return tensor.dtype in _NAMES or hasattr(tensor, "__tensor_flatten__")
+    if tensor.layout is not torch.strided:
+        return all(map(_is_known, members_of(tensor).values() or [tensor]))
+    return _is_known(tensor) or hasattr(tensor, "__tensor_flatten__")
+
+
+def _is_known(tensor: torch.Tensor) -> bool:
+    return tensor.layout is torch.strided and tensor.dtype in _NAMES
+
+
+def address_of(tensor: torch.Tensor) -> int:
+    """Returns where a tensor's memory begins, 0 where it has none of its own."""
+    return tensor.data_ptr() if tensor.layout is torch.strided else 0
+
+
+def has_shared_elements(tensor: torch.Tensor) -> bool:
+    """Whether several of its elements are one place in memory, as where it was expanded."""
+    return tensor.layout is torch.strided and 0 in tensor.stride() and tensor.numel() > 1
 
 
 class TorchBackend:
@@ -72,9 +88,17 @@ class TorchBackend:
     def describe(self, tensor: Any) -> TensorSpec:
         """Returns dtype, shape, size and address."""
         dtype = _NAMES.get(tensor.dtype)
-        if dtype is None or tensor.layout is not torch.strided or tensor.is_quantized:
+        if tensor.layout is not torch.strided or tensor.is_quantized:
             message = f"A tensor of {tensor.dtype} in {tensor.layout} layout cannot be stored."
             raise StateError(message, where="", hint="Store a dense, unquantized tensor instead.")
+        if dtype is None:
+            message = f"A tensor of {tensor.dtype} cannot be stored."
+            hint = "Store it in another type" + (
+                ": torch.view_as_real gives one of float64."
+                if tensor.dtype is torch.complex128
+                else "."
+            )
+            raise StateError(message, where="", hint=hint)
         if tensor.device.type == "meta":
             message = "A tensor on the meta device has no values to store."
             raise StateError(message, where="", hint="Move it to a device, or leave it out.")
@@ -87,7 +111,7 @@ class TorchBackend:
 
     def address(self, tensor: Any) -> int:
         """Returns where its memory begins, 0 where it has none of its own."""
-        return tensor.data_ptr() if tensor.layout is torch.strided else 0
+        return address_of(tensor)
 
     def is_same(self, tensor: Any, other: Any) -> bool:
         """Whether two at one address are one: the same numbers, of the same form."""
@@ -153,7 +177,7 @@ class TorchBackend:
 
     def packs(self, tensor: Any) -> bool:
         """Whether tensors of its form can be put together."""
-        return can_be_stored(tensor)
+        return tensor.layout is torch.strided and can_be_stored(tensor)
 
     def gather(self, tensors: list[Any] | tuple[Any, ...]) -> Any:
         """Returns tensors of one form as rows of a new one, None where a form has changed."""

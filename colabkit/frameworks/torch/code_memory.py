@@ -16,17 +16,18 @@ from colabkit.frameworks.torch.tensor_values import TensorValues
 from colabkit.frameworks.torch.users_hooks import hooks_of, hooks_of_steps
 
 
-def memory_of_code(objects: Collection[Any]) -> dict[str, Attributes]:
+def memory_of_code(objects: Collection[Any], hooks: Collection[Any] = ()) -> dict[str, Attributes]:
     """Returns what remembers the variables of a run's code, by its name.
 
     That of its modules' classes, of their functions and hooks, of its optimizers and schedules.
 
     Args:
         objects: All objects of the run.
+        hooks: Functions upon them beside those that are found in them.
     """
     modules = [each for each in objects if isinstance(each, nn.Module)]
     every = [each for module in modules for each in module.modules()]
-    roots = [hook for module in every for hook in _functions_in(module)]
+    roots = [*hooks, *(hook for module in every for hook in _functions_in(module))]
     roots += [each for value in objects for each in rates_of(value)]
     stepping = [each for each in objects if isinstance(each, torch.optim.Optimizer | LRScheduler)]
     optimizers = [each for each in stepping if isinstance(each, torch.optim.Optimizer)]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import xxhash
 
+from colabkit.checkpoint import members_of
 from colabkit.frameworks import leaf_records
 from colabkit.frameworks.batch_records import BatchRecord, LeafRecord
 from colabkit.frameworks.leaf_records import LEAVES_MAX, PLAIN, WHOLE_BYTES_MAX, spread
@@ -107,6 +108,8 @@ def _tensor_bytes(tensor: torch.Tensor, *, whole: bool) -> Any:
         tensor = tensor.coalesce()
         parts = (tensor.indices(), tensor.values())
         return b"".join(bytes(_tensor_bytes(part, whole=whole)) for part in parts)
+    if parts := members_of(tensor):
+        return b"".join(bytes(_tensor_bytes(part, whole=whole)) for part in parts.values())
     if tensor.layout is not torch.strided or not tensor.numel() or tensor.is_quantized:
         return b""
     tensor = tensor.resolve_conj().resolve_neg()

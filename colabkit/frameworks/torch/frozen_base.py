@@ -14,6 +14,8 @@ import torch
 import xxhash
 from torch import nn
 
+from colabkit.checkpoint import members_of
+
 _CHUNK_BYTES = 64 << 20
 _CODE_BITS = 8
 _MATRIX_NDIM = 2
@@ -47,7 +49,7 @@ class FrozenBase:
     def nbytes(self) -> int:
         """Bytes of what is not written."""
         held = _held_by(self._module)
-        return sum(held[key].nbytes for key in self._made if key in held)
+        return sum(p.nbytes for key in self._made if key in held for p in _parts_of(held[key]))
 
     def noted(self, state: Mapping[str, Any]) -> dict[str, Callable[[], str | None]]:
         """Returns which tensors of a ``state_dict`` are only noted, with what gives the hash.
@@ -123,7 +125,7 @@ def digest_of(tensor: torch.Tensor) -> str:
 def _parts_of(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yields the tensors that one is made of: codes and scales, say; else itself."""
     if not hasattr(tensor, "__tensor_flatten__"):
-        yield tensor
+        yield from members_of(tensor).values() or (tensor,)
         return
     for name in tensor.__tensor_flatten__()[0]:
         yield from _parts_of(getattr(tensor, name))

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 
 from colabkit.checkpoint import AT_ONCE_BYTES
+from colabkit.frameworks.torch.backend import address_of
 from colabkit.frameworks.torch.module_tree import PLAIN, Trees
 from colabkit.frameworks.torch.pieces import local
 from colabkit.frameworks.torch.structure import parameters_of
@@ -94,9 +95,11 @@ class Guarded:
 def _addresses_of(tensors: list[torch.Tensor], in_pieces: bool) -> frozenset[int]:
     here = local(tensors) if in_pieces else tensors
     # Tensors made of others have no memory of their own, nor have empty ones.
-    return frozenset(map(torch.Tensor.data_ptr, here)) - {0}
+    return frozenset(map(address_of, here)) - {0}
 
 
 def _large(tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    # One made of others, or in pieces, is looked at by whoever takes it apart.
-    return [t for t in tensors if type(t) not in PLAIN or t.nbytes >= AT_ONCE_BYTES]
+    # One made of others, or in pieces, is looked at by whoever takes it apart; the parts of a
+    # sparse one are copied at once.
+    dense = [t for t in tensors if t.layout is torch.strided]
+    return [t for t in dense if type(t) not in PLAIN or t.nbytes >= AT_ONCE_BYTES]

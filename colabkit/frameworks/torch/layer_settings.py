@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules import loss as torch_losses
 
 from colabkit.frameworks.torch.module_tree import OF_ANY_MODULE
+from colabkit.frameworks.torch.pieces import class_of
 from colabkit.frameworks.users_own import attributes_of, module_of
 
 _KINDS_MAX = 200
@@ -70,7 +71,8 @@ class LayerSettings:
 
 
 def _described(module: nn.Module) -> str:
-    is_torchs = module_of(type(module)).startswith("torch.")
+    kind = class_of(module)
+    is_torchs = module_of(kind).startswith("torch.")
     own = {
         name: value
         for name, value in attributes_of(module).items()
@@ -79,7 +81,7 @@ def _described(module: nn.Module) -> str:
         and name not in OF_ANY_MODULE
         and _is_setting(value, words=is_torchs)
     }
-    return json.dumps([type(module).__name__, own], sort_keys=True)
+    return json.dumps([kind.__name__, own], sort_keys=True)
 
 
 def _is_setting(value: Any, *, words: bool) -> bool:

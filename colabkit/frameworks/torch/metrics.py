@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from colabkit.frameworks.torch.pieces import class_of
+
 _COUNTED_MAX = 1 << 14
 
 
@@ -60,5 +62,5 @@ def _is_named_so(module: nn.Module) -> bool:
 def _is_counter(module: nn.Module) -> bool:
     """Whether a class of the user's has few numbers as buffers: tables have more."""
     own = [each for each in module._buffers.values() if each is not None]
-    is_users = not type(module).__module__.startswith("torch.")
+    is_users = not class_of(module).__module__.startswith("torch.")
     return bool(own) and is_users and sum(each.numel() for each in own) <= _COUNTED_MAX

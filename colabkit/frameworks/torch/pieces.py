@@ -34,6 +34,13 @@ def sharded_layers(module: nn.Module) -> list[Any]:
     return [each for each in module.modules() if _is_of_fsdp(type(each))]
 
 
+def class_of(module: nn.Module) -> type:
+    """Returns a module's class as the user knows it, which ``fully_shard`` derives another from."""
+    kind = type(module)
+    names = [each.__name__ for each in kind.__mro__]
+    return kind.__mro__[names.index("FSDPModule") + 1] if _is_of_fsdp(kind) else kind
+
+
 def _is_of_fsdp(kind: type) -> bool:
     return any(each.__name__ == "FSDPModule" for each in kind.__mro__)
 

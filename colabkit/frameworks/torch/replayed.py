@@ -6,13 +6,13 @@ have it in them already: a schedule would step twice, a memory would be given it
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import torch
 
+from colabkit.checkpoint import deep_copy
 from colabkit.frameworks.torch.structure import parameters_of
 
 
@@ -23,7 +23,7 @@ def copies_for_later(sections: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     objects = sections["objects"]
     own = {key: each for key, each in objects.items() if key != "optimizers"}
-    return {**sections, "objects": {**objects, **copy.deepcopy(own)}}
+    return {**sections, "objects": {**objects, **deep_copy(own)}}
 
 
 def tolerating_known_groups(optimizers: Iterable[torch.optim.Optimizer]) -> ExitStack:

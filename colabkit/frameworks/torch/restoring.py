@@ -147,21 +147,29 @@ def load_optimizer(
     # load_state_dict casts to the parameter's dtype, which would lose bits of wider moments; and
     # fused kernels walk through parameter and moments abreast, axes of length one included.
     for index, parameter in enumerate(parameters_of(optimizer)):
+        own = optimizer.state[parameter] if index in state["state"] else {}
         for key, kept in state["state"].get(index, {}).items():
-            loaded = optimizer.state[parameter].get(key)
-            if isinstance(kept, dict | list | tuple | collections.deque):
-                optimizer.state[parameter][key] = realigned(_moved(kept, parameter.device))
-                continue
-            if not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
-                continue
-            if loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
-                laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
-                if not lies_as_it_did or axes_of(laid_out) == axes_of(loaded):
-                    optimizer.state[parameter][key] = laid_out.copy_(kept)
-            elif loaded.dtype != kept.dtype:
-                optimizer.state[parameter][key] = kept.to(loaded.device)
-            elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
-                optimizer.state[parameter][key] = realigned(loaded)
+            _put_as_kept(own, key, kept, parameter, lies_as_it_did=lies_as_it_did)
+
+
+def _put_as_kept(
+    own: dict[Any, Any], key: Any, kept: Any, parameter: torch.Tensor, *, lies_as_it_did: bool
+) -> None:
+    loaded = own.get(key)
+    if isinstance(kept, dict | list | tuple | collections.deque):
+        own[key] = realigned(_moved(kept, parameter.device))
+    elif not isinstance(kept, torch.Tensor) or not isinstance(loaded, torch.Tensor):
+        return
+    elif kept.layout is not torch.strided:
+        own[key] = kept.to(loaded.device)
+    elif loaded.shape == parameter.shape and loaded.stride() != parameter.stride():
+        laid_out = torch.empty_like(parameter, dtype=kept.dtype, device=loaded.device)
+        if not lies_as_it_did or axes_of(laid_out) == axes_of(loaded):
+            own[key] = laid_out.copy_(kept)
+    elif loaded.dtype != kept.dtype:
+        own[key] = kept.to(loaded.device)
+    elif loaded.shape != parameter.shape or loaded.ndim < _MATRIX_NDIM:
+        own[key] = realigned(loaded)
 
 
 def _cut_as_weights(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from colabkit.checkpoint import Section
+from colabkit.checkpoint import Section, deep_copy
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.small_copies import small_copies
 from colabkit.frameworks.torch.metrics import is_metric
@@ -113,7 +112,7 @@ class SmallState:
 
 def put_small(state: TorchState, stored: Mapping[str, Any]) -> None:
     """Puts into the objects what ``SmallState.state_dict`` gave; what is not in it stays."""
-    kept = copy.deepcopy(dict(stored))
+    kept = deep_copy(dict(stored))
     for name, optimizer in state.optimizers.items():
         settings = kept["settings"].get(name, [])
         for group, then in zip(optimizer.param_groups, settings, strict=False):

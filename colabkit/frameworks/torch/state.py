@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
 from colabkit.checkpoint import NOTED, Section, encode
-from colabkit.errors import ArgumentError
-from colabkit.frameworks.attributes import Attributes, has_state
+from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators, is_unseedable
 from colabkit.frameworks.torch.code_memory import memory_of_code
 from colabkit.frameworks.torch.frozen_base import FrozenBase
@@ -42,10 +41,11 @@ from colabkit.frameworks.torch.restoring import (
     restore_tensors,
     state_of,
 )
+from colabkit.frameworks.torch.savable import check_can_be_saved
 from colabkit.frameworks.torch.structure import (
-    check_is_built,
     gone_since,
     left_out,
+    load_what_fits,
     made_in_training,
     parameters_of,
 )
@@ -56,11 +56,23 @@ _NAMED_MAX = 3
 
 
 class TorchState:
-    """The objects of a run, by name: modules, optimizers, and all with a ``state_dict``."""
+    """The objects of a run, by name: modules, optimizers, and all with a ``state_dict``.
 
-    def __init__(self, objects: Mapping[str, Any], *, save_base: bool = False) -> None:
+    Args:
+        objects: By name.
+        save_base: Whether frozen weights that come from elsewhere are written like others.
+        hooks: Functions upon the objects beside those that are found in them.
+    """
+
+    def __init__(
+        self,
+        objects: Mapping[str, Any],
+        *,
+        save_base: bool = False,
+        hooks: Collection[Any] = (),
+    ) -> None:
         for name, value in objects.items():
-            _check_can_be_saved(name, value)
+            check_can_be_saved(name, value)
             keep_sums(value)
         self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
         self._trees = Trees(self.modules)
@@ -89,7 +101,7 @@ class TorchState:
             if n not in self.modules and n not in given and v is not None
         }
         self.others |= memory_of_code(
-            [*self.modules.values(), *self.optimizers.values(), *self.others.values()]
+            [*self.modules.values(), *self.optimizers.values(), *self.others.values()], hooks
         )
         scalers = {f"{name} scaler": scaler_of(optimizer) for name, optimizer in given.items()}
         self.others |= {name: scaler for name, scaler in scalers.items() if scaler is not None}
@@ -330,7 +342,7 @@ class TorchState:
             own = module.state_dict()
             kept = sections.get(name, {})
             fits = {k: v for k, v in kept.items() if k in own and own[k].shape == v.shape}
-            module.load_state_dict(cut_like(own, fits), strict=False)
+            load_what_fits(module, cut_like(own, fits))
             noted = sections.get(NOTED, {}).get(name, {})
             there = len(noted.keys() & own.keys()) - len(self._bases[name].changed(noted))
             fitted, total = fitted + len(fits) + there, total + len(own)
@@ -416,29 +428,6 @@ class TorchState:
 @functools.cache
 def _form_of(dtype: torch.dtype, shape: torch.Size) -> str:
     return f"{dtype} {list(shape)}"
-
-
-def _check_can_be_saved(name: str, value: Any) -> None:
-    if isinstance(value, type):
-        message = f"{name} is the class {value.__name__}, which holds no weights."
-        raise ArgumentError(message, argument=name, hint=f"Pass an object: {value.__name__}(...).")
-    if isinstance(value, nn.Module):
-        check_is_built(name, value)
-    if value is None or has_state(value) or find_generators(value, (torch.Generator,)) == [value]:
-        return
-    message = f"{name} is of type {type(value).__name__}, without state_dict and load_state_dict."
-    hint = f"Give it both, or leave it out; a loop's variables are kept by run.state({name}=...)."
-    if _holds_some_with_state(value):
-        hint = "Pass each by itself: Run(folder, model=model, optimizer=optimizer, scheduler=...)."
-    raise ArgumentError(message, argument=name, hint=hint)
-
-
-def _holds_some_with_state(value: Any) -> bool:
-    """Whether it is a nesting of such objects, as ``configure_optimizers`` returns."""
-    members = value.values() if isinstance(value, Mapping) else value
-    return isinstance(value, Mapping | list | tuple) and any(
-        has_state(each) or _holds_some_with_state(each) for each in members
-    )
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

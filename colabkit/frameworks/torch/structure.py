@@ -10,8 +10,10 @@ import torch
 from torch import nn
 from torch.nn.utils import prune
 
-from colabkit.errors import ArgumentError, StateError
+from colabkit.checkpoint import members_of
+from colabkit.errors import StateError
 from colabkit.frameworks.torch.alignment import realigned
+from colabkit.frameworks.torch.backend import address_of, has_shared_elements
 from colabkit.frameworks.torch.metrics import grow_rows
 
 _SAMPLE_MAX = 256
@@ -48,6 +50,18 @@ def load_module(
                 " resume=False starts anew beside the old checkpoints."
             )
             raise StateError(message, where=where, hint=hint) from error
+    _put_back(constant)
+
+
+def load_what_fits(module: nn.Module, kept: Mapping[str, Any]) -> None:
+    """Loads tensors whose names and shapes a module has, and leaves all others as they are."""
+    own = module.state_dict()
+    constant = _make_room(module, {k: v for k, v in kept.items() if _fits(own.get(k), v)})
+    module.load_state_dict(dict(kept), strict=False)
+    _put_back(constant)
+
+
+def _put_back(constant: Sequence[tuple[nn.Module, str, torch.Tensor]]) -> None:
     for owner, own_name, expanded in constant:
         owner._buffers[own_name] = expanded
 
@@ -59,7 +73,7 @@ def _load_leniently(module: nn.Module, kept: Mapping[str, Any]) -> None:
     with torch.no_grad():
         for key, value in kept.items():
             there: Any = own.get(key)
-            if _fits(there, value) and not torch.equal(there, value.to(there.device)):
+            if _fits(there, value) and not is_same(there, value):
                 there.copy_(value)
 
 
@@ -99,6 +113,12 @@ def is_same(there: Any, value: Any) -> bool:
         names = there.__tensor_flatten__()[0]
         pairs = ((getattr(there, name), getattr(value, name, None)) for name in names)
         return all(type(a) is type(b) and is_same(a, b) for a, b in pairs)
+    if members := members_of(there):
+        others = members_of(value)
+        is_of_form = (there.layout, there.shape) == (value.layout, value.shape)
+        return is_of_form and all(is_same(each, others[name]) for name, each in members.items())
+    if there.shape != value.shape or members_of(value):
+        return False
     mine, other = (t.detach().cpu().contiguous().view(-1) for t in (there, value))
     return torch.equal(mine.view(torch.uint8), other.view(torch.uint8))
 
@@ -122,16 +142,26 @@ def _make_room(
         if not isinstance(value, torch.Tensor):
             continue
         owner, name = owner_of(module, key)
-        if not _fits(buffer, value):
+        if not _fits(buffer, value) or _has_other_places(buffer, value):
             owner._buffers[name] = realigned(value.to(buffer.device).clone())
-        elif 0 in buffer.stride() and buffer.numel() > 1:
-            # Several of its elements are one place in memory, which nothing can be copied to.
+        elif has_shared_elements(buffer):
+            # Nothing can be copied to it.
             owner._buffers[name] = buffer.detach().clone(memory_format=torch.contiguous_format)
             one = tuple(slice(0, 1) if step == 0 else slice(None) for step in buffer.stride())
             again = value.to(buffer.device)[one].clone().expand(buffer.shape)
             if is_same(again, value):
                 expanded.append((owner, name, again))
     return expanded
+
+
+def _has_other_places(there: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether one is sparse and has values at other places, or in another layout."""
+    if torch.strided in {there.layout, value.layout}:
+        return there.layout is not value.layout
+    members, others = members_of(there), members_of(value)
+    return members.keys() != others.keys() or any(
+        not is_same(each, others[name]) for name, each in members.items() if name != "values"
+    )
 
 
 def _prune_as(module: nn.Module, kept: Mapping[str, Any]) -> None:
@@ -192,9 +222,9 @@ def left_out(
     frozen: dict[str, torch.Tensor] = {}
     if own.keys() <= state.keys():
         return {"trained": trained, "frozen": frozen}
-    held = {t.data_ptr() for t in state.values() if isinstance(t, torch.Tensor)}
+    held = {address_of(t) for t in state.values() if isinstance(t, torch.Tensor)} - {0}
     for key, parameter in own.items():
-        if key in state or parameter.data_ptr() in held:
+        if key in state or address_of(parameter) in held:
             continue
         if parameter.requires_grad:
             trained[key] = parameter.detach()
@@ -250,15 +280,3 @@ def regroup(
         group["params"] = [own[name] for name in names]
     for names in kept[len(now) :]:
         optimizer.add_param_group({"params": [own[name] for name in names]})
-
-
-def check_is_built(name: str, module: nn.Module) -> None:
-    """Raises ArgumentError for a module some of whose weights hold no numbers yet."""
-    if any(tensor.is_meta for tensor in [*module.parameters(), *module.buffers()]):
-        message = f"{name} has weights on the device meta, which hold no numbers."
-        hint = "Make it without that device, or load its weights, before it is passed."
-        raise ArgumentError(message, argument=name, hint=hint)
-    if any(map(nn.parameter.is_lazy, [*module.parameters(), *module.buffers()])):
-        message = f"{name} has lazy layers, which have no weights before a first batch."
-        hint = "Call it once: model(x[:2]). Then make the optimizer and run this again."
-        raise ArgumentError(message, argument=name, hint=hint)

@@ -11,7 +11,7 @@ from torch import nn
 
 from colabkit.frameworks.generators import generator_state, is_own_generator, restore_generator
 from colabkit.frameworks.plain_values import PlainValues, stands_for
-from colabkit.frameworks.torch.backend import can_be_stored
+from colabkit.frameworks.torch.backend import address_of, can_be_stored, has_shared_elements
 from colabkit.frameworks.torch.randomness import restore_own_generator
 
 # An activation lives until the next forward makes it anew; more of it than this is not saved.
@@ -40,11 +40,11 @@ class TensorValues(PlainValues):
             return super().mark(self._by_number(value), depth)
         if id(value) in self.weights or not can_be_stored(value):
             return None
-        if value.grad_fn is not None and value.nbytes > _ACTIVATION_BYTES_MAX:
+        if value.grad_fn is not None and value.numel() * value.itemsize > _ACTIVATION_BYTES_MAX:
             return None
         # What inference mode makes counts no changes, and is taken to be another each time.
         version = object() if value.is_inference() else value._version
-        return id(value), version, value.data_ptr()
+        return id(value), version, address_of(value)
 
     def generator_state(self, value: Any) -> Any:
         """Returns where a random generator is; None for what is none, or no user's own."""
@@ -109,7 +109,8 @@ class TensorValues(PlainValues):
         if isinstance(there, torch.Tensor):
             fits = (there.shape, there.dtype) == (value.shape, value.dtype)
             is_own = there.is_leaf and not there.is_inference()
-            if fits and is_own and 0 not in there.stride():
+            is_dense = there.layout is value.layout is torch.strided
+            if fits and is_own and is_dense and not has_shared_elements(there):
                 there.detach().copy_(value)
                 return there
             near = there.device

@@ -19,8 +19,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from colabkit.checkpoint import Section, TensorBackend, decode, encode, require_distinct
+from colabkit.checkpoint import (
+    Section,
+    TensorBackend,
+    decode,
+    encode,
+    members_of,
+    require_distinct,
+)
 from colabkit.errors import StateError
+from colabkit.frameworks.torch.backend import has_shared_elements
 from colabkit.frameworks.torch.pieces import local
 from colabkit.frameworks.torch.restoring import (
     load_optimizer,
@@ -111,7 +119,7 @@ def _require(name: str, load: Callable[..., None], *arguments: Any) -> None:
 def _disturb(module: nn.Module, *, leave_out: Collection[str]) -> None:
     """Gives a copy other values, so that what is loaded shows."""
     for name, tensor in _tensors_of(module).items():
-        if name not in leave_out and 0 not in tensor.stride():
+        if name not in leave_out and not has_shared_elements(tensor):
             tensor.logical_not_() if tensor.dtype is torch.bool else tensor.zero_()
 
 
@@ -162,7 +170,7 @@ def _can_be_copied(root: object) -> bool:
     while waiting:
         value = waiting.pop()
         if isinstance(value, torch.Tensor | np.ndarray):
-            nbytes += value.nbytes
+            nbytes += sum(each.nbytes for each in members_of(value).values() or [value])
         for each in _parts(value):
             if isinstance(each, Foreign):
                 return False

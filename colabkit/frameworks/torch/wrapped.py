@@ -118,6 +118,12 @@ def reasons_against(objects: Mapping[str, Any], processes: int) -> tuple[str, ..
     return tuple(found)
 
 
+def hooks_of_sums(objects: Mapping[str, Any]) -> list[Any]:
+    """Returns the functions by which wrappers sum, which may remember what rounding left over."""
+    every = (getattr(each, "_comm_hooks", ()) for each in _wrappers(objects).values())
+    return [hook for hooks in every for hook, _ in hooks]
+
+
 def _wrappers(objects: Mapping[str, Any]) -> dict[str, Any]:
     found = {name: wrapper_of(value) for name, value in objects.items()}
     return {name: wrapper for name, wrapper in found.items() if wrapper is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from colabkit.checkpoint import CheckpointStore, Cut, RunFolder, company, snapshot
+from colabkit.checkpoint import CheckpointStore, Cut, PartSaver, RunFolder, company, snapshot
+from colabkit.checkpoint.parts import Part
 from colabkit.checkpoint.pieces import fault_in
 from colabkit.errors import CheckpointCorruptError, CheckpointWriteError
 from colabkit.storage import Files, LocalVolume, volume_at
@@ -390,6 +392,39 @@ def test_one_that_could_not_write_once_writes_again(tmp_path):
     assert loaded_pieces(crew.root) == 4
     assert ranks_in(newest(crew.root)) == {0, 1}
     crew.close()
+
+
+class Waiting(Files):
+    """A disk that is slow for one process: it writes once it is told to."""
+
+    def __init__(self) -> None:
+        self.may_write, self.is_asked = threading.Event(), threading.Event()
+
+    def write(self, descriptor: int, data: np.ndarray) -> None:
+        self.is_asked.set()
+        self.may_write.wait()
+        super().write(descriptor, data)
+
+
+def test_who_is_called_while_it_still_writes_declines_and_tells_of_what_it_was_called_for(tmp_path):
+    files = Waiting()
+    crew = PieceCrew(tmp_path / "run", [Files(), files])
+    crew.open()
+    writer, posts = crew.writers[1], crew.desk.of(0)
+    call = crew.company.call(crew.writers[0].saver.next_name)
+    writer.saver = PartSaver(CheckpointStore(writer.volume), writer.backend, crew.desk.of(1))
+    assert writer.saver.begin(call)
+    writer.offer(1)
+    files.is_asked.wait()
+    again = crew.company.call(crew.writers[0].saver.next_name)
+    assert not writer.saver.begin(again)
+    assert "still writes" in Part.from_text(posts.posted(str(again.name), 1)).problem
+    files.may_write.set()
+    crew.close()
+    told = Part.from_text(posts.posted(str(call.name), 1))
+    assert (told.problem, {each.key for each in told.tensors}) == ("", {"wide", "short", "frozen"})
+    assert {*told.shards} == {*shards(crew.root)}
+    assert posts.posted(str(again.name), 1) is None
 
 
 def test_a_copy_elsewhere_has_all_pieces(crew, tmp_path):

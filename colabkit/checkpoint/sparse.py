@@ -1,0 +1,68 @@
+"""Sparse tensors of PyTorch, stored as the dense ones that they are made of."""
+
+from __future__ import annotations
+
+import collections
+import copy
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from colabkit.checkpoint.named_classes import at_place
+
+_BY_ROWS = {"crow_indices": "crow_indices", "col_indices": "col_indices", "values": "values"}
+_BY_COLUMNS = {"ccol_indices": "ccol_indices", "row_indices": "row_indices", "values": "values"}
+_MEMBERS: Mapping[str, Mapping[str, str]] = {
+    # Those that have not been summed up by place are kept so: their order decides the sum's bits.
+    "torch.sparse_coo": {"indices": "_indices", "values": "_values"},
+    "torch.sparse_csr": _BY_ROWS,
+    "torch.sparse_bsr": _BY_ROWS,
+    "torch.sparse_csc": _BY_COLUMNS,
+    "torch.sparse_bsc": _BY_COLUMNS,
+}
+
+
+def members_of(tensor: Any) -> dict[str, Any]:
+    """Returns the dense tensors that a sparse one is made of, by name; none of another value."""
+    # Others than PyTorch's have layouts as well.
+    layout = tensor.layout if hasattr(tensor, "is_sparse_csr") else None
+    return {name: getattr(tensor, get)() for name, get in _getters_of(layout).items()}
+
+
+@functools.cache
+def _getters_of(layout: Any) -> Mapping[str, str]:
+    return _MEMBERS.get(str(layout), {})
+
+
+def deep_copy(state: Any) -> Any:
+    """Returns what ``copy.deepcopy`` does, which PyTorch refuses some sparse tensors."""
+    copies: dict[int, Any] = {}
+    waiting = [state]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Mapping):
+            waiting += each.values()
+        elif isinstance(each, list | tuple | collections.deque):
+            waiting += each
+        elif members_of(each):
+            copies[id(each)] = each.detach().clone()
+    return copy.deepcopy(state, copies)
+
+
+def facts_of(tensor: Any) -> dict[str, Any]:
+    """Returns, as JSON can hold it, what a sparse tensor is beside its members."""
+    layout = str(tensor.layout).removeprefix("torch.")
+    facts = {"layout": layout, "shape": list(tensor.shape)}
+    return {**facts, "is_coalesced": tensor.is_coalesced()} if layout == "sparse_coo" else facts
+
+
+def made_of(members: Mapping[str, Any], facts: Mapping[str, Any]) -> Any:
+    """Returns the sparse tensor that ``members_of`` and ``facts_of`` were asked of."""
+    layout, shape = facts["layout"], tuple(facts["shape"])
+    ordered = [members[name] for name in _MEMBERS[f"torch.{layout}"]]
+    if layout == "sparse_coo":
+        make = at_place(["torch", "sparse_coo_tensor"])
+        is_coalesced = bool(facts["is_coalesced"])
+        return make(*ordered, shape, is_coalesced=is_coalesced, check_invariants=True)
+    make, kind = at_place(["torch", "sparse_compressed_tensor"]), at_place(["torch", layout])
+    return make(*ordered, shape, layout=kind, check_invariants=True)
