@@ -191,6 +191,23 @@ def test_a_process_0_that_was_cut_off_writes_nothing_where_others_went_on(undist
     assert result(tmp_path / "new") == undisturbed("dropout_and_arrays")
 
 
+def test_a_process_that_stands_still_with_the_store_of_all_is_an_error_within_the_deadline(
+    tmp_path,
+):
+    """Without torchrun it is process 0's, and none of its machine's answers says that it is gone."""
+
+    def work(rank: int) -> None:
+        world.DEADLINE_S, world.PATIENCE_S = 6.0, 1.0
+        train(tmp_path, callbacks=[SignalAt(4, signal.SIGSTOP, rank=0)])
+
+    children = begun(work, 2, tmp_path, by_environment=True)
+    assert is_stopped(children[0])
+    assert reaped(children[1]) != 0
+    assert "ProcessLostError" in failure(tmp_path, 1)
+    os.kill(children[0], signal.SIGKILL)
+    reaped(children[0])
+
+
 class Slow(Augmented):
     """Has a sample for which process 1 waits until process 0 has given up."""
 

@@ -108,8 +108,8 @@ def _tensor_bytes(tensor: torch.Tensor, *, whole: bool) -> Any:
         tensor = tensor.coalesce()
         parts = (tensor.indices(), tensor.values())
         return b"".join(bytes(_tensor_bytes(part, whole=whole)) for part in parts)
-    if parts := members_of(tensor):
-        return b"".join(bytes(_tensor_bytes(part, whole=whole)) for part in parts.values())
+    if members := members_of(tensor):
+        return b"".join(bytes(_tensor_bytes(each, whole=whole)) for each in members.values())
     if tensor.layout is not torch.strided or not tensor.numel() or tensor.is_quantized:
         return b""
     tensor = tensor.resolve_conj().resolve_neg()

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import stat
+import struct
 from pathlib import Path
 
 # Each process lists its open files in one of them, Linux in the first.
@@ -39,23 +40,34 @@ class Connections:
         self._before = _open_sockets()
         self._noted: dict[int, int] = {}
 
-    def note(self) -> None:
-        """Takes down what has been opened by now."""
+    def note(self, *, port: int | None = None) -> None:
+        """Takes down what has been opened by now, to a port where one is named."""
         found = _open_sockets()
         self._noted = {
-            number: name for number, name in found.items() if self._before.get(number) != name
+            number: name
+            for number, name in found.items()
+            if self._before.get(number) != name and (port is None or _leads_to(number, port))
         }
 
-    def give_up_after(self, seconds: float, *, port: int) -> None:
-        """Ends those to a port whose other side's machine acknowledges nothing for as long.
+    def give_up_after(self, *, unacknowledged_s: float, unanswered_s: float) -> None:
+        """Has what waits on them end after a time.
 
-        A process that only stands still is not given up: its machine answers for it.
+        Args:
+            unacknowledged_s: After as long the other side's machine is taken for gone. A process
+                that only stands still is not: its machine acknowledges for it.
+            unanswered_s: After as long the process on the other side is.
         """
-        option = getattr(socket, "TCP_USER_TIMEOUT", 0)  # Linux has it
-        for number in self._noted if option else ():
+        whole_s, rest_s = divmod(unanswered_s, 1)
+        wait = struct.pack("@ll", int(whole_s), int(rest_s * 1e6))
+        kinds = (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO)
+        options = [(socket.SOL_SOCKET, kind, wait) for kind in kinds]
+        if kind := getattr(socket, "TCP_USER_TIMEOUT", 0):  # Linux has it
+            wait = struct.pack("@i", int(1000 * unacknowledged_s))
+            options.append((socket.IPPROTO_TCP, kind, wait))
+        for number in self._noted:
             with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
-                if connection.family in _OF_NETWORKS and connection.getpeername()[1] == port:
-                    connection.setsockopt(socket.IPPROTO_TCP, option, int(1000 * seconds))
+                for level, name, value in options:
+                    connection.setsockopt(level, name, value)
 
     def is_cut(self) -> bool:
         """Whether the other side of one of them has gone, or this side has; safe from any thread.
@@ -85,6 +97,14 @@ class Connections:
                     connection.getpeername()
                     if is_same and connection.family in _OF_NETWORKS:
                         connection.shutdown(socket.SHUT_RDWR)
+
+
+def _leads_to(number: int, port: int) -> bool:
+    try:
+        with socket.socket(fileno=os.dup(number)) as connection:
+            return connection.family in _OF_NETWORKS and connection.getpeername()[1] == port
+    except OSError:  # one that only listens
+        return False
 
 
 def _is_cut(number: int, name: int) -> bool:

@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch.distributed
 
@@ -25,9 +25,11 @@ from colabkit.frameworks.torch.connections import Connections
 # It names its stores without exporting them.
 _engine: Any = torch.distributed
 _logger = logging.getLogger(__name__)
+_T = TypeVar("_T")
 # A store that does not answer for as long is on the other side of a network that is gone.
 STORE_TIMEOUT_S = 10.0
-# Some of its calls know no time-out: they end with the connection, which Linux keeps 15 minutes.
+# Some of its calls know no time-out: they end with the connection, which Linux keeps 15 minutes
+# where the other machine is gone, and for ever where the process there stands still.
 UNANSWERED_S = 120.0
 _FAILED, _GO = "failed", "go"
 # So many read what all say; the others only write, or a thousand would read a million lines.
@@ -95,54 +97,65 @@ class Board:
 
     Args:
         name: Tells it from those that they have had before.
+        deadline_s: After how long a process that holds the store and stands still is given up.
 
     Attributes:
         store: Where it keeps that.
     """
 
-    def __init__(self, name: str) -> None:
-        self.store = _engine.PrefixStore(f"colabkit {name}", _own_connection())
+    def __init__(self, name: str, *, deadline_s: float) -> None:
+        self._connection, store = _own_connection(deadline_s)
+        self.store = _engine.PrefixStore(f"colabkit {name}", store)
+
+    def _ask(self, question: Callable[[Any], _T]) -> _T:
+        try:
+            return question(self.store)
+        except RuntimeError:
+            # What is answered late would be taken for the answer to the next question.
+            self._connection.end()
+            raise
 
     def tell_failure(self, what: str) -> None:
         """Says why this process has stopped, unless another has said so of itself before."""
         with contextlib.suppress(RuntimeError):
-            if not self.store.check([_FAILED]):
-                self.store.set(_FAILED, what)
+            if not self._ask(lambda store: store.check([_FAILED])):
+                self._ask(lambda store: store.set(_FAILED, what))
 
     def failure(self) -> str:
         """Returns why a process has stopped, "" where none has said so."""
         with contextlib.suppress(RuntimeError):
-            if self.store.check([_FAILED]):
-                return str(self.store.get(_FAILED).decode())
+            if self._ask(lambda store: store.check([_FAILED])):
+                return str(self._ask(lambda store: store.get(_FAILED)).decode())
         return ""
 
     def post(self, name: str, content: str) -> None:
         """Leaves something under a name, where the store is still there."""
         with contextlib.suppress(RuntimeError):
-            self.store.set(f"post {name}", content)
+            self._ask(lambda store: store.set(f"post {name}", content))
 
     def posted(self, name: str) -> str | None:
         """Returns what lies under a name, once; None where nothing does."""
         key = f"post {name}"
         with contextlib.suppress(RuntimeError):
-            if self.store.check([key]):
-                content = str(self.store.get(key).decode())
-                self.store.delete_key(key)
+            if self._ask(lambda store: store.check([key])):
+                content = str(self._ask(lambda store: store.get(key)).decode())
+                self._ask(lambda store: store.delete_key(key))
                 return content
         return None
 
     def put(self, rank: int, beat: Beat) -> None:
         """Leaves what a process says of itself."""
-        self.store.set(f"beat {rank}", beat.line())
+        self._ask(lambda store: store.set(f"beat {rank}", beat.line()))
 
     def beats(self, size: int) -> dict[int, Beat]:
         """Returns what each process has said last; who has said nothing is left out."""
         keys = {rank: f"beat {rank}" for rank in range(size)}
-        return {
-            rank: Beat.read(self.store.get(key))
-            for rank, key in keys.items()
-            if self.store.check([key])
-        }
+
+        def read(store: Any) -> dict[int, Beat]:
+            there = {rank: key for rank, key in keys.items() if store.check([key])}
+            return {rank: Beat.read(store.get(key)) for rank, key in there.items()}
+
+        return self._ask(read)
 
 
 class RollCall:
@@ -301,19 +314,19 @@ def _names(ranks: Sequence[int], known: Mapping[int, Beat]) -> str:
     return named + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
 
 
-def _own_connection() -> Any:
-    """Returns the store that the processes met at, over a connection that waits 10 s at most."""
+def _own_connection(deadline_s: float) -> tuple[Connections, Any]:
+    """Returns the store that the processes met at, and the connection to it, of its own."""
     store = _engine.distributed_c10d._get_default_store()
     while isinstance(store, _engine.PrefixStore):
         store = store.underlying_store
+    opened = Connections()
     if isinstance(store, _engine.TCPStore):
         timeout = datetime.timedelta(seconds=STORE_TIMEOUT_S)
-        opened, port = Connections(), store.port
         store = _engine.TCPStore(
             store.host, store.port, is_master=False, wait_for_workers=False, timeout=timeout
         )
-        opened.note()
-        opened.give_up_after(UNANSWERED_S, port=port)
+        opened.note(port=store.port)
+        opened.give_up_after(unacknowledged_s=UNANSWERED_S, unanswered_s=deadline_s)
     # torchrun keeps its store when it starts all processes again.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return _engine.PrefixStore(f"attempt {attempt}", store)
+    return opened, _engine.PrefixStore(f"attempt {attempt}", store)

@@ -54,7 +54,7 @@ class World:
         try:
             if not dist.is_initialized():
                 dist.init_process_group(backend, timeout=timeout, **_own_store(timeout))
-            self._board = _next_board()
+            self._board = _next_board(deadline_s)
             _roll_call(self._board).wait(deadline_s, patience_s=PATIENCE_S)
             self._connections = Connections()
             self.group: Any = dist.new_group(backend=backend, timeout=timeout)
@@ -252,14 +252,14 @@ def telling_before_joining() -> Iterator[None]:
         yield
     except BaseException as error:
         if process_count() > 1 and dist.is_initialized() and not _joined:
-            _roll_call(_next_board()).tell_failure(error)
+            _roll_call(_next_board(DEADLINE_S)).tell_failure(error)
         raise
 
 
-def _next_board() -> Board:
+def _next_board(deadline_s: float) -> Board:
     """Returns that of this try to join: each process counts its own, and all the same."""
     _tries.append(None)
-    return Board(f"{len(_tries)}")
+    return Board(f"{len(_tries)}", deadline_s=deadline_s)
 
 
 def _roll_call(board: Board) -> RollCall:
