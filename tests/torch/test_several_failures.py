@@ -191,10 +191,8 @@ def test_a_process_0_that_was_cut_off_writes_nothing_where_others_went_on(undist
     assert result(tmp_path / "new") == undisturbed("dropout_and_arrays")
 
 
-def test_a_process_that_stands_still_with_the_store_of_all_is_an_error_within_the_deadline(
-    tmp_path,
-):
-    """Without torchrun it is process 0's, and none of its machine's answers says that it is gone."""
+def test_a_process_that_stands_still_with_the_store_of_all_is_an_error_in_the_other(tmp_path):
+    """Without torchrun process 0 has it, and its machine acknowledges what it is asked."""
 
     def work(rank: int) -> None:
         world.DEADLINE_S, world.PATIENCE_S = 6.0, 1.0

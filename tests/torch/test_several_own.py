@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import shutil
 import warnings
@@ -188,6 +189,53 @@ def test_a_hook_with_a_state_is_named(tmp_path):
     way, words = Ways(wrap=compressed), "model sums by a hook whose state no checkpoint holds"
     came_through(lambda _: train(tmp_path, way, save_every=2, max_steps=4), 2, tmp_path)
     assert words in (tmp_path / "verdict").read_text()
+
+
+def feeding_back(**options: Any) -> Callable[[nn.Module], nn.Module]:
+    """Wraps a model, whose gradients are sent in 16 bits: what rounding leaves over comes next."""
+
+    def wrap(model: nn.Module) -> nn.Module:
+        wrapped = DistributedDataParallel(model, **options)
+        left_over: dict[int, torch.Tensor] = {}
+
+        def hook(_, bucket):  # type: ignore[no-untyped-def]  # DDP wants its own type, or none
+            whole = bucket.buffer() / dist.get_world_size() + left_over.get(bucket.index(), 0.0)
+            sent = whole.bfloat16().float()
+            left_over[bucket.index()] = whole - sent
+            summed = dist.all_reduce(sent, async_op=True).get_future()
+            return summed.then(lambda done: done.value()[0])
+
+        wrapped.register_comm_hook(None, hook)
+        return wrapped
+
+    return wrap
+
+
+def test_what_a_hook_of_ones_own_remembers_goes_on_where_its_buckets_stay(tmp_path):
+    way = Ways(wrap=feeding_back(find_unused_parameters=True))
+    came_through(lambda _: train(tmp_path / "alone", way), 2, tmp_path / "alone")
+    killing = {"callbacks": [KillRanks(4, (1,))], "save_every": 1}
+    assert killed(together(lambda _: train(tmp_path, way, **killing), 2, tmp_path)[1])
+    came_through(lambda _: train(tmp_path, way), 2, tmp_path)
+    same_weights(tmp_path)
+    assert result(tmp_path) == result(tmp_path / "alone")
+    assert (tmp_path / "verdict").read_text().startswith("Resume is exact")
+
+
+LAID_OUT_ANEW: dict[str, tuple[int, Callable[[nn.Module], nn.Module]]] = {
+    "three_processes": (3, DistributedDataParallel),
+    "a_graph_that_stays": (3, lambda m: DistributedDataParallel(m, static_graph=True)),
+    "a_hook_that_remembers": (2, feeding_back()),
+}
+
+
+@pytest.mark.parametrize("what", LAID_OUT_ANEW)
+def test_buckets_that_are_laid_out_anew_after_a_resume_are_named_where_that_matters(what, tmp_path):
+    count, wrap = LAID_OUT_ANEW[what]
+    work = functools.partial(train, tmp_path, Ways(wrap=wrap), save_every=2, max_steps=2)
+    came_through(lambda _: work(), count, tmp_path)
+    said = (tmp_path / "verdict").read_text()
+    assert said.startswith("Resume is approximate: model lays its buckets out anew")
 
 
 class Remembering(nn.Module):

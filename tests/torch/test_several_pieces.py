@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -212,6 +214,29 @@ def test_the_steps_are_those_of_the_same_loop_without_a_run(tmp_path):
             assert torch.equal(found[name], each.full_tensor())
 
     came_through(work, 2, tmp_path)
+
+
+def test_layers_in_pieces_are_no_other_layers_where_one_process_goes_on(tmp_path):
+    def work(count: int, steps: int) -> None:
+        model = network()
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            colabkit.fit(
+                in_pieces(model) if dist.is_initialized() else model,
+                arrays(),
+                tmp_path / "run",
+                optimizer=sgd,
+                max_steps=steps,
+                **{**QUIET, "progress": True},
+            )
+        if not dist.is_initialized() or not dist.get_rank():
+            (tmp_path / f"said-{count}").write_text(said.getvalue())
+
+    for count, steps in ((2, 2), (1, 4)):
+        came_through(lambda _, n=count, to=steps: work(n, to), count, tmp_path)
+    said = (tmp_path / "said-1").read_text()
+    assert "Resumed at epoch 1, step 2" in said
+    assert "Taken as passed now" not in said
 
 
 @pytest.mark.parametrize("round_number", range(20 if SOAK else 1))

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from colabkit.errors import ArgumentError
+from colabkit.frameworks.attributes import UNCHANGING
+from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.processes import require_one_process
 from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.pieces import has_pieces, is_piece, reshard, sharded_layers
@@ -105,17 +107,25 @@ def reasons_against(objects: Mapping[str, Any], processes: int) -> tuple[str, ..
     found = []
     wrapped = _wrappers(objects)
     for name, value in wrapped.items():
-        if processes > 2 and not (value.find_unused_parameters or value.static_graph):
+        lays_anew = value.static_graph or not value.find_unused_parameters
+        hooks = getattr(value, "_comm_hooks", ())
+        if lays_anew and (processes > 2 or any(_remembers(hook) for hook, _ in hooks)):
+            without = ", and no static_graph," if value.static_graph else ""
             found.append(
                 f"{name} lays its buckets out anew after the first step of each session"
-                " (DistributedDataParallel(..., find_unused_parameters=True) keeps them)"
+                f" (DistributedDataParallel(..., find_unused_parameters=True){without} keeps them)"
             )
-        hooks = getattr(value, "_comm_hooks", ())
         if any(state is not None and not isinstance(state, _GROUP) for _, state in hooks):
             found.append(f"{name} sums by a hook whose state no checkpoint holds")
     if any(each.is_cuda for value in wrapped.values() for each in value.parameters()):
         found.append("nobody has seen whether several GPUs repeat their sums bit for bit")
     return tuple(found)
+
+
+def _remembers(hook: Any) -> bool:
+    """Whether a hook of the user's may keep something of the buckets that it sums."""
+    kept = CodeVariables([hook]).variables().values()
+    return not all(type(each) in UNCHANGING or isinstance(each, _GROUP) for each in kept)
 
 
 def hooks_of_sums(objects: Mapping[str, Any]) -> list[Any]:
