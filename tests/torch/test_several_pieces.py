@@ -216,6 +216,49 @@ def test_the_steps_are_those_of_the_same_loop_without_a_run(tmp_path):
     came_through(work, 2, tmp_path)
 
 
+class Pulling:
+    """Keeps pieces of its own, in a model, a list, or moments, and pulls the weights to them."""
+
+    def __init__(self, model: nn.Module, how: str) -> None:
+        self.model = model
+        self.follower: nn.Module | None = None
+        self.shadow: list[torch.Tensor] = []
+        if how == "a_list":
+            self.shadow = [each.detach().clone() for each in model.parameters()]
+        else:
+            self.follower = in_pieces(network(dropout=0.0))
+        self.optimizer: torch.optim.Optimizer | None = None
+        if self.follower is not None and how == "moments":
+            self.optimizer = torch.optim.Adam(self.follower.parameters(), lr=0.01)
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        x, y = arrays()
+        kept = self.shadow if self.follower is None else list(self.follower.parameters())
+        if self.follower is not None and self.optimizer is not None:
+            functional.cross_entropy(self.follower(x), y).backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        with torch.no_grad():
+            for own, weight in zip(kept, self.model.parameters(), strict=True):
+                own.lerp_(weight, 0.1)
+                weight.lerp_(own, 0.1)
+
+
+@pytest.mark.parametrize("how", ["a_model", "a_list", "moments"])
+def test_what_a_callback_keeps_in_pieces_goes_on_bit_for_bit(how, tmp_path):
+    def work(folder: Path, *more: Any, **options: Any) -> None:
+        model = in_pieces(network())
+        train(folder, model=model, callbacks=[Pulling(model, how), *more], **options)
+
+    came_through(lambda _: work(tmp_path / "alone"), 2, tmp_path / "alone")
+    together(lambda _: work(tmp_path, KillTogether(5, (1,)), save_every=1), 2, tmp_path)
+    assert 0 < colabkit.checkpoints(tmp_path / "run", verify=True)[0].step < 6
+    came_through(lambda _: work(tmp_path), 2, tmp_path)
+    same_weights(tmp_path)
+    assert result(tmp_path) == result(tmp_path / "alone")
+    assert (tmp_path / "verdict").read_text().startswith("Resume is exact")
+
+
 def test_layers_in_pieces_are_no_other_layers_where_one_process_goes_on(tmp_path):
     def work(count: int, steps: int) -> None:
         model = network()

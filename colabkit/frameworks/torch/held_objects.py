@@ -14,6 +14,8 @@ from colabkit.checkpoint import encode
 from colabkit.frameworks.attributes import Attributes, has_state
 from colabkit.frameworks.torch.alignment import realigned
 from colabkit.frameworks.torch.metrics import keep_sums
+from colabkit.frameworks.torch.pieces import cut_like, has_pieces
+from colabkit.frameworks.torch.restoring import load_optimizer
 from colabkit.frameworks.torch.structure import load_module
 from colabkit.frameworks.torch.tensor_values import TensorValues
 from colabkit.frameworks.users_own import is_of_users_class
@@ -132,10 +134,15 @@ class HeldObjects:
         for path, kept in self._waiting.items():
             each = found.get(path) or self._made_again(memories, path, kept["state"])
             self._restored.add(path)
-            if isinstance(each, nn.Module):
-                load_module(path, each, kept["state"])
-            elif each is not None:
-                each.load_state_dict(realigned(kept["state"]))
+            if each is None:
+                continue
+            own = each.state_dict()
+            if isinstance(each, torch.optim.Optimizer):
+                load_optimizer(each, kept["state"])
+            elif isinstance(each, nn.Module):
+                load_module(path, each, cut_like(own, kept["state"]))
+            else:
+                each.load_state_dict(realigned(cut_like(own, kept["state"])))
         self._waiting = {}
 
     def _found(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
@@ -157,7 +164,10 @@ class HeldObjects:
     def _like(self, state: Mapping[str, Any]) -> nn.Module | None:
         """Returns the module of the run that an object with this state is a copy of."""
         for module in self._known:
-            if isinstance(module, nn.Module) and _forms(module.state_dict()) == _forms(state):
+            # Of one in pieces PyTorch refuses to make a copy.
+            if not isinstance(module, nn.Module) or has_pieces(module):
+                continue
+            if _forms(module.state_dict()) == _forms(state):
                 return module
         return None
 

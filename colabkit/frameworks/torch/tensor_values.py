@@ -12,6 +12,7 @@ from torch import nn
 from colabkit.frameworks.generators import generator_state, is_own_generator, restore_generator
 from colabkit.frameworks.plain_values import PlainValues, stands_for
 from colabkit.frameworks.torch.backend import address_of, can_be_stored, has_shared_elements
+from colabkit.frameworks.torch.pieces import cut_like
 from colabkit.frameworks.torch.randomness import restore_own_generator
 
 # An activation lives until the next forward makes it anew; more of it than this is not saved.
@@ -107,6 +108,7 @@ class TensorValues(PlainValues):
         if not isinstance(value, torch.Tensor):
             return super().put(there, value, near)
         if isinstance(there, torch.Tensor):
+            value = cut_like(there, value)
             fits = (there.shape, there.dtype) == (value.shape, value.dtype)
             is_own = there.is_leaf and not there.is_inference()
             is_dense = there.layout is value.layout is torch.strided
