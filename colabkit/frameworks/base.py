@@ -214,8 +214,16 @@ class FrameworkAdapter(Protocol):
         """Returns what of the objects and settings stands against exactness."""
         ...
 
-    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(
+        self,
+        variables: Mapping[str, Any],
+        decisive: Mapping[str, Any],
+    ) -> tuple[str, ...]:
         """Returns which of the variables that steps hand on, or go by, begin anew, in words."""
+        ...
+
+    def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:
+        """Takes down what of the objects by their paths is neither the run's nor kept by it."""
         ...
 
     def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:

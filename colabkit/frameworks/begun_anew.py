@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -9,7 +10,8 @@ from typing import Any
 def begun_anew(paths: Iterable[str]) -> tuple[str, ...]:
     """Returns sentences on variables that begin anew at a resume: ``best``, ``self.best``."""
     return tuple(
-        f"the loop's {path} begins anew at a resume: keep it with run.state({_name(path)}={path})"
+        f"the loop's {path} begins anew at a resume: keep it with"
+        f" run.state({name_of(path)}={path.rpartition(':')[2]})"
         for path in paths
     )
 
@@ -17,15 +19,23 @@ def begun_anew(paths: Iterable[str]) -> tuple[str, ...]:
 def left_out(path: str, *, trains_others: bool) -> str:
     """Returns a sentence on an optimizer, a schedule or the like that a run was not given."""
     more = ", and the module that it trains" if trains_others else ""
-    return f"the loop's {path} begins anew at a resume: pass {_name(path)}={path} to Run{more}"
+    return f"the loop's {path} begins anew at a resume: pass {name_of(path)}={path} to Run{more}"
+
+
+def changes(path: str) -> str:
+    """Returns a sentence on an object that training changes and a run was not given."""
+    return (
+        f"the loop changes {path}, which no object of the run holds"
+        f" (pass it: Run(..., {name_of(path)}={path}))"
+    )
 
 
 def made_again(paths: Iterable[str]) -> tuple[str, ...]:
     """Returns sentences on variables that a resume makes again, with weights of a later step."""
     return tuple(
         f"{path} is made with the model, and a resume would make it with later weights: keep it"
-        f" (kept = run.state({_name(path)}=...) before, kept.{_name(path)} = ... where it is made)"
-        for path in paths
+        f" (kept = run.state({name}=...) before, kept.{name} = ... where it is made)"
+        for path, name in ((each, name_of(each)) for each in paths)
     )
 
 
@@ -36,5 +46,12 @@ def is_row_of(value: Any, own: Collection[int]) -> bool:
     return bool(parts) and all(id(each) in own for each in parts)
 
 
-def _name(path: str) -> str:
-    return path.rpartition(".")[2].lstrip("_") or "value"
+def name_of(path: str) -> str:
+    """Returns what an object may be called as an argument.
+
+    Example:
+        >>> name_of("trainer._teacher"), name_of("optimizers['b']")
+        ('teacher', 'optimizers_b')
+    """
+    name = re.split(r"[.:](?![^\[]*\])", path)[-1]
+    return re.sub(r"\W+", "_", name).strip("_") or "value"

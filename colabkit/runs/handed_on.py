@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
+from colabkit.frameworks.users_own import attributes_of
 from colabkit.runs.leaving import frames_over
 from colabkit.runs.loop_events import Event, Reader, Room, Verb, is_conditional, within
 from colabkit.runs.loop_source import LoopSource, call_at, loop_at, path_of
@@ -20,14 +21,17 @@ from colabkit.runs.loop_values import (
     is_environment,
     is_generator,
     is_lone,
+    is_metric,
     is_pool,
     is_row,
     is_stepping,
+    is_waiting,
     variables_of,
 )
 
 _WRITES = (Verb.SET, Verb.CHANGE)
 _DEPTH_MAX = 3
+_COUNTED = ("best", "wait")  # by callbacks that wait for something to get better
 _OF_RUNS = frozenset({"batches", "epochs", "items"})
 _TRAINING = frozenset({"apply_gradients", "backward", "grad", "minimize", "train_on_batch"})
 
@@ -103,13 +107,19 @@ def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple
     values = Values(frame, held)
     own = Reader(values, source.source).read([source.loop])
     uses = _uses_behind(frame, source, values)
-    set_first = _set_first(own.events)
+    set_first, set_last = _set_first(own.events), _set_last(own.events)
     for path in dict.fromkeys(each.path for each in own.events if each.verb in _WRITES):
         is_from_before = not any(within(path, each) for each in set_first)
         if not (is_from_before and values.has(path)) or values.is_held(path):
             continue
         value = values.of(path)
+        if is_metric(value) and path in set_last:
+            continue  # no turn begins with what another has summed up
         verbs = {each.verb for each in own.events if each.path == path}
+        if is_waiting(value) and Verb.CHANGE in verbs:
+            own_of = attributes_of(value)
+            yield from ((f"{path}.{name}", own_of[name]) for name in _COUNTED if name in own_of)
+            continue
         is_handed_on = _is_set(value, verbs) or _is_changed(value, verbs)
         goes_by = is_stepping(value) or _is_of_data(path, values)
         goes_by = is_handed_on and (goes_by or uses.decide(path))
@@ -126,6 +136,27 @@ def _set_first(events: Iterable[Event]) -> set[str]:
     for each in events:
         first.setdefault(each.path, each)
     return {p for p, each in first.items() if each.verb is Verb.SET and not is_conditional(each)}
+
+
+def _set_last(events: Iterable[Event]) -> set[str]:
+    """Returns the paths that are set behind all that changes them, wherever that is done."""
+    writes: dict[str, list[Event]] = {}
+    for each in events:
+        if each.verb in _WRITES:
+            writes.setdefault(each.path, []).append(each)
+    return {
+        path
+        for path, (*others, last) in writes.items()
+        if last.verb is Verb.SET
+        and (not is_conditional(last) or all(_is_beside(each, last) for each in others))
+    }
+
+
+def _is_beside(event: Event, other: Event) -> bool:
+    """Whether an event happens only where another one does, under the same condition."""
+    around = other.room.source.around(other.node)
+    branch: ast.AST | None = next((each for each in around if isinstance(each, ast.If)), None)
+    return branch in [*event.room.source.around(event.node)]
 
 
 def _is_of_data(path: str, values: Values) -> bool:
@@ -213,5 +244,5 @@ def _is_set(value: object, verbs: set[Verb]) -> bool:
 
 
 def _is_changed(value: object, verbs: set[Verb]) -> bool:
-    kinds = (is_pool, is_environment, is_stepping, is_array, has_state)
+    kinds = (is_pool, is_environment, is_stepping, is_array, has_state, is_metric)
     return Verb.CHANGE in verbs and any(is_such(value) for is_such in kinds)

@@ -13,14 +13,17 @@ from collections.abc import Iterator, Sequence
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
+from colabkit.frameworks.bystanders import unwrapped
 from colabkit.runs.loop_source import Source, function_at, path_of
 from colabkit.runs.loop_values import (
     Values,
     has_state,
     is_array,
     is_environment,
+    is_metric,
     is_pool,
     is_stepping,
+    is_waiting,
 )
 
 _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
@@ -33,6 +36,8 @@ _WRITING = frozenset({"assign", "assign_add", "assign_sub", "fill"})
 # Of objects with a state of their own.
 _OF_STATES = frozenset({"load_state_dict", "update", "update_parameters"})
 _WEIGHTS_OF = frozenset({"buffers", "named_buffers", "named_parameters", "parameters"})
+_OF_METRICS = frozenset({"update", "update_state"})
+_SETTING_BACK = frozenset({"reset", "reset_state"})
 # Of objects that give back what they took before, and of environments.
 _ANSWERING = frozenset({"push_and_pop", "query", "step"})
 _CHANGING_FIRST = frozenset({
@@ -234,6 +239,9 @@ class Reader(ast.NodeVisitor):
         self.called.add(verb)
         path = None if receiver is None else self._room.path(container_of(receiver))
         given = [*node.args, *(each.value for each in node.keywords)]
+        if path is not None and verb in _SETTING_BACK and is_metric(self._values.of(path)):
+            self._note(Verb.SET, path, node)
+            return
         if verb in _CHANGING_FIRST and node.args:
             path = self._room.path(container_of(node.args[0]))
             self._all(given[1:])
@@ -247,6 +255,8 @@ class Reader(ast.NodeVisitor):
             return
         self.visit(node.func)
         self._all(given)
+        if is_metric(self._values.of(called := self._room.path(node.func) or "")):
+            self._note(Verb.CHANGE, called, node)
         function, owner = self._called(node)
         if function is not None:
             is_read = self._enter(node, function, owner)
@@ -264,6 +274,10 @@ class Reader(ast.NodeVisitor):
 
     def _changes(self, path: str, verb: str, given: Sequence[ast.expr], *, is_plain: bool) -> bool:
         value = self._values.of(path)
+        if is_metric(value) and not has_state(value):
+            return verb in _OF_METRICS
+        if is_waiting(value):
+            return verb.startswith("on_")
         if has_state(value) and verb in _OF_STATES:
             return is_stepping(value) or not hasattr(type(value), "step")
         if verb in _ANSWERING and not is_plain:
@@ -290,7 +304,7 @@ class Reader(ast.NodeVisitor):
         for name in {each.id for each in ast.walk(definition) if isinstance(each, ast.Name)}:
             # What the function knows by that name, where the loop knows something else by it.
             if name not in inner.names and not self._values.knows(name, function):
-                inner.names[name] = self._values.add(f"{definition.name}:{name}", name, function)
+                inner.names[name] = self._values.add(name, function)
         room, self._room = self._room, inner
         self._entered.append(function)
         self.read(definition.body)
@@ -379,13 +393,6 @@ def _stored_in(statement: ast.stmt) -> set[str]:
     nodes = [e for e in ast.walk(statement) if isinstance(e, ast.Name | ast.Attribute)]
     stored = [e for e in nodes if not isinstance(e.ctx, ast.Load)]
     return {e.id if isinstance(e, ast.Name) else e.attr for e in stored}
-
-
-def unwrapped(value: object) -> object:
-    """Returns the function that decorators have wrapped, or the value itself."""
-    while isinstance(value, FunctionType) and "__wrapped__" in vars(value):
-        value = vars(value)["__wrapped__"]
-    return value
 
 
 def within(path: str, whole: str) -> bool:

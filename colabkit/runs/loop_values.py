@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import inspect
 import sys
 from collections.abc import Iterable, Mapping
-from types import FrameType, FunctionType
+from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any
 
-from colabkit.frameworks.users_own import attributes_of
+from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 
 _ROWS = (list, set, dict, collections.deque)
 _MISSING = object()
+# What those of Keras have, and those of NNX and TorchMetrics.
+_METRICS = (("update_state", "result", "reset_state"), ("update", "compute", "reset"))
 # The frame's, the variable's that asks, and the counting call's.
 _ITS_OWN_REFERENCES = 3
 _GENERATORS = {
@@ -73,13 +76,20 @@ class Values:
         self._locals, self._globals = variables_of(frame), frame.f_globals
         self.held = held
         self._of_functions: dict[str, Any] = {}
+        self._aliases: dict[tuple[int, str], str] = {}
 
     def knows(self, name: str, function: FunctionType) -> bool:
         """Whether a name stands for the same in a function of the user's as in the loop."""
         return self._at(name) is _of_function(name, function)
 
-    def add(self, alias: str, name: str, function: FunctionType) -> str:
-        """Takes up what a function knows by a name, under another one, which is returned."""
+    def add(self, name: str, function: FunctionType) -> str:
+        """Takes up what a function knows by a name, under another one, which is returned.
+
+        Functions that share a variable know it by one.
+        """
+        cells = _cells_of(function)
+        place = (id(cells.get(name, function.__globals__)), name)
+        alias = self._aliases.setdefault(place, f"{function.__name__}:{name}")
         self._of_functions[alias] = _of_function(name, function)
         return alias
 
@@ -125,11 +135,24 @@ class Values:
 
 
 def _of_function(name: str, function: FunctionType) -> Any:
-    cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
+    cells = _cells_of(function)
     try:
         return cells[name].cell_contents
     except (KeyError, ValueError):  # it is a global, or yet to be set
         return function.__globals__.get(name, _MISSING)
+
+
+def _cells_of(function: FunctionType) -> dict[str, CellType]:
+    return dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=False))
+
+
+def closed_over_by(function: FunctionType) -> dict[str, Any]:
+    """Returns the variables of the functions around one that it uses, by name."""
+    found = {}
+    for name, cell in _cells_of(function).items():
+        with contextlib.suppress(ValueError):  # it is yet to be set
+            found[name] = cell.cell_contents
+    return found
 
 
 def variables_of(frame: FrameType) -> Mapping[str, Any]:
@@ -160,7 +183,7 @@ def is_pool(value: object) -> bool:
     """Whether it is made to take things up."""
     if is_row(value):
         return True
-    if hasattr(type(value), "state_dict") or isinstance(value, type):
+    if hasattr(type(value), "state_dict") or isinstance(value, type | ModuleType):
         return False
     return any(is_row(each) for each in attributes_of(value).values())
 
@@ -186,6 +209,21 @@ def is_stepping(value: object) -> bool:
     """Whether it is an optimizer, a schedule or a gradient scaler that is switched on."""
     is_one = all(callable(getattr(type(value), each, None)) for each in ("step", "state_dict"))
     return is_one and bool(attributes_of(value).get("_enabled", True))
+
+
+def is_metric(value: Any) -> bool:
+    """Whether it sums up what it is given until it is set back; or a row of such."""
+    if is_row(value):
+        parts = value.values() if isinstance(value, dict) else value
+        return any(is_metric(each) for each in parts if not is_row(each))
+    kind = type(value)
+    return any(all(callable(getattr(kind, n, None)) for n in names) for names in _METRICS)
+
+
+def is_waiting(value: object) -> bool:
+    """Whether it is a library's callback that waits for something to get better."""
+    is_one = callable(getattr(type(value), "on_epoch_end", None)) and "wait" in attributes_of(value)
+    return is_one and not is_of_users_class(type(value))
 
 
 def is_around(value: object) -> bool:

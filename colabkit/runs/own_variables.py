@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -15,12 +16,15 @@ from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.leaving import carried_over, frames_over
 from colabkit.runs.loop_values import Held
 from colabkit.runs.made_with_model import Used, fed_by, made_before, used_by
+from colabkit.runs.reached import reached_by
 
 _logger = logging.getLogger(__name__)
 _TURNS = (
     "the loop that calls next() counts its turns from the first again after a resume: loop over"
     " run.batches() or run.items() itself"
 )
+# To walk through all that a loop reaches takes milliseconds: never more than a hundredth of a pass.
+_EARLY_WALKS, _FREE_TIMES = 8, 100
 _WITH_WEIGHTS = ("parameters", "trainable_weights", "predict")
 
 
@@ -66,6 +70,7 @@ class OwnVariables:
         self._used: dict[Any, Used] = {}
         self._counts_for_eye: dict[Any, bool] = {}
         self._begun_anew: dict[str, None] = {}
+        self._walks, self._next_walk_s = 0, 0.0
 
     def note_epochs(self, loop: weakref.ref[Any]) -> Used:
         """Looks at a loop over epochs; returns where they use the model around their passes."""
@@ -145,6 +150,7 @@ class OwnVariables:
 
     def _note(self, loop: weakref.ref[Any], held: Held) -> None:
         """Notes what the steps of a loop hand on, and what goes by that."""
+        self._watch_beside(loop)
         carried = {
             name: each
             for name, each in carried_over(loop).items()
@@ -161,7 +167,19 @@ class OwnVariables:
         self._noted.add(place)
         self._looked_at.add(place)
         self._begun_anew |= dict.fromkeys(own)
-        self.reasons = tuple(dict.fromkeys((*self.reasons, *self._adapter.carried(carried, own))))
+        found = self._adapter.carried(carried, own)
+        self.reasons = tuple(dict.fromkeys((*self.reasons, *found)))
+
+    def _watch_beside(self, loop: weakref.ref[Any]) -> None:
+        """Has what the loop reaches watched; of many short passes, before some."""
+        begun_s = time.monotonic()
+        self._walks += 1
+        if self._walks > _EARLY_WALKS and begun_s < self._next_walk_s:
+            return
+        with _ending_no_training():
+            kept = [getattr(self._kept, name) for name in self._kept]
+            self._adapter.watch_beside(reached_by(loop), kept)
+        self._next_walk_s = begun_s + _FREE_TIMES * (time.monotonic() - begun_s)
 
     def _held(self) -> Held:
         """Returns what a checkpoint holds, as it is now."""

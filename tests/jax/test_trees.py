@@ -478,6 +478,99 @@ def test_what_steps_go_by_and_what_heads_make_is_named(tmp_path: Path) -> None:
     assert set(told) == {"the loop's memory", "the loop's best", "labels"}
 
 
+class Streams:
+    """Streams that a loop draws from, in an object of the user's own."""
+
+    def __init__(self) -> None:
+        from flax import nnx
+
+        self.noise = nnx.Rngs(noise=3)
+
+
+def trained_with(folder: Path, *beside: str, **passed: Any) -> colabkit.Run:
+    """Trains a module of NNX with some things beside it, and others passed."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+
+    x, streams = np.ones((4, 3), "float32"), Streams()
+    model, teacher = (nnx.Linear(3, 2, rngs=nnx.Rngs(n)) for n in range(2))
+    optimizer, seldom = (nnx.Optimizer(model, optax.adam(0.1), wrt=nnx.Param) for _ in range(2))
+    shown = nnx.metrics.Average()
+
+    @nnx.jit
+    def step(model: Any, teacher: Any, optimizer: Any, rate: float) -> Any:
+        loss, grads = nnx.value_and_grad(lambda m: ((m(x) - teacher(x) * rate) ** 2).mean())(model)
+        optimizer.update(model, grads)
+        return loss
+
+    if "optimizer" not in beside:
+        passed["optimizer"] = optimizer
+    if "teacher" in passed:
+        passed["teacher"] = teacher
+    run = run_of(folder, model=model, **passed)
+    for _ in run.epochs(2):
+        for row in run.items(range(4)):
+            is_seldom = "seldom" in beside and row == 3
+            loss = step(model, teacher, seldom if is_seldom else optimizer, 1.0)
+            shown.update(values=loss)
+            if "streams" in beside:
+                step(model, teacher, optimizer, float(jax.random.normal(streams.noise.noise())))
+            if "teacher" in beside or "teacher" in passed:
+                teacher.kernel.value = 0.9 * teacher.kernel.value + 0.1 * model.kernel.value
+            assert jnp.sort(x).shape == x.shape
+        print(float(shown.compute()))
+        shown.reset()
+    return run
+
+
+@in_life
+@pytest.mark.parametrize("kind", ["optimizer", "seldom", "teacher", "streams"])
+def test_what_changes_of_nnx_and_was_not_passed_is_named_ever_after(
+    kind: str, tmp_path: Path
+) -> None:
+    run = trained_with(tmp_path, kind)
+    (reason,) = run.verdict.reasons
+    path = "streams.noise" if kind == "streams" else kind
+    assert f"the loop changes {path}, which no object of the run holds" in reason
+    assert run_of(tmp_path, model=run.model, **_given(run)).verdict.reasons == (reason,)
+
+
+def _given(run: Any) -> dict[str, Any]:
+    return {"optimizer": run.optimizer} if hasattr(run, "optimizer") else {}
+
+
+@in_life
+@pytest.mark.parametrize("is_passed", [True, False])
+def test_a_mean_of_nnx_that_steps_go_by_is_named_before_the_first(
+    is_passed: bool, tmp_path: Path
+) -> None:
+    from flax import nnx
+
+    mean = nnx.metrics.Average()
+
+    @nnx.jit
+    def add(mean: Any, value: Any) -> None:
+        mean.update(values=value)
+
+    objects = {"params": jax_zeros(), **({"means": {"all": mean}} if is_passed else {})}
+    run = run_of(tmp_path, **objects)
+    for _ in run.items(range(3)):
+        add(mean, run.params.sum())
+        run.params = run.params + 1 / (1 + float(mean.compute()))
+    assert run.history.verdict is not None
+    assert ["the loop changes mean" in e for e in run.history.verdict.reasons] == [True] * (
+        not is_passed
+    )
+
+
+@in_life
+def test_what_of_nnx_is_passed_or_only_read_or_shown_is_not_named(tmp_path: Path) -> None:
+    assert trained_with(tmp_path / "read").verdict.reasons == ()
+    assert trained_with(tmp_path / "passed", teacher=None).verdict.reasons == ()
+
+
 def jax_zeros() -> Any:
     import jax
 

@@ -567,7 +567,7 @@ class Tutorial:
 @pytest.mark.parametrize(
     ("given", "named", "with_module"),
     [
-        ("", ["optimizer", "schedule"], True),
+        ("", ["optimizer", "schedule", "model"], True),
         ("model", ["optimizer", "schedule"], False),
         ("model schedule", ["optimizer"], False),
         ("model optimizer", ["schedule"], False),

@@ -12,9 +12,11 @@ import numpy as np
 
 from colabkit.checkpoint import TensorBackend, TensorSpec
 from colabkit.frameworks.batch_records import BatchRecord
-from colabkit.frameworks.begun_anew import begun_anew
+from colabkit.frameworks.begun_anew import begun_anew, changes
+from colabkit.frameworks.exposed import Exposed
 from colabkit.frameworks.jax.backend import JaxBackend, deleted_error, is_key
 from colabkit.frameworks.jax.evaluating import TreesAtEnd
+from colabkit.frameworks.jax.modules_beside import ModulesBeside
 from colabkit.frameworks.jax.placing import (
     Place,
     joined,
@@ -23,7 +25,7 @@ from colabkit.frameworks.jax.placing import (
     parts_by_place,
     placed,
 )
-from colabkit.frameworks.jax.trees import is_spread, parts_of
+from colabkit.frameworks.jax.trees import has_nodes, is_spread, parts_of
 from colabkit.frameworks.plain import Parts, PlainAdapter
 from colabkit.frameworks.plain.adapter import cpu_threads
 from colabkit.frameworks.plain.records import record
@@ -44,6 +46,14 @@ class JaxAdapter(PlainAdapter):
     """
 
     _backend: Callable[[], TensorBackend] = JaxBackend
+
+    def __init__(self, objects: Exposed, *, save_base: bool = False) -> None:
+        super().__init__(objects, save_base=save_base)
+        self._beside = ModulesBeside(objects)
+
+    def unsaved(self) -> tuple[str, ...]:
+        """Returns what training was seen to change and no checkpoint holds."""
+        return (*super().unsaved(), *self._beside.reasons())
 
     def _apart(self, value: Any) -> Parts:
         """Takes an object apart."""
@@ -130,7 +140,11 @@ class JaxAdapter(PlainAdapter):
         """Reads scalars, all in one transfer."""
         return floats_of(values)
 
-    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(
+        self,
+        variables: Mapping[str, Any],
+        decisive: Mapping[str, Any],
+    ) -> tuple[str, ...]:
         """Returns which variables are keys or arrays that no object of the run holds.
 
         And those that steps go by, in words.
@@ -149,8 +163,14 @@ class JaxAdapter(PlainAdapter):
             )
         ]
         trees = {name: [id(leaf) for leaf in jax.tree.leaves(e)] for name, e in decisive.items()}
-        others = (n for n, ids in trees.items() if n not in arrays and not (ids and held >= {*ids}))
-        return (*(_CARRIED.format(name) for name in arrays), *begun_anew(others))
+        others = [n for n, ids in trees.items() if n not in arrays and not (ids and held >= {*ids})]
+        modules = [name for name in others if has_nodes(decisive[name])]
+        plain = begun_anew(name for name in others if name not in modules)
+        return (*(_CARRIED.format(name) for name in arrays), *map(changes, modules), *plain)
+
+    def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:  # noqa: ARG002
+        """Takes down what of NNX the run has not."""
+        self._beside.watch(reached)
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""

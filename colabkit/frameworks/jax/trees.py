@@ -145,22 +145,22 @@ def _is_static(value: Any) -> bool:
 
 def parts_of(value: Any) -> Parts:
     """Takes an object of a run apart."""
-    return NnxParts.of(value) if _has_nodes(value) else Pytree.of(value)
+    return NnxParts.of(value) if has_nodes(value) else Pytree.of(value)
 
 
 def _nnx() -> Any:
     return sys.modules["flax.nnx"]
 
 
-def _has_nodes(value: Any) -> bool:
+def has_nodes(value: Any) -> bool:
     """Whether a value is a module of NNX, or a nesting that holds one."""
     nnx = sys.modules.get("flax.nnx")
     if nnx is None:
         return False
     if isinstance(value, dict):
-        return any(map(_has_nodes, value.values()))
+        return any(map(has_nodes, value.values()))
     if isinstance(value, list | tuple):
-        return any(map(_has_nodes, value))
+        return any(map(has_nodes, value))
     return bool(nnx.graph.is_graph_node(value)) and not isinstance(value, nnx.State)
 
 

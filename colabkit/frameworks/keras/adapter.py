@@ -13,16 +13,16 @@ import numpy as np
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import SampledWatch, Watch
-from colabkit.frameworks.begun_anew import begun_anew, is_row_of
+from colabkit.frameworks.begun_anew import begun_anew, changes, is_row_of
 from colabkit.frameworks.keras.compare import record
 from colabkit.frameworks.keras.evaluating import Moment, Moments
-from colabkit.frameworks.keras.loop_inspect import LoopInspector
+from colabkit.frameworks.keras.loop_inspect import LoopInspector, variables_of
 from colabkit.frameworks.keras.passed_settings import PassedSettings, parts_of
 from colabkit.frameworks.keras.randomness import forget_draws, seed_streams
 from colabkit.frameworks.keras.replicas import replicas_of
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
 from colabkit.frameworks.keras.state import KerasState
-from colabkit.frameworks.keras.variables import backend_name, is_array, sync
+from colabkit.frameworks.keras.variables import backend_name, ids_of, is_array, sync
 from colabkit.frameworks.small_copies import few_weights
 from colabkit.storage import Bytes
 
@@ -264,15 +264,24 @@ class KerasAdapter:
             return (_ANY_ORDER,)
         return ()
 
-    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(
+        self,
+        variables: Mapping[str, Any],
+        decisive: Mapping[str, Any],
+    ) -> tuple[str, ...]:
         """Returns which variables are arrays, or what steps go by, in words."""
         arrays = [name for name, value in variables.items() if is_array(value)]
-        decisive = {name: each for name, each in decisive.items() if name not in arrays}
-        own = {id(each) for each in self.state.variables.values()}
-        others = begun_anew(
-            name for name in self.trained_apart(decisive) if id(decisive[name]) not in own
-        )
-        return (*(_CARRIED.format(name) for name in arrays), *others)
+        held = self.state.held_ids()
+        apart = {n: decisive[n] for n in self.trained_apart(decisive) if n not in arrays}
+        parts = {n: {i for v in variables_of(e) for i in ids_of(v)} for n, e in apart.items()}
+        left_out = [name for name in apart if not parts[name] <= held]
+        others = begun_anew(name for name in apart if not parts[name])
+        carried = (_CARRIED.format(name) for name in arrays)
+        return (*carried, *map(changes, left_out), *others)
+
+    def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:  # noqa: ARG002
+        """Takes down optimizers and variables that the run has not."""
+        self._inspector.watch(reached)
 
     def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the names of those that are no weights of the run's models."""

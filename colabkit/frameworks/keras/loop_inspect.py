@@ -1,25 +1,39 @@
-"""Looks at what the first step of a loop of one's own used, for what no checkpoint holds."""
+"""Looks at what the steps of a loop of one's own use, for what no checkpoint holds."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
-from collections.abc import Iterable, Iterator
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
+from colabkit.frameworks.begun_anew import changes, name_of
+from colabkit.frameworks.bystanders import Bystander, Bystanders
 from colabkit.frameworks.keras.graphs import draws_unseen
+from colabkit.frameworks.keras.randomness import generator_kinds
+from colabkit.frameworks.keras.reach import variables_within
 from colabkit.frameworks.keras.state import KerasState
-from colabkit.frameworks.keras.variables import backend_name, steps_of
+from colabkit.frameworks.keras.variables import (
+    backend_name,
+    ids_of,
+    variable_kinds,
+)
+from colabkit.storage import hash_of
 
-_COMPARED_BYTES_MAX = 1 << 20
+_WHOLE_MAX, _SAMPLES = 1 << 18, 4096  # elements
+_NAMED_MAX, _ROW_MAX = 3, 256
 
 
 class LoopInspector:
-    """Finds what a step draws, trains and changes beside the run's objects.
+    """Finds what steps draw, train and change beside the run's objects.
 
-    What a loop does lies in functions that nobody handed over. After the first step, those
-    that were traced for it are in memory, and so are optimizers that train the run's weights.
+    What a loop does lies in functions that nobody handed over. But optimizers, variables, and
+    functions that were traced for a step are in memory.
 
     Args:
         state: The run's objects.
@@ -27,69 +41,114 @@ class LoopInspector:
 
     def __init__(self, state: KerasState) -> None:
         self._state = state
-        self._known: dict[int, int] | None = None
-        self._steps_before: dict[int, int] = {}
-        self._reasons: tuple[str, ...] = ()
-        self._watched: list[tuple[str, Any, Any]] = []
+        self._traced_before: dict[int, int] | None = None
+        self._optimizers = Bystanders(_steps_of)
+        self._variables = Bystanders(_mark_of)
+        self._reasons: dict[str, None] = {}
         self.is_over = False
 
     def begin_step(self) -> None:
         """Before the first step, and once more behind it."""
-        if self._known is None:
-            live = _live()
-            self._known = {id(f): f.experimental_get_tracing_count() for f in _functions(live)}
-            self._steps_before = {id(each): steps_of(each) for each in _optimizers(live)}
+        if self._traced_before is None:
+            live = _Living()
+            self._traced_before = {id(f): _traces_of(f) for f in live.functions}
+            self._take_down(live, set())
         else:
             self.finish()
 
     def finish(self) -> None:
         """Looks, where a step lies behind."""
-        if self.is_over or self._known is None:
-            return
-        self.is_over = True
-        live, held = _live(), self._state.held_ids()
-        reasons = list(self._left_out(live, held))
-        for graph in self._graphs_of_the_step(_functions(live), held):
-            if draws_unseen(graph):
-                reasons.append(_DRAWS)
-            unheld = (v for v in graph.variables if id(v) not in held)
-            self._watched += [(v.name, v, v.value()) for v in unheld if _is_small(v)]
-        self._reasons = tuple(dict.fromkeys(reasons))
+        if not self.is_over and self._traced_before is not None:
+            self.is_over = True
+            live = _Living()
+            self._take_down(live, self._in_graphs(live.functions, self._traced_before))
+
+    def _take_down(self, live: _Living, in_graphs: set[int]) -> None:
+        """Takes down what is in memory, whatever leads to it."""
+        held = self._held()
+        others = [each for each in live.optimizers() if held.isdisjoint(_ids(each.variables))]
+        self._optimizers.take_down(("", each) for each in others)
+        # What is summed up for the eye is seen in the source where it is for more.
+        left = _ids(live.metric_variables()) - in_graphs
+        left |= held | _ids(variable for each in others for variable in each.variables)
+        found = (each for each in live.variables if left.isdisjoint(ids_of(each)))
+        self._variables.take_down(("", each) for each in found)
+
+    def watch(self, reached: Mapping[str, Any]) -> None:
+        """Takes down what the loop reaches, by path, and the run does not hold."""
+        metrics = [e for e in reached.values() if isinstance(e, keras.metrics.Metric)]
+        held = self._held() | _ids(each for metric in metrics for each in metric.variables)
+        for path, value in reached.items():
+            left_out = [e for e in variables_of(value) if held.isdisjoint(ids_of(e))]
+            if not isinstance(value, keras.optimizers.Optimizer):
+                self._variables.take_down((path, each) for each in left_out)
+            elif len(left_out) == len(value.variables):
+                self._optimizers.take_down([(path, value)])
 
     def reasons(self) -> tuple[str, ...]:
         """Returns what was found up to now."""
-        changed = [each for each in self._watched if _has_changed(*each[1:])]
-        if changed and not any("optimizer" in reason for reason in self._reasons):
-            names = ", ".join(dict.fromkeys(name.partition(":")[0] for name, *_ in changed[:3]))
-            way_on = "pass what keeps it: Run(..., name=it)"
-            reason = f"the loop changes {names}, which no object of the run holds ({way_on})"
-            self._reasons += (reason,)
-            self._watched = []
-        return self._reasons
+        optimizers, variables = self._optimizers.changed(), self._variables.changed()
+        if optimizers or variables:
+            held = self._held()
+            left_out = [e for e in optimizers if held.isdisjoint(_ids(e.value.variables))]
+            self._reasons |= dict.fromkeys(map(_of_optimizer, left_out))
+            changed = [each for each in variables if held.isdisjoint(ids_of(each.value))]
+            self._reasons |= dict.fromkeys(_of_variables(changed))
+        return tuple(self._reasons)
 
-    def _left_out(self, live: Iterable[Any], held: set[int]) -> Iterator[str]:
-        inner = {id(getattr(o, "inner_optimizer", None)) for o in self._state.optimizers.values()}
-        known = {id(o) for o in self._state.optimizers.values()} | inner
-        for each in _optimizers(live):
-            # One that took no step is of an earlier phase, say.
-            if steps_of(each) > self._steps_before.get(id(each), 0) and id(each) not in known:
-                trained = getattr(each, "_trainable_variables", None) or ()
-                if any(id(variable) in held for variable in trained):
-                    yield (
-                        f"the optimizer {type(each).__name__} is none of the run's objects, so a"
-                        " resume begins it anew (pass it: Run(..., optimizer=optimizer))"
-                    )
+    def _held(self) -> set[int]:
+        """Returns by id what a checkpoint holds, or an object that was passed sees to."""
+        return self._state.held_ids() | _ids(variables_within(self._state.others).values())
 
-    def _graphs_of_the_step(self, functions: Iterable[Any], held: set[int]) -> Iterator[Any]:
-        known = self._known or {}
+    def _in_graphs(self, functions: Iterable[Any], before: Mapping[int, int]) -> set[int]:
+        """Returns which variables the first step's graphs use; notes what these draw."""
+        held, found = self._held(), set[int]()
         for function in functions:
-            traced = function.experimental_get_tracing_count()
-            if not traced:
-                continue
-            is_new = traced > known.get(id(function), 0)
+            is_new = _traces_of(function) > before.get(id(function), 0)
             for concrete in function._list_all_concrete_functions():  # public nowhere
-                if is_new or any(id(v) in held for v in concrete.graph.variables):
-                    yield concrete.graph
+                graph = concrete.graph
+                if is_new or any(id(v) in held for v in graph.variables):
+                    found |= _ids(graph.variables)
+                    if draws_unseen(graph):
+                        self._reasons[_DRAWS] = None
+        return found
+
+
+class _Living:
+    """What is in memory of Keras and its backend.
+
+    Attributes:
+        functions: Compiled ones, traced before.
+        variables: Each once, though Keras' own wrap those of the backend.
+    """
+
+    def __init__(self) -> None:
+        known = (keras.optimizers.Optimizer, keras.metrics.Metric)
+        kinds = (*known, *variable_kinds(), *_function_class())
+        live = gc.get_objects()
+        wanted = {each for each in set(map(type, live)) if issubclass(each, kinds)}
+        # A hundred thousands of objects: a loop in Python would take ten times as long.
+        self._found = [*itertools.compress(live, map(wanted.__contains__, map(type, live)))]
+        self.functions = [e for e in self._of(_function_class()) if _traces_of(e)]
+        all_of_them = self._of(variable_kinds())
+        inner = {id(getattr(each, "_value", None)) for each in all_of_them}
+        # Of a variable in replicas, even of one.
+        inner |= {id(part) for each in all_of_them for part in getattr(each, "_values", ())}
+        self.variables = [each for each in all_of_them if id(each) not in inner]
+
+    def _of(self, kinds: tuple[type, ...]) -> list[Any]:
+        return [each for each in self._found if issubclass(type(each), kinds)]
+
+    def optimizers(self) -> list[Any]:
+        """Returns those that no other one is around, once they are whole."""
+        found = [e for e in self._of((keras.optimizers.Optimizer,)) if hasattr(e, "_iterations")]
+        inner = {id(getattr(each, "inner_optimizer", None)) for each in found}
+        return [each for each in found if id(each) not in inner]
+
+    def metric_variables(self) -> Iterator[Any]:
+        """Yields what is summed up for the eye, unless the loop reads it, whose source tells."""
+        for each in self._of((keras.metrics.Metric,)):
+            yield from each.variables
 
 
 _DRAWS = (
@@ -98,18 +157,71 @@ _DRAWS = (
 )
 
 
-def _live() -> list[Any]:
-    kinds = (keras.optimizers.Optimizer, *_function_class())
-    return [each for each in gc.get_objects() if issubclass(type(each), kinds)]
+def _of_optimizer(found: Bystander) -> str:
+    """Returns what is said of an optimizer that was not passed."""
+    path = found.path or "optimizer"
+    return (
+        f"the optimizer {type(found.value).__name__} is none of the run's objects, so a resume"
+        f" begins it anew (pass it: Run(..., {name_of(path)}={path}))"
+    )
 
 
-def _optimizers(live: Iterable[Any]) -> Iterator[Any]:
-    return (each for each in live if issubclass(type(each), keras.optimizers.Optimizer))
+def _of_variables(found: Iterable[Bystander]) -> Iterator[str]:
+    """Yields what is said of variables that were not passed: those of a model at once."""
+    unnamed = []
+    for path, each in found:
+        if path:
+            yield changes(path)
+        else:
+            unnamed.append(str(each.name).partition(":")[0])
+    if unnamed:
+        names = ", ".join(list(dict.fromkeys(unnamed))[:_NAMED_MAX])
+        yield (
+            f"the loop changes {names}, which no object of the run holds"
+            " (pass what keeps it: Run(..., name=it))"
+        )
 
 
-def _functions(live: Iterable[Any]) -> Iterator[Any]:
-    kinds = _function_class()
-    return (each for each in live if issubclass(type(each), kinds))
+def variables_of(value: Any) -> Sequence[Any]:
+    """Returns the variables that something of Keras or TensorFlow is made of; rows are theirs."""
+    if isinstance(value, variable_kinds()):
+        return [value]
+    if isinstance(value, (keras.random.SeedGenerator, *generator_kinds())):
+        return variables_of(getattr(value, "state", None))
+    if isinstance(value, keras.layers.Layer | keras.metrics.Metric | keras.optimizers.Optimizer):
+        return list(value.variables)
+    if isinstance(value, list | tuple | dict):
+        parts = itertools.islice(value.values() if isinstance(value, dict) else value, _ROW_MAX)
+        return [each for part in parts for each in variables_of(part)]
+    return []
+
+
+def _ids(variables: Iterable[Any]) -> set[int]:
+    return {part for each in variables for part in ids_of(each)}
+
+
+def _steps_of(optimizer: Any) -> int | None:
+    with contextlib.suppress(Exception):  # in mid-step it cannot be read on JAX
+        # Of its own count, also where only some of its steps change what it trains.
+        counted = getattr(optimizer, "inner_optimizer", optimizer)._iterations
+        return int(keras.ops.convert_to_numpy(counted.value))
+    return None
+
+
+def _mark_of(variable: Any) -> str | None:
+    """Returns a hash of its value, of a large one that of a sample."""
+    with contextlib.suppress(Exception):  # of a graph, or yet to be made, it cannot be read
+        value = keras.ops.convert_to_tensor(variable)
+        size = math.prod(value.shape)
+        if size > _WHOLE_MAX:
+            value = keras.ops.reshape(value, (-1,))[:: size // _SAMPLES]
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(value))
+        return None if array.dtype.hasobject else hash_of(array.reshape(-1).view(np.uint8))
+    return None
+
+
+def _traces_of(function: Any) -> int:
+    return int(function.experimental_get_tracing_count())
 
 
 def _function_class() -> tuple[type, ...]:
@@ -118,14 +230,3 @@ def _function_class() -> tuple[type, ...]:
     import tensorflow as tf  # imported where it is the backend
 
     return (type(tf.function(lambda: None)),)
-
-
-def _is_small(variable: Any) -> bool:
-    shape = variable.shape
-    return bool(shape.is_fully_defined()) and (
-        shape.num_elements() * variable.dtype.size <= _COMPARED_BYTES_MAX
-    )
-
-
-def _has_changed(variable: Any, then: Any) -> bool:
-    return bool(variable.numpy().tobytes() != then.numpy().tobytes())

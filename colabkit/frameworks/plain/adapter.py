@@ -308,6 +308,9 @@ class PlainAdapter:
         """Returns what steps go by, in words."""
         return begun_anew(decisive)
 
+    def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:
+        """Nothing tells which of them are trained."""
+
     def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the names of those that are no leaves of the run's trees."""
         trees = (self._apart(self._objects[name]) for name in self._trees)

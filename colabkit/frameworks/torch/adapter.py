@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import platform
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -15,13 +14,14 @@ import torch
 from colabkit.checkpoint import NOTED, Cutter, Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import BatchWatch, Watch
-from colabkit.frameworks.begun_anew import begun_anew, left_out
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
 from colabkit.frameworks.small_copies import few_weights, small_copies
 from colabkit.frameworks.torch.backend import TorchBackend
+from colabkit.frameworks.torch.carried import carried
 from colabkit.frameworks.torch.compare import note, record
 from colabkit.frameworks.torch.evaluating import evaluation_mark
+from colabkit.frameworks.torch.modules_beside import ModulesBeside
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.own_states import BESIDE_PIECES, own_states, state_digest
 from colabkit.frameworks.torch.passed_settings import PassedSettings
@@ -37,7 +37,6 @@ from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_know
 from colabkit.frameworks.torch.small_state import SmallState, put_small
 from colabkit.frameworks.torch.sources import feed_of
 from colabkit.frameworks.torch.state import TorchState
-from colabkit.frameworks.torch.structure import parameters_of
 from colabkit.frameworks.torch.trained import holds, is_made_of
 from colabkit.frameworks.torch.trial import try_restoring
 from colabkit.frameworks.torch.world import World, join
@@ -67,6 +66,7 @@ class TorchAdapter:
         self.backend: TensorBackend = TorchBackend(self.device)
         self._state = TorchState(objects, save_base=save_base, hooks=hooks)
         self._passed = PassedSettings(self._state.optimizers, self._state.others)
+        self._beside = ModulesBeside([*self._given.values(), *objects.values()])
         self._hooks: OptimizerHooks | None = None
         # What is known of the gradients that steps leave, from one opening to the next.
         self._leftovers: Mapping[str, Any] = {}
@@ -402,35 +402,12 @@ class TorchAdapter:
         return (*found, *reasons_against(self._given, process_count()))
 
     def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns which variables hold tensors or arrays from step to step: a hidden state, say.
+        """Returns which variables hold tensors or arrays from step to step: a hidden state, say."""
+        return carried(self._state, variables, decisive)
 
-        A lone number is a sum for the eye, unless steps go by it.
-        """
-        modules = tuple(self._state.modules.values())
-        held = {id(each) for m in modules for each in (*m.parameters(), *m.buffers())}
-        parts = (*self._state.optimizers.values(), *self._state.others.values())
-        held |= {id(each) for each in (*parts, *(e for m in modules for e in m.modules()))}
-        without = {n: e for n, e in decisive.items() if hasattr(type(e), "load_state_dict")}
-        decisive = {name: each for name, each in decisive.items() if name not in without}
-        left = tuple(
-            left_out(name, trains_others=_trains_others(each, held))
-            for name, each in without.items()
-            if id(each) not in held
-        )
-        if not (self._state.optimizers or self._state.modules):
-            return (*left, *begun_anew(decisive))  # what trains, if anything, is none of PyTorch's
-        arrays = (
-            name
-            for name, value in variables.items()
-            if any(
-                isinstance(each, torch.Tensor | np.ndarray)
-                and math.prod(each.shape) > 1
-                and id(each) not in held
-                for each in (value if isinstance(value, list | tuple) else (value,))
-            )
-        )
-        others = (name for name, value in decisive.items() if id(value) not in held)
-        return (*left, *begun_anew(dict.fromkeys((*arrays, *others))))
+    def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:
+        """Takes down modules, optimizers and schedules that the run has not."""
+        self._beside.watch(reached, kept)
 
     def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the names of those that are not made of the run's own weights alone."""
@@ -440,10 +417,4 @@ class TorchAdapter:
         """Returns what training was seen to change and no checkpoint can hold."""
         others = [o for o in self._state.others.values() if isinstance(o, EstimatorState)]
         lost = (reason for each in others for reason in each.unsaved())
-        return (*self._returning, *self._state.unsaved(), *lost)
-
-
-def _trains_others(value: Any, held: Set[int]) -> bool:
-    """Whether an optimizer trains tensors of other modules than a run was given."""
-    is_one = isinstance(value, torch.optim.Optimizer)
-    return is_one and any(id(each) not in held for each in parameters_of(value))
+        return (*self._returning, *self._state.unsaved(), *lost, *self._beside.reasons())

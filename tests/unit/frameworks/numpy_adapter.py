@@ -151,10 +151,17 @@ class NumpyAdapter:
 
     unsaved = begin_epoch = reasons
 
+    def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:
+        """Nothing tells which of them are trained."""
+
     def trained_apart(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(values)
 
-    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(
+        self,
+        variables: Mapping[str, Any],
+        decisive: Mapping[str, Any],
+    ) -> tuple[str, ...]:
         return tuple(
             f"the loop's {n}" for n, each in variables.items() if isinstance(each, np.ndarray)
         )

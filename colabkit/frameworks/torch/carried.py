@@ -1,0 +1,54 @@
+"""Which variables of a loop hold what no checkpoint has, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+import torch
+
+from colabkit.frameworks.begun_anew import begun_anew, left_out
+from colabkit.frameworks.torch.state import TorchState
+from colabkit.frameworks.torch.structure import parameters_of
+
+
+def carried(
+    state: TorchState, variables: Mapping[str, Any], decisive: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Returns which variables hold tensors or arrays from step to step: a hidden state, say.
+
+    A lone number is a sum for the eye, unless steps go by it.
+    """
+    modules = tuple(state.modules.values())
+    held = {id(each) for m in modules for each in (*m.parameters(), *m.buffers())}
+    parts = (*state.optimizers.values(), *state.others.values())
+    held |= {id(each) for each in (*parts, *(e for m in modules for e in m.modules()))}
+    without = {n: e for n, e in decisive.items() if hasattr(type(e), "load_state_dict")}
+    decisive = {name: each for name, each in decisive.items() if name not in without}
+    left = tuple(
+        left_out(name, trains_others=trains_others(each, held))
+        for name, each in without.items()
+        if id(each) not in held
+    )
+    if not (state.optimizers or state.modules):
+        return (*left, *begun_anew(decisive))  # what trains, if anything, is none of PyTorch's
+    arrays = (
+        name
+        for name, value in variables.items()
+        if any(
+            isinstance(each, torch.Tensor | np.ndarray)
+            and math.prod(each.shape) > 1
+            and id(each) not in held
+            for each in (value if isinstance(value, list | tuple) else (value,))
+        )
+    )
+    others = (name for name, value in decisive.items() if id(value) not in held)
+    return (*left, *begun_anew(dict.fromkeys((*arrays, *others))))
+
+
+def trains_others(value: Any, held: Set[int]) -> bool:
+    """Whether an optimizer trains tensors of other modules than a run was given."""
+    is_one = isinstance(value, torch.optim.Optimizer)
+    return is_one and any(id(each) not in held for each in parameters_of(value))
