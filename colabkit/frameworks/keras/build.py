@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -97,18 +99,50 @@ def _symbol(leaf: Any, *, sized: bool) -> Any:
 
 def _trace(model: Any, batch: Any) -> Any:
     """Traces one step without running it; all it makes is made then."""
-    if strategy_of(model) is not None and has_call(model):
-        # As Keras' own fit does: a step of several replicas cannot make what it trains.
-        model._symbolic_build(data_batch=_symbols(model, batch))
+    if strategy_of(model) is not None:
+        _build_for_replicas(model, batch)
     graph, before = None, global_states()
     if not model.run_eagerly:
-        graph = traced(model, batch)
+        with _naming_what_is_unbuilt(model):
+            graph = traced(model, batch)
     elif has_call(model) and not (model.built and model.weights):
         model(Parts.of(_symbols(model, batch)).x)
     for optimizer in optimizers_of(layers_of(model)).values():
         if not optimizer.built and optimizer is model.optimizer:
             optimizer.build(model.trainable_variables)
     return graph if global_states() == before else None
+
+
+def _build_for_replicas(model: Any, batch: Any) -> None:
+    """Builds it as Keras' own fit does: a step of several replicas cannot make what it trains."""
+    if not (model.built or has_call(model)):
+        message = "The model is of several replicas and has no call(), which Keras builds it by."
+        hint = (
+            "Give it a call() that takes a batch; or build its parts, and set self.built = True in"
+            " its __init__."
+        )
+        raise ArgumentError(message, argument="model", hint=hint)
+    model._symbolic_build(data_batch=_symbols(model, batch))
+
+
+@contextlib.contextmanager
+def _naming_what_is_unbuilt(model: Any) -> Iterator[None]:
+    kinds = keras.layers.Layer, keras.optimizers.Optimizer
+    parts = vars(model).items()
+    unbuilt = [n for n, each in parts if isinstance(each, kinds) and not each.built]
+    try:
+        yield
+    except Exception as error:
+        # Public nowhere: what a step raises that makes a variable for several replicas.
+        if type(error).__name__ != "UnliftableError" or not unbuilt:
+            raise
+        names = ", ".join(name.strip("_") for name in unbuilt)
+        message = f"The model is of several replicas, and its step would have to build {names}."
+        hint = (
+            "Build them in strategy.scope() before: a layer by a call on a batch, an optimizer by"
+            " optimizer.build(the variables that it trains)."
+        )
+        raise ArgumentError(message, argument="model", hint=hint) from error
 
 
 def traced(model: Any, batch: Any) -> Any:
