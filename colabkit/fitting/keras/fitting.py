@@ -22,22 +22,13 @@ from colabkit.fitting.options import FitOptions
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.keras.beside import Beside
 from colabkit.frameworks.keras.build import build, check_is_compiled, is_looked_at
+from colabkit.frameworks.keras.empty_parts import check_parts
 from colabkit.frameworks.keras.places import KerasFeed, Turn
 from colabkit.frameworks.keras.randomness import GeneratorState, generator_kinds
-from colabkit.frameworks.keras.replicas import (
-    check_length,
-    check_strategy,
-    scope_of,
-    strategy_of,
-)
+from colabkit.frameworks.keras.replicas import check_length, check_strategy, scope_of, strategy_of
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
 from colabkit.frameworks.keras.step_inspect import StepFindings, inspect_step, roots_of
-from colabkit.frameworks.keras.structure import (
-    ClassWeights,
-    Parts,
-    is_arrays,
-    split_off,
-)
+from colabkit.frameworks.keras.structure import ClassWeights, Parts, is_arrays, split_off
 from colabkit.frameworks.keras.variables import backend_name
 from colabkit.runs.checks import as_validation_data, require_count, seed_of
 from colabkit.runs.history import History
@@ -170,8 +161,11 @@ class _Fitting:
         if is_looked_at(model):
             getattr(feed, "be_looked_at", lambda: None)()
         example = _example(self._passes[0], feed)
-        graph = build(model, example)
-        findings = inspect_step(model, example, roots_of(model, ()), graph)
+        graph, roots = build(model, example), roots_of(model, ())
+        findings = inspect_step(model, example, roots, graph)
+        if strategy_of(model) is not None and hasattr(feed, "batch_sizes"):
+            sizes = feed.batch_sizes(options.epochs)
+            check_parts(model, example, roots, graph, sizes=sizes)
         beside = Beside(model, options.callbacks, findings.variables)
         users = [c for c in options.callbacks if isinstance(c, keras.callbacks.Callback)]
         own = CallbackList(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Start
-from colabkit.frameworks.keras.places import Route
+from colabkit.frameworks.keras.places import Batching, Route
 from colabkit.frameworks.keras.sparse import as_rows, is_ragged, is_sparse
 from colabkit.frameworks.seeding import derive
 
@@ -95,6 +95,10 @@ class KerasArrayFeed:
     def samples_in_each(self) -> int | None:
         """Samples in every batch, None where the last of a pass has fewer."""
         return None if self._samples % self._batch_size else self._batch_size
+
+    def batch_sizes(self, epochs: int) -> list[int]:
+        """Returns how many samples the batches have that so many epochs read."""
+        return Batching(self._samples, self._batch_size).sizes(self._route.steps_per_epoch, epochs)
 
     @property
     def is_sparse(self) -> bool:

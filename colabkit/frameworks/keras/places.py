@@ -44,6 +44,34 @@ class Span:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Batching:
+    """How samples lie in batches.
+
+    Attributes:
+        samples: Samples in a pass over the data.
+        size: Samples in a batch; the last one of a pass may be smaller.
+    """
+
+    samples: int
+    size: int
+
+    def sizes(self, steps_per_epoch: int | None, epochs: int) -> list[int]:
+        """Returns how many samples the batches have that are read.
+
+        Args:
+            steps_per_epoch: Batches in an epoch, or None for a pass.
+            epochs: How many epochs are read.
+
+        Example:
+            >>> Batching(samples=41, size=8).sizes(None, epochs=1)
+            [8, 1]
+        """
+        whole, rest = divmod(self.samples, self.size)
+        reads_rest = steps_per_epoch is None or steps_per_epoch * epochs > whole
+        return [*([self.size] if whole else []), *([rest] if rest and reads_rest else [])]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Route:
     """How epochs lie over the data.
 

@@ -105,6 +105,12 @@ def inspect_step(model: Any, batch: Any, roots: Mapping[str, Any], graph: Any) -
     )
 
 
+def graph_of_step(model: Any, batch: Any, roots: Mapping[str, Any]) -> Any:
+    """Traces a step on TensorFlow, and leaves everything as it was."""
+    with _as_it_was(roots):
+        return traced(model, batch)
+
+
 @contextlib.contextmanager
 def _as_it_was(roots: Mapping[str, Any]) -> Iterator[Callable[[], bool]]:
     """Puts back what a block draws and changes; yields what tells whether it has drawn."""

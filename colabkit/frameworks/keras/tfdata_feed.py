@@ -17,6 +17,7 @@ from colabkit.frameworks.keras.pass_watch import StreamWatch
 from colabkit.frameworks.keras.places import Route, Span, Turn
 from colabkit.frameworks.keras.tfdata_inspect import (
     Depth,
+    batching_of,
     depth_of,
     draws_in_each_pass,
     graphs_of,
@@ -156,6 +157,11 @@ class TfDataFeed:
     def length_of(self, epoch: int) -> int | None:
         """Returns the batches in an epoch, None where only reading tells."""
         return self._route.span(epoch).count
+
+    def batch_sizes(self, epochs: int) -> list[int]:
+        """Returns how many samples the batches have that so many epochs read, if it is known."""
+        found = batching_of(self._dataset)
+        return [] if found is None else found.sizes(self._route.steps_per_epoch, epochs)
 
     def iterator(self, start: Start) -> Iterator[Any]:
         """Returns TensorFlow's own iterator over an epoch from ``start.skip`` on.

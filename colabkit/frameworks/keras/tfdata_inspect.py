@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from colabkit.frameworks.keras.graphs import is_draw, nodes_of
+from colabkit.frameworks.keras.places import Batching
 from colabkit.frameworks.keras.tfdata_python import calls_python
 
 _WRITES = (
@@ -32,6 +33,12 @@ _BEGIN_AT_ONCE = frozenset(
         "Shard", "Skip", "Take", "TakeWhile", "Unbatch", "Unique", "Window", "Zip",
     }
 )  # fmt: skip
+
+
+# Of what they read, they hand on batch after batch in its order.
+_KEEP_BATCHES = frozenset(
+    {"AssertCardinality", "Cache", "Map", "Options", "ParallelMap", "Prefetch", "Repeat"}
+)
 
 
 class Depth(enum.IntEnum):
@@ -112,6 +119,21 @@ _ALL_PASSES = (
     "a resume runs the tf.data pipeline over all passes before again (pass the function that"
     " builds it, and it is the pass under way alone)"
 )
+
+
+def batching_of(dataset: Any) -> Batching | None:
+    """Returns how a pipeline makes batches, None where it does not say."""
+    stage = dataset
+    while _kind(stage) in _KEEP_BATCHES:
+        (stage,) = stage._inputs()
+    if _kind(stage) not in {"Batch", "ParallelBatch"}:
+        return None
+    samples = int(stage._inputs()[0].cardinality())
+    size = tf.get_static_value(stage._batch_size)
+    if samples < 0 or size is None:
+        return None
+    drops = tf.get_static_value(stage._drop_remainder)
+    return Batching(samples - samples % int(size) if drops else samples, int(size))
 
 
 def depth_of(dataset: Any) -> Depth:
