@@ -31,6 +31,8 @@ _TRAINING_NOTHING = frozenset(
         "tensorboardX", "threading", "time", "tqdm", "wandb", "weakref",
     }
 )  # fmt: skip
+# What they note of a quantized weight follows from the weight, and is made with it.
+_KEPT_WITH_WEIGHTS = frozenset({"awq", "bitsandbytes", "gptqmodel", "hqq", "quanto", "torchao"})
 
 
 class Attributes:
@@ -38,8 +40,8 @@ class Attributes:
 
     A callback that closes an augmentation at some epoch, or counts, does so once; a resume in
     another process must find it done. What training has left alone is the notebook's own
-    business. Attributes of the user's own objects that it refers to belong to it; what is a
-    library's does not.
+    business. Attributes of the user's own objects that it refers to belong to it, and those of a
+    library's in which a module gathers tensors; what else is a library's does not.
 
     Args:
         owner: A callback, an optimizer, or a module.
@@ -65,6 +67,9 @@ class Attributes:
         self._names_lost = names_lost
         self._restored: set[str] = set()
         self._large: dict[str, Any] = {}
+        # A library's objects, once tensors were seen there; those of the last look.
+        self._gathering: set[str] = set()
+        self._newly_open: list[str] = []
         # Kept, so that no later object takes the place in memory by which these are known.
         self._first = {} if is_new else self._own()
         self._marks = {path: values.mark(value) for path, value in self._first.items()}
@@ -139,7 +144,7 @@ class Attributes:
     def _own(self) -> dict[str, Any]:
         found: dict[str, Any] = {}
         seen = {id(self.owner)}
-        self._large = {}
+        self._large, self._newly_open = {}, []
 
         def walk(owner: object, path: str, depth: int) -> None:
             code = owner if isinstance(owner, CodeVariables) else None
@@ -150,7 +155,7 @@ class Attributes:
                 if (depth or code is not None) and _is_large(value):
                     self._large[path + name] = value
                     continue
-                is_open = self.values.is_open(value) or _is_of_the_user(value)
+                is_open = self.values.is_open(value) or self._is_open(path + name, value, owner)
                 if depth < _DEPTH_MAX and is_open and not self.values.is_whole(value):
                     seen.add(id(value))
                     walk(value, f"{path}{name}.", depth + 1)
@@ -159,6 +164,31 @@ class Attributes:
 
         walk(self.owner, "", 0)
         return found
+
+    def _is_open(self, path: str, value: Any, holder: Any) -> bool:
+        """Whether the attributes of an object are all it is, and belong to the owner.
+
+        Those of the user's own classes do; of a library's, where a module gathers tensors there.
+        """
+        if not _has_attributes_alone(value):
+            return False
+        kind = type(value)
+        if is_of_users_class(kind) or path in self._gathering:
+            return True
+        if not has_state(self.owner) or package_of(kind) in _KEPT_WITH_WEIGHTS:
+            return False
+        above = path.rpartition(".")[0]
+        is_part = above in self._gathering and package_of(kind) == package_of(type(holder))
+        if is_part or any(map(self._is_or_holds_tensors, attributes_of(value).values())):
+            self._gathering.add(path)
+            self._newly_open.append(f"{path}.")
+            return True
+        return False
+
+    def _is_or_holds_tensors(self, value: Any) -> bool:
+        if isinstance(value, dict | list | tuple):
+            value = next(iter(value.values() if isinstance(value, dict) else value), None)
+        return self.values.is_whole(value)
 
     def _inspect(
         self, path: str, value: Any, opaque: dict[str, _Fingerprint], depth: int = 0
@@ -203,7 +233,8 @@ class Attributes:
         if before is None or not self._names_lost:
             return  # what a session makes before its first step, the next one makes as well
         for path, look in opaque.items():
-            if look != before.get(path):
+            # What lies in an object that was not looked into before was there before.
+            if look != before.get(path) and not path.startswith(tuple(self._newly_open)):
                 self.lost[path] = look.kind
 
 
@@ -272,9 +303,8 @@ def trains_nothing(value: object) -> bool:
     return package_of(type(value)) in _TRAINING_NOTHING
 
 
-def _is_of_the_user(value: Any) -> bool:
-    """Whether an object is the user's own, and plain: its attributes are all it is."""
+def _has_attributes_alone(value: Any) -> bool:
     # What a run saves by itself has its own way; modules and optimizers are such.
     if has_state(value) or isinstance(value, type) or not type(value).__dictoffset__:
         return False
-    return is_of_users_class(type(value)) and not hasattr(type(value), "log_epoch")
+    return not hasattr(type(value), "log_epoch")

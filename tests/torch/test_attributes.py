@@ -215,6 +215,60 @@ def test_dataclasses_and_enums_that_a_model_keeps_go_on(tmp_path):
     assert_resumes_exactly(lambda: {"model": Carrying()}, tmp_path)
 
 
+class Ranks:
+    """A library's settings, beside something of no use to anybody else."""
+
+    __module__ = "numpy"
+
+    def __init__(self) -> None:
+        self.kept: list[bool] | None = None
+        self.lock = threading.Lock()
+
+
+class Allocator:
+    """Averages how much weights matter, as PEFT's AdaLoRA does, and forgets it in the end."""
+
+    __module__ = "numpy"
+
+    def __init__(self) -> None:
+        self.ranks = Ranks()
+        self.steps = 0
+        self.means: dict[str, torch.Tensor] = {}
+
+    def update(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps += 1
+        if self.steps > 14:
+            self.means = {}
+        else:
+            self.means["x"] = 0.8 * self.means.get("x", torch.zeros(6)) + 0.2 * x.detach().mean(0)
+            self.ranks.kept = (self.means["x"] > 0).tolist()
+        return torch.tensor([0.5 + each for each in self.ranks.kept or []]) / self.steps
+
+
+class Allocating(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.allocator = Allocator()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x * self.allocator.update(x))
+
+
+def test_tensors_that_an_object_of_a_library_gathers_for_a_model_go_on(tmp_path):
+    reasons = []
+
+    class Asking:
+        def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+            reasons.extend(run.verdict.reasons)
+
+    def make() -> dict[str, Any]:
+        return {"model": Allocating(), "callbacks": [Asking()]}
+
+    assert_resumes_exactly(make, tmp_path)
+    assert not reasons
+
+
 class Averaging:
     """Keeps averaged copies of a model, made at its first batch, as it begins, or before."""
 
