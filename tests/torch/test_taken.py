@@ -17,6 +17,7 @@ from torch.optim import optimizer as optim_hooks
 from torch.utils import data as torch_data
 
 import colabkit
+from colabkit.errors import ArgumentError
 from colabkit.fitting.torch.code_marks import code_mark
 from tests.torch.cases import arrays
 
@@ -192,6 +193,51 @@ def test_hooks_upon_the_steps_of_all_optimizers_see_none_that_the_user_has_not_m
         each.remove()
     assert seen
     assert all(each is own for each in seen)
+
+
+class OfItself(torch.optim.Optimizer):
+    """Steps by a share that it sets itself, as Adafactor does where it is given no rate."""
+
+    def __init__(self, parameters: Any, lr: float | None = None) -> None:
+        super().__init__(parameters, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for each in group["params"]:
+                each.sub_(each.grad, alpha=0.1 if group["lr"] is None else group["lr"])
+
+
+@pytest.mark.parametrize(("then", "now"), [(None, None), (None, 0.01), (0.01, None)])
+def test_an_optimizer_may_have_no_rate_and_get_one(then, now, tmp_path, capsys):
+    plain, first, ours = network(), network(), network()
+    optimizer = torch.optim.SGD(plain.parameters(), then or RATE)
+    by_hand(plain, optimizer, functional.cross_entropy, range(7))
+    optimizer.param_groups[0]["lr"] = now or RATE
+    by_hand(plain, optimizer, functional.cross_entropy, range(7, EPOCHS * BATCHES))
+    stopped(tmp_path, first, optimizer=OfItself(first.parameters(), then))
+    history = fitted(tmp_path, ours, optimizer=OfItself(ours.parameters(), now))
+    for one, other in zip(plain.parameters(), ours.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert ("Taken as passed now: lr of optimizer" in capsys.readouterr().out) is (then != now)
+    assert [epoch.get("lr") for epoch in history.epochs[1:]] == [now] * (EPOCHS - 1)
+
+
+@pytest.mark.parametrize(
+    "options", [{"scheduler": "cosine"}, {"scheduler": "onecycle"}, {"warmup": 2}]
+)
+def test_a_schedule_by_name_of_no_rate_is_an_error(options, tmp_path):
+    model = network()
+    with pytest.raises(ArgumentError, match="changes the learning rate, and OfItself has none"):
+        fitted(tmp_path, model, optimizer=OfItself(model.parameters()), **options)
+
+
+def test_a_setting_that_is_none_now_is_taken_as_passed(tmp_path):
+    first, ours = network(), network()
+    stopped(tmp_path, first, optimizer=torch.optim.Adam(first.parameters(), foreach=False))
+    own = torch.optim.Adam(ours.parameters())
+    fitted(tmp_path, ours, optimizer=own, progress=False)
+    assert own.param_groups[0]["foreach"] is None
 
 
 def test_weights_of_classes_are_taken_as_passed(tmp_path, capsys):

@@ -346,7 +346,7 @@ class _Fitting:
                 run.log_epoch(**validated)
                 if validated:
                     callbacks.validation_end(run, epoch, validated)
-                run.log_epoch(lr=float(self._config.optimizer.param_groups[0]["lr"]))
+                self._log_rate()
                 logs = run.agreed_logs()
                 self._config.schedule.after_epoch(
                     epoch, logs, self._monitor, lacks_validation=run.skips_validation
@@ -364,6 +364,11 @@ class _Fitting:
             run.let_go()
         self._release.finish(run)
         return run.history
+
+    def _log_rate(self) -> None:
+        rate = self._config.optimizer.param_groups[0].get("lr")
+        if rate is not None:  # Adafactor may set its own from step to step
+            self._run.log_epoch(lr=float(rate))
 
     def _fit_schedule_to_phase(self) -> None:
         """Makes a schedule by name as long as the phase that begins, not as all of them."""

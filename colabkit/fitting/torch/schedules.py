@@ -169,6 +169,7 @@ def make_schedule(
     if isinstance(scheduler, tuple):
         scheduler = scheduler[0]
     if isinstance(scheduler, str) or warmup:
+        _require_rates(optimizer, f"warmup={warmup}" if warmup else f"scheduler={scheduler!r}")
         per_step = per_step or bool(warmup) or scheduler == "linear"
         scheduler = _named_scheduler(scheduler, length, warmup=warmup, per_step=per_step)
     if scheduler is None:
@@ -195,6 +196,16 @@ def make_schedule(
         raise ArgumentError(message, argument="scheduler", hint=hint)
     counts_updates = callable(getattr(scheduler, "step_update", None)) and not per_step
     return Schedule(scheduler, per_step, wants, counts_updates)
+
+
+def _require_rates(optimizer: torch.optim.Optimizer, what: str) -> None:
+    if all(group.get("lr") is not None for group in optimizer.param_groups):
+        return
+    message = (
+        f"{what} changes the learning rate, and {type(optimizer).__name__} has none to change."
+    )
+    hint = "Leave it out, or make the optimizer with lr=."
+    raise ArgumentError(message, argument=what.partition("=")[0], hint=hint)
 
 
 def _wants(scheduler: Any) -> Wants:

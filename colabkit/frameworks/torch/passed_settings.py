@@ -175,7 +175,7 @@ class PassedSettings:
         for place, (group, now) in enumerate(zip(groups, self._groups[name], strict=False)):
             before = then.get(name, [])[place] if place < len(then.get(name, [])) else {}
             for key, pair in _differing(before, self.values[name][place]):
-                _set(group, key, now.get("initial_lr", now["lr"]) if key == "lr" else now[key])
+                _set(group, key, now.get("initial_lr", now.get("lr")) if key == "lr" else now[key])
                 where = f"{name}, group {place}" if len(groups) > 1 else name
                 said.append(_phrase(key, where, *pair))
         if said:
@@ -249,7 +249,7 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: value.item() if isinstance(value, torch.Tensor) else copy.copy(value)
         for key, value in group.items()
-        if key != "params" and _plain(value) is not None
+        if key != "params" and (value is None or _plain(value) is not None)
     }
 
 
