@@ -188,7 +188,7 @@ class _Encoder:
     def _tensor(self, value: Any, path: tuple[str, ...], kind: str) -> dict[str, Any]:
         if hasattr(value, "__tensor_flatten__"):
             return self._composite(value, path)
-        if members := sparse.members_of(value) if kind == "tensor" else {}:
+        if kind == "tensor" and (members := sparse.members_of(value)):
             parts = {name: self.encode(each, (*path, name)) for name, each in members.items()}
             return {TAG: "sparse", "parts": parts, **sparse.facts_of(value)}
         if self._pack is not None and type(value) in self._pack.kinds:

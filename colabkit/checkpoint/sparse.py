@@ -24,9 +24,15 @@ _MEMBERS: Mapping[str, Mapping[str, str]] = {
 
 def members_of(tensor: Any) -> dict[str, Any]:
     """Returns the dense tensors that a sparse one is made of, by name; none of another value."""
-    # Others than PyTorch's have layouts as well.
-    layout = tensor.layout if hasattr(tensor, "is_sparse_csr") else None
-    return {name: getattr(tensor, get)() for name, get in _getters_of(layout).items()}
+    if not _has_layout(type(tensor)) or not (getters := _getters_of(tensor.layout)):
+        return {}
+    return {name: getattr(tensor, get)() for name, get in getters.items()}
+
+
+@functools.cache
+def _has_layout(kind: type) -> bool:
+    # Others than PyTorch's tensors have something by the name of layout as well.
+    return hasattr(kind, "is_sparse_csr")
 
 
 @functools.cache
