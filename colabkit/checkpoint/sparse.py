@@ -24,7 +24,8 @@ _MEMBERS: Mapping[str, Mapping[str, str]] = {
 
 def members_of(tensor: Any) -> dict[str, Any]:
     """Returns the dense tensors that a sparse one is made of, by name; none of another value."""
-    if not _has_layout(type(tensor)) or not (getters := _getters_of(tensor.layout)):
+    kind: Any = type(tensor)
+    if not _has_layout(kind) or not (getters := _getters_of(tensor.layout)):
         return {}
     return {name: getattr(tensor, get)() for name, get in getters.items()}
 
