@@ -56,6 +56,7 @@ ON_TENSORFLOW = {
     "eight_steps_per_execution": 66,
     "two_replicas": 18,
     "own_layers_and_step_of_two_replicas": 18,
+    "loss_of_two_replicas_with_states": 18,
     "gan_with_its_own_step": 18,
     "vae_with_its_own_step": 18,
     "diffusion_with_its_own_steps": 18,

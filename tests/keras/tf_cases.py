@@ -312,6 +312,33 @@ class OwnLayersAndStep(keras.Model):
         return {metric.name: metric.result() for metric in self.metrics}
 
 
+class Relative(keras.losses.Loss):
+    """Weighs by a mean of its own that each replica moves by its part of the batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean = keras.Variable(1.0, trainable=False)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        loss = keras.losses.sparse_categorical_crossentropy(y_true, y_pred, from_logits=True)
+        self.mean.assign(0.9 * self.mean + 0.1 * keras.ops.mean(loss))
+        return loss / (1 + self.mean)
+
+
+def with_a_loss_of_its_own() -> dict[str, Any]:
+    """Two replicas, and in each a loss and a function with variables of its own."""
+    with two_replicas().scope():
+        given = Relative()
+        seen = keras.Variable(0.0, trainable=False)
+
+        def loss(y_true: Any, y_pred: Any) -> Any:
+            seen.assign(0.5 * seen + keras.ops.mean(y_pred))
+            return given(y_true, y_pred) * (1 + 0.1 * keras.ops.tanh(seen))
+
+        model = network(loss=loss)
+    return {"model": model, "data": arrays()}
+
+
 @functools.cache
 def two_replicas() -> tf.distribute.Strategy:
     cpu = tf.config.list_physical_devices("CPU")[0]
@@ -341,6 +368,7 @@ TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "two_replicas_of_a_pipeline": lambda: mirrored(lambda: seeded(pipeline)),
     "two_replicas_of_a_pydataset": lambda: mirrored(Augmented),
     "own_layers_and_step_of_two_replicas": own_layers_and_step,
+    "loss_of_two_replicas_with_states": with_a_loss_of_its_own,
     "tfdata_shuffled_augmented_cached": lambda: {"model": network(), "data": seeded(pipeline)},
     "tfdata_shuffled_and_validated": lambda: {
         "model": network(),

@@ -12,6 +12,7 @@ from colabkit.frameworks.keras.memory import Memory
 from colabkit.frameworks.keras.names import layers_of
 from colabkit.frameworks.keras.randomness import global_seeds, restore_state, state_of
 from colabkit.frameworks.keras.reach import generators_within, variables_within
+from colabkit.frameworks.keras.replicas import restore_in_each, values_in_each
 from colabkit.frameworks.keras.step_inspect import roots_of
 from colabkit.frameworks.keras.variables import (
     assign,
@@ -148,6 +149,7 @@ class Beside:
         self._note_constants()
         return {
             "variables": {path: self._read(v) for path, v in self._variables.items()},
+            "in_each_replica": values_in_each(self._variables),
             "generators": {path: state_of(g) for path, g in self._generators.items()},
             "attributes": {path: sorted(vars(each)) for path, each in self._callbacks.items()},
             "plain": self._kept.get("plain", {}) if self._plain is None else self._plain.changes(),
@@ -174,6 +176,7 @@ class Beside:
             kept = variables.get(path)
             if kept is not None and tuple(kept.shape) == tuple(variable.shape):
                 assign(variable, kept)
+        restore_in_each(self._variables, self._kept.get("in_each_replica", {}))
         for path, generator in self._generators.items():
             if path in generators:
                 restore_state(generator, generators[path])

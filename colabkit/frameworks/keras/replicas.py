@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError
-from colabkit.frameworks.keras.variables import assign, components
+from colabkit.frameworks.keras.variables import assign, components, reader
 
 _KNOWN = "MirroredStrategy"
 
@@ -63,20 +63,17 @@ def check_length(model: Any, lengths: Iterable[int | None]) -> None:
         raise ArgumentError(message, argument="data", hint=hint)
 
 
-def values_in_each(variables: Iterable[Any]) -> dict[str, Any]:
-    """Returns what variables are in each replica, by their places; nothing of one replica."""
-    from colabkit.frameworks.keras.variables import reader
-
+def values_in_each(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what variables are in each replica; nothing of those that have but one value."""
     read = reader()
-    parts = ((place, components(each)) for place, each in enumerate(variables))
-    return {str(place): [read(one) for one in found] for place, found in parts if found}
+    parts = ((path, components(each)) for path, each in variables.items())
+    return {path: [read(one) for one in found] for path, found in parts if found}
 
 
-def restore_in_each(variables: Sequence[Any], values: dict[str, Any]) -> None:
+def restore_in_each(variables: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Puts back what ``values_in_each`` gave, where there are as many replicas as then."""
-    for place, kept in values.items():
-        if int(place) < len(variables):
-            there = components(variables[int(place)])
-            if len(there) == len(kept):
-                for one, value in zip(there, kept, strict=True):
-                    assign(one, value)
+    for path, kept in values.items():
+        there = components(variables[path]) if path in variables else ()
+        if len(there) == len(kept):
+            for one, value in zip(there, kept, strict=True):
+                assign(one, value)

@@ -51,6 +51,7 @@ class KerasState:
         self._optimizers = {n: OptimizerState(each, self._names) for n, each in found.items()}
         self._read = reader()
         self._variable_values: dict[str, Any] = {}
+        self._values_in_each: dict[str, Any] = {}
 
     def sections(self) -> list[Section]:
         """Returns the weights of each model and everything else, by reference."""
@@ -65,6 +66,7 @@ class KerasState:
             "optimizers": {n: each.values(read) for n, each in self._optimizers.items()},
             "trains": {n: each.trains() for n, each in self._optimizers.items()},
             "variables": {path: read(v) for path, v in self.variables.items()},
+            "variables_in_each": values_in_each(self.variables),
             "others": {n: o.state_dict() for n, o in self.others.items()},
         }
         return [*weights, Section("objects", state, weights=False)]
@@ -83,6 +85,7 @@ class KerasState:
             values = objects["optimizers"].get(name, ())
             optimizer.restore(values, owned if complete else None)
         self._variable_values = dict(objects.get("variables", {}))
+        self._values_in_each = dict(objects.get("variables_in_each", {}))
         self.restore_again()
         for name, value in self.others.items():
             if name in objects["others"]:
@@ -97,6 +100,7 @@ class KerasState:
         for path, value in self._variable_values.items():
             if path in self.variables:
                 assign(self.variables[path], value)
+        restore_in_each(self.variables, self._values_in_each)
         self.restore_metrics()
 
     def restore_metrics(self) -> None:
@@ -187,9 +191,12 @@ class _ModelState:
         found = values_in_each(self._kept_in_each())
         return {"in_each_replica": found} if found else {}
 
-    def _kept_in_each(self) -> list[Any]:
+    def _kept_in_each(self) -> dict[str, Any]:
         """What replicas need not have alike: all but what is trained."""
-        return [*self._model.non_trainable_variables, *self._metrics.listed()]
+        _, unlisted = self._own_and_unlisted()
+        listed = [*self._model.non_trainable_variables, *self._metrics.listed()]
+        found = {str(place): variable for place, variable in enumerate(listed)}
+        return found | {f"unlisted {place}": each for place, each in enumerate(unlisted)}
 
     def restore(self, weights: Mapping[str, Any], kept: Mapping[str, Any]) -> None:
         for key, variable in self.weights().items():
