@@ -205,6 +205,7 @@ def test_a_run_killed_after_every_step_ends_with_the_same_bits(on_tensorflow, tm
         ("averages_and_batch_norm", 2),
         ("metrics_that_a_callback_resets", 1),
         ("two_replicas", 1),
+        ("own_layers_and_step_of_two_replicas", 1),
         ("two_replicas_of_a_pydataset", 1),
         ("two_replicas_of_a_pipeline", 1),
     ],

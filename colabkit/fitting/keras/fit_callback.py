@@ -27,6 +27,7 @@ class FitProgress:
 
     Attributes:
         values: What the newest step reported.
+        names: What that of an earlier session called it; a name may be one of several values.
         is_over: Whether the training came to its end, on_train_end included.
         supply: How far the data reaches.
         drawn: How many orders each source had drawn before the phase, or none are known.
@@ -40,6 +41,7 @@ class FitProgress:
         self._drawing = drawing
         self.drawn: list[int] = []
         self.newest: Logs = {}
+        self.names: set[str] = set()
         self.is_over = False
         self.supply = supply
 
@@ -54,6 +56,7 @@ class FitProgress:
             "drawn": self.drawn,
             "read_beside": [each.readers.state() for each in self._drawing],
             "values": self.values,
+            "names": sorted(self.newest),
             "is_over": self.is_over,
             "supply": self.supply.state_dict(),
         }
@@ -64,6 +67,7 @@ class FitProgress:
         for each, read in zip(self._drawing, state.get("read_beside", ()), strict=False):
             each.readers.restore(read)
         self.newest, self.is_over = dict(state["values"]), state["is_over"]
+        self.names = set(state.get("names", self.newest))
         if "supply" in state:
             self.supply.load_state_dict(state["supply"])
 
@@ -259,7 +263,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         if start.skip and start.skip == self._skipped:
             kept = self._progress.values
             # As Keras has it: metrics say what an epoch was, where steps report nothing else.
-            values |= self._measured if self._measured.keys() == kept.keys() else kept
+            values |= self._measured if self._measured.keys() == self._progress.names else kept
         if self._tested == 0:
             # A validation of no batch says 0 for all.
             values = {n: v for n, v in values.items() if not n.startswith("val_")}
