@@ -104,6 +104,13 @@ class FrameworkAdapter(Protocol):
         """
         ...
 
+    def weights_mark(self) -> object | None:
+        """Returns what is equal while all weights are the same; None where nobody changes them.
+
+        Or where what a place has held of them is held with it.
+        """
+        ...
+
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         ...

@@ -14,8 +14,8 @@ from typing import Any
 
 from colabkit.errors import ReplicasDifferError
 from colabkit.frameworks.processes import Processes
-from colabkit.runs.boundaries import Boundaries
 from colabkit.runs.checkpoint_manager import CheckpointManager, CheckpointOptions
+from colabkit.runs.left_loops import LeftLoops
 from colabkit.runs.limits import Limits
 from colabkit.runs.options import RunOptions
 from colabkit.runs.own_states import OwnStates, Where, name_of, own_of_run
@@ -26,7 +26,7 @@ _MEET_EVERY_S = 0.25
 _MEET_STEPS_MAX = 256
 
 
-class Agreeing(Boundaries):
+class Agreeing(LeftLoops):
     """The part of a run that keeps its process in step with the others."""
 
     _world: Processes
@@ -124,16 +124,16 @@ class Agreeing(Boundaries):
         # Nobody goes on before rank 0 has written, or has failed to.
         self._world.share(None, at="the end of a save")
 
-    def _save_unraised(self, *, wait: bool, has_failed: bool = False) -> None:
+    def _save_unraised(self, *, has_failed: bool = False) -> None:
         """Saves what is left: after an error the others may be anywhere, and are not waited for."""
         needs_all = self._kept.is_taken_by_all or self._has_own
         is_alone = self._leads and not needs_all
         is_joint = needs_all and not has_failed
-        if (is_alone or is_joint) and not self.is_mid_update():
+        if (is_alone or is_joint) and self._can_save():
             with self._unraised(), self._kept.alone(when=is_alone):
                 if self._has_own:
                     self._gather_own()
-                super()._save_and_wait() if wait else self._checkpoints.save_if_due(self.step)
+                super()._save_and_wait()
 
     def compare_replicas(self, digest: Callable[[], str]) -> None:
         """Takes what hashes the weights, to be compared after a first step and before a save."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from colabkit.checkpoint import SaveStatus
-from colabkit.errors import ColabKitError, DivergedError
+from colabkit.errors import DivergedError
 from colabkit.frameworks.base import Feed, FrameworkAdapter, Owned
 from colabkit.frameworks.seeding import derive
 from colabkit.runs.checkpoint_manager import CheckpointManager, CheckpointOptions, Snapshot
@@ -29,7 +29,7 @@ from colabkit.runs.own_variables import OwnVariables
 from colabkit.runs.phases import Call, Start
 from colabkit.runs.pictures import Pictures
 from colabkit.runs.position import Cursor, Position
-from colabkit.runs.state import RunState, Stop
+from colabkit.runs.state import RunState
 from colabkit.runs.step_log import WAY_BACK, StepLog
 from colabkit.runs.verdict import ResumeVerdict
 from colabkit.runs.way import Way
@@ -237,7 +237,7 @@ class Boundaries:
             status = self._checkpoints.status()
             self._display.update(self._position, self._log.newest, status)
             self._events.follow(status)
-        if self._adapter.is_mid_group() or self.is_mid_update():
+        if self._adapter.is_mid_group() or not self._can_save():
             return
         if self._is_interrupted():
             self._save_and_wait()
@@ -261,6 +261,10 @@ class Boundaries:
         """Whether the run ends, now that an interrupt is answered."""
         return self._interrupts.ends()
 
+    def _can_save(self) -> bool:
+        """Whether the objects are those of the training, whole."""
+        return not (self.is_mid_update() or self._evaluation.lacks_something)
+
     def is_mid_update(self) -> bool:
         """Whether gradients wait that a checkpoint could not hold."""
         return False
@@ -282,6 +286,7 @@ class Boundaries:
                 " Pass it where the optimizer is made, or set it at a batch."
             )
         self._way.begin_epoch()
+        self._evaluation.at_head()
 
     def _is_behind_last_batch(self) -> bool:
         """Whether the epoch goes on behind a loop that is through, with names its body has set.
@@ -302,24 +307,6 @@ class Boundaries:
             self._display.say(f"Ended at step {self.step:,}, saved: {why}. It goes on from here.")
         else:
             self._display.say(f"Nothing left to do: {self.step:,} steps are trained, {why}.")
-
-    def _save_unraised(self, *, wait: bool, has_failed: bool = False) -> None:  # noqa: ARG002
-        """Saves where nothing can be raised: a loop is being left, or an error is under way."""
-        if self.is_mid_update():
-            return
-        with self._unraised():
-            if wait:
-                self._save_and_wait()
-            else:
-                self._checkpoints.save_if_due(self.step)
-
-    @contextlib.contextmanager
-    def _unraised(self) -> Iterator[None]:
-        try:
-            yield
-        except ColabKitError as error:
-            _logger.warning("What a loop has left could not be saved.", exc_info=True)
-            self._display.say(str(error))
 
     def _announce(self) -> None:
         self.has_trained = True
@@ -433,17 +420,3 @@ class Boundaries:
     def _agreed_best(self, is_best: bool) -> bool:
         """Returns whether the epoch was the best, as all that train together see it."""
         return is_best
-
-    def _leave_epochs(self, begun_at: int) -> None:
-        """Ends the epochs in the one under way, at ``break`` or ``return``."""
-        if self._position.is_mid_epoch or self._state.epoch_values:
-            self._state.stop = Stop(
-                f"its loop was left in epoch {self.epoch + 1}", self._epochs_total
-            )
-            with contextlib.suppress(KeyboardInterrupt, ColabKitError):
-                self._end_epoch(has_steps=self.step != begun_at)
-        else:
-            self._state.stop = Stop(
-                f"its loop was left before epoch {self.epoch + 1}", self._epochs_total
-            )
-        self._save_unraised(wait=True)

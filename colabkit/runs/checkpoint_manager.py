@@ -135,6 +135,11 @@ class CheckpointManager:
         return self._policy.steps is not None
 
     @property
+    def last_step(self) -> int:
+        """Step of the newest save of this session, -1 before it."""
+        return self._last_step
+
+    @property
     def folder(self) -> RunFolder:
         return self._folder
 

@@ -1,4 +1,4 @@
-"""Passes that only evaluate, which begin anew at a resume for what their loops sum up."""
+"""Places that a save can go back to: passes that only evaluate, and what an error has left."""
 
 from __future__ import annotations
 
@@ -50,10 +50,22 @@ class Evaluation:
         reasons: Why such a pass was left to go on at the batch.
     """
 
-    def __init__(self, state: RunState, mark: Callable[..., object | None]) -> None:
+    def __init__(
+        self,
+        state: RunState,
+        mark: Callable[..., object | None],
+        weights: Callable[[], object | None],
+    ) -> None:
         self._position, self._state = state.position, state
-        self._mark = mark
+        self._mark, self._weights = mark, weights
         self._places: list[_Place] = []
+        # Between two passes; a save that an error calls for goes back to these as well.
+        self._stops: list[_Place] = []
+        self._was_left = False
+        # The weights of the newest place, and those that stand in for them.
+        self._trained: object | None = None
+        self._stand_ins: object | None = None
+        self._is_read_on = False
         self.reasons: tuple[str, ...] = ()
 
     @property
@@ -61,37 +73,86 @@ class Evaluation:
         """Whether the pass that has begun can begin anew, if it only evaluates."""
         return bool(self._places)
 
-    def before_pass(self) -> None:
-        """Notes the place where a pass is about to begin; the first of an epoch trains."""
+    def at_head(self) -> None:
+        """Notes the place where an epoch begins: what stands there up to its pass is done again."""
+        self._is_read_on = False
+        if not self._position.is_behind:
+            self._stops, self._trained = self._noted(), self._weights()
+
+    def before_pass(self, *, holds_weights: bool) -> None:
+        """Notes the place where a pass is about to begin; the first of an epoch trains.
+
+        Args:
+            holds_weights: Whether checkpoints hold the weights of the place before it.
+        """
         position = self._position
-        self._places = self._of_epoch()
-        if position.outermost_passed and position.begins_next and not self._note():
-            self._places = []
+        self._places = self._of_epoch(self._places)
+        if not position.begins_next:
+            return
+        if position.outermost_passed:
+            noted = self._noted(is_at_next=True)
+            self._places = [*self._places, *noted] if noted else []
+        weights = None if holds_weights else self._weights()
+        is_known = weights is not None and self._trained is not None
+        self._stand_ins = weights if is_known and weights != self._trained else None
 
-    def after_pass(self) -> None:
-        """Notes the place where a pass has ended: what follows it up to the next is done again."""
-        if self._position.begins_next:
-            self._places = self._of_epoch()
-            self._note(at_end=True)
+    @property
+    def lacks_something(self) -> bool:
+        """Whether a save made now lacks what the program goes on with, where it only evaluates.
 
-    def _of_epoch(self) -> list[_Place]:
-        return [each for each in self._places if each.position["epoch"] == self._position.epoch]
+        Weights may stand in for those of the training, as averages do: who put them there has the
+        others. And a loop that a resume finds through sets none of its names.
+        """
+        if self._stand_ins is not None and self._stand_ins != self._weights():
+            self._stand_ins = None
+        return self._stand_ins is not None or (self._is_read_on and self.place() is not None)
 
-    def _note(self, *, at_end: bool = False) -> bool:
+    def after_pass(self, *, is_saved: bool = False, is_read_on: bool = False) -> None:
+        """Notes the place where a pass has ended: what follows it up to the next is done again.
+
+        Args:
+            is_saved: Whether a save follows at once.
+            is_read_on: Whether the program goes on with names that its steps have set.
+        """
+        if not self._position.begins_next or self.lacks_something:
+            return
+        self._places = self._of_epoch(self._places)
+        noted = self._noted(at_end=True)
+        self._places += noted
+        self._is_read_on |= is_read_on and not is_saved
+        self._stops = [] if noted or is_saved or is_read_on else self._noted()
+        self._trained = self._weights()
+
+    def forget(self) -> None:
+        """Drops the places, where all is saved."""
+        self._places, self._stops = [], []
+
+    def leave(self) -> int | None:
+        """Returns the step of the place since which nothing has changed, None where there is none.
+
+        A save of what an error has left, which is made then, is one of that place.
+        """
+        self._was_left = True
+        place = None if self.lacks_something else self.place()
+        return None if place is None else int(place.position["step"])
+
+    def _of_epoch(self, places: Sequence[_Place]) -> list[_Place]:
+        return [each for each in places if each.position["epoch"] == self._position.epoch]
+
+    def _noted(self, *, at_end: bool = False, is_at_next: bool = False) -> list[_Place]:
         mark = self._mark(at_end=at_end)
         if mark is None:
-            return False
+            return []
         noted = self._state.noted(whole=getattr(mark, "holds_all", False))
         kept = self._state.kept
         large = marks_of(kept, [name for name in names_of(kept) if name not in noted["kept"]])
         # Where a pass begins, the state has in it what stands between it and the one before.
-        place = {**self._position.state_dict(), "is_at_next": not at_end}
-        self._places.append(_Place(place, mark, dict(self._state.epoch_values), noted, large))
-        return True
+        place = {**self._position.state_dict(), "is_at_next": is_at_next}
+        return [_Place(place, mark, dict(self._state.epoch_values), noted, large)]
 
     def place(self) -> _Place | None:
         """Returns the place from which a save that is made now lets the run go on, None for now."""
-        places = self._of_epoch()
+        places = self._of_epoch([*self._places, *(self._stops if self._was_left else ())])
         mark = self._mark() if places else None
         same = [] if mark is None else [each for each in places if each.of_objects == mark]
         found = next((each for each in same if not self._changed(each)), None)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from types import CodeType, FrameType
 from typing import Any, Generic, TypeVar
 
+from colabkit.runs.loop_source import is_installed
+
 T = TypeVar("T")
 # What runs where ``break`` and ``return`` let go of a loop's iterator; no error stands there.
 _LETTING_GO = frozenset({"POP_TOP", "POP_ITER"})
@@ -118,6 +120,37 @@ def read_on_by(loop: weakref.ref[Any]) -> tuple[str, ...]:
             if isinstance(value, Iterator) and not (goes_on or isinstance(value, Loop)):
                 found.append(given.argval)
     return tuple(dict.fromkeys(found))
+
+
+def is_read_behind(loop: weakref.ref[Any]) -> bool:
+    """Whether what the steps of a loop set is read behind it, which one that is through sets not.
+
+    Asked from within the loop's generator, at the head of a ``for`` statement.
+    """
+    for frame in frames_over(loop()):
+        if is_installed(frame.f_code):
+            continue  # a progress bar sees to its own
+        is_set, is_read = _set_and_read_behind(frame.f_lasti, frame.f_code)
+        if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            own = (each for each in frame.f_globals.values() if inspect.isfunction(each))
+            is_read = is_read.union(*(each.__code__.co_names for each in own))
+        if is_set & is_read:
+            return True
+    return False
+
+
+@functools.lru_cache(maxsize=32)  # each epoch asks again
+def _set_and_read_behind(offset: int, code: CodeType) -> tuple[frozenset[str], frozenset[str]]:
+    """Returns the names that a loop's body sets, and those read behind it as they are then."""
+    body = _body_at(offset, code)
+    is_set = frozenset(n for e in body for verb, n in accesses(e) if verb == "STORE")
+    ends = body[-1].offset if body else offset
+    first: dict[str, str] = {}
+    for each in dis.get_instructions(code):
+        if each.offset > ends:
+            for verb, name in accesses(each):
+                first.setdefault(name, verb)
+    return is_set, frozenset(name for name, verb in first.items() if verb == "LOAD")
 
 
 def value_of(name: object, frame: FrameType) -> object:

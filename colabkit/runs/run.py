@@ -24,7 +24,8 @@ from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.items import ItemsFeed
 from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.known_feeds import KnownFeeds
-from colabkit.runs.leaving import Loop, was_left_on_purpose
+from colabkit.runs.leaving import Loop, is_read_behind, was_left_on_purpose
+from colabkit.runs.left_loops import LeftLoops
 from colabkit.runs.limits import Limits
 from colabkit.runs.loggers import events_for
 from colabkit.runs.monitor import Monitor
@@ -44,7 +45,7 @@ from colabkit.runs.waiting import Pace, Waiting
 from colabkit.runs.way import Way
 
 
-class Run(Reporting):
+class Run(LeftLoops, Reporting):
     """A training loop of your own that survives being killed at any instant.
 
     Give it every object whose state matters; then loop over epochs and batches through it.
@@ -201,7 +202,9 @@ class Run(Reporting):
             options.tensorboard, options.logger, self.history, self._checkpoints.folder, say=say
         )
         self._pictures = Pictures(self._checkpoints.folder, self._display)
-        self._evaluation = Evaluation(self._state, self._adapter.evaluation_mark)
+        self._evaluation = Evaluation(
+            self._state, self._adapter.evaluation_mark, self._adapter.weights_mark
+        )
         self._own = OwnVariables(self, self._adapter, objects, self._state.kept)
         self._way = Way(self._state, self._adapter, is_users_loop=self.is_users_loop)
         self._state.passed = self._adapter.passed()
@@ -276,6 +279,8 @@ class Run(Reporting):
                     if was_left_on_purpose():
                         self._leave_epochs(begun_at)
                         self.pass_on(count)
+                    else:
+                        self._save_place()
                     raise
                 if not self.is_over:
                     self._end_epoch(has_steps=self.step != begun_at)
@@ -324,7 +329,7 @@ class Run(Reporting):
         self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
         self._way.arrive()
         if self.is_users_loop:
-            self._evaluation.before_pass()
+            self._evaluation.before_pass(holds_weights=self._way.holds_weights)
         cursor = position.enter(feed, has_one_feed=not self.is_users_loop)
         if cursor is None:
             return self._pass_by()
@@ -341,22 +346,23 @@ class Run(Reporting):
                 yield from self._steps(cursor, feed)
             except GeneratorExit:
                 on_purpose = was_left_on_purpose()
-                if self._leave(cursor, on_purpose=on_purpose) and on_purpose:
-                    self._save_unraised(wait=is_outermost)
+                self._close_pass(cursor, on_purpose=on_purpose, is_outermost=is_outermost)
                 raise
             finally:
                 position.leave(cursor)
-            self._evaluation.after_pass()
+            if self.is_users_loop:
+                is_read_on = is_read_behind(own[0])
+                self._evaluation.after_pass(is_saved=is_outermost, is_read_on=is_read_on)
             self._seed_between(cursor)
-            if is_outermost and not self.is_over:
+            if is_outermost and not (self.is_over or self._evaluation.lacks_something):
                 self._save_and_wait()
 
     def _pass_by(self) -> None:
         if self._is_fold:
             raise nothing_trained(self._checkpoints.location)
         self._adapter.restore_again()
-        if not self._position.is_behind:
-            self._evaluation.after_pass()
+        if self.is_users_loop and not self._position.is_behind:
+            self._evaluation.after_pass(is_saved=True)
         self._seed_between()
 
     def _look_at(self, loop: weakref.ref[Any]) -> None:
@@ -367,33 +373,6 @@ class Run(Reporting):
                 way.uses |= own.used_around(loop)
             first, anew = self._position.outermost_passed == 0, self._evaluation.knows_place
             self._data.expect(own.note_pass(loop, first, begins_anew=anew, lacks=way.lacks()))
-
-    def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
-        """Closes a loop that was broken off; returns whether it was still under way."""
-        position = self._position
-        if cursor.is_over:
-            return False
-        if cursor.outermost and self._was_trained(on_purpose=on_purpose):
-            position.step += 1
-        position.leave(cursor)
-        self._seed_between(cursor)
-        return True
-
-    def _was_trained(self, *, on_purpose: bool) -> bool:
-        """Whether the batch under way has had its step: an error leaves it undone."""
-        return self._log.holds(self.step) or (on_purpose and self._adapter.has_stepped())
-
-    def _seed_between(self, cursor: Cursor | None = None) -> None:
-        """Puts the random streams where a program goes on after a loop, done now or before."""
-        position = self._position
-        if position.leading is None:
-            self._way.pass_by()
-            place: tuple[str, int] = ("after", position.outermost_passed)
-        elif cursor is not None:
-            place = ("in", cursor.call)
-        else:
-            return
-        self._adapter.seed(derive(self.seed, self.epoch, *place))
 
     def _check_same_data(self, cursor: Cursor, feed: Feed) -> None:
         self._state.check_same_data(
@@ -442,7 +421,8 @@ class Run(Reporting):
             yield from self._waiting.over(batches) if leads else batches
         except Exception:
             if leads and self.has_trained and feed.state() is None:
-                self._save_unraised(wait=True, has_failed=True)
+                self._save_unraised(has_failed=True)
+                self._evaluation.forget()
             raise
 
     def _batches_left(self, cursor: Cursor, feed: Feed, start: Start) -> Iterator[Any]:

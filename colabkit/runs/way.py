@@ -40,6 +40,11 @@ class Way:
             between=not all(map(self._weights_at, between)),
         )
 
+    @property
+    def holds_weights(self) -> bool:
+        """Whether checkpoints hold the weights that there were behind the newest pass."""
+        return bool(self._weights_at(self._position.outermost_passed))
+
     def _wants_weights(self, passed: int) -> bool:
         return self.uses.between if passed else self.uses.at_heads
 

@@ -61,6 +61,9 @@ class Notebook:
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.end_step()
+
+    def end_step(self) -> None:
         if self.dies_at >= 0:
             self.run.flush()
             if self.run.step == self.dies_at:

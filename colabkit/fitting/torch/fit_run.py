@@ -83,6 +83,11 @@ class TorchRun(FitRun):
         """Notes what a step gave: detached, and held by nobody else."""
         self._note_values(values, samples)
 
+    def note_trained(self) -> None:
+        """Notes that the steps of an epoch are done, which an error behind them does not undo."""
+        if not self.is_over:
+            self._evaluation.after_pass()
+
     def note(self, verdict: ResumeVerdict) -> None:
         """Takes up more of what decides how exactly a resume goes on."""
         self._verdict = self._verdict.adding(reasons=verdict.reasons, notices=verdict.notices)

@@ -405,6 +405,7 @@ class _Fitting:
         if not run.is_over:
             step.finish_epoch()
         self._take_buffers()
+        run.note_trained()
 
     def _take_buffers(self) -> None:
         """Gives the model what process 0 keeps: the last step left each with those of its part."""

@@ -115,6 +115,9 @@ class PlainAdapter:
         """Nobody can tell."""
         return None
 
+    def weights_mark(self) -> object | None:
+        """Returns None: a place behind a pass holds them, or nobody can tell."""
+
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""
         weights, trees = [], {}

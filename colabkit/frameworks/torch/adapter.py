@@ -20,7 +20,7 @@ from colabkit.frameworks.small_copies import few_weights, small_copies
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.carried import carried
 from colabkit.frameworks.torch.compare import note, record
-from colabkit.frameworks.torch.evaluating import evaluation_mark
+from colabkit.frameworks.torch.evaluating import evaluation_mark, weights_mark
 from colabkit.frameworks.torch.modules_beside import ModulesBeside
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.own_states import BESIDE_PIECES, own_states, state_digest
@@ -98,7 +98,6 @@ class TorchAdapter:
         return join(self.device)
 
     def weights_digest(self) -> str:
-        """Returns a hash of all weights, which must be the same in each process."""
         return weights_digest(self._given)
 
     def sections_here(self, *, are_saved: bool = False) -> list[Section]:
@@ -176,6 +175,10 @@ class TorchAdapter:
         """Returns what is equal while a loop that only evaluates goes on, None of any other."""
         is_unknown = at_end or self._writes_unseen or self.gathers()
         return None if is_unknown else evaluation_mark(self._state)
+
+    def weights_mark(self) -> object | None:
+        """Returns what is equal while all weights are the same; None where nobody trains."""
+        return weights_mark(self._state)
 
     def sections(self) -> list[Section]:
         """Returns all that a checkpoint holds of the user's objects."""

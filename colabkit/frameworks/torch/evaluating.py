@@ -16,6 +16,7 @@ from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.small_state import SmallState
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import parameters_of
+from colabkit.frameworks.torch.unseen_writes import Sample
 
 _BACKEND = TorchBackend(torch.device("cpu"))
 
@@ -55,11 +56,13 @@ class _Seen:
     Attributes:
         values: All that is no tensor.
         stamps: Where each tensor lies, and how often it was written.
+        sample: Some of the values of weights, which may be written through ``.data``.
         tensors: Keeps them, for another tensor could come to lie where one lay.
     """
 
     values: list[Any]
     stamps: list[tuple[str, Any]]
+    sample: Sample
     tensors: list[Any] = dataclasses.field(compare=False)
 
     @classmethod
@@ -67,6 +70,7 @@ class _Seen:
         values: list[Any] = []
         leaves: dict[str, Any] = {}
         members: list[Any] = []
+        weights: list[Any] = []
         for section in sections:
             # Thousands of small tensors are taken up at once, and have no names.
             pack = Pack(_BACKEND, Forms())
@@ -74,9 +78,10 @@ class _Seen:
             values.append(skeleton)
             leaves |= {f"{section.name}/{name}": leaf for name, leaf in found.items()}
             members += pack.members
+            weights += [*found.values(), *pack.members] if section.weights else []
         stamps = [(name, _stamp_of(leaf)) for name, leaf in leaves.items()]
         stamps += [("", _stamp_of(member)) for member in members]
-        return cls(values, stamps, [*leaves.values(), *members])
+        return cls(values, stamps, Sample(weights), [*leaves.values(), *members])
 
 
 def is_in_evaluation(state: TorchState) -> bool:
@@ -101,6 +106,12 @@ def evaluation_mark(state: TorchState) -> object | None:
         return _Mark(sections, SmallState.of(state, sections))
     except StateError:  # a save says so
         return None
+
+
+def weights_mark(state: TorchState) -> object | None:
+    """Returns what is equal while all weights are the same; None without an optimizer."""
+    weights = [p for module in state.modules.values() for p in module.parameters()]
+    return Sample(weights) if state.optimizers else None
 
 
 def _stamp_of(leaf: Any) -> Any:

@@ -78,31 +78,43 @@ class SmallState:
 
     def over(self, sections: Sequence[Section]) -> list[Section]:
         """Returns the sections of a save with these in the place of what they are now."""
-        return [self._in(each, self.others, self.held, self.python, self.sums) for each in sections]
+        return [self._in(each, self) for each in sections]
 
     def left_out_of(self, sections: Sequence[Section]) -> list[Section]:
         """Returns the sections of a save without these."""
-        others, held, python = map(dict.fromkeys, (self.others, self.held, self.python))
-        sums = {name: dict.fromkeys(each) for name, each in self.sums.items()}
-        return [self._in(each, others, held, python, sums) for each in sections]
+        nothing = SmallState(
+            others=dict.fromkeys(self.others),
+            held=dict.fromkeys(self.held),
+            python=dict.fromkeys(self.python),
+            sums={name: dict.fromkeys(each) for name, each in self.sums.items()},
+            settings={n: [dict.fromkeys(g) for g in each] for n, each in self.settings.items()},
+        )
+        return [self._in(each, nothing) for each in sections]
 
-    def _in(self, section: Section, others: Any, held: Any, python: Any, sums: Any) -> Section:
+    @staticmethod
+    def _in(section: Section, small: SmallState) -> Section:
         state = section.state
         if section.weights:
-            own = sums.get(section.name, {})
+            own = small.sums.get(section.name, {})
             state = {key: own.get(key, each) for key, each in state.items()}
         elif section.name == "objects":
             modules = {}
             for name, rest in state["modules"].items():
-                extra = {k: sums.get(name, {}).get(k, e) for k, e in rest["extra"].items()}
-                own = python[name] if name in python else rest["python"]
+                sums = small.sums.get(name, {})
+                extra = {k: sums.get(k, e) for k, e in rest["extra"].items()}
+                own = small.python.get(name, rest["python"])
                 modules[name] = {**rest, "extra": extra, "python": own}
             state = {
                 **state,
                 "modules": modules,
-                "others": {**state["others"], **others},
-                "held": {**state["held"], **held},
+                "others": {**state["others"], **small.others},
+                "held": {**state["held"], **small.held},
             }
+            if "optimizers" in state:
+                own = {
+                    n: _put(e, small.settings.get(n, ())) for n, e in state["optimizers"].items()
+                }
+                state["optimizers"] = own
         return dataclasses.replace(section, state=state, form=None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -130,6 +142,16 @@ def put_small(state: TorchState, stored: Mapping[str, Any]) -> None:
         values = kept["python"].get(name, {}).get("values", {})
         state.put_attributes(name, {p: v for p, v in values.items() if is_metric(_at(module, p))})
     state.put_held(kept["held"])
+
+
+def _put(optimizer: Any, settings: Sequence[Mapping[str, Any]]) -> Any:
+    """Returns the state of an optimizer with the numbers of its groups in it."""
+    groups = optimizer.get("param_groups", ()) if isinstance(optimizer, dict) else ()
+    if len(groups) != len(settings):
+        return optimizer
+    pairs = zip(groups, settings, strict=True)
+    put = [{key: then.get(key, each) for key, each in group.items()} for group, then in pairs]
+    return {**optimizer, "param_groups": put}
 
 
 def _numbers_of(group: Mapping[str, Any]) -> dict[str, Any]:

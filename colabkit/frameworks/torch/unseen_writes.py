@@ -10,11 +10,14 @@ import numpy as np
 import torch
 
 from colabkit.checkpoint import AT_ONCE_BYTES
+from colabkit.frameworks.torch.module_tree import PLAIN
 from colabkit.storage import Bytes
 
 # Training waits for the sample. Elements far from each other are slow to read.
 _TENSORS_MAX = 64
 _NEAR, _NEAR_MAX, _FAR_MAX = 1 << 22, 1 << 15, 1 << 13
+# Between two passes there is time for more of the weights, small ones as a whole.
+_SAMPLED_MAX, _OF_EACH = 1024, 1024
 _version_of = operator.attrgetter("_version")
 # The places differ from save to save: a change of few elements is met sooner or later.
 _places = random.Random()  # noqa: S311  # chooses places, guards nothing
@@ -58,6 +61,38 @@ class Watch:
             for at, (step, first, cut) in self._cuts.items()
             if at in copies
         )
+
+
+class Sample:
+    """Some values of tensors, equal to a later sample while none of these were written.
+
+    Args:
+        tensors: Those of a checkpoint; of many, and of large ones, not all is looked at.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        seen = tensors[:: len(tensors) // _SAMPLED_MAX + 1]
+        cuts: dict[torch.device, list[torch.Tensor]] = {}
+        for each in seen:
+            if _can_be_cut(each):
+                cut = _cut(each.detach(), each.numel() // _OF_EACH | 1, 0)
+                cuts.setdefault(each.device, []).append(cut.view(-1).view(torch.uint8))
+        self._bytes = {device: torch.cat(each) for device, each in cuts.items()}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Sample):
+            return NotImplemented
+        now = other._bytes
+        is_alike = self._bytes.keys() == now.keys()
+        return is_alike and all(torch.equal(each, now[d]) for d, each in self._bytes.items())
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _can_be_cut(tensor: torch.Tensor) -> bool:
+    is_plain = type(tensor) in PLAIN and tensor.layout is torch.strided and tensor.numel() > 0
+    is_held = tensor.device.type != "meta" and not tensor.is_quantized
+    return is_plain and is_held and not (tensor.is_conj() or tensor.is_neg())
 
 
 def _cut(tensor: torch.Tensor, step: int, first: int) -> torch.Tensor:

@@ -1,0 +1,92 @@
+"""What becomes of loops that a program leaves before their end: on purpose, or by an error."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from colabkit.errors import ColabKitError
+from colabkit.frameworks.seeding import derive
+from colabkit.runs.boundaries import Boundaries
+from colabkit.runs.position import Cursor
+from colabkit.runs.state import Stop
+
+_logger = logging.getLogger(__name__)
+
+
+class LeftLoops(Boundaries):
+    """The part of a ``Run`` that closes what was left, and saves it where that is safe."""
+
+    def _close_pass(self, cursor: Cursor, *, on_purpose: bool, is_outermost: bool) -> None:
+        """Closes a pass that the program has left, and saves what can be saved."""
+        if not self._leave(cursor, on_purpose=on_purpose):
+            return
+        if not is_outermost:
+            return  # what follows goes by names that its body has set; the next save is soon
+        if on_purpose:
+            self._save_unraised()
+        else:
+            self._save_place()
+
+    def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
+        """Closes a loop that was broken off; returns whether it was still under way."""
+        position = self._position
+        if cursor.is_over:
+            return False
+        if cursor.outermost and self._was_trained(on_purpose=on_purpose):
+            position.step += 1
+        position.leave(cursor)
+        self._seed_between(cursor)
+        return True
+
+    def _was_trained(self, *, on_purpose: bool) -> bool:
+        """Whether the batch under way has had its step: an error leaves it undone."""
+        return self._log.holds(self.step) or (on_purpose and self._adapter.has_stepped())
+
+    def _seed_between(self, cursor: Cursor | None = None) -> None:
+        """Puts the random streams where a program goes on after a loop, done now or before."""
+        position = self._position
+        if position.leading is None:
+            self._way.pass_by()
+            place: tuple[str, int] = ("after", position.outermost_passed)
+        elif cursor is not None:
+            place = ("in", cursor.call)
+        else:
+            return
+        self._adapter.seed(derive(self.seed, self.epoch, *place))
+
+    def _leave_epochs(self, begun_at: int) -> None:
+        """Ends the epochs in the one under way, at ``break`` or ``return``."""
+        is_under_way = self._position.is_mid_epoch or bool(self._state.epoch_values)
+        where = "in" if is_under_way else "before"
+        reason = f"its loop was left {where} epoch {self.epoch + 1}"
+        self._state.stop = Stop(reason, self._epochs_total)
+        if is_under_way:
+            with contextlib.suppress(KeyboardInterrupt, ColabKitError):
+                self._end_epoch(has_steps=self.step != begun_at)
+        self._save_unraised()
+
+    def _save_unraised(self, *, has_failed: bool = False) -> None:  # noqa: ARG002
+        """Saves where nothing can be raised: a loop is being left, or an error is under way."""
+        if not self._can_save():
+            return
+        with self._unraised():
+            self._save_and_wait()
+
+    def _save_place(self) -> None:
+        """Saves what an error has left between two passes, where nothing has changed since."""
+        if self.is_over or self.was_interrupted:
+            return
+        step = self._evaluation.leave()
+        if step is not None and step > self._checkpoints.last_step:
+            with contextlib.suppress(KeyboardInterrupt):  # another one is on its way out
+                self._save_unraised(has_failed=True)
+
+    @contextlib.contextmanager
+    def _unraised(self) -> Iterator[None]:
+        try:
+            yield
+        except ColabKitError as error:
+            _logger.warning("What a loop has left could not be saved.", exc_info=True)
+            self._display.say(str(error))
