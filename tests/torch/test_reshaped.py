@@ -128,6 +128,26 @@ def test_weights_pruned_in_mid_run_stay_pruned(tmp_path):
     assert_resumes_exactly(make, tmp_path)
 
 
+class Widening(nn.Module):
+    """Takes what it is given in the precision of its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x.to(next(self.parameters()).dtype))
+
+
+def test_weights_made_wider_in_mid_run_stay_so(tmp_path):
+    def make() -> dict[str, Any]:
+        model = Widening()
+        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+        return {"model": model, "optimizer": optimizer, "callbacks": [AtEpoch(model.double)]}
+
+    assert_resumes_exactly(make, tmp_path)
+
+
 class Doubled(nn.Module):
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
         return 2 * weight

@@ -33,6 +33,7 @@ def load_module(
     Raises:
         StateError: The module cannot be given this state; names what stands against it.
     """
+    _turn_to_dtypes(module, kept)
     grow_rows(module, kept)
     _prune_as(module, kept)
     constant = _make_room(module, kept)
@@ -162,6 +163,16 @@ def _has_other_places(there: torch.Tensor, value: torch.Tensor) -> bool:
     return members.keys() != others.keys() or any(
         not is_same(each, others[name]) for name, each in members.items() if name != "values"
     )
+
+
+def _turn_to_dtypes(module: nn.Module, kept: Mapping[str, Any]) -> None:
+    """Gives weights the precision that they were given in mid-run."""
+    for key, weight in module.named_parameters():
+        there, value = weight.dtype, kept.get(key)
+        if type(weight) is nn.Parameter and isinstance(value, torch.Tensor):
+            is_other = value.dtype != there and value.is_floating_point()
+            if is_other and there.is_floating_point:
+                weight.data = weight.data.to(value.dtype)
 
 
 def _prune_as(module: nn.Module, kept: Mapping[str, Any]) -> None:
