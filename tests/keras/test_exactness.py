@@ -208,6 +208,7 @@ def test_a_run_killed_after_every_step_ends_with_the_same_bits(on_tensorflow, tm
         ("own_layers_and_step_of_two_replicas", 1),
         ("two_replicas_of_a_pydataset", 1),
         ("two_replicas_of_a_pipeline", 1),
+        ("two_replicas_of_a_pipeline_without_an_end", 1),
     ],
 )
 def test_a_run_killed_at_an_epochs_end_ends_with_the_same_bits(

@@ -259,6 +259,7 @@ KINDS: dict[str, Callable[[], Case]] = {
     "several inputs, outputs and weights": of_several_parts,
     "a GAN": own("gan_with_its_own_step"),
     "two replicas": own("two_replicas"),
+    "two replicas of a pipeline without an end": own("two_replicas_of_a_pipeline_without_an_end"),
     "own layers and step of two replicas": own("own_layers_and_step_of_two_replicas"),
     "a VAE": own("vae_with_its_own_step"),
     "a diffusion model": diffusing,

@@ -366,6 +366,10 @@ def own_layers_and_step() -> dict[str, Any]:
 TENSORFLOW_CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "two_replicas": mirrored,
     "two_replicas_of_a_pipeline": lambda: mirrored(lambda: seeded(pipeline)),
+    "two_replicas_of_a_pipeline_without_an_end": lambda: {
+        **mirrored(lambda: tf.data.Dataset.from_tensor_slices(arrays()).batch(8).repeat()),
+        "steps_per_epoch": 4,
+    },
     "two_replicas_of_a_pydataset": lambda: mirrored(Augmented),
     "own_layers_and_step_of_two_replicas": own_layers_and_step,
     "loss_of_two_replicas_with_states": with_a_loss_of_its_own,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,7 +41,7 @@ class ReplicaPasses(DataAdapter):  # type: ignore[misc]  # Keras has no types
     def begin(self, start: Start) -> None:
         """Says where the next iterator begins."""
         self._passes.begin(start)
-        self._shared.is_due = True
+        self._shared.is_due, self._shared.batches = True, self.length
 
     @property
     def watch(self) -> PassWatch:
@@ -76,8 +77,11 @@ class _SharedOut(tf.distribute.DistributedDataset):  # type: ignore[misc]  # has
     def __init__(self, passes: EpochDataset, strategy: tf.distribute.Strategy) -> None:
         replicas = strategy.num_replicas_in_sync
         self.is_due = False
+        self.batches: int | None = None
+        # What is read ahead of an epoch's end would be missing from the next one.
         rows = tf.data.Dataset.from_generator(
-            lambda: iter(passes), output_signature=passes.element_spec
+            lambda: itertools.islice(iter(passes), self.batches),
+            output_signature=passes.element_spec,
         )
         self._rows = strategy.experimental_distribute_dataset(rows)
         zeros = tf.nest.map_structure(lambda spec: _zeros(spec, replicas), passes.element_spec)
