@@ -222,7 +222,7 @@ class Ranks:
 
     def __init__(self) -> None:
         self.kept: list[bool] | None = None
-        self.lock = threading.Lock()
+        self.token = object()
 
 
 class Allocator:
@@ -237,12 +237,14 @@ class Allocator:
 
     def update(self, x: torch.Tensor) -> torch.Tensor:
         self.steps += 1
-        if self.steps > 14:
+        if self.steps > 10:
             self.means = {}
         else:
             self.means["x"] = 0.8 * self.means.get("x", torch.zeros(6)) + 0.2 * x.detach().mean(0)
+        if self.steps == 6:
             self.ranks.kept = (self.means["x"] > 0).tolist()
-        return torch.tensor([0.5 + each for each in self.ranks.kept or []]) / self.steps
+        ranks = torch.tensor([0.5 + each for each in self.ranks.kept or [True]])
+        return (ranks + self.means.get("x", 0.0)) / self.steps
 
 
 class Allocating(nn.Module):
@@ -263,7 +265,7 @@ def test_tensors_that_an_object_of_a_library_gathers_for_a_model_go_on(tmp_path)
             reasons.extend(run.verdict.reasons)
 
     def make() -> dict[str, Any]:
-        return {"model": Allocating(), "callbacks": [Asking()]}
+        return {"model": Allocating(), "callbacks": [Asking()], "save_every": 1}
 
     assert_resumes_exactly(make, tmp_path)
     assert not reasons
