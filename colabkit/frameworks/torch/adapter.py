@@ -98,6 +98,7 @@ class TorchAdapter:
         return join(self.device)
 
     def weights_digest(self) -> str:
+        """Returns a hash of all weights, which must be the same in each process."""
         return weights_digest(self._given)
 
     def sections_here(self, *, are_saved: bool = False) -> list[Section]:
