@@ -35,7 +35,7 @@ class Agreeing(LeftLoops):
     _verdict: ResumeVerdict
     _met_step = _next_meeting_step = 0
     _met_s = 0.0
-    _has_compared = _has_heard = _has_own = False
+    _has_compared = _has_heard = _has_own = _differs = False
     # The modules whose buffers each step begins with as process 0 has them.
     _shares_buffers: frozenset[str] = frozenset()
     _digest: Callable[[], str] = str
@@ -125,7 +125,12 @@ class Agreeing(LeftLoops):
         self._world.share(None, at="the end of a save")
 
     def _save_unraised(self, *, has_failed: bool = False) -> None:
-        """Saves what is left: after an error the others may be anywhere, and are not waited for."""
+        """Saves what is left, unless it is no longer the same weights in all.
+
+        After an error the others may be anywhere, and are not waited for.
+        """
+        if self._differs:
+            return
         needs_all = self._kept.is_taken_by_all or self._has_own
         is_alone = self._leads and not needs_all
         is_joint = needs_all and not has_failed
@@ -219,6 +224,7 @@ class Agreeing(LeftLoops):
         found = self._world.gather(held, at=f"the weights of step {self.step:,}")
         digests, own, calls = zip(*found, strict=True)
         if apart := [rank for rank, each in enumerate(digests) if each != digests[0]]:
+            self._differs = True
             message = (
                 f"By step {self.step} the weights in process {apart[0]} are no longer those in"
                 " process 0."

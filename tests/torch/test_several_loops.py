@@ -271,14 +271,15 @@ def test_a_loop_for_one_process_alone_is_an_error_in_both(tmp_path):
     came_through(work, 2, tmp_path)
 
 
-def test_a_copy_that_comes_apart_is_an_error_before_it_is_saved(tmp_path):
+@pytest.mark.parametrize("save_every", [1, 7, None], ids=["step", "evaluation", "end of an epoch"])
+def test_a_copy_that_comes_apart_is_an_error_before_it_is_saved(save_every, tmp_path):
     def work(_: int) -> None:
         def at_step(run: Any, now: int) -> None:
             if now == 3 and rank() == 1:
                 run._adapter._given["model"].module[0].bias.data[0] += 1e-3
 
         with pytest.raises(ColabKitError, match="no longer those in process 0"):
-            train(tmp_path, at_step=at_step, save_every=1)
+            train(tmp_path, at_step=at_step, save_every=save_every)
 
     came_through(work, 2, tmp_path)
     assert colabkit.checkpoints(tmp_path / "run", verify=True)[0].step <= 2
