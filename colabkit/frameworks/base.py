@@ -221,11 +221,7 @@ class FrameworkAdapter(Protocol):
         """Returns what of the objects and settings stands against exactness."""
         ...
 
-    def carried(
-        self,
-        variables: Mapping[str, Any],
-        decisive: Mapping[str, Any],
-    ) -> tuple[str, ...]:
+    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns which of the variables that steps hand on, or go by, begin anew, in words."""
         ...
 

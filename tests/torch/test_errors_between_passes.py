@@ -16,6 +16,7 @@ from torch.nn import functional
 from torch.utils import data as torch_data
 
 import colabkit
+from tests.torch.averages import Average
 from tests.torch.cases import SAMPLES, arrays, loader, network
 
 EPOCHS, BATCH, FAILS = 3, 8, 1
@@ -144,35 +145,6 @@ def test_trouble_that_stays_is_met_again_without_a_step(tmp_path):
     steps = [each.step for each in colabkit.checkpoints(tmp_path / "run")]
     assert steps[0] == PER_EPOCH * (FAILS + 1)
     assert_same(fit(tmp_path / "run"), fit(tmp_path / "alone"))
-
-
-class Average:
-    """Means of the weights, which many write into the model through ``.data`` to evaluate them."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.means = [p.detach().clone() for p in model.parameters()]
-        self.own: list[torch.Tensor] = []
-
-    def update(self) -> None:
-        for mean, weight in zip(self.means, self.model.parameters(), strict=True):
-            mean.lerp_(weight.detach(), 0.1)
-
-    def put(self) -> None:
-        self.own = [p.detach().clone() for p in self.model.parameters()]
-        for mean, weight in zip(self.means, self.model.parameters(), strict=True):
-            weight.data.copy_(mean)
-
-    def take(self) -> None:
-        for own, weight in zip(self.own, self.model.parameters(), strict=True):
-            weight.data.copy_(own)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"means": self.means}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for mean, then in zip(self.means, state["means"], strict=True):
-            mean.copy_(then)
 
 
 class Loop:

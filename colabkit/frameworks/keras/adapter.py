@@ -267,11 +267,7 @@ class KerasAdapter:
             return (_ANY_ORDER,)
         return ()
 
-    def carried(
-        self,
-        variables: Mapping[str, Any],
-        decisive: Mapping[str, Any],
-    ) -> tuple[str, ...]:
+    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns which variables are arrays, or what steps go by, in words."""
         arrays = [name for name, value in variables.items() if is_array(value)]
         held = self.state.held_ids()
