@@ -35,7 +35,9 @@ class Agreeing(LeftLoops):
     _verdict: ResumeVerdict
     _met_step = _next_meeting_step = 0
     _met_s = 0.0
-    _has_compared = _has_heard = _has_own = _differs = False
+    _has_compared = _has_heard = False
+    # What all have agreed on: that each can save, and that nobody had anything for itself.
+    _can_all_save = _are_alike = False
     # The modules whose buffers each step begins with as process 0 has them.
     _shares_buffers: frozenset[str] = frozenset()
     _digest: Callable[[], str] = str
@@ -88,14 +90,21 @@ class Agreeing(LeftLoops):
         """Tells all processes what any of them knows, and where they meet again."""
         is_late = self._leads and self._agreed.is_time_up()
         wants_save = self._kept.agrees_to_save(self.step, counts=counts)
-        asked = [self._interrupts.pending, is_late, wants_save, self._stride(now_s)]
-        pending, is_over, is_to_save, stride = self._world.largest(asked, at=f"step {self.step:,}")
+        asked = (self._interrupts.pending, is_late, wants_save, self._stride(now_s))
+        held = (asked, self._can_save_here(), self._evaluation.holding())
+        every, can_save, places = zip(
+            *self._world.gather(held, at=f"step {self.step:,}"), strict=True
+        )
+        pending, is_over, wants_save, stride = map(max, zip(*every, strict=True))
+        self._can_all_save = all(can_save)
+        self._evaluation.agree_on(places)
         # One that came while they met waits for the next meeting.
         self._has_heard = bool(pending)
         self._agreed.time_is_up = bool(is_over)
+        is_to_save = bool(wants_save) and self._can_all_save
         self._kept.note_agreed(self.step if is_to_save else -1)
         if is_to_save or not self._has_compared:
-            self._require_replicas(saves=bool(is_to_save))
+            self._require_replicas(saves=is_to_save)
         self._met_step, self._met_s = self.step, now_s
         self._next_meeting_step = self.step + stride
 
@@ -110,6 +119,18 @@ class Agreeing(LeftLoops):
         wanted = round(steps * _MEET_EVERY_S / max(seconds, 1e-6))
         return max(1, min(wanted, _MEET_STEPS_MAX))
 
+    def _can_save(self) -> bool:
+        return self._can_all_save
+
+    def _can_save_here(self) -> bool:
+        adapter: Any = self._adapter  # PyTorch's
+        adapter.reshard()  # in all, whatever each finds
+        return super()._can_save()
+
+    def _lacks_something(self) -> bool:
+        lacks = super()._lacks_something()
+        return bool(self._world.largest([lacks], at="the end of a pass")[0])
+
     def _is_interrupted(self) -> bool:
         return self._has_heard
 
@@ -119,26 +140,52 @@ class Agreeing(LeftLoops):
         return bool(self._world.largest([ends], at="the answer to an interrupt")[0])
 
     def _save_and_wait(self) -> None:
+        at = f"the place of step {self.step:,}"
+        self._evaluation.agree_on(self._world.gather(self._evaluation.holding(), at=at))
         self._require_replicas()
         super()._save_and_wait()
         # Nobody goes on before rank 0 has written, or has failed to.
         self._world.share(None, at="the end of a save")
 
     def _save_unraised(self, *, has_failed: bool = False) -> None:
-        """Saves what is left, unless it is no longer the same weights in all.
+        """Saves what is left.
 
-        After an error the others may be anywhere, and are not waited for.
+        After an error the others may be anywhere, and are not waited for: process 0 saves alone,
+        and only what all are known to have had.
         """
-        if self._differs:
-            return
-        needs_all = self._kept.is_taken_by_all or self._has_own
-        is_alone = self._leads and not needs_all
-        is_joint = needs_all and not has_failed
-        if (is_alone or is_joint) and self._can_save():
-            with self._unraised(), self._kept.alone(when=is_alone):
-                if self._has_own:
-                    self._gather_own()
+        if not has_failed:
+            with self._unraised():
+                if all(self._world.gather(self._can_save_here(), at="a loop that is left")):
+                    self._save_and_wait()
+        elif self._leads and self._evaluation.is_alike and super()._can_save():
+            self._state.own = OwnStates()
+            with self._unraised(), self._kept.alone():
                 super()._save_and_wait()
+
+    def _save_place(self) -> None:
+        if self._leads:
+            super()._save_place()
+
+    def _come_to_head(self) -> None:
+        super()._come_to_head()
+        if self._are_alike and not self._kept.is_taken_by_all:
+            self._evaluation.note_alike()
+        self._are_alike = False
+
+    def _compare_place(self, others: Sequence[object]) -> None:
+        """Notes whether the place just noted is the same in all, so that one can save it.
+
+        Args:
+            others: What ``_compared`` gave in each.
+        """
+        if None not in others and all(each == others[0] for each in others):
+            self._evaluation.note_alike()
+
+    def _compared(self) -> object:
+        """Returns what tells this process from others; None where none can save alone anyhow."""
+        if self._kept.is_taken_by_all:
+            return None
+        return self._digest(), self._digests_of(self._own_states())
 
     def compare_replicas(self, digest: Callable[[], str]) -> None:
         """Takes what hashes the weights, to be compared after a first step and before a save."""
@@ -177,7 +224,7 @@ class Agreeing(LeftLoops):
         """
         paths = dict.fromkeys(path for each in digests for path in each)
         apart = [p for p in paths if any(each.get(p) != digests[0].get(p) for each in digests)]
-        self._has_own, self._state.own = bool(apart), OwnStates()
+        self._are_alike, self._state.own = not apart, OwnStates()
         if apart:
             adapter: Any = self._adapter  # PyTorch's
             copies = adapter.copies_of({p: states[p] for p in apart if p in states})
@@ -224,7 +271,6 @@ class Agreeing(LeftLoops):
         found = self._world.gather(held, at=f"the weights of step {self.step:,}")
         digests, own, calls = zip(*found, strict=True)
         if apart := [rank for rank, each in enumerate(digests) if each != digests[0]]:
-            self._differs = True
             message = (
                 f"By step {self.step} the weights in process {apart[0]} are no longer those in"
                 " process 0."
@@ -241,7 +287,13 @@ class Agreeing(LeftLoops):
         return self._world.share(is_best, at="what an epoch came to")
 
     def _end_epoch(self, *, has_steps: bool = True) -> None:
-        self._require_replicas()
+        try:
+            # What is saved from here on is of the epoch's end, whatever its passes have left.
+            self._evaluation.agree_on([()])
+            self._require_replicas()
+        except BaseException:
+            self._save_place()  # who has not come may have failed behind its last pass
+            raise
         self._state.stop = self._world.share(self._state.stop, at="the end of an epoch")
         super()._end_epoch(has_steps=has_steps)
 

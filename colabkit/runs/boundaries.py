@@ -265,6 +265,10 @@ class Boundaries:
         """Whether the objects are those of the training, whole."""
         return not (self.is_mid_update() or self._evaluation.lacks_something)
 
+    def _lacks_something(self) -> bool:
+        """Whether a save behind a pass would lack what the program goes on with."""
+        return self._evaluation.lacks_something
+
     def is_mid_update(self) -> bool:
         """Whether gradients wait that a checkpoint could not hold."""
         return False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from colabkit.checkpoint import Section
@@ -34,6 +35,11 @@ class _Place:
     noted: Mapping[str, Any]
     large: Mapping[str, object | None]
 
+    @property
+    def number(self) -> tuple[int, bool]:
+        """Tells it from the others of its epoch: the passes before it, and whether one begins."""
+        return int(self.position["outermost_done"]), bool(self.position["is_at_next"])
+
 
 class Evaluation:
     """Finds the place from which on nothing was changed that a checkpoint holds.
@@ -62,11 +68,38 @@ class Evaluation:
         # Between two passes; a save that an error calls for goes back to these as well.
         self._stops: list[_Place] = []
         self._was_left = False
+        # What several processes agree on: where all can go back to, None where nobody asks, and
+        # the place at which all had the same.
+        self._agreed: frozenset[tuple[int, bool]] | None = None
+        self._newest: _Place | None = None
+        self._alike: _Place | None = None
         # The weights of the newest place, and those that stand in for them.
         self._trained: object | None = None
         self._stand_ins: object | None = None
-        self._is_read_on = False
+        # After how many passes of the epoch the program goes on with names that one has set.
+        self._read_on_from: float = math.inf
         self.reasons: tuple[str, ...] = ()
+
+    def holding(self) -> list[tuple[int, bool]]:
+        """Returns which places a save made now could go back to."""
+        return [each.number for each in self._holding()]
+
+    def agree_on(self, held: Iterable[Sequence[tuple[int, bool]]]) -> None:
+        """Lets saves go back only to where all of several processes can.
+
+        Args:
+            held: What ``holding`` gave in each.
+        """
+        self._agreed = frozenset.intersection(*map(frozenset, held))
+
+    def note_alike(self) -> None:
+        """Notes that all of several processes have the same at the place just noted."""
+        self._alike = self._newest
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether a save made now is of a place at which all of several processes had the same."""
+        return self._alike is not None and self.place() is self._alike
 
     @property
     def knows_place(self) -> bool:
@@ -75,7 +108,7 @@ class Evaluation:
 
     def at_head(self) -> None:
         """Notes the place where an epoch begins: what stands there up to its pass is done again."""
-        self._is_read_on = False
+        self._newest, self._read_on_from = None, math.inf
         if not self._position.is_behind:
             self._stops, self._trained = self._noted(), self._weights()
 
@@ -85,7 +118,7 @@ class Evaluation:
         Args:
             holds_weights: Whether checkpoints hold the weights of the place before it.
         """
-        position = self._position
+        position, self._newest = self._position, None
         self._places = self._of_epoch(self._places)
         if not position.begins_next:
             return
@@ -105,7 +138,10 @@ class Evaluation:
         """
         if self._stand_ins is not None and self._stand_ins != self._weights():
             self._stand_ins = None
-        return self._stand_ins is not None or (self._is_read_on and self.place() is not None)
+        if self._stand_ins is not None or math.isinf(self._read_on_from):
+            return self._stand_ins is not None
+        found = self._holding()
+        return bool(found) and found[0].number[0] >= self._read_on_from
 
     def after_pass(self, *, is_saved: bool = False, is_read_on: bool = False) -> None:
         """Notes the place where a pass has ended: what follows it up to the next is done again.
@@ -114,14 +150,19 @@ class Evaluation:
             is_saved: Whether a save follows at once.
             is_read_on: Whether the program goes on with names that its steps have set.
         """
-        if not self._position.begins_next or self.lacks_something:
+        self._newest = None
+        if not self._position.begins_next:
+            return
+        weights = self._weights()
+        if self.lacks_something:
             return
         self._places = self._of_epoch(self._places)
         noted = self._noted(at_end=True)
         self._places += noted
-        self._is_read_on |= is_read_on and not is_saved
+        if is_read_on and not is_saved:
+            self._read_on_from = min(self._read_on_from, self._position.outermost_done)
         self._stops = [] if noted or is_saved or is_read_on else self._noted()
-        self._trained = self._weights()
+        self._trained = weights
 
     def forget(self) -> None:
         """Drops the places, where all is saved."""
@@ -132,7 +173,7 @@ class Evaluation:
 
         A save of what an error has left, which is made then, is one of that place.
         """
-        self._was_left = True
+        self._was_left, self._agreed = True, None
         place = None if self.lacks_something else self.place()
         return None if place is None else int(place.position["step"])
 
@@ -148,15 +189,21 @@ class Evaluation:
         large = marks_of(kept, [name for name in names_of(kept) if name not in noted["kept"]])
         # Where a pass begins, the state has in it what stands between it and the one before.
         place = {**self._position.state_dict(), "is_at_next": is_at_next}
-        return [_Place(place, mark, dict(self._state.epoch_values), noted, large)]
+        self._newest = _Place(place, mark, dict(self._state.epoch_values), noted, large)
+        return [self._newest]
 
     def place(self) -> _Place | None:
         """Returns the place from which a save that is made now lets the run go on, None for now."""
+        agreed = self._agreed
+        holding = (e for e in self._holding() if agreed is None or e.number in agreed)
+        return next(holding, None)
+
+    def _holding(self) -> list[_Place]:
         places = self._of_epoch([*self._places, *(self._stops if self._was_left else ())])
         mark = self._mark() if places else None
         same = [] if mark is None else [each for each in places if each.of_objects == mark]
-        found = next((each for each in same if not self._changed(each)), None)
-        if found is None and not self._position.begins_next:
+        found = [each for each in same if not self._changed(each)]
+        if not found and not self._position.begins_next:
             changed = dict.fromkeys(name for each in same for name in self._changed(each))
             of_these = (_TOO_LARGE.format(name=name) for name in changed)
             self.reasons = tuple(dict.fromkeys((*self.reasons, *of_these)))

@@ -63,7 +63,7 @@ class LeftLoops(Boundaries):
         reason = f"its loop was left {where} epoch {self.epoch + 1}"
         self._state.stop = Stop(reason, self._epochs_total)
         if is_under_way:
-            with contextlib.suppress(KeyboardInterrupt, ColabKitError):
+            with contextlib.suppress(KeyboardInterrupt), self._unraised():
                 self._end_epoch(has_steps=self.step != begun_at)
         self._save_unraised()
 

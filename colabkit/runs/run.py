@@ -354,7 +354,7 @@ class Run(LeftLoops, Reporting):
                 is_read_on = is_read_behind(own[0])
                 self._evaluation.after_pass(is_saved=is_outermost, is_read_on=is_read_on)
             self._seed_between(cursor)
-            if is_outermost and not (self.is_over or self._evaluation.lacks_something):
+            if is_outermost and not (self.is_over or self._lacks_something()):
                 self._save_and_wait()
 
     def _pass_by(self) -> None:

@@ -86,8 +86,11 @@ class RunOfSeveral(Agreeing, Run):
         super()._check_same_data(cursor, feed)
         is_first = cursor.outermost and cursor.call == 0
         facts = (feed.length, feed.state() is not None, _same_sample(feed) if is_first else "")
-        found = self._world.gather(facts, at="a pass over data")
-        lengths, with_state, samples = zip(*found, strict=True)
+        begins_behind = cursor.outermost and self._position.outermost_passed > 0
+        here = self._compared() if begins_behind else None
+        found = self._world.gather((*facts, here), at="a pass over data")
+        lengths, with_state, samples, compared = zip(*found, strict=True)
+        self._compare_place(compared)
         if len({*lengths}) > 1:
             message = f"The processes have {', '.join(map(str, lengths))} batches in a pass."
             hint = "Give all as many: torch.utils.data.DistributedSampler does."

@@ -110,13 +110,13 @@ class LeadingManager(CheckpointManager):
                 self._tell(None)
 
     @contextlib.contextmanager
-    def alone(self, *, when: bool) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Calls nobody: after an error the others may be anywhere."""
-        before, self._is_alone = self._is_alone, when
+        self._is_alone = True
         try:
             yield
         finally:
-            self._is_alone = before
+            self._is_alone = False
 
     def open(self) -> None:
         """Takes the lease on the run folder and starts the saver."""
@@ -350,7 +350,7 @@ class FollowingManager(CheckpointManager):
             still_valid=self._adapter.unchanged(),
         )
 
-    def alone(self, *, when: bool) -> contextlib.AbstractContextManager[None]:  # noqa: ARG002
+    def alone(self) -> contextlib.AbstractContextManager[None]:
         """Calls nobody, as ever."""
         return contextlib.nullcontext()
 

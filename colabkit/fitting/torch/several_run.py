@@ -41,6 +41,12 @@ class SeveralRun(Agreeing, TorchRun):
         # Callbacks change the model as process 0's do, or the processes come apart.
         return not (path[1] in {"others", "held"} and "callback " in str(path[2]))
 
+    def note_trained(self) -> None:
+        super().note_trained()
+        if not self.is_over:
+            at = f"what is trained by step {self.step:,}"
+            self._compare_place(self._world.gather(self._compared(), at=at))
+
     def agreed_logs(self) -> dict[str, float]:
         """Returns the values of the epoch that rank 0 has, by which schedules go."""
         return self._world.share(self.epoch_logs, at="the values of an epoch")

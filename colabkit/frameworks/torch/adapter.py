@@ -29,6 +29,7 @@ from colabkit.frameworks.torch.pieces import (
     cutter,
     left,
     require_form_of_weights,
+    reshard,
     whole,
 )
 from colabkit.frameworks.torch.prepared import gathers_gradients
@@ -96,6 +97,14 @@ class TorchAdapter:
         """
         require_wrapped(self._given)
         return join(self.device)
+
+    def reshard(self) -> None:
+        """Gives back whole weights that a forward has left in the place of pieces.
+
+        The next one gathers them anew, which all processes must do.
+        """
+        for module in self._state.modules.values():
+            reshard(module)
 
     def weights_digest(self) -> str:
         """Returns a hash of all weights, which must be the same in each process."""

@@ -13,6 +13,7 @@ import xxhash
 from colabkit.checkpoint import Forms, Pack, Section, encode
 from colabkit.errors import StateError
 from colabkit.frameworks.torch.backend import TorchBackend
+from colabkit.frameworks.torch.pieces import local, reshard
 from colabkit.frameworks.torch.small_state import SmallState
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import parameters_of
@@ -75,6 +76,7 @@ class _Seen:
             # Thousands of small tensors are taken up at once, and have no names.
             pack = Pack(_BACKEND, Forms())
             skeleton, found = encode(section.state, torch.is_tensor, pack)
+            found = local(found)
             values.append(skeleton)
             leaves |= {f"{section.name}/{name}": leaf for name, leaf in found.items()}
             members += pack.members
@@ -110,8 +112,10 @@ def evaluation_mark(state: TorchState) -> object | None:
 
 def weights_mark(state: TorchState) -> object | None:
     """Returns what is equal while all weights are the same; None without an optimizer."""
+    for module in state.modules.values():
+        reshard(module)  # a forward that no backward follows leaves whole weights in their place
     weights = [p for module in state.modules.values() for p in module.parameters()]
-    return Sample(weights) if state.optimizers else None
+    return Sample(local(weights)) if state.optimizers else None
 
 
 def _stamp_of(leaf: Any) -> Any:

@@ -54,6 +54,7 @@ class World:
         try:
             if not dist.is_initialized():
                 dist.init_process_group(backend, timeout=timeout, **_own_store(timeout))
+            self._is_nccl = backend == "nccl"
             self._board = _next_board(deadline_s)
             _roll_call(self._board).wait(deadline_s, patience_s=PATIENCE_S)
             self._connections = Connections()
@@ -218,8 +219,10 @@ class World:
         """Ends what this process and the others wait for from each other."""
         self.is_broken = True
         self._connections.end()
-        if _is_nccl(self.group):
-            _abort(self.group)
+        if self._is_nccl:
+            # One that this process has closed itself, as it left.
+            with contextlib.suppress(RuntimeError, ValueError, AssertionError):
+                _abort(self.group)
 
 
 def join(device: torch.device) -> World | None:
