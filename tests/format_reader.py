@@ -76,7 +76,7 @@ def state(node: Any, tensors: Tensors, members: list[np.ndarray]) -> Any:
         return np.frombuffer(raw, node["dtype"])[0] if kind == "scalar" else raw
     if kind in {"float", "complex"}:
         return float(value) if kind == "float" else complex(*map(float, value))
-    if kind in {None, "dataclass", "enum", "composite", "sparse", "torch"}:
+    if kind in {None, "dataclass", "enum", "composite", "sparse", "complex128", "torch"}:
         return {key: state(each, tensors, members) for key, each in node.items()}
     if kind in {"members", "numbers", "scalars", "some", "rows"}:
         return column(node, tensors, members)

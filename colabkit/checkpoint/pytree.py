@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import small_tensors, sparse
+from colabkit.checkpoint import complex_numbers, small_tensors, sparse
 from colabkit.checkpoint.columns import (
     DEPTH_MAX,
     FEW,
@@ -103,7 +103,7 @@ class _Encoder:
             return value if math.isfinite(value) else {TAG: "float", "value": repr(value)}
         if self._is_tensor(value):
             return self._laid(value, path)
-        if isinstance(value, np.ndarray) and describe_array(value) is not None:
+        if isinstance(value, np.ndarray) and _is_plain(value):
             return self._array(value, path)
         if isinstance(value, np.generic) and value.dtype.kind in "biufc":
             return {TAG: "scalar", "dtype": value.dtype.str, "value": value.tobytes().hex()}
@@ -191,6 +191,8 @@ class _Encoder:
         if kind == "tensor" and (members := sparse.members_of(value)):
             parts = {name: self.encode(each, (*path, name)) for name, each in members.items()}
             return {TAG: "sparse", "parts": parts, **sparse.facts_of(value)}
+        if (pairs := complex_numbers.pairs_of(value)) is not None:
+            return {TAG: "complex128", "pairs": self.encode(pairs, path)}
         if self._pack is not None and type(value) in self._pack.kinds:
             at = self._pack.take((value,))
             if at is not None:
@@ -265,6 +267,10 @@ def _kind_of(value: Mapping[Any, Any], path: tuple[str, ...]) -> tuple[str, dict
         raise StateError(message, where=where, hint=hint)
     named = next(name for name, known in _FACTORIES.items() if known is factory)
     return "defaultdict", {"factory": named}
+
+
+def _is_plain(array: np.ndarray[Any, Any]) -> bool:
+    return describe_array(array) is not None or array.dtype == np.complex128
 
 
 def axes_in_memory(array: np.ndarray[Any, Any]) -> tuple[int, ...]:
@@ -372,6 +378,11 @@ def _sparse(value: Any, many: Many) -> Any:
     return sparse.made_of(dict(zip(parts, many(parts.values()), strict=True)), value)
 
 
+def _complex(value: Any, many: Many) -> Any:
+    (pairs,) = many([value["pairs"]])
+    return complex_numbers.made_of(pairs)
+
+
 def _constant(value: Any, _many: Many) -> Any:
     if value["kind"] not in _CONSTANTS:
         raise ValueError(value["kind"])
@@ -421,6 +432,7 @@ _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "transposed": _transposed,
     "composite": _composed,
     "sparse": _sparse,
+    "complex128": _complex,
     "torch": _constant,
     "dataclass": _filled,
     "dict": _pairs,

@@ -51,7 +51,8 @@ def can_be_stored(tensor: torch.Tensor) -> bool:
         return False
     if tensor.layout is not torch.strided:
         return all(map(_is_known, members_of(tensor).values() or [tensor]))
-    return _is_known(tensor) or hasattr(tensor, "__tensor_flatten__")
+    is_wide = tensor.dtype is torch.complex128
+    return is_wide or _is_known(tensor) or hasattr(tensor, "__tensor_flatten__")
 
 
 def _is_known(tensor: torch.Tensor) -> bool:
@@ -93,12 +94,7 @@ class TorchBackend:
             raise StateError(message, where="", hint="Store a dense, unquantized tensor instead.")
         if dtype is None:
             message = f"A tensor of {tensor.dtype} cannot be stored."
-            hint = "Store it in another type" + (
-                ": torch.view_as_real gives one of float64."
-                if tensor.dtype is torch.complex128
-                else "."
-            )
-            raise StateError(message, where="", hint=hint)
+            raise StateError(message, where="", hint="Store it in another type.")
         if tensor.device.type == "meta":
             message = "A tensor on the meta device has no values to store."
             raise StateError(message, where="", hint="Move it to a device, or leave it out.")
@@ -177,7 +173,7 @@ class TorchBackend:
 
     def packs(self, tensor: Any) -> bool:
         """Whether tensors of its form can be put together."""
-        return tensor.layout is torch.strided and can_be_stored(tensor)
+        return can_be_stored(tensor) and _is_known(tensor)
 
     def gather(self, tensors: list[Any] | tuple[Any, ...]) -> Any:
         """Returns tensors of one form as rows of a new one, None where a form has changed."""
