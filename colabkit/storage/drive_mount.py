@@ -198,9 +198,11 @@ class DriveMount:
         if device != self._device:
             raise self.lost_error()
 
-    def lost_error(self) -> DriveLostError:
-        """Returns the error for a mount that is gone."""
+    def lost_error(self, said: str = "") -> DriveLostError:
+        """Returns the error for a mount that is gone, or that said something else than answers."""
         message = f"Drive is not mounted at {self.mountpoint} any more."
+        if said:
+            message = f"Drive at {self.mountpoint} does not answer ({said})."
         hint = "Run colabkit.mount(); what is not on Drive yet lies on this machine's disk."
         return DriveLostError(message, path=self.mountpoint, operation="reach Drive", hint=hint)
 

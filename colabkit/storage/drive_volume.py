@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -120,8 +121,10 @@ class DriveVolume(LocalVolume):
                 self.mount.require()
                 raise
             except OSError as error:
-                if error.errno in LOST or error.errno == errno.ETIMEDOUT:
+                if error.errno in LOST:
                     raise self.mount.lost_error() from error
+                if error.errno == errno.ETIMEDOUT:
+                    raise self.mount.lost_error(os.strerror(error.errno)) from error
                 if error.errno == errno.EROFS:
                     message = f"Drive at {self.mount.mountpoint} is mounted to be read only."
                     hint = (

@@ -455,6 +455,10 @@ WRONG = {
     "a number as metric": ({"metrics": [1]}, "metrics"),
     "text as a norm": ({"clip_grad_norm": "1"}, "clip_grad_norm"),
     "unknown scheduler": ({"scheduler": "banana"}, "scheduler"),
+    "a scheduler class that wants more": (
+        {"scheduler": lr_scheduler.CosineAnnealingLR},
+        "scheduler",
+    ),
     "unknown precision": ({"precision": "fp8"}, "precision"),
     "unknown device": ({"device": "banana"}, "device"),
     "a device of Lightning's": ({"device": "gpu"}, "device"),

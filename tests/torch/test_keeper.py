@@ -220,6 +220,7 @@ def test_a_mount_that_answers_while_writes_fail_ends_the_wait(tmp_path, in_haste
         manager.save(1, wait=False)
         with pytest.raises(CheckpointWriteError, match="is not in") as caught:
             manager.flush()
+        assert f"Drive at {root.parent} does not answer (Connection" in str(caught.value)
         assert "It is whole in" in caught.value.hint
         monkeypatch.setattr(os, "fsync", flush)
         manager.close()

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 import colabkit
+from tests import abilities
 
 X = torch.arange(12.0).reshape(6, 2) / 10
 
@@ -162,6 +163,96 @@ def test_what_is_passed_in_whatever_way_is_not_named(way, tmp_path):
     for _ in run.epochs(2):
         for x in run.batches(X, batch_size=2):
             averages(trainer, run, x)
+    assert run.verdict.reasons == ()
+
+
+class Delegating:
+    """A library's schedule around another one, as Accelerate's is."""
+
+    __module__ = "numpy"
+
+    def __init__(self, scheduler: Any) -> None:
+        self.scheduler = scheduler
+
+    def step(self) -> None:
+        self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scheduler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.scheduler.load_state_dict(state)
+
+
+class Counting(Delegating):
+    """A library's schedule around another one, which is put off."""
+
+    __module__ = "numpy"
+
+    def __init__(self, scheduler: Any) -> None:
+        super().__init__(scheduler)
+        self.steps = 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps > 2:
+            super().step()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps, "after": super().state_dict()}
+
+
+class CountingInSecret(Counting):
+    """A schedule of the user's own that leaves its count out of its state."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scheduler.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_named"), [(Delegating, False), (Counting, True), (CountingInSecret, True)]
+)
+def test_a_schedule_around_one_of_the_runs_is_named_where_it_may_count_itself(
+    kind, is_named, tmp_path
+):
+    trainer = Trainer()
+    around = kind(trainer.schedules[0])
+    run = colabkit.Run(
+        tmp_path,
+        model=trainer.model,
+        optimizer=trainer.optimizers["often"],
+        schedule=trainer.schedules[0],
+        progress=False,
+    )
+    for x in run.batches(X, batch_size=2):
+        trainer.step(x)
+        around.step()
+    said = "the loop's around begins anew at a resume: pass around=around to Run"
+    assert run.verdict.reasons == ((said,) if is_named else ())
+
+
+@pytest.mark.needs(abilities.trainer("accelerate"))
+def test_what_accelerate_has_prepared_is_held_where_the_run_has_what_is_within(tmp_path):
+    from accelerate import Accelerator
+
+    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
+    trainer = Trainer()
+    model, optimizer, schedule = accelerator.prepare(
+        trainer.model, trainer.optimizers["often"], trainer.schedules[0]
+    )
+    run = colabkit.Run(
+        tmp_path,
+        model=model,
+        optimizer=optimizer.optimizer,
+        schedule=schedule.scheduler,
+        progress=False,
+    )
+    for x in run.batches(X, batch_size=2):
+        with accelerator.accumulate(model):
+            accelerator.backward(model(x).sum())
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
     assert run.verdict.reasons == ()
 
 

@@ -140,6 +140,26 @@ def test_options_together_give_the_bits_of_the_plain_loop(
     assert bool(skipped) == (precision == "fp16" and accumulate < 9)
 
 
+def test_a_schedule_may_be_given_as_its_class(tmp_path):
+    told, optimizer = [], torch.optim.SGD(model().parameters(), 0.1)
+    schedule = lr_scheduler.LinearLR(optimizer)
+    for _ in range(EPOCHS):
+        told.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    ours = model()
+    history = colabkit.fit(
+        ours,
+        batches(),
+        tmp_path,
+        epochs=EPOCHS,
+        optimizer=torch.optim.SGD(ours.parameters(), 0.1),
+        scheduler=lr_scheduler.LinearLR,
+        **QUIET,
+    )
+    assert [row["lr"] for row in history.epochs] == told
+
+
 def mean_of(function: Any) -> Any:
     """Returns a loss that is a mean over samples, as the part that some samples are of a batch."""
 

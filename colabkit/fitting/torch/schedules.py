@@ -174,7 +174,9 @@ def make_schedule(
         scheduler = _named_scheduler(scheduler, length, warmup=warmup, per_step=per_step)
     if scheduler is None:
         return Schedule()
-    if not hasattr(scheduler, "step") and callable(scheduler):
+    if isinstance(scheduler, type):
+        scheduler = _made_of(scheduler, optimizer)
+    elif not hasattr(scheduler, "step") and callable(scheduler):
         scheduler = scheduler(optimizer)
     if isinstance(scheduler, type) or not hasattr(scheduler, "step"):
         message = f"scheduler={scheduler!r} gives no scheduler."
@@ -196,6 +198,16 @@ def make_schedule(
         raise ArgumentError(message, argument="scheduler", hint=hint)
     counts_updates = callable(getattr(scheduler, "step_update", None)) and not per_step
     return Schedule(scheduler, per_step, wants, counts_updates)
+
+
+def _made_of(kind: type, optimizer: torch.optim.Optimizer) -> Any:
+    try:
+        return kind(optimizer)
+    except TypeError as error:
+        name = kind.__name__
+        message = f"{name} cannot be made of the optimizer alone ({error})."
+        hint = f"Pass scheduler=lambda optimizer: {name}(optimizer, ...)."
+        raise ArgumentError(message, argument="scheduler", hint=hint) from error
 
 
 def _require_rates(optimizer: torch.optim.Optimizer, what: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Set
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from colabkit.frameworks.begun_anew import begun_anew, left_out
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import parameters_of
+from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 
 
 def carried(
@@ -30,7 +32,7 @@ def carried(
     left = tuple(
         left_out(name, trains_others=trains_others(each, held))
         for name, each in without.items()
-        if id(each) not in held
+        if id(each) not in held and not _is_wrapper(each, held)
     )
     if not (state.optimizers or state.modules):
         return (*left, *begun_anew(decisive))  # what trains, if anything, is none of PyTorch's
@@ -46,6 +48,16 @@ def carried(
     )
     others = (name for name, value in decisive.items() if id(value) not in held)
     return (*left, *begun_anew(dict.fromkeys((*arrays, *others))))
+
+
+def _is_wrapper(value: Any, held: Set[int]) -> bool:
+    """Whether a library's object gives as its own the state of one that a run was given."""
+    if is_of_users_class(type(value)):
+        return False  # it may count beside that
+    within = [each for each in attributes_of(value).values() if id(each) in held]
+    with contextlib.suppress(Exception):  # what a state is made of may not compare
+        return any(value.state_dict() == each.state_dict() for each in within)
+    return False
 
 
 def trains_others(value: Any, held: Set[int]) -> bool:
