@@ -57,6 +57,22 @@ def stateful_loader(scale: float = 1.0) -> Any:
     return StatefulDataLoader(Rows(scale), batch_size=8)
 
 
+class Stateless(torch_data.IterableDataset):
+    """Begins at its beginning each time."""
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.rows = pairs(scale)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.rows)
+
+
+def counting_loader(scale: float = 1.0) -> Any:
+    from torchdata.stateful_dataloader import StatefulDataLoader
+
+    return StatefulDataLoader(Stateless(scale), batch_size=8)
+
+
 def nodes(scale: float = 1.0) -> Any:
     from torchdata import nodes as tn
 
@@ -73,6 +89,7 @@ def prepared(scale: float = 1.0) -> Any:
 SOURCES = {
     "a dataset": plain,
     "a loader": stateful_loader,
+    "a loader that counts": counting_loader,
     "nodes": nodes,
     "a prepared loader": prepared,
 }
@@ -198,9 +215,21 @@ def of_nodes(sampler: Any, workers: int, *, draws: bool = False) -> Any:
     return tn.Loader(tn.ParallelMapper(batches, torch_data.default_collate, workers))
 
 
+class CountingTwice(Rows):
+    """Reads again up to its place where it begins, and counts that on top."""
+
+    def __iter__(self) -> Iterator[Any]:
+        first, self.place = self.place, 2 * self.place
+        for row in self.rows[first:]:
+            self.place += 1
+            yield row
+        self.place = 0
+
+
 DRAWING = {
     "an order": lambda: torch_data.DataLoader(Drawing(), batch_size=8),
     "what is read ahead": lambda: torch_data.DataLoader(Buffering(), batch_size=8),
+    "what a resume counts": lambda: torch_data.DataLoader(CountingTwice(), batch_size=8),
     "in threads": lambda: of_nodes(range(SAMPLES), 2, draws=True),
     "of a loader that looks ahead": lambda: of_nodes(range(SAMPLES), 0, draws=True),
 }

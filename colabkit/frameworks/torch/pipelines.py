@@ -53,6 +53,20 @@ def forgets_its_buffer(source: Any) -> bool:
     return any(type(stage).__name__.startswith("BufferShuffled") for stage in _stages(stream))
 
 
+def counts_alone(source: Any) -> bool:
+    """Whether a source's state is how many batches it gave, which a resume counts twice.
+
+    Such a source is read again instead, as it would do itself.
+
+    Source:
+        torchdata.stateful_dataloader, whose iterators fetch again what a stream without a state
+        gave, and count that on top.
+    """
+    kinds = (each.__module__ for each in type(source).__mro__)
+    is_loader = any(each.startswith("torchdata.stateful_dataloader") for each in kinds)
+    return is_loader and not hasattr(source.dataset, "state_dict")
+
+
 def forget_old_state(source: Any) -> None:
     """Has a loader of torchdata's nodes say its own state, where it was loaded at an end.
 

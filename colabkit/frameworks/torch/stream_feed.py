@@ -27,6 +27,7 @@ from colabkit.frameworks.torch.loading import (
 from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
 from colabkit.frameworks.torch.pipelines import (
     come_to_the_end,
+    counts_alone,
     end_readers,
     forget_old_state,
     forgets_its_buffer,
@@ -85,7 +86,8 @@ class StreamFeed:
             # What comes from another process was copied on its way.
             self._hand_out = aligned
         has_state = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
-        is_whole = has_state and not self._workers and not forgets_its_buffer(source)
+        is_whole = has_state and not (self._workers or forgets_its_buffer(source))
+        is_whole = is_whole and not counts_alone(source)
         self._stateful: Any = source if is_whole else None
         self._one_shot = not has_state and isinstance(source, Iterator)
         self._ahead: Ahead | None = None
@@ -186,11 +188,11 @@ class StreamFeed:
         yield from batches
 
     def _goes_on_from_its_state(self, key: int, fresh: Any) -> bool:
-        """Whether its second batches are the same from the state after the first.
+        """Whether its next batches are the same where it goes on from its state, and once more.
 
         Workers take turns: of so many batches, one is of a worker that has given one before.
         """
-        count = 1 + min(self._readers, _READERS_MAX)
+        count = 2 + min(self._readers, _READERS_MAX)
         # Asked for its state, it may have begun to read, under no seed.
         _digests(self._open(key, 0), 1)
         self._stateful.load_state_dict(copy.deepcopy(fresh))
@@ -198,10 +200,14 @@ class StreamFeed:
         self._first = _digests(batches, 1)
         after = self._own_state()
         then = _digests(batches, count)
-        again = then
+        again: list[str] = []
         if then:
             self._stateful.load_state_dict(after)
-            again = _digests(self._open(key, 1), count)
+            batches = self._open(key, 1)
+            again += _digests(batches, 1)
+        if len(then) > 1:
+            self._stateful.load_state_dict(self._own_state())
+            again += _digests(self._open(key, 2), count - 1)
         self._stateful.load_state_dict(copy.deepcopy(fresh))
         return then == again
 
