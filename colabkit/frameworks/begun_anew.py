@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+from colabkit.frameworks.state_pairs import has_no_state
 
-def begun_anew(paths: Iterable[str]) -> tuple[str, ...]:
-    """Returns sentences on variables that begin anew at a resume: ``best``, ``self.best``."""
+_GIVE = " give it state_dict and load_state_dict, and"
+
+
+def begun_anew(
+    paths: Iterable[str], values: Mapping[str, Any] = MappingProxyType({})
+) -> tuple[str, ...]:
+    """Returns sentences on variables that begin anew at a resume: ``best``, ``self.best``.
+
+    Args:
+        paths: They.
+        values: What is known of what they are, by path.
+    """
     return tuple(
-        f"the loop's {path} begins anew at a resume: keep it with"
+        f"the loop's {path} begins anew at a resume:"
+        f"{_GIVE if has_no_state(values.get(path)) else ''} keep it with"
         f" run.state({name_of(path)}={path.rpartition(':')[2]})"
         for path in paths
     )

@@ -12,11 +12,11 @@ from colabkit.checkpoint import axes_in_memory, deep_copy, encode
 from colabkit.errors import ArgumentError, StateError
 from colabkit.frameworks.generators import generator_state, restore_generator
 from colabkit.frameworks.small_copies import small_copies
+from colabkit.frameworks.state_pairs import state_pair_of
 from colabkit.storage import hash_of
 
 # Hashed at each save of an evaluation; of more nobody knows whether it has changed.
 _HASHED_BYTES_MAX = 64 << 20
-_PAIRS = (("state_dict", "load_state_dict"), ("get_state", "set_state"), ("getstate", "setstate"))
 
 
 class _Stamp:
@@ -164,16 +164,10 @@ def _mark_of(value: Any, is_tensor: Callable[[object], bool]) -> object | None:
     return None if None in stamps.values() else (skeleton, stamps)
 
 
-def _pair_of(value: Any) -> tuple[str, str] | None:
-    return next(
-        (p for p in _PAIRS if all(callable(getattr(value, each, None)) for each in p)), None
-    )
-
-
 def _state_of(value: Any) -> Any:
     if isinstance(value, np.random.Generator | np.random.RandomState):
         return generator_state(value)
-    pair = _pair_of(value)
+    pair = state_pair_of(value)
     return value if pair is None else getattr(value, pair[0])()
 
 
@@ -182,7 +176,7 @@ def _put_back(passed: Any, stored: Any) -> Any:
     if isinstance(passed, np.random.Generator | np.random.RandomState):
         restore_generator(passed, stored)
         return passed
-    if (pair := _pair_of(passed)) is not None:
+    if (pair := state_pair_of(passed)) is not None:
         getattr(passed, pair[1])(stored)
         return passed
     if isinstance(passed, np.ndarray) and isinstance(stored, np.ndarray):

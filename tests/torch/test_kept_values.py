@@ -174,3 +174,54 @@ def test_what_a_first_pass_gathers_is_named_as_it_goes_on_at_the_batch(tmp_path)
             found = torch.cat([found, model(batch).detach()])
         (reason,) = run.verdict.reasons
         assert reason.startswith("the loop's found begins anew at a resume")
+
+
+class Walk:
+    """An environment without a state to give."""
+
+    def __init__(self) -> None:
+        self.at, self.seen = 0.0, collections.deque[float](maxlen=3)
+
+    def reset(self) -> None:
+        self.at = 0.0
+
+    def step(self, way: float) -> float:
+        self.at += way
+        self.seen.append(self.at)
+        return sum(self.seen)
+
+
+class Telling(Walk):
+    """One that has been given what the verdict asks for."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"at": self.at, "seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.at, self.seen = state["at"], state["seen"]
+
+
+def walked(folder: Path, walk: Walk, *, until: int = 6, is_kept: bool = False) -> colabkit.Run:
+    run = colabkit.Run(folder, progress=False, save_every=1)
+    if is_kept:
+        run.state(walk=walk)
+    for item in run.items(range(6)):
+        if item == until:
+            raise TimeoutError
+        run.log(found=walk.step(item + 0.1))
+    return run
+
+
+def test_an_object_that_nothing_can_store_is_named_with_what_it_needs(tmp_path):
+    alone = walked(tmp_path / "alone", Walk())
+    (reason,) = alone.verdict.reasons
+    assert reason == (
+        "the loop's walk begins anew at a resume: give it state_dict and load_state_dict, and keep"
+        " it with run.state(walk=walk)"
+    )
+    with pytest.raises(TimeoutError):
+        walked(tmp_path / "left", Telling(), until=4, is_kept=True)
+    resumed = walked(tmp_path / "left", Telling(), is_kept=True)
+    assert resumed.verdict.reasons == ()
+    expected, found = (each.history.steps["found"].tolist() for each in (alone, resumed))
+    assert found == expected

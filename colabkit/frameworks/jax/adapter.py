@@ -165,7 +165,7 @@ class JaxAdapter(PlainAdapter):
         trees = {name: [id(leaf) for leaf in jax.tree.leaves(e)] for name, e in decisive.items()}
         others = [n for n, ids in trees.items() if n not in arrays and not (ids and held >= {*ids})]
         modules = [name for name in others if has_nodes(decisive[name])]
-        plain = begun_anew(name for name in others if name not in modules)
+        plain = begun_anew((name for name in others if name not in modules), decisive)
         return (*(_CARRIED.format(name) for name in arrays), *map(changes, modules), *plain)
 
     def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:  # noqa: ARG002

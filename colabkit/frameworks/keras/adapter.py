@@ -274,7 +274,7 @@ class KerasAdapter:
         apart = {n: decisive[n] for n in self.trained_apart(decisive) if n not in arrays}
         parts = {n: {i for v in variables_of(e) for i in ids_of(v)} for n, e in apart.items()}
         left_out = [name for name in apart if not parts[name] <= held]
-        others = begun_anew(name for name in apart if not parts[name])
+        others = begun_anew((name for name in apart if not parts[name]), apart)
         carried = (_CARRIED.format(name) for name in arrays)
         return (*carried, *map(changes, left_out), *others)
 

@@ -309,7 +309,7 @@ class PlainAdapter:
         decisive: Mapping[str, Any],
     ) -> tuple[str, ...]:
         """Returns what steps go by, in words."""
-        return begun_anew(decisive)
+        return begun_anew(decisive, decisive)
 
     def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:
         """Nothing tells which of them are trained."""

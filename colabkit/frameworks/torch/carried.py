@@ -35,7 +35,8 @@ def carried(
         if id(each) not in held and not _is_wrapper(each, held)
     )
     if not (state.optimizers or state.modules):
-        return (*left, *begun_anew(decisive))  # what trains, if anything, is none of PyTorch's
+        # What trains, if anything, is none of PyTorch's.
+        return (*left, *begun_anew(decisive, decisive))
     arrays = (
         name
         for name, value in variables.items()
@@ -47,7 +48,7 @@ def carried(
         )
     )
     others = (name for name, value in decisive.items() if id(value) not in held)
-    return (*left, *begun_anew(dict.fromkeys((*arrays, *others))))
+    return (*left, *begun_anew(dict.fromkeys((*arrays, *others)), decisive))
 
 
 def _is_wrapper(value: Any, held: Set[int]) -> bool:
