@@ -496,6 +496,17 @@ def test_a_wrong_argument_is_named_before_the_first_step(name, tmp_path):
     assert caught.value.hint
 
 
+def test_a_third_part_of_batches_is_said_to_be_taken_for_the_target(tmp_path):
+    class Weighed(nn.Linear):
+        def forward(self, x, y):
+            return super().forward(x)
+
+    batch = (*arrays(), torch.ones(len(X)))
+    with pytest.raises(ArgumentError, match="The target is a batch's last part") as caught:
+        colabkit.fit(Weighed(6, 3), [batch], tmp_path, **QUIET)
+    assert "Weights of samples are for a loop of your own over colabkit.Run" in caught.value.hint
+
+
 @pytest.mark.parametrize("folder", [None, "", " ", 5, torch.zeros(3)])
 def test_what_is_no_path_is_no_run_folder(folder):
     for call in (

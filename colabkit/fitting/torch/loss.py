@@ -93,12 +93,15 @@ def own_loss(output: Any) -> torch.Tensor | None:
     return found if isinstance(found, torch.Tensor) else None
 
 
-def infer_loss(output: Any, target: Any, *, is_first: bool = True) -> LossFunction:
+def infer_loss(
+    output: Any, target: Any, inputs: Any = None, *, is_first: bool = True
+) -> LossFunction:
     """Returns the loss that the shapes and dtypes of output and target ask for.
 
     Args:
         output: What the model gave, [N, C, ...] or [N, ...].
         target: Whole numbers [N, ...] for classes, floats of the output's shape otherwise.
+        inputs: What the model was called with, for the error.
         is_first: Whether the run has trained on no batch yet. Later ones say nothing by their
             values: targets mixed of two samples may all be of one by chance.
 
@@ -119,10 +122,10 @@ def infer_loss(output: Any, target: Any, *, is_first: bool = True) -> LossFuncti
             return _BY_NAME["mse"]
         if target.is_floating_point() and output.shape == target.shape:
             return _BY_NAME["mse"]
-    raise _no_loss_error(output, target)
+    raise _no_loss_error(output, target, inputs)
 
 
-def _no_loss_error(output: Any, target: Any) -> ArgumentError:
+def _no_loss_error(output: Any, target: Any, inputs: Any) -> ArgumentError:
     hint = "Pass loss=, a function of (output, target) or a name."
     if output is None:
         message = "The model returned nothing."
@@ -148,6 +151,9 @@ def _no_loss_error(output: Any, target: Any) -> ArgumentError:
     if isinstance(output, torch.Tensor) and isinstance(target, torch.Tensor):
         hint = f"{hint_on_target(output, target)} {hint}".strip()
     message = f"No loss fits an output of {form_of(output)} and a target of {form_of(target)}."
+    if isinstance(inputs, tuple):
+        message += " The target is a batch's last part; all before it are inputs of the model."
+        hint += " Weights of samples are for a loop of your own over colabkit.Run."
     return ArgumentError(message, argument="loss", hint=hint)
 
 

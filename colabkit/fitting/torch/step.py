@@ -149,7 +149,7 @@ class Forward:
                 self._classes, self._may_be_overwritten = OWN, True
                 return output, target, loss
             found = main_output(output)
-            self._criterion = infer_loss(found, target, is_first=self.is_first)
+            self._criterion = infer_loss(found, target, inputs, is_first=self.is_first)
             self._classes = classes_of(self._criterion)
         if target is None:
             target = inputs
