@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,38 @@ def test_options_together_give_the_bits_of_the_plain_loop(
     skipped = fitted_and_by_hand(tmp_path, schedule, precision, **options)
     # The mean over a whole epoch is too small to overflow.
     assert bool(skipped) == (precision == "fp16" and accumulate < 9)
+
+
+class Counting(torch_data.Sampler[int]):
+    """Draws each order by how many it has given."""
+
+    def __init__(self) -> None:
+        self.passes = 0
+
+    def __len__(self) -> int:
+        return len(arrays()[0])
+
+    def __iter__(self) -> Iterator[int]:
+        self.passes += 1
+        generator = torch.Generator().manual_seed(self.passes)
+        return iter(torch.randperm(len(self), generator=generator).tolist())
+
+
+def test_a_sampler_that_counts_gives_the_orders_of_the_plain_loop(tmp_path):
+    def shuffled() -> torch_data.DataLoader:
+        data = torch_data.TensorDataset(*arrays())
+        return torch_data.DataLoader(data, batch_size=8, sampler=Counting())
+
+    plain, ours, own = model(), model(), shuffled()
+    optimizers = [torch.optim.SGD(each.parameters(), 0.1) for each in (plain, ours)]
+    told = by_hand.train(
+        plain, lambda: own, epochs=EPOCHS, optimizer=optimizers[0], loss=cross_entropy
+    )
+    options = {"optimizer": optimizers[1], "loss": nn.CrossEntropyLoss(), **QUIET}
+    history = colabkit.fit(ours, shuffled(), tmp_path, epochs=EPOCHS, **options)
+    same_told(told, history)
+    same_bits(plain, ours)
+    assert "told the number of each by a method set_epoch" in str(history.verdict)
 
 
 def test_a_schedule_may_be_given_as_its_class(tmp_path):

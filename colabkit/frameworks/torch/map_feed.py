@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils import data as torch_data
@@ -19,6 +20,7 @@ from colabkit.frameworks.torch.loading import InitInWorker, identity, length_of,
 from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
 from colabkit.frameworks.torch.parts import Parts, RequestCutter, Share
 from colabkit.frameworks.torch.randomness import seed_everything
+from colabkit.frameworks.users_own import attributes_of
 
 # One by itself, worker or none, fetches a batch so often to show how it behaves.
 _ALONE = 2
@@ -76,7 +78,8 @@ class MapFeed:
     def first_sample(self) -> str:
         """Returns a hash of the first sample in an order; "" where it would tell nothing."""
         start = Start(key=0, epoch=0)
-        head = list(itertools.islice(self._order(start), 1))
+        with _asked_in_vain(self._sampler, self._loader.sampler):
+            head = list(itertools.islice(self._order(start), 1))
         if not head or self._loader.num_workers or not self._same_order_twice(start):
             return ""
         request = BatchRequest(0, head[0].indices[:1])
@@ -178,9 +181,10 @@ class MapFeed:
         self._order_generators.reseed(seed)
 
     def _same_order_twice(self, start: Start) -> bool:
-        heads = [
-            [each.indices for each in itertools.islice(self._order(start), 2)] for _ in range(2)
-        ]
+        with _asked_in_vain(self._sampler, self._loader.sampler):
+            heads = [
+                [each.indices for each in itertools.islice(self._order(start), 2)] for _ in range(2)
+            ]
         return heads[0] == heads[1]
 
     def _compare_first(self, fetched: Iterator[Any], times: int) -> Iterator[Any]:
@@ -226,7 +230,10 @@ class MapFeed:
         if self._watch.changed:
             found.append(self._said_of_changes(", ".join(self._watch.changed)))
         if self._order_repeats is False:
-            found.append("the sampler gave another order when asked twice under the same seed")
+            found.append(
+                "the sampler gave another order when asked twice under the same seed (one that"
+                " counts its passes is told the number of each by a method set_epoch)"
+            )
         if OwnGenerators(self._loader.dataset, self._sampler).unseedable():
             found.append("the data holds a random.SystemRandom, which cannot be seeded")
         return tuple(found)
@@ -260,6 +267,16 @@ def _unsteady_order_error() -> ArgumentError:
     )
     hint = "Let it draw from torch's, NumPy's or Python's generators, or from one it keeps itself."
     return ArgumentError(message, argument="data", hint=hint)
+
+
+@contextlib.contextmanager
+def _asked_in_vain(*samplers: Any) -> Iterator[None]:
+    """Has samplers that count how often they were asked for an order not count this time."""
+    own = [attributes_of(each) for each in samplers]
+    kept = [{n: e for n, e in each.items() if type(e) in {bool, int, float}} for each in own]
+    yield
+    for there, before in zip(own, kept, strict=True):
+        cast("dict[str, Any]", there).update(before)
 
 
 def _outlives_its_use(loader: torch_data.DataLoader[Any]) -> bool:
