@@ -225,3 +225,11 @@ def test_an_object_that_nothing_can_store_is_named_with_what_it_needs(tmp_path):
     assert resumed.verdict.reasons == ()
     expected, found = (each.history.steps["found"].tolist() for each in (alone, resumed))
     assert found == expected
+
+
+def test_run_asks_for_the_methods_of_an_object_that_nothing_can_store(tmp_path):
+    model = torch.nn.Linear(2, 2)
+    with pytest.raises(ArgumentError, match="without state_dict and load_state_dict") as caught:
+        colabkit.Run(tmp_path, model=model, walk=Walk(), progress=False)
+    assert caught.value.hint.startswith("Give it both, for the numbers")
+    colabkit.Run(tmp_path, model=model, walk=Telling(), progress=False)

@@ -11,6 +11,7 @@ from torch import nn
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.attributes import has_state
 from colabkit.frameworks.generators import find_generators
+from colabkit.frameworks.state_pairs import has_no_state
 
 
 def check_can_be_saved(name: str, value: Any) -> None:
@@ -24,7 +25,9 @@ def check_can_be_saved(name: str, value: Any) -> None:
         return
     message = f"{name} is of type {type(value).__name__}, without state_dict and load_state_dict."
     hint = f"Give it both, or leave it out; a loop's variables are kept by run.state({name}=...)."
-    if _holds_some_with_state(value):
+    if has_no_state(value):
+        hint = "Give it both, for the numbers, arrays and generators that it is made of."
+    elif _holds_some_with_state(value):
         hint = "Pass each by itself: Run(folder, model=model, optimizer=optimizer, scheduler=...)."
     raise ArgumentError(message, argument=name, hint=hint)
 
