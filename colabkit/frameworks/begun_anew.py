@@ -29,6 +29,24 @@ def begun_anew(
     )
 
 
+def read_on(paths: Iterable[str]) -> tuple[str, ...]:
+    """Returns sentences on iterators that steps read on by themselves."""
+    return tuple(
+        f"the loop reads {path} on by itself, which a resume begins anew: loop over what it reads"
+        " with run.batches() or run.items()"
+        for path in paths
+    )
+
+
+def remembers(paths: Iterable[str]) -> tuple[str, ...]:
+    """Returns sentences on functions that give again what they once drew, or made with a model."""
+    return tuple(
+        f"the loop's {path} remembers what it drew or made with the model, and has to do so again"
+        f" at a resume: keep its answers in a dict with run.state({name_of(path)}={{}})"
+        for path in paths
+    )
+
+
 def left_out(path: str, *, trains_others: bool) -> str:
     """Returns a sentence on an optimizer, a schedule or the like that a run was not given."""
     more = ", and the module that it trains" if trains_others else ""
@@ -66,5 +84,7 @@ def name_of(path: str) -> str:
         >>> name_of("trainer._teacher"), name_of("optimizers['b']")
         ('teacher', 'optimizers_b')
     """
+    path = path.removesuffix(".__self__")
     name = re.split(r"[.:](?![^\[]*\])", path)[-1]
-    return re.sub(r"\W+", "_", name).strip("_") or "value"
+    name = re.sub(r"\W+", "_", name).strip("_")
+    return name if name.isidentifier() else f"value_{name}".strip("_")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import itertools
 import weakref
 from collections.abc import Callable, Iterable
@@ -11,6 +13,7 @@ from typing import Any, NamedTuple
 from colabkit.frameworks.users_own import attributes_of
 
 _COMPARED_MAX = 256
+_LINK = "_lru_list_elem"
 _TOLD = object()
 
 
@@ -96,3 +99,24 @@ def unwrapped(value: object) -> object:
     while not isinstance(value, type) and "__wrapped__" in (own := attributes_of(value)):
         value = own["__wrapped__"]
     return value
+
+
+def remembered_by(function: object) -> list[Any]:
+    """Returns what a function that ``functools.cache`` or ``lru_cache`` has wrapped has given."""
+    if not isinstance(function, _CACHED):
+        return []
+    parts = gc.get_referents(function)
+    kept = [each for each in parts if isinstance(each, dict) and each is not vars(function)]
+    answers = [each for by_question in kept for each in by_question.values()]
+    # One with a bound has links in their place, each of a question and its answer.
+    pairs = itertools.pairwise(parts)
+    answers += [each for each, of in pairs if isinstance(of, type) and of.__name__ == _LINK]
+    return [each for each in answers if type(each).__name__ not in {_LINK, "object"}]
+
+
+def is_cached(function: object) -> bool:
+    """Whether a function remembers what it has given."""
+    return isinstance(function, _CACHED)
+
+
+_CACHED = type(functools.cache(lambda: None))

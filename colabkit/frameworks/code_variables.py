@@ -181,7 +181,7 @@ class _Reading:
 
 
 def _places_of(function: types.FunctionType) -> Iterator[Place]:
-    for name, value in _defaults_of(function).items():
+    for name, value in defaults_of(function).items():
         yield Place(None, name, value)
     for name in vars(function):
         yield Place(vars(function), name)
@@ -193,7 +193,7 @@ def _places_of(function: types.FunctionType) -> Iterator[Place]:
             yield Place(space, name)
 
 
-def _defaults_of(function: types.FunctionType) -> Mapping[str, Any]:
+def defaults_of(function: types.FunctionType) -> Mapping[str, Any]:
     """Returns by name what arguments are unless they are given: lists that keep, say."""
     code, values = function.__code__, function.__defaults__ or ()
     names = code.co_varnames[code.co_argcount - len(values) : code.co_argcount]

@@ -10,8 +10,10 @@ from typing import Any
 
 from colabkit.frameworks.users_own import attributes_of
 from colabkit.runs.leaving import frames_over
-from colabkit.runs.loop_events import Event, Reader, Room, Verb, is_conditional, within
-from colabkit.runs.loop_source import LoopSource, call_at, loop_at, path_of
+from colabkit.runs.loop_events import Event, Reader, is_conditional
+from colabkit.runs.loop_paths import path_of, prefixes_of, root_of, within
+from colabkit.runs.loop_rooms import Room
+from colabkit.runs.loop_source import LoopSource, call_at, loop_at
 from colabkit.runs.loop_uses import Uses
 from colabkit.runs.loop_values import (
     Held,
@@ -20,14 +22,17 @@ from colabkit.runs.loop_values import (
     is_array,
     is_environment,
     is_generator,
+    is_iterator,
     is_lone,
     is_metric,
     is_pool,
     is_row,
+    is_single,
     is_stepping,
     is_waiting,
     variables_of,
 )
+from colabkit.runs.loop_writes import Verb
 
 _WRITES = (Verb.SET, Verb.CHANGE)
 _DEPTH_MAX = 3
@@ -121,6 +126,7 @@ def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple
             yield from ((f"{path}.{name}", own_of[name]) for name in _COUNTED if name in own_of)
             continue
         is_handed_on = _is_set(value, verbs) or _is_changed(value, verbs)
+        is_handed_on |= values.is_answer(path) and Verb.CHANGE in verbs
         goes_by = is_stepping(value) or _is_of_data(path, values)
         goes_by = is_handed_on and (goes_by or uses.decide(path))
         if goes_by or (is_handed_on and _is_read_behind(frame, frame, path, values)):
@@ -185,7 +191,7 @@ def is_returned_on(frame: FrameType, held: Held, depth: int = 0) -> bool:
     values = Values(caller, held)
     reader = Reader(values, found.source).read(found.scope)
     uses = Uses(reader, values, lambda: is_returned_on(caller, held, depth + 1))
-    return uses.leads_on(found.call, Room(found.source), "")
+    return uses.leads_on(found.call, Room(found.source, values), "")
 
 
 def _is_read_behind(
@@ -215,20 +221,20 @@ def _is_read_behind(
 
 def _known_as(caller: FrameType, frame: FrameType, path: str, values: Values) -> Iterator[str]:
     """Yields how a caller names what a function knows as a path, where it can be the caller's."""
-    root, *names = path.split(".")
+    root = root_of(path)
     own, code = frame.f_code, caller.f_code
-    is_global = root not in {*own.co_varnames, *own.co_freevars}
+    is_global = root not in {*own.co_varnames, *own.co_freevars, *own.co_cellvars}
     is_shared = root in own.co_freevars and root in {*code.co_freevars, *code.co_cellvars}
     if is_global and caller.f_globals is frame.f_globals:
         is_shared = root not in code.co_varnames
     if is_shared:
         yield path
     if is_global or root in {*own.co_freevars, *own.co_varnames[: _arguments_of(own)]}:
-        owners = [values.of(".".join([root, *names[:n]])) for n in range(len(names) + 1)]
-        place_of = {id(each): n for n, each in enumerate(owners) if not is_lone(each)}
+        owners = {each: values.of(each) for each in prefixes_of(path)}
+        rest_of = {id(e): path[len(p) :] for p, e in owners.items() if not is_lone(e)}
         for name, value in variables_of(caller).items():
-            if id(value) in place_of:
-                yield ".".join([name, *names[place_of[id(value)] :]])
+            if id(value) in rest_of:
+                yield name + rest_of[id(value)]
 
 
 def _arguments_of(code: CodeType) -> int:
@@ -244,5 +250,5 @@ def _is_set(value: object, verbs: set[Verb]) -> bool:
 
 
 def _is_changed(value: object, verbs: set[Verb]) -> bool:
-    kinds = (is_pool, is_environment, is_stepping, is_array, has_state, is_metric)
-    return Verb.CHANGE in verbs and any(is_such(value) for is_such in kinds)
+    kinds = (is_pool, is_environment, is_stepping, is_array, is_single, has_state, is_metric)
+    return Verb.CHANGE in verbs and any(is_such(value) for is_such in (*kinds, is_iterator))

@@ -11,10 +11,11 @@ import re
 import sys
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, Generic, TypeVar
 
-from colabkit.runs.loop_source import is_installed
+from colabkit.runs.loop_source import is_installed, loop_at
 
 T = TypeVar("T")
 # What runs where ``break`` and ``return`` let go of a loop's iterator; no error stands there.
@@ -22,6 +23,7 @@ _LETTING_GO = frozenset({"POP_TOP", "POP_ITER"})
 _WAITING = frozenset({"YIELD_VALUE", "RESUME", "SEND"})
 _DEPTH_MAX = 3
 _COUNTERS = {"enumerate": enumerate, "islice": itertools.islice, "zip": zip}
+_PACKAGE = str(Path(__file__).parents[1])
 _ACCESSES = re.compile(r"(LOAD|STORE)_(?:FAST|NAME|GLOBAL|DEREF)")
 
 
@@ -113,7 +115,8 @@ def read_on_by(loop: weakref.ref[Any]) -> tuple[str, ...]:
     """
     steps, found = loop(), []
     for frame in frames_over(steps):
-        body = body_of(frame)
+        # What stands in a source is read there, with what becomes of it.
+        body = () if loop_at(frame) is not None else body_of(frame)
         for called, given in itertools.pairwise(each for each in body if each.argval is not None):
             value = value_of(given.argval, frame) if called.argval == "next" else None
             goes_on = hasattr(value, "state_dict") or _is_ours(value, steps)
@@ -213,6 +216,14 @@ def _counts(counter: object, steps: Any) -> bool:
 def _is_ours(iterator: object, steps: Any) -> bool:
     """Whether an iterator is a loop over the same run, which goes on where it stopped, too."""
     return getattr(iterator, "gi_code", None) is steps.gi_code
+
+
+def reads_loop(iterator: object, depth: int = 0) -> bool:
+    """Whether an iterator is a loop over a run, or gives what one gives: a progress bar's."""
+    code = getattr(iterator, "gi_code", None)
+    if isinstance(iterator, Loop) or (code is not None and code.co_filename.startswith(_PACKAGE)):
+        return True
+    return depth < _DEPTH_MAX and any(reads_loop(e, depth + 1) for e in _inner_of(iterator))
 
 
 def _leads_to(iterator: object, steps: object, depth: int = 0) -> bool:

@@ -8,77 +8,32 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import enum
+import functools
 from collections.abc import Iterator, Sequence
-from types import FunctionType, MethodType, ModuleType
+from types import FunctionType, MethodType
 from typing import Any
 
-from colabkit.frameworks.bystanders import unwrapped
-from colabkit.runs.loop_source import Source, function_at, path_of
-from colabkit.runs.loop_values import (
-    Values,
-    has_state,
-    is_array,
-    is_environment,
-    is_metric,
-    is_pool,
-    is_stepping,
-    is_waiting,
+from colabkit.frameworks.code_variables import defaults_of
+from colabkit.frameworks.users_own import attributes_of
+from colabkit.runs.loop_paths import bound_once, container_of, each_of, path_of, root_of, within
+from colabkit.runs.loop_rooms import (
+    Called,
+    Done,
+    Given,
+    Room,
+    called_by,
+    done_by,
+    in_class,
+    taken_apart,
 )
+from colabkit.runs.loop_source import Definition, Source, function_at
+from colabkit.runs.loop_values import Values, is_iterator, is_metric, is_pool, is_row
+from colabkit.runs.loop_writes import CHANGING, READING_ON, Verb, write_of
 
 _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
-CHANGING = frozenset({
-    "add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop",
-    "popitem", "popleft", "push", "put", "remember", "remove", "reverse", "rotate", "setdefault",
-    "sort", "store", "update",
-})  # fmt: skip
-_WRITING = frozenset({"assign", "assign_add", "assign_sub", "fill"})
-# Of objects with a state of their own.
-_OF_STATES = frozenset({"load_state_dict", "update", "update_parameters"})
 _WEIGHTS_OF = frozenset({"buffers", "named_buffers", "named_parameters", "parameters"})
-_OF_METRICS = frozenset({"update", "update_state"})
-_SETTING_BACK = frozenset({"reset", "reset_state"})
-# Of objects that give back what they took before, and of environments.
-_ANSWERING = frozenset({"push_and_pop", "query", "step"})
-_CHANGING_FIRST = frozenset({
-    "heapify", "heappop", "heappush", "heappushpop", "heapreplace", "insort", "insort_left",
-    "insort_right", "shuffle",
-})  # fmt: skip
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _PASSES = frozenset({"batches", "items"})
-
-
-class Verb(enum.Enum):
-    """What is done to a variable; or that a loop over a run's data begins, and ends."""
-
-    READ = enum.auto()
-    SET = enum.auto()
-    CHANGE = enum.auto()
-    BEGIN = enum.auto()
-    END = enum.auto()
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Room:
-    """Statements that are run with names of their own.
-
-    Attributes:
-        source: Where they stand.
-        names: What their names are outside, by name; all others are alike.
-        call: The call, or the property that is read, which runs them; None for the loop itself.
-        outer: Where that stands.
-    """
-
-    source: Source
-    names: dict[str, str] = dataclasses.field(default_factory=dict)
-    call: ast.expr | None = None
-    outer: Room | None = None
-
-    def path(self, node: ast.AST) -> str | None:
-        """Returns the path that a node names, as the loop knows it."""
-        path = path_of(node)
-        root, dot, rest = (path or "").partition(".")
-        return None if path is None else self.names.get(root, root) + dot + rest
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -108,14 +63,17 @@ class Reader(ast.NodeVisitor):
 
     def __init__(self, values: Values, source: Source) -> None:
         self._values = values
-        self._room = Room(source)
+        self._room = Room(source, values)
         self._entered: list[Any] = []
         self._hidden: set[str] = set()
+        self._is_in_pass = False
         self.events: list[Event] = []
         # The names of all functions and methods that are called.
         self.called: set[str] = set()
         # Reads of arguments that are followed into the function that was called.
         self.followed: set[ast.AST] = set()
+        # By the call: the statements of the functions that were read.
+        self.rooms: dict[ast.AST, Room] = {}
 
     def read(self, statements: Sequence[ast.AST]) -> Reader:
         for each in statements:
@@ -123,7 +81,7 @@ class Reader(ast.NodeVisitor):
         return self
 
     def _note(self, verb: Verb, path: str | None, node: ast.AST) -> None:
-        is_hidden = path is not None and path.partition(".")[0] in self._hidden
+        is_hidden = path is not None and root_of(path) in self._hidden
         if path is not None and not is_hidden and len(self.events) < _EVENTS_MAX:
             self.events.append(Event(verb, path, node, self._room))
 
@@ -143,15 +101,24 @@ class Reader(ast.NodeVisitor):
         receiver, _, name = path.rpartition(".")
         is_of_object = isinstance(node, ast.Attribute) and receiver != ""
         if is_read and is_of_object and not self._values.is_held(receiver):
-            found = _in_class(type(self._values.of(receiver)), name)
+            found = in_class(type(self._values.of(receiver)), name)
             if isinstance(found, property) and isinstance(found.fget, FunctionType):
-                self._enter(node, found.fget, receiver)
+                self._enter(node, Called(found.fget, receiver), [])
+            elif isinstance(found, functools.cached_property):
+                self._enter(node, Called(found.func, receiver, path), [])
+            call = self._room.source.parents.get(node)
+            is_called = isinstance(call, ast.Call) and call.func is node
+            if name in CHANGING and not is_called and is_pool(self._values.of(receiver)):
+                self._note(Verb.CHANGE, receiver, node)  # whoever has the method may call it
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         self.visit(node.slice)
-        container = container_of(node)
-        path = self._room.path(container)
-        if isinstance(node.ctx, ast.Load) or path is None:
+        is_read = isinstance(node.ctx, ast.Load)
+        if is_read and (path := self._room.path(node)) is not None:
+            self._note(Verb.READ, path, node)
+            return
+        path = self._room.path(container_of(node))
+        if is_read or path is None:
             self.visit(node.value)
         else:
             self._note(Verb.CHANGE, path, node)
@@ -159,7 +126,26 @@ class Reader(ast.NodeVisitor):
     def visit_Assign(self, node: ast.Assign) -> None:
         self.visit(node.value)
         for each in node.targets:
-            self.visit(each)
+            if not self._is_other_name(each, node.value):
+                self.visit(each)
+
+    def _is_other_name(self, target: ast.expr, value: ast.expr) -> bool:
+        """Takes a name for what it stands for: ``head = self.heads[0]``; returns whether it is."""
+        path = self._room.path(value)
+        return path is not None and self._stands_for(target, path)
+
+    def _stands_for(self, target: ast.expr, path: str) -> bool:
+        room = self._room
+        if not isinstance(target, ast.Name) or not self._values.is_object(path):
+            return False
+        if not bound_once(target.id, target, room.source.around(target)):
+            return False
+        own = room.names.get(target.id, target.id)
+        is_carried = any(e.verb is Verb.READ and within(e.path, own) for e in self.events)
+        if is_carried or root_of(path) == own:
+            return False
+        room.names[target.id] = path
+        return True
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if node.value is not None:
@@ -172,10 +158,21 @@ class Reader(ast.NodeVisitor):
         self.visit(node.target)
 
     def visit_For(self, node: ast.For) -> None:
-        self.visit(node.iter)
         is_pass = any(map(self._is_pass, ast.walk(node.iter)))
+        in_pass, self._is_in_pass = self._is_in_pass, is_pass
+        self.visit(node.iter)
+        self._is_in_pass = in_pass
         self._note(Verb.BEGIN if is_pass else Verb.READ, "", node)
-        self._turns([node.target, *node.body])
+        over = [] if is_pass else [*taken_apart(node.target, node.iter)]
+        rows = {name: self._room.path(row) for name, row in over}
+        for row in rows.values():
+            if row is not None and is_iterator(self._values.of(row)):
+                self._note(Verb.CHANGE, row, node.iter)
+        others = {n for n, row in rows.items() if row and self._stands_for(n, each_of(row))}
+        targets = [e for e in ast.walk(node.target) if isinstance(e, ast.expr)]
+        named = isinstance(node.target, ast.Name | ast.Tuple)
+        set_here = [e for e in targets if isinstance(e, ast.Name)] if named else [node.target]
+        self._turns([*(each for each in set_here if each not in others), *node.body])
         for path in self._written_through(node):
             self._note(Verb.CHANGE, path, node)
         self._note(Verb.END if is_pass else Verb.READ, "", node)
@@ -234,142 +231,126 @@ class Reader(ast.NodeVisitor):
         self._note(Verb.SET, node.name, node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
-        verb = verb_of(node)
-        self.called.add(verb)
-        path = None if receiver is None else self._room.path(container_of(receiver))
-        given = [*node.args, *(each.value for each in node.keywords)]
-        if path is not None and verb in _SETTING_BACK and is_metric(self._values.of(path)):
-            self._note(Verb.SET, path, node)
+        done = done_by(node, self._room)
+        self.called.add(done.verb)
+        if (write := write_of(done, node, self._room)) is not None:
+            self._all(write.given)
+            self._note(write.verb, write.path, node)
+            reads = not _is_statement(node, self) if write.reads is None else write.reads
+            if reads and write.verb is Verb.CHANGE:
+                self._note(Verb.READ, write.path, node)
             return
-        if verb in _CHANGING_FIRST and node.args:
-            path = self._room.path(container_of(node.args[0]))
-            self._all(given[1:])
-            self._changed(path, node, reads=verb not in {"heappush", "heapify", "shuffle"})
-            return
-        if path is not None and self._changes(
-            path, verb, given, is_plain=path_of(receiver or node) is not None
-        ):
-            self._all(given)
-            self._changed(path, node, reads=verb in _ANSWERING or not _is_statement(node, self))
-            return
+        if (given_back := self._room.path(node)) is not None:
+            self._note(Verb.READ, given_back, node)
         self.visit(node.func)
-        self._all(given)
-        if is_metric(self._values.of(called := self._room.path(node.func) or "")):
-            self._note(Verb.CHANGE, called, node)
-        function, owner = self._called(node)
-        if function is not None:
-            is_read = self._enter(node, function, owner)
-            if is_read and owner is not None and owner == self._room.path(node.func):
-                self.followed.add(node.func)  # an object whose __call__ it is
+        self._all(done.given)
+        self._note_beside(done, node)
+        called = called_by(done, self._room)
+        if called.function is not None:
+            is_read = self._enter(node, called, done.given)
+            if is_read and called.receiver in {None, done.function}:
+                self.followed.add(node.func)  # a function, or an object whose __call__ it is
+        else:
+            self._enter_given(done)
 
-    def _all(self, nodes: Sequence[ast.expr]) -> None:
-        for each in nodes:
-            self.visit(each)
+    def _note_beside(self, done: Done, node: ast.Call) -> None:
+        """Notes what a call writes into of what it is given."""
+        if is_metric(self._values.of(done.function or "")):
+            self._note(Verb.CHANGE, done.function, node)
+        for each in done.given:
+            if each.path is None:
+                continue
+            if each.keyword == "out":
+                self._note(Verb.SET, each.path, node)
+            elif done.verb in READING_ON and self._is_read_on(each.path):
+                self._note(Verb.CHANGE, each.path, node)
 
-    def _changed(self, path: str | None, node: ast.AST, *, reads: bool) -> None:
-        self._note(Verb.CHANGE, path, node)
-        if reads:
-            self._note(Verb.READ, path, node)
+    def _is_read_on(self, path: str) -> bool:
+        return not self._is_in_pass and is_iterator(self._values.of(path))
 
-    def _changes(self, path: str, verb: str, given: Sequence[ast.expr], *, is_plain: bool) -> bool:
-        value = self._values.of(path)
-        if is_metric(value) and not has_state(value):
-            return verb in _OF_METRICS
-        if is_waiting(value):
-            return verb.startswith("on_")
-        if has_state(value) and verb in _OF_STATES:
-            return is_stepping(value) or not hasattr(type(value), "step")
-        if verb in _ANSWERING and not is_plain:
-            return False
-        if verb in _ANSWERING:
-            # Those of JAX are functions, which take their state.
-            is_acted_on = is_environment(value) and len(given) <= 1
-            # One around another that is held is read: it may count by itself.
-            is_acted_on |= is_stepping(value) and not self._values.is_around_held(path)
-            return is_acted_on if verb == "step" else is_pool(value)
-        in_place = verb in _WRITING or (verb.endswith("_") and not verb.startswith("_"))
-        if verb in CHANGING:
-            return is_pool(value) or not self._values.has(path)
-        return in_place and is_array(value)
+    def _enter_given(self, done: Done) -> None:
+        """Reads functions of the user's that something else is given, which calls them."""
+        for each in done.given:
+            value = None if each.path is None else self._values.of(each.path)
+            if each.node is not None and isinstance(value, FunctionType | MethodType):
+                self._enter(each.node, called_by(Done("", None, [], each.path), self._room), [])
 
-    def _enter(self, node: ast.expr, function: FunctionType, receiver: str | None) -> bool:
+    def _all(self, given: Sequence[Given]) -> None:
+        for each in given:
+            if each.node is not None and (each.keyword != "out" or each.path is None):
+                self.visit(each.node)
+            elif each.node is None:
+                self._note(Verb.READ, each.path, self._room.source.tree)
+
+    def _enter(self, node: ast.expr, called: Called, given: Sequence[Given]) -> bool:
         """Reads what is called, where that is the user's own; returns whether it is."""
-        if function in self._entered or len(self._entered) >= _DEPTH_MAX:
+        function = called.function
+        if function is None or function in self._entered or len(self._entered) >= _DEPTH_MAX:
             return False
         if (found := function_at(function)) is None:
             return False
         source, definition = found
-        inner = self._room_of(node, source, definition, receiver)
+        names = self._names_in(definition, called, given)
+        inner = Room(source, self._values, names, definition, node, self._room, called.remembers)
         for name in {each.id for each in ast.walk(definition) if isinstance(each, ast.Name)}:
             # What the function knows by that name, where the loop knows something else by it.
             if name not in inner.names and not self._values.knows(name, function):
                 inner.names[name] = self._values.add(name, function)
+        self.rooms[node] = inner
         room, self._room = self._room, inner
+        hidden, self._hidden = self._hidden, set()
         self._entered.append(function)
-        self.read(definition.body)
+        body = definition.body
+        self.read(body if isinstance(body, list) else [body])
         self._entered.pop()
-        self._room = room
+        self._room, self._hidden = room, hidden
         return True
 
-    def _called(self, node: ast.Call) -> tuple[FunctionType | None, str | None]:
-        """Returns the function that is called, and the path of the object whose method it is."""
-        path = self._room.path(node.func)
-        value = unwrapped(None if path is None else self._values.of(path))
-        if isinstance(value, MethodType):
-            value = value.__func__
-        elif isinstance(value, FunctionType):
-            return value, None
-        if path is None:
-            return None, None
-        receiver, _, name = path.rpartition(".")
-        if value is not None or not receiver:
-            receiver, name = path, "__call__"
-        owner = self._values.of(receiver)
-        if isinstance(owner, ModuleType) or self._values.is_held(receiver):
-            return None, None
-        method = unwrapped(_in_class(type(owner), name))
-        return (method, receiver) if isinstance(method, FunctionType) else (None, None)
-
-    def _room_of(
-        self,
-        node: ast.expr,
-        source: Source,
-        definition: ast.FunctionDef,
-        receiver: str | None,
-    ) -> Room:
-        given = [each.arg for each in (*definition.args.posonlyargs, *definition.args.args)]
+    def _names_in(
+        self, definition: Definition, called: Called, given: Sequence[Given]
+    ) -> dict[str, str]:
+        """Returns what a function's own names are outside, and notes arguments that are set."""
+        function = called.function
+        assert function is not None  # noqa: S101  # for the type checker
+        arguments = [e.arg for e in (*definition.args.posonlyargs, *definition.args.args)]
         keywords = [each.arg for each in definition.args.kwonlyargs]
         outer_names = {n for e in ast.walk(definition) for n in _declared(e)}
         set_within = {n for e in ast.walk(definition) for n in _set_at(e)}
-        own = {*set_within, *given, *keywords}
-        names = {name: f"{definition.name}:{name}" for name in own - outer_names}
-        if receiver is not None and given:
-            names[given.pop(0)] = receiver
-        passed: list[tuple[str | None, ast.expr]] = []
-        if isinstance(node, ast.Call):
-            passed += zip(given, node.args, strict=False)
-            passed += [(each.arg, each.value) for each in node.keywords]
-        for name, value in passed:
-            path = self._room.path(value)
+        own = {*set_within, *arguments, *keywords}
+        names = {name: f"{function.__name__}:{name}" for name in own - outer_names}
+        if called.receiver is not None and arguments:
+            names[arguments.pop(0)] = called.receiver
+        in_place = [each for each in given if each.keyword is None]
+        passed = [*zip(arguments, in_place, strict=False)]
+        passed += [(each.keyword, each) for each in given if each.keyword is not None]
+        missing = names.keys() - set_within - {name for name, _ in passed}
+        for name, value in defaults_of(function).items():
+            if name in missing and (is_row(value) or attributes_of(value)):
+                names[name] = self._values.add_default(name, function, value)
+        for name, each in passed:
+            path = each.path if each.node is None else self._room.path(each.node)
             if name in own and path is not None and name not in set_within:
                 names[name] = path
-                self.followed.add(value)
-            elif name in names:
-                self._note(Verb.SET, names[name], value)
-        return Room(source, names, node, self._room)
+                if each.node is not None:
+                    self.followed.add(each.node)
+            elif name in names and each.node is not None:
+                self._note(Verb.SET, names[name], each.node)
+        return names
 
 
 def is_conditional(event: Event) -> bool:
     """Whether a statement is run in some turns of the loop, and in others not."""
     child = event.node
     for parent in event.room.source.around(event.node):
+        is_choice = isinstance(parent, ast.IfExp) and child is not parent.test
+        if is_choice or (isinstance(parent, ast.BoolOp) and child is not parent.values[0]):
+            return True
         if isinstance(parent, ast.If) and child is not parent.test:
             other = parent.orelse if child in parent.body else parent.body
             own = event.path.rpartition(":")[2].rpartition(".")[2]
             if not any(own in _stored_in(each) for each in other):
                 return True
-        if isinstance(parent, ast.FunctionDef):
+        if event.room.is_definition(parent):
             break
         child = parent
     call, outer = event.room.call, event.room.outer
@@ -393,33 +374,6 @@ def _stored_in(statement: ast.stmt) -> set[str]:
     nodes = [e for e in ast.walk(statement) if isinstance(e, ast.Name | ast.Attribute)]
     stored = [e for e in nodes if not isinstance(e.ctx, ast.Load)]
     return {e.id if isinstance(e, ast.Name) else e.attr for e in stored}
-
-
-def within(path: str, whole: str) -> bool:
-    """Whether a path names a variable or something of it."""
-    return path == whole or path.startswith(f"{whole}.")
-
-
-def is_part(path: str, other: str) -> bool:
-    """Whether one of two paths names what the other does, or something of it."""
-    return within(path, other) or within(other, path)
-
-
-def _in_class(kind: type, name: str) -> object:
-    return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), None)
-
-
-def container_of(node: ast.expr) -> ast.expr:
-    """Returns what is written into by an index, or the node itself."""
-    while isinstance(node, ast.Subscript | ast.Starred):
-        node = node.value
-    return node
-
-
-def verb_of(call: ast.Call) -> str:
-    if isinstance(call.func, ast.Attribute):
-        return call.func.attr
-    return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def _is_statement(node: ast.AST, reader: Reader) -> bool:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
+Definition = ast.FunctionDef | ast.Lambda
 _LOOPS = (ast.For, ast.While, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
 _TIMED = "<timed exec>"
 _INSTALLED = ("site-packages", "dist-packages", "/lib/python", "<frozen")
@@ -155,21 +156,38 @@ def _call_at(source: Source, span: Any) -> ast.Call | None:
     return next((each for each in calls if _place(each) == span), None)
 
 
-def function_at(function: FunctionType) -> tuple[Source, ast.FunctionDef] | None:
-    """Returns the definition of a function of the user's; None of any other, and of a lambda."""
+def function_at(function: FunctionType) -> tuple[Source, Definition] | None:
+    """Returns the definition of a function of the user's; None of any other."""
     return None if is_installed(function.__code__) else _function_in(function.__code__)
 
 
 @functools.lru_cache(maxsize=256)
-def _function_in(code: CodeType) -> tuple[Source, ast.FunctionDef] | None:
+def _function_in(code: CodeType) -> tuple[Source, Definition] | None:
     source = _source_of(code)
-    for each in ast.walk(source.tree) if source is not None else ():
+    if source is None:
+        return None
+    if code.co_name == "<lambda>":
+        found = _lambda_in(code, source)
+        return None if found is None else (source, found)
+    for each in ast.walk(source.tree):
         if isinstance(each, ast.FunctionDef) and each.name == code.co_name:
             first = min([each.lineno, *(d.lineno for d in each.decorator_list)])
             if first == code.co_firstlineno:
-                assert source is not None  # noqa: S101  # for the type checker
                 return source, each
     return None
+
+
+def _lambda_in(code: CodeType, source: Source) -> ast.Lambda | None:
+    """Returns the innermost one in whose body all of a code stands."""
+    places = {((p[0], p[2]), (p[1], p[3])) for p in code.co_positions() if p[0] and p[3]}
+    every = [each for each in ast.walk(source.tree) if isinstance(each, ast.Lambda)]
+    bodies = [(_place(each.body), each) for each in every]
+    around = [
+        (begin, each)
+        for (begin, end), each in bodies
+        if places and all(begin <= first and last <= end for first, last in places)
+    ]
+    return max(around, key=lambda found: found[0])[1] if around else None
 
 
 def _source_of(code: CodeType) -> Source | None:
@@ -203,13 +221,3 @@ def _timed_cell() -> str:
 
 def _place(node: ast.stmt | ast.expr) -> tuple[Any, Any]:
     return (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
-
-
-def path_of(node: ast.AST) -> str | None:
-    """Returns what names a variable, or an attribute of one: ``best``, ``self.best``."""
-    if isinstance(node, ast.Name):
-        return node.id
-    if isinstance(node, ast.Attribute):
-        inner = path_of(node.value)
-        return None if inner is None else f"{inner}.{node.attr}"
-    return None

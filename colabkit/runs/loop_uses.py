@@ -6,16 +6,11 @@ import ast
 from collections.abc import Callable
 from types import ModuleType
 
-from colabkit.runs.loop_events import (
-    CHANGING,
-    Reader,
-    Room,
-    Verb,
-    container_of,
-    is_part,
-    verb_of,
-)
+from colabkit.runs.loop_events import Event, Reader
+from colabkit.runs.loop_paths import container_of, is_part, prefixes_of, root_of
+from colabkit.runs.loop_rooms import Room, done_by, verb_of
 from colabkit.runs.loop_values import Values, is_row
+from colabkit.runs.loop_writes import CHANGING, Verb
 
 _SHOWING = frozenset({
     "critical", "debug", "display", "error", "exception", "info", "print", "set_description",
@@ -24,8 +19,8 @@ _SHOWING = frozenset({
 _OF_THE_EYE = frozenset({"IPython", "logging", "matplotlib", "rich", "seaborn", "tqdm", "warnings"})
 _PURE = frozenset({
     "abs", "all", "any", "bool", "dict", "enumerate", "float", "format", "getattr", "hasattr", "id",
-    "int", "isinstance", "len", "list", "max", "min", "range", "repr", "reversed", "round", "set",
-    "sorted", "str", "sum", "tuple", "type", "zip",
+    "int", "isinstance", "iter", "len", "list", "max", "min", "next", "range", "repr", "reversed",
+    "round", "set", "sorted", "str", "sum", "tuple", "type", "zip",
 })  # fmt: skip
 _NUMERIC = frozenset({"math", "numpy", "operator", "statistics", "time"})
 
@@ -50,9 +45,15 @@ class Uses:
         if path not in self._known:
             self._known[path] = False  # while it is asked, for it may lead back to itself
             # What holds it may be handed on, too: the object whose attribute it is.
-            read = [e for e in self._reader.events if e.verb is Verb.READ and is_part(e.path, path)]
+            read = [e for e in self._reader.events if e.verb is Verb.READ and self._is_of(e, path)]
             self._known[path] = any(self.leads_on(e.node, e.room, path) for e in read)
         return self._known[path]
+
+    def _is_of(self, event: Event, path: str) -> bool:
+        """Whether a variable is read by its path, or by another that leads to the same."""
+        if is_part(event.path, path):
+            return True
+        return any(self._values.are_one(each, path) for each in prefixes_of(event.path))
 
     def leads_on(self, node: ast.AST, room: Room, path: str) -> bool:
         """Whether anything but what is shown follows from what a node stands for.
@@ -72,6 +73,8 @@ class Uses:
                 if answer is not None:
                     return answer
                 is_called |= child is parent.func
+            elif isinstance(parent, ast.Lambda) and room.is_definition(parent):
+                return self._is_answer_used(room, path)
             elif isinstance(parent, ast.stmt):
                 return self._ends_in(parent, child, room, path, is_called=is_called)
             child = parent
@@ -88,9 +91,11 @@ class Uses:
 
     def _taken_up_by(self, call: ast.Call, room: Room) -> str | None:
         """Returns the path of a list or the like that takes up what the call is given."""
-        receiver = call.func.value if isinstance(call.func, ast.Attribute) else None
-        into = None if receiver is None else room.path(container_of(receiver))
-        if into is None or verb_of(call) not in CHANGING:
+        done = done_by(call, room)
+        if (attribute := done.sets()) is not None:
+            return attribute
+        into = done.path
+        if into is None or done.verb not in CHANGING:
             return None
         is_plain = is_row(self._values.of(into)) or not self._values.has(into)
         return into if is_plain else None
@@ -100,20 +105,26 @@ class Uses:
     ) -> bool:
         match statement:
             case ast.Expr():
-                return is_called
+                return is_called and not self._is_for_eye(statement, room, path)
             case ast.Assign(targets=targets):
                 return any(self._goes_into(each, room, path) for each in targets)
             case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
                 return self._goes_into(target, room, path)
             case ast.If(test=test, body=body, orelse=orelse) if child is test:
                 return not all(self._is_for_eye(each, room, path) for each in (*body, *orelse))
+            case ast.For(iter=row, body=body, orelse=orelse) if child is row:
+                return not all(self._is_for_eye(each, room, path) for each in (*body, *orelse))
             case ast.Return():
-                if room.call is None or room.outer is None:
-                    return self._is_returned_on()
-                return self.leads_on(room.call, room.outer, path)
+                return self._is_answer_used(room, path)
             case ast.Assert() | ast.Delete():
                 return False
         return True
+
+    def _is_answer_used(self, room: Room, path: str) -> bool:
+        """Whether anything but what is shown follows from what a function gives back."""
+        if room.call is None or room.outer is None:
+            return self._is_returned_on()
+        return self.leads_on(room.call, room.outer, path)
 
     def _goes_into(self, target: ast.expr, room: Room, path: str) -> bool:
         if isinstance(target, ast.Tuple | ast.List):
@@ -137,10 +148,14 @@ class Uses:
             case ast.Expr(value=ast.Call() as call):
                 if self._shows(call, room):
                     return True
+                if (inner := self._reader.rooms.get(call)) is not None:
+                    return all(self._is_for_eye(each, inner, path) for each in inner.statements())
                 into = self._taken_up_by(call, room)
                 return into is not None and not self._leads_on_from(into, "")
             case ast.Expr(value=ast.Constant()) | ast.Pass() | ast.Import() | ast.ImportFrom():
                 return True
+            case ast.Return():
+                return True  # what a statement calls gives back to nobody
             case ast.Assign(targets=targets):
                 return not any(self._goes_into(each, room, path) for each in targets)
             case ast.AugAssign(target=target):
@@ -163,7 +178,7 @@ class Uses:
 
     def _package_of(self, call: ast.Call, room: Room) -> str:
         path = room.path(call.func)
-        value = None if path is None else self._values.of(path.partition(".")[0])
+        value = None if path is None else self._values.of(root_of(path))
         is_plain = value is None or isinstance(value, int | float | str)
         name = value.__name__ if isinstance(value, ModuleType) else type(value).__module__
         return "" if is_plain else str(name).partition(".")[0]

@@ -6,14 +6,16 @@ import collections
 import contextlib
 import inspect
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any
 
+from colabkit.frameworks.bystanders import is_cached
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class
+from colabkit.runs.leaving import reads_loop
+from colabkit.runs.loop_paths import MISSING, followed, prefixes_of, root_of
 
 _ROWS = (list, set, dict, collections.deque)
-_MISSING = object()
 # What those of Keras have, and those of NNX and TorchMetrics.
 _METRICS = (("update_state", "result", "reset_state"), ("update", "compute", "reset"))
 # The frame's, the variable's that asks, and the counting call's.
@@ -24,6 +26,13 @@ _GENERATORS = {
     ("random", "Random"),
     ("torch", "Generator"),
 }
+
+# What a program calls on a model without making anything of its weights.
+NEUTRAL = frozenset({
+    "children", "compile", "cpu", "cuda", "double", "eval", "float", "half", "modules",
+    "named_children", "named_modules", "register_forward_hook", "requires_grad_",
+    "summary", "to", "train", "zero_grad",
+})  # fmt: skip
 
 
 class Held:
@@ -77,6 +86,7 @@ class Values:
         self.held = held
         self._of_functions: dict[str, Any] = {}
         self._aliases: dict[tuple[int, str], str] = {}
+        self._places: dict[str, tuple[object, str]] = {}
 
     def knows(self, name: str, function: FunctionType) -> bool:
         """Whether a name stands for the same in a function of the user's as in the loop."""
@@ -93,28 +103,60 @@ class Values:
         self._of_functions[alias] = _of_function(name, function)
         return alias
 
+    def add_default(self, name: str, function: FunctionType, value: Any) -> str:
+        """Takes up what an argument is where none is given, under a name that is returned."""
+        alias = f"{function.__name__}:{name}"
+        self._of_functions[alias] = value
+        return alias
+
     def has(self, path: str) -> bool:
         """Whether it is there."""
-        return self._at(path) is not _MISSING
+        return self._at(path) is not MISSING or any(map(self.is_answer, prefixes_of(path)))
 
     def of(self, path: str) -> Any:
         """Returns its value, None for what is not there or nobody can tell without asking it."""
         value = self._at(path)
-        return None if value is _MISSING else value
+        return None if value is MISSING else value
 
     def _at(self, path: str) -> Any:
-        root, *names = path.split(".")
-        value = self._of_functions.get(root, _MISSING)
-        if value is _MISSING:
-            value = self._locals.get(root, self._globals.get(root, _MISSING))
-        for name in names:
-            value = attributes_of(value).get(name, _MISSING)
-        return value
+        root = root_of(path)
+        value = self._of_functions.get(root, MISSING)
+        if value is MISSING:
+            value = self._locals.get(root, self._globals.get(root, MISSING))
+        return followed(value, path)
+
+    def is_object(self, path: str) -> bool:
+        """Whether an object is there that others can hold as well."""
+        value = self._at(path)
+        is_plain = is_lone(value) or isinstance(value, str | bytes | type | ModuleType)
+        return value is not MISSING and not is_plain
+
+    def are_one(self, path: str, other: str) -> bool:
+        """Whether two paths lead to one object, or to one attribute of it."""
+        return self._place_of(path) == self._place_of(other)
+
+    def _place_of(self, path: str) -> tuple[object, str]:
+        if path not in self._places:
+            owner, dot, name = path.rpartition(".")
+            if not dot or self.is_object(path):
+                owner, name = path, ""
+            is_known = self.is_object(owner)
+            self._places[path] = (id(self._at(owner)), name) if is_known else (path, "")
+        return self._places[path]
+
+    def is_answer(self, path: str) -> bool:
+        """Whether it is what a function gives that remembers it, be it yet to be made."""
+        return path.endswith("()") and is_cached(self.of(path.removesuffix("()")))
+
+    def plain_name(self, path: str) -> str:
+        """Returns a variable that is the same object, or the path itself where there is none."""
+        value = self._at(path)
+        own = (n for each in (self._locals, self._globals) for n, v in each.items() if v is value)
+        return next(own, path)
 
     def is_held(self, path: str) -> bool:
         """Whether a checkpoint holds it, or what it belongs to."""
-        parts = path.split(".")
-        values = [self._at(".".join(parts[:n])) for n in range(1, len(parts) + 1)]
+        values = [self._at(each) for each in prefixes_of(path)]
         if is_stepping(values[-1]) and self.held.owns(values[-1]):
             return True
         return any(each in self.held for each in values) or self.held.has_part_of(values[-1])
@@ -139,7 +181,7 @@ def _of_function(name: str, function: FunctionType) -> Any:
     try:
         return cells[name].cell_contents
     except (KeyError, ValueError):  # it is a global, or yet to be set
-        return function.__globals__.get(name, _MISSING)
+        return function.__globals__.get(name, MISSING)
 
 
 def _cells_of(function: FunctionType) -> dict[str, CellType]:
@@ -177,6 +219,18 @@ def is_lone(value: object) -> bool:
 def is_row(value: object) -> bool:
     """Whether it is a list, dict or the like."""
     return isinstance(value, _ROWS)
+
+
+def is_iterator(value: object) -> bool:
+    """Whether it gives one thing after another and cannot tell where it stands; no loop of ours."""
+    if not issubclass(type(value), Iterator) or hasattr(type(value), "state_dict"):
+        return False
+    return not reads_loop(value)
+
+
+def is_trained(value: Any) -> bool:
+    """Whether an array is one of those that training changes."""
+    return bool(getattr(value, "requires_grad", False))
 
 
 def is_pool(value: object) -> bool:
@@ -229,6 +283,12 @@ def is_waiting(value: object) -> bool:
 def is_around(value: object) -> bool:
     """Whether it is an optimizer around another, whose groups are its own."""
     return hasattr(type(value), "param_groups")
+
+
+def is_single(value: object) -> bool:
+    """Whether it is a lone number of any library's: an array or tensor without dimensions."""
+    has_form = all(hasattr(type(value), each) for each in ("shape", "dtype"))
+    return has_form and getattr(value, "shape", None) == ()
 
 
 def is_array(value: object) -> bool:

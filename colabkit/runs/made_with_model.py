@@ -9,17 +9,13 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from colabkit.runs.leaving import frames_over
-from colabkit.runs.loop_events import Event, Reader, Room, Verb, is_part, within
+from colabkit.runs.loop_events import Event, Reader
+from colabkit.runs.loop_paths import is_part, prefixes_of, within
+from colabkit.runs.loop_rooms import Room
 from colabkit.runs.loop_source import LoopSource, Source, call_at, loop_at
 from colabkit.runs.loop_uses import Uses
-from colabkit.runs.loop_values import Held, Values, is_array, is_lone, is_row
-
-# What a program calls on a model without making anything of its weights.
-_NEUTRAL = frozenset({
-    "children", "compile", "cpu", "cuda", "double", "eval", "float", "half", "modules",
-    "named_children", "named_modules", "register_forward_hook", "requires_grad_",
-    "summary", "to", "train", "zero_grad",
-})  # fmt: skip
+from colabkit.runs.loop_values import NEUTRAL, Held, Values, is_array, is_lone, is_row
+from colabkit.runs.loop_writes import Verb
 
 
 class Used(NamedTuple):
@@ -158,7 +154,9 @@ def _before(
         each = waiting.pop(0)
         if (each.end_lineno or each.lineno) < begins:
             makes_run = isinstance(each, ast.Assign) and any(
-                values.is_run(path) for t in each.targets if (path := Room(source.source).path(t))
+                values.is_run(path)
+                for t in each.targets
+                if (path := Room(source.source, values).path(t))
             )
             found = [] if makes_run else [*found, each]
             continue
@@ -218,18 +216,17 @@ class _Flow:
 
     def _heat(self, statement: ast.AST, room: Room, of: frozenset[str]) -> None:
         self._hot[statement] = self._hot.get(statement, frozenset()) | of
-        if isinstance(statement, ast.Return) and room.call is not None and room.outer is not None:
+        is_answer = isinstance(statement, ast.Return) or room.is_definition(statement)
+        if is_answer and room.call is not None and room.outer is not None:
             self._heat(_statement_of(room.call, room.outer), room.outer, of)
 
     def _is_source(self, event: Event) -> bool:
         path, values = event.path, self._values
         if self._of:
             return within(path, self._of)
-        parts = path.split(".")
-        owners = (".".join(parts[:n]) for n in range(1, len(parts) + 1))
-        if not any(values.is_weights(each) for each in owners):
+        if not any(map(values.is_weights, prefixes_of(path))):
             return False
-        if len(parts) > 1 and parts[-1] in _NEUTRAL:
+        if path.rpartition(".")[2] in NEUTRAL:
             return False
         within_statement = event.room.source.around(event.node)
         return any(isinstance(each, ast.Call) for each in _up_to_statement(within_statement))
@@ -244,7 +241,8 @@ def _up_to_statement(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
 
 def _statement_of(node: ast.AST, room: Room) -> ast.AST:
     lies_in = (node, *room.source.around(node))
-    return next((each for each in lies_in if isinstance(each, ast.stmt)), node)
+    ends = (e for e in lies_in if isinstance(e, ast.stmt) or room.is_definition(e))
+    return next(ends, node)
 
 
 def _can_be_kept(value: object) -> bool:

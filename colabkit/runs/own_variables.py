@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from colabkit.frameworks.base import FrameworkAdapter
-from colabkit.frameworks.begun_anew import begun_anew, made_again
+from colabkit.frameworks.begun_anew import begun_anew, made_again, read_on
 from colabkit.runs.handed_on import counts_for_eye, handed_on, trains, turns_by_itself
 from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.leaving import carried_over, frames_over
-from colabkit.runs.loop_values import Held
+from colabkit.runs.loop_values import Held, is_iterator
 from colabkit.runs.made_with_model import Used, fed_by, made_before, used_by
 from colabkit.runs.reached import reached_by
+from colabkit.runs.remembered import Remembered
 
 _logger = logging.getLogger(__name__)
 _TURNS = (
@@ -45,9 +46,6 @@ class OwnVariables:
         adapter: Knows its objects.
         objects: What it was given, by name.
         kept: What it keeps of the loops' variables.
-
-    Attributes:
-        reasons: Why a run whose loops go by such variables is not exact.
     """
 
     def __init__(
@@ -57,7 +55,8 @@ class OwnVariables:
         # What a loop puts others in the place of is an attribute of the run.
         self._lasting = [each for name, each in objects.items() if name not in vars(run)]
         self._replaced = [name for name in objects if name in vars(run)]
-        self.reasons: tuple[str, ...] = ()
+        self._reasons: tuple[str, ...] = ()
+        self._remembered = Remembered()
         self._of_data: tuple[str, ...] = ()
         # By their place: loops that were looked at, those that hand on, and those that train.
         self._looked_at: set[Any] = set()
@@ -71,6 +70,11 @@ class OwnVariables:
         self._counts_for_eye: dict[Any, bool] = {}
         self._begun_anew: dict[str, None] = {}
         self._walks, self._next_walk_s = 0, 0.0
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why a run whose loops go by such variables is not exact."""
+        return (*self._reasons, *self._remembered.reasons())
 
     def note_epochs(self, loop: weakref.ref[Any]) -> Used:
         """Looks at a loop over epochs; returns where they use the model around their passes."""
@@ -126,7 +130,7 @@ class OwnVariables:
                 self._trains.add(place)
                 self._note(loop, held)
             if is_new and turns_by_itself(loop):
-                self.reasons = tuple(dict.fromkeys((*self.reasons, _TURNS)))
+                self._reasons = tuple(dict.fromkeys((*self._reasons, _TURNS)))
             if is_new or (place, lacks) not in self._looked_back:
                 self._looked_back.add((place, lacks))
                 self._note_made(made_before(loop, held, where=lacks))
@@ -146,7 +150,7 @@ class OwnVariables:
     def _note_made(self, made: Mapping[str, Any]) -> None:
         trained = self._adapter.trained_apart(made)
         self._of_data = tuple(dict.fromkeys((*self._of_data, *made_again(trained))))
-        self.reasons = tuple(dict.fromkeys((*self.reasons, *self._of_data)))
+        self._reasons = tuple(dict.fromkeys((*self._reasons, *self._of_data)))
 
     def _note(self, loop: weakref.ref[Any], held: Held) -> None:
         """Notes what the steps of a loop hand on, and what goes by that."""
@@ -163,12 +167,16 @@ class OwnVariables:
         place = _place_of(loop)
         is_new, by_name = place not in self._noted, {*self._kept}
         own = handed_on(loop, held) if is_new else {}
+        if is_new:
+            self._remembered.note(loop, held)
         own = {name: each for name, each in own.items() if name not in by_name}
         self._noted.add(place)
         self._looked_at.add(place)
         self._begun_anew |= dict.fromkeys(own)
-        found = self._adapter.carried(carried, own)
-        self.reasons = tuple(dict.fromkeys((*self.reasons, *found)))
+        iterators = [name for name, each in own.items() if is_iterator(each)]
+        own = {name: each for name, each in own.items() if name not in iterators}
+        found = (*read_on(iterators), *self._adapter.carried(carried, own))
+        self._reasons = tuple(dict.fromkeys((*self._reasons, *found)))
 
     def _watch_beside(self, loop: weakref.ref[Any]) -> None:
         """Has what the loop reaches watched; of many short passes, before some."""

@@ -5,18 +5,22 @@ from __future__ import annotations
 import collections
 import functools
 import itertools
+import re
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from colabkit.frameworks.bystanders import unwrapped
+from colabkit.frameworks.bystanders import remembered_by, unwrapped
+from colabkit.frameworks.code_variables import defaults_of
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class, is_users_module
 from colabkit.runs.leaving import frames_over
 from colabkit.runs.loop_values import closed_over_by, variables_of
 
 _DEPTH_MAX, _OBJECTS_MAX, _ITEMS_MAX = 5, 5_000, 100
 _ROWS = (list, tuple, set, collections.deque)
+# Outputs and inputs of cells: what has no other name, nobody can use without them.
+_OF_IPYTHON = re.compile(r"_+|_i+|_i?\d+|_[iod]h|__\w+__")
 _PLAIN = (bool, int, float, complex, str, bytes, type, type(None), types.BuiltinFunctionType)
 
 
@@ -48,7 +52,8 @@ def _names_around(loop: weakref.ref[Any]) -> Iterator[tuple[str, Any]]:
     while frame is not None:
         if is_users_module(str(frame.f_globals.get("__name__", ""))):
             for names in (variables_of(frame), frame.f_globals):
-                yield from ((n, each) for n, each in list(names.items()) if not n.startswith("_"))
+                own = [(n, each) for n, each in list(names.items()) if not _OF_IPYTHON.fullmatch(n)]
+                yield from sorted(own, key=lambda each: each[0].startswith("_"))
         frame = frame.f_back
 
 
@@ -61,12 +66,24 @@ def _within(path: str, value: Any) -> Iterable[tuple[str, Any]]:
         parts = itertools.islice(list(value), _ITEMS_MAX)
         return [(f"{path}[{place}]", each) for place, each in enumerate(parts)]
     if isinstance(value, functools.partial):
-        return [(path, each) for each in (value.func, *value.args, *value.keywords.values())]
+        given = [(f"{path}.args[{place}]", each) for place, each in enumerate(value.args)]
+        given += [(f"{path}.keywords[{key!r}]", each) for key, each in value.keywords.items()]
+        return [(f"{path}.func", value.func), *given]
     if isinstance(value, types.MethodType):
         return [(f"{path}.__self__", value.__self__)]
+    if isinstance(value, weakref.ref):
+        return [(f"{path}()", value())]
+    if isinstance(value, weakref.WeakSet):
+        return [(f"{path}[...]", each) for each in itertools.islice(list(value), _ITEMS_MAX)]
+    if isinstance(value, types.GeneratorType):
+        return [] if value.gi_frame is None else variables_of(value.gi_frame).items()
     function = unwrapped(value)
     if isinstance(function, types.FunctionType):
-        return closed_over_by(function).items()
+        answers = remembered_by(value)
+        given = [(f"{path}(...)[{place}]", each) for place, each in enumerate(answers)]
+        given = [(f"{path}()", each) for each in answers] if len(answers) == 1 else given
+        own = [(f"{path}.{name}", each) for name, each in vars(function).items()]
+        return [*given, *own, *closed_over_by(function).items(), *defaults_of(function).items()]
     return [(f"{path}.{name}", each) for name, each in _own_of(value)]
 
 

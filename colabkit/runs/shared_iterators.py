@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+from colabkit.frameworks.begun_anew import read_on
 from colabkit.runs.leaving import Loop, counted_by, read_on_by
 
 _SHARED = (
@@ -15,10 +16,6 @@ _SHARED = (
 )
 _COUNTED = "{}() counts from 0 again after a resume, where run.batch goes on"
 _PAIRED = "zip() begins what it pairs anew after a resume, where run.batch and run.step go on"
-_READ_ON = (
-    "the loop reads {0} on by itself, which a resume begins anew: loop over what it reads with"
-    " run.batches() or run.items()"
-)
 _DEPTH_MAX = 3
 _Source = TypeVar("_Source")
 
@@ -64,7 +61,7 @@ class SharedIterators:
         """
         counted = [e for e in counted_by(loop) if e != "enumerate" or not counts_for_eye()]
         found = [_PAIRED if name == "zip" else _COUNTED.format(name) for name in counted]
-        found += [_READ_ON.format(name) for name in read_on_by(loop)]
+        found += read_on(read_on_by(loop))
         self.reasons = tuple(dict.fromkeys((*self.reasons, *found)))
 
 

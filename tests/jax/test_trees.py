@@ -579,3 +579,19 @@ def jax_zeros() -> Any:
 
 def predicted(params: Any) -> Any:
     return params > 0
+
+
+@in_life
+def test_a_second_pass_that_sets_what_the_run_has_is_looked_at_before_its_first_step(
+    tmp_path: Path,
+) -> None:
+    import jax.numpy as jnp
+
+    run = run_of(tmp_path, params=jnp.zeros(2))
+    pool: list[int] = []
+    for row in run.items(range(3)):
+        run.params = run.params + row
+    for row in run.items(range(3)):
+        pool.append(row)
+        assert "the loop's pool begins anew" in str(run.verdict)
+        run.params = run.params + sum(pool)

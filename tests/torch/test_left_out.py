@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import io
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -270,3 +273,121 @@ def test_what_is_read_moved_or_given_the_weights_it_has_is_not_named(tmp_path):
         trainer.step(ordered)
 
     assert trained(tmp_path, trainer, reads).verdict.reasons == ()
+
+
+_aside = nn.Linear(2, 1)
+
+
+def frozen() -> nn.Linear:
+    return nn.Linear(2, 1).requires_grad_(requires_grad=False)
+
+
+def by_closure() -> tuple[nn.Module, Any]:
+    teacher = frozen()
+    return teacher, lambda: teacher
+
+
+def by_attribute_of_function() -> tuple[nn.Module, Any]:
+    def follow() -> None:
+        pass
+
+    follow.teacher = frozen()
+    return follow.teacher, follow
+
+
+def by_default_of_function() -> tuple[nn.Module, Any]:
+    teacher = frozen()
+
+    def follow(teacher: nn.Module = teacher) -> nn.Module:
+        return teacher
+
+    return teacher, follow
+
+
+def by_weak_reference() -> tuple[nn.Module, Any]:
+    teacher = frozen()
+    return teacher, weakref.ref(teacher)
+
+
+def by_weak_set() -> tuple[nn.Module, Any]:
+    teacher = frozen()
+    return teacher, weakref.WeakSet([teacher])
+
+
+def by_generator() -> tuple[nn.Module, Any]:
+    def teachers(teacher: nn.Module) -> Iterator[nn.Module]:
+        while True:
+            yield teacher
+
+    teacher = frozen()
+    return teacher, teachers(teacher)
+
+
+def by_cache(*, size: int | None = None) -> tuple[nn.Module, Any]:
+    make = functools.lru_cache(maxsize=size)(frozen)
+    return make(), make
+
+
+def by_private_name() -> tuple[nn.Module, Any]:
+    return _aside, None
+
+
+@pytest.mark.parametrize(
+    ("way", "path"),
+    [
+        (by_closure, "teacher"),
+        (by_attribute_of_function, "held.teacher"),
+        (by_default_of_function, "teacher"),
+        (by_weak_reference, "held()"),
+        (by_weak_set, "held[...]"),
+        (by_generator, "teacher"),
+        (by_cache, "held()"),
+        (functools.partial(by_cache, size=4), "held()"),
+        (by_private_name, "_aside"),
+    ],
+)
+def test_what_only_code_a_generator_or_a_weak_reference_leads_to_is_named(way, path, tmp_path):
+    trainer = Trainer()
+    objects = {"model": trainer.model, "optimizer": trainer.optimizers["often"]}
+    kept, held = zip(*[way()], strict=True)
+    teachers = {0: [each.weight for each in kept]}
+    run = named_by(held[0], teachers, objects, tmp_path)
+    (reason,) = run.verdict.reasons
+    assert reason.startswith(f"the loop's {path} begins anew at a resume: pass ")
+
+
+def named_by(held: Any, weights: Any, objects: Any, folder: Path) -> Any:
+    run = colabkit.Run(folder, save_every=1, progress=False, **objects)
+    for x in run.batches(X, batch_size=2):
+        objects["model"](x).sum().backward()
+        objects["optimizer"].step()
+        with torch.no_grad():
+            torch._foreach_add_(next(iter(weights.values())), 0.1)
+    return run
+
+
+def rates(trainer: Trainer, run: Any, x: torch.Tensor) -> None:
+    trainer.step(x)
+    [g.update(lr=g["lr"] / 2) for each in trainer.plain for g in each.param_groups]
+
+
+def test_an_optimizer_of_which_nothing_but_its_rate_changes_is_named(tmp_path):
+    trainer = Trainer()
+    trainer.plain = [torch.optim.SGD(trainer.model.parameters(), lr=0.1)]
+    (reason,) = trained(tmp_path, trainer, rates).verdict.reasons
+    assert reason.startswith("the loop's trainer.plain[0] begins anew at a resume")
+
+
+POOL = "the loop's pool begins anew at a resume: keep it with run.state(pool=pool)"
+
+
+def test_a_second_pass_that_trains_is_looked_at_before_its_first_step(tmp_path):
+    trainer, pool = Trainer(), []
+    objects = {"model": trainer.model, "optimizer": trainer.optimizers["often"]}
+    run = colabkit.Run(tmp_path, progress=False, **objects)
+    for x in run.batches(X, batch_size=2):
+        trainer.step(x)
+    for x in run.batches(X, batch_size=2):
+        pool.append(x)
+        assert run.verdict.reasons == (POOL,)
+        trainer.model(torch.cat(pool)).sum().backward()

@@ -1,0 +1,234 @@
+"""Statements with names of their own, and what a call in them does, and to what."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import dataclasses
+import functools
+from collections.abc import Iterable, Iterator
+from types import BuiltinMethodType, FunctionType, MethodType, MethodWrapperType, ModuleType
+from typing import Any, NamedTuple
+
+from colabkit.frameworks.bystanders import is_cached, unwrapped
+from colabkit.runs.loop_paths import container_of, key_of, root_of
+from colabkit.runs.loop_source import Definition, Source, function_at
+from colabkit.runs.loop_values import Values
+
+_SETTING = frozenset({"__setattr__", "setattr"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Room:
+    """Statements that are run with names of their own.
+
+    Attributes:
+        source: Where they stand.
+        values: What the loop's names stand for.
+        names: What their names are outside, by name; all others are alike.
+        definition: The function whose they are; None for the loop itself.
+        call: The call, or the property that is read, which runs them; None for the loop itself.
+        outer: Where that stands.
+        remembers: The path of the function where it is run once for each question.
+    """
+
+    source: Source
+    values: Values
+    names: dict[str, str] = dataclasses.field(default_factory=dict)
+    definition: Definition | None = None
+    call: ast.expr | None = None
+    outer: Room | None = None
+    remembers: str | None = None
+
+    def path(self, node: ast.AST) -> str | None:
+        """Returns the path that a node names, as the loop knows it."""
+        if isinstance(node, ast.Name):
+            return self.names.get(node.id, node.id)
+        if isinstance(node, ast.Attribute):
+            inner = self.path(node.value)
+            return None if inner is None else f"{inner}.{node.attr}"
+        found = None
+        if isinstance(node, ast.Subscript) and (whole := self.path(node.value)) is not None:
+            found = whole + key_of(node.slice)
+        elif isinstance(node, ast.Call) and not (node.args or node.keywords):
+            found = self._given_back_by(node.func)
+        if found is None:
+            return None
+        is_there = self.values.is_object(found) or self.values.is_answer(found)
+        return found if is_there else None
+
+    def _given_back_by(self, function: ast.expr) -> str | None:
+        """Returns the path of what a call without arguments gives, where it does no more."""
+        path = self.path(function)
+        value = None if path is None else self.values.of(path)
+        if path is None or value is None:
+            return None
+        if not isinstance(value, FunctionType):
+            return "".join([path, "()"])
+        found = function_at(value)
+        body = [] if found is None else _statements_of(found[1])
+        given = getattr(body[0], "value", body[0]) if len(body) == 1 else None
+        inner = None if given is None else _plain_path(given)
+        if inner is None or root_of(inner) in value.__code__.co_varnames:
+            return None
+        name = root_of(inner)
+        known = name if self.values.knows(name, value) else self.values.add(name, value)
+        return known + inner[len(name) :]
+
+    def statements(self) -> list[ast.stmt]:
+        """Returns those of the function, where it is more than an expression."""
+        if isinstance(self.definition, ast.Lambda):
+            return [ast.Expr(self.definition.body)]
+        return [] if self.definition is None else self.definition.body
+
+    def is_definition(self, node: ast.AST) -> bool:
+        """Whether a node is the function that was called."""
+        return node is self.definition
+
+
+def _statements_of(definition: Definition) -> list[ast.AST]:
+    if isinstance(definition, ast.Lambda):
+        return [definition.body]
+    is_text = [isinstance(getattr(each, "value", None), ast.Constant) for each in definition.body]
+    rest = definition.body[1:] if is_text[0] else definition.body
+    return [each for each in rest if isinstance(each, ast.Return)] if len(rest) == 1 else []
+
+
+def _plain_path(node: ast.AST) -> str | None:
+    names = []
+    while isinstance(node, ast.Attribute):
+        names.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(names)]) if isinstance(node, ast.Name) else None
+
+
+class Given(NamedTuple):
+    """An argument; of ``functools.partial`` one without a node."""
+
+    node: ast.expr | None
+    path: str | None
+    keyword: str | None = None
+
+
+class Done(NamedTuple):
+    """What a call does.
+
+    Attributes:
+        verb: The name of the function or method.
+        path: What it is done to; None for a function.
+        given: What else it is given.
+        function: The path of the function.
+        is_bound: Whether it is a method that a variable holds.
+    """
+
+    verb: str
+    path: str | None
+    given: list[Given]
+    function: str | None
+    is_bound: bool = False
+
+    def sets(self) -> str | None:
+        """Returns the attribute that ``setattr`` sets."""
+        given = [*self.given] if self.path is None else [Given(None, self.path), *self.given]
+        name = given[1].node if self.verb in _SETTING and len(given) > 1 else None
+        if not isinstance(name, ast.Constant) or given[0].path is None:
+            return None
+        return f"{given[0].path}.{name.value!s}"
+
+
+def done_by(node: ast.Call, room: Room) -> Done:
+    """Returns what a call does: ``list.append(rows, x)`` what ``rows.append(x)`` does."""
+    given = [Given(each, room.path(container_of(each))) for each in node.args]
+    given += [Given(e.value, room.path(container_of(e.value)), e.arg) for e in node.keywords]
+    receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
+    path = None if receiver is None else room.path(container_of(receiver))
+    verb, function = verb_of(node), room.path(node.func)
+    value = None if function is None else room.values.of(function)
+    while function is not None and isinstance(value, functools.partial):
+        given = [*(Given(None, f"{function}.args[{n}]") for n in range(len(value.args))), *given]
+        function, value = function + ".func", value.func
+    if isinstance(value, BuiltinMethodType | MethodWrapperType):
+        verb = value.__name__
+        if not isinstance(value.__self__, ModuleType | type | None):
+            path = room.values.plain_name(str(function) + ".__self__")
+            return Done(verb, path, given, function, is_bound=True)
+    kind = None if path is None else room.values.of(path)
+    if path is not None and not room.values.has(path):
+        kind = vars(builtins).get(path)
+    if isinstance(kind, type) and given and given[0].path is not None:
+        is_one = issubclass(type(room.values.of(given[0].path)), kind)
+        if is_one and not isinstance(value, FunctionType):
+            return Done(verb, given[0].path, given[1:], function, is_bound=True)
+    return Done(verb, path, given, function)
+
+
+def called_by(done: Done, room: Room) -> Called:
+    """Returns the function of the user's that a call runs."""
+    path, values = done.function, room.values
+    if path is None:
+        return _NOBODY
+    value = values.of(path)
+    remembers = path if is_cached(value) else None
+    value = unwrapped(value)
+    if isinstance(value, FunctionType):
+        return Called(value, None, remembers)
+    if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
+        return Called(value.__func__, f"{path}.__self__")
+    receiver, _, name = path.rpartition(".")
+    if value is not None or not receiver:
+        receiver, name = path, "__call__"
+    owner = values.of(receiver)
+    if isinstance(owner, ModuleType) or values.is_held(receiver):
+        return _NOBODY
+    method = in_class(type(owner), name)
+    remembers = path if is_cached(method) else None
+    method = unwrapped(method)
+    is_one = isinstance(method, FunctionType)
+    return Called(method, receiver, remembers) if is_one else _NOBODY
+
+
+class Called(NamedTuple):
+    """A function of the user's that a call runs.
+
+    Attributes:
+        function: It.
+        receiver: The path of the object whose method it is.
+        remembers: Its path where it gives what it gave before.
+    """
+
+    function: Any  # a FunctionType would be taken for a method
+    receiver: str | None
+    remembers: str | None = None
+
+
+_NOBODY = Called(None, None)
+
+
+def in_class(kind: type, name: str) -> object:
+    return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), None)
+
+
+def verb_of(call: ast.Call) -> str:
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return call.func.id if isinstance(call.func, ast.Name) else ""
+
+
+def taken_apart(target: ast.expr, over: ast.expr) -> Iterator[tuple[ast.Name, ast.expr]]:
+    """Yields the names that a loop sets, each with the row of which it is a part."""
+    if isinstance(over, ast.Call):
+        verb = verb_of(over)
+        targets = target.elts if isinstance(target, ast.Tuple) else [target]
+        rows: Iterable[tuple[ast.expr, ast.expr]] = ()
+        if verb == "zip":
+            rows = zip(targets, over.args, strict=False)
+        elif verb == "enumerate":
+            rows = zip(targets[1:], over.args, strict=False)
+        elif verb in {"list", "reversed", "tuple"}:
+            rows = zip([target], over.args, strict=False)
+        elif verb in {"items", "values"} and isinstance(over.func, ast.Attribute):
+            rows = [(targets[-1], over.func.value)]
+        for each, row in rows:
+            yield from taken_apart(each, row)
+    elif isinstance(target, ast.Name):
+        yield target, over

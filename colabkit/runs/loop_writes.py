@@ -1,0 +1,152 @@
+"""What calls write into: ``rows.append(x)``, ``next(noises)``, ``torch.add(a, b, out=sums)``."""
+
+from __future__ import annotations
+
+import ast
+import enum
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from colabkit.runs.loop_paths import path_of
+from colabkit.runs.loop_rooms import Done, Given, Room
+from colabkit.runs.loop_values import (
+    has_state,
+    is_array,
+    is_environment,
+    is_iterator,
+    is_metric,
+    is_pool,
+    is_row,
+    is_single,
+    is_stepping,
+    is_trained,
+    is_waiting,
+)
+
+CHANGING = frozenset({
+    "__delitem__", "__iadd__", "__ior__", "__setitem__", "add", "append", "appendleft", "clear",
+    "discard", "extend", "extendleft", "insert", "pop", "popitem", "popleft", "push", "put",
+    "remember", "remove", "reverse", "rotate", "setdefault", "sort", "store", "update",
+})  # fmt: skip
+_WRITING = frozenset({
+    "__iadd__", "__imul__", "__isub__", "__itruediv__", "__setitem__", "assign", "assign_add",
+    "assign_sub", "fill",
+})  # fmt: skip
+# Nothing of what was there is left behind them.
+_OVERWRITING = frozenset({"copy_", "fill_", "normal_", "ones_", "uniform_", "zero_", "zeros_"})
+# Of objects with a state of their own.
+_OF_STATES = frozenset({"load_state_dict", "update", "update_parameters"})
+_OF_METRICS = frozenset({"update", "update_state"})
+_SETTING_BACK = frozenset({"reset", "reset_state"})
+# Of objects that give back what they took before, and of environments.
+_ANSWERING = frozenset({"push_and_pop", "query", "step"})
+_CHANGING_FIRST = frozenset({
+    "heapify", "heappop", "heappush", "heappushpop", "heapreplace", "insort", "insort_left",
+    "insort_right", "shuffle",
+})  # fmt: skip
+_WRITING_FIRST = frozenset({
+    "copyto", "delitem", "fill_diagonal", "place", "put", "put_along_axis", "putmask", "setitem",
+})  # fmt: skip
+_OF_ITERATORS = frozenset({"__next__", "send", "throw"})
+READING_ON = frozenset({
+    "all", "any", "dict", "enumerate", "filter", "islice", "list", "map", "max", "min", "set",
+    "sorted", "sum", "tuple", "zip",
+})  # fmt: skip
+
+
+class Verb(enum.Enum):
+    """What is done to a variable; or that a loop over a run's data begins, and ends."""
+
+    READ = enum.auto()
+    SET = enum.auto()
+    CHANGE = enum.auto()
+    BEGIN = enum.auto()
+    END = enum.auto()
+
+
+class Write(NamedTuple):
+    """That a call writes.
+
+    Attributes:
+        verb: Whether it changes or sets what it writes into.
+        path: That.
+        given: What it is given beside.
+        reads: Whether what it gives back is of that, and None where it does if anybody takes it.
+    """
+
+    verb: Verb
+    path: str
+    given: Sequence[Given]
+    reads: bool | None
+
+
+def write_of(done: Done, node: ast.Call, room: Room) -> Write | None:
+    """Returns what a call writes into; None where it is not known to.
+
+    Args:
+        done: What it does.
+        node: The call.
+        room: Where it stands.
+    """
+    verb, path, given, values = done.verb, done.path, done.given, room.values
+    if (attribute := done.sets()) is not None:
+        return Write(Verb.SET, attribute, given, reads=False)
+    first = given[0].path if given else None
+    if first is not None and _writes_first(verb, values.of(first), done, room):
+        reads = verb in {"heappop", "heappushpop", "heapreplace", "next"}
+        reads |= verb.startswith("insort")
+        is_over = verb in _OVERWRITING and isinstance(given[0].node, ast.Name | ast.Attribute)
+        return Write(Verb.SET if is_over else Verb.CHANGE, first, given[1:], reads or None)
+    if path is None:
+        return None
+    value = values.of(path)
+    if verb in _SETTING_BACK and is_metric(value):
+        return Write(Verb.SET, path, [], reads=False)
+    receiver = node.func.value if isinstance(node.func, ast.Attribute) else node
+    is_plain = path_of(receiver) is not None or done.is_bound
+    if not _changes(verb, path, given, room, is_plain=is_plain):
+        return None
+    is_over = verb in _OVERWRITING and is_array(value) and is_plain
+    return Write(Verb.SET if is_over else Verb.CHANGE, path, given, verb in _ANSWERING or None)
+
+
+def _writes_first(verb: str, value: Any, done: Done, room: Room) -> bool:
+    if verb in _CHANGING_FIRST:
+        return True
+    if verb == "next":
+        return is_iterator(value)
+    owner = None if done.path is None else room.values.of(done.path)
+    if verb == "at":
+        return type(owner).__name__ == "ufunc"
+    is_functions = done.path is None or isinstance(owner, ModuleType)
+    if verb in _WRITING_FIRST:
+        return is_functions and (is_row(value) or is_array(value))
+    if not (is_functions and verb.endswith("_")) or verb.startswith(("__", "clip_grad")):
+        return False
+    parts = value if isinstance(value, list | tuple) else [value]
+    return bool(parts) and all(is_array(each) and not is_trained(each) for each in parts)
+
+
+def _changes(verb: str, path: str, given: Sequence[Given], room: Room, *, is_plain: bool) -> bool:
+    value = room.values.of(path)
+    if is_metric(value) and not has_state(value):
+        return verb in _OF_METRICS
+    if is_waiting(value):
+        return verb.startswith("on_")
+    if has_state(value) and verb in _OF_STATES:
+        return is_stepping(value) or not hasattr(type(value), "step")
+    if verb in _ANSWERING and not is_plain:
+        return False
+    if verb in _ANSWERING:
+        # Those of JAX are functions, which take their state.
+        is_acted_on = is_environment(value) and len(given) <= 1
+        # One around another that is held is read: it may count by itself.
+        is_acted_on |= is_stepping(value) and not room.values.is_around_held(path)
+        return is_acted_on if verb == "step" else is_pool(value)
+    if verb in _OF_ITERATORS:
+        return is_iterator(value)
+    in_place = verb in _WRITING or (verb.endswith("_") and not verb.startswith("_"))
+    if verb in CHANGING and not (verb.startswith("__") and is_array(value)):
+        return is_pool(value) or not room.values.has(path) or room.values.is_answer(path)
+    return in_place and (is_array(value) or is_single(value))
