@@ -50,6 +50,7 @@ class ModuleTree:
     Attributes:
         modules: By path, each once.
         parameters: By name, each once.
+        tied: The names of each parameter that has several.
         buffers: By name, each once.
         version: Another after each look that found other modules, tensors or hooks.
         places: Another after each look that found a tensor of a plain state in other memory, or
@@ -132,7 +133,7 @@ class ModuleTree:
         self.version += 1
         self._sharded = reshard(self._root)
         self.modules = dict(self._root.named_modules())
-        self.parameters = dict(self._root.named_parameters())
+        self.parameters, self.tied = _named(self._root)
         self.buffers = dict(self._root.named_buffers())
         every = iter(self.modules.items())
         self._few = [_Few(each) for each in iter(lambda: dict(itertools.islice(every, _FEW)), {})]
@@ -313,6 +314,16 @@ class _Grouped:
         """Whether the names and groups are still these."""
         is_known = names is self.names and len(groups) == len(self.groups)
         return is_known and all(map(_are_same, groups, self.groups))
+
+
+def _named(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[list[str]]]:
+    """Returns a module's parameters by their first names, and all names of those with several."""
+    every = dict(module.named_parameters(remove_duplicate=False))
+    names: dict[int, list[str]] = {}
+    for name, parameter in every.items():
+        names.setdefault(id(parameter), []).append(name)
+    first = {each[0]: every[each[0]] for each in names.values()}
+    return first, [each for each in names.values() if len(each) > 1]
 
 
 @functools.cache

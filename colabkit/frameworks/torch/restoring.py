@@ -9,17 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from colabkit.errors import StateError
 from colabkit.frameworks.torch.alignment import realigned
 from colabkit.frameworks.torch.backend import axes_of
 from colabkit.frameworks.torch.pieces import cut_like, has_pieces, is_piece
 from colabkit.frameworks.torch.randomness import own_generator_state, restore_own_generator
+from colabkit.frameworks.torch.replaced import regroup, tie_as
 from colabkit.frameworks.torch.structure import (
     load_left_out,
     load_module,
     owner_of,
     parameters_of,
     register_made,
-    regroup,
 )
 
 _MATRIX_NDIM = 2
@@ -39,6 +40,8 @@ def restore_tensors(
     Raises:
         StateError: The module cannot be given this state; names what stands against it.
     """
+    if "tied" in kept and not has_pieces(module):
+        tie_as(module, kept["tied"])
     register_made(module, weights, kept.get("made", {}))
     if has_pieces(module):
         weights = cut_like(module.state_dict(), weights)
@@ -112,10 +115,10 @@ def restore_optimizers(
     held = {name: optimizer.state for name, optimizer in optimizers.items()}
     for name, optimizer in optimizers.items():
         if name in groups:
-            regroup(optimizer, modules, groups[name])
+            regroup(optimizer, modules, groups[name], kept.get("orphans", {}).get(name, {}))
         if name not in kept["optimizers"]:
             continue
-        load_optimizer(optimizer, kept["optimizers"][name], lies_as_it_did=lies_as_it_did)
+        _load_or_say(name, optimizer, kept["optimizers"][name], lies_as_it_did=lies_as_it_did)
         for group, loaded in zip(lists[name], optimizer.param_groups, strict=True):
             group.update(loaded)
         loaded_state = dict(optimizer.state)
@@ -127,6 +130,34 @@ def restore_optimizers(
             optimizer.param_groups = lists[name]
         if optimizer.state is not held[name]:
             optimizer.state = held[name]
+    _put_resting(optimizers, modules, kept.get("resting", {}))
+
+
+def _load_or_say(
+    name: str, optimizer: torch.optim.Optimizer, state: dict[str, Any], *, lies_as_it_did: bool
+) -> None:
+    try:
+        load_optimizer(optimizer, state, lies_as_it_did=lies_as_it_did)
+    except ValueError as error:
+        message = f"{name} cannot be loaded from the checkpoint: {error}"
+        hint = (
+            "Groups of weights that were added or changed in mid-run must be so before the run is"
+            " made; resume=False starts anew beside the old checkpoints."
+        )
+        raise StateError(message, where=name, hint=hint) from error
+
+
+def _put_resting(
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    modules: Mapping[str, nn.Module],
+    resting: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Gives optimizers what they kept of weights that they did not train at the time."""
+    own = {f"{m}:{key}": p for m, each in modules.items() for key, p in each.named_parameters()}
+    for name, states in resting.items():
+        for key, state in states.items():
+            if key in own and name in optimizers:
+                optimizers[name].state[own[key]] = realigned(_moved(state, own[key].device))
 
 
 def load_optimizer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ from colabkit.frameworks.torch.randomness import (
     own_generator_state,
     restore_own_generator,
 )
+from colabkit.frameworks.torch.replaced import groups_of_strangers, states_of
 from colabkit.frameworks.torch.restoring import (
     copy_where_it_fits,
     load_other,
@@ -48,6 +49,8 @@ from colabkit.frameworks.torch.structure import (
     load_what_fits,
     made_in_training,
     parameters_of,
+    shapes_of,
+    trained_module,
 )
 from colabkit.frameworks.torch.tensor_values import TensorValues
 from colabkit.frameworks.torch.users_hooks import UsersHooks
@@ -74,7 +77,9 @@ class TorchState:
         for name, value in objects.items():
             check_can_be_saved(name, value)
             keep_sums(value)
-        self.modules = {n: _unwrapped(v) for n, v in objects.items() if isinstance(v, nn.Module)}
+        self.modules = {
+            n: trained_module(v) for n, v in objects.items() if isinstance(v, nn.Module)
+        }
         self._trees = Trees(self.modules)
         self._values = {n: PythonAttributes(m, self._trees[n]) for n, m in self.modules.items()}
         self._with_metrics = [n for n, module in self.modules.items() if has_metrics(module)]
@@ -83,6 +88,7 @@ class TorchState:
         is_saved = save_base or self.is_sharded
         self._bases = {n: FrozenBase(m, is_saved=is_saved) for n, m in self.modules.items()}
         self._keys_at_start: dict[str, frozenset[str]] = {}
+        self._shapes_at_start = {n: shapes_of(tree.parameters) for n, tree in self._trees.items()}
         self._gone: dict[str, list[str]] = {}
         # By module what is the same as long as its tree is plain and of one version.
         self._known: dict[str, tuple[int | None, dict[str, Any]]] = {}
@@ -93,6 +99,8 @@ class TorchState:
         self.optimizers = {name: plain_optimizer(optimizer) for name, optimizer in given.items()}
         self._given = dict(self.optimizers)
         self.optimizers |= inner_optimizers(self.optimizers)
+        self._groups: Mapping[str, Sequence[Sequence[str]]] = {}
+        self._groups_at_start = {n: len(o.param_groups) for n, o in self.optimizers.items()}
         self._beside = {name: of_optimizer(each) for name, each in self.optimizers.items()}
         self._beside |= {n: of_scheduler(o) for n, o in objects.items() if is_users_scheduler(o)}
         self.others = {
@@ -163,9 +171,9 @@ class TorchState:
         }
         self._hooks.look()
         if of_optimizers:
-            state["optimizers"] = {n: o.state_dict() for n, o in self.optimizers.items()}
+            state |= states_of(self.optimizers, self._trees.names)
             state["orphans"] = self._orphans()
-            state["groups"] = self._trees.groups(self.optimizers)
+            state["groups"] = self._groups = self._trees.groups(self.optimizers)
             self._forms, self._parts = forms, self._trees.parts(self.optimizers)
         # The memories have looked at their objects by now.
         state["held"] = self._held.state_dict(self._memories(all_of_them=False))
@@ -180,11 +188,14 @@ class TorchState:
         if tree.is_plain and version == tree.version:
             return known
         at_start = self._keys_at_start.setdefault(name, frozenset(tensors))
-        self._gone[name] = gone_since(state, at_start)
+        shapes, before = shapes_of(tree.parameters), self._shapes_at_start[name]
+        others = [key for key, shape in shapes.items() if before.get(key, shape) != shape]
+        self._gone[name] = [*gone_since(state, at_start), *others]
         found = {
             "extra": {k: v for k, v in state.items() if k not in tensors},
             "buffers": {key: b for key, b in tree.buffers.items() if key not in state},
             "left_out": left_out(tree.parameters, state),
+            "tied": tree.tied,
             "made": made_in_training(self.modules[name], tensors, at_start),
         }
         self._known[name] = (tree.version, found)
@@ -312,6 +323,7 @@ class TorchState:
         ]
         moved = [f"{n}.{each}" for n, values in self._values.items() for each in values.moved]
         moved += [f"{n}.{each}" for n, keys in self._gone.items() for each in keys]
+        moved += groups_of_strangers(self._groups, self._groups_at_start)
         moved += [f"a hook of {place}" for place in self._hooks.moved]
         if moved:
             what = ", ".join(moved[:_NAMED_MAX])
@@ -428,10 +440,3 @@ class TorchState:
 @functools.cache
 def _form_of(dtype: torch.dtype, shape: torch.Size) -> str:
     return f"{dtype} {list(shape)}"
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    inner = getattr(module, "_orig_mod", module)
-    if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        inner = inner.module
-    return inner if inner is module else _unwrapped(inner)

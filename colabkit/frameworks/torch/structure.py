@@ -275,19 +275,15 @@ def names_in_groups(optimizer: torch.optim.Optimizer, names: Mapping[int, str]) 
     return [[names.get(id(p), "") for p in group["params"]] for group in optimizer.param_groups]
 
 
-def regroup(
-    optimizer: torch.optim.Optimizer,
-    modules: Mapping[str, nn.Module],
-    kept: Sequence[Sequence[str]],
-) -> None:
-    """Gives an optimizer the groups that were added to it, or grew, in mid-run."""
-    own = {f"{m}:{key}": p for m, each in modules.items() for key, p in each.named_parameters()}
-    now = names_in_groups(optimizer, {id(p): name for name, p in own.items()})
-    if now == kept or any("" in names for names in kept):
-        return
-    if any(name not in own for names in kept for name in names):
-        return
-    for group, names in zip(optimizer.param_groups, kept, strict=False):
-        group["params"] = [own[name] for name in names]
-    for names in kept[len(now) :]:
-        optimizer.add_param_group({"params": [own[name] for name in names]})
+def trained_module(module: nn.Module) -> nn.Module:
+    """Returns the module that compilers and wrappers for several devices are around."""
+    inner = getattr(module, "_orig_mod", module)
+    if isinstance(inner, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        inner = inner.module
+    return inner if inner is module else trained_module(inner)
+
+
+def shapes_of(parameters: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """Returns the shapes of those that have one: those of lazy layers have none yet."""
+    lazy = nn.UninitializedParameter
+    return {key: each.shape for key, each in parameters.items() if not isinstance(each, lazy)}
