@@ -31,7 +31,7 @@ class CheckpointInfo:
             ``safetensors.torch.load_file`` under the model's own parameter names; URLs where
             the run folder is one. Where several processes wrote pieces, each file holds those of
             one: ``colabkit.load`` puts them together.
-        is_finite: Whether all trained weights are numbers, neither NaN nor infinite.
+        is_finite: Whether no trained weight is NaN or infinite, and no moment of it is NaN.
         phase: What the phase of the run is called, "" where there is but one.
         problem: Why it cannot be used, "" when nothing is known against it.
         hashes: A hash by tensor, "section.key", of frozen weights that are not written too.

@@ -70,7 +70,7 @@ class SaveFacts:
         is_best: Whether that epoch was the best so far.
         keep_forever: Whether pruning leaves it alone.
         fingerprint: What must be the same for it to fit.
-        is_finite: Whether all trained weights are numbers, neither NaN nor infinite.
+        is_finite: Whether no trained weight is NaN or infinite, and no moment of it is NaN.
         phase: What the phase of the run is called, "" where there is but one.
         stands_on: Names of the checkpoints that it goes on from: they stay as long as it does.
     """

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from colabkit.checkpoint.company import Company, PartMissingError, SharedSave
-from colabkit.checkpoint.finite import is_finite
+from colabkit.checkpoint.finite import can_go_on, is_moment
 from colabkit.checkpoint.info import Draft
 from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.manifest import Manifest, Name, SaveFacts
@@ -45,8 +45,9 @@ class Job:
     tensors: list[SnapshotTensor]
     skeletons: dict[str, Any]
     weights: tuple[str, ...]
+    moments: Mapping[str, str]
     facts: SaveFacts
-    is_trained: Callable[[TensorSpec], bool]
+    is_trained: Callable[[str, TensorSpec], bool]
     noted: dict[str, Mapping[str, Callable[[], str | None]]]
     wait_at_once: Callable[[], None]
     still_valid: Callable[[Mapping[int, Bytes]], bool]
@@ -181,12 +182,14 @@ class Saver:
         wait = copy_tensors(at_once, self._backend)
         wait()
         weights = tuple(section.name for section in sections if section.weights)
+        trained = {section.name: section.trained for section in sections}
         job = Job(
             tensors=tensors,
             skeletons=skeletons,
             weights=weights,
+            moments={each.name: each.moments for each in sections if each.moments},
             facts=facts,
-            is_trained=is_guarded,
+            is_trained=lambda name, spec: is_guarded(spec) or spec.address in trained[name],
             noted={section.name: section.noted for section in sections if section.noted},
             wait_at_once=wait,
             still_valid=still_valid,
@@ -366,9 +369,10 @@ class Saver:
         if self._deceived(job) or self._is_torn(noted):
             return
         self._status = dataclasses.replace(self._status, state=SaveState.COPIED)
-        weights = (t for t in job.tensors if t.section in job.weights)
-        trained = (t for t in weights if job.is_trained(t.spec))
-        finite = all(is_finite(each.spec.dtype, each.view) for each in trained)
+        weights = [t for t in job.tensors if t.section in job.weights]
+        trained = [t for t in weights if job.is_trained(t.section, t.spec)]
+        moments = [t for t in job.tensors if is_moment(t, job.moments)]
+        finite = can_go_on(trained, moments)
         job.facts = dataclasses.replace(job.facts, is_finite=finite)
         finite, nbytes = self._commit(job, noted)
         self._unchanged = unchanged_counts_after(self._unchanged, job.tensors)

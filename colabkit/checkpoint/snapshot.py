@@ -56,6 +56,8 @@ class Section:
             None where the tensor has changed since.
         form: What is equal to that of the last save while the tensors have the same names, forms
             and memory; None where nobody has looked.
+        trained: Where those weights lie that are trained, and not by optimizers' steps alone.
+        moments: What the keys of what optimizers keep of each weight begin with; "" for none.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Section:
     weights: bool
     noted: Mapping[str, Callable[[], str | None]] = dataclasses.field(default_factory=dict)
     form: Hashable = None
+    trained: frozenset[int] = frozenset()
+    moments: str = ""
 
 
 class Mode(enum.Enum):

@@ -377,8 +377,8 @@ class Boundaries:
         if status is None or status.is_finite or status.finite_step is None:
             return
         message = (
-            f"The weights became NaN or infinite between step {status.finite_step} and step"
-            f" {status.step} (epoch {self.epoch + 1})."
+            "The weights became NaN or infinite, or what the optimizer keeps of their gradients,"
+            f" between step {status.finite_step} and step {status.step} (epoch {self.epoch + 1})."
         )
         raise DivergedError(
             message, step=status.step, epoch=self.epoch, loss=math.nan, hint=WAY_BACK

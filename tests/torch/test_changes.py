@@ -270,3 +270,57 @@ def test_what_diverged_at_once_again_is_told_to_begin_anew(tmp_path):
     with pytest.raises(DivergedError, match="begin anew with resume=False"):
         train(0.01)
     train(0.01, resume=False)
+
+
+def with_moments(folder: Path, written: str, number: float) -> tuple[nn.Module, colabkit.Run]:
+    """Trains with Adam, whose moments something has written into behind step 4."""
+    torch.manual_seed(6)
+    model = nn.Linear(6, 3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    run = colabkit.Run(folder, model=model, optimizer=optimizer, save_every=1, progress=False)
+    x, y = arrays()
+    for row in run.items(range(8)):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        if row == 4 and written:
+            optimizer.state[model.weight][written][1, 2] = number
+        run.flush()
+    return model, run
+
+
+def test_moments_that_become_nan_end_a_run_and_never_push_out_the_last_finite_ones(tmp_path):
+    with pytest.raises(DivergedError, match="between step 4 and step 5"):
+        with_moments(tmp_path / "run", "exp_avg", math.nan)
+    steps = {info.step: info.is_finite for info in colabkit.checkpoints(tmp_path / "run")}
+    assert steps == {5: False, 4: True, 3: True}
+    mended, run = with_moments(tmp_path / "run", "", 0.0)
+    assert run.history.resumes[0].step == 4
+    alone, _ = with_moments(tmp_path / "alone", "", 0.0)
+    assert torch.equal(mended.weight, alone.weight)
+
+
+def test_an_infinite_mean_of_squares_holds_a_weight_and_ends_no_run(tmp_path):
+    model, run = with_moments(tmp_path / "run", "exp_avg_sq", math.inf)
+    assert run.step == 8
+    assert model.weight.isfinite().all()
+    assert colabkit.checkpoints(tmp_path / "run")[0].is_finite
+
+
+def test_weights_written_unseen_that_become_nan_end_a_run_as_well(tmp_path):
+    model = nn.Linear(300, 300)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = colabkit.Run(tmp_path, model=model, optimizer=optimizer, save_every=1, progress=False)
+    run._adapter._writes_unseen = True  # as a save finds it
+
+    def train() -> None:
+        for row in run.items(range(5)):
+            optimizer.zero_grad()
+            model(torch.ones(300)).sum().backward()
+            optimizer.step()
+            if row == 2:
+                model.weight.data[7, 7] = math.nan
+            run.flush()
+
+    with pytest.raises(DivergedError, match="between step 2 and step 3"):
+        train()

@@ -60,6 +60,10 @@ class Guarded:
         weights, found = self._weights(), _addresses_of(self._large_states(), self._in_pieces)
         return weights.addresses | found if found else weights.addresses
 
+    def weights(self) -> frozenset[int]:
+        """Returns where the weights lie that optimizers train."""
+        return self._weights().addresses
+
     def watch(self, copies: Sequence[torch.Tensor] = (), *, in_pieces: bool = False) -> Watch:
         """Returns those that may be copied meanwhile, as they are now.
 

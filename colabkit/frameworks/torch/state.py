@@ -138,7 +138,7 @@ class TorchState:
         Args:
             of_optimizers: Whether also what their ``state_dict`` gives.
         """
-        weights, rest = [], {}
+        weights, rest, trained = [], {}, self.guarded.weights()
         forms: dict[str, Any] = {}
         self._trees.look()
         for name in self.modules:
@@ -152,7 +152,14 @@ class TorchState:
                 written = {k: v for k, v in tensors.items() if k not in noted} if noted else tensors
                 form = None if noted else tree.form
                 weights.append(
-                    Section(name=name, state=written, weights=True, noted=noted, form=form)
+                    Section(
+                        name=name,
+                        state=written,
+                        weights=True,
+                        noted=noted,
+                        form=form,
+                        trained=trained,
+                    )
                 )
             forms |= self._forms_seen(name, tensors)
             rest[name] = {
@@ -177,7 +184,7 @@ class TorchState:
             self._forms, self._parts = forms, self._trees.parts(self.optimizers)
         # The memories have looked at their objects by now.
         state["held"] = self._held.state_dict(self._memories(all_of_them=False))
-        return [*weights, Section(name="objects", state=state, weights=False)]
+        return [*weights, Section("objects", state, weights=False, moments="optimizers.")]
 
     def _beside_weights(
         self, name: str, state: Mapping[str, Any], tensors: Mapping[str, Any]
