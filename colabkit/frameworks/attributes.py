@@ -22,6 +22,7 @@ _LOOKED_AT_MAX = 64
 _BYTES_MAX, _ITEMS_MAX, _NUMBERS_MAX = 16 << 20, 10_000, 1_000_000
 _SAMPLES = 4096  # of a large array
 _NOTHING = object()
+_NUMBERS = frozenset({bool, float, int, type(None)})
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 # They show, write or wait, and nothing is trained by what they are.
 _TRAINING_NOTHING = frozenset(
@@ -41,7 +42,7 @@ class Attributes:
     A callback that closes an augmentation at some epoch, or counts, does so once; a resume in
     another process must find it done. What training has left alone is the notebook's own
     business. Attributes of the user's own objects that it refers to belong to it, and those of a
-    library's in which a module gathers tensors; what else is a library's does not.
+    library's in which a module gathers tensors, or counts; what else is a library's does not.
 
     Args:
         owner: A callback, an optimizer, or a module.
@@ -70,9 +71,13 @@ class Attributes:
         # A library's objects, once tensors were seen there; those of the last look.
         self._gathering: set[str] = set()
         self._newly_open: list[str] = []
+        # What a library's objects held at first, and those whose numbers have changed since.
+        self._then: dict[str, dict[str, Any]] = {}
+        self._counting: set[str] = set()
+        self._marks: dict[str, Any] = {}
         # Kept, so that no later object takes the place in memory by which these are known.
         self._first = {} if is_new else self._own()
-        self._marks = {path: values.mark(value) for path, value in self._first.items()}
+        self._marks |= {path: values.mark(value) for path, value in self._first.items()}
         self._opaque: dict[str, Any] | None = None
         self._outlines: dict[str, Any] = {}
         self.with_state: dict[str, Any] = {}
@@ -161,6 +166,7 @@ class Attributes:
                     walk(value, f"{path}{name}.", depth + 1)
                 else:
                     found[path + name] = value
+                    found.update(self._counted(path + name, value))
 
         walk(self.owner, "", 0)
         return found
@@ -184,6 +190,21 @@ class Attributes:
             self._newly_open.append(f"{path}.")
             return True
         return False
+
+    def _counted(self, path: str, value: Any) -> dict[str, Any]:
+        """Returns the numbers that a library's object counts for a module, by path; none before."""
+        if not (has_state(self.owner) and _has_attributes_alone(value)) or trains_nothing(value):
+            return {}
+        own = attributes_of(value)
+        before = self._then.setdefault(path, dict(own))
+        if path not in self._counting:
+            now = [(name, each) for name, each in own.items() if type(each) in _NUMBERS]
+            was = [(name, each) for name, each in before.items() if type(each) in _NUMBERS]
+            if now == was:
+                return {}
+            self._counting.add(path)
+            self._marks |= {f"{path}.{n}": self.values.mark(each) for n, each in was}
+        return {f"{path}.{n}": each for n, each in own.items() if type(each) in _NUMBERS}
 
     def _is_or_holds_tensors(self, value: Any) -> bool:
         if isinstance(value, dict | list | tuple):

@@ -20,7 +20,7 @@ from torch import nn
 
 import colabkit
 from tests.torch.cases import arrays
-from tests.torch.test_restored import ClassRecall, assert_resumes_exactly, hashes, network
+from tests.torch.test_restored import ClassRecall, assert_resumes_exactly, hashes, network, trained
 
 
 class Remembering(nn.Module):
@@ -269,6 +269,44 @@ def test_tensors_that_an_object_of_a_library_gathers_for_a_model_go_on(tmp_path)
 
     assert_resumes_exactly(make, tmp_path)
     assert not reasons
+
+
+class Warmth:
+    """Counts for a library, as schedules of noise do, and holds what nobody saves."""
+
+    __module__ = "numpy"
+
+    def __init__(self) -> None:
+        self.steps, self.least, self.start_s = 0, None, 7.5
+        self.lock, self.ranks = threading.Lock(), Ranks()
+
+    def scale(self, x: torch.Tensor) -> float:
+        self.steps += 1
+        self.least = min(self.least or 9.0, x.mean().item())
+        return self.least + 1 / self.steps
+
+
+class Warming(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = network()
+        self.warmth = Warmth()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x * self.warmth.scale(x))
+
+
+def test_numbers_that_an_object_of_a_library_counts_for_a_model_go_on(tmp_path):
+    assert_resumes_exactly(lambda: {"model": Warming()}, tmp_path)
+
+
+def test_numbers_of_a_librarys_object_that_training_leaves_alone_are_the_notebooks_own(tmp_path):
+    model = Warming()
+    trained(tmp_path, {"model": model, "epochs": 1})
+    again = Warming()
+    again.warmth.start_s = 8.5
+    trained(tmp_path, {"model": again, "epochs": 1})
+    assert (again.warmth.steps, again.warmth.start_s) == (model.warmth.steps, 8.5)
 
 
 class Averaging:
