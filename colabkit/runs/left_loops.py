@@ -20,14 +20,11 @@ class LeftLoops(Boundaries):
 
     def _close_pass(self, cursor: Cursor, *, on_purpose: bool, is_outermost: bool) -> None:
         """Closes a pass that the program has left, and saves what can be saved."""
-        if not self._leave(cursor, on_purpose=on_purpose):
-            return
-        if not is_outermost:
-            return  # what follows goes by names that its body has set; the next save is soon
-        if on_purpose:
+        was_under_way = self._leave(cursor, on_purpose=on_purpose)
+        # What follows an inner one goes by names that its body has set; the next save is soon.
+        # An error leaves nothing that the end of the pass before has not saved.
+        if was_under_way and is_outermost and on_purpose:
             self._save_unraised()
-        else:
-            self._save_place()
 
     def _leave(self, cursor: Cursor, *, on_purpose: bool = True) -> bool:
         """Closes a loop that was broken off; returns whether it was still under way."""
