@@ -237,14 +237,21 @@ def test_it_is_said_which_process_is_waited_for_until_the_deadline(how, tmp_path
     assert " since step " in said
 
 
-def test_a_process_that_never_comes_is_an_error_within_the_deadline(tmp_path):
+@pytest.mark.parametrize(
+    ("waiting", "by_environment"),
+    [(0, False), (0, True), (1, True)],
+    ids=["at the roll call", "at its own store", "at the store of process 0"],
+)
+def test_a_process_that_never_comes_is_an_error_within_the_deadline(
+    waiting, by_environment, tmp_path
+):
     def work(rank: int) -> None:
         world.DEADLINE_S = 1.5
-        if rank == 0:
+        if rank == waiting:
             with pytest.raises(ProcessLostError, match="have not come together"):
                 train(tmp_path)
 
-    came_through(work, 2, tmp_path)
+    came_through(work, 2, tmp_path, by_environment=by_environment)
     assert not (tmp_path / "run").exists()
 
 

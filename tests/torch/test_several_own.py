@@ -23,7 +23,7 @@ import colabkit
 from colabkit.errors import ArgumentError
 from tests import abilities
 from tests.torch.cases import arrays, network
-from tests.torch.killing import outcome
+from tests.torch.killing import kill_self, outcome
 from tests.torch.ranks import came_through, killed, together
 from tests.torch.several_pieces import in_pieces
 from tests.torch.several_ways import QUIET, KillRanks, result, same_weights
@@ -358,6 +358,43 @@ def test_a_wrapper_that_is_compiled_is_one(tmp_path):
         colabkit.Run(tmp_path / "run", model=wrapped, optimizer=optimizer, progress=False)
 
     came_through(work, 2, tmp_path)
+
+
+COMPILED = [
+    DistributedDataParallel,
+    pytest.param(in_pieces, marks=pytest.mark.needs(abilities.PIECES)),
+]
+
+
+@pytest.mark.soak
+@pytest.mark.needs(abilities.SOAK)
+@pytest.mark.parametrize("deal_out", COMPILED)
+def test_a_model_that_is_compiled_goes_on_with_the_bits_of_one_that_is_not(deal_out, tmp_path):
+    def trained(folder: Path, *, is_compiled: bool = True, dies: bool = False) -> None:
+        model = network()
+        wrapped = deal_out(model)
+        called = torch.compile(wrapped, backend="eager") if is_compiled else wrapped
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        options = {"save_every": 1, "progress": False}
+        run = colabkit.Run(folder / "run", model=called, optimizer=optimizer, **options)
+        for _ in run.epochs(2):
+            for x, y in run.batches(shared_out()):
+                optimizer.zero_grad()
+                functional.cross_entropy(called(x), y).backward()
+                optimizer.step()
+                run.flush()
+                if dies and run.step == 4:
+                    dist.barrier()
+                    kill_self()
+        if dist.get_rank() == 0:
+            outcome(folder / "run", run.history, folder / "outcome")
+
+    together(lambda _: trained(tmp_path, dies=True), 2, tmp_path)
+    assert colabkit.checkpoints(tmp_path / "run", verify=True)[0].step >= 3
+    came_through(lambda _: trained(tmp_path), 2, tmp_path)
+    plain = tmp_path / "plain"
+    came_through(lambda _: trained(plain, is_compiled=False), 2, plain)
+    assert result(tmp_path) == result(plain)
 
 
 def test_an_optimizer_in_parts_of_its_own_is_an_error_that_says_what_to_take(tmp_path):
