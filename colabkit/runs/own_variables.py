@@ -193,10 +193,11 @@ class OwnVariables:
         """Returns what a checkpoint holds, as it is now."""
         replaced = [each for n in self._replaced if (each := vars(self._run)[n]) is not None]
         trained = [e for e in self._lasting if any(hasattr(type(e), n) for n in _WITH_WEIGHTS)]
+        models = self._adapter.owned().models  # a model is another object than its wrapper
         return Held(
-            (self._run, self._kept, *self._lasting, *replaced),
+            (self._run, self._kept, *self._lasting, *models, *replaced),
             kept=[getattr(self._kept, name) for name in self._kept],
-            weights=(*self._adapter.owned().models, *trained, *replaced),
+            weights=(*models, *trained, *replaced),
             run=self._run,
         )
 

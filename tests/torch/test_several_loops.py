@@ -285,6 +285,37 @@ def test_a_copy_that_comes_apart_is_an_error_before_it_is_saved(save_every, tmp_
     assert colabkit.checkpoints(tmp_path / "run", verify=True)[0].step <= 2
 
 
+def test_what_a_loop_sets_on_the_model_within_its_wrapper_goes_on(tmp_path):
+    def trained(folder: Path, **options: Any) -> tuple[list[torch.Tensor], str]:
+        model: Any = network(dropout=0.0)
+        model.anchor = None
+        wrapped = DistributedDataParallel(model)
+        optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1)
+        run = colabkit.Run(
+            folder, model=wrapped, optimizer=optimizer, progress=False, save_every=None, **options
+        )
+        for _ in run.epochs(2):
+            for x, y in run.batches(shared_out()):
+                loss = functional.cross_entropy(wrapped(x), y)
+                if model.anchor is not None:
+                    loss = loss + (model[0].bias - model.anchor).square().sum()
+                elif run.step == 3:
+                    model.anchor = model[0].bias.detach().clone()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        return [each.detach() for each in model.parameters()], str(run.history.verdict)
+
+    def work(_: int) -> None:
+        alone, _verdict = trained(tmp_path / "alone")
+        trained(tmp_path / "run", max_steps=6)
+        again, verdict = trained(tmp_path / "run")
+        assert all(map(torch.equal, again, alone))
+        assert verdict.startswith("Resume is exact")
+
+    came_through(work, 2, tmp_path)
+
+
 def test_the_arguments_of_run_are_shown_by_name():
     shown = inspect.signature(colabkit.Run).parameters
     assert {"ckpt_dir", "seed", "save_every", "resume", "max_time"} < set(shown)
