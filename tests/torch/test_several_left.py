@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils import data as torch_data
 
 import colabkit
-from colabkit.errors import ColabKitError, ProcessLostError
+from colabkit.errors import ColabKitError, DivergedError, ProcessLostError
 from colabkit.frameworks.torch import world
 from tests.torch.cases import Augmented, arrays, network
 from tests.torch.killing import kill_self
@@ -250,3 +250,32 @@ def test_nothing_is_saved_of_weights_that_have_come_apart_however_the_loop_is_le
     for rank in (0, 1):
         said = (tmp_path / f"log-{rank}").read_text()
         assert said.count("ReplicasDifferError: By step 5") == 1  # what break cannot raise
+
+
+class NotFinite(Passing):
+    """Logs what is no number before an evaluation, of which the weights know nothing."""
+
+    def evaluated(self, run: Any, model: nn.Module) -> float:
+        run.log(loss=float("nan") if dist.get_rank() == self.doomed else 0.0)
+        return super().evaluated(run, model)
+
+    def __init__(self, doomed: int) -> None:
+        self.doomed = doomed
+
+
+def test_nothing_is_saved_behind_what_is_no_number_in_one_process(tmp_path):
+    def work(_: int) -> None:
+        for doomed in (0, 1):
+            folder = tmp_path / f"{doomed}"
+            for _again in range(2):  # it is met again, not passed by
+                if dist.get_rank() == doomed:
+                    with pytest.raises(DivergedError):
+                        NotFinite(doomed).train(folder, must_be_finite=["loss"])
+                    world.tell_lost("of one that lives on the other hears like this")
+                else:
+                    with pytest.raises((ColabKitError, RuntimeError)):
+                        NotFinite(doomed).train(folder, must_be_finite=["loss"])
+                anew()
+            assert newest(folder) == 0
+
+    came_through(work, 2, tmp_path)

@@ -134,7 +134,7 @@ class Loop:
     def evaluated(self, run: Any, model: nn.Module) -> float:
         raise NotImplementedError
 
-    def train(self, folder: Path) -> Facts:
+    def train(self, folder: Path, **options: Any) -> Facts:
         model = network(norm=self.has_norm)
         wrapped = self.wrapped(model)
         optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
@@ -148,6 +148,7 @@ class Loop:
             average=average,
             save_every="300s",
             progress=False,
+            **options,
         )
         kept = run.state(losses=[])
         for epoch in run.epochs(EPOCHS):
