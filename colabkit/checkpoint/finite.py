@@ -81,8 +81,8 @@ def has_nan(dtype: str, data: Bytes) -> bool:
 
 def _have_nan(numbers: np.ndarray) -> bool:
     with np.errstate(all="ignore"):
-        # With a NaN the sum is one; without, it is one only of both infinities.
-        return bool(np.isnan(numbers.sum())) and bool(np.isnan(numbers).any())
+        # Of squares no two cancel out: their sum is NaN only where one is.
+        return bool(np.isnan(np.dot(numbers, numbers)))
 
 
 def _are_finite(numbers: np.ndarray) -> bool:
