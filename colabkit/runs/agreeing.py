@@ -134,6 +134,10 @@ class Agreeing(LeftLoops):
     def _is_interrupted(self) -> bool:
         return self._has_heard
 
+    def _finds_place(self) -> bool:
+        # All would have to hear of it at one place; the end of the epoch is one.
+        return False
+
     def _ends(self) -> bool:
         # Those that were interrupted say what it means; the others have no say.
         ends = self._interrupts.pending and super()._ends()

@@ -240,11 +240,7 @@ class Boundaries:
         if self._adapter.is_mid_group() or not self._can_save():
             return
         if self._is_interrupted():
-            self._save_and_wait()
-            self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
-            self.was_interrupted = self._ends()
-            if self.was_interrupted:
-                raise KeyboardInterrupt
+            self._answer_interrupt()
         if (why := self._limits.reached(self.step)) and not self._is_at_an_end():
             self._end_early(why)
             return
@@ -252,6 +248,16 @@ class Boundaries:
         if not self._is_behind_last_batch():
             self._checkpoints.save_if_due(self.step, counts=counts)
         self._checkpoints.remount()
+
+    def _answer_interrupt(self) -> None:
+        self._save_and_wait()
+        self._say_interrupted()
+        self.was_interrupted = self._ends()
+        if self.was_interrupted:
+            raise KeyboardInterrupt
+
+    def _say_interrupted(self) -> None:
+        self._display.say(f"Interrupted at step {self.step}; saved. Run the cell to go on.")
 
     def _is_interrupted(self) -> bool:
         """Whether an interrupt is to be answered."""

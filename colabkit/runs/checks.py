@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import numbers
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,14 @@ from colabkit.other_names import OtherNames, answering
 from colabkit.runs.other_names import OF_RUN
 
 PLACE_NAMES = frozenset({"epoch", "step", "seconds"})
+
+
+def require_thread(ident: int | None) -> None:
+    """Raises ArgumentError where batches are read in another thread than the loop's, if known."""
+    if ident is not None and ident != threading.get_ident():
+        message = "run.batches() is read in another thread than the one that trains."
+        hint = "Read it in the loop itself; to read ahead, give its DataLoader num_workers=2."
+        raise ArgumentError(message, argument="data", hint=hint)
 
 
 def require_count(

@@ -110,7 +110,12 @@ class Evaluation:
         """Notes the place where an epoch begins: what stands there up to its pass is done again."""
         self._newest, self._read_on_from = None, math.inf
         if not self._position.is_behind:
-            self._stops, self._trained = self._noted(), self._weights()
+            self.note_stop()
+            self._trained = self._weights()
+
+    def note_stop(self) -> None:
+        """Notes the place where training stands still, up to where it goes on."""
+        self._stops = self._noted()
 
     def before_pass(self, *, holds_weights: bool) -> None:
         """Notes the place where a pass is about to begin; the first of an epoch trains.
@@ -175,7 +180,12 @@ class Evaluation:
         """
         self._was_left, self._agreed = True, None
         place = None if self.lacks_something else self.place()
+        self._was_left = place is not None
         return None if place is None else int(place.position["step"])
+
+    def go_on(self) -> None:
+        """Notes that nobody leaves after all."""
+        self._was_left = False
 
     def _of_epoch(self, places: Sequence[_Place]) -> list[_Place]:
         return [each for each in places if each.position["epoch"] == self._position.epoch]

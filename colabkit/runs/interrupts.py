@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+_PACKAGE = __name__.partition(".")[0]
+
 
 class InterruptGuard:
     """Holds the first interrupt back until the loop is between two steps.
@@ -18,13 +20,17 @@ class InterruptGuard:
 
     Args:
         on_first: Called when the first of either arrives, to tell the user.
+        stops_at_once: Asked then, where code of the user's own is running, whether nothing need be
+            waited for: the interrupt is raised there, and what is closed by it saves.
     """
 
-    def __init__(self, on_first: Callable[[], None]) -> None:
+    def __init__(
+        self, on_first: Callable[[], None], stops_at_once: Callable[[], bool] = lambda: False
+    ) -> None:
         self.pending = False
         self.stays = False
         """Whether the end of a session leaves it in charge, until it lets go."""
-        self._on_first = on_first
+        self._on_first, self._stops_at_once = on_first, stops_at_once
         self._previous: dict[int, signal._HANDLER] = {}
         self._process = 0
         self._installed = self._is_to_end = False
@@ -82,7 +88,7 @@ class InterruptGuard:
         # None stands for a handler that is not Python's.
         return signal.default_int_handler if previous is None else previous
 
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         is_own = os.getpid() == self._process
         if number == signal.SIGTERM and not is_own:
             # The processes that load data have this handler, too, and are ended by it.
@@ -95,3 +101,14 @@ class InterruptGuard:
         if is_own and not was_pending:
             # One answer is enough, although the processes that load data hear Ctrl-C as well.
             self._on_first()
+            if not _is_in_our_code(frame) and self._stops_at_once():
+                raise KeyboardInterrupt
+
+
+def _is_in_our_code(frame: FrameType | None) -> bool:
+    """Whether a call of ours is under way, which is not to be broken off."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == _PACKAGE:
+            return True
+        frame = frame.f_back
+    return False

@@ -71,6 +71,26 @@ class LeftLoops(Boundaries):
         with self._unraised():
             self._save_and_wait()
 
+    def stop_in_evaluation(self) -> None:
+        """Answers an interrupt in a pass that only evaluates, which a resume begins anew.
+
+        What is left of it may take minutes.
+        """
+        if self._interrupts.pending and self._finds_place():
+            self._answer_interrupt()
+            self._evaluation.go_on()
+
+    def _finds_place(self) -> bool:
+        """Whether a save that is made now goes back to a place since which nothing has changed."""
+        return not self.is_mid_update() and self._evaluation.leave() is not None
+
+    def _stops_at_once(self) -> bool:
+        """Whether an interrupt may end what stands between two passes of a loop of one's own."""
+        is_between = self.is_users_loop and self._is_open and self._position.leading is None
+        stops = is_between and self._finds_place()
+        self._evaluation.go_on()
+        return stops
+
     def _save_place(self) -> None:
         """Saves what an error has left between two passes, where nothing has changed since."""
         if self.is_over or self.was_interrupted:
@@ -79,6 +99,10 @@ class LeftLoops(Boundaries):
         if step is not None and step > self._checkpoints.last_step:
             with contextlib.suppress(KeyboardInterrupt):  # another one is on its way out
                 self._save_unraised(has_failed=True)
+        status = self._checkpoints.status()
+        is_saved = status is not None and status.error is None and status.step == step
+        if self._interrupts.pending and is_saved:
+            self._say_interrupted()
 
     @contextlib.contextmanager
     def _unraised(self) -> Iterator[None]:

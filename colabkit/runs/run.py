@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -106,6 +107,8 @@ class Run(LeftLoops, Reporting):
     # fit's own loop changes nothing but what it is given.
     is_users_loop = True
     trains_alone = True
+    # That in which the loop over epochs stands.
+    _thread: int | None = None
 
     @checks.answered
     def __init__(
@@ -185,7 +188,7 @@ class Run(LeftLoops, Reporting):
         shown, monitor = options.progress, options.monitor
         self._display = Display(self.history, shown=shown, monitor=monitor, pace=pace)
         self._news = options.news
-        self._interrupts = InterruptGuard(self._display.interrupted)
+        self._interrupts = InterruptGuard(self._display.interrupted, self._stops_at_once)
         self._verdict = ResumeVerdict(reasons=self._adapter.reasons())
         self._feeds = KnownFeeds(self._position.keeps)
         self._position.between.lend = self._feeds.lend
@@ -273,6 +276,7 @@ class Run(LeftLoops, Reporting):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._adapter.seed(derive(self.seed, "epoch", self.epoch))
                 self._come_to_head()
+                self._thread = threading.get_ident()
                 try:
                     yield self.epoch
                 except GeneratorExit:
@@ -326,6 +330,7 @@ class Run(LeftLoops, Reporting):
         position = self._position
         if self.is_over:
             return
+        checks.require_thread(self._thread)
         self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
         self._way.arrive()
         if self.is_users_loop:

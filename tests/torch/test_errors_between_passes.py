@@ -89,3 +89,36 @@ def test_a_second_interrupt_in_a_validation_keeps_all_steps(tmp_path):
     ends(lambda: fit(tmp_path / "run"), at="metric", by="interrupts")
     assert colabkit.checkpoints(tmp_path / "run")[0].step == PER_EPOCH * (FAILS + 1)
     assert_same(fit(tmp_path / "run"), alone)
+
+
+@pytest.mark.parametrize("place", ["data", "metric"])
+def test_one_interrupt_ends_a_validation_at_its_next_batch(place, tmp_path, monkeypatch):
+    alone = fit(tmp_path / "alone")
+    monkeypatch.setenv("TROUBLE_AT", place)
+    monkeypatch.setenv("TROUBLE_BY", "an interrupt")
+    rows = fit(tmp_path / "run")[1]
+    monkeypatch.delenv("TROUBLE_AT")
+    assert len(rows) == FAILS
+    newest = colabkit.checkpoints(tmp_path / "run")[0]
+    assert (newest.step, newest.epoch) == (PER_EPOCH * (FAILS + 1), FAILS)
+    assert_same(fit(tmp_path / "run"), alone)
+
+
+@pytest.mark.parametrize("loop", [ByHand, InPass])
+@pytest.mark.parametrize("place", ["evaluation", "head"])
+def test_one_interrupt_between_the_passes_of_a_loop_ends_it_there(place, loop, tmp_path):
+    alone = loop().train(tmp_path / "alone")
+    ends(lambda: loop().train(tmp_path / "run"), at=place, by="an interrupt")
+    newest = colabkit.checkpoints(tmp_path / "run")[0]
+    assert newest.epoch == FAILS + (place == "head")
+    assert_same(loop().train(tmp_path / "run"), alone)
+
+
+def test_one_interrupt_waits_while_others_stand_in_for_the_weights(tmp_path):
+    class Averaging(ByHand):
+        averages = True
+
+    alone = Averaging().train(tmp_path / "alone")
+    ends(lambda: Averaging().train(tmp_path / "run"), at="evaluation", by="an interrupt")
+    assert colabkit.checkpoints(tmp_path / "run")[0].epoch == FAILS + 1
+    assert_same(Averaging().train(tmp_path / "run"), alone)

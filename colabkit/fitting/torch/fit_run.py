@@ -128,6 +128,7 @@ class TorchRun(FitRun):
         for number, batch in enumerate(batches, 1):
             yield batch
             self._display.validating(number, feed.length)
+            self.stop_in_evaluation()
 
     def _start_of_pass(self, epoch: int) -> Start:
         return Start(key=derive(self.seed, "pass", epoch, 0), epoch=epoch)
