@@ -24,6 +24,19 @@ _WAITING = frozenset({"YIELD_VALUE", "RESUME", "SEND"})
 _DEPTH_MAX = 3
 _COUNTERS = {"enumerate": enumerate, "islice": itertools.islice, "zip": zip}
 _PACKAGE = str(Path(__file__).parents[1])
+# What these have read and not yet given, or add up, is in no checkpoint.
+_HOLDERS: dict[str, Any] = {
+    "accumulate": itertools.accumulate,
+    "batched": getattr(itertools, "batched", None),  # from Python 3.12 on
+    "cycle": itertools.cycle,
+    "groupby": itertools.groupby,
+    "pairwise": itertools.pairwise,
+    "tee": type(itertools.tee(())[0]),
+    "zip_longest": itertools.zip_longest,
+}
+HOLDERS = frozenset(_HOLDERS)
+_KINDS = _COUNTERS | _HOLDERS
+_STEPS_OF_A_LOOP = frozenset({"backward", "step", "apply_gradients", "update"})
 _ACCESSES = re.compile(r"(LOAD|STORE)_(?:FAST|NAME|GLOBAL|DEREF)")
 
 
@@ -82,18 +95,19 @@ def was_left_on_purpose() -> bool:
 
 
 def counted_by(loop: weakref.ref[Any]) -> tuple[str, ...]:
-    """Returns what counts the steps of a loop by itself: enumerate, islice, zip with another one.
+    """Returns what counts the steps of a loop by itself, or reads ahead of them.
 
-    Asked from within the loop's generator.
+    That is enumerate, islice, zip with another one, pairwise and the like. Asked from within the
+    loop's generator.
     """
     steps = loop()
-    names = {n for frame in frames_over(steps) for n in _COUNTERS if n in frame.f_code.co_names}
+    names = {n for frame in frames_over(steps) for n in _KINDS if n in frame.f_code.co_names}
     if not names:
         return ()
     # Looking through all objects takes a tenth of a second: only where the name stands.
-    kinds = tuple(_COUNTERS[name] for name in names)
+    kinds = tuple(kind for name in names if (kind := _KINDS[name]) is not None)
     found = (each for each in gc.get_objects() if type(each) in kinds and _counts(each, steps))
-    return tuple(sorted({type(each).__name__ for each in found}))
+    return tuple(sorted({type(each).__name__.lstrip("_") for each in found}))
 
 
 def carried_over(loop: weakref.ref[Any]) -> dict[str, Any]:
@@ -123,6 +137,26 @@ def read_on_by(loop: weakref.ref[Any]) -> tuple[str, ...]:
             if isinstance(value, Iterator) and not (goes_on or isinstance(value, Loop)):
                 found.append(given.argval)
     return tuple(dict.fromkeys(found))
+
+
+def reads_ahead(loop: weakref.ref[Any]) -> str:
+    """Returns the function that holds what it reads of a loop until later, "" where there is none.
+
+    One that calls ``next`` before its own loop and in it, or keeps what that gives in an
+    attribute, as prefetchers do. Asked from within the loop's generator.
+    """
+    steps: Any = loop()
+    frame = steps.gi_frame.f_back
+    if frame is None or _instruction(frame) == "FOR_ITER":
+        return ""
+    found = list(dis.get_instructions(frame.f_code))
+    if frame.f_code.co_flags & inspect.CO_GENERATOR:
+        holds = [each.argval for each in found].count("next") > 1
+    else:
+        stores = (e for e in found if e.offset > frame.f_lasti and e.opname.startswith("STORE_"))
+        is_kept = getattr(next(stores, None), "opname", "") == "STORE_ATTR"
+        holds = is_kept and _STEPS_OF_A_LOOP.isdisjoint(frame.f_code.co_names)
+    return frame.f_code.co_name if holds else ""
 
 
 def is_read_behind(loop: weakref.ref[Any]) -> bool:
@@ -238,6 +272,8 @@ def _leads_to(iterator: object, steps: object, depth: int = 0) -> bool:
 def _inner_of(iterator: object) -> list[Any]:
     frame = getattr(iterator, "gi_frame", None)
     held = list(frame.f_locals.values()) if frame is not None else gc.get_referents(iterator)
+    if type(iterator) is _HOLDERS["tee"]:
+        held = gc.get_referents(*held)  # its iterator is that of the items it has read
     # zip keeps its own in a tuple.
     flat = [each for value in held for each in (value if type(value) is tuple else (value,))]
     # Asked of the type: an object of the user's may answer to any name, or raise.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from colabkit.frameworks.begun_anew import read_on
-from colabkit.runs.leaving import Loop, counted_by, read_on_by
+from colabkit.runs.leaving import HOLDERS, Loop, counted_by, read_on_by, reads_ahead
 
 _SHARED = (
     "several loops read on from one iterator, which a resume begins anew: give each loop a list, a"
@@ -16,6 +16,7 @@ _SHARED = (
 )
 _COUNTED = "{}() counts from 0 again after a resume, where run.batch goes on"
 _PAIRED = "zip() begins what it pairs anew after a resume, where run.batch and run.step go on"
+_HELD = "what {}() has read of the loop and not yet given is lost at a resume: read the loop itself"
 _DEPTH_MAX = 3
 _Source = TypeVar("_Source")
 
@@ -60,9 +61,16 @@ class SharedIterators:
             counts_for_eye: Asks whether the numbers that ``enumerate`` gives are only shown.
         """
         counted = [e for e in counted_by(loop) if e != "enumerate" or not counts_for_eye()]
-        found = [_PAIRED if name == "zip" else _COUNTED.format(name) for name in counted]
+        found = [_words_for(name).format(name) for name in counted]
+        found += [_HELD.format(name) for name in filter(None, [reads_ahead(loop)])]
         found += read_on(read_on_by(loop))
         self.reasons = tuple(dict.fromkeys((*self.reasons, *found)))
+
+
+def _words_for(name: str) -> str:
+    if name in HOLDERS:
+        return _HELD
+    return _PAIRED if name == "zip" else _COUNTED
 
 
 def _iterators_in(source: object, depth: int = 0) -> Iterator[Any]:

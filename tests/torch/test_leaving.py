@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 import colabkit
+from colabkit.errors import ArgumentError
 from tests.torch.cases import arrays, loader, network
 from tests.torch.killing import in_child, kill_self
 
@@ -168,6 +171,92 @@ def test_enumerate_around_batches_is_named_beforehand(around, tmp_path):
     for number, (x, y) in enumerate(around(training.run.batches(loader()))):
         training.step(x * (1 + number), y)
     assert "run.batch" in str(training.run.verdict)
+
+
+def one_ahead(steps: Any) -> Iterator[Any]:
+    steps = iter(steps)
+    newest = next(steps, None)
+    while newest is not None:
+        current, newest = newest, next(steps, None)
+        yield current
+
+
+class Ahead:
+    """Has the next batch on its way while one is trained, as many do for a GPU."""
+
+    def __init__(self, steps: Any) -> None:
+        self.steps = iter(steps)
+        self.preload()
+
+    def preload(self) -> None:
+        try:
+            self.x, self.y = next(self.steps)
+        except StopIteration:
+            self.x = None
+
+    def __iter__(self) -> Iterator[Any]:
+        while self.x is not None:
+            current = self.x, self.y
+            self.preload()
+            yield current
+
+
+def first_of_pairs(steps: Any) -> Iterator[Any]:
+    for first, _ in itertools.pairwise(steps):
+        yield first
+
+
+def one_of_two(steps: Any) -> Iterator[Any]:
+    yield from itertools.tee(steps)[0]
+
+
+READING_AHEAD = {
+    "one_ahead": one_ahead,
+    "preload": Ahead,
+    "tee": one_of_two,
+    "pairwise": first_of_pairs,
+}
+
+
+@pytest.mark.parametrize("name", READING_AHEAD)
+def test_what_reads_ahead_of_a_loop_is_named_beforehand(name, tmp_path):
+    training = Training(tmp_path)
+    for x, y in READING_AHEAD[name](training.run.batches(loader())):
+        training.step(x, y)
+    assert any(f"{name}() has read" in each for each in training.run.verdict.reasons)
+
+
+def test_a_trainer_that_asks_for_one_batch_a_step_is_exact(tmp_path):
+    class Trainer(Training):
+        def train_one(self) -> None:
+            self.batch = next(self.steps)
+            self.step(*self.batch)
+
+        def take(self) -> Any:
+            return next(self.steps, None)
+
+    training = Trainer(tmp_path)
+    training.steps = iter(training.run.batches(loader()))
+    training.train_one()
+    while (batch := training.take()) is not None:
+        training.step(*batch)
+    assert not training.run.verdict.reasons
+
+
+def test_batches_that_another_thread_reads_are_an_error(tmp_path):
+    training, errors = Training(tmp_path), []
+    for _ in training.run.epochs(1):
+
+        def read() -> None:
+            try:
+                next(iter(training.run.batches(loader())))
+            except ArgumentError as error:
+                errors.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        reader.join()
+    assert "another thread" in str(errors[0])
 
 
 def test_an_enumerate_whose_numbers_are_only_shown_is_no_reason(tmp_path):

@@ -78,6 +78,9 @@ COUNTED = {
     "a slice of a bar": (lambda loop: itertools.islice(bar(loop), 2), ("islice",)),
     "a zip": (lambda loop: zip(range(9), loop, strict=False), ("zip",)),
     "both": (lambda loop: enumerate(zip(loop, "abc", strict=True)), ("enumerate", "zip")),
+    "pairs": (lambda loop: itertools.pairwise(loop), ("pairwise",)),
+    "a sum": (lambda loop: itertools.accumulate(bar(loop), lambda a, b: b), ("accumulate",)),
+    "groups": (lambda loop: itertools.groupby(loop, str), ("groupby",)),
     "two loops of one run": (lambda loop: zip(loop, steps(lambda _: None), strict=True), ()),
 }
 
@@ -85,6 +88,7 @@ COUNTED = {
 @pytest.mark.parametrize("how", COUNTED)
 def test_who_counts_from_the_beginning_is_told(how):
     _names = enumerate, islice, zip  # as a cell names them
+    _more = itertools.pairwise, itertools.accumulate, itertools.groupby
     around, told = COUNTED[how]
     for _ in around(steps(counted_by)):
         break
