@@ -286,6 +286,12 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "norm": ({"clip_grad_norm": 0.5}, "clip_grad_norm none → 0.5"),
     "precision": ({"precision": "bf16"}, "precision fp32 → bf16"),
     "loss": ({"loss": scaled}, "Taken as passed now: loss."),
+    "metrics": ({"metrics": ["accuracy", scaled]}, "metrics none → accuracy, scaled"),
+    "validation": (
+        {"validation_data": arrays(), "eval_every": 2},
+        "validation_data none → passed; eval_every 1 → 2; monitor none → val_loss",
+    ),
+    "monitor": ({"monitor": "loss"}, "Taken as passed now: monitor none → loss."),
     "smoothing": (
         {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
         "label_smoothing of CrossEntropyLoss in loss 0.0 → 0.1",
@@ -302,6 +308,22 @@ def test_what_no_tensor_shows_is_said(name, tmp_path, capsys):
     assert phrase in capsys.readouterr().out
     fitted(tmp_path, network(**layers), epochs=EPOCHS + 1, **settings)
     assert "Taken as passed now" not in capsys.readouterr().out
+
+
+class Layered(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_an_edited_forward_is_said(tmp_path, capsys, monkeypatch):
+    stopped(tmp_path, Layered())
+    monkeypatch.setattr(Layered, "forward", lambda self, x: self.layers(x) * 2)
+    fitted(tmp_path, Layered())
+    assert "Taken as passed now: the model's forward." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("step", [None, 8], ids=["between epochs", "in mid-epoch"])

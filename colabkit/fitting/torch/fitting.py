@@ -29,6 +29,7 @@ from colabkit.fitting.torch.mistakes import (
     check_trains_by_forward,
 )
 from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
+from colabkit.fitting.torch.passed_call import evaluation_of
 from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, TrainConfig, TrainStep
@@ -178,6 +179,7 @@ def _trained(
         accumulate=options.accumulate,
         clip_grad_norm=options.clip_grad_norm,
         left_out=tuple(each for each in own if id(each) not in trained),
+        evaluation=evaluation_of(options),
     )
     if world is not None:
         agree_on_call(world, config, feed, options)

@@ -19,12 +19,12 @@ from colabkit.fitting.torch.batches import (
     target_in,
     without_target,
 )
-from colabkit.fitting.torch.code_marks import code_mark
 from colabkit.fitting.torch.lean_calls import backward, step_of, zero_grad_of
 from colabkit.fitting.torch.loss import LossFunction, infer_loss, own_loss
 from colabkit.fitting.torch.metrics import Metrics
 from colabkit.fitting.torch.mistakes import check_loss, mistake_in_inputs, mistake_in_target
 from colabkit.fitting.torch.optimizers import left_out_error
+from colabkit.fitting.torch.passed_call import settings_of
 from colabkit.fitting.torch.schedules import Schedule
 from colabkit.frameworks.differences import differing, phrases_of
 from colabkit.frameworks.torch.device import Precision, moved
@@ -37,6 +37,7 @@ class TrainConfig:
 
     Attributes:
         left_out: Weights of the loss that the optimizer does not train.
+        evaluation: What is passed of the evaluation after each epoch, by name.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class TrainConfig:
     accumulate: int = 1
     clip_grad_norm: float | None = None
     left_out: tuple[nn.Parameter, ...] = ()
+    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class ForwardResult(NamedTuple):
@@ -229,6 +231,7 @@ class TrainStep:
         """What is passed otherwise than in the session before, a phrase each."""
         self.moves_schedule = False
         """Whether the schedule steps at other times than it did then."""
+        self._passed = settings_of(config)
         self._zero_grad = zero_grad_of(config.optimizer)
         self._optimizer_step = step_of(config.optimizer)
         self.scaler = config.precision.scaler(config.device)
@@ -360,7 +363,7 @@ class TrainStep:
             "group": self._group,
             "batches_done": self._batches_done,
             "updates": self._updates,
-            "passed": self._passed(),
+            "passed": self._passed,
             **self.cut.state_dict(),
         }
 
@@ -372,25 +375,12 @@ class TrainStep:
         self._updates = state.get("updates", 0)
         self._changed = size_changes(state.get("microbatch"), None)
         self.cut = Cut.of_state(state)
-        changed = differing(state.get("passed", {}), self._passed())
+        changed = differing(state.get("passed", {}), self._passed)
         self.moves_schedule = "schedule" in changed
         if "none" in changed.get("schedule", ()):
             del changed["schedule"]  # the run says which one came or went
         self.taken = tuple(phrases_of(changed))
         self._forward.is_first = not (self._updates or self._batches_done)
-
-    def _passed(self) -> dict[str, Any]:
-        """Returns what a checkpoint notes of the settings, to say what is passed otherwise."""
-        config, schedule = self._config, self._config.schedule
-        unit = "step" if schedule.per_step else "epoch"
-        return {
-            "accumulate": config.accumulate,
-            "clip_grad_norm": config.clip_grad_norm or "none",
-            # Lists are no words to show.
-            "loss": [code_mark(config.loss)],
-            "precision": config.precision.name,
-            "schedule": "none" if schedule.scheduler is None else f"per {unit}",
-        }
 
     @property
     def steps_of_schedule(self) -> int | None:
