@@ -37,6 +37,19 @@ class Views(torch_data.Dataset):
         return self.x[index], self.y[index]
 
 
+class Unmeasured(torch_data.Sampler[Any]):
+    """Makes as many batches as come out, as those by the size of graphs or texts do."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        raise ValueError(self.size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter([list(part) for part in torch.arange(SAMPLES).split(self.size)])
+
+
 class Stream(torch_data.IterableDataset):
     def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.x, self.y = x, y
@@ -66,12 +79,16 @@ Make = Callable[[torch.Tensor, torch.Tensor, int], Any]
 SOURCES: dict[str, Make] = {
     "arrays": lambda x, y, size: (x, y),
     "NumPy arrays in a dict": lambda x, y, size: {"a": x.numpy(), "b": {"c": y.numpy()}},
+    "NumPy arrays from behind": lambda x, y, size: (x.numpy()[::-1, ::-1], y.numpy()[::-1]),
     "a Dataset": lambda x, y, size: Views(x, y),
     "a TensorDataset": lambda x, y, size: torch_data.DataLoader(
         torch_data.TensorDataset(x, y), size, shuffle=True
     ),
     "a collate function of NumPy": lambda x, y, size: loader(x, y, size, collate_fn=to_numpy),
     "a collate function from NumPy": lambda x, y, size: loader(x, y, size, collate_fn=from_numpy),
+    "a sampler that knows no length": lambda x, y, size: torch_data.DataLoader(
+        Views(x, y), batch_sampler=Unmeasured(size)
+    ),
     "samples one by one": lambda x, y, size: torch_data.DataLoader(Views(x, y), batch_size=None),
     "slices of a sampler": lambda x, y, size: torch_data.DataLoader(
         Views(x, y), batch_size=None, sampler=[slice(i, i + size) for i in range(0, SAMPLES, size)]

@@ -178,6 +178,28 @@ def test_a_loop_of_ones_own_compares_them_too(tmp_path):
     trained(1.0)
 
 
+class Told(torch_data.IterableDataset):
+    """Has a state for a loader of its own, which tells it how much was read."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(pairs())
+
+    def state_dict(self, read: int) -> dict[str, int]:
+        return {"read": read}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        raise NotImplementedError
+
+
+def test_a_source_that_must_be_told_its_place_is_read_again(tmp_path):
+    alone = fit(tmp_path / "alone", torch_data.DataLoader(Told(), batch_size=8))
+    for max_steps in (3, 8, None):
+        data = torch_data.DataLoader(Told(), batch_size=8)
+        killed = fit(tmp_path / "killed", data, max_steps=max_steps)
+    assert killed.steps["loss"].tolist() == alone.steps["loss"].tolist()
+    assert not killed.verdict.reasons
+
+
 class Drawing(Rows):
     """Draws its order where it begins to read, and keeps its place only."""
 

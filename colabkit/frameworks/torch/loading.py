@@ -51,10 +51,10 @@ def loader_within(source: object) -> torch_data.DataLoader[Any] | None:
 
 
 def length_of(value: Any) -> int | None:
-    """Returns the length of a value, None where it does not say."""
+    """Returns the length of a value, None where it does not say: a loop never asks for it."""
     try:
         return len(value)
-    except (TypeError, NotImplementedError):
+    except (TypeError, NotImplementedError, ValueError, AttributeError):
         return None
 
 

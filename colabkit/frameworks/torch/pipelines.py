@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch.utils import data as torch_data
+
+from colabkit.frameworks.attributes import has_state
 
 # The stages that make batches of samples, and those that undo it, by library and name.
 _MAKES_BATCHES = frozenset(
@@ -31,6 +34,23 @@ _MAKES_SAMPLES = frozenset(
         ("torch", "UnBatcherIterDataPipe"),
     }
 )
+
+
+def says_its_place(source: Any) -> bool:
+    """Whether a source has a state of its own that can be asked for just so.
+
+    Source:
+        litdata.StreamingDataset.state_dict, which its own loader tells how much was read.
+    """
+    if not has_state(source):
+        return False
+    try:
+        inspect.signature(source.state_dict).bind()
+    except TypeError:
+        return False
+    except ValueError:  # a compiled one, which says nothing of itself
+        return True
+    return True
 
 
 def hugging_face_stream(source: Any) -> Any:

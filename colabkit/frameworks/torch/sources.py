@@ -202,6 +202,8 @@ def _collect(data: Any, tensors: list[torch.Tensor]) -> Any:
         message = f"An array in data is of dtype {data.dtype}, and not of numbers."
         hint = "Of classes by name make numbers: names, y = np.unique(y, return_inverse=True)."
         raise ArgumentError(message, argument="data", hint=hint)
+    if isinstance(data, np.ndarray) and min(data.strides, default=0) < 0:
+        data = np.ascontiguousarray(data)  # PyTorch has no negative strides
     place = len(tensors)
     tensors.append(torch.as_tensor(data))
     return lambda batch: batch[place]

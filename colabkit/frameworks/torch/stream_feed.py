@@ -34,6 +34,7 @@ from colabkit.frameworks.torch.pipelines import (
     hugging_face_stream,
     is_of_nodes,
     readers_of_nodes,
+    says_its_place,
 )
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.thread_starts import thread_starts
@@ -85,7 +86,7 @@ class StreamFeed:
         if self._workers:
             # What comes from another process was copied on its way.
             self._hand_out = aligned
-        has_state = hasattr(source, "state_dict") and hasattr(source, "load_state_dict")
+        has_state = says_its_place(source)
         is_whole = has_state and not (self._workers or forgets_its_buffer(source))
         is_whole = is_whole and not counts_alone(source)
         self._stateful: Any = source if is_whole else None
