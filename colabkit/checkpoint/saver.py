@@ -262,9 +262,9 @@ class Saver:
         self.raise_if_failed()
         if (error := self._status.error) is not None:
             message = f"The last checkpoint could not be written: {error}"
-            raise CheckpointWriteError(
-                message, path=self._store.volume.location, step=self._status.step
-            ) from error
+            step, location = self._status.step, self._store.volume.location
+            hint = f"The newest whole one in {location} is that of step {step:,}." if step else ""
+            raise CheckpointWriteError(message, path=location, step=step, hint=hint) from error
 
     def settle(self) -> None:
         """Waits until nothing is left to do, the removal of old checkpoints included."""

@@ -13,6 +13,7 @@ from colabkit.frameworks.differences import differences
 from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.options import RunOptions
 from colabkit.runs.run import Run
+from colabkit.runs.same_data import WAYS_ON
 
 TRAINING, VALIDATION = "training", "validation"
 
@@ -72,7 +73,7 @@ class FitRun(Run):
         changed = differences(state["data"], dict(feed.describe()))
         if "samples" in changed and not self._data.accepts:
             said = {f"{name} {part}": pair for part, pair in changed.items()}
-            raise mismatch_error(said, self._checkpoints.location)
+            raise mismatch_error(said, self._checkpoints.location, hint=WAYS_ON)
         if changed:
             # Batches of another size are other batches.
             del self._state.first_batches[name]

@@ -231,7 +231,7 @@ class LocalVolume:
         elif error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
             hint = "Pass a folder that you may write to."
         elif error.errno in {errno.ENOTCONN, errno.EIO}:
-            hint = "The mount was lost: mount Drive again."
+            hint = "Its disk fails, or its mount was lost: if that is Drive, mount it again."
         else:
             hint = "Check the path, and that its disk is mounted."
         message = f"Could not {operation} {path}: {os.strerror(error.errno or 0)}."
