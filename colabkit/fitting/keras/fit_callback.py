@@ -148,6 +148,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         )
         self._watched = any(map(watches_batches, callbacks)) or own.watches_batches
         self._users_watch = any(map(watches_batches, callbacks))
+        run.may_be_left = bool(callbacks or own.members or len(passes) > 1)
         self._tests_watched = any(map(watches_tests, callbacks))
         run.draws_at_steps |= self._watched or bool(model.run_eagerly) or not _is_compiled()
         super().__init__(model=model)
@@ -233,6 +234,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         del epoch
         run, model = self._run, self.model
         self._require_batches()
+        run.note_trained()
         values = self._of_epoch(logs or {})
         self._beside.begin_epoch_end()
         with STREAMS:
@@ -274,6 +276,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
     def on_test_begin(self, logs: Logs | None = None) -> None:
         """Opens the pass over the validation data."""
         self._require_batches()
+        self._run.note_trained()
         self._tested = 0
         if len(self._passes) > 1:
             key = derive(self._run.seed, "validation", self._run.epoch)
@@ -308,6 +311,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         self._tested = (self._tested or 0) + 1
         if self._tests_watched:
             self._users.on_test_batch_end(batch, logs)
+        self._run.stop_in_evaluation()
 
     def finish(self) -> None:
         """Tells the callbacks that the training is over, also one that was over before."""

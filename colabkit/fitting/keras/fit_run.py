@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError
@@ -22,6 +22,7 @@ from colabkit.frameworks.seeding import derive
 from colabkit.runs.data_check import NO_BATCH
 from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.position import Cursor
+from colabkit.runs.same_data import WAYS_ON
 from colabkit.runs.state import Stop
 from colabkit.runs.verdict import ResumeVerdict
 
@@ -32,6 +33,9 @@ class KerasRun(FitRun):
     _adapter: KerasAdapter
     _cursor: Cursor | None = None
     draws_at_steps = False
+    may_be_left = True
+    """Whether a validation or callbacks, which may raise, stand between two epochs' steps."""
+    _is_noted = False
     turn: object = None
     """The pass under way, for data that does not say how long it is."""
     validation: KerasFeed | None = None
@@ -43,7 +47,7 @@ class KerasRun(FitRun):
         if "batch_size" in changed and "samples" not in changed:
             return  # batches of another size are other batches
         if changed.keys() & {"samples", "batches"} and not self._data.accepts:
-            raise mismatch_error(changed, self._checkpoints.location)
+            raise mismatch_error(changed, self._checkpoints.location, hint=WAYS_ON)
         kept = KeptBatch.of_state(self._position.newest) if self.is_mid_epoch else None
         if changed or kept is None:
             self._compare_first(TRAINING, feed)
@@ -166,6 +170,7 @@ class KerasRun(FitRun):
 
     def begin_epoch(self, feed: KerasFeed, passes: Watched) -> None:
         """Begins an epoch with its pass over the data."""
+        self._is_noted = False
         self._epoch_began_s = time.monotonic()
         self._adapter.forget_restored()
         self._adapter.seed(derive(self.seed, "epoch", self.epoch))
@@ -176,8 +181,24 @@ class KerasRun(FitRun):
 
     def begin_step(self) -> None:
         """Puts the streams where the step's number names, if anyone draws from them."""
+        self._evaluation.forget()
         if self.draws_at_steps:
             self._adapter.seed(derive(self.seed, "step", self.step))
+
+    def note_trained(self) -> None:
+        """Notes that the steps of an epoch are done, which an error behind them does not undo."""
+        if self.may_be_left and not self._is_noted:
+            self._is_noted = True
+            self._evaluation.note_stop()
+
+    @contextlib.contextmanager
+    def saving_what_is_left(self) -> Iterator[None]:
+        """Saves what an error has left behind the last step of an epoch, or before the first."""
+        try:
+            yield
+        except BaseException:
+            self._save_place()
+            raise
 
     def end_steps(self, count: int, values: Mapping[str, Any]) -> None:
         """Counts the steps of one execution, and saves when it is due."""
@@ -197,6 +218,8 @@ class KerasRun(FitRun):
             self._state.stop = Stop("a callback ended it", self._epochs_total)
         self.log_epoch(**values)
         self._end_epoch()
+        if self.may_be_left:
+            self._evaluation.note_stop()
         if finished or self._state.should_stop:
             self._save_and_wait()
 

@@ -279,8 +279,9 @@ class _Fitting:
                 if self._is_left():
                     self._progress.is_over = False
                 step, is_more = run.step, True
-                while is_more and self._is_left():
-                    is_more = self._fit(until=run.epoch + 1 if run.is_mid_epoch else epochs)
+                with run.saving_what_is_left():
+                    while is_more and self._is_left():
+                        is_more = self._fit(until=run.epoch + 1 if run.is_mid_epoch else epochs)
                 if run.step > step or not self._is_left():
                     self._end()
         except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from colabkit.frameworks.keras.state import KerasState
 from colabkit.frameworks.keras.variables import steps_of
 
 _OTHERS_BYTES_MAX = 1 << 24
-# Of PyTorch's tensors all are copied up to the first, and beyond it those up to the second.
+# Of PyTorch's and JAX's all are copied up to the first, and beyond it those up to the second.
 _COPIED_BYTES_MAX, _SMALL_BYTES_MAX = 1 << 25, 1 << 16
 
 
@@ -24,8 +24,8 @@ class Moment:
     """All objects as they were; a later one is equal while no optimizer has stepped.
 
     Metrics, rates and weights that a loop sets behind a pass are held as they were then, so that
-    what stands there is done once. TensorFlow and JAX never write into a value that is held. Of
-    PyTorch small ones are copied, and large ones must not have been written since.
+    what stands there is done once. TensorFlow never writes into a value that is held. Of PyTorch
+    and JAX small ones are copied, and large ones must not have been written since, or taken away.
 
     Args:
         state: The run's objects.
@@ -127,7 +127,11 @@ class Moments:
 def _held(leaf: Any, limit: int) -> Any:
     if isinstance(leaf, np.ndarray):
         return leaf.copy("K")
-    return leaf.clone() if _is_of_torch(leaf) and _size_of(leaf) <= limit else leaf
+    if _size_of(leaf) > limit:
+        return leaf
+    if _is_of_torch(leaf):
+        return leaf.clone()
+    return leaf.copy() if hasattr(leaf, "is_deleted") else leaf
 
 
 def _joined(skeleton: Any, leaves: Mapping[str, Any]) -> Any:
