@@ -243,9 +243,8 @@ def _arguments_of(code: CodeType) -> int:
 
 def _is_set(value: object, verbs: set[Verb]) -> bool:
     is_data = all(hasattr(type(value), each) for each in ("__iter__", "__len__"))
-    # Of arrays those alone that are no lone number.
     is_data = is_array(value) or (is_data and not hasattr(type(value), "shape"))
-    is_plain = is_lone(value) or is_row(value) or is_data
+    is_plain = is_lone(value) or is_single(value) or is_row(value) or is_data
     return Verb.SET in verbs and is_plain and not isinstance(value, str | bytes | tuple)
 
 

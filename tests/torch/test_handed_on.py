@@ -325,7 +325,16 @@ def sets_a_rate_by_a_sum(run: Any, step: Any) -> None:
     optimizer.param_groups[0]["lr"] = 1 / total
 
 
+def goes_by_means(run: Any, step: Any) -> None:
+    baseline, widest = torch.zeros(()), np.float32(1.0)
+    for _ in run.items(range(3)):
+        loss = step(1.0 - baseline)
+        baseline = 0.9 * baseline + 0.1 * loss
+        widest = np.maximum(widest, step(widest).numpy().mean())
+
+
 NAMED = {
+    goes_by_means: {"baseline", "widest"},
     writes_for_its_caller: {"table._rows"},
     counts_for_its_caller: {"done"},
     steps_what_is_not_given: {"other"},
@@ -455,6 +464,20 @@ def is_only_returned(run: Any, step: Any) -> None:
     logging.getLogger("x").info("%s", total / done)
 
 
+def sums_tensors_for_the_eye(run: Any, step: Any) -> None:
+    def one_epoch() -> Any:
+        total = torch.zeros(())
+        for _ in run.items(range(3)):
+            total = total + step()
+        return total / 3
+
+    means = [one_epoch()]
+    smooth = torch.zeros(())
+    for _ in run.items(range(3)):
+        smooth = 0.9 * smooth + 0.1 * step()
+        print(f"{float(smooth):.3f} after {means}")
+
+
 def goes_by_a_teacher(run: Any, step: Any) -> None:
     teacher = torch.nn.Linear(2, 1)
     for _ in run.items(range(3)):
@@ -491,6 +514,7 @@ def shows_what_a_writer_has(run: Any, step: Any) -> None:
 
 
 EYE = [
+    sums_tensors_for_the_eye,
     goes_by_a_teacher,
     writes_into_part_of_what_is_given,
     steps_a_scaler_that_is_off,
