@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +108,16 @@ def test_one_killed_in_its_evaluation_evaluates_anew(ends_at, tmp_path):
     broken = Life(tmp_path / "broken", ends_at=ends_at, end=kill_self)
     assert not in_child(broken.train, report=tmp_path / "report")
     assert facts(Life(tmp_path / "broken").train()) == facts(alone)
+
+
+def test_gradients_that_an_earlier_loop_has_left_to_wait_hold_nothing_up(tmp_path, monkeypatch):
+    """Accelerate counts them for the process, whichever loop it was."""
+    state = types.SimpleNamespace(_shared_state={"sync_gradients": False})
+    monkeypatch.setitem(sys.modules, "accelerate.state", types.SimpleNamespace(GradientState=state))
+    broken = Life(tmp_path, ends_at=1)
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    assert broken.seen == [0, 1]
 
 
 def test_two_evaluations_in_a_row_begin_with_the_first(tmp_path):

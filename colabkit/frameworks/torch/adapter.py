@@ -179,7 +179,10 @@ class TorchAdapter:
 
     def is_mid_group(self) -> bool:
         """Whether gradients are gathered by a count that a checkpoint cannot hold."""
-        return gathers_gradients() and not self.has_stepped()
+        if self._hooks is None or not gathers_gradients() or self.has_stepped():
+            return False
+        # The count is one for the process, and an earlier loop may have left it.
+        return self._hooks.has_gathered()
 
     def evaluation_mark(self, *, at_end: bool = False) -> object | None:
         """Returns what is equal while a loop that only evaluates goes on, None of any other."""
