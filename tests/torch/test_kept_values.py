@@ -154,11 +154,11 @@ def test_what_a_loop_hands_on_by_itself_is_named_before_its_first_step(made, tmp
     for batch in run.batches([torch.ones(8, 6)] * 2):
         (reason,) = run.verdict.reasons
         state, same = step_on(state, same)
-        total = total + model(batch).sum()
+        loss = model(batch).sum()
         optimizer.zero_grad()
-        total.backward()
+        loss.backward()
         optimizer.step()
-        total = total.detach()
+        total = total + loss.detach()
     assert reason == (
         "the loop's state begins anew at a resume: keep it with run.state(state=state)"
     )
