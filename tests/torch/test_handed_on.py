@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import collections
 import heapq
 import logging
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import colabkit
+from colabkit.runs import loop_source
 
 
 class Memory:
@@ -546,6 +548,23 @@ def test_what_later_steps_go_by_is_named_and_what_is_for_the_eye_is_not(loop, tm
     loop(run, step)
     told = {each.split("begins anew")[0].split()[-1] for each in run.verdict.reasons}
     assert told == NAMED.get(loop, set())
+
+
+def test_a_source_is_read_again_where_another_thread_has_confused_the_parser(tmp_path, monkeypatch):
+    failures = ["AST constructor recursion depth mismatch"] * 2
+    parse = ast.parse
+
+    def parse_in_the_end(text: str) -> ast.Module:
+        if failures:
+            raise SystemError(failures.pop())
+        return parse(text)
+
+    run = colabkit.Run(tmp_path, progress=False, generator=torch.Generator())
+    loop_source._parsed.cache_clear()
+    monkeypatch.setattr(ast, "parse", parse_in_the_end)
+    replays(run, lambda: 0.0)
+    assert not failures
+    assert any("memory" in each for each in run.verdict.reasons)
 
 
 class Shy:
