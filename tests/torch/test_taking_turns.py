@@ -98,8 +98,9 @@ def trained(
         for name in order(epoch):
             for batch in run.batches(sources[name]):
                 step_of(model, optimizer, batch)
+                if isinstance(dies, int) and run.step >= dies - 1:
+                    run.flush()  # the saver is free at the next boundary, and done at the last
                 if run.step == dies:
-                    run.flush()
                     kill_self()
         run.log_epoch(falling=-epoch)
     return [value.detach() for value in model.parameters()], run.verdict.reasons
