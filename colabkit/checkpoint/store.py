@@ -374,9 +374,10 @@ class CheckpointStore:
             unproven = [n for n in mine if str(n) not in trusted and n < oldest_kept]
             # A kill between the emptying and the removal leaves these, which nobody can read.
             emptied = {str(n) for n in unproven if not found[f"{n}.json"]}
-            has_best = any(m.facts.is_best for m in whole)
-            old = (m for m in map(self._readable, unproven) if m is not None)
-            going += [m for m in old if not _kept(m, has_newer_best=has_best)]
+            old = [m for m in map(self._readable, unproven) if m is not None]
+            kept = [m for m in whole if m not in going]
+            # What was kept is newer: of the older ones as many stay as are missing.
+            going += superfluous([*kept, *old], keep=self._keep)
         going = self._without_stood_on([m for m in going if str(m.name) not in needed], names)
         gone = {str(m.name) for m in going} | emptied
         if not gone:
@@ -441,7 +442,3 @@ def _is_dead(shard: str, outdone_by: Name | None) -> bool:
     if is_same_session:
         return name.sequence < outdone_by.sequence
     return name.generation < outdone_by.generation
-
-
-def _kept(manifest: Manifest, *, has_newer_best: bool) -> bool:
-    return manifest.facts.keep_forever or (manifest.facts.is_best and not has_newer_best)

@@ -88,6 +88,32 @@ def test_two_saves_of_one_step_count_as_one_for_they_may_lie_in_one_file(folder)
     assert loaded_step(folder) == 2
 
 
+def test_sessions_that_only_save_again_where_they_began_leave_the_step_before(folder):
+    for _ in range(3):
+        machine = Machine(folder)
+        machine.open()
+        machine.save(2)
+        machine.close()
+    facts = [machine.store.manifest(name).facts for name in machine.store.names()]
+    assert [each.step for each in facts] == [2, 1]
+    for path in newest_files(folder)[1:]:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert loaded_step(folder) == 1
+
+
+def test_what_a_session_found_is_kept_until_as_many_are_its_own(tmp_path):
+    volume = LocalVolume(tmp_path)
+    for steps in ((1, 2, 3, 4), (5,), (6, 7, 8)):
+        machine = Machine(tmp_path, volume=volume)
+        machine.store = CheckpointStore(volume, keep=4)
+        machine.open()
+        for step in steps:
+            machine.save(step)
+            kept = [machine.store.manifest(name).facts.step for name in machine.store.names()]
+            assert kept == list(range(step, max(step - 4, 0), -1))
+        machine.close()
+
+
 def test_only_damaged_checkpoints_are_an_error_and_not_a_new_start(folder):
     for path in (folder / "checkpoints").iterdir():
         path.write_bytes(b"{}")
