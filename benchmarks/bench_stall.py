@@ -215,7 +215,7 @@ def measure(folder: Path) -> None:
             (
                 "until durable, over a raw write and fsync",
                 f"{ratio:.2f}",
-                "wanted <= 1.3",
+                "wanted <= 1.2",
             ),
             ("peak extra memory, over the state", f"{extra:.2f}", "wanted <= 1.1"),
         ],
