@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import functools
+import itertools
 import random
 import types
 from collections.abc import Iterator, Mapping
@@ -24,6 +26,9 @@ _GLOBAL = (getattr(random, "_inst", None), getattr(np.random.mtrand, "_rand", No
 # A class attribute or a global that code names may be anything: a whole model, say.
 _DEPTH_OF_NAMED, _OBJECTS_OF_NAMED, _NAMED_IN_NAMED = 4, 1000, 3
 _LEAVES = (str, bytes, int, float, bool, type(None), np.ndarray, types.ModuleType, type)
+# Most of what there is, with empty containers: a framework's generator class is slow to ask.
+_PLAIN = frozenset(_LEAVES)
+_CONTAINERS = frozenset({dict, collections.OrderedDict, list, tuple, set, frozenset})
 
 
 def find_generators(root: object, kinds: tuple[type, ...]) -> list[object]:
@@ -77,7 +82,7 @@ def _search(
                 functions.append(value)
             else:
                 classes[type(value)] = None
-            for child in _children(value):
+            for child in itertools.filterfalse(_holds_nothing, _children(value)):
                 visit(child, depth + 1, most)
 
     visit(root, 0, objects_max)
@@ -90,6 +95,11 @@ def _search(
         for value in named:
             visit(value, near, most)
     return list(found.values()), is_whole
+
+
+def _holds_nothing(value: object) -> bool:
+    kind = type(value)
+    return kind in _PLAIN or (kind in _CONTAINERS and not value)
 
 
 def _children(value: object) -> Iterator[object]:
