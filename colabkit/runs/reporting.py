@@ -22,8 +22,11 @@ class Reporting(Boundaries):
 
         def __getattr__(self, name: str) -> Any:
             message = f"{type(self).__name__!r} object has no attribute {name!r}"
-            told = OF_A_RUN.in_other_words.get(name, "")
-            raise AttributeError(". ".join(filter(None, (message, told))), name=name, obj=self)
+            if told := OF_A_RUN.in_other_words.get(name, ""):
+                # Without its name: Python would add one that is only spelled alike.
+                message = f"{message}. {told}"
+                raise AttributeError(message)
+            raise AttributeError(message, name=name, obj=self)
 
     def log(
         self, given: Mapping[str, Any] | None = None, /, *, weight: float = 1.0, **values: Any
