@@ -12,7 +12,7 @@ from colabkit.fitting.hook_names import HOOKS, meant_by
 from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators
 from colabkit.frameworks.plain_values import PlainValues
-from colabkit.frameworks.users_own import package_of
+from colabkit.frameworks.users_own import carries_attributes, package_of
 from colabkit.other_names import OtherNames, answering, by_name
 from colabkit.runs.monitor import better_mode, is_better
 
@@ -210,7 +210,7 @@ class CallbackList:
         self._memories = {
             f"attributes of callback {place} {type(callback).__name__}": Attributes(callback, plain)
             for place, callback in enumerate(self.members)
-            if hasattr(callback, "__dict__")
+            if carries_attributes(callback)
             and not _is_stateful(callback)
             and not inspect.isroutine(callback)
         }

@@ -6,6 +6,7 @@ import contextlib
 import random
 import types
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,7 +15,12 @@ import numpy as np
 from colabkit.checkpoint import deep_copy
 from colabkit.frameworks.code_variables import CodeVariables
 from colabkit.frameworks.plain_values import PlainValues
-from colabkit.frameworks.users_own import attributes_of, is_of_users_class, package_of
+from colabkit.frameworks.users_own import (
+    attributes_of,
+    carries_attributes,
+    is_of_users_class,
+    package_of,
+)
 
 _DEPTH_MAX = 3
 _LOOKED_AT_MAX = 64
@@ -116,11 +122,11 @@ class Attributes:
             near: Where tensors belong when neither the owner nor what is there says so.
         """
         near = self.values.place_of(self.owner) or near
+        holders: dict[str, Any] = {}
+        self._own(holders)
         for path, value in state.items():
-            *way, name = path.split(".")
-            owner: Any = self.owner
-            for step in way:
-                owner = getattr(owner, step, None)
+            above, _, name = path.rpartition(".")
+            owner: Any = holders[above] if above in holders else _reached(self.owner, above)
             there = getattr(owner, name, None)
             if owner is not None and self.values.may_be_replaced(owner, name, there):
                 _set(owner, name, self.values.put(there, value, near))
@@ -146,7 +152,8 @@ class Attributes:
         if getattr(self.owner, name, None) is None:
             _set(self.owner, name, value)
 
-    def _own(self) -> dict[str, Any]:
+    def _own(self, holders: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Returns what the owner keeps, by path; ``holders`` is given what carries it, likewise."""
         found: dict[str, Any] = {}
         seen = {id(self.owner)}
         self._large, self._newly_open = {}, []
@@ -154,6 +161,8 @@ class Attributes:
         def walk(owner: object, path: str, depth: int) -> None:
             code = owner if isinstance(owner, CodeVariables) else None
             own = attributes_of(owner) if code is None else code.variables()
+            if holders is not None:
+                holders[path.removesuffix(".")] = owner
             for name, value in own.items():
                 if (depth == 0 and name in self._leave_out) or id(value) in seen:
                     continue
@@ -167,9 +176,30 @@ class Attributes:
                 else:
                     found[path + name] = value
                     found.update(self._counted(path + name, value))
+                    if depth < _DEPTH_MAX:
+                        for place, part in self._open_in(path + name, value, owner):
+                            if id(part) not in seen:
+                                seen.add(id(part))
+                                walk(part, f"{place}.", depth + 1)
 
         walk(self.owner, "", 0)
         return found
+
+    def _open_in(
+        self, path: str, value: Any, holder: Any, depth: int = 0
+    ) -> Iterator[tuple[str, Any]]:
+        """Yields the objects in lists and dicts that are their attributes, each by its path."""
+        if not isinstance(value, list | tuple | deque | dict) or len(value) > _LOOKED_AT_MAX:
+            return
+        for key, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            is_leaf = type(part) in UNCHANGING or self.values.is_whole(part)
+            if is_leaf or type(key) not in UNCHANGING:
+                continue
+            place = f"{path}[{key!r}]"
+            if depth < _DEPTH_MAX:
+                yield from self._open_in(place, part, holder, depth + 1)
+            if self._is_open(place, part, holder) and self.values.mark(part) is None:
+                yield place, part
 
     def _is_open(self, path: str, value: Any, holder: Any) -> bool:
         """Whether the attributes of an object are all it is, and belong to the owner.
@@ -237,7 +267,7 @@ class Attributes:
             opaque[path] = _Fingerprint(value, self._mark_inside(value))
 
     def _mark_inside(self, value: Any) -> Any:
-        if has_state(self.owner):
+        if has_state(self.owner) and not is_of_users_class(type(value)):
             return None  # each layer of a model may hold the same large configuration
         inside = list(attributes_of(value).items())[:_LOOKED_AT_MAX]
         return [(name, self.values.mark(each)) for name, each in inside]
@@ -292,6 +322,13 @@ def has_state(value: object) -> bool:
 UNCHANGING = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
 
+def _reached(owner: Any, path: str) -> Any:
+    """Returns what attributes lead to, None where they lead nowhere."""
+    for name in path.split(".") if path else ():
+        owner = getattr(owner, name, None)
+    return owner
+
+
 def _set(owner: Any, name: str, value: Any) -> None:
     # A frozen dataclass refuses the ordinary way, and was changed in spite of it.
     try:
@@ -326,6 +363,6 @@ def trains_nothing(value: object) -> bool:
 
 def _has_attributes_alone(value: Any) -> bool:
     # What a run saves by itself has its own way; modules and optimizers are such.
-    if has_state(value) or isinstance(value, type) or not type(value).__dictoffset__:
+    if has_state(value) or isinstance(value, type) or not carries_attributes(value):
         return False
     return not hasattr(type(value), "log_epoch")

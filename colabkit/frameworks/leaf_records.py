@@ -13,6 +13,7 @@ import numpy as np
 import xxhash
 
 from colabkit.frameworks.batch_records import LeafRecord
+from colabkit.frameworks.users_own import attributes_of, carries_attributes
 
 PLAIN = (str, bytes, int, float, bool, complex, np.generic, type(None))
 LEAVES_MAX = 64
@@ -50,7 +51,7 @@ def named_leaves(
             yield from named_leaves(item, arrays, f"{name}[{place}]", depth + 1)
     elif isinstance(value, os.PathLike):
         yield name, str(value)
-    elif hasattr(value, "__dict__") and not isinstance(value, _CODE):
+    elif carries_attributes(value) and not isinstance(value, _CODE):
         yield from _arrays_in_object(value, arrays, name, depth=0)
 
 
@@ -61,7 +62,7 @@ def _arrays_in_object(
     if isinstance(value, arrays):
         yield name, value
     elif depth < _OBJECT_DEPTH_MAX:
-        inner = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+        inner = value if isinstance(value, Mapping) else attributes_of(value)
         for key in inner:
             yield from _arrays_in_object(inner[key], arrays, f"{name}.{key}", depth=depth + 1)
 

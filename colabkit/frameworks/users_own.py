@@ -7,6 +7,7 @@ import functools
 import site
 import sys
 import sysconfig
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,34 @@ def attributes_of(value: object) -> Mapping[str, Any]:
     try:
         found = object.__getattribute__(value, "__dict__")
     except AttributeError:
-        return {}
-    return found if isinstance(found, Mapping) else {}
+        found = None
+    own: Mapping[str, Any] = found if isinstance(found, Mapping) else {}
+    in_slots = _in_slots(value)
+    return {**own, **in_slots} if in_slots else own
+
+
+def carries_attributes(value: Any) -> bool:
+    """Whether objects of its kind carry attributes, in a dict of their own or in slots."""
+    kind: Any = type(value)
+    return bool(kind.__dictoffset__ or _slots_of(kind))
+
+
+def _in_slots(value: Any) -> dict[str, Any]:
+    kind: Any = type(value)
+    found = {}
+    for name, slot in _slots_of(kind):
+        with contextlib.suppress(AttributeError):  # one that nothing was put into
+            found[name] = slot.__get__(value)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _slots_of(kind: type) -> tuple[tuple[str, Any], ...]:
+    """Returns the slots that the classes of an object name, each with what reads it."""
+    # Classes of C have none of that name, though what they carry may be read likewise.
+    classes = [vars(each) for each in reversed(kind.__mro__) if "__slots__" in vars(each)]
+    members = (pair for own in classes for pair in own.items())
+    return tuple((n, each) for n, each in members if type(each) is types.MemberDescriptorType)
 
 
 def is_of_users_class(kind: type) -> bool:

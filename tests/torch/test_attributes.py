@@ -20,7 +20,14 @@ from torch import nn
 
 import colabkit
 from tests.torch.cases import arrays
-from tests.torch.test_restored import ClassRecall, assert_resumes_exactly, hashes, network, trained
+from tests.torch.test_restored import (
+    QUIET,
+    ClassRecall,
+    assert_resumes_exactly,
+    hashes,
+    network,
+    trained,
+)
 
 
 class Remembering(nn.Module):
@@ -51,6 +58,85 @@ class Remembering(nn.Module):
 
 def test_tensors_and_containers_that_a_model_keeps_as_attributes_go_on(tmp_path):
     assert_resumes_exactly(lambda: {"model": Remembering()}, tmp_path)
+
+
+class Centre:
+    """The mean of what it was given, in slots alone."""
+
+    __slots__ = ("__count", "mean")
+
+    def __init__(self) -> None:
+        self.__count = 0
+        self.mean = torch.zeros(6)
+
+    def add(self, x: torch.Tensor) -> torch.Tensor:
+        self.__count += 1
+        self.mean = self.mean + (x.mean(0) - self.mean) / self.__count
+        return self.mean
+
+
+class Wider(Centre):
+    """Has slots, and attributes beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widest = 0.0
+
+    def add(self, x: torch.Tensor) -> torch.Tensor:
+        self.widest = max(self.widest, float(x.abs().max()))
+        return super().add(x) / (1 + self.widest)
+
+
+class Centring(nn.Module):
+    """Keeps objects as an attribute, in a list, in a dict and within each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(6, 3)
+        self.one, self.several = Centre(), [Wider(), "", (Centre(),)]
+        self.by = {"a.b": Centre(), 1: Wider()}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        every = [self.one, self.several[0], self.several[2][0], *self.by.values()]
+        return self.body(x - sum(each.add(x) for each in every))
+
+
+class Easing:
+    """A callback that has slots alone."""
+
+    __slots__ = ("optimizer", "steps")
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer, self.steps = optimizer, 0
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.steps += 1
+        self.optimizer.param_groups[0]["lr"] = 0.1 / (1 + self.steps)
+
+
+def test_objects_with_slots_and_those_in_lists_and_dicts_go_on(tmp_path):
+    torch.manual_seed(11)
+    first, (x, y) = Centring(), arrays()
+    batches = list(zip(x.split(8), y.split(8), strict=True))
+
+    def made(length: int | None = None) -> dict[str, Any]:
+        model = copy.deepcopy(first)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        every = {"optimizer": optimizer, "callbacks": [Easing(optimizer)], "save_every": 1}
+        return {"model": model, "data": batches, "max_steps": length, **every}
+
+    trained(tmp_path, made(length=len(batches) + 2))
+    by_fit = made()
+    trained(tmp_path, dict(by_fit))
+    by_hand = made()
+    model, optimizer, (easing,) = by_hand["model"], by_hand["optimizer"], by_hand["callbacks"]
+    for x, y in batches * QUIET["epochs"]:
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        easing.on_batch_end(None, 0, {})
+    assert torch.equal(by_fit["model"].body.weight, model.body.weight)
+    assert torch.equal(by_fit["model"].by["a.b"].mean, model.by["a.b"].mean)
 
 
 class Tagged(torch.Tensor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
@@ -98,16 +99,25 @@ class Store:
         self.by_name = {"nodes": {"x": x}, "y": y}
 
 
-def test_batches_that_are_objects_are_looked_into(tmp_path):
+@dataclasses.dataclass(slots=True)
+class Columns:
+    """A batch that has slots alone."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+
+
+@pytest.mark.parametrize("kind", [Graphs, Columns])
+def test_batches_that_are_objects_are_looked_into(kind, tmp_path):
     def train(seed, max_steps=None):
         x, y = samples(seed)
-        data = [Graphs(*part) for part in zip(x.split(8), y.split(8), strict=True)]
+        data = [kind(*part) for part in zip(x.split(8), y.split(8), strict=True)]
         run = colabkit.Run(tmp_path, model=nn.Linear(6, 2), progress=False, max_steps=max_steps)
         for _ in run.batches(data):
             pass
 
     train(1, 3)
-    with pytest.raises(CheckpointMismatchError, match=r"_store\.by_name\.nodes\.x|other samples"):
+    with pytest.raises(CheckpointMismatchError, match=r"another batch\..*\bx\b|other samples"):
         train(2)
     train(1)
 

@@ -20,6 +20,7 @@ from colabkit.frameworks.torch.randomness import (
     reseed_generator,
     seed_everything,
 )
+from colabkit.frameworks.users_own import attributes_of
 
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
 
@@ -56,7 +57,7 @@ class OwnGenerators:
 
     def reseed(self, seed: int) -> None:
         """Seeds each of them by its place; looks again when attributes changed."""
-        values = [v for root in self._roots for v in list(getattr(root, "__dict__", {}).values())]
+        values = [v for root in self._roots for v in list(attributes_of(root).values())]
         if self._known is None or list(map(id, values)) != list(map(id, self._known)):
             self._inspect(values)
         for number, generator in enumerate(self._found):
