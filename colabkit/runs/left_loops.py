@@ -91,6 +91,10 @@ class LeftLoops(Boundaries):
         self._evaluation.go_on()
         return stops
 
+    def _leave_by_error(self) -> None:
+        """Ends the epochs where an error has taken the program out of them."""
+        self._save_place()
+
     def _save_place(self) -> None:
         """Saves what an error has left between two passes, where nothing has changed since."""
         if self.is_over or self.was_interrupted:

@@ -284,7 +284,7 @@ class Run(LeftLoops, Reporting):
                         self._leave_epochs(begun_at)
                         self.pass_on(count)
                     else:
-                        self._save_place()
+                        self._leave_by_error()
                     raise
                 if not self.is_over:
                     self._end_epoch(has_steps=self.step != begun_at)

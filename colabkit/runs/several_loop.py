@@ -26,6 +26,7 @@ class RunOfSeveral(Agreeing, Run):
 
     trains_alone = False
     _making: contextlib.ExitStack
+    _engine: Any  # PyTorch's, which alone joins several
 
     def _begin(self, ckpt_dir: str | Path, options: RunOptions, objects: Mapping[str, Any]) -> None:
         if not speaks_for_all():
@@ -44,7 +45,8 @@ class RunOfSeveral(Agreeing, Run):
         if joining is None:
             require_one_process("a loop over colabkit.Run without PyTorch")
         else:
-            self._world = joining()
+            self._world = self._engine = joining()
+            self._engine.waits_elsewhere = True  # in the backward pass of the user's own wrapper
             # What fails from here on until the run is made, fails in all.
             self._making.enter_context(self._world.session())
         return super()._kept_in(ckpt_dir, options)
@@ -76,6 +78,15 @@ class RunOfSeveral(Agreeing, Run):
                 answered = interrupt  # which all have heard of, and none is waited for
         if answered is not None:
             raise answered
+
+    def _close_pass(self, cursor: Cursor, *, on_purpose: bool, is_outermost: bool) -> None:
+        if is_outermost and not on_purpose:
+            self._engine.tell_left()
+        super()._close_pass(cursor, on_purpose=on_purpose, is_outermost=is_outermost)
+
+    def _leave_by_error(self) -> None:
+        self._engine.tell_left()
+        super()._leave_by_error()
 
     def _key_of_pass(self, cursor: Cursor) -> int:
         """Returns the seed of a pass: what is drawn in it, each process draws for itself."""

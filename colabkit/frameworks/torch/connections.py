@@ -13,6 +13,7 @@ import select
 import socket
 import stat
 import struct
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 # Each process lists its open files in one of them, Linux in the first.
@@ -97,6 +98,45 @@ class Connections:
                     connection.getpeername()
                     if is_same and connection.family in _OF_NETWORKS:
                         connection.shutdown(socket.SHUT_RDWR)
+
+
+def open_pairs(*, but_port: int = 0) -> list[str]:
+    """Returns this process's connections over a network, each by its two ends.
+
+    Args:
+        but_port: A port on either side, whose connections are left out.
+
+    Example:
+        >>> server = socket.create_server(("127.0.0.1", 0))
+        >>> near = socket.create_connection(server.getsockname())
+        >>> far, _ = server.accept()
+        >>> end_pairs(open_pairs())  # as those of another process, with these ends
+        >>> far.recv(1)
+        b''
+        >>> for each in (near, far, server):
+        ...     each.close()
+    """
+    return [f"{near} {far}" for near, far, _ in _pairs(but_port)]
+
+
+def end_pairs(pairs: Collection[str], *, but_port: int = 0) -> None:
+    """Ends the connections whose other ends are among those of another process."""
+    for near, far, connection in _pairs(but_port):
+        if f"{far} {near}" in pairs:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+def _pairs(but_port: int) -> Iterator[tuple[str, str, socket.socket]]:
+    """Yields both ends of each open connection over a network."""
+    for number in _open_sockets():
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as connection:
+            if connection.family in _OF_NETWORKS and connection.type == socket.SOCK_STREAM:
+                ends = [connection.getsockname()[:2], connection.getpeername()[:2]]
+                if but_port not in {port for _, port in ends}:
+                    # One side may see the other's address as one of IPv6.
+                    near, far = (f"{host.removeprefix('::ffff:')}:{port}" for host, port in ends)
+                    yield near, far, connection
 
 
 def _leads_to(number: int, port: int) -> bool:

@@ -6,7 +6,6 @@ A thread does so, beside collectives that may wait for half an hour and name nob
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import datetime
 import itertools
 import logging
@@ -20,7 +19,8 @@ from typing import Any, TypeVar
 import torch.distributed
 
 from colabkit.errors import ProcessLostError
-from colabkit.frameworks.torch.connections import Connections
+from colabkit.frameworks.torch.beats import Beat, Doing, Place, apart, late_ranks
+from colabkit.frameworks.torch.connections import Connections, end_pairs, open_pairs
 
 # It names its stores without exporting them.
 _engine: Any = torch.distributed
@@ -40,56 +40,6 @@ _SLICE_S, _HEARD_S = 1.0, 5.0
 _AGAIN = "Start all of them again: training goes on from the newest checkpoint."
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Beat:
-    """What a process says of itself.
-
-    Attributes:
-        number: How often it has said something.
-        meetings: How many meetings with the others it has come to, those under way included.
-        host: The machine it runs on.
-    """
-
-    number: int
-    meetings: int
-    host: str
-
-    @classmethod
-    def read(cls, line: bytes) -> Beat:
-        """Returns what ``line()`` wrote."""
-        number, meetings, host = line.decode().split(" ", 2)
-        return cls(int(number), int(meetings), host)
-
-    def line(self) -> str:
-        """Returns it as the store takes it."""
-        return f"{self.number} {self.meetings} {self.host}"
-
-
-def late_ranks(
-    own: Beat, before: Mapping[int, Beat], now: Mapping[int, Beat], *, expected: range
-) -> list[int]:
-    """Returns the ranks of the processes that are waited for.
-
-    Those behind are; where none is, those that have said nothing since a while ago.
-
-    Args:
-        own: What the process that waits says.
-        before: What the others had said by then.
-        now: What they have said.
-        expected: All ranks but those that are known to have come.
-
-    Example:
-        >>> then = {0: Beat(8, 40, "a"), 1: Beat(8, 39, "a"), 2: Beat(8, 40, "b")}
-        >>> late_ranks(then[0], {}, then, expected=range(3))
-        [1]
-        >>> still = {**then, 0: Beat(9, 40, "a"), 1: Beat(9, 40, "a")}
-        >>> late_ranks(still[0], then, still, expected=range(3))
-        [2]
-    """
-    behind = [rank for rank in expected if rank not in now or now[rank].meetings < own.meetings]
-    return behind or [rank for rank in expected if before.get(rank) == now[rank]]
-
-
 class Board:
     """What the processes leave for each other beside their collectives; safe from any thread.
 
@@ -104,7 +54,7 @@ class Board:
     """
 
     def __init__(self, name: str, *, deadline_s: float) -> None:
-        self._connection, store = _own_connection(deadline_s)
+        self._connection, self._port, store = _own_connection(deadline_s)
         self.store = _engine.PrefixStore(f"colabkit {name}", store)
 
     def _ask(self, question: Callable[[Any], _T]) -> _T:
@@ -146,6 +96,22 @@ class Board:
     def put(self, rank: int, beat: Beat) -> None:
         """Leaves what a process says of itself."""
         self._ask(lambda store: store.set(f"beat {rank}", beat.line()))
+
+    def put_ends(self, rank: int) -> None:
+        """Leaves the ends of this process's connections, for others to end those with it."""
+        ends = "\n".join(open_pairs(but_port=self._port))
+        self._ask(lambda store: store.set(f"ends {rank}", ends))
+
+    def end_connections(self, rank: int, size: int) -> None:
+        """Ends this process's connections to those others that have left their ends."""
+        keys = [f"ends {each}" for each in range(size) if each != rank]
+
+        def read(store: Any) -> set[str]:
+            there = [store.get(key).decode() for key in keys if store.check([key])]
+            return {pair for ends in there for pair in ends.split("\n")}
+
+        with contextlib.suppress(RuntimeError):
+            end_pairs(self._ask(read), but_port=self._port)
 
     def beats(self, size: int) -> dict[int, Beat]:
         """Returns what each process has said last; who has said nothing is left out."""
@@ -227,8 +193,10 @@ class Heartbeats:
         board: Where the processes leave it.
         rank: Number of this process.
         size: How many there are.
-        place: Gives how many meetings it has come to, and the step.
-        on_failure: Called when another process has said that it has failed.
+        place: Gives where it is.
+        step: Gives how far it is.
+        on_failure: Called with why, when another process has said that it has failed, or all have
+            come apart.
         patience_s: After how many seconds of waiting it is said whom for.
     """
 
@@ -238,20 +206,33 @@ class Heartbeats:
         rank: int,
         size: int,
         *,
-        place: Callable[[], tuple[int, int]],
-        on_failure: Callable[[], None],
+        place: Callable[[], Place],
+        step: Callable[[], int],
+        on_failure: Callable[[str], None],
         patience_s: float,
     ) -> None:
         self._board, self._rank, self._size = board, rank, size
-        self._place, self._on_failure = place, on_failure
+        self._place, self._step, self._on_failure = place, step, on_failure
         self._patience_s = patience_s
         self._over = threading.Event()
-        self._host = socket.gethostname()
-        with contextlib.suppress(RuntimeError):  # as in the thread
-            # At once, for who stops before its first beat is to be named with its machine.
-            self._board.put(rank, Beat(0, place()[0], self._host))
+        self._host, self._number = socket.gethostname(), 0
+        # At once, for who stops before its first beat is to be named with its machine.
+        self.say()
         self._thread = threading.Thread(target=self._work, name="colabkit-heartbeats", daemon=True)
         self._thread.start()
+
+    def say(self) -> None:
+        """Says where this process is, now."""
+        with contextlib.suppress(RuntimeError):  # as in the thread
+            self._put(self._place())
+
+    def _put(self, place: Place) -> Beat:
+        own = Beat(self._number, place, self._host)
+        self._number += 1
+        if place.doing is not Doing.ANYTHING:
+            self._board.put_ends(self._rank)
+        self._board.put(self._rank, own)
+        return own
 
     def stop(self) -> None:
         """Ends the thread."""
@@ -264,46 +245,54 @@ class Heartbeats:
             self._watch()
 
     def _watch(self) -> None:
-        number, came = 0, -1
+        came = seen = -1
         came_s = said_s = time.monotonic()
         before: dict[int, Beat] = {}
-        seen = -1
+        last: dict[int, Beat] = {}
         for look in itertools.count(1):
             if self._over.wait(self._patience_s / 12 / _LOOKS_A_BEAT):
                 return
-            meetings, step = self._place()
-            is_waiting, seen = meetings == seen, meetings
+            place = self._place()
+            is_waiting, seen = place.meetings == seen, place.meetings
             if is_waiting and (words := self._board.failure()):
-                self._on_failure()
-                if not self._over.wait(_HEARD_S):
-                    # In a group of the user's own, whose waits are not ours to end.
-                    _logger.error("%s. This process still waits for it.", words)
+                self._hear(words)
                 return
             if look % _LOOKS_A_BEAT:
                 continue
-            number, now_s = number + 1, time.monotonic()
-            own = Beat(number, meetings, self._host)
-            self._board.put(self._rank, own)
-            if meetings != came:
-                came, came_s, said_s, before = meetings, now_s, now_s, {}
+            now_s, own = time.monotonic(), self._put(place)
+            if place.meetings != came:
+                came, came_s, said_s, before, last = place.meetings, now_s, now_s, {}, {}
                 continue
             if self._rank >= _READERS:
                 continue
             # What the others said some looks ago: who has not spoken since does not live.
-            before = before or self._board.beats(self._size)
+            now = self._board.beats(self._size)
+            before = before or now
+            if why := apart(last, now, size=self._size):
+                self._board.tell_failure(why)
+            last = now
             if now_s - said_s >= self._patience_s:
                 said_s = now_s
-                self._say(own, before, step, waited_s=now_s - came_s)
+                self._say(own, before, now, waited_s=now_s - came_s)
                 before = {}
 
-    def _say(self, own: Beat, before: Mapping[int, Beat], step: int, *, waited_s: float) -> None:
-        now = self._board.beats(self._size)
+    def _hear(self, words: str) -> None:
+        """Ends what this process waits for, now that one has said why nobody will come."""
+        self._on_failure(words)
+        if not self._over.wait(_HEARD_S):
+            # In a group of the user's own, whose waits nothing else could end.
+            _logger.error("%s. This process still waits for it.", words)
+
+    def _say(
+        self, own: Beat, before: Mapping[int, Beat], now: Mapping[int, Beat], *, waited_s: float
+    ) -> None:
         late = late_ranks(own, before, now, expected=range(self._size))
         on_time = [rank for rank in range(self._size) if rank not in late]
         if not late or not on_time or on_time[0] != self._rank:
             return
         names = _names(late, now)
-        _logger.warning("Waiting for %s since step %s (%.0f s).", names, f"{step:,}", waited_s)
+        step = f"{self._step():,}"
+        _logger.warning("Waiting for %s since step %s (%.0f s).", names, step, waited_s)
 
 
 def _names(ranks: Sequence[int], known: Mapping[int, Beat]) -> str:
@@ -314,13 +303,17 @@ def _names(ranks: Sequence[int], known: Mapping[int, Beat]) -> str:
     return named + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
 
 
-def _own_connection(deadline_s: float) -> tuple[Connections, Any]:
-    """Returns the store that the processes met at, and the connection to it, of its own."""
+def _own_connection(deadline_s: float) -> tuple[Connections, int, Any]:
+    """Returns the connection of its own to the store that the processes met at, its port, and it.
+
+    The port is 0 for a store without one.
+    """
     store = _engine.distributed_c10d._get_default_store()
     while isinstance(store, _engine.PrefixStore):
         store = store.underlying_store
-    opened = Connections()
+    opened, port = Connections(), 0
     if isinstance(store, _engine.TCPStore):
+        port = store.port
         timeout = datetime.timedelta(seconds=STORE_TIMEOUT_S)
         store = _engine.TCPStore(
             store.host, store.port, is_master=False, wait_for_workers=False, timeout=timeout
@@ -329,4 +322,4 @@ def _own_connection(deadline_s: float) -> tuple[Connections, Any]:
         opened.give_up_after(unacknowledged_s=UNANSWERED_S, unanswered_s=deadline_s)
     # torchrun keeps its store when it starts all processes again.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return opened, _engine.PrefixStore(f"attempt {attempt}", store)
+    return opened, port, _engine.PrefixStore(f"attempt {attempt}", store)

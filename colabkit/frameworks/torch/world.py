@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import datetime
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -16,15 +17,22 @@ from torch import nn
 
 from colabkit.errors import ArgumentError, ProcessesApartError, ProcessLostError
 from colabkit.frameworks.processes import process_count
+from colabkit.frameworks.torch.beats import APART, Doing, Place
 from colabkit.frameworks.torch.connections import Connections
 from colabkit.frameworks.torch.heartbeats import Board, Heartbeats, RollCall
+from colabkit.frameworks.torch.standing import Collective
 
 # Rank 0 may write a last checkpoint to a slow volume for as long, and the others wait for it.
 DEADLINE_S = 1800.0
 # After how long it is said who is waited for.
 PATIENCE_S = 60.0
+_ALIKE = (
+    "Let every process run the same loops: no loop over the run, and no break or return from one,"
+    " for some ranks alone."
+)
 _OF_ENGINES = ("gloo", "NCCL", "onnection closed by peer", "onnection reset", "Broken pipe")
 _T = TypeVar("_T")
+_logger = logging.getLogger(__name__)
 _joined: list[World] = []
 _tries: list[None] = []
 
@@ -74,8 +82,12 @@ class World:
             raise ProcessLostError(message, hint=hint) from error
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.device = device
-        self.is_broken = False
+        self.is_broken = self.waits_elsewhere = False
         self.step = self._meetings = 0
+        self._left_at, self._has_left, self._has_said = -1, False, False
+        self._met_at = ""
+        self._collective = Collective()
+        self._beats: Heartbeats | None = None
 
     @property
     def leads(self) -> bool:
@@ -86,11 +98,24 @@ class World:
         """Notes that this process has come to where it may have to wait for the others."""
         self._meetings += 1
 
+    @contextlib.contextmanager
+    def _meeting(self, at: str) -> Iterator[None]:
+        """Says where this process waits for the others, and what has become of them."""
+        self._met_at = at
+        try:
+            yield
+        except RuntimeError as error:
+            if lost := self._lost(error):
+                raise lost from error
+            raise
+        finally:
+            self._met_at = ""
+
     def share(self, value: _T, *, at: str) -> _T:
         """Returns the value that the leading process has; the others' do not matter."""
         self.gather(None, at=at)
         held: list[Any] = [value if self.leads else None]
-        with _without_advice():
+        with _without_advice(), self._meeting(at):
             dist.broadcast_object_list(held, src=0, group=self._control)
         shared: _T = held[0]
         return shared
@@ -103,16 +128,12 @@ class World:
         """
         self.arrive()
         held: list[Any] = [None] * self.size
-        with _without_advice():
+        with _without_advice(), self._meeting(at):
             dist.all_gather_object(held, (at, value), group=self._control)
         for rank, (place, _) in enumerate(held):
             if place != held[0][0]:
                 message = f"Process 0 has come to {held[0][0]}, and process {rank} to {place}."
-                hint = (
-                    "Let every process run the same loops: no loop over the run, and no break or"
-                    " return from one, for some ranks alone."
-                )
-                raise ProcessesApartError(message, hint=hint)
+                raise ProcessesApartError(message, hint=_ALIKE)
         return [each for _, each in held]
 
     def largest(self, values: Sequence[int], *, at: str) -> list[int]:
@@ -125,7 +146,8 @@ class World:
 
         def arrived() -> torch.Tensor:
             self.arrive()
-            work.wait()
+            with self._meeting("a sum"):
+                work.wait()
             return values
 
         return arrived
@@ -147,8 +169,9 @@ class World:
     def take_buffers(self, module: nn.Module) -> None:
         """Gives a module the buffers that it has in the leading process."""
         self.arrive()
-        for buffer in module.buffers():
-            dist.broadcast(buffer, src=0, group=self.group)
+        with self._meeting("the buffers of a module"):
+            for buffer in module.buffers():
+                dist.broadcast(buffer, src=0, group=self.group)
 
     @contextlib.contextmanager
     def session(self, *, is_inner: bool = False) -> Iterator[None]:
@@ -175,21 +198,51 @@ class World:
 
     @contextlib.contextmanager
     def _watched(self) -> Iterator[None]:
-        beats = Heartbeats(
+        self._has_left, self._collective = False, Collective()
+        self._beats = beats = Heartbeats(
             self._board,
             self.rank,
             self.size,
-            place=lambda: (self._meetings, self.step),
-            on_failure=self._end_waits,
+            place=self._place,
+            step=lambda: self.step,
+            on_failure=self._hear,
             patience_s=PATIENCE_S,
         )
         try:
             yield
         finally:
+            self._beats = None
             beats.stop()
 
-    def _lost(self, error: BaseException) -> ProcessLostError | None:
+    def _place(self) -> Place:
+        """Returns where this process is; called from the thread of its heartbeats."""
+        doing, name = Doing.ANYTHING, f"step {self.step:,}"
+        is_stood_in = self._collective.is_stood_in()
+        if self._has_left:
+            doing = Doing.LEFT
+        elif at := self._met_at:
+            doing, name = Doing.MEETS, at
+        elif is_stood_in:
+            doing = Doing.WAITS
+        return Place(self._meetings, self._left_at, doing, name)
+
+    def tell_left(self) -> None:
+        """Says that an error has taken this process out of its loops, wherever it goes on."""
+        self._left_at, self._has_left = self._meetings, True
+        if self._beats is not None:
+            self._beats.say()
+        # Of one that the others' end has raised; its own words are that a connection was closed.
+        self._say_why(self._board.failure())
+
+    def _say_why(self, why: str) -> None:
+        if why and self.waits_elsewhere and not (self._met_at or self._has_said):
+            self._has_said = True
+            _logger.error("%s.", why.rstrip("."))
+
+    def _lost(self, error: BaseException) -> ProcessLostError | ProcessesApartError | None:
         """Returns what an error of the engine means; None for one of this process's own."""
+        if isinstance(error, ProcessLostError | ProcessesApartError):
+            return None
         is_engines = isinstance(error, dist.DistError) or (
             isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_ENGINES)
         )
@@ -199,6 +252,8 @@ class World:
             f"Another of the {self.size} processes has died or does not answer"
             f" ({str(error).splitlines()[0].partition('. This is')[0]})."
         )
+        if message.startswith(APART):
+            return ProcessesApartError(message, hint=_ALIKE)
         hint = "Start all of them again: training goes on from the newest checkpoint."
         return ProcessLostError(message, hint=hint)
 
@@ -212,8 +267,16 @@ class World:
 
     def tell_lost(self, why: str) -> None:
         """Says that a process is gone, and ends the waits for it; safe from any thread."""
+        with contextlib.suppress(RuntimeError):
+            self._board.put_ends(self.rank)
         self._board.tell_failure(why)
         self._end_waits()
+
+    def _hear(self, why: str) -> None:
+        """Ends this process's waits, those in groups of the user's own too."""
+        self._say_why(why)
+        self._end_waits()
+        self._board.end_connections(self.rank, self.size)
 
     def _end_waits(self) -> None:
         """Ends what this process and the others wait for from each other."""
