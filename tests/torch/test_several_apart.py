@@ -23,6 +23,7 @@ import colabkit
 from colabkit.errors import ColabKitError, ProcessesApartError
 from colabkit.frameworks.torch import world
 from colabkit.frameworks.torch.beats import Doing
+from colabkit.runs import agreeing
 from tests import abilities
 from tests.torch.cases import network
 from tests.torch.ranks import came_through
@@ -99,8 +100,11 @@ def ends_of_both(folder: Path, work: Callable[[], Any]) -> list[str]:
 
 
 def soon(folder: Path, rank: int) -> None:
-    """Has it be seen after a second or so that all stand still, and what is logged be written."""
-    world.PATIENCE_S = 6.0
+    """Has it be seen after a second or so that all stand still, and what is logged be written.
+
+    No meeting of the run is near, at which they would see that they have come apart.
+    """
+    world.PATIENCE_S, agreeing._MEET_EVERY_S = 6.0, 60.0
     logging.basicConfig(filename=folder / f"log-{rank}", force=True)
 
 

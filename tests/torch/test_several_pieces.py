@@ -259,6 +259,55 @@ def test_what_a_callback_keeps_in_pieces_goes_on_bit_for_bit(how, tmp_path):
     assert (tmp_path / "verdict").read_text().startswith("Resume is exact")
 
 
+class Anchors:
+    """Copies of weights, and a tensor of another form, none of which is there at first."""
+
+    def __init__(self) -> None:
+        self.kept: list[torch.Tensor] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": self.kept}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.kept = state["kept"]
+
+
+@pytest.mark.parametrize("where", ["an attribute", "an object"])
+def test_pieces_that_training_has_made_are_pieces_again(where, tmp_path):
+    def trained(folder: Path, **options: Any) -> tuple[list[torch.Tensor], str]:
+        model: Any = in_pieces(network(dropout=0.0))
+        model.kept = None
+        anchors = model if where == "an attribute" else Anchors()
+        more = {} if anchors is model else {"anchors": anchors}
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        objects = {"model": model, "optimizer": optimizer, **more}
+        run = colabkit.Run(folder, objects=objects, progress=False, save_every=None, **options)
+        for _ in run.epochs(2):
+            for x, y in run.batches(shared_out()):
+                loss = functional.cross_entropy(model(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                *same, wide = anchors.kept or [None]
+                for weight, anchor in zip(model.parameters(), same, strict=False):
+                    weight.grad.add_(weight.detach() - anchor, alpha=0.1)
+                if wide is not None:
+                    model[0].weight.grad.add_(wide.chunk(2, dim=1)[0], alpha=0.1)
+                optimizer.step()
+                if run.step == 3:
+                    weights = [each.detach().clone() for each in model.parameters()]
+                    anchors.kept = [*weights, torch.cat([weights[0]] * 2, dim=1)]
+        return [each.full_tensor() for each in model.parameters()], str(run.history.verdict)
+
+    def work(_: int) -> None:
+        alone, _verdict = trained(tmp_path / "alone")
+        trained(tmp_path / "run", max_steps=6)
+        again, verdict = trained(tmp_path / "run")
+        assert all(map(torch.equal, again, alone))
+        assert verdict.startswith("Resume is exact")
+
+    came_through(work, 2, tmp_path)
+
+
 def test_layers_in_pieces_are_no_other_layers_where_one_process_goes_on(tmp_path):
     def work(count: int, steps: int) -> None:
         model = network()

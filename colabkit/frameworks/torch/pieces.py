@@ -175,6 +175,8 @@ def cut_like(there: Any, kept: Any) -> Any:
         if fits and is_piece(kept):
             return _own_copy(there, kept)
         return _own_piece(there, kept) if fits else kept
+    if is_piece(kept) and isinstance(there, torch.Tensor):
+        return kept.detach().full_tensor()
     if isinstance(there, Mapping) and isinstance(kept, Mapping):
         return {key: cut_like(there.get(key), each) for key, each in kept.items()}
     if isinstance(there, list | tuple) and type(there) is type(kept) and len(there) == len(kept):
@@ -194,39 +196,51 @@ def cutter(
 ) -> Cutter:
     """Returns what this process needs of weights and moments that lie in pieces."""
     weights: dict[str, dict[str, Any]] = {n: each.state_dict() for n, each in modules.items()}
-    # Moments are cut as weights of their form; where two of a form are cut otherwise, none is.
+    # What no tensor stands for yet is cut as weights of its form, moments above all; what has the
+    # form of none, as all weights are; where two are cut otherwise, none is.
     ways: dict[tuple[int, ...], dict[Any, Any]] = collections.defaultdict(dict)
+    every: dict[Any, Any] = {}
     for optimizer in optimizers.values():
         for group in optimizer.param_groups:
             for each in group["params"]:
                 way = (each.device_mesh, each.placements) if is_piece(each) else None
-                ways[tuple(each.shape)][way] = each
-    alike = {shape: next(iter(each.values())) for shape, each in ways.items() if len(each) == 1}
+                ways[tuple(each.shape)][way] = every[way] = each
 
     def cut(section: str, key: str, spec: TensorSpec) -> Cut | None:
         there = weights.get(section, {}).get(key)
-        if section == "objects" and key.startswith("optimizers."):
-            there = alike.get(spec.shape)
-        fits = is_piece(there) and there is not None and tuple(there.shape) == spec.shape
-        return _cut_as(there) if fits else None
+        if section == "objects":
+            found = ways.get(spec.shape) or every
+            there = next(iter(found.values())) if len(found) == 1 else None
+        elif there is not None and tuple(there.shape) != spec.shape:
+            return None
+        return _cut_as(there, spec.shape) if is_piece(there) else None
 
     return cut
 
 
-def _cut_as(there: Any) -> Cut:
-    """Returns what a process needs of a tensor that it is to hold as it holds another."""
-    from torch.distributed.tensor import DTensor
+def _cut_as(there: Any, whole: tuple[int, ...]) -> Cut:
+    """Returns what a process needs of a tensor that it is to hold as it holds another.
 
-    shape, offset = _place_of(there)
+    Args:
+        there: The other one, perhaps of another form.
+        whole: The tensor's form.
+    """
+    from torch.distributed.tensor import DTensor
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    mesh, placements = there.device_mesh, there.placements
+    shape, offset = compute_local_shape_and_global_offset(whole, mesh, placements)
+    is_like = tuple(there.shape) == whole
+    strides = there.stride() if is_like else torch.empty(whole, device="meta").stride()
 
     def made(local: torch.Tensor) -> Any:
         return DTensor.from_local(
             local.to(there.device),
-            there.device_mesh,
-            there.placements,
+            mesh,
+            placements,
             run_check=False,
-            shape=there.shape,
-            stride=there.stride(),
+            shape=torch.Size(whole),
+            stride=strides,
         )
 
     return Cut(tuple(offset), tuple(shape), made)
