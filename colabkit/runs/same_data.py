@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from colabkit.errors import ArgumentError, CheckpointMismatchError
 from colabkit.frameworks.batch_records import BatchRecord, KeptBatch, LeafRecord
@@ -16,9 +17,27 @@ WAYS_ON = (
     " part of the data, a fold, needs another folder. What the loop itself chooses or makes with"
     " the model, run.state() keeps."
 )
+SHARES = (
+    "Several processes shared the samples out: where one goes on in the middle of an epoch, give"
+    " its loader DistributedSampler(dataset, num_replicas=1, rank=0), with the same seed. "
+)
 _SHOWN_MAX = 4
 _OF_THE_MACHINE = ("device", "processor", "CPU threads")
 _OF_THE_WEIGHTS = "weights "
+
+
+def batch_size_of_all(described: Mapping[str, Any]) -> int | None:
+    """Returns how many samples are trained at a step by all processes together.
+
+    Args:
+        described: What data says of itself.
+
+    Example:
+        >>> batch_size_of_all({"samples": 40, "batch_size": 4, "replicas": 2})
+        8
+    """
+    size = described.get("batch_size")
+    return None if size is None else int(size) * int(described.get("replicas", 1))
 
 
 def check_data_changed(value: object) -> None:

@@ -15,7 +15,7 @@ from colabkit.runs.monitor import Monitor
 from colabkit.runs.own_states import OwnStates
 from colabkit.runs.phases import Call, Phase, Standing, title_of, without_likes
 from colabkit.runs.position import Cursor, Position
-from colabkit.runs.same_data import WAYS_ON
+from colabkit.runs.same_data import SHARES, WAYS_ON, batch_size_of_all
 from colabkit.runs.step_log import StepLog
 
 
@@ -207,29 +207,36 @@ class RunState:
         goes_on = not accepts and (in_every_epoch or cursor.batches_done > 0)
         then = self.known_data.get(cursor.call, now) if goes_on else now
         then = self._resized(cursor, then, now)
-        if changed := differences({"data": then}, {"data": dict(now)}):
-            raise mismatch_error(changed, location, hint=WAYS_ON)
+        # How many share it out says nothing that the number of batches does not say.
+        known, here = ({k: v for k, v in each.items() if k != "replicas"} for each in (then, now))
+        if changed := differences({"data": known}, {"data": here}):
+            is_lone = "replicas" in then and "replicas" not in now
+            raise mismatch_error(changed, location, hint=(SHARES * is_lone) + WAYS_ON)
         self.known_data[cursor.call] = dict(now)
 
     def _resized(
         self, cursor: Cursor, then: Mapping[str, Any], now: Mapping[str, Any]
     ) -> Mapping[str, Any]:
         """Goes on in the same data by batches of another size; returns what is then the same."""
-        before, after = then.get("batch_size"), now.get("batch_size")
+        before, after = batch_size_of_all(then), batch_size_of_all(now)
         is_same = now.get("samples") is not None and then.get("samples") == now["samples"]
-        if not is_same or before is None or after is None or before == after:
+        # Shared out by another sampler, or by none, they come in another order.
+        is_same = is_same and ("replicas" in then) == ("replicas" in now)
+        is_sized = then.get("batch_size") == now.get("batch_size") and before == after
+        if not is_same or is_sized or before is None or after is None:
             return then
         # What is kept of batches is of their old size.
         cursor.newest, self.first_batches = None, {}
         done = min(cursor.batches_done * before, now["samples"])
         cursor.batches_done = done // after
-        words = f"The batch size was {before} and is {after}"
+        whose = "The batch size" + (" of all processes together" if "replicas" in now else "")
+        words = f"{whose} was {before} and is {after}"
         if done:
             words += f"; the epoch goes on at sample {cursor.batches_done * after:,}"
         if again := done % after:
             words += f", and {again} samples are trained once more"
         self.remarks.append(f"{words}.")
-        return {**then, "batch_size": after, "batches": now.get("batches")}
+        return {**then, "batch_size": now["batch_size"], "batches": now.get("batches")}
 
     def forget_batches(self) -> None:
         """Drops what is kept of batches, where those to come are of another form."""

@@ -159,6 +159,51 @@ def test_one_process_reads_and_goes_on_with_what_two_wrote(tmp_path):
     assert "gradients were summed over 2 processes, are over 1" in str(run.verdict)
 
 
+def trained_on(folder: Path, count: int, *, steps: int | None, is_shared: bool = True) -> list[int]:
+    """Returns the samples that so many processes have trained on, by a loop of one epoch."""
+
+    def work(each: int) -> None:
+        rows = torch_data.TensorDataset(torch.arange(40.0)[:, None])
+        sampler: Any = torch_data.DistributedSampler(rows, num_replicas=count, rank=each, seed=3)
+        shares = {"sampler": sampler} if is_shared else {"shuffle": True}
+        loader: Any = torch_data.DataLoader(rows, batch_size=4, **shares)
+        model: Any = nn.Linear(1, 1)
+        model = DistributedDataParallel(model) if count > 1 else model
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+        objects = {"model": model, "optimizer": optimizer}
+        run = colabkit.Run(folder / "run", objects=objects, progress=False, max_steps=steps)
+        seen: list[int] = []
+        for _ in run.epochs(1):
+            for (x,) in run.batches(loader):
+                optimizer.zero_grad()
+                model(x).mean().backward()
+                optimizer.step()
+                seen += x[:, 0].int().tolist()
+        (folder / f"seen-{each}").write_text(" ".join(map(str, seen)))
+
+    came_through(work, count, folder)
+    return [int(s) for each in range(count) for s in (folder / f"seen-{each}").read_text().split()]
+
+
+@pytest.mark.parametrize("counts", [(2, 1), (1, 2), (2, 3)])
+def test_another_number_goes_on_in_mid_epoch_behind_what_was_trained(counts, tmp_path):
+    """Three processes have 12 samples a step: those behind the second begin at 12."""
+    first, then = counts
+    seen = trained_on(tmp_path, first, steps=2)
+    assert len({*seen}) == len(seen) == 8 * first
+    rest = trained_on(tmp_path, then, steps=None)
+    assert {*seen, *rest} == {*range(40)}
+    again = 16 % 12 if then == 3 else 0
+    # Of 40 samples three processes have 42 places, two of which are filled up.
+    assert len(rest) == 40 - len(seen) + again + (2 if then == 3 else 0)
+
+
+def test_one_process_that_shuffles_otherwise_does_not_go_on_in_mid_epoch(tmp_path):
+    trained_on(tmp_path, 2, steps=2)
+    with pytest.raises(AssertionError, match="num_replicas=1, rank=0"):
+        trained_on(tmp_path, 1, steps=None, is_shared=False)
+
+
 def test_an_interrupt_of_one_process_saves_and_ends_all(undisturbed, tmp_path):
     def at_step(_: Any, now: int) -> None:
         if now == 4 and rank() == 1:

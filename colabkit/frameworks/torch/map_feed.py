@@ -205,12 +205,16 @@ class MapFeed:
         return None
 
     def describe(self) -> Mapping[str, Any]:
-        """Samples and batch size, where the loader says them."""
-        return {
+        """Samples and batch size, where the loader says them, and who each takes a batch."""
+        said = {
             "samples": length_of(self._loader.dataset),
             "batch_size": self._loader.batch_size,
             "batches": self.length,
         }
+        sampler = self._loader.sampler
+        if type(sampler) is torch_data.DistributedSampler:
+            said["replicas"] = sampler.num_replicas
+        return said
 
     def reasons(self) -> tuple[str, ...]:
         """What the fetches of the first batch showed."""
