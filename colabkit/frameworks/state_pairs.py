@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import enum
 from typing import Any
 
 import numpy as np
 
 _PAIRS = (("state_dict", "load_state_dict"), ("get_state", "set_state"), ("getstate", "setstate"))
-_DATA = (bool, int, float, complex, str, bytes, bytearray, type(None))
+_DATA = (bool, int, float, complex, str, bytes, bytearray, type(None), enum.Enum)
 _ROWS = (list, tuple, set, frozenset, dict, collections.deque)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import enum
 import weakref
 from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType
@@ -10,7 +11,8 @@ from typing import Any
 
 from colabkit.frameworks.users_own import attributes_of
 from colabkit.runs.leaving import frames_over
-from colabkit.runs.loop_events import Event, Reader, is_conditional
+from colabkit.runs.loop_conditions import is_conditional
+from colabkit.runs.loop_events import Event, Reader
 from colabkit.runs.loop_paths import path_of, prefixes_of, root_of, within
 from colabkit.runs.loop_rooms import Room
 from colabkit.runs.loop_source import LoopSource, call_at, loop_at
@@ -36,6 +38,7 @@ from colabkit.runs.loop_writes import Verb
 
 _WRITES = (Verb.SET, Verb.CHANGE)
 _DEPTH_MAX = 3
+_PLAIN = (str, bytes, tuple, frozenset, complex, enum.Enum)
 _COUNTED = ("best", "wait")  # by callbacks that wait for something to get better
 _OF_RUNS = frozenset({"batches", "epochs", "items"})
 _TRAINING = frozenset({"apply_gradients", "backward", "grad", "minimize", "train_on_batch"})
@@ -168,7 +171,8 @@ def _is_beside(event: Event, other: Event) -> bool:
 def _is_of_data(path: str, values: Values) -> bool:
     """Whether it is an attribute of a data set, which loaders read."""
     owner, _, name = path.rpartition(".")
-    return bool(owner and name) and hasattr(type(values.of(owner)), "__getitem__")
+    value = values.of(owner)
+    return bool(owner and name) and hasattr(type(value), "__getitem__") and not is_row(value)
 
 
 def _drawn_from(events: Iterable[Event], source: LoopSource) -> Iterator[str]:
@@ -244,8 +248,8 @@ def _arguments_of(code: CodeType) -> int:
 def _is_set(value: object, verbs: set[Verb]) -> bool:
     is_data = all(hasattr(type(value), each) for each in ("__iter__", "__len__"))
     is_data = is_array(value) or (is_data and not hasattr(type(value), "shape"))
-    is_plain = is_lone(value) or is_single(value) or is_row(value) or is_data
-    return Verb.SET in verbs and is_plain and not isinstance(value, str | bytes | tuple)
+    is_plain = is_lone(value) or is_single(value) or is_row(value) or isinstance(value, _PLAIN)
+    return Verb.SET in verbs and (is_plain or is_data)
 
 
 def _is_changed(value: object, verbs: set[Verb]) -> bool:

@@ -15,15 +15,27 @@ from typing import Any
 
 from colabkit.frameworks.code_variables import defaults_of
 from colabkit.frameworks.users_own import attributes_of
-from colabkit.runs.loop_paths import bound_once, container_of, each_of, path_of, root_of, within
+from colabkit.runs.loop_paths import (
+    bound_once,
+    container_of,
+    each_of,
+    in_class,
+    path_of,
+    root_of,
+    within,
+)
 from colabkit.runs.loop_rooms import (
+    NOBODY,
+    Bound,
     Called,
     Done,
     Given,
     Room,
     called_by,
     done_by,
-    in_class,
+    method_of,
+    names_in,
+    set_at,
     taken_apart,
 )
 from colabkit.runs.loop_source import Definition, Source, function_at
@@ -33,6 +45,7 @@ from colabkit.runs.loop_writes import CHANGING, READING_ON, Verb, write_of
 _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
 _WEIGHTS_OF = frozenset({"buffers", "named_buffers", "named_parameters", "parameters"})
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_INDEXING = {ast.Load: "__getitem__", ast.Store: "__setitem__", ast.Del: "__delitem__"}
 _PASSES = frozenset({"batches", "items"})
 
 
@@ -65,6 +78,8 @@ class Reader(ast.NodeVisitor):
         self._values = values
         self._room = Room(source, values)
         self._entered: list[Any] = []
+        # Functions that the statements themselves define, with the room they do it in.
+        self._defined: dict[str, tuple[Definition, Room]] = {}
         self._hidden: set[str] = set()
         self._is_in_pass = False
         self.events: list[Event] = []
@@ -96,26 +111,52 @@ class Reader(ast.NodeVisitor):
         if path is None:
             self.generic_visit(node)
             return
-        is_read = isinstance(node.ctx, ast.Load)
-        self._note(Verb.READ if is_read else Verb.SET, path, node)
+        if isinstance(node.ctx, ast.Load):
+            self._read(path, node)
+            return
+        self._note(Verb.SET, path, node)
+        receiver, found = self._found_in_class(path, node)
+        if isinstance(found, property) and isinstance(found.fset, FunctionType):
+            self._enter(node, Called(found.fset, receiver), [])
+
+    def _read(self, path: str, node: ast.expr) -> None:
+        """Notes that a variable or attribute is read, and reads what that runs."""
+        self._note(Verb.READ, path, node)
+        receiver, found = self._found_in_class(path, node)
+        if receiver is None:
+            return
+        if isinstance(found, property) and isinstance(found.fget, FunctionType):
+            self._enter(node, Called(found.fget, receiver), [])
+        elif isinstance(found, functools.cached_property):
+            self._enter(node, Called(found.func, receiver, path), [])
+        call = self._room.source.parents.get(node)
+        is_called = isinstance(call, ast.Call) and call.func is node
+        is_change = path.rpartition(".")[2] in CHANGING and not is_called
+        if is_change and is_pool(self._values.of(receiver)):
+            self._note(Verb.CHANGE, receiver, node)  # whoever has the method may call it
+
+    def _found_in_class(self, path: str, node: ast.expr) -> tuple[str | None, Any]:
+        """Returns the path of whose attribute a path names, and what its class has by that name."""
         receiver, _, name = path.rpartition(".")
-        is_of_object = isinstance(node, ast.Attribute) and receiver != ""
-        if is_read and is_of_object and not self._values.is_held(receiver):
-            found = in_class(type(self._values.of(receiver)), name)
-            if isinstance(found, property) and isinstance(found.fget, FunctionType):
-                self._enter(node, Called(found.fget, receiver), [])
-            elif isinstance(found, functools.cached_property):
-                self._enter(node, Called(found.func, receiver, path), [])
-            call = self._room.source.parents.get(node)
-            is_called = isinstance(call, ast.Call) and call.func is node
-            if name in CHANGING and not is_called and is_pool(self._values.of(receiver)):
-                self._note(Verb.CHANGE, receiver, node)  # whoever has the method may call it
+        if not (isinstance(node, ast.Attribute) and receiver) or self._values.is_held(receiver):
+            return None, None
+        return receiver, in_class(type(self._values.of(receiver)), name)
+
+    def _enter_method(self, node: ast.expr, owner: ast.expr, name: str) -> None:
+        """Reads a method of the user's that no call names: ``__iter__``."""
+        path = self._room.path(owner)
+        if path is not None and self._values.has(path) and not self._values.is_held(path):
+            kind = type(self._values.of(path))
+            self._enter(node, method_of(kind, name, path, f"{path}.{name}"), [])
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         self.visit(node.slice)
         is_read = isinstance(node.ctx, ast.Load)
-        if is_read and (path := self._room.path(node)) is not None:
-            self._note(Verb.READ, path, node)
+        self._enter_method(node, node.value, _INDEXING[type(node.ctx)])
+        own = self._room.path(node)
+        is_variable = own is not None and not own.endswith("]")
+        if own is not None and (is_read or is_variable):
+            self._note(Verb.READ if is_read else Verb.SET, own, node)
             return
         path = self._room.path(container_of(node))
         if is_read or path is None:
@@ -141,6 +182,8 @@ class Reader(ast.NodeVisitor):
         if not bound_once(target.id, target, room.source.around(target)):
             return False
         own = room.names.get(target.id, target.id)
+        if own == path:
+            return True  # it was taken for that before
         is_carried = any(e.verb is Verb.READ and within(e.path, own) for e in self.events)
         if is_carried or root_of(path) == own:
             return False
@@ -152,10 +195,26 @@ class Reader(ast.NodeVisitor):
             self.visit(node.value)
             self.visit(node.target)
 
-    def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        self._note(Verb.READ, self._room.path(container_of(node.target)), node.target)
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
         self.visit(node.value)
         self.visit(node.target)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        own = self._room.path(node.target)
+        own = self._room.path(container_of(node.target)) if own is None else own
+        if own is not None:
+            self._read(own, node.target)
+        self.visit(node.value)
+        self.visit(node.target)
+
+    def visit_withitem(self, node: ast.withitem) -> None:
+        self.visit(node.context_expr)
+        path = self._room.path(node.context_expr)
+        for name in ("__enter__", "__exit__"):
+            self._enter_method(node.context_expr, node.context_expr, name)
+        target = node.optional_vars
+        if target is not None and not (path and self._stands_for(target, path)):
+            self.visit(target)
 
     def visit_For(self, node: ast.For) -> None:
         is_pass = any(map(self._is_pass, ast.walk(node.iter)))
@@ -164,6 +223,9 @@ class Reader(ast.NodeVisitor):
         self._is_in_pass = in_pass
         self._note(Verb.BEGIN if is_pass else Verb.READ, "", node)
         over = [] if is_pass else [*taken_apart(node.target, node.iter)]
+        for over_this in dict.fromkeys(each for _, each in over):
+            self._enter_method(over_this, over_this, "__iter__")
+            self._enter_method(over_this, over_this, "__next__")
         rows = {name: self._room.path(row) for name, row in over}
         for row in rows.values():
             if row is not None and is_iterator(self._values.of(row)):
@@ -208,24 +270,38 @@ class Reader(ast.NodeVisitor):
         return path is not None and self._values.is_run(path)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
+        self._visit_defaults(node.args)
         arguments = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
-        self._hiding(arguments, node)
+        self._hiding(arguments, [node.body])
+
+    def _visit_defaults(self, arguments: ast.arguments) -> None:
+        self.read([*arguments.defaults, *filter(None, arguments.kw_defaults)])
 
     def generic_visit(self, node: ast.AST) -> None:
         if isinstance(node, _COMPREHENSIONS):
             targets = [e for each in node.generators for e in ast.walk(each.target)]
-            self._hiding({name for each in targets for name in _set_at(each)}, node)
+            self._hiding({n for e in targets for n in set_at(e)}, [*ast.iter_child_nodes(node)])
         else:
             super().generic_visit(node)
 
-    def _hiding(self, own: set[str], node: ast.AST) -> None:
-        """Visits what a node is made of, in which some names are its own."""
+    def _hiding(self, own: set[str], nodes: Sequence[ast.AST]) -> None:
+        """Visits nodes in which some names are their own."""
         hidden, self._hidden = self._hidden, self._hidden | own
-        super().generic_visit(node)
+        self.read(nodes)
         self._hidden = hidden
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self._note(Verb.SET, node.name, node)
+        self._define(node)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self._define(node)
+
+    def _define(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self.read(node.decorator_list)
+        self._visit_defaults(node.args)
+        path = self._room.names.get(node.name, node.name)
+        self._note(Verb.SET, path, node)
+        self._defined[path] = node, self._room
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self._note(Verb.SET, node.name, node)
@@ -239,12 +315,16 @@ class Reader(ast.NodeVisitor):
             reads = not _is_statement(node, self) if write.reads is None else write.reads
             if reads and write.verb is Verb.CHANGE:
                 self._note(Verb.READ, write.path, node)
+            self._enter_given(done)
             return
         if (given_back := self._room.path(node)) is not None:
             self._note(Verb.READ, given_back, node)
         self.visit(node.func)
         self._all(done.given)
         self._note_beside(done, node)
+        if done.function in self._defined:
+            self._enter_defined(node, done.function, done.given)
+            return
         called = called_by(done, self._room)
         if called.function is not None:
             is_read = self._enter(node, called, done.given)
@@ -272,7 +352,9 @@ class Reader(ast.NodeVisitor):
         """Reads functions of the user's that something else is given, which calls them."""
         for each in done.given:
             value = None if each.path is None else self._values.of(each.path)
-            if each.node is not None and isinstance(value, FunctionType | MethodType):
+            if each.path in self._defined and each.node is not None:
+                self._enter_defined(each.node, each.path, [])
+            elif each.node is not None and isinstance(value, FunctionType | MethodType):
                 self._enter(each.node, called_by(Done("", None, [], each.path), self._room), [])
 
     def _all(self, given: Sequence[Given]) -> None:
@@ -290,73 +372,48 @@ class Reader(ast.NodeVisitor):
         if (found := function_at(function)) is None:
             return False
         source, definition = found
-        names = self._names_in(definition, called, given)
-        inner = Room(source, self._values, names, definition, node, self._room, called.remembers)
+        bound = self._bind(definition, called, given)
+        names = bound.names
+        for name, value in defaults_of(function).items():
+            if name in bound.missing and (is_row(value) or attributes_of(value)):
+                names[name] = self._values.add_default(name, function, value)
+        inner = Room(
+            source, self._values, names, definition, node, self._room, called.remembers, called.kind
+        )
         for name in {each.id for each in ast.walk(definition) if isinstance(each, ast.Name)}:
             # What the function knows by that name, where the loop knows something else by it.
             if name not in inner.names and not self._values.knows(name, function):
                 inner.names[name] = self._values.add(name, function)
+        self._read_within(inner, node, function)
+        return True
+
+    def _enter_defined(self, node: ast.expr, path: str, given: Sequence[Given]) -> None:
+        """Reads a function that the loop itself defines, which is not there before that."""
+        definition, around = self._defined[path]
+        if definition in self._entered or len(self._entered) >= _DEPTH_MAX:
+            return
+        names = {**around.names, **self._bind(definition, NOBODY, given).names}
+        inner = Room(around.source, self._values, names, definition, node, self._room)
+        self._read_within(inner, node, definition)
+
+    def _read_within(self, inner: Room, node: ast.expr, entered: Any) -> None:
+        assert inner.definition is not None  # noqa: S101  # for the type checker
         self.rooms[node] = inner
         room, self._room = self._room, inner
         hidden, self._hidden = self._hidden, set()
-        self._entered.append(function)
-        body = definition.body
+        self._entered.append(entered)
+        body = inner.definition.body
         self.read(body if isinstance(body, list) else [body])
         self._entered.pop()
         self._room, self._hidden = room, hidden
-        return True
 
-    def _names_in(
-        self, definition: Definition, called: Called, given: Sequence[Given]
-    ) -> dict[str, str]:
+    def _bind(self, definition: Definition, called: Called, given: Sequence[Given]) -> Bound:
         """Returns what a function's own names are outside, and notes arguments that are set."""
-        function = called.function
-        assert function is not None  # noqa: S101  # for the type checker
-        arguments = [e.arg for e in (*definition.args.posonlyargs, *definition.args.args)]
-        keywords = [each.arg for each in definition.args.kwonlyargs]
-        outer_names = {n for e in ast.walk(definition) for n in _declared(e)}
-        set_within = {n for e in ast.walk(definition) for n in _set_at(e)}
-        own = {*set_within, *arguments, *keywords}
-        names = {name: f"{function.__name__}:{name}" for name in own - outer_names}
-        if called.receiver is not None and arguments:
-            names[arguments.pop(0)] = called.receiver
-        in_place = [each for each in given if each.keyword is None]
-        passed = [*zip(arguments, in_place, strict=False)]
-        passed += [(each.keyword, each) for each in given if each.keyword is not None]
-        missing = names.keys() - set_within - {name for name, _ in passed}
-        for name, value in defaults_of(function).items():
-            if name in missing and (is_row(value) or attributes_of(value)):
-                names[name] = self._values.add_default(name, function, value)
-        for name, each in passed:
-            path = each.path if each.node is None else self._room.path(each.node)
-            if name in own and path is not None and name not in set_within:
-                names[name] = path
-                if each.node is not None:
-                    self.followed.add(each.node)
-            elif name in names and each.node is not None:
-                self._note(Verb.SET, names[name], each.node)
-        return names
-
-
-def is_conditional(event: Event) -> bool:
-    """Whether a statement is run in some turns of the loop, and in others not."""
-    child = event.node
-    for parent in event.room.source.around(event.node):
-        is_choice = isinstance(parent, ast.IfExp) and child is not parent.test
-        if is_choice or (isinstance(parent, ast.BoolOp) and child is not parent.values[0]):
-            return True
-        if isinstance(parent, ast.If) and child is not parent.test:
-            other = parent.orelse if child in parent.body else parent.body
-            own = event.path.rpartition(":")[2].rpartition(".")[2]
-            if not any(own in _stored_in(each) for each in other):
-                return True
-        if event.room.is_definition(parent):
-            break
-        child = parent
-    call, outer = event.room.call, event.room.outer
-    if call is None or outer is None:
-        return False
-    return is_conditional(dataclasses.replace(event, node=call, room=outer))
+        bound = names_in(definition, called, given, self._room)
+        self.followed.update(bound.followed)
+        for path, node in bound.set:
+            self._note(Verb.SET, path, node)
+        return bound
 
 
 def _writes_into(targets: set[str], node: ast.AST) -> bool:
@@ -370,20 +427,5 @@ def _writes_into(targets: set[str], node: ast.AST) -> bool:
     return (written or "").partition(".")[0] in targets
 
 
-def _stored_in(statement: ast.stmt) -> set[str]:
-    nodes = [e for e in ast.walk(statement) if isinstance(e, ast.Name | ast.Attribute)]
-    stored = [e for e in nodes if not isinstance(e.ctx, ast.Load)]
-    return {e.id if isinstance(e, ast.Name) else e.attr for e in stored}
-
-
 def _is_statement(node: ast.AST, reader: Reader) -> bool:
     return isinstance(reader._room.source.parents.get(node), ast.Expr)
-
-
-def _set_at(node: ast.AST) -> list[str]:
-    is_set = isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
-    return [node.id] if is_set else []  # type: ignore[attr-defined]
-
-
-def _declared(node: ast.AST) -> list[str]:
-    return node.names if isinstance(node, ast.Global | ast.Nonlocal) else []

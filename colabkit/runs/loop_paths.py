@@ -20,9 +20,9 @@ _ANY = "[...]"
 _ROOT = re.compile(r"[^.\[(]+")
 _STEPS = re.compile(r"\.[^.\[(]+|\[[^\]]*\]|\(\)")
 _NAMES = re.compile(r"[\w -]+")
-_ROWS = (list, tuple, collections.deque)
 _DICTS = (dict, weakref.WeakValueDictionary)
 _SETS = (set, weakref.WeakSet)
+_KINDS = (*_DICTS, *_SETS, list, tuple, collections.deque)
 
 
 def path_of(node: ast.AST) -> str | None:
@@ -102,6 +102,8 @@ def _step(value: Any, step: str) -> Any:
         return value.__self__
     if isinstance(value, functools.partial) and name in {"args", "keywords", "func"}:
         return getattr(value, name)
+    if name == "__class__":
+        return type(value)
     found = attributes_of(value).get(name, MISSING)
     return _of_class(value, name) if found is MISSING else found
 
@@ -110,10 +112,30 @@ _SLOT = types.MethodWrapperType
 
 
 def _of_class(value: Any, name: str) -> Any:
-    """Returns what stands in the class, and is plain: what it is before it is first set."""
-    places = (vars(each) for each in type(value).__mro__ if name in vars(each))
-    found: Any = next((each[name] for each in places), MISSING)
+    """Returns what a class keeps for an object, or has for it until it is first set."""
+    found: Any = vars(owner_of(value, name)).get(name, MISSING)
+    if isinstance(found, types.MemberDescriptorType):  # one of __slots__
+        try:
+            return found.__get__(value, type(value))
+        except AttributeError:  # it is yet to be set
+            return MISSING
+    if found is MISSING and isinstance(value, dict):  # one whose keys are attributes, maybe
+        has_own = in_class(type(value), "__getattr__") is not MISSING
+        return dict.get(value, name, MISSING) if has_own else MISSING
     return found if isinstance(found, bool | int | float | list | dict | set) else MISSING
+
+
+def in_class(kind: type, name: str) -> Any:
+    """Returns what a class or one of its bases has by a name, ``MISSING`` where none has it."""
+    return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), MISSING)
+
+
+def owner_of(value: Any, name: str) -> Any:
+    """Returns what has an attribute: the object, its class, or a base of that."""
+    if name not in attributes_of(value):
+        kind = value if isinstance(value, type) else type(value)
+        return next((each for each in kind.__mro__ if name in vars(each)), type(value))
+    return value
 
 
 def _behind(proxy: Any) -> Any:
@@ -133,19 +155,18 @@ def _answer_of(value: Any) -> Any:
 
 
 def _in_row(value: Any, key: str) -> Any:
-    parts: Any = None
-    if type(value) in _DICTS or isinstance(value, dict):
-        parts = dict(value.items())
-    elif isinstance(value, _ROWS):
-        parts = dict(enumerate(value))
-    elif isinstance(value, _SETS):
-        parts = dict(enumerate(value))
-        key = "..."
-    if not parts:
+    """Returns what a row has by a key, or any of it: no method of the user's is run."""
+    kind: Any = next((each for each in _KINDS if isinstance(value, each)), None)
+    if kind is None:
         return MISSING
-    if key == "...":
-        return next(iter(parts.values()))
-    return parts.get(ast.literal_eval(key), MISSING)
+    is_dict = kind in _DICTS
+    if key == "..." or kind in _SETS:
+        return next(iter(kind.values(value) if is_dict else kind.__iter__(value)), MISSING)
+    place = ast.literal_eval(key)
+    if is_dict:
+        return kind.get(value, place, MISSING)
+    is_there = type(place) is int and place < kind.__len__(value)
+    return kind.__getitem__(value, place) if is_there else MISSING
 
 
 def bound_once(name: str, node: ast.AST, around: Iterator[ast.AST]) -> bool:

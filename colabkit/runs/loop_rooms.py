@@ -6,7 +6,8 @@ import ast
 import builtins
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from types import BuiltinMethodType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from colabkit.runs.loop_paths import container_of, key_of, root_of
 from colabkit.runs.loop_source import Definition, Source, function_at
 from colabkit.runs.loop_values import Values
 
+_NAMESPACES = frozenset({"globals", "locals", "vars"})
 _SETTING = frozenset({"__setattr__", "setattr"})
 
 
@@ -30,6 +32,7 @@ class Room:
         call: The call, or the property that is read, which runs them; None for the loop itself.
         outer: Where that stands.
         remembers: The path of the function where it is run once for each question.
+        kind: The class in which it stands.
     """
 
     source: Source
@@ -39,6 +42,7 @@ class Room:
     call: ast.expr | None = None
     outer: Room | None = None
     remembers: str | None = None
+    kind: type | None = None
 
     def path(self, node: ast.AST) -> str | None:
         """Returns the path that a node names, as the loop knows it."""
@@ -46,16 +50,41 @@ class Room:
             return self.names.get(node.id, node.id)
         if isinstance(node, ast.Attribute):
             inner = self.path(node.value)
-            return None if inner is None else f"{inner}.{node.attr}"
+            return None if inner is None else self.values.attribute(inner, node.attr)
         found = None
-        if isinstance(node, ast.Subscript) and (whole := self.path(node.value)) is not None:
-            found = whole + key_of(node.slice)
+        if isinstance(node, ast.Subscript):
+            if (named := self._by_name(node)) is not None:
+                return self.path(named)
+            if (whole := self.path(node.value)) is not None:
+                found = whole + key_of(node.slice)
+        elif is_super(node):
+            return self.receiver()
         elif isinstance(node, ast.Call) and not (node.args or node.keywords):
             found = self._given_back_by(node.func)
         if found is None:
             return None
         is_there = self.values.is_object(found) or self.values.is_answer(found)
         return found if is_there else None
+
+    def _by_name(self, node: ast.Subscript) -> ast.expr | None:
+        """Returns what ``globals()["best"]`` and ``vars(self)["best"]`` are: ``best``."""
+        key, space = node.slice, node.value
+        if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
+            return None
+        if isinstance(space, ast.Attribute) and space.attr == "__dict__":
+            return ast.Attribute(space.value, key.value, node.ctx)
+        if not (isinstance(space, ast.Call) and verb_of(space) in _NAMESPACES):
+            return None
+        if space.args:
+            return ast.Attribute(space.args[0], key.value, node.ctx)
+        return ast.Name(key.value, node.ctx)
+
+    def receiver(self) -> str | None:
+        """Returns the path of the object whose method the function is, as far as it has one."""
+        if self.definition is None or self.kind is None:
+            return None
+        arguments = [*self.definition.args.posonlyargs, *self.definition.args.args]
+        return self.names.get(arguments[0].arg) if arguments else None
 
     def _given_back_by(self, function: ast.expr) -> str | None:
         """Returns the path of what a call without arguments gives, where it does no more."""
@@ -119,6 +148,7 @@ class Done(NamedTuple):
         given: What else it is given.
         function: The path of the function.
         is_bound: Whether it is a method that a variable holds.
+        behind: The class whose bases the method is one of: it is called of ``super()``.
     """
 
     verb: str
@@ -126,6 +156,7 @@ class Done(NamedTuple):
     given: list[Given]
     function: str | None
     is_bound: bool = False
+    behind: type | None = None
 
     def sets(self) -> str | None:
         """Returns the attribute that ``setattr`` sets."""
@@ -139,13 +170,16 @@ class Done(NamedTuple):
 def done_by(node: ast.Call, room: Room) -> Done:
     """Returns what a call does: ``list.append(rows, x)`` what ``rows.append(x)`` does."""
     given = [Given(each, room.path(container_of(each))) for each in node.args]
-    given += [Given(e.value, room.path(container_of(e.value)), e.arg) for e in node.keywords]
+    given += [
+        Given(e.value, room.path(container_of(e.value)), e.arg or "**") for e in node.keywords
+    ]
     receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
     path = None if receiver is None else room.path(container_of(receiver))
     verb, function = verb_of(node), room.path(node.func)
     value = None if function is None else room.values.of(function)
     while function is not None and isinstance(value, functools.partial):
         given = [*(Given(None, f"{function}.args[{n}]") for n in range(len(value.args))), *given]
+        given += [Given(None, f"{function}.keywords[{name!r}]", name) for name in value.keywords]
         function, value = function + ".func", value.func
     if isinstance(value, BuiltinMethodType | MethodWrapperType):
         verb = value.__name__
@@ -159,32 +193,59 @@ def done_by(node: ast.Call, room: Room) -> Done:
         is_one = issubclass(type(room.values.of(given[0].path)), kind)
         if is_one and not isinstance(value, FunctionType):
             return Done(verb, given[0].path, given[1:], function, is_bound=True)
-    return Done(verb, path, given, function)
+    behind = room.kind if receiver is not None and is_super(receiver) else None
+    return Done(verb, path, given, function, behind=behind)
 
 
 def called_by(done: Done, room: Room) -> Called:
     """Returns the function of the user's that a call runs."""
     path, values = done.function, room.values
     if path is None:
-        return _NOBODY
+        return NOBODY
     value = values.of(path)
+    receiver, _, name = path.rpartition(".")
+    if done.behind is None and isinstance(value, staticmethod | classmethod):
+        owner = values.of(receiver)
+        return method_of(owner if isinstance(owner, type) else type(owner), name, receiver, path)
     remembers = path if is_cached(value) else None
     value = unwrapped(value)
-    if isinstance(value, FunctionType):
+    if done.behind is None and isinstance(value, FunctionType):
         return Called(value, None, remembers)
     if isinstance(value, MethodType) and isinstance(value.__func__, FunctionType):
-        return Called(value.__func__, f"{path}.__self__")
-    receiver, _, name = path.rpartition(".")
-    if value is not None or not receiver:
+        return Called(value.__func__, f"{path}.__self__", kind=type(value.__self__))
+    if (value is not None and done.behind is None) or not receiver:
         receiver, name = path, "__call__"
     owner = values.of(receiver)
     if isinstance(owner, ModuleType) or values.is_held(receiver):
-        return _NOBODY
-    method = in_class(type(owner), name)
+        return NOBODY
+    kind = owner if isinstance(owner, type) and name != "__call__" else type(owner)
+    return method_of(kind, name, receiver, path, behind=done.behind)
+
+
+def method_of(
+    kind: type, name: str, receiver: str, path: str, behind: type | None = None
+) -> Called:
+    """Returns the method of the user's that an object has by a name.
+
+    Args:
+        kind: Its class.
+        name: The name.
+        receiver: The path of the object, or of the class.
+        path: That of the method.
+        behind: The class whose bases alone are looked at.
+    """
+    order = kind.__mro__
+    order = order[order.index(behind) + 1 :] if behind in order else order
+    owner = next((each for each in order if name in vars(each)), kind)
+    method = vars(owner).get(name)
+    is_of_class = isinstance(method, classmethod)
+    if isinstance(method, staticmethod | classmethod):
+        method, receiver = method.__func__, receiver if is_of_class else ""
     remembers = path if is_cached(method) else None
     method = unwrapped(method)
-    is_one = isinstance(method, FunctionType)
-    return Called(method, receiver, remembers) if is_one else _NOBODY
+    if not isinstance(method, FunctionType):
+        return NOBODY
+    return Called(method, receiver or None, remembers, owner)
 
 
 class Called(NamedTuple):
@@ -194,18 +255,72 @@ class Called(NamedTuple):
         function: It.
         receiver: The path of the object whose method it is.
         remembers: Its path where it gives what it gave before.
+        kind: The class in which it stands.
     """
 
     function: Any  # a FunctionType would be taken for a method
     receiver: str | None
     remembers: str | None = None
+    kind: type | None = None
 
 
-_NOBODY = Called(None, None)
+NOBODY = Called(None, None)
 
 
-def in_class(kind: type, name: str) -> object:
-    return next((vars(each)[name] for each in kind.__mro__ if name in vars(each)), None)
+class Bound(NamedTuple):
+    """What a function's own names are at a call.
+
+    Attributes:
+        names: What they are outside, by name.
+        missing: Those of arguments that are not given.
+        followed: The arguments that are what they are outside.
+        set: The paths of those that are not, each with what they are set to.
+    """
+
+    names: dict[str, str]
+    missing: set[str]
+    followed: list[ast.AST]
+    set: list[tuple[str, ast.expr]]
+
+
+def names_in(definition: Definition, called: Called, given: Sequence[Given], room: Room) -> Bound:
+    """Returns what a function's own names are at a call that stands in a room."""
+    arguments = [e.arg for e in (*definition.args.posonlyargs, *definition.args.args)]
+    others = [*definition.args.kwonlyargs, definition.args.vararg, definition.args.kwarg]
+    outer_names = {n for e in ast.walk(definition) for n in _declared(e)}
+    set_within = {n for e in ast.walk(definition) for n in set_at(e)}
+    own = {*set_within, *arguments, *(each.arg for each in others if each is not None)}
+    title = "<lambda>" if isinstance(definition, ast.Lambda) else definition.name
+    names = {name: f"{title}:{name}" for name in own - outer_names}
+    if called.receiver is not None and arguments:
+        names[arguments.pop(0)] = called.receiver
+    in_place = [each for each in given if each.keyword is None]
+    # Which arguments stand behind a starred one, nobody can tell.
+    in_place = [*itertools.takewhile(lambda e: not isinstance(e.node, ast.Starred), in_place)]
+    passed = [*zip(arguments, in_place, strict=False)]
+    passed += [(each.keyword, each) for each in given if each.keyword is not None]
+    bound = Bound(names, names.keys() - set_within - {name for name, _ in passed}, [], [])
+    for name, each in passed:
+        path = each.path if each.node is None else room.path(each.node)
+        if name in own and path is not None and name not in set_within:
+            names[name] = path
+            bound.followed.extend(filter(None, [each.node]))
+        elif name in names and each.node is not None:
+            bound.set.append((names[name], each.node))
+    return bound
+
+
+def set_at(node: ast.AST) -> list[str]:
+    is_set = isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
+    return [node.id] if is_set else []  # type: ignore[attr-defined]
+
+
+def _declared(node: ast.AST) -> list[str]:
+    return node.names if isinstance(node, ast.Global | ast.Nonlocal) else []
+
+
+def is_super(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and verb_of(node) == "super" and not node.args
 
 
 def verb_of(call: ast.Call) -> str:

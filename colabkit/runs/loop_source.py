@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
-Definition = ast.FunctionDef | ast.Lambda
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+_SCOPES = (*_FUNCTIONS, ast.Module, ast.ClassDef)
 _LOOPS = (ast.For, ast.While, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
 _TIMED = "<timed exec>"
 _TRIES = 4
@@ -96,7 +98,7 @@ def call_at(frame: FrameType) -> Called | None:
         return None
     call = _call_at(source, ((at[0], at[2]), (at[1], at[3])))
     around = source.around(call) if call is not None else ()
-    scope = next((e for e in around if isinstance(e, ast.FunctionDef | ast.Module)), None)
+    scope: Any = next((e for e in around if isinstance(e, _SCOPES)), None)
     return None if call is None or scope is None else Called(source, call, scope.body)
 
 
@@ -146,8 +148,9 @@ def _loop_in(code: CodeType, offset: int) -> LoopSource | None:
         return None
     outermost = loop
     for each in source.around(loop or data):
-        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module | ast.ClassDef):
-            return None if loop is None else LoopSource(loop, data, source, each.body, outermost)
+        if isinstance(each, _SCOPES):
+            body: Any = each.body
+            return None if loop is None else LoopSource(loop, data, source, body, outermost)
         if isinstance(each, ast.For | ast.While):
             loop, outermost = loop or each, each
     return None
@@ -172,7 +175,7 @@ def _function_in(code: CodeType) -> tuple[Source, Definition] | None:
         found = _lambda_in(code, source)
         return None if found is None else (source, found)
     for each in ast.walk(source.tree):
-        if isinstance(each, ast.FunctionDef) and each.name == code.co_name:
+        if isinstance(each, _FUNCTIONS) and each.name == code.co_name:
             first = min([each.lineno, *(d.lineno for d in each.decorator_list)])
             if first == code.co_firstlineno:
                 return source, each

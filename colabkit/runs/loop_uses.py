@@ -39,15 +39,28 @@ class Uses:
     ) -> None:
         self._reader, self._values, self._is_returned_on = reader, values, is_returned_on
         self._known: dict[str, bool] = {}
+        self._asked: list[str] = []
+        # Functions of which is asked what their early ends decide.
+        self._cut: list[Room] = []
 
     def decide(self, path: str) -> bool:
         """Whether anything but what is shown, and it itself, follows from a variable."""
-        if path not in self._known:
-            self._known[path] = False  # while it is asked, for it may lead back to itself
-            # What holds it may be handed on, too: the object whose attribute it is.
-            read = [e for e in self._reader.events if e.verb is Verb.READ and self._is_of(e, path)]
-            self._known[path] = any(self.leads_on(e.node, e.room, path) for e in read)
-        return self._known[path]
+        if path in self._known:
+            return self._known[path]
+        begun = len(self._asked)
+        self._known[path] = False  # while it is asked, for it may lead back to itself
+        self._asked.append(path)
+        # What holds it may be handed on, too: the object whose attribute it is.
+        read = (e for e in self._reader.events if e.verb is Verb.READ and self._is_of(e, path))
+        found = any(self.leads_on(e.node, e.room, path) for e in read)
+        if found:
+            # What was found to lead to nothing meanwhile may lead here.
+            for each in self._asked[begun:]:
+                del self._known[each]
+            self._known[path] = True
+        if found or not begun:
+            del self._asked[begun:]
+        return found
 
     def _is_of(self, event: Event, path: str) -> bool:
         """Whether a variable is read by its path, or by another that leads to the same."""
@@ -65,18 +78,24 @@ class Uses:
         """
         if node in self._reader.followed:
             return False
-        is_called = False
+        acts = False
         child = node
         for parent in room.source.around(node):
             if isinstance(parent, ast.Call):
                 answer = self._through(parent, child, room, path)
                 if answer is not None:
                     return answer
-                is_called |= child is parent.func
-            elif isinstance(parent, ast.Lambda) and room.is_definition(parent):
+                acts |= child is parent.func
+            elif isinstance(parent, ast.Yield | ast.YieldFrom) or (
+                isinstance(parent, ast.Lambda) and room.is_definition(parent)
+            ):
                 return self._is_answer_used(room, path)
+            elif isinstance(parent, ast.NamedExpr):
+                if self._goes_into(parent.target, room, path):
+                    return True
             elif isinstance(parent, ast.stmt):
-                return self._ends_in(parent, child, room, path, is_called=is_called)
+                return self._ends_in(parent, child, room, path, acts=acts)
+            acts |= any(not self._shows(each, room) for each in _calls_chosen(parent, child))
             child = parent
         return True
 
@@ -101,11 +120,11 @@ class Uses:
         return into if is_plain else None
 
     def _ends_in(
-        self, statement: ast.stmt, child: ast.AST, room: Room, path: str, *, is_called: bool
+        self, statement: ast.stmt, child: ast.AST, room: Room, path: str, *, acts: bool
     ) -> bool:
         match statement:
             case ast.Expr():
-                return is_called and not self._is_for_eye(statement, room, path)
+                return acts and not self._is_for_eye(statement, room, path)
             case ast.Assign(targets=targets):
                 return any(self._goes_into(each, room, path) for each in targets)
             case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
@@ -114,11 +133,19 @@ class Uses:
                 return not all(self._is_for_eye(each, room, path) for each in (*body, *orelse))
             case ast.For(iter=row, body=body, orelse=orelse) if child is row:
                 return not all(self._is_for_eye(each, room, path) for each in (*body, *orelse))
+            case ast.With(items=items) | ast.AsyncWith(items=items):
+                return any(self._is_entered_by(e, room, path) for e in items if e is child)
             case ast.Return():
                 return self._is_answer_used(room, path)
             case ast.Assert() | ast.Delete():
                 return False
         return True
+
+    def _is_entered_by(self, item: ast.withitem, room: Room, path: str) -> bool:
+        if item.context_expr not in self._reader.rooms:
+            return True
+        target = item.optional_vars
+        return target is not None and self._goes_into(target, room, path)
 
     def _is_answer_used(self, room: Room, path: str) -> bool:
         """Whether anything but what is shown follows from what a function gives back."""
@@ -155,7 +182,7 @@ class Uses:
             case ast.Expr(value=ast.Constant()) | ast.Pass() | ast.Import() | ast.ImportFrom():
                 return True
             case ast.Return():
-                return True  # what a statement calls gives back to nobody
+                return not self._cuts_short(statement, room, path)
             case ast.Assign(targets=targets):
                 return not any(self._goes_into(each, room, path) for each in targets)
             case ast.AugAssign(target=target):
@@ -166,8 +193,23 @@ class Uses:
                 return all(self._is_for_eye(each, room, path) for each in body)
         return False
 
+    def _cuts_short(self, statement: ast.Return, room: Room, path: str) -> bool:
+        """Whether anything but what is shown depends on that a function returns at a statement."""
+        around = [statement, *room.source.around(statement)]
+        if room.call is None:  # the loop's own function
+            is_in_loop = any(isinstance(each, ast.For | ast.While) for each in around)
+            return is_in_loop or self._is_returned_on()
+        if room in self._cut:
+            return False
+        self._cut.append(room)
+        body = room.statements()
+        begins = next((n for n, each in enumerate(body) if each in around), 0)
+        is_for_eye = all(self._is_for_eye(each, room, path) for each in body[begins:])
+        self._cut.pop()
+        return not is_for_eye or self._is_answer_used(room, path)
+
     def _shows(self, call: ast.Call, room: Room) -> bool:
-        if verb_of(call) in _SHOWING:
+        if verb_of(call) in _SHOWING and call not in self._reader.rooms:
             return True
         return self._package_of(call, room) in _OF_THE_EYE
 
@@ -182,3 +224,13 @@ class Uses:
         is_plain = value is None or isinstance(value, int | float | str)
         name = value.__name__ if isinstance(value, ModuleType) else type(value).__module__
         return "" if is_plain else str(name).partition(".")[0]
+
+
+def _calls_chosen(parent: ast.AST, child: ast.AST) -> list[ast.Call]:
+    """Returns the calls that are made or not by what a part of an expression is."""
+    chosen: list[ast.expr] = []
+    if isinstance(parent, ast.IfExp) and child is parent.test:
+        chosen = [parent.body, parent.orelse]
+    elif isinstance(parent, ast.BoolOp):
+        chosen = parent.values[parent.values.index(child) + 1 :]  # type: ignore[arg-type]
+    return [e for each in chosen for e in ast.walk(each) if isinstance(e, ast.Call)]

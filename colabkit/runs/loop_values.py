@@ -13,7 +13,7 @@ from typing import Any
 from colabkit.frameworks.bystanders import is_cached
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 from colabkit.runs.leaving import reads_loop
-from colabkit.runs.loop_paths import MISSING, followed, prefixes_of, root_of
+from colabkit.runs.loop_paths import MISSING, followed, owner_of, prefixes_of, root_of
 
 _ROWS = (list, set, dict, collections.deque)
 # What those of Keras have, and those of NNX and TorchMetrics.
@@ -100,6 +100,7 @@ class Values:
         cells = _cells_of(function)
         place = (id(cells.get(name, function.__globals__)), name)
         alias = self._aliases.setdefault(place, f"{function.__name__}:{name}")
+        self._places[alias] = place
         self._of_functions[alias] = _of_function(name, function)
         return alias
 
@@ -138,11 +139,29 @@ class Values:
     def _place_of(self, path: str) -> tuple[object, str]:
         if path not in self._places:
             owner, dot, name = path.rpartition(".")
-            if not dot or self.is_object(path):
-                owner, name = path, ""
-            is_known = self.is_object(owner)
-            self._places[path] = (id(self._at(owner)), name) if is_known else (path, "")
+            if dot and not self.is_object(path):
+                self._places[path] = self._in_owner(owner, name) or (path, "")
+            elif self.is_object(path):
+                self._places[path] = (id(self._at(path)), "")
+            else:
+                is_own = path in self._locals and self._locals is not self._globals
+                self._places[path] = (path, "") if is_own else (id(self._globals), path)
         return self._places[path]
+
+    def _in_owner(self, owner: str, name: str) -> tuple[object, str] | None:
+        """Returns where an attribute lies: in an object, in a class of it, or in a module."""
+        value = self._at(owner)
+        if isinstance(value, ModuleType):
+            return id(vars(value)), name
+        is_known = value is not MISSING and not (is_lone(value) or isinstance(value, str | bytes))
+        return (id(owner_of(value, name)), name) if is_known else None
+
+    def attribute(self, path: str, name: str) -> str:
+        """Returns the path of an attribute: of the loop's own module, the variable itself."""
+        value = self._at(path)
+        is_hidden = name in self._locals and self._locals is not self._globals
+        is_own = isinstance(value, ModuleType) and vars(value) is self._globals
+        return name if is_own and not is_hidden else f"{path}.{name}"
 
     def is_answer(self, path: str) -> bool:
         """Whether it is what a function gives that remembers it, be it yet to be made."""

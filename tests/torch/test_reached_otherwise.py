@@ -10,7 +10,6 @@ import itertools
 import logging
 import operator
 import random
-import re
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-import colabkit
+from tests.torch.steered import named_in, run_of
 
 
 class Pace:
@@ -434,30 +433,11 @@ EYE = [
 ]
 
 
-def run_of(loop: Any, folder: Any) -> Any:
-    model = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def step(weight: Any = 1.0) -> Any:
-        optimizer.zero_grad()
-        loss = (model(torch.ones(2)) * float(weight)).sum()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    run = colabkit.Run(folder, model=model, optimizer=optimizer, progress=False, save_every=1)
-    run.model, run.optimizer = model, optimizer
-    loop(run, step)
-    return run
-
-
 @pytest.mark.parametrize("loop", [*NAMED, *EYE])
 def test_what_later_steps_go_by_is_named_and_what_is_for_the_eye_is_not(loop, tmp_path, caplog):
     with caplog.at_level(logging.DEBUG, logger="colabkit"):
         run = run_of(loop, tmp_path)
-    told = [re.match(r"the loop(?:'s| reads) (\S+) ", each) for each in run.verdict.reasons]
-    assert {each[1] for each in told if each is not None} == NAMED.get(loop, set())
-    assert None not in told
+    assert named_in(run) == NAMED.get(loop, set())
     assert "could not be read" not in caplog.text
 
 

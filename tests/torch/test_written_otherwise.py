@@ -1,0 +1,458 @@
+"""What steps go by is named in whichever form of Python it is written, and what is shown is not."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import enum
+import functools
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.torch.steered import named_in, run_of
+
+
+class Pace:
+    """Counts."""
+
+    number = 0
+
+    def __init__(self) -> None:
+        self.count, self._rate = 0, 0
+        self.every = 2
+
+    def faster(self) -> float:
+        self.count += 1
+        return 1 / self.count
+
+    def is_over(self) -> bool:
+        self.count += 1
+        if self.count > 9:  # noqa: SIM103
+            return True
+        return False
+
+    def step_now_and_then(self, step: Any) -> None:
+        self.count += 1
+        if self.count % self.every:
+            return
+        step()
+
+    def show_now_and_then(self) -> None:
+        self.count += 1
+        if self.count % self.every:
+            return
+        print(self.count)
+
+    @property
+    def rate(self) -> int:
+        return self._rate
+
+    @rate.setter
+    def rate(self, value: int) -> None:
+        self._rate = value
+
+    @classmethod
+    def of_class(cls) -> float:
+        cls.number += 1
+        return 1 / cls.number
+
+    @staticmethod
+    def of_nobody() -> float:
+        Pace.number += 1
+        return 1 / Pace.number
+
+    def __iter__(self) -> Iterator[float]:
+        for _ in range(2):
+            self.count += 1
+            yield 1 / self.count
+
+    def __enter__(self) -> Pace:
+        self.count += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Quicker(Pace):
+    def faster(self) -> float:
+        return 2 * super().faster()
+
+
+class Indexed(Pace):
+    def __getitem__(self, place: int) -> float:
+        self.count += 1
+        return place + 1 / self.count
+
+
+class Slotted:
+    __slots__ = ("count",)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+@dataclasses.dataclass(slots=True)
+class Row:
+    count: int = 0
+
+
+class Settings(dict[str, Any]):
+    """A dict whose keys are attributes."""
+
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+
+class Stage(enum.Enum):
+    EASY = 1
+    HARD = 2
+
+
+pace_of_module = 0
+
+
+def in_slots(run: Any, step: Any) -> None:
+    slotted, row = Slotted(), Row()
+    for _ in run.items(range(3)):
+        slotted.count += 1
+        row.count += 1
+        step(slotted.count + row.count)
+
+
+def by_key_as_attribute(run: Any, step: Any) -> None:
+    settings = Settings(count=0)
+    for _ in run.items(range(3)):
+        settings.count += 1
+        step(settings.count)
+
+
+def in_namespaces(run: Any, step: Any) -> None:
+    pace, other = Pace(), Pace()
+    for _ in run.items(range(3)):
+        globals()["pace_of_module"] += 1
+        vars(pace)["count"] += 1
+        other.__dict__["count"] += 1
+        step(pace_of_module + pace.count + other.count)
+
+
+def by_module(run: Any, step: Any) -> None:
+    module = sys.modules[__name__]
+    for _ in run.items(range(3)):
+        module.pace_of_module += 1  # type: ignore[attr-defined]
+        step(pace_of_module)
+
+
+def in_expression(run: Any, step: Any) -> None:
+    count = 0
+    for _ in run.items(range(3)):
+        step(count := count + 1)
+
+
+def shown_and_assigned_in_expression(run: Any, step: Any) -> None:
+    count = double = 0
+    for _ in run.items(range(3)):
+        step(double)
+        count += 1  # noqa: SIM113
+        print(double := 2 * count)
+
+
+def in_case(run: Any, step: Any) -> None:
+    pace = 1.0
+    for _ in run.items(range(3)):
+        match run.step:
+            case 1:
+                pace = 0.5
+        step(pace)
+
+
+def in_handler(run: Any, step: Any) -> None:
+    pace = 1.0
+    for _ in run.items(range(3)):
+        try:
+            step()
+        except RuntimeError:
+            pace = 0.5
+        step(pace)
+
+
+def returns_from_loop(run: Any, step: Any) -> None:
+    waited = 0
+    for _ in run.items(range(3)):
+        step()
+        waited += 1  # noqa: SIM113
+        if waited > 9:
+            return
+
+
+def returns_before_step(run: Any, step: Any) -> None:
+    pace = Pace()
+    for _ in run.items(range(3)):
+        pace.step_now_and_then(step)
+
+
+def answers_in_branches(run: Any, step: Any) -> None:
+    pace = Pace()
+    for _ in run.items(range(3)):
+        step()
+        if pace.is_over():
+            break
+
+
+def in_short_circuit(run: Any, step: Any) -> None:
+    count, other = 0, 0
+    for _ in run.items(range(3)):
+        count += 1  # noqa: SIM113
+        other += 1  # noqa: SIM113
+        count % 2 == 0 and step()
+        step() if other % 2 else None
+
+
+def in_function_of_loop(run: Any, step: Any) -> None:
+    count = total = 0
+    for _ in run.items(range(3)):
+
+        def faster() -> float:
+            nonlocal count
+            count += 1
+            return 1 / count
+
+        def called(times: int) -> float:
+            nonlocal total
+            total += times
+            return step(total)
+
+        step(faster())
+        called(2)
+
+
+def given_away_where_it_is_defined(run: Any, step: Any) -> None:
+    calls = 0
+    for _ in run.items(range(3)):
+
+        def closure() -> Any:
+            nonlocal calls
+            calls += 1
+            return step(calls)
+
+        run.optimizer.step(closure)
+
+
+def by_default_of_lambda(run: Any, step: Any) -> None:
+    count = 0
+    for _ in run.items(range(3)):
+        scaled: Callable[[float], float] = lambda value, count=count: value * count  # noqa: E731
+        step(scaled(1.0))
+        count += 1  # noqa: SIM113
+
+
+def by_keyword_of_partial(run: Any, step: Any) -> None:
+    def push(row: int, rows: list[int]) -> None:
+        rows.append(row)
+
+    rows: list[int] = []
+    push_on = functools.partial(push, rows=rows)
+    for row in run.items(range(3)):
+        push_on(row)
+        step(sum(rows))
+
+
+def behind_starred(run: Any, step: Any) -> None:
+    def scaled(*parts: float, by: float = 1.0, **more: float) -> float:
+        return sum(parts) * by * more["number"]
+
+    more = {"number": 1.0}
+    for _ in run.items(range(3)):
+        step(scaled(*[1.0, 2.0], **more))
+        more["number"] += 1
+
+
+def by_setter(run: Any, step: Any) -> None:
+    pace = Pace()
+    for _ in run.items(range(3)):
+        pace.rate += 1
+        step(pace.rate)
+
+
+def of_super(run: Any, step: Any) -> None:
+    pace = Quicker()
+    for _ in run.items(range(3)):
+        step(pace.faster())
+
+
+def of_class(run: Any, step: Any) -> None:
+    pace = Pace()
+    for _ in run.items(range(3)):
+        step(pace.of_class())
+
+
+def of_nobody(run: Any, step: Any) -> None:
+    for _ in run.items(range(3)):
+        step(Pace.of_nobody())
+
+
+def reads_class_by_object(run: Any, step: Any) -> None:
+    pace = Pace()
+    for _ in run.items(range(3)):
+        Pace.number += 1
+        step(pace.number)
+
+
+def without_a_call(run: Any, step: Any) -> None:
+    over, indexed, entered = Pace(), Indexed(), Pace()
+    for _ in run.items(range(3)):
+        for rate in over:
+            step(rate)
+        step(indexed[0])
+        with entered as pace:
+            step(pace.count)
+
+
+def in_generator(run: Any, step: Any) -> None:
+    def rates(pace: Pace) -> Iterator[float]:
+        for _ in range(2):
+            pace.count += 1
+            yield 1 / pace.count
+
+    pace = Pace()
+    for _ in run.items(range(3)):
+        for rate in rates(pace):
+            step(rate)
+
+
+def in_coroutine(run: Any, step: Any) -> None:
+    async def faster(pace: Pace) -> float:
+        pace.count += 1
+        return 1 / pace.count
+
+    async def train() -> None:
+        for _ in run.items(range(3)):
+            step(await faster(pace))
+
+    pace = Pace()
+    asyncio.run(train())
+
+
+def in_words(run: Any, step: Any) -> None:
+    phase, best, stage = "easy", (9.0, 0), Stage.EASY
+    for row in run.items(range(3)):
+        step(1.0 if phase == "easy" else best[0] + (stage is Stage.HARD))
+        if row > 0:
+            phase, best, stage = "hard", (1.0, row), Stage.HARD
+
+
+def in_circles(run: Any, step: Any) -> None:
+    place, pace = 1.0, 0.1
+    for _ in run.items(range(3)):
+        place = place - pace
+        pace = 0.9 * pace + 0.1 * place
+        step(place)
+
+
+NAMED = {
+    in_slots: {"slotted.count", "row.count"},
+    by_key_as_attribute: {"settings.count"},
+    in_namespaces: {"pace_of_module", "pace.count", "other.count"},
+    by_module: {"pace_of_module"},
+    in_expression: {"count"},
+    shown_and_assigned_in_expression: {"count", "double"},
+    in_case: {"pace"},
+    in_handler: {"pace"},
+    returns_from_loop: {"waited"},
+    returns_before_step: {"pace.count"},
+    answers_in_branches: {"pace.count"},
+    in_short_circuit: {"count", "other"},
+    in_function_of_loop: {"count", "total"},
+    given_away_where_it_is_defined: {"calls"},
+    by_default_of_lambda: {"count"},
+    by_keyword_of_partial: {"push_on.keywords['rows']"},
+    behind_starred: {"more"},
+    by_setter: {"pace._rate"},
+    of_super: {"pace.count"},
+    of_class: {"pace.number"},
+    of_nobody: {"Pace.number"},
+    reads_class_by_object: {"Pace.number"},
+    without_a_call: {"over.count", "indexed.count", "entered.count"},
+    in_generator: {"pace.count"},
+    in_coroutine: {"pace.count"},
+    in_words: {"phase", "best", "stage"},
+    in_circles: {"place", "pace"},
+}
+
+
+def shows_now_and_then(run: Any, step: Any) -> None:
+    pace = Pace()
+    for _ in run.items(range(3)):
+        step()
+        pace.show_now_and_then()
+        pace.count > 9 and print(pace.count)
+
+
+def sets_in_every_case(run: Any, step: Any) -> None:
+    pace = other = 1.0
+    for _ in run.items(range(3)):
+        match run.step:
+            case 1:
+                pace = 0.5
+            case _:
+                pace = 0.2
+        if run.step > 9:
+            continue
+        other = 0.1
+        try:
+            rate = step(pace)
+        except RuntimeError:
+            rate = 1.0
+        step(rate + other)
+
+
+def returns_what_is_shown(run: Any, step: Any) -> None:
+    def one_epoch() -> float:
+        total = 0.0
+        for _ in run.items(range(3)):
+            total += step().item()
+        if total < 0:
+            return 0.0
+        return total
+
+    logging.getLogger("x").info("%s", one_epoch())
+
+
+def minimizes(run: Any, step: Any) -> None:
+    for row in run.items(range(3)):
+
+        def closure() -> Any:
+            return step(row)  # noqa: B023
+
+        run.optimizer.step(closure)
+
+
+def names_what_it_has(run: Any, step: Any) -> None:
+    rows = [Pace(), Pace()]
+    for _ in run.epochs(2):
+        pace = rows[0]
+        for _ in run.items(range(3)):
+            with pace as same:
+                print(same.count)
+            step()
+
+
+EYE = [
+    shows_now_and_then,
+    sets_in_every_case,
+    returns_what_is_shown,
+    minimizes,
+    names_what_it_has,
+]
+
+
+@pytest.mark.parametrize("loop", [*NAMED, *EYE])
+def test_what_later_steps_go_by_is_named_and_what_is_for_the_eye_is_not(loop, tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG, logger="colabkit"):
+        run = run_of(loop, tmp_path)
+    assert named_in(run) == NAMED.get(loop, set())
+    assert "could not be read" not in caplog.text
