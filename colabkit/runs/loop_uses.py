@@ -6,23 +6,36 @@ import ast
 from collections.abc import Callable
 from types import ModuleType
 
+from colabkit.frameworks.users_own import package_of
 from colabkit.runs.loop_events import Event, Reader
+from colabkit.runs.loop_gradients import is_backward_of, other_reads
 from colabkit.runs.loop_paths import container_of, is_part, prefixes_of, root_of
 from colabkit.runs.loop_rooms import Room, done_by, verb_of
 from colabkit.runs.loop_values import Values, is_row
 from colabkit.runs.loop_writes import CHANGING, Verb
 
 _SHOWING = frozenset({
-    "critical", "debug", "display", "error", "exception", "info", "print", "set_description",
-    "set_description_str", "set_postfix", "set_postfix_str", "warning", "write",
+    "critical", "debug", "display", "dump", "error", "exception", "info", "print", "savefig",
+    "set_description", "set_description_str", "set_postfix", "set_postfix_str", "to_csv", "to_json",
+    "to_parquet", "warning", "write", "writerow", "writerows",
 })  # fmt: skip
-_OF_THE_EYE = frozenset({"IPython", "logging", "matplotlib", "rich", "seaborn", "tqdm", "warnings"})
+_OF_THE_EYE = frozenset({
+    "IPython", "aim", "clearml", "comet_ml", "logging", "matplotlib", "mlflow", "neptune", "rich",
+    "seaborn", "tensorboardX", "torch.utils.tensorboard", "tqdm", "trackio", "wandb", "warnings",
+})  # fmt: skip
 _PURE = frozenset({
     "abs", "all", "any", "bool", "dict", "enumerate", "float", "format", "getattr", "hasattr", "id",
     "int", "isinstance", "iter", "len", "list", "max", "min", "next", "range", "repr", "reversed",
     "round", "set", "sorted", "str", "sum", "tuple", "type", "zip",
 })  # fmt: skip
 _NUMERIC = frozenset({"math", "numpy", "operator", "statistics", "time"})
+# Modules whose functions only give back; of those of frameworks some.
+_TABLES = frozenset({"json", "pandas", "polars"})
+_FRAMEWORKS = frozenset({"jax", "keras", "tensorflow", "torch"})
+_GATHERING = frozenset({
+    "array", "as_tensor", "asarray", "cat", "concat", "concatenate", "max", "mean", "median", "min",
+    "sqrt", "stack", "std", "sum", "tensor", "var",
+})  # fmt: skip
 
 
 class Uses:
@@ -103,10 +116,21 @@ class Uses:
         """Returns whether a read decides something by a call; None where its result is to tell."""
         if self._shows(call, room):
             return False
+        if is_backward_of(call, room, path) and self._only_adds(call, room, path):
+            return False
         if child is call.func or self._is_pure(call, room):
             return None
         into = self._taken_up_by(call, room)
         return into is None or self._leads_on_from(into, path)
+
+    def _only_adds(self, call: ast.Call, room: Room, path: str) -> bool:
+        """Whether what a sum was before is no part of its gradient, nor of what a step adds."""
+        others = other_reads(call, room, path, self._reader.events)
+        if others is None:
+            return False
+        uses = Uses(self._reader, self._values, self._is_returned_on)
+        uses._known[path] = True
+        return not any(uses.leads_on(each.node, each.room, path) for each in others)
 
     def _taken_up_by(self, call: ast.Call, room: Room) -> str | None:
         """Returns the path of a list or the like that takes up what the call is given."""
@@ -162,6 +186,8 @@ class Uses:
         if isinstance(target, ast.Name):
             return not is_part(into, path) and self.decide(into)
         is_plain = isinstance(target, ast.Attribute) or is_row(self._values.of(into))
+        if package_of(type(self._values.of(root_of(into)))) in _TABLES:
+            into, is_plain = root_of(into), True  # ``frame.loc[...]`` is of all of it
         return self._leads_on_from(into, path) if is_plain else not is_part(into, path)
 
     def _leads_on_from(self, into: str, path: str) -> bool:
@@ -211,19 +237,31 @@ class Uses:
     def _shows(self, call: ast.Call, room: Room) -> bool:
         if verb_of(call) in _SHOWING and call not in self._reader.rooms:
             return True
-        return self._package_of(call, room) in _OF_THE_EYE
+        return any(self._is_of_package(call, room, each) for each in _OF_THE_EYE)
 
     def _is_pure(self, call: ast.Call, room: Room) -> bool:
         if isinstance(call.func, ast.Name):
             return call.func.id in _PURE
-        return verb_of(call) == "format" or self._package_of(call, room) in _NUMERIC
+        if verb_of(call) == "format" or self._package_of(call, room) in _NUMERIC:
+            return True
+        module = self._values.of(root_of(room.path(call.func) or ""))
+        if not isinstance(module, ModuleType):
+            return False
+        name = module.__name__.partition(".")[0]
+        return name in _TABLES or (name in _FRAMEWORKS and verb_of(call) in _GATHERING)
+
+    def _is_of_package(self, call: ast.Call, room: Room, package: str) -> bool:
+        return f"{self._module_of(call, room)}.".startswith(f"{package}.")
 
     def _package_of(self, call: ast.Call, room: Room) -> str:
+        return self._module_of(call, room).partition(".")[0]
+
+    def _module_of(self, call: ast.Call, room: Room) -> str:
         path = room.path(call.func)
         value = None if path is None else self._values.of(root_of(path))
         is_plain = value is None or isinstance(value, int | float | str)
         name = value.__name__ if isinstance(value, ModuleType) else type(value).__module__
-        return "" if is_plain else str(name).partition(".")[0]
+        return "" if is_plain else str(name)
 
 
 def _calls_chosen(parent: ast.AST, child: ast.AST) -> list[ast.Call]:

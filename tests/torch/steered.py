@@ -23,7 +23,7 @@ def run_of(loop: Any, folder: Any) -> Any:
         return loss.detach()
 
     run: Any = colabkit.Run(folder, model=model, optimizer=optimizer, progress=False, save_every=1)
-    run.model, run.optimizer = model, optimizer
+    run.model, run.optimizer, run.folder = model, optimizer, folder
     loop(run, step)
     return run
 

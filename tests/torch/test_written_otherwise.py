@@ -6,12 +6,17 @@ import asyncio
 import dataclasses
 import enum
 import functools
+import io
+import json
 import logging
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import pandas
 import pytest
+import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from tests.torch.steered import named_in, run_of
 
@@ -353,7 +358,53 @@ def in_circles(run: Any, step: Any) -> None:
         step(place)
 
 
+def goes_by_its_sum(run: Any, step: Any) -> None:
+    total, kept = torch.zeros(()), torch.zeros(())
+    graph, scaled = torch.zeros(()), torch.zeros(())
+    for _ in run.items(range(3)):
+        loss = run.model(torch.ones(2)).sum() * total
+        total = total + loss
+        total.backward()
+        total = total.detach()
+        kept = kept + run.model(torch.ones(2)).sum()
+        kept.backward()
+        kept = kept.detach()
+        step(kept)
+        graph = graph + run.model(torch.ones(2)).sum()
+        graph.backward(retain_graph=True)
+        scaled = scaled * run.model(torch.ones(2)).sum()
+        scaled.backward()
+        scaled = scaled.detach()
+
+
+def goes_by_a_table(run: Any, step: Any) -> None:
+    frame, losses, total = pandas.DataFrame(columns=["loss"]), [], 0.0
+    for _ in run.items(range(3)):
+        losses.append(step())
+        total += losses[-1].item()
+        frame.loc[len(frame)] = [total]
+        step(frame.loss.sum() + torch.stack(losses).mean())
+
+
+def writes_into_memory(run: Any, step: Any) -> None:
+    class Writer:
+        def __init__(self) -> None:
+            self.rows: list[Any] = []
+
+        def write(self, row: Any) -> None:
+            self.rows.append(row)
+
+    memory, count = Writer(), 0
+    for _ in run.items(range(3)):
+        count += 1  # noqa: SIM113
+        memory.write(count)
+        step(sum(memory.rows))
+
+
 NAMED = {
+    goes_by_its_sum: {"total", "kept", "graph", "scaled"},
+    goes_by_a_table: {"losses", "total"},
+    writes_into_memory: {"memory.rows", "count"},
     in_slots: {"slotted.count", "row.count"},
     by_key_as_attribute: {"settings.count"},
     in_namespaces: {"pace_of_module", "pace.count", "other.count"},
@@ -441,7 +492,39 @@ def names_what_it_has(run: Any, step: Any) -> None:
             step()
 
 
+def sums_up_what_it_goes_down(run: Any, step: Any) -> None:
+    total, other = torch.zeros(()), torch.zeros(())
+    for _ in run.items(range(3)):
+        total = total + run.model(torch.ones(2)).sum()
+        run.optimizer.zero_grad()
+        total.backward()
+        run.optimizer.step()
+        total = total.detach()
+        shown = total / 3
+        other += run.model(torch.ones(2)).sum() + step()
+        other.backward()
+        print(shown, other.item())
+        other = torch.zeros(())
+
+
+def logs_with_libraries(run: Any, step: Any) -> None:
+    writer, frame = SummaryWriter(run.folder), pandas.DataFrame(columns=["loss"])
+    losses, rows, running, count, out = [], [], 0.0, 0, io.StringIO()
+    for row in run.items(range(3)):
+        losses.append(step())
+        running, count = running + losses[-1].item(), count + 1
+        rows.append({"step": row, "loss": running / count})
+        frame.loc[len(frame)] = [running]
+        writer.add_scalar("loss", running / count, count)
+        json.dump(rows, out)
+    print(torch.stack(losses).mean(), pandas.DataFrame(rows).loss.mean(), frame)
+    pandas.DataFrame(rows).to_csv(out)
+    writer.close()
+
+
 EYE = [
+    sums_up_what_it_goes_down,
+    logs_with_libraries,
     shows_now_and_then,
     sets_in_every_case,
     returns_what_is_shown,
