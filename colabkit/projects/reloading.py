@@ -14,6 +14,7 @@ from typing import Any
 
 from colabkit.errors import ArgumentError
 from colabkit.notebook import say
+from colabkit.parsing import tree_of
 from colabkit.projects.trees import Stamp, walk
 
 _MODULES_MAX = 5_000
@@ -93,8 +94,8 @@ def _imports(module: ModuleType) -> set[str]:
     """Returns the names that a module's source imports, as they are read: a.b of a.b.c too."""
     path = _file_of(module)
     try:
-        parsed = ast.parse(path.read_text(encoding="utf-8")) if path is not None else None
-    except (OSError, SyntaxError, UnicodeDecodeError):
+        parsed = tree_of(path.read_text(encoding="utf-8")) if path is not None else None
+    except (OSError, UnicodeDecodeError):
         return set()  # what is wrong with it is told when it is reloaded
     found: set[str] = set()
     for node in ast.walk(parsed) if parsed is not None else ():

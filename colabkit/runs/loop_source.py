@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import functools
 import itertools
@@ -13,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
+from colabkit.parsing import tree_of
+
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SCOPES = (*_FUNCTIONS, ast.Module, ast.ClassDef)
 _LOOPS = (ast.For, ast.While, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
 _TIMED = "<timed exec>"
-_TRIES = 4
 _INSTALLED = ("site-packages", "dist-packages", "/lib/python", "<frozen")
 
 
@@ -204,20 +204,11 @@ def _source_of(code: CodeType) -> Source | None:
 
 @functools.lru_cache(maxsize=16)
 def _parsed(text: str) -> Source | None:
-    try:
-        tree = _tree_of(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = tree_of(text)
+    if tree is None:
         return None
     parents = {child: each for each in ast.walk(tree) for child in ast.iter_child_nodes(each)}
     return Source(tree, parents)
-
-
-def _tree_of(text: str) -> ast.Module:
-    for _ in range(_TRIES - 1):
-        # Before 3.11.8 and 3.12.2 threads that parse at once share a count, and one of them fails.
-        with contextlib.suppress(SystemError):
-            return ast.parse(text)
-    return ast.parse(text)
 
 
 def _timed_cell() -> str:

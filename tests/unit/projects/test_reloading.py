@@ -57,3 +57,17 @@ def test_without_a_working_folder_it_says_what_to_call():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ArgumentError: No working folder is known" in done.stderr
     assert 'colabkit.setup(workdir="MyDrive/project")' in done.stderr
+
+
+def test_a_module_is_read_again_where_another_thread_has_confused_the_parser(tmp_path):
+    run(
+        tmp_path,
+        "import ast\n"
+        "parse, failures = ast.parse, [SystemError('recursion depth mismatch')] * 2\n"
+        "def parse_in_the_end(*given, **named):\n"
+        "    if failures: raise failures.pop()\n"
+        "    return parse(*given, **named)\n"
+        "ast.parse = parse_in_the_end\n"
+        'write("base.py", "def size(): return 5")\n'
+        'assert colabkit.reload() == ("base", "model") and not failures\n',
+    )
