@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import keyword
 import re
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
@@ -9,6 +11,7 @@ from typing import Any
 
 from colabkit.frameworks.state_pairs import has_no_state
 
+_ANY = "[...]"
 _GIVE = " give it state_dict and load_state_dict, and"
 
 
@@ -21,11 +24,12 @@ def begun_anew(
         paths: They.
         values: What is known of what they are, by path.
     """
+    named = _names_of(paths)
     return tuple(
-        f"the loop's {path} begins anew at a resume:"
-        f"{_GIVE if has_no_state(values.get(path)) else ''} keep it with"
-        f" run.state({name_of(path)}={path.rpartition(':')[2]})"
-        for path in paths
+        f"the loop's {_shown(path)} begins anew at a resume:"
+        f"{_GIVE if has_no_state(values.get(path)) else ''} keep it"
+        f"{', where it is made,' if ':' in path else ''} with run.state({name}={code_of(path)})"
+        for path, name in named.items()
     )
 
 
@@ -50,22 +54,27 @@ def remembers(paths: Iterable[str]) -> tuple[str, ...]:
 def left_out(path: str, *, trains_others: bool) -> str:
     """Returns a sentence on an optimizer, a schedule or the like that a run was not given."""
     more = ", and the module that it trains" if trains_others else ""
-    return f"the loop's {path} begins anew at a resume: pass {name_of(path)}={path} to Run{more}"
+    given = f"{name_of(path)}={code_of(path)}"
+    if _ANY in path:
+        row, _, rest = path.partition(_ANY)
+        each = code_of(f"each{rest}")
+        name = name_of(path)
+        given = f'objects={{f"{name}_{{n}}": {each} for n, each in enumerate({row})}}'
+    return f"the loop's {_shown(path)} begins anew at a resume: pass {given} to Run{more}"
 
 
 def changes(path: str) -> str:
     """Returns a sentence on an object that training changes and a run was not given."""
-    return (
-        f"the loop changes {path}, which no object of the run holds"
-        f" (pass it: Run(..., {name_of(path)}={path}))"
-    )
+    is_code = not any(each in path for each in (_ANY, "(...)", ":"))
+    given = f": Run(..., {name_of(path)}={path})" if is_code else " to Run by a name of its own"
+    return f"the loop changes {_shown(path)}, which no object of the run holds (pass it{given})"
 
 
 def made_again(paths: Iterable[str]) -> tuple[str, ...]:
     """Returns sentences on variables that a resume makes again, with weights of a later step."""
     return tuple(
         f"{path} is made with the model, and a resume would make it with later weights: keep it"
-        f" (kept = run.state({name}=...) before, kept.{name} = ... where it is made)"
+        f" (kept = run.state({name}=None) before, kept.{name} = {code_of(path)} where it is made)"
         for path, name in ((each, name_of(each)) for each in paths)
     )
 
@@ -77,6 +86,33 @@ def is_row_of(value: Any, own: Collection[int]) -> bool:
     return bool(parts) and all(id(each) in own for each in parts)
 
 
+def code_of(path: str) -> str:
+    """Returns code for what a path leads to; where it leads to any part of a row, for all of them.
+
+    Example:
+        >>> code_of("self.best"), code_of("paces[...].count")
+        ('self.best', '[each.count for each in paces]')
+    """
+    row, found, rest = path.rpartition(":")[2].partition(_ANY)
+    return f"[{code_of(f'each{rest}')} for each in {row}]" if found else row
+
+
+def _shown(path: str) -> str:
+    return path.replace(f".values(){_ANY}", _ANY)
+
+
+def _names_of(paths: Iterable[str]) -> dict[str, str]:
+    """Returns a name for each path, no two alike: a run would take them for one."""
+    found: dict[str, str] = {}
+    for path in dict.fromkeys(paths):
+        whole = re.sub(r"\W+", "_", _shown(path)).strip("_")
+        names = itertools.chain(
+            [name_of(path), whole], (f"{whole}_{n}" for n in itertools.count(2))
+        )
+        found[path] = next(each for each in names if each not in found.values())
+    return found
+
+
 def name_of(path: str) -> str:
     """Returns what an object may be called as an argument.
 
@@ -84,7 +120,8 @@ def name_of(path: str) -> str:
         >>> name_of("trainer._teacher"), name_of("optimizers['b']")
         ('teacher', 'optimizers_b')
     """
-    path = path.removesuffix(".__self__")
+    path = _shown(path).removesuffix(".__self__")
     name = re.split(r"[.:](?![^\[]*\])", path)[-1]
     name = re.sub(r"\W+", "_", name).strip("_")
-    return name if name.isidentifier() else f"value_{name}".strip("_")
+    is_name = name.isidentifier() and not keyword.iskeyword(name)
+    return name if is_name else f"value_{name}".strip("_")

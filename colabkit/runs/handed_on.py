@@ -13,7 +13,7 @@ from colabkit.frameworks.users_own import attributes_of
 from colabkit.runs.leaving import frames_over
 from colabkit.runs.loop_conditions import is_conditional
 from colabkit.runs.loop_events import Event, Reader
-from colabkit.runs.loop_paths import path_of, prefixes_of, root_of, within
+from colabkit.runs.loop_paths import ANY, path_of, prefixes_of, root_of, within
 from colabkit.runs.loop_rooms import Room
 from colabkit.runs.loop_source import LoopSource, call_at, loop_at
 from colabkit.runs.loop_uses import Uses
@@ -61,6 +61,16 @@ def handed_on(loop: weakref.ref[Any], held: Held) -> dict[str, Any]:
         if (source := loop_at(frame)) is not None:
             found |= dict(_in_loop(frame, source, held))
     return found
+
+
+def spelled(loop: weakref.ref[Any], held: Held, path: str) -> str:
+    """Returns a path with its dicts as ``values()``, over whose parts a program can loop."""
+    for frame in frames_over(loop()):
+        values = Values(frame, held)
+        for row in reversed([each.removesuffix(ANY) for each in prefixes_of(path)]):
+            if path.startswith(row + ANY) and isinstance(values.of(row), dict):
+                path = f"{row}.values(){path[len(row) :]}"
+    return path
 
 
 def trains(loop: weakref.ref[Any], held: Held) -> bool:

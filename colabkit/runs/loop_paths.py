@@ -16,7 +16,7 @@ from colabkit.frameworks.users_own import attributes_of
 
 MISSING = object()
 # Any place of a row: ``heads[...].count``.
-_ANY = "[...]"
+ANY = "[...]"
 _ROOT = re.compile(r"[^.\[(]+")
 _STEPS = re.compile(r"\.[^.\[(]+|\[[^\]]*\]|\(\)")
 _NAMES = re.compile(r"[\w -]+")
@@ -75,12 +75,12 @@ def key_of(node: ast.expr) -> str:
         is_name = isinstance(node.value, str) and _NAMES.fullmatch(node.value)
         if type(node.value) is int or is_name:
             return f"[{node.value!r}]"
-    return _ANY
+    return ANY
 
 
 def each_of(path: str) -> str:
     """Returns the path of any of what a row holds."""
-    return path + _ANY
+    return path + ANY
 
 
 def followed(value: Any, path: str) -> Any:

@@ -11,7 +11,13 @@ from typing import Any
 
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.begun_anew import begun_anew, made_again, read_on
-from colabkit.runs.handed_on import counts_for_eye, handed_on, trains, turns_by_itself
+from colabkit.runs.handed_on import (
+    counts_for_eye,
+    handed_on,
+    spelled,
+    trains,
+    turns_by_itself,
+)
 from colabkit.runs.kept_values import KeptValues
 from colabkit.runs.leaving import carried_over, frames_over
 from colabkit.runs.loop_values import Held, is_iterator
@@ -174,7 +180,7 @@ class OwnVariables:
         self._looked_at.add(place)
         self._begun_anew |= dict.fromkeys(own)
         iterators = [name for name, each in own.items() if is_iterator(each)]
-        own = {name: each for name, each in own.items() if name not in iterators}
+        own = {spelled(loop, held, n): each for n, each in own.items() if n not in iterators}
         found = (*read_on(iterators), *self._adapter.carried(carried, own))
         self._reasons = tuple(dict.fromkeys((*self._reasons, *found)))
 

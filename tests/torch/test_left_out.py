@@ -130,7 +130,10 @@ def test_a_pool_that_functions_of_a_module_share_is_named_before_the_first_step(
     for x in run.batches(X, batch_size=2):
         memory.push(x)
         trainer.step(torch.cat(memory.newest()))
-    said = "the loop's push:ROWS begins anew at a resume: keep it with run.state(ROWS=ROWS)"
+    said = (
+        "the loop's push:ROWS begins anew at a resume: keep it, where it is made, with"
+        " run.state(ROWS=ROWS)"
+    )
     assert run.history.verdict.reasons == (said,)
 
 

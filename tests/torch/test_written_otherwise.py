@@ -10,6 +10,7 @@ import io
 import json
 import logging
 import sys
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -401,7 +402,28 @@ def writes_into_memory(run: Any, step: Any) -> None:
         step(sum(memory.rows))
 
 
+def in_rows(run: Any, step: Any) -> None:
+    paces, named, deep = [Pace()], {"a": Pace()}, {"a": [Pace()]}
+    for _ in run.items(range(3)):
+        for pace in paces:
+            pace.count += 1
+        for name in ["a"]:
+            named[name].count += 1
+            for each in deep[name]:
+                each.count += 1
+        step(paces[0].count + named["a"].count + deep["a"][0].count)
+
+
+def by_words_of_python(run: Any, step: Any) -> None:
+    pace = types.SimpleNamespace(_in=0)
+    for _ in run.items(range(3)):
+        pace._in += 1
+        step(pace._in)
+
+
 NAMED = {
+    in_rows: {"paces[...].count", "named[...].count", "deep[...][...].count"},
+    by_words_of_python: {"pace._in"},
     goes_by_its_sum: {"total", "kept", "graph", "scaled"},
     goes_by_a_table: {"losses", "total"},
     writes_into_memory: {"memory.rows", "count"},
