@@ -39,7 +39,14 @@ from colabkit.runs.loop_rooms import (
     taken_apart,
 )
 from colabkit.runs.loop_source import Definition, Source, function_at
-from colabkit.runs.loop_values import Values, is_iterator, is_metric, is_pool, is_row
+from colabkit.runs.loop_values import (
+    Values,
+    counts_itself,
+    is_iterator,
+    is_metric,
+    is_pool,
+    is_row,
+)
 from colabkit.runs.loop_writes import CHANGING, READING_ON, Verb, write_of
 
 _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
@@ -125,6 +132,8 @@ class Reader(ast.NodeVisitor):
         receiver, found = self._found_in_class(path, node)
         if receiver is None:
             return
+        if counts_itself(self._values.of(receiver), path.rpartition(".")[2]):
+            self._note(Verb.SET, path, node)
         if isinstance(found, property) and isinstance(found.fget, FunctionType):
             self._enter(node, Called(found.fget, receiver), [])
         elif isinstance(found, functools.cached_property):

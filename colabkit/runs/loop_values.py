@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dis
+import functools
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +22,7 @@ _ROWS = (list, set, dict, collections.deque)
 _METRICS = (("update_state", "result", "reset_state"), ("update", "compute", "reset"))
 # The frame's, the variable's that asks, and the counting call's.
 _ITS_OWN_REFERENCES = 3
+_ADDING = frozenset({"+=", "-="})
 _GENERATORS = {
     ("numpy", "Generator"),
     ("numpy", "RandomState"),
@@ -228,6 +231,26 @@ def variables_of(frame: FrameType) -> Mapping[str, Any]:
     if type(found) is dict and sys.getrefcount(found) <= _ITS_OWN_REFERENCES:
         found.clear()  # nobody holds on to what its locals() gave
     return own
+
+
+def counts_itself(owner: object, name: str) -> bool:
+    """Whether a library's object counts by itself in an attribute: tqdm's ``bar.n``."""
+    kind: Any = type(owner)
+    if isinstance(owner, type | ModuleType) or is_of_users_class(kind):
+        return False
+    return type(attributes_of(owner).get(name)) in {int, float} and _is_counted(kind, name)
+
+
+@functools.lru_cache(maxsize=64)
+def _is_counted(kind: type, name: str) -> bool:
+    """Whether a method of a class adds to an attribute."""
+    own = (each for base in kind.__mro__ for each in vars(base).values())
+    codes = (e.__code__ for e in own if isinstance(e, FunctionType) and name in e.__code__.co_names)
+    for found in map(list, map(dis.get_instructions, codes)):
+        stores = (n for n, e in enumerate(found) if (e.opname, e.argval) == ("STORE_ATTR", name))
+        if any(e.argrepr in _ADDING for n in stores for e in found[max(0, n - 3) : n]):
+            return True
+    return False
 
 
 def is_lone(value: object) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 import pandas
 import pytest
 import torch
+import tqdm
 from torch.utils.tensorboard import SummaryWriter
 
 from tests.torch.steered import named_in, run_of
@@ -421,7 +422,16 @@ def by_words_of_python(run: Any, step: Any) -> None:
         step(pace._in)
 
 
+def by_bar(run: Any, step: Any) -> None:
+    bar, other = tqdm.tqdm(run.items(range(3)), total=3), tqdm.tqdm(total=3)
+    for _ in bar:
+        step(bar.n / bar.total + other.n)
+        other.update(1)
+    other.close()
+
+
 NAMED = {
+    by_bar: {"bar.n", "other.n"},
     in_rows: {"paces[...].count", "named[...].count", "deep[...][...].count"},
     by_words_of_python: {"pace._in"},
     goes_by_its_sum: {"total", "kept", "graph", "scaled"},
@@ -544,7 +554,14 @@ def logs_with_libraries(run: Any, step: Any) -> None:
     writer.close()
 
 
+def shows_a_bar(run: Any, step: Any) -> None:
+    bar = tqdm.tqdm(run.items(range(3)), total=3)
+    for _ in bar:
+        bar.set_postfix(loss=step(1 / bar.total).item(), done=bar.n)
+
+
 EYE = [
+    shows_a_bar,
     sums_up_what_it_goes_down,
     logs_with_libraries,
     shows_now_and_then,
