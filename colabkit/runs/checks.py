@@ -6,7 +6,7 @@ import contextlib
 import numbers
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from colabkit.errors import ArgumentError
@@ -16,11 +16,18 @@ from colabkit.runs.other_names import OF_RUN
 PLACE_NAMES = frozenset({"epoch", "step", "seconds"})
 
 
-def require_thread(ident: int | None) -> None:
-    """Raises ArgumentError where batches are read in another thread than the loop's, if known."""
+def require_thread(ident: int | None, tell: Callable[[Exception], None]) -> None:
+    """Raises ArgumentError where batches are read in another thread than the loop's, if known.
+
+    Args:
+        ident: That of the loop's thread.
+        tell: Is given the error for that thread, which may wait for the batches.
+    """
     if ident is not None and ident != threading.get_ident():
         message = "run.batches() is read in another thread than the one that trains."
         hint = "Read it in the loop itself; to read ahead, give its DataLoader num_workers=2."
+        if ident == threading.main_thread().ident:
+            tell(ArgumentError(message, argument="data", hint=hint))
         raise ArgumentError(message, argument="data", hint=hint)
 
 

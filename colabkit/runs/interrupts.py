@@ -33,6 +33,7 @@ class InterruptGuard:
         self._on_first, self._stops_at_once = on_first, stops_at_once
         self._previous: dict[int, signal._HANDLER] = {}
         self._process = 0
+        self._error: Exception | None = None
         self._installed = self._is_to_end = False
 
     def install(self) -> None:
@@ -48,6 +49,12 @@ class InterruptGuard:
                 continue
             self._previous[number] = previous
             signal.signal(number, self._handle)
+
+    def raise_in_main(self, error: Exception) -> None:
+        """Raises an error in the main thread, which may wait for another one that has failed."""
+        if self._installed and signal.getsignal(signal.SIGINT) == self._handle:
+            self._error = error
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     def ends(self) -> bool:
         """Whether the run ends, now that all is saved: not where SIGTERM has another owner."""
@@ -90,6 +97,9 @@ class InterruptGuard:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         is_own = os.getpid() == self._process
+        if is_own and self._error is not None:
+            error, self._error = self._error, None
+            raise error
         if number == signal.SIGTERM and not is_own:
             # The processes that load data have this handler, too, and are ended by it.
             signal.signal(number, signal.SIG_DFL)

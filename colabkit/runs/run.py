@@ -330,7 +330,7 @@ class Run(LeftLoops, Reporting):
         position = self._position
         if self.is_over:
             return
-        checks.require_thread(self._thread)
+        checks.require_thread(self._thread, self._interrupts.raise_in_main)
         self._read["the items" if isinstance(feed, ItemsFeed) else "the data"] = None
         self._way.arrive()
         if self.is_users_loop:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -243,19 +244,26 @@ def test_a_trainer_that_asks_for_one_batch_a_step_is_exact(tmp_path):
     assert not training.run.verdict.reasons
 
 
-def test_batches_that_another_thread_reads_are_an_error(tmp_path):
+def test_batches_that_another_thread_reads_are_an_error_of_both(tmp_path):
     training, errors = Training(tmp_path), []
-    for _ in training.run.epochs(1):
+    waiting: queue.Queue[Any] = queue.Queue()
 
-        def read() -> None:
-            try:
-                next(iter(training.run.batches(loader())))
-            except ArgumentError as error:
-                errors.append(error)
+    def read() -> None:
+        try:
+            waiting.put(next(iter(training.run.batches(loader()))))
+        except ArgumentError as error:
+            errors.append(error)
 
-        reader = threading.Thread(target=read)
-        reader.start()
-        reader.join()
+    def train() -> None:
+        for _ in training.run.epochs(1):
+            reader.start()
+            training.step(*waiting.get())
+
+    reader = threading.Thread(target=read)
+    with pytest.raises(ArgumentError) as caught:
+        train()
+    reader.join()
+    assert "another thread" in str(caught.value)
     assert "another thread" in str(errors[0])
 
 
