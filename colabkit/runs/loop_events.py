@@ -35,6 +35,7 @@ from colabkit.runs.loop_rooms import (
     done_by,
     method_of,
     names_in,
+    names_within,
     set_at,
     taken_apart,
 )
@@ -99,7 +100,8 @@ class Reader(ast.NodeVisitor):
 
     def read(self, statements: Sequence[ast.AST]) -> Reader:
         for each in statements:
-            self.visit(each)
+            if len(self.events) < _EVENTS_MAX:
+                self.visit(each)
         return self
 
     def _note(self, verb: Verb, path: str | None, node: ast.AST) -> None:
@@ -389,7 +391,7 @@ class Reader(ast.NodeVisitor):
         inner = Room(
             source, self._values, names, definition, node, self._room, called.remembers, called.kind
         )
-        for name in {each.id for each in ast.walk(definition) if isinstance(each, ast.Name)}:
+        for name in names_within(definition):
             # What the function knows by that name, where the loop knows something else by it.
             if name not in inner.names and not self._values.knows(name, function):
                 inner.names[name] = self._values.add(name, function)

@@ -20,6 +20,7 @@ ANY = "[...]"
 _ROOT = re.compile(r"[^.\[(]+")
 _STEPS = re.compile(r"\.[^.\[(]+|\[[^\]]*\]|\(\)")
 _NAMES = re.compile(r"[\w -]+")
+_PATHS_MAX = 4096
 _DICTS = (dict, weakref.WeakValueDictionary)
 _SETS = (set, weakref.WeakSet)
 _KINDS = (*_DICTS, *_SETS, list, tuple, collections.deque)
@@ -42,21 +43,23 @@ def container_of(node: ast.expr) -> ast.expr:
     return node
 
 
+@functools.lru_cache(maxsize=_PATHS_MAX)  # a loop asks for the same again and again
 def root_of(path: str) -> str:
     """Returns the variable that a path begins with."""
     found = _ROOT.match(path)
     return "" if found is None else found.group()
 
 
-def prefixes_of(path: str) -> list[str]:
+@functools.lru_cache(maxsize=_PATHS_MAX)
+def prefixes_of(path: str) -> tuple[str, ...]:
     """Returns the paths to all that a path leads over, itself the last.
 
     Example:
         >>> prefixes_of("self.heads[0].count")
-        ['self', 'self.heads', 'self.heads[0]', 'self.heads[0].count']
+        ('self', 'self.heads', 'self.heads[0]', 'self.heads[0].count')
     """
     root = root_of(path)
-    return [root, *(path[: each.end()] for each in _STEPS.finditer(path, len(root)))]
+    return (root, *(path[: each.end()] for each in _STEPS.finditer(path, len(root))))
 
 
 def within(path: str, whole: str) -> bool:

@@ -287,8 +287,7 @@ def names_in(definition: Definition, called: Called, given: Sequence[Given], roo
     """Returns what a function's own names are at a call that stands in a room."""
     arguments = [e.arg for e in (*definition.args.posonlyargs, *definition.args.args)]
     others = [*definition.args.kwonlyargs, definition.args.vararg, definition.args.kwarg]
-    outer_names = {n for e in ast.walk(definition) for n in _declared(e)}
-    set_within = {n for e in ast.walk(definition) for n in set_at(e)}
+    outer_names, set_within = _outer_and_set(definition)
     own = {*set_within, *arguments, *(each.arg for each in others if each is not None)}
     title = "<lambda>" if isinstance(definition, ast.Lambda) else definition.name
     names = {name: f"{title}:{name}" for name in own - outer_names}
@@ -308,6 +307,20 @@ def names_in(definition: Definition, called: Called, given: Sequence[Given], roo
         elif name in names and each.node is not None:
             bound.set.append((names[name], each.node))
     return bound
+
+
+@functools.lru_cache(maxsize=256)  # it is read once for each call
+def _outer_and_set(definition: Definition) -> tuple[frozenset[str], frozenset[str]]:
+    """Returns the names that a function declares to be outer ones, and those that it sets."""
+    nodes = [*ast.walk(definition)]
+    outer = frozenset(name for each in nodes for name in _declared(each))
+    return outer, frozenset(name for each in nodes for name in set_at(each))
+
+
+@functools.lru_cache(maxsize=256)
+def names_within(definition: Definition) -> frozenset[str]:
+    """Returns all names that a function's definition names."""
+    return frozenset(each.id for each in ast.walk(definition) if isinstance(each, ast.Name))
 
 
 def set_at(node: ast.AST) -> list[str]:
