@@ -14,7 +14,7 @@ import numpy as np
 
 from colabkit.checkpoint import deep_copy
 from colabkit.frameworks.code_variables import CodeVariables
-from colabkit.frameworks.plain_values import PlainValues
+from colabkit.frameworks.plain_values import REMOVED, PlainValues, is_removed
 from colabkit.frameworks.users_own import (
     attributes_of,
     carries_attributes,
@@ -77,6 +77,8 @@ class Attributes:
         # A library's objects, once tensors were seen there; those of the last look.
         self._gathering: set[str] = set()
         self._newly_open: list[str] = []
+        # Objects in lists and dicts whose attributes the last look has taken down.
+        self._opened: set[str] = set()
         # What a library's objects held at first, and those whose numbers have changed since.
         self._then: dict[str, dict[str, Any]] = {}
         self._counting: set[str] = set()
@@ -98,7 +100,10 @@ class Attributes:
         changed: dict[str, Any] = {}
         opaque: dict[str, _Fingerprint] = {}
         self.with_state = {}
-        for path, value in self._own().items():
+        holders: dict[str, Any] = {}
+        now = self._own(holders)
+        changed |= self._removed(now, holders)
+        for path, value in now.items():
             if value is self._first.get(path, _NOTHING) and type(value) in UNCHANGING:
                 if path in self._restored:
                     changed[path] = value
@@ -127,6 +132,10 @@ class Attributes:
         for path, value in state.items():
             above, _, name = path.rpartition(".")
             owner: Any = holders[above] if above in holders else _reached(self.owner, above)
+            if is_removed(value):
+                if name in attributes_of(owner):
+                    delattr(owner, name)
+                continue
             there = getattr(owner, name, None)
             if owner is not None and self.values.may_be_replaced(owner, name, there):
                 _set(owner, name, self.values.put(there, value, near))
@@ -156,7 +165,7 @@ class Attributes:
         """Returns what the owner keeps, by path; ``holders`` is given what carries it, likewise."""
         found: dict[str, Any] = {}
         seen = {id(self.owner)}
-        self._large, self._newly_open = {}, []
+        self._large, self._newly_open, self._opened = {}, [], set()
 
         def walk(owner: object, path: str, depth: int) -> None:
             code = owner if isinstance(owner, CodeVariables) else None
@@ -178,11 +187,26 @@ class Attributes:
                     found.update(self._counted(path + name, value))
                     if depth < _DEPTH_MAX:
                         for place, part in self._open_in(path + name, value, owner):
+                            self._opened.add(place)
                             if id(part) not in seen:
                                 seen.add(id(part))
                                 walk(part, f"{place}.", depth + 1)
 
         walk(self.owner, "", 0)
+        return found
+
+    def _removed(self, now: Mapping[str, Any], holders: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns a sign for each attribute that was there and that training has taken away."""
+        if isinstance(self.owner, CodeVariables):
+            return {}
+        found: dict[str, Any] = {}
+        for path in self._first.keys() - now.keys():
+            above, _, name = path.rpartition(".")
+            while above not in holders:
+                above, _, name = above.rpartition(".")
+            name = name.partition("[")[0]
+            if name not in attributes_of(holders[above]):
+                found[f"{above}.{name}" if above else name] = REMOVED
         return found
 
     def _open_in(
@@ -264,7 +288,8 @@ class Attributes:
             # Whoever keeps one takes from it, and where it is can nobody tell.
             self.lost[path] = "iterator"
         elif not self.values.is_saved_elsewhere(value):
-            opaque[path] = _Fingerprint(value, self._mark_inside(value))
+            inner = None if path in self._opened else self._mark_inside(value)
+            opaque[path] = _Fingerprint(value, inner)
 
     def _mark_inside(self, value: Any) -> Any:
         if has_state(self.owner) and not is_of_users_class(type(value)):

@@ -19,6 +19,9 @@ _SETS = frozenset({set, frozenset})
 _DEPTH_MAX, _ITEMS_MAX = 8, 200_000
 # Stands in checkpoints, with its state, for a generator.
 _GENERATOR = "colabkit: random generator"
+_REMOVED = "colabkit: removed"
+# Stands in checkpoints for an attribute that training has taken away.
+REMOVED = (_REMOVED, None)
 
 
 class PlainValues:
@@ -150,6 +153,11 @@ def stands_for(what: str, value: Any) -> bool:
     """Whether a restored value is but a sign with something to go by."""
     is_pair = type(value) is tuple and len(value) == 2
     return is_pair and type(value[0]) is str and value[0] == what
+
+
+def is_removed(value: Any) -> bool:
+    """Whether what is restored is but the sign for an attribute that was taken away."""
+    return stands_for(_REMOVED, value)
 
 
 def _room(value: Any) -> int | None:

@@ -10,6 +10,7 @@ import fractions
 import io
 import itertools
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,24 +120,81 @@ def test_objects_with_slots_and_those_in_lists_and_dicts_go_on(tmp_path):
     first, (x, y) = Centring(), arrays()
     batches = list(zip(x.split(8), y.split(8), strict=True))
 
-    def made(length: int | None = None) -> dict[str, Any]:
+    def made() -> dict[str, Any]:
         model = copy.deepcopy(first)
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        every = {"optimizer": optimizer, "callbacks": [Easing(optimizer)], "save_every": 1}
-        return {"model": model, "data": batches, "max_steps": length, **every}
+        return {"model": model, "optimizer": optimizer, "callbacks": [Easing(optimizer)]}
 
-    trained(tmp_path, made(length=len(batches) + 2))
-    by_fit = made()
-    trained(tmp_path, dict(by_fit))
-    by_hand = made()
-    model, optimizer, (easing,) = by_hand["model"], by_hand["optimizer"], by_hand["callbacks"]
+    by_fit = resumed(made, batches, tmp_path)
+    model, optimizer, (easing,) = made().values()
     for x, y in batches * QUIET["epochs"]:
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
         optimizer.zero_grad()
         easing.on_batch_end(None, 0, {})
-    assert torch.equal(by_fit["model"].body.weight, model.body.weight)
-    assert torch.equal(by_fit["model"].by["a.b"].mean, model.by["a.b"].mean)
+    assert torch.equal(by_fit.body.weight, model.body.weight)
+    assert torch.equal(by_fit.by["a.b"].mean, model.by["a.b"].mean)
+
+
+def resumed(make: Callable[[], dict[str, Any]], batches: Any, folder: Path) -> Any:
+    """Returns a model that was trained in three sessions, each of which was to be exact."""
+    for steps in (len(batches) + 2, len(batches) + 4, None):
+        made = make()
+        options = {**QUIET, "save_every": 1, "max_steps": steps}
+        history = colabkit.fit(made["model"], batches, folder, **options, **without_model(made))
+        assert not history.verdict.reasons
+    return made["model"]
+
+
+def without_model(made: dict[str, Any]) -> dict[str, Any]:
+    return {name: each for name, each in made.items() if name != "model"}
+
+
+class Settling(nn.Module):
+    """Turns plain attributes into buffers and weights, and takes others away, at one step each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.wait = nn.Linear(6, 3), 3
+        self.mean: torch.Tensor | None = None
+        self.gain, self.shift = 1.0, torch.zeros(6)
+        self.centre, self.parts = Wider(), [Wider()]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mean is None:
+            del self.mean, self.shift
+            self.register_buffer("mean", x.mean(0))
+            self.register_buffer("shift", x.amax(0), persistent=False)
+            self.gain = nn.Parameter(1 + x.std(0), requires_grad=False)
+        self.mean.lerp_(x.mean(0), 0.1)
+        if hasattr(self, "wait"):
+            self.wait -= 1
+            x = x - self.centre.add(x) * (0.5 if hasattr(self.parts[0], "widest") else 2.0)
+            if self.wait == 1:
+                del self.parts[0].widest
+            if self.wait == 0:
+                del self.wait, self.centre
+        return self.body((x - self.mean) * self.gain + self.shift)
+
+
+def test_attributes_that_training_turns_into_buffers_or_takes_away_stay_so(tmp_path):
+    torch.manual_seed(11)
+    first, (x, y) = Settling(), arrays()
+    batches = list(zip(x.split(8), y.split(8), strict=True))
+
+    def made() -> dict[str, Any]:
+        model = copy.deepcopy(first)
+        return {"model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1)}
+
+    by_fit = resumed(made, batches, tmp_path)
+    model, optimizer = made().values()
+    for x, y in batches * QUIET["epochs"]:
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert torch.equal(by_fit.body.weight, model.body.weight)
+    assert torch.equal(by_fit.mean, model.mean)
+    assert not hasattr(by_fit, "wait")
 
 
 class Tagged(torch.Tensor):

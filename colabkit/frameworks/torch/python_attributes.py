@@ -120,7 +120,8 @@ class PythonAttributes:
         for path in now.keys() | before["values"].keys():
             was, there = before["values"].get(path, {}), dict(now.get(path, {}))
             for name in was.keys() - there.keys():  # again as it was when the module was made
-                there[name] = getattr(modules.get(path), name, None)
+                if (module := modules.get(path)) is None or hasattr(module, name):
+                    there[name] = getattr(module, name, None)
             kept = known["values"].get(path, {})
             if own := {n: v for n, v in there.items() if n in kept or was.get(n, _NOTHING) != v}:
                 values[path] = own

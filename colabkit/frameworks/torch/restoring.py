@@ -55,6 +55,7 @@ def restore_tensors(
 def _restore_buffer(module: nn.Module, key: str, value: torch.Tensor) -> None:
     """Puts a buffer back, which a module may have made or made larger in its first steps."""
     owner, name = owner_of(module, key)
+    vars(owner).pop(name, None)  # a plain attribute, in whose place training put it
     there = getattr(owner, name, None)
     if isinstance(there, torch.Tensor) and there.shape == value.shape:
         with torch.no_grad():

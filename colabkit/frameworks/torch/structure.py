@@ -206,8 +206,9 @@ def register_made(module: nn.Module, kept: Mapping[str, Any], made: Mapping[str,
     for key, kind in made.items():
         owner, name = owner_of(module, key)
         is_pruned = key.removesuffix("_orig").removesuffix("_mask") in own
-        if not isinstance(owner, nn.Module) or getattr(owner, name, None) is not None or is_pruned:
+        if not isinstance(owner, nn.Module) or _holds(owner, name) or is_pruned:
             continue
+        vars(owner).pop(name, None)  # a plain attribute, in whose place training put it
         value = kept[key].to(near, copy=True)
         if kind == "parameter":
             owner.register_parameter(
@@ -215,6 +216,12 @@ def register_made(module: nn.Module, kept: Mapping[str, Any], made: Mapping[str,
             )
         else:
             owner.register_buffer(name, value)
+
+
+def _holds(owner: nn.Module, name: str) -> bool:
+    """Whether a module has a weight, buffer or part of that name."""
+    held = (owner._parameters, owner._buffers, owner._modules)
+    return any(each.get(name) is not None for each in held)
 
 
 def gone_since(state: Mapping[str, Any], at_start: Collection[str]) -> list[str]:
