@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -46,15 +46,7 @@ def is_finite(dtype: str, data: Bytes) -> bool:
         >>> is_finite("F32", np.array([1.0, np.nan], np.float32).view(np.uint8))
         False
     """
-    if dtype in _EXPONENTS:
-        words, ones = data.view(np.uint16), np.uint16(_EXPONENTS[dtype])
-        parts = (words[start : start + _PART] for start in range(0, len(words), _PART))
-        return not any(bool(((part & ones) == ones).any()) for part in parts)
-    if dtype in _BY_DOT:
-        numbers = data.view(_BY_DOT[dtype])
-        pieces = (numbers[start : start + _PART] for start in range(0, len(numbers), _PART))
-        return all(_are_finite(piece) for piece in pieces)
-    return True
+    return not _any_part(dtype, data, of_words=_have_all_ones, of_numbers=_are_not_finite)
 
 
 def has_nan(dtype: str, data: Bytes) -> bool:
@@ -68,15 +60,33 @@ def has_nan(dtype: str, data: Bytes) -> bool:
         >>> has_nan("F32", np.array([1.0, np.inf], np.float32).view(np.uint8))
         False
     """
+    return _any_part(dtype, data, of_words=_have_more_than_ones, of_numbers=_have_nan)
+
+
+def _any_part(
+    dtype: str,
+    data: Bytes,
+    *,
+    of_words: Callable[[np.ndarray, np.uint16], bool],
+    of_numbers: Callable[[np.ndarray], bool],
+) -> bool:
+    """Whether any part is so: of halves by their words and exponent of ones, else by numbers."""
     if dtype in _EXPONENTS:
-        words, ones = data.view(np.uint16), np.uint16(_EXPONENTS[dtype])
-        parts = (words[start : start + _PART] for start in range(0, len(words), _PART))
-        return any(bool(((part & np.uint16(0x7FFF)) > ones).any()) for part in parts)
-    if dtype in _BY_DOT:
-        numbers = data.view(_BY_DOT[dtype])
-        pieces = (numbers[start : start + _PART] for start in range(0, len(numbers), _PART))
-        return any(_have_nan(piece) for piece in pieces)
-    return False
+        ones = np.uint16(_EXPONENTS[dtype])
+        return any(of_words(part, ones) for part in _parts(data.view(np.uint16)))
+    return dtype in _BY_DOT and any(map(of_numbers, _parts(data.view(_BY_DOT[dtype]))))
+
+
+def _parts(numbers: np.ndarray) -> Iterator[np.ndarray]:
+    return (numbers[start : start + _PART] for start in range(0, len(numbers), _PART))
+
+
+def _have_all_ones(words: np.ndarray, ones: np.uint16) -> bool:
+    return bool(((words & ones) == ones).any())
+
+
+def _have_more_than_ones(words: np.ndarray, ones: np.uint16) -> bool:
+    return bool(((words & np.uint16(0x7FFF)) > ones).any())
 
 
 def _have_nan(numbers: np.ndarray) -> bool:
@@ -85,7 +95,7 @@ def _have_nan(numbers: np.ndarray) -> bool:
         return bool(np.isnan(np.dot(numbers, numbers)))
 
 
-def _are_finite(numbers: np.ndarray) -> bool:
+def _are_not_finite(numbers: np.ndarray) -> bool:
     with np.errstate(all="ignore"):
         # A product is finite only where all numbers are, and costs a tenth of asking each.
-        return bool(np.isfinite(np.dot(numbers, numbers))) or bool(np.isfinite(numbers).all())
+        return not (np.isfinite(np.dot(numbers, numbers)) or np.isfinite(numbers).all())

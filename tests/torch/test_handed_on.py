@@ -17,6 +17,7 @@ import torch
 
 import colabkit
 from colabkit.runs import loop_source
+from tests.torch.steered import run_of
 
 
 class Memory:
@@ -533,19 +534,7 @@ EYE = [
 
 @pytest.mark.parametrize("loop", [*NAMED, *EYE])
 def test_what_later_steps_go_by_is_named_and_what_is_for_the_eye_is_not(loop, tmp_path):
-    model = torch.nn.Linear(2, 1)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-
-    def step(weight: Any = 1.0) -> Any:
-        optimizer.zero_grad()
-        loss = (model(torch.ones(2)) * float(weight)).sum()
-        loss.backward()
-        optimizer.step()
-        return loss.detach()
-
-    run = colabkit.Run(tmp_path, model=model, optimizer=optimizer, progress=False)
-    run.model, run.optimizer = model, optimizer
-    loop(run, step)
+    run = run_of(loop, tmp_path)
     told = {each.split("begins anew")[0].split()[-1] for each in run.verdict.reasons}
     assert told == NAMED.get(loop, set())
 
