@@ -74,11 +74,16 @@ class LeftLoops(Boundaries):
     def stop_in_evaluation(self) -> None:
         """Answers an interrupt in a pass that only evaluates, which a resume begins anew.
 
-        What is left of it may take minutes.
+        What is left of it may take minutes. So may ``max_time``, where this session has trained:
+        one that is given less time than the pass takes would else never come behind it.
         """
         if self._interrupts.pending and self._finds_place():
             self._answer_interrupt()
             self._evaluation.go_on()
+        why = self._limits.out_of_time() if self.has_trained else ""
+        if why and self._finds_place():
+            self._end_early(why)
+            raise KeyboardInterrupt
 
     def _finds_place(self) -> bool:
         """Whether a save that is made now goes back to a place since which nothing has changed."""

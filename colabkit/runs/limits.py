@@ -47,6 +47,10 @@ class Limits:
         """Returns which limit is reached, "" when none is."""
         if step >= self.last_step:
             return f"max_steps is {self.max_steps:,}"
+        return self.out_of_time()
+
+    def out_of_time(self) -> str:
+        """Returns how long this session may train, "" while it may."""
         if self._seconds is None or self._began_s is None:
             return ""
         if self._clock() - self._began_s >= self._seconds:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional
 
 import colabkit
+from colabkit.runs.limits import Limits
 from tests.torch.cases import loader, network
 from tests.torch.troubles import (
     FAILS,
     PER_EPOCH,
     ByHand,
     InPass,
+    Validation,
     assert_same,
     ends,
     fit,
@@ -101,6 +105,39 @@ def test_one_interrupt_ends_a_validation_at_its_next_batch(place, tmp_path, monk
     assert len(rows) == FAILS
     newest = colabkit.checkpoints(tmp_path / "run")[0]
     assert (newest.step, newest.epoch) == (PER_EPOCH * (FAILS + 1), FAILS)
+    assert_same(fit(tmp_path / "run"), alone)
+
+
+class Clock:
+    """Stands still until the validation, from which on no time is left."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def test_a_session_out_of_time_ends_a_validation_once_it_has_trained(tmp_path, monkeypatch):
+    alone = fit(tmp_path / "alone")
+    clock = Clock()
+    monkeypatch.setattr(Limits.__init__, "__defaults__", (clock,))
+
+    class Late(Validation):
+        def __getitem__(self, index: int) -> Any:
+            clock.now_s += 1.0
+            return super().__getitem__(index)
+
+    given = {"validation_data": Late(), "max_time": 30}
+    rows = fit(tmp_path / "run", **given)[1]
+    assert len(rows) == 1
+    newest = colabkit.checkpoints(tmp_path / "run")[0]
+    assert (newest.step, newest.epoch) == (PER_EPOCH * 2, 1)
+    # What is too long for any session is done by one that begins with it.
+    clock.now_s = 0.0
+    given["max_time"] = 5
+    rows = fit(tmp_path / "run", **given)[1]
+    assert len(rows) == 2
     assert_same(fit(tmp_path / "run"), alone)
 
 

@@ -95,23 +95,20 @@ Facts = tuple[list[torch.Tensor], list[Any], Any, list[int]]
 def fit(folder: Path, **options: Any) -> Facts:
     model, watching = network(norm=True), Watching()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
-    history = colabkit.fit(
-        model,
-        arrays(),
-        folder,
-        epochs=EPOCHS,
-        batch_size=BATCH,
-        loss=nn.CrossEntropyLoss(),
-        optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5),
-        validation_data=Validation(),
-        metrics=[torchmetrics.Accuracy("multiclass", num_classes=3), metric],
-        callbacks=[watching],
-        monitor="loss",
-        save_every="300s",
-        progress=False,
-        **options,
-    )
+    given: dict[str, Any] = {
+        "epochs": EPOCHS,
+        "batch_size": BATCH,
+        "loss": nn.CrossEntropyLoss(),
+        "optimizer": optimizer,
+        "scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5),
+        "validation_data": Validation(),
+        "metrics": [torchmetrics.Accuracy("multiclass", num_classes=3), metric],
+        "callbacks": [watching],
+        "monitor": "loss",
+        "save_every": "300s",
+        "progress": False,
+    }
+    history = colabkit.fit(model, arrays(), folder, **{**given, **options})
     rows = [{k: v for k, v in row.items() if k != "seconds"} for row in history.epochs]
     state = optimizer.state_dict()
     moments = [each for s in state["state"].values() for each in s.values()]
