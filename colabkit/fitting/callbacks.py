@@ -11,6 +11,7 @@ from colabkit.errors import ArgumentError
 from colabkit.fitting.hook_names import HOOKS, meant_by
 from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators
+from colabkit.frameworks.numbered import numbered
 from colabkit.frameworks.plain_values import PlainValues
 from colabkit.frameworks.users_own import carries_attributes, package_of
 from colabkit.other_names import OtherNames, answering, by_name
@@ -150,7 +151,9 @@ class EarlyStopping(Callback):
         """Takes back an end of an earlier session that would not come with today's patience."""
         if self.has_stopped and self.epochs_without_improvement < max(1, self.patience):
             self.has_stopped = False
-            run.go_on(f"patience is {self.patience} epochs now")
+            watches_another = self.best is None
+            patience = f"patience is {self.patience} epochs now"
+            run.go_on(f"{self.monitor} is watched now" if watches_another else patience)
 
     def begin_phase(self) -> None:
         """Forgets what it has seen: another phase has a best value of its own."""
@@ -175,6 +178,7 @@ class EarlyStopping(Callback):
             run.stop(
                 f"{self.monitor} has not improved for {self.epochs_without_improvement} epochs"
             )
+            run.note_stopped_by(type(self).__name__)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best value and the count."""
@@ -182,12 +186,16 @@ class EarlyStopping(Callback):
             "best": self.best,
             "waited": self.epochs_without_improvement,
             "has_stopped": self.has_stopped,
+            "watches": [self.monitor, self.mode],
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores the best value and the count."""
-        self.best, self.epochs_without_improvement = state["best"], state["waited"]
+        """Restores the best value and the count; of another value they say nothing."""
         self.has_stopped = state.get("has_stopped", False)
+        own = [self.monitor, self.mode]
+        is_same = state.get("watches", own) == own
+        self.best = state["best"] if is_same else None
+        self.epochs_without_improvement = state["waited"] if is_same else 0
 
 
 class CallbackList:
@@ -208,8 +216,8 @@ class CallbackList:
         self.functions = [c for c in self.members if not any(hasattr(c, h) for h in _NAMES)]
         plain = values or PlainValues()
         self._memories = {
-            f"attributes of callback {place} {type(callback).__name__}": Attributes(callback, plain)
-            for place, callback in enumerate(self.members)
+            f"attributes of {name}": Attributes(callback, plain)
+            for name, callback in numbered(self.members).items()
             if carries_attributes(callback)
             and not _is_stateful(callback)
             and not inspect.isroutine(callback)
@@ -278,18 +286,15 @@ class CallbackList:
 
     def stateful(self) -> dict[str, Any]:
         """Returns the callbacks whose state goes into checkpoints, by name."""
-        own = {
-            f"callback {place} {type(callback).__name__}": callback
-            for place, callback in enumerate(self.members)
-            if _is_stateful(callback)
-        }
+        members = numbered(self.members).items()
+        own = {name: callback for name, callback in members if _is_stateful(callback)}
         return own | self._memories
 
     def generators(self, kinds: tuple[type, ...]) -> dict[str, object]:
         """Returns the random generators of the callbacks that save nothing themselves."""
         return {
-            f"generator {number} of callback {place} {type(callback).__name__}": generator
-            for place, callback in enumerate(self.members)
+            f"generator {number} of {name}": generator
+            for name, callback in numbered(self.members).items()
             if not _is_stateful(callback)
             for number, generator in enumerate(find_generators(callback, kinds))
         }

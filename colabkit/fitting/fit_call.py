@@ -232,7 +232,7 @@ def _trained(
 
 def _module_in_place_of(model: object) -> str:
     """Returns what to pass as the model instead of what is none."""
-    if isinstance(model, type):
+    if isinstance(model, type) or (inspect.isfunction(model) and model.__name__.isidentifier()):
         return f"Pass {model.__name__}()."
     if isinstance(model, str | Path):
         return "Make the model, load its weights into it, and pass that."

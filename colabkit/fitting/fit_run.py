@@ -30,9 +30,16 @@ class FitRun(Run):
         objects: Mapping[str, Any],
         *,
         epochs: int,
+        call: Mapping[str, Any],
     ) -> None:
-        self._epochs_asked = epochs
+        self._epochs_asked, self._call_settings = epochs, call
         self._begin(ckpt_dir, options, objects)
+
+    def reconsider_end(self, callbacks: Sequence[Any]) -> None:
+        """Takes back an end that a callback has brought about which is not passed any more."""
+        by = "" if self._state.stop is None else self._state.stop.by
+        if by and by not in {type(each).__name__ for each in callbacks}:
+            self.go_on(f"{by} is none of the callbacks now")
 
     def check_data(self, feeds: Sequence[Any]) -> bool:
         """Compares the data with what the run was trained and validated on.

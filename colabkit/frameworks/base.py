@@ -213,6 +213,10 @@ class FrameworkAdapter(Protocol):
         """Takes what is passed otherwise than ``then`` into the restored objects; says it."""
         ...
 
+    def told(self) -> dict[str, Any]:
+        """Returns what no tensor shows and is as it is now: code, names of metrics."""
+        ...
+
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""
         ...

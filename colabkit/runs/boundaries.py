@@ -71,6 +71,7 @@ class Boundaries:
     # What fit knows of its call besides its objects.
     _epochs_asked: int | None = None
     _fit_settings: Mapping[str, Any] = {}
+    _call_settings: Mapping[str, Any] = {}
     _has_own_optimizers = True
     # Whether the epoch under way lacks the validation that others have.
     skips_validation = False

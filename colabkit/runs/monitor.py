@@ -57,8 +57,9 @@ class Monitor:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the best so far."""
-        return {"best": self.best}
+        return {"best": self.best, "name": self.name}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restores the best so far."""
-        self.best = state["best"]
+        """Restores the best so far; that of another value is none to beat."""
+        is_same = state.get("name", self.name) == self.name
+        self.best = state["best"] if is_same else None

@@ -29,3 +29,8 @@ class RunOptions:
     phase: str | None = None
     save_base: bool = False
     news: News = dataclasses.field(default_factory=News)
+
+    def settings(self) -> dict[str, Any]:
+        """Returns what decides which epoch is the best, and when a session ends, in words."""
+        names = ("monitor", "max_steps", "max_time")
+        return {name: getattr(self, name) or "none" for name in names}

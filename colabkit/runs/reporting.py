@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -113,6 +114,11 @@ class Reporting(Boundaries):
         """Ends the run after the epoch under way."""
         self._state.stop = Stop(reason, self._epochs_total)
         self._display.say(f"Stopping after epoch {self.epoch + 1}: {reason}.")
+
+    def note_stopped_by(self, callback: str) -> None:
+        """Notes the class of a callback that has ended the run: without it, the run goes on."""
+        if self._state.stop is not None:
+            self._state.stop = dataclasses.replace(self._state.stop, by=callback)
 
     def flush(self) -> None:
         """Waits until the newest save is on the volume."""

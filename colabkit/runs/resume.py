@@ -210,10 +210,15 @@ class _Restoring:
             state.history.mark_resume(step=position.step, epoch=position.epoch)
         title = self._title(found.index)
         self._display.resumed(loaded, position, phase=title, is_finished=is_finished)
-        if taken := adapter.take_changes(state.passed):
-            self._display.say(f"Taken as passed now: {'; '.join(taken)}.")
+        self._take_changes(trains=not is_finished or self._asked.call.epochs is None)
         state.passed = adapter.passed()
         return environment_changes(loaded.fingerprint["environment"], adapter.environment())
+
+    def _take_changes(self, *, trains: bool = True) -> None:
+        """Takes what is passed otherwise than in the session before, and says what will count."""
+        taken = [*self._adapter.take_changes(self._state.passed), *self._state.taken()]
+        if taken and trains:
+            self._display.say(f"Taken as passed now: {'; '.join(taken)}.")
 
     def _is_idle(self, found: Found) -> bool:
         """Whether the objects come from this very phase, and nothing is left to train."""
@@ -272,8 +277,8 @@ class _Restoring:
             adapter.restore_weights(loaded.sections)
         state.load_state_dict(self._saved)
         before = self._phases[-1]
-        if start is Start.WHOLE and (taken := adapter.take_changes(state.passed)):
-            self._display.say(f"Taken as passed now: {'; '.join(taken)}.")
+        if start is Start.WHOLE:
+            self._take_changes()
         state.take_phases(self._phases)
         is_comparable = not differing(_losses(before.settings), _losses(call.settings))
         state.begin_phase(call, stands_on=loaded.info.name, is_comparable=is_comparable)

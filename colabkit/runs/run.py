@@ -211,6 +211,8 @@ class Run(LeftLoops, Reporting):
         self._own = OwnVariables(self, self._adapter, objects, self._state.kept)
         self._way = Way(self._state, self._adapter, is_users_loop=self.is_users_loop)
         self._state.passed = self._adapter.passed()
+        own = options.settings()
+        self._state.settings = {**self._call_settings, **own, **self._adapter.told()}
         call = self._call(checks.name_of(options.phase))
         asked = Asked(self.seed, options.resume, call, self._owned())
         is_strict = options.resume is True and options.data_changed == "error"

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from colabkit.checkpoint import SaveFacts, Section, deep_copy
-from colabkit.frameworks.differences import differences
+from colabkit.frameworks.differences import differences, differing, phrases_of
 from colabkit.runs.fingerprint import mismatch_error
 from colabkit.runs.history import History, PhaseRecord
 from colabkit.runs.kept_values import KeptValues
@@ -26,10 +26,12 @@ class Stop:
     Attributes:
         reason: Why, as said to the user.
         epochs: How many were asked for in all; None where nobody said.
+        by: The class of the callback that has ended it, "" where nobody said.
     """
 
     reason: str
     epochs: int | None
+    by: str = ""
 
 
 class RunState:
@@ -56,6 +58,9 @@ class RunState:
         self.stop: Stop | None = None
         self.reasons: tuple[str, ...] = ()
         self.passed: dict[str, Any] = {}
+        # Of the call, as words that can be shown; marks of code, which are none, stand in lists.
+        self.settings: dict[str, Any] = {}
+        self.settings_then: dict[str, Any] = {}
         self.phases: list[Phase] = []
         self.phase_index = 0
         self.begins_phase = False
@@ -76,6 +81,10 @@ class RunState:
     def should_stop(self) -> bool:
         """Whether no epoch is to follow the one under way."""
         return self.stop is not None
+
+    def taken(self) -> list[str]:
+        """Returns what of the call is passed otherwise than in the session before, in phrases."""
+        return phrases_of(differing(self.settings_then, self.settings))
 
     def train_on(self) -> None:
         """Notes the resume of a run that was found at its end, now that it goes on all the same."""
@@ -302,9 +311,10 @@ class RunState:
             "first_batches": dict(self.first_batches),
             "epoch_values": dict(self.epoch_values),
             "should_stop": self.should_stop,
-            "stop": None if self.stop is None else [self.stop.reason, self.stop.epochs],
+            "stop": None if self.stop is None else list(dataclasses.astuple(self.stop)),
             "reasons": list(self.reasons),
             "passed": self.passed,
+            "settings": self.settings,
             "phases": [dataclasses.asdict(each) for each in self.phases],
             "parts": self.parts,
             "kept": self.kept.state_dict(),
@@ -329,6 +339,7 @@ class RunState:
         self.stop = None if stop is None else Stop(*stop)
         self.reasons = tuple(state.get("reasons", ()))
         self.passed = dict(state.get("passed", {}))
+        self.settings_then = dict(state.get("settings", {}))
         self.kept.load_state_dict(state.get("kept", {}))
         self.take_phases(phases_in(state))
         self.processes = state.get("processes", 1)

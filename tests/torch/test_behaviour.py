@@ -409,6 +409,23 @@ def test_images_whose_channels_lie_elsewhere_are_told(images, hint, tmp_path):
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+def test_a_last_batch_of_one_sample_is_told_where_batch_norm_takes_none(tmp_path):
+    x, y = arrays()
+    model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ArgumentError, match="on one sample alone") as caught:
+        colabkit.fit(model, (x[:9], y[:9]), tmp_path, batch_size=8, **QUIET)
+    assert "drop_last=True" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("model", "hint"), [(network, "Pass network()."), (lambda: 0, "Pass a module.")]
+)
+def test_a_function_in_place_of_the_model_is_told(model, hint, tmp_path):
+    with pytest.raises(ArgumentError, match="model is a function") as caught:
+        colabkit.fit(model, arrays(), tmp_path, **QUIET)
+    assert caught.value.hint == hint
+
+
 def test_an_error_of_the_models_own_stays_what_it_is(tmp_path):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         colabkit.fit(nn.Linear(5, 3), arrays(), tmp_path, **QUIET)

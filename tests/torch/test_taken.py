@@ -18,7 +18,7 @@ from torch.utils import data as torch_data
 
 import colabkit
 from colabkit.errors import ArgumentError
-from colabkit.fitting.torch.code_marks import code_mark
+from colabkit.frameworks.code_marks import code_mark
 from tests.torch.cases import arrays
 
 EPOCHS, BATCHES, RATE = 4, 6, 0.1
@@ -251,7 +251,7 @@ def test_weights_of_classes_are_taken_as_passed(tmp_path, capsys):
     for one, other in zip(plain.parameters(), ours.parameters(), strict=True):
         assert torch.equal(one, other)
     said = capsys.readouterr().out
-    assert "Taken as passed now: weight of loss [1.0, 1.0, 1.0] → [1.0, 5.0, 0.5]." in said
+    assert "Taken as passed now: weight of loss [1.0, 1.0, 1.0] → [1.0, 5.0, 0.5]" in said
 
 
 def test_weights_of_classes_that_training_changes_stay(tmp_path):
@@ -285,13 +285,13 @@ SETTINGS: dict[str, tuple[dict[str, Any], str]] = {
     "accumulate": ({"accumulate": 4}, "accumulate 1 → 4"),
     "norm": ({"clip_grad_norm": 0.5}, "clip_grad_norm none → 0.5"),
     "precision": ({"precision": "bf16"}, "precision fp32 → bf16"),
-    "loss": ({"loss": scaled}, "Taken as passed now: loss."),
+    "loss": ({"loss": scaled}, "Taken as passed now: loss; callbacks"),
     "metrics": ({"metrics": ["accuracy", scaled]}, "metrics none → accuracy, scaled"),
     "validation": (
         {"validation_data": arrays(), "eval_every": 2},
-        "validation_data none → passed; eval_every 1 → 2; monitor none → val_loss",
+        "eval_every 1 → 2; callbacks StopAt → none; monitor none → val_loss",
     ),
-    "monitor": ({"monitor": "loss"}, "Taken as passed now: monitor none → loss."),
+    "monitor": ({"monitor": "loss"}, "; monitor none → loss."),
     "smoothing": (
         {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
         "label_smoothing of CrossEntropyLoss in loss 0.0 → 0.1",
@@ -310,20 +310,117 @@ def test_what_no_tensor_shows_is_said(name, tmp_path, capsys):
     assert "Taken as passed now" not in capsys.readouterr().out
 
 
+def ignored(event: Any) -> None:
+    pass
+
+
+class Halving(colabkit.Callback):
+    def __init__(self, every: int, path: str) -> None:
+        self.every, self.path, self.seen = every, path, 0
+
+    def on_epoch_end(self, run: colabkit.Run, epoch: int, logs: Any) -> None:
+        self.seen += 1
+
+
+CALLBACKS: dict[str, tuple[Callable[[], list[Any]], str]] = {
+    "patience": (
+        lambda: [colabkit.EarlyStopping("loss", patience=9), Halving(2, "a/1")],
+        "patience of EarlyStopping 5 → 9",
+    ),
+    "a setting": (
+        lambda: [colabkit.EarlyStopping("loss", patience=5), Halving(3, "a/2")],
+        "every of Halving 2 → 3",
+    ),
+    "one more": (
+        lambda: [print, colabkit.EarlyStopping("loss", patience=5), Halving(2, "a/3")],
+        "callbacks EarlyStopping, Halving → print, EarlyStopping, Halving",
+    ),
+    "none": (list, "callbacks EarlyStopping, Halving → none"),
+}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+def test_callbacks_that_come_or_go_or_are_set_otherwise_are_said(name, tmp_path, capsys):
+    make, phrase = CALLBACKS[name]
+    fitted(tmp_path, callbacks=[colabkit.EarlyStopping("loss", patience=5), Halving(2, "a/0")])
+    callbacks = make()
+    fitted(tmp_path, callbacks=callbacks, epochs=EPOCHS + 1)
+    assert f"Taken as passed now: {phrase}." in capsys.readouterr().out
+    # Where nothing is left to train, nothing is taken.
+    fitted(tmp_path, callbacks=[ignored], epochs=EPOCHS + 1)
+    assert "Taken as passed now" not in capsys.readouterr().out
+    # What an earlier call has counted in the same objects is no setting.
+    fitted(tmp_path, callbacks=callbacks, epochs=EPOCHS + 2)
+    assert "Taken as passed now" not in capsys.readouterr().out
+
+
+def test_callbacks_go_on_wherever_they_stand_among_others(tmp_path):
+    def stopping() -> list[Any]:
+        return [Halving(2, "a"), colabkit.EarlyStopping("loss", patience=2), Halving(2, "b")]
+
+    given = {"epochs": 9, "optimizer": None, "lr": 0.0, "progress": False}
+    alone = fitted(tmp_path / "alone", callbacks=stopping(), **given)
+    callbacks = [StopAt(14), *stopping()]
+    with pytest.raises(StopError):
+        fitted(tmp_path / "run", callbacks=callbacks, **given)
+    callbacks = [ignored, *stopping()]
+    history = fitted(tmp_path / "run", callbacks=callbacks, **given)
+    assert len(history.epochs) == len(alone.epochs) == 3
+    assert [each.seen for each in callbacks[1::2]] == [3, 3]
+
+
+def test_early_stopping_by_another_value_or_none_trains_on(tmp_path, capsys):
+    def epochs(*stopping: Any) -> int:
+        given = {"optimizer": None, "lr": 0.0, "metrics": ["accuracy"], "epochs": 9}
+        return len(fitted(tmp_path, callbacks=stopping, **given).epochs)
+
+    assert epochs(colabkit.EarlyStopping("loss", patience=2)) == 3
+    # Another value has its first epoch, and then so many without a better one.
+    assert epochs(colabkit.EarlyStopping("accuracy", patience=2)) == 3 + 3
+    assert "accuracy is watched now" in capsys.readouterr().out
+    assert epochs() == 9
+    assert "EarlyStopping is none of the callbacks now" in capsys.readouterr().out
+
+
+def test_the_best_of_another_value_is_none_to_beat(tmp_path):
+    fitted(tmp_path, monitor="loss", progress=False)
+    more = {"metrics": ["accuracy"], "epochs": EPOCHS + 3, "progress": False}
+    history = fitted(tmp_path, monitor="accuracy", **more)
+    found = [each for each in colabkit.checkpoints(tmp_path) if each.is_best]
+    rows = history.epochs[EPOCHS:]
+    best = max(rows, key=lambda row: row["accuracy"])
+    assert found[0].epoch == best["epoch"] + 1
+
+
 class Layered(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.layers = network()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.scaled(x)
+
+    def scaled(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
 
 
-def test_an_edited_forward_is_said(tmp_path, capsys, monkeypatch):
-    stopped(tmp_path, Layered())
-    monkeypatch.setattr(Layered, "forward", lambda self, x: self.layers(x) * 2)
-    fitted(tmp_path, Layered())
-    assert "Taken as passed now: the model's forward." in capsys.readouterr().out
+def looped(folder: Path, model: nn.Module, *, epochs: int) -> None:
+    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
+    run = colabkit.Run(folder, model=model, optimizer=optimizer)
+    for _ in run.epochs(epochs):
+        for x, y in run.batches(batches()):
+            optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["forward", "scaled"])
+@pytest.mark.parametrize("train", [fitted, looped])
+def test_edited_code_of_a_model_is_said(name, train, tmp_path, capsys, monkeypatch):
+    train(tmp_path, Layered(), epochs=1)
+    monkeypatch.setattr(Layered, name, lambda self, x: self.layers(x) * 2)
+    train(tmp_path, Layered(), epochs=2)
+    assert "Taken as passed now: the model's code." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("step", [None, 8], ids=["between epochs", "in mid-epoch"])
@@ -332,7 +429,8 @@ def test_a_loop_of_ones_own_says_what_its_layers_and_schedule_are_now(step, tmp_
         optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
         scheduler = make(optimizer)
         objects = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-        run = colabkit.Run(tmp_path, save_every=1, **objects)
+        monitor = None if epochs == 2 else "loss"
+        run = colabkit.Run(tmp_path, save_every=1, monitor=monitor, **objects)
         rates = []
         for _ in run.epochs(epochs):
             for x, y in run.batches(batches()):
@@ -353,6 +451,7 @@ def test_a_loop_of_ones_own_says_what_its_layers_and_schedule_are_now(step, tmp_
     assert rates == rates_by_hand(MAKE["lambda"], 1)[2 if step is None else 1 :]
     said = capsys.readouterr().out
     assert "scheduler CosineAnnealingLR → LambdaLR" in said
+    assert "monitor none → loss" in said
     assert "p of Dropout in model 0.0 → 0.5" in said
 
 

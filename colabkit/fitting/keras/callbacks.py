@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
 from colabkit.errors import ArgumentError
+from colabkit.frameworks.keras.beside import Beside
+from colabkit.frameworks.numbered import numbered
+
+if TYPE_CHECKING:
+    from colabkit.fitting.callbacks import CallbackList
+    from colabkit.fitting.keras.fit_run import KerasRun
 
 _BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
 _TEST_HOOKS = ("on_test_batch_begin", "on_test_batch_end")
@@ -25,6 +31,30 @@ def check_callbacks(callbacks: Sequence[Any]) -> None:
             message = "BackupAndRestore would restore its own, older backup over the checkpoint."
             hint = "Leave it out: this fit saves and resumes by itself, at the very batch."
             raise ArgumentError(message, argument="callbacks", hint=hint)
+
+
+def stopping(callbacks: Sequence[Any], epoch: int) -> str:
+    """Returns the class of the early stopping that ends the training behind an epoch, or ""."""
+    found = (c for c in callbacks if isinstance(c, keras.callbacks.EarlyStopping))
+    return next((type(c).__name__ for c in found if 0 < c.stopped_epoch == epoch), "")
+
+
+def reconsider(run: KerasRun, callbacks: Sequence[Any], own: CallbackList, beside: Beside) -> None:
+    """Takes back an end of an earlier session that would not come with today's callbacks.
+
+    Args:
+        run: The run.
+        callbacks: All of the user's.
+        own: Those in colabkit's form.
+        beside: What is kept of those in Keras' form.
+    """
+    run.reconsider_end(callbacks)
+    own.reconsider(run)
+    for name, callback in numbered(callbacks).items():
+        if isinstance(callback, keras.callbacks.EarlyStopping):
+            has_stopped = beside.kept(f"{name}.stopped_epoch", 0)
+            if has_stopped and beside.kept(f"{name}.wait", 0) < callback.patience:
+                run.go_on(f"patience is {callback.patience} epochs now")
 
 
 def keep_rows(callbacks: Sequence[Any], *, epoch: int) -> None:

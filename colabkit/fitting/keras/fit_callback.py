@@ -10,7 +10,7 @@ import keras
 
 from colabkit.fitting.callbacks import CallbackList
 from colabkit.fitting.fit_run import TRAINING, VALIDATION
-from colabkit.fitting.keras.callbacks import keep_rows, watches_batches, watches_tests
+from colabkit.fitting.keras.callbacks import keep_rows, stopping, watches_batches, watches_tests
 from colabkit.fitting.keras.data_arguments import EmptyEpochError, Supply
 from colabkit.fitting.keras.fit_run import KerasRun
 from colabkit.frameworks.base import Start
@@ -251,7 +251,8 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         run.keep_first(TRAINING, self._feed, run.epoch, self._passes[0].watch)
         stops = bool(model.stop_training) or run.should_stop
         model.stop_training = stops
-        run.end_epoch(scalars(values), stops=stops, finished=run.epoch + 1 >= self._epochs)
+        finished, by = run.epoch + 1 >= self._epochs, stopping(self._callbacks, run.epoch)
+        run.end_epoch(scalars(values), stops=stops, finished=finished, by=by)
 
     def _require_batches(self) -> None:
         """Raises EmptyEpochError where the data gave nothing, now or before a resume."""

@@ -42,6 +42,8 @@ class KerasRun(FitRun):
     """What each epoch is validated on, whose draws count for the verdict as well."""
 
     def _compare_training(self, feed: KerasFeed) -> None:
+        if "class_weight" in differing(self._state.settings_then, self._state.settings):
+            self._state.forget_batches()  # they hold a weight for each sample
         then, now = dict(self._state.known_data.get(0, {})), dict(feed.describe())
         changed = differing(then, now)
         if "batch_size" in changed and "samples" not in changed:
@@ -209,13 +211,15 @@ class KerasRun(FitRun):
         position.step += count - 1
         self._boundary()
 
-    def end_epoch(self, values: Mapping[str, float], *, stops: bool, finished: bool) -> None:
+    def end_epoch(
+        self, values: Mapping[str, float], *, stops: bool, finished: bool, by: str = ""
+    ) -> None:
         """Closes the epoch; when it was the last, everything is saved."""
         if self._cursor is not None:
             self._position.leave(self._cursor)
             self._cursor = None
         if stops and not self.should_stop:
-            self._state.stop = Stop("a callback ended it", self._epochs_total)
+            self._state.stop = Stop(f"{by or 'a callback'} ended it", self._epochs_total, by)
         self.log_epoch(**values)
         self._end_epoch()
         if self.may_be_left:

@@ -13,11 +13,12 @@ import keras
 
 from colabkit.errors import ArgumentError
 from colabkit.fitting.callbacks import CallbackList
-from colabkit.fitting.keras.callbacks import check_callbacks
+from colabkit.fitting.keras.callbacks import check_callbacks, reconsider
 from colabkit.fitting.keras.data_arguments import EmptyEpochError, Supply
 from colabkit.fitting.keras.fit_callback import FitCallback, FitProgress
 from colabkit.fitting.keras.fit_run import KerasRun
 from colabkit.fitting.keras.own_fit import has_own_fit, through_own_fit
+from colabkit.fitting.keras.passed_call import settings_of
 from colabkit.fitting.options import FitOptions
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.keras.beside import Beside
@@ -166,7 +167,7 @@ class _Fitting:
         if strategy_of(model) is not None and hasattr(feed, "batch_sizes"):
             sizes = feed.batch_sizes(options.epochs)
             check_parts(model, example, roots, graph, sizes=sizes)
-        beside = Beside(model, options.callbacks, findings.variables)
+        self._beside = beside = Beside(model, options.callbacks, findings.variables)
         users = [c for c in options.callbacks if isinstance(c, keras.callbacks.Callback)]
         own = CallbackList(
             [c for c in options.callbacks if not isinstance(c, keras.callbacks.Callback)]
@@ -194,6 +195,7 @@ class _Fitting:
                 **generators,
             ),
             epochs=options.epochs,
+            call=settings_of(options),
         )
         if options.initial_epoch:
             self._run.count_from(options.initial_epoch)
@@ -263,7 +265,7 @@ class _Fitting:
         self._inspect_data()
         if run.begins_phase:
             self._own.begin_phase()
-        self._own.reconsider(run)
+        reconsider(run, self._options.callbacks, self._own, self._beside)
         if not self._is_left() and not self._is_end_due():
             run.say_done()
             run.pass_on(epochs)

@@ -28,27 +28,25 @@ class TorchRun(FitRun):
         objects: Mapping[str, Any],
         *,
         epochs: int,
+        call: Mapping[str, Any],
         settings: Mapping[str, Any],
         has_own_optimizers: bool,
     ) -> None:
         self._fit_settings = settings
         self._has_own_optimizers = has_own_optimizers
         self._hold_back: Callable[[], bool] = lambda: False
-        super().__init__(ckpt_dir, options, objects, epochs=epochs)
+        super().__init__(ckpt_dir, options, objects, epochs=epochs, call=call)
 
     def say(self, sentence: str) -> None:
         """Says one sentence to the person at the keyboard."""
         self._display.say(sentence)
 
-    def take_changes(self, step: TrainStep) -> None:
-        """Says which settings of the call are others than before; a schedule goes on at its place.
-
-        One that is new, or steps at other times, is where it would be had it been so all along.
-        """
-        if step.taken:
-            self.say(f"Taken as passed now: {'; '.join(step.taken)}.")
+    def move_schedule(self, step: TrainStep) -> None:
+        """Puts a schedule that is new, or steps at other times, where it would be by now."""
+        then, now = self._state.settings_then, self._state.settings
+        moves = bool(then) and then.get("schedule") != now.get("schedule")
         # What a module is trained with is this adapter.
-        if step.moves_schedule and isinstance(self._adapter, TorchAdapter):
+        if moves and isinstance(self._adapter, TorchAdapter):
             done = step.steps_of_schedule
             self._adapter.begin_schedule_at("scheduler", self.epoch if done is None else done)
 

@@ -24,12 +24,9 @@ from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.fitting.torch.loss import named_loss
 from colabkit.fitting.torch.metrics import Metrics
 from colabkit.fitting.torch.microbatch import SplitStep, require_size
-from colabkit.fitting.torch.mistakes import (
-    check_is_no_pair_in_a_list,
-    check_trains_by_forward,
-)
+from colabkit.fitting.torch.mistakes import check_call, check_is_no_pair_in_a_list
 from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
-from colabkit.fitting.torch.passed_call import evaluation_of
+from colabkit.fitting.torch.passed_call import settings_of
 from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, TrainConfig, TrainStep
@@ -130,7 +127,7 @@ def fit_module(model: nn.Module, data: Any, ckpt_dir: str | Path, options: Torch
     """Trains a module; see ``colabkit.fit``."""
     with telling_before_joining():
         check_is_built("model", model)
-        check_trains_by_forward(model, options.loss)
+        check_call(model, data, options)
     say_or_log = say if options.progress else _logger.warning
     return fit_on_devices(model, data, ckpt_dir, options, train=_fit_here, say=say_or_log)
 
@@ -179,7 +176,6 @@ def _trained(
         accumulate=options.accumulate,
         clip_grad_norm=options.clip_grad_norm,
         left_out=tuple(each for each in own if id(each) not in trained),
-        evaluation=evaluation_of(options),
     )
     if world is not None:
         agree_on_call(world, config, feed, options)
@@ -227,10 +223,11 @@ class _Fitting:
             of_run,
             self._objects(),
             epochs=options.epochs,
+            call=settings_of(config, options),
             settings=_settings(options, config.loss),
             has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
         )
-        self._run.take_changes(self._step)
+        self._run.move_schedule(self._step)
         self._run.note(self._step.verdict())
         self._run.history.params = {
             "verbose": int(options.progress),
@@ -323,6 +320,7 @@ class _Fitting:
     def train(self) -> History:
         run, callbacks = self._run, self._callbacks
         self._say_what_the_loss_trains()
+        run.reconsider_end(callbacks.members)
         callbacks.reconsider(run)
         run.check_data([self._feed, *([] if self._validation is None else [self._validation])])
         if run.is_closed or run.has_passed(self._options.epochs):

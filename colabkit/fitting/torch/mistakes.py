@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from colabkit.errors import ArgumentError
+from colabkit.frameworks.torch.prepared import batches_gathered
+
+if TYPE_CHECKING:
+    from colabkit.fitting.torch.fitting import TorchOptions
 
 _OF_DTYPES = ("dtype", "scalar type", "input type")
 _CHANNELS = (1, 3, 4)
@@ -45,7 +49,13 @@ def check_is_no_pair_in_a_list(data: object) -> None:
         raise _error(message, "Pass a tuple: (x, y).")
 
 
-def check_trains_by_forward(model: nn.Module, loss: Any) -> None:
+def check_call(model: nn.Module, data: Any, options: TorchOptions) -> None:
+    """Raises ArgumentError for what another library's trainer would do, and fit does not."""
+    _check_trains_by_forward(model, options.loss)
+    _check_gathers_as_told(options, data)
+
+
+def _check_trains_by_forward(model: nn.Module, loss: Any) -> None:
     """Raises ArgumentError for a module whose training is written in it, and is not forward."""
     if loss is not None or all(each.__name__ != "LightningModule" for each in type(model).__mro__):
         return
@@ -56,6 +66,22 @@ def check_trains_by_forward(model: nn.Module, loss: Any) -> None:
         " its forward alone, pass loss= and optimizer=."
     )
     raise ArgumentError(message, argument="model", hint=hint)
+
+
+def _check_gathers_as_told(options: TorchOptions, data: Any) -> None:
+    """Raises ArgumentError where Accelerate was told to gather batches, and fit is not."""
+    asked = batches_gathered(options.optimizer, options.scheduler, data)
+    if asked in {1, options.accumulate}:
+        return
+    message = (
+        f"The Accelerator was made with gradient_accumulation_steps={asked}, and accumulate is"
+        f" {options.accumulate}: fit gathers gradients by itself, and knows only the latter."
+    )
+    hint = (
+        f"Pass accumulate={asked} to fit; or loop over colabkit.Run with"
+        " accelerator.accumulate(model)."
+    )
+    raise ArgumentError(message, argument="accumulate", hint=hint)
 
 
 def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> ArgumentError | None:
@@ -76,8 +102,7 @@ def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> Argume
         )
         return _error(f"{message} samples are lists of numbers.", hint)
     if isinstance(error, ValueError):
-        is_of_one = re.search(r"got \dD input", said) is not None
-        return one_sample_error("input", next(_tensors_in(inputs), 0)) if is_of_one else None
+        return _mistake_of_one(said, next(_tensors_in(inputs), 0))
     if isinstance(error, TypeError):
         return _mistake_in_count(model, inputs) or _mistake_in_kind(inputs)
     wanted = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
@@ -97,6 +122,14 @@ def mistake_in_inputs(error: Exception, model: nn.Module, inputs: Any) -> Argume
             hint = "If they are images of one channel, pass x.unsqueeze(1); of NumPy, x[:, None]."
             return _error(message + "PyTorch's images are [N, C, H, W].", hint)
     return None
+
+
+def _mistake_of_one(said: str, value: Any) -> ArgumentError | None:
+    if "Expected more than 1 value per channel" in said:
+        message = f"BatchNorm cannot train on one sample alone: the batch is {form_of(value)}."
+        hint = "Pass another batch_size, or a DataLoader with drop_last=True, for the last batch."
+        return _error(message, hint)
+    return one_sample_error("input", value) if re.search(r"got \dD input", said) else None
 
 
 def one_sample_error(what: str, value: Any) -> ArgumentError:

@@ -24,9 +24,7 @@ from colabkit.fitting.torch.loss import LossFunction, infer_loss, own_loss
 from colabkit.fitting.torch.metrics import Metrics
 from colabkit.fitting.torch.mistakes import check_loss, mistake_in_inputs, mistake_in_target
 from colabkit.fitting.torch.optimizers import left_out_error
-from colabkit.fitting.torch.passed_call import settings_of
 from colabkit.fitting.torch.schedules import Schedule
-from colabkit.frameworks.differences import differing, phrases_of
 from colabkit.frameworks.torch.device import Precision, moved
 from colabkit.runs.verdict import ResumeVerdict
 
@@ -37,7 +35,6 @@ class TrainConfig:
 
     Attributes:
         left_out: Weights of the loss that the optimizer does not train.
-        evaluation: What is passed of the evaluation after each epoch, by name.
     """
 
     model: nn.Module
@@ -50,7 +47,6 @@ class TrainConfig:
     accumulate: int = 1
     clip_grad_norm: float | None = None
     left_out: tuple[nn.Parameter, ...] = ()
-    evaluation: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class ForwardResult(NamedTuple):
@@ -227,11 +223,6 @@ class TrainStep:
         self._length: int | None = None
         self._changed: tuple[str, ...] = ()
         self.cut = Cut()
-        self.taken: tuple[str, ...] = ()
-        """What is passed otherwise than in the session before, a phrase each."""
-        self.moves_schedule = False
-        """Whether the schedule steps at other times than it did then."""
-        self._passed = settings_of(config)
         self._zero_grad = zero_grad_of(config.optimizer)
         self._optimizer_step = step_of(config.optimizer)
         self.scaler = config.precision.scaler(config.device)
@@ -363,7 +354,6 @@ class TrainStep:
             "group": self._group,
             "batches_done": self._batches_done,
             "updates": self._updates,
-            "passed": self._passed,
             **self.cut.state_dict(),
         }
 
@@ -375,11 +365,6 @@ class TrainStep:
         self._updates = state.get("updates", 0)
         self._changed = size_changes(state.get("microbatch"), None)
         self.cut = Cut.of_state(state)
-        changed = differing(state.get("passed", {}), self._passed)
-        self.moves_schedule = "schedule" in changed
-        if "none" in changed.get("schedule", ()):
-            del changed["schedule"]  # the run says which one came or went
-        self.taken = tuple(phrases_of(changed))
         self._forward.is_first = not (self._updates or self._batches_done)
 
     @property

@@ -17,7 +17,7 @@ from colabkit.frameworks.begun_anew import begun_anew, changes, is_row_of
 from colabkit.frameworks.keras.compare import record
 from colabkit.frameworks.keras.evaluating import Moment, Moments
 from colabkit.frameworks.keras.loop_inspect import LoopInspector, variables_of
-from colabkit.frameworks.keras.passed_settings import PassedSettings, parts_of
+from colabkit.frameworks.keras.passed_settings import PassedSettings, parts_of, told_of
 from colabkit.frameworks.keras.randomness import forget_draws, seed_streams
 from colabkit.frameworks.keras.replicas import replicas_of
 from colabkit.frameworks.keras.sources import FeedOptions, feed_of
@@ -234,6 +234,10 @@ class KerasAdapter:
 
     def _settings(self) -> PassedSettings:
         return PassedSettings(self.state.models, self.state.optimizers)
+
+    def told(self) -> dict[str, Any]:
+        """Returns the metrics of the models, and marks of the user's own code in them."""
+        return told_of(self.state.models)
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""

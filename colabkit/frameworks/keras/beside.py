@@ -160,6 +160,10 @@ class Beside:
         self._kept = {kind: dict(values) for kind, values in state.items()}
         self._put_back()
 
+    def kept(self, path: str, default: Any) -> Any:
+        """Returns a plain value as the checkpoint has it that was restored."""
+        return self._kept.get("plain", {}).get(path, default)
+
     def _inspect(self) -> None:
         found = variables_within(self._roots)
         reached = {part for variable in found.values() for part in ids_of(variable)}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import numbers
+import types
 from collections.abc import Mapping
 from typing import Any
 
 import keras
 
+from colabkit.frameworks.code_marks import code_mark, code_of
 from colabkit.frameworks.differences import differing, digest_of, phrases_of
-from colabkit.frameworks.keras.names import stable_names
+from colabkit.frameworks.keras.names import layers_of, stable_names
 
 
 def parts_of(models: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[str, str]:
@@ -24,6 +26,22 @@ def parts_of(models: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[s
         trained = [key for key, variable in pairs if id(variable) in trainable]
         parts[name] = f"{len(trained)} of {len(names)} variables ({digest_of(sorted(trained))})"
     return parts | {name: type(optimizer).__name__ for name, optimizer in optimizers.items()}
+
+
+def told_of(models: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what models are measured by, and marks of the user's own code in them."""
+    found: dict[str, Any] = {}
+    for name, model in models.items():
+        compiled = getattr(model, "_compile_metrics", None)
+        kinds = ("_user_metrics", "_user_weighted_metrics")
+        given = keras.tree.flatten([getattr(compiled, kind, None) for kind in kinds])
+        metrics = [each for each in given if each is not None]
+        losses = [each for each in keras.tree.flatten(getattr(model, "loss", None)) if each]
+        words = [getattr(each, "name", None) or _plain(each) for each in metrics]
+        found[f"metrics of {name}"] = ", ".join(map(str, words)) or "none"
+        functions = [e for e in (*losses, *metrics) if isinstance(e, types.FunctionType)]
+        found[f"the {name}'s code"] = [*code_of(layers_of(model)), *map(code_mark, functions)]
+    return found
 
 
 class PassedSettings:

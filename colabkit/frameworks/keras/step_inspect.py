@@ -15,6 +15,7 @@ from colabkit.frameworks.keras.randomness import restore_state, state_of, stream
 from colabkit.frameworks.keras.reach import generators_within, has_foreign_code
 from colabkit.frameworks.keras.thread_streams import global_states
 from colabkit.frameworks.keras.variables import backend_name, is_compiled
+from colabkit.frameworks.numbered import numbered
 
 _UNSEEN = (
     "the model's step draws from tf.random, whose place nothing can save"
@@ -55,10 +56,7 @@ class StepFindings:
 
 def roots_of(model: Any, callbacks: Sequence[Any]) -> dict[str, Any]:
     """Returns by name all that may hold code of the user's own; of no model where it is None."""
-    roots = {
-        f"callback {place} {type(callback).__name__}": callback
-        for place, callback in enumerate(callbacks)
-    }
+    roots = numbered(callbacks)
     if model is None:
         return roots
     for name in ("loss", "_compile_loss", "_compile_metrics", "optimizer"):

@@ -290,6 +290,10 @@ class PlainAdapter:
         """Takes nothing."""
         return ()
 
+    def told(self) -> dict[str, Any]:
+        """Returns nothing."""
+        return {}
+
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""
         return {

@@ -14,6 +14,7 @@ import torch
 from colabkit.checkpoint import NOTED, Cutter, Section, TensorBackend, TensorSpec
 from colabkit.frameworks.base import Feed, Owned
 from colabkit.frameworks.batch_watches import BatchWatch, Watch
+from colabkit.frameworks.code_marks import code_of
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
 from colabkit.frameworks.small_copies import few_weights, small_copies
@@ -390,6 +391,11 @@ class TorchAdapter:
     def begin_schedule_at(self, name: str, steps: int) -> None:
         """Moves a schedule, as it was made, to the place after so many steps of its own."""
         self._passed.begin_at(name, steps)
+
+    def told(self) -> dict[str, Any]:
+        """Returns marks of the code of the user's own classes within each module."""
+        modules = self._state.modules.items()
+        return {f"the {name}'s code": code_of(module.modules()) for name, module in modules}
 
     def environment(self) -> dict[str, Any]:
         """Returns what must be the same for the same bits."""

@@ -12,6 +12,7 @@ from torch.utils import data as torch_data
 from colabkit.frameworks.base import Feed, Start
 from colabkit.frameworks.lending import lend
 from colabkit.frameworks.torch.device import moved
+from colabkit.frameworks.users_own import attributes_of
 
 
 def is_prepared_loader(loader: object) -> bool:
@@ -44,6 +45,17 @@ def gathers_gradients() -> bool:
     """
     state = getattr(sys.modules.get("accelerate.state"), "GradientState", None)
     return getattr(state, "_shared_state", {}).get("sync_gradients") is False
+
+
+def batches_gathered(*objects: object) -> int:
+    """Returns how many batches make one step where Accelerate has prepared any of the objects.
+
+    Source:
+        ``Accelerator(gradient_accumulation_steps=...)`` is one setting for the process.
+    """
+    # Its loaders, optimizers and schedules all hold it.
+    held = (attributes_of(each).get("gradient_state") for each in objects)
+    return max(getattr(each, "num_steps", 1) for each in held)
 
 
 class PreparedFeed:

@@ -139,7 +139,7 @@ class NumpyAdapter:
     def passed(self) -> dict[str, Any]:
         return {}
 
-    left = passed
+    left = told = passed
 
     def take_changes(self, then: Mapping[str, Any]) -> tuple[str, ...]:
         return ()

@@ -6,23 +6,22 @@ import functools
 import hashlib
 import sys
 import types
+from collections.abc import Iterable
 from typing import Any
 
-from torch import nn
-
-from colabkit.frameworks.users_own import is_users_module
+from colabkit.frameworks.users_own import is_of_users_class, is_users_module
 
 
 def code_mark(function: Any) -> str:
     """Returns a mark that a function of the user's has as long as its code is the same.
 
-    Of others it is their name: their code is the library's. A module is told by its layers.
+    Of others it is their name: their code is the library's.
 
     Example:
-        >>> code_mark(None), code_mark(nn.L1Loss())
-        ('', '')
+        >>> code_mark(None), code_mark(sorted)
+        ('', 'sorted')
     """
-    if function is None or isinstance(function, nn.Module):
+    if function is None:
         return ""
     if isinstance(function, functools.partial):
         return f"{code_mark(function.func)} {sorted(function.keywords)}"
@@ -33,6 +32,23 @@ def code_mark(function: Any) -> str:
     # Another Python compiles it otherwise.
     version = ".".join(map(str, sys.version_info[:2]))
     return f"{name} ({version} {_digest(code)})"
+
+
+def methods_of(kind: type) -> dict[str, str]:
+    """Returns the marks of the methods that a class of the user's own has, by name; no others."""
+    own = [each for each in kind.__mro__ if is_of_users_class(each)]
+    found = {name: value for each in reversed(own) for name, value in vars(each).items()}
+    return {
+        name: code_mark(value)
+        for name, value in sorted(found.items())
+        if isinstance(value, types.FunctionType) and (name == "__call__" or name[:2] != "__")
+    }
+
+
+def code_of(objects: Iterable[Any]) -> list[str]:
+    """Returns the marks of all methods of the user's own that objects have, class by class."""
+    kinds = {type(each) for each in objects}
+    return sorted(f"{k.__qualname__} {mark}" for k in kinds for mark in methods_of(k).values())
 
 
 def _digest(code: types.CodeType) -> str:
