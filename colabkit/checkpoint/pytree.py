@@ -232,6 +232,14 @@ class _Encoder:
 
     def _composite(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
         """Takes a tensor apart that is made of others: codes and scales, say."""
+        if hasattr(value, "device_mesh"):
+            where = ".".join(path)
+            message = f"{where} is in pieces, of which each process holds one."
+            hint = (
+                "Keep it in an attribute of the model, in an object with state_dict and"
+                " load_state_dict that Run is given, or whole: value.full_tensor()."
+            )
+            raise StateError(message, where=where, hint=hint)
         names, context = value.__tensor_flatten__()
         return {
             TAG: "composite",

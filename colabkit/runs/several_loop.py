@@ -38,7 +38,8 @@ class RunOfSeveral(Agreeing, Run):
         self._digest = self._adapter.weights_digest  # type: ignore[attr-defined]  # PyTorch's
         self._agree(options)
         provided = f"provided {process_count()} processes go on"
-        self._verdict = self._verdict.adding(notices=(provided,))
+        others = self._adapter.with_names_of_wrappers()  # type: ignore[attr-defined]  # PyTorch's
+        self._verdict = self._verdict.adding(notices=(provided, *others))
 
     def _kept_in(self, ckpt_dir: str | Path, options: CheckpointOptions) -> CheckpointManager:
         joining = getattr(self._adapter, "join_processes", None)

@@ -204,6 +204,20 @@ def test_one_process_that_shuffles_otherwise_does_not_go_on_in_mid_epoch(tmp_pat
         trained_on(tmp_path, 1, steps=None, is_shared=False)
 
 
+def test_an_average_of_the_wrapped_module_is_named_from_the_start(tmp_path):
+    def work(_: int) -> None:
+        model = DistributedDataParallel(network())
+        averaged = torch.optim.swa_utils.AveragedModel
+        for at, (of, is_named) in enumerate([(model, True), (model.module, False)]):
+            optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+            objects = {"model": model, "optimizer": optimizer, "ema": averaged(of)}
+            run = colabkit.Run(tmp_path / f"{at}", objects=objects, progress=False)
+            assert ("AveragedModel(model.module)" in str(run.verdict)) is is_named
+            assert str(run.verdict).startswith("Resume is exact")
+
+    came_through(work, 2, tmp_path)
+
+
 def test_an_interrupt_of_one_process_saves_and_ends_all(undisturbed, tmp_path):
     def at_step(_: Any, now: int) -> None:
         if now == 4 and rank() == 1:

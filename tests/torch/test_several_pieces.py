@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils import data as torch_data
 
 import colabkit
-from colabkit.errors import ArgumentError
+from colabkit.errors import ArgumentError, ProcessLostError, StateError
 from colabkit.frameworks.torch import world
 from tests import abilities, format_reader
 from tests.torch.cases import arrays, network
@@ -304,6 +304,23 @@ def test_pieces_that_training_has_made_are_pieces_again(where, tmp_path):
         again, verdict = trained(tmp_path / "run")
         assert all(map(torch.equal, again, alone))
         assert verdict.startswith("Resume is exact")
+
+    came_through(work, 2, tmp_path)
+
+
+def test_pieces_among_the_loops_own_values_are_an_error_that_says_where_to_keep_them(tmp_path):
+    def keep_pieces() -> None:
+        model = in_pieces(network())
+        run = colabkit.Run(tmp_path / "run", model=model, progress=False)
+        kept = run.state(anchor=None)
+        for _ in run.batches(shared_out()):
+            kept.anchor = next(model.parameters()).detach().clone()
+
+    def work(_: int) -> None:
+        with pytest.raises((StateError, ProcessLostError)) as caught:
+            keep_pieces()
+        assert "kept.anchor is in pieces" in str(caught.value)
+        assert "an object with state_dict and load_state_dict" in str(caught.value)
 
     came_through(work, 2, tmp_path)
 

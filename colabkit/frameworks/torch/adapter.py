@@ -50,6 +50,7 @@ from colabkit.frameworks.torch.wrapped import (
     require_wrapped,
     unwrapped,
     weights_digest,
+    with_names_of_wrappers,
 )
 from colabkit.storage import Bytes
 
@@ -98,6 +99,10 @@ class TorchAdapter:
         """
         require_wrapped(self._given)
         return join(self.device)
+
+    def with_names_of_wrappers(self) -> tuple[str, ...]:
+        """Returns which objects only as many processes find again, a phrase each."""
+        return with_names_of_wrappers(self._given)
 
     def reshard(self) -> None:
         """Gives back whole weights that a forward has left in the place of pieces.

@@ -122,6 +122,17 @@ def reasons_against(objects: Mapping[str, Any], processes: int) -> tuple[str, ..
     return tuple(found)
 
 
+def with_names_of_wrappers(objects: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns which modules hold a wrapped one, whose names another number would not find."""
+    modules = {n: unwrapped(each) for n, each in objects.items() if isinstance(each, nn.Module)}
+    found = [n for n, each in modules.items() if any(map(wrapper_of, each.modules()))]
+    return tuple(
+        f"{name} holds a wrapped module, whose names no other number finds: wrap none,"
+        " AveragedModel(model.module)"
+        for name in found
+    )
+
+
 def _remembers(hook: Any) -> bool:
     """Whether a hook of the user's may keep something of the buckets that it sums."""
     kept = CodeVariables([hook]).variables().values()
