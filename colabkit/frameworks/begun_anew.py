@@ -98,7 +98,7 @@ def code_of(path: str) -> str:
 
 
 def _shown(path: str) -> str:
-    return path.replace(f".values(){_ANY}", _ANY)
+    return path.replace(f".values(){_ANY}", _ANY).removeprefix(":")
 
 
 def _names_of(paths: Iterable[str]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from types import CodeType, FrameType
 from typing import Any
 
-from colabkit.frameworks.users_own import attributes_of
+from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 from colabkit.runs.leaving import frames_over
 from colabkit.runs.loop_conditions import is_conditional
 from colabkit.runs.loop_events import Event, Reader
@@ -64,9 +64,11 @@ def handed_on(loop: weakref.ref[Any], held: Held) -> dict[str, Any]:
 
 
 def spelled(loop: weakref.ref[Any], held: Held, path: str) -> str:
-    """Returns a path with its dicts as ``values()``, over whose parts a program can loop."""
+    """Returns a path as code has it: of dicts, over whose parts it loops, the ``values()``."""
     for frame in frames_over(loop()):
         values = Values(frame, held)
+        if values.is_yet_to_be_set(path):
+            return f":{path}"
         for row in reversed([each.removesuffix(ANY) for each in prefixes_of(path)]):
             if path.startswith(row + ANY) and isinstance(values.of(row), dict):
                 path = f"{row}.values(){path[len(row) :]}"
@@ -128,7 +130,8 @@ def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple
     set_first, set_last = _set_first(own.events), _set_last(own.events)
     for path in dict.fromkeys(each.path for each in own.events if each.verb in _WRITES):
         is_from_before = not any(within(path, each) for each in set_first)
-        if not (is_from_before and values.has(path)) or values.is_held(path):
+        is_there = values.has(path) or values.is_yet_to_be_set(path)
+        if not (is_from_before and is_there) or values.is_held(path):
             continue
         value = values.of(path)
         if is_metric(value) and path in set_last:
@@ -151,10 +154,12 @@ def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple
 
 def _set_first(events: Iterable[Event]) -> set[str]:
     """Returns the paths that are set before they are read, whatever happens."""
-    first: dict[str, Event] = {}
+    first: dict[str, Event | None] = {}
     for each in events:
         first.setdefault(each.path, each)
-    return {p for p, each in first.items() if each.verb is Verb.SET and not is_conditional(each)}
+        for owner in prefixes_of(each.path)[:-1]:
+            first.setdefault(owner, None)  # whose attribute is read or set is read itself
+    return {p for p, e in first.items() if e and e.verb is Verb.SET and not is_conditional(e)}
 
 
 def _set_last(events: Iterable[Event]) -> set[str]:
@@ -259,7 +264,8 @@ def _is_set(value: object, verbs: set[Verb]) -> bool:
     is_data = all(hasattr(type(value), each) for each in ("__iter__", "__len__"))
     is_data = is_array(value) or (is_data and not hasattr(type(value), "shape"))
     is_plain = is_lone(value) or is_single(value) or is_row(value) or isinstance(value, _PLAIN)
-    return Verb.SET in verbs and (is_plain or is_data)
+    is_own = is_of_users_class(type(value)) and not has_state(value)
+    return Verb.SET in verbs and (is_plain or is_data or is_own)
 
 
 def _is_changed(value: object, verbs: set[Verb]) -> bool:

@@ -117,11 +117,6 @@ _SLOT = types.MethodWrapperType
 def _of_class(value: Any, name: str) -> Any:
     """Returns what a class keeps for an object, or has for it until it is first set."""
     found: Any = vars(owner_of(value, name)).get(name, MISSING)
-    if isinstance(found, types.MemberDescriptorType):  # one of __slots__
-        try:
-            return found.__get__(value, type(value))
-        except AttributeError:  # it is yet to be set
-            return MISSING
     if found is MISSING and isinstance(value, dict):  # one whose keys are attributes, maybe
         has_own = in_class(type(value), "__getattr__") is not MISSING
         return dict.get(value, name, MISSING) if has_own else MISSING

@@ -17,6 +17,7 @@ from colabkit.runs.loop_source import Definition, Source, function_at
 from colabkit.runs.loop_values import Values
 
 _NAMESPACES = frozenset({"globals", "locals", "vars"})
+_ASKING = frozenset({"getattr", "hasattr"})
 _SETTING = frozenset({"__setattr__", "setattr"})
 
 
@@ -59,6 +60,8 @@ class Room:
                 found = whole + key_of(node.slice)
         elif is_super(node):
             return self.receiver()
+        elif (asked := _attribute_asked(node)) is not None:
+            return self.path(asked)
         elif isinstance(node, ast.Call) and not (node.args or node.keywords):
             found = self._given_back_by(node.func)
         if found is None:
@@ -330,6 +333,15 @@ def set_at(node: ast.AST) -> list[str]:
 
 def _declared(node: ast.AST) -> list[str]:
     return node.names if isinstance(node, ast.Global | ast.Nonlocal) else []
+
+
+def _attribute_asked(node: ast.AST) -> ast.Attribute | None:
+    """Returns what ``getattr(pace, "count")`` is: ``pace.count``."""
+    if not isinstance(node, ast.Call) or verb_of(node) not in _ASKING or len(node.args) < 2:
+        return None
+    owner, name = node.args[:2]
+    is_name = isinstance(name, ast.Constant) and isinstance(name.value, str)
+    return ast.Attribute(owner, name.value, ast.Load()) if is_name else None  # type: ignore[attr-defined]
 
 
 def is_super(node: ast.AST) -> bool:

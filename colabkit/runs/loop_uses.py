@@ -10,7 +10,7 @@ from colabkit.frameworks.users_own import package_of
 from colabkit.runs.loop_events import Event, Reader
 from colabkit.runs.loop_gradients import is_backward_of, other_reads
 from colabkit.runs.loop_paths import container_of, is_part, prefixes_of, root_of
-from colabkit.runs.loop_rooms import Room, done_by, verb_of
+from colabkit.runs.loop_rooms import Room, done_by, set_at, verb_of
 from colabkit.runs.loop_values import Values, is_row
 from colabkit.runs.loop_writes import CHANGING, Verb
 
@@ -151,8 +151,10 @@ class Uses:
                 return acts and not self._is_for_eye(statement, room, path)
             case ast.Assign(targets=targets):
                 return any(self._goes_into(each, room, path) for each in targets)
-            case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
+            case ast.AnnAssign(target=target):
                 return self._goes_into(target, room, path)
+            case ast.AugAssign(target=target):
+                return _is_part_of_row(target, room) or self._goes_into(target, room, path)
             case ast.If(test=test, body=body, orelse=orelse) if child is test:
                 return not all(self._is_for_eye(each, room, path) for each in (*body, *orelse))
             case ast.For(iter=row, body=body, orelse=orelse) if child is row:
@@ -262,6 +264,14 @@ class Uses:
         is_plain = value is None or isinstance(value, int | float | str)
         name = value.__name__ if isinstance(value, ModuleType) else type(value).__module__
         return "" if is_plain else str(name)
+
+
+def _is_part_of_row(target: ast.expr, room: Room) -> bool:
+    """Whether a name is what a loop over a row gives, and may be written into: a weight."""
+    if not isinstance(target, ast.Name):
+        return False
+    loops = (each for each in room.source.around(target) if isinstance(each, ast.For))
+    return any(target.id in set_at(e) for each in loops for e in ast.walk(each.target))
 
 
 def _calls_chosen(parent: ast.AST, child: ast.AST) -> list[ast.Call]:

@@ -13,9 +13,13 @@ from types import CellType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from colabkit.frameworks.bystanders import is_cached
-from colabkit.frameworks.users_own import attributes_of, is_of_users_class
+from colabkit.frameworks.users_own import (
+    attributes_of,
+    carries_attributes,
+    is_of_users_class,
+)
 from colabkit.runs.leaving import reads_loop
-from colabkit.runs.loop_paths import MISSING, followed, owner_of, prefixes_of, root_of
+from colabkit.runs.loop_paths import MISSING, followed, in_class, owner_of, prefixes_of, root_of
 
 _ROWS = (list, set, dict, collections.deque)
 # What those of Keras have, and those of NNX and TorchMetrics.
@@ -165,6 +169,15 @@ class Values:
         is_hidden = name in self._locals and self._locals is not self._globals
         is_own = isinstance(value, ModuleType) and vars(value) is self._globals
         return name if is_own and not is_hidden else f"{path}.{name}"
+
+    def is_yet_to_be_set(self, path: str) -> bool:
+        """Whether it is an attribute that an object may be given, and has not."""
+        owner, dot, name = path.rpartition(".")
+        is_attribute = bool(dot) and not path.endswith(("]", ")")) and self.is_object(owner)
+        if not is_attribute or self.has(path):
+            return False
+        value = self._at(owner)
+        return carries_attributes(value) and in_class(type(value), name) is MISSING
 
     def is_answer(self, path: str) -> bool:
         """Whether it is what a function gives that remembers it, be it yet to be made."""

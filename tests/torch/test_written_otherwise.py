@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import enum
 import functools
@@ -105,6 +106,11 @@ class Slotted:
 
 @dataclasses.dataclass(slots=True)
 class Row:
+    count: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
     count: int = 0
 
 
@@ -430,7 +436,44 @@ def by_bar(run: Any, step: Any) -> None:
     other.close()
 
 
+def made_at_first_use(run: Any, step: Any) -> None:
+    def faster() -> float:
+        faster.count = getattr(faster, "count", 0) + 1  # type: ignore[attr-defined]
+        return 1 / faster.count  # type: ignore[attr-defined]
+
+    pace = types.SimpleNamespace()
+    for row in run.items(range(3)):
+        if not hasattr(pace, "mean"):
+            pace.mean = 1.0
+        pace.mean = 0.9 * pace.mean + 0.1 * row
+        step(pace.mean * faster())
+
+
+def by_replaced_values(run: Any, step: Any) -> None:
+    pair, frozen, whole = collections.namedtuple("Pair", "count rate")(0, 1.0), Frozen(), Pace()
+    for _ in run.items(range(3)):
+        step(pair.count + frozen.count + whole.count)
+        pair = pair._replace(count=pair.count + 1)
+        frozen = dataclasses.replace(frozen, count=frozen.count + 1)
+        whole = whole if whole.count > 9 else Quicker()
+
+
+def goes_down_by_hand(run: Any, step: Any) -> None:
+    rate, moves = torch.tensor(0.1), {}
+    for _ in run.items(range(3)):
+        gradients = torch.autograd.grad(run.model(torch.ones(2)).sum(), run.model.parameters())
+        with torch.no_grad():
+            for weight, gradient in zip(run.model.parameters(), gradients, strict=True):
+                moves[weight] = 0.9 * moves.get(weight, 0.0) + gradient
+                weight -= rate * moves[weight]
+        rate *= 0.9
+    step()
+
+
 NAMED = {
+    made_at_first_use: {"faster.count", "pace.mean"},
+    by_replaced_values: {"pair", "frozen", "whole"},
+    goes_down_by_hand: {"rate", "moves"},
     by_bar: {"bar.n", "other.n"},
     in_rows: {"paces[...].count", "named[...].count", "deep[...][...].count"},
     by_words_of_python: {"pace._in"},
