@@ -11,7 +11,7 @@ from colabkit.runs.loop_events import Event, Reader
 from colabkit.runs.loop_gradients import is_backward_of, other_reads
 from colabkit.runs.loop_paths import container_of, is_part, prefixes_of, root_of
 from colabkit.runs.loop_rooms import Room, done_by, set_at, verb_of
-from colabkit.runs.loop_values import Values, is_row
+from colabkit.runs.loop_values import Values, counts_itself, is_row
 from colabkit.runs.loop_writes import CHANGING, Verb
 
 _SHOWING = frozenset({
@@ -151,14 +151,13 @@ class Uses:
                 return acts and not self._is_for_eye(statement, room, path)
             case ast.Assign(targets=targets):
                 return any(self._goes_into(each, room, path) for each in targets)
-            case ast.AnnAssign(target=target):
-                return self._goes_into(target, room, path)
-            case ast.AugAssign(target=target):
+            case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
                 return _is_part_of_row(target, room) or self._goes_into(target, room, path)
             case ast.If(test=test, body=body, orelse=orelse) if child is test:
                 return not all(self._is_for_eye(each, room, path) for each in (*body, *orelse))
             case ast.For(iter=row, body=body, orelse=orelse) if child is row:
-                return not all(self._is_for_eye(each, room, path) for each in (*body, *orelse))
+                is_for_eye = (self._is_for_eye(each, room, path) for each in (*body, *orelse))
+                return not (self._counts_turns(row, room, path) or all(is_for_eye))
             case ast.With(items=items) | ast.AsyncWith(items=items):
                 return any(self._is_entered_by(e, room, path) for e in items if e is child)
             case ast.Return():
@@ -166,6 +165,12 @@ class Uses:
             case ast.Assert() | ast.Delete():
                 return False
         return True
+
+    def _counts_turns(self, row: ast.expr, room: Room, path: str) -> bool:
+        """Whether a loop is over what counts its turns itself, and goes by that no more."""
+        owner, _, name = path.rpartition(".")
+        is_over = any(room.path(e) == owner for e in ast.walk(row) if isinstance(e, ast.Name))
+        return is_over and counts_itself(self._values.of(owner), name)
 
     def _is_entered_by(self, item: ast.withitem, room: Room, path: str) -> bool:
         if item.context_expr not in self._reader.rooms:

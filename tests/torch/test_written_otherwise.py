@@ -600,7 +600,8 @@ def logs_with_libraries(run: Any, step: Any) -> None:
 def shows_a_bar(run: Any, step: Any) -> None:
     bar = tqdm.tqdm(run.items(range(3)), total=3)
     for _ in bar:
-        bar.set_postfix(loss=step(1 / bar.total).item(), done=bar.n)
+        loss = step(1 / bar.total)
+        bar.set_postfix(loss=loss.item(), done=bar.n)
 
 
 EYE = [
