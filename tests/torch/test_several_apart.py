@@ -90,7 +90,8 @@ def ends_of_both(folder: Path, work: Callable[[], Any]) -> list[str]:
         said = ""
     except (ColabKitError, BoomError, RuntimeError) as error:
         said = f"{type(error).__name__}: {error}"
-    (folder / f"ended-{rank}").write_text(said)
+    (folder / f"ending-{rank}").write_text(said)
+    (folder / f"ending-{rank}").rename(folder / f"ended-{rank}")  # whole, once it is there
     until_s = time.monotonic() + WAIT_S
     ends = [folder / f"ended-{each}" for each in range(dist.get_world_size())]
     while not all(end.exists() for end in ends):
