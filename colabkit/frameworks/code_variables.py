@@ -118,7 +118,9 @@ class CodeVariables:
         return found
 
     def __setattr__(self, name: str, value: Any) -> None:
-        vars(self)["_places"][name].put(value)
+        place = vars(self)["_places"].get(name)
+        if place is not None:  # or the code was edited, and knows it no more
+            place.put(value)
 
 
 class _Reading:

@@ -455,6 +455,24 @@ def test_a_loop_of_ones_own_says_what_its_layers_and_schedule_are_now(step, tmp_
     assert "p of Dropout in model 0.0 → 0.5" in said
 
 
+def counting(*, counts: bool) -> type[nn.Module]:
+    class Counting(Layered):
+        if counts:
+            calls = 0
+
+            def forward(self, x: torch.Tensor) -> torch.Tensor:
+                Counting.calls += 1
+                return super().forward(x)
+
+    return Counting
+
+
+def test_what_edited_code_knows_no_more_is_left_out(tmp_path, capsys):
+    fitted(tmp_path, counting(counts=True)(), epochs=1)
+    fitted(tmp_path, counting(counts=False)(), epochs=2)
+    assert "Taken as passed now: the model's code." in capsys.readouterr().out
+
+
 def test_a_loss_that_asks_for_members_of_a_set_is_the_same_in_each_process():
     def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return output.sum() if target.ndim in {0, 8} else output.mean()
