@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import enum
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType, FrameType
 from typing import Any
 
@@ -152,17 +152,18 @@ def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple
             yield path, values.of(path)
 
 
-def _set_first(events: Iterable[Event]) -> set[str]:
+def _set_first(events: Sequence[Event]) -> set[str]:
     """Returns the paths that are set before they are read, whatever happens."""
     first: dict[str, Event | None] = {}
     for each in events:
         first.setdefault(each.path, each)
         for owner in prefixes_of(each.path)[:-1]:
             first.setdefault(owner, None)  # whose attribute is read or set is read itself
-    return {p for p, e in first.items() if e and e.verb is Verb.SET and not is_conditional(e)}
+    firsts = {path: each for path, each in first.items() if each and each.verb is Verb.SET}
+    return {path for path, each in firsts.items() if not is_conditional(each, events)}
 
 
-def _set_last(events: Iterable[Event]) -> set[str]:
+def _set_last(events: Sequence[Event]) -> set[str]:
     """Returns the paths that are set behind all that changes them, wherever that is done."""
     writes: dict[str, list[Event]] = {}
     for each in events:
@@ -172,7 +173,7 @@ def _set_last(events: Iterable[Event]) -> set[str]:
         path
         for path, (*others, last) in writes.items()
         if last.verb is Verb.SET
-        and (not is_conditional(last) or all(_is_beside(each, last) for each in others))
+        and (not is_conditional(last, events) or all(_is_beside(each, last) for each in others))
     }
 
 

@@ -470,7 +470,78 @@ def goes_down_by_hand(run: Any, step: Any) -> None:
     step()
 
 
+def sets_or_goes_on_counting(run: Any, step: Any) -> None:
+    wait = tries = best = 0
+    pace, other = Pace(), Pace()
+    for epoch in run.epochs(3):
+        loss = sum(float(step()) for _ in run.items(range(2)))
+        if loss < epoch - 9:
+            wait, pace.count, other.count, tries = 0, 0, 0, 0
+        else:
+            wait += 1
+            pace.count = pace.count + 1
+            other.faster()
+            tries = [tries + 1][0]
+        if wait >= 4 or pace.count >= 4 or other.count >= 4 or tries > best + 4:
+            break
+
+
+def sets_or_counts_and_goes_on(run: Any, step: Any) -> None:
+    wait = fails = kinds = 0
+    for epoch in run.epochs(3):
+        loss = sum(float(step()) for _ in run.items(range(2)))
+        match epoch:
+            case 7:
+                kinds = 0
+            case _:
+                kinds += 1
+        try:
+            1 / (epoch - 7)
+        except ZeroDivisionError:
+            fails += 1
+        else:
+            fails = 0
+        if loss < epoch - 9:
+            wait = 0
+        elif wait > 4:
+            break
+        else:
+            wait += 1
+            continue
+        if fails + kinds > 4:
+            break
+
+
+def sets_now_and_then(run: Any, step: Any) -> None:
+    rate = decay = weight = other = 1.0
+    for epoch in run.epochs(3):
+        if epoch == 1:
+            rate = 0.5
+        elif epoch == 2:
+            rate = 0.1
+        if epoch == 0:
+            decay = 0.5
+        else:
+            if epoch == 2:
+                decay = 0.3
+        try:
+            1 / (epoch - 1)
+            weight = 0.3
+        except ZeroDivisionError:
+            pass
+        match epoch:
+            case 1:
+                other = 0.2
+            case 2:
+                other = 0.1
+        for _ in run.items(range(2)):
+            step(rate * decay * weight * other)
+
+
 NAMED = {
+    sets_now_and_then: {"rate", "decay", "weight", "other"},
+    sets_or_goes_on_counting: {"wait", "pace.count", "other.count", "tries"},
+    sets_or_counts_and_goes_on: {"wait", "fails", "kinds"},
     made_at_first_use: {"faster.count", "pace.mean"},
     by_replaced_values: {"pair", "frozen", "whole"},
     goes_down_by_hand: {"rate", "moves"},
@@ -557,6 +628,35 @@ def minimizes(run: Any, step: Any) -> None:
         run.optimizer.step(closure)
 
 
+def sets_in_each_case_and_counts_from_there(run: Any, step: Any) -> None:
+    scale = kind = loss = rate = 0
+    for epoch in run.epochs(3):
+        if epoch % 2:
+            scale = 1
+        else:
+            scale = 2
+            scale += 1
+        try:
+            kind = 1
+        except ValueError:
+            kind = 2
+            kind += 1
+        if epoch == 1:
+            rate = 0.5
+        elif epoch == 2:
+            rate = 0.1 if scale else 0.2
+        else:
+            with torch.no_grad():
+                rate = 0.3
+        try:
+            for _ in run.items(range(2)):
+                loss = step(scale + kind + rate)
+        except KeyboardInterrupt:
+            print("stopped")
+        if loss > 1e9:
+            break
+
+
 def names_what_it_has(run: Any, step: Any) -> None:
     rows = [Pace(), Pace()]
     for _ in run.epochs(2):
@@ -613,6 +713,7 @@ EYE = [
     returns_what_is_shown,
     minimizes,
     names_what_it_has,
+    sets_in_each_case_and_counts_from_there,
 ]
 
 
