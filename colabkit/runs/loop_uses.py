@@ -162,7 +162,7 @@ class Uses:
                 return any(self._is_entered_by(e, room, path) for e in items if e is child)
             case ast.Return():
                 return self._is_answer_used(room, path)
-            case ast.Assert() | ast.Delete():
+            case ast.Delete():
                 return False
         return True
 

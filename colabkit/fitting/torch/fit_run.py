@@ -45,6 +45,7 @@ class TorchRun(FitRun):
         """Puts a schedule that is new, or steps at other times, where it would be by now."""
         then, now = self._state.settings_then, self._state.settings
         moves = bool(then) and then.get("schedule") != now.get("schedule")
+        moves = moves and not self.begins_phase  # whose schedule begins with it
         # What a module is trained with is this adapter.
         if moves and isinstance(self._adapter, TorchAdapter):
             done = step.steps_of_schedule
