@@ -33,6 +33,15 @@ def begun_anew(
     )
 
 
+def chosen_anew(paths: Iterable[str]) -> tuple[str, ...]:
+    """Returns sentences on functions, losses and the like that the first ones are again."""
+    return tuple(
+        f"the loop's {_shown(path)} begins anew at a resume: set it in each turn, by run.epoch or"
+        " run.step"
+        for path in paths
+    )
+
+
 def read_on(paths: Iterable[str]) -> tuple[str, ...]:
     """Returns sentences on iterators that steps read on by themselves."""
     return tuple(

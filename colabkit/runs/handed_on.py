@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 import enum
+import functools
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
-from types import CodeType, FrameType
+from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class
@@ -39,6 +40,7 @@ from colabkit.runs.loop_writes import Verb
 _WRITES = (Verb.SET, Verb.CHANGE)
 _DEPTH_MAX = 3
 _PLAIN = (str, bytes, tuple, frozenset, complex, enum.Enum)
+_CODE = (BuiltinFunctionType, FunctionType, MethodType, functools.partial, type)
 _COUNTED = ("best", "wait")  # by callbacks that wait for something to get better
 _OF_RUNS = frozenset({"batches", "epochs", "items"})
 _TRAINING = frozenset({"apply_gradients", "backward", "grad", "minimize", "train_on_batch"})
@@ -266,7 +268,15 @@ def _is_set(value: object, verbs: set[Verb]) -> bool:
     is_data = is_array(value) or (is_data and not hasattr(type(value), "shape"))
     is_plain = is_lone(value) or is_single(value) or is_row(value) or isinstance(value, _PLAIN)
     is_own = is_of_users_class(type(value)) and not has_state(value)
-    return Verb.SET in verbs and (is_plain or is_data or is_own)
+    return Verb.SET in verbs and (is_plain or is_data or is_own or is_chosen(value))
+
+
+def is_chosen(value: Any) -> bool:
+    """Whether steps go by which one it is: a function, or a loss without weights."""
+    if isinstance(value, _CODE):
+        return True
+    is_module = has_state(value) and hasattr(type(value), "buffers")
+    return is_module and not any(True for each in (value.parameters, value.buffers) for _ in each())
 
 
 def _is_changed(value: object, verbs: set[Verb]) -> bool:

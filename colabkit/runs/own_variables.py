@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from colabkit.frameworks.base import FrameworkAdapter
-from colabkit.frameworks.begun_anew import begun_anew, made_again, read_on
+from colabkit.frameworks.begun_anew import begun_anew, chosen_anew, made_again, read_on
 from colabkit.runs.handed_on import (
     counts_for_eye,
     handed_on,
+    is_chosen,
     spelled,
     trains,
     turns_by_itself,
@@ -180,8 +181,11 @@ class OwnVariables:
         self._looked_at.add(place)
         self._begun_anew |= dict.fromkeys(own)
         iterators = [name for name, each in own.items() if is_iterator(each)]
-        own = {spelled(loop, held, n): each for n, each in own.items() if n not in iterators}
-        found = (*read_on(iterators), *self._adapter.carried(carried, own))
+        chosen = [name for name, each in own.items() if is_chosen(each)]
+        others = {name: own[name] for name in own if name not in {*iterators, *chosen}}
+        others = {spelled(loop, held, name): each for name, each in others.items()}
+        by_choice = (*read_on(iterators), *chosen_anew(chosen))
+        found = (*by_choice, *self._adapter.carried(carried, others))
         self._reasons = tuple(dict.fromkeys((*self._reasons, *found)))
 
     def _watch_beside(self, loop: weakref.ref[Any]) -> None:

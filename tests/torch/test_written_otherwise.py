@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import logging
+import math
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -538,7 +539,17 @@ def sets_now_and_then(run: Any, step: Any) -> None:
             step(rate * decay * weight * other)
 
 
+def takes_others(run: Any, step: Any) -> None:
+    loss, weigh, kind = torch.nn.MSELoss(), math.sqrt, Pace
+    for epoch in run.epochs(3):
+        if epoch == 1:
+            loss, weigh, kind = torch.nn.L1Loss(), math.exp, Indexed
+        for _ in run.items(range(2)):
+            step(weigh(1 + float(loss(torch.ones(1), torch.zeros(1)))) + kind().count)
+
+
 NAMED = {
+    takes_others: {"loss", "weigh", "kind"},
     sets_now_and_then: {"rate", "decay", "weight", "other"},
     sets_or_goes_on_counting: {"wait", "pace.count", "other.count", "tries"},
     sets_or_counts_and_goes_on: {"wait", "fails", "kinds"},
@@ -630,7 +641,9 @@ def minimizes(run: Any, step: Any) -> None:
 
 def sets_in_each_case_and_counts_from_there(run: Any, step: Any) -> None:
     scale = kind = loss = rate = 0
+    weigh = math.exp
     for epoch in run.epochs(3):
+        weigh = math.exp if epoch else math.sqrt
         if epoch % 2:
             scale = 1
         else:
@@ -650,7 +663,7 @@ def sets_in_each_case_and_counts_from_there(run: Any, step: Any) -> None:
                 rate = 0.3
         try:
             for _ in run.items(range(2)):
-                loss = step(scale + kind + rate)
+                loss = step(weigh(scale + kind + rate))
         except KeyboardInterrupt:
             print("stopped")
         if loss > 1e9:
