@@ -262,7 +262,7 @@ class TrainStep:
     def _begin_group(self) -> None:
         self._accumulated = 0
         self._group = self._config.accumulate
-        if self._length is not None and self._length > self._batches_done:
+        if self._group > 1 and self._length is not None and self._length > self._batches_done:
             self._group = min(self._group, self._length - self._batches_done)
 
     def backward(self, loss: torch.Tensor) -> None:

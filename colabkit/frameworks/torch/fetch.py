@@ -113,7 +113,7 @@ class RequestDataset(torch_data.Dataset[Any]):
     def __getitem__(self, request: BatchRequest) -> Any:
         """Fetches and collates one batch."""
         if self.is_plain:
-            indices = torch.as_tensor(request.indices)
+            indices = _as_tensor(request.indices)
             batch = [tensor.index_select(0, indices) for tensor in self._tensors]
             return Trial(batch, drew=False) if request.is_trial else batch
         seed_everything(request.seed)
@@ -215,6 +215,13 @@ class Ahead:
             except Exception as error:  # noqa: BLE001  # raised later
                 self._error = error
         return False
+
+
+def _as_tensor(indices: Any) -> torch.Tensor:
+    """Returns indices as a tensor; a list of numbers by way of NumPy, which takes it up faster."""
+    if type(indices) is list and indices and type(indices[0]) is int:
+        indices = np.array(indices, dtype=np.int64)
+    return torch.as_tensor(indices)
 
 
 def _collated(items: Any, collate: Callable[[Any], Any] | None) -> Any:

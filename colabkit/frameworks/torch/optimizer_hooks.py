@@ -76,10 +76,13 @@ class Leftovers:
         """Whether the loop is known to drop them before it goes backward again."""
         return not self._adds_up and self._fresh_steps >= _SURE_STEPS
 
+    @property
+    def is_watching(self) -> bool:
+        """Whether it asks to be told of the next step."""
+        return self._is_watching
+
     def note_step(self, grads: list[torch.Tensor | None]) -> None:
         """Called after each step, with the gradients that it used."""
-        if not self._is_watching:
-            return
         if self._marks is not None:
             self._adds_up = self._adds_up or self._hold_any(grads)
             self._fresh_steps = min(self._fresh_steps + 1, _SURE_STEPS)
@@ -168,7 +171,8 @@ class OptimizerHooks:
         leftovers, optimizer = self._leftovers[name], self._optimizers[name]
 
         def mark(*_: object) -> None:
-            leftovers.note_step(_grads_of(optimizer))
+            if leftovers.is_watching:
+                leftovers.note_step(_grads_of(optimizer))
 
         return mark
 
