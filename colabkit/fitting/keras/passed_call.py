@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from colabkit.fitting.passed_callbacks import settings_of_callbacks
 
 if TYPE_CHECKING:
-    from colabkit.fitting.keras.fitting import KerasOptions
+    from colabkit.fitting.keras.options import KerasOptions
 
 _NUMBERS = ("steps_per_epoch", "validation_split", "validation_steps", "validation_batch_size")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-import numbers
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from colabkit.errors import ArgumentError
 from colabkit.fitting.callbacks import CallbackList
-from colabkit.fitting.options import FitOptions
 from colabkit.fitting.torch.cutting import agree_on_call, cut_among, require_cuttable
 from colabkit.fitting.torch.ddp_step import PartsForward, PartsStep
 from colabkit.fitting.torch.devices import fit_on_devices
@@ -23,14 +20,14 @@ from colabkit.fitting.torch.first_look import require_adding_up, what_remembers
 from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.fitting.torch.loss import named_loss
 from colabkit.fitting.torch.metrics import Metrics
-from colabkit.fitting.torch.microbatch import SplitStep, require_size
+from colabkit.fitting.torch.microbatch import SplitStep
 from colabkit.fitting.torch.mistakes import check_call, check_is_no_pair_in_a_list
 from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
+from colabkit.fitting.torch.options import TorchOptions
 from colabkit.fitting.torch.passed_call import settings_of
-from colabkit.fitting.torch.schedules import Length, Schedule, make_schedule
 from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, TrainConfig, TrainStep
-from colabkit.fitting.torch.weighing import Clock, OneDeviceError, require_gain
+from colabkit.fitting.torch.weighing import OneDeviceError, require_gain
 from colabkit.frameworks.generators import find_generators
 from colabkit.frameworks.torch.code_memory import memory_of_given
 from colabkit.frameworks.torch.device import choose_device, choose_precision
@@ -47,71 +44,12 @@ from colabkit.frameworks.torch.world import (
 )
 from colabkit.frameworks.torch.wrapped import replicas_digest
 from colabkit.notebook import say
-from colabkit.runs.checks import as_validation_data, require_count
+from colabkit.runs.checks import as_validation_data
 from colabkit.runs.history import History
 from colabkit.runs.release_when_done import ReleaseWhenDone
 from colabkit.runs.verdict import ResumeVerdict
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TorchOptions(FitOptions):
-    """The arguments of ``fit`` that a module takes besides model, data and folder."""
-
-    loss: Any
-    optimizer: Any
-    lr: float | None
-    weight_decay: float | None
-    scheduler: Any
-    warmup: float | None
-    metrics: Any
-    eval_every: int
-    precision: Any
-    microbatch: int | str | None
-    accumulate: int
-    clip_grad_norm: float | None
-    device: Any
-    devices: int | str | None
-    # Set by what devices="auto" comes to: what tells the time for a look whether several pay, and
-    # whether they do not.
-    weighs_by: Clock | None = None
-    stays_on_one: bool = False
-
-    def __post_init__(self) -> None:
-        FitOptions.__post_init__(self)
-        for name in ("accumulate", "eval_every"):
-            require_count(name, getattr(self, name))
-        for name in ("lr", "weight_decay", "warmup"):
-            _require_amount(name, getattr(self, name))
-        if self.microbatch is not None and self.microbatch != "auto":
-            require_size(self.microbatch)
-        norm = self.clip_grad_norm
-        if norm is not None and not (isinstance(norm, int | float) and norm > 0):
-            raise ArgumentError.of("clip_grad_norm", norm, "Pass a number above 0.")
-
-    @property
-    def optimizer_settings(self) -> dict[str, float]:
-        """What an optimizer that is made here is given."""
-        given = {"lr": self.lr, "weight_decay": self.weight_decay}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def schedule_for(self, optimizer: torch.optim.Optimizer, feed: Any, *, epochs: int) -> Schedule:
-        """Returns the schedule for an optimizer, as long as so many epochs."""
-        length = Length(epochs, feed.length, self.accumulate)
-        return make_schedule(self.scheduler, optimizer, length, warmup=self.warmup)
-
-
-def _require_amount(name: str, value: Any) -> None:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if value is not None and not (is_number and value >= 0):
-        hint = "Pass a number from 0 on."
-        if isinstance(value, list | tuple | slice):
-            hint = (
-                "Pass one number from 0 on; several are for groups of parameters: optimizer="
-                'torch.optim.AdamW([{"params": ..., "lr": 1e-4}, ...]).'
-            )
-        raise ArgumentError.of(name, value, hint)
 
 
 def fit_with(

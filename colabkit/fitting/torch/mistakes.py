@@ -15,7 +15,7 @@ from colabkit.errors import ArgumentError
 from colabkit.frameworks.torch.prepared import batches_gathered
 
 if TYPE_CHECKING:
-    from colabkit.fitting.torch.fitting import TorchOptions
+    from colabkit.fitting.torch.options import TorchOptions
 
 _OF_DTYPES = ("dtype", "scalar type", "input type")
 _CHANNELS = (1, 3, 4)

@@ -10,7 +10,7 @@ from colabkit.fitting.passed_callbacks import settings_of_callbacks
 from colabkit.frameworks.code_marks import code_mark
 
 if TYPE_CHECKING:
-    from colabkit.fitting.torch.fitting import TorchOptions
+    from colabkit.fitting.torch.options import TorchOptions
     from colabkit.fitting.torch.step import TrainConfig
 
 
