@@ -20,7 +20,7 @@ import torch
 import torch.distributed
 
 from colabkit.errors import ProcessLostError
-from colabkit.fitting.helper_process import Event, Orders, Word
+from colabkit.fitting.helper_words import Event, Orders, Word
 from colabkit.fitting.torch.handing_over import (
     NotHandedOverError,
     Package,

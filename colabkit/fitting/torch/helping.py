@@ -7,7 +7,7 @@ import warnings
 import torch
 
 from colabkit.errors import ProcessLostError
-from colabkit.fitting.helper_process import Orders
+from colabkit.fitting.helper_words import Orders
 from colabkit.fitting.torch.fitting import fit_module
 from colabkit.fitting.torch.handing_over import Package, Surroundings, unpacked
 from colabkit.fitting.torch.helpers import HOST, JOIN_TIMEOUT, dist
