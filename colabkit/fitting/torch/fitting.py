@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from colabkit.fitting.callbacks import CallbackList
+from colabkit.fitting.torch.call_checks import check_call, check_is_no_pair_in_a_list
 from colabkit.fitting.torch.cutting import agree_on_call, cut_among, require_cuttable
 from colabkit.fitting.torch.ddp_step import PartsForward, PartsStep
 from colabkit.fitting.torch.devices import fit_on_devices
@@ -21,7 +22,6 @@ from colabkit.fitting.torch.fit_run import TorchRun
 from colabkit.fitting.torch.loss import named_loss
 from colabkit.fitting.torch.metrics import Metrics
 from colabkit.fitting.torch.microbatch import SplitStep
-from colabkit.fitting.torch.mistakes import check_call, check_is_no_pair_in_a_list
 from colabkit.fitting.torch.optimizers import make_optimizer, own_weights, set_mode
 from colabkit.fitting.torch.options import TorchOptions
 from colabkit.fitting.torch.passed_call import settings_of
