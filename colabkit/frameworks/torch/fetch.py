@@ -220,7 +220,7 @@ class Ahead:
 def _as_tensor(indices: Any) -> torch.Tensor:
     """Returns indices as a tensor; a list of numbers by way of NumPy, which takes it up faster."""
     if type(indices) is list and indices and type(indices[0]) is int:
-        indices = np.array(indices, dtype=np.int64)
+        indices = np.array(indices)
     return torch.as_tensor(indices)
 
 
