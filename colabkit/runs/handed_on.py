@@ -6,15 +6,14 @@ import ast
 import enum
 import functools
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 from colabkit.runs.leaving import frames_over
-from colabkit.runs.loop_conditions import is_conditional
 from colabkit.runs.loop_events import Event, Reader
-from colabkit.runs.loop_paths import ANY, path_of, prefixes_of, root_of, within
+from colabkit.runs.loop_paths import ANY, path_of, prefixes_of, root_of
 from colabkit.runs.loop_rooms import Room
 from colabkit.runs.loop_source import LoopSource, call_at, loop_at
 from colabkit.runs.loop_uses import Uses
@@ -95,14 +94,21 @@ def counts_for_eye(loop: weakref.ref[Any], held: Held) -> bool:
         source = loop_at(frame)
         numbers = None if source is None else _numbers_of(source)
         if source is not None and numbers is not None:
-            return not _uses_behind(frame, source, Values(frame, held)).decide(numbers)
+            return not _uses_behind(frame, source, Values(frame, held))[0].decide(numbers)
     return False
 
 
-def _uses_behind(frame: FrameType, source: LoopSource, values: Values) -> Uses:
-    """Returns what tells whether a loop, or what follows it, goes by a variable."""
+def _uses_behind(
+    frame: FrameType, source: LoopSource, values: Values
+) -> tuple[Uses, frozenset[str]]:
+    """Returns what tells whether a loop, or what follows it, goes by a variable; and what is set.
+
+    The latter by path, wherever it is set or changed there.
+    """
     behind = Reader(values, source.source).read(source.following())
-    return Uses(behind, values, lambda: is_returned_on(frame, values.held))
+    written = frozenset(each.path for each in behind.events if each.verb in _WRITES)
+    uses = Uses(behind, values, lambda: is_returned_on(frame, values.held), loop=source.loop)
+    return uses, written
 
 
 def _numbers_of(source: LoopSource) -> str | None:
@@ -127,16 +133,16 @@ def turns_by_itself(loop: weakref.ref[Any]) -> bool:
 
 def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple[str, Any]]:
     values = Values(frame, held)
-    own = Reader(values, source.source).read([source.loop])
-    uses = _uses_behind(frame, source, values)
-    set_first, set_last = _set_first(own.events), _set_last(own.events)
+    uses, written = _uses_behind(frame, source, values)
+    own = Reader(values, source.source, written).read([source.loop])
     for path in dict.fromkeys(each.path for each in own.events if each.verb in _WRITES):
-        is_from_before = not any(within(path, each) for each in set_first)
         is_there = values.has(path) or values.is_yet_to_be_set(path)
-        if not (is_from_before and is_there) or values.is_held(path):
+        is_read_first = path in own.read_first
+        is_from_before = is_read_first or own.may_leave(path)
+        if not (is_there and is_from_before) or values.is_held(path):
             continue
         value = values.of(path)
-        if is_metric(value) and path in set_last:
+        if is_metric(value) and own.sets_last(path):
             continue  # no turn begins with what another has summed up
         verbs = {each.verb for each in own.events if each.path == path}
         if is_waiting(value) and Verb.CHANGE in verbs:
@@ -146,44 +152,13 @@ def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple
         is_handed_on = _is_set(value, verbs) or _is_changed(value, verbs)
         is_handed_on |= values.is_answer(path) and Verb.CHANGE in verbs
         goes_by = is_stepping(value) or _is_of_data(path, values)
-        goes_by = is_handed_on and (goes_by or uses.decide(path))
+        decides = uses.decide if is_read_first else uses.decide_behind
+        goes_by = is_handed_on and (goes_by or decides(path))
         if goes_by or (is_handed_on and _is_read_behind(frame, frame, path, values)):
             yield path, value
     for path in dict.fromkeys(_drawn_from(own.events, source)):
         if is_generator(values.of(path)) and not values.is_held(path):
             yield path, values.of(path)
-
-
-def _set_first(events: Sequence[Event]) -> set[str]:
-    """Returns the paths that are set before they are read, whatever happens."""
-    first: dict[str, Event | None] = {}
-    for each in events:
-        first.setdefault(each.path, each)
-        for owner in prefixes_of(each.path)[:-1]:
-            first.setdefault(owner, None)  # whose attribute is read or set is read itself
-    firsts = {path: each for path, each in first.items() if each and each.verb is Verb.SET}
-    return {path for path, each in firsts.items() if not is_conditional(each, events)}
-
-
-def _set_last(events: Sequence[Event]) -> set[str]:
-    """Returns the paths that are set behind all that changes them, wherever that is done."""
-    writes: dict[str, list[Event]] = {}
-    for each in events:
-        if each.verb in _WRITES:
-            writes.setdefault(each.path, []).append(each)
-    return {
-        path
-        for path, (*others, last) in writes.items()
-        if last.verb is Verb.SET
-        and (not is_conditional(last, events) or all(_is_beside(each, last) for each in others))
-    }
-
-
-def _is_beside(event: Event, other: Event) -> bool:
-    """Whether an event happens only where another one does, under the same condition."""
-    around = other.room.source.around(other.node)
-    branch: ast.AST | None = next((each for each in around if isinstance(each, ast.If)), None)
-    return branch in [*event.room.source.around(event.node)]
 
 
 def _is_of_data(path: str, values: Values) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -20,7 +20,7 @@ from colabkit.runs.loop_paths import (
     container_of,
     each_of,
     in_class,
-    path_of,
+    prefixes_of,
     root_of,
     within,
 )
@@ -44,14 +44,15 @@ from colabkit.runs.loop_values import (
     Values,
     counts_itself,
     is_iterator,
+    is_lone,
     is_metric,
     is_pool,
     is_row,
 )
-from colabkit.runs.loop_writes import CHANGING, READING_ON, Verb, write_of
+from colabkit.runs.loop_ways import Ways
+from colabkit.runs.loop_writes import CHANGING, READING_ON, Verb, draws, write_of, written_through
 
 _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
-_WEIGHTS_OF = frozenset({"buffers", "named_buffers", "named_parameters", "parameters"})
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _INDEXING = {ast.Load: "__getitem__", ast.Store: "__setitem__", ast.Del: "__delitem__"}
 _PASSES = frozenset({"batches", "items"})
@@ -74,16 +75,18 @@ class Event:
     room: Room
 
 
-class Reader(ast.NodeVisitor):
+class Reader(Ways, ast.NodeVisitor):
     """Takes down the events of statements.
 
     Args:
         values: What the loop's names stand for.
         source: Where the statements stand.
+        written: The paths that are known to be set or changed by them.
     """
 
-    def __init__(self, values: Values, source: Source) -> None:
-        self._values = values
+    def __init__(self, values: Values, source: Source, written: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._values, self._written = values, frozenset(written)
         self._room = Room(source, values)
         self._entered: list[Any] = []
         # Functions that the statements themselves define, with the room they do it in.
@@ -108,6 +111,7 @@ class Reader(ast.NodeVisitor):
         is_hidden = path is not None and root_of(path) in self._hidden
         if path is not None and not is_hidden and len(self.events) < _EVENTS_MAX:
             self.events.append(Event(verb, path, node, self._room))
+            self.go_by(verb, path)
 
     def visit_Name(self, node: ast.Name) -> None:
         self._named(node)
@@ -228,6 +232,7 @@ class Reader(ast.NodeVisitor):
             self.visit(target)
 
     def visit_For(self, node: ast.For) -> None:
+        begun = len(self.events)
         is_pass = any(map(self._is_pass, ast.walk(node.iter)))
         in_pass, self._is_in_pass = self._is_in_pass, is_pass
         self.visit(node.iter)
@@ -245,34 +250,42 @@ class Reader(ast.NodeVisitor):
         targets = [e for e in ast.walk(node.target) if isinstance(e, ast.expr)]
         named = isinstance(node.target, ast.Name | ast.Tuple)
         set_here = [e for e in targets if isinstance(e, ast.Name)] if named else [node.target]
-        self._turns([*(each for each in set_here if each not in others), *node.body])
-        for path in self._written_through(node):
+        turn = [*(each for each in set_here if each not in others), *node.body]
+        self._turns(turn, is_pass=is_pass or self._is_steady(node.iter, self.events[begun:]))
+        for path in written_through(node, self._room):
             self._note(Verb.CHANGE, path, node)
         self._note(Verb.END if is_pass else Verb.READ, "", node)
         self.read(node.orelse)
 
-    def _written_through(self, node: ast.For) -> Iterator[str]:
-        """Yields whose weights a loop over them writes into: ``for p in model.parameters()``."""
-        owners = [e.func for e in ast.walk(node.iter) if isinstance(e, ast.Call)]
-        paths = [
-            self._room.path(each.value)
-            for each in owners
-            if isinstance(each, ast.Attribute) and each.attr in _WEIGHTS_OF
-        ]
-        targets = {e.id for e in ast.walk(node.target) if isinstance(e, ast.Name)}
-        if paths and any(_writes_into(targets, e) for part in node.body for e in ast.walk(part)):
-            yield from filter(None, paths)
-
     def visit_While(self, node: ast.While) -> None:
-        self._turns([node.test, *node.body])
+        is_endless = isinstance(node.test, ast.Constant) and bool(node.test.value)
+        self._note(Verb.READ, "", node)
+        self._turns([node.test, *node.body], is_pass=is_endless, is_endless=is_endless)
+        self._note(Verb.READ, "", node)
         self.read(node.orelse)
 
-    def _turns(self, nodes: Sequence[ast.AST]) -> None:
+    def _turns(self, nodes: Sequence[ast.AST], *, is_pass: bool, is_endless: bool = False) -> None:
         """Reads what a loop does in each turn: twice, where what ends one stands between passes."""
         begun = len(self.events)
-        self.read(nodes)
+        self.turns(nodes, is_pass=is_pass, is_endless=is_endless)
         if any(each.verb is Verb.BEGIN for each in self.events[begun:]):
-            self.read(nodes)
+            self.turns(nodes, is_pass=is_pass, is_endless=is_endless)
+
+    def _is_steady(self, over: ast.AST, events: Sequence[Event]) -> bool:
+        """Whether a loop has as many turns whenever it is come to: none, if it ever has none.
+
+        Args:
+            over: What it is over.
+            events: What is read there.
+        """
+        values = self._values
+        for path in {each.path for each in events if each.path}:
+            owners = prefixes_of(path)
+            is_told = is_lone(values.of(path)) and values.is_held(path)  # a schedule's own count
+            if is_told or any(e in self._written or values.is_run(e) for e in owners):
+                return False
+        calls = (each for each in ast.walk(over) if isinstance(each, ast.Call))
+        return not any(draws(done_by(each, self._room), values) for each in calls)
 
     def _is_pass(self, node: ast.AST) -> bool:
         if not (isinstance(node, ast.Attribute) and node.attr in _PASSES):
@@ -283,7 +296,7 @@ class Reader(ast.NodeVisitor):
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self._visit_defaults(node.args)
         arguments = {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
-        self._hiding(arguments, [node.body])
+        self._hiding(arguments, [node.body], is_done=False)
 
     def _visit_defaults(self, arguments: ast.arguments) -> None:
         self.read([*arguments.defaults, *filter(None, arguments.kw_defaults)])
@@ -291,14 +304,16 @@ class Reader(ast.NodeVisitor):
     def generic_visit(self, node: ast.AST) -> None:
         if isinstance(node, _COMPREHENSIONS):
             targets = [e for each in node.generators for e in ast.walk(each.target)]
-            self._hiding({n for e in targets for n in set_at(e)}, [*ast.iter_child_nodes(node)])
+            own = {n for e in targets for n in set_at(e)}
+            is_done = not any(each.ifs for each in node.generators)
+            self._hiding(own, [*ast.iter_child_nodes(node)], is_done=is_done)
         else:
             super().generic_visit(node)
 
-    def _hiding(self, own: set[str], nodes: Sequence[ast.AST]) -> None:
-        """Visits nodes in which some names are their own."""
+    def _hiding(self, own: set[str], nodes: Sequence[ast.AST], *, is_done: bool) -> None:
+        """Visits nodes in which some names are their own, and which are run, or may be."""
         hidden, self._hidden = self._hidden, self._hidden | own
-        self.read(nodes)
+        self.either(nodes, *([] if is_done else [[]]))
         self._hidden = hidden
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -414,7 +429,7 @@ class Reader(ast.NodeVisitor):
         hidden, self._hidden = self._hidden, set()
         self._entered.append(entered)
         body = inner.definition.body
-        self.read(body if isinstance(body, list) else [body])
+        self.run_through(body if isinstance(body, list) else [body])
         self._entered.pop()
         self._room, self._hidden = room, hidden
 
@@ -425,17 +440,6 @@ class Reader(ast.NodeVisitor):
         for path, node in bound.set:
             self._note(Verb.SET, path, node)
         return bound
-
-
-def _writes_into(targets: set[str], node: ast.AST) -> bool:
-    """Whether a node writes into what one of some names stands for."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        name = node.func.attr
-        written = path_of(node.func) if name.endswith("_") and not name.startswith("_") else None
-    else:
-        is_set = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
-        written = path_of(node) if is_set else None
-    return (written or "").partition(".")[0] in targets
 
 
 def _is_statement(node: ast.AST, reader: Reader) -> bool:

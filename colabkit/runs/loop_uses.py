@@ -45,12 +45,18 @@ class Uses:
         reader: What has read the statements.
         values: What the names stand for.
         is_returned_on: Asks whether what the loop's function returns goes on to anything.
+        loop: The loop, where other statements have been read as well.
     """
 
     def __init__(
-        self, reader: Reader, values: Values, is_returned_on: Callable[[], bool] = lambda: False
+        self,
+        reader: Reader,
+        values: Values,
+        is_returned_on: Callable[[], bool] = lambda: False,
+        loop: ast.stmt | None = None,
     ) -> None:
         self._reader, self._values, self._is_returned_on = reader, values, is_returned_on
+        self._loop = loop
         self._known: dict[str, bool] = {}
         self._asked: list[str] = []
         # Functions of which is asked what their early ends decide.
@@ -74,6 +80,14 @@ class Uses:
         if found or not begun:
             del self._asked[begun:]
         return found
+
+    def decide_behind(self, path: str) -> bool:
+        """Whether anything but what is shown follows from a variable behind the loop."""
+        events = self._reader.events
+        its = [n for n, each in enumerate(events) if each.node is self._loop]
+        others = [*events[: min(its, default=0)], *events[max(its, default=0) :]]
+        read = (e for e in others if e.verb is Verb.READ and self._is_of(e, path))
+        return any(self.leads_on(each.node, each.room, path) for each in read)
 
     def _is_of(self, event: Event, path: str) -> bool:
         """Whether a variable is read by its path, or by another that leads to the same."""

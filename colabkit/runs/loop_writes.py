@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import ast
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from colabkit.runs.loop_paths import path_of
 from colabkit.runs.loop_rooms import Done, Given, Room
 from colabkit.runs.loop_values import (
+    Values,
     has_state,
     is_array,
     is_environment,
+    is_generator,
     is_iterator,
     is_metric,
     is_pool,
@@ -48,6 +50,8 @@ _CHANGING_FIRST = frozenset({
 _WRITING_FIRST = frozenset({
     "copyto", "delitem", "fill_diagonal", "place", "put", "put_along_axis", "putmask", "setitem",
 })  # fmt: skip
+_WEIGHTS_OF = frozenset({"buffers", "named_buffers", "named_parameters", "parameters"})
+_DRAWING = frozenset({"binomial", "choice", "integers", "poisson", "sample"})
 _OF_ITERATORS = frozenset({"__next__", "send", "throw"})
 READING_ON = frozenset({
     "all", "any", "dict", "enumerate", "filter", "islice", "list", "map", "max", "min", "set",
@@ -150,3 +154,35 @@ def _changes(verb: str, path: str, given: Sequence[Given], room: Room, *, is_pla
     if verb in CHANGING and not (verb.startswith("__") and is_array(value)):
         return is_pool(value) or not room.values.has(path) or room.values.is_answer(path)
     return in_place and (is_array(value) or is_single(value))
+
+
+def draws(done: Done, values: Values) -> bool:
+    """Whether a call draws a number."""
+    owner = values.of(done.path or "")
+    name = owner.__name__ if isinstance(owner, ModuleType) else ""
+    is_drawing = done.verb.startswith("rand") or done.verb in _DRAWING
+    return is_drawing and (name.endswith("random") or name == "torch" or is_generator(owner))
+
+
+def written_through(node: ast.For, room: Room) -> Iterator[str]:
+    """Yields whose weights a loop over them writes into: ``for p in model.parameters()``."""
+    owners = [e.func for e in ast.walk(node.iter) if isinstance(e, ast.Call)]
+    paths = [
+        room.path(each.value)
+        for each in owners
+        if isinstance(each, ast.Attribute) and each.attr in _WEIGHTS_OF
+    ]
+    targets = {e.id for e in ast.walk(node.target) if isinstance(e, ast.Name)}
+    if paths and any(_writes_into(targets, e) for part in node.body for e in ast.walk(part)):
+        yield from filter(None, paths)
+
+
+def _writes_into(targets: set[str], node: ast.AST) -> bool:
+    """Whether a node writes into what one of some names stands for."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        name = node.func.attr
+        written = path_of(node.func) if name.endswith("_") and not name.startswith("_") else None
+    else:
+        is_set = isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)
+        written = path_of(node) if is_set else None
+    return (written or "").partition(".")[0] in targets

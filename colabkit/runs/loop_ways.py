@@ -1,0 +1,193 @@
+"""What a turn of a loop has set for certain, whichever way its statements are run through."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from collections.abc import Sequence
+
+from colabkit.runs.loop_paths import prefixes_of
+from colabkit.runs.loop_rooms import verb_of
+from colabkit.runs.loop_writes import Verb
+
+_STOPPING = frozenset({"KeyboardInterrupt", "SystemExit"})
+_CUT_SHORT = frozenset({"raises", "suppress"})
+
+
+@dataclasses.dataclass(slots=True)
+class Way:
+    """What is known where a turn has come to.
+
+    Attributes:
+        is_set: The paths that have been set, whatever has happened.
+        changed: Those that may have been changed since they were last set.
+    """
+
+    is_set: set[str] = dataclasses.field(default_factory=set)
+    changed: set[str] = dataclasses.field(default_factory=set)
+
+    def has_set(self, path: str) -> bool:
+        """Whether a variable, or what it is a part of, has been set."""
+        return any(each in self.is_set for each in prefixes_of(path))
+
+
+def _joined(*ways: Way | None) -> Way | None:
+    """Returns what is known where ways meet, None where nothing comes."""
+    met = [each for each in ways if each is not None]
+    if not met:
+        return None
+    is_set = set.intersection(*(each.is_set for each in met))
+    return Way(is_set, set().union(*(each.changed for each in met)))
+
+
+@dataclasses.dataclass(slots=True)
+class _Target:
+    """Where statements lead that leave a loop, or a function where it is none."""
+
+    is_loop: bool
+    ends: list[Way | None] = dataclasses.field(default_factory=list)
+    goes_on: list[Way | None] = dataclasses.field(default_factory=list)
+
+
+class Ways(ast.NodeVisitor):
+    """Follows the ways through the turns of the first loop that is read.
+
+    Attributes:
+        read_first: The paths that some way reads or changes before it has set them.
+    """
+
+    def __init__(self) -> None:
+        self._way: Way | None = Way()
+        self._targets: list[_Target] = []
+        self._turn: Way | None = None
+        self.read_first: set[str] = set()
+
+    def read(self, statements: Sequence[ast.AST]) -> Ways:
+        raise NotImplementedError
+
+    def may_leave(self, path: str) -> bool:
+        """Whether a turn may leave a variable as one before it has set it."""
+        return self._turn is not None and not self._turn.has_set(path)
+
+    def sets_last(self, path: str) -> bool:
+        """Whether a variable is set behind all that changes it."""
+        return self._turn is None or path not in self._turn.changed
+
+    def go_by(self, verb: Verb, path: str) -> None:
+        """Takes down that a variable is read, set or changed where the turn has come to."""
+        if (way := self._way) is None:
+            return
+        # Whose attribute is set is read itself.
+        used = prefixes_of(path)[: -1 if verb is Verb.SET else None]
+        is_set = next((n for n, each in enumerate(used) if each in way.is_set), len(used))
+        self.read_first.update(used[:is_set])
+        if verb is Verb.SET:
+            way.is_set.add(path)
+            way.changed.discard(path)
+        elif verb is Verb.CHANGE:
+            way.changed.add(path)
+
+    def either(self, *ways: Sequence[ast.AST], taken: int | None = None) -> None:
+        """Reads what is run in place of each other; one alone where it is known which is taken."""
+        begun, ends = self._way, []
+        for number, nodes in enumerate(ways):
+            self._way = _joined(begun) if taken in {None, number} else None
+            self.read(nodes)
+            ends.append(self._way)
+        self._way = _joined(*ends)
+
+    def turns(self, nodes: Sequence[ast.AST], *, is_pass: bool, is_endless: bool = False) -> None:
+        """Reads what a loop does in a turn.
+
+        Args:
+            nodes: That.
+            is_pass: Whether it has at least one turn.
+            is_endless: Whether only what leaves it ends it.
+        """
+        is_first = not self._targets
+        before = None if is_pass else _joined(self._way)
+        if is_first:
+            self._way = Way()
+        self._targets.append(_Target(is_loop=True))
+        self.read(nodes)
+        target = self._targets.pop()
+        turn = _joined(self._way, *target.goes_on)
+        if is_first:
+            self._turn = _joined(self._turn, turn, *target.ends)
+        self._way = _joined(*target.ends, *([] if is_endless else [turn, before]))
+
+    def run_through(self, statements: Sequence[ast.AST]) -> None:
+        """Reads the statements of a function that is called."""
+        self._targets.append(_Target(is_loop=False))
+        self.read(statements)
+        self._way = _joined(self._way, *self._targets.pop().ends)
+
+    def _leave(self, *, is_loop: bool, goes_on: bool = False) -> None:
+        target = next((e for e in reversed(self._targets) if e.is_loop is is_loop), None)
+        if target is not None:
+            (target.goes_on if goes_on else target.ends).append(self._way)
+        self._way = None
+
+    def visit_Break(self, node: ast.Break) -> None:  # noqa: ARG002
+        self._leave(is_loop=True)
+
+    def visit_Continue(self, node: ast.Continue) -> None:  # noqa: ARG002
+        self._leave(is_loop=True, goes_on=True)
+
+    def visit_Return(self, node: ast.Return) -> None:
+        self.generic_visit(node)
+        self._leave(is_loop=False)
+
+    def visit_Raise(self, node: ast.Raise) -> None:
+        self.generic_visit(node)
+        self._way = None
+
+    def visit_If(self, node: ast.If) -> None:
+        self.visit(node.test)
+        self.either(node.body, node.orelse)
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self.visit(node.test)
+        self.either([node.body], [node.orelse])
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        self.visit(node.values[0])
+        for each in node.values[1:]:
+            self.either([each], [])
+
+    def visit_Match(self, node: ast.Match) -> None:
+        self.visit(node.subject)
+        cases = [[*filter(None, [e.pattern, e.guard]), *e.body] for e in node.cases]
+        self.either(*cases, *([] if _takes_all(node.cases[-1]) else [[]]))
+
+    def visit_Try(self, node: ast.Try) -> None:
+        begun = _joined(self._way)
+        self.read([*node.body, *node.orelse])
+        raised, ends = _joined(begun, self._way) if begun else None, [self._way]
+        for each in node.handlers:
+            self._way = _joined(raised)
+            self.read([*filter(None, [each.type]), *each.body])
+            # Where a person has stopped it, no turn follows.
+            is_stop = each.type is not None and not _STOPPING.isdisjoint(_names_in(each.type))
+            ends += [] if is_stop else [self._way]
+        end = _joined(*ends)
+        self._way = end or raised
+        self.read(node.finalbody)
+        self._way = end and self._way
+
+    def visit_With(self, node: ast.With) -> None:
+        calls = (e.context_expr for e in node.items if isinstance(e.context_expr, ast.Call))
+        self.read(node.items)
+        before = _joined(self._way)
+        self.read(node.body)
+        if not _CUT_SHORT.isdisjoint(map(verb_of, calls)):
+            self._way = _joined(self._way, before)
+
+
+def _takes_all(case: ast.match_case) -> bool:
+    is_name = isinstance(case.pattern, ast.MatchAs) and case.pattern.pattern is None
+    return is_name and case.guard is None
+
+
+def _names_in(node: ast.AST) -> set[str]:
+    return {each.id for each in ast.walk(node) if isinstance(each, ast.Name)}
