@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dis
 import functools
-import os
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
 
+from colabkit.frameworks.users_own import is_of_package
+
 # Nothing of a user's is kept there.
 _FRAMEWORKS = frozenset({"builtins", "keras", "numpy", "random", "tensorflow", "torch", "typing"})
-_INSTALLED = ("site-packages", "dist-packages", f"lib{os.sep}python")
 _GENERATORS = frozenset({"Generator", "Random", "RandomState"})
 _HELPERS_MAX = 64
 
@@ -48,7 +48,7 @@ def _of_base(base: type) -> Iterator[Binding]:
     functions = [f for _, value in attributes if (f := function_of(value)) is not None]
     values = [name for name, value in attributes if function_of(value) is None]
     places = [(vars(base), name) for name in values if not name.startswith("__")]
-    is_installed = any(map(_is_installed, functions))
+    is_installed = any(is_of_package(e.__code__.co_filename) for e in functions)
     yield from filter(_holds_generator, places) if is_installed else places
     yield from _of_functions(functions)
 
@@ -61,7 +61,7 @@ def _of_functions(functions: Iterable[types.FunctionType]) -> tuple[Binding, ...
     while waiting:
         function = waiting.pop(0)
         found = () if _is_of_framework(function) else tuple(globals_of(function))
-        if _is_installed(function):
+        if is_of_package(function.__code__.co_filename):
             # A library's loggers, caches and settings are none of the user's objects.
             places += filter(_holds_generator, found)
             continue
@@ -111,10 +111,6 @@ def function_of(value: object) -> types.FunctionType | None:
 def _is_of_framework(value: type | types.FunctionType | types.ModuleType) -> bool:
     module = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
     return str(module).partition(".")[0] in _FRAMEWORKS
-
-
-def _is_installed(function: types.FunctionType) -> bool:
-    return any(part in function.__code__.co_filename for part in _INSTALLED)
 
 
 def _holds_generator(place: Binding) -> bool:

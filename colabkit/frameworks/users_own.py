@@ -71,11 +71,17 @@ def is_users_module(name: str) -> bool:
     if name == "__main__":
         return True
     file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None or not _PACKAGE_FOLDERS.isdisjoint(Path(file).parts):
-        return False
-    if any(Path(file).is_relative_to(root) for root in _LIBRARIES):
+    if file is None or is_of_package(file):
         return False
     return not _was_installed(name.partition(".")[0])
+
+
+@functools.lru_cache(maxsize=1024)
+def is_of_package(file: str) -> bool:
+    """Whether a file lies where Python's own modules do, or where packages are installed."""
+    path = Path(file)
+    in_folder = not _PACKAGE_FOLDERS.isdisjoint(path.parts)
+    return in_folder or any(path.is_relative_to(root) for root in _LIBRARIES)
 
 
 def _was_installed(package: str) -> bool:

@@ -7,6 +7,7 @@ methods of the user's that are called are read as well.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,6 @@ from colabkit.runs.loop_paths import (
     container_of,
     each_of,
     in_class,
-    prefixes_of,
     root_of,
     within,
 )
@@ -33,10 +33,12 @@ from colabkit.runs.loop_rooms import (
     Room,
     called_by,
     done_by,
+    is_namespace,
     method_of,
     names_in,
     names_within,
     set_at,
+    some_of,
     taken_apart,
 )
 from colabkit.runs.loop_source import Definition, Source, function_at
@@ -44,13 +46,20 @@ from colabkit.runs.loop_values import (
     Values,
     counts_itself,
     is_iterator,
-    is_lone,
     is_metric,
     is_pool,
     is_row,
 )
 from colabkit.runs.loop_ways import Ways
-from colabkit.runs.loop_writes import CHANGING, READING_ON, Verb, draws, write_of, written_through
+from colabkit.runs.loop_writes import (
+    CHANGING,
+    READING_ON,
+    Verb,
+    is_steady,
+    may_be_set,
+    write_of,
+    written_through,
+)
 
 _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
@@ -113,11 +122,17 @@ class Reader(Ways, ast.NodeVisitor):
             self.events.append(Event(verb, path, node, self._room))
             self.go_by(verb, path)
 
+    def _may_set(self, paths: Sequence[str], node: ast.AST) -> None:
+        """Notes that some of what is named is set, nobody can tell which."""
+        with self.maybe():
+            for path in paths:
+                self._note(Verb.SET, path, node)
+
     def visit_Name(self, node: ast.Name) -> None:
         self._named(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        self._named(node)
+        self.visit(node.value) if is_namespace(node) else self._named(node)
 
     def _named(self, node: ast.Name | ast.Attribute) -> None:
         path = self._room.path(node)
@@ -174,7 +189,10 @@ class Reader(Ways, ast.NodeVisitor):
             self._note(Verb.READ if is_read else Verb.SET, own, node)
             return
         path = self._room.path(container_of(node))
-        if is_read or path is None:
+        if is_namespace(node.value):
+            self._may_set([] if is_read else some_of(node.value, self._room), node)
+            self.visit(node.value)
+        elif is_read or path is None:
             self.visit(node.value)
         else:
             self._note(Verb.CHANGE, path, node)
@@ -237,55 +255,42 @@ class Reader(Ways, ast.NodeVisitor):
         in_pass, self._is_in_pass = self._is_in_pass, is_pass
         self.visit(node.iter)
         self._is_in_pass = in_pass
-        self._note(Verb.BEGIN if is_pass else Verb.READ, "", node)
+        begins, ends = (Verb.BEGIN, Verb.END) if is_pass else (Verb.READ, Verb.READ)
+        self._note(begins, "", node)
         over = [] if is_pass else [*taken_apart(node.target, node.iter)]
-        for over_this in dict.fromkeys(each for _, each in over):
-            self._enter_method(over_this, over_this, "__iter__")
-            self._enter_method(over_this, over_this, "__next__")
-        rows = {name: self._room.path(row) for name, row in over}
-        for row in rows.values():
-            if row is not None and is_iterator(self._values.of(row)):
-                self._note(Verb.CHANGE, row, node.iter)
-        others = {n for n, row in rows.items() if row and self._stands_for(n, each_of(row))}
+        for row in dict.fromkeys(each for _, each in over):
+            self._enter_method(row, row, "__iter__")
+            self._enter_method(row, row, "__next__")
+        rows = {name: self._room.path(each) for name, each in over}
+        for path in filter(None, rows.values()):
+            if is_iterator(self._values.of(path)):
+                self._note(Verb.CHANGE, path, node.iter)
+        others = {n for n, path in rows.items() if path and self._stands_for(n, each_of(path))}
         targets = [e for e in ast.walk(node.target) if isinstance(e, ast.expr)]
         named = isinstance(node.target, ast.Name | ast.Tuple)
         set_here = [e for e in targets if isinstance(e, ast.Name)] if named else [node.target]
         turn = [*(each for each in set_here if each not in others), *node.body]
-        self._turns(turn, is_pass=is_pass or self._is_steady(node.iter, self.events[begun:]))
+        read = {each.path for each in self.events[begun:]}
+        is_run = is_pass or is_steady(node.iter, read, self._written, self._room)
+        self._turns(turn, is_run=is_run)
         for path in written_through(node, self._room):
             self._note(Verb.CHANGE, path, node)
-        self._note(Verb.END if is_pass else Verb.READ, "", node)
+        self._note(ends, "", node)
         self.read(node.orelse)
 
     def visit_While(self, node: ast.While) -> None:
         is_endless = isinstance(node.test, ast.Constant) and bool(node.test.value)
         self._note(Verb.READ, "", node)
-        self._turns([node.test, *node.body], is_pass=is_endless, is_endless=is_endless)
+        self._turns([node.test, *node.body], is_run=is_endless, is_endless=is_endless)
         self._note(Verb.READ, "", node)
         self.read(node.orelse)
 
-    def _turns(self, nodes: Sequence[ast.AST], *, is_pass: bool, is_endless: bool = False) -> None:
+    def _turns(self, nodes: Sequence[ast.AST], *, is_run: bool, is_endless: bool = False) -> None:
         """Reads what a loop does in each turn: twice, where what ends one stands between passes."""
         begun = len(self.events)
-        self.turns(nodes, is_pass=is_pass, is_endless=is_endless)
+        self.turns(nodes, is_run=is_run, is_endless=is_endless)
         if any(each.verb is Verb.BEGIN for each in self.events[begun:]):
-            self.turns(nodes, is_pass=is_pass, is_endless=is_endless)
-
-    def _is_steady(self, over: ast.AST, events: Sequence[Event]) -> bool:
-        """Whether a loop has as many turns whenever it is come to: none, if it ever has none.
-
-        Args:
-            over: What it is over.
-            events: What is read there.
-        """
-        values = self._values
-        for path in {each.path for each in events if each.path}:
-            owners = prefixes_of(path)
-            is_told = is_lone(values.of(path)) and values.is_held(path)  # a schedule's own count
-            if is_told or any(e in self._written or values.is_run(e) for e in owners):
-                return False
-        calls = (each for each in ast.walk(over) if isinstance(each, ast.Call))
-        return not any(draws(done_by(each, self._room), values) for each in calls)
+            self.turns(nodes, is_run=is_run, is_endless=is_endless)
 
     def _is_pass(self, node: ast.AST) -> bool:
         if not (isinstance(node, ast.Attribute) and node.attr in _PASSES):
@@ -313,7 +318,8 @@ class Reader(Ways, ast.NodeVisitor):
     def _hiding(self, own: set[str], nodes: Sequence[ast.AST], *, is_done: bool) -> None:
         """Visits nodes in which some names are their own, and which are run, or may be."""
         hidden, self._hidden = self._hidden, self._hidden | own
-        self.either(nodes, *([] if is_done else [[]]))
+        with contextlib.nullcontext() if is_done else self.maybe():
+            self.read(nodes)
         self._hidden = hidden
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
@@ -335,10 +341,12 @@ class Reader(Ways, ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         done = done_by(node, self._room)
         self.called.add(done.verb)
+        self._may_set(may_be_set(done, node, self._room), node)
         if (write := write_of(done, node, self._room)) is not None:
             self._all(write.given)
             self._note(write.verb, write.path, node)
-            reads = not _is_statement(node, self) if write.reads is None else write.reads
+            is_taken = not isinstance(self._room.source.parents.get(node), ast.Expr)
+            reads = is_taken if write.reads is None else write.reads
             if reads and write.verb is Verb.CHANGE:
                 self._note(Verb.READ, write.path, node)
             self._enter_given(done)
@@ -440,7 +448,3 @@ class Reader(Ways, ast.NodeVisitor):
         for path, node in bound.set:
             self._note(Verb.SET, path, node)
         return bound
-
-
-def _is_statement(node: ast.AST, reader: Reader) -> bool:
-    return isinstance(reader._room.source.parents.get(node), ast.Expr)

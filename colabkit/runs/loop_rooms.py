@@ -18,7 +18,7 @@ from colabkit.runs.loop_values import Values
 
 _NAMESPACES = frozenset({"globals", "locals", "vars"})
 _ASKING = frozenset({"getattr", "hasattr"})
-_SETTING = frozenset({"__setattr__", "setattr"})
+SETTING = frozenset({"__setattr__", "setattr"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -74,13 +74,12 @@ class Room:
         key, space = node.slice, node.value
         if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
             return None
-        if isinstance(space, ast.Attribute) and space.attr == "__dict__":
-            return ast.Attribute(space.value, key.value, node.ctx)
-        if not (isinstance(space, ast.Call) and verb_of(space) in _NAMESPACES):
+        if not is_namespace(space):
             return None
-        if space.args:
-            return ast.Attribute(space.args[0], key.value, node.ctx)
-        return ast.Name(key.value, node.ctx)
+        owner = _owner_in(space)
+        if owner is None:
+            return ast.Name(key.value, node.ctx)
+        return ast.Attribute(owner, key.value, node.ctx)
 
     def receiver(self) -> str | None:
         """Returns the path of the object whose method the function is, as far as it has one."""
@@ -164,7 +163,7 @@ class Done(NamedTuple):
     def sets(self) -> str | None:
         """Returns the attribute that ``setattr`` sets."""
         given = [*self.given] if self.path is None else [Given(None, self.path), *self.given]
-        name = given[1].node if self.verb in _SETTING and len(given) > 1 else None
+        name = given[1].node if self.verb in SETTING and len(given) > 1 else None
         if not isinstance(name, ast.Constant) or given[0].path is None:
             return None
         return f"{given[0].path}.{name.value!s}"
@@ -342,6 +341,27 @@ def _attribute_asked(node: ast.AST) -> ast.Attribute | None:
     owner, name = node.args[:2]
     is_name = isinstance(name, ast.Constant) and isinstance(name.value, str)
     return ast.Attribute(owner, name.value, ast.Load()) if is_name else None  # type: ignore[attr-defined]
+
+
+def is_namespace(node: ast.AST) -> bool:
+    """Whether it gives variables by name: ``vars(self)``, ``self.__dict__``, ``globals()``."""
+    if isinstance(node, ast.Attribute):
+        return node.attr == "__dict__"
+    return isinstance(node, ast.Call) and verb_of(node) in _NAMESPACES
+
+
+def _owner_in(space: ast.expr) -> ast.expr | None:
+    """Returns whose variables a namespace gives, None where they are those around it."""
+    if isinstance(space, ast.Call):
+        return space.args[0] if space.args else None
+    return space.value if isinstance(space, ast.Attribute) else None
+
+
+def some_of(space: ast.expr, room: Room) -> list[str]:
+    """Returns the paths of what lies in a namespace, or is an attribute of an object."""
+    owner = _owner_in(space) if is_namespace(space) else space
+    whose = "" if owner is None else room.path(owner)
+    return [] if whose is None else room.values.parts(whose)
 
 
 def is_super(node: ast.AST) -> bool:

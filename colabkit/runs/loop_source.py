@@ -7,13 +7,12 @@ import dataclasses
 import functools
 import itertools
 import linecache
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any, NamedTuple
 
+from colabkit.frameworks.users_own import is_of_package
 from colabkit.parsing import tree_of
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
@@ -21,8 +20,6 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 _SCOPES = (*_FUNCTIONS, ast.Module, ast.ClassDef)
 _LOOPS = (ast.For, ast.While, ast.ListComp, ast.DictComp, ast.SetComp, ast.GeneratorExp)
 _TIMED = "<timed exec>"
-_INSTALLED = ("site-packages", "dist-packages", "/lib/python", "<frozen")
-_OWN = f"{Path(__file__).parents[1]}{os.sep}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -133,8 +130,7 @@ def _position(code: CodeType, offset: int) -> tuple[int | None, ...]:
 
 def is_installed(code: CodeType) -> bool:
     """Whether it comes with a package, and is none of the user's own."""
-    name = code.co_filename
-    return name.startswith(_OWN) or any(part in name for part in _INSTALLED)
+    return code.co_filename.startswith("<frozen") or is_of_package(code.co_filename)
 
 
 @functools.lru_cache(maxsize=32)  # each epoch asks again

@@ -170,6 +170,13 @@ class Values:
         is_own = isinstance(value, ModuleType) and vars(value) is self._globals
         return name if is_own and not is_hidden else f"{path}.{name}"
 
+    def parts(self, owner: str) -> list[str]:
+        """Returns the paths of an object's attributes, of the globals for ""; none of code."""
+        found = attributes_of(self._at(owner)) if owner else self._globals
+        others = ((n, v) for n, v in found.items() if not n.startswith("__"))
+        data = (n for n, v in others if not (callable(v) or isinstance(v, ModuleType)))
+        return [f"{owner}.{name}" if owner else name for name in data]
+
     def is_yet_to_be_set(self, path: str) -> bool:
         """Whether it is an attribute that an object may be given, and has not."""
         owner, dot, name = path.rpartition(".")

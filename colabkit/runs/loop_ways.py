@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from colabkit.runs.loop_paths import prefixes_of
 from colabkit.runs.loop_rooms import verb_of
@@ -87,25 +88,32 @@ class Ways(ast.NodeVisitor):
         elif verb is Verb.CHANGE:
             way.changed.add(path)
 
-    def either(self, *ways: Sequence[ast.AST], taken: int | None = None) -> None:
-        """Reads what is run in place of each other; one alone where it is known which is taken."""
+    def either(self, *ways: Sequence[ast.AST]) -> None:
+        """Reads what is run in place of each other."""
         begun, ends = self._way, []
-        for number, nodes in enumerate(ways):
-            self._way = _joined(begun) if taken in {None, number} else None
+        for nodes in ways:
+            self._way = _joined(begun)
             self.read(nodes)
             ends.append(self._way)
         self._way = _joined(*ends)
 
-    def turns(self, nodes: Sequence[ast.AST], *, is_pass: bool, is_endless: bool = False) -> None:
+    @contextlib.contextmanager
+    def maybe(self) -> Iterator[None]:
+        """Takes what is read meanwhile for what may be run, or not."""
+        before = _joined(self._way)
+        yield
+        self._way = _joined(self._way, before)
+
+    def turns(self, nodes: Sequence[ast.AST], *, is_run: bool, is_endless: bool = False) -> None:
         """Reads what a loop does in a turn.
 
         Args:
             nodes: That.
-            is_pass: Whether it has at least one turn.
+            is_run: Whether it has at least one turn.
             is_endless: Whether only what leaves it ends it.
         """
         is_first = not self._targets
-        before = None if is_pass else _joined(self._way)
+        before = None if is_run else _joined(self._way)
         if is_first:
             self._way = Way()
         self._targets.append(_Target(is_loop=True))
@@ -153,7 +161,8 @@ class Ways(ast.NodeVisitor):
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         self.visit(node.values[0])
         for each in node.values[1:]:
-            self.either([each], [])
+            with self.maybe():
+                self.visit(each)
 
     def visit_Match(self, node: ast.Match) -> None:
         self.visit(node.subject)
@@ -176,12 +185,11 @@ class Ways(ast.NodeVisitor):
         self._way = end and self._way
 
     def visit_With(self, node: ast.With) -> None:
-        calls = (e.context_expr for e in node.items if isinstance(e.context_expr, ast.Call))
         self.read(node.items)
-        before = _joined(self._way)
-        self.read(node.body)
-        if not _CUT_SHORT.isdisjoint(map(verb_of, calls)):
-            self._way = _joined(self._way, before)
+        calls = (e.context_expr for e in node.items if isinstance(e.context_expr, ast.Call))
+        is_cut_short = not _CUT_SHORT.isdisjoint(map(verb_of, calls))
+        with self.maybe() if is_cut_short else contextlib.nullcontext():
+            self.read(node.body)
 
 
 def _takes_all(case: ast.match_case) -> bool:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import ast
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from colabkit.runs.loop_paths import path_of
-from colabkit.runs.loop_rooms import Done, Given, Room
+from colabkit.parsing import tree_of
+from colabkit.runs.loop_paths import path_of, prefixes_of
+from colabkit.runs.loop_rooms import (
+    SETTING,
+    Done,
+    Given,
+    Room,
+    done_by,
+    is_namespace,
+    set_at,
+    some_of,
+)
 from colabkit.runs.loop_values import (
     Values,
     has_state,
@@ -17,6 +27,7 @@ from colabkit.runs.loop_values import (
     is_environment,
     is_generator,
     is_iterator,
+    is_lone,
     is_metric,
     is_pool,
     is_row,
@@ -57,6 +68,8 @@ READING_ON = frozenset({
     "all", "any", "dict", "enumerate", "filter", "islice", "list", "map", "max", "min", "set",
     "sorted", "sum", "tuple", "zip",
 })  # fmt: skip
+
+_GLOBALS = ast.Call(ast.Name("globals"), [], [])
 
 
 class Verb(enum.Enum):
@@ -115,6 +128,38 @@ def write_of(done: Done, node: ast.Call, room: Room) -> Write | None:
     return Write(Verb.SET if is_over else Verb.CHANGE, path, given, verb in _ANSWERING or None)
 
 
+def may_be_set(done: Done, node: ast.Call, room: Room) -> list[str]:
+    """Returns the paths of which a call sets some, nobody can tell which: ``setattr(o, name, 1)``.
+
+    Args:
+        done: What it does.
+        node: The call.
+        room: Where it stands.
+    """
+    receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
+    if done.verb == "exec" and receiver is None and node.args:
+        paths = some_of(node.args[1] if len(node.args) > 1 else _GLOBALS, room)
+        return _among(paths, _set_in(node.args[0]))
+    if done.verb in SETTING and node.args and done.sets() is None:
+        return some_of(receiver if len(node.args) == 2 and receiver else node.args[0], room)
+    if receiver is None or not is_namespace(receiver) or done.verb not in CHANGING:
+        return []
+    named = {each.keyword for each in done.given}
+    return _among(some_of(receiver, room), named if named.isdisjoint({None, "**"}) else set())
+
+
+def _among(paths: Sequence[str], names: Collection[str | None]) -> list[str]:
+    """Returns the paths that end in one of some names, all where there are none."""
+    return [each for each in paths if not names or each.rpartition(".")[2] in names]
+
+
+def _set_in(text: ast.expr) -> set[str | None]:
+    """Returns the names that source sets, as far as it is there to be read."""
+    source = text.value if isinstance(text, ast.Constant) else None
+    tree = tree_of(source) if isinstance(source, str) else None
+    return set() if tree is None else {n for each in ast.walk(tree) for n in set_at(each)}
+
+
 def _writes_first(verb: str, value: Any, done: Done, room: Room) -> bool:
     if verb in _CHANGING_FIRST:
         return True
@@ -156,7 +201,25 @@ def _changes(verb: str, path: str, given: Sequence[Given], room: Room, *, is_pla
     return in_place and (is_array(value) or is_single(value))
 
 
-def draws(done: Done, values: Values) -> bool:
+def is_steady(over: ast.expr, paths: Iterable[str], written: Container[str], room: Room) -> bool:
+    """Whether a loop has as many turns whenever it is come to: none, if it ever has none.
+
+    Args:
+        over: What it is over.
+        paths: What is read there.
+        written: What is set or changed somewhere.
+        room: Where it stands.
+    """
+    values = room.values
+    for path in filter(None, paths):
+        is_told = is_lone(values.of(path)) and values.is_held(path)  # a schedule's own count
+        if is_told or any(e in written or values.is_run(e) for e in prefixes_of(path)):
+            return False
+    calls = (each for each in ast.walk(over) if isinstance(each, ast.Call))
+    return not any(_draws(done_by(each, room), values) for each in calls)
+
+
+def _draws(done: Done, values: Values) -> bool:
     """Whether a call draws a number."""
     owner = values.of(done.path or "")
     name = owner.__name__ if isinstance(owner, ModuleType) else ""

@@ -122,8 +122,10 @@ def newest():
 def test_a_pool_that_functions_of_a_module_share_is_named_before_the_first_step(
     tmp_path, monkeypatch
 ):
-    (tmp_path / "memory_of_a_test.py").write_text(MEMORY)
-    monkeypatch.syspath_prepend(tmp_path)
+    folder = tmp_path / "lib" / "python"
+    folder.mkdir(parents=True)
+    (folder / "memory_of_a_test.py").write_text(MEMORY)
+    monkeypatch.syspath_prepend(folder)
     memory, trainer = importlib.import_module("memory_of_a_test"), Trainer()
     objects = {"model": trainer.model, "optimizer": trainer.optimizers["often"]}
     run = colabkit.Run(tmp_path / "run", progress=False, **objects)

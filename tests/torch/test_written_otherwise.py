@@ -11,6 +11,7 @@ import io
 import json
 import logging
 import math
+import random
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ class Stage(enum.Enum):
     HARD = 2
 
 
-pace_of_module = 0
+pace_of_module = pace_by_code = 0
 
 
 def in_slots(run: Any, step: Any) -> None:
@@ -539,6 +540,56 @@ def sets_now_and_then(run: Any, step: Any) -> None:
             step(rate * decay * weight * other)
 
 
+def sets_in_bodies_that_may_turn_no_time(run: Any, step: Any) -> None:
+    rate = decay = weight = other = 1.0
+    rows = [0.1]
+    for epoch in run.epochs(3):
+        for turn in range(epoch % 2):
+            rate = 0.3 * turn
+        for _ in range(random.randint(0, 2)):
+            weight = 0.2
+        for row in rows:
+            other = row
+        rows.clear()
+        while epoch:
+            decay, epoch = 0.5, epoch - 1
+        for _ in run.items(range(2)):
+            step(rate * decay * weight * other)
+
+
+def leaves_before_it_sets(run: Any, step: Any) -> None:
+    def adjust(pace: Pace, epoch: int) -> None:
+        if epoch == 0:
+            return
+        pace.every = 3
+
+    pace, rate, last = Pace(), 1.0, 0.0
+    for epoch in run.epochs(3):
+        adjust(pace, epoch)
+        for turn in range(3):
+            if turn < epoch:
+                break
+            rate = 0.5
+        for _ in run.items(range(2)):
+            step(pace.every * rate)
+        if epoch == 2:
+            continue
+        last = epoch
+    step(last)
+
+
+def by_names_nobody_can_tell(run: Any, step: Any) -> None:
+    global pace_of_module, pace_by_code
+    one, two, three, name = Pace(), Pace(), Pace(), "count"
+    for _ in run.items(range(3)):
+        step(one.count + two.count + three.count + pace_of_module + pace_by_code)
+        setattr(one, name, one.count + 1)
+        vars(two).update(count=two.count + 1)
+        three.__dict__[name] += 1
+        globals().update(pace_of_module=pace_of_module + 1)
+        exec("pace_by_code += 1", globals())
+
+
 def takes_others(run: Any, step: Any) -> None:
     loss, weigh, kind = torch.nn.MSELoss(), math.sqrt, Pace
     for epoch in run.epochs(3):
@@ -549,6 +600,15 @@ def takes_others(run: Any, step: Any) -> None:
 
 
 NAMED = {
+    sets_in_bodies_that_may_turn_no_time: {"rate", "decay", "weight", "other", "rows"},
+    leaves_before_it_sets: {"pace.every", "rate", "last"},
+    by_names_nobody_can_tell: {
+        "one.count",
+        "two.count",
+        "three.count",
+        "pace_of_module",
+        "pace_by_code",
+    },
     takes_others: {"loss", "weigh", "kind"},
     sets_now_and_then: {"rate", "decay", "weight", "other"},
     sets_or_goes_on_counting: {"wait", "pace.count", "other.count", "tries"},
@@ -710,6 +770,23 @@ def logs_with_libraries(run: Any, step: Any) -> None:
     writer.close()
 
 
+def stands_within(run: Any, step: Any) -> None:
+    rate = decay = 1.0
+    rows, count = [0.1, 0.2], 2
+    if run.step == 0:
+        try:
+            for epoch in run.epochs(3):
+                rate = 1 / (1 + epoch)
+                for row in rows:
+                    decay = row
+                for _ in range(count):
+                    weight = rate
+                for _ in run.items(range(2)):
+                    step(rate * decay * weight)
+        except ValueError:
+            print("stopped")
+
+
 def shows_a_bar(run: Any, step: Any) -> None:
     bar = tqdm.tqdm(run.items(range(3)), total=3)
     for _ in bar:
@@ -718,6 +795,7 @@ def shows_a_bar(run: Any, step: Any) -> None:
 
 
 EYE = [
+    stands_within,
     shows_a_bar,
     sums_up_what_it_goes_down,
     logs_with_libraries,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colabkit.frameworks.users_own import is_of_users_class
+from colabkit.frameworks.users_own import is_of_package, is_of_users_class
 
 RECORD = "thing_of_ours/__init__.py,sha256=abc,0\nlonely_thing.py,sha256=abc,0\n"
 
@@ -35,3 +35,17 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.usefixtures("folder")
 def test_what_pip_has_put_into_a_folder_of_its_own_is_a_library(name, is_users):
     assert is_of_users_class(importlib.import_module(name).Kind) is is_users
+
+
+@pytest.mark.parametrize(
+    ("file", "is_library"),
+    [
+        (importlib.__file__, True),
+        (pytest.__file__, True),
+        (f"{sys.prefix}/other/site-packages/thing.py", True),
+        ("/home/me/lib/python/thing.py", False),
+        ("/home/me/lib/python3.11-experiments/thing.py", False),
+    ],
+)
+def test_a_folder_of_the_users_that_is_called_as_pythons_own_is_the_users(file, is_library):
+    assert is_of_package(file) is is_library
