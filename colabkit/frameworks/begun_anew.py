@@ -42,6 +42,15 @@ def chosen_anew(paths: Iterable[str]) -> tuple[str, ...]:
     )
 
 
+def replaced(paths: Iterable[str]) -> tuple[str, ...]:
+    """Returns sentences on objects of the run that a loop puts others in the place of."""
+    return tuple(
+        f"the loop's {_shown(path)} becomes another than the one passed to Run, with which a resume"
+        " goes on: change that one itself (load_state_dict, param_groups)"
+        for path in paths
+    )
+
+
 def read_on(paths: Iterable[str]) -> tuple[str, ...]:
     """Returns sentences on iterators that steps read on by themselves."""
     return tuple(

@@ -18,6 +18,7 @@ from colabkit.runs.loop_rooms import Room
 from colabkit.runs.loop_source import LoopSource, call_at, loop_at
 from colabkit.runs.loop_uses import Uses
 from colabkit.runs.loop_values import (
+    NEUTRAL,
     Held,
     Values,
     has_state,
@@ -139,6 +140,10 @@ def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple
         is_there = values.has(path) or values.is_yet_to_be_set(path)
         is_read_first = path in own.read_first
         is_from_before = is_read_first or own.may_leave(path)
+        if _puts_another(path, own.events, values) and (
+            is_from_before or not is_chosen(values.of(path))
+        ):
+            yield path, values.of(path)
         if not (is_there and is_from_before) or values.is_held(path):
             continue
         value = values.of(path)
@@ -159,6 +164,35 @@ def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple
     for path in dict.fromkeys(_drawn_from(own.events, source)):
         if is_generator(values.of(path)) and not values.is_held(path):
             yield path, values.of(path)
+
+
+def _puts_another(path: str, events: Iterable[Event], values: Values) -> bool:
+    """Whether a loop puts another object in the place of one that the run was given."""
+    value = values.of(path)
+    is_own = any(values.of(each) in values.held for each in prefixes_of(path)[:-1])
+    if is_own or not values.held.goes_on_with(value):
+        return False
+    assigned = (_assigned(e) for e in events if e.verb is Verb.SET and e.path == path)
+    return any(e is not None and not _is_same(*e, path, values) for e in assigned)
+
+
+def _assigned(event: Event) -> tuple[ast.expr, Room] | None:
+    """Returns what a variable is set to, as far as an assignment says it."""
+    kinds = (ast.Assign, ast.AnnAssign, ast.NamedExpr)
+    for each in event.room.source.around(event.node):
+        if isinstance(each, kinds):
+            return None if each.value is None else (each.value, event.room)
+        if isinstance(each, ast.stmt):
+            return None
+    return None
+
+
+def _is_same(value: ast.expr, room: Room, path: str, values: Values) -> bool:
+    """Whether what a variable is set to is what it was: ``model = model.to(device)``."""
+    if isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute):
+        value = value.func.value if value.func.attr in NEUTRAL else value
+    found = room.path(value)
+    return found is not None and values.of(found) is values.of(path)
 
 
 def _is_of_data(path: str, values: Values) -> bool:

@@ -47,6 +47,7 @@ class Held:
 
     Args:
         objects: What the run was given, and the run itself.
+        lasting: Those of them that it has for good.
         kept: What it keeps of the loop's variables.
         weights: Those of the objects that hold the weights.
         run: The run.
@@ -56,17 +57,23 @@ class Held:
         self,
         objects: Iterable[Any],
         *,
+        lasting: Iterable[Any] = (),
         kept: Iterable[Any] = (),
         weights: Iterable[Any] = (),
         run: Any = None,
     ) -> None:
-        self.run, self.weights = run, tuple(weights)
+        self.run, self.weights, self._lasting = run, tuple(weights), tuple(lasting)
         # Lone numbers are alike wherever they stand.
         self._kept = [each for each in kept if not is_lone(each)]
         self._objects = [*self._kept, *(each for each in objects if not is_lone(each))]
 
     def __contains__(self, value: object) -> bool:
         return any(value is each for each in self._objects)
+
+    def goes_on_with(self, value: object) -> bool:
+        """Whether it is an object that the run was given for good."""
+        is_object = not (is_lone(value) or is_row(value) or is_array(value))
+        return is_object and any(value is each for each in self._lasting)
 
     def owns(self, value: object) -> bool:
         """Whether one of the objects has it as an attribute, and sees to it."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from colabkit.frameworks.base import FrameworkAdapter
-from colabkit.frameworks.begun_anew import begun_anew, chosen_anew, made_again, read_on
+from colabkit.frameworks.begun_anew import begun_anew, chosen_anew, made_again, read_on, replaced
 from colabkit.runs.handed_on import (
     counts_for_eye,
     handed_on,
@@ -180,11 +180,13 @@ class OwnVariables:
         self._noted.add(place)
         self._looked_at.add(place)
         self._begun_anew |= dict.fromkeys(own)
+        others_in_place = [name for name, each in own.items() if each in held]
+        own = {name: each for name, each in own.items() if each not in held}
         iterators = [name for name, each in own.items() if is_iterator(each)]
         chosen = [name for name, each in own.items() if is_chosen(each)]
         others = {name: own[name] for name in own if name not in {*iterators, *chosen}}
         others = {spelled(loop, held, name): each for name, each in others.items()}
-        by_choice = (*read_on(iterators), *chosen_anew(chosen))
+        by_choice = (*read_on(iterators), *chosen_anew(chosen), *replaced(others_in_place))
         found = (*by_choice, *self._adapter.carried(carried, others))
         self._reasons = tuple(dict.fromkeys((*self._reasons, *found)))
 
@@ -206,6 +208,7 @@ class OwnVariables:
         models = self._adapter.owned().models  # a model is another object than its wrapper
         return Held(
             (self._run, self._kept, *self._lasting, *models, *replaced),
+            lasting=(*self._lasting, *models),
             kept=[getattr(self._kept, name) for name in self._kept],
             weights=(*models, *trained, *replaced),
             run=self._run,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import copy
 import dataclasses
 import enum
 import functools
@@ -590,6 +591,24 @@ def by_names_nobody_can_tell(run: Any, step: Any) -> None:
         exec("pace_by_code += 1", globals())
 
 
+def puts_others_in_place(run: Any, step: Any) -> None:
+    class Trainer:
+        def __init__(self) -> None:
+            self.model = run.model
+
+        def average(self) -> None:
+            self.model = copy.deepcopy(self.model)
+
+    model, optimizer, trainer = run.model, run.optimizer, Trainer()
+    for epoch in run.epochs(3):
+        if epoch == 1:
+            model, optimizer = copy.deepcopy(model), torch.optim.SGD(model.parameters(), lr=0.1)
+            trainer.average()
+        for _ in run.items(range(2)):
+            step((model(torch.ones(2)) + trainer.model(torch.ones(2))).sum().detach())
+            optimizer.step()
+
+
 def takes_others(run: Any, step: Any) -> None:
     loss, weigh, kind = torch.nn.MSELoss(), math.sqrt, Pace
     for epoch in run.epochs(3):
@@ -600,6 +619,7 @@ def takes_others(run: Any, step: Any) -> None:
 
 
 NAMED = {
+    puts_others_in_place: {"model", "optimizer", "trainer.model"},
     sets_in_bodies_that_may_turn_no_time: {"rate", "decay", "weight", "other", "rows"},
     leaves_before_it_sets: {"pace.every", "rate", "last"},
     by_names_nobody_can_tell: {
@@ -787,6 +807,19 @@ def stands_within(run: Any, step: Any) -> None:
             print("stopped")
 
 
+def names_again_what_it_trains(run: Any, step: Any) -> None:
+    model, same = run.model, run.model
+    for _ in run.epochs(3):
+        model = model.to("cpu")
+        model = model.train()
+        for _ in run.items(range(2)):
+            step(model(torch.ones(2)).sum().detach())
+        with torch.no_grad():
+            model = same
+    for model in [same]:
+        print(model)
+
+
 def shows_a_bar(run: Any, step: Any) -> None:
     bar = tqdm.tqdm(run.items(range(3)), total=3)
     for _ in bar:
@@ -795,6 +828,7 @@ def shows_a_bar(run: Any, step: Any) -> None:
 
 
 EYE = [
+    names_again_what_it_trains,
     stands_within,
     shows_a_bar,
     sums_up_what_it_goes_down,
