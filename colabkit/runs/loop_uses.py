@@ -9,7 +9,7 @@ from types import ModuleType
 from colabkit.frameworks.users_own import package_of
 from colabkit.runs.loop_events import Event, Reader
 from colabkit.runs.loop_gradients import is_backward_of, other_reads
-from colabkit.runs.loop_paths import container_of, is_part, prefixes_of, root_of
+from colabkit.runs.loop_paths import ANY, container_of, is_part, prefixes_of, root_of
 from colabkit.runs.loop_rooms import Room, done_by, set_at, verb_of
 from colabkit.runs.loop_values import Values, counts_itself, is_row
 from colabkit.runs.loop_writes import CHANGING, Verb
@@ -206,6 +206,8 @@ class Uses:
             return True
         if isinstance(target, ast.Name):
             return not is_part(into, path) and self.decide(into)
+        if _is_part_of_row(_root_of(target), room):
+            return True
         is_plain = isinstance(target, ast.Attribute) or is_row(self._values.of(into))
         if package_of(type(self._values.of(root_of(into)))) in _TABLES:
             into, is_plain = root_of(into), True  # ``frame.loc[...]`` is of all of it
@@ -285,9 +287,18 @@ class Uses:
         return "" if is_plain else str(name)
 
 
+def _root_of(target: ast.expr) -> ast.expr:
+    while isinstance(target, ast.Attribute | ast.Subscript):
+        target = target.value
+    return target
+
+
 def _is_part_of_row(target: ast.expr, room: Room) -> bool:
-    """Whether a name is what a loop over a row gives, and may be written into: a weight."""
-    if not isinstance(target, ast.Name):
+    """Whether a name is what a loop over a row gives, and may be written into: a weight.
+
+    Of one that is known, the name stands for any part.
+    """
+    if not isinstance(target, ast.Name) or (room.path(target) or "").endswith(ANY):
         return False
     loops = (each for each in room.source.around(target) if isinstance(each, ast.For))
     return any(target.id in set_at(e) for each in loops for e in ast.walk(each.target))

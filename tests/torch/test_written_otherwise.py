@@ -609,6 +609,26 @@ def puts_others_in_place(run: Any, step: Any) -> None:
             optimizer.step()
 
 
+def gives_what_it_averaged(run: Any, step: Any) -> None:
+    class Average:
+        def __init__(self) -> None:
+            self.kept = {n: p.detach().clone() for n, p in run.model.named_parameters()}
+
+        def update(self) -> None:
+            for name, weight in run.model.named_parameters():
+                self.kept[name] = 0.9 * self.kept[name] + 0.1 * weight.detach()
+
+        def give(self) -> None:
+            for name, weight in run.model.named_parameters():
+                weight.data = self.kept[name]
+
+    average = Average()
+    for _ in run.items(range(3)):
+        step()
+        average.update()
+    average.give()
+
+
 def takes_others(run: Any, step: Any) -> None:
     loss, weigh, kind = torch.nn.MSELoss(), math.sqrt, Pace
     for epoch in run.epochs(3):
@@ -619,6 +639,7 @@ def takes_others(run: Any, step: Any) -> None:
 
 
 NAMED = {
+    gives_what_it_averaged: {"average"},
     puts_others_in_place: {"model", "optimizer", "trainer.model"},
     sets_in_bodies_that_may_turn_no_time: {"rate", "decay", "weight", "other", "rows"},
     leaves_before_it_sets: {"pace.every", "rate", "last"},
