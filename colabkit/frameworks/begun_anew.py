@@ -16,21 +16,33 @@ _GIVE = " give it state_dict and load_state_dict, and"
 
 
 def begun_anew(
-    paths: Iterable[str], values: Mapping[str, Any] = MappingProxyType({})
+    paths: Iterable[str],
+    values: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    of_pieces: bool = False,
 ) -> tuple[str, ...]:
     """Returns sentences on variables that begin anew at a resume: ``best``, ``self.best``.
 
     Args:
         paths: They.
         values: What is known of what they are, by path.
+        of_pieces: Whether training makes pieces, so that what is not there yet may be one.
     """
     named = _names_of(paths)
     return tuple(
         f"the loop's {_shown(path)} begins anew at a resume:"
         f"{_GIVE if has_no_state(values.get(path)) else ''} keep it"
-        f"{', where it is made,' if ':' in path else ''} with run.state({name}={code_of(path)})"
+        f"{_way(path, name, values.get(path, ...), of_pieces=of_pieces)}"
         for path, name in named.items()
     )
+
+
+def _way(path: str, name: str, value: Any, *, of_pieces: bool) -> str:
+    """Returns how a variable is kept: of what is in pieces ``run.state`` would be an error."""
+    if may_be_in_pieces(value, of_pieces=of_pieces):
+        return f" in an attribute of the model (model.{name}): run.state() takes no pieces"
+    where = ", where it is made," if ":" in path else ""
+    return f"{where} with run.state({name}={code_of(path)})"
 
 
 def chosen_anew(paths: Iterable[str]) -> tuple[str, ...]:
@@ -88,13 +100,36 @@ def changes(path: str) -> str:
     return f"the loop changes {_shown(path)}, which no object of the run holds (pass it{given})"
 
 
-def made_again(paths: Iterable[str]) -> tuple[str, ...]:
-    """Returns sentences on variables that a resume makes again, with weights of a later step."""
-    return tuple(
-        f"{path} is made with the model, and a resume would make it with later weights: keep it"
-        f" (kept = run.state({name}=None) before, kept.{name} = {code_of(path)} where it is made)"
-        for path, name in ((each, name_of(each)) for each in paths)
-    )
+def made_again(values: Mapping[str, Any], *, of_pieces: bool = False) -> tuple[str, ...]:
+    """Returns sentences on variables that a resume makes again, with weights of a later step.
+
+    Args:
+        values: What they are, by path.
+        of_pieces: As in ``begun_anew``.
+    """
+    found = []
+    for path, value in values.items():
+        name = name_of(path)
+        way = f" (kept = run.state({name}=None) before, kept.{name} = {code_of(path)} where it is"
+        if may_be_in_pieces(value, of_pieces=of_pieces):
+            way = f" in an attribute of the model (model.{name} = {code_of(path)} where it is"
+        found.append(
+            f"{path} is made with the model, and a resume would make it with later weights: keep it"
+            f"{way} made)"
+        )
+    return tuple(found)
+
+
+def may_be_in_pieces(value: Any, *, of_pieces: bool) -> bool:
+    """Whether any tensor in it is one of which each process holds a piece, or will be."""
+    if isinstance(value, list | tuple | dict) and value:
+        each = value.values() if isinstance(value, dict) else value
+        return any(may_be_in_pieces(e, of_pieces=False) for e in each)
+    return hasattr(type(value), "device_mesh") or (of_pieces and _is_unset(value))
+
+
+def _is_unset(value: Any) -> bool:
+    return value is None or (isinstance(value, list | tuple | dict) and not value)
 
 
 def is_row_of(value: Any, own: Collection[int]) -> bool:

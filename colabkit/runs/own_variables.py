@@ -156,7 +156,9 @@ class OwnVariables:
 
     def _note_made(self, made: Mapping[str, Any]) -> None:
         trained = self._adapter.trained_apart(made)
-        self._of_data = tuple(dict.fromkeys((*self._of_data, *made_again(trained))))
+        of_pieces = bool(getattr(self._adapter, "is_sharded", False))  # PyTorch's
+        again = made_again({name: made[name] for name in trained}, of_pieces=of_pieces)
+        self._of_data = tuple(dict.fromkeys((*self._of_data, *again)))
         self._reasons = tuple(dict.fromkeys((*self._reasons, *self._of_data)))
 
     def _note(self, loop: weakref.ref[Any], held: Held) -> None:

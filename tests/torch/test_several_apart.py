@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,7 @@ def pass_alone(folder: Path, event: Event) -> None:
             break
 
 
-def raising(place: str, error: type[BaseException]) -> Event:
+def raising(place: str, error: BaseException | type[BaseException]) -> Event:
     def event(where: str, count: int) -> None:
         is_there = where == place and count == (0 if place == "head" else 3)
         if is_there and dist.get_rank() == 1:
@@ -129,6 +130,31 @@ def test_an_error_in_the_loop_of_one_process_alone_ends_the_others(place, pieces
     came_through(work, 2, tmp_path)
     said = (tmp_path / "log-0").read_text() + (tmp_path / "ended-0").read_text()
     assert "Process 1 has left its loop in step" in said
+
+
+def behind(folder: Path, event: Event) -> None:
+    """A loop that all come through, and one more meeting of the user's own."""
+    loop(folder, lambda *_: None)
+    event("before", 3)
+    dist.barrier()
+
+
+@pytest.mark.parametrize("train", [loop, behind])
+def test_the_words_of_an_error_that_nobody_catches_are_told_to_the_others(train, tmp_path):
+    def work(rank: int) -> None:
+        soon(tmp_path, rank)
+        event, usual = raising("before", BoomError("its own words\nin two lines")), sys.excepthook
+        try:
+            train(tmp_path / "run", event)
+        except (BoomError, ColabKitError, RuntimeError) as error:
+            sys.excepthook(type(error), error, error.__traceback__)  # as Python does, and ends
+            (tmp_path / f"ended-{rank}").write_text(str(error))
+        world.leave()
+        assert sys.excepthook is usual
+
+    came_through(work, 2, tmp_path)
+    said = (tmp_path / "log-0").read_text() + (tmp_path / "ended-0").read_text()
+    assert said.count("Process 1 has stopped: BoomError: its own words.") == 1
 
 
 @pytest.mark.parametrize("train", [loop, pass_alone])

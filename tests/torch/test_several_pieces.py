@@ -308,6 +308,25 @@ def test_pieces_that_training_has_made_are_pieces_again(where, tmp_path):
     came_through(work, 2, tmp_path)
 
 
+def anchored(folder: Path) -> str:
+    """A loop that goes by pieces of its own, one of which is not there at first."""
+    model: Any = in_pieces(network())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = colabkit.Run(folder, model=model, optimizer=optimizer, progress=False)
+    anchors, newest = [each.detach().clone() for each in model.parameters()], None
+    for x, y in run.batches(shared_out()):
+        loss = functional.cross_entropy(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        for weight, anchor in zip(model.parameters(), anchors, strict=True):
+            weight.grad.add_(weight.detach() - anchor, alpha=0.1)
+        if newest is not None:
+            model[0].weight.grad.add_(newest, alpha=0.1)
+        newest = model[0].weight.detach().clone()
+        optimizer.step()
+    return str(run.history.verdict)
+
+
 def test_pieces_among_the_loops_own_values_are_an_error_that_says_where_to_keep_them(tmp_path):
     def keep_pieces() -> None:
         model = in_pieces(network())
@@ -317,6 +336,10 @@ def test_pieces_among_the_loops_own_values_are_an_error_that_says_where_to_keep_
             kept.anchor = next(model.parameters()).detach().clone()
 
     def work(_: int) -> None:
+        said = anchored(tmp_path / "loop")
+        for name in ("newest", "anchors"):
+            assert f"in an attribute of the model (model.{name}" in said
+            assert f"run.state({name}=" not in said
         with pytest.raises((StateError, ProcessLostError)) as caught:
             keep_pieces()
         assert "kept.anchor is in pieces" in str(caught.value)

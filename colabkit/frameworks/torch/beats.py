@@ -65,6 +65,17 @@ class Beat:
         return f"{self.number} {at.meetings} {at.left} {at.doing.value} {self.host} {at.name}"
 
 
+def stopped(rank: int, error: BaseException) -> str:
+    r"""Returns in one line that an error has stopped a process.
+
+    Example:
+        >>> stopped(1, OSError("no space\nleft"))
+        'Process 1 has stopped: OSError: no space'
+    """
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"Process {rank} has stopped: {type(error).__name__}{first and ': '}{first}"
+
+
 def late_ranks(
     own: Beat, before: Mapping[int, Beat], now: Mapping[int, Beat], *, expected: range
 ) -> list[int]:

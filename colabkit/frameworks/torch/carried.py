@@ -48,7 +48,8 @@ def carried(
         )
     )
     others = (name for name, value in decisive.items() if id(value) not in held)
-    return (*left, *begun_anew(dict.fromkeys((*arrays, *others)), decisive))
+    names, values = dict.fromkeys((*arrays, *others)), {**variables, **decisive}
+    return (*left, *begun_anew(names, values, of_pieces=state.is_sharded))
 
 
 def _is_wrapper(value: Any, held: Set[int]) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch.distributed
 
 from colabkit.errors import ProcessLostError
-from colabkit.frameworks.torch.beats import Beat, Doing, Place, apart, late_ranks
+from colabkit.frameworks.torch.beats import Beat, Doing, Place, apart, late_ranks, stopped
 from colabkit.frameworks.torch.connections import Connections, end_pairs, open_pairs
 
 # It names its stores without exporting them.
@@ -139,9 +139,7 @@ class RollCall:
 
     def tell_failure(self, error: BaseException) -> None:
         """Says that this process will not come, and why."""
-        self._board.tell_failure(
-            f"Process {self._rank} has stopped: {type(error).__name__}: {error}"
-        )
+        self._board.tell_failure(stopped(self._rank, error))
         with contextlib.suppress(RuntimeError):
             self._store.set(_GO, "")
 

@@ -7,6 +7,7 @@ import ctypes
 import datetime
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from torch import nn
 
 from colabkit.errors import ArgumentError, ProcessesApartError, ProcessLostError
 from colabkit.frameworks.processes import process_count
-from colabkit.frameworks.torch.beats import APART, Doing, Place
+from colabkit.frameworks.torch.beats import APART, Doing, Place, stopped
 from colabkit.frameworks.torch.connections import Connections
 from colabkit.frameworks.torch.heartbeats import Board, Heartbeats, RollCall
 from colabkit.frameworks.torch.standing import Collective
@@ -239,6 +240,17 @@ class World:
             self._has_said = True
             _logger.error("%s.", why.rstrip("."))
 
+    def tell_uncaught(self, error: BaseException) -> None:
+        """Tells the others of an error that ends this process, or says whose error led to it."""
+        if isinstance(error, ProcessLostError | ProcessesApartError):
+            return
+        why = self._board.failure()
+        if not why:
+            self.tell_lost(stopped(self.rank, error))
+        elif not (self._has_said or why.startswith(f"Process {self.rank} ")):
+            self._has_said = True
+            _logger.error("%s.", why.rstrip("."))
+
     def _lost(self, error: BaseException) -> ProcessLostError | ProcessesApartError | None:
         """Returns what an error of the engine means; None for one of this process's own."""
         if isinstance(error, ProcessLostError | ProcessesApartError):
@@ -259,7 +271,7 @@ class World:
 
     def leave(self, error: BaseException) -> None:
         """Tells the others why this process leaves, and ends every wait of theirs for it."""
-        self.tell_lost(f"Process {self.rank} has stopped: {type(error).__name__}: {error}")
+        self.tell_lost(stopped(self.rank, error))
         for group in (self._control, self.group):
             # A group that NCCL has given up itself, or that is closed already.
             with contextlib.suppress(RuntimeError, ValueError, AssertionError):
@@ -298,11 +310,25 @@ def join(device: torch.device) -> World | None:
         return None
     if not _joined:
         _joined.append(World(device, deadline_s=DEADLINE_S))
+        if not isinstance(sys.excepthook, _Uncaught):
+            sys.excepthook = _Uncaught()
     world = _joined[-1]
     if world.is_broken:
         message = "This job has lost a process before, and cannot come together again."
         raise ProcessLostError(message, hint="Start all processes again.")
     return world
+
+
+class _Uncaught:
+    """What Python calls with an error that ends the program: the others hear of it first."""
+
+    def __init__(self) -> None:
+        self.usual = sys.excepthook
+
+    def __call__(self, kind: Any, error: BaseException, trace: Any) -> None:
+        for world in _joined:
+            world.tell_uncaught(error)
+        self.usual(kind, error, trace)
 
 
 def tell_lost(why: str) -> None:
@@ -352,6 +378,8 @@ def leave() -> None:
     """Takes this process out of its job, in whatever state that is."""
     _joined.clear()
     _tries.clear()
+    if isinstance(sys.excepthook, _Uncaught):
+        sys.excepthook = sys.excepthook.usual
     with contextlib.suppress(RuntimeError, ValueError, AssertionError):
         dist.destroy_process_group()
 
