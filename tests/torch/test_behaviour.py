@@ -409,12 +409,37 @@ def test_images_whose_channels_lie_elsewhere_are_told(images, hint, tmp_path):
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
-def test_a_last_batch_of_one_sample_is_told_where_batch_norm_takes_none(tmp_path):
-    x, y = arrays()
-    model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+def normalised(x: torch.Tensor) -> torch.Tensor:
+    return functional.batch_norm(x, None, None, training=True)
+
+
+class Normalising(nn.Linear):
+    """Normalises over its batch by a function of the user's own."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return normalised(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), lambda: Normalising(6, 3)]
+)
+def test_a_last_batch_of_one_sample_is_told_before_the_first_where_batch_norm_takes_none(
+    make, tmp_path
+):
+    x, y = (each[:9] for each in arrays())
     with pytest.raises(ArgumentError, match="on one sample alone") as caught:
-        colabkit.fit(model, (x[:9], y[:9]), tmp_path, batch_size=8, **QUIET)
+        colabkit.fit(make(), (x, y), tmp_path, batch_size=8, **QUIET)
     assert "drop_last=True" in caught.value.hint
+    assert not colabkit.checkpoints(tmp_path)
+    history = colabkit.fit(make(), (x, y), tmp_path, batch_size=8, max_steps=1, **QUIET)
+    assert len(history.numbers()["steps"]["loss"]) == 1
+
+
+def test_a_last_batch_of_one_image_is_trained_where_batch_norm_takes_it(tmp_path):
+    images = torch.randn(9, 1, 4, 4)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten(), nn.Linear(8, 3))
+    history = colabkit.fit(model, (images, arrays()[1][:9]), tmp_path, batch_size=8, **QUIET)
+    assert history.epochs
 
 
 @pytest.mark.parametrize(

@@ -195,3 +195,38 @@ def test_metrics_that_would_add_up_over_processes_count_each_sample_once(tmp_pat
             assert sum(row[f"{name}_{place}"] for place in range(9)) == BATCH * len(InOrder())
 
     came_through(work, 2, tmp_path)
+
+
+class Normalising(nn.Module):
+    """What BatchNorm1d does, by a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(12))
+        self.register_buffer("variance", torch.ones(12))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.batch_norm(x, self.mean, self.variance, training=self.training)
+
+
+def test_a_part_has_two_samples_where_the_model_normalises_over_them(tmp_path):
+    """As in a last batch of three processes, of which one or two then take none."""
+
+    def trained(layer: nn.Module, folder: Path, last: int) -> nn.Module:
+        x, y = (each[: 12 + last] for each in arrays())
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 12), layer, nn.Linear(12, 3))
+        options = {"epochs": 2, "optimizer": "sgd", "validation_data": (x[:1], y[:1])}
+        colabkit.fit(model, (x, y), folder, batch_size=12, progress=False, **options)
+        return model
+
+    def work(_: int) -> None:
+        for last in (2, 3, 4):
+            plain, own = nn.BatchNorm1d(12, affine=False), Normalising()
+            expected = trained(plain, tmp_path / f"plain {last}", last)
+            found = trained(own, tmp_path / f"own {last}", last)
+            assert all(map(torch.equal, found.parameters(), expected.parameters()))
+            assert torch.equal(own.mean, plain.running_mean)
+            assert torch.equal(own.variance, plain.running_var)
+
+    came_through(work, 3, tmp_path)

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn.modules.batchnorm import SyncBatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from colabkit.errors import ArgumentError
+from colabkit.fitting.torch.batch_statistics import takes_statistics
 from colabkit.fitting.torch.microbatch import SplitStep
 from colabkit.fitting.torch.optimizers import own_weights
 from colabkit.fitting.torch.step import Cut, TrainConfig, TrainStep
@@ -62,7 +63,7 @@ def cut_among(then: Cut, world: World | None, config: TrainConfig) -> Cutting:
         reasons=_reasons(then, parts, processes, config), notices=_notices(parts, processes, config)
     )
     # BatchNorm may refuse to take its statistics of a single sample.
-    least = 2 if _has(config, _BatchNorm) else 1
+    least = 2 if takes_statistics(config.model) else 1
     return Cutting(Cut(parts, processes), Share(parts, rank, processes, least), verdict, words)
 
 
@@ -91,7 +92,7 @@ def _notices(parts: int, processes: int, config: TrainConfig) -> tuple[str, ...]
     found = []
     if parts > 2:
         found.append(f"provided {processes} processes go on")
-    if _has(config, _BatchNorm):
+    if takes_statistics(config.model):
         found.append("BatchNorm takes its statistics of each part, not of the whole batch")
     return tuple(found)
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from colabkit.fitting.callbacks import CallbackList
+from colabkit.fitting.torch.batch_statistics import require_last_batch
 from colabkit.fitting.torch.call_checks import check_call, check_is_no_pair_in_a_list
 from colabkit.fitting.torch.cutting import agree_on_call, cut_among, require_cuttable
 from colabkit.fitting.torch.ddp_step import PartsForward, PartsStep
@@ -263,6 +264,7 @@ class _Fitting:
         run.check_data([self._feed, *([] if self._validation is None else [self._validation])])
         if run.is_closed or run.has_passed(self._options.epochs):
             return self._found_done()
+        require_last_batch(self._config, self._feed, self._options, run.say)
         if run.begins_phase:
             callbacks.begin_phase()
             self._fit_schedule_to_phase()

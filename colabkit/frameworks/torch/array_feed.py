@@ -56,6 +56,10 @@ class ArrayFeed:
             key = derive(start.key, number, "parts")
             yield share.cut(key, len(indices), self._gather_from(indices))
 
+    def samples_of_last(self) -> int:
+        """Returns how many samples the last batch of a pass has."""
+        return (self._samples - 1) % self._batch_size + 1
+
     def first_sample(self) -> str:
         """Returns a hash of the first sample."""
         return batch_digest([tensor[:1] for tensor in self._tensors])

@@ -75,6 +75,13 @@ class MapFeed:
 
         return cutter.parts(self._read(start, cut))
 
+    def samples_of_last(self) -> int | None:
+        """Returns how many samples the last batch of a pass has, None where nobody says so."""
+        samples, size = length_of(self._loader.sampler), self._loader.batch_size
+        if not samples or size is None or self._loader.drop_last:
+            return size
+        return (samples - 1) % size + 1
+
     def first_sample(self) -> str:
         """Returns a hash of the first sample in an order; "" where it would tell nothing."""
         start = Start(key=0, epoch=0)

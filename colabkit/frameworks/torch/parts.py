@@ -157,6 +157,11 @@ class PartsFeed:
         """Yields the parts of each batch of one pass."""
         return iter(self._feed.parts(start, self._share))
 
+    def samples_of_last(self) -> int | None:
+        """Returns how many samples the last whole batch of a pass has, None where that is open."""
+        found: int | None = getattr(self._feed, "samples_of_last", lambda: None)()
+        return found
+
     def record(self, batch: Parts) -> BatchRecord:
         """Returns what tells a batch from others: its first part, whoever takes the rest."""
         return record(batch.local[0].batch)
