@@ -6,6 +6,7 @@ written to its input, which ends when the process does that started it.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import json
@@ -14,6 +15,7 @@ import signal
 import sys
 import threading
 import traceback
+from typing import NoReturn
 
 from colabkit.fitting.helper_words import Event, Orders, Word
 
@@ -40,9 +42,20 @@ def main() -> None:
         helping.train()
     except BaseException as error:  # noqa: BLE001  # told in the cell
         say(Event.LOST if helping.is_elsewhere(error) else Event.FAILED, traceback.format_exc())
-        sys.exit(1)
+        _end(1)
     sys.stdout.flush()
     say(Event.DONE)
+    _end(0)
+
+
+def _end(status: int) -> NoReturn:
+    """Ends this process without PyTorch's own end, which may abort over threads of its engine."""
+    with contextlib.suppress(Exception):  # what the user's own code has left to be done
+        atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
 
 
 def _end_with(parent: int) -> None:

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
+from typing import TypeVar
 
 from colabkit.checkpoint import (
     FindWriters,
@@ -22,9 +23,11 @@ from colabkit.checkpoint import (
 )
 from colabkit.errors import CheckpointWriteError, DiskFullError, DriveLostError, StorageError
 from colabkit.frameworks.base import FrameworkAdapter
+from colabkit.frameworks.processes import Processes
 from colabkit.runs.inspect import chosen
 from colabkit.storage import RemountOutcome, RemountResult
 
+_T = TypeVar("_T")
 _logger = logging.getLogger(__name__)
 _MEND_EVERY_S = 1.0
 # A look at a mount that hangs takes seconds, and training waits for it.
@@ -65,6 +68,9 @@ class CheckpointManager:
         on_remount: Tells the user what became of a mount.
         clock: Seconds that only grow.
     """
+
+    processes: Processes | None = None
+    """Those that train together, where there are several."""
 
     def __init__(
         self,
@@ -124,6 +130,11 @@ class CheckpointManager:
     def named(self, name: str) -> LoadedCheckpoint | None:
         """Returns a checkpoint by its name, None where it is not whole any more."""
         return self._folder.load_named(name, self._adapter.backend)
+
+    def known_to_first(self, value: _T) -> _T:
+        """Returns what process 0 of several has: others may be there for this call alone."""
+        at = "what calls before have left"
+        return value if self.processes is None else self.processes.share(value, at=at)
 
     def has_trained(self) -> bool:
         """Whether any checkpoint holds more than the first weights, or cannot be read."""

@@ -120,28 +120,24 @@ class _Restoring:
         )
         self._asked, self._loaded = asked, loaded
         self._saved: Mapping[str, Any] = loaded.sections["run"]
-        self._phases = self._known_phases()
-        self._standing = standing_in(self._saved, self._phases[-1], manager.location)
-        self._left = left_by(
-            manager.location,
-            asked.owned,
-            asked.call,
-            has_weights=phase_left(manager.location, asked.owned) is None
-            or adapter.holds_weights(loaded.sections),
-        )
-        if self._left is not None and self._left.index >= len(self._phases):
-            self._left = None
-        if self._left is None and is_loaded(manager.location, asked.owned):
+        place, owned = manager.location, asked.owned
+        known = phase_left(place, owned)
+        has_weights = known is None or adapter.holds_weights(loaded.sections)
+        left = left_by(place, owned, asked.call, has_weights=has_weights)
+        known, left, is_given = manager.known_to_first((known, left, is_loaded(place, owned)))
+        self._phases = self._known_phases(known)
+        self._standing = standing_in(self._saved, self._phases[-1], place)
+        self._left = None if left is not None and left.index >= len(self._phases) else left
+        if self._left is None and is_given:
             # Whoever has just put a checkpoint's weights into the model means to go on from them.
             self._left = Left(len(self._phases) - 1, is_as_left=False, has_its_weights=False)
 
-    def _known_phases(self) -> list[Phase]:
+    def _known_phases(self, known: Phase | None) -> list[Phase]:
         phases, call = phases_in(self._saved), self._asked.call
         # What training has given another form may be passed in either.
         now = self._saved.get("parts", {})
         if now and not differing(now, call.parts):
             phases[-1] = dataclasses.replace(phases[-1], parts=dict(call.parts))
-        known = phase_left(self._checkpoints.location, self._asked.owned)
         if known is not None and (known.step, known.stands_on) == (
             phases[-1].step,
             phases[-1].stands_on,

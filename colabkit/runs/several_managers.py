@@ -62,7 +62,7 @@ class LeadingManager(CheckpointManager):
 
     def __init__(self, world: Processes, *given: Any, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._world = world
+        self._world = self.processes = world
         self._agreed_step = -1
         self._is_alone = False
         self._ahead: tuple[_Call] | None = None
@@ -231,7 +231,7 @@ class FollowingManager(CheckpointManager):
     def __init__(self, ckpt_dir: str | Path, adapter: FrameworkAdapter, world: Processes) -> None:
         self.location, self.warning = str(ckpt_dir), ""
         self._adapter = adapter
-        self._world = world
+        self._world = self.processes = world
         self._agreed_step = -1
         self._ahead: _Call = None
         self._store: CheckpointStore | None = None

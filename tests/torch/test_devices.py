@@ -140,6 +140,46 @@ def test_an_interrupt_saves_and_returns_and_one_device_goes_on(undisturbed, tmp_
     assert result(tmp_path) == undisturbed(WAY)
 
 
+READY_AT_ONCE = """#!/bin/sh
+words=$(echo "$4" | cut -d, -f2)
+echo '["READY", ""]' > /dev/fd/${words# }
+exec cat
+"""
+
+
+def test_an_interrupt_as_all_is_handed_over_leaves_no_process(monkeypatch, tmp_path):
+    program = tmp_path / "python"
+    program.write_text(READY_AT_ONCE)
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+
+    def interrupting(frame: Any, event: str, _: Any) -> Any:
+        name = frame.f_code.co_name
+        if event == "return" and name == "packed" and psutil.Process().children():
+            sys.setprofile(None)
+            raise KeyboardInterrupt
+
+    sys.setprofile(interrupting)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path, devices=2)
+    finally:
+        sys.setprofile(None)
+    assert not psutil.Process().children()
+
+
+def test_a_helper_that_dies_as_it_begins_is_told_as_such(monkeypatch, tmp_path, caplog):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\nexit 3\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    with pytest.raises(ProcessLostError, match="Process 1 ended with status 3"):
+        train(tmp_path, devices=2)
+    program.unlink()
+    train(tmp_path, devices=2)
+    assert "Trains on one device: another process cannot be started" in caplog.text
+
+
 class NoteAll(Tell):
     def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
         # Whole or not at all: the kernel's death ends this process in mid-line.

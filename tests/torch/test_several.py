@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import itertools
 import os
@@ -139,6 +140,27 @@ def test_another_number_of_processes_goes_on_and_says_what_is_not_exact(
     colabkit.load(model, tmp_path / "run")
     weights = torch.load(tmp_path / "weights-0", weights_only=True)
     assert all(torch.equal(weights[name], each) for name, each in model.state_dict().items())
+
+
+def test_a_call_is_what_process_0_knows_it_to_be(tmp_path):
+    """Other processes may have copies of what the notebook's own has trained and changed."""
+
+    def work(rank: int) -> None:
+        ends = []
+        for each in ("alone", "copied"):
+            model = network()
+            for parameter in model[0].parameters():
+                parameter.requires_grad_(False)
+            train(tmp_path / each, model=model, epochs=1)
+            for parameter in model[0].parameters():
+                parameter.requires_grad_(True)
+            if rank and each == "copied":
+                model = copy.deepcopy(model)
+            assert len(train(tmp_path / each, model=model).epochs) == 2
+            ends.append(model.state_dict())
+        assert all(torch.equal(ends[0][name], end) for name, end in ends[1].items())
+
+    came_through(work, 2, tmp_path)
 
 
 ENDS: dict[str, Callable[[], dict[str, Any]]] = {

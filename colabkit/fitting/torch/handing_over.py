@@ -48,14 +48,17 @@ def packed(objects: Any) -> Iterator[Package]:
     Raises:
         NotHandedOverError: They cannot be taken apart, cloudpickle is missing, or the disk is full.
     """
-    try:
-        with tempfile.TemporaryFile(prefix="colabkit-", buffering=1 << 20) as file:
+    with contextlib.ExitStack() as opened:
+        try:
+            file = opened.enter_context(
+                tempfile.TemporaryFile(prefix="colabkit-", buffering=1 << 20)
+            )
             offset = _write(objects, file)
             file.flush()
-            yield Package(file.fileno(), offset)
-    except OSError as error:
-        message = f"what was passed cannot be written to this machine's disk ({error})"
-        raise NotHandedOverError(message) from error
+        except OSError as error:
+            message = f"what was passed cannot be written to this machine's disk ({error})"
+            raise NotHandedOverError(message) from error
+        yield Package(file.fileno(), offset)
 
 
 def unpacked(package: Package) -> Any:

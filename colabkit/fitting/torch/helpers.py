@@ -62,21 +62,20 @@ def helped(count: int, arguments: tuple[Any, ...], *, backend: str) -> Iterator[
     """
     opened = Connections()
     store = dist.TCPStore(HOST, 0, is_master=True, wait_for_workers=False, timeout=JOIN_TIMEOUT)
-    with packed((Surroundings.here(), arguments)) as package:
-        helpers = Helpers(count, package, port=store.port, backend=backend)
-        try:
-            helpers.wait_until_ready()
-        except BaseException:
-            helpers.end()
-            raise
+    # Ctrl-C may come anywhere, also as the package is closed: nothing is started before the try.
+    helpers = Helpers(count, port=store.port, backend=backend)
     try:
-        with _joined(store, helpers, opened, count, backend):
-            yield
-            # They end before what they have met at does.
-            helpers.wait_for_end()
-    except ProcessLostError as error:
-        lost, cause = helpers.why_lost(error)
-        raise lost from cause
+        with packed((Surroundings.here(), arguments)) as package:
+            helpers.start(package)
+            helpers.wait_until_ready()
+        try:
+            with _joined(store, helpers, opened, count, backend):
+                yield
+                # They end before what they have met at does.
+                helpers.wait_for_end()
+        except ProcessLostError as error:
+            lost, cause = helpers.why_lost(error)
+            raise lost from cause
     finally:
         helpers.end()
 
@@ -155,34 +154,38 @@ class Helpers:
 
     Args:
         count: How many train in all, this process included.
-        package: What the others are to train.
         port: Where they meet.
         backend: How they meet.
     """
 
-    def __init__(self, count: int, package: Package, *, port: int, backend: str) -> None:
+    def __init__(self, count: int, *, port: int, backend: str) -> None:
+        self._count, self._port, self._backend = count, port, backend
         self._changed = threading.Condition()
         self._is_over = False
         self._helpers: list[_Helper] = []
-        try:
-            for rank in range(1, count):
-                said, words = os.pipe()
-                try:
-                    orders = Orders(os.getpid(), words, *package, rank, count, port, backend)
-                    self._helpers.append(_Helper(orders, said))
-                except BaseException:
-                    os.close(said)
-                    raise
-                finally:
-                    os.close(words)
-        finally:
-            # Also where not all of them could be started, for end().
-            self._thread = threading.Thread(
-                target=self._watch, name="colabkit-helpers", daemon=True
-            )
-            self._thread.start()
-            if len(self._helpers) < count - 1:
-                self.end()
+        self._thread = threading.Thread(target=self._watch, name="colabkit-helpers", daemon=True)
+
+    def start(self, package: Package) -> None:
+        """Starts them, with what they are to train.
+
+        Raises:
+            NotHandedOverError: This machine starts no more programs.
+        """
+        for rank in range(1, self._count):
+            said, words = os.pipe()
+            try:
+                size, port = self._count, self._port
+                orders = Orders(os.getpid(), words, *package, rank, size, port, self._backend)
+                self._helpers.append(_Helper(orders, said))
+            except BaseException as error:
+                os.close(said)
+                if isinstance(error, OSError):
+                    message = f"another process cannot be started ({error})"
+                    raise NotHandedOverError(message) from error
+                raise
+            finally:
+                os.close(words)
+        self._thread.start()
 
     def wait_until_ready(self) -> None:
         """Waits until each has what it is to train.
@@ -277,6 +280,8 @@ class Helpers:
                 # With the processes that load its data; it leads a group of its own.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(helper.process.pid, signal.SIGKILL)
+        if self._thread.ident is None:
+            self._thread.start()  # it closes what has been opened to them
         self._thread.join()
 
     def _wait(self, is_enough: Callable[[_Helper], bool], timeout_s: float) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from colabkit.errors import ArgumentError, ProcessesApartError, ProcessLostError
+from colabkit.errors import ArgumentError, ColabKitError, ProcessesApartError, ProcessLostError
 from colabkit.frameworks.processes import process_count
 from colabkit.frameworks.torch.beats import APART, Doing, Place, stopped
 from colabkit.frameworks.torch.connections import Connections
@@ -253,7 +253,7 @@ class World:
 
     def _lost(self, error: BaseException) -> ProcessLostError | ProcessesApartError | None:
         """Returns what an error of the engine means; None for one of this process's own."""
-        if isinstance(error, ProcessLostError | ProcessesApartError):
+        if isinstance(error, ColabKitError):  # its own words say more, and no engine raises them
             return None
         is_engines = isinstance(error, dist.DistError) or (
             isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OF_ENGINES)
