@@ -157,8 +157,11 @@ def _in_loop(frame: FrameType, source: LoopSource, held: Held) -> Iterator[tuple
         is_handed_on = _is_set(value, verbs) or _is_changed(value, verbs)
         is_handed_on |= values.is_answer(path) and Verb.CHANGE in verbs
         goes_by = is_stepping(value) or _is_of_data(path, values)
-        decides = uses.decide if is_read_first else uses.decide_behind
-        goes_by = is_handed_on and (goes_by or decides(path))
+        goes_by = is_handed_on and (
+            goes_by
+            or uses.decide_behind(path)
+            or (is_read_first and uses.decide_but(path, own.settled(path)))
+        )
         if goes_by or (is_handed_on and _is_read_behind(frame, frame, path, values)):
             yield path, value
     for path in dict.fromkeys(_drawn_from(own.events, source)):

@@ -120,7 +120,7 @@ class Reader(Ways, ast.NodeVisitor):
         is_hidden = path is not None and root_of(path) in self._hidden
         if path is not None and not is_hidden and len(self.events) < _EVENTS_MAX:
             self.events.append(Event(verb, path, node, self._room))
-            self.go_by(verb, path)
+            self.go_by(verb, path, node)
 
     def _may_set(self, paths: Sequence[str], node: ast.AST) -> None:
         """Notes that some of what is named is set, nobody can tell which."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from types import ModuleType
 
 from colabkit.frameworks.users_own import package_of
@@ -81,6 +81,14 @@ class Uses:
             del self._asked[begun:]
         return found
 
+    def decide_but(self, path: str, settled: Container[ast.AST]) -> bool:
+        """Whether anything follows from a variable where it is read, but at some nodes.
+
+        What goes into it itself goes on with it to these.
+        """
+        its = (e for e in self._reader.events if e.verb is Verb.READ and self._is_of(e, path))
+        return any(e.node not in settled and self.leads_on(e.node, e.room, "") for e in its)
+
     def decide_behind(self, path: str) -> bool:
         """Whether anything but what is shown follows from a variable behind the loop."""
         events = self._reader.events
@@ -106,7 +114,7 @@ class Uses:
         if node in self._reader.followed:
             return False
         acts = False
-        child = node
+        child = part = node
         for parent in room.source.around(node):
             if isinstance(parent, ast.Call):
                 answer = self._through(parent, child, room, path)
@@ -121,9 +129,12 @@ class Uses:
                 if self._goes_into(parent.target, room, path):
                     return True
             elif isinstance(parent, ast.stmt):
+                if isinstance(parent, ast.Assign):
+                    targets = (_taken_by(each, parent.value, part) for each in parent.targets)
+                    return any(self._goes_into(each, room, path) for each in targets)
                 return self._ends_in(parent, child, room, path, acts=acts)
             acts |= any(not self._shows(each, room) for each in _calls_chosen(parent, child))
-            child = parent
+            child, part = parent, child
         return True
 
     def _through(self, call: ast.Call, child: ast.AST, room: Room, path: str) -> bool | None:
@@ -163,8 +174,6 @@ class Uses:
         match statement:
             case ast.Expr():
                 return acts and not self._is_for_eye(statement, room, path)
-            case ast.Assign(targets=targets):
-                return any(self._goes_into(each, room, path) for each in targets)
             case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
                 return _is_part_of_row(target, room) or self._goes_into(target, room, path)
             case ast.If(test=test, body=body, orelse=orelse) if child is test:
@@ -285,6 +294,15 @@ class Uses:
         is_plain = value is None or isinstance(value, int | float | str)
         name = value.__name__ if isinstance(value, ModuleType) else type(value).__module__
         return "" if is_plain else str(name)
+
+
+def _taken_by(target: ast.expr, value: ast.expr, part: ast.AST) -> ast.expr:
+    """Returns what takes a part of a value: of ``a, b = 1, 2`` one of the two."""
+    if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and part in value.elts:
+        is_alike = len(target.elts) == len(value.elts)
+        is_starred = any(isinstance(e, ast.Starred) for e in (*target.elts, *value.elts))
+        return target if is_starred or not is_alike else target.elts[value.elts.index(part)]
+    return target
 
 
 def _root_of(target: ast.expr) -> ast.expr:

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
-from colabkit.runs.loop_paths import prefixes_of
+from colabkit.runs.loop_paths import prefixes_of, within
 from colabkit.runs.loop_rooms import verb_of
 from colabkit.runs.loop_writes import Verb
 
@@ -62,6 +62,9 @@ class Ways(ast.NodeVisitor):
         self._targets: list[_Target] = []
         self._turn: Way | None = None
         self.read_first: set[str] = set()
+        # By node and path: reads behind what sets it in the same turn, and all others.
+        self._settled: set[tuple[ast.AST, str]] = set()
+        self._open: set[tuple[ast.AST, str]] = set()
 
     def read(self, statements: Sequence[ast.AST]) -> Ways:
         raise NotImplementedError
@@ -70,14 +73,22 @@ class Ways(ast.NodeVisitor):
         """Whether a turn may leave a variable as one before it has set it."""
         return self._turn is not None and not self._turn.has_set(path)
 
+    def settled(self, path: str) -> set[ast.AST]:
+        """Returns where a variable is read only as the same turn has set it."""
+        return {node for node, read in self._settled - self._open if within(read, path)}
+
     def sets_last(self, path: str) -> bool:
         """Whether a variable is set behind all that changes it."""
         return self._turn is None or path not in self._turn.changed
 
-    def go_by(self, verb: Verb, path: str) -> None:
+    def go_by(self, verb: Verb, path: str, node: ast.AST) -> None:
         """Takes down that a variable is read, set or changed where the turn has come to."""
         if (way := self._way) is None:
             return
+        if verb is Verb.READ and not way.has_set(path):
+            self._open.add((node, path))
+        elif verb is Verb.READ:
+            self._settled.add((node, path))
         # Whose attribute is set is read itself.
         used = prefixes_of(path)[: -1 if verb is Verb.SET else None]
         is_set = next((n for n, each in enumerate(used) if each in way.is_set), len(used))

@@ -841,6 +841,18 @@ def names_again_what_it_trains(run: Any, step: Any) -> None:
         print(model)
 
 
+def takes_a_batch_apart(run: Any, step: Any) -> None:
+    loss, count = None, 0
+    for row in run.items(range(3)):
+        count += 1  # noqa: SIM113
+        shown, scale = count, 1.0
+        for part in torch.ones(2 + row, 2).chunk(2):
+            loss = run.model(part).sum()
+            loss.backward()
+        step(scale)
+        print(shown, loss.item())
+
+
 def shows_a_bar(run: Any, step: Any) -> None:
     bar = tqdm.tqdm(run.items(range(3)), total=3)
     for _ in bar:
@@ -849,6 +861,7 @@ def shows_a_bar(run: Any, step: Any) -> None:
 
 
 EYE = [
+    takes_a_batch_apart,
     names_again_what_it_trains,
     stands_within,
     shows_a_bar,
