@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from colabkit.frameworks.estimators import is_estimator
 from colabkit.frameworks.state_pairs import has_no_state
 
 _ANY = "[...]"
@@ -30,11 +31,19 @@ def begun_anew(
     """
     named = _names_of(paths)
     return tuple(
-        f"the loop's {_shown(path)} begins anew at a resume:"
-        f"{_GIVE if has_no_state(values.get(path)) else ''} keep it"
-        f"{_way(path, name, values.get(path, ...), of_pieces=of_pieces)}"
+        _said_of(path, name, values.get(path, ...), of_pieces=of_pieces)
         for path, name in named.items()
     )
+
+
+def _said_of(path: str, name: str, value: Any, *, of_pieces: bool) -> str:
+    if is_estimator(value):
+        return left_out(path, trains_others=False)
+    said = f"the loop's {_shown(path)} begins anew at a resume:"
+    if hasattr(type(value), "iloc"):  # of pandas, which only pickle could store
+        return f"{said} keep its values in arrays, which run.state() takes"
+    give = _GIVE if value is not ... and has_no_state(value) else ""
+    return f"{said}{give} keep it{_way(path, name, value, of_pieces=of_pieces)}"
 
 
 def _way(path: str, name: str, value: Any, *, of_pieces: bool) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, MethodType
 from typing import Any
 
+from colabkit.frameworks.estimators import is_estimator
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 from colabkit.runs.leaving import frames_over
 from colabkit.runs.loop_events import Event, Reader
@@ -26,12 +27,14 @@ from colabkit.runs.loop_values import (
     is_environment,
     is_generator,
     is_iterator,
+    is_learner,
     is_lone,
     is_metric,
     is_pool,
     is_row,
     is_single,
     is_stepping,
+    is_table,
     is_waiting,
     variables_of,
 )
@@ -280,6 +283,7 @@ def _is_set(value: object, verbs: set[Verb]) -> bool:
     is_data = is_array(value) or (is_data and not hasattr(type(value), "shape"))
     is_plain = is_lone(value) or is_single(value) or is_row(value) or isinstance(value, _PLAIN)
     is_own = is_of_users_class(type(value)) and not has_state(value)
+    is_own |= is_estimator(value)
     return Verb.SET in verbs and (is_plain or is_data or is_own or is_chosen(value))
 
 
@@ -293,4 +297,5 @@ def is_chosen(value: Any) -> bool:
 
 def _is_changed(value: object, verbs: set[Verb]) -> bool:
     kinds = (is_pool, is_environment, is_stepping, is_array, is_single, has_state, is_metric)
-    return Verb.CHANGE in verbs and any(is_such(value) for is_such in (*kinds, is_iterator))
+    others = (is_iterator, is_table, is_estimator, is_learner)
+    return Verb.CHANGE in verbs and any(is_such(value) for is_such in (*kinds, *others))

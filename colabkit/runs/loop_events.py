@@ -18,7 +18,6 @@ from colabkit.frameworks.code_variables import defaults_of
 from colabkit.frameworks.users_own import attributes_of
 from colabkit.runs.loop_paths import (
     bound_once,
-    container_of,
     each_of,
     in_class,
     root_of,
@@ -46,18 +45,17 @@ from colabkit.runs.loop_values import (
     Values,
     counts_itself,
     is_iterator,
-    is_metric,
     is_pool,
     is_row,
 )
 from colabkit.runs.loop_ways import Ways
 from colabkit.runs.loop_writes import (
     CHANGING,
-    READING_ON,
     Verb,
     is_steady,
     may_be_set,
     write_of,
+    written_beside,
     written_through,
 )
 
@@ -142,6 +140,9 @@ class Reader(Ways, ast.NodeVisitor):
         if isinstance(node.ctx, ast.Load):
             self._read(path, node)
             return
+        if (whole := self._room.written(node)) not in {None, path}:
+            self._note(Verb.CHANGE, whole, node)
+            return
         self._note(Verb.SET, path, node)
         receiver, found = self._found_in_class(path, node)
         if isinstance(found, property) and isinstance(found.fset, FunctionType):
@@ -188,7 +189,7 @@ class Reader(Ways, ast.NodeVisitor):
         if own is not None and (is_read or is_variable):
             self._note(Verb.READ if is_read else Verb.SET, own, node)
             return
-        path = self._room.path(container_of(node))
+        path = self._room.written(node)
         if is_namespace(node.value):
             self._may_set([] if is_read else some_of(node.value, self._room), node)
             self.visit(node.value)
@@ -234,7 +235,7 @@ class Reader(Ways, ast.NodeVisitor):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         own = self._room.path(node.target)
-        own = self._room.path(container_of(node.target)) if own is None else own
+        own = self._room.written(node.target) if own is None else own
         if own is not None:
             self._read(own, node.target)
         self.visit(node.value)
@@ -355,7 +356,8 @@ class Reader(Ways, ast.NodeVisitor):
             self._note(Verb.READ, given_back, node)
         self.visit(node.func)
         self._all(done.given)
-        self._note_beside(done, node)
+        for each, path in written_beside(done, self._room, is_in_pass=self._is_in_pass):
+            self._note(each, path, node)
         if done.function in self._defined:
             self._enter_defined(node, done.function, done.given)
             return
@@ -366,21 +368,6 @@ class Reader(Ways, ast.NodeVisitor):
                 self.followed.add(node.func)  # a function, or an object whose __call__ it is
         else:
             self._enter_given(done)
-
-    def _note_beside(self, done: Done, node: ast.Call) -> None:
-        """Notes what a call writes into of what it is given."""
-        if is_metric(self._values.of(done.function or "")):
-            self._note(Verb.CHANGE, done.function, node)
-        for each in done.given:
-            if each.path is None:
-                continue
-            if each.keyword == "out":
-                self._note(Verb.SET, each.path, node)
-            elif done.verb in READING_ON and self._is_read_on(each.path):
-                self._note(Verb.CHANGE, each.path, node)
-
-    def _is_read_on(self, path: str) -> bool:
-        return not self._is_in_pass and is_iterator(self._values.of(path))
 
     def _enter_given(self, done: Done) -> None:
         """Reads functions of the user's that something else is given, which calls them."""

@@ -14,11 +14,17 @@ from typing import Any, NamedTuple
 from colabkit.frameworks.bystanders import is_cached, unwrapped
 from colabkit.runs.loop_paths import container_of, key_of, root_of
 from colabkit.runs.loop_source import Definition, Source, function_at
-from colabkit.runs.loop_values import Values
+from colabkit.runs.loop_values import Values, is_array, is_table
 
 _NAMESPACES = frozenset({"globals", "locals", "vars"})
 _ASKING = frozenset({"getattr", "hasattr"})
 SETTING = frozenset({"__setattr__", "setattr"})
+# What shows an array or table, or a part of it, and writes into it.
+_VIEWS = frozenset({"H", "T", "at", "data", "flat", "iat", "iloc", "imag", "loc", "mT", "real"})
+_GIVING_VIEWS = frozenset({
+    "detach", "diagonal", "flatten", "narrow", "numpy", "permute", "ravel", "reshape", "select",
+    "squeeze", "swapaxes", "t", "transpose", "unsqueeze", "view",
+})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -68,6 +74,18 @@ class Room:
             return None
         is_there = self.values.is_object(found) or self.values.is_answer(found)
         return found if is_there else None
+
+    def written(self, node: ast.expr) -> str | None:
+        """Returns the path of what a write into a part or a view changes: ``bank.data[0]``."""
+        node = container_of(node)
+        part = node.func if isinstance(node, ast.Call) else node
+        views = _VIEWS if part is node else _GIVING_VIEWS
+        if isinstance(part, ast.Attribute) and part.attr in views:
+            whole = self.written(part.value)
+            value = None if whole is None else self.values.of(whole)
+            if is_array(value) or is_table(value):
+                return whole
+        return self.path(node)
 
     def _by_name(self, node: ast.Subscript) -> ast.expr | None:
         """Returns what ``globals()["best"]`` and ``vars(self)["best"]`` are: ``best``."""
@@ -171,12 +189,10 @@ class Done(NamedTuple):
 
 def done_by(node: ast.Call, room: Room) -> Done:
     """Returns what a call does: ``list.append(rows, x)`` what ``rows.append(x)`` does."""
-    given = [Given(each, room.path(container_of(each))) for each in node.args]
-    given += [
-        Given(e.value, room.path(container_of(e.value)), e.arg or "**") for e in node.keywords
-    ]
+    given = [Given(each, room.written(each)) for each in node.args]
+    given += [Given(e.value, room.written(e.value), e.arg or "**") for e in node.keywords]
     receiver = node.func.value if isinstance(node.func, ast.Attribute) else None
-    path = None if receiver is None else room.path(container_of(receiver))
+    path = None if receiver is None else room.written(receiver)
     verb, function = verb_of(node), room.path(node.func)
     value = None if function is None else room.values.of(function)
     while function is not None and isinstance(value, functools.partial):

@@ -34,6 +34,8 @@ _GENERATORS = {
     ("torch", "Generator"),
 }
 
+LEARNING = frozenset({"learn_many", "learn_one", "partial_fit"})
+
 # What a program calls on a model without making anything of its weights.
 NEUTRAL = frozenset({
     "children", "compile", "cpu", "cuda", "double", "eval", "float", "half", "modules",
@@ -268,16 +270,30 @@ def counts_itself(owner: object, name: str) -> bool:
     return type(attributes_of(owner).get(name)) in {int, float} and _is_counted(kind, name)
 
 
+def counted_by(owner: object, method: str) -> list[str]:
+    """Returns the attributes in which a method of a library's object counts: a meter's ``avg``."""
+    kind: Any = type(owner)
+    if isinstance(owner, type | ModuleType) or is_of_users_class(kind) or has_state(owner):
+        return []
+    own, found = attributes_of(owner), in_class(kind, method)
+    names = _counted_in(found) if isinstance(found, FunctionType) else ()
+    return [name for name in names if type(own.get(name)) in {int, float}]
+
+
 @functools.lru_cache(maxsize=64)
 def _is_counted(kind: type, name: str) -> bool:
-    """Whether a method of a class adds to an attribute."""
-    own = (each for base in kind.__mro__ for each in vars(base).values())
-    codes = (e.__code__ for e in own if isinstance(e, FunctionType) and name in e.__code__.co_names)
-    for found in map(list, map(dis.get_instructions, codes)):
-        stores = (n for n, e in enumerate(found) if (e.opname, e.argval) == ("STORE_ATTR", name))
-        if any(e.argrepr in _ADDING for n in stores for e in found[max(0, n - 3) : n]):
-            return True
-    return False
+    """Whether a method of a class adds to an attribute, or makes it of one that it adds to."""
+    own = (e for base in kind.__mro__ for n, e in vars(base).items() if n != "__init__")
+    return any(name in _counted_in(e) for e in own if isinstance(e, FunctionType))
+
+
+@functools.lru_cache(maxsize=256)
+def _counted_in(function: FunctionType) -> tuple[str, ...]:
+    """Returns the attributes that a function sets, where it adds to one of them."""
+    found = list(dis.get_instructions(function))
+    stores = [n for n, each in enumerate(found) if each.opname == "STORE_ATTR"]
+    adds = any(e.argrepr in _ADDING for n in stores for e in found[max(0, n - 3) : n])
+    return tuple(dict.fromkeys(found[n].argval for n in stores)) if adds else ()
 
 
 def is_lone(value: object) -> bool:
@@ -295,6 +311,17 @@ def is_iterator(value: object) -> bool:
     if not issubclass(type(value), Iterator) or hasattr(type(value), "state_dict"):
         return False
     return not reads_loop(value)
+
+
+def is_table(value: object) -> bool:
+    """Whether it is a frame or series of pandas, written into by ``loc`` and the like."""
+    return hasattr(type(value), "iloc")
+
+
+def is_learner(value: object) -> bool:
+    """Whether a library's object learns from one batch after another."""
+    is_one = any(callable(getattr(type(value), each, None)) for each in LEARNING)
+    return is_one and not is_of_users_class(type(value))
 
 
 def is_trained(value: Any) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from colabkit.frameworks.estimators import is_estimator
+from colabkit.frameworks.users_own import attributes_of
 from colabkit.parsing import tree_of
 from colabkit.runs.loop_paths import path_of, prefixes_of
 from colabkit.runs.loop_rooms import (
@@ -21,12 +23,15 @@ from colabkit.runs.loop_rooms import (
     some_of,
 )
 from colabkit.runs.loop_values import (
+    LEARNING,
     Values,
+    counted_by,
     has_state,
     is_array,
     is_environment,
     is_generator,
     is_iterator,
+    is_learner,
     is_lone,
     is_metric,
     is_pool,
@@ -63,6 +68,9 @@ _WRITING_FIRST = frozenset({
 })  # fmt: skip
 _WEIGHTS_OF = frozenset({"buffers", "named_buffers", "named_parameters", "parameters"})
 _DRAWING = frozenset({"binomial", "choice", "integers", "poisson", "sample"})
+# Of estimators: what begins them anew, and what goes on from what they are.
+_FITTING = frozenset({"fit", "fit_predict", "fit_transform"})
+_GROWING = frozenset({*LEARNING, "boost", "refit", "update"})
 _OF_ITERATORS = frozenset({"__next__", "send", "throw"})
 READING_ON = frozenset({
     "all", "any", "dict", "enumerate", "filter", "islice", "list", "map", "max", "min", "set",
@@ -120,6 +128,8 @@ def write_of(done: Done, node: ast.Call, room: Room) -> Write | None:
     value = values.of(path)
     if verb in _SETTING_BACK and is_metric(value):
         return Write(Verb.SET, path, [], reads=False)
+    if verb in _FITTING and is_estimator(value) and not attributes_of(value).get("warm_start"):
+        return Write(Verb.SET, path, given, reads=False)
     receiver = node.func.value if isinstance(node.func, ast.Attribute) else node
     is_plain = path_of(receiver) is not None or done.is_bound
     if not _changes(verb, path, given, room, is_plain=is_plain):
@@ -160,6 +170,22 @@ def _set_in(text: ast.expr) -> set[str | None]:
     return set() if tree is None else {n for each in ast.walk(tree) for n in set_at(each)}
 
 
+def written_beside(done: Done, room: Room, *, is_in_pass: bool) -> Iterator[tuple[Verb, str]]:
+    """Yields what else a call does to what it is given, and to whose method it is."""
+    values = room.values
+    if done.function is not None and is_metric(values.of(done.function)):
+        yield Verb.CHANGE, done.function
+    for name in counted_by(values.of(done.path or ""), done.verb):
+        yield from ((verb, f"{done.path}.{name}") for verb in (Verb.READ, Verb.SET))
+    for each in done.given:
+        if each.path is None:
+            continue
+        if each.keyword == "out":
+            yield Verb.SET, each.path
+        elif done.verb in READING_ON and not is_in_pass and is_iterator(values.of(each.path)):
+            yield Verb.CHANGE, each.path
+
+
 def _writes_first(verb: str, value: Any, done: Done, room: Room) -> bool:
     if verb in _CHANGING_FIRST:
         return True
@@ -179,6 +205,10 @@ def _writes_first(verb: str, value: Any, done: Done, room: Room) -> bool:
 
 def _changes(verb: str, path: str, given: Sequence[Given], room: Room, *, is_plain: bool) -> bool:
     value = room.values.of(path)
+    if is_estimator(value):
+        return verb in _FITTING or verb in _GROWING
+    if is_learner(value) and verb in LEARNING:
+        return True
     if is_metric(value) and not has_state(value):
         return verb in _OF_METRICS
     if is_waiting(value):

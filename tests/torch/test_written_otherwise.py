@@ -661,7 +661,7 @@ NAMED = {
     in_rows: {"paces[...].count", "named[...].count", "deep[...][...].count"},
     by_words_of_python: {"pace._in"},
     goes_by_its_sum: {"total", "kept", "graph", "scaled"},
-    goes_by_a_table: {"losses", "total"},
+    goes_by_a_table: {"frame", "losses", "total"},
     writes_into_memory: {"memory.rows", "count"},
     in_slots: {"slotted.count", "row.count"},
     by_key_as_attribute: {"settings.count"},
