@@ -22,6 +22,7 @@ from colabkit.frameworks.torch.randomness import (
 )
 from colabkit.frameworks.users_own import attributes_of
 
+_TRIES_MAX = 3
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
 
 
@@ -54,18 +55,38 @@ class OwnGenerators:
         self._known: list[object] | None = None
         self._holders: list[object] = []
         self._found: list[object] = []
+        self._is_asked = False
 
     def reseed(self, seed: int) -> None:
         """Seeds each of them by its place; looks again when attributes changed."""
-        values = [v for root in self._roots for v in list(attributes_of(root).values())]
-        if self._known is None or list(map(id, values)) != list(map(id, self._known)):
+        values = self._values()
+        if self._are_others(values):
             self._inspect(values)
         for number, generator in enumerate(self._found):
             reseed_generator(generator, derive(seed, number))
 
+    def have_come(self) -> bool:
+        """Whether the data has made some since they were seeded, beside those that it had."""
+        before = set(map(id, self._found))
+        values = self._values()
+        if not self._is_asked:
+            self._is_asked, self._known = True, None  # one may have come deep within
+        if self._are_others(values):
+            self._inspect(values)
+        return before < set(map(id, self._found))
+
     def states(self) -> list[object]:
         """Returns where each of them is, and the global ones."""
         return [global_states(), *map(own_generator_state, self._found)]
+
+    def _values(self) -> list[object]:
+        return [v for root in self._roots for v in list(attributes_of(root).values())]
+
+    def _are_others(self, values: list[object]) -> bool:
+        return self._known is None or list(map(id, values)) != list(map(id, self._known))
+
+    def _search(self) -> list[object]:
+        return [g for root in self._roots for g in _found_in(root)]
 
     def _inspect(self, values: list[object]) -> None:
         """Searches where a generator may have come or gone: a dataset may count at each sample."""
@@ -74,7 +95,7 @@ class OwnGenerators:
         fresh = (v for v in values if id(v) not in before and not isinstance(v, _PLAIN))
         is_first, self._known = self._known is None, values
         if is_first or any(id(v) not in now for v in self._holders) or any(map(_found_in, fresh)):
-            self._found = [g for root in self._roots for g in _found_in(root)]
+            self._found = self._search()
             self._holders = [v for v in values if not isinstance(v, _PLAIN) and _found_in(v)]
 
     def unseedable(self) -> bool:
@@ -116,13 +137,22 @@ class RequestDataset(torch_data.Dataset[Any]):
             indices = _as_tensor(request.indices)
             batch = [tensor.index_select(0, indices) for tensor in self._tensors]
             return Trial(batch, drew=False) if request.is_trial else batch
-        seed_everything(request.seed)
-        self._generators.reseed(request.seed)
+        before, batch = self._drawn(request)
         if not request.is_trial:
-            return _collated(self._items(request.indices), self._collate)
-        before = batch_digest(self._generators.states())
-        batch = _collated(self._items(request.indices), self._collate)
+            return batch
         return Trial(batch, drew=batch_digest(self._generators.states()) != before)
+
+    def _drawn(self, request: BatchRequest) -> tuple[object, Any]:
+        """Returns a batch, and of a trial where generators stood before it."""
+        for _ in range(_TRIES_MAX):
+            seed_everything(request.seed)
+            self._generators.reseed(request.seed)
+            before = batch_digest(self._generators.states()) if request.is_trial else None
+            batch = _collated(self._items(request.indices), self._collate)
+            # One that the data makes when it is first asked drew from a place of its own.
+            if not self._generators.have_come():
+                break
+        return before, batch
 
     def _items(self, indices: Any) -> Any:
         if not self._whole_batches:

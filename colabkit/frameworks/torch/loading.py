@@ -61,3 +61,13 @@ def length_of(value: Any) -> int | None:
 def pinned(batch: Any) -> Any:
     pin: Callable[[Any], Any] = torch_data._utils.pin_memory.pin_memory  # public nowhere else
     return pin(batch)
+
+
+def end_workers(source: object) -> None:
+    """Ends a loader's persistent workers, whose generators are where its passes have brought them.
+
+    A resume has others, which begin with what the loader has now.
+    """
+    loader = loader_within(source)
+    if loader is not None and loader.persistent_workers:
+        loader._iterator = None

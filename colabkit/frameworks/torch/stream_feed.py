@@ -19,6 +19,7 @@ from colabkit.frameworks.torch.compare import batch_digest, record, same_batch
 from colabkit.frameworks.torch.fetch import Ahead, KeyedStream, OwnGenerators
 from colabkit.frameworks.torch.loading import (
     InitInWorker,
+    end_workers,
     identity,
     length_of,
     loader_within,
@@ -308,6 +309,8 @@ class StreamFeed:
     def _keyed(self, key: int, first: int) -> Iterator[Any]:
         generators = OwnGenerators(self._source)
         end_readers(self._source)
+        if self._stateful is None:
+            end_workers(self._source)
         self._seed(generators, derive(key, "iter"))
         with thread_starts() as readers:
             stream = iter(self._source() if self._makes else self._source)
