@@ -11,7 +11,7 @@ from colabkit.runs.loop_events import Event, Reader
 from colabkit.runs.loop_gradients import is_backward_of, other_reads
 from colabkit.runs.loop_paths import ANY, container_of, is_part, prefixes_of, root_of
 from colabkit.runs.loop_rooms import Room, done_by, set_at, verb_of
-from colabkit.runs.loop_values import Values, counts_itself, is_row
+from colabkit.runs.loop_values import Values, counted_by, counts_itself, is_row
 from colabkit.runs.loop_writes import CHANGING, Verb
 
 _SHOWING = frozenset({
@@ -163,10 +163,11 @@ class Uses:
         if (attribute := done.sets()) is not None:
             return attribute
         into = done.path
-        if into is None or done.verb not in CHANGING:
+        if into is None:
             return None
-        is_plain = is_row(self._values.of(into)) or not self._values.has(into)
-        return into if is_plain else None
+        value = self._values.of(into)
+        is_plain = done.verb in CHANGING and (is_row(value) or not self._values.has(into))
+        return into if is_plain or counted_by(value, done.verb) else None
 
     def _ends_in(
         self, statement: ast.stmt, child: ast.AST, room: Room, path: str, *, acts: bool

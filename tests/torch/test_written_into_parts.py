@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -137,11 +138,12 @@ def averages_in_a_library(run: Any, step: Any) -> None:
 
 def counts_over_a_pass_in_a_library(run: Any, step: Any) -> None:
     for _ in run.epochs(2):
-        bar, shown = tqdm(disable=True), tqdm(disable=True)
+        bar, shown, begun_s = tqdm(disable=True), tqdm(disable=True), time.monotonic()
         for _ in run.batches([1, 2]):
             step()
             bar.update(1)
-            shown.update(1)
+            shown.update(time.monotonic() - begun_s)
+            begun_s = time.monotonic()
         step(bar.n)
         print(shown.n)
 
