@@ -52,6 +52,7 @@ from colabkit.runs.loop_ways import Ways
 from colabkit.runs.loop_writes import (
     CHANGING,
     Verb,
+    counted_beside,
     is_steady,
     may_be_set,
     write_of,
@@ -120,6 +121,12 @@ class Reader(Ways, ast.NodeVisitor):
             self.events.append(Event(verb, path, node, self._room))
             self.go_by(verb, path, node)
 
+    def _count(self, path: str, node: ast.AST) -> None:
+        """Notes that a library's object adds to an attribute, which goes on from what it was."""
+        self._note(Verb.READ, path, node)
+        if root_of(path) not in self._hidden:
+            self.events.append(Event(Verb.SET, path, node, self._room))
+
     def _may_set(self, paths: Sequence[str], node: ast.AST) -> None:
         """Notes that some of what is named is set, nobody can tell which."""
         with self.maybe():
@@ -155,7 +162,7 @@ class Reader(Ways, ast.NodeVisitor):
         if receiver is None:
             return
         if counts_itself(self._values.of(receiver), path.rpartition(".")[2]):
-            self._note(Verb.SET, path, node)
+            self._count(path, node)
         if isinstance(found, property) and isinstance(found.fget, FunctionType):
             self._enter(node, Called(found.fget, receiver), [])
         elif isinstance(found, functools.cached_property):
@@ -358,6 +365,8 @@ class Reader(Ways, ast.NodeVisitor):
         self._all(done.given)
         for each, path in written_beside(done, self._room, is_in_pass=self._is_in_pass):
             self._note(each, path, node)
+        for path in counted_beside(done, self._room):
+            self._count(path, node)
         if done.function in self._defined:
             self._enter_defined(node, done.function, done.given)
             return

@@ -170,13 +170,17 @@ def _set_in(text: ast.expr) -> set[str | None]:
     return set() if tree is None else {n for each in ast.walk(tree) for n in set_at(each)}
 
 
+def counted_beside(done: Done, room: Room) -> list[str]:
+    """Returns the attributes in which a method of a library's object counts."""
+    names = counted_by(room.values.of(done.path or ""), done.verb)
+    return [f"{done.path}.{name}" for name in names]
+
+
 def written_beside(done: Done, room: Room, *, is_in_pass: bool) -> Iterator[tuple[Verb, str]]:
     """Yields what else a call does to what it is given, and to whose method it is."""
     values = room.values
     if done.function is not None and is_metric(values.of(done.function)):
         yield Verb.CHANGE, done.function
-    for name in counted_by(values.of(done.path or ""), done.verb):
-        yield from ((verb, f"{done.path}.{name}") for verb in (Verb.READ, Verb.SET))
     for each in done.given:
         if each.path is None:
             continue
