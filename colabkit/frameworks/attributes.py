@@ -14,12 +14,13 @@ import numpy as np
 
 from colabkit.checkpoint import deep_copy
 from colabkit.frameworks.code_variables import CodeVariables
-from colabkit.frameworks.plain_values import REMOVED, PlainValues, is_removed
+from colabkit.frameworks.plain_values import REMOVED, PlainValues, base_of, is_removed
 from colabkit.frameworks.users_own import (
     attributes_of,
     carries_attributes,
     is_of_users_class,
     package_of,
+    set_attribute,
 )
 
 _DEPTH_MAX = 3
@@ -33,9 +34,9 @@ _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 # They show, write or wait, and nothing is trained by what they are.
 _TRAINING_NOTHING = frozenset(
     {
-        "_io", "_thread", "IPython", "comet_ml", "concurrent", "contextlib", "datetime",
-        "io", "ipywidgets", "logging", "matplotlib", "mlflow", "pathlib", "rich", "tensorboard",
-        "tensorboardX", "threading", "time", "tqdm", "wandb", "weakref",
+        "_csv", "_io", "_thread", "IPython", "comet_ml", "concurrent", "contextlib", "csv",
+        "datetime", "io", "ipywidgets", "logging", "matplotlib", "mlflow", "pathlib", "rich",
+        "tensorboard", "tensorboardX", "threading", "time", "tqdm", "wandb", "weakref",
     }
 )  # fmt: skip
 # What they note of a quantized weight follows from the weight, and is made with it.
@@ -98,7 +99,7 @@ class Attributes:
         last call and can be saved by nobody in ``lost``.
         """
         changed: dict[str, Any] = {}
-        opaque: dict[str, _Fingerprint] = {}
+        opaque: dict[str, Fingerprint] = {}
         self.with_state = {}
         holders: dict[str, Any] = {}
         now = self._own(holders)
@@ -138,7 +139,7 @@ class Attributes:
                 continue
             there = getattr(owner, name, None)
             if owner is not None and self.values.may_be_replaced(owner, name, there):
-                _set(owner, name, self.values.put(there, value, near))
+                set_attribute(owner, name, self.values.put(there, value, near))
                 self._restored.add(path)
 
     def as_now(self) -> Callable[[], None]:
@@ -159,7 +160,7 @@ class Attributes:
     def adopt(self, name: str, value: Any) -> None:
         """Gives the owner what training had made, where it has nothing yet."""
         if getattr(self.owner, name, None) is None:
-            _set(self.owner, name, value)
+            set_attribute(self.owner, name, value)
 
     def _own(self, holders: dict[str, Any] | None = None) -> dict[str, Any]:
         """Returns what the owner keeps, by path; ``holders`` is given what carries it, likewise."""
@@ -232,6 +233,8 @@ class Attributes:
         """
         if not _has_attributes_alone(value):
             return False
+        if base_of(value) is not None and self.values.mark(value) is not None:
+            return False  # a container, whose attributes are kept with what it holds
         kind = type(value)
         if is_of_users_class(kind) or path in self._gathering:
             return True
@@ -266,22 +269,22 @@ class Attributes:
         return self.values.is_whole(value)
 
     def _inspect(
-        self, path: str, value: Any, opaque: dict[str, _Fingerprint], depth: int = 0
+        self, path: str, value: Any, opaque: dict[str, Fingerprint], depth: int = 0
     ) -> None:
         """Takes down what is not plain: objects with a state, and what else they may be."""
         if has_state(value):
             self.with_state[path] = value
         elif isinstance(value, list | tuple | dict) and depth < _DEPTH_MAX:
             if len(value) > _LOOKED_AT_MAX:
-                opaque[path] = _Fingerprint(value, len(value))
+                opaque[path] = Fingerprint(value, len(value))
                 return
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             parts = [(key, part) for key, part in pairs if self.values.mark(part) is None]
-            inside: dict[str, _Fingerprint] = {}
+            inside: dict[str, Fingerprint] = {}
             for key, part in parts:
                 self._inspect(f"{path}[{key!r}]", part, inside, depth + 1)
             if inside:
-                opaque[path] = _Fingerprint(value, [*inside.values()])
+                opaque[path] = Fingerprint(value, [*inside.values()])
         elif trains_nothing(value):
             return
         elif issubclass(type(value), Iterator):
@@ -289,7 +292,7 @@ class Attributes:
             self.lost[path] = "iterator"
         elif not self.values.is_saved_elsewhere(value):
             inner = None if path in self._opened else self._mark_inside(value)
-            opaque[path] = _Fingerprint(value, inner)
+            opaque[path] = Fingerprint(value, inner)
 
     def _mark_inside(self, value: Any) -> Any:
         if has_state(self.owner) and not is_of_users_class(type(value)):
@@ -304,7 +307,7 @@ class Attributes:
             if self._outlines.setdefault(path, outline) != outline:
                 self.lost[path] = type(value).__name__
 
-    def _note_lost(self, opaque: dict[str, _Fingerprint]) -> None:
+    def _note_lost(self, opaque: dict[str, Fingerprint]) -> None:
         before, self._opaque = self._opaque, opaque
         if before is None or not self._names_lost:
             return  # what a session makes before its first step, the next one makes as well
@@ -314,7 +317,7 @@ class Attributes:
                 self.lost[path] = look.kind
 
 
-class _Fingerprint:
+class Fingerprint:
     """What an object was when it was looked at, without keeping it alive where that can be."""
 
     def __init__(self, value: Any, inside: Any) -> None:
@@ -326,7 +329,7 @@ class _Fingerprint:
             self._held = lambda: value
 
     def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Fingerprint):
+        if not isinstance(other, Fingerprint):
             return False
         return self._held() is other._held() and self._inside == other._inside
 
@@ -352,14 +355,6 @@ def _reached(owner: Any, path: str) -> Any:
     for name in path.split(".") if path else ():
         owner = getattr(owner, name, None)
     return owner
-
-
-def _set(owner: Any, name: str, value: Any) -> None:
-    # A frozen dataclass refuses the ordinary way, and was changed in spite of it.
-    try:
-        setattr(owner, name, value)
-    except AttributeError:
-        object.__setattr__(owner, name, value)
 
 
 def _is_large(value: Any) -> bool:

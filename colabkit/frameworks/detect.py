@@ -15,7 +15,7 @@ from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.estimators import may_hold_estimators, with_estimators
 from colabkit.frameworks.exposed import Exposed
 from colabkit.frameworks.plain.parts import is_tree
-from colabkit.frameworks.users_own import package_of
+from colabkit.frameworks.users_own import attributes_of, package_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ def _spread(value: object, depth: int = 0) -> Iterator[object]:
     elif isinstance(value, list | tuple):
         inner = value
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        inner = list(getattr(value, "__dict__", {}).values())
+        inner = list(attributes_of(value).values())
     yield value
     if depth < _DEPTH_MAX:
         for each in inner:

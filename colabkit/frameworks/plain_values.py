@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import argparse
 import collections
 import dataclasses
 import enum
+import types
 from typing import Any
 
 import numpy as np
 
 from colabkit.checkpoint import can_be_found, fields_of, is_known_factory, numbers_in
+from colabkit.frameworks.users_own import attributes_of, is_of_users_class, set_attribute
 from colabkit.storage import hash_of
 
+OPEN = (argparse.Namespace, collections.UserDict, collections.UserList, types.SimpleNamespace)
+"""Python's own classes whose objects are no more than their attributes."""
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
 _ORDERED = frozenset({list, tuple, collections.deque})
 _MAPPINGS = frozenset({dict, collections.OrderedDict, collections.Counter, collections.defaultdict})
 _SETS = frozenset({set, frozenset})
+# What containers of the user's own classes are made of, and whose methods fill them.
+_BASES: tuple[Any, ...] = (collections.OrderedDict, dict, list, set, collections.deque)
 _DEPTH_MAX, _ITEMS_MAX = 8, 200_000
 # Stands in checkpoints, with its state, for a generator.
 _GENERATOR = "colabkit: random generator"
 _REMOVED = "colabkit: removed"
+# Stands in checkpoints, with what it holds, for a container of the user's own class.
+_CONTENTS = "colabkit: contents"
 # Stands in checkpoints for an attribute that training has taken away.
 REMOVED = (_REMOVED, None)
 
@@ -35,8 +44,8 @@ class PlainValues:
         if isinstance(value, np.ndarray | np.generic):
             is_plain = value.dtype.kind in "biufc" and value.dtype.isnative
             return (kind, value.shape, value.dtype, hash_of(_bytes_of(value))) if is_plain else None
-        if depth == 0 and (state := self.generator_state(value)) is not None:
-            return kind, self.mark(state, 1)
+        if depth == 0 and (mark := self._mark_in_place(value)) is not None:
+            return mark
         if depth > _DEPTH_MAX:
             return None
         if isinstance(value, enum.Enum):
@@ -51,6 +60,13 @@ class PlainValues:
         if kind in _ORDERED or (isinstance(value, tuple) and hasattr(value, "_fields")):
             return self._marks(kind, list(value), depth)
         return None
+
+    def _mark_in_place(self, value: Any) -> Any:
+        """Returns the mark of what only the same code makes, and is put back into."""
+        if base_of(value) is not None:
+            return self._marks(type(value), [_items_of(value), dict(attributes_of(value))], 0)
+        state = self.generator_state(value)
+        return None if state is None else (type(value), self.mark(state, 1))
 
     def _marks(self, kind: type, parts: list[Any], depth: int) -> Any:
         if (numbers := numbers_in(parts)) is not None:
@@ -86,8 +102,7 @@ class PlainValues:
 
     def is_open(self, value: Any) -> bool:
         """Whether a library's object is no more than its attributes, which users change."""
-        del value
-        return False
+        return isinstance(value, OPEN)
 
     def is_whole(self, value: Any) -> bool:
         """Whether a value is more than the attributes it has."""
@@ -96,6 +111,9 @@ class PlainValues:
 
     def detached(self, value: Any) -> Any:
         """Returns what goes into the checkpoint for a value."""
+        if base_of(value) is not None:
+            held = [_items_of(value), dict(attributes_of(value))]
+            return _CONTENTS, [self.detached(each) for each in held]
         state = self.generator_state(value)
         return value if state is None else (_GENERATOR, state)
 
@@ -107,9 +125,8 @@ class PlainValues:
             value: What was restored.
             near: A place for tensors that find none there.
         """
-        if stands_for(_GENERATOR, value):
-            self.restore_generator(there, value[1])
-            return there
+        if stands_for(_GENERATOR, value) or stands_for(_CONTENTS, value):
+            return self._put_in_place(there, value[0], value[1], near)
         if isinstance(value, np.ndarray):
             if _fits(there, value) and there.flags.writeable:
                 there[...] = value
@@ -138,6 +155,22 @@ class PlainValues:
             return tuple.__new__(type(value), (self.put(None, each, near) for each in value))
         return value
 
+    def _put_in_place(self, there: Any, sign: str, held: Any, near: Any) -> Any:
+        if sign == _GENERATOR:
+            self.restore_generator(there, held)
+            return there
+        base, (items, attributes) = base_of(there), held
+        if base is None:
+            return items
+        parts = self.put(_items_of(there), items, near)
+        base.clear(there)
+        fill = base.extend if hasattr(base, "extend") else base.update
+        fill(there, parts)
+        own = attributes_of(there)
+        for name, each in attributes.items():
+            set_attribute(there, name, self.put(own.get(name), each, near))
+        return there
+
     def _put_items(self, there: Any, value: Any, near: Any) -> Any:
         is_alike = type(there) is type(value)
         kept = list(there) if is_alike else []
@@ -147,6 +180,26 @@ class PlainValues:
         target.clear()
         target.extend(items)
         return target
+
+
+def base_of(value: Any) -> Any:
+    """Returns what a container of the user's own class is made of, None for any other value.
+
+    So is one whose missing items are made by a function of the user's.
+    """
+    if type(value) is collections.defaultdict:
+        return None if is_known_factory(value.default_factory) else dict
+    if isinstance(value, _BASES) and is_of_users_class(type(value)):
+        return next(base for base in _BASES if isinstance(value, base))
+    return None
+
+
+def _items_of(value: Any) -> Any:
+    """Returns them in a container of Python's own."""
+    base = base_of(value)
+    if issubclass(base, dict):
+        return dict(base.items(value))
+    return (set if base is set else list)(base.__iter__(value))
 
 
 def stands_for(what: str, value: Any) -> bool:

@@ -30,6 +30,14 @@ def carries_attributes(value: Any) -> bool:
     return bool(kind.__dictoffset__ or _slots_of(kind))
 
 
+def set_attribute(owner: Any, name: str, value: Any) -> None:
+    """Gives an object an attribute, also where it was changed in spite of being frozen."""
+    try:
+        setattr(owner, name, value)
+    except AttributeError:
+        object.__setattr__(owner, name, value)
+
+
 def _in_slots(value: Any) -> dict[str, Any]:
     kind: Any = type(value)
     found = {}

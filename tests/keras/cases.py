@@ -10,6 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from tests.keras.keeping import Keeping
+
 SAMPLES, EPOCHS, BATCH = 44, 3, 8
 
 
@@ -346,4 +348,9 @@ CASES: dict[str, Callable[[], dict[str, Any]]] = {
     "states_and_variables_beside_the_weights": remembering,
     "variables_and_seeds_of_losses_lambdas_and_callbacks": balanced,
     "plain_numbers_of_layers_closures_and_callbacks": scaled,
+    "counts_that_a_callback_keeps_in_objects": lambda: {
+        "model": network(),
+        "data": arrays(),
+        "callbacks": [Keeping()],
+    },
 }

@@ -195,6 +195,54 @@ def test_an_object_that_a_callback_makes_between_two_batches_is_named(tmp_path: 
     assert "Counting.bar changes and holds a value that training made" in said
 
 
+def test_a_callback_that_keeps_counts_in_objects_trains_as_in_plain_fit(tmp_path: Path):
+    from tests.keras.keeping import Keeping
+    from tests.keras.plain_fit import arrays, check_as_plain_fit
+
+    history = check_as_plain_fit(lambda: {"data": arrays(), "callbacks": [Keeping()]}, tmp_path)
+    assert str(history.verdict).startswith("Resume is exact")
+
+
+def test_what_a_callback_changes_and_nothing_can_hold_is_named(tmp_path: Path):
+    import decimal
+    import itertools
+    import queue
+
+    import keras
+
+    import colabkit
+    from tests.keras.cases import arrays, network
+
+    class Watch:
+        pass
+
+    class Changing(keras.callbacks.Callback):
+        """Of what it keeps, the second half stays as it is."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.numbers, self.drawn = itertools.count(), (n for n in range(1000))
+            self.price, self.waiting = decimal.Decimal(0), queue.Queue()
+            self.words, self.rule, self.watch = np.array(["a"]), max, None
+            self.bytes = bytearray()
+            self.done, self.rules = iter(()), {"rule": lambda n: n, "n": 1}
+            self.rate, self.kind = decimal.Decimal(1), Watch
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            next(self.numbers), next(self.drawn)
+            self.price += 1
+            self.waiting.put(1)
+            self.words[0], self.rule, self.watch = "b", min, Watch()
+            self.bytes.append(epoch)
+
+    log = keras.callbacks.CSVLogger(str(tmp_path / "log.csv"))
+    given = {"callbacks": [Changing(), log], "epochs": 2, "progress": False}
+    said = str(colabkit.fit(network(), arrays(), tmp_path / "run", save_every=1, **given).verdict)
+    changed = ["numbers", "drawn", "price", "waiting", "words", "rule", "watch", "bytes"]
+    assert [n for n in changed if f"Changing.{n} changes and holds a" not in said] == []
+    assert said.count(" changes and holds ") == len(changed)
+
+
 def test_a_loss_that_reads_a_callback_keeps_nobody_from_going_on(tmp_path: Path):
     del tmp_path
     from colabkit.frameworks.keras.beside import Beside

@@ -39,6 +39,7 @@ ON_ANY = {
     "states_and_variables_beside_the_weights": 18,
     "variables_and_seeds_of_losses_lambdas_and_callbacks": 18,
     "plain_numbers_of_layers_closures_and_callbacks": 18,
+    "counts_that_a_callback_keeps_in_objects": 18,
 }
 ON_TENSORFLOW = {
     **ON_ANY,
@@ -72,6 +73,7 @@ ON_TORCH = {
     "own_step": 18,
     "tfdata_shuffled_and_validated": 18,
     "plain_numbers_of_layers_closures_and_callbacks": 18,
+    "counts_that_a_callback_keeps_in_objects": 18,
     "variables_and_seeds_of_losses_lambdas_and_callbacks": 18,
     "pydataset_with_two_workers": 18,
     "torch_dataloader": 18,
@@ -85,6 +87,7 @@ ON_JAX = {
     "generator_function": 18,
     "own_stateless_step": 18,
     "callback_that_reads_weights": 18,
+    "counts_that_a_callback_keeps_in_objects": 18,
     "four_steps_per_execution_of_unknown_length": 18,
     "gradients_accumulated": 18,
     "two_inputs_and_two_outputs": 18,

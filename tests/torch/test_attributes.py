@@ -10,6 +10,7 @@ import fractions
 import io
 import itertools
 import threading
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,57 @@ def test_objects_with_slots_and_those_in_lists_and_dicts_go_on(tmp_path):
         easing.on_batch_end(None, 0, {})
     assert torch.equal(by_fit.body.weight, model.body.weight)
     assert torch.equal(by_fit.by["a.b"].mean, model.by["a.b"].mean)
+
+
+class Tally(collections.Counter):  # type: ignore[type-arg]
+    """A container of the user's own class, with an attribute."""
+
+    rounds = 0
+
+
+class Places(list):  # type: ignore[type-arg]
+    """Another one."""
+
+
+class Tallying:
+    """A callback that counts in containers of kinds that are not Python's plain ones."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.tally, self.places = Tally(), Places()
+        self.by: Any = collections.defaultdict(lambda: 2)
+        self.space, self.data = types.SimpleNamespace(count=0), collections.UserDict(count=0)
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.tally["a"] += 1
+        self.tally.rounds += 1
+        self.places.append(self.tally.rounds)
+        self.by["a"] += 1
+        self.space.count += 1
+        self.data["count"] += 1
+        counts = [self.tally["a"], self.tally.rounds, self.by["a"], *self.places]
+        counts += [self.space.count, self.data["count"]]
+        self.optimizer.param_groups[0]["lr"] = 0.1 / sum(counts)
+
+
+def test_containers_of_the_users_own_classes_and_namespaces_go_on(tmp_path):
+    torch.manual_seed(11)
+    first, (x, y) = nn.Linear(6, 3), arrays()
+    batches = list(zip(x.split(8), y.split(8), strict=True))
+
+    def made() -> dict[str, Any]:
+        model = copy.deepcopy(first)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return {"model": model, "optimizer": optimizer, "callbacks": [Tallying(optimizer)]}
+
+    by_fit = resumed(made, batches, tmp_path)
+    model, optimizer, (easing,) = made().values()
+    for x, y in batches * QUIET["epochs"]:
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        easing.on_batch_end(None, 0, {})
+    assert torch.equal(by_fit.weight, model.weight)
 
 
 def resumed(make: Callable[[], dict[str, Any]], batches: Any, folder: Path) -> Any:

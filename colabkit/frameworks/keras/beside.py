@@ -23,6 +23,7 @@ from colabkit.frameworks.keras.variables import (
     reader,
     unlisted_variables,
 )
+from colabkit.frameworks.users_own import attributes_of
 
 
 class Beside:
@@ -65,12 +66,14 @@ class Beside:
         self._constants = self._built_in_variables()
         self._plain = Memory(self._plain_roots, but=self._places_built_in())
         self._plain.restore(self._kept.get("plain", {}))
-        self._names = {path: set(vars(each)) for path, each in self._callbacks.items()}
+        self._names = {path: set(attributes_of(each)) for path, each in self._callbacks.items()}
 
     def has_begun_epoch(self) -> None:
         """Notes what callbacks have made of their own as an epoch began: they make it again."""
         if self._plain is not None:
-            made = ((p, vars(c).keys() - self._names[p]) for p, c in self._callbacks.items())
+            made = (
+                (p, attributes_of(c).keys() - self._names[p]) for p, c in self._callbacks.items()
+            )
             self._plain.know(tuple(f"{path}.{name}" for path, names in made for name in names))
 
     def begin_epoch_again(self, epoch: int) -> None:
@@ -79,7 +82,7 @@ class Beside:
         lacking = [
             callback
             for path, callback in self._callbacks.items()
-            if set(had.get(path, ())) - set(vars(callback))
+            if set(had.get(path, ())) - set(attributes_of(callback))
         ]
         if not lacking or self._plain is None:
             return
@@ -134,7 +137,7 @@ class Beside:
         """Returns what training was seen to change and a resume will not have."""
         lost = self._plain.lost if self._plain is not None else {}
         found = [
-            f"{path} changes and holds a {kind}, which no checkpoint can hold"
+            f"{path} changes and holds {_one(kind)}, which no checkpoint can hold"
             for path, kind in lost.items()
         ]
         found += [
@@ -151,7 +154,9 @@ class Beside:
             "variables": {path: self._read(v) for path, v in self._variables.items()},
             "in_each_replica": values_in_each(self._variables),
             "generators": {path: state_of(g) for path, g in self._generators.items()},
-            "attributes": {path: sorted(vars(each)) for path, each in self._callbacks.items()},
+            "attributes": {
+                path: sorted(attributes_of(each)) for path, each in self._callbacks.items()
+            },
             "plain": self._kept.get("plain", {}) if self._plain is None else self._plain.changes(),
         }
 
@@ -184,6 +189,10 @@ class Beside:
         for path, generator in self._generators.items():
             if path in generators:
                 restore_state(generator, generators[path])
+
+
+def _one(kind: str) -> str:
+    return f"{'an' if kind[0] in 'AEIOUaeiou' else 'a'} {kind}"
 
 
 def _held_by(model: Any) -> set[int]:

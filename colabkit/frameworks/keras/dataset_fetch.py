@@ -20,6 +20,7 @@ from colabkit.frameworks.keras.thread_streams import (
     streams_by_thread,
 )
 from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.users_own import attributes_of, set_attribute
 
 _in_worker: dict[str, Any] = {}
 _MISSING = object()
@@ -82,7 +83,7 @@ class DatasetFetch:
         """Fetches a batch twice: are they alike, and can threads do so at a time?"""
         first = self._one(*request)
         self._own = find_generators(self._dataset, ())
-        held = {id(value) for value in vars(self._dataset).values()}
+        held = {id(value) for value in attributes_of(self._dataset).values()}
         if threads and all(id(generator) in held for generator in self._own):
             with STREAMS, streams_by_thread():
                 before = global_states()
@@ -111,17 +112,18 @@ class DatasetFetch:
         for number, generator in enumerate(self._own):
             copies[id(generator)] = own = copy.deepcopy(generator)
             reseed(own, derive(seed, number))
-        attributes = vars(self._dataset)
+        attributes = attributes_of(self._dataset)
         given = {name: copies.get(id(value), value) for name, value in attributes.items()}
         view = object.__new__(type(self._dataset))
-        view.__dict__.update(given)
+        for name, value in given.items():
+            object.__setattr__(view, name, value)
         return view, given
 
     def _take_back(self, view: Any, given: dict[str, Any]) -> None:
         """Keeps what a fetch set, a file that it opened for example."""
-        for name, value in vars(view).items():
+        for name, value in attributes_of(view).items():
             if given.get(name, _MISSING) is not value and not find_generators(value, ()):
-                setattr(self._dataset, name, value)
+                set_attribute(self._dataset, name, value)
 
 
 def _in_order(

@@ -11,6 +11,7 @@ import keras
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.detect import KERAS
 from colabkit.frameworks.keras.variables import backend_name
+from colabkit.frameworks.users_own import attributes_of, carries_attributes
 
 _DEPTH_MAX = 6
 _ITERATOR = (
@@ -95,8 +96,9 @@ def _parts(path: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple[
         children = [(f"{path}.{key}", each) for key, each in value.items()]
     elif isinstance(value, list | tuple):
         children = [(f"{path}.{place}", each) for place, each in enumerate(value)]
-    elif KERAS.claims(value) and hasattr(value, "__dict__"):
-        kept = {n: v for n, v in vars(value).items() if not n.startswith(("_self_", "_keras_"))}
+    elif KERAS.claims(value) and carries_attributes(value):
+        own = attributes_of(value)
+        kept = {n: v for n, v in own.items() if not n.startswith(("_self_", "_keras_"))}
         children = [(f"{path}.{name}", each) for name, each in kept.items()]
     else:
         return

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import array
 import copy
+import dataclasses
+import operator
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from colabkit.frameworks.attributes import trains_nothing
-from colabkit.frameworks.keras.reach import Slot, slots_within
+from colabkit.frameworks.attributes import Fingerprint, trains_nothing
+from colabkit.frameworks.keras.reach import Slot, is_entered, slots_within
 from colabkit.frameworks.keras.values import KerasValues
+from colabkit.frameworks.users_own import (
+    attributes_of,
+    carries_attributes,
+    is_of_users_class,
+    set_attribute,
+)
+from colabkit.storage import hash_of
 
 _COPIED_BYTES_MAX = 1 << 20
 _ITEMS_MAX = 256
@@ -19,6 +29,7 @@ _SAMPLES = 65_536  # of a large array
 _HOLDERS = (dict, list, set, deque)
 _PARTED = (dict, list, tuple, set, frozenset, deque)
 _VALUES = KerasValues()
+_NOTHING = object()
 
 
 class Memory:
@@ -40,16 +51,20 @@ class Memory:
         self._first: dict[str, Any] = {}
         self._marks: dict[str, Any] = {}
         self._restored: set[str] = set()
-        self._contents: dict[str, Any] = {}
+        self._looks: dict[str, Any] = {}
+        # Of the user's own, known by which they are: they go on as what their fields hold.
+        self._records: dict[str, Any] = {}
         self.lost: dict[str, str] = {}
         self._paths: set[str] = set()
         for slot in self._slots():
             self._paths.add(slot.path)
-            if (mark := _mark(slot.value)) is not None:
-                is_large, self._marks[slot.path] = _is_large(slot.value), mark
-                self._first[slot.path] = slot.value if is_large else _copy(slot.value)
-            elif (contents := _contents_of(slot.value)) is not None:
-                self._contents[slot.path] = contents
+            if (mark := _mark(slot.value)) is None:
+                self._looks[slot.path] = _look_at(slot.value)
+                continue
+            is_large, self._marks[slot.path] = _is_large(slot.value), mark
+            self._first[slot.path] = slot.value if is_large else _copy(slot.value)
+            if dataclasses.is_dataclass(slot.value) and is_of_users_class(type(slot.value)):
+                self._records[slot.path] = slot.value
 
     def know(self, beginnings: tuple[str, ...]) -> None:
         """Takes what is reached by such paths for there when the next session restores."""
@@ -66,8 +81,10 @@ class Memory:
         within: set[int] = set()
         for slot in self._slots():
             is_within = slot.place[0] in within
+            if not is_within and self._records.get(slot.path, _NOTHING) is slot.value:
+                continue  # its fields follow
             mark = None if is_within else _mark(slot.value)
-            if isinstance(slot.value, _PARTED) and (is_within or mark is not None):
+            if _has_parts(slot.value) and (is_within or mark is not None):
                 within.add(id(slot.value))
             if is_within:
                 continue  # of a value that is kept whole
@@ -101,9 +118,9 @@ class Memory:
     def _put_anew(self, owners: Mapping[str, Any], path: str, value: Any) -> None:
         """Gives an object an attribute that it had, and gets only later in a session."""
         owner, _, name = path.rpartition(".")
-        if name.isidentifier() and hasattr(owners.get(owner), "__dict__"):
+        if name.isidentifier() and carries_attributes(owners.get(owner)):
             self._restored.add(path)
-            setattr(owners[owner], name, copy.deepcopy(value))
+            set_attribute(owners[owner], name, copy.deepcopy(value))
 
     def _note_late(self, slot: Slot) -> None:
         """Takes down an object that training has made: the next session has none to go on with."""
@@ -112,12 +129,13 @@ class Memory:
             self.lost[owner] = "value that training made"
 
     def _note_lost(self, slot: Slot) -> None:
-        contents = _contents_of(slot.value)
-        before = self._contents.get(slot.path, None if slot.path in self._marks else contents)
-        if contents is not None and contents != before:
-            self.lost[slot.path] = next(iter(contents[1]))
-        if contents is not None:
-            self._contents[slot.path] = contents
+        """Takes down what is another thing than at the last look, and can be saved by nobody."""
+        look = _look_at(slot.value)
+        was_plain = slot.path in self._marks and slot.path not in self._looks
+        before = self._looks.get(slot.path, _NOTHING if was_plain else look)
+        self._looks[slot.path] = look
+        if look is not None and (look != before or look.is_read_on):
+            self.lost[slot.path] = look.kind
 
 
 def said_of(changed: Iterable[str]) -> str:
@@ -152,13 +170,56 @@ def _is_large(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.nbytes > _COPIED_BYTES_MAX
 
 
-def _contents_of(value: Any) -> tuple[list[int], dict[str, None]] | None:
-    """Returns what a container holds by identity, if some of it could not be saved in any way."""
-    if not isinstance(value, _HOLDERS):
+def _has_parts(value: Any) -> bool:
+    is_record = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return is_record or isinstance(value, _PARTED)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """What an object that is not plain was when it was looked at.
+
+    Attributes:
+        kind: What is said of it, once it is another thing.
+        held: What differs then.
+        is_read_on: Whether it is another thing after each use, which nothing tells.
+    """
+
+    kind: str = dataclasses.field(compare=False)
+    held: Any
+    is_read_on: bool = False
+
+
+def _look_at(value: Any) -> _Look | None:
+    """Returns what tells that some of it has changed which could not be saved in any way."""
+    if isinstance(value, _HOLDERS):
+        return _look_into(value)
+    kind = type(value).__name__
+    if trains_nothing(value) or _VALUES.is_saved_elsewhere(value):
         return None
-    items = list(value.values() if isinstance(value, dict) else value)
-    opaque = dict.fromkeys(type(leaf).__name__ for leaf in _opaque(items[:_ITEMS_MAX]))
-    return ([len(items), *map(id, items[-_ITEMS_MAX:])], opaque) if opaque else None
+    if isinstance(value, Iterator):
+        return _Look("iterator", None, is_read_on=operator.length_hint(value, 1) > 0)
+    if is_entered(value):
+        return _Look(kind, kind)
+    is_array = isinstance(value, np.ndarray) and not value.dtype.hasobject
+    if is_array or isinstance(value, array.array | bytearray):
+        return _Look(kind, (id(value), hash_of(np.asarray(value).tobytes())))
+    inside = {} if callable(value) else attributes_of(value)
+    parts = list(inside.values())[:_ITEMS_MAX]
+    return _Look(kind, Fingerprint(value, [_mark(each) or id(each) for each in parts]))
+
+
+def _look_into(value: Any) -> _Look | None:
+    is_dict = isinstance(value, dict)
+    pairs = list(value.items() if is_dict else enumerate(value))
+    kinds: dict[str, None] = {}
+    opaque = set()
+    for key, each in pairs[:_ITEMS_MAX]:
+        if found := [type(leaf).__name__ for leaf in _opaque([each])]:
+            kinds |= dict.fromkeys(found)
+            opaque.add((key if is_dict or isinstance(value, list) else None, id(each)))
+    keys = [key for key, _ in pairs] if is_dict else len(pairs)
+    return _Look(next(iter(kinds), type(value).__name__), (keys, opaque))
 
 
 def _opaque(items: list[Any], depth: int = 0) -> Iterator[Any]:

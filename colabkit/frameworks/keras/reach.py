@@ -5,6 +5,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
+import itertools
 import random
 import types
 from collections import deque
@@ -16,7 +17,15 @@ import numpy as np
 
 from colabkit.frameworks.keras.randomness import generator_kinds
 from colabkit.frameworks.keras.variables import variable_kinds
-from colabkit.frameworks.users_own import is_of_users_class, is_users_module, package_of
+from colabkit.frameworks.plain_values import OPEN, base_of
+from colabkit.frameworks.users_own import (
+    attributes_of,
+    carries_attributes,
+    is_of_users_class,
+    is_users_module,
+    package_of,
+    set_attribute,
+)
 
 _DEPTH_MAX, _OBJECTS_MAX, _ITEMS_MAX = 8, 20_000, 256
 _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
@@ -95,14 +104,10 @@ def _refuse(_: Any) -> None:
 
 def _inside(slot: Slot) -> Iterator[Slot]:
     path, value = slot.path, slot.value
-    if isinstance(value, Mapping):
-        for key, each in list(value.items())[:_ITEMS_MAX]:
-            put = functools.partial(_put_item, value, key)
-            yield Slot(f"{path}[{key!r}]", each, put, (id(value), key))
-    elif isinstance(value, _HOLDERS):
-        for place, each in enumerate(list(value)[:_ITEMS_MAX]):
-            put = functools.partial(_put_item, value, place)
-            yield Slot(f"{path}[{place}]", each, put, (id(value), place))
+    if isinstance(value, (*_HOLDERS, Mapping)) and not _is_by_attributes(value):
+        yield from _in_container(path, value)
+        if base_of(value) is not None:
+            yield from _in_object(path, value)
     elif isinstance(value, functools.partial):
         yield _fixed(path, value.func)
         yield _fixed(f"{path}.args", (value.args, value.keywords))
@@ -113,8 +118,22 @@ def _inside(slot: Slot) -> Iterator[Slot]:
         yield from _in_function(value)
     elif isinstance(value, type):
         yield from _in_class(value)
-    elif hasattr(value, "__dict__") and not isinstance(value, types.ModuleType):
+    elif carries_attributes(value) and not isinstance(value, types.ModuleType):
         yield from _in_object(path, value)
+
+
+def _is_by_attributes(value: Any) -> bool:
+    """Whether what holds items is no more than its attributes."""
+    if isinstance(value, (dict, *_HOLDERS)):
+        return False
+    return isinstance(value, OPEN) or is_of_users_class(type(value))
+
+
+def _in_container(path: str, value: Any) -> Iterator[Slot]:
+    pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+    for key, each in itertools.islice(list(pairs), _ITEMS_MAX):
+        put = functools.partial(_put_item, value, key)
+        yield Slot(f"{path}[{key!r}]", each, put, (id(value), key))
 
 
 def _put_item(container: Any, key: Any, value: Any) -> None:
@@ -132,8 +151,9 @@ def _in_function(function: types.FunctionType) -> Iterator[Slot]:
         yield Slot(name, value, put, (id(cell), ""))
     yield _fixed(function.__name__, function.__defaults__ or ())
     yield _fixed(function.__name__, function.__kwdefaults__ or {})
-    if hasattr(function, "__wrapped__"):
-        yield _fixed(function.__name__, function.__wrapped__)
+    for name, value in list(vars(function).items()):
+        put = functools.partial(setattr, function, name)
+        yield Slot(f"{function.__name__}.{name}", value, put, (id(function), name))
     if function.__module__ is not None and is_users_module(function.__module__):
         yield from _named_in_code(function)
 
@@ -165,32 +185,42 @@ def _in_class(kind: type) -> Iterator[Slot]:
         return
     for base in kind.__mro__:
         if is_of_users_class(base):
-            for name, value in vars(base).items():
+            for name, value in list(vars(base).items()):
                 if not name.startswith("__"):
                     inner = getattr(value, "__func__", getattr(value, "fget", value))
-                    yield _fixed(f"{kind.__name__}.{name}", inner)
+                    put = _refuse if inner is not value else functools.partial(setattr, base, name)
+                    yield Slot(f"{kind.__name__}.{name}", inner, put, (id(base), name))
 
 
 def _in_object(path: str, value: Any) -> Iterator[Slot]:
     kind = type(value)
-    is_own = is_of_users_class(kind)
-    if is_own:
+    is_own = is_of_users_class(kind) or isinstance(value, OPEN)
+    if is_of_users_class(kind):
         yield _fixed(path, kind)
     is_layer = isinstance(value, keras.layers.Layer)
     is_callback = isinstance(value, keras.callbacks.Callback)
-    if not (is_own or is_callback or _is_keras(value)):
+    if not is_entered(value):
         return
     left_out = _of_any_model() if is_layer else _OF_ANY_CALLBACK
     # Numbers of Keras' own losses and metrics are its bookkeeping; those of a callback go on.
     is_inner = not (is_own or is_layer or is_callback)
     is_open = is_own or is_callback
-    for name, each in list(vars(value).items()):
+    for name, each in list(attributes_of(value).items()):
         if name in left_out or (name.startswith("_") and not is_open and name not in _COMPILED):
             continue
-        if is_inner and isinstance(each, (*_LEAVES, *_HOLDERS)) and name not in _COMPILED:
+        is_plain = isinstance(each, (*_LEAVES, *_HOLDERS)) or keras.ops.is_tensor(each)
+        if is_inner and is_plain and name not in _COMPILED:
             continue
-        put = functools.partial(setattr, value, name)
+        put = functools.partial(set_attribute, value, name)
         yield Slot(f"{path}.{name}", each, put, (id(value), name))
+
+
+def is_entered(value: Any) -> bool:
+    """Whether the attributes of an object are looked at."""
+    if isinstance(value, (type, types.ModuleType)) or not carries_attributes(value):
+        return False
+    is_open = is_of_users_class(type(value)) or isinstance(value, OPEN)
+    return is_open or isinstance(value, keras.callbacks.Callback) or _is_keras(value)
 
 
 @functools.cache
@@ -228,7 +258,7 @@ def _is_keras(value: object) -> bool:
 def _is_foreign(value: Any) -> bool:
     if isinstance(value, types.FunctionType):
         return not str(value.__module__).startswith("keras.")
-    return hasattr(value, "__dict__") and is_of_users_class(type(value))
+    return carries_attributes(value) and is_of_users_class(type(value))
 
 
 def _variables_of(value: Any) -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from colabkit.frameworks.keras.after_build import after_build
 from colabkit.frameworks.keras.variables import assign
+from colabkit.frameworks.users_own import attributes_of
 
 Names = Callable[[], Mapping[int, str]]
 _NO_SLOTS = frozenset({"_variables", "_trainable_variables", "_inner_optimizers"})
@@ -120,7 +121,7 @@ def keys_of(optimizer: Any, names: Mapping[int, str]) -> list[str]:
 def _kept_in_lists(optimizer: Any, names: Mapping[int, str]) -> Iterator[tuple[Any, str]]:
     """Yields what lies in lists as long as that of the trained variables, one for each."""
     trained = _named(optimizer, names)
-    for attribute, values in vars(optimizer).items():
+    for attribute, values in attributes_of(optimizer).items():
         if isinstance(values, list) and attribute not in _NO_SLOTS and len(values) == len(trained):
             for (name, _), kept in zip(trained, values, strict=True):
                 yield kept, f"{name} {attribute.strip('_')}"

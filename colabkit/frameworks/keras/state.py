@@ -32,6 +32,7 @@ from colabkit.frameworks.keras.variables import (
     reader,
     unlisted_variables,
 )
+from colabkit.frameworks.users_own import attributes_of
 
 
 class KerasState:
@@ -258,7 +259,7 @@ def _seeds(model: Any) -> list[Any]:
 def _own_parts(layers: Sequence[Any]) -> list[Any]:
     """What users keep in models and layers of their own; Keras' own layers hold no generators."""
     return [
-        [v for v in vars(layer).values() if not isinstance(v, keras.layers.Layer)]
+        [v for v in attributes_of(layer).values() if not isinstance(v, keras.layers.Layer)]
         for layer in layers
         if not type(layer).__module__.startswith("keras.")
     ]

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from colabkit.errors import ArgumentError
+from colabkit.frameworks.users_own import attributes_of
 
 BACKENDS = ("tensorflow", "torch", "jax")
 
@@ -132,7 +133,7 @@ def optimizers_of(
     """
     found = {id(optimizer): (name, optimizer) for name, optimizer in (passed or {}).items()}
     for owner in owners:
-        attributes = {"optimizer": getattr(owner, "optimizer", None), **vars(owner)}
+        attributes = {"optimizer": getattr(owner, "optimizer", None), **attributes_of(owner)}
         for name, value in attributes.items():
             for path, candidate in _spread(name.strip("_"), value):
                 if isinstance(candidate, keras.optimizers.Optimizer):
@@ -154,7 +155,7 @@ def unlisted_variables(model: Any, owners: Iterable[Any]) -> list[Any]:
     listed = {id(variable) for variable in [*model.variables, *model.metrics_variables]}
     found: dict[int, Any] = {}
     for owner in [*owners, *keras.tree.flatten(getattr(model, "loss", None))]:
-        for value in getattr(owner, "__dict__", {}).values():
+        for value in attributes_of(owner).values():
             for _, candidate in _spread("", value):
                 if isinstance(candidate, variable_kinds()) and id(candidate) not in listed:
                     found[id(candidate)] = candidate

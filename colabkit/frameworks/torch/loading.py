@@ -8,6 +8,8 @@ from typing import Any
 
 from torch.utils import data as torch_data
 
+from colabkit.frameworks.users_own import attributes_of
+
 
 def identity(value: Any) -> Any:
     """Returns what it is given: batches arrive collated."""
@@ -43,7 +45,7 @@ def loader_within(source: object) -> torch_data.DataLoader[Any] | None:
     """Returns the DataLoader that an iterable is, or reads from, such as webdataset's WebLoader."""
     if isinstance(source, torch_data.DataLoader):
         return source
-    for value in list(getattr(source, "__dict__", {}).values()):
+    for value in list(attributes_of(source).values()):
         for each in value if isinstance(value, list | tuple) else (value,):
             if isinstance(each, torch_data.DataLoader):
                 return each

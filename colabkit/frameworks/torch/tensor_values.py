@@ -76,8 +76,8 @@ class TensorValues(PlainValues):
         return id(value) in self.weights or isinstance(value, torch.Generator)
 
     def is_open(self, value: Any) -> bool:
-        """Whether it is a sampler, whose weights or indices a callback may choose anew."""
-        return isinstance(value, torch.utils.data.Sampler)
+        """Whether it is such, or a sampler, whose weights or indices a callback may choose anew."""
+        return isinstance(value, torch.utils.data.Sampler) or super().is_open(value)
 
     def is_whole(self, value: Any) -> bool:
         """Whether it is a tensor, of a class of the user's own perhaps."""

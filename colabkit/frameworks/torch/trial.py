@@ -39,7 +39,7 @@ from colabkit.frameworks.torch.restoring import (
 from colabkit.frameworks.torch.rollback import isolated
 from colabkit.frameworks.torch.state import TorchState
 from colabkit.frameworks.torch.structure import is_same
-from colabkit.frameworks.users_own import is_of_users_class, module_of
+from colabkit.frameworks.users_own import attributes_of, is_of_users_class, module_of
 
 # Above so many bytes, states are only compared in form: nothing is copied or loaded. Above so
 # many objects not even that, for a session would begin a second later.
@@ -151,17 +151,17 @@ def _copies(state: TorchState) -> list[dict[str, Any]]:
     except Exception:  # noqa: BLE001  # an object that refuses is not tried
         return [{}, {}, {}]
     return [
-        {n: twin for n, twin in twins.items() if set(_inside(twin)) == set(_inside(given[n]))}
+        {
+            n: twin
+            for n, twin in twins.items()
+            if set(attributes_of(twin)) == set(attributes_of(given[n]))
+        }
         for given, twins in zip(chosen, made, strict=True)
     ]
 
 
 def _is_pytorchs(value: object) -> bool:
     return module_of(type(value)).startswith("torch.")
-
-
-def _inside(value: object) -> dict[str, Any]:
-    return getattr(value, "__dict__", {})
 
 
 def _can_be_copied(root: object) -> bool:
@@ -200,7 +200,7 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, types.MethodType):
         yield value.__self__
     elif _is_known(type(value)):
-        yield from _inside(value).values()
+        yield from attributes_of(value).values()
     else:
         yield Foreign()
 
