@@ -53,7 +53,9 @@ def reconsider(run: KerasRun, callbacks: Sequence[Any], own: CallbackList, besid
     for name, callback in numbered(callbacks).items():
         if isinstance(callback, keras.callbacks.EarlyStopping):
             has_stopped = beside.kept(f"{name}.stopped_epoch", 0)
-            if has_stopped and beside.kept(f"{name}.wait", 0) < callback.patience:
+            if has_stopped and beside.watches_another(name):
+                run.go_on(f"{callback.monitor} is watched now")
+            elif has_stopped and beside.kept(f"{name}.wait", 0) < callback.patience:
                 run.go_on(f"patience is {callback.patience} epochs now")
 
 

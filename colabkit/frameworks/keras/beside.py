@@ -23,6 +23,7 @@ from colabkit.frameworks.keras.variables import (
     reader,
     unlisted_variables,
 )
+from colabkit.frameworks.keras.watched_values import of_another_value, outdated, watched_by
 from colabkit.frameworks.users_own import attributes_of
 
 
@@ -52,6 +53,8 @@ class Beside:
         of_keras = [c for c in callbacks if isinstance(c, keras.callbacks.Callback)]
         self._plain_roots = roots_of(None if self._is_compiled else model, of_keras)
         self._callbacks = roots_of(None, of_keras)
+        self._watched = watched_by(self._callbacks)
+        self._watched_then: Mapping[str, Any] = {}
         self._names: dict[str, set[str]] = {}
         self._plain: Memory | None = None
         self._built_in: Memory | None = None
@@ -65,7 +68,7 @@ class Beside:
         self._put_back()
         self._constants = self._built_in_variables()
         self._plain = Memory(self._plain_roots, but=self._places_built_in())
-        self._plain.restore(self._kept.get("plain", {}))
+        self._plain.restore(self._kept_plain())
         self._names = {path: set(attributes_of(each)) for path, each in self._callbacks.items()}
 
     def has_begun_epoch(self) -> None:
@@ -96,7 +99,7 @@ class Beside:
             assign(variable, keras.ops.convert_to_tensor(value, dtype=variable.dtype))
         self._inspect()
         self._put_back()
-        self._plain.restore(self._kept.get("plain", {}))
+        self._plain.restore(self._kept_plain())
         self.has_begun_epoch()
 
     def _places_built_in(self) -> frozenset[tuple[int, Any]]:
@@ -157,17 +160,28 @@ class Beside:
             "attributes": {
                 path: sorted(attributes_of(each)) for path, each in self._callbacks.items()
             },
-            "plain": self._kept.get("plain", {}) if self._plain is None else self._plain.changes(),
+            "plain": self._kept_plain() if self._plain is None else self._plain.changes(),
+            "watched": self._watched,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restores what is there; what callbacks have yet to make waits for ``begin``."""
         self._kept = {kind: dict(values) for kind, values in state.items()}
+        self._watched_then = self._kept.get("watched", {})
         self._put_back()
 
     def kept(self, path: str, default: Any) -> Any:
         """Returns a plain value as the checkpoint has it that was restored."""
         return self._kept.get("plain", {}).get(path, default)
+
+    def watches_another(self, name: str) -> bool:
+        """Whether a callback of Keras watches another value than when it was saved."""
+        return name in of_another_value(self._watched_then, self._watched)
+
+    def _kept_plain(self) -> dict[str, Any]:
+        """Returns the plain values of the checkpoint, but those of a value watched no more."""
+        gone = set(outdated(self._watched_then, self._watched))
+        return {p: each for p, each in self._kept.get("plain", {}).items() if p not in gone}
 
     def _inspect(self) -> None:
         found = variables_within(self._roots)
