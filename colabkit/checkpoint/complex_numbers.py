@@ -10,15 +10,24 @@ from colabkit.checkpoint.named_classes import at_place
 
 
 def pairs_of(value: Any) -> Any | None:
-    """Returns its real and imaginary parts along a last axis, in the same memory.
+    """Returns its real and imaginary parts along a last axis; of NumPy's and PyTorch's in place.
 
-    None of what is no tensor of PyTorch and no array, or has another type.
+    None of what is no tensor and no array, or has another type.
     """
     if isinstance(value, np.ndarray):
         return value[..., np.newaxis].view(np.float64) if value.dtype == np.complex128 else None
-    if str(getattr(value, "dtype", "")) != "torch.complex128":
+    kind = str(getattr(value, "dtype", ""))
+    if kind == "complex128" and is_of_jax(value):
+        return at_place(["jax.numpy", "stack"])([value.real, value.imag], axis=-1)
+    if kind != "torch.complex128":
         return None
     return at_place(["torch", "view_as_real"])(value.detach().resolve_conj())
+
+
+def is_of_jax(value: Any) -> bool:
+    """Whether it is an array of JAX."""
+    kind = at_place(["jax", "Array"])
+    return kind is not None and isinstance(value, kind)
 
 
 def made_of(pairs: Any) -> Any:

@@ -36,8 +36,6 @@ _NUMPY: dict[str, Any] = {
     "F8_E5M2": ml_dtypes.float8_e5m2,
 }
 _NUMPY |= {name: t.as_numpy_dtype for t, name in _NAMES.items() if name not in _NUMPY}
-# NumPy cannot look into these; their bits it can.
-_BITS = {"BF16": tf.uint16, "F8_E4M3": tf.uint8, "F8_E5M2": tf.uint8}
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -62,10 +60,11 @@ class Held:
         self.spec = TensorSpec(name, shape, nbytes)
 
 
-def hold(variable: Any) -> Held:
+def hold(variable: Any) -> Any:
     """Holds the value that a Keras or TensorFlow variable has now."""
     inner = variable.value
-    return Held(inner() if callable(inner) else inner.value())
+    tensor = inner() if callable(inner) else inner.value()
+    return tensor.numpy() if tensor.dtype == tf.complex128 else Held(tensor)
 
 
 class KerasBackend:
@@ -100,11 +99,12 @@ class KerasBackend:
 
 def _bytes_of(held: Held) -> Bytes:
     tensor = held.tensor
-    if held.spec.dtype in _BITS:
-        tensor = tf.bitcast(tensor, _BITS[held.spec.dtype])
-    on_host = "CPU" in tensor.device
-    # A tensor in host memory is looked at in place; one on a device is copied here.
-    array = np.asarray(memoryview(tensor)) if on_host else tensor.numpy()
+    if tensor.dtype == tf.bfloat16:
+        # NumPy cannot look into it; its bits it can.
+        tensor = tf.bitcast(tensor, tf.uint16)
+    # What NumPy knows is looked at in place in host memory; the rest is copied there.
+    in_place = "CPU" in tensor.device and not held.spec.dtype.startswith("F8")
+    array = np.asarray(memoryview(tensor)) if in_place else tensor.numpy()
     flat: Bytes = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return flat
 
