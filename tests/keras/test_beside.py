@@ -119,7 +119,7 @@ def test_counts_that_keras_callbacks_keep_to_themselves_go_on(tmp_path: Path):
     assert {file.name.partition(".")[0] for file in tmp_path.glob("*.h5")} == {"3", "6"}
 
 
-def counting(*, lazily: bool = False) -> Any:
+def counting(*, lazily: bool = False, declared: bool = False) -> Any:
     """A callback that makes as an epoch begins, or later, what it then works with."""
     import keras
 
@@ -130,6 +130,11 @@ def counting(*, lazily: bool = False) -> Any:
 
     class Counting(keras.callbacks.Callback):
         begun = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            if declared:
+                self.losses = self.bar = None
 
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             self.begun += 1
@@ -149,13 +154,14 @@ def counting(*, lazily: bool = False) -> Any:
     return Counting()
 
 
-def test_what_a_callback_makes_as_an_epoch_begins_goes_on_in_its_middle(tmp_path: Path):
+@pytest.mark.parametrize("declared", [False, True])
+def test_what_a_callback_makes_as_an_epoch_begins_goes_on_in_its_middle(declared, tmp_path: Path):
     del tmp_path
     from colabkit.frameworks.keras.beside import Beside
 
     kept = bias = None
     for batches in ([5, 1], [2, 3], [4]):
-        callback, trained = counting(), model()
+        callback, trained = counting(declared=declared), model()
         callback.set_model(trained)
         beside = Beside(trained, [callback], ())
         if kept is None:
@@ -205,6 +211,7 @@ def test_a_callback_that_keeps_counts_in_objects_trains_as_in_plain_fit(tmp_path
 
 def test_what_a_callback_changes_and_nothing_can_hold_is_named(tmp_path: Path):
     import decimal
+    import functools
     import itertools
     import queue
 
@@ -227,6 +234,7 @@ def test_what_a_callback_changes_and_nothing_can_hold_is_named(tmp_path: Path):
             self.bytes = bytearray()
             self.done, self.rules = iter(()), {"rule": lambda n: n, "n": 1}
             self.rate, self.kind = decimal.Decimal(1), Watch
+            self.part = functools.partial(sorted, [Watch()], key=lambda n: n)
 
         def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
             next(self.numbers), next(self.drawn)

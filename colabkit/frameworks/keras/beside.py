@@ -69,14 +69,12 @@ class Beside:
         self._constants = self._built_in_variables()
         self._plain = Memory(self._plain_roots, but=self._places_built_in())
         self._plain.restore(self._kept_plain())
-        self._names = {path: set(attributes_of(each)) for path, each in self._callbacks.items()}
+        self._names = {path: _filled(each) for path, each in self._callbacks.items()}
 
     def has_begun_epoch(self) -> None:
         """Notes what callbacks have made of their own as an epoch began: they make it again."""
         if self._plain is not None:
-            made = (
-                (p, attributes_of(c).keys() - self._names[p]) for p, c in self._callbacks.items()
-            )
+            made = ((p, _filled(c) - self._names[p]) for p, c in self._callbacks.items())
             self._plain.know(tuple(f"{path}.{name}" for path, names in made for name in names))
 
     def begin_epoch_again(self, epoch: int) -> None:
@@ -85,7 +83,7 @@ class Beside:
         lacking = [
             callback
             for path, callback in self._callbacks.items()
-            if set(had.get(path, ())) - set(attributes_of(callback))
+            if set(had.get(path, ())) - _filled(callback)
         ]
         if not lacking or self._plain is None:
             return
@@ -157,9 +155,7 @@ class Beside:
             "variables": {path: self._read(v) for path, v in self._variables.items()},
             "in_each_replica": values_in_each(self._variables),
             "generators": {path: state_of(g) for path, g in self._generators.items()},
-            "attributes": {
-                path: sorted(attributes_of(each)) for path, each in self._callbacks.items()
-            },
+            "attributes": {path: sorted(_filled(each)) for path, each in self._callbacks.items()},
             "plain": self._kept_plain() if self._plain is None else self._plain.changes(),
             "watched": self._watched,
         }
@@ -203,6 +199,11 @@ class Beside:
         for path, generator in self._generators.items():
             if path in generators:
                 restore_state(generator, generators[path])
+
+
+def _filled(callback: Any) -> set[str]:
+    """Returns the names of the attributes that hold anything."""
+    return {name for name, each in attributes_of(callback).items() if each is not None}
 
 
 def _one(kind: str) -> str:

@@ -68,8 +68,10 @@ class Memory:
 
     def know(self, beginnings: tuple[str, ...]) -> None:
         """Takes what is reached by such paths for there when the next session restores."""
-        if beginnings:
-            self._paths |= {s.path for s in self._slots() if s.path.startswith(beginnings)}
+        for slot in self._slots() if beginnings else ():
+            if slot.path.startswith(beginnings):
+                self._paths.add(slot.path)
+                self._looks[slot.path] = _look_at(slot.value)
 
     def places(self) -> frozenset[tuple[int, Any]]:
         """Returns where the values are."""
@@ -81,8 +83,8 @@ class Memory:
         within: set[int] = set()
         for slot in self._slots():
             is_within = slot.place[0] in within
-            if not is_within and self._records.get(slot.path, _NOTHING) is slot.value:
-                continue  # its fields follow
+            if not is_within and self._goes_by_fields(slot):
+                continue
             mark = None if is_within else _mark(slot.value)
             if _has_parts(slot.value) and (is_within or mark is not None):
                 within.add(id(slot.value))
@@ -109,11 +111,17 @@ class Memory:
     def put_back(self) -> None:
         """Gives every value back that is not as it was, in the object that is there."""
         for slot in list(self._slots()):
-            if slot.path in self._marks and _mark(slot.value) != self._marks[slot.path]:
+            if slot.path not in self._marks or self._goes_by_fields(slot):
+                continue
+            if _mark(slot.value) != self._marks[slot.path]:
                 _put(slot, self._first[slot.path])
 
     def _slots(self) -> Iterator[Slot]:
         return (slot for slot in slots_within(self._roots) if slot.place not in self._but)
+
+    def _goes_by_fields(self, slot: Slot) -> bool:
+        """Whether it is the object that was there at first, whose fields follow by themselves."""
+        return self._records.get(slot.path, _NOTHING) is slot.value
 
     def _put_anew(self, owners: Mapping[str, Any], path: str, value: Any) -> None:
         """Gives an object an attribute that it had, and gets only later in a session."""
@@ -192,7 +200,7 @@ class _Look:
 
 def _look_at(value: Any) -> _Look | None:
     """Returns what tells that some of it has changed which could not be saved in any way."""
-    if isinstance(value, _HOLDERS):
+    if isinstance(value, _PARTED):
         return _look_into(value)
     kind = type(value).__name__
     if trains_nothing(value) or _VALUES.is_saved_elsewhere(value):
@@ -217,7 +225,7 @@ def _look_into(value: Any) -> _Look | None:
     for key, each in pairs[:_ITEMS_MAX]:
         if found := [type(leaf).__name__ for leaf in _opaque([each])]:
             kinds |= dict.fromkeys(found)
-            opaque.add((key if is_dict or isinstance(value, list) else None, id(each)))
+            opaque.add((None if isinstance(value, set | frozenset | deque) else key, id(each)))
     keys = [key for key, _ in pairs] if is_dict else len(pairs)
     return _Look(next(iter(kinds), type(value).__name__), (keys, opaque))
 

@@ -87,9 +87,11 @@ def _bits_of(tensor: Any) -> Any:
         return None
     with contextlib.suppress(Exception):  # of a graph or a step under way it cannot be read
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(tensor))
-        if array.dtype.kind == "V" or array.dtype.name not in _OF_NUMPY:
-            return None if array.dtype.hasobject else array.view(f"u{array.itemsize}")
-        return array.reshape(tensor.shape)
+        if array.dtype.hasobject:
+            return None
+        is_known = array.dtype.name in _OF_NUMPY
+        bits = array if is_known else array.view(f"u{array.itemsize}")
+        return bits.reshape(tensor.shape)
     return None
 
 
