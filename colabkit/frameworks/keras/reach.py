@@ -151,10 +151,12 @@ def _in_function(function: types.FunctionType) -> Iterator[Slot]:
         yield Slot(name, value, put, (id(cell), ""))
     yield _fixed(function.__name__, function.__defaults__ or ())
     yield _fixed(function.__name__, function.__kwdefaults__ or {})
-    for name, value in list(vars(function).items()):
-        put = functools.partial(setattr, function, name)
-        yield Slot(f"{function.__name__}.{name}", value, put, (id(function), name))
+    if hasattr(function, "__wrapped__"):
+        yield _fixed(function.__name__, function.__wrapped__)
     if function.__module__ is not None and is_users_module(function.__module__):
+        for name, value in list(vars(function).items()):
+            put = functools.partial(setattr, function, name)
+            yield Slot(f"{function.__name__}.{name}", value, put, (id(function), name))
         yield from _named_in_code(function)
 
 
