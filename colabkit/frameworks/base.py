@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from colabkit.checkpoint import Section, TensorBackend, TensorSpec
@@ -225,8 +225,16 @@ class FrameworkAdapter(Protocol):
         """Returns what of the objects and settings stands against exactness."""
         ...
 
-    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
-        """Returns which of the variables that steps hand on, or go by, begin anew, in words."""
+    def carried(
+        self, variables: Mapping[str, Any], decisive: Mapping[str, Any], taken: Collection[str]
+    ) -> tuple[str, ...]:
+        """Returns which of the variables that steps hand on, or go by, begin anew, in words.
+
+        Args:
+            variables: What steps hand on, by name.
+            decisive: What they go by, by path.
+            taken: Names that the run keeps others by.
+        """
         ...
 
     def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:

@@ -19,6 +19,7 @@ _GIVE = " give it state_dict and load_state_dict, and"
 def begun_anew(
     paths: Iterable[str],
     values: Mapping[str, Any] = MappingProxyType({}),
+    taken: Collection[str] = (),
     *,
     of_pieces: bool = False,
 ) -> tuple[str, ...]:
@@ -27,9 +28,10 @@ def begun_anew(
     Args:
         paths: They.
         values: What is known of what they are, by path.
+        taken: Names that others have.
         of_pieces: Whether training makes pieces, so that what is not there yet may be one.
     """
-    named = _names_of(paths)
+    named = _names_of(paths, taken)
     return tuple(
         _said_of(path, name, values.get(path, ...), of_pieces=of_pieces)
         for path, name in named.items()
@@ -163,15 +165,15 @@ def _shown(path: str) -> str:
     return path.replace(f".values(){_ANY}", _ANY).removeprefix(":")
 
 
-def _names_of(paths: Iterable[str]) -> dict[str, str]:
-    """Returns a name for each path, no two alike: a run would take them for one."""
+def _names_of(paths: Iterable[str], taken: Collection[str]) -> dict[str, str]:
+    """Returns a name for each path, none taken and no two alike: a run would take them for one."""
     found: dict[str, str] = {}
     for path in dict.fromkeys(paths):
         whole = re.sub(r"\W+", "_", _shown(path)).strip("_")
         names = itertools.chain(
             [name_of(path), whole], (f"{whole}_{n}" for n in itertools.count(2))
         )
-        found[path] = next(each for each in names if each not in found.values())
+        found[path] = next(each for each in names if each not in {*taken, *found.values()})
     return found
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+import types
 import weakref
 from collections.abc import Iterator, Mapping
+from dis import Instruction, get_instructions
 from typing import Any
 
 from colabkit.frameworks.base import FrameworkAdapter
@@ -174,11 +176,11 @@ class OwnVariables:
             # epoch's data say, until it is looked at again.
             _ = each.f_locals
         place = _place_of(loop)
-        is_new, by_name = place not in self._noted, {*self._kept}
+        is_new, kept = place not in self._noted, {*self._kept}
         own = handed_on(loop, held) if is_new else {}
         if is_new:
             self._remembered.note(loop, held)
-        own = {name: each for name, each in own.items() if name not in by_name}
+        own = {n: each for n, each in own.items() if not (n in kept and _takes_up(loop, n))}
         self._noted.add(place)
         self._looked_at.add(place)
         self._begun_anew |= dict.fromkeys(own)
@@ -189,7 +191,7 @@ class OwnVariables:
         others = {name: own[name] for name in own if name not in {*iterators, *chosen}}
         others = {spelled(loop, held, name): each for name, each in others.items()}
         by_choice = (*read_on(iterators), *chosen_anew(chosen), *replaced(others_in_place))
-        found = (*by_choice, *self._adapter.carried(carried, others))
+        found = (*by_choice, *self._adapter.carried(carried, others, kept))
         self._reasons = tuple(dict.fromkeys((*self._reasons, *found)))
 
     def _watch_beside(self, loop: weakref.ref[Any]) -> None:
@@ -215,6 +217,22 @@ class OwnVariables:
             weights=(*models, *trained, *replaced),
             run=self._run,
         )
+
+
+def _takes_up(loop: weakref.ref[Any], name: str) -> bool:
+    """Whether the code around a loop has what is kept by a name: ``kept.best``, or "best"."""
+    codes = [each.f_code for each in frames_over(loop())]
+    for code in codes:
+        if name in code.co_consts or any(
+            _is_attribute(each, name) for each in get_instructions(code)
+        ):
+            return True
+        codes += (each for each in code.co_consts if isinstance(each, types.CodeType))
+    return False
+
+
+def _is_attribute(instruction: Instruction, name: str) -> bool:
+    return instruction.argval == name and instruction.opname.endswith(("_ATTR", "_METHOD"))
 
 
 def _place_of(loop: weakref.ref[Any]) -> tuple[Any, ...]:

@@ -111,6 +111,37 @@ def test_keys_follow_from_stable_names(tmp_path: Path) -> None:
     assert {"dense/kernel momentums", "dense_1/bias velocities", "variable"} < set(made[0])
 
 
+def test_a_cell_that_runs_again_knows_the_weights_that_have_no_names(tmp_path: Path) -> None:
+    """Keras counts them over all that a session has made: a dead end for layers of one's own."""
+    import keras
+
+    class Linear(keras.layers.Layer):
+        def build(self, shape: Any) -> None:
+            self.w = self.add_weight(shape=(shape[-1], 2), initializer="random_normal")
+            self.b = self.add_weight(shape=(2,), initializer="random_normal")
+
+        def call(self, x: Any) -> Any:
+            return keras.ops.matmul(x, self.w) + self.b
+
+    def fresh() -> Any:
+        keras.utils.set_random_seed(4)
+        model = keras.Sequential([keras.Input((4,)), Linear(), Linear(), keras.layers.Dense(1)])
+        model.compile("adam", "mse")
+        return model
+
+    given: dict[str, Any] = {"epochs": 2, "batch_size": 8, "shuffle": False}
+    plain = fresh()
+    plain.fit(*data(), verbose=0, **given)
+    for stops in ({"max_steps": 3}, {}):
+        model = fresh()
+        history = colabkit.fit(model, data(), tmp_path, progress=False, **given, **stops)
+    for found, expected in zip(model.get_weights(), plain.get_weights(), strict=True):
+        assert np.array_equal(found, expected)
+    assert str(history.verdict).startswith("Resume is exact"), history.verdict
+    taken = fresh()
+    colabkit.fit(taken, data(), tmp_path, progress=False, **given | {"epochs": 1}, resume="weights")
+
+
 def test_averages_of_a_wrapped_optimizer_are_the_weights_of_a_run_that_is_done(
     tmp_path: Path,
 ) -> None:

@@ -638,7 +638,22 @@ def takes_others(run: Any, step: Any) -> None:
             step(weigh(1 + float(loss(torch.ones(1), torch.zeros(1)))) + kind().count)
 
 
+def has_its_own_beside_what_another_keeps(run: Any, step: Any) -> None:
+    keeps_its_best(run, step)
+    best = 1.0
+    for _ in run.items(range(3)):
+        best = min(best, step(best).item())
+
+
+def keeps_its_best(run: Any, step: Any) -> None:
+    kept = run.state(best=1.0)
+    best = kept.best
+    for _ in run.items(range(3)):
+        best = kept.best = min(best, step(best).item())
+
+
 NAMED = {
+    has_its_own_beside_what_another_keeps: {"best"},
     gives_what_it_averaged: {"average"},
     puts_others_in_place: {"model", "optimizer", "trainer.model"},
     sets_in_bodies_that_may_turn_no_time: {"rate", "decay", "weight", "other", "rows"},
@@ -861,6 +876,7 @@ def shows_a_bar(run: Any, step: Any) -> None:
 
 
 EYE = [
+    keeps_its_best,
     takes_a_batch_apart,
     names_again_what_it_trains,
     stands_within,

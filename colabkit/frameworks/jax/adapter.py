@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -141,9 +141,7 @@ class JaxAdapter(PlainAdapter):
         return floats_of(values)
 
     def carried(
-        self,
-        variables: Mapping[str, Any],
-        decisive: Mapping[str, Any],
+        self, variables: Mapping[str, Any], decisive: Mapping[str, Any], taken: Collection[str]
     ) -> tuple[str, ...]:
         """Returns which variables are keys or arrays that no object of the run holds.
 
@@ -165,7 +163,7 @@ class JaxAdapter(PlainAdapter):
         trees = {name: [id(leaf) for leaf in jax.tree.leaves(e)] for name, e in decisive.items()}
         others = [n for n, ids in trees.items() if n not in arrays and not (ids and held >= {*ids})]
         modules = [name for name in others if has_nodes(decisive[name])]
-        plain = begun_anew((name for name in others if name not in modules), decisive)
+        plain = begun_anew((name for name in others if name not in modules), decisive, taken=taken)
         return (*(_CARRIED.format(name) for name in arrays), *map(changes, modules), *plain)
 
     def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:  # noqa: ARG002

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -271,14 +271,16 @@ class KerasAdapter:
             return (_ANY_ORDER,)
         return ()
 
-    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(
+        self, variables: Mapping[str, Any], decisive: Mapping[str, Any], taken: Collection[str]
+    ) -> tuple[str, ...]:
         """Returns which variables are arrays, or what steps go by, in words."""
         arrays = [name for name, value in variables.items() if is_array(value)]
         held = self.state.held_ids()
         apart = {n: decisive[n] for n in self.trained_apart(decisive) if n not in arrays}
         parts = {n: {i for v in variables_of(e) for i in ids_of(v)} for n, e in apart.items()}
         left_out = [name for name in apart if not parts[name] <= held]
-        others = begun_anew((name for name in apart if not parts[name]), apart)
+        others = begun_anew((name for name in apart if not parts[name]), apart, taken=taken)
         carried = (_CARRIED.format(name) for name in arrays)
         return (*carried, *map(changes, left_out), *others)
 

@@ -9,13 +9,15 @@ from typing import Any
 import keras
 
 _COUNTED = re.compile(r"^(?P<base>.+?)_(?P<number>\d+)$")
+# What Keras calls a variable that was given no name, add_weight(shape=...) for example.
+_UNNAMED = re.compile(r"^variable(?:_(?P<number>[1-9]\d*))?$")
 
 
 def stable_names(model: keras.Model, variables: Sequence[Any]) -> list[str]:
     """Returns a unique name for each variable.
 
-    Keras counts the layers it names by itself over the whole session ("dense_7"); here
-    they are counted over the model, so that a rebuilt model has the same names.
+    Keras counts the layers and variables it names by itself over the whole session ("dense_7",
+    "variable_4"); here they are counted over the model, so that a rebuilt model has the same names.
 
     Args:
         model: The model the variables are part of.
@@ -34,7 +36,26 @@ def stable_names(model: keras.Model, variables: Sequence[Any]) -> list[str]:
                 renumbered[part] = _renumbered(part, automatic, counts)
             parts[place] = renumbered[part]
         names.append("/".join(parts))
-    return list(_unique(names))
+    return list(_unique(with_variables_counted(names)))
+
+
+def with_variables_counted(names: Iterable[str]) -> list[str]:
+    """Returns names with the variables that Keras has named by itself counted over them alone.
+
+    Example:
+        >>> with_variables_counted(["dense/kernel", "own/variable_7", "own/variable_8"])
+        ['dense/kernel', 'own/variable', 'own/variable_1']
+    """
+    cut = [name.rpartition("/") for name in names]
+    matches = [_UNNAMED.match(last) for _, _, last in cut]
+    numbers = sorted({int(match["number"] or 0) for match in matches if match})
+    ranks = {
+        number: f"variable_{rank}" if rank else "variable" for rank, number in enumerate(numbers)
+    }
+    return [
+        f"{owner}{slash}{ranks[int(match['number'] or 0)] if match else last}"
+        for (owner, slash, last), match in zip(cut, matches, strict=True)
+    ]
 
 
 def layers_of(model: keras.Model) -> list[Any]:

@@ -14,7 +14,7 @@ from colabkit.frameworks.keras.assets import Assets
 from colabkit.frameworks.keras.build import has_call
 from colabkit.frameworks.keras.held_objects import taken_apart
 from colabkit.frameworks.keras.late_metrics import LateMetrics
-from colabkit.frameworks.keras.names import layers_of, stable_names
+from colabkit.frameworks.keras.names import layers_of, stable_names, with_variables_counted
 from colabkit.frameworks.keras.randomness import (
     generator_kinds,
     global_seeds,
@@ -222,6 +222,7 @@ class _ModelState:
 
     def restore_weights(self, kept: Mapping[str, Any]) -> tuple[int, int]:
         there = self.weights()
+        kept = dict(zip(with_variables_counted(kept), kept.values(), strict=True))
         fits = {
             key: variable
             for key, variable in there.items()

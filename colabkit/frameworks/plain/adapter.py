@@ -7,7 +7,7 @@ import os
 import platform
 import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -311,9 +311,10 @@ class PlainAdapter:
         self,
         variables: Mapping[str, Any],  # noqa: ARG002
         decisive: Mapping[str, Any],
+        taken: Collection[str],
     ) -> tuple[str, ...]:
         """Returns what steps go by, in words."""
-        return begun_anew(decisive, decisive)
+        return begun_anew(decisive, decisive, taken=taken)
 
     def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:
         """Nothing tells which of them are trained."""

@@ -428,9 +428,11 @@ class TorchAdapter:
             )
         return (*found, *reasons_against(self._given, process_count()))
 
-    def carried(self, variables: Mapping[str, Any], decisive: Mapping[str, Any]) -> tuple[str, ...]:
+    def carried(
+        self, variables: Mapping[str, Any], decisive: Mapping[str, Any], taken: Collection[str]
+    ) -> tuple[str, ...]:
         """Returns which variables hold tensors or arrays from step to step: a hidden state, say."""
-        return carried(self._state, variables, decisive)
+        return carried(self._state, variables, decisive, taken)
 
     def watch_beside(self, reached: Mapping[str, Any], kept: Sequence[Any]) -> None:
         """Takes down modules, optimizers and schedules that the run has not."""

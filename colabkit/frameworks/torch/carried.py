@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Set
+from collections.abc import Collection, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,10 @@ from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 
 
 def carried(
-    state: TorchState, variables: Mapping[str, Any], decisive: Mapping[str, Any]
+    state: TorchState,
+    variables: Mapping[str, Any],
+    decisive: Mapping[str, Any],
+    taken: Collection[str],
 ) -> tuple[str, ...]:
     """Returns which variables hold tensors or arrays from step to step: a hidden state, say.
 
@@ -36,7 +39,7 @@ def carried(
     )
     if not (state.optimizers or state.modules):
         # What trains, if anything, is none of PyTorch's.
-        return (*left, *begun_anew(decisive, decisive))
+        return (*left, *begun_anew(decisive, decisive, taken=taken))
     arrays = (
         name
         for name, value in variables.items()
@@ -49,7 +52,7 @@ def carried(
     )
     others = (name for name, value in decisive.items() if id(value) not in held)
     names, values = dict.fromkeys((*arrays, *others)), {**variables, **decisive}
-    return (*left, *begun_anew(names, values, of_pieces=state.is_sharded))
+    return (*left, *begun_anew(names, values, taken, of_pieces=state.is_sharded))
 
 
 def _is_wrapper(value: Any, held: Set[int]) -> bool:

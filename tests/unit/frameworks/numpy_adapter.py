@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,9 +159,7 @@ class NumpyAdapter:
         return tuple(values)
 
     def carried(
-        self,
-        variables: Mapping[str, Any],
-        decisive: Mapping[str, Any],
+        self, variables: Mapping[str, Any], decisive: Mapping[str, Any], taken: Collection[str]
     ) -> tuple[str, ...]:
         return tuple(
             f"the loop's {n}" for n, each in variables.items() if isinstance(each, np.ndarray)
