@@ -25,6 +25,8 @@ _GIVING_VIEWS = frozenset({
     "detach", "diagonal", "flatten", "narrow", "numpy", "permute", "ravel", "reshape", "select",
     "squeeze", "swapaxes", "t", "transpose", "unsqueeze", "view",
 })  # fmt: skip
+# What stands in these may be run when more of a turn is done, or bit by bit.
+_LATER = (ast.AsyncFor, ast.DictComp, ast.GeneratorExp, ast.Lambda, ast.ListComp, ast.SetComp)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +52,17 @@ class Room:
     outer: Room | None = None
     remembers: str | None = None
     kind: type | None = None
+
+    def is_run_later(self, node: ast.AST) -> bool:
+        """Whether a node may be run when more of the turn is done, or bit by bit."""
+        if any(isinstance(each, _LATER) for each in self.source.around(node)):
+            return True
+        if self.call is None or self.outer is None:
+            return False
+        body = () if self.definition is None else ast.walk(self.definition)
+        is_at_once = isinstance(self.call, ast.Call)
+        is_at_once &= not any(isinstance(each, ast.Yield | ast.YieldFrom) for each in body)
+        return not is_at_once or self.outer.is_run_later(self.call)
 
     def path(self, node: ast.AST) -> str | None:
         """Returns the path that a node names, as the loop knows it."""

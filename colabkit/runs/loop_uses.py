@@ -57,29 +57,45 @@ class Uses:
     ) -> None:
         self._reader, self._values, self._is_returned_on = reader, values, is_returned_on
         self._loop = loop
-        self._known: dict[str, bool] = {}
-        self._asked: list[str] = []
+        self._known: dict[tuple[str, ast.AST | None], bool] = {}
+        self._asked: list[tuple[str, ast.AST | None]] = []
+        # What is taken for granted to be gone by.
+        self._certain: str | None = None
         # Functions of which is asked what their early ends decide.
         self._cut: list[Room] = []
 
-    def decide(self, path: str) -> bool:
-        """Whether anything but what is shown, and it itself, follows from a variable."""
-        if path in self._known:
-            return self._known[path]
+    def decide(self, path: str, setter: ast.AST | None = None) -> bool:
+        """Whether anything but what is shown, and it itself, follows from a variable.
+
+        Args:
+            path: It.
+            setter: Where it was set to what is asked of; None asks of all that it may be.
+        """
+        asked = path, setter
+        if path == self._certain:
+            return True
+        if asked in self._known:
+            return self._known[asked]
         begun = len(self._asked)
-        self._known[path] = False  # while it is asked, for it may lead back to itself
-        self._asked.append(path)
+        self._known[asked] = False  # while it is asked, for it may lead back to itself
+        self._asked.append(asked)
         # What holds it may be handed on, too: the object whose attribute it is.
         read = (e for e in self._reader.events if e.verb is Verb.READ and self._is_of(e, path))
-        found = any(self.leads_on(e.node, e.room, path) for e in read)
+        seen = (e for e in read if setter is None or self._may_see(e, setter))
+        found = any(self.leads_on(e.node, e.room, path) for e in seen)
         if found:
             # What was found to lead to nothing meanwhile may lead here.
             for each in self._asked[begun:]:
                 del self._known[each]
-            self._known[path] = True
+            self._known[asked] = True
         if found or not begun:
             del self._asked[begun:]
         return found
+
+    def _may_see(self, event: Event, setter: ast.AST) -> bool:
+        """Whether what is read may be what was set at a node: code that is run later sees any."""
+        is_later = event.room.is_run_later(event.node)
+        return is_later or self._reader.may_see(event.node, event.path, setter)
 
     def decide_but(self, path: str, settled: Container[ast.AST]) -> bool:
         """Whether anything follows from a variable where it is read, but at some nodes.
@@ -154,7 +170,7 @@ class Uses:
         if others is None:
             return False
         uses = Uses(self._reader, self._values, self._is_returned_on)
-        uses._known[path] = True
+        uses._certain = path
         return not any(uses.leads_on(each.node, each.room, path) for each in others)
 
     def _taken_up_by(self, call: ast.Call, room: Room) -> str | None:
@@ -215,7 +231,7 @@ class Uses:
         if into is None:
             return True
         if isinstance(target, ast.Name):
-            return not is_part(into, path) and self.decide(into)
+            return self.decide(into, target)
         if _is_part_of_row(_root_of(target), room):
             return True
         is_plain = isinstance(target, ast.Attribute) or is_row(self._values.of(into))

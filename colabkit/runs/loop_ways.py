@@ -11,6 +11,8 @@ from colabkit.runs.loop_paths import prefixes_of, within
 from colabkit.runs.loop_rooms import verb_of
 from colabkit.runs.loop_writes import Verb
 
+# Stands for whatever has set a variable, where nobody can tell.
+_UNKNOWN = ast.Pass()
 _STOPPING = frozenset({"KeyboardInterrupt", "SystemExit"})
 _CUT_SHORT = frozenset({"raises", "suppress"})
 
@@ -20,16 +22,20 @@ class Way:
     """What is known where a turn has come to.
 
     Attributes:
-        is_set: The paths that have been set, whatever has happened.
+        is_set: The paths that have been set, whatever has happened, and where that may have been.
         changed: Those that may have been changed since they were last set.
     """
 
-    is_set: set[str] = dataclasses.field(default_factory=set)
+    is_set: dict[str, frozenset[ast.AST]] = dataclasses.field(default_factory=dict)
     changed: set[str] = dataclasses.field(default_factory=set)
 
     def has_set(self, path: str) -> bool:
         """Whether a variable, or what it is a part of, has been set."""
         return any(each in self.is_set for each in prefixes_of(path))
+
+    def setters_of(self, path: str) -> frozenset[ast.AST]:
+        """Returns where a variable, or what it is a part of, may have been set last."""
+        return frozenset().union(*(self.is_set.get(each, ()) for each in prefixes_of(path)))
 
 
 def _joined(*ways: Way | None) -> Way | None:
@@ -37,8 +43,20 @@ def _joined(*ways: Way | None) -> Way | None:
     met = [each for each in ways if each is not None]
     if not met:
         return None
-    is_set = set.intersection(*(each.is_set for each in met))
+    in_all = set.intersection(*({*each.is_set} for each in met))
+    is_set = {path: frozenset().union(*(each.is_set[path] for each in met)) for path in in_all}
     return Way(is_set, set().union(*(each.changed for each in met)))
+
+
+def _between(begun: Way | None, end: Way | None) -> Way | None:
+    """Returns what is known where statements may have been left anywhere."""
+    if begun is None or end is None:
+        return _joined(begun, end)
+    met = Way({**begun.is_set}, begun.changed | end.changed)
+    for path, setters in begun.is_set.items():
+        if end.is_set.get(path) != setters:
+            met.is_set[path] = setters | {_UNKNOWN}
+    return met
 
 
 @dataclasses.dataclass(slots=True)
@@ -65,6 +83,9 @@ class Ways(ast.NodeVisitor):
         # By node and path: reads behind what sets it in the same turn, and all others.
         self._settled: set[tuple[ast.AST, str]] = set()
         self._open: set[tuple[ast.AST, str]] = set()
+        # Of the former, where what they read may have been set.
+        self._setters: dict[tuple[ast.AST, str], frozenset[ast.AST]] = {}
+        self._reads: list[tuple[ast.AST, str]] = []
 
     def read(self, statements: Sequence[ast.AST]) -> Ways:
         raise NotImplementedError
@@ -76,6 +97,11 @@ class Ways(ast.NodeVisitor):
     def settled(self, path: str) -> set[ast.AST]:
         """Returns where a variable is read only as the same turn has set it."""
         return {node for node, read in self._settled - self._open if within(read, path)}
+
+    def may_see(self, node: ast.AST, path: str, setter: ast.AST) -> bool:
+        """Whether a variable that is read at a node may be what was set at another."""
+        setters = self._setters.get((node, path), frozenset({_UNKNOWN}))
+        return (node, path) in self._open or not setters.isdisjoint({setter, _UNKNOWN})
 
     def sets_last(self, path: str) -> bool:
         """Whether a variable is set behind all that changes it."""
@@ -89,12 +115,15 @@ class Ways(ast.NodeVisitor):
             self._open.add((node, path))
         elif verb is Verb.READ:
             self._settled.add((node, path))
+            before = self._setters.get((node, path), frozenset())
+            self._setters[node, path] = before | way.setters_of(path)
+            self._reads.append((node, path))
         # Whose attribute is set is read itself.
         used = prefixes_of(path)[: -1 if verb is Verb.SET else None]
         is_set = next((n for n, each in enumerate(used) if each in way.is_set), len(used))
         self.read_first.update(used[:is_set])
         if verb is Verb.SET:
-            way.is_set.add(path)
+            way.is_set[path] = frozenset({node})
             way.changed.discard(path)
         elif verb is Verb.CHANGE:
             way.changed.add(path)
@@ -124,7 +153,7 @@ class Ways(ast.NodeVisitor):
             is_endless: Whether only what leaves it ends it.
         """
         is_first = not self._targets
-        before = None if is_run else _joined(self._way)
+        begun, first_read = _joined(self._way), len(self._reads)
         if is_first:
             self._way = Way()
         self._targets.append(_Target(is_loop=True))
@@ -133,7 +162,17 @@ class Ways(ast.NodeVisitor):
         turn = _joined(self._way, *target.goes_on)
         if is_first:
             self._turn = _joined(self._turn, turn, *target.ends)
-        self._way = _joined(*target.ends, *([] if is_endless else [turn, before]))
+        elif begun is not None and turn is not None:
+            self._go_round(self._reads[first_read:], begun, turn)
+        self._way = _joined(
+            *target.ends, *([] if is_endless else [turn, None if is_run else begun])
+        )
+
+    def _go_round(self, reads: Sequence[tuple[ast.AST, str]], begun: Way, turn: Way) -> None:
+        """Has what a turn began with be what the one before it has left as well."""
+        for node, path in reads:
+            if not self._setters[node, path].isdisjoint(begun.setters_of(path)):
+                self._setters[node, path] |= turn.setters_of(path)
 
     def run_through(self, statements: Sequence[ast.AST]) -> None:
         """Reads the statements of a function that is called."""
@@ -183,7 +222,7 @@ class Ways(ast.NodeVisitor):
     def visit_Try(self, node: ast.Try) -> None:
         begun = _joined(self._way)
         self.read([*node.body, *node.orelse])
-        raised, ends = _joined(begun, self._way) if begun else None, [self._way]
+        raised, ends = _between(begun, self._way) if begun else None, [self._way]
         for each in node.handlers:
             self._way = _joined(raised)
             self.read([*filter(None, [each.type]), *each.body])
@@ -198,9 +237,10 @@ class Ways(ast.NodeVisitor):
     def visit_With(self, node: ast.With) -> None:
         self.read(node.items)
         calls = (e.context_expr for e in node.items if isinstance(e.context_expr, ast.Call))
-        is_cut_short = not _CUT_SHORT.isdisjoint(map(verb_of, calls))
-        with self.maybe() if is_cut_short else contextlib.nullcontext():
-            self.read(node.body)
+        begun = _joined(self._way)
+        self.read(node.body)
+        if not _CUT_SHORT.isdisjoint(map(verb_of, calls)):
+            self._way = _joined(self._way, _between(begun, self._way))
 
 
 def _takes_all(case: ast.match_case) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import copy
 import dataclasses
 import enum
@@ -638,6 +639,91 @@ def takes_others(run: Any, step: Any) -> None:
             step(weigh(1 + float(loss(torch.ones(1), torch.zeros(1)))) + kind().count)
 
 
+def sets_and_goes_on_with_it(run: Any, step: Any) -> None:
+    """Each number leads to a step, but through what is set again on the way there."""
+    doubled, caught, cut, round_, late, drawn, waited = [0] * 7
+    for _ in run.items(range(3)):
+        weight = 1.0
+        doubled += 1
+        if doubled % 2:
+            weight = doubled
+        weight = weight * 2
+        step(weight)
+
+        scale = 1.0
+        caught += 1
+        try:
+            scale = caught
+            step()
+            scale = 2.0
+        except ValueError:
+            step(scale)
+
+        share = 1.0
+        cut += 1
+        with contextlib.suppress(ValueError):
+            share = cut
+            step()
+            share = 2.0
+        step(share)
+
+        part = 1.0
+        round_ += 1
+        for _turn in range(2):
+            step(part)
+            part = round_
+
+        factor = 1.0
+        later = lambda: step(factor)  # noqa: B023, E731
+        late += 1
+        factor = late
+        later()
+        factor = 1.0
+
+        rate = 1.0
+        rates = (rate for _ in range(2))
+        drawn += 1
+        rate = drawn
+        step(next(rates))
+        rate = 1.0
+
+        pause = 1.0
+        waited += 1
+        while True:
+            if pause > 1:
+                step(pause)
+                break
+            pause = 1 + waited
+
+
+def sets_what_it_has_done_with(run: Any, step: Any) -> None:
+    count = shown = 0
+    for _ in run.items(range(3)):
+        loss = step()
+        weight = 1.0
+        step(weight)
+        count = count + 1
+        shown = shown + 1
+        if count % 2 == 0:
+            loss, weight = loss.item(), count
+            print(f"{loss} {weight}")
+        try:
+            last = shown
+            print(last)
+        finally:
+            last = 0
+        step(last or 1)
+
+
+def shows_as_tutorials_do(run: Any, step: Any) -> None:
+    for _ in run.epochs(2):
+        for number, _x in enumerate(run.items(range(3))):
+            loss = step()
+            if number % 2 == 0:
+                loss, current = loss.item(), (number + 1) * 4
+                print(f"{loss} [{current}]")
+
+
 def has_its_own_beside_what_another_keeps(run: Any, step: Any) -> None:
     keeps_its_best(run, step)
     best = 1.0
@@ -653,6 +739,15 @@ def keeps_its_best(run: Any, step: Any) -> None:
 
 
 NAMED = {
+    sets_and_goes_on_with_it: {
+        "doubled",
+        "caught",
+        "cut",
+        "round_",
+        "late",
+        "drawn",
+        "waited",
+    },
     has_its_own_beside_what_another_keeps: {"best"},
     gives_what_it_averaged: {"average"},
     puts_others_in_place: {"model", "optimizer", "trainer.model"},
@@ -876,6 +971,8 @@ def shows_a_bar(run: Any, step: Any) -> None:
 
 
 EYE = [
+    shows_as_tutorials_do,
+    sets_what_it_has_done_with,
     keeps_its_best,
     takes_a_batch_apart,
     names_again_what_it_trains,
