@@ -56,6 +56,7 @@ class Beside:
         self._watched = watched_by(self._callbacks)
         self._watched_then: Mapping[str, Any] = {}
         self._names: dict[str, set[str]] = {}
+        self._made: dict[str, set[str]] = {}
         self._plain: Memory | None = None
         self._built_in: Memory | None = None
         self._changed: dict[str, None] = {}
@@ -74,16 +75,19 @@ class Beside:
     def has_begun_epoch(self) -> None:
         """Notes what callbacks have made of their own as an epoch began: they make it again."""
         if self._plain is not None:
-            made = ((p, _filled(c) - self._names[p]) for p, c in self._callbacks.items())
-            self._plain.know(tuple(f"{path}.{name}" for path, names in made for name in names))
+            for path, callback in self._callbacks.items():
+                made = self._made.setdefault(path, set())
+                made |= _filled(callback) - self._names[path]
+                self._plain.know(tuple(f"{path}.{name}" for name in made))
 
     def begin_epoch_again(self, epoch: int) -> None:
         """Has a callback begin an epoch that lacks what it had in its middle; the rest stays."""
-        had = self._kept.get("attributes", {})
+        made, had = self._made, self._kept.get("attributes", {})
         lacking = [
             callback
             for path, callback in self._callbacks.items()
-            if set(had.get(path, ())) - _filled(callback)
+            if made.get(path, set()) - _filled(callback)
+            or set(had.get(path, ())) - set(attributes_of(callback))
         ]
         if not lacking or self._plain is None:
             return
@@ -151,11 +155,12 @@ class Beside:
     def state_dict(self) -> dict[str, Any]:
         """Returns their values by path."""
         self._note_constants()
+        callbacks = self._callbacks.items()
         return {
             "variables": {path: self._read(v) for path, v in self._variables.items()},
             "in_each_replica": values_in_each(self._variables),
             "generators": {path: state_of(g) for path, g in self._generators.items()},
-            "attributes": {path: sorted(_filled(each)) for path, each in self._callbacks.items()},
+            "made": {p: sorted(_filled(c) & self._made.get(p, set())) for p, c in callbacks},
             "plain": self._kept_plain() if self._plain is None else self._plain.changes(),
             "watched": self._watched,
         }
@@ -164,6 +169,7 @@ class Beside:
         """Restores what is there; what callbacks have yet to make waits for ``begin``."""
         self._kept = {kind: dict(values) for kind, values in state.items()}
         self._watched_then = self._kept.get("watched", {})
+        self._made = {path: set(names) for path, names in self._kept.get("made", {}).items()}
         self._put_back()
 
     def kept(self, path: str, default: Any) -> Any:
