@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+import colabkit
 from tests.keras.lives import needs_keras
 
 pytestmark = [needs_keras, pytest.mark.in_nursery("on_tensorflow")]
+ON_TORCH = pytest.mark.in_nursery("on_torch")
 
 
 def model() -> Any:
@@ -303,3 +305,29 @@ def test_what_a_compiler_made_is_passed_over_where_a_loss_or_a_callback_reaches_
         model = network(loss=scaled, run_eagerly=eagerly)
         history = colabkit.fit(model, arrays(), tmp_path / str(eagerly), **given)
         assert history.verdict.grade.value == "exact"
+
+
+@pytest.mark.parametrize("backend", ["tensorflow", pytest.param("torch", marks=ON_TORCH)])
+def test_what_keras_own_callbacks_make_of_their_own_is_no_news(backend: str, tmp_path: Path):
+    import keras
+
+    own = keras.callbacks
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    history = colabkit.fit(
+        model(),
+        (x, x[:, :2]),
+        tmp_path / "run",
+        epochs=2,
+        validation_data=(x, x[:, :2]),
+        progress=False,
+        callbacks=[
+            own.CSVLogger(str(tmp_path / "log.csv")),
+            own.EarlyStopping("val_loss", patience=3, restore_best_weights=True),
+            own.LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs)),
+            own.ModelCheckpoint(str(tmp_path / "{epoch}.weights.h5"), save_weights_only=True),
+            own.ReduceLROnPlateau("val_loss", patience=1),
+            *([own.TensorBoard(str(tmp_path / "tb"))] if backend == "tensorflow" else []),
+        ],
+    )
+    assert keras.backend.backend() == backend
+    assert str(history.verdict).startswith("Resume is exact"), history.verdict

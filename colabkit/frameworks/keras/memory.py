@@ -132,8 +132,8 @@ class Memory:
 
     def _note_late(self, slot: Slot) -> None:
         """Takes down an object that training has made: the next session has none to go on with."""
-        owner, _, name = slot.path.rpartition(".")
-        if name.isidentifier() and not {slot.path, owner} & self._paths:
+        owner, _, name = slot.path.rpartition(".")  # a function's own have no owner
+        if owner and name.isidentifier() and not {slot.path, owner} & self._paths:
             self.lost[owner] = "value that training made"
 
     def _note_lost(self, slot: Slot) -> None:
@@ -226,8 +226,16 @@ def _look_into(value: Any) -> _Look | None:
         if found := [type(leaf).__name__ for leaf in _opaque([each])]:
             kinds |= dict.fromkeys(found)
             opaque.add((None if isinstance(value, set | frozenset | deque) else key, id(each)))
+    others = [each for _, each in pairs[:_ITEMS_MAX] if _VALUES.mark(each) is None]
+    if others and all(map(_shows, others)):
+        return None
     keys = [key for key, _ in pairs] if is_dict else len(pairs)
     return _Look(next(iter(kinds), type(value).__name__), (keys, opaque))
+
+
+def _shows(value: Any) -> bool:
+    """Whether nothing is trained by what an object is: TensorFlow's writers of summaries, say."""
+    return trains_nothing(value) or "summary" in str(type(value).__module__)
 
 
 def _opaque(items: list[Any], depth: int = 0) -> Iterator[Any]:
