@@ -318,7 +318,7 @@ def shapeless() -> dict[str, Any]:
 def unsteady() -> Any:
     x, y = arrays()
     for _ in range(4):
-        yield x[:8] + np.float32(time.perf_counter_ns() % 997), y[:8]
+        yield x[:8] + np.float32(time.perf_counter_ns() % 10**9 / 1e6), y[:8]
 
 
 def restless() -> Any:

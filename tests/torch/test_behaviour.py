@@ -597,7 +597,7 @@ class Unsteady:
     def __iter__(self):
         x, y = arrays()
         for _ in range(4):
-            yield x[:8] + time.perf_counter_ns() % 997, y[:8]
+            yield x[:8] + time.perf_counter_ns() % 10**9 / 1e6, y[:8]
 
 
 INEXACT = {
