@@ -382,10 +382,11 @@ class Reader(Ways, ast.NodeVisitor):
         """Reads functions of the user's that something else is given, which calls them."""
         for each in done.given:
             value = None if each.path is None else self._values.of(each.path)
-            if each.path in self._defined and each.node is not None:
-                self._enter_defined(each.node, each.path, [])
-            elif each.node is not None and isinstance(value, FunctionType | MethodType):
-                self._enter(each.node, called_by(Done("", None, [], each.path), self._room), [])
+            with self.given_away():
+                if each.path in self._defined and each.node is not None:
+                    self._enter_defined(each.node, each.path, [])
+                elif each.node is not None and isinstance(value, FunctionType | MethodType):
+                    self._enter(each.node, called_by(Done("", None, [], each.path), self._room), [])
 
     def _all(self, given: Sequence[Given]) -> None:
         for each in given:

@@ -144,6 +144,17 @@ class Ways(ast.NodeVisitor):
         yield
         self._way = _joined(self._way, before)
 
+    @contextlib.contextmanager
+    def given_away(self) -> Iterator[None]:
+        """Takes what is read meanwhile for what something else is given, and may never call."""
+        begun = _joined(self._way)
+        yield
+        if begun is None or self._way is None:
+            return
+        for path, setters in self._way.is_set.items():
+            if begun.is_set.get(path) != setters:
+                self._way.is_set[path] = setters | {_UNKNOWN}
+
     def turns(self, nodes: Sequence[ast.AST], *, is_run: bool, is_endless: bool = False) -> None:
         """Reads what a loop does in a turn.
 

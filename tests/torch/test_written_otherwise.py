@@ -641,7 +641,14 @@ def takes_others(run: Any, step: Any) -> None:
 
 def sets_and_goes_on_with_it(run: Any, step: Any) -> None:
     """Each number leads to a step, but through what is set again on the way there."""
-    doubled, caught, cut, round_, late, drawn, waited = [0] * 7
+    doubled, caught, cut, round_, late, drawn, waited, given = [0] * 8
+    chosen = 1.0
+
+    def settle(_: Any) -> float:
+        nonlocal chosen
+        chosen = 1.0
+        return chosen
+
     for _ in run.items(range(3)):
         weight = 1.0
         doubled += 1
@@ -686,6 +693,11 @@ def sets_and_goes_on_with_it(run: Any, step: Any) -> None:
         rate = drawn
         step(next(rates))
         rate = 1.0
+
+        given += 1
+        chosen = given
+        sorted([], key=settle)
+        step(chosen)
 
         pause = 1.0
         waited += 1
@@ -747,6 +759,7 @@ NAMED = {
         "late",
         "drawn",
         "waited",
+        "given",
     },
     has_its_own_beside_what_another_keeps: {"best"},
     gives_what_it_averaged: {"average"},
