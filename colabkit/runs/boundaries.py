@@ -20,7 +20,7 @@ from colabkit.runs.display import Display
 from colabkit.runs.evaluation import Evaluation
 from colabkit.runs.event_log import Events
 from colabkit.runs.fingerprint import fingerprint_of
-from colabkit.runs.handover import note
+from colabkit.runs.handover import has_diverged, note
 from colabkit.runs.history import History
 from colabkit.runs.interrupts import InterruptGuard
 from colabkit.runs.limits import Limits
@@ -202,6 +202,7 @@ class Boundaries:
             phase=state.phases[state.phase_index],
             left=Call("", self._adapter.parts(), settings),
             is_done=self._is_done(),
+            has_diverged=self._log.has_diverged,
         )
 
     def _is_done(self) -> bool:
@@ -381,15 +382,22 @@ class Boundaries:
 
     def _require_finite(self, status: SaveStatus | None) -> None:
         """Raises DivergedError when a save has found NaN in weights that had none before."""
-        if status is None or status.is_finite or status.finite_step is None:
+        if status is None or status.is_finite:
             return
-        message = (
-            "The weights became NaN or infinite, or what the optimizer keeps of their gradients,"
-            f" between step {status.finite_step} and step {status.step} (epoch {self.epoch + 1})."
-        )
-        raise DivergedError(
-            message, step=status.step, epoch=self.epoch, loss=math.nan, hint=WAY_BACK
-        )
+        if status.finite_step is not None:
+            message = (
+                "The weights became NaN or infinite, or what the optimizer keeps of their"
+                f" gradients, between step {status.finite_step} and step {status.step} (epoch"
+                f" {self.epoch + 1})."
+            )
+            hint = WAY_BACK
+        elif has_diverged(self._checkpoints.location, self._owned()):
+            message = "The model has diverged in this session, and still holds NaN or infinity."
+            hint = "Run the cell that makes it again, then this one."
+        else:  # a weight that is so by intent, a mask say
+            return
+        self._log.has_diverged = True
+        raise DivergedError(message, step=status.step, epoch=self.epoch, loss=math.nan, hint=hint)
 
     def _say_unsaved(self, reasons: tuple[str, ...]) -> None:
         """Says the verdict again where training was seen to read or change what none can repeat."""

@@ -22,6 +22,7 @@ class _Passed:
     left: Call
     cell: object
     is_done: bool
+    has_diverged: bool
 
 
 _PASSED: dict[str, _Passed] = {}
@@ -29,7 +30,14 @@ _LOADED: dict[str, weakref.ref[Any]] = {}
 
 
 def note(
-    location: str, owned: Owned, *, index: int, phase: Phase, left: Call, is_done: bool
+    location: str,
+    owned: Owned,
+    *,
+    index: int,
+    phase: Phase,
+    left: Call,
+    is_done: bool,
+    has_diverged: bool,
 ) -> None:
     """Takes down that a call has come to its end, or was interrupted.
 
@@ -40,9 +48,12 @@ def note(
         phase: The phase as the call knows it.
         left: What a call with the objects as they are now would be.
         is_done: Whether it has come to its end.
+        has_diverged: Whether it ended because the loss or the weights became NaN or infinite.
     """
     models, optimizers = _refs(owned.models), _refs(owned.optimizers)
-    _PASSED[location] = _Passed(models, optimizers, index, phase, left, _cell_number(), is_done)
+    _PASSED[location] = _Passed(
+        models, optimizers, index, phase, left, _cell_number(), is_done, has_diverged
+    )
 
 
 def note_loaded(location: str, model: Any) -> None:
@@ -61,6 +72,12 @@ def was_done_by_another(location: str, owned: Owned) -> bool:
     passed = _PASSED.get(location)
     is_here = passed is not None and passed.is_done and passed.cell == _cell_number()
     return is_here and _of(location, owned) is None
+
+
+def has_diverged(location: str, owned: Owned) -> bool:
+    """Whether a call has left these objects with weights that are NaN or infinite."""
+    passed = _of(location, owned)
+    return passed is not None and passed.has_diverged
 
 
 def phase_left(location: str, owned: Owned) -> Phase | None:
@@ -88,7 +105,7 @@ def left_by(location: str, owned: Owned, call: Call, *, has_weights: bool) -> Le
     is_set = not differing(passed.left.settings, call.settings) or (
         not owned.optimizers and not differing(passed.phase.settings, call.settings)
     )
-    return Left(passed.index, is_same and is_set, has_weights)
+    return Left(passed.index, is_same and is_set, has_weights, passed.has_diverged)
 
 
 def _cell_number() -> int:

@@ -13,6 +13,8 @@ which counts over all phases and so rises from one to the next:
 - A call that is as a phase was, goes on with that phase. A later phase closes those before it.
 - A call in the session that has trained or found the phase before, with the same model object, and
   with anything changed since, begins the next phase with what the objects hold.
+- A call after one that has diverged, whose objects hold NaN, goes on with that phase or begins the
+  next with the newest weights that are finite.
 - The first call of a session that changes settings of an unfinished phase means that phase, and the
   change is taken; of a finished one with more epochs, it goes on from there as a phase. One that
   trains other parts of the model is answered by an error: the cells before it have not run. With a
@@ -112,11 +114,18 @@ class Left:
         index: Number of its phase.
         is_as_left: Whether nobody has changed parts or settings, or made an optimizer anew.
         has_its_weights: Whether the model holds what the newest checkpoint does.
+        has_diverged: Whether the model holds NaN, with which nobody goes on.
     """
 
     index: int
     is_as_left: bool
     has_its_weights: bool
+    has_diverged: bool = False
+
+    @property
+    def start(self) -> Start:
+        """What the next phase begins with."""
+        return Start.WEIGHTS if self.has_diverged else Start.AS_IT_IS
 
 
 class Start(enum.Enum):
@@ -204,7 +213,7 @@ def find(phases: Sequence[Phase], call: Call, standing: Standing, left: Left | N
     if later or (alike and call.epochs is not None):
         return Found((later or alike)[0])
     if call.name:
-        return _next(phases, call, standing, Start.WEIGHTS if left is None else Start.AS_IT_IS)
+        return _next(phases, call, standing, Start.WEIGHTS if left is None else left.start)
     if left is None:
         return _find_first(phases, call, standing)
     return _find_after(phases, call, standing, left)
@@ -238,8 +247,9 @@ def _find_after(phases: Sequence[Phase], call: Call, standing: Standing, left: L
     if standing.is_finished:
         goes_on = left.is_as_left and (left.has_its_weights or not asks_for_more)
     else:
-        goes_on = phases[last].trains_as(call) and (left.is_as_left or phases[last].ends_as(call))
-    return Found(last) if goes_on else _next(phases, call, standing, Start.AS_IT_IS)
+        is_meant = left.is_as_left or left.has_diverged or phases[last].ends_as(call)
+        goes_on = phases[last].trains_as(call) and is_meant
+    return Found(last) if goes_on else _next(phases, call, standing, left.start)
 
 
 def _find_first(phases: Sequence[Phase], call: Call, standing: Standing) -> Found:

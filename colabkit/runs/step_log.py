@@ -14,11 +14,17 @@ _PENDING_MAX = 64
 WAY_BACK = (
     "The newest checkpoint whose weights are finite is untouched: look for NaN in the data of that"
     " step, lower the learning rate, or clip the gradients; then run again, and the change is"
-    " taken. If the loss had long been growing before, begin anew with resume=False."
+    " taken. If the loss had long been growing before, run the cell that makes the model again, and"
+    " begin anew with resume=False."
 )
 _TOO_LATE = (
     "It was so from the first step after the checkpoint, where a lower learning rate comes too"
-    " late: look for NaN in the data; else begin anew with resume=False, which deletes nothing."
+    " late: look for NaN in the data; else run the cell that makes the model again, and begin anew"
+    " with resume=False, which deletes nothing."
+)
+_FROM_THE_START = (
+    "It was so before anything was trained: look for NaN in the data. A model that has diverged in"
+    " this session holds NaN until the cell that makes it runs again."
 )
 
 
@@ -47,6 +53,8 @@ class StepLog:
         self.newest: dict[str, float] = {}
         self._newest_step = -1
         self.samples = 0.0
+        self.has_diverged = False
+        """Whether a value or a weight became NaN or infinite, which ended the run."""
 
     def add(self, step: int, epoch: int, values: Mapping[str, Any], weight: float) -> None:
         """Takes one step's values; ``weight`` is the number of samples they stand for."""
@@ -102,8 +110,9 @@ class StepLog:
         for name in self._must_be_finite & floats.keys():
             if not math.isfinite(floats[name]):
                 message = f"The {name} became {floats[name]} at step {step} (epoch {epoch + 1})."
-                began_so = step > 0 and name not in self.newest
-                hint = _TOO_LATE if began_so else WAY_BACK
+                self.has_diverged = True
+                began_so = name not in self.newest
+                hint = (_TOO_LATE if step > 0 else _FROM_THE_START) if began_so else WAY_BACK
                 raise DivergedError(message, step=step, epoch=epoch, loss=floats[name], hint=hint)
 
     def means(self) -> dict[str, float]:

@@ -272,6 +272,57 @@ def test_what_diverged_at_once_again_is_told_to_begin_anew(tmp_path):
     train(0.01, resume=False)
 
 
+class Diverging:
+    """One model of a session, whose cells are run again with other settings.
+
+    Its run is at step 2 when the rate becomes far too large.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        torch.manual_seed(6)
+        self.folder, self.model = folder, nn.Linear(6, 1)
+        self.train(epochs=1, lr=0.01)
+
+    def train(self, epochs: int, **passed: Any) -> colabkit.History:
+        x = arrays()[0][:16]
+        options = {"optimizer": "sgd", "device": "cpu", "progress": False, **passed}
+        data = (x, x.sum(1, keepdim=True))
+        return colabkit.fit(self.model, data, self.folder, epochs=epochs, batch_size=8, **options)
+
+    def diverge(self) -> None:
+        with pytest.raises(DivergedError):
+            self.train(epochs=40, lr=1e30)
+        assert not self.model.weight.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "passed", [{"lr": 0.02}, {"optimizer": "adam"}, {"lr": 0.02, "phase": "slowly"}]
+)
+def test_what_diverged_goes_on_with_finite_weights_whatever_is_changed(tmp_path, passed):
+    mended = Diverging(tmp_path / "mended")
+    mended.diverge()
+    mended.train(epochs=5, **passed)
+    alone = Diverging(tmp_path / "alone")
+    alone.train(epochs=5, **passed)
+    assert torch.equal(mended.model.weight, alone.model.weight)
+
+
+def test_a_model_that_has_diverged_is_no_beginning(tmp_path):
+    session = Diverging(tmp_path)
+    session.diverge()
+    with pytest.raises(DivergedError, match="the cell that makes it runs again"):
+        session.train(epochs=2, resume=False)
+    kept = {"model": session.model, "optimizer": torch.optim.SGD(session.model.parameters())}
+    run = colabkit.Run(tmp_path, resume=False, progress=False, **kept)
+
+    def train() -> None:
+        for _ in run.items(range(3)):
+            run.flush()
+
+    with pytest.raises(DivergedError, match="Run the cell that makes it again"):
+        train()
+
+
 def with_moments(folder: Path, written: str, number: float) -> tuple[nn.Module, colabkit.Run]:
     """Trains with Adam, whose moments something has written into behind step 4."""
     torch.manual_seed(6)
