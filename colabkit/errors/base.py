@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from colabkit.errors.own_lines import shown
+
 _LONGEST_VALUE = 200
 
 
@@ -24,6 +26,10 @@ class ColabKitError(Exception):
         # The words of somebody else that a message quotes at its end may have no full stop.
         stop = "" if self.message.endswith((".", "!", "?", ":", ")", '"')) else "."
         return f"{self.message}{stop} {self.hint}"
+
+    def _render_traceback_(self) -> list[str]:
+        """Returns what IPython shows, which asks for it by this name."""
+        return shown(self)
 
 
 class ArgumentError(ColabKitError, ValueError):
