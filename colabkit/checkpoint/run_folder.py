@@ -344,6 +344,21 @@ class RunFolder:
         """Writes a file beside the checkpoints; it is whole at every instant."""
         self._volume.write(name, [np.frombuffer(data, np.uint8)])
 
+    def publish_table(self, name: str, text: str) -> None:
+        """Writes a CSV file beside the checkpoints, where none with other columns lies.
+
+        Raises:
+            StorageError: It cannot be written, or is somebody else's: a callback's log, say.
+        """
+        data = text.encode()
+        there = self._volume.read(name).tobytes() if name in self._volume.list(".") else b""
+        if there and _first_columns(there) != _first_columns(data):
+            path = f"{self._volume.location}/{name}"
+            message = f"{path} is not of this run, and stays as it is."
+            raise StorageError(message, path=path, operation="write")
+        if there != data:
+            self.publish(name, data)
+
     def read(self, name: str) -> bytes | None:
         """Returns a file beside the checkpoints, also of an attached run; None where it is not."""
         folder, _, file = name.rpartition("/")
@@ -368,16 +383,19 @@ class RunFolder:
             assert self._staging is not None  # noqa: S101  # where the stranded are
             self.store.copy_from(self._staging, manifest, lambda: None)
             note_copied(self._staging, self._volume, manifest.name)
-        data = text.encode()
         if names := self.store.names():
             # The lease is not taken: what another session is writing now must stay.
             (self._staging or self.store).sweep(outdone_by=names[0])
-        if name not in self._volume.list(".") or self._volume.read(name).tobytes() != data:
-            self._volume.write(name, [np.frombuffer(data, np.uint8)])
+        self.publish_table(name, text)
 
     def names(self) -> list[Name]:
         """Returns the checkpoints on the volume, newest first."""
         return self.store.names()
+
+
+def _first_columns(table: bytes) -> list[bytes]:
+    """Returns the names by which a table of the epochs of a run is known."""
+    return table.partition(b"\n")[0].strip().split(b",")[:3]
 
 
 def _step_diverged(store: CheckpointStore, name: Name) -> int | None:

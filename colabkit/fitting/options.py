@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from colabkit.errors import ArgumentError
-from colabkit.runs.checks import require_count, require_list, seed_of
+from colabkit.runs.checks import require_count, require_flag, require_list, seed_of
 from colabkit.runs.news import News
 from colabkit.runs.options import RunOptions
 
@@ -43,6 +43,8 @@ class FitOptions:
     def __post_init__(self) -> None:
         for name in ("epochs", "keep"):
             require_count(name, getattr(self, name))
+        for name in ("progress", "release_when_done", "save_base"):
+            require_flag(name, getattr(self, name))
         require_count("batch_size", self.batch_size, hint=_FOR_A_BATCH)
         seed_of(self.seed)
         require_list("callbacks", self.callbacks)

@@ -161,9 +161,9 @@ class CheckpointManager:
     def publish_history(self, csv_text: str) -> None:
         """Writes history.csv into the run folder, which matters less than going on."""
         try:
-            self._folder.publish("history.csv", csv_text.encode())
-        except StorageError:
-            _logger.warning("history.csv could not be written.", exc_info=True)
+            self._folder.publish_table("history.csv", csv_text)
+        except StorageError as error:
+            _logger.warning("history.csv is not written: %s", error)
 
     def tidy(self, csv_text: str) -> None:
         """Finishes what a session killed at the very end of a run left undone, if it may."""

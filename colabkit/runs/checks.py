@@ -39,6 +39,12 @@ def require_count(
         raise ArgumentError.of(name, value, hint)
 
 
+def require_flag(name: str, value: object) -> None:
+    """Raises ArgumentError unless a value is True or False: any word would count as True."""
+    if value not in (True, False):
+        raise ArgumentError.of(name, value, "Pass True or False.")
+
+
 def require_list(name: str, value: object) -> None:
     """Raises ArgumentError for one thing where a list of them is to be passed."""
     if not isinstance(value, Iterable):

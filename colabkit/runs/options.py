@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from colabkit.runs.checks import require_flag
 from colabkit.runs.news import News
 
 
@@ -29,6 +30,10 @@ class RunOptions:
     phase: str | None = None
     save_base: bool = False
     news: News = dataclasses.field(default_factory=News)
+
+    def __post_init__(self) -> None:
+        for name in ("progress", "release_when_done", "save_base"):
+            require_flag(name, getattr(self, name))
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides which epoch is the best, and when a session ends, in words."""

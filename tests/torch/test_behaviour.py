@@ -398,6 +398,23 @@ def test_a_mistake_in_the_data_is_told_with_what_to_do(name, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("loss", "samples"),
+    [
+        ("mse", 3),  # as many as there are classes: it would broadcast
+        ("mae", 8),
+        ("huber", 3),
+        ("bce", 8),
+        (functional.binary_cross_entropy_with_logits, 8),
+        (nn.BCEWithLogitsLoss(), 8),
+    ],
+)
+def test_a_loss_that_compares_numbers_is_told_to_have_other_numbers(loss, samples, tmp_path):
+    with pytest.raises(ArgumentError, match="must have one shape") as caught:
+        colabkit.fit(network(), (X[:samples], Y[:samples]), tmp_path, loss=loss, **QUIET)
+    assert 'loss="cross_entropy"' in caught.value.hint
+
+
+@pytest.mark.parametrize(
     ("images", "hint"),
     [(IMAGES.permute(0, 2, 3, 1), "x.permute(0, 3, 1, 2)"), (IMAGES[:, 0], "x.unsqueeze(1)")],
 )
@@ -524,6 +541,9 @@ WRONG = {
     "one callback without a list": ({"callbacks": colabkit.EarlyStopping()}, "callbacks"),
     "callbacks that are a number": ({"callbacks": 5}, "callbacks"),
     "a seed of a float": ({"seed": 1.5}, "seed"),
+    "a word for no progress": ({"progress": "no"}, "progress"),
+    "a word that would give the machine back": ({"release_when_done": "no"}, "release_when_done"),
+    "a word for the base": ({"save_base": "False"}, "save_base"),
     "a generator for two epochs": ({"data": iter([arrays()]), "epochs": 2}, "data"),
 }
 
@@ -536,6 +556,18 @@ def test_a_wrong_argument_is_named_before_the_first_step(name, tmp_path):
         colabkit.fit(made.pop("model"), made.pop("data"), tmp_path / "run", **made)
     assert caught.value.argument == argument
     assert caught.value.hint
+
+
+def test_a_table_of_somebody_else_in_the_run_folder_stays_and_that_is_said(tmp_path, caplog):
+    table = tmp_path / "history.csv"
+    table.write_text("epoch,accuracy,loss\n0,0.5,1.5\n")  # as Keras' CSVLogger writes it
+    for epochs in (1, 1, 2):
+        colabkit.fit(network(), arrays(), tmp_path, epochs=epochs, **QUIET)
+    assert table.read_text() == "epoch,accuracy,loss\n0,0.5,1.5\n"
+    assert "history.csv is not of this run, and stays as it is" in caplog.text
+    table.unlink()
+    colabkit.fit(network(), arrays(), tmp_path, epochs=3, **QUIET)
+    assert len(table.read_text().splitlines()) == 4
 
 
 def test_a_third_part_of_batches_is_said_to_be_taken_for_the_target(tmp_path):

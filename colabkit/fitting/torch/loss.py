@@ -9,7 +9,12 @@ import torch
 from torch.nn import functional
 
 from colabkit.errors import ArgumentError
-from colabkit.fitting.torch.mistakes import form_of, hint_on_target, one_sample_error
+from colabkit.fitting.torch.mistakes import (
+    form_of,
+    hint_on_target,
+    one_sample_error,
+    shapes_error,
+)
 
 # With fewer rows, several labels at once may be one each by chance.
 _ROWS_TO_TELL = 8
@@ -185,4 +190,8 @@ def _same_values(output: torch.Tensor, target: torch.Tensor) -> bool:
 
 
 def _shaped(target: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
-    return target.reshape(output.shape) if _same_values(output, target) else target
+    if _same_values(output, target):
+        return target.reshape(output.shape)
+    if target.shape != output.shape:  # [N, 1] against [N, 3], too, would broadcast
+        raise shapes_error(output, target)
+    return target

@@ -15,6 +15,24 @@ from colabkit.errors import ArgumentError
 
 _OF_DTYPES = ("dtype", "scalar type", "input type")
 _CHANNELS = (1, 3, 4)
+_BY_NUMBER = (
+    nn.MSELoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+)
+
+
+_FUNCTIONS_BY_NUMBER = (
+    nn.functional.mse_loss,
+    nn.functional.l1_loss,
+    nn.functional.smooth_l1_loss,
+    nn.functional.huber_loss,
+    nn.functional.binary_cross_entropy,
+    nn.functional.binary_cross_entropy_with_logits,
+)
 
 
 def form_of(value: Any) -> str:
@@ -134,7 +152,9 @@ def _mistake_in_count(model: nn.Module, inputs: Any) -> ArgumentError | None:
     return None
 
 
-def mistake_in_target(error: Exception, output: Any, target: Any) -> ArgumentError | None:
+def mistake_in_target(
+    error: Exception, output: Any, target: Any, loss: Any = None
+) -> ArgumentError | None:
     """Returns what is wrong with the targets that a loss refused, None where that is not known."""
     if isinstance(output, tuple | list) and isinstance(error, AttributeError | TypeError):
         message = f"The model returned a {form_of(output)} of {len(output)}, and the loss cannot"
@@ -153,11 +173,35 @@ def mistake_in_target(error: Exception, output: Any, target: Any) -> ArgumentErr
         )
         hint = "Number the classes from 0, and give the last layer an output for each."
         return _error(message, hint)
+    if isinstance(error, ArgumentError):
+        return None
+    if target.shape != output.shape and _compares_numbers(loss):
+        return shapes_error(output, target)
     hint = hint_on_target(output, target)
     if hint and any(sign in said for sign in ("target", "scalar type", "Long")):
         message = f"The loss cannot take targets of {form_of(target)} for {form_of(output)}."
         return _error(message, hint)
     return None
+
+
+def shapes_error(output: torch.Tensor, target: torch.Tensor) -> ArgumentError:
+    """Returns the error for a loss that compares number by number, and has not as many of both."""
+    message = (
+        f"The loss compares {form_of(output)}, the output, with {form_of(target)}, the target,"
+        " number by number: they must have one shape."
+    )
+    hint = "Let the model give as many numbers for each sample as the target has."
+    if output.ndim == target.ndim + 1 or (target.ndim == output.ndim and target.shape[-1] == 1):
+        hint = (
+            'For one class of each sample pass loss="cross_entropy"; for one number, let the last'
+            " layer have one output."
+        )
+    return ArgumentError(message, argument="loss", hint=hint)
+
+
+def _compares_numbers(loss: Any) -> bool:
+    """Whether a loss of PyTorch's compares each number of the output with one of the target."""
+    return isinstance(loss, _BY_NUMBER) or any(loss is each for each in _FUNCTIONS_BY_NUMBER)
 
 
 def hint_on_target(output: torch.Tensor, target: torch.Tensor) -> str:

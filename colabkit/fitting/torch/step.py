@@ -154,7 +154,7 @@ class Forward:
         try:
             loss = self._compare(self._criterion, output, target)
         except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
-            mistake = mistake_in_target(error, main_output(output), target)
+            mistake = mistake_in_target(error, main_output(output), target, self._criterion)
             if mistake is None:
                 raise
             raise mistake from error
