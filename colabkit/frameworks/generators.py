@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import itertools
 import random
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from colabkit.frameworks.named_in_code import values_named_by
-from colabkit.frameworks.users_own import attributes_of
+from colabkit.frameworks.named_in_code import bindings_named_by
+from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 
 _DEPTH_MAX = 5
 # Transforms lie in lists of transforms in transforms: so deep, and among so many objects, a
 # generator of a dataset is looked for. Where there are more, only near the top.
 _DEPTH_IN_DATA, _OBJECTS_IN_DATA = 24, 4000
 _ITEMS_MAX = 64
+_ITEMS_OF_STRUCTURE = 16
 _KINDS = (random.Random, np.random.Generator, np.random.RandomState)
 # Those behind the functions of random and numpy.random, which every run seeds itself.
 _GLOBAL = (getattr(random, "_inst", None), getattr(np.random.mtrand, "_rand", None))
@@ -28,6 +30,8 @@ _DEPTH_OF_NAMED, _OBJECTS_OF_NAMED, _NAMED_IN_NAMED = 4, 1000, 3
 _LEAVES = (str, bytes, int, float, bool, type(None), np.ndarray, types.ModuleType, type)
 # Most of what there is, with empty containers: a framework's generator class is slow to ask.
 _PLAIN = frozenset(_LEAVES)
+# Another kind of iterable may read files, or draw, to say what it holds.
+_PLAINLY_READ = frozenset(each.__iter__ for each in (dict, collections.OrderedDict, list, set))
 _CONTAINERS = frozenset({dict, collections.OrderedDict, list, tuple, set, frozenset})
 
 
@@ -42,8 +46,7 @@ def find_generators(root: object, kinds: tuple[type, ...]) -> list[object]:
         Each generator once, in the order of attributes; then those that the code of the objects
         names, as attributes of classes and as globals.
     """
-    found, _ = _search(root, kinds, depth_max=_DEPTH_MAX)
-    return found
+    return list(Search(root, kinds, depth_max=_DEPTH_MAX).found.values())
 
 
 def find_generators_in_data(root: object, kinds: tuple[type, ...]) -> list[object]:
@@ -56,45 +59,115 @@ def find_generators_in_data(root: object, kinds: tuple[type, ...]) -> list[objec
     Returns:
         Each generator once, in the order of attributes.
     """
-    found, is_whole = _search(root, kinds, depth_max=_DEPTH_IN_DATA, objects_max=_OBJECTS_IN_DATA)
-    return found if is_whole else find_generators(root, kinds)
+    return list(search_in_data(root, kinds).found.values())
 
 
-def _search(
-    root: object, kinds: tuple[type, ...], *, depth_max: int, objects_max: int | None = None
-) -> tuple[list[object], bool]:
-    """Returns the generators found, and whether all objects were looked at."""
-    wanted = (*_KINDS, *kinds)
-    found: dict[int, object] = {}
-    seen: set[int] = set()
-    classes: dict[type, None] = {}
-    functions: list[types.FunctionType] = []
+def search_in_data(root: object, kinds: tuple[type, ...]) -> Search:
+    """Returns what a search through a dataset or collate function has found."""
+    search = Search(root, kinds, depth_max=_DEPTH_IN_DATA, objects_max=_OBJECTS_IN_DATA)
+    return search if search.is_whole else Search(root, kinds, depth_max=_DEPTH_MAX)
 
-    def visit(value: object, depth: int, most: int | None) -> None:
-        if isinstance(value, wanted):
-            if not any(value is each for each in _GLOBAL):
-                found[id(value)] = value
-        elif depth < depth_max and not isinstance(value, _LEAVES) and id(value) not in seen:
-            if most is not None and len(seen) >= most:
+
+@dataclasses.dataclass(slots=True)
+class Holder:
+    """An object that a generator may come into, with what it held, and what within it may."""
+
+    value: Any
+    read: Callable[[Any], list[object]]
+    held: list[object]
+    within: list[Holder] = dataclasses.field(default_factory=list)
+
+
+class Search:
+    """A search for generators.
+
+    Attributes:
+        found: Each generator once, by the way that leads to it.
+        holders: What more may come into.
+        is_whole: Whether all objects were looked at.
+    """
+
+    def __init__(
+        self,
+        root: object,
+        kinds: tuple[type, ...],
+        *,
+        depth_max: int,
+        objects_max: int | None = None,
+    ) -> None:
+        self.found: dict[str, object] = {}
+        self.holders: list[Holder] = []
+        self._within = self.holders
+        self._are_rows = False
+        self._wanted, self._depth_max = (*_KINDS, *kinds), depth_max
+        self._seen: dict[int, object] = {}
+        self._classes: dict[type, None] = {}
+        self._functions: list[types.FunctionType] = []
+        self._visit(root, "", 0, objects_max)
+        self.is_whole = objects_max is None or len(self._seen) < objects_max
+        near, most = depth_max - _DEPTH_OF_NAMED, len(self._seen) + _OBJECTS_OF_NAMED
+        for _ in range(_NAMED_IN_NAMED):
+            named = list(bindings_named_by(self._classes, self._functions))
+            self._classes.clear()
+            self._functions.clear()
+            for namespace, name in named:
+                value = namespace[name]
+                self._within = []
+                self._visit(value, f":{name}", near, most)
+                read = functools.partial(_named, name=name)
+                self.holders.append(Holder(namespace, read, [value], self._within))
+
+    def _visit(self, value: object, way: str, depth: int, most: int | None) -> None:
+        if isinstance(value, self._wanted):
+            is_known = any(value is each for each in (*_GLOBAL, *self.found.values()))
+            if not is_known:
+                self.found[way if way not in self.found else f"{way}+{len(self.found)}"] = value
+        elif depth < self._depth_max and not isinstance(value, _LEAVES):
+            if id(value) in self._seen or (most is not None and len(self._seen) >= most):
                 return
-            seen.add(id(value))
+            self._seen[id(value)] = value
             if isinstance(value, types.FunctionType):
-                functions.append(value)
+                self._functions.append(value)
             else:
-                classes[type(value)] = None
-            for child in itertools.filterfalse(_holds_nothing, _children(value)):
-                visit(child, depth + 1, most)
+                self._classes[type(value)] = None
+            self._enter(value, way, depth, most)
 
-    visit(root, 0, objects_max)
-    is_whole = objects_max is None or len(seen) < objects_max
-    near, most = depth_max - _DEPTH_OF_NAMED, len(seen) + _OBJECTS_OF_NAMED
-    for _ in range(_NAMED_IN_NAMED):
-        named = list(values_named_by(classes, functions))
-        classes.clear()
-        functions.clear()
-        for value in named:
-            visit(value, near, most)
-    return list(found.values()), is_whole
+    def _enter(self, value: object, way: str, depth: int, most: int | None) -> None:
+        read = _reader_of(value)
+        children = read(value)
+        holder = Holder(value, read, children)
+        around, self._within = self._within, holder.within
+        is_row, self._are_rows = self._are_rows, _are_rows(value, children, self._are_rows)
+        for name, child in zip(_names_in(value, len(children)), children, strict=True):
+            if not _holds_nothing(child):
+                self._visit(child, f"{way}.{name}", depth + 1, most)
+            elif not self._are_rows and _may_come_to_hold_more(child):
+                self._within.append(Holder(child, _reader_of(child), []))
+        self._within, self._are_rows = around, is_row
+        if holder.within or (
+            not (is_row and type(value) in _CONTAINERS) and _may_come_to_hold_more(value)
+        ):
+            self._within.append(holder)
+
+
+def _are_rows(value: object, children: Sequence[object], is_row: bool) -> bool:
+    """Whether what a container holds is data: so many lists, or lists in lists, hold no objects."""
+    return type(value) in _CONTAINERS and (is_row or len(children) > _ITEMS_OF_STRUCTURE)
+
+
+def may_hold_generator(value: object) -> bool:
+    """Whether a value is none of those that hold nothing, such as numbers, words and arrays."""
+    return type(value) not in _PLAIN
+
+
+def _may_come_to_hold_more(value: object) -> bool:
+    read = _reader_of(value)
+    if read is _of_attributes:
+        kind = type(value)
+        return kind not in _PLAIN and (is_of_users_class(kind) or bool(attributes_of(value)))
+    if isinstance(value, types.FunctionType):
+        return value.__closure__ is not None
+    return isinstance(value, Iterable) and type(value).__iter__ in _PLAINLY_READ
 
 
 def _holds_nothing(value: object) -> bool:
@@ -102,21 +175,58 @@ def _holds_nothing(value: object) -> bool:
     return kind in _PLAIN or (kind in _CONTAINERS and not value)
 
 
-def _children(value: object) -> Iterator[object]:
+def _reader_of(value: object) -> Callable[[Any], list[object]]:
+    """Returns what gives the values that an object of that kind holds."""
     if isinstance(value, Mapping):
-        yield from list(value.values())[:_ITEMS_MAX]
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield from list(value)[:_ITEMS_MAX]
-    elif isinstance(value, functools.partial):
-        yield from (value.func, value.args, value.keywords)
-    elif isinstance(value, types.MethodType):
-        yield value.__self__
-    elif isinstance(value, types.FunctionType):
-        yield from (cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell))
-        yield from (value.__defaults__ or ())
-    else:
-        # Another thread may give an object more of them meanwhile.
-        yield from list(attributes_of(value).values())
+        return _of_mapping
+    if isinstance(value, list | tuple | set | frozenset):
+        return _of_items
+    if isinstance(value, functools.partial):
+        return _of_partial
+    if isinstance(value, types.MethodType):
+        return _of_method
+    return _of_function if isinstance(value, types.FunctionType) else _of_attributes
+
+
+def _of_mapping(value: Mapping[Any, object]) -> list[object]:
+    return list(itertools.islice(value.values(), _ITEMS_MAX))
+
+
+def _of_items(value: Collection[object]) -> list[object]:
+    return list(itertools.islice(value, _ITEMS_MAX))
+
+
+def _of_partial(value: functools.partial[Any]) -> list[object]:
+    return [value.func, value.args, value.keywords]
+
+
+def _of_method(value: types.MethodType) -> list[object]:
+    return [value.__self__]
+
+
+def _of_function(value: types.FunctionType) -> list[object]:
+    cells = [cell.cell_contents for cell in value.__closure__ or () if _is_filled(cell)]
+    return [*cells, *(value.__defaults__ or ())]
+
+
+def _of_attributes(value: object) -> list[object]:
+    # Another thread may give an object more of them meanwhile.
+    return list(attributes_of(value).values())
+
+
+def _named(namespace: Mapping[str, object], *, name: str) -> list[object]:
+    return [namespace[name]] if name in namespace else []
+
+
+def _names_in(value: object, length: int) -> list[object]:
+    """Returns what an object's values go by: they keep it where others come before them."""
+    names: list[object] = []
+    if isinstance(value, Mapping):
+        keys = enumerate(itertools.islice(value, length))
+        names = [key if type(key) in {str, int} else f"#{number}" for number, key in keys]
+    elif _reader_of(value) is _of_attributes:
+        names = list(attributes_of(value))
+    return names if len(names) == length else list(range(length))
 
 
 def _is_filled(cell: types.CellType) -> bool:

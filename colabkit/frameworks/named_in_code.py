@@ -19,10 +19,10 @@ Binding = tuple[Mapping[str, object], str]
 _of_classes: weakref.WeakKeyDictionary[type, tuple[Binding, ...]] = weakref.WeakKeyDictionary()
 
 
-def values_named_by(
+def bindings_named_by(
     classes: Iterable[type], functions: Iterable[types.FunctionType]
-) -> Iterator[object]:
-    """Yields the values of class attributes and globals that classes and functions use.
+) -> Iterator[Binding]:
+    """Yields where the class attributes and globals lie that classes and functions use.
 
     Args:
         classes: Classes of the user's objects, whose methods are read.
@@ -33,7 +33,7 @@ def values_named_by(
     for namespace, name in (*places, *_of_functions(functions)):
         if (id(namespace), name) not in seen and name in namespace:
             seen.add((id(namespace), name))
-            yield namespace[name]
+            yield namespace, name
 
 
 def _of_class(each: type) -> tuple[Binding, ...]:

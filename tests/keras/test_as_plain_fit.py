@@ -543,6 +543,36 @@ def test_threads_fetch_at_a_time_what_one_fetches_alone(tmp_path):
     assert np.random.rand.__self__ is np.random.mtrand._rand
 
 
+@pytest.mark.parametrize("told", [{}, {"workers": 2}], ids=["alone", "threads"])
+def test_generators_that_a_dataset_makes_are_seeded_by_the_batch_that_is_fetched(told, tmp_path):
+    import keras
+
+    from colabkit.frameworks.keras.dataset_fetch import DatasetFetch
+
+    class Noise:
+        def __call__(self) -> float:
+            if not hasattr(self, "own"):
+                self.own = np.random.default_rng(1)
+            return float(self.own.normal())
+
+    class MadeLate(keras.utils.PyDataset):
+        def __init__(self) -> None:
+            super().__init__(**told)
+            self.transforms = [[Noise()], [Noise()]]
+
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return np.array([self.transforms[1 - index // 2][0]()])
+
+    requests = [(10 + number, number) for number in range(4)]
+    whole = list(DatasetFetch(MadeLate()).all(requests))
+    for first in (1, 3):
+        rest = list(DatasetFetch(MadeLate()).all(requests[first:]))
+        assert rest == whole[first:]
+
+
 @pytest.mark.in_nursery("on_torch")
 def test_a_pipeline_gives_pytorch_the_bits_of_keras_own_fit(tmp_path):
     def make() -> Case:

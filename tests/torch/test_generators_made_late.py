@@ -47,6 +47,37 @@ class MadeInRows(torch_data.Dataset[Any]):
         return row, row.sum() > 0
 
 
+class Rarely:
+    """A transform that makes its generator for the first row of a certain place."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+
+    def __call__(self, row: torch.Tensor) -> torch.Tensor:
+        if row[0] < self.place / ROWS:
+            return row
+        if not hasattr(self, "drawing"):
+            self.drawing = {"generator": np.random.default_rng(self.place)}
+        return row + torch.from_numpy(self.drawing["generator"].normal(0, 1, 4)).float()
+
+
+class MadeInSomeRows(torch_data.Dataset[Any]):
+    """Its transforms make theirs one after the other, the last first."""
+
+    def __init__(self) -> None:
+        self.rows = torch.arange(float(ROWS)).reshape(ROWS, 1).expand(ROWS, 4) / ROWS
+        self.transforms = [(Rarely(place),) for place in (17, 9, 5)]
+
+    def __len__(self) -> int:
+        return ROWS
+
+    def __getitem__(self, place: int) -> tuple[torch.Tensor, torch.Tensor]:
+        row = self.rows[place]
+        for (each,) in self.transforms:
+            row = each(row)
+        return row, row.sum() > 0
+
+
 class Masking:
     """A collator that makes its generator for its first batch."""
 
@@ -62,6 +93,10 @@ class Masking:
 
 def made_in_rows(workers: int) -> torch_data.DataLoader[Any]:
     return torch_data.DataLoader(MadeInRows(), 4, shuffle=True, num_workers=workers)
+
+
+def made_in_some_rows(workers: int) -> torch_data.DataLoader[Any]:
+    return torch_data.DataLoader(MadeInSomeRows(), 4, num_workers=workers)
 
 
 def made_in_batches(workers: int) -> torch_data.DataLoader[Any]:
@@ -84,17 +119,32 @@ def trained(loader: Any, folder: Any, **more: Any) -> tuple[list[torch.Tensor], 
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("make", [made_in_rows, made_in_batches])
+@pytest.mark.parametrize("make", [made_in_rows, made_in_some_rows, made_in_batches])
 def test_generators_that_data_makes_when_it_is_first_asked_are_seeded(
     make: Any, workers: int, tmp_path: Any
 ) -> None:
     whole, verdict = trained(make(workers), tmp_path / "whole")
     assert verdict.reasons == ()
-    for max_steps in (2, STEPS_IN_EPOCH + 1, None):
+    for max_steps in (2, 4, STEPS_IN_EPOCH + 3, None):
         told = {} if max_steps is None else {"max_steps": max_steps}
         again, verdict = trained(make(workers), tmp_path / "again", **told)
     assert verdict.reasons == ()
     assert all(map(torch.equal, whole, again))
+
+
+class ReadOn(torch_data.IterableDataset[Any]):
+    """Makes one at its tenth row."""
+
+    def __init__(self) -> None:
+        self.drawing = MadeInSomeRows()
+
+    def __iter__(self) -> Any:
+        return map(self.drawing.__getitem__, range(ROWS))
+
+
+def test_a_stream_that_makes_generators_as_it_is_read_is_named(tmp_path: Any) -> None:
+    _, verdict = trained(torch_data.DataLoader(ReadOn(), 4), tmp_path)
+    assert any("makes random generators as it is read" in each for each in verdict.reasons)
 
 
 class Drawing(torch_data.IterableDataset[Any]):

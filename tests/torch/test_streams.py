@@ -342,15 +342,15 @@ class Counts(Augmented):
 
 
 def test_a_dataset_that_counts_is_not_searched_for_generators_at_each_batch(monkeypatch):
-    from colabkit.frameworks.torch import fetch
+    from colabkit.frameworks import own_generators
 
     searched: list[object] = []
-    search = fetch.find_generators_in_data
+    search = own_generators.search_in_data
     monkeypatch.setattr(
-        fetch, "find_generators_in_data", lambda *given: searched.append(given[0]) or search(*given)
+        own_generators, "search_in_data", lambda *given: searched.append(given[0]) or search(*given)
     )
     data = Counts()
-    generators = fetch.OwnGenerators(data)
+    generators = own_generators.OwnGenerators(data)
     for batch in range(50):
         generators.reseed(batch)
         data[batch]

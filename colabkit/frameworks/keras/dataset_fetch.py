@@ -19,6 +19,7 @@ from colabkit.frameworks.keras.thread_streams import (
     own_streams,
     streams_by_thread,
 )
+from colabkit.frameworks.own_generators import TRIES_MAX
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.users_own import attributes_of, set_attribute
 
@@ -93,8 +94,7 @@ class DatasetFetch:
 
     def _one(self, seed: int, index: int) -> Any:
         """Fetches a batch while nobody else draws."""
-        with self.draws.at(seed):
-            return self._dataset[index]
+        return _drawn(self._dataset, self.draws, seed, index)
 
     def _apart(self, seed: int, index: int) -> Any:
         """Fetches a batch while others do, with streams and generators of its own."""
@@ -150,5 +150,13 @@ def _begin_worker(dataset: Any) -> None:
 
 
 def _fetch_in_worker(seed: int, index: int) -> Any:
-    with _in_worker["draws"].at(seed):
-        return _in_worker["dataset"][index]
+    return _drawn(_in_worker["dataset"], _in_worker["draws"], seed, index)
+
+
+def _drawn(dataset: Any, draws: KeyedDraws, seed: int, index: int) -> Any:
+    for _ in range(TRIES_MAX):
+        with draws.at(seed):
+            batch = dataset[index]
+            if not draws.have_come():
+                break
+    return batch

@@ -12,14 +12,11 @@ import keras
 import numpy as np
 
 from colabkit.frameworks.generators import (
-    find_generators,
     generator_state,
-    is_unseedable,
-    reseed,
     restore_generator,
 )
 from colabkit.frameworks.keras.variables import assign, backend_name
-from colabkit.frameworks.seeding import derive
+from colabkit.frameworks.own_generators import OwnGenerators
 
 # Batches are fetched on other threads than callbacks run on, and both may draw.
 STREAMS = threading.RLock()
@@ -152,21 +149,18 @@ class KeyedDraws:
     """
 
     def __init__(self, root: object) -> None:
-        self._root = root
-        self._found: list[object] | None = None
+        self._own = OwnGenerators(root)
+        self.have_come = self._own.have_come
 
     @contextlib.contextmanager
     def at(self, seed: int) -> Iterator[None]:
         """Keys every stream within the block."""
         with streams_at(seed):
-            if self._found is None:
-                self._found = find_generators(self._root, ())
-            for number, generator in enumerate(self._found):
-                reseed(generator, derive(seed, number))
+            self._own.reseed(seed)
             yield
 
     def reasons(self) -> tuple[str, ...]:
         """Returns which of them cannot be keyed."""
-        if any(is_unseedable(generator) for generator in find_generators(self._root, ())):
+        if self._own.unseedable():
             return ("the data draws from random.SystemRandom, which nothing can repeat",)
         return ()

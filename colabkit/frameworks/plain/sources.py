@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Feed, Start
-from colabkit.frameworks.generators import find_generators_in_data, is_unseedable, reseed
+from colabkit.frameworks.own_generators import MADE_LATE, TRIES_MAX, OwnGenerators, makes_some_late
 from colabkit.frameworks.plain.records import same_batch
 from colabkit.frameworks.seeding import derive
 
@@ -169,19 +169,16 @@ class _Draws:
     """The random streams that making a batch may draw from, put where a seed names."""
 
     def __init__(self, source: Any) -> None:
-        self._source = source
-        self._found: list[object] | None = None
+        self._own = OwnGenerators(source)
+        self.have_come = self._own.have_come
 
     def seed(self, seed: int) -> None:
         random.seed(seed)
         np.random.seed(seed & 0xFFFFFFFF)  # users draw from the global stream
-        if self._found is None:
-            self._found = find_generators_in_data(self._source, ())
-        for number, generator in enumerate(self._found):
-            reseed(generator, derive(seed, number))
+        self._own.reseed(seed)
 
     def reasons(self) -> tuple[str, ...]:
-        if any(map(is_unseedable, find_generators_in_data(self._source, ()))):
+        if self._own.unseedable():
             return ("the data draws from random.SystemRandom, which nothing can repeat",)
         return ()
 
@@ -198,9 +195,16 @@ class DatasetFeed(_Exact):
         """Yields stacked samples."""
         order, size = _in_order(self._samples, start.key, shuffle=self._shuffle), self._batch_size
         for number in range(start.skip, self.length or 0):
-            self._draws.seed(derive(start.key, "fetch", number))
             chosen = order[number * size : (number + 1) * size]
-            yield _stacked([self._data[int(index)] for index in chosen])
+            yield self._fetch(chosen, derive(start.key, "fetch", number))
+
+    def _fetch(self, chosen: np.ndarray[Any, Any], seed: int) -> Any:
+        for _ in range(TRIES_MAX):
+            self._draws.seed(seed)
+            batch = _stacked([self._data[int(index)] for index in chosen])
+            if not self._draws.have_come():
+                break
+        return batch
 
     def reasons(self) -> tuple[str, ...]:
         return self._draws.reasons()
@@ -257,7 +261,8 @@ class IterableFeed:
         """What reading again has shown."""
         if self._repeats is False:
             return ("the iterable gave another first batch when read again",)
-        return self._draws.reasons()
+        late = (MADE_LATE,) if makes_some_late(self._source) else ()
+        return (*self._draws.reasons(), *late)
 
     def notices(self) -> tuple[str, ...]:
         """What a resume costs."""

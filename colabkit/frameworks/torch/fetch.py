@@ -11,7 +11,7 @@ import torch
 from torch.utils import data as torch_data
 
 from colabkit.errors import ArgumentError
-from colabkit.frameworks.generators import find_generators_in_data, is_unseedable
+from colabkit.frameworks.own_generators import TRIES_MAX, OwnGenerators
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.randomness import (
@@ -20,10 +20,6 @@ from colabkit.frameworks.torch.randomness import (
     reseed_generator,
     seed_everything,
 )
-from colabkit.frameworks.users_own import attributes_of
-
-_TRIES_MAX = 3
-_PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor, np.ndarray)
 
 
 class BatchRequest(NamedTuple):
@@ -47,66 +43,9 @@ class Trial(NamedTuple):
     drew: bool
 
 
-class OwnGenerators:
-    """The random generators a user keeps in a dataset or its transforms."""
-
-    def __init__(self, *roots: object) -> None:
-        self._roots = roots
-        self._known: list[object] | None = None
-        self._holders: list[object] = []
-        self._found: list[object] = []
-        self._is_asked = False
-
-    def reseed(self, seed: int) -> None:
-        """Seeds each of them by its place; looks again when attributes changed."""
-        values = self._values()
-        if self._are_others(values):
-            self._inspect(values)
-        for number, generator in enumerate(self._found):
-            reseed_generator(generator, derive(seed, number))
-
-    def have_come(self) -> bool:
-        """Whether the data has made some since they were seeded, beside those that it had."""
-        before = set(map(id, self._found))
-        values = self._values()
-        if not self._is_asked:
-            self._is_asked, self._known = True, None  # one may have come deep within
-        if self._are_others(values):
-            self._inspect(values)
-        return before < set(map(id, self._found))
-
-    def states(self) -> list[object]:
-        """Returns where each of them is, and the global ones."""
-        return [global_states(), *map(own_generator_state, self._found)]
-
-    def _values(self) -> list[object]:
-        return [v for root in self._roots for v in list(attributes_of(root).values())]
-
-    def _are_others(self, values: list[object]) -> bool:
-        return self._known is None or list(map(id, values)) != list(map(id, self._known))
-
-    def _search(self) -> list[object]:
-        return [g for root in self._roots for g in _found_in(root)]
-
-    def _inspect(self, values: list[object]) -> None:
-        """Searches where a generator may have come or gone: a dataset may count at each sample."""
-        before = set(map(id, self._known or ()))
-        now = set(map(id, values))
-        fresh = (v for v in values if id(v) not in before and not isinstance(v, _PLAIN))
-        is_first, self._known = self._known is None, values
-        if is_first or any(id(v) not in now for v in self._holders) or any(map(_found_in, fresh)):
-            self._found = self._search()
-            self._holders = [v for v in values if not isinstance(v, _PLAIN) and _found_in(v)]
-
-    def unseedable(self) -> bool:
-        """Whether one of them draws from the operating system."""
-        return any(
-            is_unseedable(g) for root in self._roots for g in find_generators_in_data(root, ())
-        )
-
-
-def _found_in(value: object) -> list[object]:
-    return find_generators_in_data(value, (torch.Generator,))
+def own_generators(*roots: object) -> OwnGenerators:
+    """Returns those that a user keeps in a dataset or its transforms."""
+    return OwnGenerators(*roots, kinds=(torch.Generator,), put=reseed_generator)
 
 
 class RequestDataset(torch_data.Dataset[Any]):
@@ -118,7 +57,7 @@ class RequestDataset(torch_data.Dataset[Any]):
         self.dataset = dataset
         self._collate = collate
         self._whole_batches = whole_batches
-        self._generators = OwnGenerators(dataset, collate)
+        self._generators = own_generators(dataset, collate)
         plain = collate is None or collate is torch_data.default_collate
         self._tensors: Any = (
             dataset.tensors
@@ -140,19 +79,21 @@ class RequestDataset(torch_data.Dataset[Any]):
         before, batch = self._drawn(request)
         if not request.is_trial:
             return batch
-        return Trial(batch, drew=batch_digest(self._generators.states()) != before)
+        return Trial(batch, drew=batch_digest(self._states()) != before)
 
     def _drawn(self, request: BatchRequest) -> tuple[object, Any]:
         """Returns a batch, and of a trial where generators stood before it."""
-        for _ in range(_TRIES_MAX):
+        for _ in range(TRIES_MAX):
             seed_everything(request.seed)
             self._generators.reseed(request.seed)
-            before = batch_digest(self._generators.states()) if request.is_trial else None
+            before = batch_digest(self._states()) if request.is_trial else None
             batch = _collated(self._items(request.indices), self._collate)
-            # One that the data makes when it is first asked drew from a place of its own.
             if not self._generators.have_come():
                 break
         return before, batch
+
+    def _states(self) -> list[object]:
+        return [global_states(), *map(own_generator_state, self._generators.found)]
 
     def _items(self, indices: Any) -> Any:
         if not self._whole_batches:
@@ -179,7 +120,7 @@ class KeyedStream(torch_data.IterableDataset[Any]):
         self._batch_size = batch_size
         self._drop_last = drop_last
         self._key = key
-        self._generators = OwnGenerators(dataset, collate)
+        self._generators = own_generators(dataset, collate)
 
     def __iter__(self) -> Iterator[Any]:
         return self.from_batch(0)

@@ -15,7 +15,7 @@ from colabkit.frameworks.base import Start
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.dataset_watch import DatasetWatch
-from colabkit.frameworks.torch.fetch import BatchRequest, OwnGenerators, RequestDataset, Trial
+from colabkit.frameworks.torch.fetch import BatchRequest, RequestDataset, Trial, own_generators
 from colabkit.frameworks.torch.loading import InitInWorker, identity, length_of, pinned
 from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
 from colabkit.frameworks.torch.parts import Parts, RequestCutter, Share
@@ -42,7 +42,7 @@ class MapFeed:
         self._dataset = RequestDataset(
             loader.dataset, loader.collate_fn, whole_batches=self._collated
         )
-        self._order_generators = OwnGenerators(self._sampler, loader.sampler)
+        self._order_generators = own_generators(self._sampler, loader.sampler)
         self._pin = pin
         self._requests: Iterator[BatchRequest] = iter(())
         self._workers: torch_data.DataLoader[Any] | None = None
@@ -245,7 +245,7 @@ class MapFeed:
                 "the sampler gave another order when asked twice under the same seed (one that"
                 " counts its passes is told the number of each by a method set_epoch)"
             )
-        if OwnGenerators(self._loader.dataset, self._sampler).unseedable():
+        if own_generators(self._loader.dataset, self._sampler).unseedable():
             found.append("the data holds a random.SystemRandom, which cannot be seeded")
         return tuple(found)
 

@@ -14,9 +14,10 @@ from torch.utils import data as torch_data
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.batch_records import Head, KeptBatch
 from colabkit.frameworks.lending import lend
+from colabkit.frameworks.own_generators import MADE_LATE, OwnGenerators, makes_some_late
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest, record, same_batch
-from colabkit.frameworks.torch.fetch import Ahead, KeyedStream, OwnGenerators
+from colabkit.frameworks.torch.fetch import Ahead, KeyedStream, own_generators
 from colabkit.frameworks.torch.loading import (
     InitInWorker,
     end_workers,
@@ -307,7 +308,7 @@ class StreamFeed:
         )
 
     def _keyed(self, key: int, first: int) -> Iterator[Any]:
-        generators = OwnGenerators(self._source)
+        generators = own_generators(self._source)
         end_readers(self._source)
         if self._stateful is None:
             end_workers(self._source)
@@ -374,7 +375,8 @@ class StreamFeed:
 
     def reasons(self) -> tuple[str, ...]:
         """What reading again has shown so far."""
-        return tuple(self._problems)
+        late = (MADE_LATE,) if makes_some_late(self._source) else ()
+        return (*self._problems, *late)
 
     def notices(self) -> tuple[str, ...]:
         """What a resume costs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import types
+from collections.abc import Sequence
 from random import choice
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from colabkit.frameworks.generators import find_generators, find_generators_in_data
+from colabkit.frameworks.own_generators import OwnGenerators
 
 OF_THE_MODULE = np.random.default_rng(1)
 OF_A_TRANSFORM = types.SimpleNamespace(inner=[types.SimpleNamespace(source=random.Random(2))])
@@ -111,3 +113,31 @@ def test_generators_of_attributes_come_first_and_each_once():
     both.own = random.Random(5)  # type: ignore[attr-defined]
     both.again = OnTheClass.source  # type: ignore[attr-defined]
     assert find_generators(both, ()) == [both.own, both.again]  # type: ignore[attr-defined]
+
+
+class Late:
+    """Makes a generator when it is asked."""
+
+    def draw(self) -> float:
+        if not hasattr(self, "own"):
+            self.own = np.random.default_rng(1)
+        return float(self.own.normal())
+
+
+def test_what_generators_are_seeded_with_does_not_follow_from_which_was_made_first() -> None:
+    def drawn(order: Sequence[int]) -> list[float]:
+        data = [random.Random(0), (Late(), [Late(), Late()])]
+        late: Any = [data[1][0], *data[1][1]]  # type: ignore[index]
+        generators = OwnGenerators(data)
+        generators.reseed(0)
+        for place in order:
+            late[place].draw()
+            assert generators.have_come()
+            generators.reseed(0)
+            assert not generators.have_come()
+        generators.reseed(3)
+        return [*(each.draw() for each in late), data[0].random()]  # type: ignore[attr-defined]
+
+    found = drawn((0, 1, 2))
+    assert found == drawn((2, 1, 0)) == drawn((1, 0, 2))
+    assert len(set(found)) == len(found)

@@ -206,6 +206,29 @@ def test_samples_are_drawn_alike_wherever_a_pass_is_entered() -> None:
     assert rest[0]["x"].tobytes() == whole[2]["x"].tobytes()
 
 
+def test_generators_that_samples_make_are_drawn_from_alike_wherever_a_pass_is_entered() -> None:
+    class Noise:
+        def __call__(self, row: Any) -> Any:
+            if not hasattr(self, "own"):
+                self.own = np.random.default_rng(1)
+            return row + self.own.normal()
+
+    class Noisy:
+        def __init__(self) -> None:
+            self.transforms = [Noise(), Noise(), Noise()]
+
+        def __len__(self) -> int:
+            return 6
+
+        def __getitem__(self, index: int) -> Any:
+            return self.transforms[2 - index // 2](np.full(2, index))
+
+    whole = _batches(feed_of(Noisy(), batch_size=2, shuffle=False))
+    for skip in (1, 2):
+        rest = _batches(feed_of(Noisy(), batch_size=2, shuffle=False), skip=skip)
+        assert repr(rest) == repr(whole[skip:])
+
+
 def test_what_gives_other_batches_when_read_again_is_named() -> None:
     counts = iter(range(100))
     feed = feed_of(lambda: iter([np.array(next(counts))]), batch_size=1, shuffle=False)
