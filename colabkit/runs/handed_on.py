@@ -13,7 +13,7 @@ from typing import Any
 from colabkit.frameworks.estimators import is_estimator
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 from colabkit.runs.leaving import frames_over
-from colabkit.runs.loop_events import Event, Reader
+from colabkit.runs.loop_events import Reader
 from colabkit.runs.loop_paths import ANY, path_of, prefixes_of, root_of
 from colabkit.runs.loop_rooms import Room
 from colabkit.runs.loop_source import LoopSource, call_at, loop_at
@@ -38,7 +38,7 @@ from colabkit.runs.loop_values import (
     is_waiting,
     variables_of,
 )
-from colabkit.runs.loop_writes import Verb
+from colabkit.runs.loop_writes import Event, Verb
 
 _WRITES = (Verb.SET, Verb.CHANGE)
 _DEPTH_MAX = 3

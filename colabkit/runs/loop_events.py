@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from types import FunctionType, MethodType
@@ -16,6 +15,7 @@ from typing import Any
 
 from colabkit.frameworks.code_variables import defaults_of
 from colabkit.frameworks.users_own import attributes_of
+from colabkit.runs.loop_choices import may_be_called
 from colabkit.runs.loop_paths import (
     bound_once,
     each_of,
@@ -51,6 +51,7 @@ from colabkit.runs.loop_values import (
 from colabkit.runs.loop_ways import Ways
 from colabkit.runs.loop_writes import (
     CHANGING,
+    Event,
     Verb,
     counted_beside,
     is_steady,
@@ -64,23 +65,6 @@ _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _INDEXING = {ast.Load: "__getitem__", ast.Store: "__setitem__", ast.Del: "__delitem__"}
 _PASSES = frozenset({"batches", "items"})
-
-
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Event:
-    """That a variable is read, set or changed in place.
-
-    Attributes:
-        verb: Which of these.
-        path: The variable.
-        node: Where.
-        room: In which statements.
-    """
-
-    verb: Verb
-    path: str
-    node: ast.AST
-    room: Room
 
 
 class Reader(Ways, ast.NodeVisitor):
@@ -367,16 +351,27 @@ class Reader(Ways, ast.NodeVisitor):
             self._note(each, path, node)
         for path in counted_beside(done, self._room):
             self._count(path, node)
-        if done.function in self._defined:
-            self._enter_defined(node, done.function, done.given)
-            return
-        called = called_by(done, self._room)
-        if called.function is not None:
-            is_read = self._enter(node, called, done.given)
-            if is_read and called.receiver in {None, done.function}:
-                self.followed.add(node.func)  # a function, or an object whose __call__ it is
-        else:
+        self._enter_called(node, done)
+
+    def _enter_called(self, node: ast.Call, done: Done) -> None:
+        """Reads what a call runs, be it one of several."""
+        around = [
+            (path, self._defined.get(path), called_by(done._replace(function=path), self._room))
+            for path in may_be_called(node.func, done.function, self._room, self._defined)
+        ]
+        known = [each for each in around if each[1] is not None or each[2].function is not None]
+        if len(known) != len(around) or not known:
             self._enter_given(done)
+        followed = {*self.followed}
+        for path, defined, called in known:
+            with contextlib.nullcontext() if len(around) == 1 else self.given_away():
+                if defined is not None:
+                    self._enter_defined(node, path, done.given)
+                elif self._enter(node, called, done.given) and called.receiver in {None, path}:
+                    self.followed.add(node.func)  # a function, or an object whose __call__ it is
+        if len(around) > 1:  # what it is given goes into one of them, nobody can tell which
+            self.followed = followed
+            self.rooms.pop(node, None)
 
     def _enter_given(self, done: Done) -> None:
         """Reads functions of the user's that something else is given, which calls them."""

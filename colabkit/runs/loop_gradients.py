@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable
 
-from colabkit.runs.loop_events import Event
 from colabkit.runs.loop_paths import is_part
 from colabkit.runs.loop_rooms import Room
-from colabkit.runs.loop_writes import Verb
+from colabkit.runs.loop_writes import Event, Verb
 
 
 def is_backward_of(call: ast.Call, room: Room, path: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import enum
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from types import ModuleType
@@ -88,6 +89,23 @@ class Verb(enum.Enum):
     CHANGE = enum.auto()
     BEGIN = enum.auto()
     END = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Event:
+    """That a variable is read, set or changed in place.
+
+    Attributes:
+        verb: Which of these.
+        path: The variable.
+        node: Where.
+        room: In which statements.
+    """
+
+    verb: Verb
+    path: str
+    node: ast.AST
+    room: Room
 
 
 class Write(NamedTuple):

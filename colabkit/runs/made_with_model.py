@@ -9,13 +9,13 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from colabkit.runs.leaving import frames_over
-from colabkit.runs.loop_events import Event, Reader
+from colabkit.runs.loop_events import Reader
 from colabkit.runs.loop_paths import is_part, prefixes_of, within
 from colabkit.runs.loop_rooms import Room
 from colabkit.runs.loop_source import LoopSource, Source, call_at, loop_at
 from colabkit.runs.loop_uses import Uses
 from colabkit.runs.loop_values import NEUTRAL, Held, Values, is_array, is_lone, is_row
-from colabkit.runs.loop_writes import Verb
+from colabkit.runs.loop_writes import Event, Verb
 
 
 class Used(NamedTuple):

@@ -11,12 +11,12 @@ from typing import Any
 from colabkit.frameworks.begun_anew import remembers
 from colabkit.frameworks.users_own import attributes_of
 from colabkit.runs.leaving import frames_over
-from colabkit.runs.loop_events import Event, Reader
+from colabkit.runs.loop_events import Reader
 from colabkit.runs.loop_paths import in_class, prefixes_of
 from colabkit.runs.loop_rooms import Done, Room, done_by
 from colabkit.runs.loop_source import loop_at
 from colabkit.runs.loop_values import NEUTRAL, Held, Values, is_generator
-from colabkit.runs.loop_writes import Verb
+from colabkit.runs.loop_writes import Event, Verb
 
 _DRAWING = frozenset({
     "bernoulli", "dropout", "multinomial", "normal", "poisson", "rand", "rand_like", "randint",
