@@ -19,6 +19,7 @@ from colabkit.checkpoint.named_classes import (
     dataclass_named,
     filled,
     place_of,
+    slots_beside,
     tuple_named,
 )
 from colabkit.checkpoint.small_tensors import Pack
@@ -177,6 +178,8 @@ def _objects(kind: type, cells: Sequence[Any]) -> _Rows | None:
     names = [field.name for field in dataclasses.fields(kind)]
     attributes = itertools.chain.from_iterable(getattr(each, "__dict__", ()) for each in cells)
     is_made_of_these = 0 < len(names) <= _WIDTH_MAX and can_be_found(kind)
+    # Of slots beside the fields, some may be empty in some.
+    is_made_of_these &= not slots_beside(kind)
     if not is_made_of_these or not set(attributes) <= set(names):
         return None
     try:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import sys
+import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,12 +33,26 @@ def can_be_found(kind: type) -> bool:
 
 
 def fields_of(value: Any) -> dict[str, Any] | None:
-    """Returns the fields of a dataclass's object, None where it cannot be made of these alone."""
+    """Returns what a dataclass's object holds by name, None where it cannot be made of that."""
+    kind: Any = type(value)
     names = [field.name for field in dataclasses.fields(value)]
     beside = set(getattr(value, "__dict__", ())) - set(names)
-    if beside or not can_be_found(type(value)) or not all(hasattr(value, n) for n in names):
+    if beside or not can_be_found(kind) or not all(hasattr(value, n) for n in names):
         return None
+    names += [name for name in slots_beside(kind) if hasattr(value, name)]
     return {name: getattr(value, name) for name in names}
+
+
+@functools.lru_cache(maxsize=256)
+def slots_beside(kind: type) -> tuple[str, ...]:
+    """Returns the slots of a dataclass that are no fields: those of a base that is none."""
+    members = (name for each in kind.__mro__ for name, held in vars(each).items() if _is_slot(held))
+    fields = {field.name for field in dataclasses.fields(kind)}
+    return tuple(dict.fromkeys(name for name in members if name not in fields))
+
+
+def _is_slot(value: object) -> bool:
+    return isinstance(value, types.MemberDescriptorType)
 
 
 def tuple_named(node: Mapping[str, Any]) -> type[tuple[Any, ...]]:
@@ -57,7 +73,8 @@ def dataclass_named(node: Mapping[str, Any]) -> type:
     """
     kind = at_place(node["class"])
     is_kind = isinstance(kind, type) and dataclasses.is_dataclass(kind)
-    if not is_kind or {field.name for field in dataclasses.fields(kind)} != set(node["fields"]):
+    fields = {field.name for field in dataclasses.fields(kind)} if is_kind else set()
+    if not is_kind or set(node["fields"]) - {*slots_beside(kind)} != fields:
         raise missing(node)
     return kind  # type: ignore[no-any-return]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import complex_numbers, small_tensors, sparse
+from colabkit.checkpoint import complex_numbers, masked, small_tensors, sparse
 from colabkit.checkpoint.columns import (
     DEPTH_MAX,
     FEW,
@@ -208,6 +208,9 @@ class _Encoder:
         return {TAG: "transposed", "array": tensor, "axes": np.argsort(axes).tolist()}
 
     def _array(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
+        if isinstance(value, np.ma.MaskedArray):
+            parts = {n: self.encode(e, (*path, n)) for n, e in masked.parts_of(value).items()}
+            return {TAG: "masked", "parts": parts, "is_hard": value.hardmask}
         axes = axes_in_memory(value)
         if axes == tuple(range(value.ndim)):
             return self._tensor(np.asarray(value, order="C"), path, "array")
@@ -386,11 +389,6 @@ def _sparse(value: Any, many: Many) -> Any:
     return sparse.made_of(dict(zip(parts, many(parts.values()), strict=True)), value)
 
 
-def _complex(value: Any, many: Many) -> Any:
-    (pairs,) = many([value["pairs"]])
-    return complex_numbers.made_of(pairs)
-
-
 def _constant(value: Any, _many: Many) -> Any:
     if value["kind"] not in _CONSTANTS:
         raise ValueError(value["kind"])
@@ -440,7 +438,8 @@ _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "transposed": _transposed,
     "composite": _composed,
     "sparse": _sparse,
-    "complex128": _complex,
+    "complex128": lambda value, many: complex_numbers.made_of(*many([value["pairs"]])),
+    "masked": masked.made_of,
     "torch": _constant,
     "dataclass": _filled,
     "dict": _pairs,

@@ -182,7 +182,8 @@ def _put_back(passed: Any, stored: Any) -> Any:
     if isinstance(passed, np.ndarray) and isinstance(stored, np.ndarray):
         is_alike = passed.shape == stored.shape and passed.dtype == stored.dtype
         is_alike = is_alike and axes_in_memory(passed) == axes_in_memory(stored)
-        if is_alike and passed.flags.writeable:
+        # What a hard mask hides takes up nothing.
+        if is_alike and passed.flags.writeable and not getattr(passed, "hardmask", False):
             passed[...] = stored
             return passed
         return stored.copy("K")

@@ -37,6 +37,27 @@ class Frozen:
     state: torch.Tensor
 
 
+class Marked:
+    __slots__ = ("mark",)
+
+
+@dataclasses.dataclass
+class Based(Marked):
+    state: torch.Tensor
+
+
+class Further(Based):
+    __slots__ = ("other",)
+
+
+def of_base(kind: type[Based], number: int) -> Based:
+    made = kind(of(number))
+    made.mark = (number, of(number))
+    if kind is Further and not ended(number):
+        made.other = number  # type: ignore[attr-defined]
+    return made
+
+
 class Words(enum.StrEnum):
     A = "a"
 
@@ -59,6 +80,10 @@ ROWS = {
     "dicts of dicts": lambda n: {"obs": {"a": of(n), "b": (n, of(-n))}, "r": np.float32(n)},
     "objects": lambda n: Step(of(n), n / 3, None if ended(n) else of(n)),
     "objects with slots": lambda n: Frozen(of(n)),
+    "objects with slots of a base": lambda n: of_base(Based, n),
+    "objects with some slots of their class": lambda n: of_base(Further, n),
+    "masked arrays": lambda n: np.ma.array([n, 2.0], mask=[n % 2, 0], fill_value=n),
+    "masked arrays without a mask": lambda n: (np.ma.array([[n, 2, 3]] * 2).T, of(n)),
     "arrays": lambda n: (np.full(4, n, np.float32), n, math.inf if ended(n) else 0.1, True),
     "arrays that lie by columns": lambda n: (np.full((2, 3), n).T, of(n)),
     "scalars of several kinds": lambda n: (of(n), np.int64(n) if ended(n) else np.int32(n)),
@@ -85,6 +110,9 @@ def assert_same(one: Any, other: Any) -> None:
     if isinstance(one, torch.Tensor):
         assert (one.dtype, one.shape) == (other.dtype, other.shape)
         assert torch.equal(one, other)
+    elif isinstance(one, np.ma.MaskedArray):
+        assert repr(one) == repr(other)
+        assert_same(np.asarray(one.data), np.asarray(other.data))
     elif isinstance(one, np.ndarray | np.generic):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other, strict=True)
@@ -97,9 +125,8 @@ def assert_same(one: Any, other: Any) -> None:
         for pair in zip(one, other, strict=True):
             assert_same(*pair)
     elif dataclasses.is_dataclass(one):
-        assert_same(
-            *({f.name: getattr(o, f.name) for f in dataclasses.fields(o)} for o in (one, other))
-        )
+        names = [*(f.name for f in dataclasses.fields(one)), "mark", "other"]
+        assert_same(*({n: getattr(o, n, None) for n in names} for o in (one, other)))
     else:
         assert repr(one) == repr(other)
 

@@ -93,6 +93,29 @@ def test_values_come_back_and_what_can_change_in_place_is_what_was_passed(tmp_pa
         assert resumed[name] is passed[name]
 
 
+@pytest.mark.parametrize("is_hard", [False, True])
+def test_the_mask_of_an_array_goes_on_with_it(is_hard, tmp_path):
+    def kept_at(until: int) -> Any:
+        run = colabkit.Run(tmp_path, progress=False, save_every=1)
+        scores: Any = np.ma.array(np.arange(6.0), mask=False, hard_mask=is_hard)
+        kept = run.state(scores=scores, rows=[scores.copy()])
+        for item in run.items(range(6)):
+            kept.scores[item] = np.ma.masked if item % 2 else 10
+            kept.rows[0][item] = np.ma.masked
+            run.flush()
+            if item == until:
+                raise ZeroDivisionError
+        return kept
+
+    with pytest.raises(ZeroDivisionError):
+        kept_at(3)
+    kept = kept_at(9)
+    assert kept.scores.tolist() == [10, None, 10, None, 10, None]
+    assert kept.scores.data.tolist() == [10, 1, 10, 3, 10, 5]
+    assert kept.rows[0].tolist() == [None] * 6
+    assert kept.scores.hardmask == is_hard
+
+
 def test_values_that_nobody_has_asked_for_yet_are_not_lost(tmp_path):
     run = colabkit.Run(tmp_path, progress=False)
     kept = run.state(best=1.0)
