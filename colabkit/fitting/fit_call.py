@@ -14,6 +14,7 @@ from colabkit.fitting.names_for_keras import COMPILED
 from colabkit.fitting.other_names import OF_DATA, compiled_error, unknown_argument
 from colabkit.frameworks.detect import KERAS, framework_of, no_framework_error
 from colabkit.frameworks.processes import require_one_process
+from colabkit.notebook import stop_with_cell
 from colabkit.other_names import answering
 from colabkit.runs.checks import require_folder
 from colabkit.runs.history import History
@@ -192,6 +193,7 @@ def fit(
     callbacks = () if callbacks is None else callbacks
     arguments = dict(locals())
     require_folder(ckpt_dir)
+    stop_with_cell("this call does not begin")
     for name in ("model", "data", "ckpt_dir", "keras_arguments"):
         del arguments[name]
     news = News(sender(arguments.pop("notify")), Path(str(ckpt_dir)).name)

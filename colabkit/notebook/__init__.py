@@ -9,6 +9,7 @@ from colabkit.doors import opened_on_use
 if TYPE_CHECKING:
     from colabkit.notebook.bar import TrainingBar
     from colabkit.notebook.cards import Card, Row, Tone, card_html, card_text
+    from colabkit.notebook.cells import RUN_AGAIN, cell_number, note_stopped, stop_with_cell
     from colabkit.notebook.charts import CHARTS_CSS, Chart, charts_html
     from colabkit.notebook.curves import charts_of, plot_history, svg_curves
     from colabkit.notebook.environment import Reader, in_notebook, reader, redraws
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHARTS_CSS",
+    "RUN_AGAIN",
     "Card",
     "CellOutput",
     "Chart",
@@ -68,6 +70,7 @@ __all__ = [
     "bytes_words",
     "card_html",
     "card_text",
+    "cell_number",
     "charts_html",
     "charts_of",
     "duration_words",
@@ -79,6 +82,7 @@ __all__ = [
     "in_notebook",
     "lasted_words",
     "listen_to_trainings",
+    "note_stopped",
     "plot_history",
     "png_of",
     "reader",
@@ -88,6 +92,7 @@ __all__ = [
     "say",
     "show_output",
     "silence_s",
+    "stop_with_cell",
     "svg_curves",
     "text_table",
     "themed",
@@ -105,6 +110,7 @@ __getattr__, __dir__ = opened_on_use(
     {
         "bar": "TrainingBar",
         "cards": "Card Row Tone card_html card_text",
+        "cells": "RUN_AGAIN cell_number note_stopped stop_with_cell",
         "charts": "CHARTS_CSS Chart charts_html",
         "curves": "charts_of plot_history svg_curves",
         "environment": "Reader in_notebook reader redraws",

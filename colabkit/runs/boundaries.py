@@ -203,6 +203,7 @@ class Boundaries:
             left=Call("", self._adapter.parts(), settings),
             is_done=self._is_done(),
             has_diverged=self._log.has_diverged,
+            was_interrupted=self.was_interrupted and not self._news.is_out_of_time,
         )
 
     def _is_done(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from colabkit.frameworks.base import Owned
 from colabkit.frameworks.differences import differing
+from colabkit.notebook import RUN_AGAIN, cell_number, note_stopped
 from colabkit.runs.phases import Call, Left, Phase
 
 
@@ -23,6 +24,7 @@ class _Passed:
     cell: object
     is_done: bool
     has_diverged: bool
+    was_interrupted: bool
 
 
 _PASSED: dict[str, _Passed] = {}
@@ -38,6 +40,7 @@ def note(
     left: Call,
     is_done: bool,
     has_diverged: bool,
+    was_interrupted: bool,
 ) -> None:
     """Takes down that a call has come to its end, or was interrupted.
 
@@ -49,10 +52,21 @@ def note(
         left: What a call with the objects as they are now would be.
         is_done: Whether it has come to its end.
         has_diverged: Whether it ended because the loss or the weights became NaN or infinite.
+        was_interrupted: Whether somebody stopped it.
     """
+    if was_interrupted:
+        note_stopped()
     models, optimizers = _refs(owned.models), _refs(owned.optimizers)
     _PASSED[location] = _Passed(
-        models, optimizers, index, phase, left, _cell_number(), is_done, has_diverged
+        models=models,
+        optimizers=optimizers,
+        index=index,
+        phase=phase,
+        left=left,
+        cell=cell_number(),
+        is_done=is_done,
+        has_diverged=has_diverged,
+        was_interrupted=was_interrupted,
     )
 
 
@@ -70,7 +84,7 @@ def is_loaded(location: str, owned: Owned) -> bool:
 def was_done_by_another(location: str, owned: Owned) -> bool:
     """Whether other objects were trained there to the end, in this very cell or script."""
     passed = _PASSED.get(location)
-    is_here = passed is not None and passed.is_done and passed.cell == _cell_number()
+    is_here = passed is not None and passed.is_done and passed.cell == cell_number()
     return is_here and _of(location, owned) is None
 
 
@@ -78,6 +92,19 @@ def has_diverged(location: str, owned: Owned) -> bool:
     """Whether a call has left these objects with weights that are NaN or infinite."""
     passed = _of(location, owned)
     return passed is not None and passed.has_diverged
+
+
+def stop_before_phase(location: str, owned: Owned) -> None:
+    """Ends a cell, or a script, that would begin a phase on one that was just interrupted.
+
+    Raises:
+        KeyboardInterrupt: It would, and the one before could never be trained to its end.
+    """
+    passed, number = _of(location, owned), cell_number()
+    is_known = number or not hasattr(sys, "ps1")  # a prompt of Python's has no cells
+    if passed is not None and passed.was_interrupted and is_known and passed.cell == number:
+        message = f"The phase before was interrupted: the next one does not begin. {RUN_AGAIN}"
+        raise KeyboardInterrupt(message)
 
 
 def phase_left(location: str, owned: Owned) -> Phase | None:
@@ -106,12 +133,6 @@ def left_by(location: str, owned: Owned, call: Call, *, has_weights: bool) -> Le
         not owned.optimizers and not differing(passed.phase.settings, call.settings)
     )
     return Left(passed.index, is_same and is_set, has_weights, passed.has_diverged)
-
-
-def _cell_number() -> int:
-    """Returns how many cells have run in this notebook, 0 in a script."""
-    cells = vars(sys.modules["__main__"]).get("In")
-    return len(cells) if isinstance(cells, list) else 0
 
 
 def _of(location: str, owned: Owned) -> _Passed | None:

@@ -13,7 +13,7 @@ from colabkit.frameworks.differences import differing
 from colabkit.runs.checkpoint_manager import CheckpointManager
 from colabkit.runs.display import Display
 from colabkit.runs.fingerprint import WAYS_ON, misfits, mismatch_error
-from colabkit.runs.handover import is_loaded, left_by, phase_left
+from colabkit.runs.handover import is_loaded, left_by, phase_left, stop_before_phase
 from colabkit.runs.phases import Call, Found, Left, Phase, Start, find, title_of
 from colabkit.runs.state import RunState, phases_in, standing_in
 from colabkit.runs.verdict import environment_changes
@@ -259,6 +259,7 @@ class _Restoring:
 
     def _begin(self, start: Start, changed: Mapping[str, tuple[object, object]]) -> tuple[str, ...]:
         """A new phase, on the end of the last one."""
+        stop_before_phase(self._checkpoints.location, self._asked.owned)
         adapter, state, loaded, call = self._adapter, self._state, self._loaded, self._asked.call
         hard = {
             name: pair

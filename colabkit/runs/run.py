@@ -14,6 +14,7 @@ from colabkit.frameworks.base import Feed, Start
 from colabkit.frameworks.detect import adapter_for
 from colabkit.frameworks.processes import process_count, require_one_process
 from colabkit.frameworks.seeding import derive
+from colabkit.notebook import stop_with_cell
 from colabkit.runs import checks
 from colabkit.runs.checkpoint_manager import CheckpointOptions
 from colabkit.runs.data_check import DataCheck
@@ -162,6 +163,8 @@ class Run(LeftLoops, Reporting):
     def _begin(self, ckpt_dir: str | Path, options: RunOptions, objects: Mapping[str, Any]) -> None:
         """Makes the parts of the run, and puts back what its folder holds."""
         checks.require_folder(ckpt_dir)
+        if self.is_users_loop:
+            stop_with_cell("this run does not begin")
         if self.is_users_loop and self.trains_alone:
             require_one_process("a loop over colabkit.Run")
         check_resume(options.resume)

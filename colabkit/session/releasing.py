@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from colabkit.keeping import upload_all
-from colabkit.notebook import say
+from colabkit.notebook import say, stop_with_cell
 from colabkit.other_names import answering
 from colabkit.session.other_names import OF_RELEASE
 from colabkit.storage import give_back
@@ -31,4 +31,5 @@ def release(*, timeout_s: float = 3600.0) -> None:
         >>> release()
         This machine is not lent by Colab: there is nothing to give back.
     """
+    stop_with_cell("the machine is kept")
     give_back(say=say, upload=partial(upload_all, timeout_s=timeout_s), timeout_s=timeout_s)

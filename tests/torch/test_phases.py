@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -351,3 +353,39 @@ def test_what_is_no_phase_is_said_with_the_way_on(tmp_path):
     freeze(other, first=3)
     with pytest.raises(CheckpointMismatchError, match="optimizer groups"):
         trained(tmp_path, 2, model=other)
+
+
+def two_phases(folder: Path, *, interrupt_at: int = -1) -> nn.Module:
+    """A cell, or a script, with two calls on one folder."""
+
+    def interrupt(event: Any) -> None:
+        if event.name == "batch_end" and event.step == interrupt_at:
+            signal.raise_signal(signal.SIGINT)
+
+    model, passed = network(), {"batch_size": 8, "device": "cpu", "progress": False}
+    colabkit.fit(model, arrays(), folder, epochs=2, callbacks=[interrupt], **passed)
+    colabkit.fit(model, arrays(), folder, epochs=3, lr=0.01, **passed)
+    return model
+
+
+def test_a_phase_that_was_interrupted_comes_to_its_end_before_the_next_begins(tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="the next one does not begin"):
+        two_phases(tmp_path / "run", interrupt_at=4)
+    assert colabkit.checkpoints(tmp_path / "run")[0].step == 4
+    resumed, alone = two_phases(tmp_path / "run"), two_phases(tmp_path / "alone")
+    pairs = zip(resumed.state_dict().values(), alone.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_stop_ends_all_that_a_cell_would_train(tmp_path, monkeypatch):
+    cells = [""] * 7003
+    monkeypatch.setattr(sys.modules["__main__"], "In", cells, raising=False)
+    with pytest.raises(KeyboardInterrupt, match="this call does not begin"):
+        two_phases(tmp_path / "run", interrupt_at=4)
+    with pytest.raises(KeyboardInterrupt, match="this call does not begin"):
+        two_phases(tmp_path / "another")
+    with pytest.raises(KeyboardInterrupt, match="this run does not begin"):
+        colabkit.Run(tmp_path / "own", model=network())
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+    cells.append("")
+    two_phases(tmp_path / "run")
