@@ -262,8 +262,11 @@ class Saver:
         self.raise_if_failed()
         if (error := self._status.error) is not None:
             message = f"The last checkpoint could not be written: {error}"
-            step, location = self._status.step, self._store.volume.location
-            hint = f"The newest whole one in {location} is that of step {step:,}." if step else ""
+            newest, location = self._previous, self._store.volume.location
+            step = 0 if newest is None else newest.facts.step
+            whole = f"The newest whole one in {location} is that of step {step:,}: a run goes on"
+            hint = "" if newest is None else f"{whole} from there. "
+            hint += "What the model learned since is in this session alone: save its weights first."
             raise CheckpointWriteError(message, path=location, step=step, hint=hint) from error
 
     def settle(self) -> None:

@@ -796,7 +796,7 @@ def test_a_disk_that_fills_up_costs_checkpoints_and_no_training(tmp_path):
     """The optimizer's state, three times the weights, finds no room from step 1 on."""
     model = nn.Linear(6, 8000)
     with small_disk(tmp_path, "size=500k"):
-        with pytest.raises(CheckpointWriteError, match="is full"):
+        with pytest.raises(CheckpointWriteError, match="is full") as caught:
             colabkit.fit(
                 model,
                 arrays(),
@@ -808,6 +808,7 @@ def test_a_disk_that_fills_up_costs_checkpoints_and_no_training(tmp_path):
                 save_every=1,
             )
         assert [info.step for info in colabkit.checkpoints(tmp_path / "run", verify=True)] == [0]
+        assert "is that of step 0: a run goes on from there. What the" in caught.value.hint
 
 
 def test_a_folder_that_may_not_be_written_is_said_before_the_first_step(tmp_path):
