@@ -122,6 +122,7 @@ DATA: dict[str, Callable[[], Case]] = {
         "initial_epoch": 2,
         "epochs": 4,
     },
+    "validation arrays in a list": lambda: {"data": arrays(), "validation_data": [*arrays()]},
     "some of the validation arrays": lambda: {
         "data": arrays(),
         "validation_data": arrays(),

@@ -264,6 +264,7 @@ WRONG = {
     "uneven arrays": (lambda: {"data": (arrays()[0], arrays()[1][:5])}, "data", "same"),
     "no samples": (lambda: {"data": (np.empty((0, 6)), np.empty(0))}, "data", "read from"),
     "batches of no known shape": (lambda: shapeless(), "data", "ensure_shape"),
+    "arrays in a list": (lambda: {"data": [*arrays()]}, "data", "a tuple"),
     "four parts": (lambda: {"data": (*arrays(), *arrays())}, "data", "sample_weight"),
 }
 

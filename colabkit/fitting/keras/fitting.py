@@ -44,6 +44,7 @@ def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions
     if has_own_fit(model):
         data, options = through_own_fit(model, data, options)
     check_callbacks(options.callbacks)
+    _require_pair(data, model)
     data, validation_data = _with_weights_and_split(data, options)
     weights = ClassWeights(options.class_weight) if options.class_weight is not None else None
     feed = feed_of(
@@ -383,8 +384,19 @@ def _steps_end_with_the_data(
     return steps_end_with_the_data(model, training=unknown[0], testing=any(unknown[1:]))
 
 
+def _require_pair(data: Any, model: Any) -> None:
+    """Raises ArgumentError for x and y in a list, which Keras takes for the inputs of a model."""
+    inputs = getattr(model, "inputs", None)
+    has_one = isinstance(model, keras.Sequential) or (inputs is not None and len(inputs) == 1)
+    if has_one and isinstance(data, list) and len(data) > 1 and is_arrays(data):
+        message = f"data is a list of {len(data)} arrays, each an input, and the model has one."
+        raise ArgumentError(message, argument="data", hint="Pass a tuple: (x, y).")
+
+
 def _with_weights_and_split(data: Any, options: KerasOptions) -> tuple[Any, Any]:
     validation_data = options.validation_data
+    if isinstance(validation_data, list) and is_arrays(validation_data):
+        validation_data = tuple(validation_data)  # as Keras itself takes it
     if options.sample_weight is not None:
         parts = Parts.of(data) if is_arrays(data) else None
         if parts is None or parts.y is None or parts.sample_weight is not None:
