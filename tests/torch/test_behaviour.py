@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from colabkit.errors import (
     StateError,
     StorageError,
 )
+from colabkit.fitting.torch.batch_statistics import takes_statistics
 from tests.places import small_disk
 from tests.torch.cases import SAMPLES, Augmented, arrays, loader, network
 
@@ -437,19 +439,80 @@ class Normalising(nn.Linear):
         return normalised(super().forward(x))
 
 
+class ByGroups(nn.Linear):
+    """Normalises each of its outputs alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.group_norm(super().forward(x), 3)
+
+
 @pytest.mark.parametrize(
-    "make", [lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), lambda: Normalising(6, 3)]
+    ("make", "name"),
+    [
+        (lambda: nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3)), "BatchNorm"),
+        (lambda: Normalising(6, 3), "BatchNorm"),
+        (lambda: nn.Sequential(nn.Linear(6, 3), nn.GroupNorm(3, 3)), "GroupNorm"),
+        (lambda: ByGroups(6, 3), "GroupNorm"),
+    ],
 )
-def test_a_last_batch_of_one_sample_is_told_before_the_first_where_batch_norm_takes_none(
-    make, tmp_path
+def test_a_last_batch_of_one_sample_is_told_before_the_first_where_a_layer_takes_none(
+    make, name, tmp_path
 ):
     x, y = (each[:9] for each in arrays())
-    with pytest.raises(ArgumentError, match="on one sample alone") as caught:
+    with pytest.raises(ArgumentError, match=f"{name} cannot train on one sample alone") as caught:
         colabkit.fit(make(), (x, y), tmp_path, batch_size=8, **QUIET)
     assert "drop_last=True" in caught.value.hint
     assert not colabkit.checkpoints(tmp_path)
     history = colabkit.fit(make(), (x, y), tmp_path, batch_size=8, max_steps=1, **QUIET)
     assert len(history.numbers()["steps"]["loss"]) == 1
+
+
+def test_a_part_of_one_sample_is_told_before_the_first_where_a_layer_takes_none(tmp_path):
+    x, y = (each[:13] for each in arrays())
+    model = nn.Sequential(nn.Linear(6, 3), nn.BatchNorm1d(3))
+    with pytest.raises(ArgumentError, match="of 5 samples has a part of 1, and Batch") as caught:
+        colabkit.fit(model, (x, y), tmp_path, batch_size=8, microbatch=2, **QUIET)
+    assert "microbatch" in caught.value.hint
+    assert colabkit.fit(model, (x, y), tmp_path, batch_size=8, microbatch=3, **QUIET).epochs
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_a_last_batch_of_one_sample_is_trained_where_group_norm_takes_it(groups, tmp_path):
+    shape = [lambda x: x, lambda x: x.repeat(1, 1, 2)][groups // 3]
+    lines = Shaped(6, 3, nn.GroupNorm(groups, 3), shape)
+    data = tuple(each[:9] for each in arrays())
+    assert colabkit.fit(lines, data, tmp_path, batch_size=8, **QUIET).epochs
+
+
+class Shaped(nn.Linear):
+    """Normalises in a shape."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        norm: nn.Module,
+        shape: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        super().__init__(inputs, outputs)
+        self.norm, self.shape = norm, shape
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.shape(super().forward(x)[..., None])).mean(-1)
+
+
+class NormalisingNothing(nn.Linear):
+    """Has a switch by the name of what normalises."""
+
+    batch_norm = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) if not self.batch_norm else x
+
+
+def test_a_switch_by_the_name_of_a_layer_is_none():
+    assert not takes_statistics(NormalisingNothing(6, 3))
+    assert takes_statistics(Normalising(6, 3))
 
 
 def test_a_last_batch_of_one_image_is_trained_where_batch_norm_takes_it(tmp_path):
