@@ -17,6 +17,7 @@ from colabkit.storage import hash_of
 
 # Hashed at each save of an evaluation; of more nobody knows whether it has changed.
 _HASHED_BYTES_MAX = 64 << 20
+_SIMPLE = frozenset({bool, float, int, str, type(None)})
 
 
 class _Stamp:
@@ -57,20 +58,29 @@ class KeptValues:
     ) -> None:
         fields: dict[str, Any] = {"_is_tensor": is_tensor, "_values": {}, "_restored": {}}
         # What a checkpoint has for those that the program may change before it comes to its place.
-        self.__dict__.update(fields, _is_behind=is_behind, _again={}, _coming={})
+        self.__dict__.update(fields, _is_behind=is_behind, _again={}, _coming={}, _begun={})
 
-    def add(self, values: Mapping[str, Any]) -> None:
+    def add(self, values: Mapping[str, Any]) -> list[str]:
         """Takes variables up, with what a checkpoint has for them; those known stay.
+
+        Returns:
+            Those known that began as another number or text, and may be another variable.
 
         Raises:
             ArgumentError: A value cannot be stored, or a name is none of its own.
         """
+        others: list[str] = []
         for name, value in values.items():
             if hasattr(type(self), name) or name.startswith("_"):
                 message = f"A value cannot be called {name}."
                 raise ArgumentError(message, argument=name, hint="Choose another name.")
             if name in self._values:
+                begun = self._begun.get(name, value)
+                if type(value) in _SIMPLE and repr(begun) != repr(value):
+                    others.append(name)
                 continue
+            if type(value) in _SIMPLE:
+                self._begun[name] = value
             self._check(name, value)
             if name in self._restored:
                 stored = self._restored.pop(name)
@@ -78,6 +88,7 @@ class KeptValues:
                     self._again[name] = deep_copy(stored)
                 value = _put_back(value, stored)
             self._values[name] = value
+        return others
 
     def small_state(self) -> dict[str, Any]:
         """Returns copies of those that are small."""

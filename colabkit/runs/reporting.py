@@ -86,9 +86,10 @@ class Reporting(Boundaries):
         """Keeps plain variables of a loop with its checkpoints; a resume gives them back.
 
         Args:
-            values: What each is at the very beginning, by name: numbers, strings, tensors,
-                arrays, dicts, lists, deques, random generators, and objects with
-                ``state_dict`` and ``load_state_dict``, or ``get_state`` and ``set_state``.
+            values: What each is at the very beginning, by a name that all loops of the program
+                share: numbers, strings, tensors, arrays, dicts, lists, deques, random generators,
+                and objects with ``state_dict`` and ``load_state_dict``, or ``get_state`` and
+                ``set_state``.
 
         Returns:
             The values as attributes. A checkpoint holds what they are at its step, so change
@@ -107,8 +108,13 @@ class Reporting(Boundaries):
             >>> kept.best
             5.0
         """
-        self._state.kept.add(values)
-        return self._state.kept
+        kept = self._state.kept
+        for name in kept.add(values):
+            self._display.say(
+                f"{name} is kept already, and stays {getattr(kept, name)!r}: another variable needs"
+                f" another name, run.state({name}_2={values[name]!r}); kept.{name} = changes it."
+            )
+        return kept
 
     def stop(self, reason: str = "asked to stop") -> None:
         """Ends the run after the epoch under way."""

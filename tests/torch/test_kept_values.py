@@ -133,6 +133,15 @@ def test_a_value_passed_again_in_the_same_session_stays_as_it_is(tmp_path):
     assert run.state(best=1.0, other=3).best == 2.0
 
 
+def test_another_beginning_of_what_is_kept_is_told_to_stay(tmp_path, capsys):
+    run = colabkit.Run(tmp_path)
+    run.state(pace=1.0, rows=[]).pace = 2.0
+    assert run.state(pace=1.0, rows=[]).pace == 2.0
+    assert "kept already" not in capsys.readouterr().out
+    assert run.state(pace=5.0).pace == 2.0
+    assert "pace is kept already, and stays 2.0" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("value", [object(), lambda: None, [object()]])
 def test_what_cannot_be_kept_is_named_at_once(value, tmp_path):
     run = colabkit.Run(tmp_path, progress=False)
