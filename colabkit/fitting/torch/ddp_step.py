@@ -356,7 +356,8 @@ class PartsStep:
 
     def _put_aside(self) -> None:
         """Sets gradients aside that no optimizer clears: they were summed over the parts before."""
-        self._aside = [(p, p.grad) for p in self._untrained if p.grad is not None]
+        # Copies: what they lie in is written anew by the next sum.
+        self._aside = [(p, p.grad.clone()) for p in self._untrained if p.grad is not None]
         for parameter, _ in self._aside:
             parameter.grad = None
 

@@ -115,6 +115,8 @@ class InCopies:
             # Without, buckets are laid out anew after the first backward of a session, and from 3
             # processes on a resumed run would sum in another order.
             find_unused_parameters=not carries,
+            # Gradients stay where they are summed, and are not copied back from there.
+            gradient_as_bucket_view=True,
         )
         can_be_told = hasattr(self._ddp.reducer, "_set_forward_pass_work_handle")
         if can_be_told and world.device.type == "cpu":
