@@ -37,7 +37,7 @@ from colabkit.checkpoint.tensors import LaysOut, TellsApart, describe_array
 from colabkit.errors import CheckpointCorruptError, StateError
 
 _CONSTANTS = frozenset({"dtype", "device", "layout", "memory_format"})
-_HOLDERS = frozenset({tuple, list, dict, collections.deque})
+_HOLDERS = frozenset({tuple, list, collections.deque})
 _WRONG_FORM = (
     KeyError,
     TypeError,
@@ -95,11 +95,14 @@ class _Encoder:
         if len(path) > DEPTH_MAX:
             message = f"The state is nested over {DEPTH_MAX} deep, or holds itself."
             raise StateError(message, where=".".join(path[:4]))
-        if type(value) in PLAIN:
+        kind = type(value)
+        if kind in PLAIN:
             return value
-        if self._pack is not None and type(value) in _HOLDERS:
+        if kind is dict:
+            return self._mapping(value, path)
+        if kind in _HOLDERS:
             return self._container(value, path)
-        if type(value) is float:
+        if kind is float:
             return value if math.isfinite(value) else {TAG: "float", "value": repr(value)}
         if self._is_tensor(value):
             return self._laid(value, path)
