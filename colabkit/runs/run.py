@@ -208,9 +208,9 @@ class Run(LeftLoops, Reporting):
             options.tensorboard, options.logger, self.history, self._checkpoints.folder, say=say
         )
         self._pictures = Pictures(self._checkpoints.folder, self._display)
-        self._evaluation = Evaluation(
-            self._state, self._adapter.evaluation_mark, self._adapter.weights_mark
-        )
+        # Nobody but a loop of the user's own has averages stand in for weights.
+        weights = self._adapter.weights_mark if self.is_users_loop else _none
+        self._evaluation = Evaluation(self._state, self._adapter.evaluation_mark, weights)
         self._own = OwnVariables(self, self._adapter, objects, self._state.kept)
         self._way = Way(self._state, self._adapter, is_users_loop=self.is_users_loop)
         self._state.passed = self._adapter.passed()
@@ -437,3 +437,7 @@ class Run(LeftLoops, Reporting):
 
     def _batches_left(self, cursor: Cursor, feed: Feed, start: Start) -> Iterator[Any]:
         return self._data.batches_left(cursor, feed, start)
+
+
+def _none() -> None:
+    """Returns no mark."""
