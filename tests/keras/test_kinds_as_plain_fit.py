@@ -167,6 +167,34 @@ def subclassed() -> Case:
     return {"model": model, "data": arrays(), "validation_data": arrays()}
 
 
+def training_its_parts() -> Case:
+    """A step that never calls the model, which has a call for those who use it afterwards."""
+    import keras
+    import tensorflow as tf
+
+    class Encoding(keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            inner = [keras.layers.Dense(4, activation="relu"), keras.layers.BatchNormalization()]
+            self.encoder = keras.Sequential(inner)
+            self.decoder = keras.Sequential([keras.layers.Dense(6)])
+
+        def call(self, x: Any) -> Any:
+            return self.decoder(self.encoder(x))
+
+        def train_step(self, data: Any) -> Any:
+            with tf.GradientTape() as tape:
+                encoded = self.encoder(data[0], training=True)
+                loss = tf.reduce_mean((self.decoder(encoded, training=True) - data[0]) ** 2)
+            weights = self.trainable_weights
+            self.optimizer.apply(tape.gradient(loss, weights), weights)
+            return {"loss": loss}
+
+    model = Encoding()
+    model.compile("adam")
+    return {"model": model, "data": arrays()}
+
+
 def recurrent() -> Case:
     import keras
     from keras import layers
@@ -265,6 +293,7 @@ KINDS: dict[str, Callable[[], Case]] = {
     "a diffusion model": diffusing,
     "a model that prepares text": own("model_that_prepares_text_itself"),
     "a subclass": subclassed,
+    "a step that trains its parts": training_its_parts,
     "recurrent states": recurrent,
     "attention and masks": attending,
     "augmentation": of_images,

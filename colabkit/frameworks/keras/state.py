@@ -243,13 +243,19 @@ class _ModelState:
 
 
 def _require_built(name: str, model: Any) -> None:
-    # One with only a step of its own is never called, and so never counts as built.
     is_model = isinstance(model, keras.Model)
-    is_built = model.weights and (model.built or not has_call(model)) if is_model else model.built
-    if not is_built:
+    if not (model.weights and _has_all_weights(model) if is_model else model.built):
         message = f"{name} has no weights yet: it was never called on data."
         hint = "Call it once on a batch, or give its first layer an Input shape."
         raise ArgumentError(message, argument=name, hint=hint)
+
+
+def _has_all_weights(layer: Any) -> bool:
+    if layer.built or not isinstance(layer, keras.Model):
+        return bool(layer.built)
+    # One whose step of its own trains its parts is never called, and so never counts as built.
+    makes_none = type(layer).build is keras.Model.build
+    return not has_call(layer) or (makes_none and all(map(_has_all_weights, layer._layers)))
 
 
 def _seeds(model: Any) -> list[Any]:
