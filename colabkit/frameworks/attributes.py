@@ -295,6 +295,8 @@ class Attributes:
             opaque[path] = Fingerprint(value, inner)
 
     def _mark_inside(self, value: Any) -> Any:
+        if isinstance(value, types.FunctionType):
+            return looks_into(value, self.values.mark)
         if has_state(self.owner) and not is_of_users_class(type(value)):
             return None  # each layer of a model may hold the same large configuration
         inside = list(attributes_of(value).items())[:_LOOKED_AT_MAX]
@@ -318,11 +320,15 @@ class Attributes:
 
 
 class Fingerprint:
-    """What an object was when it was looked at, without keeping it alive where that can be."""
+    """What an object was when it was looked at, without keeping it alive where that can be.
+
+    A function is also the one that the same code has made anew, where its inside is the same.
+    """
 
     def __init__(self, value: Any, inside: Any) -> None:
         self.kind = type(value).__name__
         self._inside = inside
+        self._code = value.__code__ if _is_function(value) and inside is not None else None
         try:
             self._held: Callable[[], Any] = weakref.ref(value)
         except TypeError:
@@ -331,9 +337,38 @@ class Fingerprint:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Fingerprint):
             return False
-        return self._held() is other._held() and self._inside == other._inside
+        is_same = self._held() is other._held()
+        if self._code is None:
+            return is_same and self._inside == other._inside
+        return is_same or (self._code is other._code and self._inside == other._inside)
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def looks_into(function: types.FunctionType, mark: Callable[[Any], Any], depth: int = 0) -> Any:
+    """Returns what differs once a function works with other values: defaults, and its closure's."""
+    looks: list[Any] = []
+    for part in _held_by(function):
+        if package_of(type(part)) in _TRAINING_NOTHING:
+            continue
+        inside = None
+        if (plain := mark(part)) is None and _is_function(part) and depth < _DEPTH_MAX:
+            inside = looks_into(part, mark, depth + 1)
+        looks.append(Fingerprint(part, inside) if plain is None else plain)
+    return looks
+
+
+def _held_by(function: types.FunctionType) -> Iterator[Any]:
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # not filled yet
+            yield cell.cell_contents
+    yield from vars(function).values()
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, types.FunctionType)
 
 
 def has_state(value: object) -> bool:

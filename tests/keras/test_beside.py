@@ -331,3 +331,46 @@ def test_what_keras_own_callbacks_make_of_their_own_is_no_news(backend: str, tmp
     )
     assert keras.backend.backend() == backend
     assert str(history.verdict).startswith("Resume is exact"), history.verdict
+
+
+def made_anew(given: Any) -> Any:
+    """Keeps a function that is made as each epoch begins, as progress bars do."""
+    import keras
+
+    class Making(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            self.tell = self.telling([epoch, ["size"]], given(epoch))
+
+        @staticmethod
+        def telling(shown: Any, rate: Any, of: Any = (lambda logs: 1)) -> Any:
+            return lambda logs, times=1: (rate, shown, of(logs) * times)
+
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            self.tell(logs)
+
+    return Making()
+
+
+def by_the_same_code(epoch: int) -> Any:
+    return lambda logs: logs["loss"]
+
+
+def with_another_default(epoch: int) -> Any:
+    return lambda logs, more=object(): more if epoch else logs  # noqa: B008
+
+
+def by_other_code(epoch: int) -> Any:
+    return (lambda logs: 1) if epoch else (lambda logs: 2)
+
+
+@pytest.mark.parametrize(
+    ("given", "is_exact"),
+    [(by_the_same_code, True), (with_another_default, False), (by_other_code, False)],
+)
+def test_a_function_that_the_same_code_makes_anew_is_no_news(
+    given: Any, is_exact: bool, tmp_path: Path
+):
+    x = np.zeros((32, 6), "float32")
+    training = {"epochs": 3, "callbacks": [made_anew(given)], "progress": False}
+    verdict = colabkit.fit(model(), (x, x[:, :2]), tmp_path / "run", **training).verdict
+    assert (verdict.grade.value == "exact") is is_exact, verdict

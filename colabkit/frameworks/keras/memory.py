@@ -6,13 +6,14 @@ import array
 import copy
 import dataclasses
 import operator
+import types
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from colabkit.frameworks.attributes import Fingerprint, trains_nothing
+from colabkit.frameworks.attributes import Fingerprint, looks_into, trains_nothing
 from colabkit.frameworks.keras.reach import Slot, is_entered, slots_within
 from colabkit.frameworks.keras.values import KerasValues
 from colabkit.frameworks.users_own import (
@@ -212,6 +213,8 @@ def _look_at(value: Any) -> _Look | None:
     is_array = isinstance(value, np.ndarray) and not value.dtype.hasobject
     if is_array or isinstance(value, array.array | bytearray):
         return _Look(kind, (id(value), hash_of(np.asarray(value).tobytes())))
+    if isinstance(value, types.FunctionType):
+        return _Look(kind, Fingerprint(value, looks_into(value, _mark)))
     inside = {} if callable(value) else attributes_of(value)
     parts = list(inside.values())[:_ITEMS_MAX]
     return _Look(kind, Fingerprint(value, [_mark(each) or id(each) for each in parts]))
