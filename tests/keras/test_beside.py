@@ -374,3 +374,42 @@ def test_a_function_that_the_same_code_makes_anew_is_no_news(
     training = {"epochs": 3, "callbacks": [made_anew(given)], "progress": False}
     verdict = colabkit.fit(model(), (x, x[:, :2]), tmp_path / "run", **training).verdict
     assert (verdict.grade.value == "exact") is is_exact, verdict
+
+
+def beginning(hook: str) -> Any:
+    """Sets a rate and weights as a training begins, and lowers the rate behind each epoch."""
+    import keras
+
+    def begin(of: Any) -> None:
+        of.optimizer.learning_rate.assign(0.05)
+        of.set_weights([weight * 0.5 for weight in of.get_weights()])
+
+    class Beginning(keras.callbacks.Callback):
+        def set_model(self, model: Any) -> None:
+            super().set_model(model)
+            if hook == "set_model":
+                begin(model)
+
+        def on_train_begin(self, logs: Any = None) -> None:
+            if hook == "on_train_begin":
+                begin(self.model)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.model.optimizer.learning_rate.assign(0.05 / (2 + epoch))
+
+    return Beginning()
+
+
+@pytest.mark.parametrize("hook", ["set_model", "on_train_begin"])
+def test_what_callbacks_set_as_a_training_begins_they_set_once(hook: str, tmp_path: Path):
+    x = np.random.default_rng(0).normal(size=(32, 6)).astype("float32")
+    given = {"batch_size": 8, "shuffle": False}
+    plain, ours = model(), model()
+    plain.fit(x, x[:, :2], epochs=4, callbacks=[beginning(hook)], verbose=0, **given)
+    for epochs in (2, 4):
+        ours = model()
+        training = {"epochs": epochs, "callbacks": [beginning(hook)], "progress": False, **given}
+        colabkit.fit(ours, (x, x[:, :2]), tmp_path / "run", **training)
+    assert [each.tolist() for each in ours.get_weights()] == [
+        each.tolist() for each in plain.get_weights()
+    ]

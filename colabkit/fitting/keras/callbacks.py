@@ -91,6 +91,15 @@ def watches_tests(callback: Any) -> bool:
     return _overrides(callback, _TEST_HOOKS)
 
 
+def begins_by_own_code(callback: Any) -> bool:
+    """Whether what a callback does before the first epoch is none of Keras' own."""
+    for name in ("set_model", "on_train_begin"):
+        hook = vars(callback).get(name, getattr(type(callback), name))
+        if str(getattr(hook, "__module__", "")).partition(".")[0] != "keras":
+            return True
+    return False
+
+
 def _overrides(callback: Any, hooks: Sequence[str]) -> bool:
     base = keras.callbacks.Callback
     return any(

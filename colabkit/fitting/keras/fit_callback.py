@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 
 from colabkit.fitting.callbacks import CallbackList
 from colabkit.fitting.fit_run import TRAINING, VALIDATION
-from colabkit.fitting.keras.callbacks import keep_rows, stopping, watches_batches, watches_tests
+from colabkit.fitting.keras.callbacks import (
+    begins_by_own_code,
+    keep_rows,
+    stopping,
+    watches_batches,
+    watches_tests,
+)
 from colabkit.fitting.keras.data_arguments import EmptyEpochError, Supply
 from colabkit.fitting.keras.fit_run import KerasRun
 from colabkit.frameworks.base import Start
@@ -132,26 +139,38 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         self._tested: int | None = None
         self._steps_per_execution = max(1, int(model.steps_per_execution or 1))
         self._begun = False
+        self._goes_on = run.is_mid_epoch or run.epoch > run.phase_began_at
         self._is_announced = run.is_mid_epoch  # of the epoch that begins
         self._restores_metrics = run.is_mid_epoch
         self._measured: Logs = {}  # by metrics, as the session began
         self._callbacks = callbacks
         self._last = _LastToHear()
         self._bar = keras.callbacks.ProgbarLogger() if verbose else None
-        self._users = keras.callbacks.CallbackList(
-            [*callbacks, *([self._bar] if self._bar else []), self._last],
-            add_history=True,
-            model=model,
-            verbose=verbose,
-            epochs=epochs,
-            steps=self._feed.length,
-        )
+        with self._leaving_the_model():
+            self._users = keras.callbacks.CallbackList(
+                [*callbacks, *([self._bar] if self._bar else []), self._last],
+                add_history=True,
+                model=model,
+                verbose=verbose,
+                epochs=epochs,
+                steps=self._feed.length,
+            )
         self._watched = any(map(watches_batches, callbacks)) or own.watches_batches
         self._users_watch = any(map(watches_batches, callbacks))
         run.may_be_left = bool(callbacks or own.members or len(passes) > 1)
         self._tests_watched = any(map(watches_tests, callbacks))
         run.draws_at_steps |= self._watched or bool(model.run_eagerly) or not _is_compiled()
         super().__init__(model=model)
+
+    @contextlib.contextmanager
+    def _leaving_the_model(self) -> Iterator[None]:
+        """Has rates and weights that callbacks set as a training begins be set once."""
+        if self._goes_on and any(map(begins_by_own_code, self._callbacks)):
+            put_back = self._beside.model_as_now()
+            yield
+            put_back()
+        else:
+            yield
 
     # What the user's callbacks see is one training, however often Keras begins it.
 
@@ -162,7 +181,8 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         self._begun = True
         if self._run.step:
             keep_rows(self._callbacks, epoch=self._run.epoch)
-        self._users.on_train_begin(logs)
+        with self._leaving_the_model():
+            self._users.on_train_begin(logs)
         self._own.train_begin(self._run)
         self._beside.begin()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -72,6 +72,19 @@ class Beside:
         self._plain.restore(self._kept_plain())
         self._names = {path: _filled(each) for path, each in self._callbacks.items()}
 
+    def model_as_now(self) -> Callable[[], None]:
+        """Returns what gives the model's and its optimizer's variables the values of now again."""
+        held = [
+            (each, np.array(keras.ops.convert_to_numpy(each)))
+            for each in _variables_held_by(self._model)
+        ]
+
+        def put_back() -> None:
+            for variable, value in held:
+                assign(variable, keras.ops.convert_to_tensor(value, dtype=variable.dtype))
+
+        return put_back
+
     def has_begun_epoch(self) -> None:
         """Notes what callbacks have made of their own as an epoch began: they make it again."""
         if self._plain is not None:
@@ -91,14 +104,10 @@ class Beside:
         ]
         if not lacking or self._plain is None:
             return
-        held = [
-            (each, np.array(keras.ops.convert_to_numpy(each)))
-            for each in _variables_held_by(self._model)
-        ]
+        put_back = self.model_as_now()
         for callback in lacking:
             callback.on_epoch_begin(epoch)
-        for variable, value in held:
-            assign(variable, keras.ops.convert_to_tensor(value, dtype=variable.dtype))
+        put_back()
         self._inspect()
         self._put_back()
         self._plain.restore(self._kept_plain())
