@@ -9,7 +9,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from types import CellType, FrameType, FunctionType, ModuleType
+from types import CellType, FrameType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any
 
 from colabkit.frameworks.bystanders import is_cached
@@ -33,6 +33,8 @@ _GENERATORS = {
     ("random", "Random"),
     ("torch", "Generator"),
 }
+
+_TAKING_UP = ("add", "add_item", "add_items", "append", "extend", "push", "put")
 
 LEARNING = frozenset({"learn_many", "learn_one", "partial_fit"})
 
@@ -335,7 +337,19 @@ def is_pool(value: object) -> bool:
         return True
     if hasattr(type(value), "state_dict") or isinstance(value, type | ModuleType):
         return False
-    return any(is_row(each) for each in attributes_of(value).values())
+    return any(map(is_row, attributes_of(value).values())) or _is_closed_pool(value)
+
+
+def _is_closed_pool(value: object) -> bool:
+    """Whether it is of compiled code, shows nothing of what it holds, and is made to take it up.
+
+    A queue, an array of Python's, an index of neighbours.
+    """
+    if is_array(value):
+        return False
+    is_wrapped = type(attributes_of(value).get("this")).__name__ == "SwigPyObject"
+    methods = (in_class(type(value), name) for name in _TAKING_UP)
+    return is_wrapped or any(isinstance(each, MethodDescriptorType) for each in methods)
 
 
 def has_state(value: object) -> bool:

@@ -44,9 +44,10 @@ from colabkit.runs.loop_values import (
 )
 
 CHANGING = frozenset({
-    "__delitem__", "__iadd__", "__ior__", "__setitem__", "add", "append", "appendleft", "clear",
-    "discard", "extend", "extendleft", "insert", "pop", "popitem", "popleft", "push", "put",
-    "remember", "remove", "reverse", "rotate", "setdefault", "sort", "store", "update",
+    "__delitem__", "__iadd__", "__ior__", "__setitem__", "add", "add_item", "add_items",
+    "add_with_ids", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert",
+    "pop", "popitem", "popleft", "push", "put", "remember", "remove", "reverse", "rotate",
+    "setdefault", "sort", "store", "update",
 })  # fmt: skip
 _WRITING = frozenset({
     "__iadd__", "__imul__", "__isub__", "__itruediv__", "__setitem__", "assign", "assign_add",
