@@ -11,14 +11,10 @@ from colabkit.checkpoint.part_saver import PartSaver, decline, store_of_parts
 from colabkit.checkpoint.parts import IN_PIECES, PartCall, PartPlace, Posts
 from colabkit.checkpoint.pieces import Box, Cut, Cutter, Piece
 from colabkit.checkpoint.policy import SavePolicy, SaveTimings, duration_s
-from colabkit.checkpoint.pytree import (
-    axes_in_memory,
-    decode,
-    encode,
-    is_known_factory,
-)
+from colabkit.checkpoint.pytree import axes_in_memory, encode, is_known_factory
 from colabkit.checkpoint.run_folder import FindWriters, RunFolder
 from colabkit.checkpoint.saver import Saver
+from colabkit.checkpoint.skeletons import decode
 from colabkit.checkpoint.small_tensors import Forms, Pack
 from colabkit.checkpoint.snapshot import AT_ONCE_BYTES, Section, require_distinct
 from colabkit.checkpoint.sparse import deep_copy, members_of

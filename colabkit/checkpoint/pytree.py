@@ -6,47 +6,32 @@ import collections
 import dataclasses
 import enum
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import complex_numbers, masked, small_tensors, sparse
+from colabkit.checkpoint import complex_numbers, masked, sparse
 from colabkit.checkpoint.columns import (
     DEPTH_MAX,
     FEW,
     PLAIN,
     TAG,
     Columns,
-    cells_of,
     numbers_in,
 )
 from colabkit.checkpoint.named_classes import (
-    at_place,
     can_be_found,
-    dataclass_named,
     fields_of,
-    filled,
-    missing,
     place_of,
-    tuple_named,
 )
 from colabkit.checkpoint.pieces import Piece
+from colabkit.checkpoint.skeletons import CONSTANTS, FACTORIES
 from colabkit.checkpoint.small_tensors import Pack
 from colabkit.checkpoint.tensors import LaysOut, TellsApart, describe_array
-from colabkit.errors import CheckpointCorruptError, StateError
+from colabkit.errors import StateError
 
-_CONSTANTS = frozenset({"dtype", "device", "layout", "memory_format"})
 _HOLDERS = frozenset({tuple, list, collections.deque})
-_WRONG_FORM = (
-    KeyError,
-    TypeError,
-    ValueError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    RecursionError,
-)
 
 
 def encode(
@@ -144,7 +129,7 @@ class _Encoder:
         return self._by_class(value, path)
 
     def _by_class(self, value: Any, path: tuple[str, ...]) -> Any:
-        if type(value).__module__ == "torch" and type(value).__name__ in _CONSTANTS:
+        if type(value).__module__ == "torch" and type(value).__name__ in CONSTANTS:
             return {TAG: "torch", "kind": type(value).__name__, "name": str(value)}
         if isinstance(value, enum.Enum) and can_be_found(type(value)):
             return {TAG: "enum", "class": place_of(type(value)), "name": value.name}
@@ -279,7 +264,7 @@ def _kind_of(value: Mapping[Any, Any], path: tuple[str, ...]) -> tuple[str, dict
         message = f"{where} is a defaultdict that makes its values by a function of its own."
         hint = "Use defaultdict(int), (float), (list), (dict) or (set), or a plain dict."
         raise StateError(message, where=where, hint=hint)
-    named = next(name for name, known in _FACTORIES.items() if known is factory)
+    named = next(name for name, known in FACTORIES.items() if known is factory)
     return "defaultdict", {"factory": named}
 
 
@@ -296,155 +281,4 @@ def axes_in_memory(array: np.ndarray[Any, Any]) -> tuple[int, ...]:
 
 def is_known_factory(factory: object) -> bool:
     """Whether a defaultdict with this factory can be stored."""
-    return any(factory is known for known in _FACTORIES.values())
-
-
-def decode(skeleton: Any, leaf: Callable[[str, str], Any]) -> Any:
-    """Puts a state together again.
-
-    Args:
-        skeleton: What ``encode`` gave.
-        leaf: Returns the tensor or array for (kind, name).
-
-    Raises:
-        CheckpointCorruptError: It is no skeleton.
-    """
-    try:
-        if isinstance(skeleton, dict) and skeleton.get(TAG) == small_tensors.TAG:
-            members = small_tensors.members_of(skeleton, leaf)
-            return _decode(skeleton["state"], _with_members(leaf, members))
-        return _decode(skeleton, leaf)
-    except _WRONG_FORM as error:
-        if isinstance(error, CheckpointCorruptError | StateError):
-            raise
-        message = "A checkpoint's state has an unknown form."
-        raise CheckpointCorruptError(message, path="", reason=repr(error)) from error
-
-
-def _with_members(
-    leaf: Callable[[str, str], Any], members: Sequence[Any]
-) -> Callable[[str, Any], Any]:
-    def found(kind: str, key: Any) -> Any:
-        return members[key] if kind == "member" else leaf(kind, key)
-
-    return found
-
-
-def _decode(value: Any, leaf: Callable[[str, Any], Any]) -> Any:
-    if isinstance(value, list):
-        return [_decode(item, leaf) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if TAG not in value:
-        return {key: _decode(item, leaf) for key, item in value.items()}
-    kind = value[TAG]
-    if kind in {"tensor", "array"}:
-        return leaf(kind, value["key"])
-    if kind == "packed one":
-        return leaf("member", value["at"])
-    if kind == "packed tuple":
-        return tuple(leaf("member", value["at"] + place) for place in range(value["of"]))
-    return _DECODERS[kind](value, lambda items: _many(items, leaf))
-
-
-def _many(items: Any, leaf: Callable[[str, Any], Any]) -> Iterator[Any]:
-    if isinstance(items, dict):
-        return cells_of(items, lambda each: _many(each, leaf), lambda at: leaf("member", at))
-    return (_decode(item, leaf) for item in items)
-
-
-Many = Callable[[Any], Iterator[Any]]
-
-
-def _scalar(value: Any, _many: Many) -> Any:
-    dtype = np.dtype(value["dtype"])
-    if dtype.kind not in "biufc":
-        raise ValueError(value["dtype"])
-    return np.frombuffer(bytes.fromhex(value["value"]), dtype)[0]
-
-
-def _pairs(value: Any, many: Many) -> Any:
-    return {key: item for key, item in many(value["items"])}  # noqa: C416  # pairs are lists
-
-
-def _named(value: Any, many: Many) -> Any:
-    return tuple.__new__(tuple_named(value), many(value["items"]))
-
-
-def _transposed(value: Any, many: Many) -> Any:
-    (found,) = many([value["array"]])
-    is_array = isinstance(found, np.ndarray)
-    return found.transpose(value["axes"]) if is_array else found.permute(value["axes"])
-
-
-def _composed(value: Any, many: Many) -> Any:
-    """Returns a tensor made of others, as its class makes it."""
-    kind = at_place(value["class"])
-    if not (isinstance(kind, type) and hasattr(kind, "__tensor_unflatten__")):
-        raise missing(value)
-    parts, (context,) = value["parts"], many([value["context"]])
-    inner = dict(zip(parts, many(parts.values()), strict=True))
-    return kind.__tensor_unflatten__(inner, context, tuple(value["shape"]), tuple(value["stride"]))
-
-
-def _sparse(value: Any, many: Many) -> Any:
-    parts = value["parts"]
-    return sparse.made_of(dict(zip(parts, many(parts.values()), strict=True)), value)
-
-
-def _constant(value: Any, _many: Many) -> Any:
-    if value["kind"] not in _CONSTANTS:
-        raise ValueError(value["kind"])
-    if value["kind"] == "device":
-        return at_place(["torch", "device"])(value["name"])
-    found = at_place(["torch", value["name"].removeprefix("torch.")])
-    if type(found).__name__ != value["kind"]:
-        raise ValueError(value["name"])
-    return found
-
-
-def _member(value: Any, _many: Many) -> Any:
-    kind = at_place(value["class"])
-    if not (isinstance(kind, type) and issubclass(kind, enum.Enum)):
-        raise missing(value)
-    return kind[value["name"]]
-
-
-def _filled(value: Any, many: Many) -> Any:
-    fields = value["fields"]
-    return filled(dataclass_named(value), list(fields), list(many(fields.values())))
-
-
-_FACTORIES: dict[str, Any] = {
-    "none": None, "int": int, "float": float, "bool": bool, "str": str, "list": list,
-    "dict": dict, "set": set, "tuple": tuple, "deque": collections.deque,
-    "counter": collections.Counter, "ordered": collections.OrderedDict,
-}  # fmt: skip
-
-_DECODERS: dict[str, Callable[[Any, Many], Any]] = {
-    "float": lambda value, _: float(value["value"]),
-    "scalar": _scalar,
-    "list": lambda value, many: list(many(value["items"])),
-    "tuple": lambda value, many: tuple(many(value["items"])),
-    "set": lambda value, many: set(many(value["items"])),
-    "deque": lambda value, many: collections.deque(many(value["items"]), value["maxlen"]),
-    "frozenset": lambda value, many: frozenset(many(value["items"])),
-    "namedtuple": _named,
-    "ordered": lambda value, many: collections.OrderedDict(_pairs(value, many)),
-    "defaultdict": lambda value, many: collections.defaultdict(
-        _FACTORIES[value["factory"]], _pairs(value, many)
-    ),
-    "bytearray": lambda value, _: bytearray.fromhex(value["value"]),
-    "bytes": lambda value, _: bytes.fromhex(value["value"]),
-    "complex": lambda value, _: complex(*map(float, value["value"])),
-    "enum": _member,
-    "transposed": _transposed,
-    "composite": _composed,
-    "sparse": _sparse,
-    "complex128": lambda value, many: complex_numbers.made_of(*many([value["pairs"]])),
-    "masked": masked.made_of,
-    "torch": _constant,
-    "dataclass": _filled,
-    "dict": _pairs,
-    "counter": lambda value, many: collections.Counter(_pairs(value, many)),
-}
+    return any(factory is known for known in FACTORIES.values())

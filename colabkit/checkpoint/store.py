@@ -25,9 +25,9 @@ from colabkit.checkpoint.manifest import (
 )
 from colabkit.checkpoint.parts import Part
 from colabkit.checkpoint.pieces import Cut, Cutter, Wholes
-from colabkit.checkpoint.pytree import decode
 from colabkit.checkpoint.retention import superfluous
 from colabkit.checkpoint.safetensors_file import header_of, merged, read_shard
+from colabkit.checkpoint.skeletons import decode
 from colabkit.checkpoint.small_tensors import Packing
 from colabkit.checkpoint.tensors import TensorBackend, TensorSpec, rebuild_array
 from colabkit.errors import CheckpointCorruptError, StorageError
