@@ -76,15 +76,16 @@ def state(node: Any, tensors: Tensors, members: list[np.ndarray]) -> Any:
         return np.frombuffer(raw, node["dtype"])[0] if kind == "scalar" else raw
     if kind in {"float", "complex"}:
         return float(value) if kind == "float" else complex(*map(float, value))
-    if kind in {None, "dataclass", "enum", "composite", "sparse", "complex128", "torch"}:
+    if kind in {None, "dataclass", "enum", "flags", "composite", "sparse", "complex128", "torch"}:
         return {key: state(each, tensors, members) for key, each in node.items()}
     if kind in {"members", "numbers", "scalars", "some", "rows"}:
         return column(node, tensors, members)
-    items = state(node["items"], tensors, members)
+    items = state(node["plain" if kind == "own" else "items"], tensors, members)
     if kind == "deque":
         return collections.deque(items, node["maxlen"])
     make = {"set": set, "frozenset": set, "tuple": tuple, "list": list, "namedtuple": tuple}.get(
-        kind, dict
+        kind,
+        type(items) if kind == "own" else dict,  # of a class, with attributes
     )
     return make(items)
 

@@ -7,6 +7,7 @@ from colabkit.checkpoint.lease import Lease
 from colabkit.checkpoint.listing import CheckpointList
 from colabkit.checkpoint.manifest import NOTED, Manifest, Name, SaveFacts
 from colabkit.checkpoint.named_classes import can_be_found, fields_of
+from colabkit.checkpoint.own_containers import attributes_beside, plain_kind_of, taken_over
 from colabkit.checkpoint.part_saver import PartSaver, decline, store_of_parts
 from colabkit.checkpoint.parts import IN_PIECES, PartCall, PartPlace, Posts
 from colabkit.checkpoint.pieces import Box, Cut, Cutter, Piece
@@ -61,6 +62,7 @@ __all__ = [
     "TensorSpec",
     "UploadStatus",
     "Uploader",
+    "attributes_beside",
     "axes_in_memory",
     "can_be_found",
     "decline",
@@ -72,7 +74,9 @@ __all__ = [
     "is_known_factory",
     "members_of",
     "numbers_in",
+    "plain_kind_of",
     "require_distinct",
     "store_of_parts",
+    "taken_over",
     "upload_stranded",
 ]

@@ -22,6 +22,7 @@ from colabkit.checkpoint.named_classes import (
     slots_beside,
     tuple_named,
 )
+from colabkit.checkpoint.own_containers import plain_kind_of
 from colabkit.checkpoint.small_tensors import Pack
 
 TAG = "$"
@@ -178,8 +179,8 @@ def _objects(kind: type, cells: Sequence[Any]) -> _Rows | None:
     names = [field.name for field in dataclasses.fields(kind)]
     attributes = itertools.chain.from_iterable(getattr(each, "__dict__", ()) for each in cells)
     is_made_of_these = 0 < len(names) <= _WIDTH_MAX and can_be_found(kind)
-    # Of slots beside the fields, some may be empty in some.
-    is_made_of_these &= not slots_beside(kind)
+    # Of slots beside the fields, some may be empty in some; and a dict holds more than fields.
+    is_made_of_these &= not (slots_beside(kind) or plain_kind_of(kind))
     if not is_made_of_these or not set(attributes) <= set(names):
         return None
     try:

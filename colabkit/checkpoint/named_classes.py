@@ -46,13 +46,15 @@ def fields_of(value: Any) -> dict[str, Any] | None:
 @functools.lru_cache(maxsize=256)
 def slots_beside(kind: type) -> tuple[str, ...]:
     """Returns the slots of a dataclass that are no fields: those of a base that is none."""
-    members = (name for each in kind.__mro__ for name, held in vars(each).items() if _is_slot(held))
     fields = {field.name for field in dataclasses.fields(kind)}
-    return tuple(dict.fromkeys(name for name in members if name not in fields))
+    return tuple(name for name in slots_of(kind) if name not in fields)
 
 
-def _is_slot(value: object) -> bool:
-    return isinstance(value, types.MemberDescriptorType)
+def slots_of(kind: type) -> tuple[str, ...]:
+    """Returns the names of the slots of a class and its bases."""
+    members = (item for each in kind.__mro__ for item in vars(each).items())
+    slots = (name for name, held in members if isinstance(held, types.MemberDescriptorType))
+    return tuple(dict.fromkeys(slots))
 
 
 def tuple_named(node: Mapping[str, Any]) -> type[tuple[Any, ...]]:

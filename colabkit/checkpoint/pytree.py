@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import complex_numbers, masked, sparse
+from colabkit.checkpoint import complex_numbers, masked, own_containers, sparse
 from colabkit.checkpoint.columns import (
     DEPTH_MAX,
     FEW,
@@ -100,6 +100,8 @@ class _Encoder:
         return self._container(value, path)
 
     def _container(self, value: Any, path: tuple[str, ...]) -> Any:
+        if (node := self._own(value, path)) is not None:
+            return node
         if isinstance(value, list):
             items = self._items(value, path)
             return items if isinstance(items, list) else {TAG: "list", "items": items}
@@ -128,10 +130,29 @@ class _Encoder:
             return {TAG: "complex", "value": [repr(value.real), repr(value.imag)]}
         return self._by_class(value, path)
 
+    def _own(self, value: Any, path: tuple[str, ...]) -> dict[str, Any] | None:
+        """Returns the node of a container of the user's class, None of one to be taken as plain."""
+        kind: Any = type(value)
+        if (plain := own_containers.plain_kind_of(kind)) is None:
+            return None
+        beside = own_containers.attributes_beside(value, plain)
+        try:
+            encode(beside, self._is_tensor)
+        except StateError:  # a lock, or who holds it: as good as can be
+            return None
+        return {
+            TAG: "own",
+            "class": place_of(kind),
+            "plain": self.encode(own_containers.plain_of(value, plain), path),
+            "attributes": self.encode(beside, (*path, "attributes")),
+        }
+
     def _by_class(self, value: Any, path: tuple[str, ...]) -> Any:
         if type(value).__module__ == "torch" and type(value).__name__ in CONSTANTS:
             return {TAG: "torch", "kind": type(value).__name__, "name": str(value)}
         if isinstance(value, enum.Enum) and can_be_found(type(value)):
+            if isinstance(value, enum.Flag) and value.name not in type(value).__members__:
+                return {TAG: "flags", "class": place_of(type(value)), "value": value.value}
             return {TAG: "enum", "class": place_of(type(value)), "name": value.name}
         if dataclasses.is_dataclass(value) and (held := fields_of(value)) is not None:
             fields = {key: self.encode(each, (*path, key)) for key, each in held.items()}
@@ -196,6 +217,8 @@ class _Encoder:
         return {TAG: "transposed", "array": tensor, "axes": np.argsort(axes).tolist()}
 
     def _array(self, value: Any, path: tuple[str, ...]) -> dict[str, Any]:
+        if (node := self._own(value, path)) is not None:
+            return node
         if isinstance(value, np.ma.MaskedArray):
             parts = {n: self.encode(e, (*path, n)) for n, e in masked.parts_of(value).items()}
             return {TAG: "masked", "parts": parts, "is_hard": value.hardmask}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import complex_numbers, masked, small_tensors, sparse
+from colabkit.checkpoint import complex_numbers, masked, own_containers, small_tensors, sparse
 from colabkit.checkpoint.columns import TAG, cells_of
 from colabkit.checkpoint.named_classes import (
     at_place,
@@ -143,6 +143,13 @@ def _member(value: Any, _many: Many) -> Any:
     return kind[value["name"]]
 
 
+def _flags(value: Any, _many: Many) -> Any:
+    kind = at_place(value["class"])
+    if not (isinstance(kind, type) and issubclass(kind, enum.Flag)):
+        raise missing(value)
+    return kind(value["value"])
+
+
 def _filled(value: Any, many: Many) -> Any:
     fields = value["fields"]
     return filled(dataclass_named(value), list(fields), list(many(fields.values())))
@@ -163,6 +170,9 @@ _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "deque": lambda value, many: collections.deque(many(value["items"]), value["maxlen"]),
     "frozenset": lambda value, many: frozenset(many(value["items"])),
     "namedtuple": _named,
+    "own": lambda value, many: own_containers.made_of(
+        value, *many([value["plain"], value["attributes"]])
+    ),
     "ordered": lambda value, many: collections.OrderedDict(_pairs(value, many)),
     "defaultdict": lambda value, many: collections.defaultdict(
         FACTORIES[value["factory"]], _pairs(value, many)
@@ -171,6 +181,7 @@ _DECODERS: dict[str, Callable[[Any, Many], Any]] = {
     "bytes": lambda value, _: bytes.fromhex(value["value"]),
     "complex": lambda value, _: complex(*map(float, value["value"])),
     "enum": _member,
+    "flags": _flags,
     "transposed": _transposed,
     "composite": _composed,
     "sparse": _sparse,

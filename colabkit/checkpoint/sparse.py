@@ -8,6 +8,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from colabkit.checkpoint import own_containers
 from colabkit.checkpoint.named_classes import at_place
 
 _BY_ROWS = {"crow_indices": "crow_indices", "col_indices": "col_indices", "values": "values"}
@@ -42,12 +43,18 @@ def _getters_of(layout: Any) -> Mapping[str, str]:
 
 
 def deep_copy(state: Any) -> Any:
-    """Returns what ``copy.deepcopy`` does, which PyTorch refuses some sparse tensors."""
+    """Returns what ``copy.deepcopy`` does, which PyTorch refuses some sparse tensors.
+
+    Of containers of the user's classes it leaves out what their bases do not know of.
+    """
     copies: dict[int, Any] = {}
     waiting = [state]
     while waiting:
         each = waiting.pop()
-        if isinstance(each, Mapping):
+        kind: Any = type(each)
+        if own_containers.copies_as_its_base(kind):
+            copies[id(each)] = own_containers.copied(each, deep_copy)
+        elif isinstance(each, Mapping):
             waiting += each.values()
         elif isinstance(each, list | tuple | collections.deque):
             waiting += each

@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from colabkit.checkpoint import axes_in_memory, deep_copy, encode
+from colabkit.checkpoint import (
+    attributes_beside,
+    axes_in_memory,
+    deep_copy,
+    encode,
+    plain_kind_of,
+    taken_over,
+)
 from colabkit.errors import ArgumentError, StateError
 from colabkit.frameworks.generators import generator_state, restore_generator
 from colabkit.frameworks.small_copies import small_copies
@@ -114,11 +121,13 @@ class KeptValues:
         self._coming.clear()
 
     def _check(self, name: str, value: Any) -> None:
+        kind: Any = type(value)
+        state = _state_of(value)
+        beside = attributes_beside(value, plain) if (plain := plain_kind_of(kind)) else {}
         try:
-            encode(_state_of(value), self._is_tensor)
+            encode((state, beside), self._is_tensor)
         except StateError as error:
-            kind = type(value).__name__
-            message = f"{name} is a {kind}, whose state cannot be stored: {error.message}"
+            message = f"{name} is a {kind.__name__}, whose state cannot be stored: {error.message}"
             hint = (
                 "Keep the numbers, arrays and generators that it is made of, or give it"
                 " state_dict and load_state_dict (or get_state and set_state)."
@@ -221,6 +230,9 @@ def _alike(passed: Any, stored: Any) -> Any:
 
 def refilled(passed: Any, stored: Any) -> Any:
     """Returns a stored container in the one that was passed, anything else as it is stored."""
+    kind: Any = type(passed)
+    if plain_kind_of(kind) is not None and type(stored) is kind:
+        return taken_over(passed, stored)
     if isinstance(passed, dict) and isinstance(stored, Mapping):
         passed.clear()
         passed.update(stored)

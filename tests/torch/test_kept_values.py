@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import collections
+import enum
 import random
+import types
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +116,49 @@ def test_the_mask_of_an_array_goes_on_with_it(is_hard, tmp_path):
     assert kept.scores.data.tolist() == [10, 1, 10, 3, 10, 5]
     assert kept.rows[0].tolist() == [None] * 6
     assert kept.scores.hardmask == is_hard
+
+
+class Replay(list):
+    """A memory that is written around in a ring."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.place = size, 0
+
+    def keep(self, item: float) -> None:
+        self[self.place : self.place + 1] = [item]
+        self.place = (self.place + 1) % self.size
+
+
+class Doing(enum.Flag):
+    MOVES = enum.auto()
+    LEARNS = enum.auto()
+
+
+def replayed(folder: Path, *, until: int) -> tuple[Any, ...]:
+    """A loop by a memory of its own; nothing is kept where the folder is none."""
+    run = None if folder.name == "by hand" else colabkit.Run(folder, progress=False, save_every=1)
+    passed = {"memory": Replay(3), "inner": {"memory": Replay(2)}, "doing": Doing.MOVES}
+    kept = types.SimpleNamespace(**passed) if run is None else run.state(**passed)
+    for item in range(9) if run is None else run.items(range(9)):
+        kept.memory.keep(item + sum(kept.memory))
+        kept.inner["memory"].keep(item - len(kept.memory))
+        kept.doing = Doing.MOVES | Doing.LEARNS if item > 2 else Doing.MOVES
+        if run is not None:
+            run.log(size=len(kept.memory))
+            run.flush()
+        if item == until:
+            raise ZeroDivisionError
+    memories = [kept.memory, kept.inner["memory"]]
+    return kept.doing, *((type(each), list(each), vars(each)) for each in memories)
+
+
+def test_lists_of_a_class_of_ones_own_and_joined_flags_go_on_as_they_were(tmp_path):
+    by_hand = replayed(tmp_path / "by hand", until=99)
+    for until in (4, 7):
+        with pytest.raises(ZeroDivisionError):
+            replayed(tmp_path / "run", until=until)
+    assert replayed(tmp_path / "run", until=99) == by_hand
 
 
 def test_values_that_nobody_has_asked_for_yet_are_not_lost(tmp_path):
