@@ -20,7 +20,7 @@ from colabkit.datasets.reading.web import Access
 from colabkit.datasets.resolve import Found, SourceKind, SourceLike, find_source
 from colabkit.errors import ArgumentError
 from colabkit.other_names import answering
-from colabkit.storage import asked, mount_of
+from colabkit.storage import asked, interrupts_as_such, mount_of
 
 _MD5, _SHA256 = r"[0-9a-f]{32}", r"[0-9a-f]{64}"
 
@@ -130,8 +130,9 @@ def dataset(
         subfolders=subfolders,
         nested=nested,
     )
-    slot = asked(lambda: _slot_of(request, dest))
-    return Call(request, slot, progress=progress).run()
+    with interrupts_as_such():
+        slot = asked(lambda: _slot_of(request, dest))
+        return Call(request, slot, progress=progress).run()
 
 
 def _slot_of(request: DatasetRequest, dest: str | os.PathLike[str] | None) -> Slot:

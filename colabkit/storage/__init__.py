@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from colabkit.doors import opened_on_use
 
 if TYPE_CHECKING:
-    from colabkit.storage.asking import asked
+    from colabkit.storage.asking import asked, interrupts_as_such
     from colabkit.storage.drive_mount import (
         DEFAULT_MOUNTPOINT,
         DriveMount,
@@ -82,6 +82,7 @@ __all__ = [
     "filesystem_type",
     "give_back",
     "hash_of",
+    "interrupts_as_such",
     "is_mountpoint",
     "is_readonly",
     "is_slow",
@@ -109,7 +110,7 @@ __all__ = [
 __getattr__, __dir__ = opened_on_use(
     __name__,
     {
-        "asking": "asked",
+        "asking": "asked interrupts_as_such",
         "drive_mount": (
             "DEFAULT_MOUNTPOINT DriveMount RemountOutcome RemountResult "
             "MountState Observation state_after wait_before_try_s"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 Answer = TypeVar("Answer")
@@ -45,3 +46,21 @@ def asked(question: Callable[[], Answer], *, timeout_s: float | None = None) -> 
     if failures:
         raise failures[0]
     return answers[0]
+
+
+@contextlib.contextmanager
+def interrupts_as_such() -> Iterator[None]:
+    """Raises the interrupt that Python's own locks answer otherwise.
+
+    Where a second Ctrl-C meets a wait that the first one ends, its lock is released by who does
+    not hold it, and that is a RuntimeError.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        before = error.__context__
+        while before is not None and not isinstance(before, KeyboardInterrupt):
+            before = before.__context__
+        if before is None or "lock" not in str(error):
+            raise
+        raise before from None
