@@ -31,5 +31,5 @@ def release(*, timeout_s: float = 3600.0) -> None:
         >>> release()
         This machine is not lent by Colab: there is nothing to give back.
     """
-    stop_with_cell("the machine is kept")
+    stop_with_cell("the machine is kept", once=False)
     give_back(say=say, upload=partial(upload_all, timeout_s=timeout_s), timeout_s=timeout_s)

@@ -15,6 +15,7 @@ from torch import nn
 
 import colabkit
 from colabkit.errors import ArgumentError, CheckpointMismatchError
+from colabkit.notebook import note_stopped
 from tests.torch.cases import arrays, network
 from tests.torch.dying import SystemCalls
 from tests.torch.killing import in_child, kill_self
@@ -382,10 +383,16 @@ def test_a_stop_ends_all_that_a_cell_would_train(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["__main__"], "In", cells, raising=False)
     with pytest.raises(KeyboardInterrupt, match="this call does not begin"):
         two_phases(tmp_path / "run", interrupt_at=4)
+    two_phases(tmp_path / "run")  # called again by a widget's button, which runs no cell
     with pytest.raises(KeyboardInterrupt, match="this call does not begin"):
-        two_phases(tmp_path / "another")
+        two_phases(tmp_path / "again", interrupt_at=4)
+    cells.append("")
+    two_phases(tmp_path / "again")
+
+
+def test_a_stop_of_fit_ends_a_loop_of_ones_own_behind_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "In", [""] * 7005, raising=False)
+    note_stopped()
     with pytest.raises(KeyboardInterrupt, match="this run does not begin"):
         colabkit.Run(tmp_path / "own", model=network())
-    assert [each.name for each in tmp_path.iterdir()] == ["run"]
-    cells.append("")
-    two_phases(tmp_path / "run")
+    assert [*tmp_path.iterdir()] == []
