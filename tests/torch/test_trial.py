@@ -111,13 +111,21 @@ def test_a_trial_touches_neither_the_objects_nor_the_random_streams(tmp_path, mo
 
 
 def test_what_comes_back_as_another_type_is_named(tmp_path):
-    class Holding(Kept):
-        def state_dict(self) -> dict[str, Any]:
-            return {**super().state_dict(), "settings": Settings(rate=0.1)}
+    class Unfound(dict):
+        """Of a function's, where no other process finds it."""
 
-    run = loop(tmp_path, kept=Holding())
-    said = "others.kept.settings is a Settings, which comes back as a dict"
+    class Holding(Kept):
+        def __init__(self, settings: dict[str, float]) -> None:
+            super().__init__()
+            self.settings = settings
+
+        def state_dict(self) -> dict[str, Any]:
+            return {**super().state_dict(), "settings": self.settings}
+
+    run = loop(tmp_path / "unfound", kept=Holding(Unfound(rate=0.1)))
+    said = "others.kept.settings is a Unfound, which comes back as a dict"
     assert said in str(run.verdict)
+    assert "others.kept" not in str(loop(tmp_path / "run", kept=Holding(Settings())).verdict)
 
 
 def test_what_may_hold_more_than_memory_is_not_copied(tmp_path):
