@@ -25,6 +25,7 @@ _PLAIN = (
     np.ndarray,
 )
 _FIXED = frozenset({tuple, frozenset, np.ndarray})
+_EMPTY = object()
 # Kinds of arrays that are stored otherwise, or are what they hold.
 _AS_THEY_ARE = (np.ma.MaskedArray, np.memmap)
 
@@ -55,15 +56,29 @@ def plain_of(value: Any, plain: Any) -> Any:
     return plain(items)
 
 
-def attributes_beside(value: Any, plain: Any) -> dict[str, Any]:
-    """Returns what a container has in attributes, which one of a plain kind has not."""
+def attributes_beside(value: Any, plain: Any) -> dict[str, Any] | None:
+    """Returns what a container has in attributes, which one of a plain kind has not.
+
+    None of a dict whose attributes are what it holds.
+    """
     kind: Any = type(value)
+    # Not by getattr: its class may answer any name by what it holds, or by KeyError.
+    own = _attribute(value, "__dict__", {})
+    if own is value:
+        return None
     slots = [name for name in slots_of(kind) if name not in slots_of(plain)]
-    held = {name: getattr(value, name) for name in slots if hasattr(value, name)}
-    return held | getattr(value, "__dict__", {})
+    held = {name: _attribute(value, name, _EMPTY) for name in slots}
+    return {**{name: each for name, each in held.items() if each is not _EMPTY}, **own}
 
 
-def made_of(node: Mapping[str, Any], plain: Any, attributes: Mapping[str, Any]) -> Any:
+def _attribute(value: Any, name: str, otherwise: Any) -> Any:
+    try:
+        return object.__getattribute__(value, name)
+    except AttributeError:
+        return otherwise
+
+
+def made_of(node: Mapping[str, Any], plain: Any, attributes: Mapping[str, Any] | None) -> Any:
     """Returns a container of its class; a plain one where the class is not there any more.
 
     Args:
@@ -92,6 +107,7 @@ def taken_over(passed: Any, stored: Any) -> Any:
         return stored
     plain = plain_of(stored, base)
     base.clear(passed)
+    _attribute(passed, "__dict__", {}).clear()
     _fill(passed, base, plain)
     _set(passed, attributes_beside(stored, base))
     return passed
@@ -141,6 +157,9 @@ def _fill(made: Any, base: Any, plain: Any) -> None:
         made.default_factory = plain.default_factory
 
 
-def _set(made: Any, attributes: Mapping[str, Any]) -> None:
+def _set(made: Any, attributes: Mapping[str, Any] | None) -> None:
+    if attributes is None:
+        object.__setattr__(made, "__dict__", made)
+        return
     for name, value in attributes.items():
         object.__setattr__(made, name, value)

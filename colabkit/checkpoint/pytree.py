@@ -67,8 +67,11 @@ class _Encoder:
         pack: Pack | None,
         tells: TellsApart | None,
         lays: LaysOut | None,
+        *,
+        is_trial: bool = False,
     ) -> None:
         self._is_tensor = is_tensor
+        self._is_trial = is_trial
         self._pack = pack
         self._columns = Columns(pack, self.encode) if pack is not None else None
         self._tells = tells
@@ -136,16 +139,22 @@ class _Encoder:
         if (plain := own_containers.plain_kind_of(kind)) is None:
             return None
         beside = own_containers.attributes_beside(value, plain)
-        try:
-            encode(beside, self._is_tensor)
-        except StateError:  # a lock, or who holds it: as good as can be
-            return None
+        if not self._is_trial and not self._can_take(beside, path):
+            return None  # it has a lock, or itself: as good as can be
         return {
             TAG: "own",
             "class": place_of(kind),
             "plain": self.encode(own_containers.plain_of(value, plain), path),
             "attributes": self.encode(beside, (*path, "attributes")),
         }
+
+    def _can_take(self, beside: Any, path: tuple[str, ...]) -> bool:
+        trial = _Encoder(self._is_tensor, None, None, None, is_trial=True)
+        try:
+            trial.encode(beside, (*path, "attributes"))
+        except StateError:
+            return False
+        return True
 
     def _by_class(self, value: Any, path: tuple[str, ...]) -> Any:
         if type(value).__module__ == "torch" and type(value).__name__ in CONSTANTS:

@@ -42,18 +42,28 @@ def _getters_of(layout: Any) -> Mapping[str, str]:
     return _MEMBERS.get(str(layout), {})
 
 
-def deep_copy(state: Any) -> Any:
+def deep_copy(
+    state: Any, memo: dict[int, Any] | None = None, within: frozenset[int] = frozenset()
+) -> Any:
     """Returns what ``copy.deepcopy`` does, which PyTorch refuses some sparse tensors.
 
     Of containers of the user's classes it leaves out what their bases do not know of.
+
+    Args:
+        state: What is copied.
+        memo: As for ``copy.deepcopy``.
+        within: Containers that are being copied, by id: they may hold themselves.
     """
-    copies: dict[int, Any] = {}
+    copies: dict[int, Any] = {} if memo is None else memo
     waiting = [state]
     while waiting:
         each = waiting.pop()
         kind: Any = type(each)
         if own_containers.copies_as_its_base(kind):
-            copies[id(each)] = own_containers.copied(each, deep_copy)
+            around = within | {id(each)}
+            if id(each) not in copies and around != within:
+                copy_part = functools.partial(deep_copy, memo=copies, within=around)
+                copies[id(each)] = own_containers.copied(each, copy_part)
         elif isinstance(each, Mapping):
             waiting += each.values()
         elif isinstance(each, list | tuple | collections.deque):

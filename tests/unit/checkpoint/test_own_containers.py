@@ -72,6 +72,25 @@ class Guarded(dict):
         self.lock = threading.Lock()
 
 
+class Answering(dict):
+    """Answers any name by what it holds, or by KeyError."""
+
+    __slots__ = ("place",)
+
+    def __getattr__(self, name: str) -> Any:
+        return self[name]
+
+
+class Attributed(dict):
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+        self.__dict__ = self
+
+
+class Node(list):
+    above: Any = None
+
+
 def memory() -> Memory:
     made = Memory(8)
     made.extend([1, (2.5, None)])
@@ -93,6 +112,8 @@ def grid() -> Grid:
 MADE = {
     "list": memory,
     "dict": lambda: Settings(rate=0.1, sizes=Settings(a=[1, 2])),
+    "answering": lambda: Answering(a=1),
+    "attributes": lambda: Attributed(a=[1]),
     "ordered": lambda: Output(0.5),
     "deque": lambda: Window([1, 2, 3], maxlen=3),
     "defaultdict": counts,
@@ -115,7 +136,9 @@ def held(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist(), vars(value)
     if isinstance(value, dict):
-        return [*dict.items(value)], vars(value) if hasattr(value, "__dict__") else value.total
+        slots = [each.total for each in [value] if isinstance(value, Counts)]
+        own = {} if isinstance(value, Answering | Counts) else vars(value)
+        return [*dict.items(value)], own, slots
     if isinstance(value, list):
         return [*list.__iter__(value)], vars(value)
     return value
@@ -157,8 +180,39 @@ def test_a_copy_is_of_the_same_class(make):
 
 def test_one_takes_over_what_another_holds_and_has():
     passed, stored = memory(), memory()
+    passed.begun = True
     stored.size = 5
     stored.append(3)
     assert taken_over(passed, stored) is passed
     assert held(passed) == held(stored)
     assert taken_over(Window([1], maxlen=2), stored) is stored
+    of_attributes = Attributed(a=1)
+    assert taken_over(of_attributes, Attributed(b=2)) is of_attributes
+    assert vars(of_attributes) == of_attributes == {"b": 2}
+
+
+@pytest.mark.parametrize("back", [restored, deep_copy])
+def test_attributes_that_are_what_a_dict_holds_stay_so(back):
+    found = back({"is": Attributed(a=1)})["is"]
+    found.a = 2
+    assert found == {"a": 2}
+    assert vars(found) is found
+
+
+def test_one_that_holds_itself_is_stored_without_and_copied_with():
+    top = Node([Node([1])])
+    top[0].above = top
+    assert restored(top) == [[1]]
+    copy = deep_copy(top)
+    assert copy == [[1]]
+    assert isinstance(copy[0].above, Node)
+
+
+def test_what_two_share_they_share_in_a_copy():
+    tensor = torch.ones(1)
+    node = Node([tensor])
+    node.above = tensor
+    copy = deep_copy({"node": node, "tensor": tensor})
+    assert copy["node"][0] is copy["tensor"]
+    assert copy["node"].above is copy["tensor"]
+    assert copy["tensor"] is not tensor
