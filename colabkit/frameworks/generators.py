@@ -62,20 +62,10 @@ def find_generators_in_data(root: object, kinds: tuple[type, ...]) -> list[objec
     return list(search_in_data(root, kinds).found.values())
 
 
-def search_in_data(root: object, kinds: tuple[type, ...]) -> Search:
+def search_in_data(root: object, kinds: tuple[type, ...]) -> WatchingSearch:
     """Returns what a search through a dataset or collate function has found."""
-    search = Search(root, kinds, depth_max=_DEPTH_IN_DATA, objects_max=_OBJECTS_IN_DATA)
-    return search if search.is_whole else Search(root, kinds, depth_max=_DEPTH_MAX)
-
-
-@dataclasses.dataclass(slots=True)
-class Holder:
-    """An object that a generator may come into, with what it held, and what within it may."""
-
-    value: Any
-    read: Callable[[Any], list[object]]
-    held: list[object]
-    within: list[Holder] = dataclasses.field(default_factory=list)
+    search = WatchingSearch(root, kinds, depth_max=_DEPTH_IN_DATA, objects_max=_OBJECTS_IN_DATA)
+    return search if search.is_whole else WatchingSearch(root, kinds, depth_max=_DEPTH_MAX)
 
 
 class Search:
@@ -83,7 +73,6 @@ class Search:
 
     Attributes:
         found: Each generator once, by the way that leads to it.
-        holders: What more may come into.
         is_whole: Whether all objects were looked at.
     """
 
@@ -96,9 +85,6 @@ class Search:
         objects_max: int | None = None,
     ) -> None:
         self.found: dict[str, object] = {}
-        self.holders: list[Holder] = []
-        self._within = self.holders
-        self._are_rows = False
         self._wanted, self._depth_max = (*_KINDS, *kinds), depth_max
         self._seen: dict[int, object] = {}
         self._classes: dict[type, None] = {}
@@ -111,11 +97,7 @@ class Search:
             self._classes.clear()
             self._functions.clear()
             for namespace, name in named:
-                value = namespace[name]
-                self._within = []
-                self._visit(value, f":{name}", near, most)
-                read = functools.partial(_named, name=name)
-                self.holders.append(Holder(namespace, read, [value], self._within))
+                self._enter_named(namespace, name, near, most)
 
     def _visit(self, value: object, way: str, depth: int, most: int | None) -> None:
         if isinstance(value, self._wanted):
@@ -133,6 +115,48 @@ class Search:
             self._enter(value, way, depth, most)
 
     def _enter(self, value: object, way: str, depth: int, most: int | None) -> None:
+        children = _reader_of(value)(value)
+        for name, child in zip(_names_in(value, len(children)), children, strict=True):
+            if not _holds_nothing(child):
+                self._visit(child, f"{way}.{name}", depth + 1, most)
+
+    def _enter_named(
+        self, namespace: Mapping[str, object], name: str, depth: int, most: int
+    ) -> None:
+        self._visit(namespace[name], f":{name}", depth, most)
+
+
+@dataclasses.dataclass(slots=True)
+class Holder:
+    """An object that a generator may come into, with what it held, and what within it may."""
+
+    value: Any
+    read: Callable[[Any], list[object]]
+    held: list[object]
+    within: list[Holder] = dataclasses.field(default_factory=list)
+
+
+class WatchingSearch(Search):
+    """A search that also finds where generators may come.
+
+    Attributes:
+        holders: What more may come into.
+    """
+
+    def __init__(
+        self,
+        root: object,
+        kinds: tuple[type, ...],
+        *,
+        depth_max: int,
+        objects_max: int | None = None,
+    ) -> None:
+        self.holders: list[Holder] = []
+        self._within = self.holders
+        self._are_rows = False
+        super().__init__(root, kinds, depth_max=depth_max, objects_max=objects_max)
+
+    def _enter(self, value: object, way: str, depth: int, most: int | None) -> None:
         read = _reader_of(value)
         children = read(value)
         holder = Holder(value, read, children)
@@ -148,6 +172,14 @@ class Search:
             not (is_row and type(value) in _CONTAINERS) and _may_come_to_hold_more(value)
         ):
             self._within.append(holder)
+
+    def _enter_named(
+        self, namespace: Mapping[str, object], name: str, depth: int, most: int
+    ) -> None:
+        value, self._within = namespace[name], []
+        self._visit(value, f":{name}", depth, most)
+        read = functools.partial(_named, name=name)
+        self.holders.append(Holder(namespace, read, [value], self._within))
 
 
 def _are_rows(value: object, children: Sequence[object], is_row: bool) -> bool:

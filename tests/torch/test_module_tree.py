@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 import colabkit
 from colabkit.frameworks.torch.module_tree import ModuleTree
 from colabkit.frameworks.torch.python_attributes import PythonAttributes
+from colabkit.frameworks.torch.randomness import generators_in
 
 LAYERS = 500
 
@@ -24,12 +26,13 @@ class Scaled(nn.Linear):
 
 
 class Layer(nn.Linear):
-    """A layer with a buffer, a switch and a counter."""
+    """A layer with a buffer, a switch, a counter, a list and a tuple."""
 
     def __init__(self) -> None:
         super().__init__(1, 1)
         self.register_buffer("sum", torch.zeros(1))
         self.is_open, self.calls = True, 1
+        self.rates, self.stride = [0.5, 1], (1, (2, "same"))
 
 
 def model() -> nn.Sequential:
@@ -70,6 +73,16 @@ CHANGES = {
     "equal and of another type": lambda layer: setattr(layer, "calls", True),
     "a new attribute": lambda layer: setattr(layer, "seen", 3),
     "a list": lambda layer: setattr(layer, "seen", [3]),
+    "an item of a list": lambda layer: layer.rates.__setitem__(0, 0.25),
+    "an equal item of another type": lambda layer: layer.rates.__setitem__(1, True),
+    "an item more": lambda layer: layer.rates.append(2),
+    "an item less": lambda layer: layer.rates.pop(),
+    "many items": lambda layer: layer.rates.extend(range(100)),
+    "an item that can change": lambda layer: layer.rates.append([1]),
+    "a list no more": lambda layer: setattr(layer, "rates", 3),
+    "letters for a list": lambda layer: setattr(layer, "rates", "ab"),
+    "another tuple": lambda layer: setattr(layer, "stride", (1, (3, "same"))),
+    "a tuple that can change": lambda layer: setattr(layer, "stride", (1, [2])),
     "an attribute under another name": renamed,
 }
 
@@ -134,6 +147,15 @@ def test_a_list_that_grows_in_a_layer_is_saved_each_time():
         tree.look()
         assert attributes.state_dict()["values"] == {"2": {"seen": [*range(count + 1)]}}
         assert tree.version == 1
+
+
+def test_what_comes_to_lie_in_a_list_of_a_layer_is_searched_from_then_on():
+    module = model()
+    tree = ModuleTree(module)
+    assert tree.searched()[1] == []
+    module[2].rates.append(drawn := random.Random(0))
+    tree.look()
+    assert generators_in(*tree.searched()) == [drawn]
 
 
 def test_what_was_restored_stays_in_later_checkpoints():

@@ -27,6 +27,10 @@ _HOLDERS = ("_parameters", "_buffers", "_modules", "_state_dict_hooks", "_state_
 _DECIDING = ("state_dict", "_save_to_state_dict", "get_extra_state")
 _DICTS = frozenset({dict, type(nn.Module()._forward_hooks)})
 PLAIN = frozenset({torch.Tensor, nn.Parameter})
+_UNCHANGING = UNCHANGING | {torch.dtype, torch.device}
+_TUPLES = frozenset({tuple, torch.Size})
+# Of a longer list the items are not compared each time.
+_ITEMS_MAX = 16
 # Fewer than this are asked for their state each time.
 _MANY = 1000
 # So many modules at a time stay in the processor's cache until all of them was read.
@@ -102,7 +106,7 @@ class ModuleTree:
         return dict(zip(self.parameters, self.flags(), strict=True))
 
     def searched(self) -> tuple[list[nn.Module], list[nn.Module]]:
-        """Returns all modules, and those that keep more than numbers and words."""
+        """Returns all modules, and those that keep more than simple attributes."""
         return list(self.modules.values()), [self.modules[path] for path in self._others]
 
     def take_touched(self) -> list[str]:
@@ -171,7 +175,8 @@ class _Few:
     Attributes:
         content: Each module's class and dicts, and all that these hold; None where it is a
             scripted one, which keeps its own elsewhere.
-        simple: By path, the attributes of those that keep nothing but numbers and words.
+        simple: By path, the attributes of those that keep nothing but numbers, words, and short
+            lists and tuples of these.
 
     Args:
         modules: By path.
@@ -193,7 +198,7 @@ class _Few:
         """Returns the simple ones whose attributes are others than they were."""
         before, own = self._values, list(self.simple.values())
         self._counts = list(map(len, own))
-        self._readers = [_reader_of(tuple(each)) for each in own]
+        self._readers = [_reader_of(tuple(each), _lists_in(each)) for each in own]
         self._values = [read(each) for read, each in zip(self._readers, own, strict=True)]
         together = zip(self.simple, self._values, before, strict=True)
         return [path for path, now, was in together if not _are_same(now, was)]
@@ -205,9 +210,10 @@ class _Few:
             return False
         try:
             now = [read(each) for read, each in zip(self._readers, own, strict=True)]
-        except KeyError:
-            return False  # as many as before, and one of them under another name
-        return all(map(operator.is_, _chained(now), _chained(self._values)))
+        except (KeyError, TypeError):
+            return False  # one of them under another name, or no list any more
+        are_as_many = list(map(len, now)) == list(map(len, self._values))
+        return are_as_many and all(map(operator.is_, _chained(now), _chained(self._values)))
 
     def _content_now(self) -> list[object] | None:
         try:
@@ -327,16 +333,41 @@ def _named(module: nn.Module) -> tuple[dict[str, nn.Parameter], list[list[str]]]
 
 
 @functools.cache
-def _reader_of(names: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-    """Returns what reads of a module's attributes those that say something of it alone."""
+def _reader_of(
+    names: tuple[str, ...], lists: tuple[str, ...]
+) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
+    """Returns what reads of a module's attributes those that say something of it alone.
+
+    Args:
+        names: Of all attributes.
+        lists: Of those whose items are read as well.
+    """
     read = [name for name in names if name not in OF_ANY_MODULE]
     # Of one name alone it would return no tuple.
-    return operator.itemgetter(*read, "training", "_modules")
+    values_of = operator.itemgetter(*read, "training", "_modules")
+    if not lists:
+        return values_of
+    return lambda own: (*values_of(own), *_chained(own[name] for name in lists))
+
+
+def _lists_in(own: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(name for name, value in own.items() if type(value) is list)
 
 
 def _is_simple(own: Mapping[str, Any]) -> bool:
-    """Whether a module keeps nothing that can change and stay the same object."""
-    return all(type(own[name]) in UNCHANGING for name in own.keys() - OF_ANY_MODULE)
+    """Whether a module keeps nothing that can change, but short lists of what cannot."""
+    values = [own[name] for name in own.keys() - OF_ANY_MODULE]
+    return all(
+        type(each) in UNCHANGING
+        or (type(each) is list and len(each) <= _ITEMS_MAX and all(map(_cannot_change, each)))
+        or _cannot_change(each)
+        for each in values
+    )
+
+
+def _cannot_change(value: Any) -> bool:
+    kind = type(value)
+    return kind in _UNCHANGING or (kind in _TUPLES and all(map(_cannot_change, value)))
 
 
 def _flat(dicts: Collection[Mapping[Any, Any]]) -> list[Any]:
