@@ -24,6 +24,8 @@ from colabkit.runs.verdict import ResumeVerdict
 
 _MEET_EVERY_S = 0.25
 _MEET_STEPS_MAX = 256
+# Hashes of the weights, and of what a process may have for itself.
+_Compared = tuple[str, dict[Where, str]]
 
 
 class Agreeing(LeftLoops):
@@ -36,6 +38,8 @@ class Agreeing(LeftLoops):
     _met_step = _next_meeting_step = 0
     _met_s = 0.0
     _has_compared = _has_heard = False
+    # Whether rank 0 most likely saves at the next meeting, to which all bring what is compared.
+    _expects_save = False
     # What all have agreed on: that each can save, and that nobody had anything for itself.
     _can_all_save = _are_alike = False
     # The modules whose buffers each step begins with as process 0 has them.
@@ -90,21 +94,31 @@ class Agreeing(LeftLoops):
         """Tells all processes what any of them knows, and where they meet again."""
         is_late = self._leads and self._agreed.is_time_up()
         wants_save = self._kept.agrees_to_save(self.step, counts=counts)
-        asked = (self._interrupts.pending, is_late, wants_save, self._stride(now_s))
-        held = (asked, self._can_save_here(), self._evaluation.holding())
-        every, can_save, places = zip(
+        stride = self._stride(now_s)
+        in_s = now_s - self._met_s
+        expects = not wants_save and self._kept.expects_to_save(self.step + stride, in_s=in_s)
+        asked = (self._interrupts.pending, is_late, wants_save, stride, expects)
+        can_save, places = self._can_save_here(), self._evaluation.holding()
+        brings = self._expects_save and can_save and not places
+        compared, states = self._to_compare(are_saved=True) if brings else (None, {})
+        held = (asked, can_save, places, compared)
+        every, all_can, every_places, all_compared = zip(
             *self._world.gather(held, at=f"step {self.step:,}"), strict=True
         )
-        pending, is_over, wants_save, stride = map(max, zip(*every, strict=True))
-        self._can_all_save = all(can_save)
-        self._evaluation.agree_on(places)
+        pending, is_over, wants_save, stride, expects = map(max, zip(*every, strict=True))
+        self._can_all_save = all(all_can)
+        self._evaluation.agree_on(every_places)
         # One that came while they met waits for the next meeting.
         self._has_heard = bool(pending)
         self._agreed.time_is_up = bool(is_over)
         is_to_save = bool(wants_save) and self._can_all_save
         self._kept.note_agreed(self.step if is_to_save else -1)
-        if is_to_save or not self._has_compared:
+        if is_to_save and None not in all_compared:
+            self._compare(states, all_compared)
+            self._kept.note_called(self._kept.call_ahead())
+        elif is_to_save or not self._has_compared:
             self._require_replicas(saves=is_to_save)
+        self._expects_save = bool(expects)
         self._met_step, self._met_s = self.step, now_s
         self._next_meeting_step = self.step + stride
 
@@ -268,12 +282,31 @@ class Agreeing(LeftLoops):
         Args:
             saves: Whether all have agreed to save here, so that rank 0 says how.
         """
-        self._has_compared = True
         call = self._kept.call_ahead() if saves else None
-        states = self._own_states(are_saved=saves)
-        held = (self._digest(), self._digests_of(states), call)
-        found = self._world.gather(held, at=f"the weights of step {self.step:,}")
-        digests, own, calls = zip(*found, strict=True)
+        compared, states = self._to_compare(are_saved=saves)
+        found = self._world.gather((compared, call), at=f"the weights of step {self.step:,}")
+        every, calls = zip(*found, strict=True)
+        self._compare(states, every)
+        self._kept.note_called(calls[0])
+
+    def _to_compare(self, *, are_saved: bool) -> tuple[_Compared, dict[Where, Any]]:
+        """Returns hashes of what this process holds, and what it may have for itself.
+
+        Args:
+            are_saved: Whether a save is next.
+        """
+        states = self._own_states(are_saved=are_saved)
+        return (self._digest(), self._digests_of(states)), states
+
+    def _compare(self, states: Mapping[Where, Any], every: Sequence[_Compared]) -> None:
+        """Takes up what differs; raises ReplicasDifferError where weights do.
+
+        Args:
+            states: What this process may have for itself.
+            every: The hashes of each process.
+        """
+        self._has_compared = True
+        digests, own = zip(*every, strict=True)
         if apart := [rank for rank, each in enumerate(digests) if each != digests[0]]:
             message = (
                 f"By step {self.step} the weights in process {apart[0]} are no longer those in"
@@ -285,7 +318,6 @@ class Agreeing(LeftLoops):
             )
             raise ReplicasDifferError(message, hint=hint)
         self._take_own(states, own)
-        self._kept.note_called(calls[0])
 
     def _agreed_best(self, is_best: bool) -> bool:
         return self._world.share(is_best, at="what an epoch came to")

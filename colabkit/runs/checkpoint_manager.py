@@ -214,12 +214,12 @@ class CheckpointManager:
         self._opened().raise_if_failed()
         return self.is_due(step, counts=counts) and self._offer(step)
 
-    def is_due(self, step: int, *, counts: bool = False) -> bool:
-        """Whether the policy asks for a save; see ``save_if_due``."""
+    def is_due(self, step: int, *, counts: bool = False, in_s: float = 0.0) -> bool:
+        """Whether the policy asks for a save, so many seconds from now; see ``save_if_due``."""
         status = self._opened().status()
         return status.wants_retake or self._policy.due(
             steps_since=max(step - self._last_step, counts),
-            seconds_since=self._clock() - self._last_save_s,
+            seconds_since=self._clock() - self._last_save_s + in_s,
             timings=status.timings,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from colabkit.checkpoint import Cutter
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.processes import Processes
+from colabkit.runs.pieces import cutter_of
 
 READ, CANNOT = "a checkpoint to read together", "cannot read it"
 
@@ -29,9 +30,3 @@ class OtherReaders:
             return None
         self.newest = "" if problems else name
         return problems[0] if problems else ""
-
-
-def cutter_of(adapter: FrameworkAdapter) -> Cutter:
-    """Returns what this process wants of tensors in pieces."""
-    cutter: Cutter = adapter.cutter()  # type: ignore[attr-defined]  # one that has pieces has it
-    return cutter

@@ -35,8 +35,9 @@ from colabkit.errors import CheckpointCorruptError, ColabKitError
 from colabkit.frameworks.base import FrameworkAdapter
 from colabkit.frameworks.processes import Processes, process_count
 from colabkit.runs.checkpoint_manager import CheckpointManager, Snapshot
-from colabkit.runs.other_readers import CANNOT, READ, OtherReaders, cutter_of
+from colabkit.runs.other_readers import CANNOT, READ, OtherReaders
 from colabkit.runs.own_states import with_own
+from colabkit.runs.pieces import cutter_of, is_sharded, leave_in_pieces
 from colabkit.storage import RemountResult, volume_at
 
 _NEWEST, _CHOSEN = "the newest checkpoint", "the checkpoint that resume= names"
@@ -150,6 +151,11 @@ class LeadingManager(CheckpointManager):
     def agrees_to_save(self, step: int, *, counts: bool) -> bool:
         """Whether a save is due and can begin; the copies of the weights are compared before."""
         return self.is_due(step, counts=counts) and not self._opened().is_busy
+
+    def expects_to_save(self, step: int, *, in_s: float) -> bool:
+        """Whether a save most likely begins at a step, for which the others need not be called."""
+        is_free = not (may_call(self._adapter) or self._opened().is_busy)
+        return is_free and self.is_due(step, in_s=in_s)
 
     def note_agreed(self, step: int) -> None:
         """Takes the step at which all have agreed to save, -1 where they have not."""
@@ -384,6 +390,10 @@ class FollowingManager(CheckpointManager):
         """Asks for nothing."""
         return False
 
+    def expects_to_save(self, step: int, *, in_s: float) -> bool:  # noqa: ARG002
+        """Expects nothing."""
+        return False
+
     def note_agreed(self, step: int) -> None:
         """Takes the step at which all have agreed to save, -1 where they have not."""
         self._agreed_step = step
@@ -427,11 +437,6 @@ class FollowingManager(CheckpointManager):
         """Keeps no place."""
 
 
-def is_sharded(adapter: FrameworkAdapter) -> bool:
-    """Whether each process holds but pieces of what a checkpoint holds."""
-    return bool(getattr(adapter, "is_sharded", False))
-
-
 def may_call(adapter: FrameworkAdapter) -> bool:
     """Whether rank 0 calls the others to snapshots at all."""
     return WRITE_TOGETHER or is_sharded(adapter)
@@ -440,9 +445,3 @@ def may_call(adapter: FrameworkAdapter) -> bool:
 def reads_apart(adapter: FrameworkAdapter) -> bool:
     """Whether each process reads its own pieces."""
     return READ_PIECES and is_sharded(adapter)
-
-
-def leave_in_pieces(adapter: FrameworkAdapter, *, when: bool) -> None:
-    """Has the adapter's next sections hold this process's pieces, rather than whole tensors."""
-    if is_sharded(adapter):
-        adapter.leaves_pieces = when  # type: ignore[attr-defined]  # one that has pieces has it

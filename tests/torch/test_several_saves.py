@@ -17,7 +17,8 @@ import colabkit
 from colabkit.checkpoint import RunFolder, saver
 from colabkit.frameworks.torch import TorchBackend, world
 from tests import abilities
-from tests.torch.ranks import came_through, killed, together
+from tests.torch.cases import network
+from tests.torch.ranks import came_through, failure, killed, together
 from tests.torch.several_pieces import train_in_pieces
 from tests.torch.several_ways import KillRanks, result, same_weights, train
 
@@ -94,6 +95,63 @@ def test_a_save_in_the_course_is_one_meeting_beside_that_which_agrees_on_it(trai
         assert [of_steps[step + 1] - of_steps[step] for step in range(1, 5)] == [2] * 4, met
 
     came_through(work, 2, tmp_path)
+
+
+class Flushing:
+    """Waits for each save, and takes down how many meetings there were up to each step."""
+
+    def __init__(self) -> None:
+        self._met = 0
+        self.of_steps: dict[int, int] = {}
+        gather = world.World.gather
+
+        def counted(joined: Any, value: Any, *, at: str) -> Any:
+            self._met += 1
+            return gather(joined, value, at=at)
+
+        world.World.gather = counted  # type: ignore[method-assign]
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        run.flush()
+        self.of_steps[step] = self._met
+
+
+def test_a_save_that_is_foreseen_is_compared_where_it_is_agreed_on(tmp_path):
+    def work(_: int) -> None:
+        flushing = Flushing()
+        train(tmp_path, callbacks=[flushing], save_every=2, epochs=1, keep=20)
+        met = flushing.of_steps
+        # The first step of a session is compared whether it is saved or not.
+        assert [met[step + 1] - met[step] for step in range(2, 5)] == [1] * 3, met
+
+    came_through(work, 2, tmp_path)
+    steps = [info.step for info in colabkit.checkpoints(tmp_path / "run", verify=True)]
+    assert {2, 4, 6} <= set(steps)
+
+
+class NudgeAt:
+    """Changes a weight in one process alone, behind a step."""
+
+    def __init__(self, model: nn.Module, step: int) -> None:
+        self.model, self.step = model, step
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        run.flush()
+        if step == self.step and dist.get_rank() == 1:
+            self.model[0].bias.data[0] += 1e-3
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_no_save_that_is_foreseen_is_of_weights_that_have_come_apart(step, tmp_path):
+    def work(_: int) -> None:
+        model = network()
+        train(tmp_path, model=model, callbacks=[NudgeAt(model, step)], save_every=2, keep=20)
+
+    assert 0 not in together(work, 2, tmp_path)
+    for rank in (0, 1):
+        assert "ReplicasDifferError" in failure(tmp_path, rank)
+    steps = [info.step for info in colabkit.checkpoints(tmp_path / "run", verify=True)]
+    assert max(steps) <= step
 
 
 class Recorded:
