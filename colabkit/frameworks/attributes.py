@@ -34,8 +34,8 @@ _GENERATORS = (random.Random, np.random.Generator, np.random.RandomState)
 # They show, write or wait, and nothing is trained by what they are.
 _TRAINING_NOTHING = frozenset(
     {
-        "_csv", "_io", "_thread", "IPython", "comet_ml", "concurrent", "contextlib", "csv",
-        "datetime", "io", "ipywidgets", "logging", "matplotlib", "mlflow", "pathlib", "rich",
+        "_csv", "_io", "_thread", "IPython", "colabkit", "comet_ml", "concurrent", "contextlib",
+        "csv", "datetime", "io", "ipywidgets", "logging", "matplotlib", "mlflow", "pathlib", "rich",
         "tensorboard", "tensorboardX", "threading", "time", "tqdm", "wandb", "weakref",
     }
 )  # fmt: skip

@@ -702,3 +702,26 @@ def test_a_network_that_a_callback_makes_in_mid_run_is_named(tmp_path):
     )
     (said,) = history.verdict.reasons
     assert said == "callback 0 Judging.judge (Linear) changes in training and cannot be saved"
+
+
+class Holding:
+    """Holds the run that it is called with, and what that has noted."""
+
+    def on_train_begin(self, run: Any) -> None:
+        self.run, self.history = run, run.history
+
+
+def test_a_callback_that_holds_the_run_loses_nothing(tmp_path):
+    def fitted() -> colabkit.History:
+        return colabkit.fit(
+            network(),
+            arrays(),
+            tmp_path,
+            callbacks=[Holding()],
+            epochs=2,
+            progress=False,
+            save_every=1,
+        )
+
+    assert not fitted().verdict.reasons
+    assert not fitted().verdict.reasons
