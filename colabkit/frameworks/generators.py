@@ -21,6 +21,9 @@ _DEPTH_MAX = 5
 # generator of a dataset is looked for. Where there are more, only near the top.
 _DEPTH_IN_DATA, _OBJECTS_IN_DATA = 24, 4000
 _ITEMS_MAX = 64
+# One of a sample each: where some items of a container hold generators, so many are looked at.
+ITEMS_WITH_GENERATORS_MAX = 2048
+_PROBES = 16
 _ITEMS_OF_STRUCTURE = 16
 _KINDS = (random.Random, np.random.Generator, np.random.RandomState)
 # Those behind the functions of random and numpy.random, which every run seeds itself.
@@ -86,6 +89,7 @@ class Search:
     ) -> None:
         self.found: dict[str, object] = {}
         self._wanted, self._depth_max = (*_KINDS, *kinds), depth_max
+        self._known = set(map(id, _GLOBAL))
         self._seen: dict[int, object] = {}
         self._classes: dict[type, None] = {}
         self._functions: list[types.FunctionType] = []
@@ -101,8 +105,8 @@ class Search:
 
     def _visit(self, value: object, way: str, depth: int, most: int | None) -> None:
         if isinstance(value, self._wanted):
-            is_known = any(value is each for each in (*_GLOBAL, *self.found.values()))
-            if not is_known:
+            if id(value) not in self._known:
+                self._known.add(id(value))
                 self.found[way if way not in self.found else f"{way}+{len(self.found)}"] = value
         elif depth < self._depth_max and not isinstance(value, _LEAVES):
             if id(value) in self._seen or (most is not None and len(self._seen) >= most):
@@ -115,10 +119,27 @@ class Search:
             self._enter(value, way, depth, most)
 
     def _enter(self, value: object, way: str, depth: int, most: int | None) -> None:
-        children = _reader_of(value)(value)
+        found, children = len(self.found), _reader_of(value)(value)
+        self._visit_all(value, children, way, depth, most)
+        if _is_long(value):
+            self._visit_probes(value, way, depth, most)
+            if len(self.found) > found:
+                self._visit_all(value, _most_items(value), way, depth, most)
+
+    def _visit_all(
+        self, value: object, children: list[object], way: str, depth: int, most: int | None
+    ) -> None:
         for name, child in zip(_names_in(value, len(children)), children, strict=True):
-            if not _holds_nothing(child):
-                self._visit(child, f"{way}.{name}", depth + 1, most)
+            self._visit_child(child, f"{way}.{name}", depth, most)
+
+    def _visit_child(self, child: object, way: str, depth: int, most: int | None) -> None:
+        if not _holds_nothing(child):
+            self._visit(child, way, depth + 1, most)
+
+    def _visit_probes(self, value: Any, way: str, depth: int, most: int | None) -> None:
+        """Looks at some items of a long container beyond the first."""
+        for name, child in _probes_in(value):
+            self._visit_child(child, f"{way}.{name}", depth, most)
 
     def _enter_named(
         self, namespace: Mapping[str, object], name: str, depth: int, most: int
@@ -141,6 +162,7 @@ class WatchingSearch(Search):
 
     Attributes:
         holders: What more may come into.
+        leaves_some: Whether a container of generators was too long to look at all of it.
     """
 
     def __init__(
@@ -153,25 +175,38 @@ class WatchingSearch(Search):
     ) -> None:
         self.holders: list[Holder] = []
         self._within = self.holders
+        self.leaves_some = False
         self._are_rows = False
         super().__init__(root, kinds, depth_max=depth_max, objects_max=objects_max)
 
-    def _enter(self, value: object, way: str, depth: int, most: int | None) -> None:
+    def _enter(self, value: Any, way: str, depth: int, most: int | None) -> None:
         read = _reader_of(value)
         children = read(value)
         holder = Holder(value, read, children)
         around, self._within = self._within, holder.within
         is_row, self._are_rows = self._are_rows, _are_rows(value, children, self._are_rows)
-        for name, child in zip(_names_in(value, len(children)), children, strict=True):
-            if not _holds_nothing(child):
-                self._visit(child, f"{way}.{name}", depth + 1, most)
-            elif not self._are_rows and _may_come_to_hold_more(child):
-                self._within.append(Holder(child, _reader_of(child), []))
+        found: int = len(self.found)
+        self._visit_all(value, children, way, depth, most)
+        if _is_long(value):
+            self._visit_probes(value, way, depth, most)
+        if len(self.found) > found and read in _OF_ITEMS:
+            holder.read, holder.held = _most_items, _most_items(value)
+            if _is_long(value):
+                self._visit_all(value, holder.held, way, depth, most)
+            # Where a few are found among so many, as in a transform that all share, they are all.
+            are_many = len(self.found) - found > _PROBES
+            self.leaves_some |= are_many and len(value) > ITEMS_WITH_GENERATORS_MAX
         self._within, self._are_rows = around, is_row
         if holder.within or (
             not (is_row and type(value) in _CONTAINERS) and _may_come_to_hold_more(value)
         ):
             self._within.append(holder)
+
+    def _visit_child(self, child: object, way: str, depth: int, most: int | None) -> None:
+        if not _holds_nothing(child):
+            self._visit(child, way, depth + 1, most)
+        elif not self._are_rows and _may_come_to_hold_more(child):
+            self._within.append(Holder(child, _reader_of(child), []))
 
     def _enter_named(
         self, namespace: Mapping[str, object], name: str, depth: int, most: int
@@ -220,12 +255,35 @@ def _reader_of(value: object) -> Callable[[Any], list[object]]:
     return _of_function if isinstance(value, types.FunctionType) else _of_attributes
 
 
+def _is_long(value: Any) -> bool:
+    return _reader_of(value) in _OF_ITEMS and len(value) > _ITEMS_MAX
+
+
+def _probes_in(value: Any) -> list[tuple[object, object]]:
+    """Returns items of a long container, with what they go by, at a cost that is not its length."""
+    if type(value) in {list, tuple}:
+        places = range(_ITEMS_MAX, len(value), max(1, (len(value) - _ITEMS_MAX) // _PROBES))
+        return [(place, value[place]) for place in (*places, len(value) - 1)]
+    if type(value) in {dict, collections.OrderedDict, collections.defaultdict}:
+        last = itertools.islice(reversed(value.items()), _PROBES)
+        return [(_name_of(key, len(value) - 1 - n), each) for n, (key, each) in enumerate(last)]
+    return []
+
+
+def _most_items(value: Any) -> list[object]:
+    items = value.values() if isinstance(value, Mapping) else value
+    return list(itertools.islice(items, ITEMS_WITH_GENERATORS_MAX))
+
+
 def _of_mapping(value: Mapping[Any, object]) -> list[object]:
     return list(itertools.islice(value.values(), _ITEMS_MAX))
 
 
 def _of_items(value: Collection[object]) -> list[object]:
     return list(itertools.islice(value, _ITEMS_MAX))
+
+
+_OF_ITEMS: frozenset[Callable[[Any], list[object]]] = frozenset({_of_mapping, _of_items})
 
 
 def _of_partial(value: functools.partial[Any]) -> list[object]:
@@ -255,10 +313,14 @@ def _names_in(value: object, length: int) -> list[object]:
     names: list[object] = []
     if isinstance(value, Mapping):
         keys = enumerate(itertools.islice(value, length))
-        names = [key if type(key) in {str, int} else f"#{number}" for number, key in keys]
+        names = [_name_of(key, number) for number, key in keys]
     elif _reader_of(value) is _of_attributes:
         names = list(attributes_of(value))
     return names if len(names) == length else list(range(length))
+
+
+def _name_of(key: object, number: int) -> object:
+    return key if type(key) in {str, int} else f"#{number}"
 
 
 def _is_filled(cell: types.CellType) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from colabkit.frameworks.generators import (
+    ITEMS_WITH_GENERATORS_MAX,
     Holder,
     find_generators_in_data,
     is_unseedable,
@@ -22,6 +23,11 @@ TRIES_MAX = 3
 MADE_LATE = (
     "the iterable makes random generators as it is read, which a resume in a later pass makes anew"
     " (make them before)"
+)
+TOO_MANY = (
+    f"the data keeps more than {ITEMS_WITH_GENERATORS_MAX:,} items with random generators of their"
+    " own in one container, which a resume does not put back (make one from the index and the epoch"
+    " where a sample is made)"
 )
 _Place = tuple[int, str]
 _made_late: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
@@ -44,7 +50,7 @@ class OwnGenerators:
     ) -> None:
         self._roots, self._kinds, self._put = roots, kinds, put
         self._holders: list[Holder] = []
-        self._is_searched = False
+        self._is_searched = self._leaves_some = False
         self._found: dict[_Place, object] = {}
         self._keys: dict[_Place, int | str] = {}
 
@@ -65,6 +71,11 @@ class OwnGenerators:
         """Those that were there when it last looked."""
         return list(self._found.values())
 
+    def leave_some(self) -> bool:
+        """Whether there are more than are seeded."""
+        self._look()
+        return self._leaves_some
+
     def unseedable(self) -> bool:
         """Whether one of them draws from the operating system."""
         return any(
@@ -77,6 +88,7 @@ class OwnGenerators:
             return
         searches = [search_in_data(root, self._kinds) for root in self._roots]
         self._holders = [each for search in searches for each in search.holders]
+        self._leaves_some = any(search.leaves_some for search in searches)
         numbered = enumerate(searches)
         self._found = {(n, way): each for n, of in numbered for way, each in of.found.items()}
         for number, way in self._found:

@@ -72,6 +72,24 @@ class OwnGenerators(Augmented):
         return self.x[index] + noise + torch.rand(6, generator=self.torch) * 0.1, self.y[index]
 
 
+class OneOfEachSample(Augmented):
+    """Keeps a generator for each sample, of all three kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x, self.y = self.x.repeat(4, 1), self.y.repeat(4)
+        self.numpy = {index: np.random.default_rng(index) for index in range(len(self))}
+        self.python = [random.Random(index) for index in range(len(self))]
+        self.torch = [torch.Generator().manual_seed(index) for index in range(len(self))]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        noise = self.numpy[index].normal() * 0.1 + self.python[index].random() * 0.1
+        return self.x[index] + noise + torch.rand(6, generator=self.torch[index]), self.y[index]
+
+
 def jittered(items: list[Any]) -> list[torch.Tensor]:
     x, y = torch_data.default_collate(items)
     return [x + torch.rand(1) * 0.05 + random.random() * 0.05, y]
@@ -220,6 +238,9 @@ CASES: dict[str, Case] = {
     ),
     "own_generators": case(lambda: loader(OwnGenerators())),
     "own_generators_two_workers": case(lambda: loader(OwnGenerators(), num_workers=2)),
+    "a_generator_of_each_sample": case(
+        lambda: torch_data.DataLoader(OneOfEachSample(), batch_size=32, shuffle=True)
+    ),
     "iterable_dataset": dataclasses.replace(
         case(lambda: torch_data.DataLoader(Stream(), batch_size=8)), notices=1
     ),

@@ -14,7 +14,13 @@ import numpy.typing as npt
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Feed, Start
-from colabkit.frameworks.own_generators import MADE_LATE, TRIES_MAX, OwnGenerators, makes_some_late
+from colabkit.frameworks.own_generators import (
+    MADE_LATE,
+    TOO_MANY,
+    TRIES_MAX,
+    OwnGenerators,
+    makes_some_late,
+)
 from colabkit.frameworks.plain.records import same_batch
 from colabkit.frameworks.seeding import derive
 
@@ -180,7 +186,7 @@ class _Draws:
     def reasons(self) -> tuple[str, ...]:
         if self._own.unseedable():
             return ("the data draws from random.SystemRandom, which nothing can repeat",)
-        return ()
+        return (TOO_MANY,) if self._own.leave_some() else ()
 
 
 class DatasetFeed(_Exact):

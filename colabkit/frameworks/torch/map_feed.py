@@ -12,6 +12,7 @@ from torch.utils import data as torch_data
 
 from colabkit.errors import ArgumentError
 from colabkit.frameworks.base import Start
+from colabkit.frameworks.own_generators import TOO_MANY
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.dataset_watch import DatasetWatch
@@ -245,8 +246,11 @@ class MapFeed:
                 "the sampler gave another order when asked twice under the same seed (one that"
                 " counts its passes is told the number of each by a method set_epoch)"
             )
-        if own_generators(self._loader.dataset, self._sampler).unseedable():
+        own = own_generators(self._loader.dataset, self._sampler)
+        if own.unseedable():
             found.append("the data holds a random.SystemRandom, which cannot be seeded")
+        if own.leave_some():
+            found.append(TOO_MANY)
         return tuple(found)
 
     def _said_of_changes(self, what: str) -> str:

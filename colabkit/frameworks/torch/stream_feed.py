@@ -14,7 +14,7 @@ from torch.utils import data as torch_data
 from colabkit.frameworks.base import Start
 from colabkit.frameworks.batch_records import Head, KeptBatch
 from colabkit.frameworks.lending import lend
-from colabkit.frameworks.own_generators import MADE_LATE, OwnGenerators, makes_some_late
+from colabkit.frameworks.own_generators import MADE_LATE, TOO_MANY, OwnGenerators, makes_some_late
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest, record, same_batch
 from colabkit.frameworks.torch.fetch import Ahead, KeyedStream, own_generators
@@ -376,7 +376,8 @@ class StreamFeed:
     def reasons(self) -> tuple[str, ...]:
         """What reading again has shown so far."""
         late = (MADE_LATE,) if makes_some_late(self._source) else ()
-        return (*self._problems, *late)
+        some = (TOO_MANY,) if own_generators(self._source).leave_some() else ()
+        return (*self._problems, *late, *some)
 
     def notices(self) -> tuple[str, ...]:
         """What a resume costs."""

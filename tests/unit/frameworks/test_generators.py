@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import random
 import types
 from collections.abc import Sequence
@@ -11,7 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from colabkit.frameworks.generators import find_generators, find_generators_in_data
+from colabkit.frameworks.generators import (
+    ITEMS_WITH_GENERATORS_MAX,
+    find_generators,
+    find_generators_in_data,
+)
 from colabkit.frameworks.own_generators import OwnGenerators
 
 OF_THE_MODULE = np.random.default_rng(1)
@@ -141,3 +146,61 @@ def test_what_generators_are_seeded_with_does_not_follow_from_which_was_made_fir
     found = drawn((0, 1, 2))
     assert found == drawn((2, 1, 0)) == drawn((1, 0, 2))
     assert len(set(found)) == len(found)
+
+
+def _user_dict(generators: list[random.Random]) -> Any:
+    return collections.UserDict(enumerate(generators))
+
+
+def _after_none(generators: list[random.Random]) -> Any:
+    return [*[None] * 70, *generators]
+
+
+CONTAINERS = {
+    "a list": list,
+    "a dict by number": lambda generators: dict(enumerate(generators)),
+    "a dict by name": lambda generators: {f"{n}.png": each for n, each in enumerate(generators)},
+    "a defaultdict": lambda generators: collections.defaultdict(list, enumerate(generators)),
+    "a UserDict": _user_dict,
+    "rows": lambda generators: [(f"{n}.png", each) for n, each in enumerate(generators)],
+    "objects": lambda generators: [types.SimpleNamespace(own=each) for each in generators],
+    "a list that begins otherwise": _after_none,
+    "a dict that begins otherwise": lambda generators: dict(enumerate(_after_none(generators))),
+}
+
+
+@pytest.mark.parametrize("kind", CONTAINERS)
+def test_all_generators_of_a_long_container_are_seeded(kind: str) -> None:
+    generators = [random.Random(n) for n in range(300)]
+    own = OwnGenerators(types.SimpleNamespace(own=CONTAINERS[kind](generators)))
+    own.reseed(1)
+    first = [each.random() for each in generators]
+    own.reseed(1)
+    assert [each.random() for each in generators] == first
+    assert len(set(first)) == len(first)
+    assert not own.leave_some()
+
+
+@pytest.mark.parametrize("places", [{}, [None] * 300], ids=["dict", "list"])
+def test_generators_that_a_long_container_gets_one_by_one_are_seeded(places: Any) -> None:
+    own = OwnGenerators(types.SimpleNamespace(own=places))
+    own.reseed(1)
+    for number in range(300):
+        places[number] = random.Random(number)
+        assert own.have_come()
+    own.reseed(1)
+    first = [places[number].random() for number in range(300)]
+    own.reseed(1)
+    assert [places[number].random() for number in range(300)] == first
+
+
+def test_more_generators_than_are_seeded_are_told() -> None:
+    many = {number: random.Random(number) for number in range(ITEMS_WITH_GENERATORS_MAX + 1)}
+    assert OwnGenerators(types.SimpleNamespace(own=many)).leave_some()
+    del many[0]
+    assert not OwnGenerators(types.SimpleNamespace(own=many)).leave_some()
+    paths = [f"{number}.png" for number in range(ITEMS_WITH_GENERATORS_MAX + 1)]
+    assert not OwnGenerators(types.SimpleNamespace(own=paths, one=random.Random(1))).leave_some()
+    shared = random.Random(1)
+    samples = [types.SimpleNamespace(path=path, one=shared) for path in paths]
+    assert not OwnGenerators(types.SimpleNamespace(own=samples)).leave_some()
