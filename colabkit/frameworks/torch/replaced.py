@@ -40,7 +40,7 @@ def _copied(parameter: nn.Parameter) -> nn.Parameter:
 
 def states_of(
     optimizers: Mapping[str, torch.optim.Optimizer], names: Callable[[], Mapping[int, str]]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, Any]:
     """Returns what optimizers hold, as parts of a checkpoint.
 
     PyTorch's ``state_dict`` has no name for weights that an optimizer keeps something of and
@@ -50,7 +50,7 @@ def states_of(
         optimizers: By name.
         names: Returns the names of the weights, by identity.
     """
-    found: dict[str, dict[str, Any]] = {"optimizers": {}}
+    found: dict[str, Any] = {"optimizers": {}}
     for name, optimizer in optimizers.items():
         try:
             found["optimizers"][name] = optimizer.state_dict()
@@ -63,7 +63,50 @@ def states_of(
             known = names()
             resting = {known[id(key)]: each for key, each in states.items() if id(key) in known}
             found.setdefault("resting", {})[name] = resting
+    if shared := _shared_among(optimizers):
+        found["shared"] = shared
     return found
+
+
+def _shared_among(
+    optimizers: Mapping[str, torch.optim.Optimizer],
+) -> list[list[tuple[str, int, str]]]:
+    """Returns where each tensor lies that several optimizers keep.
+
+    One that was given another's ``state_dict`` goes on with the very tensors of the other.
+    """
+    # One around another may have its state for its own.
+    apart = {id(each.state): name for name, each in optimizers.items()}
+    if len(apart) == 1:
+        return []
+    places: dict[int, list[tuple[str, int, str]]] = {}
+    for name in apart.values():
+        optimizer = optimizers[name]
+        states = optimizer.state if isinstance(optimizer.state, dict) else {}
+        for number, parameter in enumerate(parameters_of(optimizer)):
+            kept = states.get(parameter, {})
+            for key, value in kept.items() if isinstance(kept, dict) else ():
+                if isinstance(value, torch.Tensor):
+                    places.setdefault(id(value), []).append((name, number, key))
+    return [each for each in places.values() if len(each) > 1]
+
+
+def share_among(
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    shared: Sequence[Sequence[tuple[str, int, str]]],
+) -> None:
+    """Gives all optimizers that kept one tensor the one of the first."""
+    parameters = {name: parameters_of(each) for name, each in optimizers.items()}
+    for places in shared:
+        kept = [
+            (optimizers[name].state.get(parameters[name][number], {}), key)
+            for name, number, key in places
+            if name in optimizers and number < len(parameters[name])
+        ]
+        holding = [(state, key) for state, key in kept if key in state]
+        for state, key in holding[1:]:
+            first, its_key = holding[0]
+            state[key] = first[its_key]
 
 
 def _taken_out(optimizer: torch.optim.Optimizer) -> dict[torch.Tensor, Any]:

@@ -14,7 +14,7 @@ from colabkit.frameworks.torch.alignment import realigned
 from colabkit.frameworks.torch.backend import axes_of
 from colabkit.frameworks.torch.pieces import cut_like, has_pieces, is_piece
 from colabkit.frameworks.torch.randomness import own_generator_state, restore_own_generator
-from colabkit.frameworks.torch.replaced import regroup, tie_as
+from colabkit.frameworks.torch.replaced import regroup, share_among, tie_as
 from colabkit.frameworks.torch.structure import (
     load_left_out,
     load_module,
@@ -132,6 +132,7 @@ def restore_optimizers(
         if optimizer.state is not held[name]:
             optimizer.state = held[name]
     _put_resting(optimizers, modules, kept.get("resting", {}))
+    share_among(optimizers, kept.get("shared", ()))
 
 
 def _load_or_say(
