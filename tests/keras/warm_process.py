@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import json
 import os
@@ -94,6 +95,9 @@ def main() -> None:
     living.cases()
     assert pytest is not None
     load_frameworks()
+    # Each collection in a life would look through all that is loaded here, and copy its pages.
+    gc.collect()
+    gc.freeze()
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
