@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -34,6 +35,7 @@ def forked(work: Callable[[], None], *, report: Path) -> int:
         return child
     code = 1
     try:
+        gc.freeze()  # what the parent holds is not looked through, and its pages not copied
         os.setpgid(0, 0)
         torch.set_num_threads(1)
         work()
