@@ -281,6 +281,24 @@ def test_what_cannot_be_trained_is_said_with_the_way_on(name, tmp_path):
     assert not (tmp_path / "run").exists() or not colabkit.checkpoints(tmp_path / "run")
 
 
+@pytest.mark.parametrize("label", [3, -2])
+@pytest.mark.parametrize("is_eager", [False, True])
+def test_a_class_without_an_output_is_said_in_a_sentence(is_eager, label, tmp_path):
+    import tensorflow as tf
+
+    x, y = arrays()
+    y[20] = label
+    plain = {"batch_size": 8, "shuffle": False, "verbose": 0}
+    with pytest.raises(tf.errors.InvalidArgumentError, match=f"label value of {label} "):
+        network(run_eagerly=is_eager).fit(x, y, **plain)
+    with pytest.raises(ArgumentError) as caught:
+        fit(network(run_eagerly=is_eager), (x, y), tmp_path, shuffle=False)
+    assert f"the class {label}, and 3 outputs, for 0 to 2" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
+
+
 def of_tensors(*, parallel: int | None = None, seeded: bool = True) -> Any:
     import keras
     import tensorflow as tf

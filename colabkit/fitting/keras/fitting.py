@@ -272,7 +272,11 @@ class _Fitting:
         if passes[0].length is not None:
             # None where nothing is left: Keras takes no epoch of zero steps.
             passes[0].length = (passes[0].length - begun_at.skip) or None
-        with warnings.catch_warnings(), contextlib.suppress(EmptyEpochError):
+        with (
+            warnings.catch_warnings(),
+            contextlib.suppress(EmptyEpochError),
+            _mistakes_explained(),
+        ):
             # Keras says so at the end of all data whose length it does not know.
             warnings.filterwarnings("ignore", "Your input ran out of data; ", UserWarning)
             # What a fit of the model's own does to the data is done.
@@ -382,6 +386,15 @@ def _steps_end_with_the_data(
 
     unknown = [feed.length_of(0) is None for feed in feeds]
     return steps_end_with_the_data(model, training=unknown[0], testing=any(unknown[1:]))
+
+
+def _mistakes_explained() -> contextlib.AbstractContextManager[None]:
+    """PyTorch's own error is one sentence, and JAX has none."""
+    if backend_name() != "tensorflow":
+        return contextlib.nullcontext()
+    from colabkit.fitting.keras.tf_mistakes import mistakes_explained  # imported where it is
+
+    return mistakes_explained()
 
 
 def _require_pair(data: Any, model: Any) -> None:
