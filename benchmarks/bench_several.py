@@ -26,7 +26,7 @@ COUNT, BATCH = 2, 64
 # measure two saves of 120 MB and little else; at 2 ms what each ends with is seen as well.
 SIZES = {
     "2 ms, epochs of 120": (384, 120, 5),
-    "2 ms, epochs of 600": (384, 600, 3),
+    "2 ms, epochs of 600": (384, 600, 5),
     "100 ms": (3072, 40, 3),
 }
 EPOCHS = 3

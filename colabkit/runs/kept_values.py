@@ -66,12 +66,14 @@ class KeptValues:
         fields: dict[str, Any] = {"_is_tensor": is_tensor, "_values": {}, "_restored": {}}
         # What a checkpoint has for those that the program may change before it comes to its place.
         self.__dict__.update(fields, _is_behind=is_behind, _again={}, _coming={}, _begun={})
+        self.__dict__["_told"] = set()
 
     def add(self, values: Mapping[str, Any]) -> list[str]:
         """Takes variables up, with what a checkpoint has for them; those known stay.
 
         Returns:
-            Those known that began as another number or text, and may be another variable.
+            Those known that began as another number or text, or are another by now, and may be
+            meant for another variable; each beginning once.
 
         Raises:
             ArgumentError: A value cannot be stored, or a name is none of its own.
@@ -82,8 +84,10 @@ class KeptValues:
                 message = f"A value cannot be called {name}."
                 raise ArgumentError(message, argument=name, hint="Choose another name.")
             if name in self._values:
-                begun = self._begun.get(name, value)
-                if type(value) in _SIMPLE and repr(begun) != repr(value):
+                known = {repr(self._begun.get(name, value)), repr(self._values[name])}
+                told = name, repr(value)
+                if type(value) in _SIMPLE and known != {repr(value)} and told not in self._told:
+                    self._told.add(told)
                     others.append(name)
                 continue
             if type(value) in _SIMPLE:
