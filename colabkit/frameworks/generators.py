@@ -121,7 +121,7 @@ class Search:
     def _enter(self, value: object, way: str, depth: int, most: int | None) -> None:
         found, children = len(self.found), _reader_of(value)(value)
         self._visit_all(value, children, way, depth, most)
-        if _is_long(value):
+        if _is_long(value, children):
             self._visit_probes(value, way, depth, most)
             if len(self.found) > found:
                 self._visit_all(value, _most_items(value), way, depth, most)
@@ -187,11 +187,11 @@ class WatchingSearch(Search):
         is_row, self._are_rows = self._are_rows, _are_rows(value, children, self._are_rows)
         found: int = len(self.found)
         self._visit_all(value, children, way, depth, most)
-        if _is_long(value):
+        if _is_long(value, children):
             self._visit_probes(value, way, depth, most)
         if len(self.found) > found and read in _OF_ITEMS:
             holder.read, holder.held = _most_items, _most_items(value)
-            if _is_long(value):
+            if _is_long(value, children):
                 self._visit_all(value, holder.held, way, depth, most)
             # Where a few are found among so many, as in a transform that all share, they are all.
             are_many = len(self.found) - found > _PROBES
@@ -255,8 +255,11 @@ def _reader_of(value: object) -> Callable[[Any], list[object]]:
     return _of_function if isinstance(value, types.FunctionType) else _of_attributes
 
 
-def _is_long(value: Any) -> bool:
-    return _reader_of(value) in _OF_ITEMS and len(value) > _ITEMS_MAX
+def _is_long(value: Any, children: list[object]) -> bool:
+    """Whether the children that were read are but the first items of a container."""
+    if len(children) < _ITEMS_MAX or _reader_of(value) not in _OF_ITEMS:
+        return False
+    return len(value) > _ITEMS_MAX
 
 
 def _probes_in(value: Any) -> list[tuple[object, object]]:

@@ -84,10 +84,7 @@ class KeptValues:
                 message = f"A value cannot be called {name}."
                 raise ArgumentError(message, argument=name, hint="Choose another name.")
             if name in self._values:
-                known = {repr(self._begun.get(name, value)), repr(self._values[name])}
-                told = name, repr(value)
-                if type(value) in _SIMPLE and known != {repr(value)} and told not in self._told:
-                    self._told.add(told)
+                if type(value) in _SIMPLE and self._may_be_another(name, value):
                     others.append(name)
                 continue
             if type(value) in _SIMPLE:
@@ -100,6 +97,15 @@ class KeptValues:
                 value = _put_back(value, stored)
             self._values[name] = value
         return others
+
+    def _may_be_another(self, name: str, value: Any) -> bool:
+        """Whether a known one began as another, or is by now, and nobody was told so yet."""
+        known = {repr(self._begun.get(name, value)), repr(self._values[name])}
+        told = name, repr(value)
+        if known == {repr(value)} or told in self._told:
+            return False
+        self._told.add(told)
+        return True
 
     def small_state(self) -> dict[str, Any]:
         """Returns copies of those that are small."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import Any
 
@@ -80,6 +81,8 @@ CHANGES = {
     "many items": lambda layer: layer.rates.extend(range(100)),
     "an item that can change": lambda layer: layer.rates.append([1]),
     "a list no more": lambda layer: setattr(layer, "rates", 3),
+    "an iterator for a list": lambda layer: setattr(layer, "rates", iter([1])),
+    "one without an end": lambda layer: setattr(layer, "rates", itertools.count()),
     "letters for a list": lambda layer: setattr(layer, "rates", "ab"),
     "another tuple": lambda layer: setattr(layer, "stride", (1, (3, "same"))),
     "a tuple that can change": lambda layer: setattr(layer, "stride", (1, [2])),

@@ -210,8 +210,8 @@ class _Few:
             return False
         try:
             now = [read(each) for read, each in zip(self._readers, own, strict=True)]
-        except (KeyError, TypeError):
-            return False  # one of them under another name, or no list any more
+        except KeyError:
+            return False  # as many as before, and one of them under another name
         are_as_many = list(map(len, now)) == list(map(len, self._values))
         return are_as_many and all(map(operator.is_, _chained(now), _chained(self._values)))
 
@@ -347,7 +347,13 @@ def _reader_of(
     values_of = operator.itemgetter(*read, "training", "_modules")
     if not lists:
         return values_of
-    return lambda own: (*values_of(own), *_chained(own[name] for name in lists))
+
+    def values_and_items_of(own: Mapping[str, Any]) -> tuple[Any, ...]:
+        # What has come in the place of a list may be read only once, or has no end.
+        found = [own[name] for name in lists]
+        return (*values_of(own), *_chained(each for each in found if type(each) is list))
+
+    return values_and_items_of
 
 
 def _lists_in(own: Mapping[str, Any]) -> tuple[str, ...]:
