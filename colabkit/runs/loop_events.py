@@ -118,6 +118,7 @@ class Reader(Ways, ast.NodeVisitor):
                 self._note(Verb.SET, path, node)
 
     def visit_Name(self, node: ast.Name) -> None:
+        self._room.views.pop("" if isinstance(node.ctx, ast.Load) else node.id, None)
         self._named(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
@@ -191,9 +192,12 @@ class Reader(Ways, ast.NodeVisitor):
 
     def visit_Assign(self, node: ast.Assign) -> None:
         self.visit(node.value)
+        viewed = self._room.viewed(node.value)
         for each in node.targets:
             if not self._is_other_name(each, node.value):
                 self.visit(each)
+            if viewed is not None and isinstance(each, ast.Name):
+                self._room.views[each.id] = viewed
 
     def _is_other_name(self, target: ast.expr, value: ast.expr) -> bool:
         """Takes a name for what it stands for: ``head = self.heads[0]``; returns whether it is."""
@@ -225,6 +229,10 @@ class Reader(Ways, ast.NodeVisitor):
         self.visit(node.target)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name) and (whole := self._room.views.get(node.target.id)):
+            self.visit(node.value)
+            self._note(Verb.CHANGE, whole, node)
+            return  # it stays a part of that
         own = self._room.path(node.target)
         own = self._room.written(node.target) if own is None else own
         if own is not None:

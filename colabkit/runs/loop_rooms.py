@@ -37,6 +37,7 @@ class Room:
         source: Where they stand.
         values: What the loop's names stand for.
         names: What their names are outside, by name; all others are alike.
+        views: Of which array a name stands for a part, as far as it has come: ``row = bank[2:4]``.
         definition: The function whose they are; None for the loop itself.
         call: The call, or the property that is read, which runs them; None for the loop itself.
         outer: Where that stands.
@@ -52,6 +53,7 @@ class Room:
     outer: Room | None = None
     remembers: str | None = None
     kind: type | None = None
+    views: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def is_run_later(self, node: ast.AST) -> bool:
         """Whether a node may be run when more of the turn is done, or bit by bit."""
@@ -91,6 +93,8 @@ class Room:
     def written(self, node: ast.expr) -> str | None:
         """Returns the path of what a write into a part or a view changes: ``bank.data[0]``."""
         node = container_of(node)
+        if isinstance(node, ast.Name) and node.id in self.views:
+            return self.views[node.id]
         part = node.func if isinstance(node, ast.Call) else node
         views = _VIEWS if part is node else _GIVING_VIEWS
         if isinstance(part, ast.Attribute) and part.attr in views:
@@ -99,6 +103,18 @@ class Room:
             if is_array(value) or is_table(value):
                 return whole
         return self.path(node)
+
+    def viewed(self, node: ast.expr) -> str | None:
+        """Returns the path of the array of which a node is a part, and no copy."""
+        part = node
+        while isinstance(part, ast.Subscript) and _gives_view(part.slice):
+            part = part.value
+        whole = self.written(part)
+        if whole is None or isinstance(part, ast.Subscript) or whole == self.path(node):
+            return None
+        # JAX's and TensorFlow's never change: what is added to makes another.
+        value = self.values.of(whole)
+        return whole if is_array(value) and hasattr(type(value), "__iadd__") else None
 
     def _by_name(self, node: ast.Subscript) -> ast.expr | None:
         """Returns what ``globals()["best"]`` and ``vars(self)["best"]`` are: ``best``."""
@@ -146,6 +162,16 @@ class Room:
     def is_definition(self, node: ast.AST) -> bool:
         """Whether a node is the function that was called."""
         return node is self.definition
+
+
+def _gives_view(index: ast.expr) -> bool:
+    """Whether an index takes a part as it lies: ``[2:4]``, ``[:, 0]``; another array takes a copy.
+
+    A number alone may take a number.
+    """
+    parts = index.elts if isinstance(index, ast.Tuple) else [index]
+    has_slice = any(isinstance(each, ast.Slice) for each in parts)
+    return has_slice and all(isinstance(each, ast.Slice | ast.Constant) for each in parts)
 
 
 def _statements_of(definition: Definition) -> list[ast.AST]:

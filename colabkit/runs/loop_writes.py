@@ -73,7 +73,11 @@ _DRAWING = frozenset({"binomial", "choice", "integers", "poisson", "sample"})
 # Of estimators: what begins them anew, and what goes on from what they are.
 _FITTING = frozenset({"fit", "fit_predict", "fit_transform"})
 _GROWING = frozenset({*LEARNING, "boost", "refit", "update"})
-_OF_ITERATORS = frozenset({"__next__", "send", "throw"})
+# Files and the cursors of databases are iterators as well.
+_OF_ITERATORS = frozenset({
+    "__next__", "fetchall", "fetchmany", "fetchone", "read", "read1", "readinto", "readline",
+    "readlines", "send", "throw",
+})  # fmt: skip
 READING_ON = frozenset({
     "all", "any", "dict", "enumerate", "filter", "islice", "list", "map", "max", "min", "set",
     "sorted", "sum", "tuple", "zip",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import sqlite3
 import time
 from collections.abc import Callable
 from typing import Any
@@ -57,6 +60,52 @@ def by_views_of_arrays(run: Any, step: Any) -> None:
         flat.flat[row] = 1.0
         shaped.reshape(-1)[row] = 1.0
         shared.numpy()[row] = 1.0
+
+
+def by_names_of_parts(run: Any, step: Any) -> None:
+    added, cleared, set_in, column, viewed = (torch.zeros(4, 2) for _ in range(5))
+    array, twice = np.zeros(4), torch.zeros(4)
+    for row in run.items(range(2)):
+        step(added.sum() + cleared.sum() + set_in.sum() + column.sum() + viewed.sum())
+        step(array.sum() + twice.sum())
+        part = added[row : row + 2]
+        part += 1.0
+        part = cleared[row:]
+        part.mul_(2.0).add_(1.0)
+        part = set_in[row:]
+        part[0] = 1.0
+        part = column[:, 0]
+        torch.add(part, 1.0, out=part)
+        part = viewed.view(-1)
+        part += 1.0
+        part = array[row : row + 2]
+        part -= 1.0
+        part = twice[row:]
+        inner = part[:1]
+        inner += 1.0
+
+
+def by_names_of_copies(run: Any, step: Any) -> None:
+    bank, array, again, rows = torch.zeros(4), np.zeros(4), torch.zeros(4), [[0.0], [0.0]]
+    for row in run.items(range(2)):
+        part = bank[[row, 0]]
+        part += 1.0
+        chosen = array[array > 0]
+        chosen -= 1.0
+        later = again[row:]
+        later = later + 1.0
+        later += 1.0
+        some = rows[row:]
+        some += [[1.0]]
+        step(part.sum() + chosen.sum() + later.sum() + again.sum() + len(some) + len(rows))
+
+
+def from_files(run: Any, step: Any) -> None:
+    lines, names = io.StringIO("1\n2\n3\n4\n"), io.StringIO("1\n2\n3\n4\n")
+    with contextlib.closing(sqlite3.connect(":memory:")) as base:
+        cursor = base.execute("values (1), (2), (3), (4)")
+        for _ in run.items(range(2)):
+            step(float(lines.readline()) + float(names.read(2)) + cursor.fetchone()[0])
 
 
 def by_copies(run: Any, step: Any) -> None:
@@ -153,6 +202,9 @@ NAMED: dict[Callable[..., None], set[str]] = {
         "data", "part", "turned", "flat", "detached", "again", "added", "given",
     },
     by_views_of_arrays: {"flat", "shaped", "shared"},
+    by_names_of_parts: {"added", "cleared", "set_in", "column", "viewed", "array", "twice"},
+    by_names_of_copies: set(),
+    from_files: {"lines", "names", "cursor"},
     by_copies: set(),
     in_tables: {"by_name", "by_place", "row_of", "series"},
     in_a_table_that_is_shown: set(),
