@@ -32,15 +32,13 @@ from colabkit.runs.loop_rooms import (
     Room,
     called_by,
     done_by,
-    is_namespace,
     method_of,
     names_in,
     names_within,
-    set_at,
     some_of,
-    taken_apart,
 )
 from colabkit.runs.loop_source import Definition, Source, function_at
+from colabkit.runs.loop_syntax import is_namespace, set_at, taken_apart
 from colabkit.runs.loop_values import (
     Values,
     counts_itself,

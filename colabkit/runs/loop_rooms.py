@@ -7,17 +7,24 @@ import builtins
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from types import BuiltinMethodType, FunctionType, MethodType, MethodWrapperType, ModuleType
 from typing import Any, NamedTuple
 
 from colabkit.frameworks.bystanders import is_cached, unwrapped
 from colabkit.runs.loop_paths import container_of, key_of, root_of
 from colabkit.runs.loop_source import Definition, Source, function_at
+from colabkit.runs.loop_syntax import (
+    attribute_asked,
+    declared,
+    is_namespace,
+    is_super,
+    owner_in,
+    set_at,
+    verb_of,
+)
 from colabkit.runs.loop_values import Values, is_array, is_table
 
-_NAMESPACES = frozenset({"globals", "locals", "vars"})
-_ASKING = frozenset({"getattr", "hasattr"})
 SETTING = frozenset({"__setattr__", "setattr"})
 # What shows an array or table, or a part of it, and writes into it.
 _VIEWS = frozenset({"H", "T", "at", "data", "flat", "iat", "iloc", "imag", "loc", "mT", "real"})
@@ -81,7 +88,7 @@ class Room:
                 found = whole + key_of(node.slice)
         elif is_super(node):
             return self.receiver()
-        elif (asked := _attribute_asked(node)) is not None:
+        elif (asked := attribute_asked(node)) is not None:
             return self.path(asked)
         elif isinstance(node, ast.Call) and not (node.args or node.keywords):
             found = self._given_back_by(node.func)
@@ -123,7 +130,7 @@ class Room:
             return None
         if not is_namespace(space):
             return None
-        owner = _owner_in(space)
+        owner = owner_in(space)
         if owner is None:
             return ast.Name(key.value, node.ctx)
         return ast.Attribute(owner, key.value, node.ctx)
@@ -370,7 +377,7 @@ def names_in(definition: Definition, called: Called, given: Sequence[Given], roo
 def _outer_and_set(definition: Definition) -> tuple[frozenset[str], frozenset[str]]:
     """Returns the names that a function declares to be outer ones, and those that it sets."""
     nodes = [*ast.walk(definition)]
-    outer = frozenset(name for each in nodes for name in _declared(each))
+    outer = frozenset(name for each in nodes for name in declared(each))
     return outer, frozenset(name for each in nodes for name in set_at(each))
 
 
@@ -380,70 +387,8 @@ def names_within(definition: Definition) -> frozenset[str]:
     return frozenset(each.id for each in ast.walk(definition) if isinstance(each, ast.Name))
 
 
-def set_at(node: ast.AST) -> list[str]:
-    is_set = isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load)
-    return [node.id] if is_set else []  # type: ignore[attr-defined]
-
-
-def _declared(node: ast.AST) -> list[str]:
-    return node.names if isinstance(node, ast.Global | ast.Nonlocal) else []
-
-
-def _attribute_asked(node: ast.AST) -> ast.Attribute | None:
-    """Returns what ``getattr(pace, "count")`` is: ``pace.count``."""
-    if not isinstance(node, ast.Call) or verb_of(node) not in _ASKING or len(node.args) < 2:
-        return None
-    owner, name = node.args[:2]
-    is_name = isinstance(name, ast.Constant) and isinstance(name.value, str)
-    return ast.Attribute(owner, name.value, ast.Load()) if is_name else None  # type: ignore[attr-defined]
-
-
-def is_namespace(node: ast.AST) -> bool:
-    """Whether it gives variables by name: ``vars(self)``, ``self.__dict__``, ``globals()``."""
-    if isinstance(node, ast.Attribute):
-        return node.attr == "__dict__"
-    return isinstance(node, ast.Call) and verb_of(node) in _NAMESPACES
-
-
-def _owner_in(space: ast.expr) -> ast.expr | None:
-    """Returns whose variables a namespace gives, None where they are those around it."""
-    if isinstance(space, ast.Call):
-        return space.args[0] if space.args else None
-    return space.value if isinstance(space, ast.Attribute) else None
-
-
 def some_of(space: ast.expr, room: Room) -> list[str]:
     """Returns the paths of what lies in a namespace, or is an attribute of an object."""
-    owner = _owner_in(space) if is_namespace(space) else space
+    owner = owner_in(space) if is_namespace(space) else space
     whose = "" if owner is None else room.path(owner)
     return [] if whose is None else room.values.parts(whose)
-
-
-def is_super(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call) and verb_of(node) == "super" and not node.args
-
-
-def verb_of(call: ast.Call) -> str:
-    if isinstance(call.func, ast.Attribute):
-        return call.func.attr
-    return call.func.id if isinstance(call.func, ast.Name) else ""
-
-
-def taken_apart(target: ast.expr, over: ast.expr) -> Iterator[tuple[ast.Name, ast.expr]]:
-    """Yields the names that a loop sets, each with the row of which it is a part."""
-    if isinstance(over, ast.Call):
-        verb = verb_of(over)
-        targets = target.elts if isinstance(target, ast.Tuple) else [target]
-        rows: Iterable[tuple[ast.expr, ast.expr]] = ()
-        if verb == "zip":
-            rows = zip(targets, over.args, strict=False)
-        elif verb == "enumerate":
-            rows = zip(targets[1:], over.args, strict=False)
-        elif verb in {"list", "reversed", "tuple"}:
-            rows = zip([target], over.args, strict=False)
-        elif verb in {"items", "values"} and isinstance(over.func, ast.Attribute):
-            rows = [(targets[-1], over.func.value)]
-        for each, row in rows:
-            yield from taken_apart(each, row)
-    elif isinstance(target, ast.Name):
-        yield target, over

@@ -10,7 +10,8 @@ from colabkit.frameworks.users_own import package_of
 from colabkit.runs.loop_events import Reader
 from colabkit.runs.loop_gradients import is_backward_of, other_reads
 from colabkit.runs.loop_paths import ANY, container_of, is_part, prefixes_of, root_of
-from colabkit.runs.loop_rooms import Room, done_by, set_at, verb_of
+from colabkit.runs.loop_rooms import Room, done_by
+from colabkit.runs.loop_syntax import set_at, verb_of
 from colabkit.runs.loop_values import Values, counted_by, counts_itself, is_row
 from colabkit.runs.loop_writes import CHANGING, Event, Verb
 

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 
 from colabkit.runs.loop_paths import prefixes_of, within
-from colabkit.runs.loop_rooms import verb_of
+from colabkit.runs.loop_syntax import verb_of
 from colabkit.runs.loop_writes import Verb
 
 # Stands for whatever has set a variable, where nobody can tell.

@@ -13,16 +13,8 @@ from colabkit.frameworks.estimators import is_estimator
 from colabkit.frameworks.users_own import attributes_of
 from colabkit.parsing import tree_of
 from colabkit.runs.loop_paths import path_of, prefixes_of
-from colabkit.runs.loop_rooms import (
-    SETTING,
-    Done,
-    Given,
-    Room,
-    done_by,
-    is_namespace,
-    set_at,
-    some_of,
-)
+from colabkit.runs.loop_rooms import SETTING, Done, Given, Room, done_by, some_of
+from colabkit.runs.loop_syntax import is_namespace, set_at
 from colabkit.runs.loop_values import (
     LEARNING,
     Values,
