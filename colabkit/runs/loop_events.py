@@ -409,9 +409,8 @@ class Reader(Ways, ast.NodeVisitor):
         for name, value in defaults_of(function).items():
             if name in bound.missing and (is_row(value) or attributes_of(value)):
                 names[name] = self._values.add_default(name, function, value)
-        inner = Room(
-            source, self._values, names, definition, node, self._room, called.remembers, called.kind
-        )
+        around = (node, self._room, called.remembers, called.kind)
+        inner = Room(source, self._values, names, definition, *around, bound.views)
         for name in names_within(definition):
             # What the function knows by that name, where the loop knows something else by it.
             if name not in inner.names and not self._values.knows(name, function):
@@ -424,8 +423,11 @@ class Reader(Ways, ast.NodeVisitor):
         definition, around = self._defined[path]
         if definition in self._entered or len(self._entered) >= _DEPTH_MAX:
             return
-        names = {**around.names, **self._bind(definition, NOBODY, given).names}
-        inner = Room(around.source, self._values, names, definition, node, self._room)
+        bound = self._bind(definition, NOBODY, given)
+        names = {**around.names, **bound.names}
+        inner = Room(
+            around.source, self._values, names, definition, node, self._room, views=bound.views
+        )
         self._read_within(inner, node, definition)
 
     def _read_within(self, inner: Room, node: ast.expr, entered: Any) -> None:

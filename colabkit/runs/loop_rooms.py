@@ -112,12 +112,12 @@ class Room:
         return self.path(node)
 
     def viewed(self, node: ast.expr) -> str | None:
-        """Returns the path of the array of which a node is a part, and no copy."""
+        """Returns the path of the array that a node is, or is a part of, and no copy."""
         part = node
         while isinstance(part, ast.Subscript) and _gives_view(part.slice):
             part = part.value
         whole = self.written(part)
-        if whole is None or isinstance(part, ast.Subscript) or whole == self.path(node):
+        if whole is None or isinstance(part, ast.Subscript):
             return None
         # JAX's and TensorFlow's never change: what is added to makes another.
         value = self.values.of(whole)
@@ -339,12 +339,14 @@ class Bound(NamedTuple):
         missing: Those of arguments that are not given.
         followed: The arguments that are what they are outside.
         set: The paths of those that are not, each with what they are set to.
+        views: Of which array they are a part at first, or all.
     """
 
     names: dict[str, str]
     missing: set[str]
     followed: list[ast.AST]
     set: list[tuple[str, ast.expr]]
+    views: dict[str, str]
 
 
 def names_in(definition: Definition, called: Called, given: Sequence[Given], room: Room) -> Bound:
@@ -362,7 +364,7 @@ def names_in(definition: Definition, called: Called, given: Sequence[Given], roo
     in_place = [*itertools.takewhile(lambda e: not isinstance(e.node, ast.Starred), in_place)]
     passed = [*zip(arguments, in_place, strict=False)]
     passed += [(each.keyword, each) for each in given if each.keyword is not None]
-    bound = Bound(names, names.keys() - set_within - {name for name, _ in passed}, [], [])
+    bound = Bound(names, names.keys() - set_within - {name for name, _ in passed}, [], [], {})
     for name, each in passed:
         path = each.path if each.node is None else room.path(each.node)
         if name in own and path is not None and name not in set_within:
@@ -370,6 +372,8 @@ def names_in(definition: Definition, called: Called, given: Sequence[Given], roo
             bound.followed.extend(filter(None, [each.node]))
         elif name in names and each.node is not None:
             bound.set.append((names[name], each.node))
+            if (viewed := room.viewed(each.node)) is not None:
+                bound.views[name] = viewed
     return bound
 
 

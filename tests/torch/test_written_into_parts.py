@@ -64,10 +64,10 @@ def by_views_of_arrays(run: Any, step: Any) -> None:
 
 def by_names_of_parts(run: Any, step: Any) -> None:
     added, cleared, set_in, column, viewed = (torch.zeros(4, 2) for _ in range(5))
-    array, twice = np.zeros(4), torch.zeros(4)
+    array, twice, renamed, handed, shown = np.zeros(4), *(torch.zeros(4) for _ in range(4))
     for row in run.items(range(2)):
         step(added.sum() + cleared.sum() + set_in.sum() + column.sum() + viewed.sum())
-        step(array.sum() + twice.sum())
+        step(array.sum() + twice.sum() + renamed.sum() + handed.sum() + shown.sum())
         part = added[row : row + 2]
         part += 1.0
         part = cleared[row:]
@@ -83,10 +83,20 @@ def by_names_of_parts(run: Any, step: Any) -> None:
         part = twice[row:]
         inner = part[:1]
         inner += 1.0
+        part = renamed
+        part += 1.0
+        raised(handed)
+        raised(shown[row:], by=2.0)
+        raised(shown[[row, 0]])
+
+
+def raised(numbers: torch.Tensor, by: float = 1.0) -> None:
+    numbers += by
 
 
 def by_names_of_copies(run: Any, step: Any) -> None:
-    bank, array, again, rows = torch.zeros(4), np.zeros(4), torch.zeros(4), [[0.0], [0.0]]
+    bank, again, other, array = torch.zeros(4), torch.zeros(4), torch.zeros(4), np.zeros(4)
+    rows = [[0.0], [0.0]]
     for row in run.items(range(2)):
         part = bank[[row, 0]]
         part += 1.0
@@ -97,7 +107,14 @@ def by_names_of_copies(run: Any, step: Any) -> None:
         later += 1.0
         some = rows[row:]
         some += [[1.0]]
-        step(part.sum() + chosen.sum() + later.sum() + again.sum() + len(some) + len(rows))
+        raised(other[[row, 0]])
+        set_anew(other)
+        step(part.sum() + chosen.sum() + later.sum() + again.sum() + len(some) + other.sum())
+
+
+def set_anew(numbers: torch.Tensor) -> None:
+    numbers = numbers * 2.0
+    numbers += 1.0
 
 
 def from_files(run: Any, step: Any) -> None:
@@ -202,7 +219,10 @@ NAMED: dict[Callable[..., None], set[str]] = {
         "data", "part", "turned", "flat", "detached", "again", "added", "given",
     },
     by_views_of_arrays: {"flat", "shaped", "shared"},
-    by_names_of_parts: {"added", "cleared", "set_in", "column", "viewed", "array", "twice"},
+    by_names_of_parts: {
+        "added", "array", "cleared", "column", "handed", "renamed", "set_in", "shown", "twice",
+        "viewed",
+    },
     by_names_of_copies: set(),
     from_files: {"lines", "names", "cursor"},
     by_copies: set(),
