@@ -30,11 +30,13 @@ from colabkit.runs.loop_rooms import (
     Done,
     Given,
     Room,
+    begins_pass,
     called_by,
     done_by,
     method_of,
     names_in,
     names_within,
+    read_by_loaders,
     some_of,
 )
 from colabkit.runs.loop_source import Definition, Source, function_at
@@ -62,7 +64,6 @@ from colabkit.runs.loop_writes import (
 _DEPTH_MAX, _EVENTS_MAX = 4, 20_000
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _INDEXING = {ast.Load: "__getitem__", ast.Store: "__setitem__", ast.Del: "__delitem__"}
-_PASSES = frozenset({"batches", "items"})
 
 
 class Reader(Ways, ast.NodeVisitor):
@@ -249,12 +250,14 @@ class Reader(Ways, ast.NodeVisitor):
 
     def visit_For(self, node: ast.For) -> None:
         begun = len(self.events)
-        is_pass = any(map(self._is_pass, ast.walk(node.iter)))
+        is_pass = begins_pass(node.iter, self._room)
         in_pass, self._is_in_pass = self._is_in_pass, is_pass
         self.visit(node.iter)
         self._is_in_pass = in_pass
         begins, ends = (Verb.BEGIN, Verb.END) if is_pass else (Verb.READ, Verb.READ)
         self._note(begins, "", node)
+        for path in read_by_loaders(node.iter, self._room) if is_pass else ():
+            self._note(Verb.READ, path, node.iter)
         over = [] if is_pass else [*taken_apart(node.target, node.iter)]
         for row in dict.fromkeys(each for _, each in over):
             self._enter_method(row, row, "__iter__")
@@ -289,12 +292,6 @@ class Reader(Ways, ast.NodeVisitor):
         self.turns(nodes, is_run=is_run, is_endless=is_endless)
         if any(each.verb is Verb.BEGIN for each in self.events[begun:]):
             self.turns(nodes, is_run=is_run, is_endless=is_endless)
-
-    def _is_pass(self, node: ast.AST) -> bool:
-        if not (isinstance(node, ast.Attribute) and node.attr in _PASSES):
-            return False
-        path = self._room.path(node.value)
-        return path is not None and self._values.is_run(path)
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self._visit_defaults(node.args)

@@ -12,6 +12,7 @@ from types import BuiltinMethodType, FunctionType, MethodType, MethodWrapperType
 from typing import Any, NamedTuple
 
 from colabkit.frameworks.bystanders import is_cached, unwrapped
+from colabkit.frameworks.users_own import attributes_of
 from colabkit.runs.loop_paths import container_of, key_of, root_of
 from colabkit.runs.loop_source import Definition, Source, function_at
 from colabkit.runs.loop_syntax import (
@@ -26,6 +27,9 @@ from colabkit.runs.loop_syntax import (
 from colabkit.runs.loop_values import Values, is_array, is_table
 
 SETTING = frozenset({"__setattr__", "setattr"})
+_PASSES = frozenset({"batches", "items"})
+# What a loader reads.
+_READ_BY_LOADERS = ("batch_sampler", "dataset", "sampler")
 # What shows an array or table, or a part of it, and writes into it.
 _VIEWS = frozenset({"H", "T", "at", "data", "flat", "iat", "iloc", "imag", "loc", "mT", "real"})
 _GIVING_VIEWS = frozenset({
@@ -396,3 +400,24 @@ def some_of(space: ast.expr, room: Room) -> list[str]:
     owner = owner_in(space) if is_namespace(space) else space
     whose = "" if owner is None else room.path(owner)
     return [] if whose is None else room.values.parts(whose)
+
+
+def begins_pass(over: ast.expr, room: Room) -> bool:
+    """Whether a loop is over a run's data."""
+    return any(map(functools.partial(_is_pass, room=room), ast.walk(over)))
+
+
+def _is_pass(node: ast.AST, room: Room) -> bool:
+    if not (isinstance(node, ast.Attribute) and node.attr in _PASSES):
+        return False
+    path = room.path(node.value)
+    return path is not None and room.values.is_run(path)
+
+
+def read_by_loaders(over: ast.expr, room: Room) -> list[str]:
+    """Returns the variables that a loop's loaders read by themselves: ``sampler``, ``dataset``."""
+    calls = [each for each in ast.walk(over) if isinstance(each, ast.Call)]
+    paths = [path for each in calls for given in each.args if (path := room.path(given))]
+    loaders = [attributes_of(room.values.of(path)) for path in paths]
+    read = [each[name] for each in loaders for name in _READ_BY_LOADERS if name in each]
+    return room.values.paths_to([each for each in read if each is not None])

@@ -8,7 +8,7 @@ import dis
 import functools
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import CellType, FrameType, FunctionType, MethodDescriptorType, ModuleType
 from typing import Any
 
@@ -187,6 +187,12 @@ class Values:
         others = ((n, v) for n, v in found.items() if not n.startswith("__"))
         data = (n for n, v in others if not (callable(v) or isinstance(v, ModuleType)))
         return [f"{owner}.{name}" if owner else name for name in data]
+
+    def paths_to(self, values: Collection[object]) -> list[str]:
+        """Returns the variables, and attributes of local ones, that are one of some objects."""
+        every = {**self._globals, **self._locals}
+        paths = [*every, *(path for name in self._locals for path in self.parts(name))]
+        return [path for path in paths if any(self._at(path) is each for each in values)]
 
     def is_yet_to_be_set(self, path: str) -> bool:
         """Whether it is an attribute that an object may be given, and has not."""

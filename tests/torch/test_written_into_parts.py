@@ -13,6 +13,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 from tqdm.std import EMA, tqdm
 
 from tests.torch.steered import named_in, run_of
@@ -125,6 +126,32 @@ def from_files(run: Any, step: Any) -> None:
             step(float(lines.readline()) + float(names.read(2)) + cursor.fetchone()[0])
 
 
+class Keeping:
+    """Holds a sampler, as a trainer does."""
+
+    def __init__(self) -> None:
+        self.sampler = WeightedRandomSampler(torch.ones(4), 4)
+
+
+def by_what_one_loader_draws(run: Any, step: Any) -> None:
+    drawn, other = (WeightedRandomSampler(torch.ones(4), 4) for _ in range(2))
+    loader = DataLoader(TensorDataset(torch.arange(4.0)), 2, sampler=drawn)
+    for _ in run.epochs(2):
+        for (row,) in run.batches(loader):
+            step(row.sum())
+            drawn.weights[row.long()] = 2.0
+        other.weights[0] = 2.0
+
+
+def by_what_a_trainers_loader_draws(run: Any, step: Any) -> None:
+    kept = Keeping()
+    loader = DataLoader(TensorDataset(torch.arange(4.0)), 2, sampler=kept.sampler)
+    for _ in run.epochs(2):
+        for (row,) in run.batches(loader):
+            step(row.sum())
+        kept.sampler.weights = kept.sampler.weights * 2.0
+
+
 def by_copies(run: Any, step: Any) -> None:
     bank, point = torch.zeros(2), torch.zeros(2, requires_grad=True)
     for _ in run.items(range(2)):
@@ -225,6 +252,8 @@ NAMED: dict[Callable[..., None], set[str]] = {
     },
     by_names_of_copies: set(),
     from_files: {"lines", "names", "cursor"},
+    by_what_one_loader_draws: {"drawn.weights"},
+    by_what_a_trainers_loader_draws: {"kept.sampler.weights"},
     by_copies: set(),
     in_tables: {"by_name", "by_place", "row_of", "series"},
     in_a_table_that_is_shown: set(),
