@@ -228,10 +228,10 @@ class Reader(Ways, ast.NodeVisitor):
         self.visit(node.target)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
-        if isinstance(node.target, ast.Name) and (whole := self._room.views.get(node.target.id)):
+        if isinstance(node.target, ast.Name) and (view := self._room.views.get(node.target.id)):
             self.visit(node.value)
-            self._note(Verb.CHANGE, whole, node)
-            return  # it stays a part of that
+            self._note(Verb.CHANGE, view.path, node)
+            return  # it stays what it is
         own = self._room.path(node.target)
         own = self._room.written(node.target) if own is None else own
         if own is not None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from colabkit.frameworks.bystanders import is_cached, unwrapped
 from colabkit.frameworks.users_own import attributes_of
-from colabkit.runs.loop_paths import container_of, key_of, root_of
+from colabkit.runs.loop_paths import container_of, key_of, path_of, root_of
 from colabkit.runs.loop_source import Definition, Source, function_at
 from colabkit.runs.loop_syntax import (
     attribute_asked,
@@ -40,6 +40,18 @@ _GIVING_VIEWS = frozenset({
 _LATER = (ast.AsyncFor, ast.DictComp, ast.GeneratorExp, ast.Lambda, ast.ListComp, ast.SetComp)
 
 
+class View(NamedTuple):
+    """That a name stands for an array that has a name of its own, or for a part of it.
+
+    Attributes:
+        path: That.
+        is_part: Whether it may be but a part of it.
+    """
+
+    path: str
+    is_part: bool
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Room:
     """Statements that are run with names of their own.
@@ -48,7 +60,7 @@ class Room:
         source: Where they stand.
         values: What the loop's names stand for.
         names: What their names are outside, by name; all others are alike.
-        views: Of which array a name stands for a part, as far as it has come: ``row = bank[2:4]``.
+        views: The names that stand for an array or a part of it by now: ``row = bank[2:4]``.
         definition: The function whose they are; None for the loop itself.
         call: The call, or the property that is read, which runs them; None for the loop itself.
         outer: Where that stands.
@@ -64,7 +76,7 @@ class Room:
     outer: Room | None = None
     remembers: str | None = None
     kind: type | None = None
-    views: dict[str, str] = dataclasses.field(default_factory=dict)
+    views: dict[str, View] = dataclasses.field(default_factory=dict)
 
     def is_run_later(self, node: ast.AST) -> bool:
         """Whether a node may be run when more of the turn is done, or bit by bit."""
@@ -105,7 +117,7 @@ class Room:
         """Returns the path of what a write into a part or a view changes: ``bank.data[0]``."""
         node = container_of(node)
         if isinstance(node, ast.Name) and node.id in self.views:
-            return self.views[node.id]
+            return self.views[node.id].path
         part = node.func if isinstance(node, ast.Call) else node
         views = _VIEWS if part is node else _GIVING_VIEWS
         if isinstance(part, ast.Attribute) and part.attr in views:
@@ -115,8 +127,14 @@ class Room:
                 return whole
         return self.path(node)
 
-    def viewed(self, node: ast.expr) -> str | None:
-        """Returns the path of the array that a node is, or is a part of, and no copy."""
+    def is_whole(self, node: ast.expr | None) -> bool:
+        """Whether a node names a variable, and is not known to be but a part of one."""
+        if isinstance(node, ast.Name) and node.id in self.views:
+            return not self.views[node.id].is_part
+        return node is not None and path_of(node) is not None
+
+    def viewed(self, node: ast.expr) -> View | None:
+        """Returns the array that a node is, or is a part of, and no copy."""
         part = node
         while isinstance(part, ast.Subscript) and _gives_view(part.slice):
             part = part.value
@@ -125,7 +143,9 @@ class Room:
             return None
         # JAX's and TensorFlow's never change: what is added to makes another.
         value = self.values.of(whole)
-        return whole if is_array(value) and hasattr(type(value), "__iadd__") else None
+        if not (is_array(value) and hasattr(type(value), "__iadd__")):
+            return None
+        return View(whole, is_part=part is not node or not self.is_whole(node))
 
     def _by_name(self, node: ast.Subscript) -> ast.expr | None:
         """Returns what ``globals()["best"]`` and ``vars(self)["best"]`` are: ``best``."""
@@ -350,7 +370,7 @@ class Bound(NamedTuple):
     missing: set[str]
     followed: list[ast.AST]
     set: list[tuple[str, ast.expr]]
-    views: dict[str, str]
+    views: dict[str, View]
 
 
 def names_in(definition: Definition, called: Called, given: Sequence[Given], room: Room) -> Bound:

@@ -136,7 +136,7 @@ def write_of(done: Done, node: ast.Call, room: Room) -> Write | None:
     if first is not None and _writes_first(verb, values.of(first), done, room):
         reads = verb in {"heappop", "heappushpop", "heapreplace", "next"}
         reads |= verb.startswith("insort")
-        is_over = verb in _OVERWRITING and isinstance(given[0].node, ast.Name | ast.Attribute)
+        is_over = verb in _OVERWRITING and room.is_whole(given[0].node)
         return Write(Verb.SET if is_over else Verb.CHANGE, first, given[1:], reads or None)
     if path is None:
         return None
@@ -146,7 +146,7 @@ def write_of(done: Done, node: ast.Call, room: Room) -> Write | None:
     if verb in _FITTING and is_estimator(value) and not attributes_of(value).get("warm_start"):
         return Write(Verb.SET, path, given, reads=False)
     receiver = node.func.value if isinstance(node.func, ast.Attribute) else node
-    is_plain = path_of(receiver) is not None or done.is_bound
+    is_plain = room.is_whole(receiver) or done.is_bound
     if not _changes(verb, path, given, room, is_plain=is_plain):
         return None
     is_over = verb in _OVERWRITING and is_array(value) and is_plain
@@ -200,7 +200,7 @@ def written_beside(done: Done, room: Room, *, is_in_pass: bool) -> Iterator[tupl
         if each.path is None:
             continue
         if each.keyword == "out":
-            yield Verb.SET, each.path
+            yield Verb.SET if room.is_whole(each.node) else Verb.CHANGE, each.path
         elif done.verb in READING_ON and not is_in_pass and is_iterator(values.of(each.path)):
             yield Verb.CHANGE, each.path
 

@@ -95,6 +95,32 @@ def raised(numbers: torch.Tensor, by: float = 1.0) -> None:
     numbers += by
 
 
+def by_parts_that_are_overwritten(run: Any, step: Any) -> None:
+    cleared, given, filled = (torch.zeros(4) for _ in range(3))
+    for _ in run.items(range(2)):
+        part = cleared[:2]
+        part.zero_()
+        part = given[:2]
+        torch.add(part, 1.0, out=part)
+        torch.nn.init.ones_(filled[:2])
+        cleared[3] += 1.0
+        given[3] += 1.0
+        filled[3] += 1.0
+        step(cleared.sum() + given.sum() + filled.sum())
+
+
+def by_what_is_overwritten_first(run: Any, step: Any) -> None:
+    buffer, other = torch.zeros(4), torch.zeros(4)
+    for row in run.items(range(2)):
+        sums = buffer
+        sums.zero_()
+        sums += row
+        again = other.data
+        again.fill_(1.0)
+        again += row
+        step(buffer.sum() + other.sum())
+
+
 def by_names_of_copies(run: Any, step: Any) -> None:
     bank, again, other, array = torch.zeros(4), torch.zeros(4), torch.zeros(4), np.zeros(4)
     rows = [[0.0], [0.0]]
@@ -250,6 +276,8 @@ NAMED: dict[Callable[..., None], set[str]] = {
         "added", "array", "cleared", "column", "handed", "renamed", "set_in", "shown", "twice",
         "viewed",
     },
+    by_parts_that_are_overwritten: {"cleared", "given", "filled"},
+    by_what_is_overwritten_first: set(),
     by_names_of_copies: set(),
     from_files: {"lines", "names", "cursor"},
     by_what_one_loader_draws: {"drawn.weights"},
