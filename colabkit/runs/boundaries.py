@@ -204,6 +204,7 @@ class Boundaries:
             is_done=self._is_done(),
             has_diverged=self._log.has_diverged,
             was_interrupted=self.was_interrupted and not self._news.is_out_of_time,
+            out_of_time=self._news.ended_early if self._news.is_out_of_time else "",
         )
 
     def _is_done(self) -> bool:
@@ -318,6 +319,8 @@ class Boundaries:
         if self.has_trained:
             self._save_and_wait()
             self._display.say(f"Ended at step {self.step:,}, saved: {why}. It goes on from here.")
+        elif self.was_interrupted:
+            self._display.say(f"Ended at step {self.step:,} before it trained: {why}.")
         else:
             self._display.say(f"Nothing left to do: {self.step:,} steps are trained, {why}.")
 

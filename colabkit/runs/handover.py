@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any
 
+from colabkit.errors import CheckpointMismatchError
 from colabkit.frameworks.base import Owned
 from colabkit.frameworks.differences import differing
 from colabkit.notebook import RUN_AGAIN, cell_number, note_stopped
@@ -25,6 +26,7 @@ class _Passed:
     is_done: bool
     has_diverged: bool
     was_interrupted: bool
+    out_of_time: str
 
 
 _PASSED: dict[str, _Passed] = {}
@@ -41,6 +43,7 @@ def note(
     is_done: bool,
     has_diverged: bool,
     was_interrupted: bool,
+    out_of_time: str = "",
 ) -> None:
     """Takes down that a call has come to its end, or was interrupted.
 
@@ -53,6 +56,7 @@ def note(
         is_done: Whether it has come to its end.
         has_diverged: Whether it ended because the loss or the weights became NaN or infinite.
         was_interrupted: Whether somebody stopped it.
+        out_of_time: Which limit of its time ended it before its end, "" for none.
     """
     if was_interrupted:
         note_stopped()
@@ -67,6 +71,7 @@ def note(
         is_done=is_done,
         has_diverged=has_diverged,
         was_interrupted=was_interrupted,
+        out_of_time=out_of_time,
     )
 
 
@@ -94,13 +99,28 @@ def has_diverged(location: str, owned: Owned) -> bool:
     return passed is not None and passed.has_diverged
 
 
-def stop_before_phase(location: str, owned: Owned) -> None:
-    """Ends a cell, or a script, that would begin a phase on one that was just interrupted.
+def stop_before_phase(location: str, owned: Owned, before: str, step: int) -> None:
+    """Ends a call that would begin a phase on one that this session could not train to its end.
+
+    Args:
+        location: The run folder.
+        owned: What the call was given.
+        before: What the phase before is called.
+        step: Where it stands.
 
     Raises:
-        KeyboardInterrupt: It would, and the one before could never be trained to its end.
+        CheckpointMismatchError: It ran out of time, and could never come to its end.
+        KeyboardInterrupt: It was stopped in this very cell or script.
     """
     passed, number = _of(location, owned), cell_number()
+    if passed is not None and passed.out_of_time:
+        message = (
+            f"{before} in {location} is not trained to its end: at step {step:,} its time was up"
+            f" ({passed.out_of_time}). The next phase does not begin on it: it would be left so."
+        )
+        hint = f"Make the call of {before} again, in this session or the next, to go on with it"
+        hint += f"; or pass max_steps={step} to it, to leave it where it is." if step else "."
+        raise CheckpointMismatchError(message, differences={}, hint=hint)
     is_known = number or not hasattr(sys, "ps1")  # a prompt of Python's has no cells
     if passed is not None and passed.was_interrupted and is_known and passed.cell == number:
         message = f"The phase before was interrupted: the next one does not begin. {RUN_AGAIN}"

@@ -12,7 +12,8 @@ which counts over all phases and so rises from one to the next:
 
 - A call that is as a phase was, goes on with that phase. A later phase closes those before it.
 - A call in the session that has trained or found the phase before, with the same model object, and
-  with anything changed since, begins the next phase with what the objects hold.
+  with anything changed since, begins the next phase with what the objects hold. None begins on one
+  whose time was up, or in a cell whose stop button was pressed.
 - A call after one that has diverged, whose objects hold NaN, goes on with that phase or begins the
   next with the newest weights that are finite.
 - The first call of a session that changes settings of an unfinished phase means that phase, and the

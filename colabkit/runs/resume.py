@@ -150,6 +150,7 @@ class _Restoring:
         changed = self._misfits(loaded)
         is_other = changed or not self._phases[-1].trains_as(asked.call)
         if is_other and asked.resume is True and not (loaded.facts.step or manager.has_trained()):
+            self._require_turn()
             manager.begin_attempt()
             self._display.say(
                 "What lies in the run folder was never trained and does not fit: begun anew."
@@ -257,9 +258,14 @@ class _Restoring:
         )
         return ()
 
+    def _require_turn(self) -> None:
+        """Requires that the phase before was not cut short in this session."""
+        before, step = title_of(self._phases, len(self._phases) - 1), self._loaded.facts.step
+        stop_before_phase(self._checkpoints.location, self._asked.owned, before, step)
+
     def _begin(self, start: Start, changed: Mapping[str, tuple[object, object]]) -> tuple[str, ...]:
         """A new phase, on the end of the last one."""
-        stop_before_phase(self._checkpoints.location, self._asked.owned)
+        self._require_turn()
         adapter, state, loaded, call = self._adapter, self._state, self._loaded, self._asked.call
         hard = {
             name: pair

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -356,7 +357,7 @@ def test_what_is_no_phase_is_said_with_the_way_on(tmp_path):
         trained(tmp_path, 2, model=other)
 
 
-def two_phases(folder: Path, *, interrupt_at: int = -1) -> nn.Module:
+def two_phases(folder: Path, *, interrupt_at: int = -1, **first: Any) -> nn.Module:
     """A cell, or a script, with two calls on one folder."""
 
     def interrupt(event: Any) -> None:
@@ -364,7 +365,7 @@ def two_phases(folder: Path, *, interrupt_at: int = -1) -> nn.Module:
             signal.raise_signal(signal.SIGINT)
 
     model, passed = network(), {"batch_size": 8, "device": "cpu", "progress": False}
-    colabkit.fit(model, arrays(), folder, epochs=2, callbacks=[interrupt], **passed)
+    colabkit.fit(model, arrays(), folder, epochs=2, callbacks=[interrupt], **passed, **first)
     colabkit.fit(model, arrays(), folder, epochs=3, lr=0.01, **passed)
     return model
 
@@ -373,6 +374,20 @@ def test_a_phase_that_was_interrupted_comes_to_its_end_before_the_next_begins(tm
     with pytest.raises(KeyboardInterrupt, match="the next one does not begin"):
         two_phases(tmp_path / "run", interrupt_at=4)
     assert colabkit.checkpoints(tmp_path / "run")[0].step == 4
+    resumed, alone = two_phases(tmp_path / "run"), two_phases(tmp_path / "alone")
+    pairs = zip(resumed.state_dict().values(), alone.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_a_phase_whose_time_was_up_comes_to_its_end_before_the_next_begins(tmp_path):
+    with pytest.raises(CheckpointMismatchError, match=r"time was up \(max_time is 1e-09\)"):
+        two_phases(tmp_path / "run", max_time=1e-9)
+    with pytest.raises(KeyboardInterrupt):
+        two_phases(tmp_path / "run", interrupt_at=4)
+    with pytest.raises(CheckpointMismatchError, match="pass max_steps=4 to it, to leave it"):
+        two_phases(tmp_path / "run", max_time=1e-9)
+    two_phases(shutil.copytree(tmp_path / "run", tmp_path / "left"), max_steps=4)
+    assert [each.step for each in colabkit.checkpoints(tmp_path / "left")][-1] == 4
     resumed, alone = two_phases(tmp_path / "run"), two_phases(tmp_path / "alone")
     pairs = zip(resumed.state_dict().values(), alone.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in pairs)
