@@ -304,3 +304,33 @@ def test_of_copies_of_a_piece_one_process_writes_its(tmp_path):
         assert tuple(weight.local.shape) == ((3, 4), (2, 4))[rank % 2]
 
     came_through(work, 4, tmp_path)
+
+
+class Waves(nn.Module):
+    """Weights of a type that no file of a checkpoint has, but as real and imaginary parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.weight = nn.Parameter(torch.randn(3, 6, dtype=torch.complex128))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x.to(self.weight.dtype) @ self.weight.T).abs().float()
+
+
+def test_complex_weights_in_pieces_come_back(tmp_path):
+    def work(_: int, steps: int, folder: Path) -> None:
+        model = fully_shard(Waves()) if dist.is_initialized() else Waves()
+        train(folder, model=model, max_steps=steps)
+
+    alone = tmp_path / "alone"
+    for count, steps, folder in ((2, 3, tmp_path), (2, 9, tmp_path), (2, 9, alone)):
+        came_through(lambda rank, to=(steps, folder): work(rank, *to), count, folder)
+    there = torch.load(tmp_path / "weights-0", weights_only=True)
+    assert torch.equal(
+        there["weight"], torch.load(alone / "weights-0", weights_only=True)["weight"]
+    )
+    loaded = Waves()
+    colabkit.load(loaded, tmp_path / "run")
+    assert torch.equal(there["weight"], loaded.weight)
+    came_through(lambda rank: work(rank, 12, tmp_path), 1, tmp_path)

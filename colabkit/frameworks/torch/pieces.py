@@ -132,7 +132,8 @@ def _in_place(tensor: Any) -> Piece | torch.Tensor | None:
     if way is None:
         way = _ways[known] = _way_of(tensor)
     local = _local_of(tensor)
-    if not way.is_plain or hasattr(local, "__tensor_flatten__"):
+    is_stored = local.dtype is not torch.complex128  # which files hold by its parts alone
+    if not (way.is_plain and is_stored) or hasattr(local, "__tensor_flatten__"):
         return None
     if 0 in shape:
         return local.new_empty(shape)
