@@ -44,6 +44,8 @@ class Agreeing(LeftLoops):
     _can_all_save = _are_alike = False
     # The modules whose buffers each step begins with as process 0 has them.
     _shares_buffers: frozenset[str] = frozenset()
+    # Whether all have the same gradients wherever one may be saved.
+    _shares_gradients = False
     _digest: Callable[[], str] = str
 
     def _agree(self, options: RunOptions) -> None:
@@ -218,7 +220,11 @@ class Agreeing(LeftLoops):
         adapter: Any = self._adapter  # PyTorch's
         sections_here = adapter.sections_here(are_saved=are_saved)
         sections, kept = self._evaluation.held_by_all(sections_here)
-        states: dict[Where, Any] = adapter.own_states(sections, shares_buffers=self._shares_buffers)
+        states: dict[Where, Any] = adapter.own_states(
+            sections,
+            shares_buffers=self._shares_buffers,
+            shares_gradients=self._shares_gradients,
+        )
         return states | own_of_run(kept, self._state.stops)
 
     def _digests_of(self, states: Mapping[Where, Any]) -> dict[Where, str]:

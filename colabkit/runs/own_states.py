@@ -126,6 +126,8 @@ def name_of(path: Where) -> str:
         return f"{path[2]} (its {kind})"
     if path[0] == "objects":
         return str(path[2])
+    if path[0] == "gradients":
+        return f"{path[1]} (gradients that wait)" if path[1] else "gradients that wait"
     if path[0] == _OF_RUN:
         return str(path[-1])
     return f"{path[0]} (its buffers)"

@@ -18,7 +18,9 @@ from colabkit.runs.options import RunOptions
 from colabkit.runs.position import Cursor
 from colabkit.runs.run import Run
 
-_WAITED = "gradients waited for a step at a save, of which each process may have its own"
+_WAITED = (
+    "gradients waited at a save that layers in pieces had yet to sum: no checkpoint holds them"
+)
 
 
 class RunOfSeveral(Agreeing, Run):
@@ -60,8 +62,8 @@ class RunOfSeveral(Agreeing, Run):
         return bool(self._adapter.gathers())  # type: ignore[attr-defined]  # PyTorch's
 
     def _snapshot(self) -> Snapshot:
-        if self._gathers():
-            # One of several optimizers has stepped, and a save cannot wait for all of them.
+        if self._adapter.holds_unsummed():  # type: ignore[attr-defined]  # PyTorch's
+            # An optimizer has stepped, or there is none, and a save cannot wait for all of them.
             self._verdict = self._verdict.adding(reasons=(_WAITED,))
         return super()._snapshot()
 

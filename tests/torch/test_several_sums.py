@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
@@ -15,8 +17,12 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 import colabkit
+from tests import abilities
 from tests.torch.cases import SAMPLES, Table, arrays, network
-from tests.torch.ranks import came_through
+from tests.torch.killing import kill_self, outcome
+from tests.torch.ranks import came_through, killed, together
+from tests.torch.several_pieces import in_pieces
+from tests.torch.test_several_loops import nothing, rank, shared_out
 
 BATCH = 12
 
@@ -230,3 +236,103 @@ def test_a_part_has_two_samples_where_the_model_normalises_over_them(tmp_path):
             assert torch.equal(own.variance, plain.running_var)
 
     came_through(work, 3, tmp_path)
+
+
+def stepped_by_hand(folder: Path, at_step: Callable[[Any, int], None]) -> Any:
+    """Without an optimizer, so that nothing says whether gradients wait or were used."""
+    model = network()
+    wrapped = DistributedDataParallel(model)
+    run = colabkit.Run(folder, model=wrapped, progress=False, save_every=1)
+    for _epoch in run.epochs(1):
+        for x, y in run.batches(shared_out()):
+            ends = run.batch % 3 == 2
+            with wrapped.no_sync() if not ends else torch.enable_grad():
+                functional.cross_entropy(wrapped(x), y).backward()
+            for each in model.parameters() if ends else ():
+                each.data.sub_(each.grad, alpha=0.1)
+                each.grad = None
+            at_step(run, run.step + 1)
+    return run
+
+
+def in_summed_pieces(folder: Path, at_step: Callable[[Any, int], None]) -> Any:
+    """Layers in pieces keep what is not summed yet, and nobody sees it in the weights."""
+    model: Any = in_pieces(network())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    run = colabkit.Run(folder, model=model, optimizer=optimizer, progress=False, save_every=1)
+    for _epoch in run.epochs(1):
+        for x, y in run.batches(shared_out()):
+            ends = run.batch % 3 == 2
+            model.set_requires_gradient_sync(ends)
+            functional.cross_entropy(model(x), y).backward()
+            if ends:
+                optimizer.step()
+                optimizer.zero_grad()
+            at_step(run, run.step + 1)
+    return run
+
+
+def in_turn(folder: Path, at_step: Callable[[Any, int], None]) -> Any:
+    """Steps with one of two optimizers, while what the other gathers waits, the same in each."""
+    model = network()
+    wrapped = DistributedDataParallel(model)
+    body, head = (torch.optim.SGD(model[n].parameters(), lr=0.1) for n in (0, -1))
+    objects = {"model": wrapped, "body": body, "head": head}
+    run = colabkit.Run(folder, objects=objects, progress=False, save_every=1)
+    for _epoch in run.epochs(1):
+        for x, y in run.batches(shared_out()):
+            functional.cross_entropy(wrapped(x), y).backward()
+            for each in (body, head) if run.batch % 3 == 2 else (body,):
+                each.step()
+                each.zero_grad()
+            at_step(run, run.step + 1)
+    return run
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        stepped_by_hand,
+        pytest.param(in_summed_pieces, marks=pytest.mark.needs(abilities.PIECES)),
+        in_turn,
+    ],
+)
+def test_gradients_that_wait_go_on_bit_for_bit(loop, tmp_path):
+    def dies(run: Any, now: int) -> None:
+        run.flush()
+        if now == 5:
+            dist.barrier()
+            kill_self()
+
+    def goes_on(_: int) -> None:
+        for name, at_step in (("run", nothing), ("alone", nothing)):
+            run = loop(tmp_path / name, at_step)
+            assert str(run.history.verdict).startswith("Resume is exact")
+            if rank() == 0:
+                outcome(tmp_path / name, run.history, tmp_path / f"outcome-{name}")
+
+    assert all(map(killed, together(lambda _: loop(tmp_path / "run", dies), 2, tmp_path)))
+    assert colabkit.checkpoints(tmp_path / "run", verify=True)[0].step in {3, 4}
+    came_through(goes_on, 2, tmp_path)
+    assert (tmp_path / "outcome-run").read_text() == (tmp_path / "outcome-alone").read_text()
+
+
+@pytest.mark.needs(abilities.PIECES)
+def test_gradients_that_no_checkpoint_can_hold_are_named(tmp_path):
+    """An optimizer steps while a layer in pieces keeps what it is yet to sum."""
+
+    def work(_: int) -> None:
+        model: Any = in_pieces(network())
+        model[0].set_requires_gradient_sync(False)
+        optimizer = torch.optim.SGD(model[-1].parameters(), lr=0.1)
+        given = {"objects": {"model": model, "optimizer": optimizer}, "progress": False}
+        run = colabkit.Run(tmp_path / "run", save_every=1, **given)
+        for _epoch in run.epochs(1):
+            for x, y in run.batches(shared_out()):
+                functional.cross_entropy(model(x), y).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+        if rank() == 0:
+            assert "yet to sum" in str(run.history.verdict)
+
+    came_through(work, 2, tmp_path)

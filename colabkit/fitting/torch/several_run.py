@@ -24,6 +24,8 @@ class SeveralRun(Agreeing, TorchRun):
 
     # Whoever sums the gradients gives them to all before each group of batches.
     _shares_buffers = frozenset({"model"})
+    # It is saved between two of those groups, behind which they are summed.
+    _shares_gradients = True
 
     def __init__(
         self,

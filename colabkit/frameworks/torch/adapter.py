@@ -28,6 +28,7 @@ from colabkit.frameworks.torch.own_states import BESIDE_PIECES, own_states, stat
 from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.pieces import (
     cutter,
+    holds_unsummed,
     left,
     require_form_of_weights,
     reshard,
@@ -128,15 +129,22 @@ class TorchAdapter:
         return sections
 
     def own_states(
-        self, sections: Sequence[Section], *, shares_buffers: Collection[str]
+        self,
+        sections: Sequence[Section],
+        *,
+        shares_buffers: Collection[str],
+        shares_gradients: bool,
     ) -> dict[tuple[str | int, ...], Any]:
         """Returns what of it each process may have for itself, by where it lies.
 
         Args:
             sections: What ``sections_here`` gave.
             shares_buffers: Names of modules whose buffers are the same where it matters.
+            shares_gradients: Whether gradients are the same wherever a save may be.
         """
-        return own_states(self._state, sections, shares_buffers)
+        hooks = None if shares_gradients else self._hooks
+        pending = {} if hooks is None else hooks.pending()
+        return own_states(self._state, sections, shares_buffers, pending)
 
     def digest_of(self, state: Any) -> str:
         """Returns a hash of a state as a checkpoint holds it."""
@@ -150,7 +158,11 @@ class TorchAdapter:
 
     def gathers(self) -> bool:
         """Whether gradients wait for a step, of which each process may have its own."""
-        return self._hooks is not None and self._hooks.has_gathered()
+        return self.holds_unsummed() or (self._hooks is not None and self._hooks.has_gathered())
+
+    def holds_unsummed(self) -> bool:
+        """Whether gradients wait where no checkpoint can hold them."""
+        return self._state.is_sharded and any(map(holds_unsummed, self._state.modules.values()))
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
         """Hooks the optimizers, so that a snapshot under way is finished before they step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,10 @@ _OF_MODULES = ("python", "generators", "extra")
 
 
 def own_states(
-    state: TorchState, sections: Sequence[Section], shares_buffers: Collection[str]
+    state: TorchState,
+    sections: Sequence[Section],
+    shares_buffers: Collection[str],
+    gradients: Mapping[str, Any] | None = None,
 ) -> dict[Where, Any]:
     """Returns all but weights and what trains them, by where it lies in a checkpoint's sections.
 
@@ -28,8 +31,10 @@ def own_states(
         state: The objects.
         sections: What a checkpoint would hold of them.
         shares_buffers: Names of modules whose buffers are the same where it matters.
+        gradients: Those that wait for a step, by optimizer.
     """
     found = dict(_states(state, sections, shares_buffers))
+    found |= {("gradients", name): each for name, each in (gradients or {}).items() if each}
     if not state.is_sharded:
         return found
     # Of pieces each process has its own anyhow, and saves them: only what is beside them differs.

@@ -45,6 +45,27 @@ def _is_of_fsdp(kind: type) -> bool:
     return any(each.__name__ == "FSDPModule" for each in kind.__mro__)
 
 
+def holds_unsummed(module: nn.Module) -> bool:
+    """Whether layers in pieces keep gradients that a later backward pass is to sum."""
+    states = (layer._get_fsdp_state() for layer in sharded_layers(module))
+    return any(_waits(group) for state in states for group in _groups_of(state))
+
+
+def _groups_of(state: Any) -> list[Any]:
+    # Older versions have one at most.
+    found = getattr(state, "_fsdp_param_groups", None)
+    return [e for e in (found or [state._fsdp_param_group]) if e is not None]
+
+
+def _waits(group: Any) -> bool:
+    wholes = (getattr(each, "_unsharded_param", None) for each in group.fsdp_params)
+    return (
+        getattr(group, "_partial_reduce_output", None) is not None
+        or any(whole is not None and whole.grad is not None for whole in wholes)
+        or any(each.unsharded_accumulated_grad is not None for each in group.fsdp_params)
+    )
+
+
 def reshard(module: nn.Module) -> list[Any]:
     """Gives back the whole weights that a forward pass without gradients has left there.
 
