@@ -229,7 +229,8 @@ class Agreeing(LeftLoops):
 
     def _digests_of(self, states: Mapping[Where, Any]) -> dict[Where, str]:
         adapter: Any = self._adapter  # PyTorch's
-        return {path: adapter.digest_of(state) for path, state in states.items()}
+        digests: dict[Where, str] = adapter.digests_of(states)
+        return digests
 
     def _gather_own(self) -> None:
         """Takes up, for the save that follows, what each process has for itself."""

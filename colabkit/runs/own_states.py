@@ -1,7 +1,7 @@
 """What each of several processes has for itself, held by the one checkpoint of all.
 
-Weights and moments are the same in each. Metrics over a process's own batches, kept values,
-buffers and what modules or code remember may not be.
+Weights are the same in each. Metrics over a process's own batches, kept values, buffers and what
+modules or code remember may not be, nor what an optimizer keeps that shares its work out by itself.
 """
 
 from __future__ import annotations
@@ -124,6 +124,8 @@ def name_of(path: Where) -> str:
     if path[:2] == ("objects", "modules"):
         kind = {"python": "attributes", "generators": "generators"}.get(str(path[3]), "buffers")
         return f"{path[2]} (its {kind})"
+    if path[:2] == ("objects", "optimizers"):
+        return f"{path[2]} (its state)"
     if path[0] == "objects":
         return str(path[2])
     if path[0] == "gradients":

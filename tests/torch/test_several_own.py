@@ -25,7 +25,7 @@ from tests import abilities
 from tests.torch.cases import arrays, network
 from tests.torch.killing import kill_self, outcome
 from tests.torch.ranks import came_through, killed, together
-from tests.torch.several_pieces import in_pieces
+from tests.torch.several_pieces import in_pieces, sgd
 from tests.torch.several_ways import QUIET, KillRanks, result, same_weights
 from tests.torch.several_ways import train as fitted
 from tests.torch.test_several_loops import shared_out
@@ -55,18 +55,20 @@ class Ways(NamedTuple):
         wrap: Makes the wrapped model of it.
         objects: Makes what else the run is given, of the model within.
         after: Called after each step with the kept values, those objects and the loss.
+        optimizer: Makes what steps with the weights.
     """
 
     norm: bool = False
     wrap: Callable[[nn.Module], nn.Module] = DistributedDataParallel
     objects: Callable[[nn.Module], dict[str, Any]] = lambda _: {}
     after: Callable[[Any, dict[str, Any], torch.Tensor], object] = lambda *_: None
+    optimizer: Callable[[Any], torch.optim.Optimizer] = sgd
 
 
 def train(folder: Path, way: Ways, **options: Any) -> colabkit.History:
     model = network(dropout=0.0, norm=way.norm)
     wrapped = way.wrap(model)
-    optimizer = torch.optim.SGD(wrapped.parameters(), lr=0.1, momentum=0.9)
+    optimizer = way.optimizer(wrapped.parameters())
     others = way.objects(model)
     callbacks = options.pop("callbacks", [])
     given = {"progress": False, "save_every": None, **options}
@@ -79,7 +81,7 @@ def train(folder: Path, way: Ways, **options: Any) -> colabkit.History:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            way.after(kept, {"model": model, **others}, loss.detach())
+            way.after(kept, {"model": model, "steps": optimizer, **others}, loss.detach())
             for each in callbacks:
                 each.on_batch_end(run, run.step + 1, None)
     rank = dist.get_rank()
@@ -112,7 +114,25 @@ def remember(_: Any, objects: dict[str, Any], loss: torch.Tensor) -> None:
     objects["model"].seen = 0.9 * getattr(objects["model"], "seen", 0.0) + float(loss)
 
 
+class Dealt(torch.optim.Optimizer):
+    """Each process steps with its share of the weights, and alone keeps what it needs for it."""
+
+    def __init__(self, weights: Any) -> None:
+        super().__init__(weights, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for number, each in enumerate(self.param_groups[0]["params"]):
+            owner = number % dist.get_world_size()
+            if dist.get_rank() == owner:
+                kept = self.state[each]
+                kept["momentum"] = 0.9 * kept.get("momentum", 0.0) + each.grad
+                each.sub_(kept["momentum"], alpha=self.param_groups[0]["lr"])
+            dist.broadcast(each, owner)
+
+
 KEPT = {
+    "shares_of_moments": Ways(optimizer=Dealt),
     "a_metric": Ways(
         objects=lambda _: {"mean": Mean()}, after=lambda _, o, loss: o["mean"].update(loss)
     ),
@@ -157,6 +177,8 @@ def test_what_each_process_has_for_itself_is_saved_for_each(what, tmp_path):
         weights = {n: _local(each) for n, each in objects["model"].state_dict().items()}
         own = {**weights, **mean, "kept": values.total}
         own["seen"] = getattr(objects["model"], "seen", 0.0)
+        moments = [_local(e).flatten() for s in objects["steps"].state.values() for e in s.values()]
+        own["moments"] = torch.cat(moments)
         torch.save(own, folder / f"own-{dist.get_rank()}")
         assert str(history.verdict).startswith("Resume is exact")
         assert "provided 2 processes go on" in history.verdict.notices

@@ -24,7 +24,7 @@ from colabkit.frameworks.torch.compare import note, record
 from colabkit.frameworks.torch.evaluating import evaluation_mark, weights_mark
 from colabkit.frameworks.torch.modules_beside import ModulesBeside
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
-from colabkit.frameworks.torch.own_states import BESIDE_PIECES, own_states, state_digest
+from colabkit.frameworks.torch.own_states import BESIDE_PIECES, digests_of, own_states
 from colabkit.frameworks.torch.passed_settings import PassedSettings
 from colabkit.frameworks.torch.pieces import (
     cutter,
@@ -135,20 +135,14 @@ class TorchAdapter:
         shares_buffers: Collection[str],
         shares_gradients: bool,
     ) -> dict[tuple[str | int, ...], Any]:
-        """Returns what of it each process may have for itself, by where it lies.
-
-        Args:
-            sections: What ``sections_here`` gave.
-            shares_buffers: Names of modules whose buffers are the same where it matters.
-            shares_gradients: Whether gradients are the same wherever a save may be.
-        """
+        """Returns what of ``sections_here`` each process may have for itself, by where it lies."""
         hooks = None if shares_gradients else self._hooks
         pending = {} if hooks is None else hooks.pending()
         return own_states(self._state, sections, shares_buffers, pending)
 
-    def digest_of(self, state: Any) -> str:
-        """Returns a hash of a state as a checkpoint holds it."""
-        return state_digest(state)
+    def digests_of(self, states: Mapping[Any, Any]) -> dict[Any, str]:
+        """Returns hashes of what ``own_states`` gave."""
+        return digests_of(states)
 
     def copies_of(self, states: Mapping[Any, Any]) -> dict[Any, Any]:
         """Returns copies of those that are small and can be put back, in host memory."""

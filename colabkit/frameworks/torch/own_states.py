@@ -11,12 +11,17 @@ from colabkit.checkpoint import Section, encode
 from colabkit.errors import StateError
 from colabkit.frameworks.torch.compare import batch_digest
 from colabkit.frameworks.torch.pieces import is_piece, without
+from colabkit.frameworks.torch.replaced import states_of
 from colabkit.frameworks.torch.state import TorchState
 
 Where = tuple[str | int, ...]
 BESIDE_PIECES = "beside pieces"
 """Ends the path of a state that cannot be put back without the pieces in it."""
 _OF_MODULES = ("python", "generators", "extra")
+_OPTIMIZERS = ("objects", "optimizers")
+# Of what optimizers keep, which is more than the weights: so many parameters, and along each
+# dimension so many of the numbers.
+_SAMPLED, _ALONG = 16, 4
 
 
 def own_states(
@@ -25,16 +30,18 @@ def own_states(
     shares_buffers: Collection[str],
     gradients: Mapping[str, Any] | None = None,
 ) -> dict[Where, Any]:
-    """Returns all but weights and what trains them, by where it lies in a checkpoint's sections.
+    """Returns all but weights, by where it lies in a checkpoint's sections.
 
     Args:
         state: The objects.
         sections: What a checkpoint would hold of them.
         shares_buffers: Names of modules whose buffers are the same where it matters.
-        gradients: Those that wait for a step, by optimizer.
+        gradients: Those that wait for a step, by optimizer; None leaves out what trains them too.
     """
     found = dict(_states(state, sections, shares_buffers))
-    found |= {("gradients", name): each for name, each in (gradients or {}).items() if each}
+    if gradients is not None:
+        found |= {("gradients", name): each for name, each in gradients.items() if each}
+        found |= {(*_OPTIMIZERS, n): each for n, each in _of_optimizers(state, sections).items()}
     if not state.is_sharded:
         return found
     # Of pieces each process has its own anyhow, and saves them: only what is beside them differs.
@@ -63,12 +70,44 @@ def _states(
         yield from ((("objects", kind, name), each) for name, each in objects[kind].items())
 
 
+def _of_optimizers(state: TorchState, sections: Sequence[Section]) -> Mapping[str, Any]:
+    (objects,) = (section.state for section in sections if section.name == "objects")
+    at_hand: Mapping[str, Any] | None = objects.get("optimizers")
+    return states_of(state.optimizers, dict)["optimizers"] if at_hand is None else at_hand
+
+
 def _has_pieces(state: Any) -> bool:
     try:
         _, leaves = encode(state, torch.is_tensor)
     except StateError:  # a save says so
         return False
     return any(map(is_piece, leaves.values()))
+
+
+def digests_of(states: Mapping[Where, Any]) -> dict[Where, str]:
+    """Returns hashes of states as a checkpoint holds them; of optimizers, of a sample."""
+    return {
+        path: state_digest(_sample(each) if path[:2] == _OPTIMIZERS else each)
+        for path, each in states.items()
+    }
+
+
+def _sample(state: Any) -> Any:
+    """Returns for which weights an optimizer keeps something, and some of that."""
+    kept = state.get("state") if isinstance(state, Mapping) else None
+    if not isinstance(kept, Mapping):
+        return state
+    names = list(kept)
+    some = names[:: -(-len(names) // _SAMPLED) or 1]
+    return {**state, "state": [names, [_few(kept[name]) for name in some]]}
+
+
+def _few(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _few(each) for key, each in value.items()}
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return value
+    return value.detach()[tuple(slice(None, None, max(1, n // _ALONG)) for n in value.shape)]
 
 
 def state_digest(state: Any) -> str:
