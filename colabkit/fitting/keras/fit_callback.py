@@ -12,7 +12,6 @@ import keras
 from colabkit.fitting.callbacks import CallbackList
 from colabkit.fitting.fit_run import TRAINING, VALIDATION
 from colabkit.fitting.keras.callbacks import (
-    begins_by_own_code,
     keep_rows,
     stopping,
     watches_batches,
@@ -102,6 +101,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         progress: What the checkpoint holds of fit.
         callbacks: The user's Keras callbacks.
         beside: What they know, and what they and the step use beside the model.
+        as_made: Gives the model the values that it had before a checkpoint was put back.
         own: The user's other callbacks, in colabkit's form.
         verbose: Keras' own words: 0 none, 2 a line for each epoch.
         epochs: Epochs in all.
@@ -118,6 +118,7 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         progress: FitProgress,
         callbacks: Sequence[Any],
         beside: Beside,
+        as_made: Callable[[], None] | None,
         own: CallbackList,
         verbose: int,
         epochs: int,
@@ -139,14 +140,15 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         self._tested: int | None = None
         self._steps_per_execution = max(1, int(model.steps_per_execution or 1))
         self._begun = False
-        self._goes_on = run.is_mid_epoch or run.epoch > run.phase_began_at
+        goes_on = run.is_mid_epoch or run.epoch > run.phase_began_at
+        self._as_made = as_made if goes_on else None
         self._is_announced = run.is_mid_epoch  # of the epoch that begins
         self._restores_metrics = run.is_mid_epoch
         self._measured: Logs = {}  # by metrics, as the session began
         self._callbacks = callbacks
         self._last = _LastToHear()
         self._bar = keras.callbacks.ProgbarLogger() if verbose else None
-        with self._leaving_the_model():
+        with self._with_the_model_as_made():
             self._users = keras.callbacks.CallbackList(
                 [*callbacks, *([self._bar] if self._bar else []), self._last],
                 add_history=True,
@@ -163,14 +165,15 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         super().__init__(model=model)
 
     @contextlib.contextmanager
-    def _leaving_the_model(self) -> Iterator[None]:
-        """Has rates and weights that callbacks set as a training begins be set once."""
-        if self._goes_on and any(map(begins_by_own_code, self._callbacks)):
-            put_back = self._beside.model_as_now()
+    def _with_the_model_as_made(self) -> Iterator[None]:
+        """Has callbacks begin as at the first time: what they see then, and set, is the same."""
+        if self._as_made is None:
             yield
-            put_back()
-        else:
-            yield
+            return
+        put_back = self._beside.model_as_now()
+        self._as_made()
+        yield
+        put_back()
 
     # What the user's callbacks see is one training, however often Keras begins it.
 
@@ -181,8 +184,9 @@ class FitCallback(keras.callbacks.CallbackList):  # type: ignore[misc]  # Keras 
         self._begun = True
         if self._run.step:
             keep_rows(self._callbacks, epoch=self._run.epoch)
-        with self._leaving_the_model():
+        with self._with_the_model_as_made():
             self._users.on_train_begin(logs)
+        self._as_made = None
         self._own.train_begin(self._run)
         self._beside.begin()
 

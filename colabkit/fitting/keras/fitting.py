@@ -13,7 +13,7 @@ import keras
 
 from colabkit.errors import ArgumentError
 from colabkit.fitting.callbacks import CallbackList
-from colabkit.fitting.keras.callbacks import check_callbacks, reconsider
+from colabkit.fitting.keras.callbacks import begins_by_own_code, check_callbacks, reconsider
 from colabkit.fitting.keras.data_arguments import EmptyEpochError, Supply
 from colabkit.fitting.keras.fit_callback import FitCallback, FitProgress
 from colabkit.fitting.keras.fit_run import KerasRun
@@ -34,6 +34,8 @@ from colabkit.frameworks.keras.variables import backend_name
 from colabkit.runs.checks import as_validation_data
 from colabkit.runs.history import History
 from colabkit.runs.release_when_done import ReleaseWhenDone
+
+_AS_MADE_BYTES_MAX = 1 << 30
 
 
 def fit_keras(model: Any, data: Any, ckpt_dir: str | Path, options: KerasOptions) -> History:
@@ -135,6 +137,8 @@ class _Fitting:
             name: GeneratorState(generator)
             for name, generator in own.generators(generator_kinds()).items()
         }
+        begins = any(map(begins_by_own_code, users))
+        as_made = beside.model_as_now(bytes_max=_AS_MADE_BYTES_MAX) if begins else None
         self._has_an_end = bool(users or own.members or _averages(model.optimizer))
         self._progress = FitProgress(self._supply, self._drawing)
         self._run = KerasRun(
@@ -172,6 +176,7 @@ class _Fitting:
             progress=self._progress,
             callbacks=users,
             beside=beside,
+            as_made=as_made,
             own=own,
             verbose=2 if options.verbose == 2 and options.progress else 0,
             epochs=options.epochs,
@@ -276,6 +281,7 @@ class _Fitting:
             warnings.catch_warnings(),
             contextlib.suppress(EmptyEpochError),
             _mistakes_explained(),
+            _not_built_again(self._model),
         ):
             # Keras says so at the end of all data whose length it does not know.
             warnings.filterwarnings("ignore", "Your input ran out of data; ", UserWarning)
@@ -362,6 +368,19 @@ def _weights_left_open(optimizer: Any) -> Iterator[None]:
         yield
     finally:
         del optimizer.finalize_variable_values
+
+
+@contextlib.contextmanager
+def _not_built_again(model: Any) -> Iterator[None]:
+    """Keeps Keras from reading a batch to build layers that a call of the model leaves unbuilt."""
+    if not is_looked_at(model):
+        yield
+        return
+    model._symbolic_build = lambda **_: None  # all is built that a step without a value can build
+    try:
+        yield
+    finally:
+        del model._symbolic_build
 
 
 @contextlib.contextmanager

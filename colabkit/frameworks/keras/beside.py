@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -72,12 +73,19 @@ class Beside:
         self._plain.restore(self._kept_plain())
         self._names = {path: _filled(each) for path, each in self._callbacks.items()}
 
-    def model_as_now(self) -> Callable[[], None]:
-        """Returns what gives the model's and its optimizer's variables the values of now again."""
-        held = [
-            (each, np.array(keras.ops.convert_to_numpy(each)))
-            for each in _variables_held_by(self._model)
-        ]
+    def model_as_now(self, *, bytes_max: int | None = None) -> Callable[[], None]:
+        """Returns what gives the model's and its optimizer's variables the values of now again.
+
+        Args:
+            bytes_max: How much to hold; the largest variables are left out.
+        """
+        held, nbytes = [], 0
+        for each in sorted(_variables_held_by(self._model), key=_elements):
+            value = np.array(keras.ops.convert_to_numpy(each))
+            nbytes += value.nbytes
+            if bytes_max is not None and nbytes > bytes_max:
+                break
+            held.append((each, value))
 
         def put_back() -> None:
             for variable, value in held:
@@ -94,7 +102,11 @@ class Beside:
                 self._plain.know(tuple(f"{path}.{name}" for name in made))
 
     def begin_epoch_again(self, epoch: int) -> None:
-        """Has a callback begin an epoch that lacks what it had in its middle; the rest stays."""
+        """Puts back what Keras has just reset; a callback that lacks what it had begins again."""
+        if self._plain is None:
+            return
+        self._plain.put_back()
+        self._plain.restore(self._kept_plain())
         made, had = self._made, self._kept.get("attributes", {})
         lacking = [
             callback
@@ -102,7 +114,7 @@ class Beside:
             if made.get(path, set()) - _filled(callback)
             or set(had.get(path, ())) - set(attributes_of(callback))
         ]
-        if not lacking or self._plain is None:
+        if not lacking:
             return
         put_back = self.model_as_now()
         for callback in lacking:
@@ -214,6 +226,10 @@ class Beside:
         for path, generator in self._generators.items():
             if path in generators:
                 restore_state(generator, generators[path])
+
+
+def _elements(variable: Any) -> int:
+    return math.prod(variable.shape)
 
 
 def _filled(callback: Any) -> set[str]:
