@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import time
+import types
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +24,9 @@ _END_S = 120.0
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Read when gcsfs is loaded, by whichever test comes first; the stand-in has none of that.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+# TensorBoard reads and writes as where TensorFlow is not installed: that would be loaded into the
+# processes of all tests, and each of their thousands of forks would take along its pages.
+sys.modules["tensorboard.compat.notf"] = types.ModuleType("tensorboard.compat.notf")
 # No test depends on how fast its machine is.
 hypothesis.settings.register_profile("any machine", deadline=None)
 hypothesis.settings.load_profile("any machine")
@@ -67,6 +72,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason=abilities.GPU))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Leaves what is loaded before the first test out of all collections of garbage, then and later.
+
+    While tests are loaded they would take a third of the time, and each in a test looked through
+    all of it.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
