@@ -24,6 +24,9 @@ _END_S = 120.0
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # Read when gcsfs is loaded, by whichever test comes first; the stand-in has none of that.
 os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
+# Threads of PyTorch's operations that have nothing to do sleep rather than spin: there are more
+# processes than cores, and two thirds of what training in a test takes went by in spinning.
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 # TensorBoard reads and writes as where TensorFlow is not installed: that would be loaded into the
 # processes of all tests, and each of their thousands of forks would take along its pages.
 sys.modules["tensorboard.compat.notf"] = types.ModuleType("tensorboard.compat.notf")
@@ -76,9 +79,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Leaves what is loaded before the first test out of all collections of garbage, then and later.
+    """Leaves what is loaded before the first test out of all collections of garbage.
 
-    While tests are loaded they would take a third of the time, and each in a test looked through
+    While it is loaded they would take a third of the time, and each in a test looked through
     all of it.
     """
     gc.disable()
