@@ -16,6 +16,7 @@ from typing import Any
 from colabkit.frameworks.code_variables import defaults_of
 from colabkit.frameworks.users_own import attributes_of
 from colabkit.runs.loop_choices import may_be_called
+from colabkit.runs.loop_loaders import read_by_loaders
 from colabkit.runs.loop_paths import (
     bound_once,
     each_of,
@@ -36,7 +37,6 @@ from colabkit.runs.loop_rooms import (
     method_of,
     names_in,
     names_within,
-    read_by_loaders,
     some_of,
 )
 from colabkit.runs.loop_source import Definition, Source, function_at
@@ -256,7 +256,8 @@ class Reader(Ways, ast.NodeVisitor):
         self._is_in_pass = in_pass
         begins, ends = (Verb.BEGIN, Verb.END) if is_pass else (Verb.READ, Verb.READ)
         self._note(begins, "", node)
-        for path in read_by_loaders(node.iter, self._room) if is_pass else ():
+        asked = dict.fromkeys(each.path for each in self.events[begun:] if each.path)
+        for path in read_by_loaders(asked, self._values, self.events) if is_pass else ():
             self._note(Verb.READ, path, node.iter)
         over = [] if is_pass else [*taken_apart(node.target, node.iter)]
         for row in dict.fromkeys(each for _, each in over):

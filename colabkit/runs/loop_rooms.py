@@ -12,8 +12,7 @@ from types import BuiltinMethodType, FunctionType, MethodType, MethodWrapperType
 from typing import Any, NamedTuple
 
 from colabkit.frameworks.bystanders import is_cached, unwrapped
-from colabkit.frameworks.users_own import attributes_of
-from colabkit.runs.loop_paths import container_of, key_of, path_of, root_of
+from colabkit.runs.loop_paths import key_of, path_of, root_of
 from colabkit.runs.loop_source import Definition, Source, function_at
 from colabkit.runs.loop_syntax import (
     attribute_asked,
@@ -28,8 +27,6 @@ from colabkit.runs.loop_values import Values, is_array, is_table
 
 SETTING = frozenset({"__setattr__", "setattr"})
 _PASSES = frozenset({"batches", "items"})
-# What a loader reads.
-_READ_BY_LOADERS = ("batch_sampler", "dataset", "sampler")
 # What shows an array or table, or a part of it, and writes into it.
 _VIEWS = frozenset({"H", "T", "at", "data", "flat", "iat", "iloc", "imag", "loc", "mT", "real"})
 _GIVING_VIEWS = frozenset({
@@ -115,7 +112,7 @@ class Room:
 
     def written(self, node: ast.expr) -> str | None:
         """Returns the path of what a write into a part or a view changes: ``bank.data[0]``."""
-        node = container_of(node)
+        node = self._written_node(node)
         if isinstance(node, ast.Name) and node.id in self.views:
             return self.views[node.id].path
         part = node.func if isinstance(node, ast.Call) else node
@@ -126,6 +123,14 @@ class Room:
             if is_array(value) or is_table(value):
                 return whole
         return self.path(node)
+
+    def _written_node(self, node: ast.expr) -> ast.expr:
+        """Returns what is written into by an index: of a tuple, which cannot be, an item."""
+        while isinstance(node, ast.Subscript | ast.Starred):
+            if isinstance(self.values.of(self.path(node.value) or ""), tuple) and self.path(node):
+                break
+            node = node.value
+        return node
 
     def is_whole(self, node: ast.expr | None) -> bool:
         """Whether a node names a variable, and is not known to be but a part of one."""
@@ -432,12 +437,3 @@ def _is_pass(node: ast.AST, room: Room) -> bool:
         return False
     path = room.path(node.value)
     return path is not None and room.values.is_run(path)
-
-
-def read_by_loaders(over: ast.expr, room: Room) -> list[str]:
-    """Returns the variables that a loop's loaders read by themselves: ``sampler``, ``dataset``."""
-    calls = [each for each in ast.walk(over) if isinstance(each, ast.Call)]
-    paths = [path for each in calls for given in each.args if (path := room.path(given))]
-    loaders = [attributes_of(room.values.of(path)) for path in paths]
-    read = [each[name] for each in loaders for name in _READ_BY_LOADERS if name in each]
-    return room.values.paths_to([each for each in read if each is not None])

@@ -64,6 +64,8 @@ class Uses:
         self._certain: str | None = None
         # Functions of which is asked what their early ends decide.
         self._cut: list[Room] = []
+        # Calls of which is asked what they run.
+        self._run: list[ast.AST] = []
 
     def decide(self, path: str, setter: ast.AST | None = None) -> bool:
         """Whether anything but what is shown, and it itself, follows from a variable.
@@ -104,7 +106,17 @@ class Uses:
         What goes into it itself goes on with it to these.
         """
         its = (e for e in self._reader.events if e.verb is Verb.READ and self._is_of(e, path))
-        return any(e.node not in settled and self.leads_on(e.node, e.room, "") for e in its)
+        others = (e for e in its if e.node not in settled and not self._is_counted_over(e, path))
+        return any(self.leads_on(each.node, each.room, "") for each in others)
+
+    def _is_counted_over(self, event: Event, path: str) -> bool:
+        """Whether an event is that a loop is over what counts its turns itself."""
+        around = event.room.source.around(event.node)
+        loops = (each for each in around if isinstance(each, ast.For))
+        return any(
+            event.node in ast.walk(each.iter) and self._counts_turns(each.iter, event.room, path)
+            for each in loops
+        )
 
     def decide_behind(self, path: str) -> bool:
         """Whether anything but what is shown follows from a variable behind the loop."""
@@ -247,12 +259,13 @@ class Uses:
         return self._values.is_held(into) or self.decide(into)
 
     def _is_for_eye(self, statement: ast.stmt, room: Room, path: str) -> bool:
+        head = getattr(statement, "test", getattr(statement, "iter", statement))
+        if not (isinstance(statement, ast.With) or self._runs_for_eye(head, path)):
+            return False
         match statement:
             case ast.Expr(value=ast.Call() as call):
-                if self._shows(call, room):
+                if self._shows(call, room) or call in self._reader.rooms:
                     return True
-                if (inner := self._reader.rooms.get(call)) is not None:
-                    return all(self._is_for_eye(each, inner, path) for each in inner.statements())
                 into = self._taken_up_by(call, room)
                 return into is not None and not self._leads_on_from(into, "")
             case ast.Expr(value=ast.Constant()) | ast.Pass() | ast.Import() | ast.ImportFrom():
@@ -268,6 +281,19 @@ class Uses:
             case ast.With(body=body):
                 return all(self._is_for_eye(each, room, path) for each in body)
         return False
+
+    def _runs_for_eye(self, node: ast.AST, path: str) -> bool:
+        """Whether the functions of the user's that are called in a node train nothing."""
+        for call in ast.walk(node):
+            inner = self._reader.rooms.get(call)
+            if inner is None or call in self._run:
+                continue
+            self._run.append(call)
+            is_for_eye = all(self._is_for_eye(each, inner, path) for each in inner.statements())
+            self._run.pop()
+            if not is_for_eye:
+                return False
+        return True
 
     def _cuts_short(self, statement: ast.Return, room: Room, path: str) -> bool:
         """Whether anything but what is shown depends on that a function returns at a statement."""

@@ -22,6 +22,7 @@ from colabkit.runs.leaving import reads_loop
 from colabkit.runs.loop_paths import MISSING, followed, in_class, owner_of, prefixes_of, root_of
 
 _ROWS = (list, set, dict, collections.deque)
+_DEPTH_MAX = 4
 # What those of Keras have, and those of NNX and TorchMetrics.
 _METRICS = (("update_state", "result", "reset_state"), ("update", "compute", "reset"))
 # The frame's, the variable's that asks, and the counting call's.
@@ -188,11 +189,31 @@ class Values:
         data = (n for n, v in others if not (callable(v) or isinstance(v, ModuleType)))
         return [f"{owner}.{name}" if owner else name for name in data]
 
-    def paths_to(self, values: Collection[object]) -> list[str]:
-        """Returns the variables, and attributes of local ones, that are one of some objects."""
-        every = {**self._globals, **self._locals}
-        paths = [*every, *(path for name in self._locals for path in self.parts(name))]
-        return [path for path in paths if any(self._at(path) is each for each in values)]
+    def paths_to(self, read: Mapping[int, Collection[str]], closed: Mapping[str, int]) -> list[str]:
+        """Returns the variables, and attributes, that lead to what code reads.
+
+        Args:
+            read: The names that it asks for, by the identity of the object, class or namespace.
+            closed: The identities of what its closed-over variables stand for, by name.
+        """
+        ways = [*{**self._globals, **self._locals}]
+        for path in ways:  # longer as it goes
+            value = self._at(path)
+            is_way = path in self._locals or (id(value) in read and path.count(".") < _DEPTH_MAX)
+            ways += [f"{path}.{name}" for name in attributes_of(value)] if is_way else []
+        found = [path for path in ways if id(self._at(path)) in read]
+        parts = [f"{path}.{each}" for path in found for each in read[id(self._at(path))]]
+        parts += read.get(id(self._globals), ())
+        parts += [n for n, each in self._locals.items() if closed.get(n) == id(each)]
+        # Of the user's own objects no more is read than they are asked for.
+        whole = [
+            each for each in found if not attributes_of(self._at(each)) or is_row(self._at(each))
+        ]
+        return list(dict.fromkeys([*whole, *(each for each in parts if self._is_data(each))]))
+
+    def _is_data(self, path: str) -> bool:
+        value = self._at(path)
+        return value is not MISSING and not isinstance(value, ModuleType | type | FunctionType)
 
     def is_yet_to_be_set(self, path: str) -> bool:
         """Whether it is an attribute that an object may be given, and has not."""

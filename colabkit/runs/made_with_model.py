@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NamedTuple
 
 from colabkit.runs.leaving import frames_over
 from colabkit.runs.loop_events import Reader
+from colabkit.runs.loop_loaders import read_by_loaders
 from colabkit.runs.loop_paths import is_part, prefixes_of, within
 from colabkit.runs.loop_rooms import Room
 from colabkit.runs.loop_source import LoopSource, Source, call_at, loop_at
@@ -120,7 +121,7 @@ def _made_before(
             yield from ((n, values.of(n)) for n in names if not values.is_held(n))
 
 
-def fed_by(loop: weakref.ref[Any], held: Held, paths: Iterable[str]) -> set[str]:
+def fed_by(loop: weakref.ref[Any], held: Held, paths: Collection[str]) -> set[str]:
     """Returns those of some variables on which the data of a loop depends."""
     found = set()
     for frame in frames_over(loop()):
@@ -130,8 +131,12 @@ def fed_by(loop: weakref.ref[Any], held: Held, paths: Iterable[str]) -> set[str]
             events = Reader(values, source.source).read(before).events
             data = Reader(values, source.source)
             data.visit(source.data)
+            named = dict.fromkeys(e.path for e in (*events, *data.events) if e.verb is Verb.READ)
+            reads = {each: read_by_loaders([each], values) for each in named if paths}
             for path in paths:
-                made = {path, *_Flow(values, of=path).over(events).made}
+                # What reads it by itself, a data set say, stands for it.
+                own = [path, *(n for n, read in reads.items() if path in read)]
+                made = {each for n in own for each in (n, *_Flow(values, of=n).over(events).made)}
                 found |= {path for e in data.events for each in made if is_part(e.path, each)}
     return found
 

@@ -336,7 +336,25 @@ def goes_by_means(run: Any, step: Any) -> None:
         widest = np.maximum(widest, step(widest).numpy().mean())
 
 
+def replays_in_a_function(run: Any, step: Any) -> None:
+    memory, losses, limits, errors = [1.0], [], [1], []
+
+    def replay(weight: float) -> float:
+        return float(step(weight))
+
+    for number in run.items(range(3)):
+        for weight in memory:
+            losses.append(replay(weight))
+        print(sum(losses), float(number))
+        if len(errors) > limits[0]:
+            error = replay(2.0)
+            print(error)
+        memory.append(2.0)
+        errors.append(1.0)
+
+
 NAMED = {
+    replays_in_a_function: {"memory", "errors"},
     goes_by_means: {"baseline", "widest"},
     writes_for_its_caller: {"table._rows"},
     counts_for_its_caller: {"done"},
