@@ -307,6 +307,23 @@ def test_what_would_train_each_process_for_itself_is_an_error_that_shows_the_lin
     came_through(work, 2, tmp_path)
 
 
+def test_samples_that_are_drawn_with_replacement_are_others_in_each_process(tmp_path):
+    """By their weights, say, for which PyTorch has no sampler that shares them out."""
+
+    def work(each: int) -> None:
+        rows = torch_data.TensorDataset(torch.arange(40.0)[:, None])
+        sampler = torch_data.WeightedRandomSampler(list(range(1, 41)), 24)
+        loader: Any = torch_data.DataLoader(rows, batch_size=4, sampler=sampler)
+        model: Any = DistributedDataParallel(nn.Linear(1, 1))
+        run = colabkit.Run(tmp_path / "run", model=model, progress=False)
+        drawn = [row for _ in run.epochs(2) for (x,) in run.batches(loader) for row in x.tolist()]
+        (tmp_path / f"drawn-{each}").write_text(f"{drawn[:24]}\n{drawn[24:]}")
+
+    came_through(work, 2, tmp_path)
+    passes = [(tmp_path / f"drawn-{each}").read_text().split("\n") for each in (0, 1)]
+    assert len({*passes[0], *passes[1]}) == 4
+
+
 def world_anew() -> None:
     from colabkit.frameworks.torch import world  # a test's process goes on where a job would end
 

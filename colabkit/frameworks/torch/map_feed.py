@@ -100,8 +100,14 @@ class MapFeed:
         return self._loader.num_workers > 0
 
     def is_shared_out(self) -> bool:
-        """Whether its sampler may give each process other samples: it is none of PyTorch's own."""
+        """Whether its sampler may give each process other samples.
+
+        One does that is none of PyTorch's own, or draws with replacement, by each process's seed.
+        """
         loader = self._loader
+        sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+        if getattr(sampler, "replacement", False) is True:
+            return True
         kinds = (type(loader.sampler), type(loader.batch_sampler))
         is_plain = all(kind.__module__.startswith("torch.utils.data.sampler") for kind in kinds)
         return not is_plain
