@@ -18,6 +18,8 @@ import pytest
 from tests.abilities import newer_package, package
 
 ROOT = Path(__file__).parents[2]
+# Collections of garbage would take a quarter of the time in which a parent loads what it needs.
+BEGIN = "import gc; gc.disable(); from tests.keras.warm_process import main; main()"
 needs_keras = pytest.mark.needs(package("keras", "tensorflow"))
 needs_jax = pytest.mark.needs(newer_package("jax", "optax", "flax", "keras"))
 
@@ -85,7 +87,7 @@ class WarmProcess:
 
     def _started(self) -> subprocess.Popen[str]:
         parent = subprocess.Popen(
-            [sys.executable, "-m", "tests.keras.warm_process"],
+            [sys.executable, "-c", BEGIN],
             cwd=ROOT,
             env={
                 **environment(self._backend),

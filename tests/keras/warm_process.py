@@ -1,6 +1,6 @@
 """Forks one life after another from a parent that has imported everything and run nothing.
 
-``python -m tests.keras.warm_process`` reads an order on each line of its input: JSON with
+``main`` reads an order on each line of the process' input: JSON with
 ``folder``, and either ``plan`` and ``kill_after_s`` or ``test``; it answers with a status.
 """
 
@@ -98,6 +98,7 @@ def main() -> None:
     # Each collection in a life would look through all that is loaded here, and copy its pages.
     gc.collect()
     gc.freeze()
+    gc.enable()
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
@@ -107,7 +108,3 @@ def main() -> None:
             killed_after(child, order["kill_after_s"])
         _, status = os.waitpid(child, 0)
         print(status, flush=True)
-
-
-if __name__ == "__main__":
-    main()
