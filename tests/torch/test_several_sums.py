@@ -336,3 +336,33 @@ def test_gradients_that_no_checkpoint_can_hold_are_named(tmp_path):
             assert "yet to sum" in str(run.history.verdict)
 
     came_through(work, 2, tmp_path)
+
+
+class Beside(torch.optim.Optimizer):
+    """Keeps a moment in pieces, and beside it one that each process has for itself."""
+
+    def __init__(self, weights: Any) -> None:
+        super().__init__(weights, {"lr": 0.1})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        for each in self.param_groups[0]["params"]:
+            kept = self.state[each]
+            kept["square"] = kept.get("square", 0) + each.grad * each.grad
+            kept["own"] = kept.get("own", 0) + each.grad.to_local().sum()
+
+
+@pytest.mark.needs(abilities.PIECES)
+def test_what_an_optimizer_keeps_beside_pieces_in_one_process_alone_is_named(tmp_path):
+    def work(_: int) -> None:
+        model: Any = in_pieces(network())
+        given = {"model": model, "optimizer": Beside(model.parameters()), "progress": False}
+        run = colabkit.Run(tmp_path / "run", **given)
+        for _epoch in run.epochs(1):
+            for x, y in run.batches(shared_out()):
+                functional.cross_entropy(model(x), y).backward()
+                given["optimizer"].step()
+                given["optimizer"].zero_grad()
+        assert "each process has optimizer (its state) of its own" in str(run.history.verdict)
+
+    came_through(work, 2, tmp_path)

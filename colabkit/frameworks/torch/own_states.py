@@ -10,7 +10,7 @@ import torch
 from colabkit.checkpoint import Section, encode
 from colabkit.errors import StateError
 from colabkit.frameworks.torch.compare import batch_digest
-from colabkit.frameworks.torch.pieces import is_piece, without
+from colabkit.frameworks.torch.pieces import holds_pieces, without
 from colabkit.frameworks.torch.replaced import states_of
 from colabkit.frameworks.torch.state import TorchState
 
@@ -46,7 +46,7 @@ def own_states(
         return found
     # Of pieces each process has its own anyhow, and saves them: only what is beside them differs.
     return {
-        (*p, BESIDE_PIECES) if _has_pieces(s) else p: without(s) if _has_pieces(s) else s
+        (*p, BESIDE_PIECES) if holds_pieces(s) else p: without(s) if holds_pieces(s) else s
         for p, s in found.items()
     }
 
@@ -74,14 +74,6 @@ def _of_optimizers(state: TorchState, sections: Sequence[Section]) -> Mapping[st
     (objects,) = (section.state for section in sections if section.name == "objects")
     at_hand: Mapping[str, Any] | None = objects.get("optimizers")
     return states_of(state.optimizers, dict)["optimizers"] if at_hand is None else at_hand
-
-
-def _has_pieces(state: Any) -> bool:
-    try:
-        _, leaves = encode(state, torch.is_tensor)
-    except StateError:  # a save says so
-        return False
-    return any(map(is_piece, leaves.values()))
 
 
 def digests_of(states: Mapping[Where, Any]) -> dict[Where, str]:

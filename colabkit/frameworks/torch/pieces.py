@@ -103,6 +103,13 @@ def left(state: Any, put: Any) -> Any:
     return _changed(state, piece)
 
 
+def holds_pieces(state: Any) -> bool:
+    """Whether anything in a state is a piece."""
+    found: list[Any] = []
+    _changed(state, found.append)
+    return bool(found)
+
+
 def without(state: Any) -> Any:
     """Returns a state with None in the place of pieces, of which each process has others."""
     return _changed(state, lambda _: None)
