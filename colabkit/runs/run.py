@@ -248,6 +248,9 @@ class Run(LeftLoops, Reporting):
     def epochs(self, count: int) -> Loop[int]:
         """Yields the epochs still to do, up to ``count`` in all, from 0.
 
+        One in which nothing came through ``batches`` or ``items`` counts as one step: all of the
+        data at once, a generation, a round of boosting.
+
         Raises:
             ArgumentError: ``count`` is not a whole number of at least 1.
         """
@@ -277,7 +280,7 @@ class Run(LeftLoops, Reporting):
             self._iterators.note_loop(own[0], lambda: self._own.counts_for_eye(own[0]))
             if self.is_users_loop:
                 self._way.uses = self._own.note_epochs(own[0])
-            while self.epoch < count and not (self.has_stopped or self.is_over):
+            while self.epoch < count and not (self.has_stopped or self._ends_at_head()):
                 self._epoch_began_s, begun_at = time.monotonic(), self.step
                 self._adapter.seed(derive(self.seed, "epoch", self.epoch))
                 self._come_to_head()
