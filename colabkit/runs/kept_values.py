@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,9 +95,34 @@ class KeptValues:
                 stored = self._restored.pop(name)
                 if self._is_behind():
                     self._again[name] = deep_copy(stored)
-                value = _put_back(value, stored)
+                value = self._put(value, stored, self._holders_of(value, values))
             self._values[name] = value
         return others
+
+    def _holders_of(self, value: Any, passed: Mapping[str, Any]) -> list[Any]:
+        """Returns what goes on under other names for which the same was passed."""
+        if type(value) in _SIMPLE:
+            return []
+        same = {name for name, each in passed.items() if each is value}
+        return [v for n, v in self._values.items() if v is value or n in same]
+
+    def _put(self, value: Any, stored: Any, holders: Sequence[Any]) -> Any:
+        """Returns what a checkpoint has, in an object of its own where others have that passed.
+
+        What began as one object, ``run.state(weights=w, average=w)``, may have become two.
+
+        Args:
+            value: What was passed.
+            stored: What the checkpoint has for it.
+            holders: What goes on under the other names for which the same was passed.
+        """
+        for each in holders:
+            if _are_alike(_state_of(each), stored, self._is_tensor):
+                return each
+        if holders:
+            with contextlib.suppress(Exception):  # objects of anybody's, which may refuse
+                value = deep_copy(value)
+        return _put_back(value, stored)
 
     def _may_be_another(self, name: str, value: Any) -> bool:
         """Whether a known one began as another, or is by now, and nobody was told so yet."""
@@ -192,6 +218,17 @@ def _mark_of(value: Any, is_tensor: Callable[[object], bool]) -> object | None:
         return None
     stamps = {path: _Stamp.of(leaf) for path, leaf in leaves.items()}
     return None if None in stamps.values() else (skeleton, stamps)
+
+
+def _are_alike(one: Any, other: Any, is_tensor: Callable[[object], bool]) -> bool:
+    """Whether two states hold the same; False where a NaN is in a tensor."""
+    (said, leaves), (said_there, there) = encode(one, is_tensor), encode(other, is_tensor)
+    if repr(said) != repr(said_there):  # 1 is no 1.0
+        return False
+    pairs = [(leaf, there[path]) for path, leaf in leaves.items()]
+    if any(a.shape != b.shape or a.dtype != b.dtype for a, b in pairs):
+        return False
+    return all(bool((a == b).all()) for a, b in pairs)
 
 
 def _state_of(value: Any) -> Any:

@@ -161,6 +161,39 @@ def test_lists_of_a_class_of_ones_own_and_joined_flags_go_on_as_they_were(tmp_pa
     assert replayed(tmp_path / "run", until=99) == by_hand
 
 
+def averaged(folder: Path, passed: Any, *, until: int) -> list[Any]:
+    """Keeps weights and their average, and two names of one thing, all of which begin as one."""
+    run = colabkit.Run(folder, progress=False, save_every=1)
+    kept = run.state(weights=passed, average=passed, first=passed, second=passed)
+    is_row = isinstance(passed, list)
+    for item in run.items(range(6)):
+        weights, average = (
+            (kept.weights[0], kept.average[0]) if is_row else (kept.weights, kept.average)
+        )
+        made = weights + item + 1, average * 0.5 + weights * 0.5
+        kept.weights, kept.average = ([made[0]], [made[1]]) if is_row else made
+        kept.first[0] = kept.first[0] + 1
+        run.log(item=item)
+        run.flush()
+        if item == until:
+            raise ZeroDivisionError
+    return [kept.weights, kept.average, kept.first, kept.second]
+
+
+@pytest.mark.parametrize("library", [torch, np])
+@pytest.mark.parametrize("in_list", [True, False])
+def test_what_began_as_one_object_and_became_two_stays_two(library, in_list, tmp_path):
+    def made() -> Any:
+        return [library.zeros(3)] if in_list else library.zeros(3)
+
+    alone = averaged(tmp_path / "alone", made(), until=-1)
+    with pytest.raises(ZeroDivisionError):
+        averaged(tmp_path / "run", made(), until=3)
+    resumed = averaged(tmp_path / "run", made(), until=-1)
+    assert repr(resumed) == repr(alone)
+    assert resumed[2] is resumed[3]
+
+
 def test_values_that_nobody_has_asked_for_yet_are_not_lost(tmp_path):
     run = colabkit.Run(tmp_path, progress=False)
     kept = run.state(best=1.0)
