@@ -50,9 +50,10 @@ _SPREAD_MAX, _DEPTH_MAX = 1000, 8
 
 
 def framework_of(objects: Iterable[Any]) -> FrameworkEntry:
-    """Returns the first framework that claims one of the objects, PyTorch where none does.
+    """Returns the first framework that claims one of the objects.
 
-    An object of a framework that was never imported cannot exist, so what is loaded is enough.
+    Where none does, it is JAX in a program that has loaded JAX and no PyTorch, else PyTorch. An
+    object of a framework that was never imported cannot exist, so what is loaded is enough.
 
     Raises:
         ArgumentError: One of them is of Keras 2.
@@ -60,7 +61,8 @@ def framework_of(objects: Iterable[Any]) -> FrameworkEntry:
     values = [p for value in objects for p in itertools.islice(_spread(value), _SPREAD_MAX)]
     if any(_is_of(value, ("tf_keras",)) for value in values):
         raise keras_2_error(of="tf_keras")
-    found = next((each for each in FRAMEWORKS if any(map(each.claims, values))), TORCH)
+    default = JAX if "jax" in sys.modules and "torch" not in sys.modules else TORCH
+    found = next((each for each in FRAMEWORKS if any(map(each.claims, values))), default)
     version = str(getattr(sys.modules.get("keras"), "__version__", ""))
     if found is KERAS and version.startswith("2."):
         raise keras_2_error(of=version)

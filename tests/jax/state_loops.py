@@ -238,7 +238,24 @@ def that_evaluates(folder: Path, save_every: Any, hook: Hook) -> colabkit.Run:
     return run
 
 
+def with_all_of_it_kept(folder: Path, save_every: Any, hook: Hook) -> colabkit.Run:
+    """A run that is passed nothing of JAX, in a program that has no PyTorch."""
+    tx = optax.adam(0.05)
+    step, params = plain_step(tx), weights(jax.random.key(2))
+    run = colabkit.Run(folder, save_every=save_every, progress=False)
+    kept = run.state(of=(params, tx.init(params), jax.random.PRNGKey(5)), seen=0)
+    for _ in run.epochs(EPOCHS):
+        for x, y in run.batches(arrays(), batch_size=8):
+            kept.of, loss = step(kept.of, x, y)
+            kept.seen += len(x)
+            hook(run.step)
+            run.log(loss=loss, seen=kept.seen)
+    run.of = kept.of
+    return run
+
+
 STATE_LOOPS = {
+    "with_all_of_it_kept": with_all_of_it_kept,
     "that_evaluates": that_evaluates,
     "as_equinox_does": as_equinox_does,
     "in_chunks": in_chunks,

@@ -12,6 +12,7 @@ from tests.keras.lives import WarmProcess, needs_jax, outcome
 pytestmark = needs_jax
 # By name: the steps of a whole run.
 LOOPS = {
+    "with_all_of_it_kept": 9,
     "with_optax": 9,
     "several": 9,
     "with_nnx": 9,
