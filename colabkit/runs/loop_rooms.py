@@ -195,6 +195,10 @@ class Room:
             return [ast.Expr(self.definition.body)]
         return [] if self.definition is None else self.definition.body
 
+    def is_own(self, path: str) -> bool:
+        """Whether a path is a variable of the function's own, or in one."""
+        return root_of(path).startswith(f"{_title_of(self.definition)}:")
+
     def is_definition(self, node: ast.AST) -> bool:
         """Whether a node is the function that was called."""
         return node is self.definition
@@ -360,6 +364,10 @@ class Called(NamedTuple):
 NOBODY = Called(None, None)
 
 
+def _title_of(definition: Definition | None) -> str:
+    return str(getattr(definition, "name", "<lambda>"))
+
+
 class Bound(NamedTuple):
     """What a function's own names are at a call.
 
@@ -384,7 +392,7 @@ def names_in(definition: Definition, called: Called, given: Sequence[Given], roo
     others = [*definition.args.kwonlyargs, definition.args.vararg, definition.args.kwarg]
     outer_names, set_within = _outer_and_set(definition)
     own = {*set_within, *arguments, *(each.arg for each in others if each is not None)}
-    title = "<lambda>" if isinstance(definition, ast.Lambda) else definition.name
+    title = _title_of(definition)
     names = {name: f"{title}:{name}" for name in own - outer_names}
     if called.receiver is not None and arguments:
         names[arguments.pop(0)] = called.receiver

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from types import ModuleType
 
 from colabkit.frameworks.users_own import package_of
 from colabkit.runs.loop_events import Reader
 from colabkit.runs.loop_gradients import is_backward_of, other_reads
 from colabkit.runs.loop_paths import ANY, container_of, is_part, prefixes_of, root_of
-from colabkit.runs.loop_rooms import Room, done_by
+from colabkit.runs.loop_rooms import Room, begins_pass, done_by
 from colabkit.runs.loop_syntax import set_at, verb_of
 from colabkit.runs.loop_values import Values, counted_by, counts_itself, is_row
 from colabkit.runs.loop_writes import CHANGING, Event, Verb
@@ -66,6 +66,7 @@ class Uses:
         self._cut: list[Room] = []
         # Calls of which is asked what they run.
         self._run: list[ast.AST] = []
+        self._trained: frozenset[str] | None = None
 
     def decide(self, path: str, setter: ast.AST | None = None) -> bool:
         """Whether anything but what is shown, and it itself, follows from a variable.
@@ -207,10 +208,10 @@ class Uses:
             case ast.AnnAssign(target=target) | ast.AugAssign(target=target):
                 return _is_part_of_row(target, room) or self._goes_into(target, room, path)
             case ast.If(test=test, body=body, orelse=orelse) if child is test:
-                return not all(self._is_for_eye(each, room, path) for each in (*body, *orelse))
+                return not self._are_for_eye([*body, *orelse], room, path)
             case ast.For(iter=row, body=body, orelse=orelse) if child is row:
-                is_for_eye = (self._is_for_eye(each, room, path) for each in (*body, *orelse))
-                return not (self._counts_turns(row, room, path) or all(is_for_eye))
+                is_counted = self._counts_turns(row, room, path)
+                return not (is_counted or self._are_for_eye([*body, *orelse], room, path))
             case ast.With(items=items) | ast.AsyncWith(items=items):
                 return any(self._is_entered_by(e, room, path) for e in items if e is child)
             case ast.Return():
@@ -258,6 +259,46 @@ class Uses:
             return False
         return self._values.is_held(into) or self.decide(into)
 
+    def _are_for_eye(self, statements: Sequence[ast.stmt], room: Room, path: str) -> bool:
+        """Whether statements do nothing but for the eye, in a mode that they leave again."""
+        modes = [self._mode_set_at(each, room) for each in statements]
+        for number, statement in enumerate(statements):
+            is_left = any(modes[number]) and not self._stays(modes, number)
+            if not (is_left or self._is_for_eye(statement, room, path)):
+                return False
+        return True
+
+    def _stays(self, modes: Sequence[tuple[str, str]], number: int) -> bool:
+        """Whether a mode that a statement sets is left neither by those around it nor by a turn."""
+        verb, model = modes[number]
+        if verb == "train":
+            return ("eval", model) not in modes[:number]
+        if verb == "eval":
+            return not (("train", model) in modes[number:] or model in self._trained_each_turn())
+        return False
+
+    def _mode_set_at(self, node: ast.AST, room: Room) -> tuple[str, str]:
+        """Returns ``("eval", "model")`` for ``model.eval()``, and nothing for anything else."""
+        call = node.value if isinstance(node, ast.Expr) else None
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute):
+            verb, model = call.func.attr, call.func.value
+            if verb == "train" or (verb == "eval" and not call.args):
+                return verb, room.path(model) or ast.unparse(model)
+        return "", ""
+
+    def _trained_each_turn(self) -> frozenset[str]:
+        """Returns the models that each turn over a run's batches puts into training mode."""
+        if self._trained is None:
+            loops = {
+                (each, event.room)
+                for event in self._reader.events
+                for each in event.room.source.around(event.node)
+                if isinstance(each, ast.For) and begins_pass(each.iter, event.room)
+            }
+            modes = {self._mode_set_at(e, room) for each, room in loops for e in each.body}
+            self._trained = frozenset(model for verb, model in modes if verb == "train")
+        return self._trained
+
     def _is_for_eye(self, statement: ast.stmt, room: Room, path: str) -> bool:
         head = getattr(statement, "test", getattr(statement, "iter", statement))
         if not (isinstance(statement, ast.With) or self._runs_for_eye(head, path)):
@@ -277,9 +318,9 @@ class Uses:
             case ast.AugAssign(target=target):
                 return not self._goes_into(target, room, path)
             case ast.If(body=body, orelse=rest) | ast.For(body=body, orelse=rest):
-                return all(self._is_for_eye(each, room, path) for each in (*body, *rest))
+                return self._are_for_eye([*body, *rest], room, path)
             case ast.With(body=body):
-                return all(self._is_for_eye(each, room, path) for each in body)
+                return self._are_for_eye(body, room, path)
         return False
 
     def _runs_for_eye(self, node: ast.AST, path: str) -> bool:
@@ -289,11 +330,30 @@ class Uses:
             if inner is None or call in self._run:
                 continue
             self._run.append(call)
-            is_for_eye = all(self._is_for_eye(each, inner, path) for each in inner.statements())
+            is_all = isinstance(node, ast.Expr) and node.value is call
+            is_for_eye = self._trains_nothing(inner, path)
+            if is_all and is_for_eye:
+                is_for_eye = self._are_for_eye(inner.statements(), inner, path)
             self._run.pop()
             if not is_for_eye:
                 return False
         return True
+
+    def _trains_nothing(self, room: Room, path: str) -> bool:
+        """Whether a function changes nothing that is held or leads on, and no mode for good."""
+        events = (e for e in self._reader.events if e.room is room and e.verb is not Verb.READ)
+        outer = {e.path for e in events if not room.is_own(e.path)}
+        if any(self._values.is_held(each) or self.decide(each) for each in outer - {""}):
+            return False
+        for node in ast.walk(ast.Module(room.statements(), [])):
+            if isinstance(node, ast.Call) and verb_of(node) == "backward":
+                return False
+            for name in ("body", "orelse", "finalbody"):
+                rows = getattr(node, name, ())
+                modes = [self._mode_set_at(e, room) for e in (rows if type(rows) is list else ())]
+                if any(self._stays(modes, number) for number in range(len(modes))):
+                    return False
+        return all(self._runs_for_eye(each, path) for each in room.statements())
 
     def _cuts_short(self, statement: ast.Return, room: Room, path: str) -> bool:
         """Whether anything but what is shown depends on that a function returns at a statement."""
@@ -306,7 +366,7 @@ class Uses:
         self._cut.append(room)
         body = room.statements()
         begins = next((n for n, each in enumerate(body) if each in around), 0)
-        is_for_eye = all(self._is_for_eye(each, room, path) for each in body[begins:])
+        is_for_eye = self._are_for_eye(body[begins:], room, path)
         self._cut.pop()
         return not is_for_eye or self._is_answer_used(room, path)
 

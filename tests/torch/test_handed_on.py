@@ -353,7 +353,40 @@ def replays_in_a_function(run: Any, step: Any) -> None:
         errors.append(1.0)
 
 
+def stays_in_evaluation_now_and_then(run: Any, step: Any) -> None:
+    seen = 0
+
+    def evaluate() -> float:
+        run.model.eval()
+        return run.model(torch.ones(1, 2)).item()
+
+    for _ in run.items(range(3)):
+        step()
+        seen += 1  # noqa: SIM113
+        if seen % 2 == 0:
+            good = evaluate()
+            print(good)
+
+
+def decays_now_and_then(run: Any, step: Any) -> None:
+    seen = 0
+
+    def decayed() -> int:
+        with torch.no_grad():
+            for parameter in run.model.parameters():
+                parameter.mul_(0.9)
+        return seen
+
+    for _ in run.items(range(3)):
+        step()
+        seen += 1
+        if seen % 2 == 0:
+            print(decayed())
+
+
 NAMED = {
+    stays_in_evaluation_now_and_then: {"seen"},
+    decays_now_and_then: {"seen"},
     replays_in_a_function: {"memory", "errors"},
     goes_by_means: {"baseline", "widest"},
     writes_for_its_caller: {"table._rows"},
@@ -534,7 +567,57 @@ def shows_what_a_writer_has(run: Any, step: Any) -> None:
     print(table.rows)
 
 
+def evaluates_now_and_then(run: Any, step: Any) -> None:
+    seen, best = 0, []
+
+    @torch.no_grad()
+    def estimate() -> dict[str, Any]:
+        out = {}
+        run.model.eval()
+        for split in ("train", "val"):
+            losses = torch.zeros(2)
+            for number in range(2):
+                losses[number] = run.model(torch.ones(1, 2)).item()
+            out[split] = losses.mean()
+        run.model.train()
+        return out
+
+    def evaluate(model: torch.nn.Module) -> float:
+        was = model.training
+        model.eval()
+        good = model(torch.ones(1, 2)).item()
+        model.train(was)
+        best.append(good)
+        return good
+
+    for _ in run.items(range(3)):
+        step()
+        seen += 1  # noqa: SIM113
+        if seen % 2 == 0:
+            losses = estimate()
+            print(losses)
+            print(evaluate(run.model))
+
+
+def evaluates_between_turns(run: Any, step: Any) -> None:
+    seen = 0
+
+    def evaluate() -> float:
+        run.model.eval()
+        return run.model(torch.ones(1, 2)).item()
+
+    for _ in run.items(range(3)):
+        run.model.train()
+        step()
+        seen += 1  # noqa: SIM113
+        if seen % 2 == 0:
+            good = evaluate()
+            print(good)
+
+
 EYE = [
+    evaluates_between_turns,
+    evaluates_now_and_then,
     sums_tensors_for_the_eye,
     goes_by_a_teacher,
     writes_into_part_of_what_is_given,
