@@ -100,7 +100,7 @@ class _Reads:
         function = unwrapped(value)
         if isinstance(value, Mapping | list | tuple | set):
             items = value.values() if isinstance(value, Mapping) else value
-            yield from ((each, asked) for each in itertools.islice(list(items), _ITEMS_MAX))
+            yield from ((each, asked) for each in list(itertools.islice(items, _ITEMS_MAX)))
         if isinstance(value, MethodType):
             yield value.__self__, frozenset({value.__name__})
         elif isinstance(function, FunctionType):
