@@ -46,6 +46,7 @@ class Boundaries:
     seed: int
     was_interrupted: bool
     has_trained: bool
+    _has_said_all: bool
     is_over: bool
     _adapter: FrameworkAdapter
     _position: Position
@@ -302,13 +303,6 @@ class Boundaries:
         self._way.begin_epoch()
         self._evaluation.at_head()
 
-    def _ends_at_head(self) -> bool:
-        """Whether the run is over, or ends before an epoch begins: none may look within it."""
-        is_at_head = self.is_users_loop and not (self.is_over or self._position.is_mid_epoch)
-        if is_at_head and (why := self._limits.reached(self.step)):
-            self._end_early(why)
-        return self.is_over
-
     def _is_behind_last_batch(self) -> bool:
         """Whether the epoch goes on behind a loop that is through, with names its body has set.
 
@@ -332,7 +326,7 @@ class Boundaries:
             self._display.say(f"Nothing left to do: {self.step:,} steps are trained, {why}.")
 
     def _announce(self) -> None:
-        self.has_trained = True
+        self.has_trained = self._has_said_all = True
         self.history.verdict = self.verdict
         self._display.say(str(self.verdict))
 
@@ -437,8 +431,6 @@ class Boundaries:
         if (left := self._position.leading) is not None:
             # Somebody holds on to an iterator that the program has left.
             self._leave(left)
-        if self.is_users_loop and not self._position.calls:
-            self._count_epoch()
         complaint = self._state.monitor.complaint(self._state.epoch_logs())
         if complaint and not self.skips_validation:
             self._display.say(complaint)
@@ -448,16 +440,6 @@ class Boundaries:
             self._checkpoints.save(self.step, wait=False)
             self._is_best = False
         self._tick(time.monotonic(), counts=not has_steps)
-
-    def _count_epoch(self) -> None:
-        """Counts an epoch over no batches as a step: all data at once, a generation, a round."""
-        self._position.step += 1
-        if not self.has_trained:
-            self._announce()
-            self._display.say(
-                "An epoch without run.batches counts as one step: it is saved, and done again, as a"
-                " whole."
-            )
 
     def _agreed_best(self, is_best: bool) -> bool:
         """Returns whether the epoch was the best, as all that train together see it."""

@@ -53,6 +53,31 @@ class LeftLoops(Boundaries):
             return
         self._adapter.seed(derive(self.seed, self.epoch, *place))
 
+    def _ends_at_head(self) -> bool:
+        """Whether the run is over, or ends before an epoch begins: none may look within it."""
+        is_at_head = self.is_users_loop and not (self.is_over or self._position.is_mid_epoch)
+        if is_at_head and (why := self._limits.reached(self.step)):
+            self._end_early(why)
+        return self.is_over
+
+    def _end_epoch(self, *, has_steps: bool = True) -> None:
+        place, phase = self._position, self._state.phases[self._state.phase_index]
+        is_one_a_step = place.step - phase.step == place.epoch - phase.epoch
+        if self.is_users_loop and is_one_a_step and not place.calls:
+            self._count_epoch()
+        super()._end_epoch(has_steps=has_steps)
+
+    def _count_epoch(self) -> None:
+        """Counts an epoch over no batches as a step: all data at once, a generation, a round."""
+        self._position.step += 1
+        if not self.has_trained:
+            self._announce()
+            self._has_said_all = False  # of data that a later epoch reads nothing is known
+            self._display.say(
+                "An epoch without run.batches counts as one step: it is saved, and done again, as a"
+                " whole."
+            )
+
     def _leave_epochs(self, begun_at: int) -> None:
         """Ends the epochs in the one under way, at ``break`` or ``return``."""
         is_under_way = self._position.is_mid_epoch or bool(self._state.epoch_values)

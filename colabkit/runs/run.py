@@ -170,7 +170,7 @@ class Run(LeftLoops, Reporting):
         check_resume(options.resume)
         check_data_changed(options.data_changed)
         self.history = History()
-        self.was_interrupted = self.is_over = self.has_trained = False
+        self.was_interrupted = self.is_over = self.has_trained = self._has_said_all = False
         self._is_best = self._is_open = False
         self.seed = checks.seed_of(options.seed)
         self._limits = Limits(options.max_steps, options.max_time)
@@ -408,7 +408,7 @@ class Run(LeftLoops, Reporting):
         batches = self._batches_left(cursor, feed, start)
         first = cursor.batches_done
         for batch in self._fetched(batches, feed, leads=leads):
-            if not self.has_trained:
+            if not self._has_said_all:
                 self._announce()
             if leads and cursor.batches_done == first:
                 self._tell_length(feed)

@@ -95,3 +95,16 @@ def test_an_epoch_whose_batches_are_done_is_no_further_step(tmp_path):
 
     assert not in_child(lambda: train_in_batches(die=True), report=tmp_path / "report")
     assert train_in_batches(die=False) == 4
+
+
+def test_an_epoch_between_others_that_read_data_is_no_step(tmp_path, capsys):
+    data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=20)
+    run = colabkit.Run(tmp_path, model=torch.nn.Linear(8, 3))
+    steps = []
+    for epoch in run.epochs(5):
+        for _ in run.batches(data) if epoch in {1, 3} else ():
+            pass
+        steps.append(run.step)
+    assert (steps, run.step) == ([0, 3, 3, 5, 5], 5)
+    # What the data adds is said where it is first read.
+    assert capsys.readouterr().out.count("Resume is") == 2

@@ -18,6 +18,7 @@ from colabkit.frameworks.code_marks import code_of
 from colabkit.frameworks.estimators import EstimatorState
 from colabkit.frameworks.processes import process_count, speaks_for_all
 from colabkit.frameworks.small_copies import few_weights, small_copies
+from colabkit.frameworks.torch import pieces
 from colabkit.frameworks.torch.backend import TorchBackend
 from colabkit.frameworks.torch.carried import carried
 from colabkit.frameworks.torch.compare import note, record
@@ -26,14 +27,6 @@ from colabkit.frameworks.torch.modules_beside import ModulesBeside
 from colabkit.frameworks.torch.optimizer_hooks import OptimizerHooks, put_back
 from colabkit.frameworks.torch.own_states import BESIDE_PIECES, digests_of, own_states
 from colabkit.frameworks.torch.passed_settings import PassedSettings
-from colabkit.frameworks.torch.pieces import (
-    cutter,
-    holds_unsummed,
-    left,
-    require_form_of_weights,
-    reshard,
-    whole,
-)
 from colabkit.frameworks.torch.prepared import gathers_gradients
 from colabkit.frameworks.torch.randomness import seed_everything
 from colabkit.frameworks.torch.replayed import copies_for_later, tolerating_known_groups
@@ -111,7 +104,7 @@ class TorchAdapter:
         The next one gathers them anew, which all processes must do.
         """
         for module in self._state.modules.values():
-            reshard(module)
+            pieces.reshard(module)
 
     def weights_digest(self) -> str:
         """Returns a hash of all weights, which must be the same in each process."""
@@ -136,8 +129,7 @@ class TorchAdapter:
         shares_gradients: bool,
     ) -> dict[tuple[str | int, ...], Any]:
         """Returns what of ``sections_here`` each process may have for itself, by where it lies."""
-        hooks = None if shares_gradients else self._hooks
-        pending = {} if hooks is None else hooks.pending()
+        pending = {} if shares_gradients or self._hooks is None else self._hooks.pending()
         return own_states(self._state, sections, shares_buffers, pending)
 
     def digests_of(self, states: Mapping[Any, Any]) -> dict[Any, str]:
@@ -156,7 +148,9 @@ class TorchAdapter:
 
     def holds_unsummed(self) -> bool:
         """Whether gradients wait where no checkpoint can hold them."""
-        return self._state.is_sharded and any(map(holds_unsummed, self._state.modules.values()))
+        return self._state.is_sharded and any(
+            map(pieces.holds_unsummed, self._state.modules.values())
+        )
 
     def open(self, before_optimizer_step: Callable[[], None]) -> None:
         """Hooks the optimizers, so that a snapshot under way is finished before they step."""
@@ -226,11 +220,11 @@ class TorchAdapter:
 
     def cutter(self) -> Cutter:
         """Returns what this process needs of tensors that a checkpoint holds in pieces."""
-        return cutter(self._state.modules, self._state.optimizers)
+        return pieces.cutter(self._state.modules, self._state.optimizers)
 
     def _put_together(self, sections: list[Section]) -> list[Section]:
         """Returns sections with whole tensors, in the process that writes them, or with pieces."""
-        require_form_of_weights(self._state.optimizers)
+        pieces.require_form_of_weights(self._state.optimizers)
         self._wholes = []
 
         def put(tensor: torch.Tensor) -> torch.Tensor | None:
@@ -239,7 +233,7 @@ class TorchAdapter:
             self._wholes.append(tensor.cpu())
             return self._wholes[-1]
 
-        take = left if self.leaves_pieces else whole
+        take = pieces.left if self.leaves_pieces else pieces.whole
         taken = ((each, take(each.state, put)) for each in sections)
         return [dataclasses.replace(each, state=state, form=None) for each, state in taken]
 
