@@ -54,7 +54,10 @@ class Evaluation:
 
     Attributes:
         reasons: Why such a pass was left to go on at the batch.
+        rests: Whether no code but the library's runs between two passes: no place is wanted there.
     """
+
+    rests = False
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class Evaluation:
     def at_head(self) -> None:
         """Notes the place where an epoch begins: what stands there up to its pass is done again."""
         self._newest, self._read_on_from = None, math.inf
-        if not self._position.is_behind:
+        if not (self._position.is_behind or self.rests):
             self.note_stop()
             self._trained = self._weights()
 
@@ -156,7 +159,7 @@ class Evaluation:
             is_read_on: Whether the program goes on with names that its steps have set.
         """
         self._newest = None
-        if not self._position.begins_next:
+        if self.rests or not self._position.begins_next:
             return
         weights = self._weights()
         if self.lacks_something:

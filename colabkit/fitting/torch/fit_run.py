@@ -51,6 +51,10 @@ class TorchRun(FitRun):
             done = step.steps_of_schedule
             self._adapter.begin_schedule_at("scheduler", self.epoch if done is None else done)
 
+    def wants_no_place_between(self) -> None:
+        """Notes that only ``fit`` itself runs between two epochs: no error there is to be saved."""
+        self._evaluation.rests = True
+
     def save_only_between(self, is_mid_update: Callable[[], bool]) -> None:
         """Takes what says that gradients wait which a checkpoint could not hold."""
         self._hold_back = is_mid_update

@@ -167,6 +167,8 @@ class _Fitting:
             has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
         )
         self._run.move_schedule(self._step)
+        if world is None and not self._runs_others_between():
+            self._run.wants_no_place_between()
         self._run.note(self._step.verdict())
         self._run.history.params = {
             "verbose": int(options.progress),
@@ -178,6 +180,12 @@ class _Fitting:
             self._step.cut = dataclasses.replace(self._step.cut, stays_whole=True)
         if world is not None or self._step.cut.parts > 1:
             self._take_parts()
+
+    def _runs_others_between(self) -> bool:
+        """Whether code that is not the library's runs between two epochs, and may fail there."""
+        config = self._config
+        theirs = (self._callbacks.members, config.metrics.accumulating, config.schedule.scheduler)
+        return self._validation is not None or any(theirs)
 
     def _take_parts(self) -> None:
         """Takes batches in parts, as many as there are processes or once were."""
