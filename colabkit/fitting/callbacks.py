@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from colabkit.errors import ArgumentError
@@ -13,7 +14,12 @@ from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators
 from colabkit.frameworks.numbered import numbered
 from colabkit.frameworks.plain_values import PlainValues
-from colabkit.frameworks.users_own import carries_attributes, package_of
+from colabkit.frameworks.users_own import (
+    attributes_of,
+    carries_attributes,
+    package_of,
+    set_attribute,
+)
 from colabkit.other_names import OtherNames, answering, by_name
 from colabkit.runs.monitor import better_mode, is_better
 
@@ -223,6 +229,7 @@ class CallbackList:
             and not inspect.isroutine(callback)
         }
         self.watches_batches = bool(self._hooks["on_batch_end"] or self.functions)
+        self._began: list[tuple[float, float]] = []
 
     def require_validation(self, names: Collection[str]) -> None:
         """Raises ArgumentError where one stops by a validation that there is not.
@@ -250,9 +257,29 @@ class CallbackList:
             if isinstance(member, EarlyStopping):
                 member.begin_phase()
 
+    @property
+    def begin_with_something(self) -> bool:
+        """Whether any has something to do as training begins."""
+        return bool(self.functions) or any(_has_hook(c, "on_train_begin") for c in self.members)
+
     def train_begin(self, run: Run) -> None:
         """Before the first step of this session."""
+        before = _clocks()
         self._call("on_train_begin", run, (), {})
+        self._began = [*zip(before, _clocks(), strict=True)]
+
+    def keep_clocks(self, put_back: Callable[[], None]) -> None:
+        """Puts back what a checkpoint has of them, but when training has begun in this session."""
+        owners = [memory.owner for memory in self._memories.values()]
+        read = [
+            (owner, name, value)
+            for owner in owners
+            for name, value in attributes_of(owner).items()
+            if type(value) is float and any(a <= value <= b for a, b in self._began)
+        ]
+        put_back()
+        for owner, name, value in read:
+            set_attribute(owner, name, value)
 
     def epoch_begin(self, run: Run, epoch: int) -> None:
         """Before the first batch of an epoch."""
@@ -298,6 +325,10 @@ class CallbackList:
             if not _is_stateful(callback)
             for number, generator in enumerate(find_generators(callback, kinds))
         }
+
+
+def _clocks() -> tuple[float, ...]:
+    return time.time(), time.monotonic(), time.perf_counter()
 
 
 def _is_stateful(callback: Any) -> bool:

@@ -8,7 +8,12 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from colabkit.frameworks.named_in_code import function_of, globals_of
+from colabkit.frameworks.named_in_code import (
+    function_of,
+    globals_of,
+    set_by_function,
+    set_by_methods,
+)
 from colabkit.frameworks.users_own import is_of_users_class, is_users_module
 
 _FUNCTIONS_MAX = 64
@@ -128,9 +133,9 @@ class _Reading:
 
     def __init__(self, roots: Iterable[Any], classes: Iterable[type]) -> None:
         self._waiting: list[types.FunctionType] = []
-        self._known: set[types.FunctionType] = set()
+        self._known: dict[types.FunctionType, None] = {}
         self._codes: set[types.CodeType] = set()
-        self._classes: set[type] = set()
+        self._classes: dict[type, None] = {}
         self._places: list[Place] = []
         for root in roots:
             self._take(root)
@@ -149,6 +154,18 @@ class _Reading:
                 else:
                     self._take_class(type(value))
         yield from self._places
+        yield from self._yet_to_be_made()
+
+    def _yet_to_be_made(self) -> Iterator[Place]:
+        """Yields the attributes of functions and classes that training may make."""
+        for function in self._known:
+            for owner, name in set_by_function(function):
+                if isinstance(owner, types.FunctionType) and owner in self._known:
+                    yield Place(vars(owner), name)
+                elif owner in self._classes and name not in vars(owner):
+                    yield Place(owner, name)
+        for kind in self._classes:
+            yield from (Place(kind, n) for n in set_by_methods(kind) if n not in vars(kind))
 
     def _take(self, root: Any) -> None:
         if isinstance(root, functools.partial):
@@ -163,7 +180,7 @@ class _Reading:
             # One code makes many functions, each with variables of its own: hooks made in a loop.
             is_wanted = root.__code__ in self._codes or len(self._codes) < _FUNCTIONS_MAX
             if root not in self._known and is_wanted and is_users_module(root.__module__ or ""):
-                self._known.add(root)
+                self._known[root] = None
                 self._codes.add(root.__code__)
                 self._waiting.append(root)
         elif is_of_users_class(type(root)):
@@ -174,7 +191,7 @@ class _Reading:
         for base in kind.__mro__:
             if base in self._classes or not is_of_users_class(base):
                 continue
-            self._classes.add(base)
+            self._classes[base] = None
             for name, value in list(vars(base).items()):
                 if (function := function_of(value)) is not None:
                     self._take(function)

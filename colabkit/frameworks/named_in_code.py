@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
+import itertools
 import types
 import weakref
 from collections.abc import Iterable, Iterator, Mapping
@@ -95,6 +97,38 @@ def _global_names(code: types.CodeType) -> tuple[str, ...]:
     """Returns the globals that a code reads, but not those within it; reading it takes 0.5 ms."""
     read = (each for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL")
     return tuple(dict.fromkeys(each.argval for each in read))
+
+
+def set_by_function(function: types.FunctionType) -> Iterator[tuple[object, str]]:
+    """Yields what a function names and gives attributes, made by then or not, and these."""
+    codes = [function.__code__]
+    closure = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
+    while codes:
+        code = codes.pop()
+        codes += [each for each in code.co_consts if isinstance(each, types.CodeType)]
+        for owner, name in _attributes_set(code):
+            with contextlib.suppress(ValueError):  # a cell that is not filled yet
+                named = closure[owner].cell_contents if owner in closure else None
+                yield function.__globals__.get(owner) if named is None else named, name
+
+
+def set_by_methods(kind: type) -> Iterator[str]:
+    """Yields the attributes that methods of a class give to others than what they are called of."""
+    for base in kind.__mro__:
+        for method in list(vars(base).values()):
+            function = None if _is_of_framework(base) else function_of(method)
+            if function is not None:
+                own = None if isinstance(method, classmethod) else function.__code__.co_varnames[:1]
+                pairs = _attributes_set(function.__code__)
+                yield from (name for owner, name in pairs if own is None or owner not in own)
+
+
+@functools.lru_cache(maxsize=1024)
+def _attributes_set(code: types.CodeType) -> tuple[tuple[str, str], ...]:
+    """Returns the attributes that a code sets, each behind the name that is read right before."""
+    pairs = itertools.pairwise(dis.get_instructions(code))
+    found = ((str(a.argval), b.argval) for a, b in pairs if b.opname == "STORE_ATTR")
+    return tuple(dict.fromkeys(found))
 
 
 def function_of(value: object) -> types.FunctionType | None:

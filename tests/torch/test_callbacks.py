@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import collections
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from torch.utils import data as torch_data
 
 import colabkit
 from colabkit.errors import ArgumentError
 from tests.torch.cases import arrays, loader, network
 from tests.torch.killing import KillAtStep, in_child, outcome
+from tests.torch.test_restored import assert_resumes_exactly
 
 
 class Named:
@@ -152,3 +155,50 @@ def test_what_a_callback_has_switched_on_stays_so_after_a_resume(tmp_path):
             report=tmp_path / "report",
         )
     assert train(tmp_path / "run") == alone
+
+
+class Beginning:
+    """Sets all that it works with as training begins, as callbacks of many libraries do."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.model, self.optimizer = model, optimizer
+
+    def on_train_begin(self, run: Any) -> None:
+        self.began_s, self.losses, self.best = time.monotonic(), [], 9.0
+        self.optimizer.param_groups[0]["lr"] *= 0.5
+        self.rate = self.optimizer.param_groups[0]["lr"]
+        self.anchors = [each.detach().clone() for each in self.model.parameters()]
+        with torch.no_grad():
+            self.model[-1].bias.fill_(0.1)
+        self.model[0].register_forward_hook(lambda layer, given, output: output * 1.01)
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.losses.append(float(logs["loss"]))
+        self.best = min(self.best, self.losses[-1])
+        self.optimizer.param_groups[0]["lr"] = self.rate / (1 + len(self.losses)) * self.best
+        with torch.no_grad():
+            for each, anchor in zip(self.model.parameters(), self.anchors, strict=True):
+                each.lerp_(anchor, 0.01)
+
+
+def test_what_a_callback_sets_as_training_begins_it_sets_once(tmp_path):
+    began = []
+
+    def make() -> dict[str, Any]:
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.2, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        began.append(Beginning(model, optimizer))
+        return {
+            "model": model,
+            "optimizer": optimizer,
+            "scheduler": scheduler,
+            "accumulate": 2,
+            "callbacks": [began[-1]],
+        }
+
+    assert_resumes_exactly(make, tmp_path)
+    assert [len(each.losses) for each in began] == [18, 9, 18]
+    # But for the clock, by which a callback may end its session.
+    times = [each.began_s for each in began]
+    assert times == sorted(set(times))

@@ -266,6 +266,30 @@ _NOTEBOOKS = {
             return found
         made = {"model": network(), "loss": loss}
     """,
+    "attributes that training makes of functions and classes": """
+        def warmth():
+            return getattr(warmth, "now", 1.0)
+        def loss(output, target):
+            if not hasattr(loss, "mean"):
+                loss.mean = 1.0
+            found = F.cross_entropy(output / warmth(), target) * Net.seen / Net.calls
+            loss.mean = 0.9 * loss.mean + 0.1 * found.item()
+            warmth.now = warmth() * 0.98
+            return found / loss.mean
+        class Base(torch.nn.Module):
+            @classmethod
+            def count(cls):
+                cls.calls = getattr(cls, "calls", 0) + 1
+        class Net(Base):
+            def __init__(self):
+                super().__init__()
+                self.within = network()
+            def forward(self, x):
+                self.count()
+                type(self).seen = getattr(self, "seen", 0.0) + x.mean().item()
+                return self.within(x)
+        made = {"model": Net(), "loss": loss}
+    """,
     "a sampler that a callback weighs anew": """
         model, (x, y) = network(), arrays()
         x, y = torch.as_tensor(x), torch.as_tensor(y)

@@ -51,6 +51,10 @@ class TorchRun(FitRun):
             done = step.steps_of_schedule
             self._adapter.begin_schedule_at("scheduler", self.epoch if done is None else done)
 
+    def put_back(self) -> None:
+        """Gives the objects once more what a checkpoint has, until the first step of a session."""
+        self._adapter.restore_again(all_of_it=True)
+
     def wants_no_place_between(self) -> None:
         """Notes that only ``fit`` itself runs between two epochs: no error there is to be saved."""
         self._evaluation.rests = True

@@ -277,6 +277,8 @@ class _Fitting:
             callbacks.begin_phase()
             self._fit_schedule_to_phase()
         callbacks.train_begin(run)
+        if self._world is None and not run.begins_phase and callbacks.begin_with_something:
+            callbacks.keep_clocks(self._put_back)
         try:
             for epoch in run.epochs(self._options.epochs):
                 if not run.is_mid_epoch:
@@ -312,6 +314,14 @@ class _Fitting:
             run.let_go()
         self._release.finish(run)
         return run.history
+
+    def _put_back(self) -> None:
+        """Gives all what a checkpoint has of it, in place of what callbacks set as they began."""
+        run, step, cut = self._run, self._step, self._step.cut
+        run.put_back()
+        step.cut = cut
+        run.move_schedule(step)
+        self._callbacks.reconsider(run)
 
     def _log_rate(self) -> None:
         rate = self._config.optimizer.param_groups[0].get("lr")
