@@ -724,3 +724,61 @@ def test_a_callback_that_holds_the_run_loses_nothing(tmp_path):
         )
         assert history.verdict is not None
         assert not history.verdict.reasons
+
+
+class Share:
+    """A metric that gathers what it counts in a list, and has no state of its own."""
+
+    def __init__(self) -> None:
+        self.hits: list[torch.Tensor] = []
+
+    def update(self, output: torch.Tensor, target: torch.Tensor) -> None:
+        self.hits.append(output.argmax(1) == target)
+
+    def compute(self) -> torch.Tensor:
+        return torch.cat(self.hits).float().mean()
+
+    def reset(self) -> None:
+        self.hits = []
+
+
+class WarmingUp:
+    """A schedule around another, as many have written one."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        self.optimizer, self.steps, self.taken = optimizer, steps, 0
+        self.rate = optimizer.param_groups[0]["lr"]
+        self.behind = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+
+    def step(self) -> None:
+        self.taken += 1
+        if self.taken > self.steps:
+            self.behind.step()
+        else:
+            self.optimizer.param_groups[0]["lr"] = self.rate * self.taken / self.steps
+
+
+def test_a_metric_and_a_schedule_without_a_state_of_their_own_go_on(tmp_path):
+    told = []
+
+    def make() -> dict[str, Any]:
+        model = network()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        schedule = WarmingUp(optimizer, 4)
+        told.append(schedule)
+        return {
+            "model": model,
+            "optimizer": optimizer,
+            "scheduler": (schedule, "step"),
+            "metrics": {"share": Share()},
+        }
+
+    assert_resumes_exactly(make, tmp_path)
+    shares = []
+    for name in ("alone", "broken"):  # all is trained: that gives the history
+        made = make()
+        model = made.pop("model")
+        history = colabkit.fit(model, arrays(), tmp_path / name, **QUIET, **made)
+        shares.append(history["share"])
+    assert shares[0] == shares[1]
+    assert [each.taken for each in told[:3]] == [18, 9, 18]

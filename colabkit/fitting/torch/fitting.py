@@ -29,6 +29,7 @@ from colabkit.fitting.torch.passed_call import settings_of
 from colabkit.fitting.torch.several_run import SeveralRun
 from colabkit.fitting.torch.step import Evaluation, TrainConfig, TrainStep
 from colabkit.fitting.torch.weighing import OneDeviceError, require_gain
+from colabkit.frameworks.attributes import Attributes
 from colabkit.frameworks.generators import find_generators
 from colabkit.frameworks.torch.code_memory import memory_of_given
 from colabkit.frameworks.torch.device import choose_device, choose_precision
@@ -44,6 +45,7 @@ from colabkit.frameworks.torch.world import (
     telling_before_joining,
 )
 from colabkit.frameworks.torch.wrapped import replicas_digest
+from colabkit.frameworks.users_own import carries_attributes
 from colabkit.notebook import say
 from colabkit.runs.checks import as_validation_data
 from colabkit.runs.history import History
@@ -242,10 +244,10 @@ class _Fitting:
             "model": config.model,
             "loss": config.loss if _keeps_state(config.loss) else None,
             "optimizer": config.optimizer,
-            "scheduler": config.schedule.scheduler,
+            "scheduler": _kept(config.schedule.scheduler),
             "scaler": self._step.scaler,
             "step": self._step,
-            **{f"metric {n}": m for n, m in config.metrics.stateful.items()},
+            **{f"metric {n}": _kept(m) for n, m in config.metrics.stateful.items()},
             **self._callbacks.stateful(),
             **self._callbacks.generators((torch.Generator,)),
             **self._kept_by_code(),
@@ -276,9 +278,7 @@ class _Fitting:
         if run.begins_phase:
             callbacks.begin_phase()
             self._fit_schedule_to_phase()
-        callbacks.train_begin(run)
-        if self._world is None and not run.begins_phase and callbacks.begin_with_something:
-            callbacks.keep_clocks(self._put_back)
+        self._begin_callbacks()
         try:
             for epoch in run.epochs(self._options.epochs):
                 if not run.is_mid_epoch:
@@ -314,6 +314,12 @@ class _Fitting:
             run.let_go()
         self._release.finish(run)
         return run.history
+
+    def _begin_callbacks(self) -> None:
+        run, callbacks = self._run, self._callbacks
+        callbacks.train_begin(run)
+        if self._world is None and not run.begins_phase and callbacks.begin_with_something:
+            callbacks.keep_clocks(self._put_back)
 
     def _put_back(self) -> None:
         """Gives all what a checkpoint has of it, in place of what callbacks set as they began."""
@@ -389,6 +395,12 @@ class _Fitting:
 def _keeps_state(loss: object) -> bool:
     """Whether a loss may change in training: it has weights, counts, or says so itself."""
     return hasattr(loss, "state_dict") and hasattr(loss, "load_state_dict")
+
+
+def _kept(value: Any) -> Any:
+    """Returns what a checkpoint holds of a metric or schedule: of one's own, its attributes."""
+    is_kept_whole = _keeps_state(value) or not carries_attributes(value)
+    return value if is_kept_whole else Attributes(value, TensorValues())
 
 
 def _name_of(function: Any) -> str:
