@@ -157,11 +157,6 @@ class Attributes:
 
         return put_back
 
-    def adopt(self, name: str, value: Any) -> None:
-        """Gives the owner what training had made, where it has nothing yet."""
-        if getattr(self.owner, name, None) is None:
-            set_attribute(self.owner, name, value)
-
     def _own(self, holders: dict[str, Any] | None = None) -> dict[str, Any]:
         """Returns what the owner keeps, by path; ``holders`` is given what carries it, likewise."""
         found: dict[str, Any] = {}
@@ -274,7 +269,7 @@ class Attributes:
         """Takes down what is not plain: objects with a state, and what else they may be."""
         if has_state(value):
             self.with_state[path] = value
-        elif isinstance(value, list | tuple | dict) and depth < _DEPTH_MAX:
+        elif isinstance(value, deque | dict | list | tuple) and depth < _DEPTH_MAX:
             if len(value) > _LOOKED_AT_MAX:
                 opaque[path] = Fingerprint(value, len(value))
                 return

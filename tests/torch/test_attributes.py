@@ -540,6 +540,63 @@ def test_averaged_copies_that_a_callback_keeps_go_on(made, tmp_path):
     assert all(torch.equal(resumed[name], each) for name, each in alone.items())
 
 
+class Gathering:
+    """Keeps copies of a model in a list, a dict and a queue, and the newest under a name."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.newest = model, None
+        self.best: list[nn.Module] = []
+        self.by_step: dict[int, nn.Module] = {}
+        self.last: collections.deque[nn.Module] = collections.deque(maxlen=2)
+
+    def every(self) -> list[nn.Module]:
+        return [*self.best, *self.by_step.values(), *self.last]
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        if step % 2 == 0:
+            self.newest = self.by_step[step] = copy.deepcopy(self.model)
+            self.best = [*self.best, copy.deepcopy(self.model)][-2:]
+            self.last.append(copy.deepcopy(self.model).eval())
+        with torch.no_grad():
+            for each in (*self.every(), *filter(None, [self.newest])):
+                self.model[0].bias += each(torch.ones(2, 6)).mean() * 0.01
+            if self.newest is not None:
+                next(self.newest.parameters()).mul_(0.9)
+
+
+def test_copies_of_a_model_in_lists_and_dicts_go_on(tmp_path):
+    kept = []
+
+    def make() -> dict[str, Any]:
+        model = network()
+        kept.append(Gathering(model))
+        return {"model": model, "callbacks": [kept[-1]]}
+
+    assert_resumes_exactly(make, tmp_path)
+    alone, resumed = kept[0].every(), kept[2].every()
+    assert len(alone) == len(resumed) == 13
+    for one, other in zip(alone, resumed, strict=True):
+        assert all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+    assert kept[2].newest is kept[2].by_step[18]
+
+
+class Pairing:
+    """Keeps copies of a model where no path leads that a resume could go."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.pairs = model, []
+
+    def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+        self.pairs.append((step, copy.deepcopy(self.model)))
+
+
+def test_copies_that_cannot_be_put_back_are_named(tmp_path):
+    model = network()
+    options = {**QUIET, "epochs": 1, "save_every": 1}
+    history = colabkit.fit(model, arrays(), tmp_path, callbacks=[Pairing(model)], **options)
+    assert any("Pairing.pairs[0][1]" in reason for reason in history.verdict.reasons)
+
+
 class Foreign:
     """Keeps what is no plain value, and changes it: an iterator, and a library's object."""
 

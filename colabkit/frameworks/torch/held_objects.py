@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import collections
 import copy
 import re
 from collections.abc import Iterable, Mapping
@@ -18,8 +20,10 @@ from colabkit.frameworks.torch.pieces import cut_like, has_pieces
 from colabkit.frameworks.torch.restoring import load_optimizer
 from colabkit.frameworks.torch.structure import load_module
 from colabkit.frameworks.torch.tensor_values import TensorValues
-from colabkit.frameworks.users_own import is_of_users_class
+from colabkit.frameworks.users_own import is_of_users_class, set_attribute
 
+# An attribute, or what a list or dict has there.
+_PLACE = re.compile(r"(?P<name>[^.\[\]]+)(\[(?P<key>[^\[\]]+)\])?")
 _ENDS = (slice(0, 1), slice(-1, None))
 _KINDS = (nn.Module, torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
 
@@ -89,6 +93,8 @@ class HeldObjects:
         self._weights = {id(p) for each in modules for p in each._parameters.values()}
         # What a module was at the first look: a frozen teacher stays it, and costs no save a thing.
         self._first: dict[str, list[Any]] = {}
+        # Under which path else each object was known then.
+        self._shared: dict[str, str] = {}
         self._restored: set[str] = set()
         self._judged: set[str] | None = None
         self._waiting: dict[str, Any] = {}
@@ -98,22 +104,36 @@ class HeldObjects:
         """Returns their states by path, of what the memories have seen of the run's objects."""
         found = self._found(memories)
         if self._judged is None:
-            self._judged = {*found, *self._waiting}
-            modules = {path: e for path, e in found.items() if isinstance(e, nn.Module)}
-            self._first = {path: _look_at(each) for path, each in modules.items()}
+            self._look(found)
+        assert self._judged is not None  # noqa: S101  # since the first look
         for path in [each for each in found if each not in self._judged]:
             self._judged.add(path)
-            if self._like(found[path].state_dict()) is None:
+            has_place = _PLACE.fullmatch(path.partition(":")[2]) is not None
+            if not has_place or self._like(found[path].state_dict()) is None:
                 self.lost[path] = type(found[path]).__name__
         return self._states(found)
+
+    def _look(self, found: Mapping[str, Any]) -> None:
+        """Takes down what there is before the first step of a session."""
+        self._judged = {*found, *self._waiting}
+        modules = {path: e for path, e in found.items() if isinstance(e, nn.Module)}
+        self._first = {path: _look_at(each) for path, each in modules.items()}
+        self._shared = _shared_in(found)
 
     def states(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
         """Returns the states of what the memories have seen at their last look."""
         return self._states(self._found(memories))
 
     def _states(self, found: Mapping[str, Any]) -> dict[str, Any]:
-        changed = {path: each for path, each in found.items() if self._has_changed(path, each)}
-        return {path: {"state": each.state_dict()} for path, each in changed.items()}
+        shared = _shared_in(found)
+        states: dict[str, Any] = {}
+        for path, each in found.items():
+            if path not in shared:
+                if self._has_changed(path, each):
+                    states[path] = {"state": each.state_dict(), **_modes_of(each)}
+            elif path in self._restored or shared[path] != self._shared.get(path):
+                states[path] = {"same_as": shared[path]}
+        return states
 
     def _has_changed(self, path: str, each: Any) -> bool:
         if path not in self._first or path in self._restored or path in self._waiting:
@@ -126,32 +146,39 @@ class HeldObjects:
 
     def load_waiting(self, memories: Mapping[str, Attributes]) -> None:
         """Loads what is there now; copies of a model that training made are made again."""
-        if not self._waiting:
+        if not self._waiting and self._judged is not None:
             return
-        for memory in memories.values():
-            memory.state_dict()
-        found = self._found(memories)
+        found, loaded = self._found_anew(memories), dict[str, Any]()
         for path, kept in self._waiting.items():
-            each = found.get(path) or self._made_again(memories, path, kept["state"])
             self._restored.add(path)
+            each = found.get(path)
+            if "same_as" in kept:
+                each = loaded.get(kept["same_as"], each)
+                if each is not None:
+                    _put(memories, path, each)
+            elif each is None or any(each is other for other in loaded.values()):
+                each = self._made_again(memories, path, kept)
             if each is None:
                 continue
-            own = each.state_dict()
-            if isinstance(each, torch.optim.Optimizer):
-                load_optimizer(each, kept["state"])
-            elif isinstance(each, nn.Module):
-                load_module(path, each, cut_like(own, kept["state"]))
-            else:
-                each.load_state_dict(realigned(cut_like(own, kept["state"])))
+            loaded[path] = each
+            if "same_as" not in kept:
+                _load(path, each, kept["state"])
         self._waiting = {}
+        if self._judged is None:
+            # A resume saves nothing before its first step.
+            self._look(self._found_anew(memories) if loaded else found)
+
+    def _found_anew(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
+        for memory in memories.values():
+            memory.state_dict()
+        return self._found(memories)
 
     def _found(self, memories: Mapping[str, Attributes]) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        seen = set(self._ids)
         for name, memory in memories.items():
             for path, each in memory.with_state.items():
-                if id(each) not in seen and _can_be_saved(each) and not self._is_of_weights(each):
-                    seen.add(id(each))
+                is_known = id(each) in self._ids or self._is_of_weights(each)
+                if not is_known and _can_be_saved(each):
                     keep_sums(each)
                     found[f"{name}:{path}"] = each
         return found
@@ -172,15 +199,58 @@ class HeldObjects:
         return None
 
     def _made_again(
-        self, memories: Mapping[str, Attributes], path: str, state: Mapping[str, Any]
+        self, memories: Mapping[str, Attributes], path: str, kept: Mapping[str, Any]
     ) -> nn.Module | None:
-        name, _, way = path.partition(":")
-        module = self._like(state)
-        if module is None or name not in memories or re.search(r"[\[\].]", way):
+        module = self._like(kept["state"])
+        if module is None:
             return None
         made = copy.deepcopy(module).requires_grad_(requires_grad=False)
-        memories[name].adopt(way, made)
-        return made
+        for name, each in made.named_modules() if "training" in kept else ():
+            each.training = kept["training"] is not (name in kept["modes"])
+        return made if _put(memories, path, made) else None
+
+
+def _shared_in(found: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the paths to what another leads to as well, each with the first to it."""
+    first: dict[int, str] = {}
+    ways = {path: first.setdefault(id(each), path) for path, each in found.items()}
+    return {path: way for path, way in ways.items() if path != way}
+
+
+def _modes_of(value: Any) -> dict[str, Any]:
+    """Returns whether a module trains, and the names of those within it that do otherwise."""
+    if not isinstance(value, nn.Module):
+        return {}
+    others = [n for n, each in value.named_modules() if each.training is not value.training]
+    return {"training": value.training, "modes": others}
+
+
+def _load(path: str, value: Any, state: Any) -> None:
+    own = value.state_dict()
+    if isinstance(value, torch.optim.Optimizer):
+        load_optimizer(value, state)
+    elif isinstance(value, nn.Module):
+        load_module(path, value, cut_like(own, state))
+    else:
+        value.load_state_dict(realigned(cut_like(own, state)))
+
+
+def _put(memories: Mapping[str, Attributes], path: str, value: Any) -> bool:
+    """Puts a value where a path leads; returns whether it leads anywhere."""
+    name, _, way = path.partition(":")
+    place = _PLACE.fullmatch(way)
+    if place is None or name not in memories:
+        return False
+    owner = memories[name].owner
+    if place["key"] is None:
+        set_attribute(owner, place["name"], value)
+        return True
+    holder, key = getattr(owner, place["name"], None), ast.literal_eval(place["key"])
+    if isinstance(holder, list | collections.deque) and key == len(holder):
+        holder.append(value)
+    elif isinstance(holder, list | collections.deque | dict):
+        holder[key] = value
+    return isinstance(holder, list | collections.deque | dict)
 
 
 def _can_be_saved(value: Any) -> bool:
