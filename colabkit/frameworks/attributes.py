@@ -74,6 +74,8 @@ class Attributes:
         self._leave_out = leave_out
         self._names_lost = names_lost
         self._restored: set[str] = set()
+        self.filled: list[object] = []
+        """Into what a checkpoint's values were put, and those that are objects."""
         self._large: dict[str, Any] = {}
         # A library's objects, once tensors were seen there; those of the last look.
         self._gathering: set[str] = set()
@@ -139,8 +141,10 @@ class Attributes:
                 continue
             there = getattr(owner, name, None)
             if owner is not None and self.values.may_be_replaced(owner, name, there):
-                set_attribute(owner, name, self.values.put(there, value, near))
+                put = self.values.put(there, value, near)
+                set_attribute(owner, name, put)
                 self._restored.add(path)
+                self.filled += [each for each in (owner, put) if type(each) not in UNCHANGING]
 
     def as_now(self) -> Callable[[], None]:
         """Returns what puts back what is plain now, and small, wherever it has changed since."""

@@ -108,6 +108,8 @@ class Run(LeftLoops, Reporting):
     # fit's own loop changes nothing but what it is given.
     is_users_loop = True
     trains_alone = True
+    # Callbacks may give the next epoch other samples.
+    data_may_grow = False
     # That in which the loop over epochs stands.
     _thread: int | None = None
 
@@ -392,7 +394,7 @@ class Run(LeftLoops, Reporting):
             cursor,
             feed.describe(),
             self._checkpoints.location,
-            in_every_epoch=not self.is_users_loop,
+            in_every_epoch=not (self.is_users_loop or self.data_may_grow or self.has_trained),
             accepts=self._data.may_change,
         )
         while self._state.remarks:

@@ -207,7 +207,8 @@ class RunState:
             cursor: The pass.
             now: What its data says of itself.
             location: The run folder.
-            in_every_epoch: Whether a pass that begins must be over the data of the one before.
+            in_every_epoch: Whether a pass that begins must be over the data of the one before, in
+                another session.
             accepts: Whether other data is what the user wants.
         """
         if not cursor.outermost:

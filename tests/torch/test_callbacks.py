@@ -17,7 +17,7 @@ import colabkit
 from colabkit.errors import ArgumentError
 from tests.torch.cases import arrays, loader, network
 from tests.torch.killing import KillAtStep, in_child, outcome
-from tests.torch.test_restored import assert_resumes_exactly
+from tests.torch.test_restored import Interrupting, assert_resumes_exactly, hashes
 
 
 class Named:
@@ -202,3 +202,70 @@ def test_what_a_callback_sets_as_training_begins_it_sets_once(tmp_path):
     # But for the clock, by which a callback may end its session.
     times = [each.began_s for each in began]
     assert times == sorted(set(times))
+
+
+class Changing:
+    """Changes the data that it is given, as each epoch ends."""
+
+    def __init__(self, model: nn.Module, kind: str) -> None:
+        self.model, self.kind = model, kind
+        x, y = (torch.as_tensor(each) for each in arrays())
+        self.rows = list(range(24))
+        self.labels = nn.functional.one_hot(y, 3).float()
+        whole = torch_data.TensorDataset(x, self.labels)
+        self.sampler = torch_data.WeightedRandomSampler(torch.ones(len(x)), len(x))
+        is_pool = kind == "a pool that grows"
+        self.loader = torch_data.DataLoader(
+            torch_data.Subset(whole, self.rows) if is_pool else whole,
+            batch_size=8,
+            sampler=self.sampler if "sampler" in kind else None,
+        )
+
+    def change(self, x: torch.Tensor) -> None:
+        with torch.no_grad():
+            shares = self.model(x).softmax(1)
+        if self.kind == "a pool that grows":
+            left = sorted({*range(len(x))} - {*self.rows})
+            self.rows += sorted(left, key=lambda row: float(shares[row].max()))[:8]
+        elif "sampler" in self.kind:
+            self.sampler.weights = shares.max(1).values
+        else:
+            self.labels.lerp_(shares, 0.5)
+
+    def on_epoch_end(self, run: Any, epoch: int, logs: Any) -> None:
+        self.change(torch.as_tensor(arrays()[0]))
+
+
+@pytest.mark.parametrize("kind", ["a pool that grows", "a sampler", "labels that move"])
+def test_data_that_callbacks_change_between_epochs_goes_on(kind, tmp_path):
+    def fit(folder: str, epochs: int, *more: Any) -> None:
+        model = network()
+        changing = Changing(model, kind)
+        options = {"epochs": epochs, "lr": 0.1, "progress": False, "device": "cpu"}
+        history = colabkit.fit(
+            model, changing.loader, tmp_path / folder, callbacks=[changing, *more],
+            loss="cross_entropy", **options,
+        )  # fmt: skip
+        assert not history.verdict.reasons
+
+    fit("alone", 3)
+    fit("broken", 1)
+    fit("broken", 3, Interrupting(8))
+    fit("broken", 3)
+    assert hashes(tmp_path / "broken") == hashes(tmp_path / "alone")
+
+
+def test_a_samplers_weights_that_a_callback_changes_in_mid_epoch_are_named_and_go_on(tmp_path):
+    class Weighing(Changing):
+        def on_batch_end(self, run: Any, step: int, logs: Any) -> None:
+            self.sampler.weights[step] += float(logs["loss"])
+
+    for step in (8, 99):
+        model = network()
+        weighing = Weighing(model, "a sampler")
+        history = colabkit.fit(
+            model, weighing.loader, tmp_path, callbacks=[weighing, Interrupting(step)], epochs=3,
+            loss="cross_entropy", progress=False,
+        )  # fmt: skip
+        assert any("sampler's weights changed in mid-epoch" in r for r in history.verdict.reasons)
+    assert len(history.epochs) == 3

@@ -13,6 +13,7 @@ from colabkit.frameworks.base import Feed, Start
 from colabkit.frameworks.batch_records import KeptBatch
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.adapter import TorchAdapter
+from colabkit.frameworks.torch.dataset_watch import holds_one_of
 from colabkit.runs.options import RunOptions
 from colabkit.runs.position import Cursor
 from colabkit.runs.verdict import ResumeVerdict
@@ -104,7 +105,9 @@ class TorchRun(FitRun):
 
     def _compare_training(self, feed: Feed) -> None:
         # Where a pass is under way, the pass itself compares.
-        if not self.is_mid_epoch:
+        if isinstance(self._adapter, TorchAdapter) and holds_one_of(feed, self._adapter.filled()):
+            self._data.expect(("callbacks change the data",))
+        elif not self.is_mid_epoch:
             self._compare_first(TRAINING, feed)
 
     def _look_at_first(self, name: str, kept: KeptBatch, feed: Feed, *, where: str) -> None:

@@ -168,6 +168,7 @@ class _Fitting:
             settings=_settings(options, config.loss),
             has_own_optimizers=isinstance(options.optimizer, torch.optim.Optimizer),
         )
+        self._run.data_may_grow = bool(self._callbacks.members)
         self._run.move_schedule(self._step)
         if world is None and not self._runs_others_between():
             self._run.wants_no_place_between()

@@ -62,6 +62,7 @@ class TorchAdapter:
         self.device = device_of(objects)
         self.backend: TensorBackend = TorchBackend(self.device)
         self._state = TorchState(objects, save_base=save_base, hooks=hooks)
+        self.filled = self._state.filled
         self._passed = PassedSettings(self._state.optimizers, self._state.others)
         self._beside = ModulesBeside([*self._given.values(), *objects.values()])
         self._hooks: OptimizerHooks | None = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import torch
+from torch.utils import data as torch_data
+
 from colabkit.frameworks.attributes import UNCHANGING
+from colabkit.frameworks.generators import Search
 from colabkit.frameworks.users_own import attributes_of, is_of_users_class
 
 _PARTS_MAX = 64
+_DEPTH_MAX, _OBJECTS_MAX = 8, 10_000
 _GONE = object()
 
 
@@ -41,10 +46,55 @@ class DatasetWatch:
         """Compares what they are with what was taken down."""
         if self._noted is not None:
             now = dict(_simple_in(self._dataset))
-            for path, value in self._noted.items():
-                # What is no number any more, a file that was opened say, is not compared.
-                if now.get(path, _GONE) is not value and now.get(path, value) != value:
-                    self.changed[path] = None
+            self.compare(self._noted, now)
+
+    def compare(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Notes what differs; what is no number any more, a file that was opened say, does not."""
+        for path, value in then.items():
+            if now.get(path, _GONE) is not value and now.get(path, value) != value:
+                self.changed[path] = None
+
+
+class _Among(Search):
+    """A search for some objects among what data holds and its code names."""
+
+    def __init__(self, root: object, objects: Iterable[object]) -> None:
+        self._those = {_place_of(each) for each in objects}
+        self.finds_one = False
+        super().__init__(root, (), depth_max=_DEPTH_MAX, objects_max=_OBJECTS_MAX)
+
+    def _visit_child(self, child: object, way: str, depth: int, most: int | None) -> None:
+        self.finds_one |= _place_of(child) in self._those
+        super()._visit_child(child, way, depth, most)
+
+    def _enter_named(
+        self, namespace: Mapping[str, object], name: str, depth: int, most: int
+    ) -> None:
+        self.finds_one |= _place_of(namespace[name]) in self._those
+        super()._enter_named(namespace, name, depth, most)
+
+
+def holds_one_of(data: object, objects: Iterable[object]) -> bool:
+    """Whether data reads one of some objects, or a view of its memory."""
+    objects = list(objects)
+    return bool(objects) and _Among(data, objects).finds_one
+
+
+def _place_of(value: object) -> object:
+    is_plain = isinstance(value, torch.Tensor) and value.layout is torch.strided
+    return ("memory", value.untyped_storage().data_ptr()) if is_plain else id(value)  # type: ignore[attr-defined]
+
+
+def versions_of(loader: torch_data.DataLoader[Any]) -> dict[str, tuple[int, int]]:
+    """Returns what differs once others have changed what PyTorch's own samplers and data read."""
+    sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+    found: dict[str, Any] = {}
+    if type(sampler) in {torch_data.WeightedRandomSampler, torch_data.SubsetRandomSampler}:
+        found = {f"sampler's {n}": getattr(sampler, n, None) for n in ("weights", "indices")}
+    if type(loader.dataset) is torch_data.TensorDataset:
+        found |= {f"tensors[{n}]": each for n, each in enumerate(loader.dataset.tensors)}
+    tensors = {name: each for name, each in found.items() if isinstance(each, torch.Tensor)}
+    return {n: (id(t), 0 if t.is_inference() else t._version) for n, t in tensors.items()}
 
 
 def _of_class(kind: type) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from colabkit.frameworks.base import Start
 from colabkit.frameworks.own_generators import TOO_MANY
 from colabkit.frameworks.seeding import derive
 from colabkit.frameworks.torch.compare import batch_digest
-from colabkit.frameworks.torch.dataset_watch import DatasetWatch
+from colabkit.frameworks.torch.dataset_watch import DatasetWatch, versions_of
 from colabkit.frameworks.torch.fetch import BatchRequest, RequestDataset, Trial, own_generators
 from colabkit.frameworks.torch.loading import InitInWorker, identity, length_of, pinned
 from colabkit.frameworks.torch.memory import aligned, in_own_memory, share_memory
@@ -48,6 +48,7 @@ class MapFeed:
         self._requests: Iterator[BatchRequest] = iter(())
         self._workers: torch_data.DataLoader[Any] | None = None
         self._watch = DatasetWatch(loader.dataset)
+        self._versions: dict[str, tuple[int, int]] = {}
         self._repeats: bool | None = None
         self._may_keep = _outlives_its_use(loader)
         self._keeps_drawn = False
@@ -123,6 +124,7 @@ class MapFeed:
     ) -> Iterator[Any]:
         if self._order_repeats is None:
             self._order_repeats = self._same_order_twice(start)
+        self._versions = versions_of(self._loader)
         requests = cut(itertools.islice(self._order(start), start.skip, None))
         probing = self._repeats is None
         # Workers take turns, and forked ones hold equal copies of what the dataset hides: only
@@ -135,6 +137,8 @@ class MapFeed:
                 yield from self._compare_first(fetched, times)
             yield from fetched if self._stacks else map(self._hand_out, fetched)
         finally:
+            self._watch.compare(self._versions, versions_of(self._loader))
+            self._versions = {}
             if self._workers is None or not self._loader.persistent_workers:
                 self._watch.end()
 
@@ -245,6 +249,7 @@ class MapFeed:
                 " begins anew"
             )
         self._watch.look()
+        self._watch.compare(self._versions, versions_of(self._loader))
         if self._watch.changed:
             found.append(self._said_of_changes(", ".join(self._watch.changed)))
         if self._order_repeats is False:

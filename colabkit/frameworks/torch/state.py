@@ -262,6 +262,10 @@ class TorchState:
         state = {"modules": modules, "others": others, "held": self._held.states(memories)}
         return [*weights, Section("objects", state, weights=False)]
 
+    def filled(self) -> list[object]:
+        """Returns the objects whose attributes a checkpoint has changed, and what was put there."""
+        return [each for memory in self._memories().values() for each in memory.filled]
+
     def put_attributes(self, name: str, changed: Mapping[str, Any]) -> None:
         """Puts plain attributes into a module and those within it, by path and name."""
         self._values[name].put(changed)
@@ -318,11 +322,8 @@ class TorchState:
 
     def unsaved(self) -> tuple[str, ...]:
         """Returns what training was seen to change and no checkpoint can hold."""
-        lost = {
-            f"{name}.{path}": kind
-            for name, memory in self._memories(all_of_them=False).items()
-            for path, kind in memory.lost.items()
-        }
+        memories = self._memories(all_of_them=False).items()
+        lost = {f"{n}.{path}": kind for n, each in memories for path, kind in each.lost.items()}
         lost |= {path.replace(":", "."): kind for path, kind in self._held.lost.items()}
         changed = [
             f"{path} ({kind}) changes in training and cannot be saved"
