@@ -67,7 +67,7 @@ class KeptValues:
         fields: dict[str, Any] = {"_is_tensor": is_tensor, "_values": {}, "_restored": {}}
         # What a checkpoint has for those that the program may change before it comes to its place.
         self.__dict__.update(fields, _is_behind=is_behind, _again={}, _coming={}, _begun={})
-        self.__dict__["_told"] = set()
+        self.__dict__.update(_told=set(), _assigned=collections.Counter(), _left={})
 
     def add(self, values: Mapping[str, Any]) -> list[str]:
         """Takes variables up, with what a checkpoint has for them; those known stay.
@@ -137,15 +137,26 @@ class KeptValues:
         """Returns copies of those that are small."""
         return small_copies({n: _state_of(v) for n, v in self._values.items()}, self._is_tensor)
 
-    def put(self, stored: Mapping[str, Any], coming: Mapping[str, Any]) -> None:
+    def count_anew(self) -> None:
+        """Begins to count how often each is assigned."""
+        self._assigned.clear()
+
+    def assigned(self) -> dict[str, int]:
+        """Returns how often each was assigned since."""
+        return dict(self._assigned)
+
+    def put(
+        self, stored: Mapping[str, Any], coming: Mapping[str, Any], assigned: Mapping[str, int]
+    ) -> None:
         """Gives them what ``small_state`` gave, until ``put_back`` gives the checkpoint's.
 
         Args:
             stored: What they were at a place that the program has come to again.
-            coming: What they were where the next pass began. What the program assigns on the way
-                there it made of a model that has trained on since: it is given that instead.
+            coming: What they were where the next pass began. What the program assigns last on the
+                way there it made of a model that has trained on since: it is given that instead.
+            assigned: How often it assigns each on the way there.
         """
-        self.__dict__["_coming"] = {**self._again, **coming}
+        self.__dict__.update(_coming={**self._again, **coming}, _left=dict(assigned))
         for name in self._again.keys() & stored.keys():
             self._values[name] = _put_back(self._values[name], deep_copy(stored[name]))
 
@@ -193,7 +204,9 @@ class KeptValues:
         if name not in self._values:
             message = f"No value {name!r} is kept; pass it to run.state first."
             raise AttributeError(message)
-        if name in self._again and name in self._coming:
+        self._assigned[name] += 1
+        self._left[name] = self._left.get(name, 1) - 1
+        if self._left[name] <= 0 and name in self._again and name in self._coming:
             value = _put_back(value, deep_copy(self._coming[name]))
         self._values[name] = value
 

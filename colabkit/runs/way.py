@@ -66,7 +66,8 @@ class Way:
         if position.is_behind:
             if passed in stops:
                 self._adapter.put_small(stops[passed]["objects"])
-                self._state.kept.put(stops[passed]["kept"], stops[passed].get("coming", {}))
+                coming, assigned = (stops[passed].get(key, {}) for key in ("coming", "assigned"))
+                self._state.kept.put(stops[passed]["kept"], coming, assigned)
             return
         others = [each for n in stops if n != passed and (each := self._weights_at(n))]
         # A session that begins just here has not seen a loop yet, and holds them all the same.
@@ -76,6 +77,7 @@ class Way:
         objects = self._adapter.small_state(with_weights=takes_weights)
         here = {"objects": objects, "kept": self._state.kept.small_state()}
         stops[passed] = here
+        self._state.kept.count_anew()
         for before in [each for each in stops if each < passed - _STOPS_MAX]:
             if not self._weights_at(before):  # what was made there is read for long
                 del stops[before]
@@ -91,3 +93,4 @@ class Way:
         elif position.leading is None and not position.is_behind:
             stop = stops.get(position.outermost_passed, {})
             stop["coming"] = self._state.kept.small_state()
+            stop["assigned"] = self._state.kept.assigned()

@@ -122,7 +122,23 @@ def kept(book: Notebook) -> None:
             book.step(functional.cross_entropy(model(x), y))
 
 
-LOOPS = [pseudo_labels, anchored, relabelled, mined, by_difficulty, kept]
+def played(book: Notebook) -> None:
+    """Steps of a game, whose place is kept, and assigned at each of them."""
+    run, model = book.run, book.model
+    own = run.state(place=X[0] + 0)
+    for _ in run.epochs(EPOCHS):
+        places, moves = [], []
+        for _ in range(SAMPLES):
+            with torch.no_grad():
+                moves.append(model(own.place[None])[0].argmax())
+            places.append(own.place)
+            own.place = 0.9 * own.place.roll(1) + 0.3 * (moves[-1] - 0.5)
+        seen = TensorDataset(torch.stack(places), torch.stack(moves))
+        for x, y in run.batches(DataLoader(seen, BATCH)):
+            book.step(functional.cross_entropy(model(x), 1 - y))
+
+
+LOOPS = [pseudo_labels, anchored, relabelled, mined, by_difficulty, kept, played]
 
 
 @pytest.mark.parametrize("loop", LOOPS)
